@@ -1,0 +1,159 @@
+"""From annotated pictures to samples: what all annotation formats share."""
+
+import logging
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ssd_lightning.data.images import read_image
+from ssd_lightning.errors import DataError
+from ssd_lightning.types import Target
+
+log = logging.getLogger(__name__)
+
+Part = Literal["all", "train", "val"]
+OnError = Literal["raise", "skip"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One annotated picture, before it is read from disk."""
+
+    image_id: str
+    image_path: Path
+    size_px: tuple[int, int]
+    """(height, width) that the boxes refer to."""
+    boxes_xyxy_px: np.ndarray
+    """float32 `[N, 4]`, 0-based continuous pixel coordinates; the right and bottom edges are exclusive."""
+    labels: np.ndarray
+    """int64 `[N]`, 1..C."""
+    difficult: np.ndarray
+    """bool `[N]`."""
+
+
+class Transform(Protocol):
+    """What turns a picture and its boxes into a training or test sample."""
+
+    def __call__(self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Transform one sample.
+
+        Args:
+            image: uint8 `[H, W, 3]`, RGB.
+            boxes_xyxy: float32 `[N, 4]`, normalised, valid.
+            seed: the sample's own; the same seed gives the same result in any process.
+
+        Returns:
+            The new image uint8 `[H', W', 3]`, the boxes that are left, float32 `[N', 4]` normalised, and their
+            indices into the given boxes, int64 `[N']`.
+        """
+        ...
+
+
+def in_part(image_id: str, part: Part, val_fraction: float) -> bool:
+    """Say whether an image belongs to a part of its data set.
+
+    The choice hangs on the image's name alone, so it survives a reordered list, a new picture and a change of seed.
+    """
+    if part == "all":
+        return True
+    held_out = zlib.crc32(image_id.encode()) / 2**32 < val_fraction
+    return held_out == (part == "val")
+
+
+def sample_seed(seed: int, epoch: int, index: int) -> int:
+    """Give every sample of every epoch a seed of its own, the same whatever worker or rank draws it."""
+    return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1)[0])
+
+
+class DetectionDataset(Dataset[tuple[Tensor, Target]]):
+    """Annotated pictures as (image uint8 `[3, H, W]` RGB, `Target`).
+
+    Args:
+        records: the pictures, in a fixed order.
+        class_names: names of the classes 1..C.
+        transform: what is done to each sample; None gives the picture as it is.
+        seed: root of all samples' seeds.
+        on_error: `raise` stops at the first picture that cannot be read; `skip` reads all of them once at the start,
+            drops those that fail, counts and lists them.
+        part: `train` and `val` are complementary parts of the data, `all` is everything.
+        val_fraction: share of the pictures that `val` holds.
+
+    Raises:
+        DataError: no picture is left; or, when a sample is read, its picture is broken.
+    """
+
+    def __init__(
+        self,
+        *,
+        records: Sequence[Record],
+        class_names: Sequence[str],
+        transform: Transform | None = None,
+        seed: int = 0,
+        on_error: OnError = "raise",
+        part: Part = "all",
+        val_fraction: float = 0.0,
+    ) -> None:
+        self.class_names = tuple(class_names)
+        self.transform = transform
+        self.seed = seed
+        self.records = [record for record in records if in_part(record.image_id, part, val_fraction)]
+        if on_error == "skip":
+            self._drop_unreadable()
+        if not self.records:
+            raise DataError(f"no picture is left in part '{part}' of {len(records)} (val_fraction={val_fraction})")
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Target]:
+        """Read one sample; the key is an index or (epoch, index), as `EpochSampler` gives it."""
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        record = self.records[index]
+        image = read_image(record.image_path, record.size_px)
+        height, width = record.size_px
+        boxes = record.boxes_xyxy_px / np.array([width, height, width, height], dtype=np.float32)
+        kept = np.arange(len(boxes))
+        if self.transform is not None:
+            image, boxes, kept = self.transform(image, boxes, sample_seed(self.seed, epoch, index))
+        target = Target(
+            boxes=torch.from_numpy(np.ascontiguousarray(boxes, dtype=np.float32)).reshape(-1, 4),
+            labels=torch.from_numpy(record.labels[kept]),
+            difficult=torch.from_numpy(record.difficult[kept]),
+            image_id=record.image_id,
+            size_px=record.size_px,
+        )
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), target
+
+    def _drop_unreadable(self) -> None:
+        with ThreadPoolExecutor() as pool:
+            problems = list(pool.map(_problem_with, self.records))
+        bad = [problem for problem in problems if problem]
+        if bad:
+            log.warning("dropped %d of %d pictures:\n  %s", len(bad), len(self.records), "\n  ".join(bad))
+        self.records = [record for record, problem in zip(self.records, problems, strict=True) if not problem]
+
+
+def _problem_with(record: Record) -> str | None:
+    try:
+        read_image(record.image_path, record.size_px)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:
+    """Stack images to `[B, 3, H, W]`; targets stay a list, since every image has boxes of its own number."""
+    images, targets = zip(*samples, strict=True)
+    return torch.stack(images), list(targets)
+
+
+Prepare = Callable[[], None]
+"""What puts the files in place before they are read: a download, or a set that is drawn."""

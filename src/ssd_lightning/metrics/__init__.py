@@ -1,0 +1,1 @@
+"""Floor 1: torchmetrics metrics over pure functions."""

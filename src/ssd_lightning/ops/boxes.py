@@ -1,0 +1,31 @@
+"""Box formats. The only place where one format becomes another."""
+
+from torch import Tensor
+from torchvision.ops import box_convert
+
+
+def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
+    """Convert `[..., 4]` boxes from (centre x, centre y, width, height) to (x1, y1, x2, y2)."""
+    return box_convert(boxes_cxcywh, "cxcywh", "xyxy")
+
+
+def xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
+    """Convert `[..., 4]` boxes from (x1, y1, x2, y2) to (centre x, centre y, width, height)."""
+    return box_convert(boxes_xyxy, "xyxy", "cxcywh")
+
+
+def clip_boxes(boxes_xyxy: Tensor) -> Tensor:
+    """Clip normalised `[..., 4]` xyxy boxes to the image, [0, 1]."""
+    return boxes_xyxy.clamp(0.0, 1.0)
+
+
+def boxes_to_pixels(boxes_xyxy: Tensor, size_px: tuple[int, int]) -> Tensor:
+    """Scale normalised `[..., 4]` xyxy boxes to pixels of an image of `size_px` (height, width)."""
+    height, width = size_px
+    return boxes_xyxy * boxes_xyxy.new_tensor([width, height, width, height])
+
+
+def valid_boxes(boxes_xyxy: Tensor) -> Tensor:
+    """Say which of the `[..., 4]` xyxy boxes are finite and have an area: bool `[...]`."""
+    has_area = (boxes_xyxy[..., 2:] > boxes_xyxy[..., :2]).all(-1)
+    return has_area & boxes_xyxy.isfinite().all(-1)

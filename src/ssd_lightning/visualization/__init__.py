@@ -1,0 +1,1 @@
+"""Floor 1: draws. Takes arrays, gives images; knows no data set and no trainer."""
