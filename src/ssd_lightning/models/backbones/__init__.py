@@ -1,0 +1,26 @@
+"""Backbones: pictures in, the first feature maps out. One file a family.
+
+A backbone is an `nn.Module` that gives a list of feature maps, states their channels as `out_channels` and the
+`normalization` that its weights were trained with.
+"""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from ssd_lightning.models.backbones.tiny import TinyBackbone
+from ssd_lightning.models.backbones.vgg import VGG16
+from ssd_lightning.ops.normalization import Normalization
+
+__all__ = ["VGG16", "Backbone", "TinyBackbone"]
+
+
+class Backbone(Protocol):
+    """What SSD asks of a backbone."""
+
+    out_channels: tuple[int, ...]
+    normalization: Normalization
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Map normalised pictures `[B, 3, H, W]` to feature maps `[B, out_channels[i], H_i, W_i]`."""
+        ...

@@ -1,0 +1,37 @@
+"""The backbone of TinySSD (Dive into Deep Learning, section "Single Shot Multibox Detection")."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ssd_lightning.models.layers import conv_block
+from ssd_lightning.ops.normalization import IMAGENET
+from ssd_lightning.specs import Described
+
+
+def down_sample_block(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Make two 3 x 3 convolutions with batch normalisation, then halve the grid."""
+    return nn.Sequential(
+        conv_block(in_channels, out_channels, kernel_size=3, padding=1, batch_norm=True),
+        conv_block(out_channels, out_channels, kernel_size=3, padding=1, batch_norm=True),
+        nn.MaxPool2d(2),
+    )
+
+
+class TinyBackbone(Described, nn.Module):
+    """Down-sampling blocks; the last one's output is the only feature map.
+
+    Args:
+        channels: of each block; d2l's are 16, 32, 64, which turns 256 x 256 into 32 x 32.
+    """
+
+    def __init__(self, *, channels: Sequence[int] = (16, 32, 64)) -> None:
+        super().__init__()
+        sizes = [3, *channels]
+        self.blocks = nn.Sequential(*(down_sample_block(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)))
+        self.out_channels = (channels[-1],)
+        self.normalization = IMAGENET
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map normalised pictures `[B, 3, H, W]` to one feature map of an eighth of their size."""
+        return [self.blocks(images)]

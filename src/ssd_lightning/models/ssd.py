@@ -1,0 +1,121 @@
+"""SSD: Single Shot MultiBox Detector (Liu et al., arXiv 1512.02325)."""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.models.head import SSDHead
+from ssd_lightning.ops.normalization import Normalization
+from ssd_lightning.ops.priors import PriorLevel, Size, as_height_width, fit_to_grids, make_priors
+from ssd_lightning.specs import Described
+from ssd_lightning.types import SSDOutput
+
+
+class FeatureExtractor(nn.Module):
+    """Backbone and extra layers in a row.
+
+    Args:
+        backbone: gives the first feature maps; see `models.backbones`.
+        extras: makes the extra layers for a number of input channels.
+    """
+
+    def __init__(self, backbone: Any, extras: Callable[[int], Any]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.extras = extras(backbone.out_channels[-1])
+        self.out_channels: tuple[int, ...] = (*backbone.out_channels, *self.extras.out_channels)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map normalised pictures `[B, 3, H, W]` to feature maps `[B, out_channels[i], H_i, W_i]`."""
+        maps = self.backbone(images)
+        return [*maps, *self.extras(maps[-1])]
+
+
+def measure_grids(extractor: nn.Module, image_size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Find (rows, columns) of every feature map by a forward pass on the meta device, which computes nothing.
+
+    Raises:
+        ConfigurationError: a layer cannot work on so small a picture.
+    """
+    tensors = chain(extractor.named_parameters(), extractor.named_buffers())
+    meta = {name: tensor.detach().to("meta") for name, tensor in tensors}
+    was_training = extractor.training
+    extractor.eval()
+    try:
+        maps = functional_call(extractor, meta, torch.empty(1, 3, *image_size, device="meta"))
+    except RuntimeError as error:
+        raise ConfigurationError(f"image_size {image_size} does not fit this network: {error}") from error
+    finally:
+        extractor.train(was_training)
+    return [tuple(feature.shape[-2:]) for feature in maps]
+
+
+class SSD(Described, nn.Module):
+    """Backbone, extra layers and head, with the priors that belong to them.
+
+    Args:
+        backbone: see `models.backbones`.
+        extras: makes the extra layers for a number of input channels; see `models.extras`.
+        levels: prior levels, one for each feature map.
+        image_size: of the input, one number or (height, width).
+        num_classes: C, without the background.
+        normalization: of the colours; by default that of the backbone's weights.
+        clip_priors: clamp the priors to the picture in centre form, as the PyTorch ports do and Caffe does not.
+
+    Raises:
+        ConfigurationError: the prior levels do not fit the feature maps; the message is a table of both.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Any,
+        extras: Callable[[int], Any],
+        levels: Sequence[PriorLevel],
+        image_size: Size,
+        num_classes: int,
+        normalization: Normalization | None = None,
+        clip_priors: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ConfigurationError(f"num_classes is {num_classes}; a detector needs at least one class")
+        self.num_classes = num_classes
+        self.image_size = as_height_width(image_size)
+        self.normalization: Normalization = normalization or backbone.normalization
+        # A checkpoint carries weights without their origin, so it has to name the preset that belongs to them.
+        self.describe_as(normalization=self.normalization)
+
+        self.extractor = FeatureExtractor(backbone, extras)
+        self.levels = fit_to_grids(levels, measure_grids(self.extractor, self.image_size))
+        self.head = SSDHead(
+            in_channels=self.extractor.out_channels,
+            boxes_per_cell=[level.boxes_per_cell for level in self.levels],
+            num_classes=num_classes,
+        )
+        self.priors_cxcywh: Tensor
+        priors = make_priors(self.levels, self.image_size, clip=clip_priors)
+        self.register_buffer("priors_cxcywh", priors, persistent=False)  # [K, 4]
+
+    def forward(self, images: Tensor) -> SSDOutput:
+        """Detect in a batch.
+
+        Args:
+            images: `[B, 3, H, W]`, RGB, 0..255, uint8 or float, of the size that the network is made for.
+
+        Returns:
+            Offsets `[B, K, 4]`, logits `[B, K, C + 1]` and the priors `[K, 4]`.
+
+        Raises:
+            ValueError: the pictures have another size.
+        """
+        if tuple(images.shape[-2:]) != self.image_size:
+            raise ValueError(f"the network is made for {self.image_size} pictures, got {tuple(images.shape[-2:])}")
+        features = self.extractor(self.normalization(images))
+        box_offsets, class_logits = self.head(features)
+        return SSDOutput(box_offsets, class_logits, self.priors_cxcywh)

@@ -1,0 +1,111 @@
+"""Objects as plain data, and back: what lets a checkpoint carry its network without pickling a class.
+
+The notation is Hydra's (`_target_`, `_partial_`), so that a configuration and a checkpoint read alike, but building
+needs no Hydra and accepts nothing but this package's networks and torch's layers.
+"""
+
+import dataclasses
+import functools
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from ssd_lightning.errors import WeightsError
+
+TRUSTED_MODULES = ("ssd_lightning.models.", "ssd_lightning.ops.", "torch.nn.")
+
+
+class Described:
+    """Remembers the arguments that an object was made with, for `describe`.
+
+    Class attribute `not_described` names arguments that are spent when the object is made, such as a weights file.
+    """
+
+    not_described: tuple[str, ...] = ()
+    _arguments: dict[str, Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        original = cls.__init__
+        signature = inspect.signature(original)
+
+        @functools.wraps(original)
+        def remember(self: "Described", *args: Any, **kwargs: Any) -> None:
+            if "_arguments" not in self.__dict__:  # the outermost class of a hierarchy
+                bound = signature.bind(self, *args, **kwargs)
+                self.__dict__["_arguments"] = dict(list(bound.arguments.items())[1:])
+            original(self, *args, **kwargs)
+
+        cls.__init__ = remember  # type: ignore[method-assign]
+
+    def describe_as(self, **arguments: Any) -> None:
+        """Correct what is remembered, where the constructor resolved a default."""
+        self._arguments.update(arguments)
+
+
+def describe(value: Any) -> Any:
+    """Turn an object into plain dicts, lists and numbers that `build` understands.
+
+    Raises:
+        TypeError: there is no plain form.
+    """
+    if isinstance(value, Described):
+        arguments = {k: v for k, v in value._arguments.items() if k not in value.not_described}
+        return {"_target_": _path(type(value)), **{k: describe(v) for k, v in arguments.items()}}
+    if isinstance(value, functools.partial):
+        return {"_target_": _path(value.func), "_partial_": True, **{k: describe(v) for k, v in value.keywords.items()}}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"_target_": _path(type(value)), **fields}
+    if isinstance(value, Mapping):
+        return {str(k): describe(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [describe(v) for v in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, type):
+        return {"_target_": _path(value), "_partial_": True}
+    raise TypeError(f"{type(value).__name__} has no plain form; derive it from Described")
+
+
+def build(spec: Any) -> Any:
+    """Make the object that `describe` described.
+
+    Raises:
+        WeightsError: a target outside `TRUSTED_MODULES`, one that does not exist, or arguments that do not fit it.
+    """
+    if isinstance(spec, list):
+        return [build(item) for item in spec]
+    if not isinstance(spec, dict):
+        return spec
+    if "_target_" not in spec:
+        return {k: build(v) for k, v in spec.items()}
+    target = _trusted(spec["_target_"])
+    arguments = {k: build(v) for k, v in spec.items() if k not in ("_target_", "_partial_")}
+    try:
+        return functools.partial(target, **arguments) if spec.get("_partial_") else target(**arguments)
+    except TypeError as error:
+        raise WeightsError(f"checkpoint: cannot build {spec['_target_']}: {error}") from error
+
+
+def _path(target: Any) -> str:
+    return f"{target.__module__}.{target.__qualname__}"
+
+
+def _trusted(path: str) -> type:
+    refused = WeightsError(f"checkpoint: '{path}' is no network part of this package or of torch; nothing was built")
+    module, _, name = str(path).rpartition(".")
+    if not any(f"{module}.".startswith(trusted) for trusted in TRUSTED_MODULES):
+        raise refused
+    try:
+        target = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise WeightsError(f"checkpoint: this version of the package has no '{path}'") from error
+    # Classes defined elsewhere but imported there, and functions of any kind, are not network parts.
+    ours = isinstance(target, type) and target.__module__.startswith(TRUSTED_MODULES)
+    if not ours or not (issubclass(target, nn.Module) or dataclasses.is_dataclass(target)):
+        raise refused
+    return target
