@@ -1,0 +1,161 @@
+"""A trained detector: network, preprocessing, classes and post-processing in one object."""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssd_lightning.data.resize import resize_image
+from ssd_lightning.errors import WeightsError
+from ssd_lightning.models.ssd import SSD
+from ssd_lightning.ops.postprocess import postprocess
+from ssd_lightning.specs import build, describe
+from ssd_lightning.types import Detections
+
+NET_PREFIX = "net."
+"""Where a checkpoint's `state_dict` holds the network."""
+
+
+def detector_spec(net: SSD, class_names: Sequence[str], postprocess_settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe all that a detector is besides its weights, in plain containers."""
+    return {
+        "network": describe(net),
+        "class_names": list(class_names),
+        "postprocess": dict(postprocess_settings),
+    }
+
+
+class Detector:
+    """Pictures in, detections out.
+
+    Args:
+        net: the network; it is put into evaluation mode.
+        class_names: names of the classes 1..C.
+        postprocess_settings: keyword arguments of `ops.postprocess.postprocess`.
+    """
+
+    def __init__(
+        self, net: SSD, *, class_names: Sequence[str], postprocess_settings: Mapping[str, Any] | None = None
+    ) -> None:
+        self.net = net.eval()
+        self.class_names = tuple(class_names)
+        self.postprocess_settings = dict(postprocess_settings or {})
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the network's input."""
+        return self.net.image_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return self.net.priors_cxcywh.device
+
+    @torch.inference_mode()
+    def detect(self, images: Tensor) -> list[Detections]:
+        """Detect in pictures that have the network's size already, `[B, 3, H, W]` RGB 0..255."""
+        return postprocess(self.net(images.to(self.device)), **self.postprocess_settings)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """Detect in pictures of any size.
+
+        Args:
+            images: each uint8 `[H, W, 3]`, RGB.
+
+        Returns:
+            Detections of each, with boxes normalised to that picture.
+        """
+        if not images:
+            return []
+        batch = np.stack([resize_image(image, self.image_size) for image in images])
+        return self.detect(torch.from_numpy(batch.transpose(0, 3, 1, 2).copy()))
+
+    def save(self, path: Path | str) -> None:
+        """Write a file that `load` reads: weights and plain containers only."""
+        weights = {f"{NET_PREFIX}{name}": tensor for name, tensor in self.net.state_dict().items()}
+        spec = detector_spec(self.net, self.class_names, self.postprocess_settings)
+        torch.save({"detector": spec, "state_dict": weights}, path)
+
+    @classmethod
+    def load(cls, path: Path | str, device: torch.device | str = "cpu") -> "Detector":
+        """Read a detector from a training checkpoint or from what `save` wrote; no configuration is needed.
+
+        Args:
+            path: the file, or a run directory, of which the best checkpoint is taken, else the last.
+            device: where the network goes.
+
+        Raises:
+            WeightsError: the file is missing, is no checkpoint of this package, needs unpickling, or its weights
+                do not fit the network that it describes.
+        """
+        path = find_checkpoint(Path(path))
+        checkpoint = read_checkpoint(path)
+        spec = checkpoint.get("detector")
+        if not isinstance(spec, dict) or not {"network", "class_names", "postprocess"} <= spec.keys():
+            keys = ", ".join(list(map(str, checkpoint))[:5])
+            raise WeightsError(f"{path} describes no detector: expected the key 'detector', found {keys}, ...")
+        net = build(spec["network"])
+        load_weights(net, checkpoint.get("state_dict", {}), path)
+        return cls(net.to(device), class_names=spec["class_names"], postprocess_settings=spec["postprocess"])
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Resolve a checkpoint file or a run directory.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    if path.is_dir():
+        candidates = [path / "checkpoints" / "best.ckpt", path / "checkpoints" / "last.ckpt", *path.glob("*.ckpt")]
+        found = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if found is None:
+            raise WeightsError(f"{path} holds no checkpoints/best.ckpt and no checkpoints/last.ckpt")
+        return found
+    if not path.is_file():
+        raise WeightsError(f"there is no checkpoint {path}")
+    return path
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a file of tensors and plain containers.
+
+    Raises:
+        WeightsError: it is damaged, or would need code to be run.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} is no checkpoint of plain tensors and containers, and nothing else is read, because loading "
+            "would run code from the file"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(checkpoint, dict):
+        raise WeightsError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint")
+    return checkpoint
+
+
+def load_weights(net: SSD, state_dict: Mapping[str, Tensor], path: Path) -> None:
+    """Put a checkpoint's weights into a network, all of them.
+
+    Raises:
+        WeightsError: names or shapes differ; the message names the first few.
+    """
+    given = {k.removeprefix(NET_PREFIX): v for k, v in state_dict.items() if k.startswith(NET_PREFIX)}
+    wanted = net.state_dict()
+    problems = [f"{name} is missing" for name in wanted.keys() - given.keys()]
+    problems += [f"{name} is unknown" for name in given.keys() - wanted.keys()]
+    problems += [
+        f"{name} has shape {tuple(given[name].shape)}, the network needs {tuple(wanted[name].shape)}"
+        for name in wanted.keys() & given.keys()
+        if given[name].shape != wanted[name].shape
+    ]
+    if problems:
+        shown = "; ".join(sorted(problems)[:3])
+        raise WeightsError(f"{path} does not fit its network in {len(problems)} of {len(wanted)} weights: {shown}")
+    net.load_state_dict(given)

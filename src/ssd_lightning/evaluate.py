@@ -1,0 +1,136 @@
+"""`python -m ssd_lightning.evaluate`: score a trained detector on annotated pictures."""
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssd_lightning.configs import run_command
+from ssd_lightning.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from torch.utils.data import DataLoader
+
+    from ssd_lightning.data.dataset import DetectionDataset
+    from ssd_lightning.detector import Detector
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("evaluate", evaluate)
+
+
+def evaluate(config: "DictConfig") -> dict[str, Any]:
+    """Score one detector on one split.
+
+    Args:
+        config: as `conf/evaluate.yaml` composes it.
+
+    Returns:
+        The scores, as they are written to `output`.
+
+    Raises:
+        UserError: the checkpoint, the data or a setting cannot be used.
+    """
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from ssd_lightning.detector import Detector
+    from ssd_lightning.training.devices import choose_device
+    from ssd_lightning.visualization.tables import print_scores
+
+    if config.get("data") is None:
+        raise ConfigurationError("say which pictures to score, e.g. data=voc2007 or data=voc_folder data.root=FOLDER")
+    if config.split not in ("train", "val", "test"):
+        raise ConfigurationError(f"split is '{config.split}'; it can be train, val or test")
+    detector = Detector.load(config.checkpoint, choose_device(config.device))
+    OmegaConf.update(config, "image_size", list(detector.image_size))
+    data = instantiate(config.data.module, _convert_="all")
+    data.use_class_names(detector.class_names)
+    data.prepare_data()
+    scores = score(detector, data.evaluation_loader(config.split))
+    per_class = {column: scores[key] for column, key in COLUMNS.items()}
+    print_scores(f"{config.split}: {scores['pictures']} pictures", per_class, {k: scores[k] for k in SUMMARY})
+    if config.drawings:
+        draw_comparisons(detector, data.dataset(config.split), Path(config.drawings), count=config.num_drawings)
+    if config.output:
+        Path(config.output).parent.mkdir(parents=True, exist_ok=True)
+        Path(config.output).write_text(json.dumps(scores, indent=2) + "\n")
+    return scores
+
+
+COLUMNS = {"AP 11-point": "ap_11point", "AP area": "ap_area"}
+SUMMARY = ("map_11point", "map_area", "map_50", "map_75", "map")
+
+
+def score(detector: "Detector", loader: "DataLoader") -> dict[str, Any]:
+    """Run a detector over a loader and give VOC's and COCO's scores in plain values."""
+    from rich.progress import track
+
+    from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
+    from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
+
+    voc, coco = VOCMeanAveragePrecision(len(detector.class_names)), COCOMeanAveragePrecision()
+    pictures = 0
+    for images, targets in track(loader, description="detecting", transient=True):
+        detections = [{name: value.cpu() for name, value in found.items()} for found in detector.detect(images)]
+        voc.update(detections, targets)  # type: ignore[arg-type]
+        coco.update(detections, targets)  # type: ignore[arg-type]
+        pictures += len(images)
+    scores, summary = voc.compute(), coco.compute()
+    return {
+        "pictures": pictures,
+        **{name: float(scores[name]) for name in ("map_11point", "map_area")},
+        **{name: float(summary[name]) for name in ("map", "map_50", "map_75")},
+        **{
+            name: dict(zip(detector.class_names, scores[name].tolist(), strict=True)) for name in ("ap_11point", "ap_area")
+        },
+    }
+
+
+def draw_comparisons(
+    detector: "Detector", dataset: "DetectionDataset", folder: Path, *, count: int, score_threshold: float = 0.4
+) -> None:
+    """Draw what was found beside what is there, for pictures spread over the data set.
+
+    Args:
+        detector: finds.
+        dataset: has the pictures and the truth.
+        folder: where the pictures go, and `overview.jpg` with all of them.
+        count: how many pictures.
+        score_threshold: detections below it are not drawn.
+    """
+    from PIL import Image
+
+    from ssd_lightning.data.images import read_image
+    from ssd_lightning.ops.boxes import boxes_to_pixels
+    from ssd_lightning.predict import select
+    from ssd_lightning.visualization.draw import draw_comparison, image_grid
+
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for index in range(0, len(dataset), max(1, len(dataset) // max(1, count)))[:count]:
+        record = dataset.records[index]
+        image = read_image(record.image_path, record.size_px)
+        found = select(detector([image])[0], score_threshold)
+        drawn.append(
+            draw_comparison(
+                image,
+                true_boxes_xyxy_px=record.boxes_xyxy_px,
+                difficult=record.difficult,
+                boxes_xyxy_px=boxes_to_pixels(found["boxes"], record.size_px).numpy(),
+                labels=found["labels"].numpy(),
+                scores=found["scores"].numpy(),
+                class_names=detector.class_names,
+            )
+        )
+        Image.fromarray(drawn[-1]).save(folder / f"{record.image_path.stem}.jpg", quality=92)
+    if drawn:
+        Image.fromarray(image_grid(drawn, columns=4)).save(folder / "overview.jpg", quality=92)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""`python -m ssd_lightning.train`: compose a run, train it, record it."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssd_lightning.configs import run_command
+from ssd_lightning.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from ssd_lightning.training import SSDModule
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("train", train)
+
+
+def train(config: "DictConfig") -> dict[str, float]:
+    """Train one run.
+
+    Args:
+        config: as `conf/train.yaml` composes it.
+
+    Returns:
+        The last value of everything that was logged, for sweepers.
+
+    Raises:
+        UserError: a setting, the data or a weights file cannot be used.
+    """
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import pytorch_lightning as pl
+    import torch
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from ssd_lightning.training import SSDModule
+    from ssd_lightning.training.checkpoint import AtomicCheckpointIO
+    from ssd_lightning.training.devices import check_devices
+    from ssd_lightning.training.record import run_record, write_record
+
+    hydra_config = HydraConfig.get()
+    num_devices = check_devices(config.trainer.accelerator, config.trainer.devices)
+    if hydra_config.mode == RunMode.MULTIRUN and num_devices * config.trainer.num_nodes > 1:
+        raise ConfigurationError(
+            f"--multirun with {num_devices} devices: every further process would start a sweep of its own; sweep with "
+            "trainer.devices=1, or run the jobs of the sweep one by one"
+        )
+    run_dir = Path(hydra_config.runtime.output_dir)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    torch.set_float32_matmul_precision(config.matmul_precision)
+
+    data = instantiate(config.data.module, _convert_="all")
+    data.prepare_data()  # the class names may have to be read from the files
+    net = instantiate(config.net, num_classes=len(data.class_names), _convert_="all")
+    if config.channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    module = SSDModule(
+        net=net,
+        loss=instantiate(config.loss, _convert_="all"),
+        optimizer=instantiate(config.optimizer, _convert_="all"),
+        scheduler=instantiate(config.scheduler, _convert_="all"),
+        class_names=data.class_names,
+        postprocess_settings=OmegaConf.to_container(config.postprocess, resolve=True),
+        bias_lr_factor=config.bias_lr_factor,
+        decay_biases=config.decay_biases,
+    )
+    callbacks = instantiate(config.callbacks, _convert_="all")
+    loggers = instantiate(config.logger, _convert_="all") if config.get("logger") else {}
+    settings = instantiate({**config.trainer, "_target_": "builtins.dict"}, _convert_="all")
+    trainer = pl.Trainer(
+        **settings,
+        callbacks=list(callbacks.values()),
+        logger=list(loggers.values()) or False,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=run_dir,
+    )
+    resolved = OmegaConf.to_container(config, resolve=True)
+    if trainer.is_global_zero:
+        OmegaConf.save(config, run_dir / "config.yaml", resolve=True)
+        record = run_record(config.seed, class_names=list(data.class_names), priors=len(net.priors_cxcywh))
+        write_record(run_dir, record)
+        for logger in trainer.loggers:
+            logger.log_hyperparams({**resolved, "run": record})
+        log.info("%d training pictures, %d priors, run in %s", len(data.dataset("train")), record["priors"], run_dir)
+
+    trainer.fit(module, datamodule=data, ckpt_path=config.resume)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    checkpoint = best_checkpoint(trainer)
+    if config.test and data.has("test"):
+        trainer.test(module, datamodule=data, ckpt_path=checkpoint, verbose=False)
+    scores = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
+    if trainer.is_global_zero:
+        report(module, scores, checkpoint)
+    return scores
+
+
+def best_checkpoint(trainer: Any) -> str | None:
+    """Find the checkpoint with the best validation score, else the last one; None if none was written."""
+    callback = trainer.checkpoint_callback
+    return (callback.best_model_path or callback.last_model_path or None) if callback else None
+
+
+def report(module: "SSDModule", scores: dict[str, float], checkpoint: str | None) -> None:
+    """Print the scores of the last evaluation and where the checkpoint lies."""
+    from ssd_lightning.visualization.tables import print_scores
+
+    stage = "test" if "test/map_11point" in scores else "val"
+    per_class = {name: scores.get(f"{stage}/ap_11point/{name}", float("nan")) for name in module.class_names}
+    summary = {name: scores[f"{stage}/{name}"] for name in SUMMARY if f"{stage}/{name}" in scores}
+    if summary:
+        title = "test pictures" if stage == "test" else "validation pictures, last epoch"
+        print_scores(title, {"AP 11-point": per_class}, summary)
+    if checkpoint:
+        print(f"checkpoint: {os.path.relpath(checkpoint)}", file=sys.stderr)
+
+
+SUMMARY = ("map_11point", "map_area", "map_50", "map")
+
+if __name__ == "__main__":
+    main()

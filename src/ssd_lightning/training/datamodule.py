@@ -1,0 +1,165 @@
+"""The LightningDataModule: which pictures are trained on, chosen by, and reported on."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from ssd_lightning.data.dataset import DetectionDataset, Transform, collate
+from ssd_lightning.data.resize import Resize
+from ssd_lightning.data.sampler import EpochSampler
+from ssd_lightning.errors import ConfigurationError, DataError
+
+log = logging.getLogger(__name__)
+
+Stage = Literal["train", "val", "test"]
+
+
+class DetectionDataModule(pl.LightningDataModule):
+    """Data sets of one annotation format as loaders for training, validation and test.
+
+    Args:
+        dataset: makes a data set from the arguments of a split and `class_names`, `transform`, `seed`.
+        train: what the training split adds to those arguments.
+        val: the same for pictures that choose the checkpoint; None trains without validation.
+        test: the same for pictures that are reported on; None if there are none.
+        image_size: (height, width) of the network's input.
+        class_names: names of the classes 1..C; None takes those of the training split.
+        augmentation: of the training pictures; None only resizes them.
+        prepare: puts the files in place before they are read, once on each machine.
+        batch_size: pictures a step on each device.
+        eval_batch_size: the same for validation and test; None is `batch_size`.
+        num_workers: processes that read pictures; None takes what the machine has to spare.
+        seed: root of the order and of the augmentation.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: Callable[..., DetectionDataset],
+        train: Mapping[str, Any],
+        val: Mapping[str, Any] | None,
+        test: Mapping[str, Any] | None,
+        image_size: Sequence[int],
+        class_names: Sequence[str] | None = None,
+        augmentation: Transform | None = None,
+        prepare: Callable[[], None] | None = None,
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        num_workers: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ConfigurationError(f"data.batch_size is {batch_size}; it must be at least 1")
+        self._make_dataset = dataset
+        self._splits: dict[Stage, Mapping[str, Any] | None] = {"train": train, "val": val, "test": test}
+        self._class_names = None if class_names is None else tuple(class_names)
+        height, width = image_size
+        self._resize = Resize(image_size=(height, width))
+        self._augmentation = augmentation or self._resize
+        self._prepare = prepare
+        self._batch_size = batch_size
+        self._eval_batch_size = eval_batch_size or batch_size
+        self._num_workers = spare_workers() if num_workers is None else num_workers
+        self._seed = seed
+        self._datasets: dict[Stage, DetectionDataset] = {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 1..C."""
+        if self._class_names is None:
+            self._class_names = tuple(self.dataset("train").class_names)
+        return self._class_names
+
+    def has(self, stage: Stage) -> bool:
+        """Say whether there is a split for a stage."""
+        return self._splits[stage] is not None
+
+    def use_class_names(self, class_names: Sequence[str]) -> None:
+        """Number the classes as a trained detector does.
+
+        Raises:
+            DataError: the data have a class that the detector does not know.
+        """
+        unknown = [name for name in self._class_names or () if name not in class_names]
+        if unknown:
+            raise DataError(
+                f"the data have the class '{unknown[0]}', which the detector does not know; "
+                f"it knows {', '.join(class_names)}"
+            )
+        self._class_names = tuple(class_names)
+
+    def prepare_data(self) -> None:
+        """Put the files in place."""
+        if self._prepare is not None:
+            self._prepare()
+
+    def dataset(self, stage: Stage) -> DetectionDataset:
+        """Open a split; the same object every time.
+
+        Raises:
+            DataError: there is no such split, or it cannot be read.
+        """
+        arguments = self._splits[stage]
+        if arguments is None:
+            raise DataError(f"this data set has no {stage} split")
+        if stage not in self._datasets:
+            self._datasets[stage] = self._make_dataset(
+                **arguments,
+                class_names=self._class_names if stage == "train" else self.class_names,
+                transform=self._augmentation if stage == "train" else self._resize,
+                seed=self._seed,
+            )
+        return self._datasets[stage]
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffle, augment, and give every rank equally many steps."""
+        dataset = self.dataset("train")
+        sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=True, pad=True)
+        # A last batch of one picture would train batch norm on one picture; a set smaller than a batch is one batch.
+        return self._loader(dataset, sampler, self._batch_size, drop_last=len(sampler) >= self._batch_size)
+
+    def val_dataloader(self) -> DataLoader | list:
+        """Give every picture once over all ranks."""
+        return self.evaluation_loader("val") if self.has("val") else []
+
+    def test_dataloader(self) -> DataLoader:
+        """Give every picture once over all ranks."""
+        return self.evaluation_loader("test")
+
+    def evaluation_loader(self, stage: Stage) -> DataLoader:
+        """Give every picture of a split once over all ranks, in order.
+
+        Raises:
+            DataError: there is no such split, or it cannot be read.
+        """
+        dataset = self.dataset(stage)
+        # Padding would count some pictures twice.
+        sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=False, pad=False)
+        return self._loader(dataset, sampler, self._eval_batch_size, drop_last=False)
+
+    def _loader(self, dataset: DetectionDataset, sampler: EpochSampler, size: int, *, drop_last: bool) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_size=size,
+            sampler=sampler,
+            num_workers=self._num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            drop_last=drop_last,
+            persistent_workers=self._num_workers > 0,
+            # Of its own, so that making an iterator does not draw from the global stream.
+            generator=torch.Generator().manual_seed(self._seed),
+        )
+
+
+def spare_workers(most: int = 8) -> int:
+    """Share the processor cores that this process may use among the ranks of this machine, one left for each rank."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, min(most, cores // ranks - 1))

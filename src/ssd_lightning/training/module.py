@@ -1,0 +1,150 @@
+"""The LightningModule: a network, a loss, and two factories."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ssd_lightning.detector import Detector, detector_spec
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
+from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
+from ssd_lightning.models.ssd import SSD
+from ssd_lightning.ops.postprocess import postprocess
+from ssd_lightning.types import Target
+
+Batch = tuple[Tensor, list[Target]]
+
+
+class SSDModule(pl.LightningModule):
+    """Trains and evaluates an SSD.
+
+    Args:
+        net: the network.
+        loss: compares its output with the targets.
+        optimizer: makes the optimiser for parameter groups.
+        scheduler: makes the learning-rate schedule, called with the optimiser and `total_steps`; stepped every step.
+        class_names: names of the classes 1..C.
+        postprocess_settings: keyword arguments of `ops.postprocess.postprocess`.
+        bias_lr_factor: learning rate of biases relative to that of weights; the Caffe reference has 2.
+        decay_biases: whether weight decay holds for biases; in the Caffe reference it does not.
+
+    Raises:
+        ConfigurationError: the number of class names is not that of the network's classes.
+    """
+
+    def __init__(
+        self,
+        *,
+        net: SSD,
+        loss: MultiBoxLoss,
+        optimizer: Callable[[Any], Optimizer],
+        scheduler: Callable[..., LRScheduler],
+        class_names: Sequence[str],
+        postprocess_settings: Mapping[str, Any] | None = None,
+        bias_lr_factor: float = 2.0,
+        decay_biases: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(class_names) != net.num_classes:
+            raise ConfigurationError(
+                f"the network has {net.num_classes} classes, the data have {len(class_names)}: {', '.join(class_names)}"
+            )
+        self.net = net
+        self.loss = loss
+        self.class_names = tuple(class_names)
+        self.postprocess_settings = dict(postprocess_settings or {})
+        self.bias_lr_factor = bias_lr_factor
+        self.decay_biases = decay_biases
+        self._make_optimizer = optimizer
+        self._make_scheduler = scheduler
+        self.metrics = nn.ModuleDict(
+            {stage: _metrics(net.num_classes) for stage in ("val", "test")}  # one set a stage: they run interleaved
+        )
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Give the loss of one batch."""
+        images, targets = batch
+        losses = self.loss(self.net(images), targets)
+        total = losses["loc"] + losses["cls"]
+        self.log("loss", total, prog_bar=True, batch_size=len(images))
+        self.log_dict({f"train/{name}": value for name, value in losses.items()}, batch_size=len(images))
+        self.log("lr", self.optimizers().param_groups[0]["lr"], prog_bar=True)  # type: ignore[union-attr]
+        return total
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Score one batch of the pictures kept out of training."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        """Score one batch of test pictures."""
+        self._evaluate(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log mAP over the whole split."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log mAP over the whole split."""
+        self._log_metrics("test")
+
+    def configure_optimizers(self) -> Any:
+        """Make optimiser and schedule; biases form a group of their own."""
+        weights, biases = split_biases(self.net)
+        optimizer = self._make_optimizer([{"params": weights}, {"params": biases}])
+        bias_group = optimizer.param_groups[1]
+        bias_group["lr"] = bias_group["lr"] * self.bias_lr_factor
+        if not self.decay_biases:
+            bias_group["weight_decay"] = 0.0
+        total_steps = self.trainer.estimated_stepping_batches
+        if total_steps in (float("inf"), -1):
+            raise ConfigurationError("the schedule needs the length of the run: set trainer.max_epochs or max_steps")
+        scheduler = self._make_scheduler(optimizer, total_steps=int(total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add all that `Detector.load` needs besides the weights."""
+        checkpoint["detector"] = detector_spec(self.net, self.class_names, self.postprocess_settings)
+
+    def detector(self) -> Detector:
+        """Wrap the network, as it stands, for prediction."""
+        return Detector(self.net, class_names=self.class_names, postprocess_settings=self.postprocess_settings)
+
+    def _evaluate(self, batch: Batch, stage: str) -> None:
+        images, targets = batch
+        output = self.net(images)
+        losses = self.loss(output, targets)
+        detections = postprocess(output, **self.postprocess_settings)
+        for metric in self.metrics[stage].values():  # type: ignore[operator, union-attr]
+            metric.update(detections, targets)
+        # Ranks may see different numbers of batches, so their means meet at the end of the epoch only.
+        values = {f"{stage}/{name}": value for name, value in losses.items()}
+        self.log_dict(values, batch_size=len(images), on_epoch=True, sync_dist=True)
+
+    def _log_metrics(self, stage: str) -> None:
+        voc, coco = (self.metrics[stage][name] for name in ("voc", "coco"))  # type: ignore[index]
+        scores = voc.compute()
+        summary = coco.compute()
+        self.log_dict({f"{stage}/{name}": summary[name].float() for name in ("map", "map_50", "map_75")})
+        self.log(f"{stage}/map_11point", scores["map_11point"], prog_bar=True)
+        self.log(f"{stage}/map_area", scores["map_area"])
+        for name, ap in zip(self.class_names, scores["ap_11point"], strict=True):
+            self.log(f"{stage}/ap_11point/{name}", ap)
+        for metric in (voc, coco):
+            metric.reset()
+
+
+def _metrics(num_classes: int) -> nn.ModuleDict:
+    return nn.ModuleDict({"voc": VOCMeanAveragePrecision(num_classes), "coco": COCOMeanAveragePrecision()})
+
+
+def split_biases(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Separate trainable parameters into (all others, biases)."""
+    named = [(name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad]
+    biases = [parameter for name, parameter in named if name.endswith("bias")]
+    others = [parameter for name, parameter in named if not name.endswith("bias")]
+    return others, biases
