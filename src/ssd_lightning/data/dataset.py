@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssd_lightning.data.images import read_image
-from ssd_lightning.errors import DataError
+from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.types import Target
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ class Record:
     size_px: tuple[int, int]
     """(height, width) that the boxes refer to."""
     boxes_xyxy_px: np.ndarray
-    """float32 `[N, 4]`, 0-based continuous pixel coordinates; the right and bottom edges are exclusive."""
+    """float32 `[N, 4]`, xyxy, 0-based, within [0, width] and [0, height]. What is subtracted from the file's
+    coordinates is a setting of its reader; nothing is added for inclusive right and bottom edges."""
     labels: np.ndarray
     """int64 `[N]`, 1..C."""
     difficult: np.ndarray
@@ -42,7 +43,9 @@ class Record:
 class Transform(Protocol):
     """What turns a picture and its boxes into a training or test sample."""
 
-    def __call__(self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __call__(
+        self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Transform one sample.
 
         Args:
@@ -51,8 +54,8 @@ class Transform(Protocol):
             seed: the sample's own; the same seed gives the same result in any process.
 
         Returns:
-            The new image uint8 `[H', W', 3]`, the boxes that are left, float32 `[N', 4]` normalised, and their
-            indices into the given boxes, int64 `[N']`.
+            The new image uint8 `[H', W', 3]`, the boxes that are left, float32 `[N', 4]` normalised, and
+            their indices into the given boxes, int64 `[N']`.
         """
         ...
 
@@ -60,7 +63,7 @@ class Transform(Protocol):
 def in_part(image_id: str, part: Part, val_fraction: float) -> bool:
     """Say whether an image belongs to a part of its data set.
 
-    The choice hangs on the image's name alone, so it survives a reordered list, a new picture and a change of seed.
+    The choice hangs on the image's name alone: a reordered list, new pictures or another seed change nothing.
     """
     if part == "all":
         return True
@@ -81,12 +84,17 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         class_names: names of the classes 1..C.
         transform: what is done to each sample; None gives the picture as it is.
         seed: root of all samples' seeds.
-        on_error: `raise` stops at the first picture that cannot be read; `skip` reads all of them once at the start,
-            drops those that fail, counts and lists them.
+        on_error: `raise` stops at the first picture that cannot be read; `skip` reads all of them once at the
+            start, drops those that fail, and lists them in `dropped` and in a warning.
         part: `train` and `val` are complementary parts of the data, `all` is everything.
         val_fraction: share of the pictures that `val` holds.
+        dropped: what was left out while the annotations were read, a sentence each.
+
+    Attributes:
+        dropped: a sentence for every object and picture that was left out.
 
     Raises:
+        ConfigurationError: `on_error`, `part` or `val_fraction` has a value that does not exist.
         DataError: no picture is left; or, when a sample is read, its picture is broken.
     """
 
@@ -100,15 +108,26 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         on_error: OnError = "raise",
         part: Part = "all",
         val_fraction: float = 0.0,
+        dropped: Sequence[str] = (),
     ) -> None:
+        if on_error not in get_args(OnError) or part not in get_args(Part) or not 0 <= val_fraction <= 1:
+            raise ConfigurationError(
+                f"on_error={on_error!r}, part={part!r}, val_fraction={val_fraction!r}: on_error is one of "
+                f"{get_args(OnError)}, part one of {get_args(Part)}, val_fraction a number from 0 to 1"
+            )
         self.class_names = tuple(class_names)
         self.transform = transform
         self.seed = seed
         self.records = [record for record in records if in_part(record.image_id, part, val_fraction)]
+        self.dropped = list(dropped)
         if on_error == "skip":
             self._drop_unreadable()
+        if self.dropped:
+            log.warning("left out %d objects or pictures:\n  %s", len(self.dropped), _shortened(self.dropped))
         if not self.records:
-            raise DataError(f"no picture is left in part '{part}' of {len(records)} (val_fraction={val_fraction})")
+            raise DataError(
+                f"no picture is left in part '{part}' of {len(records)} (val_fraction={val_fraction})"
+            )
 
     def __len__(self) -> int:
         return len(self.records)
@@ -116,6 +135,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Target]:
         """Read one sample; the key is an index or (epoch, index), as `EpochSampler` gives it."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
+        index = range(len(self.records))[index]  # seeds are not negative, and dataset[-1] is a sample too
         record = self.records[index]
         image = read_image(record.image_path, record.size_px)
         height, width = record.size_px
@@ -135,9 +155,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     def _drop_unreadable(self) -> None:
         with ThreadPoolExecutor() as pool:
             problems = list(pool.map(_problem_with, self.records))
-        bad = [problem for problem in problems if problem]
-        if bad:
-            log.warning("dropped %d of %d pictures:\n  %s", len(bad), len(self.records), "\n  ".join(bad))
+        self.dropped += [problem for problem in problems if problem]
         self.records = [record for record, problem in zip(self.records, problems, strict=True) if not problem]
 
 
@@ -147,6 +165,11 @@ def _problem_with(record: Record) -> str | None:
     except DataError as error:
         return str(error)
     return None
+
+
+def _shortened(lines: Sequence[str], at_most: int = 20) -> str:
+    more = [f"and {len(lines) - at_most} more"] if len(lines) > at_most else []
+    return "\n  ".join([*lines[:at_most], *more])
 
 
 def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:

@@ -1,1 +1,6 @@
 """Floor 1: torchmetrics metrics over pure functions."""
+
+from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
+from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
+
+__all__ = ["COCOMeanAveragePrecision", "VOCMeanAveragePrecision"]

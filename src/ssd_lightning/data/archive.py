@@ -1,0 +1,175 @@
+"""Archives from the network: fetched from mirrors, checked by size and checksum, unpacked safely."""
+
+import hashlib
+import logging
+import os
+import shutil
+import tarfile
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from urllib.request import Request, urlopen
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from ssd_lightning.errors import DataError
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 1 << 20
+ATTEMPTS_PER_MIRROR = 5
+"""VOC's host often drops the connection in the middle; each attempt goes on where the last one ended."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One tar file and what it should be."""
+
+    filename: str
+    size_bytes: int
+    md5: str
+    urls: tuple[str, ...]
+    """Where it is to be had, the first one first."""
+
+
+def obtain(archive: Archive, folder: Path, *, timeout_s: float) -> Path:
+    """Give the path of the archive in `folder`, fetched if it is not there or not sound.
+
+    A download that was cut off is taken up where it ended, be it on another mirror.
+
+    Args:
+        archive: what to fetch.
+        folder: where it goes; it exists.
+        timeout_s: longest silence of a server, in seconds.
+
+    Raises:
+        DataError: no mirror has it, or there is not enough room for it and its contents.
+    """
+    path = folder / archive.filename
+    if path.is_file():
+        fault = _fault_of(path, archive)
+        if fault is None:
+            return path
+        log.warning("%s: %s; it is fetched again", path, fault)
+    part = path.with_name(f"{path.name}.part")
+    have_bytes = part.stat().st_size if part.is_file() else 0
+    need_bytes = 2 * archive.size_bytes - have_bytes  # the archive and what comes out of it
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < need_bytes:
+        raise DataError(
+            f"{folder}: {archive.filename} needs {need_bytes:,} bytes of disk, {free_bytes:,} are free"
+        )
+    faults = []
+    for url in archive.urls:
+        fault = _fetch_from(url, part, archive, timeout_s)
+        if fault is None:
+            os.replace(part, path)
+            return path
+        log.warning("%s: %s", url, fault)
+        faults.append(f"{url}: {fault}")
+    raise DataError(
+        f"{archive.filename} could not be downloaded; put this file into {folder}, or point data.root= at a "
+        f"folder that has the data ({'; '.join(faults)})"
+    )
+
+
+def _fault_of(path: Path, archive: Archive) -> str | None:
+    size_bytes = path.stat().st_size
+    if size_bytes != archive.size_bytes:
+        return f"it has {size_bytes:,} bytes, not {archive.size_bytes:,}"
+    with path.open("rb") as file:
+        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return None if md5 == archive.md5 else f"its MD5 checksum is {md5}, not {archive.md5}"
+
+
+def _fetch_from(url: str, part: Path, archive: Archive, timeout_s: float) -> str | None:
+    """Fetch the archive from one mirror into `part`; say what went wrong, or None."""
+    fault = None
+    for _ in range(ATTEMPTS_PER_MIRROR):
+        start = part.stat().st_size if part.is_file() else 0
+        if start < archive.size_bytes:
+            try:
+                _stream(url, part, start, archive, timeout_s)
+            except (OSError, HTTPException) as error:
+                fault = str(error) or type(error).__name__
+        got = part.stat().st_size if part.is_file() else 0
+        if got >= archive.size_bytes:
+            fault = _fault_of(part, archive)
+            if fault is None:
+                return None
+            part.unlink()
+            if start == 0:
+                return fault  # all of it came from this mirror: trying again would give the same bytes
+        elif got <= start:
+            return fault or "the connection was closed"
+    return fault or f"the connection was closed {ATTEMPTS_PER_MIRROR} times"
+
+
+def _stream(url: str, part: Path, start: int, archive: Archive, timeout_s: float) -> None:
+    headers = {"User-Agent": "ssd_lightning"} | ({"Range": f"bytes={start}-"} if start else {})
+    with urlopen(Request(url, headers=headers), timeout=timeout_s) as response:  # noqa: S310 - urls of the catalogue
+        if response.status != 206:
+            start = 0  # the server does not resume and sends the whole file
+        length = response.headers["Content-Length"]
+        if length is not None and start + int(length) != archive.size_bytes:
+            raise OSError(f"the mirror has {start + int(length):,} bytes, not {archive.size_bytes:,}")
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        with (
+            part.open("ab" if start else "wb") as file,
+            Progress(*columns, console=Console(stderr=True)) as progress,
+        ):
+            task = progress.add_task(archive.filename, total=archive.size_bytes, completed=start)
+            # One byte more than there should be is enough to see that this is another file.
+            while start <= archive.size_bytes and (chunk := response.read(CHUNK_BYTES)):
+                file.write(chunk)
+                start += len(chunk)
+                progress.update(task, completed=start)
+
+
+def unpack(path: Path, folder: Path, *, top_folder: str) -> None:
+    """Unpack what lies below `top_folder` of a tar file into `folder`, without the name of the top folder.
+
+    An archive that has anything but regular files below its top folder is refused before one is written.
+    Written out because `tarfile`'s own data filter is missing before Python 3.11.4.
+
+    Raises:
+        DataError: the file is no tar archive, or refused.
+    """
+    log.info("unpacking %s", path)
+    try:
+        with tarfile.open(path, "r:") as tar:
+            members = [(member, _target(member, path, top_folder)) for member in tar if not member.isdir()]
+            for member, target in members:
+                source = tar.extractfile(member)
+                assert source is not None
+                place = folder / target
+                place.parent.mkdir(parents=True, exist_ok=True)
+                unfinished = place.with_name(f".{place.name}.part")
+                with source, unfinished.open("wb") as file:
+                    shutil.copyfileobj(source, file)
+                os.replace(unfinished, place)  # a run that is killed here leaves no half file behind
+    except tarfile.TarError as error:
+        raise DataError(f"{path}: this is no tar archive: {error}") from error
+
+
+def _target(member: tarfile.TarInfo, path: Path, top_folder: str) -> PurePosixPath:
+    parts = PurePosixPath(member.name).parts
+    if not member.isfile():
+        raise DataError(f"{path}: refused, since '{member.name}' in it is a link or a device, not a file")
+    if len(parts) < 2 or parts[0] != top_folder or ".." in parts or set("\\:") & set(member.name):
+        raise DataError(f"{path}: refused, since '{member.name}' in it does not lie below {top_folder}/")
+    return PurePosixPath(*parts[1:])

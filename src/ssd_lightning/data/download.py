@@ -1,0 +1,120 @@
+"""Pascal VOC, downloaded into the layout that `VOCDataset` reads."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from ssd_lightning.data.archive import Archive, obtain, unpack
+from ssd_lightning.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VOCArchive(Archive):
+    """An archive of VOC."""
+
+    split: str
+    """The list, relative to the root, whose pictures say whether everything is in place."""
+
+
+def _voc_archive(year: int, filename: str, size_bytes: int, md5: str, split: str) -> VOCArchive:
+    return VOCArchive(
+        filename=filename,
+        size_bytes=size_bytes,
+        md5=md5,
+        urls=(
+            f"https://thor.robots.ox.ac.uk/pascal/VOC/voc{year}/{filename}",
+            f"http://host.robots.ox.ac.uk/pascal/VOC/voc{year}/{filename}",
+            f"https://pjreddie.com/media/files/{filename}",
+        ),
+        split=f"VOC{year}/ImageSets/Main/{split}.txt",
+    )
+
+
+VOC_ARCHIVES: Mapping[str, VOCArchive] = {
+    "2007_trainval": _voc_archive(
+        2007, "VOCtrainval_06-Nov-2007.tar", 460_032_000, "c52e279531787c972589f7e41ab4ae64", "trainval"
+    ),
+    "2007_test": _voc_archive(
+        2007, "VOCtest_06-Nov-2007.tar", 451_020_800, "b6e924de25625d8de591ea690078ad9f", "test"
+    ),
+    "2012_trainval": _voc_archive(
+        2012, "VOCtrainval_11-May-2012.tar", 1_999_639_040, "6cd6e144f989b92b3379bac3b3de84fd", "trainval"
+    ),
+}
+
+
+def download_voc(
+    root: str | Path,
+    *,
+    archives: Sequence[str] = ("2007_trainval", "2007_test", "2012_trainval"),
+    catalogue: Mapping[str, VOCArchive] = VOC_ARCHIVES,
+    timeout_s: float = 30.0,
+) -> None:
+    """Put VOC in place as `root/VOC2007` and `root/VOC2012`; what is there already is left alone.
+
+    An archive that lies in `root` is used without a network. A download that was cut off is taken up where it
+    ended. Nothing is unpacked before size and checksum are right.
+
+    Args:
+        root: folder of the data; made if need be.
+        archives: names in the catalogue.
+        catalogue: what the names stand for.
+        timeout_s: longest silence of a server, in seconds.
+
+    Raises:
+        DataError: an archive is unknown, cannot be had from any mirror, or does not fit on the disk.
+    """
+    root = Path(root).expanduser().absolute()
+    for name in archives:
+        if name not in catalogue:
+            raise DataError(f"there is no archive '{name}'; there is {', '.join(catalogue)}")
+        archive = catalogue[name]
+        if _is_in_place(root, archive):
+            continue
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            # Of two runs that start together, one waits for the other.
+            with FileLock(root / ".download.lock"):
+                if not _is_in_place(root, archive):
+                    unpack(obtain(archive, root, timeout_s=timeout_s), root, top_folder="VOCdevkit")
+                    _finish(root, archive)
+        except OSError as error:
+            raise DataError(
+                f"{root}: cannot write {archive.filename} or its contents there: {error}"
+            ) from error
+
+
+def _marker(root: Path, archive: VOCArchive) -> Path:
+    return root / f".{archive.filename}.unpacked"
+
+
+def _is_in_place(root: Path, archive: VOCArchive) -> bool:
+    # The marker spares a look at thousands of files; it tells nothing once its folder has been removed.
+    marked = _marker(root, archive).is_file() and (root / archive.split).is_file()
+    return marked or _all_files_exist(root, archive)
+
+
+def _all_files_exist(root: Path, archive: VOCArchive) -> bool:
+    """Say whether every picture of the split is there, so that one's own copy needs no archive."""
+    split = root / archive.split
+    if not split.is_file():
+        return False
+    folder = root / Path(archive.split).parts[0]
+    names = split.read_text().split()
+    return bool(names) and all(
+        (folder / "JPEGImages" / f"{name}.jpg").is_file()
+        and (folder / "Annotations" / f"{name}.xml").is_file()
+        for name in names
+    )
+
+
+def _finish(root: Path, archive: VOCArchive) -> None:
+    if not _all_files_exist(root, archive):
+        raise DataError(f"{root / archive.filename}: the archive lacks pictures of {archive.split}")
+    _marker(root, archive).touch()
+    log.info("%s is unpacked in %s; the archive itself is no longer needed", archive.filename, root)

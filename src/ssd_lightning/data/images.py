@@ -1,0 +1,101 @@
+"""Pictures from disk: always uint8 RGB, or one sentence that says what is wrong with the file.
+
+Pillow decodes, because OpenCV returns a half-grey picture for a truncated JPEG without a word.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ssd_lightning.errors import DataError
+
+# A fixed list keeps Pillow from handing a PostScript file named .jpg to Ghostscript.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
+
+
+def read_image(path: Path, size_px: tuple[int, int] | None = None) -> np.ndarray:
+    """Read a picture of any colour mode as RGB.
+
+    Grey is repeated; 16-bit grey is scaled to 8 bits, not clipped; transparent pixels become white, since the
+    colours stored beneath them are arbitrary and a viewer's page is what the annotator saw. An animation
+    gives its first frame.
+
+    Args:
+        path: file of the picture.
+        size_px: (height, width) that the annotation states. It decides about EXIF: where the pixels as stored
+            have this size, they are taken as they are; where the picture turned by its EXIF tag has it, it is
+            turned. None gives the picture upright, as a viewer shows it.
+
+    Returns:
+        uint8 `[H, W, 3]`, RGB, C-contiguous.
+
+    Raises:
+        DataError: the file is missing, truncated, no picture, too large, or of another size than `size_px`.
+    """
+    with _opened(path) as image:
+        stored_size_px = (image.height, image.width)
+        if size_px is None or stored_size_px != tuple(size_px):
+            image = ImageOps.exif_transpose(image)
+        pixels = _to_rgb(image)
+    if size_px is not None and pixels.shape[:2] != tuple(size_px):
+        stored, stated = _in_words(stored_size_px), _in_words(size_px)
+        raise DataError(f"{path}: the picture is {stored}, but its annotation says {stated}")
+    return pixels
+
+
+def image_size_px(path: Path) -> tuple[int, int]:
+    """Read (height, width) of the pixels as stored, not turned by EXIF, from the header alone.
+
+    Raises:
+        DataError: the file is missing or no picture.
+    """
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of an unknown range")
+    if image.mode.startswith("I"):  # "I;16" and its byte orders; older Pillows open 16-bit PNG as "I"
+        grey = np.asarray(image, dtype=np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError(f"its grey values run from {grey.min()} to {grey.max()}, beyond 16 bits")
+        grey = ((grey + 128) // 257).astype(np.uint8)  # 65535 / 257 = 255, rounded
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            yield image
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: {_what_it_is_instead(path)}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the picture: {error.strerror or error}") from error
+    except Exception as error:  # decoders answer broken files with nearly any type
+        raise DataError(f"{path}: cannot read the picture: {error or type(error).__name__}") from error
+
+
+def _what_it_is_instead(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(512).lstrip()
+    if path.stat().st_size == 0:
+        return "the file is empty (0 bytes), not a picture"
+    if start.startswith(b"<"):
+        beginning = start[:20].decode(errors="replace")
+        return f"this is an HTML or XML page, not a picture (it begins with {beginning!r})"
+    return f"this is no picture in a known format ({', '.join(FORMATS)})"
+
+
+def _in_words(size_px: tuple[int, int]) -> str:
+    height, width = size_px
+    return f"{width} x {height} px (width x height)"

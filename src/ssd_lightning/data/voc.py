@@ -1,0 +1,177 @@
+"""The Pascal VOC layout: `JPEGImages/`, `Annotations/` and `ImageSets/Main/<split>.txt` under one root."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ssd_lightning.data.dataset import DetectionDataset, OnError, Part, Record, Transform, in_part
+from ssd_lightning.data.voc_xml import object_name, parse_annotation, read_voc_annotation
+from ssd_lightning.errors import DataError
+
+# fmt: off
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
+# fmt: on
+
+
+class VOCDataset(DetectionDataset):
+    """Pictures with VOC annotations, from one or more splits.
+
+    Args:
+        splits: each a `root` (the folder of `JPEGImages`, `Annotations` and `ImageSets`) and a `split`, the
+            name of a list in `ImageSets/Main`. VOC 07+12 is two of them.
+        class_names: names of the classes 1..C; None takes all names that occur in the splits, sorted.
+        transform: what is done to each sample; None gives the picture as it is.
+        seed: root of all samples' seeds.
+        keep_difficult: False drops objects flagged difficult, as ssd.pytorch does for training.
+        xml_offset: subtracted from all four coordinates: 1 as most ports do, since VOC counts pixels from 1;
+            0 as the Caffe reference does, and for tools that count from 0.
+        on_error: `raise` stops at the first bad object or file; `skip` drops the object, or the picture where
+            the whole file is unusable, and lists all of them in `dropped` and in a warning.
+        part: `train` and `val` are complementary parts of the data, `all` is everything.
+        val_fraction: share of the pictures that `val` holds.
+
+    Raises:
+        DataError: a root, split, picture or annotation is missing or unusable; class names are empty or
+            repeated; no picture is left.
+    """
+
+    def __init__(
+        self,
+        *,
+        splits: Sequence[Mapping[str, str]],
+        class_names: Sequence[str] | None = None,
+        transform: Transform | None = None,
+        seed: int = 0,
+        keep_difficult: bool = True,
+        xml_offset: int = 1,
+        on_error: OnError = "raise",
+        part: Part = "all",
+        val_fraction: float = 0.0,
+    ) -> None:
+        if class_names is None:
+            class_names = discover_class_names(splits, on_error=on_error)
+        _check_class_names(class_names)
+        records: list[Record] = []
+        dropped: list[str] = []
+        for image_id, root, name in list_images(splits):
+            if not in_part(image_id, part, val_fraction):
+                continue
+            try:
+                record, problems = read_voc_annotation(
+                    root / "Annotations" / f"{name}.xml",
+                    class_names,
+                    image_dir=root / "JPEGImages",
+                    image_id=image_id,
+                    keep_difficult=keep_difficult,
+                    xml_offset=xml_offset,
+                )
+            except DataError as error:
+                if on_error == "raise":
+                    raise
+                dropped.append(str(error))
+                continue
+            if problems and on_error == "raise":
+                raise DataError(f"{problems[0]} (on_error=skip drops such objects)")
+            records.append(record)
+            dropped.extend(problems)
+        super().__init__(
+            records=records,
+            class_names=class_names,
+            transform=transform,
+            seed=seed,
+            on_error=on_error,
+            part=part,
+            val_fraction=val_fraction,
+            dropped=dropped,
+        )
+
+
+def discover_class_names(
+    splits: Sequence[Mapping[str, str]], *, on_error: OnError = "raise"
+) -> tuple[str, ...]:
+    """Collect the class names of all objects in the splits, sorted.
+
+    Raises:
+        DataError: no object has a name; or an annotation cannot be parsed and `on_error` is `raise`.
+    """
+    names: set[str] = set()
+    for _, root, name in list_images(splits):
+        try:
+            annotation = parse_annotation(root / "Annotations" / f"{name}.xml")
+        except DataError:
+            if on_error == "raise":
+                raise
+            continue  # the dataset meets this file again and lists it
+        names.update(object_name(element) for element in annotation.iterfind("object"))
+    names.discard("")
+    if not names:
+        where = ", ".join(f"{split['root']} '{split['split']}'" for split in splits)
+        raise DataError(f"no object in {where or 'no split at all'} has a class name; give class_names")
+    return tuple(sorted(names))
+
+
+def list_images(splits: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, Path, str]]:
+    """List (image id, root, name) of all pictures; one that is in several splits of a root comes once.
+
+    With more than one root, the id begins with the root's folder: VOC2007/000005.
+
+    Raises:
+        DataError: a root or a list is missing.
+    """
+    roots = [Path(os.path.abspath(Path(split["root"]).expanduser())) for split in splits]
+    prefixes = _prefixes(roots)
+    seen: set[str] = set()
+    for root, split in zip(roots, splits, strict=True):
+        for name in _read_split(root, split["split"]):
+            image_id = f"{prefixes[root]}{name}"
+            if image_id not in seen:
+                seen.add(image_id)
+                yield image_id, root, name
+
+
+def _prefixes(roots: Sequence[Path]) -> dict[Path, str]:
+    distinct = set(roots)
+    if len(distinct) <= 1:
+        return dict.fromkeys(distinct, "")
+    # One folder name is enough for VOC2007 and VOC2012; a/VOC2007 and b/VOC2007 need two.
+    for depth in range(1, max(len(root.parts) for root in distinct) + 1):
+        prefixes = {root: "/".join(root.parts[-depth:]) + "/" for root in distinct}
+        if len(set(prefixes.values())) == len(distinct):
+            break
+    return prefixes
+
+
+def _read_split(root: Path, split: str) -> list[str]:
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder; data.root= says where the data lie")
+    folder = next((path for path in (root / "ImageSets" / "Main", root / "ImageSets") if path.is_dir()), None)
+    if folder is None:
+        raise DataError(f"{root}: this is no VOC folder, since it has no ImageSets/Main")
+    path = folder / f"{split}.txt"
+    if not path.is_file():
+        others = sorted(other.stem for other in folder.glob("*.txt"))
+        shown = ", ".join(others[:20]) + (f" and {len(others) - 20} more" if len(others) > 20 else "")
+        raise DataError(f"{path}: there is no split '{split}'; there is {shown or 'none at all'}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot read the split: {error}") from error
+    return [_name_in(line) for line in lines if line.strip()]
+
+
+def _name_in(line: str) -> str:
+    """Give the picture's name of a line `name` or, in the lists of one class, `name flag`."""
+    name, _, flag = line.strip().rpartition(" ")
+    return name.strip() if flag in ("-1", "0", "1") and name else line.strip()
+
+
+def _check_class_names(class_names: Sequence[str]) -> None:
+    if isinstance(class_names, str) or not class_names:
+        raise DataError(f"class_names is {class_names!r}; it has to be a list of at least one name")
+    repeated = [name for name, count in Counter(class_names).items() if count > 1]
+    if repeated:
+        raise DataError(f"class_names has {', '.join(map(repr, repeated))} more than once")

@@ -1,0 +1,180 @@
+"""Average precision by the rules of the PASCAL VOC challenge, over all images and classes at once.
+
+Source: Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 88 (2010), section 4.2,
+for the matching and the 11-point figure; the development kit of VOC 2010 for the area under the envelope.
+IoU is the plain one, without the kit's +1 pixel.
+
+Axis letters here: M detections and N objects of all images together, P pairs of them, C classes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+HIT, MISS, IGNORED = 1, 0, -1
+
+_BLOCK = 65_536
+"""Detections paired with objects at a time: bounds the memory where a class crowds an image."""
+
+
+class DetectionTable(NamedTuple):
+    """Detections of many images, one a row."""
+
+    image_index: Tensor
+    """int64 `[M]`: which image a row belongs to, 0-based."""
+    boxes: Tensor
+    """`[M, 4]`, xyxy, in the objects' unit."""
+    scores: Tensor
+    """`[M]`."""
+    labels: Tensor
+    """int64 `[M]`, 1..C."""
+
+
+class ObjectTable(NamedTuple):
+    """Ground truth of many images, one object a row."""
+
+    image_index: Tensor
+    """int64 `[N]`: which image a row belongs to, 0-based."""
+    boxes: Tensor
+    """`[N, 4]`, xyxy."""
+    labels: Tensor
+    """int64 `[N]`, 1..C."""
+    difficult: Tensor
+    """bool `[N]`: not counted, and what finds it is neither hit nor miss."""
+
+
+class AveragePrecision(NamedTuple):
+    """Average precision of each class; NaN for a class without counted objects."""
+
+    eleven_point: Tensor
+    """float64 `[C]`: mean of the best precision at recall >= 0, .1, ..., 1 (VOC 2007)."""
+    area: Tensor
+    """float64 `[C]`: area under the precision envelope (VOC 2010 on)."""
+
+
+def voc_average_precision(
+    detections: DetectionTable, objects: ObjectTable, *, num_classes: int, iou_threshold: float = 0.5
+) -> AveragePrecision:
+    """Evaluate detections against ground truth.
+
+    Args:
+        detections: rows in any order; among equal scores the earlier row comes first.
+        objects: rows in any order; a detection that overlaps two of them equally takes the earlier row.
+        num_classes: C, without the background. Rows with other labels than 1..C are left out.
+        iou_threshold: least overlap of a hit.
+    """
+    order = detections.scores.argsort(descending=True, stable=True)
+    ranked = DetectionTable(*(column[order] for column in detections))
+    outcomes = match_detections(ranked, objects, iou_threshold=iou_threshold)
+    counted = objects.labels[~objects.difficult]
+    eleven_point = outcomes.new_full((num_classes,), torch.nan, dtype=torch.float64)
+    area = eleven_point.clone()
+    for index, label in enumerate(range(1, num_classes + 1)):
+        num_objects = int((counted == label).sum())
+        if num_objects:
+            precision, recall = precision_recall(outcomes[ranked.labels == label], num_objects)
+            eleven_point[index] = eleven_point_average(precision, recall)
+            area[index] = envelope_area(precision, recall)
+    return AveragePrecision(eleven_point, area)
+
+
+def match_detections(
+    detections: DetectionTable, objects: ObjectTable, *, iou_threshold: float = 0.5
+) -> Tensor:
+    """Say of each detection whether it is a hit, a miss or ignored.
+
+    A detection goes for the object of its image and class that it overlaps most, the first of several. Below
+    the threshold it is a miss. If the object is difficult the detection is ignored; if a better detection has
+    taken the object before, it is a miss, whatever else it overlaps.
+
+    Args:
+        detections: rows in descending order of score.
+        objects: the ground truth.
+        iou_threshold: least overlap of a hit, inclusive.
+
+    Returns:
+        int8 `[M]` of `HIT`, `MISS` and `IGNORED`.
+    """
+    num_detections, num_objects = len(detections.boxes), len(objects.boxes)
+    taken = _object_taken(detections, objects, iou_threshold)
+    takers = (taken >= 0).nonzero().squeeze(1)
+    taken = taken[takers]
+    # Rows are ranks, so the least row that goes for an object is the best detection.
+    first_taker = takers.new_full((num_objects,), num_detections).scatter_reduce(0, taken, takers, "amin")
+    outcomes = torch.full((num_detections,), MISS, dtype=torch.int8, device=takers.device)
+    outcomes[takers[first_taker[taken] == takers]] = HIT
+    outcomes[takers[objects.difficult[taken]]] = IGNORED
+    return outcomes
+
+
+def precision_recall(outcomes: Tensor, num_objects: int) -> tuple[Tensor, Tensor]:
+    """Trace precision and recall of one class along its ranked detections.
+
+    Args:
+        outcomes: `[M]` of `HIT`, `MISS` and `IGNORED`, in descending order of score.
+        num_objects: objects that are not difficult, at least 1.
+
+    Returns:
+        Precision and recall, float64 `[M']`, after each of the M' detections that are not ignored.
+    """
+    hits = (outcomes[outcomes != IGNORED] == HIT).cumsum(0).double()
+    return hits / torch.arange(1, len(hits) + 1, device=hits.device), hits / num_objects
+
+
+def eleven_point_average(precision: Tensor, recall: Tensor) -> Tensor:
+    """Average over t = 0, .1, ..., 1 the best precision at recall >= t, which is 0 where none is reached.
+
+    Args:
+        precision: float64 `[M]`.
+        recall: float64 `[M]`, ascending.
+    """
+    # Multiples of .1, not k / 10, as in the published evaluators: a recall of 3 / 10 is just short of 3 * .1.
+    thresholds = torch.arange(11, dtype=torch.float64, device=recall.device) * 0.1
+    best_precision = torch.cat([_envelope(precision), precision.new_zeros(1)])
+    return best_precision[torch.searchsorted(recall, thresholds)].mean()
+
+
+def envelope_area(precision: Tensor, recall: Tensor) -> Tensor:
+    """Integrate over recall the best precision at that recall or more.
+
+    Args:
+        precision: float64 `[M]`.
+        recall: float64 `[M]`, ascending.
+    """
+    return (_envelope(precision) * recall.diff(prepend=recall.new_zeros(1))).sum()
+
+
+def _envelope(precision: Tensor) -> Tensor:
+    return precision.flip(0).cummax(0).values.flip(0)
+
+
+def _object_taken(detections: DetectionTable, objects: ObjectTable, iou_threshold: float) -> Tensor:
+    """Find the row of the object that each detection goes for: int64 `[M]`, -1 where none overlaps enough."""
+    num_labels = int(torch.cat([detections.labels, objects.labels, objects.labels.new_zeros(1)]).max()) + 1
+    keys, order = (objects.image_index * num_labels + objects.labels).sort(stable=True)
+    wanted = detections.image_index * num_labels + detections.labels
+    first = torch.searchsorted(keys, wanted)
+    count = torch.searchsorted(keys, wanted, right=True) - first
+    taken = torch.full_like(wanted, -1)
+    for rows in count.nonzero().squeeze(1).split(_BLOCK):
+        pair_row = torch.arange(len(rows), device=rows.device).repeat_interleave(count[rows])  # [P]
+        pairs_before = count[rows].cumsum(0) - count[rows]
+        candidate = torch.arange(len(pair_row), device=rows.device) - pairs_before[pair_row]
+        pair_object = order[first[rows][pair_row] + candidate]
+        iou = _paired_iou(detections.boxes[rows[pair_row]], objects.boxes[pair_object])
+        best_iou = iou.new_zeros(len(rows)).scatter_reduce(0, pair_row, iou, "amax")
+        best = iou == best_iou[pair_row]
+        no_object = torch.full_like(rows, len(order))
+        best_object = no_object.scatter_reduce(0, pair_row[best], pair_object[best], "amin")
+        taken[rows] = torch.where(best_iou >= iou_threshold, best_object, -1)
+    return taken
+
+
+def _paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """IoU of row with row, float64 `[P]`; 0 for boxes without area and for boxes that are not numbers."""
+    boxes, others = boxes.double(), others.double()
+    overlap = torch.minimum(boxes[:, 2:], others[:, 2:]) - torch.maximum(boxes[:, :2], others[:, :2])
+    intersection = overlap.clamp(min=0).prod(1)
+    union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (others[:, 2:] - others[:, :2]).prod(1) - intersection
+    return torch.where(union > 0, intersection / union, 0.0)

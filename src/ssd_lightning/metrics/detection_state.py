@@ -1,0 +1,136 @@
+"""What the detection metrics remember between batches, and how they put it together across ranks."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
+from ssd_lightning.types import Detections, Target
+
+# Columns of the states. Labels and flags are exact as float32; a hash of the image's name would not be.
+_LAYOUT: dict[str, tuple[int, torch.dtype]] = {
+    "images": (5, torch.int64),  # hash of image_id, height, width, number of detections, number of objects
+    "detections": (6, torch.float32),  # x1, y1, x2, y2, score, label
+    "objects": (6, torch.float32),  # x1, y1, x2, y2, label, difficult
+}
+
+
+class Evaluation(NamedTuple):
+    """All images seen by all ranks, each once, in an order that only their names decide."""
+
+    sizes_px: Tensor
+    """int64 `[I, 2]`: (height, width) of each image."""
+    detections: DetectionTable
+    """Normalised boxes, sorted by image."""
+    objects: ObjectTable
+    """Normalised boxes, sorted by image."""
+
+
+class DetectionMetric(Metric):
+    """Base of metrics over (detections, targets): keeps every image and hands them out deduplicated.
+
+    The states are tables of fixed width, so ranks may make any number of updates, none included. Of an image
+    that was seen twice (a padded sampler) the first occurrence counts. The result depends neither on how the
+    images were batched nor on the rank that saw them.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    images: list[Tensor] | Tensor
+    detections: list[Tensor] | Tensor
+    objects: list[Tensor] | Tensor
+
+    def __init__(self) -> None:
+        # A rank without an update since its last compute() would answer from a cache while the others wait.
+        super().__init__(compute_with_cache=False)
+        for name in _LAYOUT:
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    @property
+    def update_called(self) -> bool:
+        """Always true: an evaluation without images is defined, so compute() has nothing to warn of."""
+        return True
+
+    def update(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
+        """Add a batch.
+
+        Args:
+            preds: detections, one entry an image.
+            targets: ground truth of the same images in the same order.
+
+        Raises:
+            ValueError: the two have different lengths, or a pair names two different images.
+        """
+        if len(preds) != len(targets):
+            raise ValueError(f"got detections of {len(preds)} images but targets of {len(targets)}")
+        for pred, target in zip(preds, targets, strict=True):
+            if (image_id := pred.get("image_id", target["image_id"])) != target["image_id"]:
+                raise ValueError(
+                    f"got detections of image '{image_id}' for the target of '{target['image_id']}'"
+                )
+            image = [
+                _hash(target["image_id"]),
+                *target["size_px"],
+                len(pred["labels"]),
+                len(target["labels"]),
+            ]
+            self._append("images", torch.tensor([image]))
+            self._append("detections", _columns(pred["boxes"], pred["scores"], pred["labels"]))
+            self._append("objects", _columns(target["boxes"], target["labels"], target["difficult"]))
+
+    def evaluation(self) -> Evaluation:
+        """Put together what was seen, on the CPU: the rest needs float64, which not every accelerator has."""
+        images, detections, objects = (self._table(name).cpu() for name in _LAYOUT)
+        hashes, order = images[:, 0].sort(stable=True)
+        kept = order[hashes.diff(prepend=hashes[:1] - 1) != 0]  # first occurrence of each name
+        new_index = torch.full_like(order, -1)
+        new_index[kept] = torch.arange(len(kept))
+        detection_image, detections = _reorder(detections, new_index.repeat_interleave(images[:, 3]))
+        object_image, objects = _reorder(objects, new_index.repeat_interleave(images[:, 4]))
+        return Evaluation(
+            images[kept, 1:3],
+            DetectionTable(detection_image, detections[:, :4], detections[:, 4], detections[:, 5].long()),
+            ObjectTable(object_image, objects[:, :4], objects[:, 4].long(), objects[:, 5].bool()),
+        )
+
+    def _append(self, name: str, rows: Tensor) -> None:
+        state = getattr(self, name)
+        state.append(rows.detach().to(self.device, _LAYOUT[name][1]))
+
+    def _table(self, name: str) -> Tensor:
+        """Join a state to one `[rows, width]` tensor of its own type, also where nothing was seen."""
+        width, dtype = _LAYOUT[name]
+        state = getattr(self, name)
+        parts = [state] if isinstance(state, Tensor) else state
+        return torch.cat([torch.empty(0, width, dtype=dtype, device=self.device), *parts])
+
+    def _sync_dist(
+        self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None
+    ) -> None:
+        # torchmetrics stands a float vector in for an empty list, which does not fit the other ranks' tables.
+        for name in _LAYOUT:
+            setattr(self, name, [self._table(name)])
+        super()._sync_dist(dist_sync_fn, process_group=process_group)
+
+
+def _hash(image_id: str) -> int:
+    """64 bits of a name, the same in every process: `hash` is salted, and ranks exchange tensors only."""
+    return int.from_bytes(hashlib.blake2b(image_id.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+def _columns(boxes: Tensor, *columns: Tensor) -> Tensor:
+    return torch.cat([boxes.reshape(-1, 4).float(), *(column.float()[:, None] for column in columns)], dim=1)
+
+
+def _reorder(rows: Tensor, new_image: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort rows by the new index of their image and drop those of dropped images (-1)."""
+    order = new_image.argsort(stable=True)
+    order = order[new_image[order] >= 0]
+    return new_image[order], rows[order]

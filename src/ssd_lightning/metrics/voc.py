@@ -1,0 +1,76 @@
+"""Mean average precision as the PASCAL VOC challenge reports it."""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+
+from torch import Tensor
+
+from ssd_lightning.errors import DataError
+from ssd_lightning.metrics.average_precision import voc_average_precision
+from ssd_lightning.metrics.detection_state import DetectionMetric
+from ssd_lightning.types import Detections, Target
+
+
+class VOCMeanAveragePrecision(DetectionMetric):
+    """11-point and area-under-envelope mAP, with difficult objects ignored.
+
+    Args:
+        num_classes: C, without the background.
+        iou_threshold: least overlap of a hit.
+    """
+
+    def __init__(self, num_classes: int, iou_threshold: float = 0.5) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.iou_threshold = iou_threshold
+
+    def update(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
+        """Add a batch of detections and the targets of the same images in the same order.
+
+        Raises:
+            DataError: a label is outside 1..C.
+            ValueError: the two have different lengths, or a pair names two different images.
+        """
+        for pred, target in zip(preds, targets, strict=False):
+            self._check_labels(pred["labels"], "detected", target["image_id"])
+            self._check_labels(target["labels"], "annotated", target["image_id"])
+        super().update(preds, targets)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Evaluate all images seen by all ranks.
+
+        Returns:
+            float32: `map_11point` and `map_area` (scalars), `ap_11point` and `ap_area` (`[C]`). A class
+            without counted objects is NaN and left out of the mean; if all are, the mean is NaN.
+        """
+        _, detections, objects = self.evaluation()
+        ap = voc_average_precision(
+            detections, objects, num_classes=self.num_classes, iou_threshold=self.iou_threshold
+        )
+        result = {
+            "map_11point": ap.eleven_point.nanmean(),
+            "map_area": ap.area.nanmean(),
+            "ap_11point": ap.eleven_point,
+            "ap_area": ap.area,
+        }
+        return {name: value.float().to(self.device) for name, value in result.items()}
+
+    def _check_labels(self, labels: Tensor, origin: str, image_id: str) -> None:
+        outside = labels[(labels < 1) | (labels > self.num_classes)]
+        if len(outside):
+            raise DataError(
+                f"image '{image_id}': {origin} class {int(outside[0])} is outside 1..{self.num_classes}"
+            )
+
+    def _wrap_compute(self, compute: Callable) -> Callable:
+        # torchmetrics squeezes every tensor of one element, the APs of a single class among them.
+        wrapped = super()._wrap_compute(compute)
+
+        @wraps(compute)
+        def compute_with_class_axis() -> dict[str, Tensor]:
+            return {
+                name: value.reshape(self.num_classes) if name.startswith("ap_") else value
+                for name, value in wrapped().items()
+            }
+
+        return compute_with_class_axis

@@ -1,0 +1,207 @@
+"""What all annotation formats share: parts, seeds, samples, batches."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssd_lightning.data.dataset import DetectionDataset, Record, collate, in_part, sample_seed
+from ssd_lightning.errors import ConfigurationError, DataError
+
+NAMES = [f"image_{i:05}" for i in range(4000)]
+
+
+def make_record(
+    folder: Path, name: str, boxes: object = ((10, 20, 50, 60),), size: tuple[int, int] = (80, 100)
+) -> Record:
+    path = folder / f"{name}.png"
+    Image.new("RGB", (100, 80), (1, 2, 3)).save(path)
+    boxes_xyxy_px = np.array(boxes, dtype=np.float32).reshape(-1, 4)
+    labels = np.arange(1, len(boxes_xyxy_px) + 1)
+    return Record(name, path, size, boxes_xyxy_px, labels, labels % 2 == 0)
+
+
+class Recorder:
+    """Keeps the boxes at odd places and remembers its seeds."""
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+
+    def __call__(self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int) -> tuple[np.ndarray, ...]:
+        self.seeds.append(seed)
+        kept = np.arange(len(boxes_xyxy))[1::2]
+        return image[::2, ::2], boxes_xyxy[kept], kept
+
+
+@pytest.mark.parametrize("val_fraction", [0.0, 0.1, 0.5, 1.0])
+def test_parts_are_complementary_and_of_the_stated_size(val_fraction: float) -> None:
+    train = [name for name in NAMES if in_part(name, "train", val_fraction)]
+    val = [name for name in NAMES if in_part(name, "val", val_fraction)]
+
+    assert sorted(train + val) == NAMES
+    assert len(val) / len(NAMES) == pytest.approx(val_fraction, abs=0.02)
+    assert all(in_part(name, "all", val_fraction) for name in NAMES)
+
+
+def test_a_larger_validation_part_contains_the_smaller_one() -> None:
+    small, large = ({name for name in NAMES if in_part(name, "val", share)} for share in (0.1, 0.2))
+
+    assert small < large
+
+
+def test_a_name_stays_in_its_part_in_every_release() -> None:
+    # Else a checkpoint would be validated on what it was trained on.
+    held_out = [name for name in NAMES[:20] if in_part(name, "val", 0.2)]
+
+    assert held_out == ["image_00001", "image_00005", "image_00009"]
+
+
+def test_every_sample_of_every_epoch_has_a_seed_of_its_own() -> None:
+    seeds = {
+        sample_seed(seed, epoch, index) for seed in (0, 1) for epoch in range(20) for index in range(100)
+    }
+
+    assert len(seeds) == 2 * 20 * 100
+    assert sample_seed(7, 3, 5) == sample_seed(7, 3, 5)
+    assert sample_seed(0, 1, 2) != sample_seed(0, 2, 1)
+
+
+def test_a_sample_is_normalised_and_typed(tmp_path: Path) -> None:
+    dataset = DetectionDataset(records=[make_record(tmp_path, "a")], class_names=["x"])
+
+    image, target = dataset[0]
+
+    assert image.dtype == torch.uint8
+    assert image.shape == (3, 80, 100)
+    assert image[:, 0, 0].tolist() == [1, 2, 3]
+    torch.testing.assert_close(target["boxes"], torch.tensor([[0.1, 0.25, 0.5, 0.75]]))
+    assert target["labels"].dtype == torch.int64
+    assert target["difficult"].dtype == torch.bool
+    assert (target["image_id"], target["size_px"]) == ("a", (80, 100))
+
+
+def test_labels_and_flags_follow_the_boxes_that_the_transform_keeps(tmp_path: Path) -> None:
+    boxes = [(i, i, i + 10, i + 10) for i in range(5)]
+    dataset = DetectionDataset(
+        records=[make_record(tmp_path, "a", boxes)], class_names=list("vwxyz"), transform=Recorder()
+    )
+
+    image, target = dataset[0]
+
+    assert image.shape == (3, 40, 50)
+    assert target["labels"].tolist() == [2, 4]
+    assert target["difficult"].tolist() == [True, True]
+    torch.testing.assert_close(target["boxes"][0], torch.tensor([1 / 100, 1 / 80, 11 / 100, 11 / 80]))
+    assert target["size_px"] == (80, 100)  # of the original, not of the sample
+
+
+@pytest.mark.parametrize("transform", [None, Recorder()])
+def test_no_objects(tmp_path: Path, transform: Recorder | None) -> None:
+    dataset = DetectionDataset(
+        records=[make_record(tmp_path, "a", ())], class_names=["x"], transform=transform
+    )
+
+    _, target = dataset[0]
+
+    assert target["boxes"].shape == (0, 4)
+    assert target["boxes"].dtype == torch.float32
+    assert target["labels"].shape == target["difficult"].shape == (0,)
+
+
+def test_the_key_gives_the_epoch(tmp_path: Path) -> None:
+    transform = Recorder()
+    records = [make_record(tmp_path, name) for name in "abc"]
+    dataset = DetectionDataset(records=records, class_names=["x"], transform=transform, seed=9)
+
+    for key in (2, (0, 2), (4, 2), -1):
+        dataset[key]
+
+    assert transform.seeds == [
+        sample_seed(9, 0, 2),
+        sample_seed(9, 0, 2),
+        sample_seed(9, 4, 2),
+        sample_seed(9, 0, 2),
+    ]
+    with pytest.raises(IndexError):
+        dataset[3]
+
+
+def test_a_sample_does_not_change_its_record(tmp_path: Path) -> None:
+    record = make_record(tmp_path, "a")
+    dataset = DetectionDataset(records=[record], class_names=["x"])
+
+    _, target = dataset[0]
+    for value in (target["boxes"], target["labels"], target["difficult"]):
+        value.zero_()
+
+    assert record.boxes_xyxy_px.tolist() == [[10, 20, 50, 60]]
+    assert dataset[0][1]["labels"].tolist() == [1]
+
+
+def test_a_broken_picture_raises_when_it_is_read_or_is_dropped_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = [make_record(tmp_path, name) for name in "abcd"]
+    records[1].image_path.write_bytes(b"")
+    records[3] = make_record(tmp_path, "d", size=(81, 100))
+
+    dataset = DetectionDataset(records=records, class_names=["x"])
+    with pytest.raises(DataError, match=r"b\.png: .*empty"):
+        dataset[1]
+    with pytest.raises(DataError, match=r"d\.png: .* annotation says 100 x 81"):
+        dataset[3]
+
+    dataset = DetectionDataset(records=records, class_names=["x"], on_error="skip", dropped=["e.xml: bad"])
+    assert [record.image_id for record in dataset.records] == ["a", "c"]
+    assert [text.split(": ")[0] for text in dataset.dropped] == [
+        "e.xml",
+        *(str(records[i].image_path) for i in (1, 3)),
+    ]
+    assert "left out 3" in caplog.text
+    assert len(caplog.records) == 1
+
+
+def test_nothing_left() -> None:
+    with pytest.raises(DataError, match="no picture is left in part 'all' of 0"):
+        DetectionDataset(records=[], class_names=["x"])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"part": "valid"}, {"on_error": "ignore"}, {"val_fraction": 1.5}, {"val_fraction": float("nan")}],
+)
+def test_settings_that_do_not_exist(setting: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match=f"{next(iter(setting))}={next(iter(setting.values()))!r}"):
+        DetectionDataset(records=[], class_names=["x"], **setting)  # type: ignore[arg-type]
+
+
+def test_a_batch_stacks_images_and_lists_targets(tmp_path: Path) -> None:
+    boxes = [(), ((1, 1, 2, 2),), ((1, 1, 2, 2), (3, 3, 9, 9))]
+    records = [make_record(tmp_path, str(number), each) for number, each in enumerate(boxes)]
+    dataset = DetectionDataset(records=records, class_names=["x", "y"])
+
+    images, targets = collate([dataset[i] for i in range(3)])
+
+    assert images.shape == (3, 3, 80, 100)
+    assert [len(target["boxes"]) for target in targets] == [0, 1, 2]
+
+
+def test_workers_give_the_same_samples(tmp_path: Path) -> None:
+    records = [make_record(tmp_path, name) for name in "abcd"]
+    dataset = DetectionDataset(records=records, class_names=["x"], transform=NoiseBySeed())
+    keys = [(epoch, index) for epoch in range(2) for index in range(4)]
+
+    alone = [dataset[key][0] for key in keys]
+    loader = torch.utils.data.DataLoader(dataset, batch_size=None, sampler=keys, num_workers=2)
+
+    for expected, (image, _) in zip(alone, loader, strict=True):
+        assert torch.equal(expected, image)
+    assert len({image.numpy().tobytes() for image in alone}) == len(keys)
+
+
+class NoiseBySeed:
+    def __call__(self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int) -> tuple[np.ndarray, ...]:
+        noise = np.random.default_rng(seed).integers(0, 255, image.shape, dtype=np.uint8)
+        return noise, boxes_xyxy, np.arange(len(boxes_xyxy))

@@ -1,0 +1,506 @@
+"""The VOC layout: what is read, and what is said about each thing that can be wrong with it."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssd_lightning.data.voc import VOC_CLASSES, VOCDataset, discover_class_names, list_images
+from ssd_lightning.data.voc_xml import read_voc_annotation
+from ssd_lightning.errors import DataError
+
+CLASSES = ("cat", "dog")
+SIZE_XML = "<size><width>200</width><height>100</height><depth>3</depth></size>"
+
+
+def bndbox(xmin: object, ymin: object, xmax: object, ymax: object) -> str:
+    # As in some files of VOC 2012, the tags are in another order than x, y, x, y.
+    return f"<bndbox><xmax>{xmax}</xmax><xmin>{xmin}</xmin><ymax>{ymax}</ymax><ymin>{ymin}</ymin></bndbox>"
+
+
+def voc_object(name: str = "dog", box: str = bndbox(11, 21, 101, 81), extra: str = "") -> str:
+    return f"<object><name>{name}</name>{extra}{box}</object>"
+
+
+SOUND = voc_object("cat", bndbox(1, 2, 30, 40))
+
+
+def annotation(*objects: str, size: str = SIZE_XML, filename: str = "") -> str:
+    return f"<annotation><filename>{filename}</filename>{size}{''.join(objects)}</annotation>"
+
+
+def write_voc(
+    root: Path,
+    xmls: dict[str, str],
+    split: str = "train",
+    suffix: str = ".jpg",
+    lines: Sequence[str] | None = None,
+) -> dict[str, str]:
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for name, xml in xmls.items():
+        Image.new("RGB", (200, 100)).save(root / "JPEGImages" / f"{name}{suffix}", "JPEG")
+        (root / "Annotations" / f"{name}.xml").write_text(xml)
+    (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(lines or xmls) + "\n")
+    return {"root": str(root), "split": split}
+
+
+def dataset_of(root: Path, *objects: str, **settings: object) -> VOCDataset:
+    split = write_voc(root, {"a": annotation(*objects)})
+    return VOCDataset(splits=[split], class_names=CLASSES, **settings)  # type: ignore[arg-type]
+
+
+def boxes_px(dataset: VOCDataset, index: int = 0) -> list[list[float]]:
+    return dataset.records[index].boxes_xyxy_px.tolist()
+
+
+# What is read
+
+
+@pytest.mark.parametrize(("xml_offset", "expected"), [(1, [10, 20, 100, 80]), (0, [11, 21, 101, 81])])
+def test_the_offset_is_taken_from_all_four_coordinates(
+    tmp_path: Path, xml_offset: int, expected: list[float]
+) -> None:
+    dataset = dataset_of(tmp_path, voc_object(), xml_offset=xml_offset)
+
+    assert boxes_px(dataset) == [expected]
+    image, target = dataset[0]
+    assert image.shape == (3, 100, 200)
+    np.testing.assert_allclose(target["boxes"][0], np.array(expected) / [200, 100, 200, 100], rtol=1e-6)
+    assert target["labels"].tolist() == [2]
+    assert target["size_px"] == (100, 200)
+    assert target["image_id"] == "a"
+
+
+def test_labels_follow_the_class_list(tmp_path: Path) -> None:
+    split = write_voc(tmp_path, {"a": annotation(voc_object("dog"), voc_object("cat"))})
+
+    assert VOCDataset(splits=[split], class_names=("dog", "cat")).records[0].labels.tolist() == [1, 2]
+    assert VOCDataset(splits=[split], class_names=("cat", "dog")).records[0].labels.tolist() == [2, 1]
+
+
+def test_a_coordinate_may_be_a_fraction(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path, voc_object(box=bndbox("10.5", " 20.25 ", "1e2", "80")))
+
+    assert boxes_px(dataset) == [[9.5, 19.25, 99, 79]]
+
+
+def test_difficult_is_optional_and_may_be_dropped(tmp_path: Path) -> None:
+    objects = [
+        voc_object(extra="<difficult>1</difficult>"),
+        voc_object(extra="<difficult>0</difficult>"),
+        SOUND,
+    ]
+
+    kept = dataset_of(tmp_path, *objects)
+    assert kept.records[0].difficult.tolist() == [True, False, False]
+
+    without = dataset_of(tmp_path, *objects, keep_difficult=False)
+    assert without.records[0].labels.tolist() == [2, 1]
+    assert without.records[0].difficult.tolist() == [False, False]
+    assert without.dropped == []  # a choice, not a fault
+
+
+def test_the_boxes_of_parts_are_not_those_of_the_object(tmp_path: Path) -> None:
+    head = f"<part><name>head</name>{bndbox(1, 1, 5, 5)}</part>"
+
+    assert boxes_px(dataset_of(tmp_path, voc_object(extra=head))) == [[10, 20, 100, 80]]
+
+
+def test_a_picture_without_objects_is_a_sample(tmp_path: Path) -> None:
+    image, target = dataset_of(tmp_path)[0]
+
+    assert image.shape == (3, 100, 200)
+    assert target["boxes"].shape == (0, 4)
+    assert target["labels"].shape == target["difficult"].shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "size",
+    ["", "<size><width>0</width><height>0</height></size>", "<size><width/><height>n/a</height></size>"],
+)
+def test_a_size_that_is_not_stated_is_the_pictures(tmp_path: Path, size: str) -> None:
+    split = write_voc(tmp_path, {"a": annotation(SOUND, size=size)})
+
+    assert VOCDataset(splits=[split], class_names=CLASSES).records[0].size_px == (100, 200)
+
+
+@pytest.mark.parametrize("annotated", ["as stored", "as seen"])
+def test_boxes_agree_with_the_pixels_of_a_picture_that_exif_turns(tmp_path: Path, annotated: str) -> None:
+    split = write_voc(tmp_path, {"a": ""})
+    seen = np.zeros((200, 100, 3), dtype=np.uint8)
+    seen[150:180, 10:40] = 255
+    stored = np.rot90(seen)  # a quarter clockwise (orientation 6) makes it upright again
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save(tmp_path / "JPEGImages/a.jpg", exif=exif, quality=95)
+    rows, columns = np.nonzero((stored if annotated == "as stored" else seen)[..., 0])
+    box = bndbox(columns.min() + 1, rows.min() + 1, columns.max() + 2, rows.max() + 2)
+    size = SIZE_XML if annotated == "as stored" else "<size><width>100</width><height>200</height></size>"
+    (tmp_path / "Annotations/a.xml").write_text(annotation(voc_object(box=box), size=size))
+
+    image, target = VOCDataset(splits=[split], class_names=CLASSES)[0]
+
+    height, width = target["size_px"]
+    assert image.shape == (3, height, width)
+    x1, y1, x2, y2 = (
+        (target["boxes"][0] * target["boxes"].new_tensor([width, height] * 2)).round().int().tolist()
+    )
+    assert (x2 - x1, y2 - y1) == (30, 30)
+    assert image[:, y1 + 2 : y2 - 2, x1 + 2 : x2 - 2].min() > 240
+    assert image.float().mean() == pytest.approx(255 * 900 / 20_000, rel=0.05)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".JPG", ".jpeg", ".png", ".PNG", ".bmp"])
+def test_the_picture_may_have_any_usual_suffix(tmp_path: Path, suffix: str) -> None:
+    split = write_voc(tmp_path, {"a": annotation(SOUND, filename="a")}, suffix=suffix)
+
+    assert VOCDataset(splits=[split], class_names=CLASSES).records[0].image_path.name == f"a{suffix}"
+
+
+@pytest.mark.parametrize(
+    "filename", ["photo.jpg", "C:\\data\\photo.jpg", "/home/me/photo.jpg", "../photo.jpg"]
+)
+def test_the_picture_may_be_the_one_that_the_xml_states(tmp_path: Path, filename: str) -> None:
+    split = write_voc(tmp_path, {"a": annotation(SOUND, filename=filename)})
+    (tmp_path / "JPEGImages/a.jpg").rename(tmp_path / "JPEGImages/photo.jpg")
+
+    record = VOCDataset(splits=[split], class_names=CLASSES).records[0]
+
+    assert record.image_path == tmp_path / "JPEGImages/photo.jpg"
+    assert record.image_id == "a"
+
+
+def test_the_picture_named_like_the_xml_wins_over_a_stale_filename(tmp_path: Path) -> None:
+    split = write_voc(tmp_path, {"a": annotation(SOUND, filename="b.jpg"), "b": annotation(SOUND)})
+
+    dataset = VOCDataset(splits=[split], class_names=CLASSES)
+
+    assert [record.image_path.stem for record in dataset.records] == ["a", "b"]
+
+
+def test_the_twenty_classes_are_in_their_canonical_order() -> None:
+    assert len(VOC_CLASSES) == 20
+    assert tuple(sorted(VOC_CLASSES)) == VOC_CLASSES
+    assert (VOC_CLASSES[0], VOC_CLASSES[14], VOC_CLASSES[19]) == ("aeroplane", "person", "tvmonitor")
+
+
+# Splits and names
+
+
+def test_a_list_may_have_flags_blanks_a_byte_order_mark_and_crlf(tmp_path: Path) -> None:
+    write_voc(tmp_path, {})
+    (tmp_path / "ImageSets/Main/dog_train.txt").write_bytes(
+        b"\xef\xbb\xbf000001 -1\r\n000002  1\r\n\r\nmy dog 3.v2\r\n"
+    )
+
+    listed = list_images([{"root": str(tmp_path), "split": "dog_train"}])
+
+    assert [name for _, _, name in listed] == ["000001", "000002", "my dog 3.v2"]
+
+
+def test_lists_may_lie_in_imagesets_itself(tmp_path: Path) -> None:
+    split = write_voc(tmp_path, {"a": annotation(SOUND)})
+    (tmp_path / "ImageSets/Main/train.txt").rename(tmp_path / "ImageSets/train.txt")
+    (tmp_path / "ImageSets/Main").rmdir()
+
+    assert len(VOCDataset(splits=[split], class_names=CLASSES)) == 1
+
+
+def test_two_years_are_joined_under_names_of_their_own(tmp_path: Path) -> None:
+    splits = [
+        write_voc(tmp_path / "VOC2007", {"000001": annotation(SOUND)}),
+        write_voc(tmp_path / "VOC2012", {"000001": annotation(voc_object()), "2008_1": annotation()}),
+    ]
+
+    dataset = VOCDataset(splits=splits, class_names=CLASSES)
+
+    assert [record.image_id for record in dataset.records] == [
+        "VOC2007/000001",
+        "VOC2012/000001",
+        "VOC2012/2008_1",
+    ]
+    assert [record.labels.tolist() for record in dataset.records] == [[1], [2], []]
+    assert dataset.records[1].image_path == tmp_path / "VOC2012/JPEGImages/000001.jpg"
+
+
+def test_roots_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    splits = [write_voc(tmp_path / part / "VOC", {"a": annotation()}) for part in ("one", "two")]
+
+    assert [image_id for image_id, _, _ in list_images(splits)] == ["one/VOC/a", "two/VOC/a"]
+
+
+def test_splits_of_one_root_are_united(tmp_path: Path) -> None:
+    xmls = {name: annotation() for name in "abc"}
+    splits = [
+        write_voc(tmp_path, xmls, "train", lines="ab"),
+        write_voc(tmp_path, xmls, "trainval", lines="bca"),
+    ]
+
+    assert [image_id for image_id, _, _ in list_images(splits)] == ["a", "b", "c"]
+
+
+def test_parts_are_complementary_and_do_not_read_each_other(tmp_path: Path) -> None:
+    split = write_voc(tmp_path, {f"{i:03}": annotation() for i in range(40)})
+
+    parts = {
+        part: {
+            record.image_id
+            for record in VOCDataset(splits=[split], class_names=CLASSES, part=part, val_fraction=0.3).records
+        }
+        for part in ("train", "val")
+    }
+    assert parts["train"] | parts["val"] == {f"{i:03}" for i in range(40)}
+    assert not parts["train"] & parts["val"]
+    assert 4 <= len(parts["val"]) <= 20
+
+    for name in parts["val"]:
+        (tmp_path / f"Annotations/{name}.xml").write_text("broken")
+    assert len(VOCDataset(splits=[split], class_names=CLASSES, part="train", val_fraction=0.3)) == len(
+        parts["train"]
+    )
+
+
+def test_names_are_discovered_sorted(tmp_path: Path) -> None:
+    split = write_voc(
+        tmp_path, {"a": annotation(voc_object("zebra"), SOUND), "b": annotation(voc_object("ant"))}
+    )
+
+    assert discover_class_names([split]) == ("ant", "cat", "zebra")
+    assert VOCDataset(splits=[split]).class_names == ("ant", "cat", "zebra")
+
+
+def test_nothing_to_discover(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no object in .*'train' has a class name"):
+        VOCDataset(splits=[write_voc(tmp_path, {"a": annotation()})])
+    with pytest.raises(DataError, match="no split at all"):
+        discover_class_names([])
+
+
+@pytest.mark.parametrize(
+    ("class_names", "said"),
+    [
+        ((), "at least one name"),
+        ("dog", "'dog'; it has to be a list"),
+        (("dog", "cat", "dog"), "'dog' more than once"),
+    ],
+)
+def test_a_class_list_that_cannot_be(tmp_path: Path, class_names: Sequence[str], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        VOCDataset(splits=[write_voc(tmp_path, {"a": annotation()})], class_names=class_names)
+
+
+# Bad objects
+
+BAD_OBJECTS = {
+    "without bndbox": (voc_object(box=""), "object 2 'dog' has no <bndbox>"),
+    "without a coordinate": (
+        voc_object(box="<bndbox><xmin>1</xmin></bndbox>"),
+        "object 2 'dog' has a <bndbox> without <ymin>",
+    ),
+    "empty coordinate": (voc_object(box=bndbox("", 1, 2, 2)), "has xmin '', which is no number"),
+    "text": (voc_object(box=bndbox(1, "top", 2, 2)), "object 2 'dog' has ymin 'top', which is no number"),
+    "NaN": (voc_object(box=bndbox(1, 1, "nan", 2)), "object 2 'dog' has xmax 'nan', which is not finite"),
+    "infinite": (voc_object(box=bndbox(1, 1, 9, "inf")), "has ymax 'inf', which is not finite"),
+    "inverted": (voc_object(box=bndbox(50, 1, 20, 9)), "is inverted: xmin 50 is greater than xmax 20"),
+    "inverted in y": (voc_object(box=bndbox(5, 30, 20, 9)), "is inverted: ymin 30 is greater than ymax 9"),
+    "zero width": (voc_object(box=bndbox(50, 1, 50, 9)), "has no area: xmin is 50 and xmax 50"),
+    "zero height": (voc_object(box=bndbox(5, 7, 50, 7)), "has no area: ymin is 7 and ymax 7"),
+    "all beyond": (voc_object(box=bndbox(0, 1, 1, 9)), "has no area: xmin is 0 and xmax 1"),
+    "too far left": (voc_object(box=bndbox(-1, 1, 9, 9)), "reaches out of the picture: xmin is -1"),
+    "too far right": (
+        voc_object(box=bndbox(1, 1, 202, 9)),
+        "reaches out of the picture: xmax is 202 of 200 px",
+    ),
+    "too far down": (
+        voc_object(box=bndbox(1, 1, 9, 140)),
+        "reaches out of the picture: ymax is 140 of 100 px",
+    ),
+    "unknown class": (voc_object("dgo"), "object 2 'dgo' is of none of the 2 classes; the nearest is 'dog'"),
+    "class unlike any": (voc_object("xylophone"), "'xylophone' is of none of the 2 classes: cat, dog"),
+    "class in another case": (voc_object("Dog"), "'Dog' is of none of the 2 classes; the nearest is 'dog'"),
+    "without a name": (voc_object(""), "object 2 '' is of none of the 2 classes"),
+    "odd flag": (voc_object(extra="<difficult>maybe</difficult>"), "has <difficult> 'maybe'"),
+}
+
+
+@pytest.mark.parametrize(("bad", "said"), BAD_OBJECTS.values(), ids=BAD_OBJECTS)
+def test_a_bad_object_raises_with_file_number_name_and_value(tmp_path: Path, bad: str, said: str) -> None:
+    with pytest.raises(DataError) as caught:
+        dataset_of(tmp_path, SOUND, bad, SOUND)
+
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path}/Annotations/a.xml: object 2 ")
+    assert said in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(("bad", "said"), BAD_OBJECTS.values(), ids=BAD_OBJECTS)
+def test_a_bad_object_is_skipped_counted_and_listed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, bad: str, said: str
+) -> None:
+    dataset = dataset_of(tmp_path, SOUND, bad, voc_object(), on_error="skip")
+
+    assert boxes_px(dataset) == [[0, 1, 29, 39], [10, 20, 100, 80]]
+    assert dataset.records[0].labels.tolist() == [1, 2]
+    assert dataset.records[0].difficult.tolist() == [False, False]
+    assert len(dataset.dropped) == 1
+    assert said in dataset.dropped[0]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "left out 1 objects" in caplog.text
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize("xml_offset", [0, 1])
+def test_a_box_a_pixel_outside_is_clipped(tmp_path: Path, xml_offset: int) -> None:
+    box = bndbox(xml_offset - 1, xml_offset - 1, 201, 101)
+
+    dataset = dataset_of(tmp_path, voc_object(box=box), xml_offset=xml_offset)
+
+    assert boxes_px(dataset) == [[0, 0, 200, 100]]
+    assert dataset.dropped == []
+
+
+def test_a_picture_whose_every_object_is_bad_stays(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path, voc_object(box=""), on_error="skip")
+
+    assert dataset[0][1]["boxes"].shape == (0, 4)
+
+
+# Bad files
+
+BILLION_LAUGHS = """<?xml version="1.0"?><!DOCTYPE annotation [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]>
+<annotation><filename>&b;</filename></annotation>"""
+EXTERNAL = """<?xml version="1.0"?><!DOCTYPE annotation [<!ENTITY a SYSTEM "file:///etc/passwd">]>
+<annotation><filename>&a;</filename></annotation>"""
+
+
+def remove_picture(root: Path) -> None:
+    (root / "JPEGImages/b.jpg").unlink()
+
+
+def overwrite(content: bytes) -> Callable[[Path], None]:
+    return lambda root: (root / "Annotations/b.xml").write_bytes(content) and None
+
+
+BAD_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "entity bomb": (overwrite(BILLION_LAUGHS.encode()), "entities, which is refused"),
+    "entity bomb in UTF-16": (overwrite(BILLION_LAUGHS.encode("utf-16")), "entities, which is refused"),
+    "external entity": (overwrite(EXTERNAL.encode()), "entities, which is refused"),
+    "cut off": (overwrite(annotation(SOUND).encode()[:-20]), "not well-formed XML"),
+    "empty": (overwrite(b""), "not well-formed XML"),
+    "unknown encoding": (
+        overwrite(b'<?xml version="1.0" encoding="klingon"?><annotation/>'),
+        "not well-formed XML",
+    ),
+    "HTML": (overwrite(b"<html><body>404</body></html>"), "begins with <html>, not with <annotation>"),
+    "missing": (lambda root: (root / "Annotations/b.xml").unlink(), "the annotation is missing"),
+    "without its picture": (remove_picture, "the picture is missing"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "said"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_bad_file_raises_or_drops_its_picture(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None], said: str
+) -> None:
+    split = write_voc(tmp_path, {"a": annotation(SOUND), "b": annotation(SOUND), "c": annotation(SOUND)})
+    spoil(tmp_path)
+
+    with pytest.raises(DataError, match=said) as caught:
+        VOCDataset(splits=[split], class_names=CLASSES)
+    message = str(caught.value)
+    assert message.startswith((f"{tmp_path}/Annotations/b.xml: ", f"{tmp_path}/JPEGImages/b.jpg: "))
+    assert "\n" not in message
+
+    dataset = VOCDataset(splits=[split], class_names=None, on_error="skip")
+    assert [record.image_id for record in dataset.records] == ["a", "c"]
+    assert dataset.dropped == [message]
+    assert message in caplog.text
+
+
+def test_a_broken_picture_is_dropped_and_listed_with_bad_objects(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    split = write_voc(tmp_path, {"a": annotation(SOUND, voc_object(box="")), "b": annotation(SOUND)})
+    (tmp_path / "JPEGImages/b.jpg").write_text("<html>")
+
+    dataset = VOCDataset(splits=[split], class_names=CLASSES, on_error="skip")
+
+    assert [record.image_id for record in dataset.records] == ["a"]
+    assert [text.split(": ")[0] for text in dataset.dropped] == [
+        f"{tmp_path}/Annotations/a.xml",
+        f"{tmp_path}/JPEGImages/b.jpg",
+    ]
+    assert len(caplog.records) == 1
+
+
+def test_a_long_list_is_shortened_in_the_log_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = dataset_of(tmp_path, *[voc_object(f"thing{i:02}") for i in range(25)], on_error="skip")
+
+    assert len(dataset.dropped) == 25
+    assert "left out 25" in caplog.text
+    assert "thing19" in caplog.text
+    assert "thing20" not in caplog.text
+    assert "and 5 more" in caplog.text
+
+
+def test_nothing_is_left(tmp_path: Path) -> None:
+    split = write_voc(tmp_path, {"a": "broken"})
+
+    with pytest.raises(DataError, match="no picture is left"):
+        VOCDataset(splits=[split], class_names=CLASSES, on_error="skip")
+
+
+def test_a_missing_split_is_answered_with_those_there_are(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"a": annotation()}, "train")
+    write_voc(tmp_path, {"a": annotation()}, "test")
+
+    with pytest.raises(DataError, match=r"no split 'trainval'; there is test, train$"):
+        VOCDataset(splits=[{"root": str(tmp_path), "split": "trainval"}], class_names=CLASSES)
+
+
+def test_a_missing_root_and_a_folder_that_is_not_voc(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere: there is no such folder; data\.root="):
+        VOCDataset(splits=[{"root": str(tmp_path / "nowhere"), "split": "train"}], class_names=CLASSES)
+    with pytest.raises(DataError, match="no VOC folder"):
+        VOCDataset(splits=[{"root": str(tmp_path), "split": "train"}], class_names=CLASSES)
+
+
+def test_an_empty_split_is_an_error_of_one_sentence(tmp_path: Path) -> None:
+    write_voc(tmp_path, {}, lines=["", " "])
+
+    with pytest.raises(DataError, match="no picture is left"):
+        VOCDataset(splits=[{"root": str(tmp_path), "split": "train"}], class_names=CLASSES)
+
+
+def test_reading_annotations_opens_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_voc(tmp_path, {"a": annotation(SOUND)})
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("a picture was opened"))
+
+    record, problems = read_voc_annotation(
+        tmp_path / "Annotations/a.xml", CLASSES, image_dir=tmp_path / "JPEGImages", image_id="a"
+    )
+
+    assert record.size_px == (100, 200)
+    assert problems == []
+
+
+def test_real_blood_cells(shared_dir: Path) -> None:
+    root = shared_dir / "data" / "bccd"
+    if not root.is_dir():
+        pytest.skip(f"no real pictures at {root}")
+    splits = [{"root": str(root), "split": name} for name in ("trainval", "test")]
+
+    dataset = VOCDataset(splits=splits[:1], on_error="skip")
+    everything = list(list_images(splits))
+
+    assert dataset.class_names == ("Platelets", "RBC", "WBC")
+    assert len(dataset) == 292
+    assert len(everything) == 364
+    assert len(dataset.dropped) == 2  # the two boxes without area
+    assert all("'RBC' has no area" in text for text in dataset.dropped)
+    with pytest.raises(DataError, match="has no area"):
+        VOCDataset(splits=splits)

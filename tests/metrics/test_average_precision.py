@@ -1,0 +1,257 @@
+"""The VOC rule against published numbers, cases done by hand and a slow loop written from the definition."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ssd_lightning.metrics import average_precision
+from ssd_lightning.metrics.average_precision import (
+    HIT,
+    IGNORED,
+    MISS,
+    DetectionTable,
+    ObjectTable,
+    eleven_point_average,
+    envelope_area,
+    match_detections,
+    precision_recall,
+    voc_average_precision,
+)
+
+UNIT = [0.0, 0.0, 1.0, 1.0]
+FAR = [5.0, 5.0, 6.0, 6.0]
+
+
+def detections(
+    boxes: list[list[float]], scores: list[float] | None = None, **columns: list[int]
+) -> DetectionTable:
+    count = len(boxes)
+    return DetectionTable(
+        image_index=torch.tensor(columns.get("images", [0] * count), dtype=torch.int64),
+        boxes=torch.tensor(boxes).reshape(-1, 4),
+        scores=torch.linspace(0.9, 0.1, count) if scores is None else torch.tensor(scores),
+        labels=torch.tensor(columns.get("labels", [1] * count), dtype=torch.int64),
+    )
+
+
+def objects(
+    boxes: list[list[float]], difficult: list[bool] | None = None, **columns: list[int]
+) -> ObjectTable:
+    count = len(boxes)
+    return ObjectTable(
+        image_index=torch.tensor(columns.get("images", [0] * count), dtype=torch.int64),
+        boxes=torch.tensor(boxes).reshape(-1, 4),
+        labels=torch.tensor(columns.get("labels", [1] * count), dtype=torch.int64),
+        difficult=torch.tensor([False] * count if difficult is None else difficult, dtype=torch.bool),
+    )
+
+
+def tables_of(preds: list, targets: list) -> tuple[DetectionTable, ObjectTable]:
+    def index(items: list) -> Tensor:
+        return torch.cat([torch.full((len(item["labels"]),), i) for i, item in enumerate(items)])
+
+    def column(items: list, name: str) -> Tensor:
+        return torch.cat([item[name] for item in items])
+
+    return (
+        DetectionTable(index(preds), *(column(preds, name) for name in ("boxes", "scores", "labels"))),
+        ObjectTable(index(targets), *(column(targets, name) for name in ("boxes", "labels", "difficult"))),
+    )
+
+
+def test_reference_vectors_of_an_independent_evaluator(reference_dir: Path) -> None:
+    data = np.load(reference_dir / "voc_ap_0.npz")
+
+    def column(name: str) -> Tensor:
+        return torch.from_numpy(np.concatenate([data[f"{name}_{image}"] for image in range(60)]))
+
+    def index(name: str) -> Tensor:
+        counts = torch.tensor([len(data[f"{name}_{image}"]) for image in range(60)])
+        return torch.arange(60).repeat_interleave(counts)
+
+    ap = voc_average_precision(
+        DetectionTable(
+            index("det_labels"), column("det_boxes"), column("det_scores"), column("det_labels") + 1
+        ),
+        ObjectTable(index("gt_labels"), column("gt_boxes"), column("gt_labels") + 1, column("gt_difficult")),
+        num_classes=20,
+    )
+    torch.testing.assert_close(ap.eleven_point, torch.from_numpy(data["ap_11point"]), rtol=0, atol=1e-14)
+    torch.testing.assert_close(ap.area, torch.from_numpy(data["ap_area"]), rtol=0, atol=1e-14)
+    assert float(ap.eleven_point.nanmean()) == pytest.approx(float(data["map_11point"]), abs=1e-14)
+    assert float(ap.area.nanmean()) == pytest.approx(float(data["map_area"]), abs=1e-14)
+
+
+def test_hit_miss_hit_by_hand() -> None:
+    found = detections([UNIT, FAR, [2.0, 0.0, 3.0, 1.0]])
+    truth = objects([UNIT, [2.0, 0.0, 3.0, 1.0], [0.0, 3.0, 1.0, 4.0]])
+    outcomes = match_detections(found, truth)
+    assert outcomes.tolist() == [HIT, MISS, HIT]
+    precision, recall = precision_recall(outcomes, 3)
+    assert precision.tolist() == pytest.approx([1, 1 / 2, 2 / 3])
+    assert recall.tolist() == pytest.approx([1 / 3, 1 / 3, 2 / 3])
+    # Recall 0, .1, .2, .3 at precision 1; .4, .5, .6 at 2/3; the rest is not reached.
+    assert float(eleven_point_average(precision, recall)) == pytest.approx(6 / 11)
+    assert float(envelope_area(precision, recall)) == pytest.approx(1 / 3 * 1 + 1 / 3 * 2 / 3)
+
+
+def test_second_detection_of_an_object_is_a_miss_even_beside_a_free_object() -> None:
+    neighbour = [0.25, 0.0, 1.25, 1.0]
+    found = detections([UNIT, [0.05, 0.0, 1.05, 1.0]])
+    assert match_detections(found, objects([UNIT, neighbour])).tolist() == [HIT, MISS]
+
+
+def test_difficult_objects_are_neither_counted_nor_missed_nor_taken() -> None:
+    found = detections([UNIT, UNIT, FAR])
+    truth = objects([UNIT, FAR, [8.0, 8.0, 9.0, 9.0]], difficult=[True, False, True])
+    assert match_detections(found, truth).tolist() == [IGNORED, IGNORED, HIT]
+    ap = voc_average_precision(found, truth, num_classes=1)
+    assert ap.area.tolist() == [1.0]
+    assert ap.eleven_point.tolist() == [1.0]
+
+
+def test_threshold_is_inclusive_and_changes_the_result() -> None:
+    half = detections([[0.0, 0.0, 1.0, 0.5]])
+    assert match_detections(half, objects([UNIT]), iou_threshold=0.5).tolist() == [HIT]
+    assert match_detections(half, objects([UNIT]), iou_threshold=0.501).tolist() == [MISS]
+
+
+@pytest.mark.parametrize("column", ["images", "labels"])
+def test_image_and_class_must_agree(column: str) -> None:
+    found, truth = detections([UNIT], **{column: [1]}), objects([UNIT], **{column: [2]})
+    assert match_detections(found, truth).tolist() == [MISS]
+
+
+def test_equal_scores_go_by_row() -> None:
+    hit_first = voc_average_precision(detections([UNIT, FAR], [0.5, 0.5]), objects([UNIT]), num_classes=1)
+    miss_first = voc_average_precision(detections([FAR, UNIT], [0.5, 0.5]), objects([UNIT]), num_classes=1)
+    assert hit_first.area.tolist() == [1.0]
+    assert miss_first.area.tolist() == [0.5]
+
+
+@pytest.mark.parametrize(("difficult", "outcome"), [([False, True], HIT), ([True, False], IGNORED)])
+def test_first_of_equally_overlapping_objects_is_taken(difficult: list[bool], outcome: int) -> None:
+    assert match_detections(detections([UNIT]), objects([UNIT, UNIT], difficult)).tolist() == [outcome]
+
+
+def test_rows_need_no_order_but_that_of_their_ties() -> None:
+    found = detections([FAR, UNIT, UNIT], [0.2, 0.1, 0.8], images=[1, 0, 0], labels=[2, 1, 1])
+    truth = objects([FAR, UNIT], images=[1, 0], labels=[2, 1])
+    assert voc_average_precision(found, truth, num_classes=2).area.tolist() == [1.0, 1.0]
+
+
+def test_eleven_points_are_those_of_the_published_evaluators() -> None:
+    """A recall of 3 / 10 falls short of the fourth point, 3 * .1 in double precision; 5 / 10 is the sixth."""
+    three = precision_recall(torch.tensor([HIT] * 3), 10)
+    five = precision_recall(torch.tensor([HIT] * 5), 10)
+    assert float(eleven_point_average(*three)) == pytest.approx(3 / 11)
+    assert float(eleven_point_average(*five)) == pytest.approx(6 / 11)
+
+
+def test_nothing_on_either_side() -> None:
+    nothing, no_objects = detections([]), objects([])
+    assert voc_average_precision(nothing, no_objects, num_classes=2).area.isnan().all()
+    assert voc_average_precision(detections([UNIT]), no_objects, num_classes=1).eleven_point.isnan().all()
+    only_difficult = objects([UNIT], difficult=[True])
+    assert voc_average_precision(detections([UNIT]), only_difficult, num_classes=1).area.isnan().all()
+    assert voc_average_precision(nothing, objects([UNIT]), num_classes=1).area.tolist() == [0.0]
+    assert voc_average_precision(nothing, objects([UNIT]), num_classes=1).eleven_point.tolist() == [0.0]
+    assert voc_average_precision(nothing, no_objects, num_classes=0).area.shape == (0,)
+
+
+def test_boxes_without_area_or_number_are_misses() -> None:
+    broken = [[0.0, 0.0, math.nan, 1.0], [0.5, 0.5, 0.5, 0.5], [1.0, 1.0, 0.0, 0.0], [math.inf] * 4]
+    found = detections([*broken, UNIT])
+    assert match_detections(found, objects([[math.nan] * 4, UNIT, [0.5] * 4])).tolist() == [MISS] * 4 + [HIT]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("num_images", "num_classes"), [(1, 1), (12, 1), (12, 3), (40, 6)])
+@pytest.mark.parametrize("iou_threshold", [0.25, 0.5, 0.75])
+def test_against_a_slow_loop(
+    draw, num_images: int, num_classes: int, iou_threshold: float, seed: int
+) -> None:
+    preds, targets = draw(num_images, num_classes, seed)
+    ap = voc_average_precision(
+        *tables_of(preds, targets), num_classes=num_classes, iou_threshold=iou_threshold
+    )
+    for label in range(1, num_classes + 1):
+        eleven_point, area = slow_average_precision(preds, targets, label, iou_threshold)
+        assert float(ap.eleven_point[label - 1]) == pytest.approx(eleven_point, abs=1e-12, nan_ok=True)
+        assert float(ap.area[label - 1]) == pytest.approx(area, abs=1e-12, nan_ok=True)
+
+
+def test_block_size_changes_nothing(draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, truth = tables_of(*draw(30, 3, seed=5))
+    ranked = DetectionTable(*(column[found.scores.argsort(descending=True)] for column in found))
+    whole = match_detections(ranked, truth)
+    monkeypatch.setattr(average_precision, "_BLOCK", 7)
+    assert len(whole) > 70
+    assert match_detections(ranked, truth).equal(whole)
+
+
+def slow_average_precision(
+    preds: list, targets: list, label: int, iou_threshold: float
+) -> tuple[float, float]:
+    """One class by the definition, one detection at a time: (11-point, area)."""
+    ranking = [
+        (float(score), image, box.tolist())
+        for image, pred in enumerate(preds)
+        for score, box, its_label in zip(pred["scores"], pred["boxes"], pred["labels"], strict=True)
+        if its_label == label
+    ]
+    ranking.sort(key=lambda entry: -entry[0])
+    truth = [
+        [
+            (box.tolist(), bool(difficult))
+            for box, difficult, its_label in zip(
+                target["boxes"], target["difficult"], target["labels"], strict=True
+            )
+            if its_label == label
+        ]
+        for target in targets
+    ]
+    num_objects = sum(not difficult for image in truth for _, difficult in image)
+    if num_objects == 0:
+        return math.nan, math.nan
+    taken: set[tuple[int, int]] = set()
+    hits = misses = 0
+    curve = []
+    for _, image, box in ranking:
+        best, best_iou = -1, -1.0
+        for candidate, (other, _) in enumerate(truth[image]):
+            if (iou := slow_iou(box, other)) > best_iou:
+                best, best_iou = candidate, iou
+        if best_iou < iou_threshold:
+            misses += 1
+        elif truth[image][best][1]:
+            continue
+        elif (image, best) in taken:
+            misses += 1
+        else:
+            taken.add((image, best))
+            hits += 1
+        curve.append((hits / num_objects, hits / (hits + misses)))
+    eleven_point = sum(best_precision(curve, t) for t in np.arange(0, 1.1, 0.1)) / 11
+    recalls = sorted({0.0, *(recall for recall, _ in curve)})
+    return eleven_point, sum(
+        (right - left) * best_precision(curve, right) for left, right in pairwise(recalls)
+    )
+
+
+def best_precision(curve: list[tuple[float, float]], least_recall: float) -> float:
+    return max((precision for recall, precision in curve if recall >= least_recall), default=0.0)
+
+
+def slow_iou(box: list[float], other: list[float]) -> float:
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)]
+    return width * height / (sum(areas) - width * height)

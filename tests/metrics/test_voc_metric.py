@@ -1,0 +1,179 @@
+"""What the VOC metric adds to the rule: batches, duplicates, empty sides, types and borders."""
+
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ssd_lightning.errors import DataError
+from ssd_lightning.metrics import VOCMeanAveragePrecision
+from ssd_lightning.types import Detections, Target
+
+NUM_CLASSES = 4
+
+
+def nothing(image_id: str = "empty") -> tuple[Detections, Target]:
+    boxes, labels = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+    pred = Detections(boxes=boxes, scores=torch.zeros(0), labels=labels)
+    target = Target(boxes=boxes, labels=labels, difficult=labels.bool(), image_id=image_id, size_px=(10, 10))
+    return pred, target
+
+
+def evaluate(preds: list, targets: list, batch_size: int = 1000, num_classes: int = NUM_CLASSES) -> dict:
+    metric = VOCMeanAveragePrecision(num_classes)
+    for start in range(0, len(preds), batch_size):
+        metric.update(preds[start : start + batch_size], targets[start : start + batch_size])
+    return metric.compute()
+
+
+def assert_same(result: dict, expected: dict) -> None:
+    assert result.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(result[name], expected[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_reference_vectors(reference_dir: Path) -> None:
+    data = np.load(reference_dir / "voc_ap_0.npz")
+
+    def column(name: str, image: int) -> torch.Tensor:
+        return torch.from_numpy(data[f"{name}_{image}"])
+
+    preds = [
+        Detections(
+            boxes=column("det_boxes", i) / 512,
+            scores=column("det_scores", i),
+            labels=column("det_labels", i) + 1,
+        )
+        for i in range(60)
+    ]
+    targets = [
+        Target(
+            boxes=column("gt_boxes", i) / 512,
+            labels=column("gt_labels", i) + 1,
+            difficult=column("gt_difficult", i),
+            image_id=str(i),
+            size_px=(512, 512),
+        )
+        for i in range(60)
+    ]
+    result = evaluate(preds, targets, batch_size=7, num_classes=20)
+    assert set(result) == {"map_11point", "map_area", "ap_11point", "ap_area"}
+    for name, value in result.items():
+        np.testing.assert_allclose(value.numpy(), data[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_neither_batches_nor_order_of_images_count(draw, batch_size: int) -> None:
+    preds, targets = draw(50, NUM_CLASSES, seed=1, score_steps=2)  # two scores only: nearly all are ties
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(batch_size)).tolist()
+    shuffled = [preds[i] for i in order], [targets[i] for i in order]
+    assert_same(evaluate(*shuffled, batch_size=batch_size), evaluate(preds, targets))
+
+
+def test_first_occurrence_of_an_image_counts(draw) -> None:
+    preds, targets = draw(20, NUM_CLASSES, seed=2)
+    worse = [nothing()[0]] * 3
+    again = preds + worse + preds[:5], targets + targets[:3] + targets[:5]
+    assert_same(evaluate(*again, batch_size=4), evaluate(preds, targets))
+    worse_first = worse + preds, targets[:3] + targets
+    assert_same(evaluate(*worse_first), evaluate(worse + preds[3:], targets))
+
+
+def test_mean_leaves_classes_without_objects_out(draw) -> None:
+    preds, targets = draw(20, NUM_CLASSES, seed=3)
+    narrow, wide = evaluate(preds, targets), evaluate(preds, targets, num_classes=NUM_CLASSES + 2)
+    assert wide["ap_area"].isnan().tolist() == [False] * NUM_CLASSES + [True, True]
+    assert wide["map_area"] == narrow["map_area"] == narrow["ap_area"].mean()
+    assert wide["map_11point"] == narrow["map_11point"] == narrow["ap_11point"].mean()
+
+
+@pytest.mark.parametrize("updates", [0, 1, 2])
+def test_no_images_or_empty_ones_are_nan_without_a_word(updates: int) -> None:
+    metric = VOCMeanAveragePrecision(NUM_CLASSES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for update in range(updates):
+            pairs = [nothing(f"{update}_{i}") for i in range(update)]
+            metric.update([pred for pred, _ in pairs], [target for _, target in pairs])
+        result = metric.compute()
+    assert result["ap_area"].shape == result["ap_11point"].shape == (NUM_CLASSES,)
+    assert all(value.isnan().all() for value in result.values())
+
+
+def test_empty_images_change_nothing_but_false_alarms_do(draw) -> None:
+    preds, targets = draw(20, 1, seed=4)
+    pred, target = nothing()
+    before = evaluate(preds, targets, num_classes=1)
+    assert_same(evaluate([*preds, pred], [*targets, target], num_classes=1), before)
+    alarm = Detections(boxes=torch.rand(9, 4), scores=torch.ones(9), labels=torch.ones(9, dtype=torch.int64))
+    assert evaluate([*preds, alarm], [*targets, target], num_classes=1)["map_area"] < before["map_area"]
+
+
+def test_a_single_class_keeps_its_axis(draw) -> None:
+    metric = VOCMeanAveragePrecision(1)
+    batch_result = metric(*draw(5, 1, seed=6))
+    for result in (batch_result, metric.compute(), pickle.loads(pickle.dumps(metric)).compute()):
+        assert result["ap_area"].shape == result["ap_11point"].shape == (1,)
+        assert result["map_area"].shape == ()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_of_the_network(draw, dtype: torch.dtype) -> None:
+    preds, targets = draw(20, NUM_CLASSES, seed=7)  # sixteenths and eighths: exact in every type
+    cast = [
+        Detections(boxes=p["boxes"].to(dtype), scores=p["scores"].to(dtype), labels=p["labels"])
+        for p in preds
+    ]
+    result = evaluate(cast, targets)
+    assert result["map_area"].dtype == torch.float32
+    assert_same(result, evaluate(preds, targets))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_same_result_on_a_gpu(draw) -> None:
+    preds, targets = draw(20, NUM_CLASSES, seed=8)
+    on_gpu = [
+        {name: value.cuda() for name, value in pred.items() if isinstance(value, torch.Tensor)}
+        for pred in preds
+    ]
+    metric = VOCMeanAveragePrecision(NUM_CLASSES).cuda()
+    metric.update(on_gpu, targets)
+    result = metric.compute()
+    assert result["map_area"].is_cuda
+    assert_same({name: value.cpu() for name, value in result.items()}, evaluate(preds, targets))
+
+
+def test_threshold_reset_and_repeated_compute(draw) -> None:
+    preds, targets = draw(20, NUM_CLASSES, seed=9)
+    strict = VOCMeanAveragePrecision(NUM_CLASSES, iou_threshold=0.9)
+    strict.update(preds, targets)
+    assert strict.compute()["map_area"] < evaluate(preds, targets)["map_area"]
+    assert_same(strict.compute(), strict.compute())
+    strict.reset()
+    assert strict.compute()["map_area"].isnan()
+
+
+@pytest.mark.parametrize(
+    ("side", "label"), [("detected", 0), ("detected", 5), ("annotated", 0), ("annotated", 5)]
+)
+def test_labels_outside_the_classes_are_refused(side: str, label: int) -> None:
+    pred, target = nothing("000123")
+    box, labels = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([label])
+    if side == "detected":
+        pred = Detections(boxes=box, scores=torch.ones(1), labels=labels)
+    else:
+        target |= {"boxes": box, "labels": labels, "difficult": torch.tensor([False])}
+    with pytest.raises(DataError, match=rf"'000123': {side} class {label} is outside 1..{NUM_CLASSES}"):
+        VOCMeanAveragePrecision(NUM_CLASSES).update([pred], [target])
+
+
+def test_detections_of_another_image_are_refused() -> None:
+    pred, target = nothing("a")
+    metric = VOCMeanAveragePrecision(NUM_CLASSES)
+    with pytest.raises(ValueError, match="image 'b' for the target of 'a'"):
+        metric.update([pred | {"image_id": "b"}], [target])
+    with pytest.raises(ValueError, match="1 images but targets of 2"):
+        metric.update([pred], [target, target])
