@@ -109,7 +109,18 @@ def command_line_overrides() -> list[str]:
     """Give the arguments that are neither flags nor a flag's value."""
     overrides, arguments = [], iter(sys.argv[1:])
     for argument in arguments:
-        if argument in ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c"):
+        if argument in (
+            "--config-path",
+            "-cp",
+            "--config-name",
+            "-cn",
+            "--config-dir",
+            "-cd",
+            "--package",
+            "-p",
+            "--cfg",
+            "-c",
+        ):
             next(arguments, None)
         elif not argument.startswith("-"):
             overrides.append(argument)

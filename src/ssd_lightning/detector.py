@@ -110,7 +110,11 @@ def find_checkpoint(path: Path) -> Path:
         WeightsError: there is none.
     """
     if path.is_dir():
-        candidates = [path / "checkpoints" / "best.ckpt", path / "checkpoints" / "last.ckpt", *path.glob("*.ckpt")]
+        candidates = [
+            path / "checkpoints" / "best.ckpt",
+            path / "checkpoints" / "last.ckpt",
+            *path.glob("*.ckpt"),
+        ]
         found = next((candidate for candidate in candidates if candidate.is_file()), None)
         if found is None:
             raise WeightsError(f"{path} holds no checkpoints/best.ckpt and no checkpoints/last.ckpt")

@@ -76,9 +76,9 @@ def score(detector: "Detector", loader: "DataLoader") -> dict[str, Any]:
     voc, coco = VOCMeanAveragePrecision(len(detector.class_names)), COCOMeanAveragePrecision()
     pictures = 0
     for images, targets in track(loader, description="detecting", transient=True):
-        detections = [{name: value.cpu() for name, value in found.items()} for found in detector.detect(images)]
-        voc.update(detections, targets)  # type: ignore[arg-type]
-        coco.update(detections, targets)  # type: ignore[arg-type]
+        detections = detector.detect(images)
+        voc.update(detections, targets)
+        coco.update(detections, targets)
         pictures += len(images)
     scores, summary = voc.compute(), coco.compute()
     return {
@@ -86,13 +86,19 @@ def score(detector: "Detector", loader: "DataLoader") -> dict[str, Any]:
         **{name: float(scores[name]) for name in ("map_11point", "map_area")},
         **{name: float(summary[name]) for name in ("map", "map_50", "map_75")},
         **{
-            name: dict(zip(detector.class_names, scores[name].tolist(), strict=True)) for name in ("ap_11point", "ap_area")
+            name: dict(zip(detector.class_names, scores[name].tolist(), strict=True))
+            for name in ("ap_11point", "ap_area")
         },
     }
 
 
 def draw_comparisons(
-    detector: "Detector", dataset: "DetectionDataset", folder: Path, *, count: int, score_threshold: float = 0.4
+    detector: "Detector",
+    dataset: "DetectionDataset",
+    folder: Path,
+    *,
+    count: int,
+    score_threshold: float = 0.4,
 ) -> None:
     """Draw what was found beside what is there, for pictures spread over the data set.
 

@@ -49,7 +49,8 @@ def predict(config: "DictConfig") -> dict[str, Any]:
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     names = output_names(paths)
-    results, skipped = [], []
+    results: list[dict[str, Any]] = []
+    skipped: list[str] = []
     batches = [paths[start : start + config.batch_size] for start in range(0, len(paths), config.batch_size)]
     for batch in track(batches, description="detecting", transient=True):
         readable = list(_read(batch, skipped if config.on_error == "skip" else None))
@@ -109,7 +110,7 @@ def output_names(paths: Sequence[Path]) -> dict[Path, str]:
 def select(detections: "Detections", score_threshold: float) -> "Detections":
     """Keep the detections that reach a score."""
     keep = detections["scores"] >= score_threshold
-    return {name: detections[name][keep].cpu() for name in ("boxes", "scores", "labels")}  # type: ignore[return-value, literal-required]
+    return {name: detections[name][keep].cpu() for name in ("boxes", "scores", "labels")}  # type: ignore[return-value]
 
 
 def as_record(detections: "Detections", image: "np.ndarray", class_names: Sequence[str]) -> dict[str, Any]:
@@ -120,7 +121,11 @@ def as_record(detections: "Detections", image: "np.ndarray", class_names: Sequen
     boxes_px = boxes_to_pixels(detections["boxes"], (height, width)).tolist()
     rows = zip(boxes_px, detections["scores"].tolist(), detections["labels"].tolist(), strict=True)
     found = [
-        {"class": class_names[label - 1], "score": round(score, 4), "box_xyxy_px": [round(edge, 1) for edge in box]}
+        {
+            "class": class_names[label - 1],
+            "score": round(score, 4),
+            "box_xyxy_px": [round(edge, 1) for edge in box],
+        }
         for box, score, label in rows
     ]
     return {"width": width, "height": height, "detections": found}

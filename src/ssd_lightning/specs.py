@@ -39,7 +39,7 @@ class Described:
                 self.__dict__["_arguments"] = dict(list(bound.arguments.items())[1:])
             original(self, *args, **kwargs)
 
-        cls.__init__ = remember  # type: ignore[method-assign]
+        cls.__init__ = remember  # type: ignore[assignment, method-assign]
 
     def describe_as(self, **arguments: Any) -> None:
         """Correct what is remembered, where the constructor resolved a default."""
@@ -56,7 +56,11 @@ def describe(value: Any) -> Any:
         arguments = {k: v for k, v in value._arguments.items() if k not in value.not_described}
         return {"_target_": _path(type(value)), **{k: describe(v) for k, v in arguments.items()}}
     if isinstance(value, functools.partial):
-        return {"_target_": _path(value.func), "_partial_": True, **{k: describe(v) for k, v in value.keywords.items()}}
+        return {
+            "_target_": _path(value.func),
+            "_partial_": True,
+            **{k: describe(v) for k, v in value.keywords.items()},
+        }
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"_target_": _path(type(value)), **fields}

@@ -60,6 +60,7 @@ def train(config: "DictConfig") -> dict[str, float]:
 
     data = instantiate(config.data.module, _convert_="all")
     data.prepare_data()  # the class names may have to be read from the files
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     net = instantiate(config.net, num_classes=len(data.class_names), _convert_="all")
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
@@ -69,28 +70,32 @@ def train(config: "DictConfig") -> dict[str, float]:
         optimizer=instantiate(config.optimizer, _convert_="all"),
         scheduler=instantiate(config.scheduler, _convert_="all"),
         class_names=data.class_names,
-        postprocess_settings=OmegaConf.to_container(config.postprocess, resolve=True),
+        postprocess_settings=plain["postprocess"],
         bias_lr_factor=config.bias_lr_factor,
         decay_biases=config.decay_biases,
     )
     callbacks = instantiate(config.callbacks, _convert_="all")
     loggers = instantiate(config.logger, _convert_="all") if config.get("logger") else {}
-    settings = instantiate({**config.trainer, "_target_": "builtins.dict"}, _convert_="all")
-    trainer = pl.Trainer(
-        **settings,
+    trainer = instantiate(
+        config.trainer,
+        _convert_="all",
         callbacks=list(callbacks.values()),
         logger=list(loggers.values()) or False,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=run_dir,
     )
-    resolved = OmegaConf.to_container(config, resolve=True)
     if trainer.is_global_zero:
         OmegaConf.save(config, run_dir / "config.yaml", resolve=True)
         record = run_record(config.seed, class_names=list(data.class_names), priors=len(net.priors_cxcywh))
         write_record(run_dir, record)
         for logger in trainer.loggers:
-            logger.log_hyperparams({**resolved, "run": record})
-        log.info("%d training pictures, %d priors, run in %s", len(data.dataset("train")), record["priors"], run_dir)
+            logger.log_hyperparams({**plain, "run": record})
+        log.info(
+            "%d training pictures, %d priors, run in %s",
+            len(data.dataset("train")),
+            record["priors"],
+            run_dir,
+        )
 
     trainer.fit(module, datamodule=data, ckpt_path=config.resume)
     if trainer.interrupted:

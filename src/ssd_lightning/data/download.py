@@ -39,9 +39,7 @@ VOC_ARCHIVES: Mapping[str, VOCArchive] = {
     "2007_trainval": _voc_archive(
         2007, "VOCtrainval_06-Nov-2007.tar", 460_032_000, "c52e279531787c972589f7e41ab4ae64", "trainval"
     ),
-    "2007_test": _voc_archive(
-        2007, "VOCtest_06-Nov-2007.tar", 451_020_800, "b6e924de25625d8de591ea690078ad9f", "test"
-    ),
+    "2007_test": _voc_archive(2007, "VOCtest_06-Nov-2007.tar", 451_020_800, "b6e924de25625d8de591ea690078ad9f", "test"),
     "2012_trainval": _voc_archive(
         2012, "VOCtrainval_11-May-2012.tar", 1_999_639_040, "6cd6e144f989b92b3379bac3b3de84fd", "trainval"
     ),
@@ -84,9 +82,31 @@ def download_voc(
                     unpack(obtain(archive, root, timeout_s=timeout_s), root, top_folder="VOCdevkit")
                     _finish(root, archive)
         except OSError as error:
-            raise DataError(
-                f"{root}: cannot write {archive.filename} or its contents there: {error}"
-            ) from error
+            raise DataError(f"{root}: cannot write {archive.filename} or its contents there: {error}") from error
+
+
+def prepare_voc(root: str | Path, *, archives: Sequence[str], download: bool) -> None:
+    """Make sure that VOC is in place, by download if that is wanted.
+
+    Args:
+        root: folder of the data.
+        archives: names in the catalogue.
+        download: fetch what is missing; otherwise it is an error.
+
+    Raises:
+        DataError: something is missing and `download` is off, or the download fails.
+    """
+    if download:
+        download_voc(root, archives=archives)
+        return
+    root = Path(root).expanduser().absolute()
+    missing = [name for name in archives if not _is_in_place(root, VOC_ARCHIVES[name])]
+    if missing:
+        size = sum(VOC_ARCHIVES[name].size_bytes for name in missing) / 1e9
+        raise DataError(
+            f"VOC {', '.join(missing)} is not in {root}: data.download=true fetches it ({size:.1f} GB), or data.root= "
+            "names the folder that holds VOC2007 and VOC2012"
+        )
 
 
 def _marker(root: Path, archive: VOCArchive) -> Path:
@@ -107,8 +127,7 @@ def _all_files_exist(root: Path, archive: VOCArchive) -> bool:
     folder = root / Path(archive.split).parts[0]
     names = split.read_text().split()
     return bool(names) and all(
-        (folder / "JPEGImages" / f"{name}.jpg").is_file()
-        and (folder / "Annotations" / f"{name}.xml").is_file()
+        (folder / "JPEGImages" / f"{name}.jpg").is_file() and (folder / "Annotations" / f"{name}.xml").is_file()
         for name in names
     )
 

@@ -1,6 +1,7 @@
 """Extra feature layers: what SSD grows on top of a backbone, each level coarser than the one before."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NotRequired, TypedDict
 
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ class TinyExtras(Described, nn.Module):
     def __init__(self, in_channels: int, *, channels: Sequence[int] = (128, 128, 128)) -> None:
         super().__init__()
         sizes = [in_channels, *channels]
-        blocks: list[nn.Module] = [down_sample_block(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+        blocks: list[nn.Module] = [down_sample_block(a, b) for a, b in pairwise(sizes)]
         self.levels = nn.ModuleList([*blocks, nn.AdaptiveMaxPool2d(1)])
         self.out_channels = (*channels, channels[-1])
 

@@ -37,9 +37,7 @@ def conv_block(
     batch_norm: bool = False,
 ) -> nn.Sequential:
     """Make convolution, batch normalisation if wanted, and ReLU."""
-    conv = nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride, padding, dilation, bias=not batch_norm
-    )
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=not batch_norm)
     layers = [conv, nn.BatchNorm2d(out_channels), nn.ReLU()] if batch_norm else [conv, nn.ReLU()]
     return nn.Sequential(*layers)
 

@@ -1,4 +1,4 @@
-"""Which prior answers for which ground-truth box (SSD paper, section 2.2, "Matching strategy"), a whole batch at once."""
+"""Which prior answers for which ground truth (SSD paper, section 2.2, "Matching strategy"), a whole batch at once."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple

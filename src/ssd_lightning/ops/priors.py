@@ -72,17 +72,22 @@ def fit_to_grids(levels: Sequence[PriorLevel], grids: Sequence[tuple[int, int]])
     stated = [None if level.grid_size is None else as_height_width(level.grid_size) for level in levels]
     fits = len(stated) == len(grids) and all(s in (None, g) for s, g in zip(stated, grids, strict=True))
     if not fits:
-        rows = ["level   network   priors"]
-        for index in range(max(len(grids), len(stated))):
-            measured = "x".join(map(str, grids[index])) if index < len(grids) else "-"
-            wanted = "-" if index >= len(stated) else "any" if stated[index] is None else "x".join(map(str, stated[index]))  # type: ignore[arg-type]
-            mark = "" if measured == wanted or (wanted == "any" and measured != "-") else "   <-- differs"
-            rows.append(f"{index + 1:>5}   {measured:>7}   {wanted:>6}{mark}")
         raise ConfigurationError(
             "the network's feature maps and the prior levels do not fit; choose priors= (or image_size=, extras=) "
-            "that belong together:\n" + "\n".join(rows)
+            "that belong together:\n" + _comparison(grids, stated)
         )
     return tuple(replace(level, grid_size=grid) for level, grid in zip(levels, grids, strict=True))
+
+
+def _comparison(grids: Sequence[tuple[int, int]], stated: Sequence[tuple[int, int] | None]) -> str:
+    rows = ["level   network   priors"]
+    for index in range(max(len(grids), len(stated))):
+        measured = "x".join(map(str, grids[index])) if index < len(grids) else "-"
+        level = stated[index] if index < len(stated) else ()
+        wanted = "any" if level is None else "x".join(map(str, level)) or "-"
+        differs = measured != wanted and (wanted != "any" or measured == "-")
+        rows.append(f"{index + 1:>5}   {measured:>7}   {wanted:>6}{'   <-- differs' if differs else ''}")
+    return "\n".join(rows)
 
 
 def make_priors(levels: Sequence[PriorLevel], image_size: Size, clip: bool = False) -> Tensor:

@@ -26,7 +26,7 @@ class Throughput(pl.Callback):
         """Count a batch."""
         self._images += len(batch[0]) * trainer.world_size
         seconds = time.perf_counter() - self._since
-        if batch_idx % trainer.log_every_n_steps == 0 or batch_idx + 1 == trainer.num_training_batches:  # type: ignore[attr-defined]
+        if _is_logged(trainer, batch_idx):
             pl_module.log("images/s", self._images / seconds, prog_bar=True)
             self._images, self._since = 0, time.perf_counter()
 
@@ -46,7 +46,7 @@ class FiniteLoss(pl.Callback):
         Raises:
             TrainingDiverged: it is not finite; the message names the pictures of the batch.
         """
-        if (trainer.global_step % trainer.log_every_n_steps) and batch_idx + 1 != trainer.num_training_batches:  # type: ignore[attr-defined]
+        if not _is_logged(trainer, batch_idx):
             return
         loss = outputs["loss"]
         if not torch.isfinite(loss).all():
@@ -55,3 +55,9 @@ class FiniteLoss(pl.Callback):
                 f"the loss is {float(loss)} at step {trainer.global_step} (epoch {trainer.current_epoch}; pictures "
                 f"{names}, ...): lower optimizer.lr, raise scheduler.warmup_steps or set trainer.gradient_clip_val"
             )
+
+
+def _is_logged(trainer: pl.Trainer, batch_index: int) -> bool:
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    is_last = batch_index + 1 == trainer.num_training_batches
+    return is_last or (every > 0 and (batch_index + 1) % every == 0)

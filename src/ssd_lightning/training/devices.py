@@ -19,11 +19,13 @@ def check_devices(accelerator: str, devices: Any) -> int:
         return int(devices) if isinstance(devices, int) or str(devices).isdigit() else 1
     available = AcceleratorRegistry[kind]["accelerator"].auto_device_count()
     if isinstance(devices, (list, tuple)) or "," in str(devices):
-        wanted = [int(index) for index in (devices if not isinstance(devices, str) else devices.split(",")) if index != ""]
+        wanted = [
+            int(index) for index in (devices if not isinstance(devices, str) else devices.split(",")) if index != ""
+        ]
         too_large = [index for index in wanted if index >= available]
         if too_large:
             raise ConfigurationError(
-                f"trainer.devices={wanted}: there is no {kind} device {too_large[0]} on this machine, which has {available}"
+                f"trainer.devices={wanted}: there is no {kind} device {too_large[0]}; this machine has {available}"
             )
         return len(wanted)
     if str(devices) in ("auto", "-1"):
@@ -66,5 +68,7 @@ def _resolve(accelerator: str) -> str:
     if kind == "auto":
         return "cpu"
     if kind not in names:
-        raise ConfigurationError(f"there is no trainer.accelerator={accelerator}; there is auto, gpu, {', '.join(names)}")
+        raise ConfigurationError(
+            f"there is no trainer.accelerator={accelerator}; there is auto, gpu, {', '.join(names)}"
+        )
     raise ConfigurationError(f"trainer.accelerator={accelerator}: this machine has no such device; use cpu or auto")

@@ -119,7 +119,7 @@ class SSDModule(pl.LightningModule):
         output = self.net(images)
         losses = self.loss(output, targets)
         detections = postprocess(output, **self.postprocess_settings)
-        for metric in self.metrics[stage].values():  # type: ignore[operator, union-attr]
+        for metric in self.metrics[stage].values():  # type: ignore[operator]
             metric.update(detections, targets)
         # Ranks may see different numbers of batches, so their means meet at the end of the epoch only.
         values = {f"{stage}/{name}": value for name, value in losses.items()}

@@ -18,16 +18,20 @@ def warmup_factor(step: int, *, warmup_steps: int, warmup_start: float) -> float
 
 
 def multistep_factor(
-    step: int, *, total_steps: int, milestones: Sequence[float], gamma: float, warmup_steps: int, warmup_start: float
+    step: int,
+    *,
+    total_steps: int,
+    milestones: Sequence[float],
+    gamma: float,
+    warmup_steps: int,
+    warmup_start: float,
 ) -> float:
     """Multiply by `gamma` at each milestone, a share of the run."""
     passed = sum(step >= round(milestone * total_steps) for milestone in milestones)
     return gamma**passed * warmup_factor(step, warmup_steps=warmup_steps, warmup_start=warmup_start)
 
 
-def cosine_factor(
-    step: int, *, total_steps: int, final_factor: float, warmup_steps: int, warmup_start: float
-) -> float:
+def cosine_factor(step: int, *, total_steps: int, final_factor: float, warmup_steps: int, warmup_start: float) -> float:
     """Follow half a cosine from 1 to `final_factor` after the warm-up."""
     if step < warmup_steps:
         return warmup_factor(step, warmup_steps=warmup_steps, warmup_start=warmup_start)

@@ -1,6 +1,7 @@
 """The backbone of TinySSD (Dive into Deep Learning, section "Single Shot Multibox Detection")."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -28,7 +29,7 @@ class TinyBackbone(Described, nn.Module):
     def __init__(self, *, channels: Sequence[int] = (16, 32, 64)) -> None:
         super().__init__()
         sizes = [3, *channels]
-        self.blocks = nn.Sequential(*(down_sample_block(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)))
+        self.blocks = nn.Sequential(*(down_sample_block(a, b) for a, b in pairwise(sizes)))
         self.out_channels = (channels[-1],)
         self.normalization = IMAGENET
 

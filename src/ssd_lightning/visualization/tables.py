@@ -1,0 +1,31 @@
+"""Scores as tables on the terminal."""
+
+import math
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_scores(title: str, per_class: Mapping[str, Mapping[str, float]], summary: Mapping[str, float]) -> None:
+    """Print one row a class and the means below.
+
+    Args:
+        title: which pictures were scored.
+        per_class: columns of the table: name of the score -> class -> value; NaN where a class has no objects.
+        summary: name -> value, printed below the table.
+    """
+    table = Table(title=title, title_justify="left")
+    table.add_column("class")
+    for column in per_class:
+        table.add_column(column, justify="right")
+    for name in next(iter(per_class.values())):
+        table.add_row(name, *(_number(values[name]) for values in per_class.values()))
+    console = Console()
+    console.print(table)
+    for name, value in summary.items():
+        console.print(f"  {name:<24} {_number(value)}", highlight=False)
+
+
+def _number(value: float) -> str:
+    return "no objects" if math.isnan(value) else f"{value:.4f}"
