@@ -68,6 +68,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         _exit_with(error)
 
     def guarded(config: DictConfig) -> Any:
+        quieten_libraries()
         try:
             missing = sorted(OmegaConf.missing_keys(config))
             if missing:
@@ -82,6 +83,12 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
 
     decorate = hydra.main(version_base="1.3", config_path=str(find_folder("conf")), config_name=config_name)
     decorate(guarded)()
+
+
+def quieten_libraries() -> None:
+    """Keep libraries' progress talk out of the log; their warnings stay."""
+    for name in ("faster_coco_eval", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def find_user_error(error: BaseException) -> UserError | None:

@@ -59,9 +59,7 @@ def test_a_name_stays_in_its_part_in_every_release() -> None:
 
 
 def test_every_sample_of_every_epoch_has_a_seed_of_its_own() -> None:
-    seeds = {
-        sample_seed(seed, epoch, index) for seed in (0, 1) for epoch in range(20) for index in range(100)
-    }
+    seeds = {sample_seed(seed, epoch, index) for seed in (0, 1) for epoch in range(20) for index in range(100)}
 
     assert len(seeds) == 2 * 20 * 100
     assert sample_seed(7, 3, 5) == sample_seed(7, 3, 5)
@@ -99,9 +97,7 @@ def test_labels_and_flags_follow_the_boxes_that_the_transform_keeps(tmp_path: Pa
 
 @pytest.mark.parametrize("transform", [None, Recorder()])
 def test_no_objects(tmp_path: Path, transform: Recorder | None) -> None:
-    dataset = DetectionDataset(
-        records=[make_record(tmp_path, "a", ())], class_names=["x"], transform=transform
-    )
+    dataset = DetectionDataset(records=[make_record(tmp_path, "a", ())], class_names=["x"], transform=transform)
 
     _, target = dataset[0]
 

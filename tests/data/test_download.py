@@ -68,9 +68,7 @@ class Handler(BaseHTTPRequestHandler):
             content = b"<html>the file has moved</html>"
         if behaviour == "wrong":
             content = bytes(len(content))
-        start = (
-            int(requested.removeprefix("bytes=").rstrip("-")) if requested and behaviour != "rangeless" else 0
-        )
+        start = int(requested.removeprefix("bytes=").rstrip("-")) if requested and behaviour != "rangeless" else 0
         self.send_response(206 if start else 200)
         if behaviour != "endless":
             self.send_header("Content-Length", str(len(content) - start))
@@ -234,9 +232,7 @@ def test_a_wrong_archive_that_is_there_is_fetched_again(
     assert "MD5 checksum" in caplog.text
 
 
-def test_ones_own_copy_needs_neither_archive_nor_network_and_is_not_written_to(
-    tmp_path: Path, server: Server
-) -> None:
+def test_ones_own_copy_needs_neither_archive_nor_network_and_is_not_written_to(tmp_path: Path, server: Server) -> None:
     for name, content in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
@@ -367,9 +363,7 @@ def test_two_runs_that_start_together_fetch_and_unpack_once(
 
 
 def test_an_unknown_archive(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match="no archive '2013'; there is 2007_trainval, 2007_test, 2012_trainval"
-    ):
+    with pytest.raises(DataError, match="no archive '2013'; there is 2007_trainval, 2007_test, 2012_trainval"):
         download_voc(tmp_path, archives=["2013"])
 
 

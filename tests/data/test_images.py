@@ -174,9 +174,7 @@ def truncated_jpeg(path: Path) -> None:
 
 
 def truncated_png(path: Path) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)).save(
-        path, "png"
-    )
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)).save(path, "png")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 

@@ -61,9 +61,7 @@ def boxes_px(dataset: VOCDataset, index: int = 0) -> list[list[float]]:
 
 
 @pytest.mark.parametrize(("xml_offset", "expected"), [(1, [10, 20, 100, 80]), (0, [11, 21, 101, 81])])
-def test_the_offset_is_taken_from_all_four_coordinates(
-    tmp_path: Path, xml_offset: int, expected: list[float]
-) -> None:
+def test_the_offset_is_taken_from_all_four_coordinates(tmp_path: Path, xml_offset: int, expected: list[float]) -> None:
     dataset = dataset_of(tmp_path, voc_object(), xml_offset=xml_offset)
 
     assert boxes_px(dataset) == [expected]
@@ -146,9 +144,7 @@ def test_boxes_agree_with_the_pixels_of_a_picture_that_exif_turns(tmp_path: Path
 
     height, width = target["size_px"]
     assert image.shape == (3, height, width)
-    x1, y1, x2, y2 = (
-        (target["boxes"][0] * target["boxes"].new_tensor([width, height] * 2)).round().int().tolist()
-    )
+    x1, y1, x2, y2 = (target["boxes"][0] * target["boxes"].new_tensor([width, height] * 2)).round().int().tolist()
     assert (x2 - x1, y2 - y1) == (30, 30)
     assert image[:, y1 + 2 : y2 - 2, x1 + 2 : x2 - 2].min() > 240
     assert image.float().mean() == pytest.approx(255 * 900 / 20_000, rel=0.05)
@@ -161,9 +157,7 @@ def test_the_picture_may_have_any_usual_suffix(tmp_path: Path, suffix: str) -> N
     assert VOCDataset(splits=[split], class_names=CLASSES).records[0].image_path.name == f"a{suffix}"
 
 
-@pytest.mark.parametrize(
-    "filename", ["photo.jpg", "C:\\data\\photo.jpg", "/home/me/photo.jpg", "../photo.jpg"]
-)
+@pytest.mark.parametrize("filename", ["photo.jpg", "C:\\data\\photo.jpg", "/home/me/photo.jpg", "../photo.jpg"])
 def test_the_picture_may_be_the_one_that_the_xml_states(tmp_path: Path, filename: str) -> None:
     split = write_voc(tmp_path, {"a": annotation(SOUND, filename=filename)})
     (tmp_path / "JPEGImages/a.jpg").rename(tmp_path / "JPEGImages/photo.jpg")
@@ -259,15 +253,11 @@ def test_parts_are_complementary_and_do_not_read_each_other(tmp_path: Path) -> N
 
     for name in parts["val"]:
         (tmp_path / f"Annotations/{name}.xml").write_text("broken")
-    assert len(VOCDataset(splits=[split], class_names=CLASSES, part="train", val_fraction=0.3)) == len(
-        parts["train"]
-    )
+    assert len(VOCDataset(splits=[split], class_names=CLASSES, part="train", val_fraction=0.3)) == len(parts["train"])
 
 
 def test_names_are_discovered_sorted(tmp_path: Path) -> None:
-    split = write_voc(
-        tmp_path, {"a": annotation(voc_object("zebra"), SOUND), "b": annotation(voc_object("ant"))}
-    )
+    split = write_voc(tmp_path, {"a": annotation(voc_object("zebra"), SOUND), "b": annotation(voc_object("ant"))})
 
     assert discover_class_names([split]) == ("ant", "cat", "zebra")
     assert VOCDataset(splits=[split]).class_names == ("ant", "cat", "zebra")

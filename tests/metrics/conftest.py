@@ -34,9 +34,7 @@ def draw_images(num_images: int, num_classes: int, seed: int, score_steps: int =
         found_labels = torch.cat([labels[aimed_at], integers(1, num_classes + 1, num_stray)])
         scores = integers(1, score_steps + 1, len(found_boxes)) / score_steps
         ranked = scores.argsort(descending=True, stable=True)[: 0 if image % 7 == 6 else None]
-        preds.append(
-            Detections(boxes=found_boxes[ranked], scores=scores[ranked], labels=found_labels[ranked])
-        )
+        preds.append(Detections(boxes=found_boxes[ranked], scores=scores[ranked], labels=found_labels[ranked]))
         targets.append(
             Target(
                 boxes=boxes,

@@ -27,9 +27,7 @@ UNIT = [0.0, 0.0, 1.0, 1.0]
 FAR = [5.0, 5.0, 6.0, 6.0]
 
 
-def detections(
-    boxes: list[list[float]], scores: list[float] | None = None, **columns: list[int]
-) -> DetectionTable:
+def detections(boxes: list[list[float]], scores: list[float] | None = None, **columns: list[int]) -> DetectionTable:
     count = len(boxes)
     return DetectionTable(
         image_index=torch.tensor(columns.get("images", [0] * count), dtype=torch.int64),
@@ -39,9 +37,7 @@ def detections(
     )
 
 
-def objects(
-    boxes: list[list[float]], difficult: list[bool] | None = None, **columns: list[int]
-) -> ObjectTable:
+def objects(boxes: list[list[float]], difficult: list[bool] | None = None, **columns: list[int]) -> ObjectTable:
     count = len(boxes)
     return ObjectTable(
         image_index=torch.tensor(columns.get("images", [0] * count), dtype=torch.int64),
@@ -75,9 +71,7 @@ def test_reference_vectors_of_an_independent_evaluator(reference_dir: Path) -> N
         return torch.arange(60).repeat_interleave(counts)
 
     ap = voc_average_precision(
-        DetectionTable(
-            index("det_labels"), column("det_boxes"), column("det_scores"), column("det_labels") + 1
-        ),
+        DetectionTable(index("det_labels"), column("det_boxes"), column("det_scores"), column("det_labels") + 1),
         ObjectTable(index("gt_labels"), column("gt_boxes"), column("gt_labels") + 1, column("gt_difficult")),
         num_classes=20,
     )
@@ -173,13 +167,9 @@ def test_boxes_without_area_or_number_are_misses() -> None:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("num_images", "num_classes"), [(1, 1), (12, 1), (12, 3), (40, 6)])
 @pytest.mark.parametrize("iou_threshold", [0.25, 0.5, 0.75])
-def test_against_a_slow_loop(
-    draw, num_images: int, num_classes: int, iou_threshold: float, seed: int
-) -> None:
+def test_against_a_slow_loop(draw, num_images: int, num_classes: int, iou_threshold: float, seed: int) -> None:
     preds, targets = draw(num_images, num_classes, seed)
-    ap = voc_average_precision(
-        *tables_of(preds, targets), num_classes=num_classes, iou_threshold=iou_threshold
-    )
+    ap = voc_average_precision(*tables_of(preds, targets), num_classes=num_classes, iou_threshold=iou_threshold)
     for label in range(1, num_classes + 1):
         eleven_point, area = slow_average_precision(preds, targets, label, iou_threshold)
         assert float(ap.eleven_point[label - 1]) == pytest.approx(eleven_point, abs=1e-12, nan_ok=True)
@@ -195,9 +185,7 @@ def test_block_size_changes_nothing(draw, monkeypatch: pytest.MonkeyPatch) -> No
     assert match_detections(ranked, truth).equal(whole)
 
 
-def slow_average_precision(
-    preds: list, targets: list, label: int, iou_threshold: float
-) -> tuple[float, float]:
+def slow_average_precision(preds: list, targets: list, label: int, iou_threshold: float) -> tuple[float, float]:
     """One class by the definition, one detection at a time: (11-point, area)."""
     ranking = [
         (float(score), image, box.tolist())
@@ -209,9 +197,7 @@ def slow_average_precision(
     truth = [
         [
             (box.tolist(), bool(difficult))
-            for box, difficult, its_label in zip(
-                target["boxes"], target["difficult"], target["labels"], strict=True
-            )
+            for box, difficult, its_label in zip(target["boxes"], target["difficult"], target["labels"], strict=True)
             if its_label == label
         ]
         for target in targets
@@ -239,9 +225,7 @@ def slow_average_precision(
         curve.append((hits / num_objects, hits / (hits + misses)))
     eleven_point = sum(best_precision(curve, t) for t in np.arange(0, 1.1, 0.1)) / 11
     recalls = sorted({0.0, *(recall for recall, _ in curve)})
-    return eleven_point, sum(
-        (right - left) * best_precision(curve, right) for left, right in pairwise(recalls)
-    )
+    return eleven_point, sum((right - left) * best_precision(curve, right) for left, right in pairwise(recalls))
 
 
 def best_precision(curve: list[tuple[float, float]], least_recall: float) -> float:

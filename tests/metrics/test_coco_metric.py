@@ -10,9 +10,7 @@ from ssd_lightning.metrics import COCOMeanAveragePrecision
 from ssd_lightning.types import Detections, Target
 
 
-def image(
-    boxes: torch.Tensor, found: torch.Tensor, size_px: tuple[int, int] = (512, 512), difficult: bool = False
-):
+def image(boxes: torch.Tensor, found: torch.Tensor, size_px: tuple[int, int] = (512, 512), difficult: bool = False):
     labels = torch.ones(len(boxes), dtype=torch.int64)
     pred = Detections(
         boxes=found,

@@ -28,9 +28,7 @@ def metrics() -> list[DetectionMetric]:
 
 def run_rank(rank: int, folder: Path, preds: list, targets: list) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
-    )
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60))
     results = []
     mine = metrics()
     for step in STEPS:

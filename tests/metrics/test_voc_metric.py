@@ -123,10 +123,7 @@ def test_a_single_class_keeps_its_axis(draw) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_of_the_network(draw, dtype: torch.dtype) -> None:
     preds, targets = draw(20, NUM_CLASSES, seed=7)  # sixteenths and eighths: exact in every type
-    cast = [
-        Detections(boxes=p["boxes"].to(dtype), scores=p["scores"].to(dtype), labels=p["labels"])
-        for p in preds
-    ]
+    cast = [Detections(boxes=p["boxes"].to(dtype), scores=p["scores"].to(dtype), labels=p["labels"]) for p in preds]
     result = evaluate(cast, targets)
     assert result["map_area"].dtype == torch.float32
     assert_same(result, evaluate(preds, targets))
@@ -135,10 +132,7 @@ def test_other_precisions_of_the_network(draw, dtype: torch.dtype) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_same_result_on_a_gpu(draw) -> None:
     preds, targets = draw(20, NUM_CLASSES, seed=8)
-    on_gpu = [
-        {name: value.cuda() for name, value in pred.items() if isinstance(value, torch.Tensor)}
-        for pred in preds
-    ]
+    on_gpu = [{name: value.cuda() for name, value in pred.items() if isinstance(value, torch.Tensor)} for pred in preds]
     metric = VOCMeanAveragePrecision(NUM_CLASSES).cuda()
     metric.update(on_gpu, targets)
     result = metric.compute()
@@ -156,9 +150,7 @@ def test_threshold_reset_and_repeated_compute(draw) -> None:
     assert strict.compute()["map_area"].isnan()
 
 
-@pytest.mark.parametrize(
-    ("side", "label"), [("detected", 0), ("detected", 5), ("annotated", 0), ("annotated", 5)]
-)
+@pytest.mark.parametrize(("side", "label"), [("detected", 0), ("detected", 5), ("annotated", 0), ("annotated", 5)])
 def test_labels_outside_the_classes_are_refused(side: str, label: int) -> None:
     pred, target = nothing("000123")
     box, labels = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([label])

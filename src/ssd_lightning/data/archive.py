@@ -64,9 +64,7 @@ def obtain(archive: Archive, folder: Path, *, timeout_s: float) -> Path:
     need_bytes = 2 * archive.size_bytes - have_bytes  # the archive and what comes out of it
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < need_bytes:
-        raise DataError(
-            f"{folder}: {archive.filename} needs {need_bytes:,} bytes of disk, {free_bytes:,} are free"
-        )
+        raise DataError(f"{folder}: {archive.filename} needs {need_bytes:,} bytes of disk, {free_bytes:,} are free")
     faults = []
     for url in archive.urls:
         fault = _fetch_from(url, part, archive, timeout_s)

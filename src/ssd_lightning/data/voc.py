@@ -90,9 +90,7 @@ class VOCDataset(DetectionDataset):
         )
 
 
-def discover_class_names(
-    splits: Sequence[Mapping[str, str]], *, on_error: OnError = "raise"
-) -> tuple[str, ...]:
+def discover_class_names(splits: Sequence[Mapping[str, str]], *, on_error: OnError = "raise") -> tuple[str, ...]:
     """Collect the class names of all objects in the splits, sorted.
 
     Raises:

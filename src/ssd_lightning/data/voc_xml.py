@@ -113,9 +113,7 @@ def _find_image(image_dir: Path, name: str, stated_filename: str | None) -> Path
         if path.is_file():
             return path
     stated = f", nor the {stated_filename!r} that its annotation states" if stated_filename else ""
-    raise DataError(
-        f"{image_dir / name}.jpg: the picture is missing; there is none with another suffix{stated}"
-    )
+    raise DataError(f"{image_dir / name}.jpg: the picture is missing; there is none with another suffix{stated}")
 
 
 def _stated_size_px(annotation: Element) -> tuple[int, int] | None:

@@ -79,9 +79,7 @@ def voc_average_precision(
     return AveragePrecision(eleven_point, area)
 
 
-def match_detections(
-    detections: DetectionTable, objects: ObjectTable, *, iou_threshold: float = 0.5
-) -> Tensor:
+def match_detections(detections: DetectionTable, objects: ObjectTable, *, iou_threshold: float = 0.5) -> Tensor:
     """Say of each detection whether it is a hit, a miss or ignored.
 
     A detection goes for the object of its image and class that it overlaps most, the first of several. Below

@@ -43,9 +43,7 @@ class COCOMeanAveragePrecision(DetectionMetric):
         for size_px, boxes, labels, difficult in zip(
             sizes_px.tolist(), *(column.split(object_counts) for column in objects[1:]), strict=True
         ):
-            targets.append(
-                {"boxes": boxes_to_pixels(boxes, size_px), "labels": labels, "iscrowd": difficult.int()}
-            )
+            targets.append({"boxes": boxes_to_pixels(boxes, size_px), "labels": labels, "iscrowd": difficult.int()})
         # The ranks have exchanged their images already; a second exchange would count each once a rank.
         evaluator = MeanAveragePrecision(
             backend="faster_coco_eval",
@@ -56,9 +54,7 @@ class COCOMeanAveragePrecision(DetectionMetric):
         evaluator.update(preds, targets)
         summary = {name: value for name, value in evaluator.compute().items() if _is_summary(name)}
         # -1 is COCO's word for undefined.
-        return {
-            name: value.masked_fill(value < 0, torch.nan).to(self.device) for name, value in summary.items()
-        }
+        return {name: value.masked_fill(value < 0, torch.nan).to(self.device) for name, value in summary.items()}
 
 
 def _is_summary(name: str) -> bool:

@@ -72,9 +72,7 @@ class DetectionMetric(Metric):
             raise ValueError(f"got detections of {len(preds)} images but targets of {len(targets)}")
         for pred, target in zip(preds, targets, strict=True):
             if (image_id := pred.get("image_id", target["image_id"])) != target["image_id"]:
-                raise ValueError(
-                    f"got detections of image '{image_id}' for the target of '{target['image_id']}'"
-                )
+                raise ValueError(f"got detections of image '{image_id}' for the target of '{target['image_id']}'")
             image = [
                 _hash(target["image_id"]),
                 *target["size_px"],
@@ -111,9 +109,7 @@ class DetectionMetric(Metric):
         parts = [state] if isinstance(state, Tensor) else state
         return torch.cat([torch.empty(0, width, dtype=dtype, device=self.device), *parts])
 
-    def _sync_dist(
-        self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None
-    ) -> None:
+    def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
         # torchmetrics stands a float vector in for an empty list, which does not fit the other ranks' tables.
         for name in _LAYOUT:
             setattr(self, name, [self._table(name)])

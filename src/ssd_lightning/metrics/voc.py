@@ -44,9 +44,7 @@ class VOCMeanAveragePrecision(DetectionMetric):
             without counted objects is NaN and left out of the mean; if all are, the mean is NaN.
         """
         _, detections, objects = self.evaluation()
-        ap = voc_average_precision(
-            detections, objects, num_classes=self.num_classes, iou_threshold=self.iou_threshold
-        )
+        ap = voc_average_precision(detections, objects, num_classes=self.num_classes, iou_threshold=self.iou_threshold)
         result = {
             "map_11point": ap.eleven_point.nanmean(),
             "map_area": ap.area.nanmean(),
@@ -58,9 +56,7 @@ class VOCMeanAveragePrecision(DetectionMetric):
     def _check_labels(self, labels: Tensor, origin: str, image_id: str) -> None:
         outside = labels[(labels < 1) | (labels > self.num_classes)]
         if len(outside):
-            raise DataError(
-                f"image '{image_id}': {origin} class {int(outside[0])} is outside 1..{self.num_classes}"
-            )
+            raise DataError(f"image '{image_id}': {origin} class {int(outside[0])} is outside 1..{self.num_classes}")
 
     def _wrap_compute(self, compute: Callable) -> Callable:
         # torchmetrics squeezes every tensor of one element, the APs of a single class among them.

@@ -1,0 +1,136 @@
+"""The augmentation of the SSD paper (sections 2.2 and 3.6) in the order of the Caffe reference."""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+
+from ssd_lightning.data.augmentation_steps import (
+    ExpandWithMean,
+    MinIoUCrop,
+    PhotometricDistortion,
+    Step,
+    compose,
+    random_flips,
+    random_warp,
+)
+from ssd_lightning.data.geometry import CropRule
+from ssd_lightning.data.resize import Resize, checked_size, resize_image
+from ssd_lightning.errors import ConfigurationError
+
+__all__ = ["Resize", "SSDAugmentation", "resize_image"]
+
+MIN_SIDE = 1e-4
+"""Boxes with a side below this share of the picture, .03 of 300 pixels, have no offsets worth learning."""
+
+
+class SSDAugmentation:
+    """Photometric distortion, expansion (p .5), crop, warp with one of five interpolations, flip (p .5).
+
+    The mean is subtracted by the network's preprocessing, not here.
+
+    Args:
+        image_size: (height, width) of the result in pixels.
+        photometric: change colours (`PhotometricDistortion`).
+        expand: make objects smaller (`ExpandWithMean`).
+        crop: make objects larger (`MinIoUCrop`).
+        flip: mirror left and right.
+        vertical_flip: mirror top and bottom, for pictures that have no up, such as those of a microscope.
+        brightness_delta: largest shift, in grey levels.
+        contrast: range of the factor.
+        saturation: range of the factor.
+        hue_delta: largest shift, in OpenCV's units of 2 degrees.
+        max_expand_ratio: largest side of the canvas, relative to the picture's.
+        fill: RGB colour of the canvas.
+        crop_rule: how many boxes a crop has to overlap: `any` (at least one, the paper's) or `all`.
+        min_ious: by how much: one condition each.
+        min_crop_scale: least square root of a crop's relative area.
+        max_crop_aspect_ratio: a crop's sides, relative to the picture's, are in proportion 1 / max..max.
+        crop_trials: crops drawn for each condition.
+        allow_empty_crop: accept crops in which no object has its centre.
+
+    Raises:
+        ConfigurationError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: tuple[int, int],
+        photometric: bool = True,
+        expand: bool = True,
+        crop: bool = True,
+        flip: bool = True,
+        vertical_flip: bool = False,
+        brightness_delta: float = 32,
+        contrast: tuple[float, float] = (0.5, 1.5),
+        saturation: tuple[float, float] = (0.5, 1.5),
+        hue_delta: float = 18,
+        max_expand_ratio: float = 4.0,
+        fill: tuple[int, int, int] = (123, 117, 104),
+        crop_rule: CropRule = "any",
+        min_ious: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
+        min_crop_scale: float = 0.3,
+        max_crop_aspect_ratio: float = 2.0,
+        crop_trials: int = 50,
+        allow_empty_crop: bool = True,
+    ) -> None:
+        _require(0 <= brightness_delta <= 255, "brightness_delta lies in 0..255 grey levels", brightness_delta)
+        _require(_is_range_of_factors(contrast), "contrast is a range of factors (low, high)", contrast)
+        _require(_is_range_of_factors(saturation), "saturation is a range of factors (low, high)", saturation)
+        _require(0 <= hue_delta <= 90, "hue_delta lies in 0..90, half a turn in units of 2 degrees", hue_delta)
+        _require(max_expand_ratio >= 1, "max_expand_ratio is at least 1", max_expand_ratio)
+        _require(len(fill) == 3 and 0 <= min(fill) <= max(fill) <= 255, "fill is an RGB colour in 0..255", fill)
+        _require(crop_rule in ("any", "all"), "crop_rule is 'any' or 'all'", crop_rule)
+        _require(all(0 < iou <= 1 for iou in min_ious), "min_ious lie in (0, 1]", min_ious)
+        _require(0 < min_crop_scale <= 1, "min_crop_scale lies in (0, 1]", min_crop_scale)
+        _require(max_crop_aspect_ratio >= 1, "max_crop_aspect_ratio is at least 1", max_crop_aspect_ratio)
+        _require(crop_trials >= 1, "crop_trials is at least 1", crop_trials)
+        steps: list[Step] = []
+        if photometric:
+            steps.append(
+                PhotometricDistortion(
+                    brightness_delta=brightness_delta,
+                    contrast=contrast,
+                    saturation=saturation,
+                    hue_delta=hue_delta,
+                )
+            )
+        if expand:
+            steps.append(ExpandWithMean(max_ratio=max_expand_ratio, fill=fill))
+        if crop:
+            steps.append(
+                MinIoUCrop(
+                    min_ious=min_ious,
+                    rule=crop_rule,
+                    scale=(min_crop_scale, 1.0),
+                    aspect_ratio=(1 / max_crop_aspect_ratio, max_crop_aspect_ratio),
+                    trials=crop_trials,
+                    allow_empty=allow_empty_crop,
+                )
+            )
+        steps.append(random_warp(checked_size(image_size)))
+        steps.extend(random_flips(horizontal=flip, vertical=vertical_flip))
+        self._compose = compose(steps)
+
+    def __call__(
+        self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Augment one sample, see `Transform`; boxes thinner than `MIN_SIDE` are left out."""
+        # One stream for all steps: `set_random_seed` would start each of them at the same number, and what
+        # was expanded would be flipped.
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))  # noqa: S311
+        indexed = np.column_stack([boxes_xyxy.reshape(-1, 4).astype(np.float64), np.arange(len(boxes_xyxy))])
+        result = self._compose(image=image, bboxes=indexed)
+        boxes = result["bboxes"].reshape(-1, 5)
+        boxes = boxes[(boxes[:, 2:4] - boxes[:, :2] >= MIN_SIDE).all(axis=1)]
+        return result["image"], boxes[:, :4].astype(np.float32), boxes[:, 4].astype(np.int64)
+
+
+def _is_range_of_factors(ends: Sequence[float]) -> bool:
+    return len(ends) == 2 and 0 <= ends[0] <= ends[1]
+
+
+def _require(condition: bool, rule: str, value: object) -> None:
+    if not condition:
+        raise ConfigurationError(f"{rule}, got {value}")

@@ -1,0 +1,167 @@
+"""A small data set of flat shapes, drawn on the spot and written to disk in the layout of Pascal VOC."""
+
+import json
+import logging
+import re
+import shutil
+from pathlib import Path
+
+import cv2
+from filelock import FileLock
+
+from ssd_lightning.data.toy_scene import ToyObject, draw_toy_picture
+from ssd_lightning.data.toy_shapes import TOY_CLASSES
+from ssd_lightning.errors import ConfigurationError, DataError
+
+__all__ = ["TOY_CLASSES", "write_toy_dataset"]
+
+log = logging.getLogger(__name__)
+
+MARKER_NAME = "toy.json"
+DRAWING_VERSION = 1  # raised whenever the same settings would give other files
+JPEG_QUALITY = 90
+MIN_SIDE_PX = 96  # 5 % of less than this is no longer a shape
+
+_TOY_FILE = re.compile(
+    rf"{re.escape(MARKER_NAME)}|ImageSets/Main/(train|val|trainval|test)\.txt"
+    r"|JPEGImages/(train|val|test)_\d{5,}\.jpg|Annotations/(train|val|test)_\d{5,}\.xml"
+)
+
+
+def write_toy_dataset(
+    root: Path | str,
+    *,
+    num_train: int = 1200,
+    num_val: int = 100,
+    num_test: int = 300,
+    image_size_px: tuple[int, int] = (192, 192),
+    seed: int = 0,
+) -> None:
+    """Write the toy data set, unless it is already there with the same settings.
+
+    A picture shows up to six shapes on a textured ground: turned, tilted, shaded, some of them outlined.
+    Later ones cover earlier ones, some reach over the border, about 5 % of the pictures are empty. Neither
+    colour nor size nor place tells the class. Picture i of a split depends on the seed, the split, i and the
+    size only.
+
+    Boxes are tight around what can be seen of an object. An object is `difficult` if less than half of it can
+    be seen, if the longer side of its box is under 6 % of the picture's shorter side, or if its colour is
+    less than 20 CIELAB units away from what surrounds it. At least a fifth of every object can be seen.
+
+    The set is built beside `root` and moved into place when it is whole. Processes that call this at the same
+    time wait for the first one.
+
+    Args:
+        root: folder of the data set; made if it does not exist.
+        num_train: pictures of the split `train`.
+        num_val: pictures of the split `val`; `trainval` is `train` and `val`.
+        num_test: pictures of the split `test`.
+        image_size_px: (height, width) of all pictures.
+        seed: root of all random numbers.
+
+    Raises:
+        ConfigurationError: a negative number of pictures or pictures too small for the smallest objects.
+        DataError: `root` holds something that this function did not write, or cannot be written to.
+    """
+    root = Path(root).resolve()
+    size_px = (image_size_px[0], image_size_px[1])
+    counts = {"train": num_train, "val": num_val, "test": num_test}
+    if min(*counts.values(), seed) < 0:
+        raise ConfigurationError(f"toy data set: {counts} or seed {seed} holds a negative number")
+    if min(size_px) < MIN_SIDE_PX:
+        raise ConfigurationError(f"toy data set: image_size_px {size_px} has a side under {MIN_SIDE_PX} pixels")
+    settings = {
+        "dataset": "ssd_lightning toy",
+        "version": DRAWING_VERSION,
+        "pictures": counts,
+        "image_size_px": list(size_px),
+        "seed": seed,
+    }
+    if _is_complete(root, settings, counts):
+        return
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(root.with_name(f".{root.name}.lock")):
+            if not _is_complete(root, settings, counts):
+                _refuse_foreign_files(root)
+                log.info("drawing %d toy pictures into %s", sum(counts.values()), root)
+                unfinished = root.with_name(f".{root.name}.toy-unfinished")
+                shutil.rmtree(unfinished, ignore_errors=True)
+                _write_files(unfinished, counts=counts, size_px=size_px, seed=seed)
+                (unfinished / MARKER_NAME).write_text(json.dumps(settings, indent=2) + "\n")
+                _move_into_place(unfinished, root)
+    except OSError as error:
+        raise DataError(f"the toy data set cannot be written to {root}: {error}") from error
+
+
+def _is_complete(root: Path, settings: dict[str, object], counts: dict[str, int]) -> bool:
+    try:
+        if json.loads((root / MARKER_NAME).read_text()) != settings:
+            return False
+        present = [sum(1 for _ in (root / folder).iterdir()) for folder in ("JPEGImages", "Annotations")]
+    except (OSError, ValueError):
+        return False
+    return min(present) >= sum(counts.values())
+
+
+def _refuse_foreign_files(root: Path) -> None:
+    if not root.exists():
+        return
+    if not root.is_dir():
+        raise DataError(f"{root} is a file: the toy data set needs a folder of its own")
+    files = [path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()]
+    if files and MARKER_NAME not in files:
+        raise DataError(f"{root} holds files but no {MARKER_NAME}: it is not a toy data set and is left as it is")
+    foreign = [name for name in files if not _TOY_FILE.fullmatch(name)]
+    if foreign:
+        raise DataError(f"{root} holds '{foreign[0]}', which the toy data set did not write: it is left as it is")
+
+
+def _write_files(root: Path, *, counts: dict[str, int], size_px: tuple[int, int], seed: int) -> None:
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    names: dict[str, list[str]] = {}
+    for split, count in counts.items():
+        names[split] = [f"{split}_{index:05d}" for index in range(count)]
+        for index, name in enumerate(names[split]):
+            image, objects = draw_toy_picture(seed=seed, split=split, index=index, size_px=size_px)
+            options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+            encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1]
+            (root / "JPEGImages" / f"{name}.jpg").write_bytes(encoded.tobytes())
+            (root / "Annotations" / f"{name}.xml").write_text(_voc_xml(f"{name}.jpg", size_px, objects))
+    names["trainval"] = names["train"] + names["val"]
+    for split, members in names.items():
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in members))
+
+
+def _move_into_place(unfinished: Path, root: Path) -> None:
+    if not root.exists():
+        unfinished.rename(root)
+        return
+    replaced = root.with_name(f".{root.name}.toy-replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    root.rename(replaced)
+    unfinished.rename(root)
+    shutil.rmtree(replaced)
+
+
+def _voc_xml(filename: str, size_px: tuple[int, int], objects: list[ToyObject]) -> str:
+    height, width = size_px
+    return (
+        "<annotation>\n"
+        f"  <folder>toy</folder>\n  <filename>{filename}</filename>\n"
+        "  <source><database>ssd_lightning toy shapes</database></source>\n"
+        f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>\n"
+        "  <segmented>0</segmented>\n" + "".join(_voc_object(item) for item in objects) + "</annotation>\n"
+    )
+
+
+def _voc_object(item: ToyObject) -> str:
+    x1, y1, x2, y2 = item.box_xyxy_px
+    # VOC counts pixels from 1 and means the last one itself, not its right edge.
+    return (
+        f"  <object>\n    <name>{TOY_CLASSES[item.label - 1]}</name>\n    <pose>Unspecified</pose>\n"
+        f"    <truncated>{item.truncated:d}</truncated>\n    <difficult>{item.difficult:d}</difficult>\n"
+        f"    <bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>\n"
+        "  </object>\n"
+    )

@@ -1,0 +1,113 @@
+"""Toy pictures: which objects they show, where these lie and which of them are difficult."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssd_lightning.data.toy_paint import draw_background, paint, photograph
+from ssd_lightning.data.toy_shapes import (
+    TOY_CLASSES,
+    Box,
+    Outline,
+    box_around,
+    box_iou,
+    random_shape,
+    rasterise,
+)
+
+SPLITS = ("train", "val", "test")
+
+EMPTY_SHARE = 0.05
+MAX_OBJECTS = 6
+BORDER_PROBABILITY = 0.4
+CROWDED_PROBABILITY = 0.2
+
+MIN_AREA_PX = 12
+MIN_VISIBLE_SHARE = 0.2
+MAX_BOX_IOU = 0.45
+"""Two boxes never overlap more: the usual suppression could not keep both."""
+
+DIFFICULT_VISIBLE_SHARE = 0.5
+DIFFICULT_SIDE = 0.06
+DIFFICULT_CONTRAST = 20.0
+
+
+@dataclass(frozen=True)
+class ToyObject:
+    """One drawn object, as it can be seen in the finished picture."""
+
+    label: int
+    """1..C, an index into `TOY_CLASSES` plus one."""
+    box_xyxy_px: Box
+    """Tight around the visible pixels: 0-based, right and bottom edges exclusive."""
+    visible_mask: np.ndarray
+    """bool `[H, W]`: the pixels it covers by at least half and nothing drawn later covers by half."""
+    visible_share: float
+    """Visible pixels over the area of the whole shape: coverings and the picture's border both count."""
+    contrast: float
+    """Median distance, in CIELAB, of its colour from the pixels around it."""
+    truncated: bool
+    """It reaches over the border of the picture."""
+    difficult: bool
+
+
+def draw_toy_picture(
+    *, seed: int, split: str, index: int, size_px: tuple[int, int]
+) -> tuple[np.ndarray, list[ToyObject]]:
+    """Draw one picture: uint8 `[H, W, 3]` RGB and its objects, the lowest first."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed, SPLITS.index(split), index]))
+    canvas = draw_background(rng, size_px)
+    owner = np.full(size_px, -1, dtype=np.int16)  # which object each pixel shows, -1 for the ground
+    drawn: list[tuple[int, Outline, float]] = []
+    wanted = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(1, MAX_OBJECTS + 1))
+    for _ in range(wanted):
+        label = int(rng.integers(1, len(TOY_CLASSES) + 1))
+        outline = _place(rng, label, owner, [other.area for _, other, _ in drawn])
+        if outline is not None:
+            contrast = paint(rng, canvas, outline)
+            owner[outline.window][outline.coverage >= 0.5] = len(drawn)
+            drawn.append((label, outline, contrast))
+    objects = [_describe(*drawn[i], visible_mask=owner == i) for i in range(len(drawn))]
+    return photograph(rng, canvas), objects
+
+
+def _describe(label: int, outline: Outline, contrast: float, *, visible_mask: np.ndarray) -> ToyObject:
+    box = box_around(visible_mask)
+    side = max(box[2] - box[0], box[3] - box[1]) / min(visible_mask.shape)
+    share = min(1.0, float(visible_mask.sum()) / outline.area)
+    difficult = share < DIFFICULT_VISIBLE_SHARE or side < DIFFICULT_SIDE or contrast < DIFFICULT_CONTRAST
+    return ToyObject(label, box, visible_mask, share, contrast, outline.truncated, difficult)
+
+
+def _place(rng: np.random.Generator, label: int, owner: np.ndarray, areas: list[float]) -> Outline | None:
+    """Find a place where no object gets lost: None if some trials find none."""
+    crowded = bool(areas) and rng.random() < CROWDED_PROBABILITY
+    least_share = MIN_VISIBLE_SHARE if crowded else 0.75
+    for _ in range(20):
+        contours, extent = random_shape(rng, label, min(owner.shape))
+        corner = _corner_on_object(rng, extent, owner) if crowded else _corner(rng, extent, owner.shape)
+        outline = rasterise([contour + corner for contour in contours], owner.shape)
+        mask = outline.coverage >= 0.5
+        if mask.sum() < max(MIN_AREA_PX, DIFFICULT_VISIBLE_SHARE * outline.area):
+            continue
+        after = owner.copy()
+        after[outline.window][mask] = len(areas)
+        before_px, after_px = (np.bincount(o.ravel() + 1, minlength=len(areas) + 2)[1:-1] for o in (owner, after))
+        lost = (after_px < before_px) & (after_px < np.maximum(least_share * np.array(areas), MIN_AREA_PX))
+        if lost.any():
+            continue
+        *boxes, box = (box_around(after == i) for i in range(len(areas) + 1))
+        if all(box_iou(box, other) <= MAX_BOX_IOU for other in boxes):
+            return outline
+    return None
+
+
+def _corner(rng: np.random.Generator, extent: np.ndarray, size_px: tuple[int, ...]) -> np.ndarray:
+    outside = rng.uniform(0, 0.45) if rng.random() < BORDER_PROBABILITY else 0.0
+    room = np.array(size_px[::-1]) - extent * (1 - 2 * outside)
+    return room * rng.random(2) - extent * outside
+
+
+def _corner_on_object(rng: np.random.Generator, extent: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    row, column = divmod(int(rng.choice(np.flatnonzero(owner >= 0))), owner.shape[1])
+    return np.array([column, row]) - extent * rng.random(2)

@@ -1,0 +1,135 @@
+"""The shapes of the toy data set: contours, the pixels they cover, and the boxes around those."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+TOY_CLASSES: tuple[str, ...] = ("disk", "square", "triangle", "star", "ring")
+
+SCALE_RANGE = (0.05, 0.80)
+"""Longest side of a whole object over the shorter side of the picture."""
+SCALE_PEAK = 2.0
+"""Both parameters of the Beta distribution of log(scale): 1 is log-uniform, more makes the extremes rarer."""
+MARGIN_PX = 4  # of ground around an object, to measure its contrast
+
+_SUPERSAMPLING = 4
+_FIXED_POINT_BITS = 4
+
+Box = tuple[int, int, int, int]
+"""xyxy in pixels: 0-based, right and bottom edges exclusive."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Where one shape lies, before it is coloured."""
+
+    contours: list[np.ndarray]
+    """Polygons `[P, 2]` (x, y) in pixels of the window; the second one, if any, is the hole."""
+    window: tuple[slice, slice]
+    """Rows and columns of the picture that it touches, with a margin."""
+    coverage: np.ndarray
+    """float32, of the window's shape: share of each pixel that the shape covers."""
+    area: float
+    """In square pixels, also of what lies outside the picture."""
+    truncated: bool
+
+
+def random_shape(rng: np.random.Generator, label: int, picture_side: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Turn, tilt and scale a shape: its contours, their box's corner at 0, and the box's (width, height)."""
+    # Turned, squeezed along one axis as if seen at an angle, turned again.
+    squeeze = np.diag([1.0, rng.uniform(0.65, 1.0)])
+    matrix = _rotation(rng.uniform(0, 2 * np.pi)) @ squeeze @ _rotation(rng.uniform(0, 2 * np.pi))
+    contours = [contour @ matrix for contour in _unit_contours(label)]
+    corner, extent = contours[0].min(0), np.ptp(contours[0], axis=0)
+    low, high = np.log(SCALE_RANGE)
+    scale = np.exp(low + (high - low) * rng.beta(SCALE_PEAK, SCALE_PEAK)) * picture_side / extent.max()
+    return [(contour - corner) * scale for contour in contours], extent * scale
+
+
+def _unit_contours(label: int) -> list[np.ndarray]:
+    """Contours of a class around the origin; the second contour, if any, is a hole."""
+
+    def polygon(corners: int, radius: float = 1.0) -> np.ndarray:
+        angles = 2 * np.pi * np.arange(corners) / corners
+        return radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+    match TOY_CLASSES[label - 1]:
+        case "disk":
+            return [polygon(64)]
+        case "square":
+            return [polygon(4)]
+        case "triangle":
+            return [polygon(3)]
+        case "star":
+            star = polygon(10)
+            star[1::2] *= 0.42
+            return [star]
+        case "ring":
+            return [polygon(64), polygon(64, 0.58)]
+        case name:
+            raise ValueError(f"no contour for the class '{name}'")
+
+
+def _rotation(angle: float) -> np.ndarray:
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def rasterise(contours: list[np.ndarray], size_px: tuple[int, ...]) -> Outline:
+    """Lay contours `[P, 2]` (x, y), in pixels of a picture of (height, width), on its pixels."""
+    corner, far_corner, border = contours[0].min(0), contours[0].max(0), np.array(size_px[::-1])
+    first = np.clip(np.floor(corner).astype(int) - MARGIN_PX, 0, border)
+    last = np.clip(np.ceil(far_corner).astype(int) + MARGIN_PX, 0, border)
+    local = [contour - first for contour in contours]
+    return Outline(
+        contours=local,
+        window=(slice(first[1], last[1]), slice(first[0], last[0])),
+        coverage=_coverage(local, last - first),
+        area=_area(contours[0]) - sum(_area(hole) for hole in contours[1:]),
+        truncated=bool((corner < 0).any() or (far_corner > border).any()),
+    )
+
+
+def rim(outline: Outline) -> np.ndarray:
+    """Draw the line along the contours: float32 `[H, W]` of the window."""
+    fine = np.zeros(np.array(outline.coverage.shape) * _SUPERSAMPLING, dtype=np.uint8)
+    thickness = max(_SUPERSAMPLING, round(0.12 * np.sqrt(outline.area) * _SUPERSAMPLING))
+    cv2.polylines(fine, _fixed_point(outline.contours), True, 255, thickness, shift=_FIXED_POINT_BITS)
+    return _shrink(fine)
+
+
+def box_around(mask: np.ndarray) -> Box:
+    """Give the tight box of a mask, bool `[H, W]` with at least one pixel."""
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def box_iou(box: Box, other: Box) -> float:
+    """Intersection over union of two boxes that have an area."""
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    shared = max(0, width) * max(0, height)
+    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (box, other)]
+    return shared / (sum(areas) - shared)
+
+
+def _coverage(contours: list[np.ndarray], extent: np.ndarray) -> np.ndarray:
+    """Share of each pixel inside the contours: float32 `[H, W]` of a window (width, height)."""
+    fine = np.zeros(extent[::-1] * _SUPERSAMPLING, dtype=np.uint8)
+    cv2.fillPoly(fine, _fixed_point(contours), 255, shift=_FIXED_POINT_BITS)
+    return _shrink(fine)
+
+
+def _shrink(fine: np.ndarray) -> np.ndarray:
+    rows, columns = fine.shape
+    size = (columns // _SUPERSAMPLING, rows // _SUPERSAMPLING)
+    return cv2.resize(fine, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+
+
+def _fixed_point(contours: list[np.ndarray]) -> list[np.ndarray]:
+    # Pixel centres are whole numbers for OpenCV.
+    return [np.rint((c * _SUPERSAMPLING - 0.5) * 2**_FIXED_POINT_BITS).astype(np.int32) for c in contours]
+
+
+def _area(contour: np.ndarray) -> float:
+    return float(cv2.contourArea(contour.astype(np.float32)))

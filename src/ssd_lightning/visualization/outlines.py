@@ -1,0 +1,50 @@
+"""Boxes as whole pixels of a picture, and the lines around them."""
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ssd_lightning.visualization.colours import Colour
+
+Rectangle = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels; right and bottom inclusive."""
+
+
+def cut_at_border(box_xyxy_px: np.ndarray, size: tuple[int, int]) -> Rectangle | None:
+    """Cut a box at the border: whole pixels, right and bottom inclusive; None if nothing is left."""
+    if not np.isfinite(box_xyxy_px).all():
+        return None
+    x1, y1, x2, y2 = np.clip(box_xyxy_px, 0, np.array([*size, *size]))
+    if x2 <= x1 or y2 <= y1:
+        return None
+    left, top = min(round(x1), size[0] - 1), min(round(y1), size[1] - 1)
+    return left, top, max(left, round(x2) - 1), max(top, round(y2) - 1)
+
+
+def line_width(canvas: Image.Image) -> int:
+    """Choose the width of lines, in pixels, that suits the size of the picture."""
+    return max(1, round(min(canvas.size) / 200))
+
+
+def draw_outline(
+    draw: ImageDraw.ImageDraw,
+    rectangle: Rectangle,
+    colour: Colour,
+    width: int,
+    *,
+    inset: int = 0,
+    dash: int = 0,
+) -> None:
+    """Draw lines `width` pixels inward from the rectangle moved in by `inset`; a `dash` is that long."""
+    left, top, right, bottom = rectangle
+    left, top, right, bottom = left + inset, top + inset, right - inset, bottom - inset
+    if not dash:
+        draw.rectangle((left, top, right, bottom), outline=colour, width=width)
+        return
+    for x in range(left, right + 1, 2 * dash):
+        end = min(x + dash - 1, right)
+        draw.rectangle((x, top, end, min(top + width - 1, bottom)), fill=colour)
+        draw.rectangle((x, max(bottom - width + 1, top), end, bottom), fill=colour)
+    for y in range(top, bottom + 1, 2 * dash):
+        end = min(y + dash - 1, bottom)
+        draw.rectangle((left, y, min(left + width - 1, right), end), fill=colour)
+        draw.rectangle((max(right - width + 1, left), y, right, end), fill=colour)

@@ -1,0 +1,467 @@
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import albumentations as A
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import interpolate
+from torch.utils.data import DataLoader
+from torchvision import tv_tensors
+from torchvision.ops import box_iou
+from torchvision.transforms.v2 import functional as tv
+
+from ssd_lightning.data.augmentation import MIN_SIDE, Resize, SSDAugmentation, resize_image
+from ssd_lightning.data.augmentation_steps import ExpandWithMean, MinIoUCrop, PhotometricDistortion, compose
+from ssd_lightning.data.dataset import DetectionDataset, Record, collate
+from ssd_lightning.data.sampler import EpochSampler
+from ssd_lightning.errors import ConfigurationError
+
+MEAN = (123, 117, 104)
+COLOURS = np.array([(255, 0, 0), (0, 0, 255), (0, 200, 0)])
+NOTHING = {"photometric": False, "expand": False, "crop": False, "flip": False}
+PAPER_IOUS = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+def scene() -> tuple[np.ndarray, np.ndarray]:
+    """Three rectangles of different colours, on the colour that the canvas has too."""
+    boxes_px = np.array([[40, 30, 180, 290], [200, 200, 460, 350], [250, 20, 370, 160]])
+    image = np.full((375, 500, 3), MEAN, dtype=np.uint8)
+    for (left, top, right, bottom), colour in zip(boxes_px, COLOURS, strict=True):
+        image[top:bottom, left:right] = colour
+    return image, (boxes_px / [500, 375, 500, 375]).astype(np.float32)
+
+
+def noise(height: int = 60, width: int = 80) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def boxes_in_pixels(image: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """Find the rectangle of a colour again, xyxy in pixels."""
+    towards = (colour - np.array(MEAN)).astype(float)
+    share = (image.astype(float) - MEAN) @ towards / (towards @ towards)
+    others = [np.abs(image.astype(float) - other).sum(-1) for other in COLOURS]
+    mine = np.abs(image.astype(float) - colour).sum(-1)
+    rows, columns = np.nonzero((share > 0.5) & (mine <= np.min(others, axis=0)))
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+
+
+def no_boxes() -> np.ndarray:
+    return np.zeros((0, 4), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        NOTHING,
+        {**NOTHING, "expand": True},
+        {**NOTHING, "crop": True},
+        {**NOTHING, "flip": True},
+        {**NOTHING, "flip": True, "vertical_flip": True},
+        {"photometric": False, "vertical_flip": True},
+    ],
+    ids=["warp", "expand", "crop", "flip", "flips", "all"],
+)
+def test_boxes_follow_the_pixels(steps):
+    image, boxes = scene()
+    augment = SSDAugmentation(image_size=(240, 300), **steps)
+    found = 0
+    for seed in range(40):
+        result, new_boxes, kept = augment(image, boxes, seed)
+        assert result.shape == (240, 300, 3)
+        assert result.dtype == np.uint8
+        assert new_boxes.dtype == np.float32
+        assert kept.dtype == np.int64
+        for box, index in zip(new_boxes, kept, strict=True):
+            in_pixels = boxes_in_pixels(result, COLOURS[index])
+            np.testing.assert_allclose(box * [300, 240, 300, 240], in_pixels, atol=2.5)
+            found += 1
+    assert found > 60
+
+
+def test_flip_is_torchvisions():
+    image, boxes = noise(), np.array([[0.1, 0.2, 0.4, 0.9], [0.5, 0.0, 1.0, 0.3]], dtype=np.float32)
+    augment = SSDAugmentation(image_size=(60, 80), **{**NOTHING, "flip": True})
+    size = np.array([80, 60, 80, 60])
+    boxes_px = tv_tensors.BoundingBoxes(torch.from_numpy(boxes * size), format="XYXY", canvas_size=(60, 80))
+    mirrored = tv.horizontal_flip(torch.from_numpy(image).permute(2, 0, 1)).permute(1, 2, 0).numpy()
+    mirrored_boxes = tv.horizontal_flip(boxes_px).numpy() / size
+    flipped = 0
+    for seed in range(200):
+        result, new_boxes, kept = augment(image, boxes, seed)
+        assert kept.tolist() == [0, 1]
+        if np.array_equal(result, mirrored):
+            np.testing.assert_allclose(new_boxes, mirrored_boxes, atol=1e-6)
+            flipped += 1
+        else:
+            np.testing.assert_array_equal(result, image)
+            np.testing.assert_allclose(new_boxes, boxes, atol=1e-7)
+    assert 80 <= flipped <= 120
+
+
+def test_expansion_keeps_every_pixel_and_paints_the_rest_in_the_mean():
+    image = noise(30, 40)
+    step = ExpandWithMean(max_ratio=4.0, fill=MEAN, p=1.0)
+    pipeline = compose([step])
+    for seed in range(50):
+        step.set_random_seed(seed)
+        result = pipeline(image=image, bboxes=np.array([[0.0, 0.0, 1.0, 1.0]]))
+        canvas, (box,) = result["image"], result["bboxes"]
+        height, width = canvas.shape[:2]
+        left, top, right, bottom = np.rint(box * [width, height, width, height]).astype(int)
+        np.testing.assert_allclose(box * [width, height, width, height], [left, top, right, bottom], atol=1e-9)
+        np.testing.assert_array_equal(canvas[top:bottom, left:right], image)
+        outside = np.ones((height, width), dtype=bool)
+        outside[top:bottom, left:right] = False
+        assert (canvas[outside] == MEAN).all()
+
+
+def test_expansion_happens_half_the_time_with_a_uniform_ratio_and_place():
+    whole = np.array([[0.0, 0.0, 1.0, 1.0]], dtype=np.float32)
+    augment = SSDAugmentation(image_size=(10, 10), **{**NOTHING, "expand": True})
+    image = noise(400, 300)
+    boxes = np.concatenate([augment(image, whole, seed)[1] for seed in range(800)])
+    expanded = boxes[(boxes != whole).any(1)]
+    assert 0.45 < len(expanded) / 800 < 0.55
+    ratios = 1 / (expanded[:, 2] - expanded[:, 0])
+    np.testing.assert_allclose(np.quantile(ratios, [0, 0.25, 0.5, 0.75, 1]), [1, 1.75, 2.5, 3.25, 4], atol=0.25)
+    place = expanded[ratios > 1.2, 0] / (1 - 1 / ratios[ratios > 1.2])
+    np.testing.assert_allclose(np.quantile(place, [0, 0.25, 0.5, 0.75, 1]), [0, 0.25, 0.5, 0.75, 1], atol=0.08)
+
+
+def test_photometric_draws_have_the_papers_probabilities_and_ranges():
+    step = PhotometricDistortion(brightness_delta=32, contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue_delta=18)
+    step.set_random_seed(0)
+    draws = [step.get_params()["changes"] for _ in range(2000)]
+    ranges = {"brightness": (-32, 32), "contrast": (0.5, 1.5), "saturation": (0.5, 1.5), "hue": (-18, 18)}
+    for name, (low, high) in ranges.items():
+        values = np.array([draw[name] for draw in draws if name in draw])
+        assert 0.46 < len(values) / 2000 < 0.54
+        quartiles = np.linspace(low, high, 5)
+        np.testing.assert_allclose(np.quantile(values, [0, 0.25, 0.5, 0.75, 1]), quartiles, atol=(high - low) / 15)
+    assert 0.46 < np.mean([draw["contrast_first"] for draw in draws]) < 0.54
+    together = Counter(frozenset(draw.keys() & ranges.keys()) for draw in draws)
+    assert len(together) == 16
+    assert max(together.values()) < 2 * min(together.values())
+
+
+def test_colours_change_before_the_canvas_is_painted():
+    image = np.full((50, 50, 3), 40, dtype=np.uint8)
+    augment = SSDAugmentation(image_size=(50, 50), crop=False, max_expand_ratio=4.0)
+    painted = 0
+    for seed in range(30):
+        result, box, _ = augment(image, np.array([[0, 0, 1, 1]], dtype=np.float32), seed)
+        if box[0, 2] - box[0, 0] < 0.5:
+            painted += (result == MEAN).all(-1).mean() > 0.5
+            inside = result[(result != MEAN).any(-1)]
+            assert len(inside)
+    assert painted > 3
+
+
+def test_steps_do_not_share_their_coins():
+    # The same seed in every step would expand and flip the same pictures.
+    image, boxes = scene()
+    augment = SSDAugmentation(image_size=(64, 64), photometric=False, crop=False)
+    outcomes: Counter[tuple[bool, bool]] = Counter()
+    for seed in range(300):
+        _, new_boxes, _ = augment(image, boxes, seed)
+        expanded = new_boxes[0, 3] - new_boxes[0, 1] < 0.99 * (boxes[0, 3] - boxes[0, 1])
+        outcomes[bool(expanded), bool(new_boxes[0, 0] > new_boxes[1, 0])] += 1
+    assert len(outcomes) == 4
+    assert min(outcomes.values()) > 50
+
+
+def crop_step(**settings) -> MinIoUCrop:
+    defaults = {
+        "min_ious": PAPER_IOUS,
+        "rule": "any",
+        "scale": (0.3, 1.0),
+        "aspect_ratio": (0.5, 2.0),
+        "trials": 50,
+        "allow_empty": True,
+    }
+    return MinIoUCrop(**{**defaults, **settings})
+
+
+def overlaps(window_px: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    window = torch.from_numpy(window_px / [500, 375, 500, 375])
+    return box_iou(window[None], torch.from_numpy(boxes.astype(np.float64)))[0].numpy()
+
+
+@pytest.mark.parametrize("min_iou", PAPER_IOUS)
+@pytest.mark.parametrize("rule", ["any", "all"])
+def test_crops_overlap_at_least_one_box_or_all(min_iou, rule):
+    boxes = np.array([[0.0, 0.0, 1.0, 0.97], [0.1, 0.1, 0.9, 0.95], [0.5, 0.5, 0.9, 0.9]])
+    step = crop_step(min_ious=(min_iou,), rule=rule)
+    found, some_but_not_all = 0, 0
+    for seed in range(150):
+        step.set_random_seed(seed)
+        *conditioned, _free = step.find_crops(boxes, (375, 500))
+        for window_px in conditioned:
+            iou = overlaps(window_px, boxes)
+            assert (iou.max() if rule == "any" else iou.min()) >= min_iou
+            found += 1
+            some_but_not_all += iou.min() < min_iou
+    if rule == "any":
+        assert found > 120
+        assert some_but_not_all > 0.15 * found
+    else:
+        assert found > 100 if min_iou < 0.2 else found < 100
+
+
+def test_each_candidate_is_as_likely_as_the_whole_picture():
+    # Crops of at most .81 of the picture meet all conditions but .9: 4 + free + whole = 6 candidates.
+    step = crop_step(scale=(0.3, 0.9))
+    pipeline = compose([step])
+    image = noise(75, 100)
+    whole = 0
+    for seed in range(1400):
+        step.set_random_seed(seed)
+        pipeline(image=image, bboxes=np.array([[0.0, 0.0, 1.0, 1.0]]))
+        whole += step.params["window_px"].tolist() == [0, 0, 100, 75]
+    assert 1400 / 6 * 0.8 < whole < 1400 / 6 * 1.2
+
+
+def test_centres_decide_and_boxes_are_clipped():
+    image, boxes = scene()
+    step = crop_step()
+    pipeline = compose([step])
+    indexed = np.column_stack([boxes.astype(np.float64), np.arange(3)])
+    dropped, clipped = 0, 0
+    for seed in range(200):
+        step.set_random_seed(seed)
+        result = pipeline(image=image, bboxes=indexed)
+        left, top, right, bottom = step.params["window_px"]
+        np.testing.assert_array_equal(result["image"], image[top:bottom, left:right])
+        expected = []
+        for x1, y1, x2, y2, index in indexed * [500, 375, 500, 375, 1]:
+            if left <= (x1 + x2) / 2 <= right and top <= (y1 + y2) / 2 <= bottom:
+                inner = [max(x1, left), max(y1, top), min(x2, right), min(y2, bottom)]
+                clipped += inner != [x1, y1, x2, y2]
+                size = np.array([right - left, bottom - top, right - left, bottom - top])
+                expected.append([*(np.subtract(inner, [left, top, left, top]) / size), index])
+            else:
+                dropped += 1
+        np.testing.assert_allclose(result["bboxes"].reshape(-1, 5), np.reshape(expected, (-1, 5)), atol=1e-6)
+    assert dropped > 50
+    assert clipped > 50
+
+
+def test_a_crop_may_lose_all_objects_unless_it_is_forbidden():
+    image = noise()
+    boxes = np.array([[0.02, 0.02, 0.2, 0.25]], dtype=np.float32)
+    counts = {}
+    for allowed in (True, False):
+        augment = SSDAugmentation(image_size=(32, 32), allow_empty_crop=allowed)
+        counts[allowed] = sum(len(augment(image, boxes, seed)[1]) == 0 for seed in range(200))
+    assert counts[True] > 10
+    assert counts[False] == 0
+
+
+def test_pictures_without_objects_are_augmented_too():
+    image = noise()
+    augment = SSDAugmentation(image_size=(32, 48))
+    pictures = set()
+    for seed in range(50):
+        result, boxes, kept = augment(image, no_boxes(), seed)
+        assert result.shape == (32, 48, 3)
+        assert (boxes.shape, boxes.dtype) == ((0, 4), np.float32)
+        assert (kept.shape, kept.dtype) == ((0,), np.int64)
+        pictures.add(result.tobytes())
+    assert len(pictures) == 50
+
+
+def test_what_survives_is_a_valid_box():
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 1, (60, 2))
+    sides = 10 ** rng.uniform(-6, 0, (60, 2))  # from a thousandth of a pixel to the whole picture
+    boxes = np.hstack([corners, np.minimum(corners + sides, 1)]).astype(np.float32)
+    boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)]
+    augment = SSDAugmentation(image_size=(64, 64), photometric=False)
+    thin = 0
+    for seed in range(100):
+        _, new_boxes, kept = augment(noise(), boxes, seed)
+        assert (new_boxes[:, 2:] - new_boxes[:, :2] > 0.99 * MIN_SIDE).all()
+        assert new_boxes.min(initial=1) >= 0
+        assert new_boxes.max(initial=0) <= 1
+        assert (np.diff(kept) > 0).all()
+        thin += len(kept) < len(boxes)
+    assert thin == 100
+
+
+def test_warp_takes_one_of_opencvs_five_interpolations():
+    image = noise()
+    augment = SSDAugmentation(image_size=(33, 47), **NOTHING)
+    pictures = Counter(augment(image, no_boxes(), seed)[0].tobytes() for seed in range(500))
+    how = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_LANCZOS4)
+    expected = {cv2.resize(image, (47, 33), interpolation=each).tobytes() for each in how}
+    assert pictures.keys() == expected
+    assert min(pictures.values()) > 70
+
+
+def test_the_seed_decides_whatever_came_before():
+    image, boxes = scene()
+    augment, other = SSDAugmentation(image_size=(64, 64)), SSDAugmentation(image_size=(64, 64))
+    first = [augment(image, boxes, seed) for seed in range(10)]
+    np.random.seed(1)  # noqa: NPY002
+    restored = pickle.loads(pickle.dumps(augment))
+    for seed in reversed(range(10)):
+        other(image, boxes, seed + 100)
+        for again in (augment, other, restored):
+            for expected, actual in zip(first[seed], again(image, boxes, seed), strict=True):
+                np.testing.assert_array_equal(actual, expected)
+
+
+def test_different_seeds_give_different_samples():
+    image, boxes = noise(375, 500), scene()[1]
+    augment = SSDAugmentation(image_size=(64, 64))
+    assert len({augment(image, boxes, seed)[0].tobytes() for seed in range(48)}) == 48
+
+
+def test_the_inputs_are_left_alone():
+    image, boxes = scene()
+    augment = SSDAugmentation(image_size=(375, 500), vertical_flip=True)
+    for seed in range(20):
+        augment(image, boxes, seed)
+    np.testing.assert_array_equal(image, scene()[0])
+    np.testing.assert_array_equal(boxes, scene()[1])
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> list[Record]:
+    image, boxes = scene()
+    result = []
+    for index in range(6):
+        path = tmp_path / f"{index}.png"
+        Image.fromarray(image[: 300 + index]).save(path)
+        scale = np.array([500, 375, 500, 300], dtype=np.float32)
+        result.append(
+            Record(
+                image_id=str(index),
+                image_path=path,
+                size_px=(300 + index, 500),
+                boxes_xyxy_px=(boxes * scale).clip(0, 300)[: index % 4],
+                labels=np.array([1, 2, 3])[: index % 4],
+                difficult=np.array([False, True, False])[: index % 4],
+            )
+        )
+    return result
+
+
+def test_samples_do_not_depend_on_the_number_of_workers(records):
+    epochs = {}
+    for workers in (0, 2):
+        sampler = EpochSampler(size=6, seed=7, pad=True)
+        dataset = DetectionDataset(
+            records=records,
+            class_names=("a", "b", "c"),
+            transform=SSDAugmentation(image_size=(48, 64)),
+            seed=7,
+        )
+        loader = DataLoader(
+            dataset,
+            batch_size=2,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate,
+            persistent_workers=workers > 0,
+        )
+        epochs[workers] = []
+        for epoch in range(2):
+            sampler.set_epoch(epoch)
+            batches = list(loader)
+            pictures = torch.cat([images for images, _ in batches])
+            targets = [target for _, targets in batches for target in targets]
+            epochs[workers].append((pictures, targets))
+    for (pictures, targets), (other_pictures, other_targets) in zip(epochs[0], epochs[2], strict=True):
+        assert torch.equal(pictures, other_pictures)
+        for target, other in zip(targets, other_targets, strict=True):
+            assert target["image_id"] == other["image_id"]
+            assert all(torch.equal(target[key], other[key]) for key in ("boxes", "labels", "difficult"))
+    all_pictures = torch.cat([pictures for pictures, _ in epochs[2]])
+    assert len({picture.numpy().tobytes() for picture in all_pictures}) == 12
+
+
+def test_resize_interpolates_bilinearly_and_leaves_boxes_alone():
+    image, boxes = noise(), scene()[1]
+    result, new_boxes, kept = Resize(image_size=(41, 97))(image, boxes, 0)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    expected = interpolate(tensor, (41, 97), mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
+    np.testing.assert_allclose(result, expected.numpy(), atol=1.5)
+    np.testing.assert_array_equal(result, resize_image(image, (41, 97)))
+    np.testing.assert_array_equal(new_boxes, boxes)
+    assert kept.tolist() == [0, 1, 2]
+    result, new_boxes, kept = Resize(image_size=[8, 9])(image, no_boxes(), 1)
+    assert (result.shape, new_boxes.shape, kept.shape) == ((8, 9, 3), (0, 4), (0,))
+
+
+def test_opencv_starts_no_threads():
+    assert cv2.getNumThreads() <= 1
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"image_size": (300,)},
+        {"image_size": (0, 300)},
+        {"image_size": (300.5, 300)},
+        {"brightness_delta": -1},
+        {"contrast": (1.5, 0.5)},
+        {"saturation": (-0.5, 1.5)},
+        {"hue_delta": 200},
+        {"max_expand_ratio": 0.5},
+        {"fill": (123, 117)},
+        {"fill": (123, 117, 300)},
+        {"crop_rule": "most"},
+        {"min_ious": (0.5, 1.5)},
+        {"min_crop_scale": 0},
+        {"max_crop_aspect_ratio": 0.5},
+        {"crop_trials": 0},
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_named_with_their_value(setting):
+    ((name, value),) = setting.items()
+    with pytest.raises(ConfigurationError) as caught:
+        SSDAugmentation(**{"image_size": (300, 300), **setting})
+    assert name in str(caught.value)
+    assert str(value) in str(caught.value)
+
+
+def test_lists_from_a_yaml_file_do_as_well_as_tuples():
+    image, boxes = scene()
+    settings = {"image_size": (64, 48), "contrast": (0.6, 1.4), "fill": (1, 2, 3), "min_ious": (0.5,)}
+    lists = SSDAugmentation(**{name: list(value) for name, value in settings.items()})
+    for seed in range(10):
+        expected = SSDAugmentation(**settings)(image, boxes, seed)
+        for one, other in zip(expected, lists(image, boxes, seed), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_albumentations_has_nothing_to_warn_of():
+    image, boxes = scene()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="interpolatoin"):
+            A.Resize(2, 2, interpolatoin=1)
+        SSDAugmentation(image_size=(64, 64), vertical_flip=True)(image, boxes, 0)
+
+
+@pytest.mark.slow
+def test_the_import_does_not_ask_the_network():
+    program = """
+import socket
+def refuse(*args, **kwargs):
+    raise SystemExit("the network was asked")
+socket.socket.connect = socket.getaddrinfo = refuse
+import ssd_lightning.data.augmentation
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
+    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", program], env=environment, check=True)

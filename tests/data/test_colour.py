@@ -1,0 +1,93 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as tv
+
+from ssd_lightning.data.colour import distort_colours
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 3).astype(np.float64)
+    return ((smooth - smooth.min()) / np.ptp(smooth) * 255).astype(np.uint8)
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.abs(a.astype(np.float64) - b.astype(np.float64))
+
+
+def by_torchvision(function, image: np.ndarray, amount: float) -> np.ndarray:
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    return function(tensor, amount).permute(1, 2, 0).numpy()
+
+
+def test_nothing_is_changed_by_default(image):
+    np.testing.assert_array_equal(distort_colours(image), image)
+
+
+@pytest.mark.parametrize("shift", [-32.0, -7.4, 0.6, 31.5])
+def test_brightness_is_added_and_saturated(image, shift):
+    expected = np.clip(image + shift, 0, 255)
+    assert difference(distort_colours(image, brightness=shift), expected).max() <= 0.5
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.83, 1.2, 1.5])
+def test_contrast_multiplies_as_torchvisions_brightness_does(image, factor):
+    expected = by_torchvision(tv.adjust_brightness, image, factor)
+    assert difference(distort_colours(image, contrast=factor), expected).max() <= 1
+
+
+@pytest.mark.parametrize("shift", [-18, -9, 5, 18])
+def test_hue_turns_as_torchvisions_does(image, shift):
+    expected = by_torchvision(tv.adjust_hue, image, shift / 180)
+    off = difference(distort_colours(image, hue=shift), expected)
+    # 8-bit HSV keeps the hue to 1 degree: 255 / 60 levels where two channels cross, .5 on the mean.
+    assert off.max() <= 7
+    assert off.mean() < 1
+    assert difference(image, expected).mean() > 10 * off.mean()
+
+
+def test_hue_wraps_around_instead_of_stopping_at_red():
+    red = np.full((1, 1, 3), (255, 0, 0), dtype=np.uint8)
+    to_magenta, to_orange = distort_colours(red, hue=-15), distort_colours(red, hue=15)
+    np.testing.assert_allclose(to_magenta[0, 0], (255, 0, 127), atol=1)
+    np.testing.assert_allclose(to_orange[0, 0], (255, 127, 0), atol=1)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.9, 1.1, 1.5])
+def test_saturation_moves_channels_away_from_the_largest(image, factor):
+    # In HSV, c = V (1 - S f): a factor of S is one of V - c, until the least channel reaches 0.
+    largest, least = image.max(-1, keepdims=True).astype(float), image.min(-1, keepdims=True).astype(float)
+    spread = np.maximum(largest - least, 1)
+    expected = largest - np.minimum(factor, largest / spread) * (largest - image)
+    off = difference(distort_colours(image, saturation=factor), expected)
+    assert off.max() <= 7
+    assert off.mean() < 1
+    assert difference(image, expected).mean() > 3 * off.mean()
+
+
+@pytest.mark.parametrize("change", [{"saturation": 1.5}, {"saturation": 0.5}, {"hue": 18.0}, {"hue": -18.0}])
+def test_grey_has_neither_hue_nor_saturation(change):
+    greys = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    np.testing.assert_array_equal(distort_colours(greys, **change), greys)
+
+
+def test_contrast_comes_before_or_after_the_hue_and_brightness_always_first(image):
+    change = {"brightness": 30.0, "contrast": 1.5, "saturation": 1.4, "hue": 11.0}
+    bright = distort_colours(image, brightness=30.0)
+    hsv = {"saturation": 1.4, "hue": 11.0}
+    first = distort_colours(distort_colours(bright, contrast=1.5), **hsv)
+    last = distort_colours(distort_colours(bright, **hsv), contrast=1.5)
+    np.testing.assert_array_equal(distort_colours(image, **change, contrast_first=True), first)
+    np.testing.assert_array_equal(distort_colours(image, **change, contrast_first=False), last)
+    assert (first != last).any()
+
+
+def test_the_given_picture_is_left_alone(image):
+    before = image.copy()
+    result = distort_colours(image, brightness=20, contrast=0.5, saturation=1.5, hue=9)
+    np.testing.assert_array_equal(image, before)
+    assert result.dtype == np.uint8
+    assert result.shape == image.shape

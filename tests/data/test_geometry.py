@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import box_iou
+
+from ssd_lightning.data.geometry import (
+    boxes_in_window,
+    centres_inside,
+    normalise_windows,
+    sample_windows,
+    satisfying_windows,
+    window_iou,
+)
+
+NO_BOXES = np.zeros((0, 4))
+
+
+def random_boxes(seed: int, *shape: int) -> np.ndarray:
+    corners = np.random.default_rng(seed).uniform(0, 1, (*shape, 2, 2))
+    return np.concatenate([corners.min(-2), corners.max(-2)], axis=-1)
+
+
+def draw(seed: int, count: int, size_px: tuple[int, int] = (3000, 4000)) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return sample_windows(rng, (count,), size_px, scale=(0.3, 1.0), aspect_ratio=(0.5, 2.0))
+
+
+def test_a_window_gives_boxes_its_own_coordinates():
+    window = np.array([0.25, 0.5, 0.75, 1.0])
+    boxes = np.array([[0.25, 0.5, 0.75, 1.0], [0.5, 0.75, 0.625, 0.8], [0.0, 0.0, 1.0, 1.0]])
+    expected = [[0, 0, 1, 1], [0.5, 0.5, 0.75, 0.6], [-0.5, -1, 1.5, 1]]
+    np.testing.assert_allclose(boxes_in_window(boxes, window), expected)
+
+
+def test_expansion_and_crop_undo_each_other():
+    boxes = random_boxes(0, 20)
+    canvas = np.array([-0.7, -0.2, 1.3, 2.5])
+    (picture_on_canvas,) = boxes_in_window(np.array([[0.0, 0.0, 1.0, 1.0]]), canvas)
+    np.testing.assert_allclose(boxes_in_window(boxes_in_window(boxes, canvas), picture_on_canvas), boxes)
+
+
+def test_iou_is_torchvisions():
+    boxes, windows = random_boxes(1, 9), random_boxes(2, 5, 7)
+    expected = box_iou(torch.from_numpy(windows.reshape(-1, 4)), torch.from_numpy(boxes)).reshape(5, 7, 9)
+    np.testing.assert_allclose(window_iou(boxes, windows), expected.numpy(), atol=1e-12)
+
+
+def test_centres_on_the_edge_are_inside():
+    windows = np.array([[0.0, 0.0, 0.5, 1.0], [0.4, 0.0, 1.0, 1.0]])
+    boxes = np.array([[0.4, 0.0, 0.6, 0.2], [0.0, 0.0, 0.2, 0.2], [0.5, 0.5, 0.6, 0.6]])
+    assert centres_inside(boxes, windows).tolist() == [[True, True, False], [True, False, True]]
+    assert centres_inside(NO_BOXES, windows).shape == (2, 0)
+
+
+def test_crops_lie_within_the_picture_and_have_the_stated_distribution():
+    windows = normalise_windows(draw(0, 20_000), (3000, 4000))
+    widths, heights = (windows[:, 2:] - windows[:, :2]).T
+    assert windows.min() >= 0
+    assert windows.max() <= 1
+    scales = np.sqrt(widths * heights)
+    np.testing.assert_allclose(np.quantile(scales, [0, 0.25, 0.5, 0.75, 1]), [0.3, 0.475, 0.65, 0.825, 1], atol=0.01)
+    aspects = widths / heights
+    assert aspects.min() == pytest.approx(0.5, abs=0.01)
+    assert aspects.max() == pytest.approx(2.0, abs=0.02)
+    small = scales < 0.5  # both sides fit for every aspect ratio, so that it is uniform
+    np.testing.assert_allclose(np.quantile(aspects[small], [0.25, 0.5, 0.75]), [0.875, 1.25, 1.625], atol=0.04)
+    for offset, side in ((windows[:, 0], widths), (windows[:, 1], heights)):
+        fits_loosely = side < 0.9
+        place = offset[fits_loosely] / (1 - side[fits_loosely])
+        np.testing.assert_allclose(np.quantile(place, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.02)
+
+
+@pytest.mark.parametrize("size_px", [(1, 1), (2, 1), (3, 5)])
+def test_crops_of_tiny_pictures_have_pixels(size_px):
+    height, width = size_px
+    windows_px = draw(3, 500, size_px)
+    assert (windows_px[:, 2:] > windows_px[:, :2]).all()
+    assert (windows_px >= 0).all()
+    assert (windows_px[:, 2:] <= [width, height]).all()
+
+
+@pytest.mark.parametrize("rule", ["any", "all"])
+@pytest.mark.parametrize("allow_empty", [True, False])
+def test_conditions_hold_by_a_slow_loop(rule, allow_empty):
+    min_ious = (0.1, 0.3, 0.5)
+    boxes = np.array([[0.1, 0.1, 0.5, 0.6], [0.3, 0.2, 0.9, 0.8]])
+    windows = normalise_windows(draw(5, 4 * 60), (3000, 4000)).reshape(4, 60, 4)
+    result = satisfying_windows(windows, boxes, min_ious=min_ious, rule=rule, allow_empty=allow_empty)
+    for row, trial in np.ndindex(4, 60):
+        window = windows[row, trial]
+        overlaps = box_iou(torch.from_numpy(window[None]), torch.from_numpy(boxes))[0].tolist()
+        centres = [((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in boxes]
+        holds_centre = any(window[0] <= x <= window[2] and window[1] <= y <= window[3] for x, y in centres)
+        quantifier = any if rule == "any" else all
+        expected = row == 3 or quantifier(iou >= min_ious[row] for iou in overlaps)
+        assert result[row, trial] == (expected and (allow_empty or holds_centre))
+    assert 0 < result[:3].sum() < 180
+
+
+def test_any_and_all_differ():
+    boxes = np.array([[0.0, 0.0, 0.5, 0.5], [0.8, 0.8, 1.0, 1.0]])
+    windows = np.tile([0.0, 0.0, 0.5, 0.5], (2, 1, 1))
+    assert satisfying_windows(windows, boxes, min_ious=(0.9,), rule="any").tolist() == [[True], [True]]
+    assert satisfying_windows(windows, boxes, min_ious=(0.9,), rule="all").tolist() == [[False], [True]]
+
+
+@pytest.mark.parametrize("rule", ["any", "all"])
+def test_without_boxes_only_the_crop_without_a_condition_remains(rule):
+    windows = draw(6, 6).reshape(3, 2, 4) / 4000
+    for allow_empty in (True, False):
+        result = satisfying_windows(windows, NO_BOXES, min_ious=(0.1, 0.9), rule=rule, allow_empty=allow_empty)
+        assert result.tolist() == [[False, False], [False, False], [True, True]]
+
+
+def test_no_conditions_at_all():
+    assert satisfying_windows(random_boxes(0, 1, 3), random_boxes(1, 2), min_ious=()).tolist() == [[True] * 3]

@@ -1,0 +1,136 @@
+from collections import Counter
+
+import pytest
+from torch import distributed
+from torch.utils.data import DataLoader
+
+from ssd_lightning.data.sampler import EpochSampler
+from ssd_lightning.errors import ConfigurationError
+
+
+def all_ranks(world_size: int, epoch: int = 0, **settings) -> list[list[tuple[int, int]]]:
+    result = []
+    for rank in range(world_size):
+        sampler = EpochSampler(rank=rank, world_size=world_size, **settings)
+        sampler.set_epoch(epoch)
+        result.append(list(sampler))
+        assert len(sampler) == len(result[-1])
+    return result
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 33])
+@pytest.mark.parametrize("world_size", [1, 2, 5, 8])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_evaluation_covers_every_sample_once(size, world_size, shuffle):
+    ranks = all_ranks(world_size, size=size, shuffle=shuffle, pad=False)
+    assert sorted(index for rank in ranks for _, index in rank) == list(range(size))
+    assert max(map(len, ranks)) - min(map(len, ranks)) <= 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 33])
+@pytest.mark.parametrize("world_size", [1, 2, 5, 8])
+def test_training_gives_every_rank_as_many_and_leaves_out_none(size, world_size):
+    ranks = all_ranks(world_size, size=size, pad=True)
+    assert len({len(rank) for rank in ranks}) == 1
+    counts = Counter(index for rank in ranks for _, index in rank)
+    assert counts.keys() == set(range(size))
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert counts.total() - size < world_size
+
+
+@pytest.mark.parametrize("pad", [True, False])
+def test_no_samples_at_all(pad):
+    assert all_ranks(2, size=0, pad=pad) == [[], []]
+
+
+def test_the_epoch_comes_with_the_index_and_changes_the_order():
+    sampler = EpochSampler(size=50, seed=3, pad=True)
+    orders = []
+    for epoch in range(4):
+        sampler.set_epoch(epoch)
+        samples = list(sampler)
+        assert {of for of, _ in samples} == {epoch}
+        orders.append(tuple(index for _, index in samples))
+    assert len(set(orders)) == 4
+    assert tuple(range(50)) not in orders
+
+
+def test_the_order_follows_from_seed_and_epoch_alone():
+    fresh = EpochSampler(size=50, seed=3, pad=True)
+    fresh.set_epoch(5)
+    used = EpochSampler(size=50, seed=3, pad=True)
+    for epoch in (2, 5):
+        used.set_epoch(epoch)
+        samples = list(used)
+    assert samples == list(fresh) == list(fresh)
+    other_seed = EpochSampler(size=50, seed=4, pad=True)
+    other_seed.set_epoch(5)
+    assert list(other_seed) != samples
+
+
+def test_without_shuffling_the_order_is_that_of_the_data_set():
+    assert list(EpochSampler(size=4, shuffle=False, pad=False)) == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    assert all_ranks(2, size=3, shuffle=False, pad=True) == [[(0, 0), (0, 2)], [(0, 1), (0, 0)]]
+
+
+@pytest.mark.parametrize("samples_seen", [0, 4, 10])
+def test_resuming_skips_what_was_seen_of_that_epoch_only(samples_seen):
+    uninterrupted = EpochSampler(size=20, seed=1, rank=1, world_size=2, pad=True)
+    resumed = EpochSampler(size=20, seed=1, rank=1, world_size=2, pad=True)
+    uninterrupted.set_epoch(3)
+    expected = list(uninterrupted)[samples_seen:]
+    resumed.resume(epoch=3, samples_seen=samples_seen)
+    assert list(resumed) == expected
+    resumed.set_epoch(3)  # Lightning says it again before the epoch goes on
+    assert list(resumed) == expected
+    assert len(resumed) == 10
+    for sampler in (resumed, uninterrupted):
+        sampler.set_epoch(4)
+    assert list(resumed) == list(uninterrupted)
+    assert len(list(resumed)) == 10
+
+
+def test_it_drives_a_data_loader_by_batches():
+    class Echo:
+        def __getitem__(self, key):
+            return key
+
+        def __len__(self):
+            return 7
+
+    sampler = EpochSampler(size=7, shuffle=False, pad=True)
+    sampler.set_epoch(2)
+    loader = DataLoader(Echo(), batch_size=3, sampler=sampler, drop_last=True, collate_fn=list)
+    assert len(loader) == 2
+    assert list(loader) == [[(2, 0), (2, 1), (2, 2)], [(2, 3), (2, 4), (2, 5)]]
+
+
+def test_place_among_the_ranks_is_asked_for_when_it_is_needed(monkeypatch):
+    sampler = EpochSampler(size=5, shuffle=False, pad=False)
+    assert len(sampler) == 5
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    assert len(sampler) == 2
+    assert list(sampler) == [(0, 1), (0, 3)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "value"),
+    [
+        ({"size": -1}, "-1"),
+        ({"size": 4, "rank": 2, "world_size": 2}, "2"),
+        ({"size": 4, "rank": -1, "world_size": 2}, "-1"),
+        ({"size": 4, "rank": 1}, "rank=1"),
+        ({"size": 4, "world_size": 3}, "world_size=3"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, value):
+    with pytest.raises(ConfigurationError, match=value):
+        EpochSampler(**settings, pad=True)
+
+
+@pytest.mark.parametrize("samples_seen", [-1, 5])
+def test_more_samples_than_an_epoch_has_cannot_be_skipped(samples_seen):
+    with pytest.raises(ConfigurationError, match=str(samples_seen)):
+        EpochSampler(size=4, pad=True).resume(epoch=0, samples_seen=samples_seen)

@@ -1,0 +1,194 @@
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from defusedxml import ElementTree
+
+from ssd_lightning.data import toy
+from ssd_lightning.data.toy import TOY_CLASSES, write_toy_dataset
+from ssd_lightning.data.toy_scene import draw_toy_picture
+from ssd_lightning.data.voc import VOCDataset
+from ssd_lightning.errors import ConfigurationError, DataError
+
+SMALL = {"num_train": 4, "num_val": 2, "num_test": 3, "image_size_px": (96, 128)}
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def test_reading_back_gives_what_was_drawn(tmp_path):
+    write_toy_dataset(tmp_path / "toy", **(SMALL | {"num_train": 12}), seed=3)
+    dataset = VOCDataset(splits=[{"root": str(tmp_path / "toy"), "split": "train"}], class_names=TOY_CLASSES)
+    assert len(dataset) == 12
+    for index in range(12):
+        image, target = dataset[index]
+        drawn, items = draw_toy_picture(seed=3, split="train", index=index, size_px=(96, 128))
+        read = target["boxes"].numpy() * [128, 96, 128, 96]
+        drawn_boxes = np.array([item.box_xyxy_px for item in items]).reshape(-1, 4)
+        np.testing.assert_allclose(read[:, :2], drawn_boxes[:, :2], atol=1e-3)
+        # Readers differ in whether the last pixel of an inclusive box counts.
+        assert (np.abs(read[:, 2:] - drawn_boxes[:, 2:] + 0.5) <= 0.501).all()
+        assert target["labels"].tolist() == [item.label for item in items]
+        assert target["difficult"].tolist() == [item.difficult for item in items]
+        assert target["size_px"] == (96, 128)
+        difference = image.numpy().transpose(1, 2, 0).astype(float) - drawn
+        assert np.abs(difference).mean() < 12  # JPEG halves the resolution of colour
+        assert abs(difference.mean()) < 2
+
+
+def test_coordinates_count_from_one_and_include_the_last_pixel(tmp_path):
+    write_toy_dataset(tmp_path, **SMALL)
+    for index in range(SMALL["num_train"]):
+        _, items = draw_toy_picture(seed=0, split="train", index=index, size_px=(96, 128))
+        root = ElementTree.parse(tmp_path / "Annotations" / f"train_{index:05d}.xml").getroot()
+        assert [root.findtext(f"size/{tag}") for tag in ("width", "height", "depth")] == ["128", "96", "3"]
+        assert root.findtext("filename") == f"train_{index:05d}.jpg"
+        found = root.findall("object")
+        assert len(found) == len(items)
+        for element, item in zip(found, items, strict=True):
+            rows, columns = np.nonzero(item.visible_mask)
+            first_and_last = [columns.min() + 1, rows.min() + 1, columns.max() + 1, rows.max() + 1]
+            tags = ("xmin", "ymin", "xmax", "ymax")
+            assert [int(element.findtext(f"bndbox/{tag}")) for tag in tags] == first_and_last
+            assert element.findtext("truncated") == str(int(item.truncated))
+            assert element.findtext("pose") == "Unspecified"
+
+
+def test_layout_and_splits(tmp_path):
+    write_toy_dataset(tmp_path / "a" / "toy", **SMALL)
+    lists = {p.stem: p.read_text().split() for p in (tmp_path / "a/toy/ImageSets/Main").iterdir()}
+    assert {name: len(members) for name, members in lists.items()} == {
+        "train": 4,
+        "val": 2,
+        "trainval": 6,
+        "test": 3,
+    }
+    assert lists["trainval"] == lists["train"] + lists["val"]
+    everything = sorted(lists["trainval"] + lists["test"])
+    for folder in ("JPEGImages", "Annotations"):
+        assert sorted(p.stem for p in (tmp_path / "a/toy" / folder).iterdir()) == everything
+
+
+def test_zero_pictures(tmp_path):
+    write_toy_dataset(tmp_path / "toy", num_train=0, num_val=0, num_test=0)
+    assert (tmp_path / "toy/ImageSets/Main/train.txt").read_text() == ""
+
+
+def test_same_seed_gives_the_same_bytes_and_others_differ(tmp_path):
+    write_toy_dataset(tmp_path / "a", **SMALL, seed=5)
+    write_toy_dataset(tmp_path / "b", **SMALL, seed=5)
+    write_toy_dataset(tmp_path / "c", **SMALL, seed=6)
+    write_toy_dataset(tmp_path / "d", **(SMALL | {"num_train": 6}), seed=5)
+    a, b, c, d = (contents(tmp_path / name) for name in "abcd")
+    assert a == b
+    pictures = [name for name in a if name.endswith(".jpg")]
+    assert len({a[name] for name in pictures} | {c[name] for name in pictures}) == 2 * len(pictures)
+    assert all(d[name] == a[name] for name in pictures)
+
+
+def test_second_call_returns_at_once_and_touches_nothing(tmp_path):
+    root = tmp_path / "toy"
+    write_toy_dataset(root, **SMALL)
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
+    start = time.perf_counter()
+    write_toy_dataset(root, **SMALL)
+    assert time.perf_counter() - start < 0.1
+    assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
+
+
+def test_other_settings_replace_the_set(tmp_path):
+    root = tmp_path / "toy"
+    write_toy_dataset(root, **SMALL, seed=1)
+    write_toy_dataset(root, **(SMALL | {"num_train": 1}), seed=2)
+    write_toy_dataset(tmp_path / "fresh", **(SMALL | {"num_train": 1}), seed=2)
+    assert contents(root) == contents(tmp_path / "fresh")
+    assert {p.name for p in tmp_path.iterdir() if p.suffix != ".lock"} == {"fresh", "toy"}
+
+
+@pytest.mark.parametrize("lost", ["JPEGImages/train_00000.jpg", "Annotations/test_00001.xml", "toy.json"])
+def test_an_incomplete_set_is_mended(tmp_path, lost):
+    root = tmp_path / "toy"
+    write_toy_dataset(root, **SMALL)
+    whole = contents(root)
+    (root / lost).unlink()
+    if lost == "toy.json":
+        with pytest.raises(DataError, match=r"toy\.json"):
+            write_toy_dataset(root, **SMALL)
+    else:
+        write_toy_dataset(root, **SMALL)
+        assert contents(root) == whole
+
+
+@pytest.mark.parametrize("had_one_before", [False, True])
+def test_an_interrupted_writing_leaves_no_half_set(tmp_path, monkeypatch, had_one_before):
+    root = tmp_path / "toy"
+    if had_one_before:
+        write_toy_dataset(root, **SMALL, seed=1)
+    before = contents(root)
+    draw = toy.draw_toy_picture
+
+    def interrupted(**settings):
+        if settings["split"] == "val":
+            raise KeyboardInterrupt
+        return draw(**settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(toy, "draw_toy_picture", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_toy_dataset(root, **SMALL, seed=2)
+    assert contents(root) == before
+    write_toy_dataset(root, **SMALL, seed=2)
+    write_toy_dataset(tmp_path / "fresh", **SMALL, seed=2)
+    assert contents(root) == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "JPEGImages/000001.jpg", "toy/JPEGImages/train_00000.jpg"])
+@pytest.mark.parametrize("with_toy_set", [False, True])
+def test_other_peoples_files_stay(tmp_path, name, with_toy_set):
+    root = tmp_path / "data"
+    if with_toy_set:
+        write_toy_dataset(root, **SMALL)
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text("precious")
+    before = contents(root)
+    with pytest.raises(DataError, match=name if with_toy_set else r"no toy\.json"):
+        write_toy_dataset(root, **SMALL, seed=9)
+    assert contents(root) == before
+
+
+def test_a_file_in_the_way(tmp_path):
+    (tmp_path / "toy").write_text("precious")
+    with pytest.raises(DataError, match="is a file"):
+        write_toy_dataset(tmp_path / "toy", **SMALL)
+    (tmp_path / "toy").rename(tmp_path / "parent")
+    with pytest.raises(DataError, match="cannot be written"):
+        write_toy_dataset(tmp_path / "parent" / "toy", **SMALL)
+    assert (tmp_path / "parent").read_text() == "precious"
+
+
+@pytest.mark.parametrize("wrong", [{"num_train": -1}, {"num_test": -5}, {"seed": -1}, {"image_size_px": (192, 64)}])
+def test_settings_that_cannot_work(tmp_path, wrong):
+    with pytest.raises(ConfigurationError, match=r"-1|-5|64"):
+        write_toy_dataset(tmp_path / "toy", **(SMALL | wrong))
+    assert not (tmp_path / "toy").exists()
+
+
+def test_several_processes_at_once(tmp_path):
+    code = (
+        "import logging, sys; logging.basicConfig(level='INFO', stream=sys.stdout)\n"
+        "from ssd_lightning.data.toy import write_toy_dataset\n"
+        "write_toy_dataset(sys.argv[1], num_train=60, num_val=2, num_test=2, image_size_px=(96, 96))\n"
+        "import os; print(len(os.listdir(sys.argv[1] + '/JPEGImages')))\n"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, str(tmp_path / "toy")]
+    ranks = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(3)]
+    outputs = [rank.communicate(timeout=60)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0, 0]
+    assert all(output.split()[-1] == "64" for output in outputs)
+    assert sum("drawing 64 toy pictures" in output for output in outputs) == 1
