@@ -99,7 +99,10 @@ class Detector:
             keys = ", ".join(list(map(str, checkpoint))[:5])
             raise WeightsError(f"{path} describes no detector: expected the key 'detector', found {keys}, ...")
         net = build(spec["network"])
-        load_weights(net, checkpoint.get("state_dict", {}), path)
+        if not isinstance(net, SSD):
+            raise WeightsError(f"{path} describes no network but a {type(net).__name__}")
+        weights = checkpoint.get("state_dict")
+        load_weights(net, weights if isinstance(weights, dict) else {}, path)
         return cls(net.to(device), class_names=spec["class_names"], postprocess_settings=spec["postprocess"])
 
 
@@ -113,7 +116,7 @@ def find_checkpoint(path: Path) -> Path:
         candidates = [
             path / "checkpoints" / "best.ckpt",
             path / "checkpoints" / "last.ckpt",
-            *path.glob("*.ckpt"),
+            *sorted(path.glob("*.ckpt")),
         ]
         found = next((candidate for candidate in candidates if candidate.is_file()), None)
         if found is None:
@@ -137,8 +140,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is no checkpoint of plain tensors and containers, and nothing else is read, because loading "
             "would run code from the file"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # damaged files are answered with nearly any type, and often without a word
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise WeightsError(f"{path} is damaged or no checkpoint: {reason}") from error
     if not isinstance(checkpoint, dict):
         raise WeightsError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint
@@ -150,7 +154,8 @@ def load_weights(net: SSD, state_dict: Mapping[str, Tensor], path: Path) -> None
     Raises:
         WeightsError: names or shapes differ; the message names the first few.
     """
-    given = {k.removeprefix(NET_PREFIX): v for k, v in state_dict.items() if k.startswith(NET_PREFIX)}
+    tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
+    given = {name.removeprefix(NET_PREFIX): value for name, value in tensors.items() if name.startswith(NET_PREFIX)}
     wanted = net.state_dict()
     problems = [f"{name} is missing" for name in wanted.keys() - given.keys()]
     problems += [f"{name} is unknown" for name in given.keys() - wanted.keys()]

@@ -21,7 +21,7 @@ def hardest_negatives(class_loss: Tensor, positive: Tensor, ratio: float, min_ne
     Args:
         class_loss: `[B, K]` cross entropy of every prior.
         positive: bool `[B, K]`.
-        ratio: negatives per positive, in each image by itself.
+        ratio: negatives per positive at most, in each image by itself.
         min_negatives: least number in an image, so that images without objects teach too; the paper has 0.
 
     Returns:
@@ -29,7 +29,7 @@ def hardest_negatives(class_loss: Tensor, positive: Tensor, ratio: float, min_ne
     """
     loss = class_loss.masked_fill(positive, float("-inf"))
     num_positive = positive.sum(dim=1, keepdim=True)
-    wanted = (num_positive * ratio).clamp(min=min_negatives)  # [B, 1]
+    wanted = (num_positive * ratio).floor().clamp(min=min_negatives)  # [B, 1]
     order = loss.argsort(dim=1, descending=True)
     rank = torch.arange(loss.shape[1], device=loss.device).expand_as(order)
     chosen = torch.zeros_like(positive).scatter_(1, order, rank < wanted)

@@ -55,7 +55,7 @@ def describe(value: Any) -> Any:
     if isinstance(value, Described):
         arguments = {k: v for k, v in value._arguments.items() if k not in value.not_described}
         return {"_target_": _path(type(value)), **{k: describe(v) for k, v in arguments.items()}}
-    if isinstance(value, functools.partial):
+    if isinstance(value, functools.partial) and not value.args:
         return {
             "_target_": _path(value.func),
             "_partial_": True,

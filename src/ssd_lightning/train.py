@@ -34,7 +34,6 @@ def train(config: "DictConfig") -> dict[str, float]:
     Raises:
         UserError: a setting, the data or a weights file cannot be used.
     """
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import pytorch_lightning as pl
     import torch
     from hydra.core.hydra_config import HydraConfig
@@ -42,6 +41,7 @@ def train(config: "DictConfig") -> dict[str, float]:
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
+    from ssd_lightning.detector import find_checkpoint
     from ssd_lightning.training import SSDModule
     from ssd_lightning.training.checkpoint import AtomicCheckpointIO
     from ssd_lightning.training.devices import check_devices
@@ -54,6 +54,7 @@ def train(config: "DictConfig") -> dict[str, float]:
             f"--multirun with {num_devices} devices: every further process would start a sweep of its own; sweep with "
             "trainer.devices=1, or run the jobs of the sweep one by one"
         )
+    resume = str(find_checkpoint(Path(config.resume))) if config.resume else None
     run_dir = Path(hydra_config.runtime.output_dir)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(config.matmul_precision)
@@ -97,7 +98,7 @@ def train(config: "DictConfig") -> dict[str, float]:
             run_dir,
         )
 
-    trainer.fit(module, datamodule=data, ckpt_path=config.resume)
+    trainer.fit(module, datamodule=data, ckpt_path=resume)
     if trainer.interrupted:
         raise KeyboardInterrupt
     checkpoint = best_checkpoint(trainer)

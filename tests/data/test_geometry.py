@@ -47,8 +47,8 @@ def test_iou_is_torchvisions():
 
 def test_centres_on_the_edge_are_inside():
     windows = np.array([[0.0, 0.0, 0.5, 1.0], [0.4, 0.0, 1.0, 1.0]])
-    boxes = np.array([[0.4, 0.0, 0.6, 0.2], [0.0, 0.0, 0.2, 0.2], [0.5, 0.5, 0.6, 0.6]])
-    assert centres_inside(boxes, windows).tolist() == [[True, True, False], [True, False, True]]
+    boxes = np.array([[0.4, 0.0, 0.6, 0.2], [0.0, 0.0, 0.2, 0.2], [0.5, 0.5, 0.6, 0.6], [0.3, 0.0, 0.5, 0.2]])
+    assert centres_inside(boxes, windows).tolist() == [[True, True, False, True], [True, False, True, True]]
     assert centres_inside(NO_BOXES, windows).shape == (2, 0)
 
 

@@ -13,11 +13,11 @@ _TEXTURES = ("clouds", "ramp", "glow", "stripes", "weave", "speckle")
 
 
 def draw_background(rng: np.random.Generator, size_px: tuple[int, int]) -> np.ndarray:
-    """Draw a textured ground: float32 `[H, W, 3]`, about 0..255."""
+    """Draw a textured ground in muted colours, as of sand, walls or fog: float32 `[H, W, 3]`, about 0..255."""
     canvas = np.empty((*size_px, 3), dtype=np.float32)
-    canvas[:] = rng.uniform(20, 235, 3)
-    canvas += _texture(rng, str(rng.choice(_TEXTURES)), size_px)[..., None] * _tint(rng, 60)
-    canvas += _texture(rng, "clouds", size_px)[..., None] * _tint(rng, 25)
+    canvas[:] = rng.uniform(40, 215) + _tint(rng, 15)
+    canvas += _texture(rng, str(rng.choice(_TEXTURES)), size_px)[..., None] * (rng.uniform(-45, 45) + _tint(rng, 10))
+    canvas += _texture(rng, "clouds", size_px)[..., None] * _tint(rng, 15)
     return canvas
 
 
@@ -50,13 +50,19 @@ def _choose_colour(rng: np.random.Generator, around: np.ndarray) -> tuple[np.nda
     if rng.random() < FAINT_PROBABILITY:
         colours = np.median(around, 0) + rng.choice([-1, 1], (8, 3)) * rng.uniform(8, 20, (8, 3))
     else:
-        colours = rng.uniform(0, 255, (16, 3))
+        colours = _vivid_colours(rng, 16)
     colours = colours.clip(0, 255).astype(np.float32)
     distances = np.linalg.norm(_lab(colours)[:, None] - _lab(around)[None], axis=-1)
     low, middle = np.quantile(distances, [0.1, 0.5], axis=1)
     clear = np.flatnonzero(low > CLEAR_CONTRAST)
     best = int(clear[0]) if len(clear) else int(low.argmax())
     return colours[best], float(middle[best])
+
+
+def _vivid_colours(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Draw colours of any hue: float32 `[count, 3]`, RGB 0..255."""
+    hsv = np.stack([rng.uniform(0, 360, count), rng.uniform(0.6, 1, count), rng.uniform(0.5, 1, count)], axis=1)
+    return cv2.cvtColor(hsv[None].astype(np.float32), cv2.COLOR_HSV2RGB)[0] * 255
 
 
 def _lab(colours: np.ndarray) -> np.ndarray:

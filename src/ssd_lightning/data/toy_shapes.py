@@ -9,8 +9,11 @@ TOY_CLASSES: tuple[str, ...] = ("disk", "square", "triangle", "star", "ring")
 
 SCALE_RANGE = (0.05, 0.80)
 """Longest side of a whole object over the shorter side of the picture."""
-SCALE_PEAK = 2.0
-"""Both parameters of the Beta distribution of log(scale): 1 is log-uniform, more makes the extremes rarer."""
+SCALE_BETA = (2.6, 2.0)
+"""Parameters of the Beta distribution of log(scale): (1, 1) is log-uniform; these make the extremes rarer."""
+MAX_TURN = np.pi / 6
+"""Shapes stand upright, as things in photographs do, give or take this angle."""
+MIN_SQUEEZE = 0.75
 MARGIN_PX = 4  # of ground around an object, to measure its contrast
 
 _SUPERSAMPLING = 4
@@ -37,13 +40,14 @@ class Outline:
 
 def random_shape(rng: np.random.Generator, label: int, picture_side: int) -> tuple[list[np.ndarray], np.ndarray]:
     """Turn, tilt and scale a shape: its contours, their box's corner at 0, and the box's (width, height)."""
-    # Turned, squeezed along one axis as if seen at an angle, turned again.
-    squeeze = np.diag([1.0, rng.uniform(0.65, 1.0)])
-    matrix = _rotation(rng.uniform(0, 2 * np.pi)) @ squeeze @ _rotation(rng.uniform(0, 2 * np.pi))
+    # Turned, then squeezed along one axis as if seen at an angle.
+    axis = rng.uniform(0, 2 * np.pi)
+    squeeze = _rotation(axis) @ np.diag([1.0, rng.uniform(MIN_SQUEEZE, 1.0)]) @ _rotation(-axis)
+    matrix = squeeze @ _rotation(rng.uniform(-MAX_TURN, MAX_TURN))
     contours = [contour @ matrix for contour in _unit_contours(label)]
     corner, extent = contours[0].min(0), np.ptp(contours[0], axis=0)
     low, high = np.log(SCALE_RANGE)
-    scale = np.exp(low + (high - low) * rng.beta(SCALE_PEAK, SCALE_PEAK)) * picture_side / extent.max()
+    scale = np.exp(low + (high - low) * rng.beta(*SCALE_BETA)) * picture_side / extent.max()
     return [(contour - corner) * scale for contour in contours], extent * scale
 
 

@@ -38,5 +38,4 @@ class SSDHead(nn.Module):
 
 def _flatten(prediction: Tensor, width: int) -> Tensor:
     # The channel is box * width + coordinate or class: channels last, then cells and boxes become one axis.
-    batch = prediction.shape[0]
-    return prediction.permute(0, 2, 3, 1).reshape(batch, -1, width)
+    return prediction.permute(0, 2, 3, 1).unflatten(3, (-1, width)).flatten(1, 3)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class L2Norm(nn.Module):
     """L2 normalisation over channels with a learned scale for each (ParseNet; SSD paper, section 3.1).
 
-    conv4_3 has features of another magnitude than the deeper layers; this brings them together. Computed in float32,
-    since the sum of 512 squares overflows half precision.
+    conv4_3 has features of another magnitude than the deeper layers; this brings them together. Computed in float32 or
+    better, since the sum of 512 squares overflows half precision.
 
     Args:
         channels: of the feature map.
@@ -21,9 +21,10 @@ class L2Norm(nn.Module):
         self.weight = nn.Parameter(torch.full((channels,), scale))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalise `[B, channels, H, W]`."""
-        # Autocast lowers convolutions and matrix products alone: what is float32 here stays float32.
-        return F.normalize(features.float(), dim=1, eps=1e-10) * self.weight.float()[:, None, None]
+        """Normalise `[B, channels, H, W]`; gives the scales' precision, so float32 under autocast."""
+        precision = torch.promote_types(features.dtype, torch.float32)
+        normalised = F.normalize(features.to(precision), dim=1, eps=1e-10)
+        return (normalised * self.weight.to(precision)[:, None, None]).to(self.weight.dtype)
 
 
 def conv_block(

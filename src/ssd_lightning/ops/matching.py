@@ -29,6 +29,8 @@ def pad_targets(targets: Sequence[Target], device: torch.device) -> tuple[Tensor
     Returns:
         Boxes `[B, N, 4]` and labels `[B, N]`, N >= 1; the label 0 marks padding.
     """
+    if not targets:
+        return torch.zeros(0, 1, 4, device=device), torch.zeros(0, 1, dtype=torch.int64, device=device)
     boxes = pad_sequence([target["boxes"].reshape(-1, 4) for target in targets], batch_first=True).to(device)
     labels = pad_sequence([target["labels"] for target in targets], batch_first=True).to(device)
     if boxes.shape[1] == 0:

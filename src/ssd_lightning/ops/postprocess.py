@@ -39,11 +39,20 @@ def postprocess(
     scores = best_scores[image, label, rank]
     boxes_xyxy = boxes_xyxy[image, best_priors[image, label, rank]]
 
-    kept = batched_nms(boxes_xyxy, scores, image * num_classes + label, iou_threshold)  # by descending score
+    kept = _suppress(boxes_xyxy, scores, image * num_classes + label, iou_threshold)  # by descending score
     image, label, scores, boxes_xyxy = image[kept], label[kept], scores[kept], clip_boxes(boxes_xyxy[kept])
     return [
         _select(boxes_xyxy, scores, label + 1, (image == index).nonzero()[:max_detections, 0]) for index in range(batch)
     ]
+
+
+def _suppress(boxes_xyxy: Tensor, scores: Tensor, group: Tensor, iou_threshold: float) -> Tensor:
+    if len(scores) == 0:
+        return group
+    # batched_nms moves each group to a place of its own. Boxes left of the picture would land among those of the group
+    # before, and so far out float32 has too few digits for small boxes; only Apple's GPUs have nothing better.
+    precision = torch.float32 if scores.device.type == "mps" else torch.float64
+    return batched_nms((boxes_xyxy - boxes_xyxy.min()).to(precision), scores.to(precision), group, iou_threshold)
 
 
 def _select(boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, index: Tensor) -> Detections:

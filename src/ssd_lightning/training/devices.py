@@ -1,5 +1,6 @@
 """How many devices a run asks for, checked before anything is loaded."""
 
+import os
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ def check_devices(accelerator: str, devices: Any) -> int:
     """
     kind = _resolve(accelerator)
     if kind == "cpu":
-        return int(devices) if isinstance(devices, int) or str(devices).isdigit() else 1
+        return _check_processes(accelerator, devices)
     available = AcceleratorRegistry[kind]["accelerator"].auto_device_count()
     if isinstance(devices, (list, tuple)) or "," in str(devices):
         wanted = [
@@ -30,12 +31,34 @@ def check_devices(accelerator: str, devices: Any) -> int:
         return len(wanted)
     if str(devices) in ("auto", "-1"):
         return available
-    if int(devices) > available:
+    if _as_number(devices) > available:
         raise ConfigurationError(
             f"trainer.devices={devices}: this machine has {available} {kind} "
             f"device{'' if available == 1 else 's'}; set trainer.devices={available} or trainer.accelerator=cpu"
         )
     return int(devices)
+
+
+def _check_processes(accelerator: str, devices: Any) -> int:
+    wanted = 1 if str(devices) == "auto" else _as_number(devices)
+    cores = os.cpu_count() or 1
+    if wanted > 1 and accelerator == "auto":
+        raise ConfigurationError(
+            f"trainer.devices={devices}: this machine has no GPU; trainer.accelerator=cpu trains in {wanted} processes on "
+            "the processor, trainer.devices=1 in one"
+        )
+    if wanted > cores:
+        raise ConfigurationError(f"trainer.devices={devices}: this machine has {cores} processor cores")
+    return wanted
+
+
+def _as_number(devices: Any) -> int:
+    try:
+        return int(devices)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"trainer.devices={devices} is neither a number, a list of indices nor auto"
+        ) from error
 
 
 def choose_device(device: str) -> torch.device:

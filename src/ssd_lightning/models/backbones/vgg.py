@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
@@ -71,16 +70,17 @@ class VGG16(Described, nn.Module):
             features = [name for name in features if not name.endswith(".bias")]
             for layer, name in zip(convolutions[:13], features, strict=True):
                 _copy(layer, state[f"{name}.weight"], state[f"{name}.bias"])
-            fc6, fc7 = state["classifier.0.weight"], state["classifier.3.weight"]
+            # The paper's a-trous conversion: every 4th of 4096 channels, every 3rd of 7 x 7 positions.
+            fc6, fc6_bias = state["classifier.0.weight"], state["classifier.0.bias"]
+            fc7, fc7_bias = state["classifier.3.weight"], state["classifier.3.bias"]
+            fc6, fc6_bias = fc6.view(4096, 512, 7, 7)[::4, :, ::3, ::3], fc6_bias[::4]
+            fc7, fc7_bias = fc7.view(4096, 4096, 1, 1)[::4, ::4], fc7_bias[::4]
             if not fc6.isfinite().all():
                 log.info("backbone.weights: no fc6 and fc7 in these weights; conv6 and conv7 start anew")
                 return TORCHVISION_SSD
-            # The paper's a-trous conversion: every 4th of 4096 channels, every 3rd of 7 x 7 positions.
-            fc6, fc6_bias = fc6.view(4096, 512, 7, 7)[::4, :, ::3, ::3], state["classifier.0.bias"][::4]
-            fc7, fc7_bias = fc7.view(4096, 4096, 1, 1)[::4, ::4], state["classifier.3.bias"][::4]
             _copy(convolutions[13], fc6, fc6_bias)
             _copy(convolutions[14], fc7, fc7_bias)
-        except (KeyError, ValueError, RuntimeError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise WeightsError(f"backbone.weights={weights}: not torchvision's VGG16: {error}") from error
         return IMAGENET
 
@@ -96,8 +96,10 @@ def read_vgg16_weights(weights: str) -> dict[str, Tensor]:
         place = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
         try:
             return torch.hub.load_state_dict_from_url(url, check_hash=True, weights_only=True)
-        except (URLError, OSError) as error:
-            raise WeightsError(f"backbone.weights: cannot fetch {url} ({error}); put that file at {place}") from error
+        except Exception as error:  # no network, a wrong checksum, or a damaged file in the cache
+            raise WeightsError(
+                f"backbone.weights: cannot get {url} ({_first_line(error)}); put that file at {place}"
+            ) from error
     path = Path(weights)
     if not path.is_file():
         names = ", ".join(VGG16_Weights.__members__)
@@ -105,7 +107,11 @@ def read_vgg16_weights(weights: str) -> dict[str, Tensor]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise WeightsError(f"backbone.weights={weights}: not a file of tensors alone: {error}") from error
+        raise WeightsError(f"backbone.weights={weights}: not a file of tensors alone: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _copy(layer: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:

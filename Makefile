@@ -1,0 +1,57 @@
+# `make help` lists the verbs. Everything runs in .venv, which `make install` builds from uv.lock.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# uv from the PATH, else from a small environment of its own.
+UV     := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
+DEMO   := outputs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint format types check build clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.synced  ## build .venv from uv.lock (uv is fetched by pip if it is not there)
+
+demo: install  ## draw a toy data set, train a detector on it, score it, draw what it finds (about 6 minutes)
+	@$(BIN)/python -m ssd_lightning.train experiment=toy_tiny hydra.run.dir=$(DEMO)
+	@$(BIN)/python -m ssd_lightning.evaluate checkpoint=$(DEMO) data=toy split=test \
+		output=$(DEMO)/scores.json drawings=$(DEMO)/drawings
+
+test: install  ## run the tests (under 5 minutes, no network)
+	$(BIN)/pytest
+
+test-all: install  ## run the slow tests too
+	$(BIN)/pytest -m ''
+
+lint: install  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install  ## mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install  ## check types
+	$(BIN)/mypy
+
+check: lint types  ## check style and types
+
+build: install  ## build the wheel and the source archive into dist/
+	$(UV) build
+
+clean:  ## remove the environment, caches and builds; data sets and runs stay
+	rm -rf $(VENV) .tools dist build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+$(VENV)/.synced: pyproject.toml uv.lock | $(UV)
+	$(UV) sync --frozen
+	@touch $@
+
+.tools/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "ssd_lightning needs Python 3.11 to 3.13; $(PYTHON) is $$($(PYTHON) -V 2>&1). Set PYTHON=" >&2; exit 1; }
+	$(PYTHON) -m venv .tools
+	.tools/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9'

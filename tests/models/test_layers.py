@@ -1,0 +1,45 @@
+import pytest
+import torch
+from torch import nn
+
+from ssd_lightning.models.layers import L2Norm, conv_block, init_xavier
+
+
+def test_norm_over_channels_is_the_scale() -> None:
+    features = torch.randn(2, 512, 3, 5) * torch.logspace(-3, 3, 15).view(3, 5)
+    normalised = L2Norm(512)(features)
+    torch.testing.assert_close(normalised.norm(dim=1), torch.full((2, 3, 5), 20.0))
+    torch.testing.assert_close(normalised / 20, features / features.norm(dim=1, keepdim=True))
+
+
+def test_each_channel_has_a_scale_of_its_own() -> None:
+    norm = L2Norm(3)
+    norm.weight.data = torch.tensor([1.0, 2.0, 3.0])
+    torch.testing.assert_close(norm(torch.ones(1, 3, 1, 1)).flatten(), torch.tensor([1.0, 2, 3]) / 3**0.5)
+    assert norm(torch.zeros(1, 3, 1, 1)).abs().max() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_features_are_normalised_in_float32(dtype: torch.dtype) -> None:
+    features = (torch.rand(1, 512, 2, 2) * 100).to(dtype)  # 512 squares of that overflow float16
+    with torch.autocast("cpu", torch.bfloat16):
+        normalised = L2Norm(512)(features)
+    assert normalised.dtype is torch.float32
+    assert torch.equal(normalised, L2Norm(512)(features.float()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_network_of_another_precision_keeps_it(dtype: torch.dtype) -> None:
+    layers = nn.Sequential(L2Norm(8), nn.Conv2d(8, 2, 1)).to(dtype)
+    assert layers(torch.rand(1, 8, 2, 2, dtype=dtype)).dtype is dtype
+
+
+def test_blocks_and_their_initial_weights() -> None:
+    plain, normed = (conv_block(4, 6, kernel_size=3, padding=1, batch_norm=wanted) for wanted in (False, True))
+    assert [type(layer) for layer in plain] == [nn.Conv2d, nn.ReLU]
+    assert [type(layer) for layer in normed] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
+    assert normed[0].bias is None  # batch normalisation takes it away again
+    init_xavier(nn.ModuleList([plain, normed]))
+    bound = (6 / (9 * (4 + 6))) ** 0.5
+    assert plain[0].bias.abs().max() == 0
+    assert 0.8 * bound < plain[0].weight.abs().max() <= bound

@@ -1,0 +1,196 @@
+import functools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.models import SSD
+from ssd_lightning.models.backbones import VGG16, TinyBackbone
+from ssd_lightning.models.extras import SSDExtras, TinyExtras
+from ssd_lightning.models.ssd import measure_grids
+from ssd_lightning.ops.normalization import IDENTITY, IMAGENET, SUBTRACT_MEAN_BGR, Normalization
+from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel, levels_from_scales
+
+SSD300_EXTRAS = [
+    {"mid_channels": 256, "out_channels": 512, "stride": 2, "padding": 1},
+    {"mid_channels": 128, "out_channels": 256, "stride": 2, "padding": 1},
+    {"mid_channels": 128, "out_channels": 256, "stride": 1, "padding": 0},
+    {"mid_channels": 128, "out_channels": 256, "stride": 1, "padding": 0},
+]
+TINY_SCALES = [(0.2, 0.272), (0.37, 0.447), (0.54, 0.619), (0.71, 0.79), (0.88, 0.961)]
+
+
+def ssd300(*, num_classes: int = 20, batch_norm: bool = False, **settings) -> SSD:
+    return SSD(
+        backbone=VGG16(batch_norm=batch_norm),
+        extras=functools.partial(SSDExtras, layers=SSD300_EXTRAS, batch_norm=batch_norm),
+        num_classes=num_classes,
+        **{"levels": SSD300_VOC, "image_size": 300, **settings},
+    )
+
+
+def tiny_ssd(image_size: tuple[int, int] = (256, 256), **settings) -> SSD:
+    return SSD(
+        backbone=TinyBackbone(),
+        extras=TinyExtras,
+        levels=levels_from_scales(scales=TINY_SCALES, aspect_ratios=[[2]] * 5, image_size=image_size),
+        image_size=image_size,
+        **{"num_classes": 1, **settings},
+    )
+
+
+class Windows(nn.Module):
+    """A backbone without weights: the mean of every 8 x 8 pixels, and of every 16 x 16."""
+
+    out_channels = (3, 3)
+    normalization = IDENTITY
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [nn.functional.avg_pool2d(images, 8), nn.functional.avg_pool2d(images, 16)]
+
+
+class NoExtras(nn.Module):
+    out_channels = ()
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        return []
+
+
+def windows_ssd(image_size: tuple[int, int] = (32, 64)) -> SSD:
+    levels = [PriorLevel(None, None, 8, 12, (2,)), PriorLevel(None, None, 16, None, (2, 3))]
+    return SSD(backbone=Windows(), extras=NoExtras, levels=levels, image_size=image_size, num_classes=2)
+
+
+def grids(net: SSD) -> list[tuple[int, int]]:
+    return [level.grid_size for level in net.levels]
+
+
+def test_ssd300_is_that_of_the_paper() -> None:
+    with torch.device("meta"):
+        net = ssd300()
+        output = net.eval()(torch.empty(2, 3, 300, 300))
+    assert grids(net) == [(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)]
+    assert sum(weight.numel() for weight in net.parameters()) == 26_285_486
+    assert [tuple(tensor.shape) for tensor in output] == [(2, 8732, 4), (2, 8732, 21), (8732, 4)]
+    assert "priors_cxcywh" not in net.state_dict()
+
+
+def test_ssd300_with_batch_norm_has_the_same_maps() -> None:
+    with torch.device("meta"):
+        net = ssd300(batch_norm=True)
+    assert [level.grid_size[0] for level in net.levels] == [38, 19, 10, 5, 3, 1]
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in net.modules()) == 15 + 8
+
+
+def test_tiny_ssd_is_that_of_the_book() -> None:
+    with torch.device("meta"):
+        net = tiny_ssd()
+    assert [level.grid_size[0] for level in net.levels] == [32, 16, 8, 4, 1]
+    assert len(net.priors_cxcywh) == 5444
+    assert net.normalization == IMAGENET
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 5), (1, 7)])
+def test_a_prediction_stands_at_its_prior(row: int, column: int) -> None:
+    """A light square in the picture changes those predictions whose priors' centres lie on or beside it."""
+    net = windows_ssd()
+    net.head.apply(lambda layer: nn.init.ones_(layer.weight) if isinstance(layer, nn.Conv2d) else None)
+    picture = torch.zeros(1, 3, 32, 64)
+    picture[:, :, row * 8 : (row + 1) * 8, column * 8 : (column + 1) * 8] = 255
+    with torch.inference_mode():
+        output = net(picture)
+    centre = torch.tensor([(column + 0.5) * 8, (row + 0.5) * 8])
+    centres = net.priors_cxcywh[:, :2] * torch.tensor([64.0, 32.0])
+    distance = (centres - centre).abs().amax(dim=1)
+    first, second = slice(0, 4 * 8 * 4), slice(4 * 8 * 4, None)
+    for changed in (output.box_offsets[0].abs().amax(-1) > 0, output.class_logits[0].abs().amax(-1) > 0):
+        assert torch.equal(changed[first], distance[first] <= 8)  # a 3 x 3 convolution on cells of 8 pixels
+        assert torch.equal(changed[second], distance[second] <= 4 + 16)  # its cell of 16 pixels, and those beside it
+
+
+def test_pictures_that_are_not_square() -> None:
+    net = tiny_ssd((128, 256))
+    assert grids(net) == [(16, 32), (8, 16), (4, 8), (2, 4), (1, 1)]
+    with torch.inference_mode():
+        output = net.eval()(torch.zeros(1, 3, 128, 256, dtype=torch.uint8))
+    assert output.box_offsets.shape[1] == len(output.priors_cxcywh) == 4 * (512 + 128 + 32 + 8 + 1)
+
+
+def test_wrong_priors_are_refused_with_a_table() -> None:
+    with torch.device("meta"), pytest.raises(ConfigurationError) as caught:
+        ssd300(image_size=512)
+    lines = str(caught.value).splitlines()
+    assert "priors=" in lines[0]
+    assert lines[1].split() == ["level", "network", "priors"]
+    assert [line.split()[:3] for line in lines[2:]] == [
+        ["1", "64x64", "38x38"],
+        ["2", "32x32", "19x19"],
+        ["3", "16x16", "10x10"],
+        ["4", "8x8", "5x5"],
+        ["5", "6x6", "3x3"],
+        ["6", "4x4", "1x1"],
+    ]
+    assert all("differs" in line for line in lines[2:])
+
+
+@pytest.mark.parametrize("image_size", [(4, 4), (100, 100), (0, 300)])
+def test_too_small_a_picture_is_refused(image_size: tuple[int, int]) -> None:
+    with torch.device("meta"), pytest.raises(ConfigurationError, match=f"image_size .{image_size[0]}, "):
+        ssd300(image_size=image_size)
+
+
+def test_wrong_settings_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="num_classes is 0"):
+        tiny_ssd(num_classes=0)
+
+
+@pytest.mark.parametrize("size", [(32, 63), (64, 32), (300, 300)])
+def test_forward_refuses_pictures_of_another_size(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"\(32, 64\).*" + str(size[1])):
+        windows_ssd()(torch.zeros(1, 3, *size))
+
+
+def test_measuring_leaves_the_network_alone() -> None:
+    backbone = TinyBackbone(channels=(4, 4, 4))
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    assert measure_grids(backbone, (64, 32)) == [(8, 4)]
+    assert backbone.training
+    torch.testing.assert_close(backbone.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("normalization", [None, SUBTRACT_MEAN_BGR])
+def test_colours_are_normalised_inside(normalization: Normalization | None) -> None:
+    net = SSD(
+        backbone=Windows(),
+        extras=NoExtras,
+        levels=[PriorLevel(None, None, 8, None, ())] * 2,
+        image_size=16,
+        num_classes=1,
+        normalization=normalization,
+    )
+    assert net.normalization == (normalization or IDENTITY)
+    picture = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8)
+    expected = net.head(net.extractor(net.normalization(picture)))
+    torch.testing.assert_close(net(picture)[:2], expected)
+
+
+def test_one_forward_in_training_and_in_evaluation() -> None:
+    net = windows_ssd().train()
+    trained = net(torch.zeros(0, 3, 32, 64))
+    assert type(trained) is type(net.eval()(torch.zeros(0, 3, 32, 64)))
+    assert trained.class_logits.shape == (0, len(net.priors_cxcywh), 3)
+
+
+def test_priors_are_clipped_where_wanted() -> None:
+    with torch.device("cpu"):
+        levels = [PriorLevel(None, None, 40, None, ())] * 2
+        nets = [
+            SSD(backbone=Windows(), extras=NoExtras, levels=levels, image_size=16, num_classes=1, clip_priors=clip)
+            for clip in (False, True)
+        ]
+    assert nets[0].priors_cxcywh.max() == 2.5
+    assert nets[1].priors_cxcywh.max() == 1

@@ -1,0 +1,57 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssd_lightning.ops.coder import MAX_LOG_RATIO, VARIANCES, decode, encode
+
+CENTRES = st.floats(-1, 2, width=32)
+SIDES = st.floats(2**-6, 2, width=32)
+BOXES = st.lists(st.tuples(CENTRES, CENTRES, SIDES, SIDES, CENTRES, CENTRES, SIDES, SIDES), max_size=6)
+
+
+@given(BOXES, st.sampled_from([(0.1, 0.2), (1.0, 1.0), (0.3, 0.05)]))
+def test_decode_inverts_encode(pairs: list[tuple[float, ...]], variances: tuple[float, float]) -> None:
+    boxes, priors = torch.tensor(pairs, dtype=torch.float32).reshape(-1, 2, 4).unbind(1)
+    # The largest ratio of sides drawn here, 128, is beyond what decode allows.
+    held = (boxes[:, 2:] / priors[:, 2:]).log().amax(-1) > MAX_LOG_RATIO
+    boxes, priors = boxes[~held], priors[~held]
+    torch.testing.assert_close(decode(encode(boxes, priors, variances), priors, variances), boxes, rtol=1e-4, atol=1e-4)
+
+
+def test_encode_is_equation_2() -> None:
+    prior, box = torch.tensor([[0.5, 0.4, 0.2, 0.1]]), torch.tensor([[0.6, 0.3, 0.4, 0.3]])
+    expected = [0.1 / 0.2 / 0.1, -0.1 / 0.1 / 0.1, math.log(2) / 0.2, math.log(3) / 0.2]
+    torch.testing.assert_close(encode(box, prior), torch.tensor([expected]))
+    assert VARIANCES == (0.1, 0.2)
+
+
+def test_a_prior_is_its_own_zero() -> None:
+    priors = torch.rand(7, 4) + 0.01
+    assert encode(priors, priors).abs().max() == 0
+    assert torch.equal(decode(torch.zeros(3, 7, 4), priors), priors.expand(3, 7, 4))
+
+
+@pytest.mark.parametrize("offset", [MAX_LOG_RATIO / 0.2 + 1e-3, 1e4, math.inf])
+def test_sizes_are_held_at_the_largest_ratio(offset: float) -> None:
+    prior = torch.tensor([[0.5, 0.5, 0.1, 0.2]])
+    decoded = decode(torch.tensor([[0, 0, offset, offset]]), prior)
+    torch.testing.assert_close(decoded[:, 2:], prior[:, 2:] * 1000 / 16)
+    below = decode(torch.tensor([[0, 0, 10.0, 10.0]]), prior)
+    torch.testing.assert_close(below[:, 2:], prior[:, 2:] * math.exp(2))
+
+
+def test_decode_is_float32_whatever_comes_in() -> None:
+    priors = torch.rand(50, 4) + 0.1
+    offsets = torch.randn(2, 50, 4).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        decoded = decode(offsets, priors)
+    assert decoded.dtype is torch.float32
+    assert torch.equal(decoded, decode(offsets.float(), priors))
+
+
+def test_no_boxes() -> None:
+    none = torch.zeros(0, 4)
+    assert encode(none, none).shape == decode(none, none).shape == (0, 4)

@@ -1,0 +1,220 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from ssd_lightning.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from ssd_lightning.ops.coder import encode
+from ssd_lightning.ops.matching import assign_argmax, assign_bipartite, match_priors, pad_targets
+from ssd_lightning.ops.priors import SSD300_VOC, make_priors
+from ssd_lightning.types import Target
+
+NAN = math.nan
+
+
+def make_target(boxes: Tensor, labels: Tensor) -> Target:
+    return Target(
+        boxes=boxes, labels=labels, difficult=torch.zeros(len(labels), dtype=torch.bool), image_id="", size_px=(1, 1)
+    )
+
+
+def draw_boxes(count: int, generator: torch.Generator) -> Tensor:
+    sides = torch.rand(count, 2, generator=generator) * 0.5 + 0.05
+    corner = torch.rand(count, 2, generator=generator) * (1 - sides)
+    return torch.cat([corner, corner + sides], dim=1)
+
+
+def draw_iou(batch: int, num_boxes: int, num_priors: int, seed: int, steps: int | None = None) -> Tensor:
+    """Random overlaps, a third of them none; `steps` rounds them, so that ties are many."""
+    generator = torch.Generator().manual_seed(seed)
+    iou = torch.rand(batch, num_boxes, num_priors, generator=generator)
+    if steps:
+        iou = (iou * steps).ceil() / steps
+    return iou.masked_fill(torch.rand(iou.shape, generator=generator) < 1 / 3, 0.0)
+
+
+def greedy(iou: Tensor) -> list[int]:
+    """Best pair of all, then the best of what is left, of one image `[N, K]`."""
+    forced = [-1] * iou.shape[1]
+    left = iou.clone()
+    while left.numel() and left.max() > 0:
+        box, prior = divmod(int(left.argmax()), iou.shape[1])
+        forced[prior] = box
+        left[box, :] = -1
+        left[:, prior] = -1
+    return forced
+
+
+def last_of_the_best(iou: Tensor) -> list[int]:
+    """Each box in turn writes itself at its best prior, of one image `[N, K]`."""
+    forced = [-1] * iou.shape[1]
+    for box, row in enumerate(iou):
+        if row.max() > 0:
+            forced[int(row.argmax())] = box
+    return forced
+
+
+CASES = [(1, 1, 1), (2, 3, 20), (3, 6, 6), (2, 8, 5), (1, 12, 3), (4, 1, 9), (2, 5, 1)]
+
+
+@pytest.mark.parametrize("size", CASES)
+@pytest.mark.parametrize("seed", range(4))
+def test_bipartite_equals_the_greedy_loop(size: tuple[int, int, int], seed: int) -> None:
+    iou = draw_iou(*size, seed=seed)
+    assert assign_bipartite(iou).tolist() == [greedy(image) for image in iou]
+
+
+@pytest.mark.parametrize("size", CASES)
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_bipartite_is_greedy_among_ties(size: tuple[int, int, int], steps: int) -> None:
+    """No box and prior overlap more than both do with what they have: the law of every greedy order of equals."""
+    iou = draw_iou(*size, seed=steps, steps=steps)
+    forced = assign_bipartite(iou)
+    assert torch.equal(forced, assign_bipartite(iou))
+    for image, owners in zip(iou, forced.tolist(), strict=True):
+        pairs = [(box, prior) for prior, box in enumerate(owners) if box >= 0]
+        assert len({box for box, _ in pairs}) == len(pairs)  # a prior has one box by construction; now the reverse
+        of_box, of_prior = torch.zeros(image.shape[0]), torch.zeros(image.shape[1])
+        for box, prior in pairs:
+            assert image[box, prior] > 0
+            of_box[box] = of_prior[prior] = image[box, prior]
+        assert (image <= of_box[:, None].maximum(of_prior[None, :])).all()
+
+
+@pytest.mark.parametrize("count", [2, 10, 40])
+def test_bipartite_on_a_crowd_of_equal_boxes(count: int) -> None:
+    """All want the same prior; each gets one of its own, and an object is lost only where priors end."""
+    iou = draw_iou(1, 1, 30, seed=0).clamp(min=0.01).expand(1, count, 30)
+    forced = assign_bipartite(iou)[0]
+    owners = forced[forced >= 0].tolist()
+    assert len(owners) == len(set(owners)) == min(count, 30)
+    best = iou[0, 0].argsort(descending=True)[:count].tolist()
+    assert {prior for prior in range(30) if forced[prior] >= 0} == set(best)
+
+
+@pytest.mark.parametrize("size", CASES)
+@pytest.mark.parametrize("steps", [None, 3])
+def test_argmax_lets_the_last_one_win(size: tuple[int, int, int], steps: int | None) -> None:
+    iou = draw_iou(*size, seed=7, steps=steps)
+    assert assign_argmax(iou).tolist() == [last_of_the_best(image) for image in iou]
+
+
+def test_the_two_matchers_part_where_a_prior_is_shared() -> None:
+    iou = torch.tensor([[[0.4, 0.1, 0.0], [0.3, 0.2, 0.0]]])
+    assert assign_bipartite(iou).tolist() == [[0, 1, -1]]
+    assert assign_argmax(iou).tolist() == [[1, -1, -1]]
+
+
+@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+@pytest.mark.parametrize("seed", range(3))
+def test_matches_equal_a_loop_over_boxes_and_priors(matcher: str, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    priors = torch.rand(200, 4, generator=generator) * 0.5 + 0.1
+    boxes = torch.stack([draw_boxes(5, generator) for _ in range(3)])
+    labels = torch.randint(1, 9, (3, 5), generator=generator)
+    labels[1, 3:] = 0
+    labels[2] = 0
+    matches = match_priors(boxes, labels, priors, 0.5, matcher)
+    for image in range(3):
+        valid = [box for box in range(5) if labels[image, box]]
+        iou = box_iou(boxes[image, valid], cxcywh_to_xyxy(priors))
+        forced = last_of_the_best(iou) if matcher == "argmax" else greedy(iou)
+        for prior in range(200):
+            box = forced[prior]
+            if box < 0 and valid and iou[:, prior].max() >= 0.5:
+                box = int(iou[:, prior].argmax())
+            expected = boxes[image, valid[box]] if box >= 0 else cxcywh_to_xyxy(priors[prior])
+            assert matches.labels[image, prior] == (labels[image, valid[box]] if box >= 0 else 0)
+            assert torch.equal(matches.boxes_xyxy[image, prior], expected)
+
+
+def test_matching_is_that_of_the_reference(reference_dir: Path) -> None:
+    reference = np.load(reference_dir / "multibox_0.npz")
+    targets = [
+        make_target(
+            torch.from_numpy(reference[f"gt_boxes_{image}"]), torch.from_numpy(reference[f"gt_labels_{image}"]) + 1
+        )
+        for image in range(8)
+    ]
+    priors = make_priors(SSD300_VOC, 300, clip=True)
+    boxes, labels = pad_targets(targets, torch.device("cpu"))
+    matches = match_priors(boxes, labels, priors, 0.5, "argmax")
+    assert torch.equal(matches.labels, torch.from_numpy(reference["match_labels"]).long())
+    offsets = encode(xyxy_to_cxcywh(matches.boxes_xyxy), priors)
+    at_positives = torch.from_numpy(reference["match_offsets_at_positives"])
+    torch.testing.assert_close(offsets[matches.labels > 0], at_positives, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_object_gets_a_prior_of_its_own(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    boxes = draw_boxes(30, generator)[None]
+    boxes[0, 10:20] = boxes[0, :10] + 1e-3  # neighbours that want the same priors
+    boxes[0, 25:, 2:] = boxes[0, 25:, :2] + 0.01  # too small for any prior's threshold
+    labels = torch.arange(1, 31)[None]
+    matches = match_priors(boxes, labels, make_priors(SSD300_VOC, 300))
+    assert set(matches.labels.unique().tolist()) == set(range(31))
+
+
+@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+@pytest.mark.parametrize(
+    "box",
+    [
+        [0.5, 0.5, 0.5, 0.5],
+        [0.0, 0.0, 0.0, 0.0],
+        [0.7, 0.2, 0.3, 0.6],
+        [0.2, 0.7, 0.6, 0.3],
+        [NAN, 0.1, 0.5, 0.5],
+        [NAN, NAN, NAN, NAN],
+        [0.1, 0.1, math.inf, 0.5],
+        [5.0, 5.0, 6.0, 6.0],  # overlaps nothing
+    ],
+)
+def test_a_box_that_is_none_changes_nothing(matcher: str, box: list[float]) -> None:
+    priors = make_priors(SSD300_VOC[3:], 300)
+    good = draw_boxes(2, torch.Generator().manual_seed(0))
+    alone = match_priors(good[None], torch.tensor([[3, 4]]), priors, 0.5, matcher)
+    assert (alone.labels > 0).any()
+    for position in range(3):
+        boxes = torch.cat([good[:position], torch.tensor([box]), good[position:]])[None]
+        labels = torch.tensor([[3, 4]])
+        labels = torch.cat([labels[:, :position], torch.tensor([[9]]), labels[:, position:]], dim=1)
+        matches = match_priors(boxes, labels, priors, 0.5, matcher)
+        assert torch.equal(matches.labels, alone.labels)
+        assert torch.equal(matches.boxes_xyxy, alone.boxes_xyxy)
+    nothing = match_priors(torch.tensor([[box]]), torch.tensor([[9]]), priors, 0.5, matcher)
+    assert (nothing.labels == 0).all()
+    assert torch.equal(nothing.boxes_xyxy[0], cxcywh_to_xyxy(priors))
+
+
+def test_the_order_of_a_batch_has_no_influence() -> None:
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.stack([draw_boxes(4, generator) for _ in range(4)])
+    labels = torch.randint(1, 5, (4, 4), generator=generator)
+    priors = make_priors(SSD300_VOC[2:], 300)
+    together = match_priors(boxes, labels, priors)
+    for image in range(4):
+        alone = match_priors(boxes[image : image + 1], labels[image : image + 1], priors)
+        assert torch.equal(alone.labels[0], together.labels[image])
+        assert torch.equal(alone.boxes_xyxy[0], together.boxes_xyxy[image])
+
+
+def test_padding() -> None:
+    targets = [
+        make_target(torch.rand(2, 4), torch.tensor([3, 1])),
+        make_target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)),
+        make_target(torch.rand(1, 4), torch.tensor([2])),
+    ]
+    boxes, labels = pad_targets(targets, torch.device("cpu"))
+    assert labels.tolist() == [[3, 1], [0, 0], [2, 0]]
+    assert torch.equal(boxes[0], targets[0]["boxes"])
+    assert torch.equal(boxes[2], torch.cat([targets[2]["boxes"], torch.zeros(1, 4)]))
+    for empty, size in ((targets[1:2] * 2, 2), ([], 0)):
+        boxes, labels = pad_targets(empty, torch.device("cpu"))
+        assert boxes.shape == (size, 1, 4)
+        assert (labels.shape, labels.dtype) == ((size, 1), torch.int64)
+        assert (match_priors(boxes, labels, make_priors(SSD300_VOC[5:], 300)).labels.shape) == (size, 4)

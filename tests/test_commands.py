@@ -1,0 +1,266 @@
+"""The commands as a user runs them, at a small size, in one process."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+from ssd_lightning import evaluate, predict, train
+from ssd_lightning.detector import Detector
+
+COMMANDS = {"train": train.main, "evaluate": evaluate.main, "predict": predict.main}
+SMALL = [
+    "experiment=toy_tiny", "data.num_train=24", "data.num_val=5", "data.num_test=7", "data.side_px=96",
+    "data.num_workers=0", "data.batch_size=8", "image_size=[64,64]", "trainer.max_epochs=2", "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false", "~callbacks.progress",
+]  # fmt: skip
+
+Run = Callable[..., None]
+
+
+def run_in(directory: Path, monkeypatch: pytest.MonkeyPatch, command: str, *arguments: str) -> None:
+    monkeypatch.chdir(directory)
+    monkeypatch.setattr(sys, "argv", [command, *arguments])
+    GlobalHydra.instance().clear()
+    COMMANDS[command]()
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    return lambda command, *arguments: run_in(tmp_path, monkeypatch, command, *arguments)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working directory of a finished run in `run/`, with the toy set in `datasets/toy`."""
+    directory = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run_in(directory, monkeypatch, "train", *SMALL, "hydra.run.dir=run", "test=true", "logger=[csv,tensorboard]")
+    return directory
+
+
+def refused(run: Run, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run what has to fail and give the message: one error, no stack trace, exit code 2."""
+    with pytest.raises(SystemExit) as end:
+        run(*arguments)
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert end.value.code == 2
+    assert message.startswith("error: ")
+    assert "Traceback" not in message
+    return message
+
+
+def test_a_run_records_all_that_repeats_it(trained: Path) -> None:
+    record = json.loads((trained / "run" / "run.json").read_text())
+    assert record["seed"] == 0
+    assert {"git_commit", "git_dirty", "command", "versions", "machine", "python"} <= record.keys()
+    assert record["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert (trained / "run" / "config.yaml").is_file()
+    assert list((trained / "run" / "tensorboard").glob("events*"))
+
+
+def test_validation_is_logged_every_epoch(trained: Path) -> None:
+    with (trained / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name in ("val/map", "val/map_50", "val/map_11point", "val/map_area", "val/loc", "val/cls"):
+        assert sum(bool(row[name]) for row in rows) == 2, name
+    assert any(row["test/map_11point"] for row in rows)
+
+
+def test_the_checkpoint_holds_plain_containers_and_is_enough_by_itself(trained: Path) -> None:
+    checkpoint = torch.load(trained / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert checkpoint["detector"]["class_names"] == ["disk", "ring", "square", "star", "triangle"]
+    detector = Detector.load(trained / "run")
+    assert detector.image_size == (64, 64)
+    assert len(detector([np.zeros((50, 70, 3), np.uint8)])) == 1
+
+
+def test_evaluate_scores_every_picture_and_draws(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_in(
+        trained, monkeypatch, "evaluate", "checkpoint=run", "data=toy", "data.num_train=24", "data.num_val=5",
+        "data.num_test=7", "data.side_px=96", "data.num_workers=0", "output=scores.json", "drawings=drawn",
+        "num_drawings=3",
+    )  # fmt: skip
+    scores = json.loads((trained / "scores.json").read_text())
+    assert scores["pictures"] == 7
+    assert 0 <= scores["map_11point"] <= 1
+    assert set(scores["ap_area"]) == {"disk", "ring", "square", "star", "triangle"}
+    assert (trained / "drawn" / "overview.jpg").is_file()
+    assert len(list((trained / "drawn").glob("test_*.jpg"))) == 3
+
+
+def test_evaluate_agrees_with_the_test_inside_training(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_in(
+        trained, monkeypatch, "evaluate", "checkpoint=run/checkpoints/best.ckpt", "data=voc_folder",
+        "data.root=datasets/toy", "data.num_workers=0", "output=again.json",
+    )  # fmt: skip
+    with (trained / "run" / "metrics.csv").open() as file:
+        inside = [float(row["test/map_area"]) for row in csv.DictReader(file) if row["test/map_area"]]
+    again = json.loads((trained / "again.json").read_text())
+    assert again["map_area"] == pytest.approx(inside[-1], abs=1e-5)
+
+
+@pytest.mark.parametrize("source", ["datasets/toy/JPEGImages/test_00000.jpg", "datasets/toy/JPEGImages/test_0000*.jpg"])
+def test_predict_writes_pictures_and_json(trained: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    run_in(trained, monkeypatch, "predict", "checkpoint=run", f"source={source}", "output=seen", "score_threshold=0.0")
+    report = json.loads((trained / "seen" / "predictions.json").read_text())
+    assert len(report["pictures"]) == (7 if "*" in source else 1)
+    for picture in report["pictures"]:
+        assert Image.open(trained / "seen" / picture["drawn"]).size == (picture["width"], picture["height"]) == (96, 96)
+        for found in picture["detections"]:
+            x1, y1, x2, y2 = found["box_xyxy_px"]
+            assert 0 <= x1 <= x2 <= 96
+            assert 0 <= y1 <= y2 <= 96
+            assert found["class"] in report["classes"]
+    assert report["pictures"][0]["detections"]
+
+
+def test_predict_lists_what_it_leaves_out(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = trained / "mixed"
+    folder.mkdir()
+    Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(folder / "good.png")
+    (folder / "bad.jpg").write_text("<html>not found</html>")
+    run_in(trained, monkeypatch, "predict", "checkpoint=run", "source=mixed", "output=out", "on_error=skip")
+    report = json.loads((trained / "out" / "predictions.json").read_text())
+    assert [Path(picture["file"]).name for picture in report["pictures"]] == ["good.png"]
+    assert "bad.jpg" in report["skipped"][0]
+
+
+def test_predict_stops_at_a_bad_picture(trained: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.jpg").unlink(missing_ok=True)
+    bad = trained / "empty.jpg"
+    bad.write_bytes(b"")
+    assert "empty.jpg" in refused(run, capsys, "predict", f"checkpoint={trained / 'run'}", f"source={bad}")
+
+
+def test_the_same_seed_gives_the_same_weights(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_in(trained, monkeypatch, "train", *SMALL, "hydra.run.dir=again", "data.num_workers=2", "logger=none")
+    first, again = (
+        torch.load(trained / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("run", "again")
+    )
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_moving_averages_are_what_is_saved(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_in(
+        trained, monkeypatch, "train", *SMALL, "hydra.run.dir=ema", "logger=none", "callbacks=[default,ema]",
+        "callbacks.ema.decay=0.9",
+    )  # fmt: skip
+    plain, averaged = (
+        torch.load(trained / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("run", "ema")
+    )
+    name = "net.head.cls.0.weight"
+    assert not torch.equal(averaged["state_dict"][name], plain["state_dict"][name])
+    # An average over the last ten steps or so lies between where the run began and where it ended.
+    torch.testing.assert_close(averaged["state_dict"][name], plain["state_dict"][name], atol=0.02, rtol=0)
+    assert torch.equal(Detector.load(trained / "ema").net.head.cls[0].weight, averaged["state_dict"][name])
+
+
+def test_the_readme_line_runs_where_there_is_no_voc(run: Run, tmp_path: Path) -> None:
+    run(
+        "train", "backbone=vgg16", "trainer.devices=1", "trainer.fast_dev_run=true", "data=toy", "data.batch_size=2",
+        "data.num_train=4", "data.num_val=2", "data.num_test=2", "data.num_workers=0", "trainer.accelerator=cpu",
+    )  # fmt: skip
+    assert (tmp_path / "datasets" / "toy").is_dir()
+
+
+def test_without_voc_one_sentence_says_what_to_do(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(run, capsys, "train", "trainer.accelerator=cpu")
+    assert "data.download=true" in message
+    assert "data.root=" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["trainer.devices=4", "trainer.accelerator=gpu"], "trainer."),
+        (["trainer.devices=4096", "trainer.accelerator=cpu"], "trainer.devices=4096: this machine has"),
+        (["trainer.devices=none", "trainer.accelerator=cpu"], "trainer.devices=none"),
+        (["trainer.accelerator=abacus"], "abacus"),
+        (["data=voc_folder"], "data.root=VALUE"),
+        (["data=voc_folder", "data.root=nowhere"], "nowhere"),
+        (
+            ["backbone.weights=nothing.pth", "data=toy", "data.num_train=2", "data.num_val=1"],
+            "backbone.weights=nothing.pth",
+        ),
+        (["backbone=tiny", "priors=ssd300_voc", "image_size=[256,256]", "data=toy"], "differs"),
+        (["loss.matcher=greedy", "data=toy"], "loss.matcher"),
+        (["resume=nowhere.ckpt", *SMALL], "nowhere.ckpt"),
+    ],
+)
+def test_what_train_cannot_do(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], answer: str
+) -> None:
+    if "trainer.accelerator=gpu" in arguments and torch.cuda.device_count() >= 4:
+        pytest.skip("this machine has four GPUs")
+    with pytest.raises(SystemExit) as end:
+        run("train", "trainer.accelerator=cpu", *arguments)
+    printed = capsys.readouterr().err
+    assert end.value.code == 2
+    assert answer in printed
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["data=toy"], "checkpoint"),
+        (["checkpoint=nowhere.ckpt", "data=toy"], "nowhere.ckpt"),
+        (["checkpoint=nowhere.ckpt"], "data="),
+        (["checkpoint=RUN", "data=toy", "split=tset"], "split is 'tset'"),
+        (["checkpoint=RUN", "data=voc2007", "data.root=nowhere"], "aeroplane"),
+        (["checkpoint=RUN", "data=toy", "device=warp"], "device=warp"),
+    ],
+)
+def test_what_evaluate_cannot_do(
+    trained: Path, run: Run, capsys: pytest.CaptureFixture[str], arguments: list[str], answer: str
+) -> None:
+    assert answer in refused(run, capsys, "evaluate", *(a.replace("RUN", str(trained / "run")) for a in arguments))
+
+
+@pytest.mark.parametrize("source", ["nowhere.jpg", "*.jpg", "."])
+def test_predict_without_pictures(trained: Path, run: Run, capsys: pytest.CaptureFixture[str], source: str) -> None:
+    assert f"source={source}" in refused(run, capsys, "predict", f"checkpoint={trained / 'run'}", f"source={source}")
+
+
+def test_a_sweep_over_several_devices_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--multirun", *SMALL, "optimizer.lr=0.1,0.2", "trainer.devices=2"]
+    assert "--multirun with 2 devices" in refused(run, capsys, "train", *arguments)
+
+
+def test_a_sweep(run: Run, tmp_path: Path) -> None:
+    run("train", "--multirun", *SMALL, "trainer.max_epochs=1", "optimizer.lr=0.001,0.002", "hydra.sweep.dir=sweep")
+    assert [(tmp_path / "sweep" / job / "checkpoints" / "best.ckpt").is_file() for job in "01"] == [True, True]
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_see_every_picture_once(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "ssd_lightning.train",
+        *SMALL,
+        "trainer.devices=2",
+        "hydra.run.dir=run",
+        "test=true",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        inside = [float(row["test/map_area"]) for row in csv.DictReader(file) if row["test/map_area"]]
+    scoring = [
+        sys.executable, "-m", "ssd_lightning.evaluate", "checkpoint=run", "data=voc_folder", "data.root=datasets/toy",
+        "data.num_workers=0", "output=scores.json",
+    ]  # fmt: skip
+    subprocess.run(scoring, cwd=tmp_path, check=True, timeout=300)
+    assert json.loads((tmp_path / "scores.json").read_text())["map_area"] == pytest.approx(inside[-1], abs=1e-5)

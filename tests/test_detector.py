@@ -1,0 +1,246 @@
+import functools
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ssd_lightning.detector import Detector, detector_spec, find_checkpoint, load_weights, read_checkpoint
+from ssd_lightning.errors import WeightsError
+from ssd_lightning.models import SSD
+from ssd_lightning.models.backbones import TinyBackbone
+from ssd_lightning.models.extras import TinyExtras
+from ssd_lightning.ops.normalization import SUBTRACT_MEAN_BGR
+from ssd_lightning.ops.priors import PriorLevel
+
+CLASS_NAMES = ("circle", "square", "star")
+
+
+def tiny_net(num_classes: int = 3, width: int = 8) -> SSD:
+    return SSD(
+        backbone=TinyBackbone(channels=(4, 4, width)),
+        extras=functools.partial(TinyExtras, channels=[8]),
+        levels=[PriorLevel(None, None, side, side + 8, (2,)) for side in (10, 20, 40)],
+        image_size=(32, 48),
+        num_classes=num_classes,
+        normalization=SUBTRACT_MEAN_BGR,
+    )
+
+
+@pytest.fixture
+def detector() -> Detector:
+    torch.manual_seed(0)
+    settings = {"score_threshold": 0.2, "max_detections": 9}
+    return Detector(tiny_net(), class_names=CLASS_NAMES, postprocess_settings=settings)
+
+
+@pytest.fixture
+def checkpoint(detector: Detector, tmp_path: Path) -> Path:
+    detector.save(tmp_path / "tiny.ckpt")
+    return tmp_path / "tiny.ckpt"
+
+
+def pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+
+
+def test_saved_and_loaded_it_sees_the_same(detector: Detector, checkpoint: Path) -> None:
+    loaded = Detector.load(checkpoint)
+    images = pictures((32, 48), (32, 48))
+    found = detector(images)
+    assert all(0 < len(detections["scores"]) <= 9 for detections in found)
+    torch.testing.assert_close(loaded(images), found, rtol=0, atol=0)
+    assert loaded.class_names == CLASS_NAMES
+    assert loaded.postprocess_settings == detector.postprocess_settings
+    assert not loaded.net.training
+
+
+def test_a_checkpoint_is_plain(checkpoint: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    assert content["detector"]["class_names"] == list(CLASS_NAMES)
+    assert all(name.startswith("net.") for name in content["state_dict"])
+
+
+def test_pictures_of_any_size(detector: Detector) -> None:
+    found = detector(pictures((10, 10), (32, 48), (200, 31), (1, 1)))
+    assert len(found) == 4
+    for detections in found:
+        assert ((detections["boxes"] >= 0) & (detections["boxes"] <= 1)).all()
+        assert {1, 2, 3} >= set(detections["labels"].tolist())
+    alone = detector(pictures((10, 10)))
+    torch.testing.assert_close(alone, found[:1])
+
+
+def test_no_pictures(detector: Detector) -> None:
+    assert detector([]) == []
+    assert detector.detect(torch.zeros(0, 3, 32, 48, dtype=torch.uint8)) == []
+
+
+def test_size_and_place_are_those_of_the_network(detector: Detector) -> None:
+    assert detector.image_size == (32, 48)
+    assert detector.device == torch.device("cpu")
+
+
+def test_run_directories(checkpoint: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    folder = run / "checkpoints"
+    folder.mkdir(parents=True)
+    with pytest.raises(WeightsError, match=r"run holds no checkpoints/best\.ckpt"):
+        Detector.load(run)
+    for name in ("b.ckpt", "a.ckpt"):
+        (run / name).touch()
+    assert find_checkpoint(run) == run / "a.ckpt"
+    (folder / "last.ckpt").touch()
+    assert find_checkpoint(run) == folder / "last.ckpt"
+    checkpoint.rename(folder / "best.ckpt")
+    assert find_checkpoint(run) == folder / "best.ckpt"
+    assert Detector.load(str(run)).class_names == CLASS_NAMES
+
+
+def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"there is no checkpoint .*nothing\.ckpt"):
+        Detector.load(tmp_path / "nothing.ckpt")
+
+
+class Malice:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.trace,))
+
+
+def test_a_pickle_with_code_is_not_run(tmp_path: Path, checkpoint: Path) -> None:
+    trace, path = tmp_path / "was_here", tmp_path / "malice.ckpt"
+    content = {**torch.load(checkpoint), "extra": Malice(trace)}
+    for write in (torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))):
+        write(content, path)
+        with pytest.raises(WeightsError, match=r"malice\.ckpt .*loading would run code"):
+            Detector.load(path)
+        assert not trace.exists()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 1000,
+        b"<!DOCTYPE html><html><body>404</body></html>",
+        b"\xff\xd8\xff\xe0\x00\x10JFIF",
+        b"\x80\x02.",
+        b"\x80\x02h\x07.",  # a pickle that asks for what it never stored
+        b"\x80\x02\x8a\x0a123.",
+        b"PK\x03\x04 and no more",
+    ],
+)
+def test_a_file_that_is_no_checkpoint(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bad.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"bad\.ckpt") as caught:
+        Detector.load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damage_anywhere_is_one_clear_error_or_none(zipped: bool, tmp_path: Path) -> None:
+    path, rng = tmp_path / "damaged.ckpt", random.Random(0)
+    torch.save({"a": torch.zeros(3), "b": {"c": [1, 2.5]}}, path, _use_new_zipfile_serialization=zipped)
+    good = path.read_bytes()
+    outcomes = []
+    for _ in range(300):
+        damaged = bytearray(good[: rng.randrange(1, len(good) + 1)] if rng.random() < 0.3 else good)
+        for _ in range(rng.randrange(1, 5)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            outcomes.append(isinstance(read_checkpoint(path), dict))
+        except WeightsError as error:
+            outcomes.append("damaged.ckpt" in str(error) and "\n" not in str(error))
+    assert all(outcomes)
+
+
+@pytest.mark.parametrize("content", [[1, 2], torch.zeros(2), None])
+def test_a_file_that_holds_something_else(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(WeightsError, match=rf"other\.ckpt holds a {type(content).__name__}, not a checkpoint"):
+        Detector.load(tmp_path / "other.ckpt")
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"state_dict": {}, "epoch": 3}, {"detector": 1}, {"detector": {"network": {}}}, {3: 4}]
+)
+def test_a_checkpoint_of_something_else(content: dict, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(WeightsError, match=r"other\.ckpt describes no detector"):
+        Detector.load(tmp_path / "other.ckpt")
+
+
+@pytest.mark.parametrize(
+    "network", [{}, [], 3, None, {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}]
+)
+def test_a_network_that_is_none(network: object, checkpoint: Path) -> None:
+    content = torch.load(checkpoint)
+    content["detector"]["network"] = network
+    torch.save(content, checkpoint)
+    with pytest.raises(WeightsError, match=r"tiny\.ckpt"):
+        Detector.load(checkpoint)
+
+
+@pytest.mark.parametrize("weights", [None, [], {}, {"net.head.box.0.bias": 3}])
+def test_weights_that_are_none(weights: object, checkpoint: Path) -> None:
+    content = torch.load(checkpoint)
+    content["state_dict"] = {**content["state_dict"], **weights} if weights else weights
+    torch.save(content, checkpoint)
+    with pytest.raises(WeightsError, match=r"tiny\.ckpt does not fit its network"):
+        Detector.load(checkpoint)
+
+
+def test_code_in_the_description_is_refused(checkpoint: Path) -> None:
+    content = torch.load(checkpoint)
+    content["detector"]["network"]["backbone"] = {"_target_": "os.system", "command": "true"}
+    torch.save(content, checkpoint)
+    with pytest.raises(WeightsError, match=r"'os\.system' is no network part"):
+        Detector.load(checkpoint)
+
+
+def test_weights_of_another_shape(checkpoint: Path) -> None:
+    content = torch.load(checkpoint)
+    given = {f"net.{name}": tensor for name, tensor in tiny_net(num_classes=4).state_dict().items()}
+    torch.save({**content, "state_dict": given}, checkpoint)
+    with pytest.raises(WeightsError) as caught:
+        Detector.load(checkpoint)
+    assert "does not fit its network in 6 of " in str(caught.value)
+    assert "head.cls.0.bias has shape (20,), the network needs (16,)" in str(caught.value)
+
+
+def test_names_that_are_missing_or_unknown() -> None:
+    net = tiny_net()
+    weights = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
+    load_weights(net, {**weights, "metrics.count": torch.zeros(1)}, Path("a.ckpt"))  # not the network's
+    missing = {name: tensor for name, tensor in weights.items() if name != "net.head.box.1.bias"}
+    with pytest.raises(WeightsError, match=r"a\.ckpt does not fit.* 1 of .*head\.box\.1\.bias is missing"):
+        load_weights(net, missing, Path("a.ckpt"))
+    with pytest.raises(WeightsError, match=r"head\.extra is unknown"):
+        load_weights(net, {**weights, "net.head.extra": torch.zeros(1)}, Path("a.ckpt"))
+
+
+def test_a_refused_checkpoint_leaves_the_network_as_it_was() -> None:
+    net = tiny_net()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    other = {f"net.{name}": tensor + 1 for name, tensor in tiny_net(width=6).state_dict().items()}
+    with pytest.raises(WeightsError):
+        load_weights(net, other, Path("a.ckpt"))
+    torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+
+
+def test_the_description_is_a_copy() -> None:
+    settings = {"top_k": 3}
+    spec = detector_spec(tiny_net(), CLASS_NAMES, settings)
+    settings["top_k"] = 4
+    assert spec["postprocess"] == {"top_k": 3}
+    assert spec.keys() == {"network", "class_names", "postprocess"}

@@ -1,0 +1,342 @@
+import math
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.losses import MultiBoxLoss, count_over_ranks, hardest_negatives
+from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel, make_priors
+from ssd_lightning.types import SSDOutput, Target
+
+NUM_CLASSES = 3
+PRIORS = make_priors([PriorLevel(4, None, 60, 90, (2,)), PriorLevel(2, None, 150, None, ())], 300)  # 64 + 4
+
+
+def make_target(boxes: Sequence[Sequence[float]] | Tensor, labels: Sequence[int] | Tensor) -> Target:
+    return Target(
+        boxes=torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        labels=torch.as_tensor(labels, dtype=torch.int64),
+        difficult=torch.zeros(len(labels), dtype=torch.bool),
+        image_id="",
+        size_px=(300, 300),
+    )
+
+
+def draw_targets(counts: Sequence[int], seed: int) -> list[Target]:
+    generator = torch.Generator().manual_seed(seed)
+    targets = []
+    for count in counts:
+        sides = torch.rand(count, 2, generator=generator) * 0.4 + 0.1
+        corners = torch.rand(count, 2, generator=generator) * (1 - sides)
+        labels = torch.randint(1, NUM_CLASSES + 1, (count,), generator=generator)
+        targets.append(make_target(torch.cat([corners, corners + sides], dim=1), labels))
+    return targets
+
+
+def draw_output(batch: int, seed: int, priors: Tensor = PRIORS, num_classes: int = NUM_CLASSES) -> SSDOutput:
+    generator = torch.Generator().manual_seed(seed)
+    offsets = torch.randn(batch, len(priors), 4, generator=generator, requires_grad=True)
+    logits = torch.randn(batch, len(priors), num_classes + 1, generator=generator, requires_grad=True)
+    return SSDOutput(offsets, logits, priors)
+
+
+def gradients(losses: dict[str, Tensor], output: SSDOutput) -> tuple[Tensor, ...]:
+    total = losses["loc"] + losses["cls"]
+    return torch.autograd.grad(total, [output.box_offsets, output.class_logits])
+
+
+# The oracle: the paper's formulas, one prior, one box and one coordinate at a time, in plain Python.
+
+
+def jaccard(box: list[float], prior: list[float]) -> float:
+    cx, cy, w, h = prior
+    other = [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    common = max(width, 0) * max(height, 0)
+    return common / ((box[2] - box[0]) * (box[3] - box[1]) + w * h - common)
+
+
+def match_one_image(boxes: list[list[float]], priors: list[list[float]], matcher: str) -> dict[int, int]:
+    """Prior -> box."""
+    overlap = [[jaccard(box, prior) for prior in priors] for box in boxes]
+    matched = {}
+    for k in range(len(priors)):
+        best = max(range(len(boxes)), key=lambda n: overlap[n][k], default=None)
+        if best is not None and overlap[best][k] >= 0.5:
+            matched[k] = best
+    if matcher == "argmax":
+        for n in range(len(boxes)):
+            matched[max(range(len(priors)), key=lambda k: overlap[n][k])] = n
+    else:
+        pairs = {(n, k) for n in range(len(boxes)) for k in range(len(priors)) if overlap[n][k] > 0}
+        while pairs:
+            box, prior = max(pairs, key=lambda pair: overlap[pair[0]][pair[1]])
+            matched[prior] = box
+            pairs = {(n, k) for n, k in pairs if n != box and k != prior}
+    return matched
+
+
+def oracle(
+    output: SSDOutput, targets: list[Target], matcher: str, ratio: float, min_negatives: int
+) -> dict[str, Tensor]:
+    priors = output.priors_cxcywh.tolist()
+    loc, conf, num_positive = torch.zeros(()), torch.zeros(()), 0
+    for offsets, logits, target in zip(output.box_offsets, output.class_logits, targets, strict=True):
+        boxes, labels = target["boxes"].tolist(), target["labels"].tolist()
+        matched = match_one_image(boxes, priors, matcher)
+        num_positive += len(matched)
+        for k, n in matched.items():
+            x1, y1, x2, y2 = boxes[n]
+            cx, cy, w, h = priors[k]
+            wanted = [
+                ((x1 + x2) / 2 - cx) / w / 0.1,
+                ((y1 + y2) / 2 - cy) / h / 0.1,
+                math.log((x2 - x1) / w) / 0.2,
+                math.log((y2 - y1) / h) / 0.2,
+            ]
+            for coordinate in range(4):
+                distance = (offsets[k, coordinate] - wanted[coordinate]).abs()
+                loc = loc + (0.5 * distance**2 if distance < 1 else distance - 0.5)
+            conf = conf - (logits[k, labels[n]] - logits[k].exp().sum().log())
+        background = [logits[k].exp().sum().log() - logits[k, 0] for k in range(len(priors)) if k not in matched]
+        background.sort(key=lambda loss: loss.item(), reverse=True)
+        for loss in background[: max(int(ratio * len(matched)), min_negatives)]:
+            conf = conf + loss
+    return {"loc": loc / max(num_positive, 1), "cls": conf / max(num_positive, 1)}
+
+
+@pytest.mark.parametrize("counts", [(0,), (1,), (6,), (3, 0), (2, 6, 1), (0, 0), (4, 0, 6, 2)])
+@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+@pytest.mark.parametrize("ratio", [1, 3, 2.5])
+@pytest.mark.parametrize("min_negatives", [0, 5])
+def test_loss_is_that_of_the_paper(counts: tuple[int, ...], matcher: str, ratio: float, min_negatives: int) -> None:
+    output, targets = draw_output(len(counts), seed=sum(counts)), draw_targets(counts, seed=len(counts))
+    loss = MultiBoxLoss(matcher=matcher, negative_ratio=ratio, min_negatives=min_negatives)
+    losses, expected = loss(output, targets), oracle(output, targets, matcher, ratio, min_negatives)
+    torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-5)
+    if sum(counts):
+        torch.testing.assert_close(gradients(losses, output), gradients(expected, output), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+def test_a_crowd(matcher: str) -> None:
+    """More objects than priors."""
+    output, targets = draw_output(1, seed=1, priors=PRIORS[-4:]), draw_targets([9], seed=1)
+    losses = MultiBoxLoss(matcher=matcher)(output, targets)
+    torch.testing.assert_close(losses, oracle(output, targets, matcher, 3, 0), rtol=1e-5, atol=1e-5)
+
+
+def test_loss_and_gradients_are_those_of_the_reference(reference_dir: Path) -> None:
+    reference = np.load(reference_dir / "multibox_0.npz")
+    targets = [make_target(reference[f"gt_boxes_{i}"], reference[f"gt_labels_{i}"] + 1) for i in range(8)]
+    offsets, logits = (torch.from_numpy(reference[name]).requires_grad_() for name in ("loc", "conf"))
+    output = SSDOutput(offsets, logits, make_priors(SSD300_VOC, 300, clip=True))
+    losses = MultiBoxLoss(matcher="argmax")(output, targets)
+    assert losses["loc"].item() == pytest.approx(float(reference["loss_loc"]), rel=1e-5)
+    assert losses["cls"].item() == pytest.approx(float(reference["loss_conf"]), rel=1e-5)
+    offsets_grad, logits_grad = gradients(losses, output)
+    assert offsets_grad.norm().item() == pytest.approx(float(reference["grad_loc_norm"]), rel=1e-5)
+    assert logits_grad.norm().item() == pytest.approx(float(reference["grad_conf_norm"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+@pytest.mark.parametrize("min_negatives", [0, 5])
+def test_without_objects(batch: int, min_negatives: int) -> None:
+    output = draw_output(batch, seed=0)
+    losses = MultiBoxLoss(min_negatives=min_negatives)(output, draw_targets([0] * batch, seed=0))
+    offsets_grad, logits_grad = gradients(losses, output)
+    assert losses["loc"] == 0
+    assert offsets_grad.abs().sum() == 0
+    assert losses["cls"].isfinite()
+    taught = (logits_grad.abs().sum(-1) > 0).sum().item()
+    assert taught == batch * min_negatives
+    assert (losses["cls"] > 0) == (taught > 0)
+
+
+@pytest.mark.parametrize("bad", [[0.4, 0.4, 0.4, 0.4], [0.6, 0.1, 0.2, 0.5], [math.nan] * 4, [0, 0, math.inf, 1]])
+@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+def test_a_box_that_is_none_teaches_nothing(bad: list[float], matcher: str) -> None:
+    (good,) = draw_targets([2], seed=0)
+    boxes = torch.cat([torch.tensor([bad], dtype=torch.float32), good["boxes"]])
+    spoilt = make_target(boxes, torch.cat([torch.tensor([1]), good["labels"]]))
+    output, loss = draw_output(2, seed=0), MultiBoxLoss(matcher=matcher)
+    empty = make_target([], [])
+    expected = loss(output, [good, empty])
+    losses = loss(output, [spoilt, make_target([bad], [2])])
+    torch.testing.assert_close(losses, expected, rtol=0, atol=0)
+    torch.testing.assert_close(gradients(losses, output), gradients(expected, output), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("num_classes", [1, 20])
+def test_first_confidence_loss_is_four_times_log_of_the_classes(num_classes: int) -> None:
+    priors = make_priors(SSD300_VOC, 300)
+    output = SSDOutput(torch.zeros(2, 8732, 4), torch.zeros(2, 8732, num_classes + 1), priors)
+    targets = [make_target([[0.1, 0.2, 0.5, 0.9], [0.3, 0.3, 0.4, 0.4]], [1, 1]), make_target([[0, 0, 1, 1]], [1])]
+    assert MultiBoxLoss()(output, targets)["cls"].item() == pytest.approx(4 * math.log(num_classes + 1), rel=1e-5)
+
+
+def test_perfect_boxes_have_no_loss_and_alpha_weighs() -> None:
+    output, targets = draw_output(2, seed=0), draw_targets([2, 1], seed=0)
+    once, twice = MultiBoxLoss()(output, targets), MultiBoxLoss(loc_weight=2.5)(output, targets)
+    torch.testing.assert_close(twice, {"loc": 2.5 * once["loc"], "cls": once["cls"]})
+    prior = PRIORS[20]
+    box = torch.cat([prior[:2] - prior[2:] / 2, prior[:2] + prior[2:] / 2])
+    sure = torch.zeros(1, len(PRIORS), NUM_CLASSES + 1)
+    sure[..., 0] = 50
+    sure[0, 20] = torch.tensor([0.0, 0, 50, 0])
+    losses = MultiBoxLoss(iou_threshold=0.99)(
+        SSDOutput(torch.zeros(1, len(PRIORS), 4), sure, PRIORS), [make_target(box[None], [2])]
+    )
+    assert max(losses["loc"], losses["cls"]) < 1e-4
+
+
+def test_half_precision_output_gives_a_float32_loss() -> None:
+    output, targets = draw_output(2, seed=0), draw_targets([3, 1], seed=0)
+    half = SSDOutput(output.box_offsets.bfloat16(), output.class_logits.bfloat16(), PRIORS)
+    full = SSDOutput(half.box_offsets.float(), half.class_logits.float(), PRIORS)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = MultiBoxLoss()(half, targets)
+    assert losses["loc"].dtype is losses["cls"].dtype is torch.float32
+    torch.testing.assert_close(losses, MultiBoxLoss()(full, targets))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "min_negatives", "chosen"),
+    [(0, 0, 0), (1, 0, 2), (1.5, 0, 3), (0.9, 0, 1), (3, 0, 6), (100, 0, 8), (1, 5, 5), (3, 5, 6), (0, 100, 8)],
+)
+def test_number_of_negatives(ratio: float, min_negatives: int, chosen: int) -> None:
+    """At most `ratio` a positive (the paper's words), at least `min_negatives`, and no more than there are."""
+    loss = torch.tensor([[5.0, 9, 1, 2, 3, 4, 8, 0, 7, 6]])
+    positive = torch.zeros(1, 10, dtype=torch.bool)
+    positive[0, [1, 6]] = True
+    negative = hardest_negatives(loss, positive, ratio, min_negatives)
+    hardest = [k for k in loss[0].argsort(descending=True).tolist() if k not in (1, 6)]
+    assert set(negative[0].nonzero().flatten().tolist()) == set(hardest[:chosen])
+
+
+def test_negatives_of_an_image_do_not_depend_on_the_others() -> None:
+    loss = torch.rand(3, 50, generator=torch.Generator().manual_seed(0)) * torch.tensor([[1.0], [10], [100]])
+    positive = torch.zeros(3, 50, dtype=torch.bool)
+    positive[0, :4] = positive[2, :1] = True
+    assert hardest_negatives(loss, positive, 3).sum(dim=1).tolist() == [12, 0, 3]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"matcher": "hungarian"},
+        {"iou_threshold": 0.0},
+        {"iou_threshold": 1.5},
+        {"negative_ratio": -1},
+        {"min_negatives": -1},
+    ],
+)
+def test_settings_that_cannot_work(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match=rf"loss\.{next(iter(settings))}.*{next(iter(settings.values()))}"):
+        MultiBoxLoss(**settings)
+
+
+def test_one_process_is_one_rank() -> None:
+    assert count_over_ranks(torch.tensor(3)) == (torch.tensor(3), 1)
+
+
+class FakeRanks:
+    """Two ranks in one process: the other one's count is known beforehand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, other: int) -> None:
+        self.reductions = 0
+        self.other = other
+        monkeypatch.setattr(dist, "is_initialized", lambda: True)
+        monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+        monkeypatch.setattr(dist, "all_reduce", self.reduce)
+
+    def reduce(self, count: Tensor) -> None:
+        self.reductions += 1
+        count += self.other
+
+
+def num_positive(output: SSDOutput, targets: list[Target]) -> int:
+    grads = gradients(MultiBoxLoss(negative_ratio=0)(output, targets), output)
+    return int((grads[1].abs().sum(-1) > 0).sum())
+
+
+@pytest.mark.parametrize("counts", [((5, 2), (1, 1)), ((4, 3), (0, 0)), ((0, 0), (0, 0))])
+def test_averaged_gradient_is_that_of_the_big_batch(counts: tuple[tuple[int, ...], ...], monkeypatch) -> None:
+    output, targets = draw_output(4, seed=5), draw_targets(counts[0] + counts[1], seed=6)
+    expected = gradients(MultiBoxLoss()(output, targets), output)
+    halves = [SSDOutput(*(tensor[part] for tensor in output[:2]), PRIORS) for part in (slice(2), slice(2, 4))]
+    positives = [num_positive(half, targets[2 * rank : 2 * rank + 2]) for rank, half in enumerate(halves)]
+    averaged = [torch.zeros_like(tensor) for tensor in expected]
+    for rank in (0, 1):
+        ranks = FakeRanks(monkeypatch, other=positives[1 - rank])
+        losses = MultiBoxLoss()(halves[rank], targets[2 * rank : 2 * rank + 2])
+        assert ranks.reductions == 1
+        for total, part in zip(averaged, gradients(losses, output), strict=True):
+            total += part / 2
+    torch.testing.assert_close(averaged, list(expected), rtol=1e-5, atol=1e-7)
+
+
+def test_evaluation_waits_for_no_other_rank(monkeypatch) -> None:
+    output, targets = draw_output(1, seed=0), draw_targets([3], seed=0)
+    expected = MultiBoxLoss()(output, targets)
+    ranks = FakeRanks(monkeypatch, other=1000)
+    torch.testing.assert_close(MultiBoxLoss().eval()(output, targets), expected)
+    assert ranks.reductions == 0
+
+
+# On real ranks: a network of one weight for each entry of the output, and DDP's own averaging.
+SPLITS = [(0, 3, 4), (0, 1, 4), (2, 4, 4)]
+COUNTS = [(5, 0, 2, 1), (0, 6, 1, 3), (1, 2, 4, 5)]
+
+
+class Entries(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        drawn = draw_output(1, seed=9)
+        self.offsets = torch.nn.Parameter(drawn.box_offsets.detach())
+        self.logits = torch.nn.Parameter(drawn.class_logits.detach())
+
+    def forward(self, factors: Tensor) -> SSDOutput:
+        factors = factors[:, None, None]
+        return SSDOutput(self.offsets * factors, self.logits * factors, PRIORS)
+
+
+def step_gradients(net: torch.nn.Module, start: int, stop: int, counts: Sequence[int], seed: int) -> list[Tensor]:
+    net.zero_grad()
+    losses = MultiBoxLoss()(net(torch.arange(1.0, 5.0)[start:stop]), draw_targets(counts, seed)[start:stop])
+    (losses["loc"] + losses["cls"]).backward()
+    return [weight.grad.clone() for weight in net.parameters()]
+
+
+def run_rank(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    net = torch.nn.parallel.DistributedDataParallel(Entries())
+    results = []
+    for seed, ((start, middle, stop), counts) in enumerate(zip(SPLITS, COUNTS, strict=True)):
+        part = (start, middle) if rank == 0 else (middle, stop)
+        results.append(step_gradients(net, *part, counts, seed))
+    torch.save(results, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_average_to_the_big_batch(tmp_path: Path) -> None:
+    """Uneven batches, a rank whose images have no objects, and a rank without images."""
+    mp.spawn(run_rank, args=(tmp_path,), nprocs=2)
+    net = Entries()
+    expected = [
+        step_gradients(net, start, stop, counts, seed)
+        for seed, ((start, _, stop), counts) in enumerate(zip(SPLITS, COUNTS, strict=True))
+    ]
+    for rank in range(2):
+        results = torch.load(tmp_path / f"{rank}.pt")
+        torch.testing.assert_close(results, expected, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,205 @@
+import collections
+import functools
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from ssd_lightning.errors import WeightsError
+from ssd_lightning.models import SSD
+from ssd_lightning.models.backbones import VGG16, TinyBackbone
+from ssd_lightning.models.extras import SSDExtras, TinyExtras
+from ssd_lightning.ops.normalization import IMAGENET, SUBTRACT_MEAN_BGR, TORCHVISION_SSD
+from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel
+from ssd_lightning.specs import Described, build, describe
+
+SSD300_EXTRAS = [
+    {"mid_channels": 256, "out_channels": 512, "stride": 2, "padding": 1},
+    {"mid_channels": 128, "out_channels": 256, "stride": 2, "padding": 1},
+    {"mid_channels": 128, "out_channels": 256, "stride": 1, "padding": 0},
+    {"mid_channels": 128, "out_channels": 256, "stride": 1, "padding": 0},
+]
+
+
+def tiny_net(**settings) -> SSD:
+    return SSD(
+        backbone=TinyBackbone(channels=(4, 4, 8)),
+        extras=functools.partial(TinyExtras, channels=[8]),
+        levels=[PriorLevel(None, None, side, side + 8, (2, 3)) for side in (10, 20, 40)],
+        image_size=(32, 48),
+        num_classes=3,
+        **settings,
+    )
+
+
+def ssd300(**settings) -> SSD:
+    return SSD(
+        backbone=VGG16(**settings),
+        extras=functools.partial(SSDExtras, layers=SSD300_EXTRAS),
+        levels=SSD300_VOC,
+        image_size=300,
+        num_classes=2,
+    )
+
+
+def assert_same_network(net: SSD, again: SSD) -> None:
+    again.load_state_dict(net.state_dict())
+    pictures = torch.randint(0, 256, (2, 3, *net.image_size), dtype=torch.uint8)
+    with torch.inference_mode():
+        torch.testing.assert_close(again.eval()(pictures), net.eval()(pictures), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"normalization": SUBTRACT_MEAN_BGR, "clip_priors": True}])
+def test_a_network_is_built_again(settings: dict[str, object]) -> None:
+    net = tiny_net(**settings)
+    spec = describe(net)
+    plain = json.loads(json.dumps(spec))
+    assert plain == spec  # nothing but dicts with words, lists and numbers
+    again = build(plain)
+    assert_same_network(net, again)
+    assert describe(again) == spec
+
+
+def test_ssd300_is_built_again() -> None:
+    with torch.device("meta"):
+        net = ssd300(batch_norm=True)
+        again = build(json.loads(json.dumps(describe(net))))
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in net.state_dict().items()}
+    assert [level.sizes() for level in again.levels] == [level.sizes() for level in net.levels]
+
+
+def test_weights_are_spent_and_their_normalization_stays(monkeypatch) -> None:
+    monkeypatch.setattr(VGG16, "_load", lambda self, weights, batch_norm: TORCHVISION_SSD)
+    with torch.device("meta"):
+        spec = describe(ssd300(weights="IMAGENET1K_FEATURES"))
+        assert "IMAGENET1K_FEATURES" not in json.dumps(spec)
+        assert "weights" not in spec["backbone"]
+        monkeypatch.setattr(VGG16, "_load", None)
+        again = build(spec)
+    assert list(again.normalization.mean) == list(TORCHVISION_SSD.mean)
+    assert list(again.normalization.std) == list(TORCHVISION_SSD.std) != list(IMAGENET.std)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "builtins.dict",
+        "subprocess.Popen",
+        "torch.load",
+        "torch.hub.load",
+        "torch.Tensor",
+        "torch.nn.init.xavier_uniform_",
+        "torch.nn.functional.relu",
+        "torch.nn.modules.module.register_module_forward_hook",
+        "torch.nn.Parameter",  # a tensor, no layer
+        "torch.nn.modules.module.OrderedDict",
+        "torch.nn.modules.container.Any",
+        "torch.nnx.Linear",
+        "ssd_lightning.train.main",
+        "ssd_lightning.detector.Detector",
+        "ssd_lightning.training.SSDModule",
+        "ssd_lightning.data.voc.VOCDataset",
+        "ssd_lightning.losses.MultiBoxLoss",
+        "ssd_lightning.models.ssd.torch",
+        "ssd_lightning.models.ssd.torch.load",
+        "ssd_lightning.models.ssd.Callable",
+        "ssd_lightning.models.backbones.vgg.Path",
+        "ssd_lightning.models.backbones.vgg.VGG16_Weights",
+        "ssd_lightning.models.backbones.vgg.read_vgg16_weights",
+        "ssd_lightning.models.ssd.measure_grids",
+        "ssd_lightning.ops.priors.published_levels",
+        "ssd_lightning.ops.matching.Matches",
+        "ssd_lightning.models",
+        "ssd_lightning.models.",
+        "ssd_lightning.models..SSD",
+        "ssd_lightning.models.nothing.SSD",
+        "ssd_lightning.models.ssd.Nothing",
+        ".models.ssd.SSD",
+        "SSD",
+        "",
+        None,
+        3,
+        ["ssd_lightning.models.ssd.SSD"],
+    ],
+)
+@pytest.mark.parametrize("partial", [False, True])
+def test_what_is_no_network_part_is_not_built(target: object, partial: bool) -> None:
+    spec = {"_target_": target, **({"_partial_": True} if partial else {})}
+    with pytest.raises(WeightsError, match="checkpoint:"):
+        build(spec)
+    good = describe(tiny_net())
+    with pytest.raises(WeightsError, match="checkpoint:"):
+        build({**good, "backbone": {**good["backbone"], "channels": [4, spec, 8]}})
+
+
+def test_nothing_runs_before_the_whole_is_trusted(tmp_path) -> None:
+    trace = tmp_path / "was_here"
+    with pytest.raises(WeightsError, match=r"os\.mkdir"):
+        build({"_target_": "torch.nn.Linear", "in_features": {"_target_": "os.mkdir", "path": str(trace)}})
+    assert not trace.exists()
+
+
+def test_trusted_parts_are_built() -> None:
+    assert isinstance(build({"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}), nn.Linear)
+    assert isinstance(build({"_target_": "ssd_lightning.models.backbones.TinyBackbone"}), TinyBackbone)
+    level = PriorLevel(3, None, 10, None, (2,))
+    assert build(describe(level)).sizes() == level.sizes()
+    extras = build({"_target_": "ssd_lightning.models.extras.TinyExtras", "_partial_": True, "channels": [4]})
+    assert extras(5).out_channels == (4, 4)
+    assert build([1, {"a": [None, 2.5, True, "word"]}]) == [1, {"a": [None, 2.5, True, "word"]}]
+
+
+@pytest.mark.parametrize("change", [{"unknown": 1}, {"channels": 3}, {3: 4}])
+def test_arguments_that_do_not_fit(change: dict[object, object]) -> None:
+    with pytest.raises(WeightsError, match=r"cannot build ssd_lightning\.models\.backbones\.tiny\.TinyBackbone"):
+        build({"_target_": "ssd_lightning.models.backbones.tiny.TinyBackbone", **change})
+
+
+def test_an_argument_that_is_missing() -> None:
+    spec = describe(tiny_net())
+    del spec["levels"]
+    with pytest.raises(WeightsError, match=r"cannot build ssd_lightning\.models\.ssd\.SSD: .*levels"):
+        build(spec)
+
+
+class Part(Described, nn.Module):
+    not_described = ("file",)
+
+    def __init__(self, width: int, *, file: str | None = None, depth: int = 2, act: object = None) -> None:
+        super().__init__()
+        self.width, self.depth = width, depth
+
+
+class Whole(Part):
+    def __init__(self, name: str, *, parts: object = ()) -> None:
+        super().__init__(len(name), file="f", depth=7)
+        self.parts = parts
+
+
+def test_arguments_are_remembered_as_they_were_given() -> None:
+    path = f"{__name__}.Part"
+    assert describe(Part(3)) == {"_target_": path, "width": 3}
+    assert describe(Part(3, file="secret", depth=4)) == {"_target_": path, "width": 3, "depth": 4}
+    whole = describe(Whole("abc", parts={"one": Part(1), "few": (Part(2), 0.5)}))
+    assert whole == {
+        "_target_": f"{__name__}.Whole",
+        "name": "abc",
+        "parts": {"one": {"_target_": path, "width": 1}, "few": [{"_target_": path, "width": 2}, 0.5]},
+    }
+
+
+def test_types_and_partials() -> None:
+    path = f"{__name__}.Part"
+    assert describe(Part) == {"_target_": path, "_partial_": True}
+    assert describe(functools.partial(Part, width=3)) == {"_target_": path, "_partial_": True, "width": 3}
+
+
+@pytest.mark.parametrize(
+    "value", [torch.zeros(1), object(), {1, 2}, len, functools.partial(Part, 3), collections.deque()]
+)
+def test_what_has_no_plain_form_is_refused(value: object) -> None:
+    with pytest.raises(TypeError, match="no plain form"):
+        describe(Part(1, act=value))

@@ -1,0 +1,136 @@
+from functools import partial
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from ssd_lightning.data.dataset import collate
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.models import SSD
+from ssd_lightning.models.backbones import TinyBackbone
+from ssd_lightning.models.extras import TinyExtras
+from ssd_lightning.ops.priors import levels_from_scales
+from ssd_lightning.training import SSDModule
+from ssd_lightning.training.callbacks import FiniteLoss, TrainingDiverged
+from ssd_lightning.training.module import split_biases
+from ssd_lightning.training.schedules import multistep
+from ssd_lightning.types import Target
+
+SIZE = 32
+
+
+def small_net(num_classes: int = 2) -> SSD:
+    scales = [(0.2, 0.3), (0.4, 0.5), (0.6, 0.7)]
+    return SSD(
+        backbone=TinyBackbone(channels=[4, 8]),
+        extras=partial(TinyExtras, channels=[8]),
+        levels=levels_from_scales(scales=scales, aspect_ratios=[(2,)] * 3, image_size=SIZE),
+        image_size=SIZE,
+        num_classes=num_classes,
+    )
+
+
+def module(**settings: object) -> SSDModule:
+    arguments = {
+        "net": small_net(),
+        "loss": MultiBoxLoss(),
+        "optimizer": partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=5e-4),
+        "scheduler": partial(multistep, warmup_steps=2),
+        "class_names": ("cat", "dog"),
+        **settings,
+    }
+    return SSDModule(**arguments)  # type: ignore[arg-type]
+
+
+def target(*boxes: list[float], name: str = "a") -> Target:
+    return Target(
+        boxes=torch.tensor(boxes).reshape(-1, 4),
+        labels=torch.ones(len(boxes), dtype=torch.int64),
+        difficult=torch.zeros(len(boxes), dtype=torch.bool),
+        image_id=name,
+        size_px=(SIZE, SIZE),
+    )
+
+
+def loader(targets: list[Target], batch_size: int = 2) -> DataLoader:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (len(targets), 3, SIZE, SIZE), dtype=torch.uint8, generator=generator)
+    return DataLoader(list(zip(images, targets, strict=True)), batch_size=batch_size, collate_fn=collate)
+
+
+def trainer(**settings: object) -> pl.Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    return pl.Trainer(**{"max_steps": 4, "enable_checkpointing": False, **quiet, **settings})  # type: ignore[arg-type]
+
+
+def test_biases_learn_twice_as_fast_and_do_not_decay() -> None:
+    model, fit = module(), trainer(max_steps=1)
+    fit.fit(model, loader([target([0.1, 0.1, 0.6, 0.6])] * 2))
+    weights, biases = fit.optimizers[0].param_groups
+    assert biases["initial_lr"] == 2 * weights["initial_lr"] == 0.02
+    assert (weights["weight_decay"], biases["weight_decay"]) == (5e-4, 0.0)
+
+
+def test_every_trainable_parameter_is_in_one_group() -> None:
+    net = small_net()
+    net.head.box[0].weight.requires_grad_(False)
+    weights, biases = split_biases(net)
+    trainable = {id(parameter) for parameter in net.parameters() if parameter.requires_grad}
+    assert {id(p) for p in weights} | {id(p) for p in biases} == trainable
+    assert not {id(p) for p in weights} & {id(p) for p in biases}
+    assert all(p.ndim == 1 for p in biases)
+
+
+def test_the_schedule_counts_steps_not_epochs() -> None:
+    model, fit = module(), trainer(max_steps=3)
+    fit.fit(model, loader([target([0.1, 0.1, 0.6, 0.6])] * 4))
+    # 3 steps: after them the warm-up of 2 is over and both milestones, at step 2 of 3, have passed
+    assert fit.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01 * 0.1 * 0.1)
+
+
+def test_a_run_without_an_end_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"trainer\.max_epochs"):
+        trainer(max_steps=-1, max_epochs=-1).fit(module(), loader([target()]))
+
+
+def test_pictures_without_objects_train_with_a_finite_loss() -> None:
+    model = module(loss=MultiBoxLoss(min_negatives=3))
+    trainer(callbacks=[FiniteLoss()]).fit(model, loader([target(), target()]))
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_the_loss_falls_on_one_batch() -> None:
+    data = loader([target([0.1, 0.1, 0.6, 0.6]), target([0.3, 0.2, 0.9, 0.8], name="b")])
+    images, targets = next(iter(data))
+    model = module()
+
+    def total() -> float:
+        with torch.no_grad():
+            return float(sum(model.loss(model.net(images), targets).values()))
+
+    before = total()
+    trainer(max_steps=30).fit(model, data)
+    assert total() < 0.7 * before
+
+
+def test_a_diverged_loss_stops_the_run_and_names_the_pictures() -> None:
+    model = module(optimizer=partial(torch.optim.SGD, lr=1e30))
+    with pytest.raises(TrainingDiverged, match=r"loss is (nan|inf).*pictures p, q"):
+        targets = [target([0.1, 0.1, 0.6, 0.6], name="p"), target([0.3, 0.2, 0.9, 0.8], name="q")]
+        trainer(max_steps=50, callbacks=[FiniteLoss()], log_every_n_steps=1).fit(model, loader(targets))
+
+
+def test_classes_and_network_have_to_agree() -> None:
+    with pytest.raises(ConfigurationError, match="2 classes, the data have 3: a, b, c"):
+        module(class_names=("a", "b", "c"))
+
+
+def test_validation_logs_the_scores_of_known_detections() -> None:
+    model = module()
+    data = loader([target([0.1, 0.1, 0.6, 0.6]), target(name="b")], batch_size=1)
+    scores = trainer().validate(model, data, verbose=False)[0]
+    assert {"val/map", "val/map_50", "val/map_11point", "val/map_area", "val/loc", "val/cls"} <= scores.keys()
+    assert 0 <= scores["val/map_11point"] <= 1
+    assert scores["val/ap_11point/cat"] == scores["val/map_11point"]  # dog has no objects: not in the mean

@@ -1,0 +1,202 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssd_lightning.data.dataset import DetectionDataset, Record
+from ssd_lightning.errors import ConfigurationError, DataError
+from ssd_lightning.training import DetectionDataModule, datamodule, loggers
+from ssd_lightning.training.checkpoint import AtomicCheckpointIO
+from ssd_lightning.training.devices import check_devices, choose_device
+from ssd_lightning.training.record import git_state, run_record, write_record
+
+
+def dataset(tmp_path: Path, count: int = 10, **settings: object) -> DetectionDataset:
+    import numpy as np
+    from PIL import Image
+
+    records = []
+    for index in range(count):
+        path = tmp_path / f"{index}.png"
+        if not path.exists():
+            Image.fromarray(np.full((20, 30, 3), index, np.uint8)).save(path)
+        boxes = np.array([[2, 2, 12, 12]], dtype=np.float32)
+        records.append(Record(str(index), path, (20, 30), boxes, np.array([1]), np.array([False])))
+    settings.setdefault("class_names", ("thing",))
+    if settings["class_names"] is None:
+        settings["class_names"] = ("thing",)
+    return DetectionDataset(records=records, **settings)  # type: ignore[arg-type]
+
+
+def data_module(tmp_path: Path, **settings: object) -> DetectionDataModule:
+    arguments = {
+        "dataset": lambda **split: dataset(tmp_path, **split),
+        "train": {"part": "train", "val_fraction": 0.4},
+        "val": {"part": "val", "val_fraction": 0.4},
+        "test": {},
+        "image_size": (16, 16),
+        "batch_size": 2,
+        "num_workers": 0,
+        **settings,
+    }
+    return DetectionDataModule(**arguments)  # type: ignore[arg-type]
+
+
+def names(loader: torch.utils.data.DataLoader) -> list[str]:
+    return [target["image_id"] for _, targets in loader for target in targets]
+
+
+def test_training_and_validation_share_no_picture_and_lose_none(tmp_path: Path) -> None:
+    module = data_module(tmp_path, batch_size=1)
+    train, val = set(names(module.train_dataloader())), set(names(module.val_dataloader()))
+    assert train
+    assert val
+    assert not train & val
+    assert train | val == set(names(module.test_dataloader())) == {str(index) for index in range(10)}
+
+
+def test_evaluation_keeps_the_order_and_the_last_small_batch(tmp_path: Path) -> None:
+    loader = data_module(tmp_path, batch_size=3).test_dataloader()
+    assert names(loader) == [str(index) for index in range(10)]
+
+
+def test_training_drops_a_last_small_batch_but_never_the_only_one(tmp_path: Path) -> None:
+    everything = {"train": {}}
+    assert len(names(data_module(tmp_path, batch_size=4, **everything).train_dataloader())) == 8
+    assert len(names(data_module(tmp_path, batch_size=64, **everything).train_dataloader())) == 10
+
+
+def test_images_have_the_networks_size(tmp_path: Path) -> None:
+    images, _ = next(iter(data_module(tmp_path).train_dataloader()))
+    assert images.shape == (2, 3, 16, 16)
+    assert images.dtype == torch.uint8
+
+
+def test_without_validation(tmp_path: Path) -> None:
+    module = data_module(tmp_path, val=None)
+    assert module.val_dataloader() == []
+    with pytest.raises(DataError, match="no val split"):
+        module.dataset("val")
+
+
+def test_files_are_prepared_on_demand(tmp_path: Path) -> None:
+    called = []
+    module = data_module(tmp_path, prepare=lambda: called.append(1))
+    assert not called
+    module.prepare_data()
+    assert called == [1]
+
+
+def test_a_detector_numbers_the_classes(tmp_path: Path) -> None:
+    module = data_module(tmp_path, class_names=("thing",))
+    module.use_class_names(("other", "thing"))
+    assert module.class_names == ("other", "thing")
+    with pytest.raises(DataError, match="'thing', which the detector does not know; it knows cat, dog"):
+        data_module(tmp_path, class_names=("thing",)).use_class_names(("cat", "dog"))
+
+
+def test_classes_come_from_the_training_split(tmp_path: Path) -> None:
+    assert data_module(tmp_path).class_names == ("thing",)
+
+
+def test_a_batch_needs_a_picture(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"data\.batch_size is 0"):
+        data_module(tmp_path, batch_size=0)
+
+
+def test_spare_workers_leaves_a_core_for_each_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(16), raising=False)
+    assert datamodule.spare_workers() == 8
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert datamodule.spare_workers() == 3
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(1), raising=False)
+    assert datamodule.spare_workers() == 1
+
+
+def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, io = tmp_path / "deep" / "last.ckpt", AtomicCheckpointIO()
+    io.save_checkpoint({"state_dict": {"weight": torch.ones(2)}}, path)
+    good = path.read_bytes()
+
+    def dies(checkpoint: object, file: object) -> None:
+        file.write(b"half")  # type: ignore[attr-defined]
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", dies)
+    with pytest.raises(OSError, match="disk full"):
+        io.save_checkpoint({"state_dict": {}}, path)
+    assert path.read_bytes() == good
+    assert [entry.name for entry in path.parent.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("devices", [1, "1", "auto"])
+def test_one_process_on_the_processor(devices: object) -> None:
+    assert check_devices("cpu", devices) == 1
+
+
+def test_processes_have_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssd_lightning.training.devices._resolve", lambda accelerator: "cpu")
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert check_devices("cpu", 4) == 4
+    with pytest.raises(ConfigurationError, match="no GPU"):
+        check_devices("auto", 2)
+    with pytest.raises(ConfigurationError, match="4 processor cores"):
+        check_devices("cpu", 5)
+
+
+@pytest.mark.parametrize(
+    ("devices", "answer"), [(3, "has 2 cuda devices"), ([0, 2], "no cuda device 2"), ("0,5", "no cuda device 5")]
+)
+def test_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch, devices: object, answer: str) -> None:
+    from pytorch_lightning.accelerators import CUDAAccelerator
+
+    monkeypatch.setattr(CUDAAccelerator, "is_available", staticmethod(lambda: True))
+    monkeypatch.setattr(CUDAAccelerator, "auto_device_count", staticmethod(lambda: 2))
+    with pytest.raises(ConfigurationError, match=answer):
+        check_devices("gpu", devices)
+    assert check_devices("gpu", 2) == check_devices("gpu", "auto") == check_devices("gpu", [0, 1]) == 2
+
+
+def test_a_device_that_is_not_there() -> None:
+    assert choose_device("cpu").type == "cpu"
+    with pytest.raises(ConfigurationError, match="device=cuda:99"):
+        choose_device("cuda:99")
+
+
+@pytest.fixture
+def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    netrc = tmp_path / "netrc"
+    monkeypatch.setenv("NETRC", str(netrc))
+    return netrc
+
+
+def test_wandb_without_an_account_is_offline(
+    no_account: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not loggers.has_wandb_account()
+    logger = loggers.wandb_logger(project="p", save_dir=tmp_path)
+    assert logger._offline
+    assert len(caplog.messages) == 1
+    assert "offline" in caplog.messages[0]
+
+
+def test_wandb_accounts_are_found(no_account: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_account.write_text("machine api.wandb.ai login user password secret\n")
+    assert loggers.has_wandb_account()
+    no_account.write_text("machine elsewhere login user password secret\n")
+    assert not loggers.has_wandb_account()
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    assert loggers.has_wandb_account()
+
+
+def test_a_record_is_plain_and_complete(tmp_path: Path) -> None:
+    write_record(tmp_path, run_record(seed=7, priors=5444))
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["seed"], record["priors"]) == (7, 5444)
+    assert record["versions"]["torch"]
+    assert record["machine"]["processor"]
+    assert record.keys() >= git_state().keys()
