@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
@@ -149,6 +150,33 @@ def test_the_same_seed_gives_the_same_weights(trained: Path, monkeypatch: pytest
     )
     assert first.keys() == again.keys()
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_run_goes_on_at_its_last_epoch(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = [word for word in SMALL if not word.startswith("trainer.max_epochs")]
+    cut_off = [*small, "trainer.max_epochs=2", "trainer.limit_train_batches=3", "logger=none"]
+    # Both runs have a schedule of 2 epochs; the first is stopped after one.
+    run_in(
+        trained,
+        monkeypatch,
+        "train",
+        *cut_off,
+        "hydra.run.dir=half",
+        "+callbacks.stop._target_=test_commands.StopAfterOne",
+    )
+    half = torch.load(trained / "half" / "checkpoints" / "last.ckpt", weights_only=True)
+    run_in(trained, monkeypatch, "train", *cut_off, "hydra.run.dir=whole", "resume=half/checkpoints/last.ckpt")
+    whole = torch.load(trained / "whole" / "checkpoints" / "last.ckpt", weights_only=True)
+    straight = torch.load(trained / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (half["global_step"], whole["global_step"]) == (3, 6)
+    assert all(torch.equal(whole["state_dict"][name], value) for name, value in straight["state_dict"].items())
+
+
+class StopAfterOne(pl.Callback):
+    """Stops a run after its first epoch, as a crash would, without touching its schedule."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = True
 
 
 def test_moving_averages_are_what_is_saved(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

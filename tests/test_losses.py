@@ -263,6 +263,13 @@ class FakeRanks:
         count += self.other
 
 
+def test_counting_over_ranks_leaves_the_own_count_alone(monkeypatch) -> None:
+    FakeRanks(monkeypatch, other=4)
+    own = torch.tensor(3)
+    assert count_over_ranks(own) == (torch.tensor(7), 2)
+    assert own == 3
+
+
 def num_positive(output: SSDOutput, targets: list[Target]) -> int:
     grads = gradients(MultiBoxLoss(negative_ratio=0)(output, targets), output)
     return int((grads[1].abs().sum(-1) > 0).sum())

@@ -110,6 +110,15 @@ def test_the_two_matchers_part_where_a_prior_is_shared() -> None:
 
 
 @pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+def test_an_overlap_of_the_threshold_is_enough(matcher: str) -> None:
+    """The object's own prior is the second, so that the first, of IoU 1/2, is not forced."""
+    priors = torch.tensor([[0.5, 0.5, 1.0, 1.0], [0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0]])
+    box = torch.tensor([[[0.0, 0.0, 0.5, 1.0]]])
+    for threshold, labels in ((0.5, [7, 7, 0]), (0.51, [0, 7, 0])):
+        assert match_priors(box, torch.tensor([[7]]), priors, threshold, matcher).labels.tolist() == [labels]
+
+
+@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
 @pytest.mark.parametrize("seed", range(3))
 def test_matches_equal_a_loop_over_boxes_and_priors(matcher: str, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
