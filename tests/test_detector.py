@@ -84,7 +84,7 @@ def test_size_and_place_are_those_of_the_network(detector: Detector) -> None:
     assert detector.device == torch.device("cpu")
 
 
-def test_run_directories(checkpoint: Path, tmp_path: Path) -> None:
+def test_run_directories(checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
     run = tmp_path / "run"
     folder = run / "checkpoints"
     folder.mkdir(parents=True)
@@ -92,7 +92,9 @@ def test_run_directories(checkpoint: Path, tmp_path: Path) -> None:
         Detector.load(run)
     for name in ("b.ckpt", "a.ckpt"):
         (run / name).touch()
-    assert find_checkpoint(run) == run / "a.ckpt"
+    with monkeypatch.context() as patched:  # a file system lists in any order
+        patched.setattr(Path, "glob", lambda self, pattern: iter([run / "b.ckpt", run / "a.ckpt"]))
+        assert find_checkpoint(run) == run / "a.ckpt"
     (folder / "last.ckpt").touch()
     assert find_checkpoint(run) == folder / "last.ckpt"
     checkpoint.rename(folder / "best.ckpt")

@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import functools
 import json
 
@@ -133,6 +134,17 @@ def test_what_is_no_network_part_is_not_built(target: object, partial: bool) -> 
     good = describe(tiny_net())
     with pytest.raises(WeightsError, match="checkpoint:"):
         build({**good, "backbone": {**good["backbone"], "channels": [4, spec, 8]}})
+
+
+@dataclasses.dataclass
+class Foreign:
+    """Imported into a trusted module, but defined elsewhere."""
+
+
+def test_what_is_imported_into_a_trusted_module_is_not_built(monkeypatch) -> None:
+    monkeypatch.setattr("ssd_lightning.models.ssd.Foreign", Foreign, raising=False)
+    with pytest.raises(WeightsError, match=r"ssd_lightning\.models\.ssd\.Foreign' is no network part"):
+        build({"_target_": "ssd_lightning.models.ssd.Foreign"})
 
 
 def test_nothing_runs_before_the_whole_is_trusted(tmp_path) -> None:

@@ -10,7 +10,7 @@ from ssd_lightning.models.backbones import VGG16, TinyBackbone
 from ssd_lightning.models.extras import SSDExtras, TinyExtras
 from ssd_lightning.models.ssd import measure_grids
 from ssd_lightning.ops.normalization import IDENTITY, IMAGENET, SUBTRACT_MEAN_BGR, Normalization
-from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel, levels_from_scales
+from ssd_lightning.ops.priors import SSD300_VOC, SSD512_VOC, PriorLevel, levels_from_scales
 
 SSD300_EXTRAS = [
     {"mid_channels": 256, "out_channels": 512, "stride": 2, "padding": 1},
@@ -84,6 +84,21 @@ def test_ssd300_with_batch_norm_has_the_same_maps() -> None:
         net = ssd300(batch_norm=True)
     assert [level.grid_size[0] for level in net.levels] == [38, 19, 10, 5, 3, 1]
     assert sum(isinstance(layer, nn.BatchNorm2d) for layer in net.modules()) == 15 + 8
+
+
+def test_ssd512_ends_in_one_cell_by_a_kernel_of_four() -> None:
+    halving = {"mid_channels": 128, "out_channels": 256, "stride": 2, "padding": 1}
+    layers = [SSD300_EXTRAS[0], halving, halving, halving, {**halving, "stride": 1, "kernel_size": 4}]
+    with torch.device("meta"):
+        net = SSD(
+            backbone=VGG16(),
+            extras=functools.partial(SSDExtras, layers=layers),
+            levels=SSD512_VOC,
+            image_size=512,
+            num_classes=20,
+        )
+    assert [level.grid_size[0] for level in net.levels] == [64, 32, 16, 8, 4, 2, 1]
+    assert len(net.priors_cxcywh) == 24564
 
 
 def test_tiny_ssd_is_that_of_the_book() -> None:
@@ -186,11 +201,10 @@ def test_one_forward_in_training_and_in_evaluation() -> None:
 
 
 def test_priors_are_clipped_where_wanted() -> None:
-    with torch.device("cpu"):
-        levels = [PriorLevel(None, None, 40, None, ())] * 2
-        nets = [
-            SSD(backbone=Windows(), extras=NoExtras, levels=levels, image_size=16, num_classes=1, clip_priors=clip)
-            for clip in (False, True)
-        ]
+    levels = [PriorLevel(None, None, 40, None, ())] * 2
+    nets = [
+        SSD(backbone=Windows(), extras=NoExtras, levels=levels, image_size=16, num_classes=1, clip_priors=clip)
+        for clip in (False, True)
+    ]
     assert nets[0].priors_cxcywh.max() == 2.5
     assert nets[1].priors_cxcywh.max() == 1

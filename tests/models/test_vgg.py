@@ -154,6 +154,20 @@ def test_a_file_that_is_no_weights(content: bytes, tmp_path: Path) -> None:
         VGG16(weights=str(path))
 
 
+class Malice:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.trace,))
+
+
+def test_a_file_with_code_is_not_run(saved, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="not a file of tensors alone"):
+        VGG16(weights=saved({"features.0.weight": Malice(tmp_path / "was_here")}))
+    assert not (tmp_path / "was_here").exists()
+
+
 def changed(state: dict[str, Tensor], kind: str) -> object:
     if kind == "list":
         return [torch.zeros(3)]
