@@ -246,3 +246,11 @@ def test_the_description_is_a_copy() -> None:
     settings["top_k"] = 4
     assert spec["postprocess"] == {"top_k": 3}
     assert spec.keys() == {"network", "class_names", "postprocess"}
+
+
+def test_names_and_network_have_to_agree(checkpoint: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    content["detector"]["class_names"].append("one too many")
+    torch.save(content, checkpoint)
+    with pytest.raises(WeightsError, match="names 4 classes for a network of 3 classes"):
+        Detector.load(checkpoint)

@@ -64,7 +64,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     """
     # OpenMP threads that spin while they wait halve the speed of a training that shares its cores with its own
     # data workers; it has to be said before torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
         register_experiments()

@@ -103,6 +103,10 @@ class Detector:
             raise WeightsError(f"{path} describes no network but a {type(net).__name__}")
         weights = checkpoint.get("state_dict")
         load_weights(net, weights if isinstance(weights, dict) else {}, path)
+        if len(spec["class_names"]) != net.num_classes:
+            raise WeightsError(
+                f"{path} names {len(spec['class_names'])} classes for a network of {net.num_classes} classes"
+            )
         return cls(net.to(device), class_names=spec["class_names"], postprocess_settings=spec["postprocess"])
 
 

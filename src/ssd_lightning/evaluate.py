@@ -38,7 +38,7 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from ssd_lightning.detector import Detector
+    from ssd_lightning.detector import Detector, find_checkpoint
     from ssd_lightning.training.devices import choose_device
     from ssd_lightning.visualization.tables import print_scores
 
@@ -54,11 +54,14 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
     scores = score(detector, data.evaluation_loader(config.split))
     per_class = {column: scores[key] for column, key in COLUMNS.items()}
     print_scores(f"{config.split}: {scores['pictures']} pictures", per_class, {k: scores[k] for k in SUMMARY})
+    print(f"checkpoint: {find_checkpoint(Path(config.checkpoint))}")
     if config.drawings:
         draw_comparisons(detector, data.dataset(config.split), Path(config.drawings), count=config.num_drawings)
+        print(f"drawings:   {Path(config.drawings) / 'overview.jpg'} (true boxes dashed in white)")
     if config.output:
         Path(config.output).parent.mkdir(parents=True, exist_ok=True)
         Path(config.output).write_text(json.dumps(scores, indent=2) + "\n")
+        print(f"scores:     {config.output}")
     return scores
 
 

@@ -494,3 +494,12 @@ def test_real_blood_cells(shared_dir: Path) -> None:
     assert all("'RBC' has no area" in text for text in dataset.dropped)
     with pytest.raises(DataError, match="has no area"):
         VOCDataset(splits=splits)
+
+
+@pytest.mark.parametrize(
+    ("limit", "names"), [(2, ["000", "001"]), (99, ["000", "001", "002"]), (None, ["000", "001", "002"])]
+)
+def test_only_the_first_so_many(tmp_path: Path, limit: int | None, names: list[str]) -> None:
+    split = write_voc(tmp_path, {name: annotation(voc_object()) for name in ("000", "001", "002")})
+    dataset = VOCDataset(splits=[split], max_pictures=limit)
+    assert [record.image_id for record in dataset.records] == names

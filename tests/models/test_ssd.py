@@ -208,3 +208,11 @@ def test_priors_are_clipped_where_wanted() -> None:
     ]
     assert nets[0].priors_cxcywh.max() == 2.5
     assert nets[1].priors_cxcywh.max() == 1
+
+
+def test_priors_keep_their_digits_in_a_half_precision_network() -> None:
+    net = tiny_ssd()
+    before = net.priors_cxcywh.clone()
+    net.bfloat16()
+    assert net.head.box[0].weight.dtype == torch.bfloat16
+    assert torch.equal(net.priors_cxcywh, before)

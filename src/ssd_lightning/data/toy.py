@@ -45,7 +45,7 @@ def write_toy_dataset(
     size only.
 
     Boxes are tight around what can be seen of an object. An object is `difficult` if less than half of it can
-    be seen, if the longer side of its box is under 6 % of the picture's shorter side, or if its colour is
+    be seen, if the longer side of its box is under 8 % of the picture's shorter side, or if its colour is
     less than 20 CIELAB units away from what surrounds it. At least a fifth of every object can be seen.
 
     The set is built beside `root` and moved into place when it is whole. Processes that call this at the same

@@ -28,7 +28,7 @@ MAX_BOX_IOU = 0.45
 """Two boxes never overlap more: the usual suppression could not keep both."""
 
 DIFFICULT_VISIBLE_SHARE = 0.5
-DIFFICULT_SIDE = 0.06
+DIFFICULT_SIDE = 0.08
 DIFFICULT_CONTRAST = 20.0
 
 

@@ -9,7 +9,7 @@ TOY_CLASSES: tuple[str, ...] = ("disk", "square", "triangle", "star", "ring")
 
 SCALE_RANGE = (0.05, 0.80)
 """Longest side of a whole object over the shorter side of the picture."""
-SCALE_BETA = (2.6, 2.0)
+SCALE_BETA = (3.2, 2.0)
 """Parameters of the Beta distribution of log(scale): (1, 1) is log-uniform; these make the extremes rarer."""
 MAX_TURN = np.pi / 6
 """Shapes stand upright, as things in photographs do, give or take this angle."""

@@ -33,6 +33,7 @@ class VOCDataset(DetectionDataset):
             the whole file is unusable, and lists all of them in `dropped` and in a warning.
         part: `train` and `val` are complementary parts of the data, `all` is everything.
         val_fraction: share of the pictures that `val` holds.
+        max_pictures: take only the first so many of the part.
 
     Raises:
         DataError: a root, split, picture or annotation is missing or unusable; class names are empty or
@@ -51,6 +52,7 @@ class VOCDataset(DetectionDataset):
         on_error: OnError = "raise",
         part: Part = "all",
         val_fraction: float = 0.0,
+        max_pictures: int | None = None,
     ) -> None:
         if class_names is None:
             class_names = discover_class_names(splits, on_error=on_error)
@@ -58,6 +60,8 @@ class VOCDataset(DetectionDataset):
         records: list[Record] = []
         dropped: list[str] = []
         for image_id, root, name in list_images(splits):
+            if len(records) == max_pictures:
+                break
             if not in_part(image_id, part, val_fraction):
                 continue
             try:

@@ -102,6 +102,13 @@ class SSD(Described, nn.Module):
         priors = make_priors(self.levels, self.image_size, clip=clip_priors)
         self.register_buffer("priors_cxcywh", priors, persistent=False)  # [K, 4]
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SSD":
+        priors = self.priors_cxcywh
+        super()._apply(fn, recurse)
+        # A network in half precision still decodes in float32: three digits are too few for a place in a picture.
+        self.priors_cxcywh = priors.to(self.priors_cxcywh.device)
+        return self
+
     def forward(self, images: Tensor) -> SSDOutput:
         """Detect in a batch.
 

@@ -20,6 +20,11 @@ class Normalization:
     std: tuple[float, float, float]
     bgr: bool = False
 
+    def __post_init__(self) -> None:
+        # A checkpoint's plain containers have no tuples; equality should not notice.
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
+
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise `[B, 3, H, W]` RGB pictures of 0..255, uint8 or float; gives a float tensor."""
         images = images if images.is_floating_point() else images.to(torch.get_default_dtype())
