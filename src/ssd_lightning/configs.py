@@ -4,6 +4,7 @@ import difflib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,13 @@ def quieten_libraries() -> None:
     """Keep libraries' progress talk out of the log; their warnings stay."""
     for name in ("faster_coco_eval", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*isinstance.treespec, LeafSpec.* is deprecated",  # Lightning with the newest torch
+        "Experiment logs directory .* exists and is not empty",  # the run directory holds more than the log
+        "The dirpath has changed from",  # a resumed run has a directory of its own
+        ".*does not have many workers which may be a bottleneck",  # the data module counts the cores
+    ):
+        warnings.filterwarnings("ignore", message)
 
 
 def find_user_error(error: BaseException) -> UserError | None:

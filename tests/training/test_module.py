@@ -117,9 +117,10 @@ def test_the_loss_falls_on_one_batch() -> None:
 
 def test_a_diverged_loss_stops_the_run_and_names_the_pictures() -> None:
     model = module(optimizer=partial(torch.optim.SGD, lr=1e30))
+    data = loader([target([0.1, 0.1, 0.6, 0.6], name="p"), target([0.3, 0.2, 0.9, 0.8], name="q")])
+    fit = trainer(max_steps=50, callbacks=[FiniteLoss()], log_every_n_steps=1)
     with pytest.raises(TrainingDiverged, match=r"loss is (nan|inf).*pictures p, q"):
-        targets = [target([0.1, 0.1, 0.6, 0.6], name="p"), target([0.3, 0.2, 0.9, 0.8], name="q")]
-        trainer(max_steps=50, callbacks=[FiniteLoss()], log_every_n_steps=1).fit(model, loader(targets))
+        fit.fit(model, data)
 
 
 def test_classes_and_network_have_to_agree() -> None:

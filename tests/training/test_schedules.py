@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -39,7 +41,7 @@ def test_cosine_falls_from_one_to_the_final_factor() -> None:
     assert values[0] == 1
     assert values[50] == pytest.approx(0.55)
     assert values[100] == pytest.approx(0.1)
-    assert all(later <= earlier for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(values))
 
 
 def test_warm_up_is_linear_and_continuous() -> None:

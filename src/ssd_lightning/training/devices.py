@@ -44,8 +44,8 @@ def _check_processes(accelerator: str, devices: Any) -> int:
     cores = os.cpu_count() or 1
     if wanted > 1 and accelerator == "auto":
         raise ConfigurationError(
-            f"trainer.devices={devices}: this machine has no GPU; trainer.accelerator=cpu trains in {wanted} processes on "
-            "the processor, trainer.devices=1 in one"
+            f"trainer.devices={devices}: this machine has no GPU; trainer.accelerator=cpu trains in {wanted} processes "
+            "on the processor, trainer.devices=1 in one"
         )
     if wanted > cores:
         raise ConfigurationError(f"trainer.devices={devices}: this machine has {cores} processor cores")

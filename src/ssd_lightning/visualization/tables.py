@@ -15,13 +15,14 @@ def print_scores(title: str, per_class: Mapping[str, Mapping[str, float]], summa
         per_class: columns of the table: name of the score -> class -> value; NaN where a class has no objects.
         summary: name -> value, printed below the table.
     """
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("class")
     for column in per_class:
         table.add_column(column, justify="right")
     for name in next(iter(per_class.values())):
         table.add_row(name, *(_number(values[name]) for values in per_class.values()))
     console = Console()
+    console.print(f"\n{title}", highlight=False)
     console.print(table)
     for name, value in summary.items():
         console.print(f"  {name:<24} {_number(value)}", highlight=False)
