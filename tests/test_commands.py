@@ -272,6 +272,21 @@ def test_a_sweep(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_wandb_without_an_account_asks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    words = ["trainer.max_epochs=1", "logger=[csv,wandb]", "hydra.run.dir=run"]
+    command = [sys.executable, "-m", "ssd_lightning.train", *SMALL, *words]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("recorded offline") == 1
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+
+
+@pytest.mark.slow
 def test_two_processes_train_and_see_every_picture_once(tmp_path: Path) -> None:
     command = [
         sys.executable,

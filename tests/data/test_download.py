@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 import ssd_lightning.data.archive as archive_module
-from ssd_lightning.data.download import VOC_ARCHIVES, VOCArchive, download_voc
+from ssd_lightning.data.download import VOC_ARCHIVES, VOCArchive, download_voc, prepare_voc
 from ssd_lightning.errors import DataError
 
 TAR_NAME = "fake.tar"
@@ -384,3 +384,14 @@ def test_progress_goes_to_stderr(tmp_path: Path, server: Server, capfd: pytest.C
     out, err = capfd.readouterr()
     assert out == ""
     assert TAR_NAME in err
+
+
+def test_nothing_is_fetched_unasked(tmp_path: Path, server: Server) -> None:
+    catalogue = server.archive("good")
+    with pytest.raises(DataError, match=r"VOC fake is not in .*data\.download=true fetches it.*data\.root="):
+        prepare_voc(tmp_path, archives=["fake"], download=False, catalogue=catalogue)
+    assert not server.requests
+    prepare_voc(tmp_path, archives=["fake"], download=True, catalogue=catalogue)
+    assert_in_place(tmp_path)
+    prepare_voc(tmp_path, archives=["fake"], download=False, catalogue=catalogue)
+    assert len(server.requests) == 1

@@ -85,24 +85,31 @@ def download_voc(
             raise DataError(f"{root}: cannot write {archive.filename} or its contents there: {error}") from error
 
 
-def prepare_voc(root: str | Path, *, archives: Sequence[str], download: bool) -> None:
+def prepare_voc(
+    root: str | Path,
+    *,
+    archives: Sequence[str],
+    download: bool,
+    catalogue: Mapping[str, VOCArchive] = VOC_ARCHIVES,
+) -> None:
     """Make sure that VOC is in place, by download if that is wanted.
 
     Args:
         root: folder of the data.
         archives: names in the catalogue.
+        catalogue: what the names stand for.
         download: fetch what is missing; otherwise it is an error.
 
     Raises:
         DataError: something is missing and `download` is off, or the download fails.
     """
     if download:
-        download_voc(root, archives=archives)
+        download_voc(root, archives=archives, catalogue=catalogue)
         return
     root = Path(root).expanduser().absolute()
-    missing = [name for name in archives if not _is_in_place(root, VOC_ARCHIVES[name])]
+    missing = [name for name in archives if not _is_in_place(root, catalogue[name])]
     if missing:
-        size = sum(VOC_ARCHIVES[name].size_bytes for name in missing) / 1e9
+        size = sum(catalogue[name].size_bytes for name in missing) / 1e9
         raise DataError(
             f"VOC {', '.join(missing)} is not in {root}: data.download=true fetches it ({size:.1f} GB), or data.root= "
             "names the folder that holds VOC2007 and VOC2012"

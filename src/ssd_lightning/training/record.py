@@ -25,7 +25,7 @@ def run_record(seed: int, **extra: Any) -> dict[str, Any]:
     """Describe this run in plain values."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "seed": seed,
         "ssd_lightning": ssd_lightning.__version__,
         **git_state(),
