@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from ssd_lightning import configs
 from ssd_lightning.configs import check_overrides, compose_config, find_folder, find_user_error
 from ssd_lightning.data.augmentation import SSDAugmentation
+from ssd_lightning.data.voc import VOC_CLASSES
 from ssd_lightning.errors import ConfigurationError, DataError, UserError
 from ssd_lightning.training import DetectionDataModule
 
@@ -188,3 +189,15 @@ def test_help_does_not_import_torch(command: str, flag: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert f"python -m ssd_lightning.{command}" in done.stdout
     assert done.stdout.strip().endswith("HEAVY []")
+
+
+@pytest.mark.parametrize("data", ["voc0712", "voc2007"])
+def test_voc_has_its_twenty_classes_and_its_splits(data: str) -> None:
+    config = compose_config("train", [f"data={data}"]).data
+    assert tuple(config.class_names) == VOC_CLASSES
+    years = {"voc0712": ["VOC2007", "VOC2012"], "voc2007": ["VOC2007"]}[data]
+    for stage in ("train", "val"):
+        splits = config.module[stage].splits
+        assert [Path(split.root).name for split in splits] == years
+        assert {split.split for split in splits} == {"trainval"}
+    assert [(Path(split.root).name, split.split) for split in config.module.test.splits] == [("VOC2007", "test")]
