@@ -20,7 +20,8 @@ from ssd_lightning.detector import Detector
 COMMANDS = {"train": train.main, "evaluate": evaluate.main, "predict": predict.main}
 SMALL = [
     "experiment=toy_tiny", "data.num_train=24", "data.num_val=5", "data.num_test=7", "data.side_px=96",
-    "data.num_workers=0", "data.batch_size=8", "image_size=[64,64]", "trainer.max_epochs=2", "trainer.accelerator=cpu",
+    "data.num_workers=0", "data.batch_size=8", "image_size=[64,64]", "trainer.max_epochs=2",
+    "trainer.check_val_every_n_epoch=1", "trainer.accelerator=cpu",
     "trainer.enable_progress_bar=false", "~callbacks.progress",
 ]  # fmt: skip
 
@@ -191,7 +192,10 @@ def test_moving_averages_are_what_is_saved(trained: Path, monkeypatch: pytest.Mo
     assert not torch.equal(averaged["state_dict"][name], plain["state_dict"][name])
     # An average over the last ten steps or so lies between where the run began and where it ended.
     torch.testing.assert_close(averaged["state_dict"][name], plain["state_dict"][name], atol=0.02, rtol=0)
-    assert torch.equal(Detector.load(trained / "ema").net.head.cls[0].weight, averaged["state_dict"][name])
+    assert torch.equal(
+        Detector.load(trained / "ema" / "checkpoints" / "last.ckpt").net.head.cls[0].weight,
+        averaged["state_dict"][name],
+    )
 
 
 def test_the_readme_line_runs_where_there_is_no_voc(run: Run, tmp_path: Path) -> None:
@@ -307,3 +311,11 @@ def test_two_processes_train_and_see_every_picture_once(tmp_path: Path) -> None:
     ]  # fmt: skip
     subprocess.run(scoring, cwd=tmp_path, check=True, timeout=300)
     assert json.loads((tmp_path / "scores.json").read_text())["map_area"] == pytest.approx(inside[-1], abs=1e-5)
+
+
+def test_a_run_without_validation_leaves_its_last_checkpoint(run: Run, tmp_path: Path) -> None:
+    run(
+        "train", *SMALL, "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=5", "hydra.run.dir=run", "logger=none"
+    )
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert Detector.load(tmp_path / "run").class_names

@@ -96,7 +96,7 @@ def test_one_or_several_loggers(loggers: str, names: set[str]) -> None:
 
 def test_ema_is_one_word() -> None:
     config = compose_config("train", ["callbacks=[default,ema]"])
-    assert {"ema", "checkpoint", "progress"} <= set(config.callbacks)
+    assert {"ema", "best", "progress"} <= set(config.callbacks)
 
 
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in find_folder("experiments").glob("*.yaml")))

@@ -112,8 +112,8 @@ def train(config: "DictConfig") -> dict[str, float]:
 
 def best_checkpoint(trainer: Any) -> str | None:
     """Find the checkpoint with the best validation score, else the last one; None if none was written."""
-    callback = trainer.checkpoint_callback
-    return (callback.best_model_path or callback.last_model_path or None) if callback else None
+    written = [callback.best_model_path for callback in trainer.checkpoint_callbacks]
+    return next((path for path in written if path), None)
 
 
 def report(module: "SSDModule", scores: dict[str, float], checkpoint: str | None) -> None:

@@ -1,6 +1,7 @@
 """Toy pictures: which objects they show, where these lie and which of them are difficult."""
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -96,8 +97,9 @@ def _place(rng: np.random.Generator, label: int, owner: np.ndarray, areas: list[
         lost = (after_px < before_px) & (after_px < np.maximum(least_share * np.array(areas), MIN_AREA_PX))
         if lost.any():
             continue
-        *boxes, box = (box_around(after == i) for i in range(len(areas) + 1))
-        if all(box_iou(box, other) <= MAX_BOX_IOU for other in boxes):
+        # All pairs: what covers an object also shrinks its box, and may bring it closer to that of a third.
+        boxes = [box_around(after == i) for i in range(len(areas) + 1)]
+        if all(box_iou(box, other) <= MAX_BOX_IOU for box, other in combinations(boxes, 2)):
             return outline
     return None
 
