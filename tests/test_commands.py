@@ -228,6 +228,7 @@ def test_without_voc_one_sentence_says_what_to_do(run: Run, capsys: pytest.Captu
         (["backbone=tiny", "priors=ssd300_voc", "image_size=[256,256]", "data=toy"], "differs"),
         (["loss.matcher=greedy", "data=toy"], "loss.matcher"),
         (["resume=nowhere.ckpt", *SMALL], "nowhere.ckpt"),
+        ([*SMALL, "trainer.precision=seven"], "error: trainer: Precision 'seven' is invalid"),
     ],
 )
 def test_what_train_cannot_do(

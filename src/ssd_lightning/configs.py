@@ -15,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -80,8 +80,8 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
                 raise ConfigurationError(f"{missing} has to be given: add {missing}=VALUE")
             return task(config)
         except Exception as error:
-            user_error = find_user_error(error)
-            if user_error is None:
+            user_error = find_user_error(error) or refused_value(error)
+            if user_error is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             logging.getLogger(__name__).debug("stack trace of the error below", exc_info=True)
             _exit_with(user_error)
@@ -111,6 +111,16 @@ def find_user_error(error: BaseException) -> UserError | None:
             return _unwrapped(seen)
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def refused_value(error: BaseException) -> UserError | None:
+    """Say which part of the configuration a library refused, and why, if that is what happened."""
+    if not isinstance(error, InstantiationException) or error.__cause__ is None:
+        return None
+    target, _, key = str(error).replace("full_key:", "\0").partition("\0")
+    reason = str(error.__cause__).strip().splitlines()
+    where = key.strip() or target.strip().splitlines()[0]
+    return ConfigurationError(f"{where}: {reason[0] if reason else type(error.__cause__).__name__}")
 
 
 def _unwrapped(error: UserError) -> UserError:
