@@ -320,3 +320,36 @@ def test_a_run_without_validation_leaves_its_last_checkpoint(run: Run, tmp_path:
     )
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
     assert Detector.load(tmp_path / "run").class_names
+
+
+def test_predict_never_replaces_the_pictures(
+    trained: Path, run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.jpg"
+    Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(mine)
+    before = mine.read_bytes()
+    arguments = [f"checkpoint={trained / 'run'}", f"source={tmp_path}", f"output={tmp_path}"]
+    assert "would replace the picture mine.jpg" in refused(run, capsys, "predict", *arguments)
+    assert mine.read_bytes() == before
+
+
+def test_an_earlier_run_in_the_same_directory_does_not_pass_for_this_one(run: Run, tmp_path: Path) -> None:
+    stale = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"old")
+    run(
+        "train", *SMALL, "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=5", "hydra.run.dir=run", "logger=none"
+    )
+    assert not stale.exists()
+
+
+def test_everything_can_be_trained_on(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = ["data=voc_folder", "data.root=datasets/toy", "data.train_split=val", "data.val_fraction=0"]
+    small = [word for word in SMALL if not word.startswith(("data.num_t", "data.num_v", "data.side", "trainer.max"))]
+    words = ["data.test_split=null", "trainer.max_epochs=1", "hydra.run.dir=all", "logger=none", "test=true"]
+    run_in(trained, monkeypatch, "train", *small, *folder, *words)
+    assert [path.name for path in (trained / "all" / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_evaluate_and_predict_leave_no_log(trained: Path) -> None:
+    assert not list(trained.glob("*.log"))

@@ -110,16 +110,15 @@ class Detector:
         return cls(net.to(device), class_names=spec["class_names"], postprocess_settings=spec["postprocess"])
 
 
-def find_checkpoint(path: Path) -> Path:
-    """Resolve a checkpoint file or a run directory.
+def find_checkpoint(path: Path, order: Sequence[str] = ("best", "last")) -> Path:
+    """Resolve a checkpoint file or a run directory, of which the first in `order` is taken.
 
     Raises:
         WeightsError: there is none.
     """
     if path.is_dir():
         candidates = [
-            path / "checkpoints" / "best.ckpt",
-            path / "checkpoints" / "last.ckpt",
+            *(path / "checkpoints" / f"{name}.ckpt" for name in order),
             *sorted(path.glob("*.ckpt")),
         ]
         found = next((candidate for candidate in candidates if candidate.is_file()), None)

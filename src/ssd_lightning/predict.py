@@ -49,6 +49,12 @@ def predict(config: "DictConfig") -> dict[str, Any]:
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     names = output_names(paths)
+    originals = {path.resolve() for path in paths}
+    for name in names.values():
+        if (output / name).resolve() in originals:
+            raise DataError(
+                f"output={output}: the annotated copy would replace the picture {name}; choose another folder"
+            )
     results: list[dict[str, Any]] = []
     skipped: list[str] = []
     batches = [paths[start : start + config.batch_size] for start in range(0, len(paths), config.batch_size)]

@@ -54,7 +54,7 @@ def train(config: "DictConfig") -> dict[str, float]:
             f"--multirun with {num_devices} devices: every further process would start a sweep of its own; sweep with "
             "trainer.devices=1, or run the jobs of the sweep one by one"
         )
-    resume = str(find_checkpoint(Path(config.resume))) if config.resume else None
+    resume = str(find_checkpoint(Path(config.resume), order=("last", "best"))) if config.resume else None
     run_dir = Path(hydra_config.runtime.output_dir)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(config.matmul_precision)
@@ -98,9 +98,14 @@ def train(config: "DictConfig") -> dict[str, float]:
             run_dir,
         )
 
+        if resume is None:  # an earlier run in a fixed directory must not pass for this one
+            for stale in (run_dir / "checkpoints").glob("*.ckpt"):
+                stale.unlink()
+
     trainer.fit(module, datamodule=data, ckpt_path=resume)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    if trainer.received_sigterm:
+        log.warning("stopped by SIGTERM; resume=%s continues at its last whole epoch", run_dir)
+        sys.exit(143)
     checkpoint = best_checkpoint(trainer)
     if config.test and data.has("test"):
         trainer.test(module, datamodule=data, ckpt_path=checkpoint, verbose=False)

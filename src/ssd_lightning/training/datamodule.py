@@ -57,6 +57,10 @@ class DetectionDataModule(pl.LightningDataModule):
         if batch_size < 1:
             raise ConfigurationError(f"data.batch_size is {batch_size}; it must be at least 1")
         self._make_dataset = dataset
+        if val is not None and val.get("part") == "val" and not val.get("val_fraction"):
+            val = None  # nothing is held out
+        if test is not None and any(split["split"] is None for split in test.get("splits", ())):
+            test = None
         self._splits: dict[Stage, Mapping[str, Any] | None] = {"train": train, "val": val, "test": test}
         self._class_names = None if class_names is None else tuple(class_names)
         height, width = image_size
