@@ -40,6 +40,7 @@ def train(config: "DictConfig") -> dict[str, float]:
     from hydra.types import RunMode
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     from ssd_lightning.detector import find_checkpoint
     from ssd_lightning.training import SSDModule
@@ -62,6 +63,8 @@ def train(config: "DictConfig") -> dict[str, float]:
     data = instantiate(config.data.module, _convert_="all")
     data.prepare_data()  # the class names may have to be read from the files
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    if resume is not None:
+        check_resumed_classes(Path(resume), data.class_names)
     net = instantiate(config.net, num_classes=len(data.class_names), _convert_="all")
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
@@ -102,9 +105,10 @@ def train(config: "DictConfig") -> dict[str, float]:
             for stale in (run_dir / "checkpoints").glob("*.ckpt"):
                 stale.unlink()
 
-    trainer.fit(module, datamodule=data, ckpt_path=resume)
-    if trainer.received_sigterm:
-        log.warning("stopped by SIGTERM; resume=%s continues at its last whole epoch", run_dir)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume)
+    except SIGTERMException:  # a SystemExit of code 0: a scheduler would take it for success
+        log.warning("stopped by SIGTERM; resume=%s continues after its last whole epoch", run_dir)
         sys.exit(143)
     checkpoint = best_checkpoint(trainer)
     if config.test and data.has("test"):
@@ -113,6 +117,22 @@ def train(config: "DictConfig") -> dict[str, float]:
     if trainer.is_global_zero:
         report(module, scores, checkpoint)
     return scores
+
+
+def check_resumed_classes(checkpoint: Path, class_names: tuple[str, ...]) -> None:
+    """Refuse to continue a run on data with other classes.
+
+    Raises:
+        WeightsError: the classes differ, or the file is no checkpoint.
+    """
+    from ssd_lightning.detector import read_checkpoint
+    from ssd_lightning.errors import WeightsError
+
+    trained = tuple(read_checkpoint(checkpoint).get("detector", {}).get("class_names", ()))
+    if trained != class_names:
+        raise WeightsError(
+            f"resume={checkpoint}: trained on the classes {', '.join(trained)}; the data have {', '.join(class_names)}"
+        )
 
 
 def best_checkpoint(trainer: Any) -> str | None:
