@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ssd_lightning.detector import Detector, detector_spec
+from ssd_lightning.detector import detector_spec
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
@@ -109,10 +109,6 @@ class SSDModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add all that `Detector.load` needs besides the weights."""
         checkpoint["detector"] = detector_spec(self.net, self.class_names, self.postprocess_settings)
-
-    def detector(self) -> Detector:
-        """Wrap the network, as it stands, for prediction."""
-        return Detector(self.net, class_names=self.class_names, postprocess_settings=self.postprocess_settings)
 
     def _evaluate(self, batch: Batch, stage: str) -> None:
         images, targets = batch
