@@ -16,7 +16,6 @@ from ssd_lightning.errors import ConfigurationError, DataError, UserError
 from ssd_lightning.training import DetectionDataModule
 
 CONF = find_folder("conf")
-PRIORS_OF_TINY = {"priors=tiny", "extras=tiny"}
 
 
 def options(group: str) -> list[str]:
@@ -27,21 +26,107 @@ def build_net(config: DictConfig, num_classes: int = 3) -> torch.nn.Module:
     return instantiate(config.net, num_classes=num_classes, _convert_="all")
 
 
-@pytest.mark.parametrize("backbone", options("backbone"))
+# Networks and their priors of 300 x 300 pictures, one word each.
+BACKBONES = {
+    "efficientnet_b3": 8732,
+    "mobilenet_v1": 3000,
+    "mobilenet_v2": 3000,
+    "mobilenet_v3_large": 3000,
+    "resnet34": 8732,
+    "resnet50": 8732,
+    "resnet50_whole": 8732,
+    "squeezenet": 2568,
+    "timm": 8744,
+    "tiny": 7164,
+    "vgg16": 8732,
+    "vgg16_bn": 8732,
+}
+MODELS = {
+    "amdegroot_ssd300": 8732,
+    "amdegroot_ssd512": 24564,
+    "lufficc_efficientnet_b3": 8732,
+    "lufficc_mobilenet_v2": 3234,
+    "lufficc_mobilenet_v3": 3234,
+    "lufficc_ssd300": 8732,
+    "lufficc_ssd512": 24564,
+    "qfgaohao_mobilenet_v1": 3000,
+    "qfgaohao_mobilenet_v1_lite": 3000,
+    "qfgaohao_mobilenet_v2_lite": 3000,
+    "qfgaohao_squeezenet_lite": 2568,
+    "qfgaohao_vgg16": 8732,
+    "ssd300": 8732,
+    "ssd512": 24564,
+    "ssdlite320": 3234,
+    "tiny_ssd": 5444,
+    "torchvision_ssd300": 8732,
+}
+
+
+def test_every_choice_has_its_number() -> None:
+    assert options("backbone") == sorted(BACKBONES)
+    assert options("model") == sorted(MODELS)
+
+
+def needed(backbone: str) -> list[str]:
+    return ["backbone.name=resnet18"] if backbone == "timm" else []
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_backbone_needs_one_word(backbone: str) -> None:
-    net = build_net(compose_config("train", [f"backbone={backbone}"]))
-    assert len(net.priors_cxcywh) == (5444 if backbone == "tiny" else 8732)
+    with torch.device("meta"):
+        net = build_net(compose_config("train", [f"backbone={backbone}", *needed(backbone)]))
+    assert len(net.priors_cxcywh) == BACKBONES[backbone]
 
 
-@pytest.mark.parametrize("priors", options("priors"))
-def test_priors_compose_with_a_network_that_fits(priors: str) -> None:
-    config = compose_config("train", [f"priors={priors}", *(["backbone=tiny"] if priors == "tiny" else [])])
-    assert len(build_net(config).priors_cxcywh) == (5444 if priors == "tiny" else 8732)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_needs_one_word(model: str) -> None:
+    with torch.device("meta"):
+        net = build_net(compose_config("train", [f"model={model}"]))
+    assert len(net.priors_cxcywh) == MODELS[model]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_backbones_take_other_sizes_that_are_not_square(backbone: str) -> None:
+    overrides = [f"backbone={backbone}", "image_size=[320,448]", *needed(backbone)]
+    with torch.device("meta"):
+        net = build_net(compose_config("train", overrides)).eval()
+    output = net(torch.zeros(1, 3, 320, 448, device="meta"))
+    assert output.class_logits.shape[1] == len(net.priors_cxcywh)
+
+
+@pytest.mark.parametrize("backbone", ["resnet34", "mobilenet_v2", "efficientnet_b3"])
+def test_a_backbone_and_a_model_go_together(backbone: str) -> None:
+    with torch.device("meta"):
+        net = build_net(compose_config("train", [f"backbone={backbone}", "model=ssd512"]))
+    assert net.image_size == (512, 512)
+
+
+def test_a_neck_is_one_word() -> None:
+    with torch.device("meta"):
+        net = build_net(compose_config("train", ["neck=fpn"]))
+    assert net.extractor.out_channels == (256,) * 6
+
+
+@pytest.mark.parametrize("head", options("head"))
+def test_a_head_is_one_word(head: str) -> None:
+    with torch.device("meta"):
+        build_net(compose_config("train", [f"head={head}", "head.prior_probability=0.01"]))
+
+
+@pytest.mark.parametrize("clip", ["false", "true", "size"])
+def test_clipping_of_priors_is_named(clip: str) -> None:
+    config = compose_config("train", ["model=tiny_ssd", f"priors.clip={clip}"])
+    priors = build_net(config).priors_cxcywh
+    assert (priors[:, 2:].max() <= 1) == (clip != "false")
 
 
 def test_the_command_line_has_the_last_word_over_what_a_backbone_brings() -> None:
     with pytest.raises(Exception, match=r"32x32 +38x38") as caught:
-        build_net(compose_config("train", ["backbone=tiny", "priors=ssd300_voc", "image_size=[256,256]"]))
+        build_net(
+            compose_config(
+                "train", ["model=tiny_ssd", "priors=ssd300", "image_size=[256,256]", "priors.levels.image_size=300"]
+            )
+        )
     assert isinstance(find_user_error(caught.value), ConfigurationError)
 
 
@@ -78,7 +163,7 @@ def test_the_paper_is_the_default() -> None:
     assert (config.loss.matcher, config.loss.negative_ratio, config.loss.min_negatives) == ("bipartite", 3.0, 0)
     assert (config.optimizer.lr, config.optimizer.momentum, config.optimizer.weight_decay) == (1e-3, 0.9, 5e-4)
     assert (config.bias_lr_factor, config.decay_biases, config.data.batch_size) == (2.0, False, 32)
-    assert config.net.clip_priors is False
+    assert config.priors.clip is False
     assert isinstance(instantiate(config.augmentation, _convert_="all"), SSDAugmentation)
     # 120k of the paper's steps are 232 epochs of 16,551 pictures
     assert abs(config.trainer.max_epochs * (16551 // 32) - 120_000) < 120_000 // config.trainer.max_epochs
@@ -108,6 +193,36 @@ def test_recipes_compose_and_build_their_network(experiment: str) -> None:
 
 
 @pytest.mark.parametrize("experiment", sorted(find_folder("experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_set_what_exists(experiment: Path) -> None:
+    """Hydra merges a key that nothing reads without a word."""
+    recipe = OmegaConf.load(experiment)
+    assert isinstance(recipe, DictConfig)
+    choices = [entry for entry in recipe.pop("defaults", []) if entry != "_self_"]
+    words = [
+        f"{key.removeprefix('override ').lstrip('/')}={value}" for entry in choices for key, value in entry.items()
+    ]
+    known = compose_config("train", [word.replace(" ", "") for word in words])
+    assert [key for key in leaves(recipe) if not exists(known, key)] == []
+
+
+def leaves(config: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for key in config:
+        node = None if OmegaConf.is_interpolation(config, key) else config[key]
+        keys += leaves(node, f"{prefix}{key}.") if isinstance(node, DictConfig) else [f"{prefix}{key}"]
+    return keys
+
+
+def exists(config: DictConfig, dotted: str) -> bool:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        if parent not in config or not isinstance(config._get_node(parent), DictConfig):
+            return parent in config  # a null or an interpolation that the recipe fills
+        config = config[parent]
+    return last in config or "_target_" in config  # whose constructor refuses what it does not know
+
+
+@pytest.mark.parametrize("experiment", sorted(find_folder("experiments").glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_are_short(experiment: Path) -> None:
     lines = [line for line in experiment.read_text().splitlines() if line.strip() and not line.startswith("#")]
     assert len(lines) <= 17
@@ -120,7 +235,7 @@ def test_recipes_are_short(experiment: Path) -> None:
         ("optimzer.lr=1", "did you mean 'optimizer.lr'"),
         ("lr=0.1", "did you mean 'optimizer.lr'"),
         ("loger=csv", "did you mean 'logger'"),
-        ("backbone=vgg61", "did you mean 'vgg16'.*tiny, vgg16, vgg16_bn"),
+        ("backbone=vgg61", "did you mean 'vgg16'.*timm, tiny, vgg16, vgg16_bn"),
         ("experiment=toy_tinny", "did you mean 'toy_tiny'"),
         ("logger=[csv,wand]", "did you mean 'wandb'"),
         ("backbone", "'backbone' is no key=value"),

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from ssd_lightning.detector import Detector, detector_spec, find_checkpoint, load_weights, read_checkpoint
+from ssd_lightning.detector import Detector, detector_spec, find_checkpoint, load_weights
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.models import SSD
 from ssd_lightning.models.backbones import TinyBackbone
 from ssd_lightning.models.extras import TinyExtras
+from ssd_lightning.models.files import read_checkpoint
 from ssd_lightning.ops.normalization import SUBTRACT_MEAN_BGR
 from ssd_lightning.ops.priors import PriorLevel
 

@@ -29,9 +29,9 @@ MAY_IMPORT = {
 }
 """The lower floors. A name stands for itself and all that is in it."""
 
-UPPER_FLOORS = {"training": {"configs", "train", "evaluate", "predict"}}
+UPPER_FLOORS = {"training": {"configs", "train", "evaluate", "predict", "export", "convert"}}
 """Room -> what it may not import. The commands and `configs` stand above all others."""
-TOP_FLOOR = {"configs", "train", "evaluate", "predict"}
+TOP_FLOOR = {"configs", "train", "evaluate", "predict", "export", "convert"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

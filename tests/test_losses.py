@@ -11,7 +11,8 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.losses import MultiBoxLoss, count_over_ranks, hardest_negatives
+from ssd_lightning.losses import MultiBoxLoss, count_over_ranks
+from ssd_lightning.ops.class_losses import hardest_negatives
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel, make_priors
 from ssd_lightning.types import SSDOutput, Target
 
@@ -235,13 +236,114 @@ def test_negatives_of_an_image_do_not_depend_on_the_others() -> None:
         {"matcher": "hungarian"},
         {"iou_threshold": 0.0},
         {"iou_threshold": 1.5},
+        {"iou_threshold": "half"},
+        {"box_loss": "iou"},
+        {"smooth_l1_beta": -1},
+        {"loc_weight": math.nan},
+        {"class_loss": "hinge"},
         {"negative_ratio": -1},
         {"min_negatives": -1},
+        {"min_negatives": 2.5},
+        {"negatives_by": "chance"},
+        {"focal_alpha": 1.5},
+        {"focal_gamma": -2},
+        {"normalizer": "none"},
+        {"variances": (0.0, 0.2)},
     ],
+    ids=str,
 )
 def test_settings_that_cannot_work(settings: dict[str, object]) -> None:
-    with pytest.raises(ConfigurationError, match=rf"loss\.{next(iter(settings))}.*{next(iter(settings.values()))}"):
+    ((name, value),) = settings.items()
+    value = value[0] if isinstance(value, tuple) else value
+    with pytest.raises(ConfigurationError, match=rf"loss\.{name} is '?{value}'?; it "):
         MultiBoxLoss(**settings)
+
+
+def slow_sums(output: SSDOutput, targets: list[Target], loss: MultiBoxLoss) -> tuple[Tensor, Tensor, Tensor]:
+    """Summed losses and positives `[B]` of each image, by the loss itself on one image at a time."""
+    rows = []
+    for index, target in enumerate(targets):
+        one = SSDOutput(output.box_offsets[index : index + 1], output.class_logits[index : index + 1], PRIORS)
+        positives = sum(1 for label in loss.match([target], PRIORS).labels[0].tolist() if label)
+        losses = loss(one, [target])
+        rows.append((losses["loc"] * max(positives, 1), losses["cls"] * max(positives, 1), positives))
+    loc, cls, positives = zip(*rows, strict=True)
+    return torch.stack(loc), torch.stack(cls), torch.tensor(positives)
+
+
+@pytest.mark.parametrize("class_loss", ["ce_hnm", "ce", "focal"])
+def test_normalizers(class_loss: str) -> None:
+    output, targets = draw_output(4, seed=2), draw_targets([4, 0, 1, 6], seed=3)
+    loc, cls, positives = slow_sums(output, targets, MultiBoxLoss(class_loss=class_loss))
+    expected = {
+        "positives": (loc.sum() / positives.sum(), cls.sum() / positives.sum()),
+        "positives_per_image": ((loc / positives.clamp(min=1)).mean(), (cls / positives.clamp(min=1)).mean()),
+        "batch_size": (loc.mean(), cls.mean()),
+        "priors": (loc.sum() / (4 * len(PRIORS)), cls.sum() / (4 * len(PRIORS))),
+    }
+    found = {name: MultiBoxLoss(class_loss=class_loss, normalizer=name)(output, targets) for name in expected}
+    for name, (of_boxes, of_classes) in expected.items():
+        torch.testing.assert_close(found[name], {"loc": of_boxes, "cls": of_classes}, rtol=1e-5, atol=1e-6)
+    assert len({round(losses["cls"].item(), 4) for losses in found.values()}) == 4
+
+
+def test_the_loss_of_d2l() -> None:
+    """Section 14.7 in its own words: all priors, mean over an image, four numbers a prior in the mean of the boxes."""
+    output, targets = draw_output(3, seed=4), draw_targets([2, 0, 5], seed=5)
+    loss = MultiBoxLoss(box_loss="l1", class_loss="ce", normalizer="priors", loc_weight=0.25)
+    wanted = loss.match(targets, PRIORS)
+    entropies = torch.nn.CrossEntropyLoss(reduction="none")
+    cls = entropies(output.class_logits.reshape(-1, NUM_CLASSES + 1), wanted.labels.reshape(-1))
+    masks = (wanted.labels > 0).float().repeat_interleave(4, dim=1)
+    distances = torch.nn.L1Loss(reduction="none")
+    loc = distances(output.box_offsets.flatten(1) * masks, wanted.offsets.flatten(1) * masks)
+    expected = {"loc": loc.mean(dim=1).mean(), "cls": cls.reshape(3, -1).mean(dim=1).mean()}
+    torch.testing.assert_close(loss(output, targets), expected)
+
+
+@pytest.mark.parametrize("box_loss", ["smooth_l1", "l1", "giou", "diou", "ciou"])
+@pytest.mark.parametrize("class_loss", ["ce_hnm", "ce", "focal"])
+@pytest.mark.parametrize("counts", [(), (0,), (3, 0, 1)])
+def test_every_loss_on_every_batch(box_loss: str, class_loss: str, counts: tuple[int, ...]) -> None:
+    output, targets = draw_output(len(counts), seed=0), draw_targets(counts, seed=1)
+    losses = MultiBoxLoss(box_loss=box_loss, class_loss=class_loss)(output, targets)
+    offsets_grad, logits_grad = gradients(losses, output)
+    assert losses.keys() == {"loc", "cls"}
+    assert (losses["loc"] > 0) == (offsets_grad.abs().sum() > 0) == (sum(counts) > 0)
+    assert offsets_grad.isfinite().all()
+    assert logits_grad.isfinite().all()
+
+
+@pytest.mark.parametrize("box_loss", ["smooth_l1", "l1", "giou", "diou", "ciou"])
+def test_the_right_boxes_cost_nothing(box_loss: str) -> None:
+    targets, loss = draw_targets([3, 2], seed=0), MultiBoxLoss(box_loss=box_loss)
+    wanted = loss.match(targets, PRIORS)
+    output = SSDOutput(wanted.offsets, draw_output(2, seed=0).class_logits, PRIORS)
+    assert loss.compare(output, wanted)["loc"].item() == pytest.approx(0, abs=1e-4)
+    assert loss.compare(output._replace(box_offsets=wanted.offsets + 1), wanted)["loc"].item() > 0.1
+
+
+def test_smaller_beta_is_closer_to_l1() -> None:
+    output, targets = draw_output(2, seed=0), draw_targets([3, 1], seed=0)
+    linear = MultiBoxLoss(box_loss="l1")(output, targets)["loc"].item()
+    by_beta = [MultiBoxLoss(smooth_l1_beta=beta)(output, targets)["loc"].item() for beta in (2.0, 1.0, 0.1, 0.0)]
+    assert by_beta == sorted(by_beta)
+    assert by_beta[-1] == pytest.approx(linear)
+
+
+def test_negatives_by_foreground_score_are_others() -> None:
+    output, targets = draw_output(2, seed=0), draw_targets([3, 1], seed=0)
+    by = {
+        name: MultiBoxLoss(negatives_by=name)(output, targets)["cls"] for name in ("loss", "background", "foreground")
+    }
+    assert by["loss"] == by["background"] > by["foreground"]
+
+
+def test_matching_first_and_comparing_then_is_the_same() -> None:
+    output, targets, loss = draw_output(2, seed=0), draw_targets([3, 1], seed=0), MultiBoxLoss()
+    wanted = loss.match(targets, PRIORS)
+    torch.testing.assert_close(loss.compare(output, wanted), loss(output, targets), rtol=0, atol=0)
+    assert (wanted.offsets[wanted.labels == 0].abs() < 1e-5).all()
 
 
 def test_one_process_is_one_rank() -> None:
@@ -276,15 +378,19 @@ def num_positive(output: SSDOutput, targets: list[Target]) -> int:
 
 
 @pytest.mark.parametrize("counts", [((5, 2), (1, 1)), ((4, 3), (0, 0)), ((0, 0), (0, 0))])
-def test_averaged_gradient_is_that_of_the_big_batch(counts: tuple[tuple[int, ...], ...], monkeypatch) -> None:
+@pytest.mark.parametrize("normalizer", ["positives", "positives_per_image", "batch_size", "priors"])
+def test_averaged_gradient_is_that_of_the_big_batch(
+    counts: tuple[tuple[int, ...], ...], normalizer: str, monkeypatch
+) -> None:
     output, targets = draw_output(4, seed=5), draw_targets(counts[0] + counts[1], seed=6)
-    expected = gradients(MultiBoxLoss()(output, targets), output)
+    expected = gradients(MultiBoxLoss(normalizer=normalizer)(output, targets), output)
     halves = [SSDOutput(*(tensor[part] for tensor in output[:2]), PRIORS) for part in (slice(2), slice(2, 4))]
     positives = [num_positive(half, targets[2 * rank : 2 * rank + 2]) for rank, half in enumerate(halves)]
     averaged = [torch.zeros_like(tensor) for tensor in expected]
     for rank in (0, 1):
-        ranks = FakeRanks(monkeypatch, other=positives[1 - rank])
-        losses = MultiBoxLoss()(halves[rank], targets[2 * rank : 2 * rank + 2])
+        others = {"positives": positives[1 - rank], "priors": 2 * len(PRIORS)}.get(normalizer, 2)
+        ranks = FakeRanks(monkeypatch, other=others)
+        losses = MultiBoxLoss(normalizer=normalizer)(halves[rank], targets[2 * rank : 2 * rank + 2])
         assert ranks.reductions == 1
         for total, part in zip(averaged, gradients(losses, output), strict=True):
             total += part / 2

@@ -109,7 +109,7 @@ def test_weights_are_spent_and_their_normalization_stays(monkeypatch) -> None:
         "ssd_lightning.models.ssd.Callable",
         "ssd_lightning.models.backbones.vgg.Path",
         "ssd_lightning.models.backbones.vgg.VGG16_Weights",
-        "ssd_lightning.models.backbones.vgg.read_vgg16_weights",
+        "ssd_lightning.models.backbones.vgg.read_backbone_weights",
         "ssd_lightning.models.ssd.measure_grids",
         "ssd_lightning.ops.priors.published_levels",
         "ssd_lightning.ops.matching.Matches",

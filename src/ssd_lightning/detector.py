@@ -1,6 +1,5 @@
 """A trained detector: network, preprocessing, classes and post-processing in one object."""
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ssd_lightning.data.resize import resize_image
 from ssd_lightning.errors import WeightsError
+from ssd_lightning.models.files import read_checkpoint
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.postprocess import postprocess
 from ssd_lightning.specs import build, describe
@@ -128,27 +128,6 @@ def find_checkpoint(path: Path, order: Sequence[str] = ("best", "last")) -> Path
     if not path.is_file():
         raise WeightsError(f"there is no checkpoint {path}")
     return path
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a file of tensors and plain containers.
-
-    Raises:
-        WeightsError: it is damaged, or would need code to be run.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} is no checkpoint of plain tensors and containers, and nothing else is read, because loading "
-            "would run code from the file"
-        ) from error
-    except Exception as error:  # damaged files are answered with nearly any type, and often without a word
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise WeightsError(f"{path} is damaged or no checkpoint: {reason}") from error
-    if not isinstance(checkpoint, dict):
-        raise WeightsError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint")
-    return checkpoint
 
 
 def load_weights(net: SSD, state_dict: Mapping[str, Tensor], path: Path) -> None:

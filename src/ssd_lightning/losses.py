@@ -1,39 +1,32 @@
-"""The multibox loss (SSD paper, section 2.2, equations 1 to 3)."""
+"""The multibox loss (SSD paper, section 2.2, equations 1 to 3), and what later detectors changed in it."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.ops.box_losses import BOX_LOSSES, BoxLoss, box_regression_loss
 from ssd_lightning.ops.boxes import xyxy_to_cxcywh
+from ssd_lightning.ops.checks import require_choice, require_number
+from ssd_lightning.ops.class_losses import ClassLoss, NegativesBy, cross_entropy, focal_loss, mined_cross_entropy
 from ssd_lightning.ops.coder import VARIANCES, encode
 from ssd_lightning.ops.matching import Matcher, match_priors, pad_targets
 from ssd_lightning.types import SSDOutput, Target
 
+Normalizer = Literal["positives", "positives_per_image", "batch_size", "priors"]
 
-def hardest_negatives(class_loss: Tensor, positive: Tensor, ratio: float, min_negatives: int = 0) -> Tensor:
-    """Choose the background priors that teach (SSD paper, section 2.2, "Hard negative mining").
 
-    Args:
-        class_loss: `[B, K]` cross entropy of every prior.
-        positive: bool `[B, K]`.
-        ratio: negatives per positive at most, in each image by itself.
-        min_negatives: least number in an image, so that images without objects teach too; the paper has 0.
+class PriorTargets(NamedTuple):
+    """What every prior of every image should predict."""
 
-    Returns:
-        bool `[B, K]`: the negatives of highest loss.
-    """
-    loss = class_loss.masked_fill(positive, float("-inf"))
-    num_positive = positive.sum(dim=1, keepdim=True)
-    wanted = (num_positive * ratio).floor().clamp(min=min_negatives)  # [B, 1]
-    order = loss.argsort(dim=1, descending=True)
-    rank = torch.arange(loss.shape[1], device=loss.device).expand_as(order)
-    chosen = torch.zeros_like(positive).scatter_(1, order, rank < wanted)
-    return chosen & ~positive
+    labels: Tensor
+    """int64 `[B, K]`; 0 is the background."""
+    boxes_xyxy: Tensor
+    """`[B, K, 4]`, normalised; for the background the prior itself."""
+    offsets: Tensor
+    """`[B, K, 4]`: the boxes, encoded; 0 for the background."""
 
 
 def count_over_ranks(count: Tensor) -> tuple[Tensor, int]:
@@ -45,15 +38,52 @@ def count_over_ranks(count: Tensor) -> tuple[Tensor, int]:
     return count, dist.get_world_size()
 
 
+def image_weights(
+    num_positive: Tensor, num_priors: int, normalizer: Normalizer = "positives", *, over_ranks: bool = False
+) -> Tensor:
+    """Say what an image's summed loss is multiplied with.
+
+    Args:
+        num_positive: int64 `[B]`, positives of each image.
+        num_priors: K.
+        normalizer: what the summed loss of a batch is divided by, at least 1. `positives`: all positives of the batch
+            (the paper, Caffe, ssd.pytorch, lufficc, qfgaohao, torchvision, gluon, mmdet). `positives_per_image`: each
+            image by its own positives, then the mean over images (NVIDIA). `batch_size`: the images. `priors`: all
+            priors of the batch (Caffe's `FULL`; d2l's TinySSD for the classes, and with `loc_weight` .25 for the
+            boxes, as it counts four numbers a prior).
+        over_ranks: count over all ranks, so that averaged gradients equal those of one big batch.
+
+    Returns:
+        `[B]`.
+    """
+    batch = len(num_positive)
+    weights = torch.ones_like(num_positive, dtype=torch.float32)
+    if normalizer == "positives_per_image":
+        weights = 1 / num_positive.clamp(min=1)
+    if normalizer == "positives":
+        count = num_positive.sum()
+    else:
+        count = num_positive.new_full((), batch * num_priors if normalizer == "priors" else batch)
+    count, num_ranks = count_over_ranks(count) if over_ranks else (count, 1)
+    return weights * (num_ranks / count.clamp(min=1))
+
+
 class MultiBoxLoss(nn.Module):
     """Localisation and classification loss over matched priors; owns the matcher.
 
     Args:
         matcher: `bipartite` (Caffe) or `argmax` (most ports); see `ops.matching`.
         iou_threshold: least IoU of a match that is not forced.
-        negative_ratio: negatives per positive in each image.
-        min_negatives: least number of negatives in an image; the paper has 0.
+        box_loss: `smooth_l1` (the paper), `l1`, `giou`, `diou` or `ciou`; see `ops.box_losses`.
+        smooth_l1_beta: where the smooth L1 loss becomes linear, in units of the offsets.
         loc_weight: the paper's alpha, weight of the localisation loss.
+        class_loss: `ce_hnm`, cross entropy with hard negative mining (the paper); `focal`; or `ce`, over all priors.
+        negative_ratio: negatives per positive in each image (`ce_hnm`).
+        min_negatives: least number of negatives in an image; the paper has 0 (`ce_hnm`).
+        negatives_by: `loss`, `background` (the same ranking) or `foreground`; see `ops.class_losses` (`ce_hnm`).
+        focal_alpha: weight of objects, that of the background being the rest to 1 (`focal`).
+        focal_gamma: discount of easy priors (`focal`).
+        normalizer: what both losses are divided by; see `image_weights`.
         variances: scale of the offsets.
 
     Raises:
@@ -65,59 +95,104 @@ class MultiBoxLoss(nn.Module):
         *,
         matcher: Matcher = "bipartite",
         iou_threshold: float = 0.5,
+        box_loss: BoxLoss = "smooth_l1",
+        smooth_l1_beta: float = 1.0,
+        loc_weight: float = 1.0,
+        class_loss: ClassLoss = "ce_hnm",
         negative_ratio: float = 3.0,
         min_negatives: int = 0,
-        loc_weight: float = 1.0,
+        negatives_by: NegativesBy = "loss",
+        focal_alpha: float = 0.25,
+        focal_gamma: float = 2.0,
+        normalizer: Normalizer = "positives",
         variances: Sequence[float] = VARIANCES,
     ) -> None:
         super().__init__()
-        if matcher not in ("bipartite", "argmax"):
-            raise ConfigurationError(f"loss.matcher is '{matcher}'; it can be bipartite or argmax")
-        if not 0 < iou_threshold <= 1:
-            raise ConfigurationError(f"loss.iou_threshold is {iou_threshold}; it must lie in (0, 1]")
-        if negative_ratio < 0 or min_negatives < 0:
-            raise ConfigurationError(
-                f"loss.negative_ratio ({negative_ratio}) and loss.min_negatives ({min_negatives}) cannot be negative"
-            )
+        require_choice("loss.matcher", matcher, ("bipartite", "argmax"))
+        require_number("loss.iou_threshold", iou_threshold, 0, 1, above_low=True)
+        require_choice("loss.box_loss", box_loss, BOX_LOSSES)
+        require_number("loss.smooth_l1_beta", smooth_l1_beta, 0)
+        require_number("loss.loc_weight", loc_weight, 0)
+        require_choice("loss.class_loss", class_loss, ("ce_hnm", "ce", "focal"))
+        require_number("loss.negative_ratio", negative_ratio, 0)
+        require_number("loss.min_negatives", min_negatives, 0, whole=True)
+        require_choice("loss.negatives_by", negatives_by, ("loss", "background", "foreground"))
+        require_number("loss.focal_alpha", focal_alpha, 0, 1)
+        require_number("loss.focal_gamma", focal_gamma, 0)
+        require_choice("loss.normalizer", normalizer, ("positives", "positives_per_image", "batch_size", "priors"))
+        for variance in variances:
+            require_number("loss.variances", variance, 0, above_low=True)
         self.matcher: Matcher = matcher
         self.iou_threshold = iou_threshold
+        self.box_loss: BoxLoss = box_loss
+        self.smooth_l1_beta = smooth_l1_beta
+        self.loc_weight = loc_weight
+        self.class_loss: ClassLoss = class_loss
         self.negative_ratio = negative_ratio
         self.min_negatives = min_negatives
-        self.loc_weight = loc_weight
+        self.negatives_by: NegativesBy = negatives_by
+        self.focal_alpha = focal_alpha
+        self.focal_gamma = focal_gamma
+        self.normalizer: Normalizer = normalizer
         self.variances = (float(variances[0]), float(variances[1]))
 
-    def forward(self, output: SSDOutput, targets: Sequence[Target]) -> dict[Literal["loc", "cls"], Tensor]:
-        """Compare a batch's output with its ground truth.
+    def forward(self, output: SSDOutput, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Compare a batch's output with its ground truth: `compare` after `match`.
 
         Args:
             output: of the network for B images.
             targets: B targets, each with any number of boxes.
+        """
+        return self.compare(output, self.match(targets, output.priors_cxcywh))
+
+    @torch.no_grad()
+    def match(self, targets: Sequence[Target], priors_cxcywh: Tensor) -> PriorTargets:
+        """Say what every prior of B images should predict, given B targets and priors `[K, 4]`."""
+        boxes_xyxy, labels = pad_targets(targets, priors_cxcywh.device)
+        matches = match_priors(boxes_xyxy, labels, priors_cxcywh, self.iou_threshold, self.matcher)
+        offsets = encode(xyxy_to_cxcywh(matches.boxes_xyxy), priors_cxcywh, self.variances)  # [B, K, 4]
+        return PriorTargets(matches.labels, matches.boxes_xyxy, offsets)
+
+    def compare(self, output: SSDOutput, wanted: PriorTargets) -> dict[str, Tensor]:
+        """Compare a batch's output with what `match` gave.
 
         Returns:
-            `loc` (smooth L1 over positives) and `cls` (cross entropy over positives and the hardest negatives), both
-            scalars over the number of positives, at least 1, of the batch. While training on several ranks that is
-            the batch of all ranks, so that the averaged gradients equal those of one big batch. In evaluation ranks
-            may make different numbers of steps and each counts its own.
+            `loc` (localisation, over positives) and `cls` (classification), both float32 scalars over the same
+            normaliser, at least 1; the total loss is their sum. While training on several ranks the normaliser is
+            that of all ranks, so that the averaged gradients equal those of one big batch. In evaluation ranks may
+            make different numbers of steps and each counts its own.
         """
-        with torch.no_grad():
-            priors = output.priors_cxcywh
-            boxes_xyxy, labels = pad_targets(targets, priors.device)
-            matches = match_priors(boxes_xyxy, labels, priors, self.iou_threshold, self.matcher)
-            positive = matches.labels > 0  # [B, K]
-            offsets = encode(xyxy_to_cxcywh(matches.boxes_xyxy), priors, self.variances)  # [B, K, 4]
-
-        box_loss = F.smooth_l1_loss(output.box_offsets.float(), offsets, reduction="none").sum(dim=-1)  # [B, K]
-        class_loss = F.cross_entropy(
-            output.class_logits.float().flatten(0, 1), matches.labels.flatten(), reduction="none"
-        ).view_as(matches.labels)  # [B, K]
-        negative = hardest_negatives(class_loss.detach(), positive, self.negative_ratio, self.min_negatives)
-
-        num_positive = positive.sum()
-        num_ranks = 1
-        if self.training:
-            num_positive, num_ranks = count_over_ranks(num_positive)
-        scale = num_ranks / num_positive.clamp(min=1)
+        positive = wanted.labels > 0  # [B, K]
+        box_loss = box_regression_loss(
+            output.box_offsets,
+            wanted.offsets,
+            wanted.boxes_xyxy,
+            positive,
+            output.priors_cxcywh,
+            kind=self.box_loss,
+            beta=self.smooth_l1_beta,
+            variances=self.variances,
+        )
+        class_loss = self._classify(output.class_logits, wanted.labels)
+        weights = image_weights(
+            positive.sum(dim=1), positive.shape[1], self.normalizer, over_ranks=self.training
+        )  # [B]
         return {
-            "loc": self.loc_weight * scale * torch.where(positive, box_loss, 0.0).sum(),
-            "cls": scale * torch.where(positive | negative, class_loss, 0.0).sum(),
+            "loc": self.loc_weight * (weights * box_loss.sum(dim=1)).sum(),
+            "cls": (weights * class_loss.sum(dim=1)).sum(),
         }
+
+    def _classify(self, class_logits: Tensor, labels: Tensor) -> Tensor:
+        match self.class_loss:
+            case "ce":
+                return cross_entropy(class_logits, labels)
+            case "focal":
+                return focal_loss(class_logits, labels, alpha=self.focal_alpha, gamma=self.focal_gamma)
+            case "ce_hnm":
+                return mined_cross_entropy(
+                    class_logits,
+                    labels,
+                    ratio=self.negative_ratio,
+                    min_negatives=self.min_negatives,
+                    negatives_by=self.negatives_by,
+                )

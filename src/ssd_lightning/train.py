@@ -43,10 +43,12 @@ def train(config: "DictConfig") -> dict[str, float]:
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     from ssd_lightning.detector import find_checkpoint
+    from ssd_lightning.models.weights import start_from
     from ssd_lightning.training import SSDModule
     from ssd_lightning.training.checkpoint import AtomicCheckpointIO
     from ssd_lightning.training.devices import check_devices
     from ssd_lightning.training.record import run_record, write_record
+    from ssd_lightning.visualization.tables import print_weights
 
     hydra_config = HydraConfig.get()
     num_devices = check_devices(config.trainer.accelerator, config.trainer.devices)
@@ -66,6 +68,19 @@ def train(config: "DictConfig") -> dict[str, float]:
     if resume is not None:
         check_resumed_classes(Path(resume), data.class_names)
     net = instantiate(config.net, num_classes=len(data.class_names), _convert_="all")
+    if config.init_from:
+        if resume is not None:
+            raise ConfigurationError("resume= continues a run and init_from= begins one; give one of them")
+        # A normalisation that the command line states is meant; else the weights bring their own.
+        loaded = start_from(
+            net,
+            config.init_from,
+            class_names=tuple(data.class_names),
+            keep_normalization=config.net.normalization is not None,
+        )
+        pl.utilities.rank_zero_only(print_weights)(
+            f"{config.init_from}: {loaded.origin.source}", loaded.kept, loaded.anew
+        )
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
     module = SSDModule(
@@ -125,8 +140,8 @@ def check_resumed_classes(checkpoint: Path, class_names: tuple[str, ...]) -> Non
     Raises:
         WeightsError: the classes differ, or the file is no checkpoint.
     """
-    from ssd_lightning.detector import read_checkpoint
     from ssd_lightning.errors import WeightsError
+    from ssd_lightning.models.files import read_checkpoint
 
     trained = tuple(read_checkpoint(checkpoint).get("detector", {}).get("class_names", ()))
     if trained != class_names:

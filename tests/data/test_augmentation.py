@@ -286,6 +286,15 @@ def test_a_crop_may_lose_all_objects_unless_it_is_forbidden():
     assert counts[False] == 0
 
 
+def test_the_center_rule_never_loses_all_objects():
+    image = noise()
+    boxes = np.array([[0.02, 0.02, 0.2, 0.25], [0.5, 0.5, 0.9, 0.8]], dtype=np.float32)
+    augment = SSDAugmentation(image_size=(32, 32), **{**NOTHING, "crop": True}, crop_rule="center")
+    counts = Counter(len(augment(image, boxes, seed)[1]) for seed in range(200))
+    assert counts.keys() == {1, 2}
+    assert min(counts.values()) > 20
+
+
 def test_pictures_without_objects_are_augmented_too():
     image = noise()
     augment = SSDAugmentation(image_size=(32, 48))

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from torchvision import tv_tensors
 from torchvision.ops import box_iou
+from torchvision.transforms.v2 import RandomIoUCrop
 
 from ssd_lightning.data.geometry import (
     boxes_in_window,
@@ -79,7 +81,7 @@ def test_crops_of_tiny_pictures_have_pixels(size_px):
     assert (windows_px[:, 2:] <= [width, height]).all()
 
 
-@pytest.mark.parametrize("rule", ["any", "all"])
+@pytest.mark.parametrize("rule", ["any", "all", "center"])
 @pytest.mark.parametrize("allow_empty", [True, False])
 def test_conditions_hold_by_a_slow_loop(rule, allow_empty):
     min_ious = (0.1, 0.3, 0.5)
@@ -90,10 +92,12 @@ def test_conditions_hold_by_a_slow_loop(rule, allow_empty):
         window = windows[row, trial]
         overlaps = box_iou(torch.from_numpy(window[None]), torch.from_numpy(boxes))[0].tolist()
         centres = [((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in boxes]
-        holds_centre = any(window[0] <= x <= window[2] and window[1] <= y <= window[3] for x, y in centres)
-        quantifier = any if rule == "any" else all
-        expected = row == 3 or quantifier(iou >= min_ious[row] for iou in overlaps)
-        assert result[row, trial] == (expected and (allow_empty or holds_centre))
+        inside = [window[0] <= x <= window[2] and window[1] <= y <= window[3] for x, y in centres]
+        quantifier = all if rule == "all" else any
+        counted = [iou for iou, held in zip(overlaps, inside, strict=True) if held or rule != "center"]
+        expected = row == 3 or quantifier(iou >= min_ious[row] for iou in counted)
+        empty_is_fine = allow_empty and rule != "center"
+        assert result[row, trial] == (expected and (empty_is_fine or any(inside)))
     assert 0 < result[:3].sum() < 180
 
 
@@ -104,7 +108,66 @@ def test_any_and_all_differ():
     assert satisfying_windows(windows, boxes, min_ious=(0.9,), rule="all").tolist() == [[False], [True]]
 
 
-@pytest.mark.parametrize("rule", ["any", "all"])
+class Refused(Exception):
+    pass
+
+
+def torchvision_accepts(window: np.ndarray, boxes_px: np.ndarray, min_iou: float, monkeypatch) -> bool:
+    """Let torchvision's crop draw this window, in pixels of a picture of 400 x 300, and see whether it takes it."""
+    left, top, right, bottom = window.tolist()
+    width, height = right - left, bottom - top
+    sides = ((width + 0.5) / 400, (height + 0.5) / 300)  # torchvision rounds down
+    places = ((left + 0.5) / (400 - width), (top + 0.5) / (300 - height))
+    draws = iter([torch.tensor(sides, dtype=torch.float64), torch.tensor(places, dtype=torch.float64)])
+
+    def draw(*_: int) -> torch.Tensor:
+        try:
+            return next(draws)
+        except StopIteration:
+            raise Refused from None
+
+    image = tv_tensors.Image(torch.zeros(3, 300, 400, dtype=torch.uint8))
+    boxes = tv_tensors.BoundingBoxes(torch.from_numpy(boxes_px).double(), format="XYXY", canvas_size=(300, 400))
+    crop = RandomIoUCrop(0.0, 1.0, 0.1, 10.0, sampler_options=[min_iou], trials=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "rand", draw)
+        try:
+            params = crop.make_params([image, boxes])
+        except Refused:
+            return False
+    assert [params[name] for name in ("left", "top", "width", "height")] == [left, top, width, height]
+    return True
+
+
+@pytest.mark.parametrize("min_iou", [0.0, 0.1, 0.3, 0.5])
+def test_center_is_torchvisions_rule(min_iou, monkeypatch):
+    # No centre on an edge: there torchvision's is outside and Caffe's, as ours, inside.
+    boxes_px = np.array([[41, 33, 161, 183], [120, 60, 360, 242], [300, 11, 350, 90]]) + 0.3
+    sizes = np.array([400, 300, 400, 300])
+    windows_px = sample_windows(np.random.default_rng(1), (120,), (300, 400), scale=(0.3, 0.9), aspect_ratio=(0.6, 1.6))
+    windows_px = windows_px[(windows_px[:, 2] < 400) & (windows_px[:, 3] < 300)]
+    # torchvision's crop without a condition has a `min_iou` of 0; ours are the last row.
+    windows, min_ious = np.stack([windows_px, windows_px]) / sizes, (min_iou or 0.5,)
+    ours = satisfying_windows(windows, boxes_px / sizes, min_ious=min_ious, rule="center")
+    theirs = [torchvision_accepts(window, boxes_px, min_iou, monkeypatch) for window in windows_px]
+    assert ours[1 if min_iou == 0 else 0].tolist() == theirs
+    assert 0 < sum(theirs) < len(theirs)
+
+
+def test_center_asks_the_iou_of_a_box_whose_centre_is_inside():
+    """The left half holds the small box alone; the large one overlaps it by .4, its centre just outside."""
+    boxes = np.array([[0.1, 0.0, 1.0, 1.0], [0.1, 0.1, 0.2, 0.2]])
+    windows = np.tile([0.0, 0.0, 0.5, 1.0], (2, 1, 1))
+    accepted = {
+        rule: satisfying_windows(windows, boxes, min_ious=(0.3,), rule=rule, allow_empty=False)[:, 0].tolist()
+        for rule in ("any", "all", "center")
+    }
+    assert accepted == {"any": [True, True], "all": [False, True], "center": [False, True]}
+    nothing_inside = satisfying_windows(windows, boxes[:1], min_ious=(0.3,), rule="center", allow_empty=True)
+    assert nothing_inside.tolist() == [[False], [False]]
+
+
+@pytest.mark.parametrize("rule", ["any", "all", "center"])
 def test_without_boxes_only_the_crop_without_a_condition_remains(rule):
     windows = draw(6, 6).reshape(3, 2, 4) / 4000
     for allow_empty in (True, False):

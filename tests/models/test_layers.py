@@ -35,7 +35,7 @@ def test_a_network_of_another_precision_keeps_it(dtype: torch.dtype) -> None:
 
 
 def test_blocks_and_their_initial_weights() -> None:
-    plain, normed = (conv_block(4, 6, kernel_size=3, padding=1, batch_norm=wanted) for wanted in (False, True))
+    plain, normed = (conv_block(4, 6, kernel_size=3, padding=1, norm=norm) for norm in (None, nn.BatchNorm2d))
     assert [type(layer) for layer in plain] == [nn.Conv2d, nn.ReLU]
     assert [type(layer) for layer in normed] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
     assert normed[0].bias is None  # batch normalisation takes it away again

@@ -24,7 +24,7 @@ TINY_SCALES = [(0.2, 0.272), (0.37, 0.447), (0.54, 0.619), (0.71, 0.79), (0.88, 
 def ssd300(*, num_classes: int = 20, batch_norm: bool = False, **settings) -> SSD:
     return SSD(
         backbone=VGG16(batch_norm=batch_norm),
-        extras=functools.partial(SSDExtras, layers=SSD300_EXTRAS, batch_norm=batch_norm),
+        extras=functools.partial(SSDExtras, layers=SSD300_EXTRAS, norm=nn.BatchNorm2d if batch_norm else None),
         num_classes=num_classes,
         **{"levels": SSD300_VOC, "image_size": 300, **settings},
     )

@@ -1,14 +1,17 @@
+import inspect
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
+from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.ops.boxes import clip_boxes, cxcywh_to_xyxy
 from ssd_lightning.ops.coder import decode
-from ssd_lightning.ops.postprocess import empty_detections, postprocess
+from ssd_lightning.ops.postprocess import SUPPRESSIONS, check_postprocess, empty_detections, postprocess
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.types import Detections, SSDOutput
 
@@ -143,8 +146,10 @@ def test_half_precision_is_read_in_float32() -> None:
 
 
 @pytest.mark.parametrize(("batch", "num_priors"), [(0, 5), (2, 0), (0, 0)])
-def test_nothing_in_nothing_out(batch: int, num_priors: int) -> None:
-    found = postprocess(draw_output(batch, num_priors, 3, seed=0))
+@pytest.mark.parametrize("suppression", SUPPRESSIONS)
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_nothing_in_nothing_out(batch: int, num_priors: int, suppression: str, agnostic: bool) -> None:
+    found = postprocess(draw_output(batch, num_priors, 3, seed=0), suppression=suppression, agnostic=agnostic)
     torch.testing.assert_close(found, [empty_detections() for _ in range(batch)])
 
 
@@ -154,3 +159,106 @@ def test_nothing_above_the_threshold() -> None:
     nothing, something = postprocess(output)
     torch.testing.assert_close(nothing, empty_detections())
     assert len(something["scores"]) > 0
+
+
+def slow_soft_nms(output: SSDOutput, decay: str, iou_threshold: float, sigma: float, agnostic: bool) -> list[list]:
+    """Every score above .05 of every image: (lowered score, label, box), one box at a time."""
+    results = []
+    for offsets, logits in zip(output.box_offsets, output.class_logits, strict=True):
+        boxes, scores = cxcywh_to_xyxy(decode(offsets, output.priors_cxcywh)), logits.softmax(-1)
+        places = [(k, c) for c in range(1, logits.shape[1]) for k in range(len(boxes)) if scores[k, c] > 0.05]
+        left = {place: float(scores[place]) for place in places}
+        taken = []
+        while left:
+            best = max(left, key=left.__getitem__)
+            score = left.pop(best)
+            if score <= 0.05:
+                break
+            taken.append((score, best[1], boxes[best[0]]))
+            for k, c in left:
+                if c == best[1] or agnostic:
+                    iou = float(box_iou(boxes[best[0]][None], boxes[k][None]))
+                    linear = 1 - iou if iou >= iou_threshold else 1
+                    left[k, c] *= linear if decay == "linear" else math.exp(-(iou**2) / sigma)
+        results.append(taken)
+    return results
+
+
+@pytest.mark.parametrize("decay", ["linear", "gaussian"])
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_soft_suppression_equals_the_slow_loop(decay: str, agnostic: bool) -> None:
+    output = draw_output(3, 25, 3, seed=1)
+    found = postprocess(
+        output,
+        score_threshold=0.05,
+        iou_threshold=0.2,
+        max_detections=20,
+        suppression=f"soft_nms_{decay}",
+        agnostic=agnostic,
+        soft_nms_sigma=0.3,
+    )
+    for detections, expected in zip(found, slow_soft_nms(output, decay, 0.2, 0.3, agnostic), strict=True):
+        assert len(detections["scores"]) == min(20, len(expected))
+        for box, score, label, (their_score, their_label, their_box) in zip(
+            detections["boxes"], detections["scores"], detections["labels"], expected, strict=False
+        ):
+            assert label == their_label
+            assert score.item() == pytest.approx(their_score, rel=1e-4)
+            torch.testing.assert_close(box, clip_boxes(their_box))
+
+
+@pytest.mark.parametrize("suppression", SUPPRESSIONS)
+def test_without_overlap_all_suppressions_agree(suppression: str) -> None:
+    centres = torch.arange(5.0) / 5 + 0.1
+    priors = torch.stack([centres, centres, torch.full((5,), 0.15), torch.full((5,), 0.15)], dim=1)
+    output = SSDOutput(torch.zeros(2, 5, 4), draw_output(2, 5, 1, seed=4).class_logits, priors)
+    torch.testing.assert_close(postprocess(output, suppression=suppression), postprocess(output))
+
+
+def test_agnostic_suppression_is_that_of_one_class() -> None:
+    """Torchvision's `nms` over the boxes of all classes together."""
+    output = draw_output(3, 40, 4, seed=6)
+    for index, detections in enumerate(postprocess(output, score_threshold=0.1, max_detections=10**6, agnostic=True)):
+        scores = output.class_logits[index].softmax(-1)[:, 1:]
+        prior, label = (scores > 0.1).nonzero(as_tuple=True)
+        boxes = cxcywh_to_xyxy(decode(output.box_offsets[index], output.priors_cxcywh))[prior]
+        kept = nms(boxes, scores[prior, label], 0.45)
+        assert torch.equal(detections["labels"], label[kept] + 1)
+        torch.testing.assert_close(detections["boxes"], clip_boxes(boxes[kept]))
+    by_class = postprocess(output, score_threshold=0.1, max_detections=10**6)
+    assert sum(map(len, (d["scores"] for d in by_class))) > sum(
+        len(d["scores"]) for d in postprocess(output, score_threshold=0.1, max_detections=10**6, agnostic=True)
+    )
+
+
+BAD_SETTINGS = [
+    {"score_threshold": -0.1},
+    {"score_threshold": "high"},
+    {"iou_threshold": 45},
+    {"iou_threshold": math.nan},
+    {"iou_threshold": None},
+    {"top_k": 0},
+    {"top_k": 1.5},
+    {"max_detections": "all"},
+    {"suppression": "hard"},
+    {"agnostic": 1},
+    {"soft_nms_sigma": 0},
+    {"variances": (0.1, -0.2)},
+    {"nms_threshold": 0.45},
+]
+
+
+@pytest.mark.parametrize("setting", BAD_SETTINGS, ids=str)
+def test_settings_that_cannot_work_are_named_with_their_value(setting: dict[str, object]) -> None:
+    ((name, value),) = setting.items()
+    with pytest.raises(ConfigurationError) as caught:
+        check_postprocess({"top_k": 400, **setting})
+    assert f"postprocess.{name}" in str(caught.value)
+    assert str(value[1] if isinstance(value, tuple) else value) in str(caught.value)
+
+
+def test_defaults_pass_and_an_unknown_suppression_is_refused_in_any_case() -> None:
+    parameters = inspect.signature(postprocess).parameters.values()
+    check_postprocess({p.name: p.default for p in parameters if p.default is not p.empty})
+    with pytest.raises(ConfigurationError, match=r"postprocess\.suppression is 'soft'; it can be nms, soft_nms_linear"):
+        postprocess(draw_output(1, 5, 2, seed=0), suppression="soft")

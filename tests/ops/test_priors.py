@@ -123,7 +123,26 @@ def test_settings_that_cannot_work() -> None:
             levels_from_scales(scales=scales, aspect_ratios=[[2]], image_size=100)
     with pytest.raises(ConfigurationError, match=r"'ssd300'.*ssd300_voc"):
         published_levels("ssd300")
-    assert PUBLISHED.keys() == SIZES.keys()
+    with pytest.raises(ConfigurationError, match=r"priors\.clip is 'centre'; it can be false, true or size"):
+        make_priors(SSD300_VOC, 300, clip="centre")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_levels_follow_the_picture(name: str) -> None:
+    size, levels = PUBLISHED[name]
+    assert published_levels(name, size) == published_levels(name, [size, size]) == levels
+    doubled = published_levels(name, (2 * size, 3 * size))
+    assert [level.min_size for level in doubled] == [2 * level.min_size for level in levels]
+    assert all(level.grid_size is None and level.step is None for level in doubled)
+    for level, larger in zip(levels, doubled, strict=True):
+        assert larger.aspect_ratios == level.aspect_ratios
+
+
+def test_torchvision_clips_sizes_alone() -> None:
+    free, clipped = (make_priors(SSD300_VOC, 300, clip=clip) for clip in (False, "size"))
+    assert torch.equal(clipped[:, :2], free[:, :2])
+    assert free[:, :2].max() > 1  # the third grid, 10 cells of 32 pixels, reaches out of 300
+    assert torch.equal(clipped[:, 2:], free[:, 2:].clamp(max=1))
 
 
 def test_sizes_are_height_before_width() -> None:

@@ -132,6 +132,44 @@ def test_validation_logs_the_scores_of_known_detections() -> None:
     model = module()
     data = loader([target([0.1, 0.1, 0.6, 0.6]), target(name="b")], batch_size=1)
     scores = trainer().validate(model, data, verbose=False)[0]
-    assert {"val/map", "val/map_50", "val/map_11point", "val/map_area", "val/loc", "val/cls"} <= scores.keys()
+    names = {"map", "map_50", "map_11point", "map_area", "loc", "cls", "class_error", "box_mae"}
+    assert {f"val/{name}" for name in names} <= scores.keys()
     assert 0 <= scores["val/map_11point"] <= 1
     assert scores["val/ap_11point/cat"] == scores["val/map_11point"]  # dog has no objects: not in the mean
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"suppression": "hard"}, r"postprocess\.suppression is 'hard'"),
+        ({"iou_threshold": 45}, r"postprocess\.iou_threshold is 45"),
+        ({"score_threshold": "low"}, r"postprocess\.score_threshold is 'low'"),
+        ({"threshold": 0.1}, r"no setting postprocess\.threshold"),
+    ],
+)
+def test_bad_post_processing_is_refused_before_training(setting: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        module(postprocess_settings=setting)
+
+
+def test_errors_of_the_priors_are_logged_from_the_same_matching() -> None:
+    """All background and no offsets: the share of positives is wrong, and their offsets are the error."""
+    model = module()
+    targets = [target([0.1, 0.1, 0.6, 0.6]), target([0.2, 0.3, 0.9, 0.9], [0.0, 0.0, 0.4, 0.4], name="b")]
+    for weight in model.net.head.parameters():
+        weight.data.zero_()
+    matchings = []
+    match = model.loss.match
+    model.loss.match = lambda *args: matchings.append(match(*args)) or matchings[-1]  # type: ignore[method-assign]
+    scores = trainer().validate(model, loader(targets), verbose=False)[0]
+    (wanted,) = matchings
+    positive = wanted.labels > 0
+    assert scores["val/class_error"] == pytest.approx(positive.float().mean().item())
+    assert scores["val/box_mae"] == pytest.approx(wanted.offsets[positive].abs().sum().item() / (4 * positive.numel()))
+    fit = trainer(max_steps=1)
+    fit.fit(model, loader(targets))
+    assert len(matchings) == 2
+    assert fit.logged_metrics["train/class_error"] == pytest.approx(scores["val/class_error"])
+    assert fit.logged_metrics["train/box_mae"] == pytest.approx(scores["val/box_mae"])
+    total = fit.logged_metrics["train/loc"] + fit.logged_metrics["train/cls"]
+    assert fit.logged_metrics["loss"] == pytest.approx(total.item())

@@ -42,12 +42,13 @@ class SSDAugmentation:
         hue_delta: largest shift, in OpenCV's units of 2 degrees.
         max_expand_ratio: largest side of the canvas, relative to the picture's.
         fill: RGB colour of the canvas.
-        crop_rule: how many boxes a crop has to overlap: `any` (at least one, the paper's) or `all`.
+        crop_rule: which boxes a crop has to overlap: `any` (at least one, the paper's), `all` (mmdet, gluon) or
+            `center` (at least one of those whose centre is inside, torchvision's).
         min_ious: by how much: one condition each.
         min_crop_scale: least square root of a crop's relative area.
         max_crop_aspect_ratio: a crop's sides, relative to the picture's, are in proportion 1 / max..max.
         crop_trials: crops drawn for each condition.
-        allow_empty_crop: accept crops in which no object has its centre.
+        allow_empty_crop: accept crops in which no object has its centre; `center` never does.
 
     Raises:
         ConfigurationError: a setting is out of its range.
@@ -81,7 +82,7 @@ class SSDAugmentation:
         _require(0 <= hue_delta <= 90, "hue_delta lies in 0..90, half a turn in units of 2 degrees", hue_delta)
         _require(max_expand_ratio >= 1, "max_expand_ratio is at least 1", max_expand_ratio)
         _require(len(fill) == 3 and 0 <= min(fill) <= max(fill) <= 255, "fill is an RGB colour in 0..255", fill)
-        _require(crop_rule in ("any", "all"), "crop_rule is 'any' or 'all'", crop_rule)
+        _require(crop_rule in ("any", "all", "center"), "crop_rule is 'any', 'all' or 'center'", crop_rule)
         _require(all(0 < iou <= 1 for iou in min_ious), "min_ious lie in (0, 1]", min_ious)
         _require(0 < min_crop_scale <= 1, "min_crop_scale lies in (0, 1]", min_crop_scale)
         _require(max_crop_aspect_ratio >= 1, "max_crop_aspect_ratio is at least 1", max_crop_aspect_ratio)

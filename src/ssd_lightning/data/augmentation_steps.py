@@ -110,11 +110,12 @@ class MinIoUCrop(A.DualTransform):
 
     Args:
         min_ious: the conditions.
-        rule: `any` asks the IoU of at least one box, as the paper does; `all` of every box, as some ports do.
+        rule: `any` asks the IoU of at least one box, as the paper does; `all` of every box, as some ports do;
+            `center` of at least one of those with their centre in the crop, as torchvision does.
         scale: range of the square root of a crop's relative area.
         aspect_ratio: range of width over height, relative to those of the picture.
         trials: crops drawn for each condition.
-        allow_empty: accept crops in which no object has its centre.
+        allow_empty: accept crops in which no object has its centre; `center` never does.
     """
 
     def __init__(

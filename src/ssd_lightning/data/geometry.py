@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-CropRule = Literal["any", "all"]
+CropRule = Literal["any", "all", "center"]
 
 
 def normalise_windows(windows_px: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
@@ -91,7 +91,9 @@ def satisfying_windows(
         windows: `[R + 1, T, 4]`: T crops for each of R conditions, and T without a condition.
         boxes: `[N, 4]`. Where N = 0 no crop but the unconditioned ones satisfies anything.
         min_ious: R values, the least IoU of a row's crops with the boxes.
-        rule: `any`: at least one box has to overlap by that much; `all`: every box.
+        rule: whose IoU counts. `any`: at least one box has to overlap by that much (Caffe). `all`: every box has to
+            (mmdet, gluon). `center`: at least one of the boxes that have their centre in the crop, and every crop,
+            the unconditioned ones too, has to hold a centre (torchvision's `RandomIoUCrop`).
         allow_empty: accept crops in which no box has its centre.
 
     Returns:
@@ -101,5 +103,9 @@ def satisfying_windows(
     if len(boxes) == 0:
         return np.concatenate([np.zeros((len(min_ious), windows.shape[1]), dtype=bool), free])
     enough = window_iou(boxes, windows[:-1]) >= np.reshape(min_ious, (-1, 1, 1))  # [R, T, N]
-    fits = np.concatenate([enough.any(-1) if rule == "any" else enough.all(-1), free])
-    return fits if allow_empty else fits & centres_inside(boxes, windows).any(-1)
+    inside = centres_inside(boxes, windows)  # [R + 1, T, N]
+    if rule == "center":
+        enough &= inside[:-1]
+        allow_empty = False
+    fits = np.concatenate([enough.all(-1) if rule == "all" else enough.any(-1), free])
+    return fits if allow_empty else fits & inside.any(-1)

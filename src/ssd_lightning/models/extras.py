@@ -5,9 +5,10 @@ from itertools import pairwise
 from typing import NotRequired, TypedDict
 
 from torch import Tensor, nn
+from torchvision.ops import SqueezeExcitation
 
 from ssd_lightning.models.backbones.tiny import down_sample_block
-from ssd_lightning.models.layers import conv_block, init_xavier
+from ssd_lightning.models.layers import Activation, Norm, conv_block, init_xavier
 from ssd_lightning.specs import Described
 
 
@@ -27,24 +28,83 @@ class SSDExtras(Described, nn.Module):
     Args:
         in_channels: of the backbone's last feature map.
         layers: one entry a level.
-        batch_norm: normalise after each convolution; the paper does not.
+        norm: makes a normalisation after each convolution; the paper has none.
     """
 
-    def __init__(self, in_channels: int, *, layers: Sequence[ExtraLayer], batch_norm: bool = False) -> None:
+    def __init__(self, in_channels: int, *, layers: Sequence[ExtraLayer], norm: Norm | None = None) -> None:
         super().__init__()
         levels = []
         for layer in layers:
-            squeeze = conv_block(in_channels, layer["mid_channels"], kernel_size=1, batch_norm=batch_norm)
+            squeeze = conv_block(in_channels, layer["mid_channels"], kernel_size=1, norm=norm)
             expand = conv_block(
                 layer["mid_channels"],
                 layer["out_channels"],
                 kernel_size=layer.get("kernel_size", 3),
                 stride=layer["stride"],
                 padding=layer["padding"],
-                batch_norm=batch_norm,
+                norm=norm,
             )
             levels.append(nn.Sequential(squeeze, expand))
             in_channels = layer["out_channels"]
+        self.levels = nn.ModuleList(levels)
+        self.out_channels = tuple(layer["out_channels"] for layer in layers)
+        init_xavier(self)
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        """Map the backbone's last `[B, in_channels, H, W]` to one feature map a level."""
+        return apply_in_turn(self.levels, features)
+
+
+class LiteExtras(Described, nn.Module):
+    """Extra levels with a depthwise 3 x 3 convolution between two 1 x 1 ones (MobileNetV2 paper, section 6.2).
+
+    Args:
+        in_channels: of the backbone's last feature map.
+        layers: one entry a level.
+        norm: makes the normalisation after each convolution; None in qfgaohao's MobileNetV1 and SqueezeNet.
+        activation: makes the activation after the first two convolutions.
+        last_activation: the same after the third; None leaves the level linear, as an inverted residual does.
+        squeeze_ratio: adds squeeze and excitation with this share of the channels before the second activation, as
+            lufficc's MobileNetV3 has it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        layers: Sequence[ExtraLayer],
+        norm: Norm | None = nn.BatchNorm2d,
+        activation: Activation = nn.ReLU6,
+        last_activation: Activation | None = None,
+        squeeze_ratio: float | None = None,
+    ) -> None:
+        super().__init__()
+        levels = []
+        for layer in layers:
+            mid, out = layer["mid_channels"], layer["out_channels"]
+            depthwise = conv_block(
+                mid,
+                mid,
+                kernel_size=layer.get("kernel_size", 3),
+                stride=layer["stride"],
+                padding=layer["padding"],
+                groups=mid,
+                norm=norm,
+                activation=activation,
+            )
+            if squeeze_ratio is not None:
+                depthwise.insert(
+                    len(depthwise) - 1,
+                    SqueezeExcitation(mid, int(mid * squeeze_ratio), scale_activation=nn.Hardsigmoid),
+                )
+            levels.append(
+                nn.Sequential(
+                    conv_block(in_channels, mid, kernel_size=1, norm=norm, activation=activation),
+                    depthwise,
+                    conv_block(mid, out, kernel_size=1, norm=norm, activation=last_activation),
+                )
+            )
+            in_channels = out
         self.levels = nn.ModuleList(levels)
         self.out_channels = tuple(layer["out_channels"] for layer in layers)
         init_xavier(self)
@@ -72,6 +132,22 @@ class TinyExtras(Described, nn.Module):
     def forward(self, features: Tensor) -> list[Tensor]:
         """Map the backbone's last `[B, in_channels, H, W]` to one feature map a level."""
         return apply_in_turn(self.levels, features)
+
+
+class NoExtras(Described, nn.Module):
+    """No extra levels, for a backbone or a neck that brings all of them.
+
+    Args:
+        in_channels: not used; every kind of extra layers is made with it.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.out_channels: tuple[int, ...] = ()
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        """Give no feature map."""
+        return []
 
 
 def apply_in_turn(levels: nn.ModuleList, features: Tensor) -> list[Tensor]:

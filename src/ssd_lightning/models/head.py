@@ -1,29 +1,53 @@
-"""The prediction head: small convolutions from every feature map to offsets and logits (SSD paper, section 2.1)."""
+"""Prediction heads: small convolutions from every feature map to offsets and logits (SSD paper, section 2.1)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ssd_lightning.models.layers import init_xavier
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.models.layers import Activation, Norm, conv_block, init_xavier
+from ssd_lightning.specs import Described
 
 
-class SSDHead(nn.Module):
+class SSDHead(Described, nn.Module):
     """A pair of 3 x 3 convolutions for every feature map.
 
     Args:
         in_channels: of every feature map.
         boxes_per_cell: of every feature map.
         num_classes: C, without the background.
+        prior_probability: share of foreground that an untrained head should predict. Focal loss needs a small one,
+            .01 (Lin et al. 2017, section 4.1); None leaves the biases at zero.
+
+    Raises:
+        ConfigurationError: `prior_probability` is outside (0, 1).
     """
 
-    def __init__(self, *, in_channels: Sequence[int], boxes_per_cell: Sequence[int], num_classes: int) -> None:
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        boxes_per_cell: Sequence[int],
+        num_classes: int,
+        prior_probability: float | None = None,
+    ) -> None:
         super().__init__()
-        sizes = list(zip(in_channels, boxes_per_cell, strict=True))
         self.num_logits = num_classes + 1
-        self.box = nn.ModuleList(nn.Conv2d(c, boxes * 4, 3, padding=1) for c, boxes in sizes)
-        self.cls = nn.ModuleList(nn.Conv2d(c, boxes * self.num_logits, 3, padding=1) for c, boxes in sizes)
+        sizes = list(zip(in_channels, boxes_per_cell, strict=True))
+        last = len(sizes) - 1
+        self.box = nn.ModuleList(self.predictor(c, boxes * 4, i == last) for i, (c, boxes) in enumerate(sizes))
+        self.cls = nn.ModuleList(
+            self.predictor(c, boxes * self.num_logits, i == last) for i, (c, boxes) in enumerate(sizes)
+        )
         init_xavier(self)
+        if prior_probability is not None:
+            self._expect_background(prior_probability)
+
+    def predictor(self, in_channels: int, out_channels: int, is_last_level: bool) -> nn.Module:
+        """Make what predicts from one feature map; its last layer is a convolution."""
+        return nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Predict from the feature maps `[B, in_channels[i], H_i, W_i]`.
@@ -34,6 +58,76 @@ class SSDHead(nn.Module):
         offsets = [_flatten(conv(x), 4) for conv, x in zip(self.box, features, strict=True)]
         logits = [_flatten(conv(x), self.num_logits) for conv, x in zip(self.cls, features, strict=True)]
         return torch.cat(offsets, dim=1), torch.cat(logits, dim=1)
+
+    def _expect_background(self, prior_probability: float) -> None:
+        if not 0 < prior_probability < 1:
+            raise ConfigurationError(f"head.prior_probability is {prior_probability}; it must lie in (0, 1)")
+        # softmax of (b, 0, .., 0) over C + 1 classes gives the foreground together the share p.
+        background = math.log((self.num_logits - 1) * (1 - prior_probability) / prior_probability)
+        for predictor in self.cls:
+            bias = last_convolution(predictor).bias
+            assert bias is not None
+            with torch.no_grad():
+                bias.view(-1, self.num_logits)[:, 0] = background
+
+
+class LiteHead(SSDHead):
+    """SSDLite's head: a depthwise 3 x 3 convolution and a 1 x 1 one for every feature map (MobileNetV2, section 6.2).
+
+    Args:
+        in_channels: of every feature map.
+        boxes_per_cell: of every feature map.
+        num_classes: C, without the background.
+        prior_probability: see `SSDHead`.
+        norm: makes the normalisation between the two; None in qfgaohao's MobileNetV1 and SqueezeNet.
+        activation: makes the activation between the two.
+        depthwise_bias: whether the depthwise convolution has a bias although a normalisation follows, as lufficc's
+            and qfgaohao's have.
+        plain_last_level: a single 1 x 1 convolution on the last feature map, as lufficc and qfgaohao have it.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        boxes_per_cell: Sequence[int],
+        num_classes: int,
+        prior_probability: float | None = None,
+        norm: Norm | None = nn.BatchNorm2d,
+        activation: Activation = nn.ReLU6,
+        depthwise_bias: bool = False,
+        plain_last_level: bool = False,
+    ) -> None:
+        self._norm, self._activation, self._bias = norm, activation, depthwise_bias or norm is None
+        self._plain_last_level = plain_last_level
+        super().__init__(
+            in_channels=in_channels,
+            boxes_per_cell=boxes_per_cell,
+            num_classes=num_classes,
+            prior_probability=prior_probability,
+        )
+
+    def predictor(self, in_channels: int, out_channels: int, is_last_level: bool) -> nn.Module:
+        """Make what predicts from one feature map; its last layer is a convolution."""
+        pointwise = nn.Conv2d(in_channels, out_channels, 1)
+        if is_last_level and self._plain_last_level:
+            return pointwise
+        depthwise = conv_block(
+            in_channels,
+            in_channels,
+            kernel_size=3,
+            padding=1,
+            groups=in_channels,
+            norm=self._norm,
+            activation=self._activation,
+            bias=self._bias,
+        )
+        return nn.Sequential(depthwise, pointwise)
+
+
+def last_convolution(predictor: nn.Module) -> nn.Conv2d:
+    """Find the convolution of a predictor whose output channels are boxes times logits."""
+    return [layer for layer in predictor.modules() if isinstance(layer, nn.Conv2d)][-1]
 
 
 def _flatten(prediction: Tensor, width: int) -> Tensor:

@@ -1,5 +1,7 @@
 """Small parts that several networks share."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,6 +29,13 @@ class L2Norm(nn.Module):
         return (normalised * self.weight.to(precision)[:, None, None]).to(self.weight.dtype)
 
 
+Norm = Callable[[int], nn.Module]
+"""Makes a normalisation for a number of channels, such as `nn.BatchNorm2d` or a `partial` of it."""
+
+Activation = Callable[[], nn.Module]
+"""Makes an activation, such as `nn.ReLU`."""
+
+
 def conv_block(
     in_channels: int,
     out_channels: int,
@@ -35,11 +44,32 @@ def conv_block(
     stride: int = 1,
     padding: int = 0,
     dilation: int = 1,
-    batch_norm: bool = False,
+    groups: int = 1,
+    norm: Norm | None = None,
+    activation: Activation | None = nn.ReLU,
+    bias: bool | None = None,
 ) -> nn.Sequential:
-    """Make convolution, batch normalisation if wanted, and ReLU."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=not batch_norm)
-    layers = [conv, nn.BatchNorm2d(out_channels), nn.ReLU()] if batch_norm else [conv, nn.ReLU()]
+    """Make convolution, normalisation if wanted, and activation if wanted.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        kernel_size: of the convolution.
+        stride: of the convolution.
+        padding: of the convolution.
+        dilation: of the convolution.
+        groups: of the convolution.
+        norm: makes the normalisation for `out_channels`.
+        activation: makes the activation.
+        bias: whether the convolution has one; None gives it one where no normalisation follows.
+    """
+    bias = norm is None if bias is None else bias
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+    layers: list[nn.Module] = [conv]
+    if norm is not None:
+        layers.append(norm(out_channels))
+    if activation is not None:
+        layers.append(activation())
     return nn.Sequential(*layers)
 
 
@@ -48,5 +78,14 @@ def init_xavier(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def init_he(module: nn.Module) -> None:
+    """Initialise all convolutions for training from scratch (He et al., arXiv 1502.01852): fan out, zero biases."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

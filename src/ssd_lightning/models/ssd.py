@@ -10,30 +10,39 @@ from torch.func import functional_call
 
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.head import SSDHead
+from ssd_lightning.models.neck import NoNeck
 from ssd_lightning.ops.normalization import Normalization
-from ssd_lightning.ops.priors import PriorLevel, Size, as_height_width, fit_to_grids, make_priors
+from ssd_lightning.ops.priors import Clip, PriorLevel, Size, as_height_width, fit_to_grids, make_priors
 from ssd_lightning.specs import Described
 from ssd_lightning.types import SSDOutput
 
 
 class FeatureExtractor(nn.Module):
-    """Backbone and extra layers in a row.
+    """Backbone, extra layers and, if wanted, a neck over all of their maps.
 
     Args:
         backbone: gives the first feature maps; see `models.backbones`.
         extras: makes the extra layers for a number of input channels.
+        neck: makes what mixes the maps, for the channels of all of them.
     """
 
-    def __init__(self, backbone: Any, extras: Callable[[int], Any]) -> None:
+    def __init__(
+        self,
+        backbone: Any,
+        extras: Callable[[int], Any],
+        neck: Callable[[Sequence[int]], Any] = NoNeck,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.extras = extras(backbone.out_channels[-1])
-        self.out_channels: tuple[int, ...] = (*backbone.out_channels, *self.extras.out_channels)
+        self._num_backbone_levels = len(backbone.out_channels) - getattr(backbone, "last_map_is_for_extras_only", False)
+        self.neck = neck([*backbone.out_channels[: self._num_backbone_levels], *self.extras.out_channels])
+        self.out_channels: tuple[int, ...] = self.neck.out_channels
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalised pictures `[B, 3, H, W]` to feature maps `[B, out_channels[i], H_i, W_i]`."""
         maps = self.backbone(images)
-        return [*maps, *self.extras(maps[-1])]
+        return self.neck([*maps[: self._num_backbone_levels], *self.extras(maps[-1])])
 
 
 def measure_grids(extractor: nn.Module, image_size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -49,7 +58,8 @@ def measure_grids(extractor: nn.Module, image_size: tuple[int, int]) -> list[tup
     try:
         maps = functional_call(extractor, meta, torch.empty(1, 3, *image_size, device="meta"))
     except RuntimeError as error:
-        raise ConfigurationError(f"image_size {image_size} does not fit this network: {error}") from error
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"image_size {image_size} is too small for this network's layers: {reason}") from error
     finally:
         extractor.train(was_training)
     return [tuple(feature.shape[-2:]) for feature in maps]
@@ -62,10 +72,12 @@ class SSD(Described, nn.Module):
         backbone: see `models.backbones`.
         extras: makes the extra layers for a number of input channels; see `models.extras`.
         levels: prior levels, one for each feature map.
+        head: makes the head for `in_channels`, `boxes_per_cell` and `num_classes`; see `models.head`.
+        neck: makes what mixes the feature maps before the head; see `models.neck`.
         image_size: of the input, one number or (height, width).
         num_classes: C, without the background.
         normalization: of the colours; by default that of the backbone's weights.
-        clip_priors: clamp the priors to the picture in centre form, as the PyTorch ports do and Caffe does not.
+        clip_priors: see `make_priors`; the PyTorch ports clip, each in its way, and Caffe does not.
 
     Raises:
         ConfigurationError: the prior levels do not fit the feature maps; the message is a table of both.
@@ -79,21 +91,22 @@ class SSD(Described, nn.Module):
         levels: Sequence[PriorLevel],
         image_size: Size,
         num_classes: int,
+        head: Callable[..., SSDHead] = SSDHead,
+        neck: Callable[[Sequence[int]], Any] = NoNeck,
         normalization: Normalization | None = None,
-        clip_priors: bool = False,
+        clip_priors: Clip = False,
     ) -> None:
         super().__init__()
         if num_classes < 1:
             raise ConfigurationError(f"num_classes is {num_classes}; a detector needs at least one class")
         self.num_classes = num_classes
         self.image_size = as_height_width(image_size)
-        self.normalization: Normalization = normalization or backbone.normalization
-        # A checkpoint carries weights without their origin, so it has to name the preset that belongs to them.
-        self.describe_as(normalization=self.normalization)
+        self.normalization: Normalization
+        self.use_normalization(normalization or backbone.normalization)
 
-        self.extractor = FeatureExtractor(backbone, extras)
+        self.extractor = FeatureExtractor(backbone, extras, neck)
         self.levels = fit_to_grids(levels, measure_grids(self.extractor, self.image_size))
-        self.head = SSDHead(
+        self.head = head(
             in_channels=self.extractor.out_channels,
             boxes_per_cell=[level.boxes_per_cell for level in self.levels],
             num_classes=num_classes,
@@ -101,6 +114,12 @@ class SSD(Described, nn.Module):
         self.priors_cxcywh: Tensor
         priors = make_priors(self.levels, self.image_size, clip=clip_priors)
         self.register_buffer("priors_cxcywh", priors, persistent=False)  # [K, 4]
+
+    def use_normalization(self, normalization: Normalization) -> None:
+        """Prepare pictures as the weights want them, which is a fact of the weights, not of the network."""
+        self.normalization = normalization
+        # A checkpoint carries weights without their origin, so it has to name the preset that belongs to them.
+        self.describe_as(normalization=normalization)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SSD":
         priors = self.priors_cxcywh

@@ -47,3 +47,9 @@ SUBTRACT_MEAN_BGR = Normalization((123.0, 117.0, 104.0), (1.0, 1.0, 1.0), bgr=Tr
 
 TORCHVISION_SSD = Normalization((0.48235 * 255, 0.45882 * 255, 0.40784 * 255), (1.0, 1.0, 1.0))
 """torchvision's SSD and its VGG16 `IMAGENET1K_FEATURES`: mean of 0-1 colours, std 1/255."""
+
+MEAN_127_STD_128 = Normalization((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
+"""qfgaohao/pytorch-ssd's MobileNets and SqueezeNet."""
+
+TORCHVISION_SSDLITE = Normalization((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
+"""torchvision's SSDLite320: -1..1."""

@@ -7,6 +7,7 @@ then for each aspect ratio the wide box before the tall one.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from ssd_lightning.errors import ConfigurationError
 
 Size = int | tuple[int, int] | Sequence[int]
+Clip = bool | Literal["size"]
 
 
 @dataclass(frozen=True)
@@ -90,17 +92,23 @@ def _comparison(grids: Sequence[tuple[int, int]], stated: Sequence[tuple[int, in
     return "\n".join(rows)
 
 
-def make_priors(levels: Sequence[PriorLevel], image_size: Size, clip: bool = False) -> Tensor:
+def make_priors(levels: Sequence[PriorLevel], image_size: Size, clip: Clip = False) -> Tensor:
     """Lay out the priors of all levels.
 
     Args:
         levels: every one with its grid size.
         image_size: the network's input, one number or (height, width).
-        clip: clamp centre, width and height to [0, 1], as the PyTorch ports do; the Caffe reference does not.
+        clip: True clamps centre, width and height to [0, 1], as ssd.pytorch, lufficc and qfgaohao do; `size` clamps
+            width and height alone, as torchvision does; False, the Caffe reference, clamps nothing.
 
     Returns:
         `[K, 4]` float32, cxcywh, normalised, in the order level, row, column, box.
+
+    Raises:
+        ConfigurationError: a level has no grid size, or there is no such way to clip.
     """
+    if clip not in (True, False, "size"):
+        raise ConfigurationError(f"priors.clip is '{clip}'; it can be false, true or size")
     height, width = as_height_width(image_size)
     per_level = []
     for level in levels:
@@ -123,6 +131,8 @@ def make_priors(levels: Sequence[PriorLevel], image_size: Size, clip: bool = Fal
         )  # [rows, columns, boxes, 4]
         per_level.append(boxes.reshape(-1, 4))
     priors = torch.cat(per_level).float()
+    if clip == "size":
+        return torch.cat((priors[:, :2], priors[:, 2:].clamp(0.0, 1.0)), dim=1)
     return priors.clamp(0.0, 1.0) if clip else priors
 
 
@@ -151,41 +161,73 @@ def levels_from_scales(
     )
 
 
-def published_levels(name: str) -> tuple[PriorLevel, ...]:
-    """Look up published levels by name: `ssd300_voc`, `ssd300_coco` or `ssd512_voc`.
+def published_levels(name: str, image_size: Size | None = None) -> tuple[PriorLevel, ...]:
+    """Look up published levels by name; see `PUBLISHED`.
+
+    Args:
+        name: such as `ssd300_voc`.
+        image_size: of the network's input, one number or (height, width). Where it is not the published one, the
+            sizes keep their share of the picture's shorter side, and the grids are those that the network measures.
 
     Raises:
         ConfigurationError: there is no such name.
     """
     if name not in PUBLISHED:
         raise ConfigurationError(f"no published priors '{name}'; there are {', '.join(PUBLISHED)}")
-    return PUBLISHED[name]
+    published_size, levels = PUBLISHED[name]
+    if image_size is None or as_height_width(image_size) == (published_size, published_size):
+        return levels
+    scale = min(as_height_width(image_size)) / published_size
+    return tuple(
+        PriorLevel(
+            None,
+            None,
+            level.min_size * scale,
+            None if level.max_size is None else level.max_size * scale,
+            level.aspect_ratios,
+        )
+        for level in levels
+    )
 
 
-# Sizes of VOC: the paper, section 3.1; sizes of COCO: section 3.4 (smaller by .15 / .2); steps: the Caffe prototxt.
-SSD300_VOC = (
-    PriorLevel(38, 8, 30, 60, (2,)),
-    PriorLevel(19, 16, 60, 111, (2, 3)),
-    PriorLevel(10, 32, 111, 162, (2, 3)),
-    PriorLevel(5, 64, 162, 213, (2, 3)),
-    PriorLevel(3, 100, 213, 264, (2,)),
-    PriorLevel(1, 300, 264, 315, (2,)),
+def _levels(
+    grids: Sequence[int | None], steps: Sequence[float | None], sizes: Sequence[float], ratios: str
+) -> tuple[PriorLevel, ...]:
+    # A level's large square lies between its own size and that of the next level.
+    return tuple(
+        PriorLevel(grid, step, small, large, (2, 3) if ratio == "3" else (2,))
+        for grid, step, small, large, ratio in zip(grids, steps, sizes[:-1], sizes[1:], ratios, strict=True)
+    )
+
+
+# Sizes of VOC: the paper, section 3.1; of COCO: section 3.4 (smaller by .15 / .2); steps: the Caffe prototxt.
+_GRIDS_300, _STEPS_300 = (38, 19, 10, 5, 3, 1), (8, 16, 32, 64, 100, 300)
+SSD300_VOC = _levels(_GRIDS_300, _STEPS_300, (30, 60, 111, 162, 213, 264, 315), "233322")
+SSD300_COCO = _levels(_GRIDS_300, _STEPS_300, (21, 45, 99, 153, 207, 261, 315), "233322")
+_GRIDS_512, _STEPS_512 = (64, 32, 16, 8, 4, 2, 1), (8, 16, 32, 64, 128, 256, 512)
+SSD512_VOC = _levels(_GRIDS_512, _STEPS_512, (35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.65), "2333322")
+SSD512_COCO = _levels(_GRIDS_512, _STEPS_512, (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72), "2333322")
+# qfgaohao's and lufficc's MobileNets: no level of stride 8.
+MOBILENET_SSD300 = _levels(
+    (19, 10, 5, 3, 2, 1), (16, 32, 64, 100, 150, 300), (60, 105, 150, 195, 240, 285, 330), "333333"
 )
-SSD300_COCO = (
-    PriorLevel(38, 8, 21, 45, (2,)),
-    PriorLevel(19, 16, 45, 99, (2, 3)),
-    PriorLevel(10, 32, 99, 153, (2, 3)),
-    PriorLevel(5, 64, 153, 207, (2, 3)),
-    PriorLevel(3, 100, 207, 261, (2,)),
-    PriorLevel(1, 300, 261, 315, (2,)),
+SQUEEZENET_SSD300 = _levels(
+    (17, 10, 5, 3, 2, 1), (16, 32, 64, 100, 150, 300), (60, 105, 150, 195, 240, 285, 330), "333333"
 )
-SSD512_VOC = (
-    PriorLevel(64, 8, 35.84, 76.8, (2,)),
-    PriorLevel(32, 16, 76.8, 153.6, (2, 3)),
-    PriorLevel(16, 32, 153.6, 230.4, (2, 3)),
-    PriorLevel(8, 64, 230.4, 307.2, (2, 3)),
-    PriorLevel(4, 128, 307.2, 384.0, (2, 3)),
-    PriorLevel(2, 256, 384.0, 460.8, (2,)),
-    PriorLevel(1, 512, 460.8, 537.65, (2,)),
+MOBILENET_SSD320 = _levels(
+    (20, 10, 5, 3, 2, 1), (16, 32, 64, 107, 160, 320), (60, 105, 150, 195, 240, 285, 330), "333333"
 )
-PUBLISHED = {"ssd300_voc": SSD300_VOC, "ssd300_coco": SSD300_COCO, "ssd512_voc": SSD512_VOC}
+# torchvision: .2 to .95 of the picture in five equal steps, then 1.
+SSDLITE320 = _levels((20, 10, 5, 3, 2, 1), (None,) * 6, (64, 112, 160, 208, 256, 304, 320), "333333")
+
+PUBLISHED: dict[str, tuple[int, tuple[PriorLevel, ...]]] = {
+    "ssd300_voc": (300, SSD300_VOC),
+    "ssd300_coco": (300, SSD300_COCO),
+    "ssd512_voc": (512, SSD512_VOC),
+    "ssd512_coco": (512, SSD512_COCO),
+    "mobilenet_ssd300": (300, MOBILENET_SSD300),
+    "squeezenet_ssd300": (300, SQUEEZENET_SSD300),
+    "mobilenet_ssd320": (320, MOBILENET_SSD320),
+    "ssdlite320": (320, SSDLITE320),
+}
+"""Side of the picture, and the levels."""

@@ -12,10 +12,11 @@ from ssd_lightning.detector import detector_spec
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
+from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
 from ssd_lightning.models.ssd import SSD
-from ssd_lightning.ops.postprocess import postprocess
-from ssd_lightning.types import Target
+from ssd_lightning.ops.postprocess import check_postprocess, postprocess
+from ssd_lightning.types import SSDOutput, Target
 
 Batch = tuple[Tensor, list[Target]]
 
@@ -34,7 +35,8 @@ class SSDModule(pl.LightningModule):
         decay_biases: whether weight decay holds for biases; in the Caffe reference it does not.
 
     Raises:
-        ConfigurationError: the number of class names is not that of the network's classes.
+        ConfigurationError: the number of class names is not that of the network's classes, or post-processing cannot
+            work with its settings.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class SSDModule(pl.LightningModule):
             raise ConfigurationError(
                 f"the network has {net.num_classes} classes, the data have {len(class_names)}: {', '.join(class_names)}"
             )
+        check_postprocess(postprocess_settings or {})
         self.net = net
         self.loss = loss
         self.class_names = tuple(class_names)
@@ -69,10 +72,11 @@ class SSDModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Give the loss of one batch."""
         images, targets = batch
-        losses = self.loss(self.net(images), targets)
+        losses, errors = self._compare(self.net(images), targets)
         total = losses["loc"] + losses["cls"]
         self.log("loss", total, prog_bar=True, batch_size=len(images))
-        self.log_dict({f"train/{name}": value for name, value in losses.items()}, batch_size=len(images))
+        values = {f"train/{name}": value for name, value in (losses | errors).items()}
+        self.log_dict(values, batch_size=len(images))
         self.log("lr", self.optimizers().param_groups[0]["lr"], prog_bar=True)  # type: ignore[union-attr]
         return total
 
@@ -110,15 +114,20 @@ class SSDModule(pl.LightningModule):
         """Add all that `Detector.load` needs besides the weights."""
         checkpoint["detector"] = detector_spec(self.net, self.class_names, self.postprocess_settings)
 
+    def _compare(self, output: SSDOutput, targets: list[Target]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Give the two losses, and the errors that are only logged; both from one matching."""
+        wanted = self.loss.match(targets, output.priors_cxcywh)
+        return self.loss.compare(output, wanted), prior_errors(output, wanted.labels, wanted.offsets)
+
     def _evaluate(self, batch: Batch, stage: str) -> None:
         images, targets = batch
         output = self.net(images)
-        losses = self.loss(output, targets)
+        losses, errors = self._compare(output, targets)
         detections = postprocess(output, **self.postprocess_settings)
         for metric in self.metrics[stage].values():  # type: ignore[operator]
             metric.update(detections, targets)
         # Ranks may see different numbers of batches, so their means meet at the end of the epoch only.
-        values = {f"{stage}/{name}": value for name, value in losses.items()}
+        values = {f"{stage}/{name}": value for name, value in (losses | errors).items()}
         self.log_dict(values, batch_size=len(images), on_epoch=True, sync_dist=True)
 
     def _log_metrics(self, stage: str) -> None:

@@ -1,7 +1,7 @@
 """Scores as tables on the terminal."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +26,28 @@ def print_scores(title: str, per_class: Mapping[str, Mapping[str, float]], summa
     console.print(table)
     for name, value in summary.items():
         console.print(f"  {name:<24} {_number(value)}", highlight=False)
+
+
+def print_weights(title: str, kept: Sequence[str], anew: Mapping[str, str]) -> None:
+    """Print which parts of a network were filled from a file and which start anew.
+
+    Args:
+        title: where the weights come from.
+        kept: dotted names of the parameters that were filled.
+        anew: dotted names of the others, with the reason.
+    """
+    table = Table("part", "filled", "starts anew", "because")
+    for part in dict.fromkeys(map(_part, [*kept, *anew])):
+        reasons = dict.fromkeys(reason for name, reason in anew.items() if _part(name) == part)
+        filled, fresh = (sum(_part(name) == part for name in names) for names in (kept, anew))
+        table.add_row(part, str(filled), str(fresh or "-"), ", ".join(reasons))
+    console = Console()
+    console.print(f"\n{title}", highlight=False)
+    console.print(table)
+
+
+def _part(name: str) -> str:
+    return ".".join(name.split(".")[:2])
 
 
 def _number(value: float) -> str:

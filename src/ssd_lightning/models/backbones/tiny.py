@@ -13,8 +13,8 @@ from ssd_lightning.specs import Described
 def down_sample_block(in_channels: int, out_channels: int) -> nn.Sequential:
     """Make two 3 x 3 convolutions with batch normalisation, then halve the grid."""
     return nn.Sequential(
-        conv_block(in_channels, out_channels, kernel_size=3, padding=1, batch_norm=True),
-        conv_block(out_channels, out_channels, kernel_size=3, padding=1, batch_norm=True),
+        conv_block(in_channels, out_channels, kernel_size=3, padding=1, norm=nn.BatchNorm2d),
+        conv_block(out_channels, out_channels, kernel_size=3, padding=1, norm=nn.BatchNorm2d),
         nn.MaxPool2d(2),
     )
 

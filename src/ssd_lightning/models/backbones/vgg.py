@@ -1,15 +1,16 @@
 """VGG16 as SSD uses it: convolutions to conv5_3, and fc6 and fc7 turned into convolutions (SSD paper, section 3)."""
 
 import logging
-from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
-from ssd_lightning.errors import WeightsError
-from ssd_lightning.models.layers import L2Norm, conv_block
+from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.models.backbones.pretrained import read_backbone_weights
+from ssd_lightning.models.layers import L2Norm, conv_block, init_he
 from ssd_lightning.ops.normalization import IMAGENET, TORCHVISION_SSD, Normalization
 from ssd_lightning.specs import Described
 
@@ -19,40 +20,47 @@ CONV4_3_CHANNELS, CONV7_CHANNELS = 512, 1024
 
 
 class VGG16(Described, nn.Module):
-    """VGG16 up to conv7; gives conv4_3, L2-normalised, and conv7.
+    """VGG16 up to conv7; gives conv4_3, normalised, and conv7.
 
     Args:
         batch_norm: normalise after each convolution, for training from scratch.
+        conv4_3_norm: `l2`, the paper's, or `batch`, as qfgaohao/pytorch-ssd has it.
         weights: torchvision's `IMAGENET1K_V1` (all layers, fc6 and fc7 decimated) or `IMAGENET1K_FEATURES` (what
             Caffe's and torchvision's SSD start from; it has no fc6 and fc7), or a file of either format.
 
     Raises:
+        ConfigurationError: there is no such `conv4_3_norm`.
         WeightsError: the weights cannot be had, or do not fit.
     """
 
     not_described = ("weights",)
 
-    def __init__(self, *, batch_norm: bool = False, weights: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        batch_norm: bool = False,
+        conv4_3_norm: Literal["l2", "batch"] = "l2",
+        weights: str | None = None,
+    ) -> None:
         super().__init__()
+        if conv4_3_norm not in ("l2", "batch"):
+            raise ConfigurationError(f"backbone.conv4_3_norm is '{conv4_3_norm}'; it can be l2 or batch")
         layers = make_layers(cfgs["D"], batch_norm=batch_norm)
         pools = [index for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
         layers[pools[2]].ceil_mode = True  # 75 -> 38, so that the first grid has step 8 over all 300 pixels
         layers[pools[4]] = nn.MaxPool2d(3, stride=1, padding=1)
+        norm = nn.BatchNorm2d if batch_norm else None
         self.to_conv4_3 = layers[: pools[3]]
         self.to_conv7 = nn.Sequential(
             *layers[pools[3] :],
             *conv_block(
-                512, CONV7_CHANNELS, kernel_size=3, padding=6, dilation=6, batch_norm=batch_norm
+                512, CONV7_CHANNELS, kernel_size=3, padding=6, dilation=6, norm=norm
             ),  # conv6: a quarter of fc6, spread by dilation to see as far as fc6 does
-            *conv_block(CONV7_CHANNELS, CONV7_CHANNELS, kernel_size=1, batch_norm=batch_norm),
+            *conv_block(CONV7_CHANNELS, CONV7_CHANNELS, kernel_size=1, norm=norm),
         )
-        self.norm = L2Norm(CONV4_3_CHANNELS)
+        self.norm = L2Norm(CONV4_3_CHANNELS) if conv4_3_norm == "l2" else nn.BatchNorm2d(CONV4_3_CHANNELS)
         self.out_channels = (CONV4_3_CHANNELS, CONV7_CHANNELS)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        init_he(self)
         self.normalization = IMAGENET if weights is None else self._load(weights, batch_norm)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -60,10 +68,14 @@ class VGG16(Described, nn.Module):
         conv4_3 = self.to_conv4_3(images)
         return [self.norm(conv4_3), self.to_conv7(conv4_3)]
 
+    def with_weights(self, weights: str) -> "VGG16":
+        """Make the same backbone anew, with the weights of a name or file."""
+        return VGG16(**{**self._arguments, "weights": weights})
+
     def _load(self, weights: str, batch_norm: bool) -> Normalization:
         if batch_norm:
             raise WeightsError("backbone.weights: torchvision's VGG16 weights have no batch norm; use backbone=vgg16")
-        state = read_vgg16_weights(weights)
+        state = read_backbone_weights(weights, VGG16_Weights)
         try:
             convolutions = [layer for layer in self.modules() if isinstance(layer, nn.Conv2d)]
             features = [name.removesuffix(".weight") for name in state if name.startswith("features.")]
@@ -83,35 +95,6 @@ class VGG16(Described, nn.Module):
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise WeightsError(f"backbone.weights={weights}: not torchvision's VGG16: {error}") from error
         return IMAGENET
-
-
-def read_vgg16_weights(weights: str) -> dict[str, Tensor]:
-    """Read torchvision's VGG16 weights by name (from its cache, else by download) or from a file.
-
-    Raises:
-        WeightsError: neither a known name nor a file that can be read safely, or there is no network to fetch it.
-    """
-    if weights in VGG16_Weights.__members__:
-        url = VGG16_Weights[weights].url
-        place = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
-        try:
-            return torch.hub.load_state_dict_from_url(url, check_hash=True, weights_only=True)
-        except Exception as error:  # no network, a wrong checksum, or a damaged file in the cache
-            raise WeightsError(
-                f"backbone.weights: cannot get {url} ({_first_line(error)}); put that file at {place}"
-            ) from error
-    path = Path(weights)
-    if not path.is_file():
-        names = ", ".join(VGG16_Weights.__members__)
-        raise WeightsError(f"backbone.weights={weights}: neither a file nor one of {names}")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeightsError(f"backbone.weights={weights}: not a file of tensors alone: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _copy(layer: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:

@@ -1,0 +1,73 @@
+"""MobileNetV1 (Howard et al., arXiv 1704.04861), which torchvision does not have."""
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ssd_lightning.errors import WeightsError
+from ssd_lightning.models.files import read_tensors
+from ssd_lightning.models.layers import conv_block, init_he
+from ssd_lightning.ops.normalization import IMAGENET, MEAN_127_STD_128, Normalization
+from ssd_lightning.specs import Described
+
+# (output channels, stride) of the thirteen separable convolutions (table 1 of the paper)
+SEPARABLE = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
+
+
+class MobileNetV1(Described, nn.Module):
+    """MobileNetV1; gives its last maps of stride 16 and 32.
+
+    Args:
+        weights: a file of qfgaohao/pytorch-ssd's classification network (`model.0.0.weight`, ...), trained on
+            pictures of mean 127 and deviation 128.
+
+    Raises:
+        WeightsError: the file cannot be read, or holds another network.
+    """
+
+    not_described = ("weights",)
+
+    def __init__(self, *, weights: str | None = None) -> None:
+        super().__init__()
+        blocks = [conv_block(3, 32, kernel_size=3, stride=2, padding=1, norm=nn.BatchNorm2d)]
+        channels = 32
+        for out_channels, stride in SEPARABLE:
+            blocks.append(_separable(channels, out_channels, stride))
+            channels = out_channels
+        self.features = nn.Sequential(*blocks)
+        self.out_channels = (512, 1024)
+        init_he(self)
+        self.normalization: Normalization = IMAGENET if weights is None else self._load(weights)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map normalised pictures `[B, 3, H, W]` to `[B, 512, ...]` and `[B, 1024, ...]`."""
+        stride_16 = self.features[:12](images)
+        return [stride_16, self.features[12:](stride_16)]
+
+    def _load(self, weights: str) -> Normalization:
+        given = read_tensors(Path(weights), setting="backbone.weights=")
+        theirs = {name.removeprefix("model."): tensor for name, tensor in given.items() if name.startswith("model.")}
+        wanted = self.features.state_dict()
+        renamed = {_classifier_name(name): name for name in wanted}
+        if not renamed.keys() <= theirs.keys() or any(theirs[a].shape != wanted[b].shape for a, b in renamed.items()):
+            raise WeightsError(
+                f"backbone.weights={weights}: not qfgaohao's MobileNetV1, whose names begin with model.0.0.weight; the "
+                f"file's begin with {', '.join(list(given)[:3])}"
+            )
+        self.features.load_state_dict({ours: theirs[name] for name, ours in renamed.items()})
+        return MEAN_127_STD_128
+
+
+def _separable(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    norm = nn.BatchNorm2d
+    return nn.Sequential(
+        conv_block(in_channels, in_channels, kernel_size=3, stride=stride, padding=1, groups=in_channels, norm=norm),
+        conv_block(in_channels, out_channels, kernel_size=1, norm=norm),
+    )
+
+
+def _classifier_name(ours: str) -> str:
+    """Name a parameter as one flat list of six layers a block has it: 3.1.0.weight becomes 3.3.weight."""
+    block, *inner, kind = ours.split(".")
+    index = int(inner[0]) if len(inner) == 1 else int(inner[0]) * 3 + int(inner[1])
+    return f"{block}.{index}.{kind}"

@@ -1,0 +1,81 @@
+"""Weights files, read without running code from them."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ssd_lightning.errors import WeightsError
+
+
+def read_checkpoint(path: Path, *, setting: str = "") -> dict[str, Any]:
+    """Read a file of tensors and plain containers, in torch's format or safetensors.
+
+    Args:
+        path: the file; the suffix `.safetensors` says that it is of that format.
+        setting: what the message begins with, before the path.
+
+    Raises:
+        WeightsError: it is missing or damaged, or would need code to be run.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{setting}{path}: there is no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{setting}{path} holds more than plain tensors and containers, and nothing else is read, because loading "
+            "would run code from the file; where you trust its origin, save its weights alone once: "
+            "torch.save(torch.load(FILE, weights_only=False).state_dict(), NEW_FILE)"
+        ) from error
+    except SafetensorError as error:
+        raise WeightsError(f"{setting}{path} is damaged or no safetensors file: {first_line(error)}") from error
+    except Exception as error:  # damaged files are answered with nearly any type, and often without a word
+        raise WeightsError(f"{setting}{path} is damaged or no checkpoint: {first_line(error)}") from error
+    if not isinstance(checkpoint, dict):
+        raise WeightsError(f"{setting}{path} holds a {type(checkpoint).__name__}, not a checkpoint")
+    return checkpoint
+
+
+def read_tensors(path: Path, *, setting: str = "") -> dict[str, Tensor]:
+    """Read a state dict; see `tensors_in`.
+
+    Raises:
+        WeightsError: see `read_checkpoint`; or there is no tensor in it.
+    """
+    return tensors_in(read_checkpoint(path, setting=setting), f"{setting}{path}")
+
+
+def tensors_in(checkpoint: dict[str, Any], file: str) -> dict[str, Tensor]:
+    """Find the state dict in a checkpoint, also below the keys that training programs put it under.
+
+    Args:
+        checkpoint: as read.
+        file: what a message begins with.
+
+    Raises:
+        WeightsError: there is no tensor in it.
+    """
+    for key in ("state_dict", "model", "model_state_dict", "net"):
+        if isinstance(checkpoint.get(key), dict):
+            checkpoint = checkpoint[key]
+            break
+    tensors = {str(name): value for name, value in checkpoint.items() if isinstance(value, Tensor)}
+    if not tensors:
+        shown = ", ".join(list(map(str, checkpoint))[:5]) or "nothing"
+        raise WeightsError(f"{file} holds no weights; it holds {shown}")
+    # DataParallel puts its own name before all others.
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def first_line(error: Exception) -> str:
+    """Give the first line of an error's message, or its type where it has none."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,279 @@
+"""What other projects call the parameters of our networks.
+
+Every table translates our names to theirs, one regular expression a kind of part; the first that fits is taken. Their
+names are facts of their published weights files.
+"""
+
+import re
+from collections.abc import Callable, Collection, Sequence
+
+from ssd_lightning.errors import WeightsError
+from ssd_lightning.models.backbones import VGG16, EfficientNetB3, MobileNetV1, MobileNetV2, MobileNetV3Large, SqueezeNet
+
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+"""A pattern for the whole of our name, and their name as a template or as a function of the match."""
+
+VGG_SPLIT = 23
+"""Place of pool4 in torchvision's `features`, where `to_conv4_3` ends and `to_conv7` begins."""
+
+EFFICIENTNET_B3_BLOCKS = (2, 3, 3, 5, 5, 6, 2)
+"""Blocks of the stages 1 to 7; the original numbers them through."""
+
+
+def translate(name: str, rules: Sequence[Rule]) -> str:
+    """Give another project's name of our parameter.
+
+    Raises:
+        KeyError: that project has no such part.
+    """
+    for pattern, theirs in rules:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return match.expand(theirs) if isinstance(theirs, str) else theirs(match)
+    raise KeyError(name)
+
+
+def rules_for(source: str, backbone: object, our_names: Collection[str]) -> list[Rule]:
+    """Choose the table of a project for one of our networks.
+
+    Args:
+        source: `ssd.pytorch`, `lufficc`, `qfgaohao` or `torchvision`.
+        backbone: of our network.
+        our_names: all parameters and buffers of our network.
+
+    Raises:
+        WeightsError: that project has no network of this backbone.
+    """
+    kinds = NETWORKS[source]
+    for kind, make in kinds.items():
+        if isinstance(backbone, kind):
+            return make(our_names)
+    known = ", ".join(kind.__name__ for kind in kinds)
+    raise WeightsError(f"{source} has no network with a {type(backbone).__name__}; it has {known}")
+
+
+def _ssd_pytorch(our_names: Collection[str]) -> list[Rule]:
+    return [
+        *_vgg("vgg"),
+        (r"extractor\.backbone\.norm\.weight", "L2Norm.weight"),
+        (r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)", lambda m: f"extras.{2 * int(m[1]) + int(m[2])}.{m[3]}"),
+        (r"head\.box\.(.+)", r"loc.\1"),
+        (r"head\.cls\.(.+)", r"conf.\1"),
+    ]
+
+
+def _lufficc_vgg(our_names: Collection[str]) -> list[Rule]:
+    return [
+        *_vgg("backbone.vgg"),
+        (r"extractor\.backbone\.norm\.weight", "backbone.l2_norm.weight"),
+        (
+            r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)",
+            lambda m: f"backbone.extras.{2 * int(m[1]) + int(m[2])}.{m[3]}",
+        ),
+        *_lufficc_head(),
+    ]
+
+
+def _lufficc_mobilenet_v2(our_names: Collection[str]) -> list[Rule]:
+    return [
+        (r"extractor\.backbone\.(features\..+)", r"backbone.\1"),
+        (r"extractor\.extras\.levels\.(\d+)\.([01])\.(.+)", r"backbone.extras.\1.conv.\2.\3"),
+        (
+            r"extractor\.extras\.levels\.(\d+)\.2\.([01])\.(\w+)",
+            lambda m: f"backbone.extras.{m[1]}.conv.{2 + int(m[2])}.{m[3]}",
+        ),
+        *_lufficc_head(),
+    ]
+
+
+def _lufficc_mobilenet_v3(our_names: Collection[str]) -> list[Rule]:
+    def block(match: re.Match[str]) -> str:
+        number, part, inner, kind = int(match[1]), int(match[2]), match[3], match[4]
+        # One flat list a block: expansion 0 1 2, depthwise 3 4, excitation 5, activation 6, projection 7 8; the first
+        # block has no expansion and projects at 4 5.
+        start = (0, 4)[part] if number == 1 else (0, 3, 7, 7)[part]
+        return f"backbone.features.{number}.conv.{_excited(start, inner)}.{kind}"
+
+    def extra(match: re.Match[str]) -> str:
+        return f"backbone.extras.{match[1]}.conv.{_excited((0, 3, 7)[int(match[2])], match[3])}.{match[4]}"
+
+    return [
+        (r"extractor\.backbone\.(features\.(?:0|16)\..+)", r"backbone.\1"),
+        (r"extractor\.backbone\.features\.(\d+)\.block\.(\d)\.(\d|2\.fc[12])\.(\w+)", block),
+        (r"extractor\.extras\.levels\.(\d+)\.(\d)\.(\d|2\.fc[12])\.(\w+)", extra),
+        *_lufficc_head(),
+    ]
+
+
+def _excited(start: int, inner: str) -> str:
+    """Place a convolution (0), a normalisation (1) or a squeeze and excitation (2.fc1, 2.fc2) in a flat list."""
+    if inner.startswith("2.fc"):
+        return f"{start + 2}.fc.{0 if inner.endswith('1') else 2}"
+    return str(start + int(inner))
+
+
+def _lufficc_efficientnet(our_names: Collection[str]) -> list[Rule]:
+    def block(match: re.Match[str]) -> str:
+        stage, index, part, inner, kind = int(match[1]), int(match[2]), int(match[3]), match[4], match[5]
+        number = sum(EFFICIENTNET_B3_BLOCKS[: stage - 1]) + index
+        part += stage == 1  # the first stage has no expansion
+        names = ({"0": "_expand_conv", "1": "_bn0"}, {"0": "_depthwise_conv", "1": "_bn1"})
+        last = ({"fc1": "_se_reduce", "fc2": "_se_expand"}, {"0": "_project_conv", "1": "_bn2"})
+        return f"backbone._blocks.{number}.{(*names, *last)[part][inner]}.{kind}"
+
+    return [
+        (r"extractor\.backbone\.features\.0\.0\.weight", "backbone._conv_stem.weight"),
+        (r"extractor\.backbone\.features\.0\.1\.(\w+)", r"backbone._bn0.\1"),
+        (r"extractor\.backbone\.features\.(\d)\.(\d)\.block\.(\d)\.(0|1|fc1|fc2)\.(\w+)", block),
+        (
+            r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)",
+            lambda m: f"backbone.extras.{m[1]}.{2 * int(m[2])}.{m[3]}",
+        ),
+        *_lufficc_head(),
+    ]
+
+
+def _lufficc_head() -> list[Rule]:
+    predictor = "box_head.predictor"
+    rules: list[Rule] = []
+    for ours, theirs in (("box", "reg_headers"), ("cls", "cls_headers")):
+        rules += [
+            (rf"head\.{ours}\.(\d+)\.(weight|bias)", rf"{predictor}.{theirs}.\1.\2"),
+            (rf"head\.{ours}\.(\d+)\.0\.([01])\.(\w+)", rf"{predictor}.{theirs}.\1.conv.\2.\3"),
+            (rf"head\.{ours}\.(\d+)\.1\.(\w+)", rf"{predictor}.{theirs}.\1.conv.3.\2"),
+        ]
+    return rules
+
+
+def _qfgaohao_vgg(our_names: Collection[str]) -> list[Rule]:
+    return [
+        *_vgg("base_net"),
+        (r"extractor\.backbone\.norm\.(\w+)", r"source_layer_add_ons.0.\1"),
+        *_qfgaohao_extras_and_head(our_names),
+    ]
+
+
+def _qfgaohao_mobilenet_v1(our_names: Collection[str]) -> list[Rule]:
+    return [
+        (r"extractor\.backbone\.features\.(0\.[01]\.\w+)", r"base_net.\1"),
+        (
+            r"extractor\.backbone\.features\.(\d+)\.([01])\.([01])\.(\w+)",
+            lambda m: f"base_net.{m[1]}.{3 * int(m[2]) + int(m[3])}.{m[4]}",
+        ),
+        *_qfgaohao_extras_and_head(our_names),
+    ]
+
+
+def _qfgaohao_mobilenet_v2(our_names: Collection[str]) -> list[Rule]:
+    def projection(match: re.Match[str]) -> str:
+        blocks_before = 1 if match[1] == "1" else 2  # the first block has no expansion
+        return f"base_net.{match[1]}.conv.{2 * blocks_before + int(match[2])}.{match[3]}"
+
+    return [
+        (r"extractor\.backbone\.features\.((?:0|18)\.[01]\.\w+)", r"base_net.\1"),
+        (
+            r"extractor\.backbone\.features\.(\d+)\.conv\.(\d)\.([01])\.(\w+)",
+            lambda m: f"base_net.{m[1]}.conv.{3 * int(m[2]) + int(m[3])}.{m[4]}",
+        ),
+        (r"extractor\.backbone\.features\.(\d+)\.conv\.(\d)\.(\w+)", projection),
+        (
+            r"extractor\.extras\.levels\.(\d+)\.(\d)\.([01])\.(\w+)",
+            lambda m: f"extras.{m[1]}.conv.{3 * int(m[2]) + int(m[3])}.{m[4]}",
+        ),
+        *_qfgaohao_extras_and_head(our_names),
+    ]
+
+
+def _qfgaohao_squeezenet(our_names: Collection[str]) -> list[Rule]:
+    return [
+        (r"extractor\.backbone\.features\.(.+)", r"base_net.\1"),
+        *_qfgaohao_extras_and_head(our_names),
+    ]
+
+
+def _qfgaohao_extras_and_head(our_names: Collection[str]) -> list[Rule]:
+    separable = any(name.startswith("extractor.extras.levels.0.2.") for name in our_names)
+    places = ("0", "2.0", "2.2") if separable else ("0", "2")
+    pointwise = 3 if "head.cls.0.0.1.weight" in our_names else 2
+    rules: list[Rule] = [
+        (
+            r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)",
+            lambda m: f"extras.{m[1]}.{places[int(m[2])]}.{m[3]}",
+        ),
+    ]
+    for ours, theirs in (("box", "regression_headers"), ("cls", "classification_headers")):
+        rules += [
+            (rf"head\.{ours}\.(\d+)\.(weight|bias)", rf"{theirs}.\1.\2"),
+            (rf"head\.{ours}\.(\d+)\.0\.([01])\.(\w+)", rf"{theirs}.\1.\2.\3"),
+            (rf"head\.{ours}\.(\d+)\.1\.(\w+)", rf"{theirs}.\1.{pointwise}.\2"),
+        ]
+    return rules
+
+
+def _torchvision_vgg(our_names: Collection[str]) -> list[Rule]:
+    return [
+        (r"extractor\.backbone\.to_conv4_3\.(.+)", r"backbone.features.\1"),
+        (r"extractor\.backbone\.to_conv7\.([135])\.(\w+)", r"backbone.extra.0.\1.\2"),
+        (r"extractor\.backbone\.to_conv7\.8\.(\w+)", r"backbone.extra.0.7.1.\1"),
+        (r"extractor\.backbone\.to_conv7\.10\.(\w+)", r"backbone.extra.0.7.3.\1"),
+        (r"extractor\.backbone\.norm\.weight", "backbone.scale_weight"),
+        (
+            r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)",
+            lambda m: f"backbone.extra.{int(m[1]) + 1}.{2 * int(m[2])}.{m[3]}",
+        ),
+        *_torchvision_head(),
+    ]
+
+
+def _torchvision_mobilenet_v3(our_names: Collection[str]) -> list[Rule]:
+    split = MobileNetV3Large.first_of_stride_32
+    return [
+        (rf"extractor\.backbone\.features\.{split}\.block\.0\.(.+)", rf"backbone.features.0.{split}.\1"),
+        (rf"extractor\.backbone\.features\.{split}\.block\.(.+)", r"backbone.features.1.0.\1"),
+        (
+            r"extractor\.backbone\.features\.(\d+)\.(.+)",
+            lambda m: (
+                f"backbone.features.0.{m[1]}.{m[2]}"
+                if int(m[1]) < split
+                else f"backbone.features.1.{int(m[1]) - split}.{m[2]}"
+            ),
+        ),
+        (r"extractor\.extras\.levels\.(.+)", r"backbone.extra.\1"),
+        *_torchvision_head(),
+    ]
+
+
+def _torchvision_head() -> list[Rule]:
+    return [
+        (r"head\.box\.(.+)", r"head.regression_head.module_list.\1"),
+        (r"head\.cls\.(.+)", r"head.classification_head.module_list.\1"),
+    ]
+
+
+def _vgg(prefix: str) -> list[Rule]:
+    return [
+        (r"extractor\.backbone\.to_conv4_3\.(.+)", rf"{prefix}.\1"),
+        (
+            r"extractor\.backbone\.to_conv7\.(\d+)\.(\w+)",
+            lambda m: f"{prefix}.{int(m[1]) + VGG_SPLIT}.{m[2]}",
+        ),
+    ]
+
+
+NETWORKS: dict[str, dict[type, Callable[[Collection[str]], list[Rule]]]] = {
+    "ssd.pytorch": {VGG16: _ssd_pytorch},
+    "lufficc": {
+        VGG16: _lufficc_vgg,
+        MobileNetV2: _lufficc_mobilenet_v2,
+        MobileNetV3Large: _lufficc_mobilenet_v3,
+        EfficientNetB3: _lufficc_efficientnet,
+    },
+    "qfgaohao": {
+        VGG16: _qfgaohao_vgg,
+        MobileNetV1: _qfgaohao_mobilenet_v1,
+        MobileNetV2: _qfgaohao_mobilenet_v2,
+        SqueezeNet: _qfgaohao_squeezenet,
+    },
+    "torchvision": {VGG16: _torchvision_vgg, MobileNetV3Large: _torchvision_mobilenet_v3},
+}
+"""The tables, by project and backbone."""

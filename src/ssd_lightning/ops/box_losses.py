@@ -1,0 +1,106 @@
+"""How far predicted boxes are from their ground truth: per coordinate of the offsets, or by overlap of the boxes."""
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
+
+from ssd_lightning.ops.boxes import cxcywh_to_xyxy
+from ssd_lightning.ops.coder import MAX_LOG_RATIO, VARIANCES, decode
+
+OffsetLoss = Literal["smooth_l1", "l1"]
+OverlapLoss = Literal["giou", "diou", "ciou"]
+BoxLoss = Literal["smooth_l1", "l1", "giou", "diou", "ciou"]
+
+OVERLAP_LOSSES = {"giou": generalized_box_iou_loss, "diou": distance_box_iou_loss, "ciou": complete_box_iou_loss}
+
+LENGTH_UNIT = 1e-3
+"""Boxes are compared in thousandths of the picture: torchvision adds 1e-7 to areas, which in whole pictures would be
+a tenth of a box of a thousandth."""
+
+MAX_CENTRE_OFFSET = 1e3
+"""Centres farther out, 100 sizes of the prior, are held here: squares of their distances leave float32."""
+
+
+def box_regression_loss(
+    box_offsets: Tensor,
+    target_offsets: Tensor,
+    target_boxes_xyxy: Tensor,
+    positive: Tensor,
+    priors_cxcywh: Tensor,
+    *,
+    kind: BoxLoss = "smooth_l1",
+    beta: float = 1.0,
+    variances: tuple[float, float] = VARIANCES,
+) -> Tensor:
+    """Localisation loss of every prior, in float32.
+
+    Args:
+        box_offsets: `[B, K, 4]`, of the network.
+        target_offsets: `[B, K, 4]`, what they should be.
+        target_boxes_xyxy: `[B, K, 4]`, the same as boxes.
+        positive: bool `[B, K]`.
+        priors_cxcywh: `[K, 4]`, normalised.
+        kind: see `offset_loss` and `overlap_loss`.
+        beta: of the smooth L1 loss.
+        variances: scale of the offsets.
+
+    Returns:
+        `[B, K]`, 0 where a prior is not positive.
+    """
+    if kind == "smooth_l1" or kind == "l1":
+        loss = offset_loss(box_offsets, target_offsets, kind=kind, beta=beta)
+        return torch.where(positive, loss, 0.0)
+    priors = priors_cxcywh.expand_as(box_offsets)[positive]  # [P, 4]
+    loss = overlap_loss(box_offsets[positive], target_boxes_xyxy[positive], priors, kind=kind, variances=variances)
+    return torch.zeros_like(positive, dtype=loss.dtype).masked_scatter(positive, loss)
+
+
+def offset_loss(box_offsets: Tensor, target_offsets: Tensor, *, kind: OffsetLoss, beta: float = 1.0) -> Tensor:
+    """Distance of offsets `[..., 4]`, summed over the coordinates: `[...]`.
+
+    `smooth_l1` is the paper's (Fast R-CNN, equation 3): quadratic up to `beta`, then linear. `l1` is d2l's TinySSD.
+    """
+    box_offsets = box_offsets.float()
+    if kind == "l1":
+        return (box_offsets - target_offsets).abs().sum(dim=-1)
+    return F.smooth_l1_loss(box_offsets, target_offsets, reduction="none", beta=beta).sum(dim=-1)
+
+
+def overlap_loss(
+    box_offsets: Tensor,
+    target_boxes_xyxy: Tensor,
+    priors_cxcywh: Tensor,
+    *,
+    kind: OverlapLoss,
+    variances: tuple[float, float] = VARIANCES,
+) -> Tensor:
+    """One minus the overlap of decoded boxes with their ground truth.
+
+    `giou` subtracts the empty share of the smallest enclosing box (Rezatofighi et al. 2019), `diou` the squared
+    distance of the centres over the enclosing diagonal's, `ciou` also a difference of aspect ratios (both Zheng et
+    al. 2020). Distances and aspect ratios are those of the normalised picture, which the network sees as a square.
+
+    Offsets so extreme that a size leaves its prior by more than `exp(MAX_LOG_RATIO)` times, or a centre by more than
+    `MAX_CENTRE_OFFSET`, count as those at the bound and have no gradient; none is NaN.
+
+    Args:
+        box_offsets: `[P, 4]`, of the network.
+        target_boxes_xyxy: `[P, 4]`, normalised.
+        priors_cxcywh: `[P, 4]`, normalised.
+        kind: which overlap.
+        variances: scale of the offsets.
+
+    Returns:
+        `[P]`, 0 for a perfect box, 2 (`ciou`: up to 3) for a hopeless one.
+    """
+    max_size_offset = MAX_LOG_RATIO / variances[1]
+    centre = box_offsets[..., :2].float().clamp(-MAX_CENTRE_OFFSET, MAX_CENTRE_OFFSET)
+    size = box_offsets[..., 2:].float().clamp(-max_size_offset, max_size_offset)
+    boxes_xyxy = cxcywh_to_xyxy(decode(torch.cat((centre, size), dim=-1), priors_cxcywh, variances))
+    return OVERLAP_LOSSES[kind](boxes_xyxy / LENGTH_UNIT, target_boxes_xyxy.float() / LENGTH_UNIT)
+
+
+BOX_LOSSES: tuple[str, ...] = get_args(BoxLoss)

@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from ssd_lightning.metrics.prior_errors import prior_errors
+from ssd_lightning.types import SSDOutput
+
+
+def test_both_errors_are_those_of_d2l() -> None:
+    """`cls_eval`, `bbox_eval` and the two quotients of section 14.7, on its flat layout with a mask."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 40, 3, generator=generator)
+    offsets, wanted = torch.randn(2, 3, 40, 4, generator=generator)
+    labels = torch.randint(0, 3, (3, 40), generator=generator)
+    errors = prior_errors(SSDOutput(offsets, logits, torch.rand(40, 4)), labels, wanted)
+    right = float((logits.argmax(dim=-1).type(labels.dtype) == labels).sum())
+    assert errors["class_error"].item() == pytest.approx(1 - right / labels.numel())
+    masks = (labels > 0).float().repeat_interleave(4, dim=1)  # [3, 160]
+    flat, flat_wanted = offsets.flatten(1), wanted.flatten(1)
+    expected = float(((flat_wanted - flat) * masks).abs().sum()) / flat_wanted.numel()
+    assert errors["box_mae"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_perfect_output_has_no_error() -> None:
+    labels = torch.tensor([[0, 2, 1]])
+    logits = torch.nn.functional.one_hot(labels, 3).float()
+    wanted = torch.rand(1, 3, 4)
+    errors = prior_errors(SSDOutput(wanted.clone().requires_grad_(), logits, torch.rand(3, 4)), labels, wanted)
+    assert errors["class_error"] == errors["box_mae"] == 0
+    assert not errors["box_mae"].requires_grad
+
+
+@pytest.mark.parametrize(("batch", "num_priors"), [(0, 5), (2, 0)])
+def test_nothing_has_no_error(batch: int, num_priors: int) -> None:
+    output = SSDOutput(torch.zeros(batch, num_priors, 4), torch.zeros(batch, num_priors, 3), torch.zeros(num_priors, 4))
+    errors = prior_errors(output, torch.zeros(batch, num_priors, dtype=torch.int64), torch.zeros(batch, num_priors, 4))
+    assert errors["class_error"] == errors["box_mae"] == 0

@@ -1,0 +1,102 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
+
+from ssd_lightning.ops.class_losses import cross_entropy, focal_loss, hardest_negatives, hardness, mined_cross_entropy
+
+
+def draw(batch: int, num_priors: int, num_classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(batch, num_priors, num_classes + 1, generator=generator)
+    labels = torch.randint(0, num_classes + 1, (batch, num_priors), generator=generator)
+    return logits, labels.masked_fill(torch.rand(batch, num_priors, generator=generator) < 0.8, 0)
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.75, 0.5), (0.5, 0.0), (0.0, 1.0), (1.0, 5.0)])
+def test_focal_loss_of_one_class_is_torchvisions(alpha: float, gamma: float) -> None:
+    """A softmax over two logits is a sigmoid of their difference; torchvision has the latter."""
+    logits, labels = draw(3, 50, 1)
+    logits.requires_grad_()
+    loss = focal_loss(logits, labels, alpha=alpha, gamma=gamma)
+    expected = sigmoid_focal_loss(logits[..., 1] - logits[..., 0], labels.float(), alpha=alpha, gamma=gamma)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-6)
+    gradients = [torch.autograd.grad(each.sum(), logits, retain_graph=True)[0] for each in (loss, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
+
+
+def test_focal_loss_of_many_classes_by_a_slow_loop() -> None:
+    logits, labels = draw(2, 30, 4)
+    loss = focal_loss(logits, labels)
+    for image in range(2):
+        for prior in range(30):
+            exponents = [math.exp(x) for x in logits[image, prior].tolist()]
+            label = int(labels[image, prior])
+            p = exponents[label] / sum(exponents)
+            expected = -(0.25 if label else 0.75) * (1 - p) ** 2 * math.log(p)
+            assert loss[image, prior].item() == pytest.approx(expected, rel=1e-3, abs=1e-7)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("logit", [0.0, 20.0, 1000.0, -1000.0])
+def test_focal_loss_has_a_gradient_for_priors_that_are_sure(gamma: float, logit: float) -> None:
+    logits = torch.tensor([[[logit, 0.0, 0.0], [0.0, logit, 0.0]]], requires_grad=True)
+    loss = focal_loss(logits, torch.tensor([[0, 1]]), gamma=gamma)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert loss.isfinite().all()
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("num_classes", [1, 20, 80])
+def test_the_documented_bias_starts_with_one_object_in_a_hundred(num_classes: int) -> None:
+    """... whatever the number of classes, and lowers the first loss of 8732 background priors from thousands to 1."""
+    logits, labels = torch.zeros(1, 8732, num_classes + 1), torch.zeros(1, 8732, dtype=torch.int64)
+    before = focal_loss(logits, labels).sum().item()
+    logits[..., 0] = math.log(num_classes * (1 - 0.01) / 0.01)
+    assert logits.softmax(-1)[..., 1:].sum(-1).mean().item() == pytest.approx(0.01, rel=1e-4)
+    after = focal_loss(logits, labels).sum().item()
+    assert before > 1000
+    assert after == pytest.approx(8732 * 0.75 * 0.01**2 * -math.log(0.99), rel=1e-3)
+
+
+def test_ranking_by_loss_and_by_background_score_is_the_same() -> None:
+    logits, labels = draw(4, 200, 20)
+    loss, positive = cross_entropy(logits, labels), labels > 0
+    as_lufficc = -logits.log_softmax(-1)[..., 0]
+    assert torch.equal(loss[~positive], as_lufficc[~positive])
+    by_score = hardest_negatives(as_lufficc, positive, 3)
+    for name in ("loss", "background"):
+        assert torch.equal(hardest_negatives(hardness(logits, loss, name), positive, 3), by_score)
+
+
+def test_ranking_by_foreground_is_by_the_best_object_score() -> None:
+    logits, labels = draw(4, 200, 20)
+    ranks = hardness(logits, cross_entropy(logits, labels), "foreground")
+    best = logits.softmax(-1)[..., 1:].amax(-1)
+    torch.testing.assert_close(ranks.exp(), best)
+    positive = labels > 0
+    chosen = hardest_negatives(ranks, positive, 1)
+    assert not torch.equal(chosen, hardest_negatives(cross_entropy(logits, labels), positive, 1))
+    # One prior is sure of a single class (.6), the other wavers between two (.35 and .35).
+    logits = torch.tensor([[[0.4, 0.6, 1e-9], [0.3, 0.35, 0.35]]]).log()
+    loss = cross_entropy(logits, torch.zeros(1, 2, dtype=torch.int64))
+    assert hardness(logits, loss, "foreground").argmax() == 0
+    assert hardness(logits, loss, "loss").argmax() == 1
+
+
+@pytest.mark.parametrize("negatives_by", ["loss", "background", "foreground"])
+def test_mined_loss_is_that_of_the_chosen_and_of_no_other(negatives_by: str) -> None:
+    logits, labels = draw(3, 80, 5)
+    logits.requires_grad_()
+    loss, every = mined_cross_entropy(logits, labels, ratio=2, negatives_by=negatives_by), cross_entropy(logits, labels)
+    ranks = {"foreground": logits[..., 1:].amax(-1).exp() / logits.exp().sum(-1)}.get(negatives_by, every)
+    for image in range(3):
+        order = [k for k in ranks[image].argsort(descending=True).tolist() if labels[image, k] == 0]
+        positives = (labels[image] > 0).nonzero().flatten().tolist()
+        counted = {*positives, *order[: 2 * len(positives)]}
+        assert {k for k in range(80) if loss[image, k] > 0} == counted
+        assert all(loss[image, k] == every[image, k] for k in counted)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert torch.equal(gradient.abs().sum(-1) > 0, loss > 0)
