@@ -14,10 +14,10 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from ssd_lightning import evaluate, predict, train
+from ssd_lightning import evaluate, export, predict, train
 from ssd_lightning.detector import Detector
 
-COMMANDS = {"train": train.main, "evaluate": evaluate.main, "predict": predict.main}
+COMMANDS = {"train": train.main, "evaluate": evaluate.main, "predict": predict.main, "export": export.main}
 SMALL = [
     "experiment=toy_tiny", "data.num_train=24", "data.num_val=5", "data.num_test=7", "data.side_px=96",
     "data.num_workers=0", "data.batch_size=8", "image_size=[64,64]", "trainer.max_epochs=2",

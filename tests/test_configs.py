@@ -62,6 +62,9 @@ MODELS = {
 }
 
 
+CELLS_OF_SSD300 = 38**2 + 19**2 + 10**2 + 5**2 + 3**2 + 1
+
+
 def test_every_choice_has_its_number() -> None:
     assert options("backbone") == sorted(BACKBONES)
     assert options("model") == sorted(MODELS)
@@ -130,10 +133,13 @@ def test_the_command_line_has_the_last_word_over_what_a_backbone_brings() -> Non
     assert isinstance(find_user_error(caught.value), ConfigurationError)
 
 
+def root_of(data: str) -> list[str]:
+    return ["data.root=nowhere"] if data.endswith("_folder") else []
+
+
 @pytest.mark.parametrize("data", options("data"))
 def test_data_sets_compose_and_instantiate(data: str) -> None:
-    root = ["data.root=nowhere"] if data == "voc_folder" else []
-    config = compose_config("train", [f"data={data}", *root])
+    config = compose_config("train", [f"data={data}", *root_of(data)])
     module = instantiate(config.data.module, _convert_="all")
     assert isinstance(module, DetectionDataModule)
     assert module.has("train")
@@ -143,8 +149,7 @@ def test_data_sets_compose_and_instantiate(data: str) -> None:
 
 @pytest.mark.parametrize("data", options("data"))
 def test_validation_and_training_pictures_are_not_the_same(data: str) -> None:
-    root = ["data.root=nowhere"] if data == "voc_folder" else []
-    module = compose_config("train", [f"data={data}", *root]).data.module
+    module = compose_config("train", [f"data={data}", *root_of(data)]).data.module
     train, val = (OmegaConf.to_container(module[stage], resolve=True) for stage in ("train", "val"))
     parts = (train.get("part"), val.get("part"))
     splits = (train["splits"], val["splits"])
@@ -187,9 +192,26 @@ def test_ema_is_one_word() -> None:
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in find_folder("experiments").glob("*.yaml")))
 def test_recipes_compose_and_build_their_network(experiment: str) -> None:
     config = compose_config("train", [f"experiment={experiment}", "data.root=nowhere"])
+    if "weights" in config.backbone:  # which would be fetched
+        config.backbone.weights = None
     assert config.name == experiment
     assert len(build_net(config).priors_cxcywh) > 0
     assert instantiate(config.data.module, _convert_="all").has("test")
+
+
+@pytest.mark.parametrize("ablation", options("ablation"))
+def test_ablations_change_the_papers_recipe_and_still_fit(ablation: str) -> None:
+    paper = ["experiment=ssd300_vgg16_voc0712_paper", "backbone.weights=null"]
+    whole, less = compose_config("train", paper), compose_config("train", [*paper, f"ablation={ablation}"])
+    assert (whole == less) == (ablation == "none")
+    expected = {
+        "no_ratio_3": 4 * CELLS_OF_SSD300,
+        "squares": 2 * CELLS_OF_SSD300,
+        "five_levels": 8728,
+        "four_levels": 8692,
+    }
+    with torch.device("meta"):
+        assert len(build_net(less).priors_cxcywh) == expected.get(ablation, 8732)
 
 
 @pytest.mark.parametrize("experiment", sorted(find_folder("experiments").glob("*.yaml")), ids=lambda path: path.stem)

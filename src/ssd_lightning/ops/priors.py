@@ -161,20 +161,36 @@ def levels_from_scales(
     )
 
 
-def published_levels(name: str, image_size: Size | None = None) -> tuple[PriorLevel, ...]:
+def published_levels(
+    name: str,
+    image_size: Size | None = None,
+    *,
+    num_levels: int | None = None,
+    largest_ratio: float | None = None,
+) -> tuple[PriorLevel, ...]:
     """Look up published levels by name; see `PUBLISHED`.
 
     Args:
         name: such as `ssd300_voc`.
         image_size: of the network's input, one number or (height, width). Where it is not the published one, the
             sizes keep their share of the picture's shorter side, and the grids are those that the network measures.
+        num_levels: take only the first so many, as in the paper's table 3.
+        largest_ratio: leave out aspect ratios above it, as in the paper's table 2.
 
     Raises:
-        ConfigurationError: there is no such name.
+        ConfigurationError: there is no such name, or not as many levels.
     """
     if name not in PUBLISHED:
         raise ConfigurationError(f"no published priors '{name}'; there are {', '.join(PUBLISHED)}")
     published_size, levels = PUBLISHED[name]
+    if num_levels is not None and not 1 <= num_levels <= len(levels):
+        raise ConfigurationError(f"priors.levels.num_levels is {num_levels}; {name} has {len(levels)}")
+    levels = levels[:num_levels]
+    if largest_ratio is not None:
+        levels = tuple(
+            replace(level, aspect_ratios=tuple(ratio for ratio in level.aspect_ratios if ratio <= largest_ratio))
+            for level in levels
+        )
     if image_size is None or as_height_width(image_size) == (published_size, published_size):
         return levels
     scale = min(as_height_width(image_size)) / published_size

@@ -1,0 +1,53 @@
+"""Every network trains, and what it saves is read again: in its own process's place, small, on toy pictures."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_commands import run_in
+from test_configs import BACKBONES, MODELS, needed
+
+from ssd_lightning.detector import Detector
+from ssd_lightning.models.weights import start_from
+
+SMALL = [
+    "data=toy", "data.num_train=30", "trainer.limit_train_batches=2", "data.num_val=2", "data.num_test=2", "data.side_px=96", "data.num_workers=0",
+    "data.batch_size=2", "trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
+    "~callbacks.progress", "logger=none", "hydra.run.dir=run", "optimizer.lr=0.0001",
+]  # fmt: skip
+WORDS = [f"backbone={name}" for name in BACKBONES if name != "tiny"] + [f"model={name}" for name in MODELS]
+QUICK = {"backbone=squeezenet", "model=tiny_ssd"}
+
+
+@pytest.mark.parametrize(
+    "words", [word if word in QUICK else pytest.param(word, marks=pytest.mark.slow) for word in WORDS]
+)
+def test_network_trains_an_epoch_and_its_weights_load_again(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = needed(words.removeprefix("backbone="))
+    run_in(tmp_path, monkeypatch, "train", words, *extra, *SMALL)
+    trained = Detector.load(tmp_path / "run")
+    assert all(tensor.isfinite().all() for tensor in trained.net.state_dict().values())
+
+    run_in(tmp_path, monkeypatch, "export", "checkpoint=run", "format=safetensors", "output=weights.safetensors")
+    again = Detector.load(tmp_path / "run").net
+    for parameter in again.parameters():
+        torch.nn.init.zeros_(parameter)
+    loaded = start_from(again, tmp_path / "weights.safetensors")
+    assert not loaded.anew
+    images = torch.randint(0, 256, (1, 3, *again.image_size), dtype=torch.uint8)
+    with torch.no_grad():
+        for ours, theirs in zip(again.eval()(images), trained.net(images), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.slow
+def test_fine_tuning_starts_from_a_run_with_other_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [*SMALL, "model=tiny_ssd"]
+    run_in(tmp_path, monkeypatch, "train", *words)
+    run_in(
+        tmp_path, monkeypatch, "train", *words, "init_from=run/checkpoints/last.ckpt", "data.class_names=[disk,star]",
+        "data.on_error=skip", "hydra.run.dir=second",
+    )  # fmt: skip
+    assert Detector.load(tmp_path / "second").class_names == ("disk", "star")
