@@ -14,10 +14,11 @@ import ssd_lightning
 PACKAGE = Path(ssd_lightning.__file__).parent
 FRAMEWORKS = {"pytorch_lightning", "lightning", "lightning_fabric", "hydra", "omegaconf", "wandb"}
 
-BASE = ("types", "errors")
+BASE = ("types", "errors", "checks")
 MAY_IMPORT = {
     "types": (),
     "errors": (),
+    "checks": ("errors",),
     "specs": ("errors",),
     "ops": (*BASE, "ops"),
     "models": (*BASE, "ops", "specs", "models"),

@@ -7,9 +7,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.ops.box_losses import BOX_LOSSES, BoxLoss, box_regression_loss
 from ssd_lightning.ops.boxes import xyxy_to_cxcywh
-from ssd_lightning.ops.checks import require_choice, require_number
 from ssd_lightning.ops.class_losses import ClassLoss, NegativesBy, cross_entropy, focal_loss, mined_cross_entropy
 from ssd_lightning.ops.coder import VARIANCES, encode
 from ssd_lightning.ops.matching import Matcher, match_priors, pad_targets

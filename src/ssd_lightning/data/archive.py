@@ -4,10 +4,16 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
+from typing import IO
 from urllib.request import Request, urlopen
 
 from rich.console import Console
@@ -29,13 +35,15 @@ ATTEMPTS_PER_MIRROR = 5
 """VOC's host often drops the connection in the middle; each attempt goes on where the last one ended."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Archive:
-    """One tar file and what it should be."""
+    """One tar or zip file and what it should be."""
 
     filename: str
-    size_bytes: int
-    md5: str
+    size_bytes: int | None = None
+    """None where it is not known; a download that was cut off then starts anew."""
+    md5: str | None = None
+    sha1: str | None = None
     urls: tuple[str, ...]
     """Where it is to be had, the first one first."""
 
@@ -61,7 +69,7 @@ def obtain(archive: Archive, folder: Path, *, timeout_s: float) -> Path:
         log.warning("%s: %s; it is fetched again", path, fault)
     part = path.with_name(f"{path.name}.part")
     have_bytes = part.stat().st_size if part.is_file() else 0
-    need_bytes = 2 * archive.size_bytes - have_bytes  # the archive and what comes out of it
+    need_bytes = 2 * (archive.size_bytes or 0) - have_bytes  # the archive and what comes out of it
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < need_bytes:
         raise DataError(f"{folder}: {archive.filename} needs {need_bytes:,} bytes of disk, {free_bytes:,} are free")
@@ -81,25 +89,31 @@ def obtain(archive: Archive, folder: Path, *, timeout_s: float) -> Path:
 
 def _fault_of(path: Path, archive: Archive) -> str | None:
     size_bytes = path.stat().st_size
-    if size_bytes != archive.size_bytes:
+    if archive.size_bytes is not None and size_bytes != archive.size_bytes:
         return f"it has {size_bytes:,} bytes, not {archive.size_bytes:,}"
-    with path.open("rb") as file:
-        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    return None if md5 == archive.md5 else f"its MD5 checksum is {md5}, not {archive.md5}"
+    for name, expected in (("md5", archive.md5), ("sha1", archive.sha1)):
+        if expected is not None:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, partial(hashlib.new, name, usedforsecurity=False)).hexdigest()
+            if found != expected:
+                return f"its {name.upper()} checksum is {found}, not {expected}"
+    return None
 
 
 def _fetch_from(url: str, part: Path, archive: Archive, timeout_s: float) -> str | None:
     """Fetch the archive from one mirror into `part`; say what went wrong, or None."""
     fault = None
     for _ in range(ATTEMPTS_PER_MIRROR):
+        if archive.size_bytes is None:
+            part.unlink(missing_ok=True)  # nothing would tell a whole file from a part
         start = part.stat().st_size if part.is_file() else 0
-        if start < archive.size_bytes:
+        if archive.size_bytes is None or start < archive.size_bytes:
             try:
                 _stream(url, part, start, archive, timeout_s)
             except (OSError, HTTPException) as error:
                 fault = str(error) or type(error).__name__
         got = part.stat().st_size if part.is_file() else 0
-        if got >= archive.size_bytes:
+        if got >= (archive.size_bytes or 1):
             fault = _fault_of(part, archive)
             if fault is None:
                 return None
@@ -117,8 +131,9 @@ def _stream(url: str, part: Path, start: int, archive: Archive, timeout_s: float
         if response.status != 206:
             start = 0  # the server does not resume and sends the whole file
         length = response.headers["Content-Length"]
-        if length is not None and start + int(length) != archive.size_bytes:
-            raise OSError(f"the mirror has {start + int(length):,} bytes, not {archive.size_bytes:,}")
+        total = archive.size_bytes or (start + int(length) if length is not None else None)
+        if length is not None and start + int(length) != total:
+            raise OSError(f"the mirror has {start + int(length):,} bytes, not {total:,}")
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -130,43 +145,71 @@ def _stream(url: str, part: Path, start: int, archive: Archive, timeout_s: float
             part.open("ab" if start else "wb") as file,
             Progress(*columns, console=Console(stderr=True)) as progress,
         ):
-            task = progress.add_task(archive.filename, total=archive.size_bytes, completed=start)
+            task = progress.add_task(archive.filename, total=total, completed=start)
             # One byte more than there should be is enough to see that this is another file.
-            while start <= archive.size_bytes and (chunk := response.read(CHUNK_BYTES)):
+            while (total is None or start <= total) and (chunk := response.read(CHUNK_BYTES)):
                 file.write(chunk)
                 start += len(chunk)
                 progress.update(task, completed=start)
 
 
 def unpack(path: Path, folder: Path, *, top_folder: str) -> None:
-    """Unpack what lies below `top_folder` of a tar file into `folder`, without the name of the top folder.
+    """Unpack what lies below `top_folder` of a tar or .zip file into `folder`, without the name of the top folder.
 
     An archive that has anything but regular files below its top folder is refused before one is written.
     Written out because `tarfile`'s own data filter is missing before Python 3.11.4.
 
     Raises:
-        DataError: the file is no tar archive, or refused.
+        DataError: the file is no such archive, or refused.
     """
     log.info("unpacking %s", path)
+    kind = "zip" if path.suffix == ".zip" else "tar"
     try:
-        with tarfile.open(path, "r:") as tar:
-            members = [(member, _target(member, path, top_folder)) for member in tar if not member.isdir()]
-            for member, target in members:
-                source = tar.extractfile(member)
-                assert source is not None
+        with (_zip_members if kind == "zip" else _tar_members)(path) as members:
+            targets = [_target(member, path, top_folder) for member in members]
+            for member, target in zip(members, targets, strict=True):
                 place = folder / target
                 place.parent.mkdir(parents=True, exist_ok=True)
                 unfinished = place.with_name(f".{place.name}.part")
-                with source, unfinished.open("wb") as file:
+                with member.open() as source, unfinished.open("wb") as file:
                     shutil.copyfileobj(source, file)
                 os.replace(unfinished, place)  # a run that is killed here leaves no half file behind
-    except tarfile.TarError as error:
-        raise DataError(f"{path}: this is no tar archive: {error}") from error
+    except (tarfile.TarError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: this is no {kind} archive: {error}") from error
 
 
-def _target(member: tarfile.TarInfo, path: Path, top_folder: str) -> PurePosixPath:
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    is_file: bool
+    open: Callable[[], IO[bytes]]
+
+
+@contextmanager
+def _tar_members(path: Path) -> Iterator[list[_Member]]:
+    with tarfile.open(path, "r:") as tar:
+
+        def reader(member: tarfile.TarInfo) -> IO[bytes]:
+            source = tar.extractfile(member)
+            assert source is not None
+            return source
+
+        yield [_Member(m.name, m.isfile(), partial(reader, m)) for m in tar if not m.isdir()]
+
+
+@contextmanager
+def _zip_members(path: Path) -> Iterator[list[_Member]]:
+    with zipfile.ZipFile(path) as archive:
+        yield [
+            _Member(info.filename, not stat.S_ISLNK(info.external_attr >> 16), partial(archive.open, info))
+            for info in archive.infolist()
+            if not info.is_dir() and not info.filename.startswith("__MACOSX/")  # macOS adds its own notes
+        ]
+
+
+def _target(member: _Member, path: Path, top_folder: str) -> PurePosixPath:
     parts = PurePosixPath(member.name).parts
-    if not member.isfile():
+    if not member.is_file:
         raise DataError(f"{path}: refused, since '{member.name}' in it is a link or a device, not a file")
     if len(parts) < 2 or parts[0] != top_folder or ".." in parts or set("\\:") & set(member.name):
         raise DataError(f"{path}: refused, since '{member.name}' in it does not lie below {top_folder}/")

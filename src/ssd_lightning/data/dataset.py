@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssd_lightning.data.images import read_image
+from ssd_lightning.data.mosaic import Mosaic, Sample
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.types import Target
 
@@ -92,6 +93,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
 
     Attributes:
         dropped: a sentence for every object and picture that was left out.
+        mosaic: joins samples with others before the transform; None, as at the start, never does.
 
     Raises:
         ConfigurationError: `on_error`, `part` or `val_fraction` has a value that does not exist.
@@ -118,6 +120,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         self.class_names = tuple(class_names)
         self.transform = transform
         self.seed = seed
+        self.mosaic: Mosaic | None = None
         self.records = [record for record in records if in_part(record.image_id, part, val_fraction)]
         self.dropped = list(dropped)
         if on_error == "skip":
@@ -135,26 +138,43 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         index = range(len(self.records))[index]  # seeds are not negative, and dataset[-1] is a sample too
         record = self.records[index]
-        image = read_image(record.image_path, record.size_px)
-        height, width = record.size_px
-        boxes = record.boxes_xyxy_px / np.array([width, height, width, height], dtype=np.float32)
+        image, boxes, labels, difficult = self._read(epoch, index)
         kept = np.arange(len(boxes))
         if self.transform is not None:
             image, boxes, kept = self.transform(image, boxes, sample_seed(self.seed, epoch, index))
         target = Target(
             boxes=torch.from_numpy(np.ascontiguousarray(boxes, dtype=np.float32)).reshape(-1, 4),
-            labels=torch.from_numpy(record.labels[kept]),
-            difficult=torch.from_numpy(record.difficult[kept]),
+            labels=torch.from_numpy(labels[kept]),
+            difficult=torch.from_numpy(difficult[kept]),
             image_id=record.image_id,
             size_px=record.size_px,
         )
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), target
+
+    def _read(self, epoch: int, index: int) -> Sample:
+        if self.mosaic is not None and self.mosaic.acts_in(epoch):
+            rng = np.random.default_rng([self.seed, epoch, index, 1])  # a stream beside that of the transform
+            partners = self.mosaic.partners(rng, len(self))
+            if partners is not None:
+                return self.mosaic.join(rng, [read_sample(self.records[i]) for i in (index, *partners)])
+        return read_sample(self.records[index])
 
     def _drop_unreadable(self) -> None:
         with ThreadPoolExecutor() as pool:
             problems = list(pool.map(_problem_with, self.records))
         self.dropped += [problem for problem in problems if problem]
         self.records = [record for record, problem in zip(self.records, problems, strict=True) if not problem]
+
+
+def read_sample(record: Record) -> Sample:
+    """Read a record's picture and normalise its boxes.
+
+    Raises:
+        DataError: the picture is missing or broken.
+    """
+    height, width = record.size_px
+    boxes = record.boxes_xyxy_px / np.array([width, height, width, height], dtype=np.float32)
+    return Sample(read_image(record.image_path, record.size_px), boxes, record.labels, record.difficult)
 
 
 def _problem_with(record: Record) -> str | None:

@@ -13,7 +13,7 @@ from ssd_lightning.errors import DataError
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VOCArchive(Archive):
     """An archive of VOC."""
 
@@ -109,7 +109,7 @@ def prepare_voc(
     root = Path(root).expanduser().absolute()
     missing = [name for name in archives if not _is_in_place(root, catalogue[name])]
     if missing:
-        size = sum(catalogue[name].size_bytes for name in missing) / 1e9
+        size = sum(catalogue[name].size_bytes or 0 for name in missing) / 1e9
         raise DataError(
             f"VOC {', '.join(missing)} is not in {root}: data.download=true fetches it ({size:.1f} GB), or data.root= "
             "names the folder that holds VOC2007 and VOC2012"

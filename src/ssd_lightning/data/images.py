@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ssd_lightning.errors import DataError
 
 # A fixed list keeps Pillow from handing a PostScript file named .jpg to Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
+QUARTER_TURNS = (5, 6, 7, 8)
+"""Values of EXIF's orientation that exchange width and height."""
 
 
 def read_image(path: Path, size_px: tuple[int, int] | None = None) -> np.ndarray:
@@ -47,13 +49,19 @@ def read_image(path: Path, size_px: tuple[int, int] | None = None) -> np.ndarray
     return pixels
 
 
-def image_size_px(path: Path) -> tuple[int, int]:
-    """Read (height, width) of the pixels as stored, not turned by EXIF, from the header alone.
+def image_size_px(path: Path, *, upright: bool = False) -> tuple[int, int]:
+    """Read (height, width) from the header alone.
+
+    Args:
+        path: file of the picture.
+        upright: the size after the turn that the EXIF tag asks for; otherwise that of the pixels as stored.
 
     Raises:
         DataError: the file is missing or no picture.
     """
     with _opened(path) as image:
+        if upright and image.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNS:
+            return image.width, image.height
         return image.height, image.width
 
 

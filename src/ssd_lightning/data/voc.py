@@ -1,11 +1,12 @@
 """The Pascal VOC layout: `JPEGImages/`, `Annotations/` and `ImageSets/Main/<split>.txt` under one root."""
 
-import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from ssd_lightning.data.dataset import DetectionDataset, OnError, Part, Record, Transform, in_part
+from ssd_lightning.data.annotation import check_class_names
+from ssd_lightning.data.dataset import DetectionDataset, OnError, Part, Transform
+from ssd_lightning.data.splits import MissingSplitError, absolute_roots, check_root, collect_records, root_prefixes
 from ssd_lightning.data.voc_xml import object_name, parse_annotation, read_voc_annotation
 from ssd_lightning.errors import DataError
 
@@ -56,32 +57,25 @@ class VOCDataset(DetectionDataset):
     ) -> None:
         if class_names is None:
             class_names = discover_class_names(splits, on_error=on_error)
-        _check_class_names(class_names)
-        records: list[Record] = []
-        dropped: list[str] = []
-        for image_id, root, name in list_images(splits):
-            if len(records) == max_pictures:
-                break
-            if not in_part(image_id, part, val_fraction):
-                continue
-            try:
-                record, problems = read_voc_annotation(
+        check_class_names(class_names)
+        pictures = (
+            (
+                image_id,
+                partial(
+                    read_voc_annotation,
                     root / "Annotations" / f"{name}.xml",
                     class_names,
                     image_dir=root / "JPEGImages",
                     image_id=image_id,
                     keep_difficult=keep_difficult,
                     xml_offset=xml_offset,
-                )
-            except DataError as error:
-                if on_error == "raise":
-                    raise
-                dropped.append(str(error))
-                continue
-            if problems and on_error == "raise":
-                raise DataError(f"{problems[0]} (on_error=skip drops such objects)")
-            records.append(record)
-            dropped.extend(problems)
+                ),
+            )
+            for image_id, root, name in list_images(splits)
+        )
+        records, dropped = collect_records(
+            pictures, on_error=on_error, part=part, val_fraction=val_fraction, max_pictures=max_pictures
+        )
         super().__init__(
             records=records,
             class_names=class_names,
@@ -124,8 +118,8 @@ def list_images(splits: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, Path
     Raises:
         DataError: a root or a list is missing.
     """
-    roots = [Path(os.path.abspath(Path(split["root"]).expanduser())) for split in splits]
-    prefixes = _prefixes(roots)
+    roots = absolute_roots(splits)
+    prefixes = root_prefixes(roots)
     seen: set[str] = set()
     for root, split in zip(roots, splits, strict=True):
         for name in _read_split(root, split["split"]):
@@ -135,29 +129,14 @@ def list_images(splits: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, Path
                 yield image_id, root, name
 
 
-def _prefixes(roots: Sequence[Path]) -> dict[Path, str]:
-    distinct = set(roots)
-    if len(distinct) <= 1:
-        return dict.fromkeys(distinct, "")
-    # One folder name is enough for VOC2007 and VOC2012; a/VOC2007 and b/VOC2007 need two.
-    for depth in range(1, max(len(root.parts) for root in distinct) + 1):
-        prefixes = {root: "/".join(root.parts[-depth:]) + "/" for root in distinct}
-        if len(set(prefixes.values())) == len(distinct):
-            break
-    return prefixes
-
-
 def _read_split(root: Path, split: str) -> list[str]:
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; data.root= says where the data lie")
+    check_root(root)
     folder = next((path for path in (root / "ImageSets" / "Main", root / "ImageSets") if path.is_dir()), None)
     if folder is None:
         raise DataError(f"{root}: this is no VOC folder, since it has no ImageSets/Main")
     path = folder / f"{split}.txt"
     if not path.is_file():
-        others = sorted(other.stem for other in folder.glob("*.txt"))
-        shown = ", ".join(others[:20]) + (f" and {len(others) - 20} more" if len(others) > 20 else "")
-        raise DataError(f"{path}: there is no split '{split}'; there is {shown or 'none at all'}")
+        raise MissingSplitError(path, split, (other.stem for other in folder.glob("*.txt")))
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -169,11 +148,3 @@ def _name_in(line: str) -> str:
     """Give the picture's name of a line `name` or, in the lists of one class, `name flag`."""
     name, _, flag = line.strip().rpartition(" ")
     return name.strip() if flag in ("-1", "0", "1") and name else line.strip()
-
-
-def _check_class_names(class_names: Sequence[str]) -> None:
-    if isinstance(class_names, str) or not class_names:
-        raise DataError(f"class_names is {class_names!r}; it has to be a list of at least one name")
-    repeated = [name for name, count in Counter(class_names).items() if count > 1]
-    if repeated:
-        raise DataError(f"class_names has {', '.join(map(repr, repeated))} more than once")

@@ -1,21 +1,26 @@
 """One XML file of the Pascal VOC format: its objects, and what is wrong with them."""
 
-import difflib
-import math
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from xml.etree.ElementTree import Element, ParseError  # types only: defusedxml parses
 
-import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse as parse_defused
 
+from ssd_lightning.data.annotation import (
+    Box,
+    Objects,
+    checked_box,
+    flag_of,
+    label_of,
+    number_classes,
+    number_of,
+    refuse_fractions,
+)
 from ssd_lightning.data.dataset import Record
-from ssd_lightning.data.images import IMAGE_SUFFIXES, image_size_px
+from ssd_lightning.data.images import image_size_px
+from ssd_lightning.data.splits import picture_with_suffix
 from ssd_lightning.errors import DataError
-
-RANGE_TOLERANCE_PX = 1
-"""Annotation tools round: a box up to this far outside the picture is clipped, beyond it is an error."""
 
 
 def read_voc_annotation(
@@ -47,33 +52,16 @@ def read_voc_annotation(
     annotation = parse_annotation(path)
     image_path = _find_image(image_dir, path.stem, annotation.findtext("filename"))
     size_px = _stated_size_px(annotation) or image_size_px(image_path)
-    boxes: list[tuple[float, ...]] = []
-    labels: list[int] = []
-    difficult: list[bool] = []
-    problems: list[str] = []
+    labels = number_classes(class_names)
+    objects = Objects()
     for number, element in enumerate(annotation.iterfind("object"), start=1):
         name = object_name(element)
-        try:
-            is_difficult = _read_flag(element, "difficult")
-            if is_difficult and not keep_difficult:
-                continue
-            label = _label(name, class_names)
-            box = _read_box(element, size_px, xml_offset)
-        except DataError as error:
-            problems.append(f"{path}: object {number} '{name}' {error}")
-            continue
-        boxes.append(box)
-        labels.append(label)
-        difficult.append(is_difficult)
-    record = Record(
-        image_id=image_id,
-        image_path=image_path,
-        size_px=size_px,
-        boxes_xyxy_px=np.array(boxes, dtype=np.float32).reshape(-1, 4),
-        labels=np.array(labels, dtype=np.int64),
-        difficult=np.array(difficult, dtype=bool),
-    )
-    return record, problems
+        with objects.judging(f"{path}: object {number} '{name}'"):
+            difficult = flag_of(element.findtext("difficult") or "0", "<difficult>")
+            if keep_difficult or not difficult:
+                label = label_of(name, labels)
+                objects.add(label=label, box_xyxy_px=_read_box(element, size_px, xml_offset), difficult=difficult)
+    return objects.record(image_id=image_id, image_path=image_path, size_px=size_px), objects.problems
 
 
 def parse_annotation(path: Path) -> Element:
@@ -103,10 +91,9 @@ def object_name(element: Element) -> str:
 
 
 def _find_image(image_dir: Path, name: str, stated_filename: str | None) -> Path:
-    for suffix in (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)):
-        path = image_dir / f"{name}{suffix}"
-        if path.is_file():
-            return path
+    path = picture_with_suffix(image_dir, name)
+    if path is not None:
+        return path
     if stated_filename:
         # Other tools write whole paths here, of other machines and systems; only the last part can help.
         path = image_dir / PureWindowsPath(stated_filename.strip()).name
@@ -124,52 +111,18 @@ def _stated_size_px(annotation: Element) -> tuple[int, int] | None:
     return (height, width) if height > 0 and width > 0 else None
 
 
-def _read_flag(element: Element, tag: str) -> bool:
-    text = (element.findtext(tag) or "0").strip()
-    if text not in ("0", "1"):
-        raise DataError(f"has <{tag}> {text!r}, which is neither 0 nor 1")
-    return text == "1"
-
-
-def _label(name: str, class_names: Sequence[str]) -> int:
-    if name in class_names:
-        return class_names.index(name) + 1
-    close = difflib.get_close_matches(name, class_names, n=1)
-    nearest = f"; the nearest is '{close[0]}'" if close else f": {', '.join(class_names)}"
-    raise DataError(f"is of none of the {len(class_names)} classes{nearest}")
-
-
-def _read_box(element: Element, size_px: tuple[int, int], xml_offset: int) -> tuple[float, ...]:
+def _read_box(element: Element, size_px: tuple[int, int], xml_offset: int) -> Box:
     """Read `<bndbox>` as 0-based (x1, y1, x2, y2), clipped to the picture."""
     bndbox = element.find("bndbox")
     if bndbox is None:
         raise DataError("has no <bndbox>")
-    xmin, ymin, xmax, ymax = (_read_coordinate(bndbox, tag) for tag in ("xmin", "ymin", "xmax", "ymax"))
-    box = []
-    for axis, low, high, side_px in (("x", xmin, xmax, size_px[1]), ("y", ymin, ymax, size_px[0])):
-        if low > high:
-            raise DataError(f"is inverted: {axis}min {low:g} is greater than {axis}max {high:g}")
-        if low < xml_offset - RANGE_TOLERANCE_PX:
-            raise DataError(f"reaches out of the picture: {axis}min is {low:g}")
-        if high > side_px + RANGE_TOLERANCE_PX:
-            raise DataError(f"reaches out of the picture: {axis}max is {high:g} of {side_px} px")
-        start = min(max(low - xml_offset, 0.0), side_px)
-        end = min(max(high - xml_offset, 0.0), side_px)
-        if start >= end:
-            raise DataError(f"has no area: {axis}min is {low:g} and {axis}max {high:g} of {side_px} px")
-        box.append((start, end))
-    (x1, x2), (y1, y2) = box
-    return x1, y1, x2, y2
+    corners = [_read_coordinate(bndbox, tag) for tag in ("xmin", "ymin", "xmax", "ymax")]
+    refuse_fractions(corners, size_px)
+    return checked_box(corners, size_px, offset=xml_offset)
 
 
 def _read_coordinate(bndbox: Element, tag: str) -> float:
     text = bndbox.findtext(tag)
     if text is None:
         raise DataError(f"has a <bndbox> without <{tag}>")
-    try:
-        value = float(text)
-    except ValueError:
-        raise DataError(f"has {tag} {text!r}, which is no number") from None
-    if not math.isfinite(value):
-        raise DataError(f"has {tag} {text!r}, which is not finite")
-    return value
+    return number_of(text, tag)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.ops.boxes import clip_boxes, cxcywh_to_xyxy
-from ssd_lightning.ops.checks import require_choice, require_number
 from ssd_lightning.ops.coder import VARIANCES, decode
 from ssd_lightning.ops.soft_nms import batched_soft_nms
 from ssd_lightning.types import Detections, SSDOutput

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ssd_lightning.data.dataset import DetectionDataset, Transform, collate
+from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.resize import Resize
 from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.errors import ConfigurationError, DataError
@@ -30,6 +31,7 @@ class DetectionDataModule(pl.LightningDataModule):
         image_size: (height, width) of the network's input.
         class_names: names of the classes 1..C; None takes those of the training split.
         augmentation: of the training pictures; None only resizes them.
+        mosaic: joins training pictures before the augmentation; None never does.
         prepare: puts the files in place before they are read, once on each machine.
         batch_size: pictures a step on each device.
         eval_batch_size: the same for validation and test; None is `batch_size`.
@@ -47,6 +49,7 @@ class DetectionDataModule(pl.LightningDataModule):
         image_size: Sequence[int],
         class_names: Sequence[str] | None = None,
         augmentation: Transform | None = None,
+        mosaic: Mosaic | None = None,
         prepare: Callable[[], None] | None = None,
         batch_size: int = 32,
         eval_batch_size: int | None = None,
@@ -66,6 +69,7 @@ class DetectionDataModule(pl.LightningDataModule):
         height, width = image_size
         self._resize = Resize(image_size=(height, width))
         self._augmentation = augmentation or self._resize
+        self._mosaic = mosaic
         self._prepare = prepare
         self._batch_size = batch_size
         self._eval_batch_size = eval_batch_size or batch_size
@@ -119,6 +123,7 @@ class DetectionDataModule(pl.LightningDataModule):
                 transform=self._augmentation if stage == "train" else self._resize,
                 seed=self._seed,
             )
+            self._datasets[stage].mosaic = self._mosaic if stage == "train" else None
         return self._datasets[stage]
 
     def train_dataloader(self) -> DataLoader:

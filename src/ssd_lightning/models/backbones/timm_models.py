@@ -38,9 +38,7 @@ class TimmBackbone(Described, nn.Module):
             hint = f"; near it are {', '.join(near)}" if near else "; timm.list_models() lists all"
             raise ConfigurationError(f"backbone.name is '{name}', which timm does not have{hint}")
         try:
-            self.network = timm.create_model(
-                name, features_only=True, out_indices=tuple(out_indices), pretrained=False
-            )
+            self.network = timm.create_model(name, features_only=True, out_indices=tuple(out_indices), pretrained=False)
         except (AssertionError, IndexError, KeyError, RuntimeError, ValueError) as error:
             raise ConfigurationError(f"backbone.name={name}: no feature maps {list(out_indices)}: {error}") from error
         if pretrained:

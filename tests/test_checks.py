@@ -2,8 +2,8 @@ import math
 
 import pytest
 
+from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.ops.checks import require_choice, require_number
 
 
 @pytest.mark.parametrize("value", ["0.5", None, True, math.nan, math.inf, -0.1, 1.1, [0.5], 1 + 2j])

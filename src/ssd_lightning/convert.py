@@ -1,0 +1,212 @@
+"""`python -m ssd_lightning.convert`: write annotated pictures in another annotation format."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssd_lightning.configs import run_command
+from ssd_lightning.errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from ssd_lightning.data.dataset import DetectionDataset, Record
+    from ssd_lightning.data.writers import Format
+
+log = logging.getLogger(__name__)
+
+STAGES = ("train", "val", "test")
+PICTURES = ("copy", "link", "none")
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("convert", convert)
+
+
+def convert(config: "DictConfig") -> dict[str, int]:
+    """Convert one data set.
+
+    Args:
+        config: as `conf/convert.yaml` composes it.
+
+    Returns:
+        Pictures written for each split.
+
+    Raises:
+        UserError: the data, the output or a setting cannot be used.
+    """
+    from hydra.utils import instantiate
+
+    from ssd_lightning.data.writers import FORMATS
+
+    if config.get("data") is None:
+        raise ConfigurationError("say what to convert, e.g. data=voc_folder data.root=FOLDER")
+    for key, choices in {"to": tuple(FORMATS), "split": ("all", *STAGES), "pictures": PICTURES}.items():
+        if config[key] not in choices:
+            raise ConfigurationError(f"{key} is '{config[key]}'; it can be {', '.join(choices)}")
+    output = Path(os.path.abspath(Path(config.output).expanduser()))
+    _refuse_to_overwrite(output)
+    prepare = instantiate(config.data.module.prepare)
+    if prepare is not None:
+        prepare()
+    datasets = open_stages(config, instantiate(config.data.module.dataset, _convert_="all"))
+    class_names = next(iter(datasets.values())).class_names
+    splits = {stage: dataset.records for stage, dataset in datasets.items()}
+    write_dataset(output, FORMATS[config.to], splits, class_names, pictures=config.pictures)
+    counts = {stage: len(records) for stage, records in splits.items()}
+    _report(config.to, output, counts, class_names)
+    return counts
+
+
+def open_stages(config: "DictConfig", make_dataset: "Callable[..., DetectionDataset]") -> "dict[str, DetectionDataset]":
+    """Open the splits that are wanted, whole: what training holds out or drops is converted too.
+
+    Raises:
+        DataError: a split that is asked for is not there, or none is.
+    """
+    from omegaconf import OmegaConf
+
+    from ssd_lightning.data.splits import MissingSplitError
+
+    class_names = config.data.class_names
+    datasets: dict[str, DetectionDataset] = {}
+    missing: list[str] = []
+    for stage in STAGES if config.split == "all" else (config.split,):
+        arguments: dict[str, Any] = OmegaConf.to_container(config.data.module[stage], resolve=True)  # type: ignore[assignment]
+        held_out = stage == "val" and arguments.get("part") == "val"
+        if held_out or not arguments.get("splits") or any(split["split"] is None for split in arguments["splits"]):
+            why = "; its pictures are held out of the training split" if held_out else ""
+            missing.append(f"the data set has no {stage} split of its own{why}")
+            continue
+        try:
+            datasets[stage] = make_dataset(splits=arguments["splits"], class_names=class_names)
+        except MissingSplitError as error:
+            log.warning("%s: left out", error)
+            missing.append(str(error))
+            continue
+        class_names = datasets[stage].class_names
+    if not datasets:
+        raise DataError("; ".join(missing))
+    return datasets
+
+
+def write_dataset(
+    output: Path,
+    target: "Format",
+    splits: "Mapping[str, Sequence[Record]]",
+    class_names: Sequence[str],
+    *,
+    pictures: str,
+) -> None:
+    """Write all splits beside `output`, and move them into place when they are whole.
+
+    Args:
+        output: folder of the result.
+        target: the format.
+        splits: split -> records.
+        class_names: names of the classes 1..C.
+        pictures: `copy`, `link` (hard links) or `none`.
+
+    Raises:
+        DataError: it cannot be written, or the format cannot say which way up a picture is.
+    """
+    unfinished = output.with_name(f".{output.name}.unfinished")
+    names = picture_names(splits)
+    placed = {
+        split: [
+            replace(record, image_path=unfinished / target.image_folder.format(split=split) / names[split][index])
+            for index, record in enumerate(records)
+        ]
+        for split, records in splits.items()
+    }
+    if not target.states_size:
+        _refuse_turned(splits)
+    if not target.keeps_difficult:
+        lost = sum(int(record.difficult.sum()) for records in splits.values() for record in records)
+        if lost:
+            log.warning("the format has no mark for difficult objects: %d become ordinary ones", lost)
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        target.write(unfinished, placed, class_names)
+        if pictures != "none":
+            for split, records in splits.items():
+                for record, copy in zip(records, placed[split], strict=True):
+                    _place(record.image_path, copy.image_path, link=pictures == "link")
+        if output.exists():
+            output.rmdir()
+        unfinished.rename(output)
+    except OSError as error:
+        raise DataError(f"{output}: cannot write the data set there: {error}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def picture_names(splits: "Mapping[str, Sequence[Record]]") -> dict[str, list[str]]:
+    """Name the pictures of every split by their ids; two pictures never share a name, whatever their folders were."""
+    owners: dict[str, Path] = {}
+    names: dict[str, list[str]] = {}
+    for split, records in splits.items():
+        names[split] = []
+        for record in records:
+            plain = record.image_id.replace("/", "_").removesuffix(record.image_path.suffix)
+            stem, number = plain, 1
+            while owners.setdefault(stem, record.image_path) != record.image_path:
+                stem = f"{split}_{plain}" if number == 1 else f"{split}_{plain}_{number}"
+                number += 1
+            names[split].append(f"{stem}{record.image_path.suffix}")
+    return names
+
+
+def _refuse_to_overwrite(output: Path) -> None:
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if output.exists():
+        raise DataError(f"output={output}: this exists already and is left as it is; choose a new folder")
+
+
+def _refuse_turned(splits: "Mapping[str, Sequence[Record]]") -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from ssd_lightning.data.images import image_size_px
+
+    paths = [record.image_path for records in splits.values() for record in records]
+    stated = [record.size_px for records in splits.values() for record in records]
+    with ThreadPoolExecutor() as pool:
+        sizes = pool.map(lambda path: image_size_px(path, upright=True), paths)
+        for path, size_px, upright_px in zip(paths, stated, sizes, strict=True):
+            if tuple(size_px) != upright_px:
+                raise DataError(
+                    f"{path}: its boxes are for a picture of {size_px[1]} x {size_px[0]} px, but upright it is "
+                    f"{upright_px[1]} x {upright_px[0]} px; the format cannot say this: remove its EXIF tag first"
+                )
+
+
+def _place(source: Path, target: Path, *, link: bool) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        return  # a picture that is in two splits
+    if link:
+        os.link(source.resolve(), target)
+    else:
+        shutil.copyfile(source, target)
+
+
+def _report(to: str, output: Path, counts: Mapping[str, int], class_names: Sequence[str]) -> None:
+    from ssd_lightning.data.writers import FORMATS
+
+    print(f"{', '.join(f'{split}: {count} pictures' for split, count in counts.items())} in {output}")
+    words = [f"data={to}_folder", f"data.root={output}", f"data.train_split={next(iter(counts))}"]
+    words.append(f"data.test_split={'test' if 'test' in counts else 'null'}")
+    if not FORMATS[to].keeps_class_order:
+        words.append(f"'data.class_names=[{','.join(class_names)}]'")
+    print(f"train on it: python -m ssd_lightning.train {' '.join(words)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""What is checked in every annotated object, whatever the format of its file: number, flag, class, unit and box.
+
+The sentences begin with the verb; the reader puts file, object and class name before it.
+"""
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from ssd_lightning.data.dataset import Record
+from ssd_lightning.errors import DataError
+
+RANGE_TOLERANCE_PX = 1
+"""Annotation tools round: a box up to this far outside the picture is clipped, beyond it is an error."""
+LARGEST_FRACTION = 1.5
+"""A box that an annotator drew over the edge is still below it; beyond it a fraction must be a pixel."""
+
+Box = tuple[float, float, float, float]
+
+
+class Objects:
+    """The sound objects of one picture, and a sentence for each unsound one.
+
+    Attributes:
+        problems: sentences with file, object and value.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self._boxes: list[Box] = []
+        self._labels: list[int] = []
+        self._difficult: list[bool] = []
+
+    @contextmanager
+    def judging(self, place: str) -> Iterator[None]:
+        """Turn a `DataError` about one object into a sentence that begins with its place."""
+        try:
+            yield
+        except DataError as error:
+            self.problems.append(f"{place} {error}")
+
+    def add(self, *, label: int, box_xyxy_px: Box, difficult: bool) -> None:
+        """Take a sound object."""
+        self._labels.append(label)
+        self._boxes.append(box_xyxy_px)
+        self._difficult.append(difficult)
+
+    def record(self, *, image_id: str, image_path: Path, size_px: tuple[int, int]) -> Record:
+        """Give the picture with all objects taken."""
+        return Record(
+            image_id=image_id,
+            image_path=image_path,
+            size_px=size_px,
+            boxes_xyxy_px=np.array(self._boxes, dtype=np.float32).reshape(-1, 4),
+            labels=np.array(self._labels, dtype=np.int64),
+            difficult=np.array(self._difficult, dtype=bool),
+        )
+
+
+def check_class_names(class_names: Sequence[str]) -> None:
+    """Refuse a class list that is empty, no list, or has a name twice.
+
+    Raises:
+        DataError: it is one of these.
+    """
+    if isinstance(class_names, str) or not class_names:
+        raise DataError(f"class_names is {class_names!r}; it has to be a list of at least one name")
+    repeated = [name for name, count in Counter(class_names).items() if count > 1]
+    if repeated:
+        raise DataError(f"class_names has {', '.join(map(repr, repeated))} more than once")
+
+
+def number_classes(class_names: Sequence[str]) -> dict[str, int]:
+    """Map names to labels 1..C."""
+    return {name: label for label, name in enumerate(class_names, start=1)}
+
+
+def label_of(name: str, labels: Mapping[str, int]) -> int:
+    """Look a class up.
+
+    Raises:
+        DataError: there is no such class; the sentence names the nearest.
+    """
+    if name in labels:
+        return labels[name]
+    close = difflib.get_close_matches(name, labels, n=1)
+    nearest = f"; the nearest is '{close[0]}'" if close else f": {', '.join(labels)}"
+    raise DataError(f"is of none of the {len(labels)} classes{nearest}")
+
+
+def number_of(value: object, what: str) -> float:
+    """Read a finite number from text or JSON.
+
+    Raises:
+        DataError: it is no number, or not finite.
+    """
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"has {what} {value!r}, which is no number") from None
+    if not math.isfinite(number):
+        raise DataError(f"has {what} {value!r}, which is not finite")
+    return number
+
+
+def flag_of(value: object, what: str) -> bool:
+    """Read 0, 1, true or false from text or JSON.
+
+    Raises:
+        DataError: it is none of these.
+    """
+    text = str(value).strip()
+    if text.lower() not in ("0", "1", "false", "true"):
+        raise DataError(f"has {what} {text!r}, which is neither 0 nor 1")
+    return text.lower() in ("1", "true")
+
+
+def refuse_fractions(numbers: Sequence[float], size_px: tuple[int, int]) -> None:
+    """Refuse a box in fractions of the picture where its format is in pixels.
+
+    Taken for fractions is what has all four numbers within [0, 1.5], not all of them whole: as pixels it would
+    lie in the very corner.
+
+    Args:
+        numbers: the four numbers of the box as the file has them.
+        size_px: (height, width) of the picture.
+
+    Raises:
+        DataError: it looks like fractions.
+    """
+    within = all(0 <= number <= LARGEST_FRACTION for number in numbers)
+    if within and max(size_px) > 2 and not all(number == int(number) for number in numbers):
+        raise DataError(
+            f"has the box {_in_words(numbers)}, which looks like fractions of the picture, but pixels are expected "
+            f"(the picture is {size_px[1]} x {size_px[0]} px)"
+        )
+
+
+def refuse_pixels(numbers: Sequence[float]) -> None:
+    """Refuse a box in pixels where its format is in fractions of the picture.
+
+    Args:
+        numbers: the four numbers of the box as the file has them.
+
+    Raises:
+        DataError: a number is beyond 1.5, which looks like pixels.
+    """
+    if any(abs(number) > LARGEST_FRACTION for number in numbers):
+        raise DataError(
+            f"has the box {_in_words(numbers)}, which looks like pixels, but fractions of the picture (0 to 1) "
+            "are expected"
+        )
+
+
+def checked_box(corners_px: Sequence[float], size_px: tuple[int, int], *, offset: int = 0) -> Box:
+    """Check a box and clip it to its picture.
+
+    Args:
+        corners_px: xmin, ymin, xmax, ymax in pixels that count from `offset`.
+        size_px: (height, width) of the picture.
+        offset: subtracted from all four.
+
+    Returns:
+        (x1, y1, x2, y2) in pixels that count from 0.
+
+    Raises:
+        DataError: the box is inverted, more than a pixel outside the picture, or has no area.
+    """
+    xmin, ymin, xmax, ymax = corners_px
+    box = []
+    for axis, low, high, side_px in (("x", xmin, xmax, size_px[1]), ("y", ymin, ymax, size_px[0])):
+        if low > high:
+            raise DataError(f"is inverted: {axis}min {low:g} is greater than {axis}max {high:g}")
+        if low < offset - RANGE_TOLERANCE_PX:
+            raise DataError(f"reaches out of the picture: {axis}min is {low:g}")
+        if high > side_px + RANGE_TOLERANCE_PX:
+            raise DataError(f"reaches out of the picture: {axis}max is {high:g} of {side_px} px")
+        start = min(max(low - offset, 0.0), side_px)
+        end = min(max(high - offset, 0.0), side_px)
+        if start >= end:
+            raise DataError(f"has no area: {axis}min is {low:g} and {axis}max {high:g} of {side_px} px")
+        box.append((start, end))
+    (x1, x2), (y1, y2) = box
+    return x1, y1, x2, y2
+
+
+def _in_words(numbers: Sequence[float]) -> str:
+    return f"({', '.join(f'{number:g}' for number in numbers)})"

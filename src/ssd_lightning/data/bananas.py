@@ -1,0 +1,66 @@
+"""The banana detection set of d2l.ai ("Dive into Deep Learning", section 14.6), downloaded if that is wanted."""
+
+import csv
+from pathlib import Path
+
+from filelock import FileLock
+
+from ssd_lightning.data.archive import Archive, obtain, unpack
+from ssd_lightning.errors import DataError
+
+BANANAS = Archive(
+    filename="banana-detection.zip",
+    sha1="5de26c8fce5ccdea9f91267273464dc968d20d72",
+    urls=(
+        "https://d2l-data.s3-accelerate.amazonaws.com/banana-detection.zip",
+        "http://d2l-data.s3-accelerate.amazonaws.com/banana-detection.zip",
+    ),
+)
+SPLITS = ("bananas_train", "bananas_val")
+
+
+def prepare_bananas(root: str | Path, *, download: bool, archive: Archive = BANANAS, timeout_s: float = 30.0) -> None:
+    """Make sure that the bananas are in place as `root/bananas_train` and `root/bananas_val`.
+
+    An archive that lies in `root` is used without a network.
+
+    Args:
+        root: folder of the data; made if need be.
+        download: fetch what is missing; otherwise it is an error.
+        archive: where they are to be had.
+        timeout_s: longest silence of a server, in seconds.
+
+    Raises:
+        DataError: they are missing and `download` is off, or the download fails.
+    """
+    root = Path(root).expanduser().absolute()
+    if _is_in_place(root):
+        return
+    if not download:
+        raise DataError(
+            f"the bananas are not in {root}: data.download=true fetches them, or data.root= names the folder that "
+            f"holds {' and '.join(SPLITS)}"
+        )
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        # Of two runs that start together, one waits for the other.
+        with FileLock(root / ".download.lock"):
+            if not _is_in_place(root):
+                unpack(obtain(archive, root, timeout_s=timeout_s), root, top_folder="banana-detection")
+                if not _is_in_place(root):
+                    raise DataError(f"{root / archive.filename}: the archive lacks pictures of {' or '.join(SPLITS)}")
+    except OSError as error:
+        raise DataError(f"{root}: cannot write {archive.filename} or its contents there: {error}") from error
+
+
+def _is_in_place(root: Path) -> bool:
+    return all(_all_pictures_exist(root / split) for split in SPLITS)
+
+
+def _all_pictures_exist(folder: Path) -> bool:
+    try:
+        with (folder / "label.csv").open(newline="") as stream:
+            names = {row["img_name"] for row in csv.DictReader(stream)}
+    except (OSError, KeyError):
+        return False
+    return bool(names) and all((folder / "images" / name).is_file() for name in names)

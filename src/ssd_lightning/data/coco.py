@@ -1,0 +1,216 @@
+"""COCO's object annotations: one JSON file of a split, and a folder of its pictures."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ssd_lightning.data.annotation import (
+    Objects,
+    check_class_names,
+    checked_box,
+    flag_of,
+    label_of,
+    number_classes,
+    number_of,
+    refuse_fractions,
+)
+from ssd_lightning.data.dataset import DetectionDataset, OnError, Part, Record, Transform
+from ssd_lightning.data.images import image_size_px
+from ssd_lightning.data.splits import (
+    ReadPicture,
+    collect_records,
+    find_file,
+    find_image_dir,
+    find_picture,
+    open_splits,
+    picture_id,
+)
+from ssd_lightning.errors import DataError
+
+ANNOTATION_FILES = (
+    "annotations/instances_{split}.json",
+    "annotations/{split}.json",
+    "{split}/_annotations.coco.json",
+    "{split}/annotations.json",
+    "{split}.json",
+)
+
+
+class COCODataset(DetectionDataset):
+    """Pictures with COCO annotations, from one or more splits.
+
+    Crowds (`iscrowd`) count as difficult: the metric ignores them. So does an object with `difficult`, a key
+    that is not COCO's own.
+
+    Args:
+        splits: each a `root` and a `split`: the name in `annotations/instances_NAME.json` (or another place of
+            `ANNOTATION_FILES`), or the path of the JSON file below the root.
+        images: folder of the pictures below the root; None looks in the usual places.
+        class_names: names of the classes 1..C; None takes all categories in the order of their ids.
+        transform: what is done to each sample; None gives the picture as it is.
+        seed: root of all samples' seeds.
+        keep_difficult: False drops crowds and difficult objects.
+        on_error: `raise` stops at the first bad object or picture; `skip` drops and lists them.
+        part: `train` and `val` are complementary parts of the data, `all` is everything.
+        val_fraction: share of the pictures that `val` holds.
+        max_pictures: take only the first so many of the part.
+
+    Raises:
+        DataError: a root, split, picture or annotation is missing or unusable; class names are empty or
+            repeated; no picture is left.
+    """
+
+    def __init__(
+        self,
+        *,
+        splits: Sequence[Mapping[str, str]],
+        images: str | None = None,
+        class_names: Sequence[str] | None = None,
+        transform: Transform | None = None,
+        seed: int = 0,
+        keep_difficult: bool = True,
+        on_error: OnError = "raise",
+        part: Part = "all",
+        val_fraction: float = 0.0,
+        max_pictures: int | None = None,
+    ) -> None:
+        files = [_read_file(*opened, images) for opened in open_splits(splits)]
+        if class_names is None:
+            class_names = list(dict.fromkeys(name for file in files for name in file.category_names.values()))
+        check_class_names(class_names)
+        labels = number_classes(class_names)
+        records, dropped = collect_records(
+            (picture for file in files for picture in _pictures(file, labels, keep_difficult)),
+            on_error=on_error,
+            part=part,
+            val_fraction=val_fraction,
+            max_pictures=max_pictures,
+            problems=[problem for file in files for problem in file.problems],
+        )
+        super().__init__(
+            records=records,
+            class_names=class_names,
+            transform=transform,
+            seed=seed,
+            on_error=on_error,
+            part=part,
+            val_fraction=val_fraction,
+            dropped=dropped,
+        )
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    prefix: str
+    image_dir: Path
+    category_names: dict[Any, str]
+    """Category id -> name, by ascending id."""
+    images: list[dict[str, Any]]
+    annotations: Mapping[Any, list[dict[str, Any]]]
+    """Image id -> its annotations."""
+    problems: list[str]
+
+
+def _read_file(prefix: str, root: Path, split: str, images: str | None) -> _File:
+    path = find_file(root, split, ANNOTATION_FILES, ".json")
+    content = _parse(path)
+    categories = _entries(path, content, "categories", needed=("id", "name"))
+    categories.sort(key=lambda category: (isinstance(category["id"], str), category["id"]))
+    names = [str(category["name"]) for category in categories]
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: two of the {len(names)} 'categories' have the same name ({', '.join(names)})")
+    pictures = _entries(path, content, "images", needed=("id", "file_name"))
+    annotations: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    known = {picture["id"] for picture in pictures}
+    if len(known) < len(pictures):
+        raise DataError(f"{path}: two of the {len(pictures)} 'images' have the same id")
+    problems = []
+    for entry in _entries(path, content, "annotations", needed=("image_id", "category_id")):
+        if entry["image_id"] in known:
+            annotations[entry["image_id"]].append(entry)
+        else:
+            problems.append(
+                f"{path}: annotation {entry.get('id')} is of picture {entry['image_id']!r}, which 'images' lacks"
+            )
+    return _File(
+        path=path,
+        prefix=prefix,
+        image_dir=find_image_dir(root, path, images, samples=[str(picture["file_name"]) for picture in pictures[:10]]),
+        category_names={category["id"]: name for category, name in zip(categories, names, strict=True)},
+        images=pictures,
+        annotations=annotations,
+        problems=problems,
+    )
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            # Outlines are nine tenths of COCO's files; dropped at once, they never fill the memory.
+            content = json.load(file, object_hook=_without_outline)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: this is no readable JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: the JSON is a {type(content).__name__}, not an object with images and annotations")
+    return content
+
+
+def _without_outline(entry: dict[str, Any]) -> dict[str, Any]:
+    entry.pop("segmentation", None)
+    return entry
+
+
+def _entries(path: Path, content: dict[str, Any], key: str, needed: Sequence[str]) -> list[dict[str, Any]]:
+    entries = content.get(key)
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: the JSON has no list '{key}'; it has {', '.join(map(repr, content)) or 'nothing'}")
+    for number, entry in enumerate(entries, start=1):
+        for name in needed:
+            if not isinstance(entry, dict) or not isinstance(entry.get(name), str | int):
+                raise DataError(f"{path}: entry {number} of '{key}' has no '{name}'")
+    return entries
+
+
+def _pictures(file: _File, labels: Mapping[str, int], keep_difficult: bool) -> Iterator[tuple[str, ReadPicture]]:
+    seen: set[str] = set()
+    for entry in file.images:
+        image_id = file.prefix + picture_id(str(entry["file_name"]), seen)
+        yield image_id, partial(_read_picture, file, entry, image_id, labels, keep_difficult)
+
+
+def _read_picture(
+    file: _File, entry: dict[str, Any], image_id: str, labels: Mapping[str, int], keep_difficult: bool
+) -> tuple[Record, list[str]]:
+    image_path = find_picture(file.image_dir, str(entry["file_name"]))
+    if image_path is None:
+        raise DataError(f"{file.image_dir / str(entry['file_name'])}: the picture is missing (stated by {file.path})")
+    size_px = _stated_size_px(entry) or image_size_px(image_path)
+    objects = Objects()
+    for number, annotation in enumerate(file.annotations.get(entry["id"], ()), start=1):
+        category = annotation["category_id"]
+        name = file.category_names.get(category, str(category))
+        with objects.judging(f"{file.path}: annotation {annotation.get('id', number)} '{name}' of {image_path.name}"):
+            difficult = any(flag_of(annotation.get(key, 0), key) for key in ("iscrowd", "difficult"))
+            if keep_difficult or not difficult:
+                label = label_of(name, labels)
+                bbox = annotation.get("bbox")
+                if not isinstance(bbox, list) or len(bbox) != 4:
+                    raise DataError(f"has the bbox {bbox!r}, not four numbers")
+                x, y, w, h = (number_of(value, key) for value, key in zip(bbox, ("x", "y", "w", "h"), strict=True))
+                refuse_fractions((x, y, w, h), size_px)
+                box = checked_box((x, y, x + w, y + h), size_px)
+                objects.add(label=label, box_xyxy_px=box, difficult=difficult)
+    return objects.record(image_id=image_id, image_path=image_path, size_px=size_px), objects.problems
+
+
+def _stated_size_px(entry: dict[str, Any]) -> tuple[int, int] | None:
+    try:
+        height, width = int(entry["height"]), int(entry["width"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return (height, width) if height > 0 and width > 0 else None

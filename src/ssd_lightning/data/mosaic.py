@@ -1,0 +1,122 @@
+"""Mosaic: four pictures around a random centre as one training sample (YOLOv4, arXiv 2004.10934, section 3.4).
+
+It shows objects in other company and, since the parts are scaled down, smaller. Its pictures look unlike those of
+the test, so that the last epochs of a run are better without it (YOLOX, arXiv 2107.08430, section 2.1).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from ssd_lightning.data.geometry import boxes_in_window, centres_inside
+from ssd_lightning.errors import ConfigurationError
+
+CENTRE = (0.25, 0.75)
+"""Range of the point where the four meet, relative to the picture's sides: no part is thinner than a quarter."""
+
+
+class Sample(NamedTuple):
+    """A picture with its objects, before augmentation."""
+
+    image: np.ndarray
+    """uint8 `[H, W, 3]`, RGB."""
+    boxes_xyxy: np.ndarray
+    """float `[N, 4]`, normalised."""
+    labels: np.ndarray
+    """int64 `[N]`, 1..C."""
+    difficult: np.ndarray
+    """bool `[N]`."""
+
+
+class Mosaic:
+    """When a sample becomes a mosaic, and with which other pictures.
+
+    Args:
+        probability: of each sample; 0 switches it off.
+        epochs: it acts in so many epochs from the first; None is all of them.
+        min_scale: a part shows its picture at U(min_scale, 1) of its size, or larger where it would leave a gap.
+
+    Raises:
+        ConfigurationError: a setting is out of its range.
+    """
+
+    def __init__(self, *, probability: float, epochs: int | None = None, min_scale: float = 0.5) -> None:
+        if not 0 <= probability <= 1:
+            raise ConfigurationError(f"data.mosaic_probability is {probability!r}; it must be a number from 0 to 1")
+        if epochs is not None and (epochs != int(epochs) or epochs < 0):
+            raise ConfigurationError(f"data.mosaic_epochs is {epochs!r}; it must be null or a whole number from 0")
+        if not 0 < min_scale <= 1:
+            raise ConfigurationError(f"mosaic: min_scale is {min_scale!r}; it must be above 0 and at most 1")
+        self.probability = probability
+        self.epochs = epochs
+        self.min_scale = min_scale
+
+    def acts_in(self, epoch: int) -> bool:
+        """Say whether there are mosaics in an epoch at all."""
+        return self.probability > 0 and (self.epochs is None or epoch < self.epochs)
+
+    def partners(self, rng: np.random.Generator, size: int) -> list[int] | None:
+        """Draw the indices of the three other pictures among `size`; None where the sample stays as it is."""
+        return rng.integers(size, size=3).tolist() if rng.random() < self.probability else None
+
+    def join(self, rng: np.random.Generator, samples: Sequence[Sample]) -> Sample:
+        """Join four samples; see `join_samples`."""
+        return join_samples(rng, samples, min_scale=self.min_scale)
+
+
+def join_samples(rng: np.random.Generator, samples: Sequence[Sample], *, min_scale: float) -> Sample:
+    """Join four samples around a random centre on a canvas with the size of the first.
+
+    Each quarter, in the order of reading, is filled by a random window of its picture, scaled with its aspect ratio
+    kept. Boxes with their centre in the window stay and are clipped to it, as in the paper's crop.
+
+    Args:
+        rng: source of the numbers.
+        samples: four, with any number of boxes.
+        min_scale: least scale of a part.
+    """
+    height, width = samples[0].image.shape[:2]
+    x, y = (round(side * rng.uniform(*CENTRE)) for side in (width, height))
+    x, y = min(max(x, 1), width - 1), min(max(y, 1), height - 1)
+    quarters_px = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
+    canvas = np.empty_like(samples[0].image)
+    boxes, kept = [], []
+    for (left, top, right, bottom), sample in zip(quarters_px, samples, strict=True):
+        quarter_size = (bottom - top, right - left)
+        window = draw_window(rng, sample.image.shape[:2], quarter_size, scale=rng.uniform(min_scale, 1))
+        canvas[top:bottom, left:right] = _show(sample.image, window, quarter_size)
+        inside = centres_inside(sample.boxes_xyxy, window)
+        visible = boxes_in_window(sample.boxes_xyxy[inside], window).clip(0, 1)
+        scale, corner = np.array([right - left, bottom - top] * 2), np.array([left, top] * 2)
+        boxes.append((visible * scale + corner) / np.array([width, height] * 2))
+        kept.append(inside)
+    return Sample(
+        canvas,
+        np.concatenate(boxes).astype(np.float32),
+        np.concatenate([sample.labels[inside] for sample, inside in zip(samples, kept, strict=True)]),
+        np.concatenate([sample.difficult[inside] for sample, inside in zip(samples, kept, strict=True)]),
+    )
+
+
+def draw_window(
+    rng: np.random.Generator, size_px: tuple[int, int], shown_px: tuple[int, int], *, scale: float
+) -> np.ndarray:
+    """Draw the part of a picture of size (height, width) that fills `shown_px` at a scale: xyxy, normalised."""
+    shares = np.array(shown_px[::-1]) / np.array(size_px[::-1])  # of the picture's width and height, at scale 1
+    shares = shares / max(scale, shares.max())
+    corner = rng.uniform(0, 1, 2) * (1 - shares)
+    return np.concatenate([corner, corner + shares])
+
+
+def _show(image: np.ndarray, window: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+    height, width = image.shape[:2]
+    rows, columns = size_px
+    left, top, right, bottom = window * np.array([width, height, width, height])
+    steps = ((right - left) / columns, (bottom - top) / rows)
+    # Pixel i of the part covers [i, i + 1) of it; OpenCV counts positions from the pixels' centres.
+    inverse = np.array([[steps[0], 0, left + steps[0] / 2 - 0.5], [0, steps[1], top + steps[1] / 2 - 0.5]])
+    return cv2.warpAffine(
+        image, inverse, (columns, rows), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )

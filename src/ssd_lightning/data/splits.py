@@ -1,0 +1,208 @@
+"""From the splits that a data set names to its records: roots, names of pictures, and the walk over them."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from ssd_lightning.data.dataset import OnError, Part, Record, in_part
+from ssd_lightning.data.images import IMAGE_SUFFIXES
+from ssd_lightning.errors import DataError
+
+IMAGE_FOLDERS = ("{name}", "images/{name}", "{name}/images")
+"""Where pictures usually lie below the root; `name` is that of the annotation file or of its folder."""
+READ_AT_ONCE = 1024
+"""Pictures handed to the threads together: enough to keep them busy, few enough to stop soon at an error."""
+
+ReadPicture = Callable[[], tuple[Record, list[str]]]
+"""Gives the record of all sound objects and a sentence for each unsound one; raises `DataError` if none is sound."""
+
+
+class MissingSplitError(DataError):
+    """The root is there, but not the split."""
+
+    def __init__(self, path: Path, split: str, others: Iterable[str]) -> None:
+        names = sorted(others)
+        shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        super().__init__(f"{path}: there is no split '{split}'; there is {shown or 'none at all'}")
+
+
+def absolute_roots(splits: Sequence[Mapping[str, str]]) -> list[Path]:
+    """Give the root of every split as an absolute path, links unresolved."""
+    return [Path(os.path.abspath(Path(split["root"]).expanduser())) for split in splits]
+
+
+def root_prefixes(roots: Sequence[Path]) -> dict[Path, str]:
+    """Give every root what the ids of its pictures begin with: nothing for one root, else its folder's name."""
+    distinct = set(roots)
+    if len(distinct) <= 1:
+        return dict.fromkeys(distinct, "")
+    # One folder name is enough for VOC2007 and VOC2012; a/VOC2007 and b/VOC2007 need two.
+    for depth in range(1, max(len(root.parts) for root in distinct) + 1):
+        prefixes = {root: "/".join(root.parts[-depth:]) + "/" for root in distinct}
+        if len(set(prefixes.values())) == len(distinct):
+            break
+    return prefixes
+
+
+def check_root(root: Path) -> None:
+    """Refuse a root that does not exist.
+
+    Raises:
+        DataError: it is no folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder; data.root= says where the data lie")
+
+
+def open_splits(splits: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, Path, str]]:
+    """List (prefix of the ids, root, split), for formats in which pictures of two splits may have one name.
+
+    Raises:
+        DataError: a root is missing.
+    """
+    roots = absolute_roots(splits)
+    prefixes = root_prefixes(roots)
+    for root, split in zip(roots, splits, strict=True):
+        check_root(root)
+        inner = f"{split['split']}/" if roots.count(root) > 1 else ""
+        yield f"{prefixes[root]}{inner}", root, split["split"]
+
+
+def picture_id(name: str, seen: set[str]) -> str:
+    """Name a picture by its file without suffix; by its whole name where `seen` has that id. Adds it to `seen`."""
+    path = PurePosixPath(name)
+    image_id = str(path.with_suffix("")) if path.suffix.lower() in IMAGE_SUFFIXES else name
+    image_id = name if image_id in seen else image_id
+    seen.add(image_id)
+    return image_id
+
+
+def find_file(root: Path, split: str, patterns: Sequence[str], suffix: str) -> Path:
+    """Find the annotation file of a split.
+
+    Args:
+        root: folder of the data set.
+        split: a name that fills `{split}` in the patterns, or the path of the file below the root.
+        patterns: the usual places below the root.
+        suffix: of the file.
+
+    Raises:
+        MissingSplitError: it is in none of these places.
+    """
+    candidates = [root / (split if split.endswith(suffix) else pattern.format(split=split)) for pattern in patterns]
+    for path in candidates:
+        if path.is_file():
+            return path
+    folders = (root, root / "annotations", *(folder for folder in root.iterdir() if folder.is_dir()))
+    others = {path.relative_to(root).as_posix() for folder in folders for path in folder.glob(f"*{suffix}")}
+    raise MissingSplitError(candidates[0], split, others)
+
+
+def find_image_dir(root: Path, annotation_path: Path, images: str | None, samples: Sequence[str]) -> Path:
+    """Find the folder of the pictures that an annotation file names.
+
+    Args:
+        root: folder of the data set.
+        annotation_path: the annotation file.
+        images: the folder below the root, if it is known.
+        samples: names of some pictures.
+
+    Returns:
+        The first usual place that has one of them; the first that exists if none has.
+    """
+    if images is not None:
+        return root / images
+    stem = annotation_path.stem.removeprefix("instances_")
+    names = (stem, annotation_path.parent.name, stem.removeprefix("oidv6-").removesuffix("-annotations-bbox"))
+    candidates = [root / pattern.format(name=name) for name in names for pattern in IMAGE_FOLDERS]
+    candidates += [annotation_path.parent / "images", annotation_path.parent, root / "images"]
+    # One picture may be missing; that all of the samples are tells that this is another folder.
+    for folder in candidates:
+        if any(find_picture(folder, name) for name in samples):
+            return folder
+    return next(folder for folder in candidates if folder.is_dir())
+
+
+def find_picture(folder: Path, name: str) -> Path | None:
+    """Find a picture by the name that its annotation states, with or without suffix."""
+    # Some tools state a path of their own machine; only the last part can help.
+    for stated in (name, PureWindowsPath(name).name):
+        if Path(stated).suffix.lower() not in IMAGE_SUFFIXES:
+            path = picture_with_suffix(folder, stated)
+            if path is not None:
+                return path
+        elif (folder / stated).is_file():
+            return folder / stated
+    return None
+
+
+def picture_with_suffix(folder: Path, name: str) -> Path | None:
+    """Find the picture of a name without suffix, None if there is none."""
+    for suffix in (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)):
+        path = folder / f"{name}{suffix}"
+        if path.is_file():
+            return path
+    return None
+
+
+def collect_records(
+    pictures: Iterable[tuple[str, ReadPicture]],
+    *,
+    on_error: OnError,
+    part: Part,
+    val_fraction: float,
+    max_pictures: int | None,
+    problems: Sequence[str] = (),
+) -> tuple[list[Record], list[str]]:
+    """Read the pictures of one part of a data set, in threads, since this mostly waits for the disk.
+
+    Args:
+        pictures: (image id, what reads it), in the order of the records.
+        on_error: `raise` stops at the first problem; `skip` leaves the object or picture out.
+        part: the part that is wanted.
+        val_fraction: share of the pictures that `val` holds.
+        max_pictures: take only the first so many.
+        problems: what was found before the pictures were looked at.
+
+    Returns:
+        The records, and a sentence for all that was left out.
+
+    Raises:
+        DataError: the first problem, if `on_error` is `raise`.
+    """
+    records: list[Record] = []
+    dropped = list(problems)
+    if on_error == "raise":
+        _raise_first(dropped)
+    wanted = (read for image_id, read in pictures if in_part(image_id, part, val_fraction))
+    with ThreadPoolExecutor() as pool:
+        while True:
+            room = READ_AT_ONCE if max_pictures is None else min(READ_AT_ONCE, max_pictures - len(records))
+            chunk = list(islice(wanted, room))
+            if not chunk:
+                return records, dropped
+            for outcome in pool.map(_attempt, chunk):
+                if isinstance(outcome, DataError):
+                    if on_error == "raise":
+                        raise outcome
+                    dropped.append(str(outcome))
+                    continue
+                record, faults = outcome
+                if on_error == "raise":
+                    _raise_first(faults)
+                records.append(record)
+                dropped.extend(faults)
+
+
+def _attempt(read: ReadPicture) -> tuple[Record, list[str]] | DataError:
+    try:
+        return read()
+    except DataError as error:
+        return error
+
+
+def _raise_first(problems: Sequence[str]) -> None:
+    if problems:
+        raise DataError(f"{problems[0]} (on_error=skip drops such objects)")

@@ -1,0 +1,147 @@
+"""Records to files, a writer for each annotation format. What a writer leaves, its reader gives back.
+
+Pictures are not the writers' business: a record's `image_path` says where its picture lies or will lie.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape  # writes only: defusedxml parses
+
+import yaml
+
+from ssd_lightning.data.dataset import Record
+
+DECIMALS = 4
+"""Of pixels: the finest that float32 holds in a picture of a thousand pixels."""
+FRACTION_DECIMALS = 10
+"""Of fractions: a millionth of a pixel in the largest pictures, so that whole pixels come back whole."""
+
+Write = Callable[[Path, Mapping[str, Sequence[Record]], Sequence[str]], None]
+"""Takes the root, which exists; split -> records; names of the classes 1..C."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a data set of one format is written."""
+
+    image_folder: str
+    """Where the pictures of a split lie below the root."""
+    write: Write
+    keeps_difficult: bool = True
+    states_size: bool = True
+    keeps_class_order: bool = True
+    """The files list the classes; where they do not, readers sort the names that occur."""
+
+
+def write_coco(root: Path, splits: Mapping[str, Sequence[Record]], class_names: Sequence[str]) -> None:
+    """Write `annotations/instances_SPLIT.json`; difficult is a key of our own beside `iscrowd`."""
+    (root / "annotations").mkdir(exist_ok=True)
+    categories = [{"id": label, "name": name, "supercategory": ""} for label, name in enumerate(class_names, start=1)]
+    for split, records in splits.items():
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for image_id, record in enumerate(records, start=1):
+            height, width = record.size_px
+            images.append({"id": image_id, "file_name": record.image_path.name, "width": width, "height": height})
+            for (x1, y1, x2, y2), label, difficult in _objects(record):
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image_id,
+                        "category_id": label,
+                        "bbox": [round(number, DECIMALS) for number in (x1, y1, x2 - x1, y2 - y1)],
+                        "area": round((x2 - x1) * (y2 - y1), DECIMALS),
+                        "segmentation": [],
+                        "iscrowd": 0,
+                        "difficult": int(difficult),
+                    }
+                )
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        path = root / "annotations" / f"instances_{split}.json"
+        path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_yolo(root: Path, splits: Mapping[str, Sequence[Record]], class_names: Sequence[str]) -> None:
+    """Write `data.yaml` and `labels/SPLIT/*.txt`; classes count from 0, and difficult is lost."""
+    for split, records in splits.items():
+        folder = root / "labels" / split
+        folder.mkdir(parents=True)
+        for record in records:
+            lines = [_yolo_line(label - 1, box, record.size_px) for box, label, _ in _objects(record)]
+            (folder / f"{record.image_path.stem}.txt").write_text("".join(lines))
+    settings = {"path": "."} | {split: f"images/{split}" for split in splits} | {"names": dict(enumerate(class_names))}
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    (root / "data.yaml").write_text(text, encoding="utf-8")
+
+
+def write_csv(root: Path, splits: Mapping[str, Sequence[Record]], class_names: Sequence[str]) -> None:
+    """Write `SPLIT.csv` in pixels, with the pictures' sizes; a picture without objects has a row without class."""
+    for split, records in splits.items():
+        with (root / f"{split}.csv").open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["image", "width", "height", "label", "xmin", "ymin", "xmax", "ymax", "difficult"])
+            for record in records:
+                height, width = record.size_px
+                picture = [record.image_path.name, width, height]
+                if not len(record.labels):
+                    writer.writerow([*picture, *[""] * 6])
+                for box, label, difficult in _objects(record):
+                    writer.writerow([*picture, class_names[label - 1], *map(_pixels, box), int(difficult)])
+
+
+def write_voc(root: Path, splits: Mapping[str, Sequence[Record]], class_names: Sequence[str]) -> None:
+    """Write `Annotations/*.xml` and `ImageSets/Main/SPLIT.txt`; pixels count from 1, as readers expect."""
+    for folder in ("Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for split, records in splits.items():
+        names = [record.image_path.stem for record in records]
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), "utf-8")
+        for name, record in zip(names, records, strict=True):
+            (root / "Annotations" / f"{name}.xml").write_text(_voc_xml(record, class_names), encoding="utf-8")
+
+
+FORMATS: Mapping[str, Format] = {
+    "coco": Format(image_folder="{split}", write=write_coco),
+    "csv": Format(image_folder="{split}", write=write_csv, keeps_class_order=False),
+    "voc": Format(image_folder="JPEGImages", write=write_voc, keeps_class_order=False),
+    "yolo": Format(image_folder="images/{split}", write=write_yolo, keeps_difficult=False, states_size=False),
+}
+
+
+def _objects(record: Record) -> Iterator[tuple[list[float], int, bool]]:
+    rows = zip(record.boxes_xyxy_px.tolist(), record.labels.tolist(), record.difficult.tolist(), strict=True)
+    yield from rows
+
+
+def _pixels(number: float) -> str:
+    return f"{number:.{DECIMALS}f}".rstrip("0").rstrip(".")
+
+
+def _yolo_line(number: int, box_xyxy_px: Sequence[float], size_px: tuple[int, int]) -> str:
+    x1, y1, x2, y2 = box_xyxy_px
+    height, width = size_px
+    fractions = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+    return f"{number} {' '.join(f'{fraction:.{FRACTION_DECIMALS}f}' for fraction in fractions)}\n"
+
+
+def _voc_xml(record: Record, class_names: Sequence[str]) -> str:
+    height, width = record.size_px
+    objects = [
+        f"  <object>\n    <name>{escape(class_names[label - 1])}</name>\n    <difficult>{difficult:d}</difficult>\n"
+        f"    <bndbox>{_voc_corners(box)}</bndbox>\n  </object>\n"
+        for box, label, difficult in _objects(record)
+    ]
+    return (
+        f"<annotation>\n  <filename>{escape(record.image_path.name)}</filename>\n"
+        f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>\n"
+        f"{''.join(objects)}</annotation>\n"
+    )
+
+
+def _voc_corners(box_xyxy_px: Sequence[float]) -> str:
+    edges = zip(("xmin", "ymin", "xmax", "ymax"), box_xyxy_px, strict=True)
+    return "".join(f"<{tag}>{_pixels(edge + 1)}</{tag}>" for tag, edge in edges)

@@ -1,0 +1,227 @@
+"""The YOLO layout: `data.yaml`, pictures in `images/`, and a text file of fractions for each in `labels/`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ssd_lightning.data.annotation import (
+    Objects,
+    check_class_names,
+    checked_box,
+    label_of,
+    number_classes,
+    number_of,
+    refuse_pixels,
+)
+from ssd_lightning.data.dataset import DetectionDataset, OnError, Part, Record, Transform
+from ssd_lightning.data.images import IMAGE_SUFFIXES, image_size_px
+from ssd_lightning.data.splits import MissingSplitError, ReadPicture, collect_records, open_splits, picture_id
+from ssd_lightning.errors import DataError
+
+IMAGE_FOLDERS = ("images/{split}", "{split}/images", "{split}")
+SETTINGS_FILES = ("data.yaml", "data.yml", "dataset.yaml")
+
+
+class YOLODataset(DetectionDataset):
+    """Pictures with YOLO labels, from one or more splits. No object is difficult: the format cannot say it.
+
+    A line is `class cx cy w h`: the class's number from 0, the others fractions of the upright picture. A
+    picture whose label file is empty or missing has no objects.
+
+    Args:
+        splits: each a `root` and a `split`: a key of `data.yaml` (`train`, `val`, `test`) that names a folder
+            or a list of pictures; without it, the folder `images/NAME` or `NAME/images`.
+        class_names: names of the classes 1..C; None takes the `names` of `data.yaml` in their order. Where
+            there is no `data.yaml`, the numbers of the label files count these names, or those of `classes.txt`.
+        transform: what is done to each sample; None gives the picture as it is.
+        seed: root of all samples' seeds.
+        on_error: `raise` stops at the first bad object or picture; `skip` drops and lists them.
+        part: `train` and `val` are complementary parts of the data, `all` is everything.
+        val_fraction: share of the pictures that `val` holds.
+        max_pictures: take only the first so many of the part.
+
+    Raises:
+        DataError: a root, split or picture is missing or unusable, a split has no label file at all; class
+            names are empty or repeated; no picture is left.
+    """
+
+    def __init__(
+        self,
+        *,
+        splits: Sequence[Mapping[str, str]],
+        class_names: Sequence[str] | None = None,
+        transform: Transform | None = None,
+        seed: int = 0,
+        on_error: OnError = "raise",
+        part: Part = "all",
+        val_fraction: float = 0.0,
+        max_pictures: int | None = None,
+    ) -> None:
+        lists = [_read_list(*opened, class_names) for opened in open_splits(splits)]
+        if class_names is None:
+            class_names = list(dict.fromkeys(name for listed in lists for name in listed.names.values()))
+        check_class_names(class_names)
+        labels = number_classes(class_names)
+        records, dropped = collect_records(
+            (picture for listed in lists for picture in _pictures(listed, labels)),
+            on_error=on_error,
+            part=part,
+            val_fraction=val_fraction,
+            max_pictures=max_pictures,
+        )
+        super().__init__(
+            records=records,
+            class_names=class_names,
+            transform=transform,
+            seed=seed,
+            on_error=on_error,
+            part=part,
+            val_fraction=val_fraction,
+            dropped=dropped,
+        )
+
+
+@dataclass(frozen=True)
+class _List:
+    prefix: str
+    names: dict[int, str]
+    """Number in the label files -> class name."""
+    pictures: list[tuple[str, Path]]
+    """(name below its folder, path)."""
+
+
+def _read_list(prefix: str, root: Path, split: str, class_names: Sequence[str] | None) -> _List:
+    path, settings = _read_settings(root)
+    pictures = list(chain.from_iterable(_list_pictures(place, root) for place in _places(root, path, settings, split)))
+    if pictures and not any(label_path(image).is_file() for _, image in pictures):
+        raise DataError(
+            f"{label_path(pictures[0][1])}: the labels are missing: none of the {len(pictures)} pictures of split "
+            f"'{split}' has a file there"
+        )
+    names = _class_numbers(root, path, settings.get("names"), class_names)
+    return _List(prefix=prefix, names=names, pictures=pictures)
+
+
+def _read_settings(root: Path) -> tuple[Path, dict[str, Any]]:
+    path = next((root / name for name in SETTINGS_FILES if (root / name).is_file()), None)
+    if path is None:
+        return root / SETTINGS_FILES[0], {}
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: this is no readable YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise DataError(f"{path}: the YAML is a {type(settings).__name__}, not a mapping with 'names'")
+    return path, settings
+
+
+def _class_numbers(root: Path, path: Path, stated: Any, class_names: Sequence[str] | None) -> dict[int, str]:
+    if isinstance(stated, list) and stated:
+        return {number: str(name) for number, name in enumerate(stated)}
+    if isinstance(stated, dict) and stated and all(str(number).isdigit() for number in stated):
+        return {int(number): str(stated[number]) for number in sorted(stated, key=int)}
+    if stated is not None:
+        raise DataError(f"{path}: 'names' is {stated!r}, neither a list of names nor a mapping from their numbers")
+    if (root / "classes.txt").is_file():
+        lines = (root / "classes.txt").read_text(encoding="utf-8-sig").splitlines()
+        return dict(enumerate(line.strip() for line in lines if line.strip()))
+    if class_names is None:
+        raise DataError(f"{path}: there is no 'names' list, nor {root / 'classes.txt'}; give data.class_names")
+    check_class_names(class_names)
+    return dict(enumerate(class_names))
+
+
+def _places(root: Path, path: Path, settings: Mapping[str, Any], split: str) -> list[Path]:
+    """List the folders and list files of a split."""
+    stated = settings.get(split)
+    if stated:
+        names = [str(name) for name in (stated if isinstance(stated, list) else [stated])]
+        return [_find_place(root, path, str(settings.get("path") or "."), name, split) for name in names]
+    for pattern in IMAGE_FOLDERS:
+        if (root / pattern.format(split=split)).is_dir():
+            return [root / pattern.format(split=split)]
+    others = {key for key in ("train", "val", "test") if settings.get(key)}
+    others |= {folder.name for folder in (root / "images").glob("*") if folder.is_dir()}
+    raise MissingSplitError(path if settings else root / "images" / split, split, others)
+
+
+def _find_place(root: Path, path: Path, base: str, name: str, split: str) -> Path:
+    # `path` is often that of the machine where the set was made, and some exporters state ../train/images for
+    # a folder that lies beside data.yaml.
+    inner = name
+    while inner.startswith("../"):
+        inner = inner.removeprefix("../")
+    candidates = [root / base / name, root / name, root / inner]
+    for place in candidates:
+        if place.exists():
+            return place
+    raise MissingSplitError(path, split, [f"no {candidates[0]}, which the file states"])
+
+
+def _list_pictures(place: Path, root: Path) -> list[tuple[str, Path]]:
+    if place.is_dir():
+        paths = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        return [(path.relative_to(place).as_posix(), path) for path in paths]
+    try:
+        lines = place.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{place}: cannot read the list of pictures: {error}") from error
+    names = [line.strip() for line in lines if line.strip()]
+    # Tools disagree on what the lines are relative to; the first picture tells.
+    base = root if names and (root / names[0]).is_file() else place.parent
+    return [(Path(name).name, base / name) for name in names]
+
+
+def label_path(image_path: Path) -> Path:
+    """Give the place of a picture's label file: `labels` in place of the last `images`, else beside the picture."""
+    folders = list(image_path.parent.parts)
+    if "images" in folders:
+        last = len(folders) - 1 - folders[::-1].index("images")
+        folders[last] = "labels"
+    return Path(*folders) / f"{image_path.stem}.txt"
+
+
+def _pictures(listed: _List, labels: Mapping[str, int]) -> Iterator[tuple[str, ReadPicture]]:
+    seen: set[str] = set()
+    for name, path in listed.pictures:
+        image_id = listed.prefix + picture_id(name, seen)
+        yield image_id, partial(_read_picture, path, image_id, listed.names, labels)
+
+
+def _read_picture(
+    image_path: Path, image_id: str, names: Mapping[int, str], labels: Mapping[str, int]
+) -> tuple[Record, list[str]]:
+    if not image_path.is_file():
+        raise DataError(f"{image_path}: the picture is missing")
+    size_px = image_size_px(image_path, upright=True)
+    height, width = size_px
+    path = label_path(image_path)
+    objects = Objects()
+    for number, line in enumerate(_lines(path), start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        name = names.get(int(fields[0]), fields[0]) if fields[0].isdecimal() else fields[0]
+        with objects.judging(f"{path}: line {number} '{name}'"):
+            label = label_of(name, labels)
+            if len(fields) != 5:
+                raise DataError(f"has {len(fields)} values, not the 5 of a box (class cx cy w h)")
+            cx, cy, w, h = (number_of(text, key) for text, key in zip(fields[1:], ("cx", "cy", "w", "h"), strict=True))
+            refuse_pixels((cx, cy, w, h))
+            corners = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
+            objects.add(label=label, box_xyxy_px=checked_box(corners, size_px), difficult=False)
+    return objects.record(image_id=image_id, image_path=image_path, size_px=size_px), objects.problems
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot read the labels: {error}") from error

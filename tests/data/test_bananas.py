@@ -1,0 +1,79 @@
+"""The bananas: a zip archive of unknown size, checked by SHA-1, unpacked and found complete."""
+
+import hashlib
+import io
+import stat
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from ssd_lightning.data.archive import Archive
+from ssd_lightning.data.bananas import BANANAS, SPLITS, prepare_bananas
+from ssd_lightning.errors import DataError
+
+
+def zip_of(*extra: zipfile.ZipInfo, names: tuple[str, ...] = ("0.png", "1.png")) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for split in SPLITS:
+            archive.writestr(f"banana-detection/{split}/label.csv", "img_name,label,xmin\n0.png,0,1\n1.png,0,1\n")
+            for name in names:
+                archive.writestr(f"banana-detection/{split}/images/{name}", b"picture")
+        archive.writestr("__MACOSX/banana-detection/._x", b"")
+        for info in extra:
+            archive.writestr(info, b"/etc/passwd")
+    return stream.getvalue()
+
+
+def put(root: Path, content: bytes, sha1: str | None = None) -> Archive:
+    root.mkdir(exist_ok=True)
+    (root / BANANAS.filename).write_bytes(content)
+    missing = (root / "no server").as_uri()
+    return Archive(filename=BANANAS.filename, sha1=sha1 or hashlib.sha1(content).hexdigest(), urls=(missing,))
+
+
+def test_an_archive_that_lies_there_is_unpacked_once(tmp_path: Path) -> None:
+    archive = put(tmp_path, zip_of())
+
+    prepare_bananas(tmp_path, download=True, archive=archive)
+    (tmp_path / BANANAS.filename).unlink()
+    prepare_bananas(tmp_path, download=False, archive=archive)
+
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*") if path.is_file()}
+    assert files - {".download.lock"} == {
+        f"{split}/{name}" for split in SPLITS for name in ("label.csv", "images/0.png", "images/1.png")
+    }
+
+
+def test_a_lost_picture_is_noticed(tmp_path: Path) -> None:
+    archive = put(tmp_path, zip_of())
+    prepare_bananas(tmp_path, download=True, archive=archive)
+    (tmp_path / SPLITS[1] / "images/1.png").unlink()
+
+    with pytest.raises(DataError, match=r"data\.download=true fetches them"):
+        prepare_bananas(tmp_path, download=False, archive=archive)
+
+
+def test_an_archive_of_another_checksum_is_not_unpacked(tmp_path: Path) -> None:
+    archive = put(tmp_path, zip_of(), sha1="0" * 40)
+
+    with pytest.raises(DataError, match="could not be downloaded"):
+        prepare_bananas(tmp_path, download=True, archive=archive)
+    assert not (tmp_path / SPLITS[0]).exists()
+
+
+def test_an_archive_that_lacks_pictures(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the archive lacks pictures"):
+        prepare_bananas(tmp_path, download=True, archive=put(tmp_path, zip_of(names=("0.png",))))
+
+
+def test_what_is_no_zip_or_reaches_out_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="this is no zip archive"):
+        prepare_bananas(tmp_path, download=True, archive=put(tmp_path, b"<html>"))
+    link = zipfile.ZipInfo("banana-detection/link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    for info, said in ((link, "is a link"), (zipfile.ZipInfo("banana-detection/../../x"), "does not lie below")):
+        with pytest.raises(DataError, match=said):
+            prepare_bananas(tmp_path, download=True, archive=put(tmp_path, zip_of(info)))
+        assert not (tmp_path / SPLITS[0]).exists()

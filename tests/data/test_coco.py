@@ -1,0 +1,108 @@
+"""What is COCO's alone: categories, crowds, sizes, and JSON that is not what it should be."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from ssd_lightning.data.coco import COCODataset
+from ssd_lightning.errors import DataError
+
+CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 3, "name": "car"}]
+
+
+def write(
+    root: Path, annotations: list[dict[str, Any]], place: str = "annotations/instances_train.json", **changes: Any
+) -> None:
+    (root / "train").mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (200, 100)).save(root / "train/000000000139.jpg")
+    content = {
+        "images": [{"id": 139, "file_name": "000000000139.jpg", "width": 200, "height": 100}],
+        "annotations": [{"id": 5, "image_id": 139, **entry} for entry in annotations],
+        "categories": CATEGORIES,
+    } | changes
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    (root / place).write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def read(root: Path, split: str = "train", **settings: Any) -> COCODataset:
+    return COCODataset(splits=[{"root": str(root), "split": split}], **settings)
+
+
+def test_ids_with_holes_become_labels_without(tmp_path: Path) -> None:
+    write(tmp_path, [{"category_id": number, "bbox": [1, 2, 30, 40]} for number in (90, 1, 3)])
+    dataset = read(tmp_path)
+    assert dataset.class_names == ("person", "car", "toothbrush")
+    assert dataset.records[0].labels.tolist() == [3, 1, 2]
+    assert dataset.records[0].boxes_xyxy_px[0].tolist() == [1, 2, 31, 42]
+    assert dataset.records[0].image_id == "000000000139"
+
+
+@pytest.mark.parametrize("key", ["iscrowd", "difficult"])
+def test_crowds_are_difficult(tmp_path: Path, key: str) -> None:
+    write(tmp_path, [{"category_id": 1, "bbox": [1, 2, 30, 40], key: flag} for flag in (1, 0)])
+    assert read(tmp_path).records[0].difficult.tolist() == [True, False]
+    assert read(tmp_path, keep_difficult=False).records[0].difficult.tolist() == [False]
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["annotations/train.json", "train/_annotations.coco.json", "train.json", "annotations/instances_train.json"],
+)
+def test_the_file_may_lie_in_any_usual_place(tmp_path: Path, place: str) -> None:
+    write(tmp_path, [], place)
+    assert len(read(tmp_path)) == 1
+    assert len(read(tmp_path, place, images="train")) == 1
+
+
+def test_a_size_that_is_not_stated_is_the_pictures(tmp_path: Path) -> None:
+    write(tmp_path, [], images=[{"id": 139, "file_name": "/somewhere/else/000000000139.jpg"}])
+    assert read(tmp_path).records[0].size_px == (100, 200)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "said"),
+    [
+        ({"category_id": 1}, "'person' of 000000000139.jpg has the bbox None, not four numbers"),
+        ({"category_id": 1, "bbox": [1, 2, 3]}, "has the bbox [1, 2, 3], not four numbers"),
+        ({"category_id": 1, "bbox": [1, None, 3, 4]}, "has y None, which is no number"),
+        ({"category_id": 1, "bbox": [1, 2, -3, 4]}, "is inverted: xmin 1 is greater than xmax -2"),
+        ({"category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 2}, "has iscrowd '2'"),
+        ({"category_id": 4, "bbox": [1, 2, 3, 4]}, "annotation 5 '4' of 000000000139.jpg is of none of the 3 classes"),
+        ({"category_id": 1, "bbox": [1, 2, 3, 4], "image_id": 7}, "annotation 5 is of picture 7, which 'images' lacks"),
+    ],
+)
+def test_a_bad_annotation(tmp_path: Path, annotation: dict[str, Any], said: str) -> None:
+    write(tmp_path, [annotation, {"category_id": 3, "bbox": [1, 2, 3, 4]}])
+    with pytest.raises(DataError) as caught:
+        read(tmp_path)
+    assert said in str(caught.value)
+    assert "instances_train.json: " in str(caught.value)
+    dataset = read(tmp_path, on_error="skip")
+    assert dataset.records[0].labels.tolist() == [2]
+    assert len(dataset.dropped) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"categories": None}, "no list 'categories'; it has 'images', 'annotations'"),
+        ({"images": [{"id": 1}]}, "entry 1 of 'images' has no 'file_name'"),
+        ({"images": [{"id": 1, "file_name": "a.jpg"}] * 2}, "have the same id"),
+        ({"categories": [*CATEGORIES, {"id": 2, "name": "car"}]}, "two of the 4 'categories' have the same name"),
+    ],
+)
+def test_a_file_that_cannot_be(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    write(tmp_path, [], **changes)
+    with pytest.raises(DataError, match=said):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "", "[" * 100_000])
+def test_no_json(tmp_path: Path, text: str) -> None:
+    write(tmp_path, [])
+    (tmp_path / "annotations/instances_train.json").write_text(text)
+    with pytest.raises(DataError, match=r"instances_train.json: (this is no readable JSON|the JSON is a list)"):
+        read(tmp_path)

@@ -1,0 +1,117 @@
+"""What is CSV's alone: which column is what, in which unit, and rows that are too short."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.utils import instantiate
+from PIL import Image
+
+from ssd_lightning.configs import compose_config
+from ssd_lightning.data.csv_boxes import CSVDataset, sniff_columns
+from ssd_lightning.errors import ConfigurationError, DataError
+
+
+def write(root: Path, text: str, place: str = "train.csv", pictures: str = "train") -> None:
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    (root / pictures).mkdir(parents=True, exist_ok=True)
+    (root / place).write_text(text)
+    Image.new("RGB", (200, 100)).save(root / pictures / "a.jpg")
+
+
+def read(root: Path, split: str = "train", **settings: Any) -> CSVDataset:
+    return CSVDataset(splits=[{"root": str(root), "split": split}], **settings)
+
+
+@pytest.mark.parametrize(
+    ("header", "order", "unit"),
+    [
+        ("img_name,label,xmin,ymin,xmax,ymax", [0, 1, 2, 3, 4, 5], "pixels"),
+        ("ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsGroupOf", [0, 2, 4, 6, 5, 7, 8], "fractions"),
+        ("filename,width,height,class,xmin,ymin,xmax,ymax", [0, 3, 4, 5, 6, 7, 1, 2], "pixels"),
+        ("path,x1,y1,x2,y2,class_name", [0, 5, 1, 2, 3, 4], "pixels"),
+    ],
+)
+def test_columns_are_known_by_their_names(header: str, order: list[int], unit: str) -> None:
+    columns, found_unit = sniff_columns(header.split(","), Path("x.csv"))
+    assert list(columns.values()) == order
+    assert found_unit == unit
+
+
+@pytest.mark.parametrize("header", ["img_name,label,xmin,ymin,width,height", "0.jpg,0,1,2,3,4", ""])
+def test_a_column_is_missing(tmp_path: Path, header: str) -> None:
+    write(tmp_path, header + "\n")
+    with pytest.raises(DataError, match=r"train.csv: there is no column for (xmax|image)"):
+        read(tmp_path)
+
+
+def test_rows_of_a_picture_need_not_follow_each_other(tmp_path: Path) -> None:
+    write(tmp_path, "image,label,xmin,ymin,xmax,ymax\na.jpg,x,1,2,3,4\nb.jpg,y,5,6,7,8\n\na.jpg,y,9,10,11,12\n")
+    Image.new("RGB", (20, 30)).save(tmp_path / "train/b.jpg")
+    dataset = read(tmp_path)
+    assert [record.image_id for record in dataset.records] == ["a", "b"]
+    assert [record.labels.tolist() for record in dataset.records] == [[1, 2], [2]]
+    assert dataset.records[0].boxes_xyxy_px.tolist() == [[1, 2, 3, 4], [9, 10, 11, 12]]
+
+
+def test_a_stated_size_saves_a_look_at_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,200,100,x,1,2,3,4\n")
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("a picture was opened"))
+    assert read(tmp_path).records[0].size_px == (100, 200)
+
+
+def test_the_unit_may_be_said(tmp_path: Path) -> None:
+    write(tmp_path, "image,label,xmin,ymin,xmax,ymax\na.jpg,x,.1,.2,.3,.4\n")
+    with pytest.raises(DataError, match=r"line 2 'x' of a.jpg has the box \(0\.1, .*looks like fractions"):
+        read(tmp_path)
+    assert read(tmp_path, unit="fractions").records[0].boxes_xyxy_px.round(3).tolist() == [[20, 20, 60, 40]]
+    with pytest.raises(ConfigurationError, match="unit='metres'"):
+        read(tmp_path, unit="metres")
+
+
+@pytest.mark.parametrize("row", ["a.jpg,x,1,2,3", "a.jpg,x,1,2,3,", "a.jpg,x,1,2,3,4e", "a.jpg,,1,2,3,4"])
+def test_a_bad_row(tmp_path: Path, row: str) -> None:
+    write(tmp_path, f"image,label,xmin,ymin,xmax,ymax\na.jpg,x,1,2,3,4\n{row}\n")
+    with pytest.raises(DataError, match=r"train\.csv: line 3 "):
+        read(tmp_path)
+    dataset = read(tmp_path, on_error="skip")
+    assert dataset.records[0].boxes_xyxy_px.tolist() == [[1, 2, 3, 4]]
+    assert len(dataset.dropped) == 1
+
+
+def test_nothing_to_discover(tmp_path: Path) -> None:
+    write(tmp_path, "image,label,xmin,ymin,xmax,ymax\na.jpg,,,,,\n")
+    with pytest.raises(DataError, match="has a class name; give class_names"):
+        read(tmp_path)
+    assert read(tmp_path, class_names=["x"])[0][1]["boxes"].shape == (0, 4)
+
+
+def test_two_pictures_that_differ_in_their_suffix_have_ids_of_their_own(tmp_path: Path) -> None:
+    write(tmp_path, "image,label,xmin,ymin,xmax,ymax\na.jpg,x,1,2,3,4\na.png,x,1,2,3,4\n")
+    Image.new("RGB", (20, 30)).save(tmp_path / "train/a.png")
+    assert [record.image_id for record in read(tmp_path).records] == ["a", "a.png"]
+
+
+@pytest.mark.parametrize("descriptions", [{"0": "banana"}, {0: "banana"}, "names.csv"])
+def test_codes_get_their_names(tmp_path: Path, descriptions: Any) -> None:
+    write(tmp_path, "img_name,label,xmin,ymin,xmax,ymax\na.jpg,0,104,20,143,58\n", "bananas_train/label.csv")
+    (tmp_path / "train").rename(tmp_path / "bananas_train/images")
+    (tmp_path / "names.csv").write_text("code,name\n0,banana\n")
+    dataset = read(tmp_path, "bananas_train", class_descriptions=descriptions)
+    assert dataset.class_names == ("banana",)
+    assert dataset.records[0].boxes_xyxy_px.tolist() == [[104, 20, 143, 58]]
+
+
+def test_the_bananas_configuration_reads_d2ls_files(tmp_path: Path) -> None:
+    for split in ("bananas_train", "bananas_val"):
+        write(
+            tmp_path,
+            "img_name,label,xmin,ymin,xmax,ymax\na.jpg,0,104,20,143,58\n",
+            f"{split}/label.csv",
+            f"{split}/images",
+        )
+    overrides = ["data=bananas", f"data.root={tmp_path}", "data.val_fraction=0", "data.num_workers=0"]
+    module = instantiate(compose_config("train", overrides).data.module, _convert_="all")
+    module.prepare_data()
+    assert module.class_names == ("banana",)
+    assert len(module.dataset("train")) == len(module.dataset("test")) == 1

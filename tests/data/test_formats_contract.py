@@ -1,0 +1,451 @@
+"""One small data set in every annotation format, written by hand here: all readers say the same about it."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from ssd_lightning.data.coco import COCODataset
+from ssd_lightning.data.csv_boxes import CSVDataset
+from ssd_lightning.data.dataset import DetectionDataset, collate
+from ssd_lightning.data.voc import VOCDataset
+from ssd_lightning.data.writers import FORMATS
+from ssd_lightning.data.yolo import YOLODataset
+from ssd_lightning.errors import DataError
+
+CLASSES = ("cat", "dog")
+
+
+@dataclass(frozen=True)
+class Thing:
+    name: str
+    box: tuple[float, float, float, float]
+    difficult: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    name: str
+    size_px: tuple[int, int]
+    things: tuple[Thing, ...] = ()
+
+
+PICTURES = (
+    Picture("a", (100, 200), (Thing("dog", (10, 20, 100, 80)), Thing("cat", (0, 0, 29.5, 40.25)))),
+    Picture("b", (80, 120), (Thing("cat", (5, 6, 50, 70), difficult=True), Thing("cat", (3, 4, 120, 80)))),
+    Picture("c", (60, 60)),
+    Picture("d.v2", (50, 90), (Thing("dog", (1, 1, 89, 49)),)),
+)
+
+
+def paint(folder: Path, pictures: Sequence[Picture], suffix: str = ".jpg") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in pictures:
+        height, width = picture.size_px
+        Image.new("RGB", (width, height), "teal").save(folder / f"{picture.name}{suffix}")
+
+
+def hand_write_voc(root: Path, split: str, pictures: Sequence[Picture]) -> None:
+    paint(root / "JPEGImages", pictures)
+    (root / "Annotations").mkdir(exist_ok=True)
+    (root / "ImageSets/Main").mkdir(parents=True, exist_ok=True)
+    (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(picture.name for picture in pictures))
+    for picture in pictures:
+        objects = "".join(
+            f"<object><name>{thing.name}</name><difficult>{int(thing.difficult)}</difficult><bndbox>"
+            + "".join(
+                f"<{tag}>{edge + 1}</{tag}>"
+                for tag, edge in zip(["xmin", "ymin", "xmax", "ymax"], thing.box, strict=True)
+            )
+            + "</bndbox></object>"
+            for thing in picture.things
+        )
+        size = f"<size><width>{picture.size_px[1]}</width><height>{picture.size_px[0]}</height></size>"
+        (root / f"Annotations/{picture.name}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+
+
+def hand_write_coco(root: Path, split: str, pictures: Sequence[Picture]) -> None:
+    paint(root / split, pictures)
+    ids = {"cat": 17, "dog": 18}
+    images = [
+        {"id": 1000 - i, "file_name": f"{p.name}.jpg", "height": p.size_px[0], "width": p.size_px[1]}
+        for i, p in enumerate(pictures)
+    ]
+    annotations = [
+        {
+            "id": 10 * i + j,
+            "image_id": 1000 - i,
+            "category_id": ids.get(thing.name, 99),
+            "bbox": [thing.box[0], thing.box[1], thing.box[2] - thing.box[0], thing.box[3] - thing.box[1]],
+            "iscrowd": int(thing.difficult),
+            "segmentation": [[1, 2, 3, 4]],
+        }
+        for i, picture in enumerate(pictures)
+        for j, thing in enumerate(picture.things)
+    ]
+    categories = [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}]
+    (root / "annotations").mkdir(exist_ok=True)
+    content = {"images": images, "annotations": annotations[::-1], "categories": categories}
+    content["annotations"].sort(key=lambda entry: entry["id"])
+    (root / f"annotations/instances_{split}.json").write_text(json.dumps(content))
+
+
+def yolo_lines(picture: Picture) -> str:
+    height, width = picture.size_px
+    numbers = {"cat": 0, "dog": 1}
+    return "".join(
+        f"{numbers.get(thing.name, 7)} {(x1 + x2) / 2 / width} {(y1 + y2) / 2 / height} {(x2 - x1) / width} "
+        f"{(y2 - y1) / height}\n"
+        for thing in picture.things
+        for x1, y1, x2, y2 in [thing.box]
+    )
+
+
+def hand_write_yolo(root: Path, split: str, pictures: Sequence[Picture], place: str = "images/{split}") -> None:
+    paint(root / "images" / split, pictures)
+    (root / "labels" / split).mkdir(parents=True)
+    for picture in pictures:
+        if picture.things:  # none for a picture without objects
+            (root / "labels" / split / f"{picture.name}.txt").write_text(yolo_lines(picture))
+    lines = "".join(f"{other}: {place.format(split=other)}\n" for other in ("train", "test"))
+    (root / "data.yaml").write_text(f"path: /nowhere/on/this/machine\n{lines}names:\n  0: cat\n  1: dog\n")
+
+
+def hand_write_yolo_list(root: Path, split: str, pictures: Sequence[Picture]) -> None:
+    hand_write_yolo(root, split, pictures, place="{split}.txt")
+    names = [f"./images/{split}/{picture.name}.jpg" for picture in pictures]
+    (root / f"{split}.txt").write_text("\n".join(names) + "\n")
+
+
+def hand_write_csv(root: Path, split: str, pictures: Sequence[Picture]) -> None:
+    paint(root / "images", pictures, ".png")
+    rows = ["filename;class;difficult;xmin;xmax;ymin;ymax".replace(";", ",")]
+    for picture in pictures:
+        rows += [
+            f"{picture.name}.png,{t.name},{int(t.difficult)},{t.box[0]},{t.box[2]},{t.box[1]},{t.box[3]}"
+            for t in picture.things
+        ] or [f"{picture.name}.png,,,,,,"]
+    (root / f"{split}.csv").write_text("\n".join(rows) + "\n")
+
+
+def hand_write_openimages(root: Path, split: str, pictures: Sequence[Picture]) -> None:
+    paint(root / split, pictures)
+    codes = {"cat": "/m/01yrx", "dog": "/m/0bt9lr"}
+    (root / "descriptions.csv").write_text("/m/01yrx,cat\n/m/0bt9lr,dog\n/m/04rky,Mammal\n")
+    rows = ["ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsGroupOf"]
+    for picture in pictures:
+        height, width = picture.size_px
+        rows += [
+            f"{picture.name},xclick,{codes.get(thing.name, thing.name)},1,{x1 / width},{x2 / width},{y1 / height},"
+            f"{y2 / height},-1,{1 if thing.difficult else -1}"
+            for thing in picture.things
+            for x1, y1, x2, y2 in [thing.box]
+        ] or [f"{picture.name},,,,,,,,,"]
+    (root / f"{split}-annotations-bbox.csv").write_text("\n".join(rows) + "\n")
+
+
+def hand_write_bananas(root: Path, split: str, pictures: Sequence[Picture]) -> None:
+    paint(root / split / "images", pictures, ".png")
+    rows = ["img_name,label,xmin,ymin,xmax,ymax"]
+    for picture in pictures:
+        rows += [f"{picture.name}.png,{thing.name},{','.join(map(str, thing.box))}" for thing in picture.things] or [
+            f"{picture.name}.png,,,,,"
+        ]
+    (root / split / "label.csv").write_text("\n".join(rows) + "\n")
+
+
+@dataclass(frozen=True)
+class Format:
+    dataset: Callable[..., DetectionDataset]
+    write: Callable[[Path, str, Sequence[Picture]], None]
+    in_fractions: bool = False
+    has_difficult: bool = True
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    def open(self, root: Path, pictures: Sequence[Picture] = PICTURES, **settings: Any) -> DetectionDataset:
+        root.mkdir(exist_ok=True)
+        self.write(root, "train", pictures)
+        return self.reopen(root, **settings)
+
+    def reopen(self, root: Path, **settings: Any) -> DetectionDataset:
+        return self.dataset(
+            splits=[{"root": str(root), "split": "train"}],
+            **{"class_names": CLASSES, **dict(self.settings), **settings},
+        )
+
+
+ALL = {
+    "voc": Format(VOCDataset, hand_write_voc),
+    "coco": Format(COCODataset, hand_write_coco),
+    "yolo": Format(YOLODataset, hand_write_yolo, in_fractions=True, has_difficult=False),
+    "yolo list": Format(YOLODataset, hand_write_yolo_list, in_fractions=True, has_difficult=False),
+    "csv": Format(CSVDataset, hand_write_csv),
+    "openimages": Format(
+        CSVDataset, hand_write_openimages, in_fractions=True, settings=(("class_descriptions", "descriptions.csv"),)
+    ),
+    "bananas": Format(CSVDataset, hand_write_bananas, has_difficult=False),
+}
+every_format = pytest.mark.parametrize("form", ALL.values(), ids=list(ALL))
+
+
+def with_extra(*things: Thing) -> tuple[Picture, ...]:
+    """Add objects to the first picture."""
+    return (replace(PICTURES[0], things=(*PICTURES[0].things, *things)), *PICTURES[1:])
+
+
+def summary(dataset: DetectionDataset) -> list[tuple[str, tuple[int, int], list[tuple[str, list[float]]]]]:
+    """Names instead of numbers, and boxes to a hundredth of a pixel."""
+    return [
+        (
+            record.image_id,
+            record.size_px,
+            [
+                (dataset.class_names[label - 1], np.round(box, 2).tolist())
+                for label, box in zip(record.labels.tolist(), record.boxes_xyxy_px, strict=True)
+            ],
+        )
+        for record in dataset.records
+    ]
+
+
+EXPECTED = [(p.name, p.size_px, [(thing.name, list(thing.box)) for thing in p.things]) for p in PICTURES]
+
+
+@every_format
+def test_the_same_pictures_boxes_and_labels(tmp_path: Path, form: Format) -> None:
+    dataset = form.open(tmp_path)
+
+    assert summary(dataset) == EXPECTED
+    assert [record.labels.tolist() for record in dataset.records] == [[2, 1], [1, 1], [], [2]]
+    difficult = [record.difficult.tolist() for record in dataset.records]
+    assert difficult == [[False, False], [form.has_difficult, False], [], [False]]
+    for record in dataset.records:
+        assert (record.boxes_xyxy_px.dtype, record.labels.dtype, record.difficult.dtype) == (np.float32, np.int64, bool)
+        assert record.boxes_xyxy_px.shape == (len(record.labels), 4)
+
+
+@every_format
+def test_class_names_are_discovered(tmp_path: Path, form: Format) -> None:
+    assert form.open(tmp_path, class_names=None).class_names == CLASSES
+
+
+@every_format
+def test_labels_follow_the_class_list(tmp_path: Path, form: Format) -> None:
+    assert form.open(tmp_path, class_names=("bird", "dog", "cat")).records[0].labels.tolist() == [2, 3]
+
+
+@every_format
+def test_difficult_objects_may_be_dropped(tmp_path: Path, form: Format) -> None:
+    if form.dataset is YOLODataset:
+        pytest.skip("YOLO has no difficult objects")
+    dataset = form.open(tmp_path, keep_difficult=False)
+
+    assert len(dataset.records[1].labels) == (1 if form.has_difficult else 2)
+    assert dataset.dropped == []
+
+
+@every_format
+def test_workers_read_it(tmp_path: Path, form: Format) -> None:
+    dataset = form.open(tmp_path, [replace(picture, size_px=(100, 200)) for picture in PICTURES])
+
+    batches = list(DataLoader(dataset, batch_size=2, num_workers=2, collate_fn=collate))
+
+    assert [target["image_id"] for _, targets in batches for target in targets] == ["a", "b", "c", "d.v2"]
+    assert batches[1][1][0]["boxes"].shape == (0, 4)
+    np.testing.assert_allclose(batches[0][1][0]["boxes"][0], [0.05, 0.2, 0.5, 0.8], rtol=1e-6)
+
+
+@every_format
+def test_parts_are_complementary_and_the_same_in_every_format(tmp_path: Path, form: Format) -> None:
+    form.open(tmp_path)
+    parts = {
+        part: [record.image_id for record in form.reopen(tmp_path, part=part, val_fraction=0.4).records]
+        for part in ("train", "val")
+    }
+
+    assert sorted(parts["train"] + parts["val"]) == [picture.name for picture in PICTURES]
+    assert parts["train"]
+    voc = ALL["voc"].open(tmp_path / "voc", part="val", val_fraction=0.4)
+    assert parts["val"] == [record.image_id for record in voc.records]
+    assert len(form.reopen(tmp_path, max_pictures=2)) == 2
+
+
+BAD_THINGS = {
+    "inverted": (Thing("dog", (50, 1, 20, 9)), "is inverted: xmin"),
+    "no area": (Thing("dog", (50, 1, 50, 9)), "has no area: xmin is"),
+    "not a number": (Thing("dog", (1, 1, float("nan"), 9)), "nan"),
+    "infinite": (Thing("dog", (1, 1, 9, float("inf"))), "inf"),
+    "outside": (Thing("dog", (1, 1, 210, 9)), "reaches out of the picture: xmax is 21"),
+    "too far left": (Thing("dog", (-5, 1, 20, 9)), "reaches out of the picture: xmin is -"),
+}
+
+
+@pytest.mark.parametrize(("bad", "said"), BAD_THINGS.values(), ids=list(BAD_THINGS))
+@every_format
+def test_a_bad_box_is_named_or_skipped(tmp_path: Path, form: Format, bad: Thing, said: str) -> None:
+    with pytest.raises(DataError) as caught:
+        form.open(tmp_path, with_extra(bad))
+    message = str(caught.value)
+    assert message.startswith(str(tmp_path))
+    assert "'dog'" in message
+    assert said in message
+    assert "\n" not in message
+
+    dataset = form.reopen(tmp_path, on_error="skip")
+    assert summary(dataset) == EXPECTED
+    assert len(dataset.dropped) == 1
+    assert message.startswith(dataset.dropped[0])
+
+
+@every_format
+def test_an_unknown_class_is_named_or_skipped(tmp_path: Path, form: Format) -> None:
+    with pytest.raises(DataError, match=r"'(dgo|99|7)'.* is of none of the 2 classes"):
+        form.open(tmp_path, with_extra(Thing("dgo", (1, 2, 30, 40))))
+    dataset = form.reopen(tmp_path, on_error="skip")
+    assert summary(dataset) == EXPECTED
+    assert len(dataset.dropped) == 1
+
+
+@every_format
+def test_boxes_in_the_wrong_unit_are_named(tmp_path: Path, form: Format) -> None:
+    # Two hundred times too large where fractions belong, two hundred times too small where pixels belong.
+    box = (20.0, 10.0, 160.0, 70.0)
+    wrong = tuple(edge * 200 for edge in box) if form.in_fractions else tuple(edge / 200 for edge in box)
+    if form is ALL["voc"]:
+        wrong = tuple(edge - 1 for edge in wrong)  # the file then has the fractions themselves
+    unit, other = ("pixels", "fractions") if form.in_fractions else ("fractions", "pixels")
+
+    with pytest.raises(DataError, match=rf"'dog'.* has the box \(.*\), which looks like {unit}.* {other}.* expected"):
+        form.open(tmp_path, with_extra(Thing("dog", wrong)))  # type: ignore[arg-type]
+
+
+@every_format
+def test_a_tiny_box_in_the_corner_is_no_wrong_unit(tmp_path: Path, form: Format) -> None:
+    dataset = form.open(tmp_path, with_extra(Thing("dog", (0, 0, 1, 1)), Thing("dog", (0.5, 0.5, 3.5, 2.5))))
+
+    np.testing.assert_allclose(dataset.records[0].boxes_xyxy_px[2:], [[0, 0, 1, 1], [0.5, 0.5, 3.5, 2.5]], atol=1e-4)
+
+
+@every_format
+def test_a_missing_picture_is_named_or_skipped(tmp_path: Path, form: Format) -> None:
+    form.open(tmp_path)
+    (gone,) = (path for path in tmp_path.rglob("b.*") if path.suffix in (".jpg", ".png"))
+    gone.unlink()
+    if form is ALL["yolo"]:
+        assert len(form.reopen(tmp_path)) == 3  # the folder is the list
+        return
+    with pytest.raises(DataError, match=r"b\S*: the picture is missing"):
+        form.reopen(tmp_path)
+    dataset = form.reopen(tmp_path, on_error="skip")
+    assert [record.image_id for record in dataset.records] == ["a", "c", "d.v2"]
+    assert len(dataset.dropped) == 1
+
+
+@every_format
+def test_a_missing_split_or_root_is_answered_with_what_there_is(tmp_path: Path, form: Format) -> None:
+    form.open(tmp_path)
+    with pytest.raises(DataError, match=r"there is no split 'valley'; there is .*train"):
+        form.dataset(splits=[{"root": str(tmp_path), "split": "valley"}], class_names=CLASSES)
+    with pytest.raises(DataError, match="there is no such folder"):
+        form.dataset(splits=[{"root": str(tmp_path / "nowhere"), "split": "train"}], class_names=CLASSES)
+
+
+@every_format
+def test_two_roots_keep_their_pictures_apart(tmp_path: Path, form: Format) -> None:
+    for name in ("one", "two"):
+        form.open(tmp_path / name)
+    splits = [{"root": str(tmp_path / name), "split": "train"} for name in ("one", "two")]
+
+    dataset = form.dataset(splits=splits, class_names=CLASSES, **dict(form.settings))
+
+    assert [record.image_id for record in dataset.records] == [
+        f"{n}/{p.name}" for n in ("one", "two") for p in PICTURES
+    ]
+
+
+# What the writers leave
+
+READERS = {"voc": VOCDataset, "coco": COCODataset, "yolo": YOLODataset, "csv": CSVDataset}
+
+
+def write(form: str, root: Path, dataset: DetectionDataset) -> None:
+    folder = root / FORMATS[form].image_folder.format(split="train")
+    folder.mkdir(parents=True)
+    placed = []
+    for record in dataset.records:
+        path = folder / record.image_path.name
+        path.write_bytes(record.image_path.read_bytes())
+        placed.append(replace(record, image_path=path))
+    FORMATS[form].write(root, {"train": placed}, dataset.class_names)
+
+
+@pytest.mark.parametrize("target", READERS)
+@pytest.mark.parametrize("source", READERS)
+def test_any_format_comes_back_from_any_other(tmp_path: Path, source: str, target: str) -> None:
+    rng = np.random.default_rng(0)
+    things = tuple(
+        Thing("cat" if number % 2 else "dog", (*corner, *(corner + side)))
+        for number, (corner, side) in enumerate(
+            zip(rng.uniform(0, 1000, (50, 2)).round(3), rng.uniform(2, 300, (50, 2)).round(3), strict=True)
+        )
+    )
+    whole = tuple(Thing("dog", tuple(np.round(thing.box))) for thing in things)  # type: ignore[arg-type]
+    pictures = (*PICTURES, Picture("e", (1333, 1501), things), Picture("f", (1333, 1501), whole))
+    before = ALL[source].open(tmp_path / "source", pictures)
+
+    write(target, tmp_path / "target", before)
+    middle = ALL[target].reopen(tmp_path / "target", class_names=None)
+    write(source, tmp_path / "back", middle)
+    after = ALL[source].reopen(tmp_path / "back", class_names=None)
+
+    for dataset in (middle, after):
+        assert dataset.class_names == CLASSES
+        for old, new in zip(before.records, dataset.records, strict=True):
+            assert (old.image_id, old.size_px, old.labels.tolist()) == (new.image_id, new.size_px, new.labels.tolist())
+            np.testing.assert_allclose(old.boxes_xyxy_px, new.boxes_xyxy_px, rtol=0, atol=0.002)
+            if {source, target} <= {"voc", "coco", "csv"}:
+                assert old.difficult.tolist() == new.difficult.tolist()
+        assert dataset.records[5].boxes_xyxy_px.tolist() == [list(thing.box) for thing in whole]
+
+
+def test_an_independent_reading_of_what_is_written(tmp_path: Path) -> None:
+    dataset = ALL["voc"].open(tmp_path / "source")
+    for form in READERS:
+        write(form, tmp_path / form, dataset)
+
+    content = json.loads((tmp_path / "coco/annotations/instances_train.json").read_text())
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    files = {image["id"]: image["file_name"] for image in content["images"]}
+    from_coco = {
+        (
+            files[e["image_id"]],
+            names[e["category_id"]],
+            *e["bbox"][:2],
+            e["bbox"][0] + e["bbox"][2],
+            e["bbox"][1] + e["bbox"][3],
+        )
+        for e in content["annotations"]
+    }
+    with (tmp_path / "csv/train.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["label"]]
+    from_csv = {
+        (row["image"], row["label"], *(float(row[edge]) for edge in ("xmin", "ymin", "xmax", "ymax"))) for row in rows
+    }
+    expected = {(f"{p.name}.jpg", thing.name, *thing.box) for p in PICTURES for thing in p.things}
+    assert from_coco == from_csv == expected
+    assert (
+        [e["difficult"] for e in content["annotations"]] == [int(row["difficult"]) for row in rows] == [0, 0, 1, 0, 0]
+    )
+    lines = (tmp_path / "yolo/labels/train/a.txt").read_text().splitlines()
+    np.testing.assert_allclose([float(text) for text in lines[0].split()], [1, 0.275, 0.5, 0.45, 0.6], atol=1e-9)
+    assert (tmp_path / "yolo/labels/train/c.txt").read_text() == ""
+    xml = (tmp_path / "voc/Annotations/a.xml").read_text()
+    assert "<xmin>11</xmin><ymin>21</ymin><xmax>101</xmax><ymax>81</ymax>" in xml
+    assert "<xmin>1</xmin><ymin>1</ymin><xmax>30.5</xmax><ymax>41.25</ymax>" in xml

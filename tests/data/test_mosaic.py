@@ -1,0 +1,186 @@
+"""Mosaic: boxes stay on their objects, and the draws hang on seed, epoch and index alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from ssd_lightning.data.dataset import DetectionDataset, Record, collate
+from ssd_lightning.data.mosaic import Mosaic, Sample, draw_window, join_samples
+from ssd_lightning.data.sampler import EpochSampler
+from ssd_lightning.errors import ConfigurationError
+
+COLOURS = {1: (255, 0, 0), 2: (0, 255, 0), 3: (0, 0, 255), 4: (255, 255, 0)}
+
+
+def one_object(label: int, size: tuple[int, int], box_px: tuple[int, int, int, int]) -> Sample:
+    """A black picture with one rectangle in the colour of its class."""
+    image = np.zeros((*size, 3), dtype=np.uint8)
+    left, top, right, bottom = box_px
+    image[top:bottom, left:right] = COLOURS[label]
+    boxes = np.array([box_px], dtype=np.float32) / np.array([size[1], size[0]] * 2)
+    return Sample(image, boxes, np.array([label]), np.array([label == 2]))
+
+
+FOUR = [
+    one_object(1, (240, 320), (60, 40, 220, 160)),
+    one_object(2, (240, 320), (100, 60, 260, 180)),
+    one_object(3, (300, 200), (30, 60, 150, 260)),
+    one_object(4, (100, 120), (20, 20, 100, 80)),
+]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_boxes_stay_on_their_objects(seed: int) -> None:
+    joined = join_samples(np.random.default_rng(seed), FOUR, min_scale=0.5)
+
+    assert joined.image.shape == (240, 320, 3)
+    assert (joined.boxes_xyxy >= 0).all()
+    assert (joined.boxes_xyxy <= 1).all()
+    for box, label in zip(joined.boxes_xyxy, joined.labels, strict=True):
+        difference = np.abs(joined.image.astype(int) - COLOURS[int(label)]).max(axis=2)
+        rows, columns = np.nonzero(difference < 100)
+        tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(box * [320, 240, 320, 240], tight, atol=1.6)
+
+
+@pytest.mark.parametrize(("centre", "kept"), [((0.49, 0.2), True), ((0.51, 0.2), False), ((0.2, 0.52), False)])
+def test_an_object_stays_if_its_centre_is_shown(
+    centre: tuple[float, float], kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssd_lightning.data.mosaic.draw_window", lambda *_, **__: np.array([0, 0, 0.5, 0.5]))
+    x, y = centre
+    sample = FOUR[0]._replace(boxes_xyxy=np.array([[x - 0.1, y - 0.1, x + 0.1, y + 0.1]]))
+
+    joined = join_samples(np.random.default_rng(0), [sample] * 4, min_scale=0.5)
+
+    assert len(joined.labels) == 4 * kept
+
+
+def test_labels_and_difficult_belong_to_the_boxes_that_are_left() -> None:
+    seen: set[int] = set()
+    for seed in range(40):
+        joined = join_samples(np.random.default_rng(seed), FOUR, min_scale=0.5)
+        assert len(joined.boxes_xyxy) == len(joined.labels) == len(joined.difficult)
+        np.testing.assert_array_equal(joined.difficult, joined.labels == 2)
+        seen |= set(joined.labels.tolist())
+
+    assert seen == set(COLOURS)
+
+
+def test_pictures_without_boxes_join() -> None:
+    empty = Sample(np.zeros((60, 80, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, bool))
+
+    joined = join_samples(np.random.default_rng(0), [empty] * 4, min_scale=0.5)
+
+    assert joined.boxes_xyxy.shape == (0, 4)
+    assert joined.labels.shape == joined.difficult.shape == (0,)
+
+
+def test_the_smallest_pictures_join() -> None:
+    dot = Sample(np.full((2, 2, 3), 9, np.uint8), np.array([[0, 0, 1, 1.0]]), np.array([1]), np.array([False]))
+
+    assert (join_samples(np.random.default_rng(0), [dot] * 4, min_scale=0.5).image == 9).all()
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.5, 1.0])
+@pytest.mark.parametrize("shown_px", [(60, 40), (180, 240), (500, 20)])
+def test_a_window_lies_in_the_picture_and_keeps_the_aspect_ratio(shown_px: tuple[int, int], scale: float) -> None:
+    window = draw_window(np.random.default_rng(0), (240, 320), shown_px, scale=scale)
+
+    assert (window >= -1e-9).all()
+    assert (window <= 1 + 1e-9).all()
+    width_px, height_px = (window[2:] - window[:2]) * [320, 240]
+    assert width_px / height_px == pytest.approx(shown_px[1] / shown_px[0])
+    assert shown_px[0] / height_px >= scale - 1e-9
+
+
+def make_dataset(folder: Path, *, seed: int = 0, mosaic: Mosaic | None = None) -> DetectionDataset:
+    records = []
+    for index in range(12):
+        sample = FOUR[index % 2]
+        path = folder / f"{index}.png"
+        Image.fromarray(np.where(sample.image == 0, index, sample.image)).save(path)
+        boxes_px = sample.boxes_xyxy * np.array([320, 240, 320, 240], dtype=np.float32)
+        records.append(Record(str(index), path, (240, 320), boxes_px, sample.labels, sample.difficult))
+    dataset = DetectionDataset(records=records, class_names=["a", "b"], seed=seed)
+    dataset.mosaic = mosaic
+    return dataset
+
+
+def backgrounds(image: torch.Tensor) -> set[int]:
+    """The blue of the pictures' backgrounds, which names the picture."""
+    return set(image[2].unique().tolist()) - {0}
+
+
+def test_a_sample_hangs_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
+    always = Mosaic(probability=1.0)
+    first, again = make_dataset(tmp_path, mosaic=always), make_dataset(tmp_path, mosaic=always)
+    other = make_dataset(tmp_path, seed=1, mosaic=always)
+
+    assert torch.equal(first[3, 5][0], again[3, 5][0])
+    assert torch.equal(first[3, 5][1]["boxes"], again[3, 5][1]["boxes"])
+    assert not torch.equal(first[3, 5][0], first[4, 5][0])
+    assert not torch.equal(first[3, 5][0], first[3, 7][0])
+    assert not torch.equal(first[3, 5][0], other[3, 5][0])
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, mosaic=Mosaic(probability=0.5))
+    sampler = EpochSampler(size=len(dataset), seed=0, shuffle=True, pad=True)
+
+    alone, with_workers = (
+        [
+            images
+            for images, _ in DataLoader(
+                dataset, batch_size=4, sampler=sampler, collate_fn=collate, num_workers=num_workers
+            )
+        ]
+        for num_workers in (0, 2)
+    )
+
+    assert all(torch.equal(a, b) for a, b in zip(alone, with_workers, strict=True))
+
+
+def test_it_acts_in_the_first_epochs_only(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, mosaic=Mosaic(probability=1.0, epochs=2))
+    plain = make_dataset(tmp_path)
+
+    def joined(epoch: int) -> list[bool]:
+        return [not torch.equal(dataset[epoch, i][0], plain[epoch, i][0]) for i in range(len(plain))]
+
+    assert all(joined(0))
+    assert all(joined(1))
+    assert not any(joined(2))
+    assert not any(joined(30))
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_so_many_samples_are_joined(probability: float) -> None:
+    mosaic = Mosaic(probability=probability)
+    draws = [mosaic.partners(np.random.default_rng([0, i]), 10) for i in range(2000)]
+
+    assert np.mean([draw is not None for draw in draws]) == pytest.approx(probability, abs=0.03)
+    assert all(len(draw) == 3 and set(draw) <= set(range(10)) for draw in draws if draw is not None)
+
+
+def test_a_mosaic_shows_several_pictures(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, mosaic=Mosaic(probability=1.0))
+
+    assert max(len(backgrounds(dataset[0, index][0])) for index in range(12)) >= 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"probability": 1.5}, "mosaic_probability"),
+        ({"probability": 0.5, "epochs": -1}, "mosaic_epochs"),
+        ({"probability": 0.5, "min_scale": 0}, "min_scale"),
+    ],
+)
+def test_bad_settings_are_named(settings: dict, named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        Mosaic(**settings)

@@ -1,0 +1,105 @@
+"""What is YOLO's alone: data.yaml in its dialects, where labels lie, and which way up a picture is."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from ssd_lightning.data.yolo import YOLODataset, label_path
+from ssd_lightning.errors import DataError
+
+YAML = "train: images/train\nnames: [cat, dog]\n"
+
+
+def write(
+    root: Path, lines: str = "1 .5 .5 .2 .4\n", settings: str | None = YAML, folder: str = "images/train"
+) -> None:
+    image = root / folder / "a.jpg"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (200, 100)).save(image)
+    label_path(image).parent.mkdir(parents=True, exist_ok=True)
+    label_path(image).write_text(lines)
+    if settings is not None:
+        (root / "data.yaml").write_text(settings)
+
+
+def read(root: Path, **settings: Any) -> YOLODataset:
+    return YOLODataset(splits=[{"root": str(root), "split": "train"}], **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "folder"),
+    [
+        (YAML, "images/train"),
+        ("names: {1: dog, 0: cat}\n", "images/train"),
+        ("train: ../train/images\nnames: [cat, dog]\nnc: 2\n", "train/images"),
+        ("path: /no/such/place\ntrain: [images/train]\nnames: {0: cat, 1: dog}\n", "images/train"),
+    ],
+)
+def test_the_dialects_of_data_yaml(tmp_path: Path, settings: str, folder: str) -> None:
+    write(tmp_path, settings=settings, folder=folder)
+    dataset = read(tmp_path)
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.records[0].labels.tolist() == [2]
+    assert dataset.records[0].boxes_xyxy_px.round(3).tolist() == [[80, 30, 120, 70]]
+
+
+def test_names_without_data_yaml(tmp_path: Path) -> None:
+    write(tmp_path, settings=None)
+    with pytest.raises(DataError, match=r"no 'names' list.*give data\.class_names"):
+        read(tmp_path)
+    assert read(tmp_path, class_names=["x", "y"]).records[0].labels.tolist() == [2]
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    assert read(tmp_path).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("names", ["names: cat", "names: {a: cat}", "names: []", "- a", "a: [", "names: 3"])
+def test_settings_that_cannot_be(tmp_path: Path, names: str) -> None:
+    write(tmp_path, settings=names)
+    with pytest.raises(DataError, match=r"data\.yaml: "):
+        read(tmp_path)
+
+
+def test_labels_take_the_place_of_the_last_images() -> None:
+    assert label_path(Path("images/x/images/train/a.b.jpg")) == Path("images/x/labels/train/a.b.txt")
+    assert label_path(Path("flat/a.jpg")) == Path("flat/a.txt")
+
+
+def test_a_split_without_any_label_file_is_no_split_of_empty_pictures(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "labels/train/a.txt").unlink()
+    with pytest.raises(DataError, match=r"labels/train/a\.txt: the labels are missing: none of the 1 pictures"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("1 .5 .5 .2", "has 4 values, not the 5 of a box"),
+        ("1 .1 .1 .2 .1 .2 .2", "has 7 values, not the 5 of a box"),
+        ("1 .5 x .2 .1", "has cy 'x', which is no number"),
+        ("1 100 50 40 40", "line 2 'dog' has the box (100, 50, 40, 40), which looks like pixels"),
+        ("1 .5 .5 -.2 .1", "is inverted: xmin 120 is greater than xmax 80"),
+        ("2 .5 .5 .2 .1", "line 2 '2' is of none of the 2 classes: cat, dog"),
+        ("dog .5 .5 .2 .1 .9", "has 6 values"),
+    ],
+)
+def test_a_bad_line(tmp_path: Path, line: str, said: str) -> None:
+    write(tmp_path, f"0 .5 .5 1 1\n{line}\n\n")
+    with pytest.raises(DataError) as caught:
+        read(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}/labels/train/a.txt: line 2 ")
+    assert said in str(caught.value)
+    assert read(tmp_path, on_error="skip").records[0].boxes_xyxy_px.tolist() == [[0, 0, 200, 100]]
+
+
+def test_fractions_are_of_the_upright_picture(tmp_path: Path) -> None:
+    write(tmp_path, "0 .5 .25 1 .5\n")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (200, 100)).save(tmp_path / "images/train/a.jpg", exif=exif)
+    dataset = read(tmp_path)
+    assert dataset.records[0].size_px == (200, 100)
+    assert dataset.records[0].boxes_xyxy_px.tolist() == [[0, 0, 100, 100]]
+    assert dataset[0][0].shape == (3, 200, 100)

@@ -1,0 +1,212 @@
+"""The convert command as a user runs it: every pair of formats, and what it refuses."""
+
+import itertools
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+from ssd_lightning import convert, train
+from ssd_lightning.data.coco import COCODataset
+from ssd_lightning.data.csv_boxes import CSVDataset
+from ssd_lightning.data.voc import VOCDataset
+from ssd_lightning.data.writers import FORMATS
+from ssd_lightning.data.yolo import YOLODataset
+
+READERS = {"voc": VOCDataset, "coco": COCODataset, "yolo": YOLODataset, "csv": CSVDataset}
+CLASSES = ("sitting cat", "dog & co")
+BOXES = {
+    "train": {"a": [("dog & co", 0, (10, 20, 100, 80)), ("sitting cat", 1, (0, 0, 200, 100))], "b": [], "é c": []},
+    "test": {"a": [("sitting cat", 0, (3, 4, 50, 60))]},
+}
+
+
+def run(command: str, *arguments: str) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(sys, "argv", [command, *arguments])
+        GlobalHydra.instance().clear()
+        {"convert": convert, "train": train}[command].main()
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as end:
+        run("convert", *arguments)
+    assert end.value.code == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of COCO, in which `train/a.jpg` and `test/a.jpg` are different pictures."""
+    root = tmp_path_factory.mktemp("made") / "source"
+    (root / "annotations").mkdir(parents=True)
+    categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES)]
+    rng = np.random.default_rng(0)
+    for split, pictures in BOXES.items():
+        (root / split).mkdir()
+        images, annotations = [], []
+        for number, (name, objects) in enumerate(pictures.items()):
+            pixels = rng.integers(0, 255, (100, 200, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / split / f"{name}.jpg")
+            images.append({"id": number, "file_name": f"{name}.jpg", "width": 200, "height": 100})
+            annotations += [
+                {
+                    "image_id": number,
+                    "category_id": CLASSES.index(label),
+                    "bbox": [x, y, r - x, b - y],
+                    "iscrowd": crowd,
+                }
+                for label, crowd, (x, y, r, b) in objects
+            ]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (root / f"annotations/instances_{split}.json").write_text(json.dumps(content))
+    return root
+
+
+def contents(form: str, root: Path, split: str, **settings: object) -> list[tuple[str, list[object], bytes]]:
+    dataset = READERS[form](splits=[{"root": str(root), "split": split}], **settings)  # type: ignore[operator]
+    return [
+        (
+            record.image_id.removeprefix(f"{split}_"),
+            sorted(
+                (dataset.class_names[label - 1], *box)
+                for label, box in zip(record.labels, record.boxes_xyxy_px.tolist(), strict=True)
+            ),
+            record.image_path.read_bytes(),
+        )
+        for record in dataset.records
+    ]
+
+
+@pytest.fixture(scope="module")
+def sources(made: Path) -> dict[str, list[str]]:
+    """The same data set in every format, as arguments of the command."""
+    arguments = {"coco": ["data=coco_folder", f"data.root={made}"]}
+    for form in READERS.keys() - {"coco"}:
+        output = made.parent / form
+        run("convert", *arguments["coco"], f"to={form}", f"output={output}", "pictures=link")
+        splits = ["data.train_split=train", "data.test_split=test"]
+        arguments[form] = [f"data={form}_folder", f"data.root={output}", *splits]
+    return arguments
+
+
+@pytest.mark.parametrize(("source", "target"), list(itertools.permutations(READERS, 2)))
+def test_every_pair_keeps_pictures_boxes_and_classes(
+    made: Path, sources: dict[str, list[str]], tmp_path: Path, source: str, target: str
+) -> None:
+    run("convert", *sources[source], f"to={target}", f"output={tmp_path}/out")
+
+    for split in BOXES:
+        assert contents(target, tmp_path / "out", split) == contents("coco", made, split)
+    if "yolo" not in (source, target):
+        records = READERS[target](splits=[{"root": str(tmp_path / "out"), "split": "train"}]).records
+        assert sorted(records[0].difficult.tolist()) == [False, True]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_training_holds_out_or_drops_is_converted_too(made: Path, tmp_path: Path) -> None:
+    arguments = ["data=coco_folder", f"data.root={made}", "data.val_fraction=0.9", "data.train_difficult=false"]
+    run("convert", *arguments, "split=train", "to=voc", f"output={tmp_path}/out")
+
+    assert contents("voc", tmp_path / "out", "train") == contents("coco", made, "train")
+    assert [path.stem for path in (tmp_path / "out/ImageSets/Main").iterdir()] == ["train"]
+
+
+def test_yolo_says_what_it_cannot_keep(made: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run("convert", "data=coco_folder", f"data.root={made}", "to=yolo", f"output={tmp_path}/out")
+    said = "".join(capfd.readouterr())
+    assert "no mark for difficult objects: 1 become ordinary ones" in said
+    assert "train: 3 pictures, test: 1 pictures" in said
+
+
+def test_pictures_are_copied_linked_or_left(made: Path, tmp_path: Path) -> None:
+    for pictures in ("copy", "link", "none"):
+        arguments = ["data=coco_folder", f"data.root={made}", "to=yolo", f"pictures={pictures}"]
+        run("convert", *arguments, f"output={tmp_path}/{pictures}")
+    original = made / "train/a.jpg"
+    assert os.path.samefile(tmp_path / "link/images/train/a.jpg", original)
+    assert not os.path.samefile(tmp_path / "copy/images/train/a.jpg", original)
+    assert not list((tmp_path / "none").rglob("*.jpg"))
+    assert len(list((tmp_path / "none").rglob("*.txt"))) == 4
+
+
+def test_an_output_that_exists_is_left_alone(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["data=coco_folder", f"data.root={made}", "to=csv", f"output={tmp_path}/out"]
+    (tmp_path / "out").mkdir()
+    run("convert", *arguments)
+    before = (tmp_path / "out/train.csv").stat().st_mtime_ns
+    assert "this exists already and is left as it is" in refused(capsys, *arguments)
+    assert (tmp_path / "out/train.csv").stat().st_mtime_ns == before
+
+
+def test_a_failure_leaves_nothing(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ssd_lightning.convert.shutil.copyfile", fail)
+    message = refused(capsys, "data=coco_folder", f"data.root={made}", "to=voc", f"output={tmp_path}/out")
+    assert "cannot write the data set there" in message
+    assert "No space left" in message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "say what to convert"),
+        (["data=coco_folder", "data.root=ROOT", "to=kitti"], "to is 'kitti'; it can be coco, csv, voc, yolo"),
+        (["data=coco_folder", "data.root=ROOT", "split=val"], "no val split of its own; its pictures are held out"),
+        (["data=coco_folder", "data.root=ROOT", "pictures=move"], "pictures is 'move'; it can be copy, link, none"),
+        (["data=coco_folder", "data.root=ROOT/nowhere"], "there is no such folder"),
+        (
+            ["data=coco_folder", "data.root=ROOT", "data.train_split=x", "split=train"],
+            "there is no split 'x'; there is",
+        ),
+    ],
+)
+def test_what_cannot_be_converted(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    message = refused(
+        capsys, "to=voc", f"output={tmp_path}/out", *(text.replace("ROOT", str(made)) for text in arguments)
+    )
+    assert message.startswith("error: ")
+    assert said in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_that_yolo_would_see_turned_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (200, 100)).save(tmp_path / "in/JPEGImages/a.jpg", exif=exif)
+    (tmp_path / "in/ImageSets/Main/trainval.txt").write_text("a\n")
+    (tmp_path / "in/Annotations/a.xml").write_text(
+        "<annotation><size><width>200</width><height>100</height></size><object><name>x</name><bndbox><xmin>1</xmin>"
+        "<ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
+    )
+    arguments = ["data=voc_folder", f"data.root={tmp_path}/in", "data.test_split=null", f"output={tmp_path}/out"]
+    assert "upright it is 100 x 200 px" in refused(capsys, *arguments, "to=yolo")
+    run("convert", *arguments, "to=coco")
+    assert len(COCODataset(splits=[{"root": str(tmp_path / "out"), "split": "train"}])) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_network_trains_on_every_format(made: Path, tmp_path: Path, form: str) -> None:
+    run("convert", "data=coco_folder", f"data.root={made}", f"to={form}", f"output={tmp_path}/out")
+    run(
+        "train", "experiment=toy_tiny", f"data={form}_folder", f"data.root={tmp_path}/out", "data.train_split=train",
+        "data.test_split=test", "data.val_fraction=0", "data.batch_size=2", "data.num_workers=0", "image_size=[64,64]",
+        "trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "~callbacks.progress",
+        f"hydra.run.dir={tmp_path}/run",
+    )  # fmt: skip
+    assert list((tmp_path / "run/checkpoints").glob("*.ckpt"))
