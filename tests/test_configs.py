@@ -244,6 +244,12 @@ def exists(config: DictConfig, dotted: str) -> bool:
     return last in config or "_target_" in config  # whose constructor refuses what it does not know
 
 
+def test_every_recipe_has_a_row_in_the_table_of_results() -> None:
+    folder = find_folder("experiments")
+    table = (folder / "README.md").read_text()
+    assert [path.stem for path in sorted(folder.glob("*.yaml")) if f"| `{path.stem}` |" not in table] == []
+
+
 @pytest.mark.parametrize("experiment", sorted(find_folder("experiments").glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_are_short(experiment: Path) -> None:
     lines = [line for line in experiment.read_text().splitlines() if line.strip() and not line.startswith("#")]
