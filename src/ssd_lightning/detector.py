@@ -12,7 +12,7 @@ from ssd_lightning.data.resize import resize_image
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.models.files import read_checkpoint
 from ssd_lightning.models.ssd import SSD
-from ssd_lightning.ops.postprocess import postprocess
+from ssd_lightning.ops.postprocess import check_postprocess, postprocess
 from ssd_lightning.specs import build, describe
 from ssd_lightning.types import Detections
 
@@ -36,6 +36,9 @@ class Detector:
         net: the network; it is put into evaluation mode.
         class_names: names of the classes 1..C.
         postprocess_settings: keyword arguments of `ops.postprocess.postprocess`.
+
+    Raises:
+        ConfigurationError: a setting of the post-processing is unknown or cannot work.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Detector:
         self.net = net.eval()
         self.class_names = tuple(class_names)
         self.postprocess_settings = dict(postprocess_settings or {})
+        check_postprocess(self.postprocess_settings)
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -71,6 +71,17 @@ def test_labels_and_difficult_belong_to_the_boxes_that_are_left() -> None:
     assert seen == set(COLOURS)
 
 
+def test_labels_and_difficult_follow_their_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssd_lightning.data.mosaic.draw_window", lambda *_, **__: np.array([0, 0, 0.5, 0.5]))
+    boxes = np.array([[0.7, 0.7, 0.9, 0.9], [0.1, 0.1, 0.3, 0.3], [0.2, 0.2, 0.4, 0.4]])
+    sample = Sample(FOUR[0].image, boxes, np.array([1, 2, 3]), np.array([False, True, False]))
+
+    joined = join_samples(np.random.default_rng(0), [sample] * 4, min_scale=0.5)
+
+    assert joined.labels.tolist() == [2, 3] * 4
+    assert joined.difficult.tolist() == [True, False] * 4
+
+
 def test_pictures_without_boxes_join() -> None:
     empty = Sample(np.zeros((60, 80, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, bool))
 

@@ -15,7 +15,8 @@ from ssd_lightning.detector import Detector
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models import SSD
 from ssd_lightning.models.head import last_convolution
-from ssd_lightning.models.weights import ORIGINS, export_weights, foreign_names, start_from
+from ssd_lightning.models.origins import ORIGINS
+from ssd_lightning.models.weights import export_weights, foreign_names, start_from
 from ssd_lightning.ops.normalization import (
     IDENTITY,
     IMAGENET,

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,83 +15,13 @@ from ssd_lightning.models.backbones import VGG16
 from ssd_lightning.models.files import read_checkpoint, tensors_in
 from ssd_lightning.models.foreign_names import NETWORKS, rules_for, translate
 from ssd_lightning.models.head import last_convolution
+from ssd_lightning.models.origins import CLASSIFIER, OURS, Origin, recognise
 from ssd_lightning.models.ssd import SSD
-from ssd_lightning.ops.normalization import (
-    MEAN_127_STD_128,
-    SUBTRACT_MEAN_RGB,
-    TORCHVISION_SSD,
-    TORCHVISION_SSDLITE,
-    Normalization,
-)
+from ssd_lightning.ops.normalization import Normalization
 from ssd_lightning.specs import build
 
-OURS = "ssd_lightning"
-CLASSIFIER = "torchvision's classifier"
 NET_PREFIX = "net."
 """Where a training checkpoint's `state_dict` holds the network."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """One published network: how its file is recognised, and which words of the command line make the same network.
-
-    Attributes:
-        source: the project.
-        keys: parameters that only this network's file has.
-        words: of the command line.
-        normalization: that the weights were trained with; None where the file says so itself.
-    """
-
-    source: str
-    keys: tuple[str, ...]
-    words: str
-    normalization: Normalization | None = None
-
-
-# The first that fits is taken, so the special ones come before the general.
-ORIGINS = (
-    Origin(OURS, ("extractor.backbone.",), "the words that it was trained with"),
-    Origin("ssd.pytorch", ("vgg.0.", "loc.6."), "model=amdegroot_ssd512", SUBTRACT_MEAN_RGB),
-    Origin("ssd.pytorch", ("vgg.0.", "loc.0."), "model=amdegroot_ssd300", SUBTRACT_MEAN_RGB),
-    Origin(
-        "lufficc", ("box_head.", "backbone.vgg.0.", "backbone.extras.9."), "model=lufficc_ssd512", SUBTRACT_MEAN_RGB
-    ),
-    Origin("lufficc", ("box_head.", "backbone.vgg.0."), "model=lufficc_ssd300", SUBTRACT_MEAN_RGB),
-    Origin("lufficc", ("box_head.", "backbone._blocks.0."), "model=lufficc_efficientnet_b3", SUBTRACT_MEAN_RGB),
-    Origin("lufficc", ("box_head.", "backbone.features.1.conv.0.0."), "model=lufficc_mobilenet_v2", SUBTRACT_MEAN_RGB),
-    Origin("lufficc", ("box_head.", "backbone.features.1.conv.4."), "model=lufficc_mobilenet_v3", SUBTRACT_MEAN_RGB),
-    Origin("qfgaohao", ("source_layer_add_ons.",), "model=qfgaohao_vgg16", SUBTRACT_MEAN_RGB),
-    Origin(
-        "qfgaohao",
-        ("classification_headers.", "base_net.3.squeeze."),
-        "model=qfgaohao_squeezenet_lite",
-        MEAN_127_STD_128,
-    ),
-    Origin(
-        "qfgaohao",
-        ("classification_headers.", "base_net.1.conv."),
-        "model=qfgaohao_mobilenet_v2_lite",
-        MEAN_127_STD_128,
-    ),
-    Origin(
-        "qfgaohao",
-        ("classification_headers.0.2.", "base_net.1.3."),
-        "model=qfgaohao_mobilenet_v1_lite",
-        MEAN_127_STD_128,
-    ),
-    Origin("qfgaohao", ("classification_headers.0.", "base_net.1.3."), "model=qfgaohao_mobilenet_v1", MEAN_127_STD_128),
-    Origin(
-        "torchvision",
-        ("head.classification_head.", "backbone.scale_weight"),
-        "model=torchvision_ssd300",
-        TORCHVISION_SSD,
-    ),
-    Origin(
-        "torchvision", ("head.classification_head.", "backbone.features.0.13."), "model=ssdlite320", TORCHVISION_SSDLITE
-    ),
-    Origin(CLASSIFIER, ("features.0.", "classifier."), "backbone.weights=FILE"),
-    Origin(CLASSIFIER, ("layer1.0.conv1.", "fc."), "backbone.weights=FILE"),
-)
 
 
 @dataclass
@@ -108,21 +38,7 @@ class Loaded:
     origin: Origin
     kept: list[str]
     normalization: Normalization
-    anew: dict[str, str] = field(default_factory=dict)
-
-
-def recognise(state_dict: Mapping[str, Tensor], file: str) -> Origin:
-    """Tell whose network a state dict belongs to, by its names.
-
-    Raises:
-        WeightsError: nobody's that is known.
-    """
-    for origin in ORIGINS:
-        if all(any(name.startswith(key) for name in state_dict) for key in origin.keys):
-            return origin
-    first = "; ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in list(state_dict.items())[:3])
-    known = "; ".join(f"{origin.source} ({', '.join(origin.keys)})" for origin in _one_a_source())
-    raise WeightsError(f"{file}: whose weights these are is not known. It begins with {first}. Known are {known}")
+    anew: dict[str, str]
 
 
 def start_from(
@@ -152,41 +68,57 @@ def start_from(
     if origin.source == CLASSIFIER:
         return _start_backbone_from(net, path, origin, keep_normalization)
 
-    ours = net.state_dict()
-    names = {name: name for name in ours} if origin.source == OURS else foreign_names(net, origin.source)
     spec = checkpoint.get("detector") if origin.source == OURS else None
     other_classes = bool(spec and class_names and tuple(spec.get("class_names", ())) != class_names)
-    class_layers = _class_layers(net)
-    loaded = Loaded(origin, [], net.normalization)
-    problems: list[str] = []
-    for name, theirs in names.items():
-        if theirs not in given:
-            problems.append(f"{theirs} is missing")
-        elif (
-            name in class_layers
-            and given[theirs].shape != ours[name].shape
-            and _same_but_classes(given[theirs], ours[name])
-        ):
-            there, here = (len(t) // class_layers[name] - 1 for t in (given[theirs], ours[name]))
-            loaded.anew[name] = f"{there} classes there, {here} here"
-        elif name in class_layers and other_classes:
-            loaded.anew[name] = "other classes"
-        elif given[theirs].numel() != ours[name].numel() or _trimmed(given[theirs]) != _trimmed(ours[name]):
-            problems.append(f"{theirs} has shape {tuple(given[theirs].shape)}, needed is {tuple(ours[name].shape)}")
-        else:
-            loaded.kept.append(name)
-    problems += [f"{name} is unknown" for name in given.keys() - set(names.values())]
-    if problems:
-        shown = "; ".join(problems[:3])
-        raise WeightsError(
-            f"{setting}{path}: these weights are {origin.source}'s and do not fit this network in {len(problems)} of "
-            f"{len(names)} places: {shown}. The network that they are for: {origin.words}"
-        )
-    net.load_state_dict({name: given[names[name]].view_as(ours[name]) for name in loaded.kept}, strict=False)
+    ours = net.state_dict()
+    names = {name: name for name in ours} if origin.source == OURS else foreign_names(net, origin.source)
+    theirs = {name: given[other] for name, other in names.items() if other in given}
+    anew = _other_classes(net, theirs, other_classes)
+    _require_a_fit(ours, theirs, anew, names, given, origin, f"{setting}{path}")
+    kept = [name for name in names if name not in anew]
+    net.load_state_dict({name: theirs[name].view_as(ours[name]) for name in kept}, strict=False)
     if not keep_normalization:
         net.use_normalization(_normalization_of(origin, spec) or net.normalization)
-    loaded.normalization = net.normalization
-    return loaded
+    return Loaded(origin, kept, net.normalization, anew)
+
+
+def _other_classes(net: SSD, theirs: Mapping[str, Tensor], other_classes: bool) -> dict[str, str]:
+    """Name the parameters that predict classes and cannot be taken over, with the reason."""
+    anew = {}
+    for level, (predictor, boxes) in enumerate(zip(net.head.cls, net.levels, strict=True)):
+        inner = next(name for name, layer in predictor.named_modules() if layer is last_convolution(predictor))
+        for kind in ("weight", "bias"):
+            name = ".".join(filter(None, ("head.cls", str(level), inner, kind)))
+            if name not in theirs:
+                continue
+            there = len(theirs[name]) // boxes.boxes_per_cell - 1
+            if there != net.num_classes:
+                anew[name] = f"{there} classes there, {net.num_classes} here"
+            elif other_classes:
+                anew[name] = "other classes"
+    return anew
+
+
+def _require_a_fit(
+    ours: Mapping[str, Tensor],
+    theirs: Mapping[str, Tensor],
+    anew: Mapping[str, str],
+    names: Mapping[str, str],
+    given: Mapping[str, Tensor],
+    origin: Origin,
+    file: str,
+) -> None:
+    problems = [f"{names[name]} is missing" for name in ours if name not in theirs]
+    for name, tensor in theirs.items():
+        start = 1 if name in anew else 0  # of what starts anew, all but the number of classes has to fit
+        if _trimmed(tensor)[start:] != _trimmed(ours[name])[start:]:
+            problems.append(f"{names[name]} has shape {tuple(tensor.shape)}, needed is {tuple(ours[name].shape)}")
+    problems += [f"{name} is unknown" for name in given.keys() - set(names.values())]
+    if problems:
+        raise WeightsError(
+            f"{file}: these weights are {origin.source}'s and do not fit this network in {len(problems)} of "
+            f"{len(names)} places: {'; '.join(problems[:3])}. The network that they are for: {origin.words}"
+        )
 
 
 def foreign_names(net: SSD, source: str) -> dict[str, str]:
@@ -252,24 +184,6 @@ def _is_of_network(name: str) -> bool:
     return not name.startswith(("metrics.", "loss."))
 
 
-def _class_layers(net: SSD) -> dict[str, int]:
-    """Name the parameters whose first axis is boxes times classes, with the number of boxes of a cell."""
-    return {
-        f"head.cls.{level}{suffix}.{kind}": boxes.boxes_per_cell
-        for level, (predictor, boxes) in enumerate(zip(net.head.cls, net.levels, strict=True))
-        for suffix in [_path_of(predictor, last_convolution(predictor))]
-        for kind in ("weight", "bias")
-    }
-
-
-def _path_of(parent: Any, layer: Any) -> str:
-    return next(f".{name}" if name else "" for name, module in parent.named_modules() if module is layer)
-
-
-def _same_but_classes(theirs: Tensor, ours: Tensor) -> bool:
-    return theirs.shape[1:] == ours.shape[1:]
-
-
 def _trimmed(tensor: Tensor) -> tuple[int, ...]:
     """Give the shape without the ones at its end: a 1 x 1 convolution is a fully connected layer."""
     shape = list(tensor.shape)
@@ -284,7 +198,3 @@ def _normalization_of(origin: Origin, spec: Any) -> Normalization | None:
     described = spec["network"].get("normalization") if isinstance(spec, dict) else None
     found = build(described) if described else None
     return found if isinstance(found, Normalization) else None
-
-
-def _one_a_source() -> list[Origin]:
-    return list({origin.source: origin for origin in reversed(ORIGINS)}.values())[::-1]
