@@ -48,7 +48,7 @@ def test_fine_tuning_starts_from_a_run_with_other_classes(tmp_path: Path, monkey
     words = [*SMALL, "model=tiny_ssd"]
     run_in(tmp_path, monkeypatch, "train", *words)
     run_in(
-        tmp_path, monkeypatch, "train", *words, "init_from=run/checkpoints/last.ckpt", "data.class_names=[disk,star]",
+        tmp_path, monkeypatch, "train", *words, "init_from=run", "data.class_names=[disk,star]",
         "data.on_error=skip", "hydra.run.dir=second",
     )  # fmt: skip
     assert Detector.load(tmp_path / "second").class_names == ("disk", "star")

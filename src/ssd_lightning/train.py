@@ -43,6 +43,7 @@ def train(config: "DictConfig") -> dict[str, float]:
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     from ssd_lightning.detector import find_checkpoint
+    from ssd_lightning.models.ssd import check_batch_size
     from ssd_lightning.models.weights import start_from
     from ssd_lightning.training import SSDModule
     from ssd_lightning.training.checkpoint import AtomicCheckpointIO
@@ -68,13 +69,14 @@ def train(config: "DictConfig") -> dict[str, float]:
     if resume is not None:
         check_resumed_classes(Path(resume), data.class_names)
     net = instantiate(config.net, num_classes=len(data.class_names), _convert_="all")
+    check_batch_size(net, config.data.batch_size)
     if config.init_from:
         if resume is not None:
             raise ConfigurationError("resume= continues a run and init_from= begins one; give one of them")
         # A normalisation that the command line states is meant; else the weights bring their own.
         loaded = start_from(
             net,
-            config.init_from,
+            find_checkpoint(Path(config.init_from)),
             class_names=tuple(data.class_names),
             keep_normalization=config.net.normalization is not None,
         )

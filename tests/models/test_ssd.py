@@ -8,7 +8,7 @@ from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models import SSD
 from ssd_lightning.models.backbones import VGG16, TinyBackbone
 from ssd_lightning.models.extras import SSDExtras, TinyExtras
-from ssd_lightning.models.ssd import measure_grids
+from ssd_lightning.models.ssd import check_batch_size, measure_grids
 from ssd_lightning.ops.normalization import IDENTITY, IMAGENET, SUBTRACT_MEAN_BGR, Normalization
 from ssd_lightning.ops.priors import SSD300_VOC, SSD512_VOC, PriorLevel, levels_from_scales
 
@@ -216,3 +216,15 @@ def test_priors_keep_their_digits_in_a_half_precision_network() -> None:
     net.bfloat16()
     assert net.head.box[0].weight.dtype == torch.bfloat16
     assert torch.equal(net.priors_cxcywh, before)
+
+
+def test_batch_norm_on_one_cell_needs_two_pictures() -> None:
+    extras = functools.partial(SSDExtras, layers=SSD300_EXTRAS, norm=nn.BatchNorm2d)
+    net = SSD(backbone=VGG16(), extras=extras, levels=SSD300_VOC, image_size=300, num_classes=2).eval()
+    weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with pytest.raises(ConfigurationError, match=r"data\.batch_size=1 is too small"):
+        check_batch_size(net, 1)
+    check_batch_size(net, 2)
+    check_batch_size(ssd300(batch_norm=False), 1)
+    assert not any(module.training for module in net.modules())
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in net.state_dict().items())

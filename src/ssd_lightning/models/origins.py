@@ -37,7 +37,7 @@ class Origin:
 
 # The first that fits is taken, so the special ones come before the general.
 ORIGINS = (
-    Origin(OURS, ("extractor.backbone.",), "the words that it was trained with"),
+    Origin(OURS, ("extractor.backbone.",), "the network that its run's config.yaml describes"),
     Origin("ssd.pytorch", ("vgg.0.", "loc.6."), "model=amdegroot_ssd512", SUBTRACT_MEAN_RGB),
     Origin("ssd.pytorch", ("vgg.0.", "loc.0."), "model=amdegroot_ssd300", SUBTRACT_MEAN_RGB),
     Origin(

@@ -49,20 +49,40 @@ def measure_grids(extractor: nn.Module, image_size: tuple[int, int]) -> list[tup
     """Find (rows, columns) of every feature map by a forward pass on the meta device, which computes nothing.
 
     Raises:
-        ConfigurationError: a layer cannot work on so small a picture.
+        ConfigurationError: a layer cannot work on pictures of this size.
     """
+    try:
+        maps = _pass_on_meta(extractor, (1, 3, *image_size), training=False)
+    except (AssertionError, RuntimeError) as error:  # too small for a layer, or not the one size a transformer takes
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"image_size {image_size} does not fit this network's layers: {reason}") from error
+    return [(feature.shape[-2], feature.shape[-1]) for feature in maps]
+
+
+def check_batch_size(net: "SSD", batch_size: int) -> None:
+    """Make sure that a network can train on so few pictures a step.
+
+    Raises:
+        ConfigurationError: a batch normalisation would see a single value of each channel.
+    """
+    try:
+        _pass_on_meta(net.extractor, (batch_size, 3, *net.image_size), training=True)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"data.batch_size={batch_size} is too small: the last level has one cell, and batch norm needs two values"
+        ) from error
+
+
+def _pass_on_meta(extractor: nn.Module, shape: tuple[int, ...], *, training: bool) -> list[Tensor]:
     tensors = chain(extractor.named_parameters(), extractor.named_buffers())
     meta = {name: tensor.detach().to("meta") for name, tensor in tensors}
-    was_training = extractor.training
-    extractor.eval()
+    modes = {module: module.training for module in extractor.modules()}
+    extractor.train(training)
     try:
-        maps = functional_call(extractor, meta, torch.empty(1, 3, *image_size, device="meta"))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"image_size {image_size} is too small for this network's layers: {reason}") from error
+        return functional_call(extractor, meta, torch.empty(*shape, device="meta"))
     finally:
-        extractor.train(was_training)
-    return [tuple(feature.shape[-2:]) for feature in maps]
+        for module, mode in modes.items():
+            module.training = mode
 
 
 class SSD(Described, nn.Module):

@@ -116,8 +116,8 @@ def _require_a_fit(
     problems += [f"{name} is unknown" for name in given.keys() - set(names.values())]
     if problems:
         raise WeightsError(
-            f"{file}: these weights are {origin.source}'s and do not fit this network in {len(problems)} of "
-            f"{len(names)} places: {'; '.join(problems[:3])}. The network that they are for: {origin.words}"
+            f"{file}: these weights are {origin.source}'s, made for {origin.words}; in this network "
+            f"{len(problems)} names or shapes differ: {'; '.join(problems[:3])}"
         )
 
 
