@@ -1,0 +1,39 @@
+"""TinySSD as d2l.ai trains it (section 14.7): one object a picture is found once, tightly, with confidence."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from bananas import write_bananas
+from test_commands import run_in
+from torchvision.ops import box_iou
+
+from ssd_lightning.data.csv_boxes import CSVDataset
+from ssd_lightning.data.resize import Resize
+from ssd_lightning.detector import Detector
+
+
+@pytest.mark.slow
+def test_one_tight_box_a_picture_above_nine_tenths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bananas(tmp_path / "bananas", num_train=400, num_val=40)
+    run_in(
+        tmp_path, monkeypatch, "train", "experiment=tiny_bananas", "data.root=bananas", "hydra.run.dir=run",
+        "data.num_workers=0", "trainer.accelerator=cpu", "trainer.precision=bf16-mixed", "channels_last=true",
+        "trainer.enable_progress_bar=false", "~callbacks.progress", "trainer.check_val_every_n_epoch=10",
+    )  # fmt: skip
+    detector = Detector.load(tmp_path / "run")
+    dataset = CSVDataset(
+        splits=[{"root": str(tmp_path / "bananas"), "split": "bananas_val"}],
+        class_descriptions={"0": "banana"},
+        class_names=["banana"],
+        transform=Resize(image_size=(256, 256)),
+    )
+    ious, numbers = [], []
+    for image, target in dataset:
+        found = detector.detect(image[None])[0]
+        sure = found["boxes"][found["scores"] > 0.9]
+        numbers.append(len(sure))
+        if len(sure):
+            ious.append(box_iou(sure[:1], target["boxes"]).item())
+    assert numbers.count(1) >= 36, numbers
+    assert torch.tensor(ious).mean() > 0.7
