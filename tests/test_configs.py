@@ -207,11 +207,19 @@ def test_ablations_change_the_papers_recipe_and_still_fit(ablation: str) -> None
     expected = {
         "no_ratio_3": 4 * CELLS_OF_SSD300,
         "squares": 2 * CELLS_OF_SSD300,
-        "five_levels": 8728,
-        "four_levels": 8692,
+        "one_level_less": 8728,
+        "two_levels_less": 8692,
     }
     with torch.device("meta"):
         assert len(build_net(less).priors_cxcywh) == expected.get(ablation, 8732)
+
+
+@pytest.mark.parametrize("ablation", ["one_level_less", "two_levels_less", "no_ratio_3", "squares"])
+@pytest.mark.parametrize("words", ["model=ssd512", "model=tiny_ssd", "model=ssdlite320", "backbone=resnet50"])
+def test_ablations_of_the_priors_fit_other_networks(words: str, ablation: str) -> None:
+    with torch.device("meta"):
+        whole, less = (build_net(compose_config("train", [words, *more])) for more in ([], [f"ablation={ablation}"]))
+    assert len(less.priors_cxcywh) <= len(whole.priors_cxcywh)
 
 
 @pytest.mark.parametrize("experiment", sorted(find_folder("experiments").glob("*.yaml")), ids=lambda path: path.stem)

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from bananas import write_bananas
-from test_commands import run_in
 from torchvision.ops import box_iou
 
+from bananas import write_bananas
 from ssd_lightning.data.csv_boxes import CSVDataset
 from ssd_lightning.data.resize import Resize
 from ssd_lightning.detector import Detector
+from test_commands import run_in
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ def export(config: "DictConfig") -> None:
     from safetensors.torch import save_file
 
     from ssd_lightning.detector import Detector
+    from ssd_lightning.models.origins import distance_of_priors, recognise
     from ssd_lightning.models.weights import export_weights
 
     if config.format not in FORMATS:
@@ -43,13 +44,18 @@ def export(config: "DictConfig") -> None:
     if config.format == "safetensors":
         save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, output)
     else:
-        torch.save(export_weights(net, config.format), output)
+        net_weights = export_weights(net, config.format)
+        torch.save(net_weights, output)
     preset = net.normalization
     print(f"{output}: {len(net.state_dict())} tensors, {config.format}")
     print(
         f"They want {'BGR' if preset.bgr else 'RGB'} pictures of 0..255 minus {_numbers(preset.mean)} over "
         f"{_numbers(preset.std)}, and classes numbered from 1."
     )
+    if config.format != "safetensors":
+        origin = recognise(net_weights, str(output))
+        if distance_of_priors(origin, net.priors_cxcywh) > 1e-5:
+            print(f"Its priors are not those of {origin.words}: boxes have to be decoded with this network's own.")
     if config.format == "torchvision":
         mean, std = (_numbers(value / 255 for value in values) for values in (preset.mean, preset.std))
         print(f"torchvision's constructors take this as image_mean=[{mean}], image_std=[{std}].")

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ def train(config: "DictConfig") -> dict[str, float]:
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     from ssd_lightning.detector import find_checkpoint
+    from ssd_lightning.models.foreign_names import NETWORKS
     from ssd_lightning.models.ssd import check_batch_size
     from ssd_lightning.models.weights import start_from
     from ssd_lightning.training import SSDModule
@@ -83,6 +85,10 @@ def train(config: "DictConfig") -> dict[str, float]:
         pl.utilities.rank_zero_only(print_weights)(
             f"{config.init_from}: {loaded.origin.source}", loaded.kept, loaded.anew
         )
+        if loaded.other_priors:
+            log.warning("%s: %s; boxes start out wrong by that", config.init_from, loaded.other_priors)
+        if loaded.origin.source in NETWORKS and not loaded.anew:
+            log.info("the class heads are kept: the file's %d classes have to be yours, in its order", net.num_classes)
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
     module = SSDModule(
@@ -100,7 +106,7 @@ def train(config: "DictConfig") -> dict[str, float]:
     trainer = instantiate(
         config.trainer,
         _convert_="all",
-        callbacks=list(callbacks.values()),
+        callbacks=wanted_callbacks(callbacks.values(), config.trainer),
         logger=list(loggers.values()) or False,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=run_dir,
@@ -134,6 +140,15 @@ def train(config: "DictConfig") -> dict[str, float]:
     if trainer.is_global_zero:
         report(module, scores, checkpoint)
     return scores
+
+
+def wanted_callbacks(callbacks: Iterable[Any], trainer: "DictConfig") -> list[Any]:
+    """Leave out the callbacks that the trainer's switches for progress bar and checkpoints turn off."""
+    from pytorch_lightning.callbacks import Checkpoint, ProgressBar
+
+    off: list[type] = [] if trainer.enable_progress_bar else [ProgressBar]
+    off += [] if trainer.enable_checkpointing else [Checkpoint]
+    return [callback for callback in callbacks if not isinstance(callback, tuple(off))]
 
 
 def check_resumed_classes(checkpoint: Path, class_names: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ from torchvision.models import VGG16_Weights
 
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.models.backbones import VGG16
-from ssd_lightning.ops.normalization import IMAGENET, TORCHVISION_SSD
+from ssd_lightning.ops.normalization import IMAGENET, SUBTRACT_MEAN_RGB, TORCHVISION_SSD
 
 CHANNELS = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
 FEATURES = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]
@@ -152,7 +152,7 @@ def test_a_file_that_is_no_weights(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(
         WeightsError,
-        match=r"backbone\.weights=.*vgg16\.pth (is damaged or no checkpoint|holds more than plain tensors)",
+        match=r"backbone\.weights=.*vgg16\.pth (is damaged|holds more than plain|is no weights file)",
     ):
         VGG16(weights=str(path))
 
@@ -195,3 +195,16 @@ def test_weights_of_something_else(torchvision_state: dict[str, Tensor], saved, 
 def test_weights_below_a_training_programs_key_are_found(torchvision_state: dict[str, Tensor], saved) -> None:
     net = VGG16(weights=saved({"epoch": 3, "state_dict": torchvision_state}))
     assert torch.equal(net.to_conv4_3[0].weight, torchvision_state["features.0.weight"])
+
+
+def test_the_file_that_ssd_pytorch_starts_from(torchvision_state: dict[str, Tensor], saved) -> None:
+    whole = VGG16(weights=saved(torchvision_state))
+    layers = dict(enumerate([*whole.to_conv4_3, *whole.to_conv7]))
+    reduced = {f"{i}.{kind}": t for i, layer in layers.items() for kind, t in layer.state_dict().items()}
+    assert len(reduced) == 30
+    net = VGG16(weights=saved(reduced))
+    assert net.normalization == SUBTRACT_MEAN_RGB
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), whole.parameters(), strict=True))
+    del reduced["33.bias"]
+    with pytest.raises(WeightsError, match=r"not vgg16_reducedfc\.pth: '33\.bias'"):
+        VGG16(weights=saved(reduced))

@@ -263,10 +263,10 @@ def test_weights_of_another_network_name_the_words_for_theirs(tmp_path: Path) ->
     torch.save(torchvision_network("ssdlite320_mobilenet_v3_large", 3).state_dict(), tmp_path / "lite.pth")
     with pytest.raises(
         WeightsError,
-        match=r"torchvision.*made for model=ssdlite320; in this network \d+ names or shapes differ.*head.*is missing",
+        match=r"lite\.pth: these weights are made for model=ssdlite320; .*no network with a part such as head\.box",
     ):
         start_from(network("backbone=mobilenet_v3_large head=plain", 3), tmp_path / "lite.pth")
-    with pytest.raises(WeightsError, match="torchvision has no network with a TinyBackbone"):
+    with pytest.raises(WeightsError, match="made for model=ssdlite320; torchvision has no network with a TinyBackbone"):
         start_from(tiny(), tmp_path / "lite.pth")
 
 
@@ -301,3 +301,62 @@ def test_every_origin_names_words_that_compose() -> None:
     for origin in ORIGINS:
         if origin.words.startswith("model="):
             compose_config("train", [origin.words])
+
+
+@pytest.mark.parametrize(
+    ("words", "source"),
+    [
+        ("backbone=vgg16_bn", "ssd.pytorch"),
+        ("backbone=vgg16_bn", "lufficc"),
+        ("backbone=vgg16_bn", "qfgaohao"),
+        ("model=ssd300", "qfgaohao"),  # which has batch norm after conv4_3
+        ("model=qfgaohao_vgg16", "ssd.pytorch"),
+        ("model=ssd512", "torchvision"),
+        ("model=ssd300 head=lite", "ssd.pytorch"),
+        ("model=ssd300 head=lite", "torchvision"),
+        ("model=ssdlite320 head=plain", "torchvision"),
+        ("model=lufficc_mobilenet_v3", "torchvision"),
+        ("model=ssd300 net.drop_last_levels=1", "ssd.pytorch"),
+    ],
+)
+def test_no_export_that_its_project_could_not_load(words: str, source: str) -> None:
+    with torch.device("meta"):
+        net = network(words)
+    with pytest.raises(WeightsError, match=source):
+        export_weights(net, source)
+
+
+def test_other_priors_are_told(tmp_path: Path) -> None:
+    torch.save(torchvision_network("ssdlite320_mobilenet_v3_large", 3).state_dict(), tmp_path / "lite.pth")
+    told = [
+        start_from(network(f"model=ssdlite320 {more}", 3), tmp_path / "lite.pth").other_priors
+        for more in (
+            "",
+            "priors.clip=false",
+            "priors=six_levels priors.levels.aspect_ratios=[[2,3],[2,3],[2,3],[2,3],[2,3],[2,3]]",
+        )
+    ]
+    assert told[0] is None
+    assert told[1] is not None
+    assert told[2] is not None
+    assert "model=ssdlite320" in told[1]
+
+    Detector(tiny(), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
+    assert start_from(tiny(), tmp_path / "ours.ckpt").other_priors is None
+    other = network("model=tiny_ssd data=toy priors.clip=true", 3)
+    assert "clip_priors" in str(start_from(other, tmp_path / "ours.ckpt").other_priors)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    state = tiny().state_dict()
+    state["head.box.0.bias"][3] = float("nan")
+    torch.save(state, tmp_path / "nan.pth")
+    with pytest.raises(WeightsError, match=r"nan\.pth: head\.box\.0\.bias has values that are not finite"):
+        start_from(tiny(), tmp_path / "nan.pth")
+
+
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html>", b"version https://git-lfs", b"hello"])
+def test_what_is_no_weights_file_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "page.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"page\.pth is no weights file of torch: it begins with"):
+        start_from(tiny(), tmp_path / "page.pth")

@@ -27,17 +27,24 @@ def read_checkpoint(path: Path, *, setting: str = "") -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
+        with path.open("rb") as file:
+            start = file.read(16)
+        if start and not start.startswith((b"PK", b"\x80")):  # a zip archive, or torch's old format
+            raise WeightsError(f"{setting}{path} is no weights file of torch: it begins with {start!r}")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{setting}{path} holds more than plain tensors and containers, and nothing else is read, because loading "
-            "would run code from the file; where you trust its origin, save its weights alone once: "
-            "torch.save(torch.load(FILE, weights_only=False).state_dict(), NEW_FILE)"
+            "would run code from the file; where its program is at hand, save the tensors alone from there: "
+            "torch.save(network.state_dict(), NEW_FILE)"
         ) from error
+    except WeightsError:
+        raise
     except SafetensorError as error:
         raise WeightsError(f"{setting}{path} is damaged or no safetensors file: {first_line(error)}") from error
     except Exception as error:  # damaged files are answered with nearly any type, and often without a word
-        raise WeightsError(f"{setting}{path} is damaged or no checkpoint: {first_line(error)}") from error
+        reason = first_line(error).partition(". ")[0]
+        raise WeightsError(f"{setting}{path} is damaged or no checkpoint: {reason}") from error
     if not isinstance(checkpoint, dict):
         raise WeightsError(f"{setting}{path} holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint
@@ -62,7 +69,7 @@ def tensors_in(checkpoint: dict[str, Any], file: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: there is no tensor in it.
     """
-    for key in ("state_dict", "model", "model_state_dict", "net"):
+    for key in ("state_dict", "model", "model_state_dict", "model_ema", "weights", "net"):
         if isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
             break

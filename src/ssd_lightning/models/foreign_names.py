@@ -13,6 +13,9 @@ from ssd_lightning.models.backbones import VGG16, EfficientNetB3, MobileNetV1, M
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 """A pattern for the whole of our name, and their name as a template or as a function of the match."""
 
+VGG_TO_CONV4_3 = "0|2|5|7|10|12|14|17|19|21"
+"""Places of the convolutions in torchvision's `features`, up to conv4_3."""
+
 VGG_SPLIT = 23
 """Place of pool4 in torchvision's `features`, where `to_conv4_3` ends and `to_conv7` begins."""
 
@@ -57,8 +60,8 @@ def _ssd_pytorch(our_names: Collection[str]) -> list[Rule]:
         *_vgg("vgg"),
         (r"extractor\.backbone\.norm\.weight", "L2Norm.weight"),
         (r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)", lambda m: f"extras.{2 * int(m[1]) + int(m[2])}.{m[3]}"),
-        (r"head\.box\.(.+)", r"loc.\1"),
-        (r"head\.cls\.(.+)", r"conf.\1"),
+        (r"head\.box\.(\d+\.(?:weight|bias))", r"loc.\1"),
+        (r"head\.cls\.(\d+\.(?:weight|bias))", r"conf.\1"),
     ]
 
 
@@ -70,7 +73,7 @@ def _lufficc_vgg(our_names: Collection[str]) -> list[Rule]:
             r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)",
             lambda m: f"backbone.extras.{2 * int(m[1]) + int(m[2])}.{m[3]}",
         ),
-        *_lufficc_head(),
+        *_lufficc_head(lite=False),
     ]
 
 
@@ -82,7 +85,7 @@ def _lufficc_mobilenet_v2(our_names: Collection[str]) -> list[Rule]:
             r"extractor\.extras\.levels\.(\d+)\.2\.([01])\.(\w+)",
             lambda m: f"backbone.extras.{m[1]}.conv.{2 + int(m[2])}.{m[3]}",
         ),
-        *_lufficc_head(),
+        *_lufficc_head(lite=True),
     ]
 
 
@@ -101,7 +104,7 @@ def _lufficc_mobilenet_v3(our_names: Collection[str]) -> list[Rule]:
         (r"extractor\.backbone\.(features\.(?:0|16)\..+)", r"backbone.\1"),
         (r"extractor\.backbone\.features\.(\d+)\.block\.(\d)\.(\d|2\.fc[12])\.(\w+)", block),
         (r"extractor\.extras\.levels\.(\d+)\.(\d)\.(\d|2\.fc[12])\.(\w+)", extra),
-        *_lufficc_head(),
+        *_lufficc_head(lite=True),
     ]
 
 
@@ -129,18 +132,21 @@ def _lufficc_efficientnet(our_names: Collection[str]) -> list[Rule]:
             r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)",
             lambda m: f"backbone.extras.{m[1]}.{2 * int(m[2])}.{m[3]}",
         ),
-        *_lufficc_head(),
+        *_lufficc_head(lite=False),
     ]
 
 
-def _lufficc_head() -> list[Rule]:
+def _lufficc_head(*, lite: bool) -> list[Rule]:
     predictor = "box_head.predictor"
     rules: list[Rule] = []
     for ours, theirs in (("box", "reg_headers"), ("cls", "cls_headers")):
+        if not lite:
+            rules.append((rf"head\.{ours}\.(\d+)\.(weight|bias)", rf"{predictor}.{theirs}.\1.\2"))
+            continue
         rules += [
-            (rf"head\.{ours}\.(\d+)\.(weight|bias)", rf"{predictor}.{theirs}.\1.\2"),
-            (rf"head\.{ours}\.(\d+)\.0\.([01])\.(\w+)", rf"{predictor}.{theirs}.\1.conv.\2.\3"),
-            (rf"head\.{ours}\.(\d+)\.1\.(\w+)", rf"{predictor}.{theirs}.\1.conv.3.\2"),
+            (rf"head\.{ours}\.5\.(weight|bias)", rf"{predictor}.{theirs}.5.\1"),
+            (rf"head\.{ours}\.([0-4])\.0\.([01])\.(\w+)", rf"{predictor}.{theirs}.\1.conv.\2.\3"),
+            (rf"head\.{ours}\.([0-4])\.1\.(\w+)", rf"{predictor}.{theirs}.\1.conv.3.\2"),
         ]
     return rules
 
@@ -212,16 +218,16 @@ def _qfgaohao_extras_and_head(our_names: Collection[str]) -> list[Rule]:
 
 def _torchvision_vgg(our_names: Collection[str]) -> list[Rule]:
     return [
-        (r"extractor\.backbone\.to_conv4_3\.(.+)", r"backbone.features.\1"),
-        (r"extractor\.backbone\.to_conv7\.([135])\.(\w+)", r"backbone.extra.0.\1.\2"),
-        (r"extractor\.backbone\.to_conv7\.8\.(\w+)", r"backbone.extra.0.7.1.\1"),
-        (r"extractor\.backbone\.to_conv7\.10\.(\w+)", r"backbone.extra.0.7.3.\1"),
+        (rf"extractor\.backbone\.to_conv4_3\.({VGG_TO_CONV4_3})\.(weight|bias)", r"backbone.features.\1.\2"),
+        (r"extractor\.backbone\.to_conv7\.([135])\.(weight|bias)", r"backbone.extra.0.\1.\2"),
+        (r"extractor\.backbone\.to_conv7\.8\.(weight|bias)", r"backbone.extra.0.7.1.\1"),
+        (r"extractor\.backbone\.to_conv7\.10\.(weight|bias)", r"backbone.extra.0.7.3.\1"),
         (r"extractor\.backbone\.norm\.weight", "backbone.scale_weight"),
         (
             r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)",
             lambda m: f"backbone.extra.{int(m[1]) + 1}.{2 * int(m[2])}.{m[3]}",
         ),
-        *_torchvision_head(),
+        *_torchvision_head(r"[0-5]\.(?:weight|bias)"),
     ]
 
 
@@ -238,23 +244,24 @@ def _torchvision_mobilenet_v3(our_names: Collection[str]) -> list[Rule]:
                 else f"backbone.features.1.{int(m[1]) - split}.{m[2]}"
             ),
         ),
-        (r"extractor\.extras\.levels\.(.+)", r"backbone.extra.\1"),
-        *_torchvision_head(),
+        (r"extractor\.extras\.levels\.([0-3]\.[012]\.[01]\.\w+)", r"backbone.extra.\1"),
+        *_torchvision_head(r"[0-5]\.(?:0\.0\.weight|0\.1\.\w+|1\.weight|1\.bias)"),
     ]
 
 
-def _torchvision_head() -> list[Rule]:
+def _torchvision_head(predictor: str) -> list[Rule]:
     return [
-        (r"head\.box\.(.+)", r"head.regression_head.module_list.\1"),
-        (r"head\.cls\.(.+)", r"head.classification_head.module_list.\1"),
+        (rf"head\.box\.({predictor})", r"head.regression_head.module_list.\1"),
+        (rf"head\.cls\.({predictor})", r"head.classification_head.module_list.\1"),
     ]
 
 
 def _vgg(prefix: str) -> list[Rule]:
+    # The places of convolutions without batch norm: with it, other layers stand there.
     return [
-        (r"extractor\.backbone\.to_conv4_3\.(.+)", rf"{prefix}.\1"),
+        (rf"extractor\.backbone\.to_conv4_3\.({VGG_TO_CONV4_3})\.(weight|bias)", rf"{prefix}.\1.\2"),
         (
-            r"extractor\.backbone\.to_conv7\.(\d+)\.(\w+)",
+            r"extractor\.backbone\.to_conv7\.([1358]|10)\.(weight|bias)",
             lambda m: f"{prefix}.{int(m[1]) + VGG_SPLIT}.{m[2]}",
         ),
     ]

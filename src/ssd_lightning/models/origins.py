@@ -13,6 +13,7 @@ from ssd_lightning.ops.normalization import (
     TORCHVISION_SSDLITE,
     Normalization,
 )
+from ssd_lightning.ops.priors import PUBLISHED, Clip, make_priors
 
 OURS = "ssd_lightning"
 CLASSIFIER = "torchvision's classifier"
@@ -26,59 +27,80 @@ class Origin:
         source: the project.
         keys: parameters that only this network's file has.
         words: of the command line.
+        tensors: how many its state dict has.
         normalization: that the weights were trained with; None where the file says so itself.
+        priors: that the weights were trained with, by their name in `ops.priors.PUBLISHED`.
+        clip: how these are clipped.
     """
 
     source: str
     keys: tuple[str, ...]
     words: str
+    tensors: int = 0
     normalization: Normalization | None = None
+    priors: str = ""
+    clip: Clip = True
+
+
+def _lufficc(key: str, words: str, tensors: int, priors: str, *more_keys: str) -> Origin:
+    return Origin("lufficc", ("box_head.", key, *more_keys), words, tensors, SUBTRACT_MEAN_RGB, priors)
+
+
+def _qfgaohao(key: str, words: str, tensors: int, priors: str = "mobilenet_ssd300", head: str = "") -> Origin:
+    return Origin("qfgaohao", (f"classification_headers.{head}", key), words, tensors, MEAN_127_STD_128, priors)
 
 
 # The first that fits is taken, so the special ones come before the general.
 ORIGINS = (
     Origin(OURS, ("extractor.backbone.",), "the network that its run's config.yaml describes"),
-    Origin("ssd.pytorch", ("vgg.0.", "loc.6."), "model=amdegroot_ssd512", SUBTRACT_MEAN_RGB),
-    Origin("ssd.pytorch", ("vgg.0.", "loc.0."), "model=amdegroot_ssd300", SUBTRACT_MEAN_RGB),
-    Origin(
-        "lufficc", ("box_head.", "backbone.vgg.0.", "backbone.extras.9."), "model=lufficc_ssd512", SUBTRACT_MEAN_RGB
-    ),
-    Origin("lufficc", ("box_head.", "backbone.vgg.0."), "model=lufficc_ssd300", SUBTRACT_MEAN_RGB),
-    Origin("lufficc", ("box_head.", "backbone._blocks.0."), "model=lufficc_efficientnet_b3", SUBTRACT_MEAN_RGB),
-    Origin("lufficc", ("box_head.", "backbone.features.1.conv.0.0."), "model=lufficc_mobilenet_v2", SUBTRACT_MEAN_RGB),
-    Origin("lufficc", ("box_head.", "backbone.features.1.conv.4."), "model=lufficc_mobilenet_v3", SUBTRACT_MEAN_RGB),
-    Origin("qfgaohao", ("source_layer_add_ons.",), "model=qfgaohao_vgg16", SUBTRACT_MEAN_RGB),
-    Origin(
-        "qfgaohao",
-        ("classification_headers.", "base_net.3.squeeze."),
-        "model=qfgaohao_squeezenet_lite",
-        MEAN_127_STD_128,
-    ),
-    Origin(
-        "qfgaohao",
-        ("classification_headers.", "base_net.1.conv."),
-        "model=qfgaohao_mobilenet_v2_lite",
-        MEAN_127_STD_128,
-    ),
-    Origin(
-        "qfgaohao",
-        ("classification_headers.0.2.", "base_net.1.3."),
-        "model=qfgaohao_mobilenet_v1_lite",
-        MEAN_127_STD_128,
-    ),
-    Origin("qfgaohao", ("classification_headers.0.", "base_net.1.3."), "model=qfgaohao_mobilenet_v1", MEAN_127_STD_128),
+    Origin("ssd.pytorch", ("vgg.0.", "loc.6."), "model=amdegroot_ssd512", 79, SUBTRACT_MEAN_RGB, "ssd512_voc"),
+    Origin("ssd.pytorch", ("vgg.0.", "loc.0."), "model=amdegroot_ssd300", 71, SUBTRACT_MEAN_RGB, "ssd300_voc"),
+    _lufficc("backbone.vgg.0.", "model=lufficc_ssd512", 79, "ssd512_voc", "backbone.extras.9."),
+    _lufficc("backbone.vgg.0.", "model=lufficc_ssd300", 71, "ssd300_voc"),
+    _lufficc("backbone._blocks.0.", "model=lufficc_efficientnet_b3", 602, "ssd300_voc"),
+    _lufficc("backbone.features.1.conv.0.0.", "model=lufficc_mobilenet_v2", 478, "mobilenet_ssd320"),
+    _lufficc("backbone.features.1.conv.4.", "model=lufficc_mobilenet_v3", 490, "mobilenet_ssd320"),
+    Origin("qfgaohao", ("source_layer_add_ons.",), "model=qfgaohao_vgg16", 75, SUBTRACT_MEAN_RGB, "ssd300_voc"),
+    _qfgaohao("base_net.3.squeeze.", "model=qfgaohao_squeezenet_lite", 124, "squeezenet_ssd300"),
+    _qfgaohao("base_net.1.conv.", "model=qfgaohao_mobilenet_v2_lite", 478),
+    _qfgaohao("base_net.1.3.", "model=qfgaohao_mobilenet_v1_lite", 230, head="0.2."),
+    _qfgaohao("base_net.1.3.", "model=qfgaohao_mobilenet_v1", 202, head="0."),
     Origin(
         "torchvision",
         ("head.classification_head.", "backbone.scale_weight"),
         "model=torchvision_ssd300",
+        71,
         TORCHVISION_SSD,
+        "ssd300_coco",
+        "size",
     ),
     Origin(
-        "torchvision", ("head.classification_head.", "backbone.features.0.13."), "model=ssdlite320", TORCHVISION_SSDLITE
+        "torchvision",
+        ("head.classification_head.", "backbone.features.0.13."),
+        "model=ssdlite320",
+        476,
+        TORCHVISION_SSDLITE,
+        "ssdlite320",
+        "size",
     ),
     Origin(CLASSIFIER, ("features.0.", "classifier."), "backbone.weights=FILE"),
     Origin(CLASSIFIER, ("layer1.0.conv1.", "fc."), "backbone.weights=FILE"),
+    Origin(CLASSIFIER, ("0.weight", "2.weight", "33.weight"), "backbone.weights=FILE"),  # vgg16_reducedfc.pth
 )
+
+
+def distance_of_priors(origin: Origin, priors_cxcywh: Tensor) -> float:
+    """Measure how far priors `[K, 4]` are from those that weights were trained with: the largest difference.
+
+    0 where the origin does not say, infinity where there are other numbers of priors.
+    """
+    if not origin.priors:
+        return 0.0
+    side, levels = PUBLISHED[origin.priors]
+    theirs = make_priors(levels, side, clip=origin.clip)
+    if theirs.shape != priors_cxcywh.shape:
+        return float("inf")
+    return float((theirs - priors_cxcywh.cpu()).abs().max())
 
 
 def recognise(state_dict: Mapping[str, Tensor], file: str) -> Origin:

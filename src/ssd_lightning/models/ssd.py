@@ -12,7 +12,7 @@ from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.head import SSDHead
 from ssd_lightning.models.neck import NoNeck
 from ssd_lightning.ops.normalization import Normalization
-from ssd_lightning.ops.priors import Clip, PriorLevel, Size, as_height_width, fit_to_grids, make_priors
+from ssd_lightning.ops.priors import Clip, PriorLevel, Size, as_height_width, fit_to_grids, make_priors, reduce_levels
 from ssd_lightning.specs import Described
 from ssd_lightning.types import SSDOutput
 
@@ -24,6 +24,7 @@ class FeatureExtractor(nn.Module):
         backbone: gives the first feature maps; see `models.backbones`.
         extras: makes the extra layers for a number of input channels.
         neck: makes what mixes the maps, for the channels of all of them.
+        drop_last_levels: leave out so many of the extra levels.
     """
 
     def __init__(
@@ -31,10 +32,14 @@ class FeatureExtractor(nn.Module):
         backbone: Any,
         extras: Callable[[int], Any],
         neck: Callable[[Sequence[int]], Any] = NoNeck,
+        drop_last_levels: int = 0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.extras = extras(backbone.out_channels[-1])
+        if drop_last_levels:
+            self.extras.levels = self.extras.levels[:-drop_last_levels]
+            self.extras.out_channels = self.extras.out_channels[:-drop_last_levels]
         self._num_backbone_levels = len(backbone.out_channels) - getattr(backbone, "last_map_is_for_extras_only", False)
         self.neck = neck([*backbone.out_channels[: self._num_backbone_levels], *self.extras.out_channels])
         self.out_channels: tuple[int, ...] = self.neck.out_channels
@@ -97,6 +102,8 @@ class SSD(Described, nn.Module):
         image_size: of the input, one number or (height, width).
         num_classes: C, without the background.
         normalization: of the colours; by default that of the backbone's weights.
+        drop_last_levels: leave out so many of the extra levels and their priors, for ablations.
+        largest_ratio: leave out priors of aspect ratios above it, for ablations.
         clip_priors: see `make_priors`; the PyTorch ports clip, each in its way, and Caffe does not.
 
     Raises:
@@ -115,6 +122,8 @@ class SSD(Described, nn.Module):
         neck: Callable[[Sequence[int]], Any] = NoNeck,
         normalization: Normalization | None = None,
         clip_priors: Clip = False,
+        drop_last_levels: int = 0,
+        largest_ratio: float | None = None,
     ) -> None:
         super().__init__()
         if num_classes < 1:
@@ -124,7 +133,8 @@ class SSD(Described, nn.Module):
         self.normalization: Normalization
         self.use_normalization(normalization or backbone.normalization)
 
-        self.extractor = FeatureExtractor(backbone, extras, neck)
+        levels = reduce_levels(levels, drop_last=drop_last_levels, largest_ratio=largest_ratio)
+        self.extractor = FeatureExtractor(backbone, extras, neck, drop_last_levels)
         self.levels = fit_to_grids(levels, measure_grids(self.extractor, self.image_size))
         self.head = head(
             in_channels=self.extractor.out_channels,

@@ -15,10 +15,10 @@ from ssd_lightning.models.backbones import VGG16
 from ssd_lightning.models.files import read_checkpoint, tensors_in
 from ssd_lightning.models.foreign_names import NETWORKS, rules_for, translate
 from ssd_lightning.models.head import last_convolution
-from ssd_lightning.models.origins import CLASSIFIER, OURS, Origin, recognise
+from ssd_lightning.models.origins import CLASSIFIER, OURS, Origin, distance_of_priors, recognise
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.normalization import Normalization
-from ssd_lightning.specs import build
+from ssd_lightning.specs import build, describe
 
 NET_PREFIX = "net."
 """Where a training checkpoint's `state_dict` holds the network."""
@@ -33,12 +33,14 @@ class Loaded:
         kept: names of our parameters that were filled.
         anew: names of our parameters that keep their fresh start, with the reason.
         normalization: that the network now prepares pictures with.
+        other_priors: a sentence, where the weights were trained with other priors than the network has.
     """
 
     origin: Origin
     kept: list[str]
     normalization: Normalization
     anew: dict[str, str]
+    other_priors: str | None = None
 
 
 def start_from(
@@ -64,6 +66,9 @@ def start_from(
     checkpoint = read_checkpoint(path, setting=setting)
     given = tensors_in(checkpoint, f"{setting}{path}")
     given = {name.removeprefix(NET_PREFIX): tensor for name, tensor in given.items() if _is_of_network(name)}
+    spoilt = [name for name, tensor in given.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if spoilt and not spoilt[0].startswith("classifier."):  # torchvision's IMAGENET1K_FEATURES has no fc6 and fc7
+        raise WeightsError(f"{setting}{path}: {spoilt[0]} has values that are not finite")
     origin = recognise(given, f"{setting}{path}")
     if origin.source == CLASSIFIER:
         return _start_backbone_from(net, path, origin, keep_normalization)
@@ -71,7 +76,10 @@ def start_from(
     spec = checkpoint.get("detector") if origin.source == OURS else None
     other_classes = bool(spec and class_names and tuple(spec.get("class_names", ())) != class_names)
     ours = net.state_dict()
-    names = {name: name for name in ours} if origin.source == OURS else foreign_names(net, origin.source)
+    try:
+        names = {name: name for name in ours} if origin.source == OURS else foreign_names(net, origin.source)
+    except WeightsError as error:
+        raise WeightsError(f"{setting}{path}: these weights are made for {origin.words}; {error}") from error
     theirs = {name: given[other] for name, other in names.items() if other in given}
     anew = _other_classes(net, theirs, other_classes)
     _require_a_fit(ours, theirs, anew, names, given, origin, f"{setting}{path}")
@@ -79,7 +87,18 @@ def start_from(
     net.load_state_dict({name: theirs[name].view_as(ours[name]) for name in kept}, strict=False)
     if not keep_normalization:
         net.use_normalization(_normalization_of(origin, spec) or net.normalization)
-    return Loaded(origin, kept, net.normalization, anew)
+    return Loaded(origin, kept, net.normalization, anew, _other_priors(net, origin, spec))
+
+
+def _other_priors(net: SSD, origin: Origin, spec: Any) -> str | None:
+    if origin.source == OURS:
+        there, here = (spec or {}).get("network", {}), describe(net)
+        differs = [key for key in ("levels", "clip_priors", "image_size") if key in there and there[key] != here[key]]
+        return f"they were trained with other priors ({', '.join(differs)} differ)" if differs else None
+    distance = distance_of_priors(origin, net.priors_cxcywh)
+    return (
+        f"they were trained with the priors of {origin.words}, up to {distance:.3f} away" if distance > 1e-5 else None
+    )
 
 
 def _other_classes(net: SSD, theirs: Mapping[str, Tensor], other_classes: bool) -> dict[str, str]:
@@ -156,10 +175,17 @@ def export_weights(net: SSD, source: str) -> dict[str, Tensor]:
     state = net.state_dict()
     names = foreign_names(net, source)
     # lufficc's squeeze and excitation has fully connected layers where ours has 1 x 1 convolutions.
-    return {
+    exported = {
         theirs: state[ours].flatten(1) if ".fc." in theirs and state[ours].dim() == 4 else state[ours]
         for ours, theirs in names.items()
     }
+    origin = recognise(exported, source)
+    if len(exported) != origin.tensors:
+        raise WeightsError(
+            f"{source} has no such network: the nearest, {origin.words}, has {origin.tensors} tensors, this one "
+            f"{len(exported)}"
+        )
+    return exported
 
 
 def _start_backbone_from(net: SSD, path: Path, origin: Origin, keep_normalization: bool) -> Loaded:

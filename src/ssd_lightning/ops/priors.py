@@ -92,6 +92,30 @@ def _comparison(grids: Sequence[tuple[int, int]], stated: Sequence[tuple[int, in
     return "\n".join(rows)
 
 
+def reduce_levels(
+    levels: Sequence[PriorLevel], *, drop_last: int = 0, largest_ratio: float | None = None
+) -> tuple[PriorLevel, ...]:
+    """Take levels or shapes away, as the paper's ablations do (section 3.3; it spreads the boxes anew, this does not).
+
+    Args:
+        levels: the whole.
+        drop_last: leave out so many of the coarsest levels.
+        largest_ratio: leave out aspect ratios above it.
+
+    Raises:
+        ConfigurationError: no level is left.
+    """
+    if not 0 <= drop_last < len(levels):
+        raise ConfigurationError(f"net.drop_last_levels is {drop_last}; the network has {len(levels)} levels")
+    kept = tuple(levels[: len(levels) - drop_last])
+    if largest_ratio is None:
+        return kept
+    return tuple(
+        replace(level, aspect_ratios=tuple(ratio for ratio in level.aspect_ratios if ratio <= largest_ratio))
+        for level in kept
+    )
+
+
 def make_priors(levels: Sequence[PriorLevel], image_size: Size, clip: Clip = False) -> Tensor:
     """Lay out the priors of all levels.
 
@@ -161,36 +185,20 @@ def levels_from_scales(
     )
 
 
-def published_levels(
-    name: str,
-    image_size: Size | None = None,
-    *,
-    num_levels: int | None = None,
-    largest_ratio: float | None = None,
-) -> tuple[PriorLevel, ...]:
+def published_levels(name: str, image_size: Size | None = None) -> tuple[PriorLevel, ...]:
     """Look up published levels by name; see `PUBLISHED`.
 
     Args:
         name: such as `ssd300_voc`.
         image_size: of the network's input, one number or (height, width). Where it is not the published one, the
             sizes keep their share of the picture's shorter side, and the grids are those that the network measures.
-        num_levels: take only the first so many, as in the paper's table 3.
-        largest_ratio: leave out aspect ratios above it, as in the paper's table 2.
 
     Raises:
-        ConfigurationError: there is no such name, or not as many levels.
+        ConfigurationError: there is no such name.
     """
     if name not in PUBLISHED:
         raise ConfigurationError(f"no published priors '{name}'; there are {', '.join(PUBLISHED)}")
     published_size, levels = PUBLISHED[name]
-    if num_levels is not None and not 1 <= num_levels <= len(levels):
-        raise ConfigurationError(f"priors.levels.num_levels is {num_levels}; {name} has {len(levels)}")
-    levels = levels[:num_levels]
-    if largest_ratio is not None:
-        levels = tuple(
-            replace(level, aspect_ratios=tuple(ratio for ratio in level.aspect_ratios if ratio <= largest_ratio))
-            for level in levels
-        )
     if image_size is None or as_height_width(image_size) == (published_size, published_size):
         return levels
     scale = min(as_height_width(image_size)) / published_size

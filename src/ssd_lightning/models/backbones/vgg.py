@@ -11,7 +11,7 @@ from torchvision.models.vgg import cfgs, make_layers
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models.backbones.pretrained import read_backbone_weights
 from ssd_lightning.models.layers import L2Norm, conv_block, init_he
-from ssd_lightning.ops.normalization import IMAGENET, TORCHVISION_SSD, Normalization
+from ssd_lightning.ops.normalization import IMAGENET, SUBTRACT_MEAN_RGB, TORCHVISION_SSD, Normalization
 from ssd_lightning.specs import Described
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,8 @@ class VGG16(Described, nn.Module):
         batch_norm: normalise after each convolution, for training from scratch.
         conv4_3_norm: `l2`, the paper's, or `batch`, as qfgaohao/pytorch-ssd has it.
         weights: torchvision's `IMAGENET1K_V1` (all layers, fc6 and fc7 decimated) or `IMAGENET1K_FEATURES` (what
-            Caffe's and torchvision's SSD start from; it has no fc6 and fc7), or a file of either format.
+            Caffe's and torchvision's SSD start from; it has no fc6 and fc7), a file of either format, or
+            `vgg16_reducedfc.pth`, from which ssd.pytorch, lufficc and RFBNet start.
 
     Raises:
         ConfigurationError: there is no such `conv4_3_norm`.
@@ -76,10 +77,14 @@ class VGG16(Described, nn.Module):
         if batch_norm:
             raise WeightsError("backbone.weights: torchvision's VGG16 weights have no batch norm; use backbone=vgg16")
         state = read_backbone_weights(weights, VGG16_Weights)
+        if "0.weight" in state:  # the file that ssd.pytorch and its forks start from
+            return self._load_reduced(weights, state)
         try:
             convolutions = [layer for layer in self.modules() if isinstance(layer, nn.Conv2d)]
             features = [name.removesuffix(".weight") for name in state if name.startswith("features.")]
             features = [name for name in features if not name.endswith(".bias")]
+            if len(features) != 13:
+                raise ValueError(f"it has {len(features)} convolutions under 'features.', VGG16 has 13")
             for layer, name in zip(convolutions[:13], features, strict=True):
                 _copy(layer, state[f"{name}.weight"], state[f"{name}.bias"])
             # The paper's a-trous conversion: every 4th of 4096 channels, every 3rd of 7 x 7 positions.
@@ -95,6 +100,21 @@ class VGG16(Described, nn.Module):
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise WeightsError(f"backbone.weights={weights}: not torchvision's VGG16: {error}") from error
         return IMAGENET
+
+    def _load_reduced(self, weights: str, state: dict[str, Tensor]) -> Normalization:
+        """Take `vgg16_reducedfc.pth`: one flat list of layers, fc6 and fc7 decimated already."""
+        layers = dict(enumerate([*self.to_conv4_3, *self.to_conv7]))
+        try:
+            for name in state:
+                index, _, kind = name.partition(".")
+                layer = layers[int(index)]
+                if kind == "weight" and isinstance(layer, nn.Conv2d):
+                    _copy(layer, state[name], state[f"{index}.bias"])
+            if len(state) != 2 * sum(isinstance(layer, nn.Conv2d) for layer in layers.values()):
+                raise ValueError(f"it has {len(state)} tensors")
+        except (KeyError, ValueError) as error:
+            raise WeightsError(f"backbone.weights={weights}: not vgg16_reducedfc.pth: {error}") from error
+        return SUBTRACT_MEAN_RGB
 
 
 def _copy(layer: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
