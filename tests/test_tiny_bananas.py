@@ -19,7 +19,7 @@ def test_one_tight_box_a_picture_above_nine_tenths(tmp_path: Path, monkeypatch: 
     run_in(
         tmp_path, monkeypatch, "train", "experiment=tiny_bananas", "data.root=bananas", "hydra.run.dir=run",
         "data.num_workers=0", "trainer.accelerator=cpu", "trainer.precision=bf16-mixed", "channels_last=true",
-        "trainer.enable_progress_bar=false", "~callbacks.progress", "trainer.check_val_every_n_epoch=10",
+        "trainer.enable_progress_bar=false", "trainer.check_val_every_n_epoch=10",
     )  # fmt: skip
     detector = Detector.load(tmp_path / "run")
     dataset = CSVDataset(

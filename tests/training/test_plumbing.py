@@ -74,6 +74,22 @@ def test_images_have_the_networks_size(tmp_path: Path) -> None:
     assert images.dtype == torch.uint8
 
 
+def test_one_number_is_a_square(tmp_path: Path) -> None:
+    images, _ = next(iter(data_module(tmp_path, image_size=24).train_dataloader()))
+    assert images.shape[-2:] == (24, 24)
+
+
+def test_training_without_a_single_object_is_refused(tmp_path: Path) -> None:
+    module = data_module(tmp_path)
+    for record in module.dataset("train").records:
+        record.labels.resize(0, refcheck=False)
+    empty = DetectionDataModule(
+        dataset=lambda **settings: module.dataset("train"), train={}, val=None, test=None, image_size=24
+    )
+    with pytest.raises(DataError, match=r"there is no object in the .* training pictures"):
+        empty.train_dataloader()
+
+
 def test_without_validation(tmp_path: Path) -> None:
     module = data_module(tmp_path, val=None)
     assert module.val_dataloader() == []

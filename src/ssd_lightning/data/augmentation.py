@@ -30,7 +30,7 @@ class SSDAugmentation:
     The mean is subtracted by the network's preprocessing, not here.
 
     Args:
-        image_size: (height, width) of the result in pixels.
+        image_size: of the result in pixels, (height, width) or one number.
         photometric: change colours (`PhotometricDistortion`).
         expand: make objects smaller (`ExpandWithMean`).
         crop: make objects larger (`MinIoUCrop`).
@@ -57,7 +57,7 @@ class SSDAugmentation:
     def __init__(
         self,
         *,
-        image_size: tuple[int, int],
+        image_size: int | Sequence[int],
         photometric: bool = True,
         expand: bool = True,
         crop: bool = True,
@@ -134,4 +134,4 @@ def _is_range_of_factors(ends: Sequence[float]) -> bool:
 
 def _require(condition: bool, rule: str, value: object) -> None:
     if not condition:
-        raise ConfigurationError(f"{rule}, got {value}")
+        raise ConfigurationError(f"augmentation.{rule}, got {value}")

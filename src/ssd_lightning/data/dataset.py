@@ -128,7 +128,10 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         if self.dropped:
             log.warning("left out %d objects or pictures:\n  %s", len(self.dropped), _shortened(self.dropped))
         if not self.records:
-            raise DataError(f"no picture is left in part '{part}' of {len(records)} (val_fraction={val_fraction})")
+            raise DataError(
+                f"no picture is left in part '{part}' (val_fraction={val_fraction}; {len(self.dropped)} left out); "
+                "in a small set a larger data.val_fraction= holds some"
+            )
 
     def __len__(self) -> int:
         return len(self.records)

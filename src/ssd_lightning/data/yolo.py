@@ -73,6 +73,7 @@ class YOLODataset(DetectionDataset):
             part=part,
             val_fraction=val_fraction,
             max_pictures=max_pictures,
+            problems=[problem for listed in lists for problem in listed.problems],
         )
         super().__init__(
             records=records,
@@ -93,18 +94,34 @@ class _List:
     """Number in the label files -> class name."""
     pictures: list[tuple[str, Path]]
     """(name below its folder, path)."""
+    problems: list[str]
+    """A sentence for each label file without a picture."""
 
 
 def _read_list(prefix: str, root: Path, split: str, class_names: Sequence[str] | None) -> _List:
     path, settings = _read_settings(root)
-    pictures = list(chain.from_iterable(_list_pictures(place, root) for place in _places(root, path, settings, split)))
+    places = _places(root, path, settings, split)
+    pictures = list(chain.from_iterable(_list_pictures(place, root) for place in places))
     if pictures and not any(label_path(image).is_file() for _, image in pictures):
         raise DataError(
             f"{label_path(pictures[0][1])}: the labels are missing: none of the {len(pictures)} pictures of split "
             f"'{split}' has a file there"
         )
     names = _class_numbers(root, path, settings.get("names"), class_names)
-    return _List(prefix=prefix, names=names, pictures=pictures)
+    return _List(prefix=prefix, names=names, pictures=pictures, problems=_labels_without_pictures(places, pictures))
+
+
+def _labels_without_pictures(places: Sequence[Path], pictures: Sequence[tuple[str, Path]]) -> list[str]:
+    # A list file takes part of a folder, and beside pictures other text files may lie.
+    folders = [folder for place in places if place.is_dir() for folder in [label_path(place / "any.jpg").parent]]
+    expected = {label_path(image) for _, image in pictures}
+    return [
+        f"{path}: the picture is missing, though it has labels"
+        for folder in folders
+        if folder not in places
+        for path in sorted(folder.rglob("*.txt"))
+        if path not in expected
+    ]
 
 
 def _read_settings(root: Path) -> tuple[Path, dict[str, Any]]:
@@ -210,7 +227,9 @@ def _read_picture(
         with objects.judging(f"{path}: line {number} '{name}'"):
             label = label_of(name, labels)
             if len(fields) != 5:
-                raise DataError(f"has {len(fields)} values, not the 5 of a box (class cx cy w h)")
+                raise DataError(
+                    f"has {len(fields)} values, not the 5 of a box (class cx cy w h); outlines and scores are not read"
+                )
             cx, cy, w, h = (number_of(text, key) for text, key in zip(fields[1:], ("cx", "cy", "w", "h"), strict=True))
             refuse_pixels((cx, cy, w, h))
             corners = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)

@@ -28,7 +28,7 @@ class DetectionDataModule(pl.LightningDataModule):
         train: what the training split adds to those arguments.
         val: the same for pictures that choose the checkpoint; None trains without validation.
         test: the same for pictures that are reported on; None if there are none.
-        image_size: (height, width) of the network's input.
+        image_size: of the network's input, (height, width) or one number.
         class_names: names of the classes 1..C; None takes those of the training split.
         augmentation: of the training pictures; None only resizes them.
         mosaic: joins training pictures before the augmentation; None never does.
@@ -46,7 +46,7 @@ class DetectionDataModule(pl.LightningDataModule):
         train: Mapping[str, Any],
         val: Mapping[str, Any] | None,
         test: Mapping[str, Any] | None,
-        image_size: Sequence[int],
+        image_size: int | Sequence[int],
         class_names: Sequence[str] | None = None,
         augmentation: Transform | None = None,
         mosaic: Mosaic | None = None,
@@ -66,8 +66,7 @@ class DetectionDataModule(pl.LightningDataModule):
             test = None
         self._splits: dict[Stage, Mapping[str, Any] | None] = {"train": train, "val": val, "test": test}
         self._class_names = None if class_names is None else tuple(class_names)
-        height, width = image_size
-        self._resize = Resize(image_size=(height, width))
+        self._resize = Resize(image_size=image_size)
         self._augmentation = augmentation or self._resize
         self._mosaic = mosaic
         self._prepare = prepare
@@ -124,6 +123,8 @@ class DetectionDataModule(pl.LightningDataModule):
                 seed=self._seed,
             )
             self._datasets[stage].mosaic = self._mosaic if stage == "train" else None
+            if stage == "train":
+                _require_objects(self._datasets[stage])
         return self._datasets[stage]
 
     def train_dataloader(self) -> DataLoader:
@@ -165,6 +166,12 @@ class DetectionDataModule(pl.LightningDataModule):
             # Of its own, so that making an iterator does not draw from the global stream.
             generator=torch.Generator().manual_seed(self._seed),
         )
+
+
+def _require_objects(dataset: DetectionDataset) -> None:
+    if not any(len(record.labels) for record in dataset.records):
+        first = f"; {len(dataset.dropped)} were left out, the first: {dataset.dropped[0]}" if dataset.dropped else ""
+        raise DataError(f"there is no object in the {len(dataset)} training pictures{first}")
 
 
 def spare_workers(most: int = 8) -> int:
