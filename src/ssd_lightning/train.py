@@ -13,6 +13,7 @@ from ssd_lightning.errors import ConfigurationError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from ssd_lightning.models import SSD
     from ssd_lightning.training import SSDModule
 
 log = logging.getLogger(__name__)
@@ -44,14 +45,11 @@ def train(config: "DictConfig") -> dict[str, float]:
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     from ssd_lightning.detector import find_checkpoint
-    from ssd_lightning.models.foreign_names import NETWORKS
     from ssd_lightning.models.ssd import check_batch_size
-    from ssd_lightning.models.weights import start_from
     from ssd_lightning.training import SSDModule
     from ssd_lightning.training.checkpoint import AtomicCheckpointIO
     from ssd_lightning.training.devices import check_devices
     from ssd_lightning.training.record import run_record, write_record
-    from ssd_lightning.visualization.tables import print_weights
 
     hydra_config = HydraConfig.get()
     num_devices = check_devices(config.trainer.accelerator, config.trainer.devices)
@@ -75,20 +73,7 @@ def train(config: "DictConfig") -> dict[str, float]:
     if config.init_from:
         if resume is not None:
             raise ConfigurationError("resume= continues a run and init_from= begins one; give one of them")
-        # A normalisation that the command line states is meant; else the weights bring their own.
-        loaded = start_from(
-            net,
-            find_checkpoint(Path(config.init_from)),
-            class_names=tuple(data.class_names),
-            keep_normalization=config.net.normalization is not None,
-        )
-        pl.utilities.rank_zero_only(print_weights)(
-            f"{config.init_from}: {loaded.origin.source}", loaded.kept, loaded.anew
-        )
-        if loaded.other_priors:
-            log.warning("%s: %s; boxes start out wrong by that", config.init_from, loaded.other_priors)
-        if loaded.origin.source in NETWORKS and not loaded.anew:
-            log.info("the class heads are kept: the file's %d classes have to be yours, in its order", net.num_classes)
+        fill(net, config, tuple(data.class_names))
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
     module = SSDModule(
@@ -140,6 +125,33 @@ def train(config: "DictConfig") -> dict[str, float]:
     if trainer.is_global_zero:
         report(module, scores, checkpoint)
     return scores
+
+
+def fill(net: "SSD", config: "DictConfig", class_names: tuple[str, ...]) -> None:
+    """Start from the weights of `init_from`, and say what was taken.
+
+    Raises:
+        WeightsError: they cannot be read, or do not fit.
+    """
+    from pytorch_lightning.utilities import rank_zero_only
+
+    from ssd_lightning.detector import find_checkpoint
+    from ssd_lightning.models.foreign_names import NETWORKS
+    from ssd_lightning.models.weights import start_from
+    from ssd_lightning.visualization.tables import print_weights
+
+    loaded = start_from(
+        net,
+        find_checkpoint(Path(config.init_from)),
+        class_names=class_names,
+        # A normalisation that the command line states is meant; else the weights bring their own.
+        keep_normalization=config.net.normalization is not None,
+    )
+    rank_zero_only(print_weights)(f"{config.init_from}: {loaded.origin.source}", loaded.kept, loaded.anew)
+    if loaded.other_priors:
+        log.warning("%s: %s; boxes start out wrong by that", config.init_from, loaded.other_priors)
+    if loaded.origin.source in NETWORKS and not loaded.anew:
+        log.info("the class heads are kept: the file's %d classes have to be yours, in its order", net.num_classes)
 
 
 def wanted_callbacks(callbacks: Iterable[Any], trainer: "DictConfig") -> list[Any]:
