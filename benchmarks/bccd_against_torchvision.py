@@ -61,7 +61,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peer-optimizer", choices=["reference", "adamw"], default="adamw")
-    parser.add_argument("--peer-lr", type=float, help="default: the published one, or 0.001 for adamw")
+    parser.add_argument("--peer-lr", type=float, help="default: the published one, or 0.002 for adamw")
     parser.add_argument("--max-steps", type=int, help="end each run after so many steps")
     parser.add_argument("--overrides", nargs="*", default=[], help="of our recipe")
     parser.add_argument("--label", default="", help="added to the names of the result files")

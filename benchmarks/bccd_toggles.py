@@ -23,7 +23,7 @@ ROWS = {
     "+ cosine": [PAPER, "scheduler=cosine", "scheduler.warmup_steps=0"],
     "+ warm-up": [PAPER, "scheduler.warmup_steps=36"],
     "+ GIoU": [PAPER, "loss.box_loss=giou", "loss.loc_weight=3.0"],
-    "+ mosaic with early close": [PAPER, "data.mosaic_probability=0.5", "data.mosaic_epochs=10"],
+    "+ mosaic with early close": [PAPER, "data.mosaic_probability=0.5", "data.mosaic_epochs=7"],
     "all: modern": ["experiment=bccd_modern"],
 }
 
@@ -49,7 +49,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results and runs")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--overrides", nargs="*", default=[], help="of every row, after its own")
     parser.add_argument("--label", default="", help="added to the names of the result files")
