@@ -10,8 +10,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from ssd_lightning import losses as losses_module
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import MultiBoxLoss, count_over_ranks
+from ssd_lightning.ops import class_losses
 from ssd_lightning.ops.class_losses import hardest_negatives
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel, make_priors
 from ssd_lightning.types import SSDOutput, Target
@@ -312,6 +314,25 @@ def test_every_loss_on_every_batch(box_loss: str, class_loss: str, counts: tuple
     assert (losses["loc"] > 0) == (offsets_grad.abs().sum() > 0) == (sum(counts) > 0)
     assert offsets_grad.isfinite().all()
     assert logits_grad.isfinite().all()
+
+
+@pytest.mark.parametrize("box_loss", ["smooth_l1", "l1", "giou", "diou", "ciou"])
+@pytest.mark.parametrize("class_loss", ["ce_hnm", "ce", "focal"])
+@pytest.mark.parametrize("counts", [(), (0,), (3, 0, 1)])
+def test_looking_at_all_priors_is_the_same_as_at_those_that_count(
+    box_loss: str, class_loss: str, counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is what an accelerator does, the second a processor; see `ops.rows`."""
+    output, targets = draw_output(len(counts), seed=0), draw_targets(counts, seed=1)
+    loss = MultiBoxLoss(box_loss=box_loss, class_loss=class_loss)
+    few = loss(output, targets)
+    few_gradients = gradients(few, output)
+    for module in (losses_module, class_losses):
+        monkeypatch.setattr(module, "rows_that_count", lambda mask: None)
+    monkeypatch.setattr(class_losses, "background_cross_entropy", lambda logits: -logits.log_softmax(-1)[..., 0])
+    every = loss(output, targets)
+    torch.testing.assert_close(every, few, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradients(every, output), few_gradients, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("box_loss", ["smooth_l1", "l1", "giou", "diou", "ciou"])

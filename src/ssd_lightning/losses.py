@@ -12,21 +12,29 @@ from ssd_lightning.ops.box_losses import BOX_LOSSES, BoxLoss, box_regression_los
 from ssd_lightning.ops.boxes import xyxy_to_cxcywh
 from ssd_lightning.ops.class_losses import ClassLoss, NegativesBy, cross_entropy, focal_loss, mined_cross_entropy
 from ssd_lightning.ops.coder import VARIANCES, encode
-from ssd_lightning.ops.matching import Matcher, match_priors, pad_targets
+from ssd_lightning.ops.matching import Matcher, Matches, match_priors, pad_targets
+from ssd_lightning.ops.rows import rows_that_count, take_rows
 from ssd_lightning.types import SSDOutput, Target
 
 Normalizer = Literal["positives", "positives_per_image", "batch_size", "priors"]
 
 
 class PriorTargets(NamedTuple):
-    """What every prior of every image should predict."""
+    """What every prior of every image should predict; offsets are computed for those that are asked for."""
 
-    labels: Tensor
-    """int64 `[B, K]`; 0 is the background."""
-    boxes_xyxy: Tensor
-    """`[B, K, 4]`, normalised; for the background the prior itself."""
-    offsets: Tensor
-    """`[B, K, 4]`: the boxes, encoded; 0 for the background."""
+    matches: Matches
+    variances: tuple[float, float]
+    """Scale of the offsets."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 `[B, K]`; 0 is the background."""
+        return self.matches.labels
+
+    @property
+    def offsets(self) -> Tensor:
+        """`[B, K, 4]`: the boxes, encoded; 0 for the background."""
+        return encode(xyxy_to_cxcywh(self.matches.boxes_xyxy), self.matches.priors_cxcywh, self.variances)
 
 
 def count_over_ranks(count: Tensor) -> tuple[Tensor, int]:
@@ -150,8 +158,7 @@ class MultiBoxLoss(nn.Module):
         """Say what every prior of B images should predict, given B targets and priors `[K, 4]`."""
         boxes_xyxy, labels = pad_targets(targets, priors_cxcywh.device)
         matches = match_priors(boxes_xyxy, labels, priors_cxcywh, self.iou_threshold, self.matcher)
-        offsets = encode(xyxy_to_cxcywh(matches.boxes_xyxy), priors_cxcywh, self.variances)  # [B, K, 4]
-        return PriorTargets(matches.labels, matches.boxes_xyxy, offsets)
+        return PriorTargets(matches, self.variances)
 
     def compare(self, output: SSDOutput, wanted: PriorTargets) -> dict[str, Tensor]:
         """Compare a batch's output with what `match` gave.
@@ -163,22 +170,25 @@ class MultiBoxLoss(nn.Module):
             make different numbers of steps and each counts its own.
         """
         positive = wanted.labels > 0  # [B, K]
-        box_loss = box_regression_loss(
-            output.box_offsets,
-            wanted.offsets,
-            wanted.boxes_xyxy,
-            positive,
-            output.priors_cxcywh,
-            kind=self.box_loss,
-            beta=self.smooth_l1_beta,
-            variances=self.variances,
-        )
-        class_loss = self._classify(output.class_logits, wanted.labels)
         weights = image_weights(
             positive.sum(dim=1), positive.shape[1], self.normalizer, over_ranks=self.training
         )  # [B]
+        class_loss = self._classify(output.class_logits, wanted.labels)  # [B, K]
+        rows = rows_that_count(positive)
+        boxes_xyxy, priors_cxcywh = wanted.matches.at(rows)
+        box_loss = box_regression_loss(
+            take_rows(output.box_offsets, rows),
+            encode(xyxy_to_cxcywh(boxes_xyxy), priors_cxcywh, self.variances),
+            boxes_xyxy,
+            take_rows(positive, rows),
+            priors_cxcywh,
+            kind=self.box_loss,
+            beta=self.smooth_l1_beta,
+            variances=self.variances,
+        )  # [R]
+        box_weights = take_rows(weights[:, None].expand_as(positive), rows)
         return {
-            "loc": self.loc_weight * (weights * box_loss.sum(dim=1)).sum(),
+            "loc": self.loc_weight * (box_weights * box_loss).sum(),
             "cls": (weights * class_loss.sum(dim=1)).sum(),
         }
 

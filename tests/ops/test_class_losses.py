@@ -5,7 +5,15 @@ import torch
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from ssd_lightning.ops.class_losses import cross_entropy, focal_loss, hardest_negatives, hardness, mined_cross_entropy
+from ssd_lightning.ops.class_losses import (
+    MAX_LOG_ODDS,
+    background_cross_entropy,
+    cross_entropy,
+    focal_loss,
+    hardest_negatives,
+    hardness,
+    mined_cross_entropy,
+)
 
 
 def draw(batch: int, num_priors: int, num_classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -100,3 +108,25 @@ def test_mined_loss_is_that_of_the_chosen_and_of_no_other(negatives_by: str) -> 
         assert all(loss[image, k] == every[image, k] for k in counted)
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
     assert torch.equal(gradient.abs().sum(-1) > 0, loss > 0)
+
+
+@pytest.mark.parametrize(
+    ("batch", "num_priors", "num_classes"), [(3, 50, 20), (1, 1, 1), (2, 7, 600), (0, 4, 2), (2, 0, 2)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_background_cross_entropy_is_that_of_background_labels(
+    batch: int, num_priors: int, num_classes: int, dtype: torch.dtype
+) -> None:
+    logits = draw(batch, num_priors, num_classes)[0].to(dtype).requires_grad_()
+    expected = cross_entropy(logits, torch.zeros(batch, num_priors, dtype=torch.int64)).detach()
+    found = background_cross_entropy(logits)
+    assert found.dtype is torch.float32
+    assert not found.requires_grad
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_background_cross_entropy_is_finite_for_logits_of_any_size() -> None:
+    logits = torch.tensor([[[0.0, 1000.0, -1000.0], [1000.0, 0.0, 0.0], [-1000.0, 5.0, 5.0], [0.0, 79.0, 0.0]]])
+    losses = background_cross_entropy(logits)[0]
+    expected = [MAX_LOG_ODDS, 0.0, MAX_LOG_ODDS + math.log(2), 79.0]
+    assert losses.tolist() == pytest.approx(expected, abs=1e-4)

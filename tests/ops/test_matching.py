@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from ssd_lightning.ops import matching
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssd_lightning.ops.coder import encode
-from ssd_lightning.ops.matching import assign_argmax, assign_bipartite, match_priors, pad_targets
+from ssd_lightning.ops.matching import assign_argmax, assign_bipartite, match_priors, pad_targets, pairwise_iou
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.types import Target
 
@@ -101,6 +102,66 @@ def test_bipartite_on_a_crowd_of_equal_boxes(count: int) -> None:
 def test_argmax_lets_the_last_one_win(size: tuple[int, int, int], steps: int | None) -> None:
     iou = draw_iou(*size, seed=7, steps=steps)
     assert assign_argmax(iou).tolist() == [last_of_the_best(image) for image in iou]
+
+
+@pytest.mark.parametrize("size", [*CASES, (2, 40, 9), (1, 30, 200)])
+@pytest.mark.parametrize("steps", [None, 3])
+def test_as_many_rounds_as_boxes_are_enough(
+    size: tuple[int, int, int], steps: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An accelerator never looks whether all are settled, and goes through all rounds."""
+    iou = draw_iou(*size, seed=3, steps=steps)
+    settled = assign_bipartite(iou)
+    monkeypatch.setattr(torch, "equal", lambda *_: False)
+    assert assign_bipartite(iou).tolist() == settled.tolist()
+    if steps is None:
+        assert settled.tolist() == [greedy(image) for image in iou]
+
+
+def test_a_chain_of_displacements_is_settled() -> None:
+    """Each box prefers the prior of a better one, so that one after the other has to move."""
+    count = 12
+    iou = torch.zeros(1, count, count)
+    for box in range(count):
+        iou[0, box, box] = 0.9 - 0.05 * box
+        if box:
+            iou[0, box, box - 1] = 0.9 - 0.05 * box + 0.01
+    assert assign_bipartite(iou).tolist() == [greedy(iou[0])] == [list(range(count))]
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (2, 5), (0,), (3, 0)])
+def test_overlaps_are_torchvisions_bit_for_bit(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    priors = cxcywh_to_xyxy(make_priors(SSD300_VOC[2:], 300))
+    boxes = draw_boxes(math.prod(shape), generator).view(*shape, 4)
+    expected = box_iou(boxes.reshape(-1, 4), priors).view(*shape, len(priors))
+    assert torch.equal(pairwise_iou(boxes, priors.t().contiguous()), expected)
+
+
+@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+@pytest.mark.parametrize("images_at_once", [1, 2, 8])
+def test_blocks_of_images_change_nothing(matcher: str, images_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor takes an image at a time without its padding, an accelerator many with it."""
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.stack([draw_boxes(9, generator) for _ in range(5)])
+    labels = torch.randint(1, 4, (5, 9), generator=generator)
+    labels[1, 4:], labels[2], labels[3, 2:5] = 0, 0, 0
+    priors = make_priors(SSD300_VOC[1:], 300)
+    one_by_one = match_priors(boxes, labels, priors, 0.5, matcher)
+    blocks = [(slice(start, start + images_at_once), 9) for start in range(0, 5, images_at_once)]
+    monkeypatch.setattr(matching, "_blocks", lambda *_: blocks)
+    together = match_priors(boxes, labels, priors, 0.5, matcher)
+    assert torch.equal(one_by_one.labels, together.labels)
+    assert torch.equal(one_by_one.boxes_xyxy, together.boxes_xyxy)
+
+
+def test_blocks_hold_so_many_pairs_on_an_accelerator() -> None:
+    labels = torch.ones(10, 500, dtype=torch.int64, device="meta")
+    blocks = list(matching._blocks(labels, 24564))
+    images = [image for block, count in blocks for image in range(10)[block] if count == 500]
+    assert images == list(range(10))
+    assert len(blocks) == 2
+    assert all((block.stop - block.start) * 500 * 24564 <= matching.PAIRS_AT_ONCE for block, _ in blocks)
 
 
 def test_the_two_matchers_part_where_a_prior_is_shared() -> None:

@@ -35,27 +35,26 @@ def box_regression_loss(
     beta: float = 1.0,
     variances: tuple[float, float] = VARIANCES,
 ) -> Tensor:
-    """Localisation loss of every prior, in float32.
+    """Localisation loss of priors, in float32.
 
     Args:
-        box_offsets: `[B, K, 4]`, of the network.
-        target_offsets: `[B, K, 4]`, what they should be.
-        target_boxes_xyxy: `[B, K, 4]`, the same as boxes.
-        positive: bool `[B, K]`.
-        priors_cxcywh: `[K, 4]`, normalised.
+        box_offsets: `[..., 4]`, of the network.
+        target_offsets: `[..., 4]`, what they should be.
+        target_boxes_xyxy: `[..., 4]`, the same as boxes.
+        positive: bool `[...]`.
+        priors_cxcywh: `[..., 4]` or one row for each of the last axis, normalised.
         kind: see `offset_loss` and `overlap_loss`.
         beta: of the smooth L1 loss.
         variances: scale of the offsets.
 
     Returns:
-        `[B, K]`, 0 where a prior is not positive.
+        `[...]`, 0 where a prior is not positive.
     """
     if kind == "smooth_l1" or kind == "l1":
         loss = offset_loss(box_offsets, target_offsets, kind=kind, beta=beta)
-        return torch.where(positive, loss, 0.0)
-    priors = priors_cxcywh.expand_as(box_offsets)[positive]  # [P, 4]
-    loss = overlap_loss(box_offsets[positive], target_boxes_xyxy[positive], priors, kind=kind, variances=variances)
-    return torch.zeros_like(positive, dtype=loss.dtype).masked_scatter(positive, loss)
+    else:
+        loss = overlap_loss(box_offsets, target_boxes_xyxy, priors_cxcywh, kind=kind, variances=variances)
+    return torch.where(positive, loss, 0.0)
 
 
 def offset_loss(box_offsets: Tensor, target_offsets: Tensor, *, kind: OffsetLoss, beta: float = 1.0) -> Tensor:
@@ -87,14 +86,14 @@ def overlap_loss(
     `MAX_CENTRE_OFFSET`, count as those at the bound and have no gradient; none is NaN.
 
     Args:
-        box_offsets: `[P, 4]`, of the network.
-        target_boxes_xyxy: `[P, 4]`, normalised.
-        priors_cxcywh: `[P, 4]`, normalised.
+        box_offsets: `[..., 4]`, of the network.
+        target_boxes_xyxy: `[..., 4]`, normalised.
+        priors_cxcywh: `[..., 4]`, normalised.
         kind: which overlap.
         variances: scale of the offsets.
 
     Returns:
-        `[P]`, 0 for a perfect box, 2 (`ciou`: up to 3) for a hopeless one.
+        `[...]`, 0 for a perfect box, 2 (`ciou`: up to 3) for a hopeless one.
     """
     max_size_offset = MAX_LOG_RATIO / variances[1]
     centre = box_offsets[..., :2].float().clamp(-MAX_CENTRE_OFFSET, MAX_CENTRE_OFFSET)

@@ -6,8 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssd_lightning.ops.rows import put_rows, rows_that_count, take_rows
+
 ClassLoss = Literal["ce_hnm", "ce", "focal"]
 NegativesBy = Literal["loss", "background", "foreground"]
+
+MAX_LOG_ODDS = 80.0
+"""Its exponential, and a thousand of them, are float32 numbers."""
 
 
 def cross_entropy(class_logits: Tensor, labels: Tensor) -> Tensor:
@@ -43,10 +48,37 @@ def mined_cross_entropy(
     Returns:
         `[B, K]`, 0 for the negatives that were not chosen.
     """
-    loss, positive = cross_entropy(class_logits, labels), labels > 0
-    rank_by = hardness(class_logits.detach(), loss.detach(), negatives_by)
-    negative = hardest_negatives(rank_by, positive, ratio, min_negatives)
-    return torch.where(positive | negative, loss, 0.0)
+    positive = labels > 0
+    with torch.no_grad():
+        rank_by = hardness(class_logits, background_cross_entropy(class_logits), negatives_by)
+        chosen = positive | hardest_negatives(rank_by, positive, ratio, min_negatives)
+    # Only what was chosen has a gradient, and so only there is the loss computed with one.
+    rows = rows_that_count(chosen)
+    loss = F.cross_entropy(take_rows(class_logits, rows).float(), take_rows(labels, rows), reduction="none")
+    return put_rows(loss, rows, chosen)
+
+
+def background_cross_entropy(class_logits: Tensor) -> Tensor:
+    """Cross entropy of every prior if it is background, in float32 and without a gradient.
+
+    Args:
+        class_logits: `[B, K, C + 1]`.
+
+    Returns:
+        `[B, K]`; on a processor at most `MAX_LOG_ODDS` + log(C + 1), which a network reaches only as it diverges.
+    """
+    logits = class_logits.detach()
+    if logits.device.type != "cpu":
+        return -logits.float().log_softmax(dim=-1)[..., 0]
+    # log sum exp(l_c - l_0), image by image in the cache; a product with ones adds up short rows faster than a sum.
+    ones = torch.ones(logits.shape[-1])
+    losses = torch.empty(logits.shape[:-1])
+    odds = torch.empty(logits.shape[1:])
+    for image, loss in zip(logits, losses, strict=True):
+        image = image.float()
+        torch.sub(image, image[:, :1], out=odds).clamp_(max=MAX_LOG_ODDS).exp_()
+        torch.mv(odds, ones, out=loss)
+    return losses.log_()
 
 
 def hardness(class_logits: Tensor, class_loss: Tensor, negatives_by: NegativesBy) -> Tensor:
@@ -86,9 +118,12 @@ def hardest_negatives(hardness: Tensor, positive: Tensor, ratio: float, min_nega
     hardness = hardness.masked_fill(positive, float("-inf"))
     num_positive = positive.sum(dim=1, keepdim=True)
     wanted = (num_positive * ratio).floor().clamp(min=min_negatives)  # [B, 1]
-    order = hardness.argsort(dim=1, descending=True)
-    rank = torch.arange(hardness.shape[1], device=hardness.device).expand_as(order)
-    chosen = torch.zeros_like(positive).scatter_(1, order, rank < wanted)
+    most = hardness.shape[1]
+    if wanted.device.type == "cpu" and len(wanted):  # an accelerator sorts them all before the host knew how many
+        most = min(most, int(wanted.max()))
+    hardest = hardness.topk(most, dim=1).indices
+    rank = torch.arange(most, device=hardness.device).expand_as(hardest)
+    chosen = torch.zeros_like(positive).scatter_(1, hardest, rank < wanted)
     return chosen & ~positive
 
 

@@ -1,17 +1,20 @@
 """Which prior answers for which ground truth (SSD paper, section 2.2, "Matching strategy"), a whole batch at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torchvision.ops import box_iou
 
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy, valid_boxes
+from ssd_lightning.ops.rows import Rows
 from ssd_lightning.types import Target
 
 Matcher = Literal["bipartite", "argmax"]
+
+PAIRS_AT_ONCE = 1 << 26
+"""Overlaps of boxes and priors that an accelerator holds at once: 256 MiB."""
 
 
 class Matches(NamedTuple):
@@ -19,23 +22,51 @@ class Matches(NamedTuple):
 
     labels: Tensor
     """int64 `[B, K]`; 0 is the background."""
-    boxes_xyxy: Tensor
-    """`[B, K, 4]`: the matched ground truth; for the background the prior itself, whose offsets are zero."""
+    box_index: Tensor
+    """int64 `[B, K]`: which of its image's boxes a prior has, -1 for the background."""
+    objects_xyxy: Tensor
+    """`[B, N, 4]`: what `box_index` points into."""
+    priors_cxcywh: Tensor
+    """`[K, 4]`."""
+
+    @property
+    def boxes_xyxy(self) -> Tensor:
+        """`[B, K, 4]`: the matched ground truth; for the background the prior itself, whose offsets are zero."""
+        return self.at(None)[0].view(*self.labels.shape, 4)
+
+    def at(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Give `boxes_xyxy` and priors (cxcywh) of some of the `[B * K]` priors alone: `[R, 4]` each."""
+        (_, num_priors), num_boxes = self.labels.shape, self.objects_xyxy.shape[1]
+        if rows is None:
+            rows = torch.arange(self.labels.numel(), device=self.labels.device)
+        box = self.box_index.flatten()[rows]
+        boxes_xyxy = self.objects_xyxy.flatten(0, 1)[rows // num_priors * num_boxes + box.clamp(min=0)]
+        priors_cxcywh = self.priors_cxcywh[rows % num_priors]
+        return torch.where(box[:, None] >= 0, boxes_xyxy, cxcywh_to_xyxy(priors_cxcywh)), priors_cxcywh
 
 
 def pad_targets(targets: Sequence[Target], device: torch.device) -> tuple[Tensor, Tensor]:
     """Stack ground truth of different lengths.
+
+    Targets that lie on the host are padded there and travel as two tensors, which the host does not wait for.
 
     Returns:
         Boxes `[B, N, 4]` and labels `[B, N]`, N >= 1; the label 0 marks padding.
     """
     if not targets:
         return torch.zeros(0, 1, 4, device=device), torch.zeros(0, 1, dtype=torch.int64, device=device)
-    boxes = pad_sequence([target["boxes"].reshape(-1, 4) for target in targets], batch_first=True).to(device)
-    labels = pad_sequence([target["labels"] for target in targets], batch_first=True).to(device)
+    boxes = pad_sequence([target["boxes"].reshape(-1, 4) for target in targets], batch_first=True)
+    labels = pad_sequence([target["labels"] for target in targets], batch_first=True)
     if boxes.shape[1] == 0:
         boxes, labels = boxes.new_zeros(len(targets), 1, 4), labels.new_zeros(len(targets), 1)
-    return boxes, labels
+    return to_device(boxes, device), to_device(labels, device)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor without waiting for its arrival; work that is given to the device afterwards comes after it."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def match_priors(
@@ -61,24 +92,89 @@ def match_priors(
     Returns:
         Labels `[B, K]` and boxes `[B, K, 4]`.
     """
-    batch, num_boxes, num_priors = *labels.shape, len(priors_cxcywh)
-    priors_xyxy = cxcywh_to_xyxy(priors_cxcywh)
     valid = (labels > 0) & valid_boxes(boxes_xyxy)
-    boxes_xyxy = torch.where(valid[..., None], boxes_xyxy, 0.0)
-    iou = box_iou(boxes_xyxy.reshape(-1, 4), priors_xyxy).reshape(batch, num_boxes, num_priors)
-    iou = iou.masked_fill(~valid[..., None], -1.0)
-
-    best_iou, box_index = iou.max(dim=1)  # [B, K]
-    positive = best_iou >= iou_threshold
-
-    assign = assign_bipartite if matcher == "bipartite" else assign_argmax
-    forced = assign(iou)  # [B, K]
+    boxes_xyxy = torch.where(valid[..., None], boxes_xyxy, 0.0)  # without area, so that they overlap nothing
+    num_choices = 1 if matcher == "argmax" else min(labels.shape[1], len(priors_cxcywh))
+    overlaps = find_overlaps(boxes_xyxy, labels, cxcywh_to_xyxy(priors_cxcywh), num_choices)
+    assign = settle_last if matcher == "argmax" else settle_best
+    forced = assign(overlaps.choice_iou, overlaps.choice_prior, len(priors_cxcywh))
+    box_index = torch.where(overlaps.best_iou >= iou_threshold, overlaps.best_box, -1)
     box_index = torch.where(forced >= 0, forced, box_index)
-    positive = positive | (forced >= 0)
+    matched_labels = labels.gather(1, box_index.clamp(min=0)).masked_fill_(box_index < 0, 0)
+    return Matches(matched_labels, box_index, boxes_xyxy, priors_cxcywh)
 
-    matched_labels = labels.gather(1, box_index).masked_fill(~positive, 0)
-    matched_boxes = boxes_xyxy.gather(1, box_index[..., None].expand(-1, -1, 4))
-    return Matches(matched_labels, torch.where(positive[..., None], matched_boxes, priors_xyxy))
+
+class Overlaps(NamedTuple):
+    """What matching has to know of the overlaps `[B, N, K]`."""
+
+    best_iou: Tensor
+    """`[B, K]`: the highest overlap of each prior with a box."""
+    best_box: Tensor
+    """int64 `[B, K]`: with which box, the first of equals."""
+    choice_iou: Tensor
+    """`[B, N, T]`: the highest overlaps of each box, in descending order."""
+    choice_prior: Tensor
+    """int64 `[B, N, T]`: with which priors."""
+
+
+def find_overlaps(boxes_xyxy: Tensor, labels: Tensor, priors_xyxy: Tensor, num_choices: int) -> Overlaps:
+    """Compare every box with every prior.
+
+    Args:
+        boxes_xyxy: `[B, N, 4]`.
+        labels: int64 `[B, N]`; 0 marks padding.
+        priors_xyxy: `[K, 4]`, with positive areas.
+        num_choices: T, at most K.
+    """
+    (batch, num_boxes), num_priors = labels.shape, len(priors_xyxy)
+    best_iou = boxes_xyxy.new_zeros(batch, num_priors)
+    countdown_of_best = torch.zeros_like(best_iou)
+    choice_iou = boxes_xyxy.new_zeros(batch, num_boxes, num_choices)
+    choice_prior = labels.new_zeros(batch, num_boxes, num_choices)
+    countdown = torch.arange(num_boxes, 0, -1, device=labels.device, dtype=best_iou.dtype)[:, None]  # [N, 1]
+    priors_columns = priors_xyxy.t().contiguous()
+    for images, count in _blocks(labels, num_priors):
+        iou = pairwise_iou(boxes_xyxy[images, :count], priors_columns)  # [b, n, K]
+        torch.amax(iou, dim=1, out=best_iou[images])
+        # `max` with indices is ten times slower along this axis than a second reduction. The first of equals counts.
+        is_best = iou == best_iou[images, None]
+        torch.amax(torch.where(is_best, countdown[:count], 0.0), dim=1, out=countdown_of_best[images])
+        choices = iou.max(dim=2, keepdim=True) if num_choices == 1 else iou.topk(min(num_choices, count), dim=2)
+        choice_iou[images, :count, :count] = choices.values
+        choice_prior[images, :count, :count] = choices.indices
+    return Overlaps(best_iou, num_boxes - countdown_of_best.long(), choice_iou, choice_prior)
+
+
+def _blocks(labels: Tensor, num_priors: int) -> Iterator[tuple[slice, int]]:
+    """Give images to be compared at once, and how many boxes they have."""
+    batch, num_boxes = labels.shape
+    if labels.device.type == "cpu":  # one image, without its padding, stays in the cache
+        counts = torch.where(labels > 0, torch.arange(1, num_boxes + 1), 1).amax(dim=1)
+        yield from ((slice(image, image + 1), count) for image, count in enumerate(counts.tolist()))
+    else:
+        size = max(1, PAIRS_AT_ONCE // (num_boxes * max(1, num_priors)))
+        yield from ((slice(start, start + size), num_boxes) for start in range(0, batch, size))
+
+
+def pairwise_iou(boxes_xyxy: Tensor, priors_columns: Tensor) -> Tensor:
+    """Overlap of every box with every prior, without a temporary of another axis.
+
+    Args:
+        boxes_xyxy: `[..., N, 4]`.
+        priors_columns: `[4, K]`, the coordinates of priors of positive areas: strided ones are read at a third of the
+            speed.
+
+    Returns:
+        `[..., N, K]`, bit for bit what `torchvision.ops.box_iou` gives.
+    """
+    left, top, right, bottom = boxes_xyxy[..., None].unbind(-2)  # [..., N, 1] each
+    prior_left, prior_top, prior_right, prior_bottom = priors_columns  # [K] each
+    width = torch.minimum(right, prior_right).sub_(torch.maximum(left, prior_left)).clamp_(min=0)
+    height = torch.minimum(bottom, prior_bottom).sub_(torch.maximum(top, prior_top)).clamp_(min=0)
+    intersection = width.mul_(height)
+    areas = (right - left) * (bottom - top), (prior_right - prior_left) * (prior_bottom - prior_top)
+    union = (areas[0] + areas[1]).sub_(intersection)
+    return intersection.div_(union)
 
 
 def assign_argmax(iou: Tensor) -> Tensor:
@@ -90,12 +186,7 @@ def assign_argmax(iou: Tensor) -> Tensor:
     Returns:
         int64 `[B, K]`: index of the ground truth that a prior is forced to take, or -1.
     """
-    best_iou, prior_index = iou.max(dim=2)  # [B, N]
-    rank = torch.arange(iou.shape[1], device=iou.device).expand_as(prior_index)
-    rank = rank.masked_fill(best_iou <= 0, -1)
-    nobody = torch.full((iou.shape[0], iou.shape[2]), -1, device=iou.device)
-    # A plain scatter with duplicate indices keeps an arbitrary one on a GPU; the maximum is the same everywhere.
-    return nobody.scatter_reduce(1, prior_index, rank, reduce="amax")
+    return settle_last(*iou.max(dim=2, keepdim=True), iou.shape[2])
 
 
 def assign_bipartite(iou: Tensor) -> Tensor:
@@ -109,16 +200,54 @@ def assign_bipartite(iou: Tensor) -> Tensor:
     Returns:
         int64 `[B, K]`: index of the ground truth that a prior is forced to take, or -1.
     """
-    batch, num_boxes, num_priors = iou.shape
-    num_choices = min(num_boxes, num_priors)
-    choice_iou, choice_prior = iou.topk(num_choices, dim=2)  # [B, N, N]
-    choice_iou, choice_prior = choice_iou.flatten(1), choice_prior.flatten(1)  # [B, N * N]
-    owner = torch.arange(num_boxes, device=iou.device).repeat_interleave(num_choices)  # [N * N]
-    forced = torch.full((batch, num_priors), -1, device=iou.device)
-    for _ in range(num_choices):
-        best_iou, best = choice_iou.max(dim=1, keepdim=True)  # [B, 1]
-        prior, box = choice_prior.gather(1, best), owner[best]
-        taken = torch.where(best_iou > 0, box, forced.gather(1, prior))
-        forced.scatter_(1, prior, taken)
-        choice_iou = choice_iou.masked_fill((owner == box) | (choice_prior == prior), -1.0)
-    return forced
+    return settle_best(*iou.topk(min(iou.shape[1:]), dim=2), iou.shape[2])
+
+
+def settle_last(choice_iou: Tensor, choice_prior: Tensor, num_priors: int) -> Tensor:
+    """Give each box its first choice, the last box a shared one; see `settle_best` for the shapes."""
+    batch, num_boxes, _ = choice_iou.shape
+    rank = torch.arange(num_boxes, device=choice_iou.device).expand(batch, -1)
+    rank = rank.masked_fill(choice_iou[..., 0] <= 0, -1)
+    nobody = torch.full((batch, num_priors), -1, device=choice_iou.device)
+    # A plain scatter with duplicate indices keeps an arbitrary one on a GPU; the maximum is the same everywhere.
+    return nobody.scatter_reduce(1, choice_prior[..., 0], rank, reduce="amax")
+
+
+def settle_best(choice_iou: Tensor, choice_prior: Tensor, num_priors: int) -> Tensor:
+    """Give priors to boxes, the best pair of all that are left first.
+
+    Since both sides judge a pair by the same overlap, this is what deferred acceptance (Gale and Shapley 1962) arrives
+    at: every box asks for the best prior that nobody better has, every prior takes the best box that asks, all at
+    once, again and again. After as many rounds as there are boxes at most all are settled, mostly after two.
+
+    Args:
+        choice_iou: `[B, N, T]`, the highest overlaps of each box in descending order, at most 0 for no choice.
+        choice_prior: int64 `[B, N, T]`, with which priors.
+        num_priors: K.
+
+    Returns:
+        int64 `[B, K]`: index of the box that a prior is forced to take, or -1.
+    """
+    batch, num_boxes, _ = choice_iou.shape
+    choices = choice_prior.flatten(1)  # [B, N * T]
+    rank = torch.arange(num_boxes, device=choice_iou.device).expand(batch, -1)  # [B, N]
+    nobody = torch.full((batch, num_priors), num_boxes, device=choice_iou.device)  # [B, K]
+    owner, owner_iou = nobody, choice_iou.new_zeros(batch, num_priors)
+    for _ in range(num_boxes):
+        rival = owner.gather(1, choices).view_as(choice_prior)
+        rival_iou = owner_iou.gather(1, choices).view_as(choice_iou)
+        # Of equals the first box has a prior, and what it has is open to itself.
+        is_open = (choice_iou > rival_iou) | ((choice_iou == rival_iou) & (rank[..., None] <= rival))
+        is_open &= choice_iou > 0
+        asked = is_open.byte().argmax(dim=2, keepdim=True)  # the first that is open
+        asks = is_open.any(dim=2)  # [B, N]
+        asked_prior = choice_prior.gather(2, asked)[..., 0]
+        asked_iou = choice_iou.gather(2, asked)[..., 0].masked_fill(~asks, 0.0)
+        owner_iou = torch.zeros_like(owner_iou).scatter_reduce(1, asked_prior, asked_iou, "amax")
+        is_best = asks & (asked_iou == owner_iou.gather(1, asked_prior))
+        previous = owner
+        owner = nobody.scatter_reduce(1, asked_prior, rank.masked_fill(~is_best, num_boxes), "amin")
+        # Looking whether all are settled would make the host wait for an accelerator.
+        if choice_iou.device.type == "cpu" and torch.equal(owner, previous):
+            break
+    return owner.masked_fill(owner == num_boxes, -1)

@@ -1,0 +1,30 @@
+"""Looking only at the priors that count.
+
+A few in a hundred priors have an object or teach as negatives. On a processor it pays to gather these first.
+An accelerator would have to tell the host how many there are, which costs more than the rest: there all rows are looked
+at, and those that do not count weigh nothing.
+"""
+
+import torch
+from torch import Tensor
+
+Rows = Tensor | None
+"""int64 `[R]`, indices into `[B * K]`; None is all of them."""
+
+
+def rows_that_count(mask: Tensor) -> Rows:
+    """Find the rows where a mask `[B, K]` holds; all of them on an accelerator."""
+    return mask.flatten().nonzero()[:, 0] if mask.device.type == "cpu" else None
+
+
+def take_rows(values: Tensor, rows: Rows) -> Tensor:
+    """Give the rows of `[B, K, ...]`: `[R, ...]`."""
+    values = values.flatten(0, 1)
+    return values if rows is None else values.index_select(0, rows)
+
+
+def put_rows(values: Tensor, rows: Rows, mask: Tensor) -> Tensor:
+    """Place values `[R]` where a mask `[B, K]` holds, zero elsewhere: `[B, K]`."""
+    if rows is None:
+        return torch.where(mask, values.view_as(mask), 0.0)
+    return values.new_zeros(mask.numel()).index_copy(0, rows, values).view_as(mask)
