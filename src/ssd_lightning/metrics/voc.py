@@ -1,8 +1,11 @@
 """Mean average precision as the PASCAL VOC challenge reports it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from itertools import accumulate
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from ssd_lightning.errors import DataError
@@ -31,9 +34,8 @@ class VOCMeanAveragePrecision(DetectionMetric):
             DataError: a label is outside 1..C.
             ValueError: the two have different lengths, or a pair names two different images.
         """
-        for pred, target in zip(preds, targets, strict=False):
-            self._check_labels(pred["labels"], "detected", target["image_id"])
-            self._check_labels(target["labels"], "annotated", target["image_id"])
+        self._check_labels(preds, "detected", targets)
+        self._check_labels(targets, "annotated", targets)
         super().update(preds, targets)
 
     def compute(self) -> dict[str, Tensor]:
@@ -53,10 +55,17 @@ class VOCMeanAveragePrecision(DetectionMetric):
         }
         return {name: value.float().to(self.device) for name, value in result.items()}
 
-    def _check_labels(self, labels: Tensor, origin: str, image_id: str) -> None:
-        outside = labels[(labels < 1) | (labels > self.num_classes)]
-        if len(outside):
-            raise DataError(f"image '{image_id}': {origin} class {int(outside[0])} is outside 1..{self.num_classes}")
+    def _check_labels(self, images: Sequence[Mapping[str, Any]], origin: str, targets: Sequence[Target]) -> None:
+        images = images[: len(targets)]
+        if not images:
+            return
+        labels = torch.cat([image["labels"] for image in images])
+        outside = ((labels < 1) | (labels > self.num_classes)).nonzero()[:, 0].tolist()
+        if outside:
+            ends = accumulate(len(image["labels"]) for image in images)
+            image_id = next(target["image_id"] for target, end in zip(targets, ends, strict=False) if end > outside[0])
+            label = int(labels[outside[0]])
+            raise DataError(f"image '{image_id}': {origin} class {label} is outside 1..{self.num_classes}")
 
     def _wrap_compute(self, compute: Callable) -> Callable:
         # torchmetrics squeezes every tensor of one element, the APs of a single class among them.

@@ -1,11 +1,11 @@
 """How far predicted boxes are from their ground truth: per coordinate of the offsets, or by overlap of the boxes."""
 
+import math
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.ops.coder import MAX_LOG_RATIO, VARIANCES, decode
@@ -14,11 +14,7 @@ OffsetLoss = Literal["smooth_l1", "l1"]
 OverlapLoss = Literal["giou", "diou", "ciou"]
 BoxLoss = Literal["smooth_l1", "l1", "giou", "diou", "ciou"]
 
-OVERLAP_LOSSES = {"giou": generalized_box_iou_loss, "diou": distance_box_iou_loss, "ciou": complete_box_iou_loss}
-
-LENGTH_UNIT = 1e-3
-"""Boxes are compared in thousandths of the picture: torchvision adds 1e-7 to areas, which in whole pictures would be
-a tenth of a box of a thousandth."""
+OVERLAP_LOSSES: tuple[str, ...] = get_args(OverlapLoss)
 
 MAX_CENTRE_OFFSET = 1e3
 """Centres farther out, 100 sizes of the prior, are held here: squares of their distances leave float32."""
@@ -99,7 +95,33 @@ def overlap_loss(
     centre = box_offsets[..., :2].float().clamp(-MAX_CENTRE_OFFSET, MAX_CENTRE_OFFSET)
     size = box_offsets[..., 2:].float().clamp(-max_size_offset, max_size_offset)
     boxes_xyxy = cxcywh_to_xyxy(decode(torch.cat((centre, size), dim=-1), priors_cxcywh, variances))
-    return OVERLAP_LOSSES[kind](boxes_xyxy / LENGTH_UNIT, target_boxes_xyxy.float() / LENGTH_UNIT)
+    return overlap_loss_of_boxes(boxes_xyxy, target_boxes_xyxy.float(), kind=kind)
+
+
+def overlap_loss_of_boxes(boxes_xyxy: Tensor, target_boxes_xyxy: Tensor, *, kind: OverlapLoss) -> Tensor:
+    """Do what `overlap_loss` does for boxes `[..., 4]` with positive areas: `[...]`.
+
+    torchvision has these losses too, but with boolean indices, for which the host waits, and with an epsilon of 1e-7 on
+    areas, which is a tenth of a box of a thousandth of the picture.
+    """
+    (low, high), (target_low, target_high) = (each.split(2, dim=-1) for each in (boxes_xyxy, target_boxes_xyxy))
+    shared = (torch.minimum(high, target_high) - torch.maximum(low, target_low)).clamp(min=0).prod(dim=-1)
+    sides, target_sides = high - low, target_high - target_low
+    union = sides.prod(dim=-1) + target_sides.prod(dim=-1) - shared
+    iou = shared / union
+    hull = torch.maximum(high, target_high) - torch.minimum(low, target_low)  # [..., 2], sides of the enclosing box
+    if kind == "giou":
+        hull_area = hull.prod(dim=-1)
+        return 1 - iou + (hull_area - union) / hull_area
+    apart = (low + high - target_low - target_high) / 2  # [..., 2], of the centres
+    loss = 1 - iou + apart.square().sum(dim=-1) / hull.square().sum(dim=-1)
+    if kind == "diou":
+        return loss
+    angle, target_angle = (torch.atan2(each[..., 0], each[..., 1]) for each in (sides, target_sides))
+    aspect = 4 / math.pi**2 * (target_angle - angle).square()
+    with torch.no_grad():
+        weight = aspect / (1 - iou + aspect).clamp(min=torch.finfo(aspect.dtype).eps)
+    return loss + weight * aspect
 
 
 BOX_LOSSES: tuple[str, ...] = get_args(BoxLoss)

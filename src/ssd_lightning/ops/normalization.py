@@ -28,7 +28,10 @@ class Normalization:
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise `[B, 3, H, W]` RGB pictures of 0..255, uint8 or float; gives a float tensor."""
         images = images if images.is_floating_point() else images.to(torch.get_default_dtype())
-        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        # Filled where the pictures are: a list of numbers would be copied there, and the host would wait.
+        mean, std = (
+            torch.stack([images.new_full((1, 1), value) for value in values]) for values in (self.mean, self.std)
+        )
         images = (images - mean) / std
         return images.flip(1) if self.bgr else images
 
