@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 import albumentations as A
 import cv2
@@ -19,9 +20,12 @@ from torchvision.ops import box_iou
 from torchvision.transforms.v2 import functional as tv
 
 from ssd_lightning.data.augmentation import MIN_SIDE, Resize, SSDAugmentation, resize_image
-from ssd_lightning.data.augmentation_steps import ExpandWithMean, MinIoUCrop, PhotometricDistortion, compose
+from ssd_lightning.data.augmentation_steps import DistortExpandCropWarp
+from ssd_lightning.data.colour import PhotometricDistortion
+from ssd_lightning.data.crop_search import CropSearch
 from ssd_lightning.data.dataset import DetectionDataset, Record, collate
 from ssd_lightning.data.sampler import EpochSampler
+from ssd_lightning.data.view import boxes_in_view, draw_canvas, paste_on_canvas, view_through
 from ssd_lightning.errors import ConfigurationError
 
 MEAN = (123, 117, 104)
@@ -73,7 +77,7 @@ def test_boxes_follow_the_pixels(steps):
     image, boxes = scene()
     augment = SSDAugmentation(image_size=(240, 300), **steps)
     found = 0
-    for seed in range(40):
+    for seed in range(60):
         result, new_boxes, kept = augment(image, boxes, seed)
         assert result.shape == (240, 300, 3)
         assert result.dtype == np.uint8
@@ -108,12 +112,12 @@ def test_flip_is_torchvisions():
 
 def test_expansion_keeps_every_pixel_and_paints_the_rest_in_the_mean():
     image = noise(30, 40)
-    step = ExpandWithMean(max_ratio=4.0, fill=MEAN, p=1.0)
-    pipeline = compose([step])
     for seed in range(50):
-        step.set_random_seed(seed)
-        result = pipeline(image=image, bboxes=np.array([[0.0, 0.0, 1.0, 1.0]]))
-        canvas, (box,) = result["image"], result["bboxes"]
+        left, top, right, bottom = draw_canvas(Random(seed), (30, 40), max_ratio=4.0)
+        size = (bottom - top, right - left)
+        view = view_through((left, top, right, bottom), (30, 40), size)
+        canvas = paste_on_canvas(image, view, size, MEAN)
+        (box,) = boxes_in_view(np.array([[0.0, 0.0, 1.0, 1.0]]), view, (30, 40), size)
         height, width = canvas.shape[:2]
         left, top, right, bottom = np.rint(box * [width, height, width, height]).astype(int)
         np.testing.assert_allclose(box * [width, height, width, height], [left, top, right, bottom], atol=1e-9)
@@ -125,7 +129,7 @@ def test_expansion_keeps_every_pixel_and_paints_the_rest_in_the_mean():
 
 def test_expansion_happens_half_the_time_with_a_uniform_ratio_and_place():
     whole = np.array([[0.0, 0.0, 1.0, 1.0]], dtype=np.float32)
-    augment = SSDAugmentation(image_size=(10, 10), **{**NOTHING, "expand": True})
+    augment = SSDAugmentation(image_size=(300, 300), **{**NOTHING, "expand": True})
     image = noise(400, 300)
     boxes = np.concatenate([augment(image, whole, seed)[1] for seed in range(800)])
     expanded = boxes[(boxes != whole).any(1)]
@@ -137,9 +141,9 @@ def test_expansion_happens_half_the_time_with_a_uniform_ratio_and_place():
 
 
 def test_photometric_draws_have_the_papers_probabilities_and_ranges():
-    step = PhotometricDistortion(brightness_delta=32, contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue_delta=18)
-    step.set_random_seed(0)
-    draws = [step.get_params()["changes"] for _ in range(2000)]
+    distortion = PhotometricDistortion(brightness_delta=32, contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue_delta=18)
+    random = Random(0)
+    draws = [distortion.draw(random) for _ in range(2000)]
     ranges = {"brightness": (-32, 32), "contrast": (0.5, 1.5), "saturation": (0.5, 1.5), "hue": (-18, 18)}
     for name, (low, high) in ranges.items():
         values = np.array([draw[name] for draw in draws if name in draw])
@@ -178,7 +182,10 @@ def test_steps_do_not_share_their_coins():
     assert min(outcomes.values()) > 50
 
 
-def crop_step(**settings) -> MinIoUCrop:
+WHOLE_PX = (0, 0, 500, 375)
+
+
+def crop_search(**settings) -> CropSearch:
     defaults = {
         "min_ious": PAPER_IOUS,
         "rule": "any",
@@ -187,11 +194,11 @@ def crop_step(**settings) -> MinIoUCrop:
         "trials": 50,
         "allow_empty": True,
     }
-    return MinIoUCrop(**{**defaults, **settings})
+    return CropSearch(**{**defaults, **settings})
 
 
-def overlaps(window_px: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    window = torch.from_numpy(window_px / [500, 375, 500, 375])
+def overlaps(window_px: tuple[int, ...], boxes: np.ndarray) -> np.ndarray:
+    window = torch.from_numpy(np.array(window_px) / [500, 375, 500, 375])
     return box_iou(window[None], torch.from_numpy(boxes.astype(np.float64)))[0].numpy()
 
 
@@ -199,12 +206,11 @@ def overlaps(window_px: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("rule", ["any", "all"])
 def test_crops_overlap_at_least_one_box_or_all(min_iou, rule):
     boxes = np.array([[0.0, 0.0, 1.0, 0.97], [0.1, 0.1, 0.9, 0.95], [0.5, 0.5, 0.9, 0.9]])
-    step = crop_step(min_ious=(min_iou,), rule=rule)
+    search = crop_search(min_ious=(min_iou,), rule=rule)
     found, some_but_not_all = 0, 0
     for seed in range(150):
-        step.set_random_seed(seed)
-        *conditioned, _free = step.find_crops(boxes, (375, 500))
-        for window_px in conditioned:
+        window_px = search.find(np.random.default_rng(seed), boxes, WHOLE_PX, (375, 500), min_iou=min_iou)
+        if window_px is not None:
             iou = overlaps(window_px, boxes)
             assert (iou.max() if rule == "any" else iou.min()) >= min_iou
             found += 1
@@ -219,28 +225,30 @@ def test_crops_overlap_at_least_one_box_or_all(min_iou, rule):
 
 def test_each_candidate_is_as_likely_as_the_whole_picture():
     # Crops of at most .81 of the picture meet all conditions but .9: 4 + free + whole = 6 candidates.
-    step = crop_step(scale=(0.3, 0.9))
-    pipeline = compose([step])
-    image = noise(75, 100)
-    whole = 0
-    for seed in range(1400):
-        step.set_random_seed(seed)
-        pipeline(image=image, bboxes=np.array([[0.0, 0.0, 1.0, 1.0]]))
-        whole += step.params["window_px"].tolist() == [0, 0, 100, 75]
+    search = crop_search(scale=(0.3, 0.9))
+    random, rng = Random(0), np.random.default_rng(0)
+    boxes = np.array([[0.0, 0.0, 1.0, 1.0]])
+    whole = sum(search.choose(random, rng, boxes, WHOLE_PX, (375, 500)) == WHOLE_PX for _ in range(1400))
     assert 1400 / 6 * 0.8 < whole < 1400 / 6 * 1.2
+
+
+def warp_step(**settings) -> DistortExpandCropWarp:
+    nothing = {"photometric": None, "max_expand_ratio": None, "fill": MEAN, "crop": None}
+    return DistortExpandCropWarp(**{"image_size": (240, 300), **nothing, **settings})
 
 
 def test_centres_decide_and_boxes_are_clipped():
     image, boxes = scene()
-    step = crop_step()
-    pipeline = compose([step])
+    step = warp_step(crop=crop_search())
     indexed = np.column_stack([boxes.astype(np.float64), np.arange(3)])
     dropped, clipped = 0, 0
     for seed in range(200):
         step.set_random_seed(seed)
-        result = pipeline(image=image, bboxes=indexed)
+        result = step(image=image, bboxes=indexed)
         left, top, right, bottom = step.params["window_px"]
-        np.testing.assert_array_equal(result["image"], image[top:bottom, left:right])
+        how = step.params["interpolation"]
+        warped = cv2.resize(image[top:bottom, left:right], (300, 240), interpolation=how)
+        np.testing.assert_array_equal(result["image"], warped)
         expected = []
         for x1, y1, x2, y2, index in indexed * [500, 375, 500, 375, 1]:
             if left <= (x1 + x2) / 2 <= right and top <= (y1 + y2) / 2 <= bottom:
@@ -298,14 +306,18 @@ def test_the_center_rule_never_loses_all_objects():
 def test_pictures_without_objects_are_augmented_too():
     image = noise()
     augment = SSDAugmentation(image_size=(32, 48))
-    pictures = set()
+    pictures, beside = set(), 0
     for seed in range(50):
         result, boxes, kept = augment(image, no_boxes(), seed)
         assert result.shape == (32, 48, 3)
         assert (boxes.shape, boxes.dtype) == ((0, 4), np.float32)
         assert (kept.shape, kept.dtype) == ((0,), np.int64)
-        pictures.add(result.tobytes())
-    assert len(pictures) == 50
+        if (result == MEAN).all():
+            beside += 1  # the crop shows nothing but canvas
+        else:
+            pictures.add(result.tobytes())
+    assert len(pictures) + beside == 50
+    assert beside < 8
 
 
 def test_what_survives_is_a_valid_box():
@@ -482,6 +494,39 @@ def test_albumentations_has_nothing_to_warn_of():
         with pytest.raises(UserWarning, match="interpolatoin"):
             A.Resize(2, 2, interpolatoin=1)
         SSDAugmentation(image_size=(64, 64), vertical_flip=True)(image, boxes, 0)
+        SSDAugmentation(image_size=(64, 64), further=[A.ToGray(p=1.0)])(image, boxes, 0)
+
+
+def test_further_transforms_follow_and_take_the_boxes_along():
+    image, boxes = scene()
+    plain = SSDAugmentation(image_size=(64, 64), flip=False)
+    mirrored = SSDAugmentation(image_size=(64, 64), flip=False, further=[A.HorizontalFlip(p=1.0), A.ToGray(p=1.0)])
+    for seed in range(30):
+        expected, expected_boxes, expected_kept = plain(image, boxes, seed)
+        result, new_boxes, kept = mirrored(image, boxes, seed)
+        np.testing.assert_array_equal(kept, expected_kept)
+        np.testing.assert_allclose(new_boxes[:, [0, 2]], 1 - expected_boxes[:, [2, 0]], atol=1e-6)
+        np.testing.assert_array_equal(result, A.ToGray(p=1.0)(image=expected[:, ::-1])["image"])
+
+
+def test_further_transforms_leave_valid_boxes_and_draw_anew_for_every_seed():
+    image, boxes = scene()
+    settings = {**NOTHING, "image_size": (64, 64)}
+    augment = SSDAugmentation(**settings, further=[A.Affine(translate_percent=(-0.6, 0.6), p=1.0)])
+    again = SSDAugmentation(**settings, further=[A.Affine(translate_percent=(-0.6, 0.6), p=1.0)])
+    lost, pictures = 0, set()
+    for seed in range(40):
+        result, new_boxes, kept = augment(image, boxes, seed)
+        assert new_boxes.min(initial=1) >= 0
+        assert new_boxes.max(initial=0) <= 1
+        assert (new_boxes[:, 2:] > new_boxes[:, :2]).all()
+        assert len(new_boxes) == len(kept)
+        lost += len(kept) < 3
+        pictures.add(result.tobytes())
+        np.testing.assert_array_equal(result, again(image, boxes, seed)[0])
+    assert lost > 5
+    assert len(pictures) == 40
+    assert augment(image, no_boxes(), 0)[1].shape == (0, 4)
 
 
 @pytest.mark.slow

@@ -10,9 +10,9 @@ from ssd_lightning.data.geometry import (
     centres_inside,
     normalise_windows,
     sample_windows,
-    satisfying_windows,
     window_iou,
 )
+from ssd_lightning.data.geometry import satisfying_windows as satisfying_one
 
 NO_BOXES = np.zeros((0, 4))
 
@@ -25,6 +25,12 @@ def random_boxes(seed: int, *shape: int) -> np.ndarray:
 def draw(seed: int, count: int, size_px: tuple[int, int] = (3000, 4000)) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return sample_windows(rng, (count,), size_px, scale=(0.3, 1.0), aspect_ratio=(0.5, 2.0))
+
+
+def satisfying_windows(windows: np.ndarray, boxes: np.ndarray, *, min_ious: tuple[float, ...], **rules) -> np.ndarray:
+    """Ask for a row of windows a condition, and for a last row without: bool `[R + 1, T]`."""
+    rows = zip(windows, (*min_ious, None), strict=True)
+    return np.stack([satisfying_one(row, boxes, min_iou=min_iou, **rules) for row, min_iou in rows])
 
 
 def test_a_window_gives_boxes_its_own_coordinates():

@@ -1,6 +1,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -122,13 +123,15 @@ def test_a_batch_needs_a_picture(tmp_path: Path) -> None:
         data_module(tmp_path, batch_size=0)
 
 
-def test_spare_workers_leaves_a_core_for_each_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(16), raising=False)
-    assert datamodule.spare_workers() == 8
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert datamodule.spare_workers() == 3
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(1), raising=False)
-    assert datamodule.spare_workers() == 1
+@pytest.mark.parametrize(("cores", "ranks", "workers"), [(16, 1, 15), (16, 4, 3), (64, 1, 16), (1, 1, 1), (2, 4, 1)])
+def test_spare_workers_leaves_a_core_for_each_rank(
+    cores: int, ranks: int, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(cores), raising=False)
+    assert datamodule.spare_workers(ranks) == workers
+    data = data_module(tmp_path, num_workers=None)
+    data.trainer = SimpleNamespace(num_devices=ranks)  # type: ignore[assignment]
+    assert data.evaluation_loader("train").num_workers == workers
 
 
 def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

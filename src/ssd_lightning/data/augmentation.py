@@ -1,19 +1,13 @@
 """The augmentation of the SSD paper (sections 2.2 and 3.6) in the order of the Caffe reference."""
 
-import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from ssd_lightning.data.augmentation_steps import (
-    ExpandWithMean,
-    MinIoUCrop,
-    PhotometricDistortion,
-    Step,
-    compose,
-    random_flips,
-    random_warp,
-)
+from ssd_lightning.data.augmentation_steps import Chain, DistortExpandCropWarp
+from ssd_lightning.data.colour import PhotometricDistortion
+from ssd_lightning.data.crop_search import CropSearch
 from ssd_lightning.data.geometry import CropRule
 from ssd_lightning.data.resize import Resize, checked_size, resize_image
 from ssd_lightning.errors import ConfigurationError
@@ -32,8 +26,8 @@ class SSDAugmentation:
     Args:
         image_size: of the result in pixels, (height, width) or one number.
         photometric: change colours (`PhotometricDistortion`).
-        expand: make objects smaller (`ExpandWithMean`).
-        crop: make objects larger (`MinIoUCrop`).
+        expand: make objects smaller, on a larger canvas (`draw_canvas`).
+        crop: make objects larger (`CropSearch`).
         flip: mirror left and right.
         vertical_flip: mirror top and bottom, for pictures that have no up, such as those of a microscope.
         brightness_delta: largest shift, in grey levels.
@@ -49,6 +43,7 @@ class SSDAugmentation:
         max_crop_aspect_ratio: a crop's sides, relative to the picture's, are in proportion 1 / max..max.
         crop_trials: crops drawn for each condition.
         allow_empty_crop: accept crops in which no object has its centre; `center` never does.
+        further: transforms of albumentations that follow, e.g. `A.ToGray(p=0.1)`; boxes move with them.
 
     Raises:
         ConfigurationError: a setting is out of its range.
@@ -75,6 +70,7 @@ class SSDAugmentation:
         max_crop_aspect_ratio: float = 2.0,
         crop_trials: int = 50,
         allow_empty_crop: bool = True,
+        further: Sequence[Any] = (),
     ) -> None:
         _require(0 <= brightness_delta <= 255, "brightness_delta lies in 0..255 grey levels", brightness_delta)
         _require(_is_range_of_factors(contrast), "contrast is a range of factors (low, high)", contrast)
@@ -87,45 +83,39 @@ class SSDAugmentation:
         _require(0 < min_crop_scale <= 1, "min_crop_scale lies in (0, 1]", min_crop_scale)
         _require(max_crop_aspect_ratio >= 1, "max_crop_aspect_ratio is at least 1", max_crop_aspect_ratio)
         _require(crop_trials >= 1, "crop_trials is at least 1", crop_trials)
-        steps: list[Step] = []
-        if photometric:
-            steps.append(
-                PhotometricDistortion(
-                    brightness_delta=brightness_delta,
-                    contrast=contrast,
-                    saturation=saturation,
-                    hue_delta=hue_delta,
-                )
-            )
-        if expand:
-            steps.append(ExpandWithMean(max_ratio=max_expand_ratio, fill=fill))
-        if crop:
-            steps.append(
-                MinIoUCrop(
-                    min_ious=min_ious,
-                    rule=crop_rule,
-                    scale=(min_crop_scale, 1.0),
-                    aspect_ratio=(1 / max_crop_aspect_ratio, max_crop_aspect_ratio),
-                    trials=crop_trials,
-                    allow_empty=allow_empty_crop,
-                )
-            )
-        steps.append(random_warp(checked_size(image_size)))
-        steps.extend(random_flips(horizontal=flip, vertical=vertical_flip))
-        self._compose = compose(steps)
+        distortion = PhotometricDistortion(
+            brightness_delta=brightness_delta, contrast=contrast, saturation=saturation, hue_delta=hue_delta
+        )
+        search = CropSearch(
+            min_ious=tuple(min_ious),
+            rule=crop_rule,
+            scale=(min_crop_scale, 1.0),
+            aspect_ratio=(1 / max_crop_aspect_ratio, max_crop_aspect_ratio),
+            trials=crop_trials,
+            allow_empty=allow_empty_crop,
+        )
+        self._chain = Chain(
+            DistortExpandCropWarp(
+                image_size=checked_size(image_size),
+                photometric=distortion if photometric else None,
+                max_expand_ratio=max_expand_ratio if expand else None,
+                fill=(fill[0], fill[1], fill[2]),
+                crop=search if crop else None,
+            ),
+            flip=flip,
+            vertical_flip=vertical_flip,
+            further=further,
+        )
 
     def __call__(
         self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Augment one sample, see `Transform`; boxes thinner than `MIN_SIDE` are left out."""
-        # One stream for all steps: `set_random_seed` would start each of them at the same number, and what
-        # was expanded would be flipped.
-        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))  # noqa: S311
-        indexed = np.column_stack([boxes_xyxy.reshape(-1, 4).astype(np.float64), np.arange(len(boxes_xyxy))])
-        result = self._compose(image=image, bboxes=indexed)
-        boxes = result["bboxes"].reshape(-1, 5)
+        indexed = np.empty((len(boxes_xyxy), 5))
+        indexed[:, :4], indexed[:, 4] = boxes_xyxy, np.arange(len(boxes_xyxy))
+        image, boxes = self._chain(image, indexed, seed)
         boxes = boxes[(boxes[:, 2:4] - boxes[:, :2] >= MIN_SIDE).all(axis=1)]
-        return result["image"], boxes[:, :4].astype(np.float32), boxes[:, 4].astype(np.int64)
+        return image, boxes[:, :4].astype(np.float32), boxes[:, 4].astype(np.int64)
 
 
 def _is_range_of_factors(ends: Sequence[float]) -> bool:

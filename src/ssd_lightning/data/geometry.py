@@ -5,7 +5,6 @@ expansion one around it. Windows and boxes are xyxy and normalised to the old pi
 in `_px`.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -21,9 +20,8 @@ def normalise_windows(windows_px: np.ndarray, size_px: tuple[int, int]) -> np.nd
 
 def boxes_in_window(boxes: np.ndarray, window: np.ndarray) -> np.ndarray:
     """Express boxes `[N, 4]` in the coordinates of a window `[4]`; what sticks out of it stays out."""
-    corner = np.tile(window[:2], 2)
-    size = np.tile(window[2:] - window[:2], 2)
-    return (boxes - corner) / size
+    corner, size = window[:2], window[2:] - window[:2]
+    return ((boxes.reshape(-1, 2, 2) - corner) / size).reshape(boxes.shape)
 
 
 def centres_inside(boxes: np.ndarray, windows: np.ndarray) -> np.ndarray:
@@ -37,12 +35,13 @@ def window_iou(boxes: np.ndarray, windows: np.ndarray) -> np.ndarray:
     """Intersection over union of every window `[..., 4]` with every box `[N, 4]`: `[..., N]`."""
     windows = windows[..., None, :]  # [..., 1, 4]
     sides = np.minimum(boxes[:, 2:], windows[..., 2:]) - np.maximum(boxes[:, :2], windows[..., :2])
-    intersection = sides.clip(min=0).prod(-1)
+    sides = np.maximum(sides, 0)
+    intersection = sides[..., 0] * sides[..., 1]
     return intersection / (_area(boxes) + _area(windows) - intersection)
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def sample_windows(
@@ -69,43 +68,47 @@ def sample_windows(
         int64 `[*shape, 4]`, xyxy in pixels; the right and bottom edges are exclusive.
     """
     height, width = size_px
+    size = np.array([width, height])
     s = rng.uniform(*scale, shape)
-    a = rng.uniform(np.maximum(aspect_ratio[0], s**2), np.minimum(aspect_ratio[1], s**-2))
-    sides = np.stack([s * np.sqrt(a) * width, s / np.sqrt(a) * height], axis=-1)
-    sides_px = np.rint(sides).clip(1, [width, height]).astype(np.int64)
-    corners_px = rng.integers(0, np.array([width, height]) - sides_px + 1)
-    return np.concatenate([corners_px, corners_px + sides_px], axis=-1)
+    lowest = np.maximum(aspect_ratio[0], s * s)
+    root = np.sqrt(lowest + (np.minimum(aspect_ratio[1], 1 / (s * s)) - lowest) * rng.random(shape))
+    sides = np.empty((*shape, 2))
+    sides[..., 0], sides[..., 1] = s * root * width, s / root * height
+    sides_px = np.minimum(np.maximum(np.rint(sides), 1), size)
+    corners_px = np.floor(rng.random(sides.shape) * (size - sides_px + 1))
+    return np.concatenate([corners_px, corners_px + sides_px], axis=-1).astype(np.int64)
 
 
 def satisfying_windows(
     windows: np.ndarray,
     boxes: np.ndarray,
     *,
-    min_ious: Sequence[float],
+    min_iou: float | None,
     rule: CropRule = "any",
     allow_empty: bool = True,
 ) -> np.ndarray:
-    """Say which crops satisfy the conditions that they were drawn for.
+    """Say which crops satisfy a condition.
 
     Args:
-        windows: `[R + 1, T, 4]`: T crops for each of R conditions, and T without a condition.
-        boxes: `[N, 4]`. Where N = 0 no crop but the unconditioned ones satisfies anything.
-        min_ious: R values, the least IoU of a row's crops with the boxes.
+        windows: `[T, 4]`, the crops.
+        boxes: `[N, 4]`. Where N = 0 no crop satisfies anything but None.
+        min_iou: the least IoU with the boxes; None asks for none.
         rule: whose IoU counts. `any`: at least one box has to overlap by that much (Caffe). `all`: every box has to
             (mmdet, gluon). `center`: at least one of the boxes that have their centre in the crop, and every crop,
-            the unconditioned ones too, has to hold a centre (torchvision's `RandomIoUCrop`).
+            those without a condition too, has to hold a centre (torchvision's `RandomIoUCrop`).
         allow_empty: accept crops in which no box has its centre.
 
     Returns:
-        bool `[R + 1, T]`.
+        bool `[T]`.
     """
-    free = np.ones((1, windows.shape[1]), dtype=bool)
     if len(boxes) == 0:
-        return np.concatenate([np.zeros((len(min_ious), windows.shape[1]), dtype=bool), free])
-    enough = window_iou(boxes, windows[:-1]) >= np.reshape(min_ious, (-1, 1, 1))  # [R, T, N]
-    inside = centres_inside(boxes, windows)  # [R + 1, T, N]
-    if rule == "center":
-        enough &= inside[:-1]
-        allow_empty = False
-    fits = np.concatenate([enough.all(-1) if rule == "all" else enough.any(-1), free])
-    return fits if allow_empty else fits & inside.any(-1)
+        return np.full(len(windows), min_iou is None)
+    fits = np.ones(len(windows), dtype=bool)
+    if min_iou is not None:
+        enough = window_iou(boxes, windows) >= min_iou  # [T, N]
+        if rule == "center":
+            enough &= centres_inside(boxes, windows)
+        fits &= enough.all(-1) if rule == "all" else enough.any(-1)
+    if allow_empty and rule != "center":
+        return fits
+    return fits & centres_inside(boxes, windows).any(-1)

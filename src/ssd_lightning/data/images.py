@@ -1,25 +1,30 @@
 """Pictures from disk: always uint8 RGB, or one sentence that says what is wrong with the file.
 
-Pillow decodes, because OpenCV returns a half-grey picture for a truncated JPEG without a word.
+Whole, plain JPEGs, which most pictures are, take the quick way of `jpeg.py`; Pillow decodes all others and finds the
+words for what is broken.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from ssd_lightning.data.jpeg import decode_plain_jpeg
 from ssd_lightning.errors import DataError
 
 # A fixed list keeps Pillow from handing a PostScript file named .jpg to Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
+REDUCTIONS = (1, 2, 4, 8)
+"""What JPEG decoders offer."""
 QUARTER_TURNS = (5, 6, 7, 8)
 """Values of EXIF's orientation that exchange width and height."""
 
 
-def read_image(path: Path, size_px: tuple[int, int] | None = None) -> np.ndarray:
+def read_image(path: Path, size_px: tuple[int, int] | None = None, *, reduction: int = 1) -> np.ndarray:
     """Read a picture of any colour mode as RGB.
 
     Grey is repeated; 16-bit grey is scaled to 8 bits, not clipped; transparent pixels become white, since the
@@ -31,6 +36,8 @@ def read_image(path: Path, size_px: tuple[int, int] | None = None) -> np.ndarray
         size_px: (height, width) that the annotation states. It decides about EXIF: where the pixels as stored
             have this size, they are taken as they are; where the picture turned by its EXIF tag has it, it is
             turned. None gives the picture upright, as a viewer shows it.
+        reduction: 1, 2, 4 or 8: give the picture with sides so many times smaller, see `reduced_size_px`. A JPEG
+            is decoded at that size, which is much quicker.
 
     Returns:
         uint8 `[H, W, 3]`, RGB, C-contiguous.
@@ -38,12 +45,35 @@ def read_image(path: Path, size_px: tuple[int, int] | None = None) -> np.ndarray
     Raises:
         DataError: the file is missing, truncated, no picture, too large, or of another size than `size_px`.
     """
+    stated = None if size_px is None else (size_px[0], size_px[1])
+    pixels = decode_plain_jpeg(path, stated, reduction=reduction)
+    if pixels is None:
+        pixels = _read_by_pillow(path, stated)
+        if reduction > 1:
+            height, width = reduced_size_px(pixels.shape[:2], reduction)
+            pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    return pixels
+
+
+def reduced_size_px(size_px: tuple[int, int], reduction: int) -> tuple[int, int]:
+    """Give (height, width) of a reduced picture: JPEG decoders round up."""
+    height, width = size_px
+    return -(-height // reduction), -(-width // reduction)
+
+
+def choose_reduction(size_px: tuple[int, int], at_least_px: tuple[int, int]) -> int:
+    """Give the largest `reduction` that leaves a picture (height, width) at least so large."""
+    ratio = min(side / least for side, least in zip(size_px, at_least_px, strict=True))
+    return max((reduction for reduction in REDUCTIONS if reduction <= ratio), default=1)
+
+
+def _read_by_pillow(path: Path, size_px: tuple[int, int] | None) -> np.ndarray:
     with _opened(path) as image:
         stored_size_px = (image.height, image.width)
-        if size_px is None or stored_size_px != tuple(size_px):
+        if size_px is None or stored_size_px != size_px:
             image = ImageOps.exif_transpose(image)
         pixels = _to_rgb(image)
-    if size_px is not None and pixels.shape[:2] != tuple(size_px):
+    if size_px is not None and pixels.shape[:2] != size_px:
         stored, stated = _in_words(stored_size_px), _in_words(size_px)
         raise DataError(f"{path}: the picture is {stored}, but its annotation says {stated}")
     return pixels

@@ -1,22 +1,14 @@
-"""From the splits that a data set names to its records: roots, names of pictures, and the walk over them."""
+"""Where the splits that a data set names have their files: roots, annotations, pictures and their names."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from ssd_lightning.data.dataset import OnError, Part, Record, in_part
 from ssd_lightning.data.images import IMAGE_SUFFIXES
 from ssd_lightning.errors import DataError
 
 IMAGE_FOLDERS = ("{name}", "images/{name}", "{name}/images")
 """Where pictures usually lie below the root; `name` is that of the annotation file or of its folder."""
-READ_AT_ONCE = 1024
-"""Pictures handed to the threads together: enough to keep them busy, few enough to stop soon at an error."""
-
-ReadPicture = Callable[[], tuple[Record, list[str]]]
-"""Gives the record of all sound objects and a sentence for each unsound one; raises `DataError` if none is sound."""
 
 
 class MissingSplitError(DataError):
@@ -145,64 +137,3 @@ def picture_with_suffix(folder: Path, name: str) -> Path | None:
         if path.is_file():
             return path
     return None
-
-
-def collect_records(
-    pictures: Iterable[tuple[str, ReadPicture]],
-    *,
-    on_error: OnError,
-    part: Part,
-    val_fraction: float,
-    max_pictures: int | None,
-    problems: Sequence[str] = (),
-) -> tuple[list[Record], list[str]]:
-    """Read the pictures of one part of a data set, in threads, since this mostly waits for the disk.
-
-    Args:
-        pictures: (image id, what reads it), in the order of the records.
-        on_error: `raise` stops at the first problem; `skip` leaves the object or picture out.
-        part: the part that is wanted.
-        val_fraction: share of the pictures that `val` holds.
-        max_pictures: take only the first so many.
-        problems: what was found before the pictures were looked at.
-
-    Returns:
-        The records, and a sentence for all that was left out.
-
-    Raises:
-        DataError: the first problem, if `on_error` is `raise`.
-    """
-    records: list[Record] = []
-    dropped = list(problems)
-    if on_error == "raise":
-        _raise_first(dropped)
-    wanted = (read for image_id, read in pictures if in_part(image_id, part, val_fraction))
-    with ThreadPoolExecutor() as pool:
-        while True:
-            room = READ_AT_ONCE if max_pictures is None else min(READ_AT_ONCE, max_pictures - len(records))
-            chunk = list(islice(wanted, room))
-            if not chunk:
-                return records, dropped
-            for outcome in pool.map(_attempt, chunk):
-                if isinstance(outcome, DataError):
-                    if on_error == "raise":
-                        raise outcome
-                    dropped.append(str(outcome))
-                    continue
-                record, faults = outcome
-                if on_error == "raise":
-                    _raise_first(faults)
-                records.append(record)
-                dropped.extend(faults)
-
-
-def _attempt(read: ReadPicture) -> tuple[Record, list[str]] | DataError:
-    try:
-        return read()
-    except DataError as error:
-        return error
-
-
-def _raise_first(problems: Sequence[str]) -> None:
-    if problems:
-        raise DataError(f"{problems[0]} (on_error=skip drops such objects)")

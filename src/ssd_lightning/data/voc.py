@@ -5,8 +5,9 @@ from functools import partial
 from pathlib import Path
 
 from ssd_lightning.data.annotation import check_class_names
-from ssd_lightning.data.dataset import DetectionDataset, OnError, Part, Transform
-from ssd_lightning.data.splits import MissingSplitError, absolute_roots, check_root, collect_records, root_prefixes
+from ssd_lightning.data.dataset import OnError, Part, Transform
+from ssd_lightning.data.split_dataset import SplitDataset
+from ssd_lightning.data.splits import MissingSplitError, absolute_roots, check_root, root_prefixes
 from ssd_lightning.data.voc_xml import object_name, parse_annotation, read_voc_annotation
 from ssd_lightning.errors import DataError
 
@@ -18,23 +19,19 @@ VOC_CLASSES = (
 # fmt: on
 
 
-class VOCDataset(DetectionDataset):
+class VOCDataset(SplitDataset):
     """Pictures with VOC annotations, from one or more splits.
 
     Args:
         splits: each a `root` (the folder of `JPEGImages`, `Annotations` and `ImageSets`) and a `split`, the
             name of a list in `ImageSets/Main`. VOC 07+12 is two of them.
         class_names: names of the classes 1..C; None takes all names that occur in the splits, sorted.
-        transform: what is done to each sample; None gives the picture as it is.
-        seed: root of all samples' seeds.
         keep_difficult: False drops objects flagged difficult, as ssd.pytorch does for training.
         xml_offset: subtracted from all four coordinates: 1 as most ports do, since VOC counts pixels from 1;
             0 as the Caffe reference does, and for tools that count from 0.
         on_error: `raise` stops at the first bad object or file; `skip` drops the object, or the picture where
             the whole file is unusable, and lists all of them in `dropped` and in a warning.
-        part: `train` and `val` are complementary parts of the data, `all` is everything.
-        val_fraction: share of the pictures that `val` holds.
-        max_pictures: take only the first so many of the part.
+        transform, seed, part, val_fraction, max_pictures: see `SplitDataset`.
 
     Raises:
         DataError: a root, split, picture or annotation is missing or unusable; class names are empty or
@@ -73,18 +70,15 @@ class VOCDataset(DetectionDataset):
             )
             for image_id, root, name in list_images(splits)
         )
-        records, dropped = collect_records(
-            pictures, on_error=on_error, part=part, val_fraction=val_fraction, max_pictures=max_pictures
-        )
         super().__init__(
-            records=records,
+            pictures=pictures,
             class_names=class_names,
             transform=transform,
             seed=seed,
             on_error=on_error,
             part=part,
             val_fraction=val_fraction,
-            dropped=dropped,
+            max_pictures=max_pictures,
         )
 
 

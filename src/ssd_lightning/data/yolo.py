@@ -18,16 +18,17 @@ from ssd_lightning.data.annotation import (
     number_of,
     refuse_pixels,
 )
-from ssd_lightning.data.dataset import DetectionDataset, OnError, Part, Record, Transform
+from ssd_lightning.data.dataset import OnError, Part, Record, Transform
 from ssd_lightning.data.images import IMAGE_SUFFIXES, image_size_px
-from ssd_lightning.data.splits import MissingSplitError, ReadPicture, collect_records, open_splits, picture_id
+from ssd_lightning.data.split_dataset import ReadPicture, SplitDataset
+from ssd_lightning.data.splits import MissingSplitError, open_splits, picture_id
 from ssd_lightning.errors import DataError
 
 IMAGE_FOLDERS = ("images/{split}", "{split}/images", "{split}")
 SETTINGS_FILES = ("data.yaml", "data.yml", "dataset.yaml")
 
 
-class YOLODataset(DetectionDataset):
+class YOLODataset(SplitDataset):
     """Pictures with YOLO labels, from one or more splits. No object is difficult: the format cannot say it.
 
     A line is `class cx cy w h`: the class's number from 0, the others fractions of the upright picture. A
@@ -38,12 +39,8 @@ class YOLODataset(DetectionDataset):
             or a list of pictures; without it, the folder `images/NAME` or `NAME/images`.
         class_names: names of the classes 1..C; None takes the `names` of `data.yaml` in their order. Where
             there is no `data.yaml`, the numbers of the label files count these names, or those of `classes.txt`.
-        transform: what is done to each sample; None gives the picture as it is.
-        seed: root of all samples' seeds.
         on_error: `raise` stops at the first bad object or picture; `skip` drops and lists them.
-        part: `train` and `val` are complementary parts of the data, `all` is everything.
-        val_fraction: share of the pictures that `val` holds.
-        max_pictures: take only the first so many of the part.
+        transform, seed, part, val_fraction, max_pictures: see `SplitDataset`.
 
     Raises:
         DataError: a root, split or picture is missing or unusable, a split has no label file at all; class
@@ -67,23 +64,16 @@ class YOLODataset(DetectionDataset):
             class_names = list(dict.fromkeys(name for listed in lists for name in listed.names.values()))
         check_class_names(class_names)
         labels = number_classes(class_names)
-        records, dropped = collect_records(
-            (picture for listed in lists for picture in _pictures(listed, labels)),
-            on_error=on_error,
-            part=part,
-            val_fraction=val_fraction,
-            max_pictures=max_pictures,
-            problems=[problem for listed in lists for problem in listed.problems],
-        )
         super().__init__(
-            records=records,
+            pictures=(picture for listed in lists for picture in _pictures(listed, labels)),
+            problems=[problem for listed in lists for problem in listed.problems],
             class_names=class_names,
             transform=transform,
             seed=seed,
             on_error=on_error,
             part=part,
             val_fraction=val_fraction,
-            dropped=dropped,
+            max_pictures=max_pictures,
         )
 
 

@@ -3,12 +3,14 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from ssd_lightning.data.cache import CacheKind, PictureCaches
 from ssd_lightning.data.dataset import DetectionDataset, Transform, collate
 from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.resize import Resize
@@ -18,6 +20,8 @@ from ssd_lightning.errors import ConfigurationError, DataError
 log = logging.getLogger(__name__)
 
 Stage = Literal["train", "val", "test"]
+REDUCED_TO = 3
+"""Pictures are not reduced below so many times the input: the smallest crops have .3 of their sides."""
 
 
 class DetectionDataModule(pl.LightningDataModule):
@@ -36,6 +40,10 @@ class DetectionDataModule(pl.LightningDataModule):
         batch_size: pictures a step on each device.
         eval_batch_size: the same for validation and test; None is `batch_size`.
         num_workers: processes that read pictures; None takes what the machine has to spare.
+        prefetch_factor: batches that each of them reads ahead; None is torch's default.
+        cache: keep training and validation pictures decoded after they are first read: `none`, `ram`, `disk`.
+        cache_folder: of the files on disk, which the next run uses again.
+        reduced_decoding: read pictures far larger than the input at 1/2, 1/4 or 1/8.
         seed: root of the order and of the augmentation.
     """
 
@@ -54,11 +62,17 @@ class DetectionDataModule(pl.LightningDataModule):
         batch_size: int = 32,
         eval_batch_size: int | None = None,
         num_workers: int | None = None,
+        prefetch_factor: int | None = None,
+        cache: CacheKind = "none",
+        cache_folder: str | Path = "outputs/cache",
+        reduced_decoding: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ConfigurationError(f"data.batch_size is {batch_size}; it must be at least 1")
+        if prefetch_factor is not None and prefetch_factor < 1:
+            raise ConfigurationError(f"data.prefetch_factor is {prefetch_factor}; it must be null or at least 1")
         self._make_dataset = dataset
         if val is not None and val.get("part") == "val" and not val.get("val_fraction"):
             val = None  # nothing is held out
@@ -72,7 +86,11 @@ class DetectionDataModule(pl.LightningDataModule):
         self._prepare = prepare
         self._batch_size = batch_size
         self._eval_batch_size = eval_batch_size or batch_size
-        self._num_workers = spare_workers() if num_workers is None else num_workers
+        self._num_workers = num_workers
+        self._prefetch_factor = prefetch_factor
+        self._caches = PictureCaches(kind=cache, folder=Path(cache_folder).expanduser())
+        self._with_cache: set[Stage] = set()
+        self._reduced_decoding = reduced_decoding
         self._seed = seed
         self._datasets: dict[Stage, DetectionDataset] = {}
 
@@ -123,13 +141,16 @@ class DetectionDataModule(pl.LightningDataModule):
                 seed=self._seed,
             )
             self._datasets[stage].mosaic = self._mosaic if stage == "train" else None
+            if self._reduced_decoding:
+                height, width = self._resize.image_size
+                self._datasets[stage].least_size_px = (REDUCED_TO * height, REDUCED_TO * width)
             if stage == "train":
                 _require_objects(self._datasets[stage])
         return self._datasets[stage]
 
     def train_dataloader(self) -> DataLoader:
         """Shuffle, augment, and give every rank equally many steps."""
-        dataset = self.dataset("train")
+        dataset = self._cached_dataset("train")
         sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=True, pad=True)
         # A last batch of one picture would train batch norm on one picture; a set smaller than a batch is one batch.
         return self._loader(dataset, sampler, self._batch_size, drop_last=len(sampler) >= self._batch_size)
@@ -148,21 +169,34 @@ class DetectionDataModule(pl.LightningDataModule):
         Raises:
             DataError: there is no such split, or it cannot be read.
         """
-        dataset = self.dataset(stage)
+        dataset = self._cached_dataset(stage)
         # Padding would count some pictures twice.
         sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=False, pad=False)
         return self._loader(dataset, sampler, self._eval_batch_size, drop_last=False)
 
+    def _cached_dataset(self, stage: Stage) -> DetectionDataset:
+        dataset = self.dataset(stage)
+        if stage not in self._with_cache and stage != "test":  # which is read once
+            paths = [record.image_path for record in dataset.records]
+            dataset.cache = self._caches.open(paths, dataset.sizes_as_read_px, processes=self._ranks_here())
+            self._with_cache.add(stage)
+        return dataset
+
+    def _ranks_here(self) -> int:
+        return 1 if self.trainer is None else self.trainer.num_devices
+
     def _loader(self, dataset: DetectionDataset, sampler: EpochSampler, size: int, *, drop_last: bool) -> DataLoader:
+        num_workers = spare_workers(self._ranks_here()) if self._num_workers is None else self._num_workers
         return DataLoader(
             dataset,
             batch_size=size,
             sampler=sampler,
-            num_workers=self._num_workers,
+            num_workers=num_workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             drop_last=drop_last,
-            persistent_workers=self._num_workers > 0,
+            persistent_workers=num_workers > 0,
+            prefetch_factor=self._prefetch_factor if num_workers > 0 else None,
             # Of its own, so that making an iterator does not draw from the global stream.
             generator=torch.Generator().manual_seed(self._seed),
         )
@@ -174,8 +208,7 @@ def _require_objects(dataset: DetectionDataset) -> None:
         raise DataError(f"there is no object in the {len(dataset)} training pictures{first}")
 
 
-def spare_workers(most: int = 8) -> int:
+def spare_workers(ranks: int, most: int = 16) -> int:
     """Share the processor cores that this process may use among the ranks of this machine, one left for each rank."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return max(1, min(most, cores // ranks - 1))

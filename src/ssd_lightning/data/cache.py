@@ -1,0 +1,175 @@
+"""Decoded pictures, kept after they are first read, in one piece of memory or one file that all processes share."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from ssd_lightning.data.free_space import free_disk, free_memory
+from ssd_lightning.data.shared_bytes import SharedBytes
+from ssd_lightning.errors import ConfigurationError, DataError
+
+log = logging.getLogger(__name__)
+
+CacheKind = Literal["none", "ram", "disk"]
+USABLE_SHARE = 0.8
+"""Of what is free: training itself, and what others do on the machine, need the rest."""
+STAMP_BYTES = 16
+"""Of the time of a picture's last change, in ns, and the size of its file, in bytes: two int64."""
+LAYOUT = "stamps, pixels"
+"""Part of a cache file's name: another layout is another file."""
+
+
+class PictureCache:
+    """The pictures of one data set: a slot for each, whose stamp says which state of the file its pixels are from.
+
+    Pixels are written before their stamp, so that a process that dies in between leaves an empty slot, and a picture
+    that changes is read again. Any number of processes may fill the same slots: they write the same.
+
+    In memory, the slots are shared by processes that were forked from the one that made the cache, as the
+    DataLoader's are on Linux. A process that was started otherwise reads all files itself. On disk, processes share
+    them by the file's name, and so does the next run. Only a power cut, which may save the stamp and lose the
+    pixels, makes it necessary to delete the file.
+
+    Args:
+        paths: files of the pictures.
+        sizes_px: (height, width) of each as it is read.
+        file: of the cache; None keeps it in memory.
+    """
+
+    def __init__(self, *, paths: Sequence[Path], sizes_px: Sequence[tuple[int, int]], file: Path | None) -> None:
+        self._paths = list(paths)
+        self._sizes_px = list(sizes_px)
+        self._file = file
+        self._open()
+
+    def _open(self) -> None:
+        self._is_full = False
+        self._offsets = _offsets(self._sizes_px)
+        self._storage: SharedBytes | None = SharedBytes(num_bytes=int(self._offsets[-1]), file=self._file)
+        self._stamps = self._storage.values[: self._offsets[0]].view(np.int64).reshape(-1, 2)
+
+    def get(self, index: int, read: Callable[[], np.ndarray]) -> np.ndarray:
+        """Give a picture, from its slot if that is up to date.
+
+        Args:
+            index: of the picture.
+            read: reads it from its own file, uint8 `[H, W, 3]`. What it raises passes through, and nothing is kept.
+
+        Returns:
+            The pixels; those of a slot cannot be written to.
+        """
+        if self._storage is None:
+            return read()
+        try:
+            status = os.stat(self._paths[index])
+        except OSError:
+            return read()  # which says what is wrong
+        stamp = np.array([status.st_mtime_ns, status.st_size], dtype=np.int64)
+        if np.array_equal(self._stamps[index], stamp):
+            start, end = self._offsets[index : index + 2]
+            return self._storage.values[start:end].reshape(*self._sizes_px[index], 3)
+        pixels = read()
+        if pixels.shape[:2] == self._sizes_px[index] and not self._is_full:
+            try:
+                self._storage.write(int(self._offsets[index]), pixels)
+                self._storage.write(index * STAMP_BYTES, stamp)
+            except OSError as error:
+                log.warning("%s: no more pictures are kept: %s", self._file, error.strerror or error)
+                self._is_full = True
+        return pixels
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_paths": self._paths, "_sizes_px": self._sizes_px, "_file": self._file}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._file is None:
+            log.warning("data.cache=ram is shared with forked processes only; this one reads the files")
+            self._storage = None
+        else:
+            self._open()
+
+
+class PictureCaches:
+    """Opens a cache for every data set of a run, as long as all of them fit.
+
+    Args:
+        kind: `none`, `ram` or `disk`.
+        folder: of the files on disk.
+
+    Raises:
+        ConfigurationError: there is no such kind.
+    """
+
+    def __init__(self, *, kind: CacheKind, folder: Path) -> None:
+        if kind not in get_args(CacheKind):
+            raise ConfigurationError(f"data.cache is {kind!r}; it is one of {', '.join(get_args(CacheKind))}")
+        self.kind = kind
+        self.folder = folder
+        self._promised = 0
+
+    def open(
+        self, paths: Sequence[Path], sizes_px: Sequence[tuple[int, int]], *, processes: int = 1
+    ) -> PictureCache | None:
+        """Open the cache of a data set; None where there shall be none, or where it does not fit, with a warning.
+
+        Args:
+            paths: files of the pictures.
+            sizes_px: (height, width) of each as it is read.
+            processes: how many on this machine do the same, its ranks: memory is used by each, a file by all.
+
+        Raises:
+            DataError: the folder or the file cannot be written.
+        """
+        try:
+            return self._open(paths, sizes_px, processes)
+        except OSError as error:
+            raise DataError(
+                f"{self.folder}: data.cache={self.kind} cannot be made: {error.strerror or error}"
+            ) from error
+
+    def _open(self, paths: Sequence[Path], sizes_px: Sequence[tuple[int, int]], processes: int) -> PictureCache | None:
+        if self.kind == "none" or not paths:
+            return None
+        file, needed = None, int(_offsets(sizes_px)[-1])
+        if self.kind == "ram":
+            needed, free, where = needed * processes, free_memory(), "memory"
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = self.folder / f"{_digest(paths, sizes_px)}.pixels"
+            needed -= min(needed, file.stat().st_blocks * 512) if file.exists() else 0
+            free, where = free_disk(self.folder), str(self.folder)
+        usable = max(0, int(free * USABLE_SHARE) - self._promised)
+        if needed > usable:
+            log.warning(
+                "data.cache=%s: %d decoded pictures need %s%s, and %s of %s may be used; every epoch decodes them anew",
+                self.kind,
+                len(paths),
+                _in_words(needed),
+                f" in {processes} processes" if self.kind == "ram" and processes > 1 else "",
+                _in_words(usable),
+                where,
+            )
+            return None
+        self._promised += needed
+        return PictureCache(paths=paths, sizes_px=sizes_px, file=file)
+
+
+def _offsets(sizes_px: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Give where each picture's pixels begin, behind all stamps, and where the last end: int64 `[N + 1]`."""
+    sizes = [height * width * 3 for height, width in sizes_px]
+    return len(sizes) * STAMP_BYTES + np.cumsum([0, *sizes], dtype=np.int64)
+
+
+def _digest(paths: Sequence[Path], sizes_px: Sequence[tuple[int, int]]) -> str:
+    lines = [f"{os.path.abspath(path)} {height} {width}" for path, (height, width) in zip(paths, sizes_px, strict=True)]
+    return hashlib.sha256("\n".join([LAYOUT, *lines]).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _in_words(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB"

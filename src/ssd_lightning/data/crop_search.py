@@ -1,0 +1,109 @@
+"""The search for a crop that shows an object well enough (section 2.2, Caffe's batch sampler)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+
+from ssd_lightning.data.geometry import CropRule, normalise_windows, sample_windows, satisfying_windows
+from ssd_lightning.data.view import Window
+
+
+@dataclass(frozen=True)
+class CropSearch:
+    """Choose a crop, or the whole.
+
+    For each value of `min_ious`, and once without a condition, crops are drawn until one overlaps at least
+    one box by that IoU, `trials` times at most; then one is chosen at random among those found and the whole.
+    A crop may overlap a box and yet hold no centre, and the one without a condition may miss all objects.
+    Such a sample has no boxes, which is legal, as in Caffe; `allow_empty=False` asks for a centre as well.
+    Pictures without objects have two candidates, the whole and the crop without a condition.
+    """
+
+    min_ious: Sequence[float]
+    """The conditions."""
+    rule: CropRule
+    """`any` asks the IoU of at least one box, as the paper does; `all` of every box, as some ports do; `center` of
+    at least one of those with their centre in the crop, as torchvision does."""
+    scale: tuple[float, float]
+    """Range of the square root of a crop's relative area."""
+    aspect_ratio: tuple[float, float]
+    """Range of width over height, relative to those of the whole."""
+    trials: int
+    """Crops drawn for each condition."""
+    allow_empty: bool
+    """Accept crops in which no object has its centre; `center` never does."""
+
+    def choose(
+        self,
+        random: Random,
+        rng: np.random.Generator,
+        boxes: np.ndarray,
+        canvas_px: Window,
+        size_px: tuple[int, int],
+    ) -> Window:
+        """Choose a window of the canvas.
+
+        Args:
+            random: source of the choice among the candidates.
+            rng: source of the crops.
+            boxes: `[N, 4]` xyxy, normalised to the picture.
+            canvas_px: what is cropped, in pixels of the picture: the picture itself or more than it.
+            size_px: (height, width) of the picture.
+        """
+        # The first of a shuffled list that can be had is a uniform choice among all that can be had, and those
+        # behind it need not be searched.
+        whole = 0.0  # every window overlaps the boxes by that much
+        candidates = [whole, None, *self.min_ious]
+        random.shuffle(candidates)
+        within_reach = self.largest_iou(boxes, canvas_px, size_px)
+        for min_iou in candidates[: candidates.index(whole)]:
+            if min_iou is None or min_iou <= within_reach:
+                window_px = self.find(rng, boxes, canvas_px, size_px, min_iou=min_iou)
+                if window_px is not None:
+                    return window_px
+        return canvas_px
+
+    def largest_iou(self, boxes: np.ndarray, canvas_px: Window, size_px: tuple[int, int]) -> float:
+        """Give a bound for the IoU of any crop with any box: no crop is small enough for the smallest objects.
+
+        The IoU of two boxes is at most the ratio of their areas. A crop has the area (s W)(s H) at least, less what
+        its sides lose when they are rounded, half a pixel each. Half of all searches on a canvas end here.
+        """
+        if len(boxes) == 0:
+            return 0.0
+        left, top, right, bottom = canvas_px
+        width, height = right - left, bottom - top
+        s = self.scale[0]
+        least_px = s * s * width * height - s * (width + height) * self.aspect_ratio[1] ** 0.5 / 2
+        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        largest_px = float(areas.max()) * size_px[0] * size_px[1]
+        return largest_px / least_px if least_px > largest_px else 1.0
+
+    def find(
+        self,
+        rng: np.random.Generator,
+        boxes: np.ndarray,
+        canvas_px: Window,
+        size_px: tuple[int, int],
+        *,
+        min_iou: float | None,
+    ) -> Window | None:
+        """Draw crops for one condition, or without (None), and give the first that meets it."""
+        left, top, right, bottom = canvas_px
+        drawn_px = sample_windows(
+            rng, (self.trials,), (bottom - top, right - left), scale=self.scale, aspect_ratio=self.aspect_ratio
+        ) + np.array([left, top, left, top])
+        fits = satisfying_windows(
+            normalise_windows(drawn_px, size_px),
+            boxes,
+            min_iou=min_iou,
+            rule=self.rule,
+            allow_empty=self.allow_empty,
+        )
+        first = int(fits.argmax())
+        if not fits[first]:
+            return None
+        x1, y1, x2, y2 = drawn_px[first].tolist()
+        return x1, y1, x2, y2

@@ -1,0 +1,186 @@
+"""The rows of a CSV file with boxes: which column is what, and what belongs to which picture."""
+
+import csv
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from ssd_lightning.data.annotation import flag_of, number_of
+from ssd_lightning.data.splits import find_file, find_image_dir
+from ssd_lightning.errors import DataError
+
+Unit = Literal["pixels", "fractions"]
+
+ANNOTATION_FILES = (
+    "{split}.csv",
+    "annotations/{split}.csv",
+    "{split}/label.csv",
+    "{split}/labels.csv",
+    "{split}/annotations.csv",
+    "{split}/_annotations.csv",
+    "{split}-annotations-bbox.csv",
+    "oidv6-{split}-annotations-bbox.csv",
+)
+COLUMN_NAMES = {
+    "image": ("imageid", "img_name", "image", "filename", "file_name", "image_path", "path", "image_id"),
+    "label": ("labelname", "label", "class", "class_name", "name", "category"),
+    "xmin": ("xmin", "x_min", "x1", "left"),
+    "ymin": ("ymin", "y_min", "y1", "top"),
+    "xmax": ("xmax", "x_max", "x2", "right"),
+    "ymax": ("ymax", "y_max", "y2", "bottom"),
+    "difficult": ("isgroupof", "difficult", "iscrowd"),
+    "width": ("width", "image_width"),
+    "height": ("height", "image_height"),
+}
+"""What a column can be called, in any case. The last three may be missing."""
+OPTIONAL = ("difficult", "width", "height")
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(slots=True)
+class PictureRows:
+    """The rows of one picture, packed: OpenImages has fifteen million."""
+
+    size_px: tuple[int, int] | None = None
+    numbers: array = field(default_factory=lambda: array("d"))
+    """Seven a row: line, index of the class name, difficult, four corners."""
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class CSVFile:
+    """What one file says, picture by picture, before it is judged."""
+
+    path: Path
+    prefix: str
+    image_dir: Path
+    unit: Unit
+    names: list[str] = field(default_factory=list)
+    """Of the classes, in the order of their first rows."""
+    rows: dict[str, PictureRows] = field(default_factory=dict)
+    """Picture -> its rows, in the order of the file."""
+    problems: list[str] = field(default_factory=list)
+
+
+def sniff_columns(header: Sequence[str], path: Path) -> tuple[dict[str, int], Unit]:
+    """Find out which column is what, and what the corners count.
+
+    Args:
+        header: first row of the file.
+        path: the file, for the error.
+
+    Returns:
+        Meaning (a key of `COLUMN_NAMES`) -> index of the column; the unit.
+
+    Raises:
+        DataError: a column is missing.
+    """
+    given = [name.strip().lower() for name in header]
+    columns = {
+        meaning: given.index(name)
+        for meaning, names in COLUMN_NAMES.items()
+        if (name := next((name for name in names if name in given), None)) is not None
+    }
+    for meaning in COLUMN_NAMES:
+        if meaning not in columns and meaning not in OPTIONAL:
+            raise DataError(
+                f"{path}: there is no column for {meaning} (called {', '.join(COLUMN_NAMES[meaning])}); "
+                f"there is {', '.join(header) or 'nothing'}"
+            )
+    return columns, "fractions" if {"imageid", "labelname"} <= set(given) else "pixels"
+
+
+def read_csv_file(
+    prefix: str,
+    root: Path,
+    split: str,
+    images: str | None,
+    unit: Unit | None,
+    class_descriptions: str | Mapping[Any, str] | None,
+) -> CSVFile:
+    """Read the file of a split.
+
+    Args:
+        prefix: of the ids of its pictures.
+        root: folder of the data set.
+        split: its name, or the path of the file below the root.
+        images: folder of the pictures below the root; None looks in the usual places.
+        unit: what the corners count; None goes by the columns.
+        class_descriptions: names for codes, or a file of them below the root.
+
+    Raises:
+        DataError: the file or a column is missing, or it is no CSV.
+    """
+    path = find_file(root, split, ANNOTATION_FILES, ".csv")
+    descriptions = _read_descriptions(root, class_descriptions)
+    numbers: dict[str, int] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream)
+            columns, found_unit = sniff_columns(next(reader, []), path)
+            file = CSVFile(path=path, prefix=prefix, image_dir=root, unit=unit or found_unit)
+            for row in reader:
+                if row:
+                    _take_row(file, row, reader.line_num, columns, descriptions, numbers)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: this is no readable CSV: {error}") from error
+    file.names = list(numbers)
+    file.image_dir = find_image_dir(root, path, images, samples=list(islice(file.rows, 10)))
+    return file
+
+
+def _take_row(
+    file: CSVFile,
+    row: list[str],
+    line: int,
+    columns: Mapping[str, int],
+    descriptions: Mapping[str, str],
+    numbers: dict[str, int],
+) -> None:
+    if len(row) <= max(columns.values()):
+        file.problems.append(f"{file.path}: line {line} has {len(row)} values, not {max(columns.values()) + 1}")
+        return
+    rows = file.rows.setdefault(row[columns["image"]].strip(), PictureRows())
+    if rows.size_px is None:
+        rows.size_px = _stated_size_px(row, columns)
+    name, texts = row[columns["label"]].strip(), [row[columns[corner]] for corner in CORNERS]
+    if not name and not any(text.strip() for text in texts):
+        return
+    name = descriptions.get(name, name)
+    index = numbers.setdefault(name, len(numbers))
+    try:
+        difficult = _is_difficult(row, columns)
+        corners = [number_of(text, corner) for text, corner in zip(texts, CORNERS, strict=True)]
+    except DataError as error:
+        rows.problems.append(f"{file.path}: line {line} '{name}' {error}")
+        return
+    rows.numbers.extend((line, index, difficult, *corners))
+
+
+def _is_difficult(row: list[str], columns: Mapping[str, int]) -> bool:
+    if "difficult" not in columns:
+        return False
+    text = row[columns["difficult"]].strip()
+    return text not in ("", "-1") and flag_of(text, "difficult")  # OpenImages: -1 is unknown
+
+
+def _stated_size_px(row: list[str], columns: Mapping[str, int]) -> tuple[int, int] | None:
+    if "width" not in columns or "height" not in columns:
+        return None
+    texts = row[columns["height"]].strip(), row[columns["width"]].strip()
+    height, width = (int(text) if text.isdecimal() else 0 for text in texts)
+    return (height, width) if height and width else None
+
+
+def _read_descriptions(root: Path, class_descriptions: str | Mapping[Any, str] | None) -> dict[str, str]:
+    if not isinstance(class_descriptions, str):
+        return {str(code): name for code, name in (class_descriptions or {}).items()}
+    path = root / class_descriptions
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            return {row[0].strip(): row[1].strip() for row in csv.reader(stream) if len(row) >= 2}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot read the class descriptions: {error}") from error

@@ -1,0 +1,79 @@
+"""The quick way for JPEGs: OpenCV decodes them in two thirds of Pillow's time, but only those it is right about."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+START, END = b"\xff\xd8", b"\xff\xd9"
+HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
+"""Markers of baseline, extended and progressive frames."""
+SCAN, APP1 = 0xDA, 0xE1
+_REDUCED_BGR = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+
+
+class Frame(NamedTuple):
+    """What a JPEG's header says."""
+
+    size_px: tuple[int, int]
+    """(height, width) of the pixels as stored."""
+    components: int
+    has_exif: bool
+
+
+def decode_plain_jpeg(path: Path, size_px: tuple[int, int] | None, *, reduction: int = 1) -> np.ndarray | None:
+    """Decode a JPEG, if it is one whose pixels OpenCV gives as Pillow does.
+
+    That is a whole file with one or three 8-bit components, whose pixels are wanted as they are stored.
+
+    Args:
+        path: file of the picture.
+        size_px: (height, width) that the pixels must have as stored; None takes any where no EXIF data could ask
+            for a turn.
+        reduction: 1, 2, 4 or 8 times smaller sides.
+
+    Returns:
+        uint8 `[H, W, 3]` RGB; None leaves the file, and its faults, to a more patient reader.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            data = file.readall()
+    except OSError:
+        return None
+    # OpenCV fills the rest of a truncated picture with grey and says nothing.
+    if not data.startswith(START) or not data.endswith(END):
+        return None
+    frame = read_frame(data)
+    if frame is None or frame.components not in (1, 3):
+        return None
+    if frame.has_exif if size_px is None else frame.size_px != size_px:
+        return None
+    if Image.MAX_IMAGE_PIXELS is not None and frame.size_px[0] * frame.size_px[1] > Image.MAX_IMAGE_PIXELS:
+        return None
+    flag = _REDUCED_BGR.get(reduction, cv2.IMREAD_COLOR_RGB)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if reduction > 1 and pixels is not None else pixels
+
+
+def read_frame(data: bytes) -> Frame | None:
+    """Read a JPEG's header up to the frame (ITU T.81, B.2.2); None if it is no Huffman-coded one of 8 bits."""
+    position, has_exif = len(START), False
+    while position + 10 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:  # a fill byte
+            position += 1
+            continue
+        if marker in HUFFMAN_FRAMES:
+            precision, height = data[position + 4], int.from_bytes(data[position + 5 : position + 7])
+            width, components = int.from_bytes(data[position + 7 : position + 9]), data[position + 9]
+            return Frame((height, width), components, has_exif) if precision == 8 and height and width else None
+        has_exif |= marker == APP1 and data[position + 4 : position + 8] == b"Exif"
+        if marker == SCAN or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            return None
+        position += 2 + int.from_bytes(data[position + 2 : position + 4])
+    return None

@@ -1,0 +1,126 @@
+"""From the pictures of named splits to a data set: what the readers of all annotation formats share."""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+from ssd_lightning.data.dataset import DetectionDataset, OnError, Part, Record, Transform, in_part
+from ssd_lightning.errors import DataError
+
+READ_AT_ONCE = 1024
+"""Pictures handed to the threads together: enough to keep them busy, few enough to stop soon at an error."""
+
+ReadPicture = Callable[[], tuple[Record, list[str]]]
+"""Gives the record of all sound objects and a sentence for each unsound one; raises `DataError` if none is sound."""
+
+
+class SplitDataset(DetectionDataset):
+    """What the readers of all annotation formats do once they know the pictures of their splits.
+
+    Args:
+        pictures: (image id, what reads its annotation), in the order of the records.
+        class_names: names of the classes 1..C.
+        transform: what is done to each sample; None gives the picture as it is.
+        seed: root of all samples' seeds.
+        on_error: `raise` stops at the first bad object or picture; `skip` drops and lists them.
+        part: `train` and `val` are complementary parts of the data, `all` is everything.
+        val_fraction: share of the pictures that `val` holds.
+        max_pictures: take only the first so many of the part.
+        problems: a sentence for all that was found before the pictures were looked at.
+
+    Raises:
+        DataError: a picture or annotation is missing or unusable; no picture is left.
+    """
+
+    def __init__(
+        self,
+        *,
+        pictures: Iterable[tuple[str, ReadPicture]],
+        class_names: Sequence[str],
+        transform: Transform | None,
+        seed: int,
+        on_error: OnError,
+        part: Part,
+        val_fraction: float,
+        max_pictures: int | None,
+        problems: Sequence[str] = (),
+    ) -> None:
+        records, dropped = collect_records(
+            pictures,
+            on_error=on_error,
+            part=part,
+            val_fraction=val_fraction,
+            max_pictures=max_pictures,
+            problems=problems,
+        )
+        super().__init__(
+            records=records,
+            class_names=class_names,
+            transform=transform,
+            seed=seed,
+            on_error=on_error,
+            part=part,
+            val_fraction=val_fraction,
+            dropped=dropped,
+        )
+
+
+def collect_records(
+    pictures: Iterable[tuple[str, ReadPicture]],
+    *,
+    on_error: OnError,
+    part: Part,
+    val_fraction: float,
+    max_pictures: int | None,
+    problems: Sequence[str] = (),
+) -> tuple[list[Record], list[str]]:
+    """Read the pictures of one part of a data set, in threads, since this mostly waits for the disk.
+
+    Args:
+        pictures: (image id, what reads it), in the order of the records.
+        on_error: `raise` stops at the first problem; `skip` leaves the object or picture out.
+        part: the part that is wanted.
+        val_fraction: share of the pictures that `val` holds.
+        max_pictures: take only the first so many.
+        problems: what was found before the pictures were looked at.
+
+    Returns:
+        The records, and a sentence for all that was left out.
+
+    Raises:
+        DataError: the first problem, if `on_error` is `raise`.
+    """
+    records: list[Record] = []
+    dropped = list(problems)
+    if on_error == "raise":
+        _raise_first(dropped)
+    wanted = (read for image_id, read in pictures if in_part(image_id, part, val_fraction))
+    with ThreadPoolExecutor() as pool:
+        while True:
+            room = READ_AT_ONCE if max_pictures is None else min(READ_AT_ONCE, max_pictures - len(records))
+            chunk = list(islice(wanted, room))
+            if not chunk:
+                return records, dropped
+            for outcome in pool.map(_attempt, chunk):
+                if isinstance(outcome, DataError):
+                    if on_error == "raise":
+                        raise outcome
+                    dropped.append(str(outcome))
+                    continue
+                record, faults = outcome
+                if on_error == "raise":
+                    _raise_first(faults)
+                records.append(record)
+                dropped.extend(faults)
+
+
+def _attempt(read: ReadPicture) -> tuple[Record, list[str]] | DataError:
+    try:
+        return read()
+    except DataError as error:
+        return error
+
+
+def _raise_first(problems: Sequence[str]) -> None:
+    if problems:
+        raise DataError(f"{problems[0]} (on_error=skip drops such objects)")
