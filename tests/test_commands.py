@@ -77,6 +77,21 @@ def test_validation_is_logged_every_epoch(trained: Path) -> None:
     assert any(row["test/map_11point"] for row in rows)
 
 
+def test_a_run_says_how_fast_it_is_and_where_its_time_goes(run: Run, tmp_path: Path) -> None:
+    words = ["trainer.max_epochs=4", "trainer.log_every_n_steps=2", "trainer.profiler=trace", "hydra.run.dir=run"]
+    run("train", *SMALL, *words)
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["speed/images_per_s"]]
+    assert [int(row["step"]) for row in rows] == [1, 3, 5, 7, 9, 11]
+    parts = ("data", "transfer", "forward", "backward", "optimizer")
+    for row in rows:
+        seconds_a_batch = sum(float(row[f"speed/{part}_ms"]) for part in parts) / 1000
+        assert 0 < seconds_a_batch <= 8 / float(row["speed/images_per_s"]) * 1.001
+        assert 0 < float(row["speed/data_wait"]) < 1
+        assert float(row["speed/peak_memory_mib"]) > 100
+    assert (tmp_path / "run" / "trace.json.gz").is_file()
+
+
 def test_the_checkpoint_holds_plain_containers_and_is_enough_by_itself(trained: Path) -> None:
     checkpoint = torch.load(trained / "run" / "checkpoints" / "best.ckpt", weights_only=True)
     assert checkpoint["detector"]["class_names"] == ["disk", "ring", "square", "star", "triangle"]
@@ -229,6 +244,9 @@ def test_without_voc_one_sentence_says_what_to_do(run: Run, capsys: pytest.Captu
         (["loss.matcher=greedy", "data=toy", "data.num_train=9"], "loss.matcher"),
         (["resume=nowhere.ckpt", *SMALL], "nowhere.ckpt"),
         ([*SMALL, "trainer.precision=seven"], "error: trainer: Precision 'seven' is invalid"),
+        ([*SMALL, "trainer.profiler=trance"], "trainer.profiler=trance; there is simple, advanced, trace"),
+        ([*SMALL, "compile=fast"], "compile is 'fast'; it can be null, default"),
+        ([*SMALL, "trainer.precision=16-mixed", "trainer.gradient_clip_val=1"], "needs optimizer.fused=false"),
     ],
 )
 def test_what_train_cannot_do(

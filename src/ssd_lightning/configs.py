@@ -1,11 +1,11 @@
 """Where the configurations are, and how a command line becomes one. Imports no torch: `--help` has to be quick."""
 
-import difflib
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,11 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ssd_lightning.errors import ConfigurationError, UserError
+from ssd_lightning.overrides import asks_for_help, check_words, command_line_overrides, has_own_config, missing_keys
 
 PACKAGE = Path(__file__).resolve().parent
 EXPERIMENT_GROUP = "experiment"
@@ -37,11 +35,15 @@ def find_folder(name: str) -> Path:
     raise ConfigurationError(f"the installation is incomplete: no folder {name} in {PACKAGE} or {PACKAGE.parents[1]}")
 
 
-def register_experiments() -> None:
-    """Offer every file of `experiments/` as a choice of the group `experiment`."""
+def register_experiments(*, names_only: bool = False) -> None:
+    """Offer every file of `experiments/` as a choice of the group `experiment`.
+
+    Args:
+        names_only: leave out what they say; Hydra copies all of it more than a hundred times to print its help.
+    """
     store = ConfigStore.instance()
     for path in sorted(find_folder("experiments").glob("*.yaml")):
-        node = OmegaConf.load(path)
+        node: Any = {} if names_only else OmegaConf.load(path)
         store.store(group=EXPERIMENT_GROUP, name=path.stem, node=node, package="_global_", provider="experiments")
 
 
@@ -68,15 +70,16 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
-        register_experiments()
-        check_overrides(config_name, command_line_overrides())
+        register_experiments(names_only=asks_for_help())
+        if not asks_for_help():
+            check_overrides(config_name, command_line_overrides())
     except UserError as error:
         _exit_with(error)
 
     def guarded(config: DictConfig) -> Any:
         quieten_libraries()
         try:
-            for missing in sorted(_missing_keys(config)):
+            for missing in sorted(missing_keys(config)):
                 raise ConfigurationError(f"{missing} has to be given: add {missing}=VALUE")
             return task(config)
         except Exception as error:
@@ -99,6 +102,7 @@ def quieten_libraries() -> None:
         "Experiment logs directory .* exists and is not empty",  # the run directory holds more than the log
         "The dirpath has changed from",  # a resumed run has a directory of its own
         ".*does not have many workers which may be a bottleneck",  # the data module counts the cores
+        "You have overridden `transfer_batch_to_device` in `LightningModule`",  # which is meant to win
     ):
         warnings.filterwarnings("ignore", message)
 
@@ -134,79 +138,14 @@ def _exit_with(error: UserError) -> None:
     sys.exit(2)
 
 
-def command_line_overrides() -> list[str]:
-    """Give the arguments that are neither flags nor a flag's value."""
-    overrides, arguments = [], iter(sys.argv[1:])
-    for argument in arguments:
-        if argument in (
-            "--config-path",
-            "-cp",
-            "--config-name",
-            "-cn",
-            "--config-dir",
-            "-cd",
-            "--package",
-            "-p",
-            "--cfg",
-            "-c",
-        ):
-            next(arguments, None)
-        elif not argument.startswith("-"):
-            overrides.append(argument)
-    return overrides
-
-
 def check_overrides(config_name: str, overrides: list[str]) -> None:
     """Refuse what the configuration does not know, and name what comes nearest.
 
     Raises:
         ConfigurationError: a key, group or choice does not exist, or an argument is no `key=value`.
     """
-    if {"-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"} & set(sys.argv):
-        return  # the user's own configuration has keys of its own
-    for text in overrides:
-        if "=" not in text and not text.startswith("~"):
-            raise ConfigurationError(f"'{text}' is no key=value")
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise ConfigurationError(str(error).splitlines()[0]) from error
-    groups = _groups()
-    chosen = []
-    for override in parsed:
-        if override.is_delete() or override.key_or_group.startswith("hydra."):
-            continue
-        name = override.key_or_group
-        if name in groups:
-            _check_choice(override, groups[name])
-            chosen.append(_first_choice(override))
-    known = set(_keys(_compose_groups(config_name, [text for text in chosen if text])))
-    for override in parsed:
-        name = override.key_or_group
-        if override.is_delete() or override.is_add() or name.startswith("hydra") or name in groups:
-            continue
-        if name not in known:
-            near = difflib.get_close_matches(name, known | groups.keys(), n=1, cutoff=0.5)
-            tail = [key for key in sorted(known) if key.rpartition(".")[2] == name.rpartition(".")[2]]
-            guess = tail[:1] or near
-            hint = f"; did you mean '{guess[0]}'?" if guess else ""
-            raise ConfigurationError(f"there is no setting '{name}'{hint} (--cfg job shows all)")
-
-
-def _missing_keys(config: DictConfig) -> Iterator[str]:
-    """List the dotted keys whose value is `???`; interpolations that lead to one are not counted again."""
-    for name in _keys(config):
-        node, _, key = name.rpartition(".")
-        parent = OmegaConf.select(config, node) if node else config
-        if OmegaConf.is_missing(parent, key):
-            yield name
-
-
-def _compose_groups(config_name: str, overrides: list[str]) -> DictConfig:
-    try:
-        return compose_config(config_name, overrides)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigurationError(str(error).strip().splitlines()[0]) from error
+    if not has_own_config():  # which has keys of its own
+        check_words(overrides, _groups(), partial(compose_config, config_name))
 
 
 def _groups() -> dict[str, list[str]]:
@@ -218,37 +157,3 @@ def _groups() -> dict[str, list[str]]:
     }
     groups[EXPERIMENT_GROUP] = sorted(path.stem for path in find_folder("experiments").glob("*.yaml"))
     return groups
-
-
-def _choices(override: Override) -> list[str]:
-    values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
-    flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
-    return [str(item).strip("'\"") for item in flat if item is not None]
-
-
-def _check_choice(override: Override, options: list[str]) -> None:
-    for choice in _choices(override):
-        if choice not in options:
-            near = difflib.get_close_matches(choice, options, n=1, cutoff=0.4)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise ConfigurationError(
-                f"there is no {override.key_or_group}={choice}{hint} There is {', '.join(options)}"
-            )
-
-
-def _first_choice(override: Override) -> str | None:
-    if not override.is_sweep_override():
-        return override.input_line
-    choices = _choices(override)
-    return f"{override.key_or_group}={choices[0]}" if choices else None
-
-
-def _keys(config: Any, prefix: str = "") -> Iterator[str]:
-    """List the dotted keys of a configuration, inner nodes included, without resolving interpolations."""
-    for key in config:
-        name = f"{prefix}{key}"
-        yield name
-        if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
-            continue
-        if isinstance(config[key], DictConfig):
-            yield from _keys(config[key], f"{name}.")

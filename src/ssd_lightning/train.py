@@ -48,7 +48,9 @@ def train(config: "DictConfig") -> dict[str, float]:
     from ssd_lightning.models.ssd import check_batch_size
     from ssd_lightning.training import SSDModule
     from ssd_lightning.training.checkpoint import AtomicCheckpointIO
-    from ssd_lightning.training.devices import check_devices
+    from ssd_lightning.training.compilation import check_compile, compile_network
+    from ssd_lightning.training.devices import check_devices, choose_device
+    from ssd_lightning.training.profiling import make_profiler
     from ssd_lightning.training.record import run_record, write_record
 
     hydra_config = HydraConfig.get()
@@ -58,8 +60,11 @@ def train(config: "DictConfig") -> dict[str, float]:
             f"--multirun with {num_devices} devices: every further process would start a sweep of its own; sweep with "
             "trainer.devices=1, or run the jobs of the sweep one by one"
         )
+    check_clipping(config)
+    check_compile(config.compile, choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto"))
     resume = str(find_checkpoint(Path(config.resume), order=("last", "best"))) if config.resume else None
     run_dir = Path(hydra_config.runtime.output_dir)
+    profiler = make_profiler(config.trainer.profiler, run_dir)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(config.matmul_precision)
 
@@ -76,6 +81,7 @@ def train(config: "DictConfig") -> dict[str, float]:
         fill(net, config, tuple(data.class_names))
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
+    compile_network(net, config.compile)
     module = SSDModule(
         net=net,
         loss=instantiate(config.loss, _convert_="all"),
@@ -95,6 +101,7 @@ def train(config: "DictConfig") -> dict[str, float]:
         logger=list(loggers.values()) or False,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=run_dir,
+        profiler=profiler,
     )
     if trainer.is_global_zero:
         OmegaConf.save(config, run_dir / "config.yaml", resolve=True)
@@ -152,6 +159,20 @@ def fill(net: "SSD", config: "DictConfig", class_names: tuple[str, ...]) -> None
         log.warning("%s: %s; boxes start out wrong by that", config.init_from, loaded.other_priors)
     if loaded.origin.source in NETWORKS and not loaded.anew:
         log.info("the class heads are kept: the file's %d classes have to be yours, in its order", net.num_classes)
+
+
+def check_clipping(config: "DictConfig") -> None:
+    """Refuse to clip gradients that only the optimiser's own kernel unscales.
+
+    Raises:
+        ConfigurationError: float16, gradient clipping and a fused optimiser together.
+    """
+    is_scaled = str(config.trainer.precision) in ("16", "16-mixed")
+    if is_scaled and config.trainer.gradient_clip_val and config.optimizer.get("fused"):
+        raise ConfigurationError(
+            f"trainer.gradient_clip_val={config.trainer.gradient_clip_val} with trainer.precision="
+            f"{config.trainer.precision} needs optimizer.fused=false; bf16-mixed needs nothing"
+        )
 
 
 def wanted_callbacks(callbacks: Iterable[Any], trainer: "DictConfig") -> list[Any]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -25,8 +24,9 @@ class L2Norm(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Normalise `[B, channels, H, W]`; gives the scales' precision, so float32 under autocast."""
         precision = torch.promote_types(features.dtype, torch.float32)
-        normalised = F.normalize(features.to(precision), dim=1, eps=1e-10)
-        return (normalised * self.weight.to(precision)[:, None, None]).to(self.weight.dtype)
+        # The lengths alone are widened, not the features: no copy of them is kept for the gradient.
+        length = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=precision).clamp(min=1e-10)
+        return (features / length * self.weight.to(precision)[:, None, None]).to(self.weight.dtype)
 
 
 Norm = Callable[[int], nn.Module]

@@ -1,34 +1,26 @@
 """What watches a run."""
 
-import time
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import RichProgressBar
 
 from ssd_lightning.errors import UserError
 
 
-class Throughput(pl.Callback):
-    """Logs training images per second, over all devices, since the last log."""
+class ProgressBar(RichProgressBar):
+    """Shows the metrics of the last batch that was logged: reading them at every step would wait for the device."""
 
     def __init__(self) -> None:
-        self._images = 0
-        self._since = 0.0
+        super().__init__()
+        self._shown: dict[str, Any] = {}
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start to count; validation between epochs is not training."""
-        self._images, self._since = 0, time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Count a batch."""
-        self._images += len(batch[0]) * trainer.world_size
-        seconds = time.perf_counter() - self._since
-        if _is_logged(trainer, batch_idx):
-            pl_module.log("images/s", self._images / seconds, prog_bar=True)
-            self._images, self._since = 0, time.perf_counter()
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """Give what stands beside the bar."""
+        if not trainer.training or not self._shown or is_looked_at(trainer, trainer.fit_loop.batch_idx):
+            self._shown |= super().get_metrics(trainer, pl_module)
+        return self._shown
 
 
 class TrainingDiverged(UserError):
@@ -46,7 +38,7 @@ class FiniteLoss(pl.Callback):
         Raises:
             TrainingDiverged: it is not finite; the message names the pictures of the batch.
         """
-        if not _is_logged(trainer, batch_idx):
+        if not is_looked_at(trainer, batch_idx):
             return
         loss = outputs["loss"]
         if not torch.isfinite(loss).all():
@@ -57,7 +49,13 @@ class FiniteLoss(pl.Callback):
             )
 
 
-def _is_logged(trainer: pl.Trainer, batch_index: int) -> bool:
-    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+def is_looked_at(trainer: pl.Trainer, batch_index: int) -> bool:
+    """Say at the end of a batch whether its numbers are written or shown, so that waiting for the device is allowed.
+
+    Lightning writes at every so manieth optimiser step of the run, over the borders of epochs; the last batch of an
+    epoch is what stays in the progress bar.
+    """
     is_last = batch_index + 1 == trainer.num_training_batches
-    return is_last or (every > 0 and (batch_index + 1) % every == 0)
+    has_stepped = is_last or (batch_index + 1) % trainer.accumulate_grad_batches == 0
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return is_last or (has_stepped and every > 0 and trainer.global_step % every == 0)

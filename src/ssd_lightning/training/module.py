@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -69,6 +70,11 @@ class SSDModule(pl.LightningModule):
             {stage: _metrics(net.num_classes) for stage in ("val", "test")}  # one set a stage: they run interleaved
         )
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Send the pictures without waiting; targets stay, since the loss stacks them before it sends them."""
+        images, targets = batch
+        return images.to(device, non_blocking=True), targets
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Give the loss of one batch."""
         images, targets = batch
@@ -77,7 +83,9 @@ class SSDModule(pl.LightningModule):
         self.log("loss", total, prog_bar=True, batch_size=len(images))
         values = {f"train/{name}": value for name, value in (losses | errors).items()}
         self.log_dict(values, batch_size=len(images))
-        self.log("lr", self.optimizers().param_groups[0]["lr"], prog_bar=True)  # type: ignore[union-attr]
+        # As a tensor of the host: Lightning would send a plain number to the device, and wait.
+        rate = torch.tensor(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        self.log("lr", rate, prog_bar=True)
         return total
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:

@@ -1,0 +1,126 @@
+"""What stands on a command line, checked against what a configuration knows."""
+
+import difflib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ssd_lightning.errors import ConfigurationError
+
+OWN_CONFIG_FLAGS = {"-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"}
+FLAGS_WITH_VALUES = OWN_CONFIG_FLAGS | {"--package", "-p", "--cfg", "-c"}
+
+
+def command_line_overrides() -> list[str]:
+    """Give the arguments that are neither flags nor a flag's value."""
+    overrides, arguments = [], iter(sys.argv[1:])
+    for argument in arguments:
+        if argument in FLAGS_WITH_VALUES:
+            next(arguments, None)
+        elif not argument.startswith("-"):
+            overrides.append(argument)
+    return overrides
+
+
+def has_own_config() -> bool:
+    """Say whether the command line names a configuration of the user's."""
+    return bool(OWN_CONFIG_FLAGS & set(sys.argv))
+
+
+def asks_for_help() -> bool:
+    """Say whether the command line wants nothing but an explanation."""
+    return bool({"-h", "--help"} & set(sys.argv))
+
+
+def check_words(overrides: list[str], groups: dict[str, list[str]], compose: Callable[[list[str]], DictConfig]) -> None:
+    """Refuse what a configuration does not know, and name what comes nearest.
+
+    Args:
+        overrides: `key=value` and `group=choice`, as on the command line.
+        groups: choices of every group.
+        compose: makes the configuration of chosen groups.
+
+    Raises:
+        ConfigurationError: a key, group or choice does not exist, or an argument is no `key=value`.
+    """
+    for text in overrides:
+        if "=" not in text and not text.startswith("~"):
+            raise ConfigurationError(f"'{text}' is no key=value")
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise ConfigurationError(str(error).splitlines()[0]) from error
+    chosen, settings = [], []
+    for override in parsed:
+        name = override.key_or_group
+        if override.is_delete() or name.startswith("hydra"):
+            continue
+        if name in groups:
+            _check_choice(override, groups[name])
+            chosen.append(_first_choice(override))
+        elif not override.is_add():
+            settings.append(name)
+    known = set(_keys(_compose(compose, [text for text in chosen if text])))
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known | groups.keys(), n=1, cutoff=0.5)
+            tail = [key for key in sorted(known) if key.rpartition(".")[2] == name.rpartition(".")[2]]
+            guess = tail[:1] or near
+            hint = f"; did you mean '{guess[0]}'?" if guess else ""
+            raise ConfigurationError(f"there is no setting '{name}'{hint} (--cfg job shows all)")
+
+
+def missing_keys(config: DictConfig) -> Iterator[str]:
+    """List the dotted keys whose value is `???`; interpolations that lead to one are not counted again."""
+    for name in _keys(config):
+        node, _, key = name.rpartition(".")
+        parent = OmegaConf.select(config, node) if node else config
+        if OmegaConf.is_missing(parent, key):
+            yield name
+
+
+def _compose(compose: Callable[[list[str]], DictConfig], overrides: list[str]) -> DictConfig:
+    try:
+        return compose(overrides)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigurationError(str(error).strip().splitlines()[0]) from error
+
+
+def _choices(override: Override) -> list[str]:
+    values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    return [str(item).strip("'\"") for item in flat if item is not None]
+
+
+def _check_choice(override: Override, options: list[str]) -> None:
+    for choice in _choices(override):
+        if choice not in options:
+            near = difflib.get_close_matches(choice, options, n=1, cutoff=0.4)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise ConfigurationError(
+                f"there is no {override.key_or_group}={choice}{hint} There is {', '.join(options)}"
+            )
+
+
+def _first_choice(override: Override) -> str | None:
+    if not override.is_sweep_override():
+        return override.input_line
+    choices = _choices(override)
+    return f"{override.key_or_group}={choices[0]}" if choices else None
+
+
+def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+    """List the dotted keys of a configuration, inner nodes included, without resolving interpolations."""
+    for key in config:
+        name = f"{prefix}{key}"
+        yield name
+        if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
+            continue
+        if isinstance(config[key], DictConfig):
+            yield from _keys(config[key], f"{name}.")

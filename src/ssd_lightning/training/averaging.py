@@ -1,0 +1,60 @@
+"""An exponential moving average of the weights."""
+
+from itertools import chain
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import WeightAveraging
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+
+class ForeachAverage(AveragedModel):
+    """A moving average that one kernel updates, without a look at the device.
+
+    torch's own asks a counter on the device whether this is the first update, and waits for the answer at every step.
+    This one begins with the weights that it is made with, so that it has nothing to ask.
+
+    Args:
+        model: what is averaged; a copy is made.
+        device: where the average lies.
+        decay: share of the old average in the new one.
+    """
+
+    def __init__(self, model: nn.Module, *, device: torch.device, decay: float) -> None:
+        super().__init__(model, device=device, use_buffers=True)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the average towards a model's weights; counters are copied."""
+        averaged = list(chain(self.module.parameters(), self.module.buffers()))
+        current = list(chain(model.parameters(), model.buffers()))
+        pairs = list(zip(averaged, current, strict=True))
+        real = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([old for old, _ in real], [new for _, new in real], 1 - self.decay)
+        for old, new in pairs:
+            if not old.is_floating_point():
+                old.copy_(new)
+        self.n_averaged += 1
+
+
+class MovingAverage(WeightAveraging):
+    """Validates and saves an exponential moving average of the weights.
+
+    Lightning's own copies the weights before they are on the GPU, and so averages on the processor.
+
+    Args:
+        decay: share of the old average in the new one, at every optimiser step.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        super().__init__()
+        self.decay = decay
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Begin with the weights that training begins with."""
+        if stage == "fit":
+            device: Any = trainer.strategy.root_device
+            self._average_model = ForeachAverage(pl_module, device=device, decay=self.decay)

@@ -1,0 +1,103 @@
+"""`trainer.profiler=WORD`: where the time of a run goes, written to its directory."""
+
+import logging
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.profilers import AdvancedProfiler, Profiler, SimpleProfiler
+
+from ssd_lightning.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+PROFILERS = ("simple", "advanced", "trace")
+
+
+def make_profiler(word: Any, run_dir: Path) -> Any:
+    """Make the profiler of a word: `simple` (seconds of every part), `advanced` (of every function) or `trace`.
+
+    Args:
+        word: the setting; None and objects are handed on.
+        run_dir: where the profiler writes.
+
+    Raises:
+        ConfigurationError: there is no such profiler.
+    """
+    if not isinstance(word, str):
+        return word
+    match word:
+        case "trace":
+            return TraceProfiler(run_dir)
+        case "simple":
+            profiler: Profiler = SimpleProfiler(dirpath=run_dir, filename="profile")
+        case "advanced":
+            profiler = AdvancedProfiler(dirpath=run_dir, filename="profile")
+        case _:
+            raise ConfigurationError(f"there is no trainer.profiler={word}; there is {', '.join(PROFILERS)}")
+    log.info("profile: %s is written at the end of the run", run_dir / "fit-profile.txt")
+    return profiler
+
+
+class TraceProfiler(Profiler):
+    """Writes a few training steps as a trace, operation by operation, with Lightning's parts named in it.
+
+    Args:
+        folder: where `trace.json.gz` goes; further ranks write `trace_rank1.json.gz` and so on.
+        skipped: steps that come first; in them libraries choose their kernels.
+        warmup: steps in which the profiler itself gets up to speed.
+        active: steps that are written.
+    """
+
+    def __init__(self, folder: Path, *, skipped: int = 5, warmup: int = 2, active: int = 4) -> None:
+        super().__init__()
+        self._folder = folder
+        self._needed = skipped + warmup + active
+        self._schedule = torch.profiler.schedule(wait=skipped, warmup=warmup, active=active, repeat=1)
+        self._profile: torch.profiler.profile | None = None
+        self._steps = 0
+        self._open: dict[str, AbstractContextManager] = {}
+
+    def start(self, action_name: str) -> None:
+        """Name what begins; the first training step starts the profiler."""
+        if action_name == "run_training_batch" and self._profile is None and self._steps == 0:
+            self._profile = torch.profiler.profile(
+                schedule=self._schedule, on_trace_ready=self._write, record_shapes=True
+            )
+            self._profile.start()
+        if self._profile is not None:
+            self._open[action_name] = torch.profiler.record_function(action_name)
+            self._open[action_name].__enter__()
+
+    def stop(self, action_name: str) -> None:
+        """Close what was named; the end of a training step moves the profiler on."""
+        if action_name in self._open:
+            self._open.pop(action_name).__exit__(None, None, None)
+        if action_name == "run_training_batch" and self._profile is not None:
+            self._steps += 1
+            self._profile.step()
+            if self._steps == self._needed:
+                self._end()
+
+    def teardown(self, stage: str | None) -> None:
+        """Stop with the run; a run that ended before the first active step has no trace."""
+        if self._profile is not None:
+            log.warning(
+                "trace: the run ended after %d of the %d steps that a whole one takes", self._steps, self._needed
+            )
+            self._end()
+        super().teardown(stage)
+
+    def _end(self) -> None:
+        assert self._profile is not None
+        profile, self._profile = self._profile, None
+        while self._open:
+            self._open.popitem()[1].__exit__(None, None, None)
+        profile.stop()
+
+    def _write(self, profile: torch.profiler.profile) -> None:
+        path = self._folder / ("trace.json.gz" if self.local_rank == 0 else f"trace_rank{self.local_rank}.json.gz")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        profile.export_chrome_trace(str(path))
+        log.info("trace: %s (open it at https://ui.perfetto.dev or in chrome://tracing)", path)

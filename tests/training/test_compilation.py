@@ -1,0 +1,122 @@
+import copy
+from functools import partial
+
+import pytest
+import torch
+
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.models import SSD
+from ssd_lightning.models.backbones import TinyBackbone
+from ssd_lightning.models.extras import TinyExtras
+from ssd_lightning.ops.priors import levels_from_scales
+from ssd_lightning.training.compilation import check_compile, compile_network
+from ssd_lightning.types import Target
+
+SIZE = 32
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def small_net() -> SSD:
+    scales = [(0.2, 0.3), (0.4, 0.5), (0.6, 0.7)]
+    return SSD(
+        backbone=TinyBackbone(channels=[4, 8]),
+        extras=partial(TinyExtras, channels=[8]),
+        levels=levels_from_scales(scales=scales, aspect_ratios=[(2,)] * 3, image_size=SIZE),
+        image_size=SIZE,
+        num_classes=2,
+    )
+
+
+@pytest.fixture(autouse=True)
+def fresh_dynamo():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def targets(count: int) -> list[Target]:
+    return [
+        Target(
+            boxes=torch.tensor([[0.1, 0.1, 0.6, 0.6]]),
+            labels=torch.tensor([1 + index % 2]),
+            difficult=torch.tensor([False]),
+            image_id=str(index),
+            size_px=(SIZE, SIZE),
+        )
+        for index in range(count)
+    ]
+
+
+def compare_steps(plain: SSD, compiled: SSD) -> None:
+    loss = MultiBoxLoss()
+    for count in (4, 4, 2):  # a last batch may be smaller
+        images = torch.randint(0, 256, (count, 3, SIZE, SIZE), dtype=torch.uint8)
+        results = []
+        for net in (plain, compiled):
+            net.zero_grad()
+            losses = loss(net(images), targets(count))
+            sum(losses.values()).backward()
+            results.append((losses, {name: parameter.grad for name, parameter in net.named_parameters()}))
+        torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
+    plain.eval(), compiled.eval()
+    torch.testing.assert_close(compiled(images), plain(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_what_is_compiled_is_the_same_network(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the generation of code, which the slow twin of this test adds."""
+    plain = small_net()
+    compiled = copy.deepcopy(plain)
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **settings: asked.append((self, settings)))
+    compile_network(compiled, mode)
+    assert asked == [(compiled.extractor, {"mode": mode}), (compiled.head, {"mode": mode})]
+    compare_steps(plain, compiled)
+
+
+@pytest.mark.slow
+def test_compiled_steps_give_the_same_losses_gradients_and_names() -> None:
+    plain = small_net()
+    compiled = copy.deepcopy(plain)
+    check_compile("default", CPU)
+    compile_network(compiled, "default")
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    compare_steps(plain, compiled)
+    again = copy.deepcopy(compiled)  # as a moving average does
+    assert again.state_dict().keys() == plain.state_dict().keys()
+    torch.testing.assert_close(again(torch.zeros(1, 3, SIZE, SIZE)), plain(torch.zeros(1, 3, SIZE, SIZE)))
+
+
+def test_without_the_word_nothing_is_compiled() -> None:
+    net = small_net()
+    check_compile(None, CPU)
+    compile_network(net, None)
+    assert net.extractor._compiled_call_impl is None
+
+
+def test_a_mode_that_does_not_exist() -> None:
+    with pytest.raises(ConfigurationError, match="compile is 'fast'; it can be null, default, reduce-overhead, max"):
+        check_compile("fast", CPU)
+
+
+def test_a_machine_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
+    with pytest.raises(ConfigurationError, match=r"compile=default needs a C\+\+ compiler"):
+        check_compile("default", CPU)
+
+
+def test_a_gpu_machine_without_triton_or_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch.utils._triton
+
+    monkeypatch.setattr(torch.utils._triton, "has_triton", lambda: False)
+    with pytest.raises(ConfigurationError, match="compile=default needs triton"):
+        check_compile("default", GPU)
+    monkeypatch.setattr(torch.utils._triton, "has_triton", lambda: True)
+    check_compile("default", GPU)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(ConfigurationError, match="compile=default needs a C compiler"):
+        check_compile("default", GPU)

@@ -1,0 +1,165 @@
+"""A training step never makes the host wait for the device: asked of torch on a GPU, and of tensors without data here.
+
+On the meta device an operation that needs a value on the host (`item`, `cpu`, `nonzero`, a boolean mask as an index)
+cannot be carried out and raises; what passes there queues its work on a GPU and goes on.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+
+from ssd_lightning.configs import compose_config
+from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.metrics.prior_errors import prior_errors
+from ssd_lightning.models import SSD
+from ssd_lightning.models.backbones import TinyBackbone
+from ssd_lightning.models.extras import TinyExtras
+from ssd_lightning.ops.box_losses import BOX_LOSSES
+from ssd_lightning.ops.priors import levels_from_scales
+from ssd_lightning.training import SSDModule
+from ssd_lightning.training.averaging import ForeachAverage
+from ssd_lightning.training.schedules import multistep
+from ssd_lightning.types import Target
+
+SIZE = 64
+NO_DATA = torch.device("meta")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+LOSSES = [
+    *({"box_loss": box_loss} for box_loss in BOX_LOSSES),
+    *({"class_loss": class_loss} for class_loss in ("ce_hnm", "ce", "focal")),
+    *({"negatives_by": ranking, "min_negatives": 2} for ranking in ("loss", "background", "foreground")),
+    *({"normalizer": name} for name in ("positives", "positives_per_image", "batch_size", "priors")),
+]
+
+
+def small_net() -> SSD:
+    scales = [(0.2, 0.3), (0.4, 0.5), (0.6, 0.7)]
+    return SSD(
+        backbone=TinyBackbone(channels=[4, 8]),
+        extras=partial(TinyExtras, channels=[8]),
+        levels=levels_from_scales(scales=scales, aspect_ratios=[(2,)] * 3, image_size=SIZE),
+        image_size=SIZE,
+        num_classes=2,
+    )
+
+
+def no_pictures(count: int, size: int = SIZE) -> torch.Tensor:
+    return torch.zeros(count, 3, size, size, dtype=torch.uint8, device=NO_DATA)
+
+
+@pytest.mark.parametrize("settings", LOSSES, ids=lambda settings: "-".join(map(str, settings.values())))
+@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+def test_network_and_loss_never_ask_for_a_value(settings: dict[str, object], matcher: str) -> None:
+    net, loss = small_net().to(NO_DATA), MultiBoxLoss(matcher=matcher, **settings)  # type: ignore[arg-type]
+    output = net(no_pictures(4))
+    wanted = loss.match([target(index) for index in range(4)], output.priors_cxcywh)
+    losses = loss.compare(output, wanted)
+    prior_errors(output, wanted.labels, wanted.offsets)
+    (losses["loc"] + losses["cls"]).backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def test_pictures_without_objects_never_ask_either() -> None:
+    net, loss = small_net().to(NO_DATA), MultiBoxLoss()
+    sum(loss(net(no_pictures(2)), [target(0), target(0)]).values()).backward()
+
+
+def test_the_network_of_the_paper_never_asks_for_a_value() -> None:
+    with NO_DATA:
+        net = instantiate(compose_config("train").net, num_classes=20, _convert_="all")
+    output = net(no_pictures(1, 300))
+    assert output.class_logits.shape == (1, 8732, 21)
+    (output.class_logits.sum() + output.box_offsets.sum()).backward()
+
+
+@pytest.mark.parametrize("optimizer", [partial(torch.optim.SGD, momentum=0.9), torch.optim.AdamW])
+def test_optimiser_clipping_and_average_never_ask_for_a_value(
+    optimizer: Callable[..., torch.optim.Optimizer],
+) -> None:
+    net = small_net().to(NO_DATA)
+    average, step = ForeachAverage(net, device=NO_DATA, decay=0.9), optimizer(net.parameters(), lr=0.1)
+    for _ in range(2):
+        for parameter in net.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        step.step()
+        average.update_parameters(net)
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        lambda values: values.sum().item(),
+        lambda values: values.tolist(),
+        lambda values: values[values > 0],
+        lambda values: (values > 0).nonzero(),
+        lambda values: bool(values.sum() == 0),
+        lambda values: values.cpu(),
+    ],
+)
+def test_what_asks_for_a_value_is_noticed(asks: Callable[[torch.Tensor], object]) -> None:
+    with pytest.raises((NotImplementedError, RuntimeError), match=r"[mM]eta"):
+        asks(torch.rand(4, device=NO_DATA))
+
+
+def target(index: int) -> Target:
+    count = index % 3  # pictures without objects too
+    corner = torch.rand(count, 2) * 0.5
+    return Target(
+        boxes=torch.cat((corner, corner + 0.3), dim=1),
+        labels=torch.ones(count, dtype=torch.int64),
+        difficult=torch.zeros(count, dtype=torch.bool),
+        image_id=str(index),
+        size_px=(SIZE, SIZE),
+    )
+
+
+def module() -> SSDModule:
+    return SSDModule(
+        net=small_net(),
+        loss=MultiBoxLoss(),
+        optimizer=partial(torch.optim.SGD, lr=0.01, momentum=0.9),
+        scheduler=multistep,
+        class_names=("cat", "dog"),
+    )
+
+
+def test_targets_stay_on_the_host() -> None:
+    images = torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8)
+    sent, targets = module().transfer_batch_to_device((images, [target(0), target(1)]), NO_DATA, 0)
+    assert sent.device.type == "meta"
+    assert {tensor["boxes"].device.type for tensor in targets} == {"cpu"}
+
+
+class Strict(pl.Callback):
+    """Forbids waiting between the beginning of a batch and the end of its optimiser step."""
+
+    def on_train_batch_start(self, *args: object) -> None:
+        torch.cuda.set_sync_debug_mode("error")
+
+    def on_train_batch_end(self, *args: object) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("settings", product(BOX_LOSSES, ("ce_hnm", "focal")), ids="-".join)
+def test_a_training_step_on_a_gpu_never_waits(precision: str, settings: tuple[str, str]) -> None:
+    model = module()
+    model.loss = MultiBoxLoss(box_loss=settings[0], class_loss=settings[1])  # type: ignore[arg-type]
+    images = torch.randint(0, 256, (4, 3, SIZE, SIZE), dtype=torch.uint8)
+    batch = (images, [target(index) for index in range(4)])
+    loader = torch.utils.data.DataLoader([batch] * 4, batch_size=None, pin_memory=True)
+    try:
+        pl.Trainer(
+            accelerator="gpu", devices=1, precision=precision, max_steps=4, logger=False, enable_progress_bar=False,  # type: ignore[arg-type]
+            enable_checkpointing=False, enable_model_summary=False, gradient_clip_val=1.0, callbacks=[Strict()],
+        ).fit(model, loader)  # fmt: skip
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,96 @@
+"""In bfloat16 the network computes in half precision, and nothing after it does."""
+
+from functools import partial
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from ssd_lightning.data.dataset import collate
+from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.models import SSD
+from ssd_lightning.models.backbones import TinyBackbone
+from ssd_lightning.models.extras import TinyExtras
+from ssd_lightning.ops.postprocess import postprocess
+from ssd_lightning.ops.priors import levels_from_scales
+from ssd_lightning.training import SSDModule
+from ssd_lightning.training.schedules import multistep
+from ssd_lightning.types import SSDOutput, Target
+
+SIZE = 32
+
+
+def module(**settings: object) -> SSDModule:
+    scales = [(0.2, 0.3), (0.4, 0.5), (0.6, 0.7)]
+    net = SSD(
+        backbone=TinyBackbone(channels=[4, 8]),
+        extras=partial(TinyExtras, channels=[8]),
+        levels=levels_from_scales(scales=scales, aspect_ratios=[(2,)] * 3, image_size=SIZE),
+        image_size=SIZE,
+        num_classes=2,
+    )
+    optimizer = partial(torch.optim.SGD, lr=0.01, momentum=0.9)
+    arguments = {"optimizer": optimizer, "loss": MultiBoxLoss(), **settings}
+    return SSDModule(net=net, scheduler=multistep, class_names=("cat", "dog"), **arguments)  # type: ignore[arg-type]
+
+
+def data() -> DataLoader:
+    target = Target(
+        boxes=torch.tensor([[0.1, 0.1, 0.6, 0.6]]),
+        labels=torch.tensor([1]),
+        difficult=torch.tensor([False]),
+        image_id="a",
+        size_px=(SIZE, SIZE),
+    )
+    images = torch.randint(0, 256, (8, 3, SIZE, SIZE), dtype=torch.uint8)
+    return DataLoader([(image, target) for image in images], batch_size=4, collate_fn=collate)
+
+
+def trainer(**settings: object) -> pl.Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    return pl.Trainer(**{"max_steps": 2, "enable_checkpointing": False, **quiet, **settings})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("box_loss", ["smooth_l1", "ciou"])
+@pytest.mark.parametrize("class_loss", ["ce_hnm", "focal"])
+def test_the_loss_of_bfloat16_is_that_of_its_outputs_in_float32(box_loss: str, class_loss: str) -> None:
+    model = module(loss=MultiBoxLoss(box_loss=box_loss, class_loss=class_loss))  # type: ignore[arg-type]
+    images, targets = next(iter(data()))
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model.net(images)
+        losses = model.loss(output, targets)
+        detections = postprocess(output)
+    assert output.box_offsets.dtype == output.class_logits.dtype == torch.bfloat16
+    assert output.priors_cxcywh.dtype == torch.float32
+    wide = SSDOutput(output.box_offsets.float(), output.class_logits.float(), output.priors_cxcywh)
+    expected = model.loss(wide, targets)
+    assert {name: loss.dtype for name, loss in losses.items()} == {"loc": torch.float32, "cls": torch.float32}
+    assert {name: loss.item() for name, loss in losses.items()} == {
+        name: loss.item() for name, loss in expected.items()
+    }
+    for found, wanted in zip(detections, postprocess(wide), strict=True):
+        assert found["boxes"].dtype == found["scores"].dtype == torch.float32
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
+def test_a_run_in_bfloat16_keeps_weights_and_scores_in_float32() -> None:
+    model, run = module(), trainer(precision="bf16-mixed")
+    seen = []
+    model.net.head.register_forward_hook(lambda head, given, outputs: seen.append({x.dtype for x in outputs}))
+    run.fit(model, data(), data())
+    assert seen
+    assert all(dtypes == {torch.bfloat16} for dtypes in seen)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert {value.dtype for name, value in run.callback_metrics.items() if name != "lr"} == {torch.float32}
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])
+def test_a_fused_step_is_the_plain_one(make: type[torch.optim.Optimizer]) -> None:
+    weights = []
+    for fused in (False, True):
+        pl.seed_everything(0, verbose=False)
+        model = module(optimizer=partial(make, lr=0.01, fused=fused))
+        trainer(gradient_clip_val=1.0).fit(model, data())
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-6)

@@ -1,0 +1,79 @@
+import gzip
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.training.profiling import TraceProfiler, make_profiler
+
+
+class Linear(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+
+    def training_step(self, batch: torch.Tensor, batch_index: int) -> torch.Tensor:
+        return self.layer(batch).mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(profiler: object, steps: int = 6) -> None:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = pl.Trainer(max_steps=steps, enable_checkpointing=False, profiler=profiler, **quiet)  # type: ignore[arg-type]
+    trainer.fit(Linear(), DataLoader(torch.zeros(40, 2), batch_size=2))
+
+
+def test_a_trace_holds_its_steps_and_the_names_of_their_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        fit(TraceProfiler(tmp_path, skipped=1, warmup=1, active=3), steps=8)
+    (path,) = tmp_path.iterdir()
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    names = [event.get("name", "") for event in events if event.get("cat") == "user_annotation"]
+    assert sum(name == "[Strategy]SingleDeviceStrategy.training_step" for name in names) == 3
+    assert any(event.get("name") == "aten::linear" for event in events)
+    assert f"{path} (open it at" in caplog.text
+
+
+def test_a_run_too_short_for_a_trace_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fit(TraceProfiler(tmp_path), steps=3)
+    assert "ended after 3 of the 11 steps" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_rank_has_a_trace_of_its_own(tmp_path: Path) -> None:
+    for rank in (0, 1):
+        profiler = TraceProfiler(tmp_path, skipped=0, warmup=1, active=1)
+        profiler.setup("fit", local_rank=rank)
+        for _ in range(2):
+            profiler.start("run_training_batch")
+            profiler.stop("run_training_batch")
+        profiler.teardown("fit")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["trace.json.gz", "trace_rank1.json.gz"]
+
+
+@pytest.mark.parametrize("word", ["simple", "advanced"])
+def test_lightnings_profilers_write_to_the_run_directory(
+    word: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        fit(make_profiler(word, tmp_path))
+    assert "run_training_batch" in (tmp_path / "fit-profile.txt").read_text()
+    assert str(tmp_path / "fit-profile.txt") in caplog.text
+
+
+def test_a_word_that_is_no_profiler(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"no trainer\.profiler=trance; there is simple, advanced, trace"):
+        make_profiler("trance", tmp_path)
+
+
+def test_what_is_no_word_is_handed_on(tmp_path: Path) -> None:
+    assert make_profiler(None, tmp_path) is None
+    mine = TraceProfiler(tmp_path)
+    assert make_profiler(mine, tmp_path) is mine
