@@ -30,9 +30,10 @@ MAY_IMPORT = {
 }
 """The lower floors. A name stands for itself and all that is in it."""
 
-UPPER_FLOORS = {"training": {"configs", "train", "evaluate", "predict", "export", "convert"}}
-"""Room -> what it may not import. The commands and `configs` stand above all others."""
-TOP_FLOOR = {"configs", "train", "evaluate", "predict", "export", "convert"}
+TOP_FLOOR = {"configs", "overrides", "train", "evaluate", "predict", "export", "convert", "benchmark"}
+"""The commands, and what composes their configurations: above all others."""
+UPPER_FLOORS = {"training": {*TOP_FLOOR, "benchmarking"}, "benchmarking": TOP_FLOOR}
+"""Room -> what it may not import."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -133,6 +134,8 @@ def test_imports_go_downwards(path: Path) -> None:
         ("detector", "from ssd_lightning.training.module import SSDModule"),
         ("training", "from ssd_lightning.configs import compose"),
         ("training", "from ssd_lightning import train"),
+        ("training", "from ssd_lightning.benchmarking import timing"),
+        ("benchmarking", "from ssd_lightning.configs import compose_config"),
     ],
 )
 def test_an_import_upwards_or_sideways_is_noticed(room: str, statement: str) -> None:

@@ -1,0 +1,174 @@
+"""`python -m ssd_lightning.benchmark`: this project beside what people would use instead, in one run."""
+
+import json
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from ssd_lightning.checks import require_choice, require_number
+from ssd_lightning.configs import compose_config, run_command
+
+if TYPE_CHECKING:
+    import torch
+    from omegaconf import DictConfig
+
+    from ssd_lightning.benchmarking.timing import Comparison
+    from ssd_lightning.models import SSD
+
+PARTS = ("loss", "postprocess", "data", "metric", "train", "predict", "start", "growth")
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("benchmark", benchmark)
+
+
+def benchmark(config: "DictConfig") -> dict[str, Any]:
+    """Measure the parts that are asked for, one after the other, and write them down after each.
+
+    Args:
+        config: as `conf/benchmark.yaml` composes it.
+
+    Returns:
+        What is written to `benchmark.json`.
+
+    Raises:
+        UserError: a setting cannot be used, or a peer is not installed.
+    """
+    import torch
+
+    from ssd_lightning.training.devices import choose_device
+    from ssd_lightning.training.record import run_record
+    from ssd_lightning.visualization.benchmark_tables import as_markdown, comparison_table, growth_table, print_table
+
+    parts = checked_parts(config)
+    device = choose_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    record: dict[str, Any] = {"run": run_record(seed=0, device=str(device)), "comparisons": [], "growth": []}
+    for part in parts:
+        print(f"measuring {part} ...", file=sys.stderr)
+        if part == "growth":
+            record["growth"] = grow(device)
+            print_table(growth_table(record["growth"]))
+        else:
+            measured = [comparison.as_record() for comparison in measure(part, config, device)]
+            record["comparisons"] += measured
+            print_table(comparison_table(measured))
+        (output / "benchmark.json").write_text(json.dumps(record, indent=2) + "\n")
+        tables = [comparison_table(record["comparisons"]), growth_table(record["growth"])]
+        (output / "benchmark.md").write_text("\n".join(as_markdown(table) for table in tables if table.rows))
+    print(f"figures: {output / 'benchmark.json'}, as tables in {output / 'benchmark.md'}")
+    return record
+
+
+def checked_parts(config: "DictConfig") -> list[str]:
+    """Read which parts are asked for, and look at the other settings.
+
+    Raises:
+        ConfigurationError: a value cannot be used.
+    """
+    asked = [config.what] if isinstance(config.what, str) else list(config.what)
+    for part in asked:
+        require_choice("what", part, ("all", *PARTS))
+    require_number("batch_size", config.batch_size, 1, whole=True)
+    for name in ("pairs", "threads"):
+        if config[name] is not None:
+            require_number(name, config[name], 1, whole=True)
+    for precision in config.precision:
+        require_choice("precision", precision, ("float32", "bfloat16"))
+    for size in config.predict_batch_sizes:
+        require_number("predict_batch_sizes", size, 1, whole=True)
+    return list(PARTS) if "all" in asked else list(dict.fromkeys(asked))
+
+
+def measure(part: str, config: "DictConfig", device: "torch.device") -> "list[Comparison]":
+    """Compare one part with its peer."""
+    pairs = config.pairs or PAIRS[part]
+    with TemporaryDirectory() as folder:
+        match part:
+            case "loss":
+                from ssd_lightning.benchmarking.loss import compare_loss
+
+                return compare_loss(pairs=pairs, device=device, batch_size=config.batch_size)
+            case "postprocess":
+                from ssd_lightning.benchmarking.postprocess import compare_postprocess
+
+                return compare_postprocess(pairs=pairs, device=device, batch_size=config.batch_size)
+            case "data":
+                from ssd_lightning.benchmarking.data import compare_data
+
+                return compare_data(pairs=pairs, folder=Path(folder))
+            case "metric":
+                from ssd_lightning.benchmarking.metric import compare_metric
+
+                return compare_metric(pairs=pairs)
+            case "train":
+                from ssd_lightning.benchmarking.training import compare_training
+
+                found = []
+                for precision in config.precision:
+                    net = make_network("backbone=vgg16")
+                    found += compare_training(
+                        net=net,
+                        pairs=pairs,
+                        device=device,
+                        batch_size=config.batch_size,
+                        precision=precision,
+                        compile_mode=config.compile,
+                    )
+                return found
+            case "predict":
+                from ssd_lightning.benchmarking.predict import compare_predict
+
+                found = []
+                for size in config.predict_batch_sizes:
+                    net = make_network(*TORCHVISION_SSD300)
+                    found += compare_predict(net=net, pairs=pairs, device=device, batch_size=size)
+                return found
+            case _:
+                from ssd_lightning.benchmarking.start import compare_start
+
+                return compare_start(pairs=pairs, folder=Path(folder))
+
+
+def grow(device: "torch.device") -> list[dict[str, Any]]:
+    """Measure how cost grows."""
+    from ssd_lightning.benchmarking.data_growth import measure_data
+    from ssd_lightning.benchmarking.growth import exponents, measure_growth
+
+    # A picture takes a processor a fifth of a second: 64 of them show as much as 256 would.
+    points = list(
+        measure_growth(
+            lambda side: make_network("backbone=vgg16", f"image_size=[{side},{side}]"),
+            device=device,
+            most_network_batch=64 if device.type == "cpu" else 256,
+        )
+    )
+    with TemporaryDirectory() as folder:
+        points += measure_data(Path(folder))
+    powers = exponents(points)
+    return [{**point.as_record(), "exponent": power} for point, power in zip(points, powers, strict=True)]
+
+
+def make_network(*overrides: str, num_classes: int = 20) -> "SSD":
+    """Make an untrained network as a training with these words would."""
+    import torch
+    from hydra.utils import instantiate
+
+    torch.manual_seed(0)
+    config = compose_config("train", list(overrides))
+    return instantiate(config.net, num_classes=num_classes, _convert_="all")
+
+
+TORCHVISION_SSD300 = ("model=torchvision_ssd300", "backbone=vgg16", "+head.prior_probability=0.01")
+
+PAIRS = {"loss": 15, "postprocess": 9, "data": 5, "metric": 1, "train": 3, "predict": 5, "start": 5}
+"""How often each side is timed: more where a run is short."""
+
+
+if __name__ == "__main__":
+    main()

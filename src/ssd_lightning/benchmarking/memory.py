@@ -1,0 +1,32 @@
+"""How much memory tensors hold at most while something runs."""
+
+from collections.abc import Callable
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+MIB = 1 << 20
+
+
+def peak_memory_mib(work: Callable[[], object], device: torch.device) -> float:
+    """Run something and give the most that tensors held at once beyond what there was before, in MiB.
+
+    On CUDA that is the allocator's own count. On a processor every allocation and release of a tensor is recorded;
+    buffers that its libraries keep for themselves are not in it.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        torch.cuda.synchronize(device)
+        return (torch.cuda.max_memory_allocated(device) - before) / MIB
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        work()
+    assert recorded.profiler is not None
+    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak / MIB

@@ -1,0 +1,97 @@
+"""Pictures in and boxes out, beside torchvision's SSD300 with the same weights."""
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import ssd300_vgg16
+from torchvision.ops import box_iou
+
+from ssd_lightning.benchmarking.timing import Comparison, time_pairs
+from ssd_lightning.detector import Detector
+from ssd_lightning.models import SSD
+from ssd_lightning.models.weights import export_weights
+from ssd_lightning.ops.boxes import boxes_to_pixels
+from ssd_lightning.types import Detections
+
+SIZE_PX = (375, 500)
+
+
+def compare_predict(*, net: SSD, pairs: int, device: torch.device, batch_size: int) -> list[Comparison]:
+    """Compare detection in uint8 pictures of 500 x 375, conversion, resizing and post-processing counted on both sides.
+
+    Args:
+        net: an untrained network with the names, priors and colours of torchvision's `ssd300_vgg16`, whose head
+            expects background; its weights are scaled.
+        pairs: how often each side is timed.
+        device: where the networks lie.
+        batch_size: pictures of a call.
+    """
+    pictures = random_pictures(batch_size)
+    detector, peer = same_detectors(net, device, pictures)
+    results: dict[str, list] = {}
+
+    def ours() -> None:
+        results["ours"] = detector(pictures)
+
+    def theirs() -> None:
+        with torch.inference_mode():
+            # It takes floats of 0..1; sent as bytes, they are a quarter as much to send.
+            images = [torch.from_numpy(picture).to(device).permute(2, 0, 1) / 255 for picture in pictures]
+            results["theirs"] = peer(images)
+
+    ours_s, theirs_s = time_pairs(ours, theirs, pairs=pairs, device=device)
+    same = [_share_found(*sides) for sides in zip(results["ours"], results["theirs"], strict=True)]
+    channels_last = next(detector.net.extractor.parameters()).is_contiguous(memory_format=torch.channels_last)
+    bars = {("cpu", 1): 1.0, ("cuda", 64): 1.5}
+    return [
+        Comparison(
+            part="predict",
+            setting=f"SSD300-VGG16, batch {batch_size}, {SIZE_PX[1]} x {SIZE_PX[0]} pixels, float32, {device.type}",
+            peer="torchvision SSD",
+            ours=ours_s,
+            theirs=theirs_s,
+            bar=bars.get((device.type, batch_size)),
+            note=f"channels_last {'on' if channels_last else 'off'}; {sum(same) / len(same):.0%} of the boxes of the "
+            "peer, which resizes floats where this project resizes bytes, are found",
+        )
+    ]
+
+
+def random_pictures(count: int) -> list[np.ndarray]:
+    """Draw smooth blobs of colour, uint8 `[375, 500, 3]`."""
+    generator = np.random.default_rng(0)
+    height, width = SIZE_PX
+    blobs = generator.integers(0, 256, (count, 12, 16, 3), dtype=np.uint8)
+    return [cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC) for picture in blobs]
+
+
+def same_detectors(net: SSD, device: torch.device, pictures: list[np.ndarray]) -> tuple[Detector, nn.Module]:
+    """Make both sides with one set of weights, which see about as much as trained ones do.
+
+    Args:
+        net: see `compare_predict`.
+        device: where they go.
+        pictures: what the outputs are scaled on.
+    """
+    num_classes = net.num_classes
+    settings = {"clip_first": True}  # as torchvision does; its thresholds are ours
+    detector = Detector(net, class_names=list(map(str, range(num_classes))), postprocess_settings=settings)
+    # Offsets and logits of deviation 1 let a few hundred scores of a picture pass the threshold.
+    with torch.no_grad():
+        sample = torch.from_numpy(cv2.resize(pictures[0], (300, 300))).permute(2, 0, 1)[None]
+        output = net(sample)
+        for convolutions, values in ((net.head.box, output.box_offsets), (net.head.cls, output.class_logits)):
+            for convolution in convolutions:
+                convolution.weight /= values[..., 1:].std()
+    peer = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=num_classes + 1).eval()
+    peer.load_state_dict(export_weights(net, "torchvision"))
+    net.to(device)
+    return detector, peer.to(device)
+
+
+def _share_found(ours: Detections, theirs: dict[str, Tensor]) -> float:
+    """Which share of their boxes has one of ours of the same class and an IoU above .9."""
+    iou = box_iou(theirs["boxes"], boxes_to_pixels(ours["boxes"], SIZE_PX))
+    same_class = theirs["labels"][:, None] == ours["labels"]
+    return float(((iou > 0.9) & same_class).any(dim=1).float().mean()) if len(iou) else 1.0

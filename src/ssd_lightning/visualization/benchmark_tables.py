@@ -1,0 +1,92 @@
+"""Measured figures as tables, on the terminal and in Markdown."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Rows of text under a header."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def print_table(table: TextTable) -> None:
+    """Print a table on the terminal."""
+    shown = Table(*table.header)
+    for row in table.rows:
+        shown.add_row(*row)
+    Console().print(shown)
+
+
+def as_markdown(table: TextTable) -> str:
+    """Write a table in Markdown."""
+    rule = ("---",) * len(table.header)
+    return "".join(f"| {' | '.join(cell for cell in row)} |\n" for row in (table.header, rule, *table.rows))
+
+
+def comparison_table(comparisons: Sequence[Mapping[str, Any]]) -> TextTable:
+    """Tabulate comparisons of this project with a peer.
+
+    Args:
+        comparisons: records with `part`, `setting`, `peer`, `unit`, `ours`, `theirs`, `ratios`, `bar`, `at_most`, `met`
+            and `note`.
+    """
+    header = ("part", "setting", "ours", "peer", "ratio (quartiles)", "bar", "note")
+    return TextTable(header, tuple(_comparison_row(comparison) for comparison in comparisons))
+
+
+def _comparison_row(comparison: Mapping[str, Any]) -> tuple[str, ...]:
+    unit = comparison["unit"]
+    sign = "<=" if comparison["at_most"] else ">="
+    verdict = {True: "met", False: "missed", None: ""}[comparison["met"]]
+    bar = "" if comparison["bar"] is None else f"{sign} {comparison['bar']:g}: {verdict}"
+    return (
+        comparison["part"],
+        comparison["setting"],
+        quantity(median(comparison["ours"]), unit),
+        f"{quantity(median(comparison['theirs']), unit)} {comparison['peer']}",
+        spread(comparison["ratios"]),
+        bar,
+        comparison["note"],
+    )
+
+
+def spread(ratios: Sequence[float]) -> str:
+    """Write the median of some ratios, and the quartiles where there are enough of them."""
+    middle = f"{median(ratios):.2f}"
+    if len(ratios) < 3:
+        return middle
+    low, _, high = quantiles(ratios, n=4, method="inclusive")
+    return f"{middle} ({low:.2f}-{high:.2f})"
+
+
+def quantity(value: float, unit: str) -> str:
+    """Write a measured value with three digits and a unit that suits its size."""
+    if unit == "s" and value < 1:
+        value, unit = value * 1e3, "ms"
+    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+
+
+def growth_table(points: Sequence[Mapping[str, Any]]) -> TextTable:
+    """Tabulate how cost grows.
+
+    Args:
+        points: records with `part`, `axis`, `size`, `ms_a_picture`, `mib_a_picture` and `exponent`, the power of the
+            size that the time grew with since the point before.
+    """
+    header = ("part", "axis", "size", "time a picture", "memory a picture", "grows as size to the")
+    return TextTable(header, tuple(_growth_row(point) for point in points))
+
+
+def _growth_row(point: Mapping[str, Any]) -> tuple[str, ...]:
+    memory = "" if point["mib_a_picture"] is None else quantity(point["mib_a_picture"], "MiB")
+    exponent = "" if point["exponent"] is None else f"{point['exponent']:.2f}"
+    milliseconds = quantity(point["ms_a_picture"], "ms")
+    return point["part"], point["axis"], str(point["size"]), milliseconds, memory, exponent
