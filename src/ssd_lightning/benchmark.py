@@ -39,11 +39,14 @@ def benchmark(config: "DictConfig") -> dict[str, Any]:
     import torch
 
     from ssd_lightning.training.devices import choose_device
+    from ssd_lightning.training.host_memory import keep_freed_memory
     from ssd_lightning.training.record import run_record
     from ssd_lightning.visualization.benchmark_tables import as_markdown, comparison_table, growth_table, print_table
 
     parts = checked_parts(config)
     device = choose_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()  # as a training does; both sides of each pair are the faster for it
     if config.threads:
         torch.set_num_threads(config.threads)
     output = Path(config.output)

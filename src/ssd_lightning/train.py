@@ -50,6 +50,7 @@ def train(config: "DictConfig") -> dict[str, float]:
     from ssd_lightning.training.checkpoint import AtomicCheckpointIO
     from ssd_lightning.training.compilation import check_compile, compile_network
     from ssd_lightning.training.devices import check_devices, choose_device
+    from ssd_lightning.training.host_memory import keep_freed_memory
     from ssd_lightning.training.profiling import make_profiler
     from ssd_lightning.training.record import run_record, write_record
 
@@ -61,7 +62,10 @@ def train(config: "DictConfig") -> dict[str, float]:
             "trainer.devices=1, or run the jobs of the sweep one by one"
         )
     check_clipping(config)
-    check_compile(config.compile, choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto"))
+    device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
+    check_compile(config.compile, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     resume = str(find_checkpoint(Path(config.resume), order=("last", "best"))) if config.resume else None
     run_dir = Path(hydra_config.runtime.output_dir)
     profiler = make_profiler(config.trainer.profiler, run_dir)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from ssd_lightning.ops.class_losses import (
-    MAX_LOG_ODDS,
+    MAX_LOSS,
     background_cross_entropy,
     cross_entropy,
     focal_loss,
@@ -126,7 +126,7 @@ def test_background_cross_entropy_is_that_of_background_labels(
 
 
 def test_background_cross_entropy_is_finite_for_logits_of_any_size() -> None:
-    logits = torch.tensor([[[0.0, 1000.0, -1000.0], [1000.0, 0.0, 0.0], [-1000.0, 5.0, 5.0], [0.0, 79.0, 0.0]]])
+    logits = torch.tensor([[[0.0, 1000.0, -1000.0], [1000.0, 0.0, 0.0], [-1000.0, 5.0, 5.0], [0.0, 87.0, 0.0]]])
     losses = background_cross_entropy(logits)[0]
-    expected = [MAX_LOG_ODDS, 0.0, MAX_LOG_ODDS + math.log(2), 79.0]
+    expected = [MAX_LOSS, 0.0, MAX_LOSS, 87.0]
     assert losses.tolist() == pytest.approx(expected, abs=1e-4)

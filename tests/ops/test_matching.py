@@ -129,39 +129,50 @@ def test_a_chain_of_displacements_is_settled() -> None:
     assert assign_bipartite(iou).tolist() == [greedy(iou[0])] == [list(range(count))]
 
 
-@pytest.mark.parametrize("shape", [(1,), (7,), (2, 5), (0,), (3, 0)])
-def test_overlaps_are_torchvisions_bit_for_bit(shape: tuple[int, ...]) -> None:
-    generator = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_overlaps_are_torchvisions_bit_for_bit(count: int) -> None:
     priors = cxcywh_to_xyxy(make_priors(SSD300_VOC[2:], 300))
-    boxes = draw_boxes(math.prod(shape), generator).view(*shape, 4)
-    expected = box_iou(boxes.reshape(-1, 4), priors).view(*shape, len(priors))
-    assert torch.equal(pairwise_iou(boxes, priors.t().contiguous()), expected)
+    boxes = draw_boxes(count, torch.Generator().manual_seed(0))
+    assert torch.equal(pairwise_iou(boxes, priors.t().contiguous()), box_iou(boxes, priors))
 
 
 @pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
-@pytest.mark.parametrize("images_at_once", [1, 2, 8])
-def test_blocks_of_images_change_nothing(matcher: str, images_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor takes an image at a time without its padding, an accelerator many with it."""
+@pytest.mark.parametrize("pairs", [1, 10_000, 50_000, 1 << 30])
+@pytest.mark.parametrize("with_padding", [False, True])
+def test_what_is_compared_at_once_changes_nothing(
+    matcher: str, pairs: int, with_padding: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor takes a few images without their padding, an accelerator many with it."""
     generator = torch.Generator().manual_seed(0)
     boxes = torch.stack([draw_boxes(9, generator) for _ in range(5)])
+    boxes[3, 5:] = boxes[3, :4]  # equal overlaps
     labels = torch.randint(1, 4, (5, 9), generator=generator)
-    labels[1, 4:], labels[2], labels[3, 2:5] = 0, 0, 0
+    labels[1, 4:], labels[2], labels[4, 2:5] = 0, 0, 0
     priors = make_priors(SSD300_VOC[1:], 300)
-    one_by_one = match_priors(boxes, labels, priors, 0.5, matcher)
-    blocks = [(slice(start, start + images_at_once), 9) for start in range(0, 5, images_at_once)]
-    monkeypatch.setattr(matching, "_blocks", lambda *_: blocks)
+    alone = [match_priors(boxes[i : i + 1], labels[i : i + 1], priors, 0.5, matcher) for i in range(5)]
+    monkeypatch.setattr(matching, "PAIRS_IN_CACHE", pairs)
+    if with_padding:
+        monkeypatch.setattr(matching, "_boxes_to_compare", lambda labels: [9] * 5)
     together = match_priors(boxes, labels, priors, 0.5, matcher)
-    assert torch.equal(one_by_one.labels, together.labels)
-    assert torch.equal(one_by_one.boxes_xyxy, together.boxes_xyxy)
+    assert torch.equal(torch.cat([matches.labels for matches in alone]), together.labels)
+    assert torch.equal(torch.cat([matches.boxes_xyxy for matches in alone]), together.boxes_xyxy)
 
 
-def test_blocks_hold_so_many_pairs_on_an_accelerator() -> None:
-    labels = torch.ones(10, 500, dtype=torch.int64, device="meta")
-    blocks = list(matching._blocks(labels, 24564))
-    images = [image for block, count in blocks for image in range(10)[block] if count == 500]
-    assert images == list(range(10))
-    assert len(blocks) == 2
-    assert all((block.stop - block.start) * 500 * 24564 <= matching.PAIRS_AT_ONCE for block, _ in blocks)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_blocks_hold_so_many_pairs(device: str) -> None:
+    counts, most = [500, 3, 3, 400, 1, 500], matching.PAIRS_IN_CACHE if device == "cpu" else matching.PAIRS_IN_MEMORY
+    for num_priors in (0, 4, 8732, 24564):
+        blocks = list(matching._blocks(counts, num_priors, torch.device(device)))
+        assert [index for block in blocks for index in range(6)[block]] == list(range(6))
+        for block in blocks:
+            assert len(counts[block]) == 1 or sum(counts[block]) * num_priors <= most
+    assert len(list(matching._blocks(counts, 8732, torch.device("cpu")))) > 1
+    assert list(matching._blocks([], 8732, torch.device("cpu"))) == [slice(0, 0)]
+
+
+def test_an_accelerator_is_not_asked_for_its_boxes() -> None:
+    assert matching._boxes_to_compare(torch.zeros(3, 7, dtype=torch.int64, device="meta")) == [7, 7, 7]
+    assert matching._boxes_to_compare(torch.tensor([[1, 0, 2, 0], [0, 0, 0, 0], [0, 1, 0, 0]])) == [3, 1, 2]
 
 
 def test_the_two_matchers_part_where_a_prior_is_shared() -> None:

@@ -11,8 +11,10 @@ from ssd_lightning.ops.rows import put_rows, rows_that_count, take_rows
 ClassLoss = Literal["ce_hnm", "ce", "focal"]
 NegativesBy = Literal["loss", "background", "foreground"]
 
-MAX_LOG_ODDS = 80.0
-"""Its exponential, and a thousand of them, are float32 numbers."""
+MAX_LOSS = 88.0
+"""The largest whole number whose exponential is a float32 number."""
+ROWS_IN_CACHE = 1 << 14
+"""Priors whose logits a processor looks at together."""
 
 
 def cross_entropy(class_logits: Tensor, labels: Tensor) -> Tensor:
@@ -65,20 +67,20 @@ def background_cross_entropy(class_logits: Tensor) -> Tensor:
         class_logits: `[B, K, C + 1]`.
 
     Returns:
-        `[B, K]`; on a processor at most `MAX_LOG_ODDS` + log(C + 1), which a network reaches only as it diverges.
+        `[B, K]`; on a processor at most `MAX_LOSS`, which a network reaches only as it diverges.
     """
     logits = class_logits.detach()
     if logits.device.type != "cpu":
         return -logits.float().log_softmax(dim=-1)[..., 0]
-    # log sum exp(l_c - l_0), image by image in the cache; a product with ones adds up short rows faster than a sum.
-    ones = torch.ones(logits.shape[-1])
-    losses = torch.empty(logits.shape[:-1])
-    odds = torch.empty(logits.shape[1:])
-    for image, loss in zip(logits, losses, strict=True):
-        image = image.float()
-        torch.sub(image, image[:, :1], out=odds).clamp_(max=MAX_LOG_ODDS).exp_()
-        torch.mv(odds, ones, out=loss)
-    return losses.log_()
+    # log sum exp(l_c - l_0), as many rows at a time as stay in the cache; a product with ones adds up short rows faster
+    # than a sum does.
+    rows = logits.flatten(0, 1)
+    losses = torch.empty(len(rows))
+    odds, ones = torch.empty(min(ROWS_IN_CACHE, len(rows)), rows.shape[1]), torch.ones(rows.shape[1])
+    for part, loss in zip(rows.split(ROWS_IN_CACHE), losses.split(ROWS_IN_CACHE), strict=True):
+        part = part.float()
+        torch.mv(torch.sub(part, part[:, :1], out=odds[: len(part)]).exp_(), ones, out=loss)
+    return losses.log_().clamp_(max=MAX_LOSS).view(logits.shape[:-1])
 
 
 def hardness(class_logits: Tensor, class_loss: Tensor, negatives_by: NegativesBy) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -13,8 +14,10 @@ from ssd_lightning.types import Target
 
 Matcher = Literal["bipartite", "argmax"]
 
-PAIRS_AT_ONCE = 1 << 26
-"""Overlaps of boxes and priors that an accelerator holds at once: 256 MiB."""
+PAIRS_IN_CACHE = 1 << 19
+"""Overlaps of boxes and priors that a processor holds at once: 2 MiB, which stay in its cache."""
+PAIRS_IN_MEMORY = 1 << 26
+"""The same on an accelerator: 256 MiB."""
 
 
 class Matches(NamedTuple):
@@ -98,9 +101,9 @@ def match_priors(
     overlaps = find_overlaps(boxes_xyxy, labels, cxcywh_to_xyxy(priors_cxcywh), num_choices)
     assign = settle_last if matcher == "argmax" else settle_best
     forced = assign(overlaps.choice_iou, overlaps.choice_prior, len(priors_cxcywh))
-    box_index = torch.where(overlaps.best_iou >= iou_threshold, overlaps.best_box, -1)
+    box_index = overlaps.best_box.masked_fill_(overlaps.best_iou < iou_threshold, -1)
     box_index = torch.where(forced >= 0, forced, box_index)
-    matched_labels = labels.gather(1, box_index.clamp(min=0)).masked_fill_(box_index < 0, 0)
+    matched_labels = F.pad(labels, (1, 0)).gather(1, box_index + 1)  # the background, 0, has the index -1
     return Matches(matched_labels, box_index, boxes_xyxy, priors_cxcywh)
 
 
@@ -120,54 +123,85 @@ class Overlaps(NamedTuple):
 def find_overlaps(boxes_xyxy: Tensor, labels: Tensor, priors_xyxy: Tensor, num_choices: int) -> Overlaps:
     """Compare every box with every prior.
 
+    The boxes of many images are compared at once, one a row; a processor, which can look at how many there are, leaves
+    their padding out.
+
     Args:
         boxes_xyxy: `[B, N, 4]`.
         labels: int64 `[B, N]`; 0 marks padding.
         priors_xyxy: `[K, 4]`, with positive areas.
         num_choices: T, at most K.
     """
-    (batch, num_boxes), num_priors = labels.shape, len(priors_xyxy)
-    best_iou = boxes_xyxy.new_zeros(batch, num_priors)
-    countdown_of_best = torch.zeros_like(best_iou)
-    choice_iou = boxes_xyxy.new_zeros(batch, num_boxes, num_choices)
-    choice_prior = labels.new_zeros(batch, num_boxes, num_choices)
-    countdown = torch.arange(num_boxes, 0, -1, device=labels.device, dtype=best_iou.dtype)[:, None]  # [N, 1]
+    counts = _boxes_to_compare(labels)
+    if not counts:
+        by_prior, by_box = (0, len(priors_xyxy)), (0, labels.shape[1], num_choices)
+        return Overlaps(*(like.new_zeros(shape) for shape in (by_prior, by_box) for like in (boxes_xyxy, labels)))
+    most = max(counts)
     priors_columns = priors_xyxy.t().contiguous()
-    for images, count in _blocks(labels, num_priors):
-        iou = pairwise_iou(boxes_xyxy[images, :count], priors_columns)  # [b, n, K]
-        torch.amax(iou, dim=1, out=best_iou[images])
-        # `max` with indices is ten times slower along this axis than a second reduction. The first of equals counts.
-        is_best = iou == best_iou[images, None]
-        torch.amax(torch.where(is_best, countdown[:count], 0.0), dim=1, out=countdown_of_best[images])
-        choices = iou.max(dim=2, keepdim=True) if num_choices == 1 else iou.topk(min(num_choices, count), dim=2)
-        choice_iou[images, :count, :count] = choices.values
-        choice_prior[images, :count, :count] = choices.indices
-    return Overlaps(best_iou, num_boxes - countdown_of_best.long(), choice_iou, choice_prior)
+    countdown = torch.arange(most, 0, -1, device=labels.device, dtype=boxes_xyxy.dtype)
+    best_iou, countdown_of_best, choices = [], [], []
+    for images in _blocks(counts, len(priors_xyxy), boxes_xyxy.device):
+        of_block = counts[images]
+        rows = [boxes[:count] for boxes, count in zip(boxes_xyxy[images], of_block, strict=True)]
+        iou = pairwise_iou(torch.cat(rows), priors_columns)  # [R, K]
+        choices.append(iou.max(dim=1, keepdim=True) if num_choices == 1 else iou.topk(num_choices, dim=1))
+        # `max` with indices is ten times slower along the other axis than two reductions. Of equals the first counts.
+        by_image = _by_image(iou, of_block)
+        for overlaps in by_image:
+            best = overlaps.amax(dim=1)
+            overlaps.sub_(best[:, None])
+            best_iou.append(best)
+        is_best = iou.ge_(0)  # [R, K], 1 or 0
+        is_best.mul_(torch.cat([countdown[:count] for count in of_block])[:, None])
+        countdown_of_best += [overlaps.amax(dim=1) for overlaps in by_image]
+    choice_iou, choice_prior = (torch.cat(parts).split(counts) for parts in zip(*choices, strict=True))
+    return Overlaps(
+        best_iou=torch.cat(best_iou),
+        best_box=torch.cat(countdown_of_best).neg_().add_(most).long(),
+        choice_iou=pad_sequence(choice_iou, batch_first=True),
+        choice_prior=pad_sequence(choice_prior, batch_first=True),
+    )
 
 
-def _blocks(labels: Tensor, num_priors: int) -> Iterator[tuple[slice, int]]:
-    """Give images to be compared at once, and how many boxes they have."""
-    batch, num_boxes = labels.shape
-    if labels.device.type == "cpu":  # one image, without its padding, stays in the cache
-        counts = torch.where(labels > 0, torch.arange(1, num_boxes + 1), 1).amax(dim=1)
-        yield from ((slice(image, image + 1), count) for image, count in enumerate(counts.tolist()))
-    else:
-        size = max(1, PAIRS_AT_ONCE // (num_boxes * max(1, num_priors)))
-        yield from ((slice(start, start + size), num_boxes) for start in range(0, batch, size))
+def _boxes_to_compare(labels: Tensor) -> list[int]:
+    """Say how many boxes of each image are compared, at least 1: on an accelerator all `N`, without asking it."""
+    num_boxes = labels.shape[1]
+    if labels.device.type != "cpu":
+        return [num_boxes] * len(labels)
+    return torch.where(labels > 0, torch.arange(1, num_boxes + 1), 1).amax(dim=1).tolist()
+
+
+def _blocks(counts: list[int], num_priors: int, device: torch.device) -> Iterator[slice]:
+    """Cut a batch into blocks of images with so many pairs of boxes and priors as are compared at once."""
+    most_rows = (PAIRS_IN_CACHE if device.type == "cpu" else PAIRS_IN_MEMORY) // max(1, num_priors)
+    start = rows = 0
+    for image, count in enumerate(counts):
+        if rows and rows + count > most_rows:
+            yield slice(start, image)
+            start, rows = image, 0
+        rows += count
+    yield slice(start, len(counts))
+
+
+def _by_image(rows: Tensor, counts: list[int]) -> list[Tensor]:
+    """View rows `[R, K]`, `counts[i]` of image i, as `[b, n, K]`: all images at once where they have equally many."""
+    if len(set(counts)) == 1:
+        return [rows.view(len(counts), counts[0], rows.shape[1])]
+    return [image[None] for image in rows.split(counts)]
 
 
 def pairwise_iou(boxes_xyxy: Tensor, priors_columns: Tensor) -> Tensor:
     """Overlap of every box with every prior, without a temporary of another axis.
 
     Args:
-        boxes_xyxy: `[..., N, 4]`.
+        boxes_xyxy: `[N, 4]`.
         priors_columns: `[4, K]`, the coordinates of priors of positive areas: strided ones are read at a third of the
             speed.
 
     Returns:
-        `[..., N, K]`, bit for bit what `torchvision.ops.box_iou` gives.
+        `[N, K]`, bit for bit what `torchvision.ops.box_iou` gives.
     """
-    left, top, right, bottom = boxes_xyxy[..., None].unbind(-2)  # [..., N, 1] each
+    left, top, right, bottom = boxes_xyxy[..., None].unbind(1)  # [N, 1] each
     prior_left, prior_top, prior_right, prior_bottom = priors_columns  # [K] each
     width = torch.minimum(right, prior_right).sub_(torch.maximum(left, prior_left)).clamp_(min=0)
     height = torch.minimum(bottom, prior_bottom).sub_(torch.maximum(top, prior_top)).clamp_(min=0)
@@ -210,7 +244,7 @@ def settle_last(choice_iou: Tensor, choice_prior: Tensor, num_priors: int) -> Te
     rank = rank.masked_fill(choice_iou[..., 0] <= 0, -1)
     nobody = torch.full((batch, num_priors), -1, device=choice_iou.device)
     # A plain scatter with duplicate indices keeps an arbitrary one on a GPU; the maximum is the same everywhere.
-    return nobody.scatter_reduce(1, choice_prior[..., 0], rank, reduce="amax")
+    return nobody.scatter_reduce_(1, choice_prior[..., 0], rank, reduce="amax")
 
 
 def settle_best(choice_iou: Tensor, choice_prior: Tensor, num_priors: int) -> Tensor:

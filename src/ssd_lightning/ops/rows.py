@@ -27,4 +27,4 @@ def put_rows(values: Tensor, rows: Rows, mask: Tensor) -> Tensor:
     """Place values `[R]` where a mask `[B, K]` holds, zero elsewhere: `[B, K]`."""
     if rows is None:
         return torch.where(mask, values.view_as(mask), 0.0)
-    return values.new_zeros(mask.numel()).index_copy(0, rows, values).view_as(mask)
+    return values.new_zeros(mask.numel()).index_copy_(0, rows, values).view_as(mask)
