@@ -11,6 +11,7 @@ from ssd_lightning.visualization.benchmark_tables import as_markdown, comparison
         (2.345, "s", "2.35 s"),
         (1234.5, "images/s", "1234 images/s"),
         (0.5, "MiB", "0.5 MiB"),
+        (3.21e14, "FLOP/s", "321 TFLOP/s"),
     ],
 )
 def test_quantities(value: float, unit: str, text: str) -> None:
@@ -38,7 +39,7 @@ def test_a_comparison_is_a_row(bar: float | None, at_most: bool, met: bool | Non
         "theirs": [0.06], "ratios": [2.0], "bar": bar, "at_most": at_most, "met": met, "note": "equal",
     }  # fmt: skip
     (row,) = comparison_table([record]).rows
-    assert row == ("loss", "batch 32", "20 ms", "60 ms torchvision SSD", "2.00", text, "equal")
+    assert row == ("loss: batch 32 (equal)", "20 ms", "60 ms, torchvision SSD", "2.00", text)
 
 
 def test_growth_and_markdown() -> None:

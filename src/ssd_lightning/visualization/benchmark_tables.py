@@ -38,7 +38,7 @@ def comparison_table(comparisons: Sequence[Mapping[str, Any]]) -> TextTable:
         comparisons: records with `part`, `setting`, `peer`, `unit`, `ours`, `theirs`, `ratios`, `bar`, `at_most`, `met`
             and `note`.
     """
-    header = ("part", "setting", "ours", "peer", "ratio (quartiles)", "bar", "note")
+    header = ("what", "ours", "peer", "ratio (quartiles)", "bar")
     return TextTable(header, tuple(_comparison_row(comparison) for comparison in comparisons))
 
 
@@ -47,14 +47,13 @@ def _comparison_row(comparison: Mapping[str, Any]) -> tuple[str, ...]:
     sign = "<=" if comparison["at_most"] else ">="
     verdict = {True: "met", False: "missed", None: ""}[comparison["met"]]
     bar = "" if comparison["bar"] is None else f"{sign} {comparison['bar']:g}: {verdict}"
+    note = f" ({comparison['note']})" if comparison["note"] else ""
     return (
-        comparison["part"],
-        comparison["setting"],
+        f"{comparison['part']}: {comparison['setting']}{note}",
         quantity(median(comparison["ours"]), unit),
-        f"{quantity(median(comparison['theirs']), unit)} {comparison['peer']}",
+        f"{quantity(median(comparison['theirs']), unit)}, {comparison['peer']}",
         spread(comparison["ratios"]),
         bar,
-        comparison["note"],
     )
 
 
@@ -71,6 +70,8 @@ def quantity(value: float, unit: str) -> str:
     """Write a measured value with three digits and a unit that suits its size."""
     if unit == "s" and value < 1:
         value, unit = value * 1e3, "ms"
+    if unit == "FLOP/s":
+        value, unit = value / 1e12, "TFLOP/s"
     return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
