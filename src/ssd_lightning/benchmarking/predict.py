@@ -12,6 +12,7 @@ from ssd_lightning.detector import Detector
 from ssd_lightning.models import SSD
 from ssd_lightning.models.weights import export_weights
 from ssd_lightning.ops.boxes import boxes_to_pixels
+from ssd_lightning.ops.normalization import TORCHVISION_SSD
 from ssd_lightning.types import Detections
 
 SIZE_PX = (375, 500)
@@ -21,8 +22,8 @@ def compare_predict(*, net: SSD, pairs: int, device: torch.device, batch_size: i
     """Compare detection in uint8 pictures of 500 x 375, conversion, resizing and post-processing counted on both sides.
 
     Args:
-        net: an untrained network with the names, priors and colours of torchvision's `ssd300_vgg16`, whose head
-            expects background; its weights are scaled.
+        net: an untrained network with the names and priors of torchvision's `ssd300_vgg16`, whose head expects
+            background; it gets the peer's colours, and its weights are scaled.
         pairs: how often each side is timed.
         device: where the networks lie.
         batch_size: pictures of a call.
@@ -74,6 +75,7 @@ def same_detectors(net: SSD, device: torch.device, pictures: list[np.ndarray]) -
         device: where they go.
         pictures: what the outputs are scaled on.
     """
+    net.use_normalization(TORCHVISION_SSD)
     num_classes = net.num_classes
     settings = {"clip_first": True}  # as torchvision does; its thresholds are ours
     detector = Detector(net, class_names=list(map(str, range(num_classes))), postprocess_settings=settings)

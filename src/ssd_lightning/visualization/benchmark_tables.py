@@ -19,7 +19,10 @@ class TextTable:
 
 def print_table(table: TextTable) -> None:
     """Print a table on the terminal."""
-    shown = Table(*table.header)
+    shown = Table()
+    shown.add_column(table.header[0], min_width=28)
+    for name in table.header[1:]:
+        shown.add_column(name)
     for row in table.rows:
         shown.add_row(*row)
     Console().print(shown)
