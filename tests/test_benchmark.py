@@ -1,11 +1,13 @@
 import json
+import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from ssd_lightning import benchmark
-from ssd_lightning.benchmarking import data_growth, growth
+from ssd_lightning.benchmarking import data_growth, growth, metric, predict, training
 from ssd_lightning.configs import compose_config
 from ssd_lightning.errors import ConfigurationError
 
@@ -21,10 +23,17 @@ from ssd_lightning.errors import ConfigurationError
         ("batch_size=none", "batch_size is 'none'"),
         ("precision=[float16]", "precision is 'float16'; it can be float32 or bfloat16"),
         ("predict_batch_sizes=[1,0]", "predict_batch_sizes is 0"),
+        ("predict_batch_sizes=0", "predict_batch_sizes is 0"),
+        ("predict_batch_sizes=null", "predict_batch_sizes is null; it must be a value or a list of them"),
+        ("precision=null", "precision is null"),
+        ("precision=float16", "precision is 'float16'"),
+        ("what=null", "what is null"),
+        ("what=[]", "what is []"),
+        ("what=[loss,null]", "what is ['loss', None]"),
     ],
 )
 def test_values_that_cannot_be_used(override: str, message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message.replace("[", r"\[")):
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
         benchmark.checked_parts(compose_config("benchmark", [override]))
 
 
@@ -34,6 +43,56 @@ def test_all_is_every_part_once() -> None:
     assert benchmark.checked_parts(compose_config("benchmark", ["what=[loss,all]"])) == every
     assert benchmark.checked_parts(compose_config("benchmark", ["what=[data,loss,data]"])) == ["data", "loss"]
     assert set(benchmark.PAIRS) | {"growth"} == set(every)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("compile=foo", "compile is 'foo'; it can be null, default"),
+        ("output=null", "output is null; it must be a folder"),
+        ("output=taken/figures", "output=taken/figures: cannot write there: Not a directory"),
+        ("output=taken", "output=taken: cannot write there: File exists"),
+    ],
+)
+def test_what_cannot_be_used_is_told_before_anything_is_measured(
+    override: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("a file")
+    monkeypatch.setattr(benchmark, "measure", no_measurement)
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        benchmark.benchmark(compose_config("benchmark", ["what=loss", override]))
+
+
+def test_a_missing_peer_is_told_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "measure", no_measurement)
+    config = compose_config("benchmark", ["what=[loss,data,metric]", f"output={tmp_path}"])
+    monkeypatch.setattr(metric, "find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match="pycocotools, which is not"):
+        benchmark.benchmark(config)
+    monkeypatch.delitem(sys.modules, "ssd_lightning.benchmarking.data", raising=False)
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ConfigurationError, match="what=data needs cv2, which is not installed"):
+        benchmark.benchmark(config)
+
+
+def no_measurement(*arguments: object) -> list:
+    raise AssertionError("measured")
+
+
+def test_single_values_are_lists_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def remember(**settings: object) -> list:
+        seen.append({name: settings[name] for name in ("precision", "batch_size") if name in settings})
+        return []
+
+    monkeypatch.setattr(benchmark, "make_network", lambda *words: None)
+    monkeypatch.setattr(training, "compare_training", remember)
+    monkeypatch.setattr(predict, "compare_predict", remember)
+    words = ["what=[train,predict]", "precision=bfloat16", "predict_batch_sizes=64", f"output={tmp_path}"]
+    benchmark.benchmark(compose_config("benchmark", words))
+    assert seen == [{"precision": "bfloat16", "batch_size": 32}, {"batch_size": 64}]
 
 
 def test_figures_are_written_down_after_each_part(

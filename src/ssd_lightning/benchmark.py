@@ -2,12 +2,15 @@
 
 import json
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.configs import compose_config, run_command
+from ssd_lightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +19,17 @@ if TYPE_CHECKING:
     from ssd_lightning.benchmarking.timing import Comparison
     from ssd_lightning.models import SSD
 
-PARTS = ("loss", "postprocess", "data", "metric", "train", "predict", "start", "growth")
+PARTS = {
+    "loss": "loss",
+    "postprocess": "postprocess",
+    "data": "data",
+    "metric": "metric",
+    "train": "training",
+    "predict": "predict",
+    "start": "start",
+    "growth": "data_growth",
+}
+"""What can be measured, and the module of `benchmarking` that does it."""
 
 
 def main() -> None:
@@ -38,6 +51,7 @@ def benchmark(config: "DictConfig") -> dict[str, Any]:
     """
     import torch
 
+    from ssd_lightning.training.compilation import check_compile
     from ssd_lightning.training.devices import choose_device
     from ssd_lightning.training.host_memory import keep_freed_memory
     from ssd_lightning.training.record import run_record
@@ -45,12 +59,13 @@ def benchmark(config: "DictConfig") -> dict[str, Any]:
 
     parts = checked_parts(config)
     device = choose_device(config.device)
+    check_compile(config.compile, device)
+    output = writable_folder(config.output)
+    check_installed(parts)
     if device.type == "cpu":
         keep_freed_memory()  # as a training does; both sides of each pair are the faster for it
     if config.threads:
         torch.set_num_threads(config.threads)
-    output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {"run": run_record(seed=0, device=str(device)), "comparisons": [], "growth": []}
     for part in parts:
         print(f"measuring {part} ...", file=sys.stderr)
@@ -74,18 +89,67 @@ def checked_parts(config: "DictConfig") -> list[str]:
     Raises:
         ConfigurationError: a value cannot be used.
     """
-    asked = [config.what] if isinstance(config.what, str) else list(config.what)
+    asked = as_list(config, "what")
     for part in asked:
         require_choice("what", part, ("all", *PARTS))
     require_number("batch_size", config.batch_size, 1, whole=True)
     for name in ("pairs", "threads"):
         if config[name] is not None:
             require_number(name, config[name], 1, whole=True)
-    for precision in config.precision:
+    for precision in as_list(config, "precision"):
         require_choice("precision", precision, ("float32", "bfloat16"))
-    for size in config.predict_batch_sizes:
+    for size in as_list(config, "predict_batch_sizes"):
         require_number("predict_batch_sizes", size, 1, whole=True)
     return list(PARTS) if "all" in asked else list(dict.fromkeys(asked))
+
+
+def as_list(config: "DictConfig", name: str) -> list[Any]:
+    """Read a setting that is one value or a list of them.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    from omegaconf import ListConfig
+
+    value = config[name]
+    values = list(value) if isinstance(value, ListConfig) else [value]
+    if not values or None in values:
+        raise ConfigurationError(
+            f"{name} is {'null' if value is None else value}; it must be a value or a list of them"
+        )
+    return values
+
+
+def writable_folder(path: Any) -> Path:
+    """Make the folder `output`, and try whether a file can be written there.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if path is None:
+        raise ConfigurationError("output is null; it must be a folder")
+    folder = Path(str(path))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ConfigurationError(f"output={folder}: cannot write there: {error.strerror}") from error
+
+
+def check_installed(parts: Sequence[str]) -> None:
+    """Import what the parts need, so that a missing peer is told before the first is measured.
+
+    Raises:
+        ConfigurationError: a package is not installed.
+    """
+    for part in parts:
+        try:
+            module = import_module(f"ssd_lightning.benchmarking.{PARTS[part]}")
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(f"what={part} needs {error.name}, which is not installed") from error
+        if part == "metric":
+            module.check_peer()
 
 
 def measure(part: str, config: "DictConfig", device: "torch.device") -> "list[Comparison]":
@@ -113,7 +177,7 @@ def measure(part: str, config: "DictConfig", device: "torch.device") -> "list[Co
                 from ssd_lightning.benchmarking.training import compare_training
 
                 found = []
-                for precision in config.precision:
+                for precision in as_list(config, "precision"):
                     net = make_network("backbone=vgg16")
                     found += compare_training(
                         net=net,
@@ -128,7 +192,7 @@ def measure(part: str, config: "DictConfig", device: "torch.device") -> "list[Co
                 from ssd_lightning.benchmarking.predict import compare_predict
 
                 found = []
-                for size in config.predict_batch_sizes:
+                for size in as_list(config, "predict_batch_sizes"):
                     net = make_network(*TORCHVISION_SSD300)
                     found += compare_predict(net=net, pairs=pairs, device=device, batch_size=size)
                 return found

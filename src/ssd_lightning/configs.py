@@ -51,7 +51,7 @@ def compose_config(config_name: str, overrides: list[str] | None = None) -> Dict
     """Compose a configuration as the command of that name does, without running anything.
 
     Args:
-        config_name: `train`, `evaluate` or `predict`.
+        config_name: `train`, `evaluate`, `predict`, `export`, `convert` or `benchmark`.
         overrides: `key=value` and `group=choice`, as on the command line.
     """
     register_experiments()

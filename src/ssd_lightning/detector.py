@@ -55,8 +55,8 @@ class Detector:
         precision: Precision = "float32",
     ) -> None:
         require_choice("precision", precision, PRECISIONS)
-        # Pictures come with the colours of a pixel side by side, and in that order convolutions are faster: 1.2 times
-        # on a processor, and it is the one order that tensor cores know.
+        # Pictures come with the colours of a pixel side by side, and in that order convolutions are faster on
+        # processors, and it is the one order that tensor cores know.
         self.net = net.eval().to(memory_format=torch.channels_last)
         self.precision = precision
         self.class_names = tuple(class_names)

@@ -40,13 +40,17 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
 
     from ssd_lightning.detector import Detector, find_checkpoint
     from ssd_lightning.training.devices import choose_device
+    from ssd_lightning.training.host_memory import keep_freed_memory
     from ssd_lightning.visualization.tables import print_scores
 
     if config.get("data") is None:
         raise ConfigurationError("say which pictures to score, e.g. data=voc2007 or data=voc_folder data.root=FOLDER")
     if config.split not in ("train", "val", "test"):
         raise ConfigurationError(f"split is '{config.split}'; it can be train, val or test")
-    detector = Detector.load(config.checkpoint, choose_device(config.device))
+    device = choose_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    detector = Detector.load(config.checkpoint, device)
     OmegaConf.update(config, "image_size", list(detector.image_size))
     data = instantiate(config.data.module, _convert_="all")
     data.use_class_names(detector.class_names)

@@ -43,9 +43,13 @@ def predict(config: "DictConfig") -> dict[str, Any]:
 
     from ssd_lightning.detector import Detector
     from ssd_lightning.training.devices import choose_device
+    from ssd_lightning.training.host_memory import keep_freed_memory
 
     paths = find_pictures(str(config.source))
-    detector = Detector.load(config.checkpoint, choose_device(config.device))
+    device = choose_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    detector = Detector.load(config.checkpoint, device)
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     names = output_names(paths)

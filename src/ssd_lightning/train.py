@@ -61,6 +61,7 @@ def train(config: "DictConfig") -> dict[str, float]:
             f"--multirun with {num_devices} devices: every further process would start a sweep of its own; sweep with "
             "trainer.devices=1, or run the jobs of the sweep one by one"
         )
+    check_precision(config)
     check_clipping(config)
     device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
     check_compile(config.compile, device)
@@ -163,6 +164,24 @@ def fill(net: "SSD", config: "DictConfig", class_names: tuple[str, ...]) -> None
         log.warning("%s: %s; boxes start out wrong by that", config.init_from, loaded.other_priors)
     if loaded.origin.source in NETWORKS and not loaded.anew:
         log.info("the class heads are kept: the file's %d classes have to be yours, in its order", net.num_classes)
+
+
+def check_precision(config: "DictConfig") -> None:
+    """Refuse the precisions in which Lightning rounds all tensors, those of boxes and priors too.
+
+    A coordinate of bfloat16 is off by a pixel in 500, so that other priors match; and a weight takes no step below a
+    few thousandths of itself, nor a moving average any.
+
+    Raises:
+        ConfigurationError: bfloat16 or float16 for everything.
+    """
+    precision = str(config.trainer.precision)
+    if precision in ("bf16-true", "16-true"):
+        mixed = precision.replace("true", "mixed")
+        raise ConfigurationError(
+            f"trainer.precision={precision} would round boxes, priors and weights too; trainer.precision={mixed} "
+            "computes the network in half precision and keeps these in float32"
+        )
 
 
 def check_clipping(config: "DictConfig") -> None:

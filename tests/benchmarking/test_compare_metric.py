@@ -8,13 +8,15 @@ from ssd_lightning.errors import ConfigurationError
 def test_both_sides_see_the_same_evaluation() -> None:
     """The area under the curve and its value at 101 points are two numbers, but not far apart."""
     pytest.importorskip("pycocotools")
-    (comparison,) = compare_metric(pairs=9, pictures=200, detections=20, num_classes=3)
+    comparison, slowest = compare_metric(pairs=9, pictures=200, detections=20, num_classes=3)
     words = comparison.note.replace(",", "").split()
     area, points = float(words[words.index("area") + 1]), float(words[-1])
     assert 0.3 < area < 1
     assert area == pytest.approx(points, abs=0.02)
     assert len(comparison.ratios) == 3
     assert "pairs: 3" in comparison.note
+    assert (slowest.ours, slowest.theirs, slowest.bar) == ((max(comparison.ours),), (5.0,), 1.0)
+    assert slowest.at_most  # 5 s are a bar of their own, whatever the peer takes
 
 
 def test_a_missing_peer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

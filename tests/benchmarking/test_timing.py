@@ -1,8 +1,7 @@
-import time
-
 import pytest
 import torch
 
+from ssd_lightning.benchmarking import timing
 from ssd_lightning.benchmarking.memory import peak_memory_mib
 from ssd_lightning.benchmarking.timing import Comparison, seconds_of, time_pairs
 
@@ -52,10 +51,32 @@ def test_sides_take_turns_and_the_warm_up_does_not_count() -> None:
     assert len(ours) == len(theirs) == 3
 
 
-def test_time_is_that_of_its_own_side() -> None:
-    ours, theirs = time_pairs(lambda: None, lambda: time.sleep(0.02), pairs=2, device=CPU)
-    assert max(ours) < 0.02 <= min(theirs)
-    assert seconds_of(lambda: time.sleep(0.01), CPU) >= 0.01
+def test_time_is_that_of_its_own_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(timing, "time", clock)
+    ours, theirs = time_pairs(lambda: clock.go(1.0), lambda: clock.go(4.0), pairs=3, device=CPU)
+    assert (ours, theirs) == ((1.0,) * 3, (4.0,) * 3)
+    assert seconds_of(lambda: clock.go(2.0), CPU) == 2.0
+
+
+def test_time_ends_with_the_work_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was there before does not count; what was started does."""
+    clock, queue = Clock(), [8.0]
+    monkeypatch.setattr(timing, "time", clock)
+    monkeypatch.setattr(timing, "synchronize", lambda device: [clock.go(queue.pop()) for _ in list(queue)])
+    assert seconds_of(lambda: queue.append(2.0), CPU) == 2.0
+    assert clock.perf_counter() == 10.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def go(self, seconds: float) -> None:
+        self.now += seconds
 
 
 def test_peak_memory_counts_what_is_held_together() -> None:
@@ -70,3 +91,7 @@ def test_peak_memory_counts_what_is_held_together() -> None:
 
     assert peak_memory_mib(two_of_three, CPU) == pytest.approx(2, rel=0.01)
     assert peak_memory_mib(lambda: None, CPU) == 0
+
+
+def test_a_device_that_tells_no_peak_gives_none() -> None:
+    assert peak_memory_mib(lambda: None, torch.device("mps")) is None

@@ -77,7 +77,7 @@ def test_boxes_follow_the_pixels(steps):
     image, boxes = scene()
     augment = SSDAugmentation(image_size=(240, 300), **steps)
     found = 0
-    for seed in range(60):
+    for seed in range(60):  # crops lose about half of the 3 boxes
         result, new_boxes, kept = augment(image, boxes, seed)
         assert result.shape == (240, 300, 3)
         assert result.dtype == np.uint8
@@ -129,6 +129,7 @@ def test_expansion_keeps_every_pixel_and_paints_the_rest_in_the_mean():
 
 def test_expansion_happens_half_the_time_with_a_uniform_ratio_and_place():
     whole = np.array([[0.0, 0.0, 1.0, 1.0]], dtype=np.float32)
+    # Places are rounded to whole pixels of the sample: one of 10 x 10 has only 10 ratios and places.
     augment = SSDAugmentation(image_size=(300, 300), **{**NOTHING, "expand": True})
     image = noise(400, 300)
     boxes = np.concatenate([augment(image, whole, seed)[1] for seed in range(800)])
@@ -303,9 +304,10 @@ def test_the_center_rule_never_loses_all_objects():
     assert min(counts.values()) > 20
 
 
-def test_pictures_without_objects_are_augmented_too():
+@pytest.mark.parametrize("expand", [False, True])
+def test_pictures_without_objects_are_augmented_too(expand):
     image = noise()
-    augment = SSDAugmentation(image_size=(32, 48))
+    augment = SSDAugmentation(image_size=(32, 48), expand=expand)
     pictures, beside = set(), 0
     for seed in range(50):
         result, boxes, kept = augment(image, no_boxes(), seed)
@@ -313,11 +315,11 @@ def test_pictures_without_objects_are_augmented_too():
         assert (boxes.shape, boxes.dtype) == ((0, 4), np.float32)
         assert (kept.shape, kept.dtype) == ((0,), np.int64)
         if (result == MEAN).all():
-            beside += 1  # the crop shows nothing but canvas
+            beside += 1  # the crop shows nothing but canvas, one like the other; nothing asks it for an object
         else:
             pictures.add(result.tobytes())
     assert len(pictures) + beside == 50
-    assert beside < 8
+    assert beside < (8 if expand else 1)
 
 
 def test_what_survives_is_a_valid_box():
@@ -527,6 +529,46 @@ def test_further_transforms_leave_valid_boxes_and_draw_anew_for_every_seed():
     assert lost > 5
     assert len(pictures) == 40
     assert augment(image, no_boxes(), 0)[1].shape == (0, 4)
+
+
+class TransposedToTensor(A.ImageOnlyTransform):
+    def apply(self, img: np.ndarray, **_: object) -> torch.Tensor:
+        return torch.from_numpy(img).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("transform", "given"),
+    [
+        (A.ToFloat(p=1.0), r"\(ToFloat\) gives a picture of float32 \[32, 48, 3\]"),
+        (A.Normalize(p=1.0), r"\(Normalize\) gives a picture of float32"),
+        (A.ToGray(num_output_channels=1, p=1.0), r"\(ToGray\) gives a picture of uint8 \[32, 48\]"),
+        (A.RandomCrop(8, 9, p=1.0), r"\(RandomCrop\) gives a picture of uint8 \[8, 9, 3\]"),
+        (A.Sequential([A.NoOp(), A.Resize(48, 32)], p=1.0), r"\(Sequential\) gives a picture of uint8 \[48, 32, 3\]"),
+        (TransposedToTensor(p=1.0), r"\(TransposedToTensor\) gives a picture of torch.uint8 \[3, 32, 48\]"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_further_transforms_that_change_type_or_size_are_refused(transform, given):
+    augment = SSDAugmentation(image_size=(32, 48), further=[transform])
+    with pytest.raises(ConfigurationError, match=r"augmentation\.further " + given):
+        augment(*scene(), 0)
+
+
+@pytest.mark.parametrize(
+    ("further", "named"), [("abc", "'abc'"), (["ToGray"], "'ToGray'"), ([A.ToGray(), 3], "3"), ([A.ToGray], "ToGray")]
+)
+def test_further_is_a_list_of_transforms(further, named):
+    with pytest.raises(ConfigurationError, match=rf"augmentation\.further has .*{named}.*; it is a list of transforms"):
+        SSDAugmentation(image_size=(32, 48), further=further)
+
+
+def test_one_transform_is_no_list_and_none_is_none():
+    with pytest.raises(ConfigurationError, match=r"augmentation\.further has ToGray"):
+        SSDAugmentation(image_size=(32, 48), further=A.ToGray())
+    image, boxes = scene()
+    expected = SSDAugmentation(image_size=(32, 48))(image, boxes, 3)
+    for one, other in zip(expected, SSDAugmentation(image_size=(32, 48), further=None)(image, boxes, 3), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.slow

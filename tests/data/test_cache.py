@@ -1,10 +1,12 @@
 """Decoded pictures are kept once for all processes, and never when their file is another."""
 
+import inspect
 import multiprocessing
 import os
 import pickle
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,12 +18,14 @@ from torch.utils.data import DataLoader
 from ssd_lightning.configs import compose_config
 from ssd_lightning.data import cache as cache_module
 from ssd_lightning.data import dataset as dataset_module
+from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.cache import PictureCache, PictureCaches
 from ssd_lightning.data.dataset import DetectionDataset, Record, collate
 from ssd_lightning.data.free_space import free_disk, free_memory
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training import DetectionDataModule
+from ssd_lightning.training.datamodule import REDUCED_TO
 
 SIZES = [(20, 30), (31, 17), (1, 1), (64, 48)]
 
@@ -60,9 +64,10 @@ def test_a_picture_is_read_once(cache, pictures):
         expected = read_image(pictures[index])
         np.testing.assert_array_equal(cache.get(index, lambda path=pictures[index]: read_image(path)), expected)
     for index in range(4):
-        kept = cache.get(index, refuse)
-        np.testing.assert_array_equal(kept, read_image(pictures[index]))
-        assert not kept.flags.writeable
+        for _ in range(2):
+            kept = cache.get(index, refuse)
+            np.testing.assert_array_equal(kept, read_image(pictures[index]))
+            kept[:] = 7  # a copy: the slot stays as it is
 
 
 def test_a_changed_picture_is_read_again(cache, pictures):
@@ -115,6 +120,54 @@ def test_a_process_that_dies_before_the_stamp_leaves_an_empty_slot(cache, pictur
         cache.get(0, refuse)
     fill_slot(cache, 0, pictures[0])
     np.testing.assert_array_equal(cache.get(0, refuse), read_image(pictures[0]))
+
+
+@pytest.mark.parametrize("writes", [1, 2])
+def test_a_process_that_dies_while_it_replaces_a_picture_leaves_an_empty_slot(cache, pictures, monkeypatch, writes):
+    fill_slot(cache, 0, pictures[0])
+    before, contents = pictures[0].stat(), pictures[0].read_bytes()
+    write, left = cache._storage.write, writes
+
+    def die_later(offset: int, values: np.ndarray) -> None:
+        nonlocal left
+        write(offset, values)
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Image.new("RGB", (30, 20), (1, 2, 3)).save(pictures[0])
+    os.utime(pictures[0], ns=(0, before.st_mtime_ns + 1))
+    monkeypatch.setattr(cache._storage, "write", die_later)
+    process = multiprocessing.get_context("fork").Process(target=fill_slot, args=(cache, 0, pictures[0]))
+    process.start()
+    process.join()
+    monkeypatch.undo()
+    assert process.exitcode == -signal.SIGKILL
+    pictures[0].write_bytes(
+        contents
+    )  # the old file again, as from a backup: its stamp must not stand for the new pixels
+    os.utime(pictures[0], ns=(0, before.st_mtime_ns))
+    np.testing.assert_array_equal(cache.get(0, lambda: read_image(pictures[0])), read_image(pictures[0]))
+    np.testing.assert_array_equal(cache.get(0, refuse), read_image(pictures[0]))
+
+
+def test_a_slot_that_is_replaced_while_it_is_copied_is_not_given(cache, pictures):
+    fill_slot(cache, 0, pictures[0])
+    slots = cache._storage
+
+    class Replaced:
+        """The bytes of the slots; as soon as they are asked for, another process begins to fill the first."""
+
+        @property
+        def values(self) -> np.ndarray:
+            slots.write(0, np.zeros(2, dtype=np.int64))
+            slots.write(int(cache._offsets[0]), np.full(30, 9, np.uint8))
+            return slots.values
+
+        write = slots.write
+
+    cache._storage = Replaced()
+    np.testing.assert_array_equal(cache.get(0, lambda: read_image(pictures[0])), read_image(pictures[0]))
 
 
 def test_the_next_run_and_another_process_find_the_file(pictures, tmp_path):
@@ -188,6 +241,32 @@ def test_both_numbers_are_told(pictures, tmp_path, monkeypatch, caplog):
     assert "need 1.50 GiB, and 1.00 GiB of memory" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["ram", "disk"])
+def test_what_a_cache_has_filled_is_not_counted_twice(pictures, tmp_path, monkeypatch, kind):
+    free = [int(2 * NEEDED / cache_module.USABLE_SHARE) + 2]
+    for name in ("free_memory", "free_disk"):
+        monkeypatch.setattr(cache_module, name, lambda *_: free[0])
+    caches = PictureCaches(kind=kind, folder=tmp_path / "cache")
+    first = caches.open(pictures, SIZES)
+    assert first is not None
+    assert first.empty_bytes == NEEDED - 4 * 16
+    others = pictures[::-1], SIZES[::-1]
+    free[0] //= 2
+    assert caches.open(*others) is None  # the half that is left is promised
+    for index, path in enumerate(pictures):
+        fill_slot(first, index, path)
+    assert first.empty_bytes == 0
+    assert caches.open(*others) is not None
+
+
+def test_every_process_has_its_promise(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_module, "free_memory", lambda: int(4 * NEEDED / cache_module.USABLE_SHARE) + 1)
+    caches = PictureCaches(kind="ram", folder=None)
+    assert caches.open(pictures, SIZES, processes=3) is not None
+    assert caches.open(pictures, SIZES, processes=2) is None
+    assert caches.open(pictures, SIZES) is not None
+
+
 def test_what_a_file_holds_already_needs_no_room(pictures, tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     cache = PictureCaches(kind="disk", folder=folder).open(pictures, SIZES)
@@ -209,6 +288,29 @@ def test_a_folder_that_cannot_be_made_is_named(pictures, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file: data\.cache=disk cannot be made: "):
         PictureCaches(kind="disk", folder=tmp_path / "file").open(pictures, SIZES)
+
+
+def test_a_cache_that_cannot_be_made_says_what_can_be_done(pictures, tmp_path, monkeypatch):
+    def refuse_to_open(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(os, "open", refuse_to_open)
+    with pytest.raises(DataError, match=r"shelf: data\.cache=disk .*: Permission denied; data\.cache_folder= names "):
+        PictureCaches(kind="disk", folder=tmp_path / "shelf").open(pictures, SIZES)
+    monkeypatch.undo()
+    monkeypatch.setattr("mmap.mmap", no_memory)
+    with pytest.raises(DataError, match=r"^data\.cache=ram cannot be made: Cannot allocate memory$"):
+        PictureCaches(kind="ram", folder=tmp_path).open(pictures, SIZES)
+
+
+@pytest.mark.parametrize(("kind", "folder"), [("disk", None), ("disk", 5), ("ram", 5)])
+def test_a_folder_is_a_path(module, kind, folder):
+    with pytest.raises(ConfigurationError, match=rf"data\.cache_folder is {folder}; data\.cache=disk needs the path"):
+        module(cache=kind, cache_folder=folder)
+    assert module(cache="ram", cache_folder=None).train_dataloader().dataset.cache is not None
 
 
 class FolderOfPictures(DetectionDataset):
@@ -268,11 +370,17 @@ def test_the_test_split_is_read_once_and_not_kept(module, caplog):
     assert module().train_dataloader().dataset.cache is None
 
 
-def test_reduced_decoding_leaves_three_times_the_input_and_the_same_boxes(module, pictures):
-    data = module(image_size=(5, 4), reduced_decoding=True, cache="ram")
+def test_the_smallest_crop_of_a_reduced_picture_has_the_inputs_pixels():
+    settings = inspect.signature(SSDAugmentation).parameters
+    scale, aspect_ratio = (settings[name].default for name in ("min_crop_scale", "max_crop_aspect_ratio"))
+    assert REDUCED_TO * scale / aspect_ratio**0.5 >= 1
+
+
+def test_reduced_decoding_leaves_five_times_the_input_and_the_same_boxes(module, pictures):
+    data = module(image_size=(3, 2), reduced_decoding=True, cache="ram")
     dataset = data.train_dataloader().dataset
-    assert dataset.sizes_as_read_px == [(20, 30), (31, 17), (1, 1), (16, 12)]  # only 64 x 48 is 4 x 15 and 4 x 12
-    whole = module(image_size=(5, 4)).train_dataloader().dataset
+    assert dataset.sizes_as_read_px == [(20, 30), (31, 17), (1, 1), (16, 12)]  # only 64 x 48 is 4 x 15 and 4 x 10
+    whole = module(image_size=(3, 2)).train_dataloader().dataset
     for _ in range(2):
         for index in range(4):
             (image, target), (full, full_target) = dataset[index], whole[index]
@@ -324,6 +432,67 @@ def test_the_command_line_reaches_cache_and_further_transforms(tmp_path):
     assert (grey == grey[..., :1]).all()
 
 
-def test_free_space_is_plausible(tmp_path):
-    assert 0 <= free_memory() < 2**50
-    assert 0 <= free_disk(tmp_path) < 2**60
+@pytest.fixture
+def memory(tmp_path):
+    """Free memory of a machine with 1000 KiB, with control groups as they are written here."""
+    (tmp_path / "meminfo").write_text("MemTotal:  4000 kB\nMemFree:  10 kB\nMemAvailable:  1000 kB\n")
+    groups = tmp_path / "groups"
+
+    def free(membership: str, **files: str) -> int:
+        (tmp_path / "membership").write_text(membership)
+        for name, text in files.items():
+            path = groups / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return free_memory(machine=tmp_path / "meminfo", membership=tmp_path / "membership", groups=groups)
+
+    return free
+
+
+def group_v2(path: str, most: object, used: int, read: int = 0) -> dict[str, str]:
+    stat = f"anon 5\ninactive_file {read}\nactive_file 7\n"
+    values = {"memory.max": f"{most}\n", "memory.current": f"{used}\n", "memory.stat": stat}
+    return {f"{path}{name}": text for name, text in values.items()}
+
+
+def test_the_machine_has_what_it_says_is_available(memory):
+    assert memory("") == memory("0::/\n") == memory("0::/not/there\n") == 1000 * 1024
+    assert memory("0::/\n", **group_v2("", "max", 500_000)) == 1000 * 1024
+    assert memory("0::/\n", **group_v2("", 2**40, 500_000)) == 1000 * 1024
+
+
+@pytest.mark.parametrize(("own", "middle", "root"), [(300, 900, 800), (900, 300, 800), (900, 800, 300), (300,) * 3])
+def test_the_least_of_a_process_groups_limits_counts(memory, own, middle, root):
+    files = {**group_v2("a/b/", own, 100), **group_v2("a/", middle, 100), **group_v2("", root, 100)}
+    assert memory("0::/a/b\n", **files, **group_v2("a/other/", 120, 100)) == 200
+
+
+def test_a_group_without_a_limit_leaves_those_above_it(memory):
+    files = {**group_v2("a/b/", "max", 100), **group_v2("a/", 700, 200)}
+    assert memory("0::/a/b\n", **files) == 500
+    assert memory("0::/a/b/not_mounted\n") == 500
+
+
+def test_pages_of_read_files_are_free_and_nothing_is_less_than_nothing(memory):
+    assert memory("0::/a\n", **group_v2("a/", 700, 650, read=400)) == 450
+    assert memory("0::/a\n", **group_v2("a/", 700, 900)) == 0
+    without_parts = group_v2("b/", 700, 650)
+    del without_parts["b/memory.stat"]
+    assert memory("0::/b\n", **without_parts) == 50
+
+
+def test_groups_of_version_1(memory):
+    files = {
+        "memory/job/memory.limit_in_bytes": "900",
+        "memory/job/memory.usage_in_bytes": "600",
+        "memory/job/memory.stat": "inactive_file 1\ntotal_inactive_file 50\n",
+        "memory/memory.limit_in_bytes": "9223372036854771712",
+        "memory/memory.usage_in_bytes": "600",
+        **group_v2("cpu/job/", 1, 0),
+    }
+    assert memory("5:cpu,cpuacct:/job\n4:hugetlb,memory:/job/step\n0::/\n", **files) == 350
+
+
+def test_a_disk_is_asked_for_what_is_free(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free={tmp_path: 123}[folder]))
+    assert free_disk(tmp_path) == 123

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from ssd_lightning.data.colour import distort_colours
+from ssd_lightning.data.colour import distort_colours, to_planes
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +91,19 @@ def test_the_given_picture_is_left_alone(image):
     np.testing.assert_array_equal(image, before)
     assert result.dtype == np.uint8
     assert result.shape == image.shape
+
+
+def test_planes_are_a_transposed_copy_of_a_picture_and_of_nothing_else(image):
+    for view in (image, image[::-1, ::-2], image[3:4, 5:6]):
+        planes = to_planes(view)
+        np.testing.assert_array_equal(planes, view.transpose(2, 0, 1))
+        assert not np.shares_memory(planes, image)
+    for other in (
+        image.astype(np.float32),
+        image.astype(np.int8),
+        image[..., 0],
+        image[..., :1],
+        np.dstack([image] * 2),
+    ):
+        with pytest.raises(ValueError, match=r"a picture is uint8 \[H, W, 3\], not "):
+            to_planes(other)

@@ -8,7 +8,14 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from ssd_lightning.ops import suppression
-from ssd_lightning.ops.suppression import rank_in_group, suppress, suppress_by_groups, suppress_by_pairs
+from ssd_lightning.ops.suppression import (
+    PAIRS_AT_ONCE,
+    goes_by_groups,
+    rank_in_group,
+    suppress,
+    suppress_by_groups,
+    suppress_by_pairs,
+)
 
 
 def slow_suppress(boxes_xyxy: Tensor, group: Tensor, iou_threshold: float) -> list[bool]:
@@ -101,3 +108,13 @@ def test_equality_is_not_too_much() -> None:
 def test_ranks_count_within_groups() -> None:
     assert rank_in_group(torch.tensor([2, 2, 5, 7, 7, 7])).tolist() == [0, 1, 0, 0, 1, 2]
     assert rank_in_group(torch.zeros(0, dtype=torch.int64)).tolist() == []
+
+
+def test_an_accelerator_compares_all_pairs_only_where_they_fit() -> None:
+    """80 classes of 400 boxes as one group are 512 million pairs, of about 100 bytes each."""
+    gpu = torch.device("cuda")
+    assert not goes_by_groups(gpu, 400)
+    assert goes_by_groups(gpu, 80 * 400)
+    largest = max(size for size in range(10_000) if not goes_by_groups(gpu, size))
+    assert largest * (largest - 1) // 2 <= PAIRS_AT_ONCE < (largest + 1) * largest // 2
+    assert goes_by_groups(torch.device("cpu"), 1)

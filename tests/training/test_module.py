@@ -1,18 +1,23 @@
+import csv
 from functools import partial
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from ssd_lightning.data.dataset import collate
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.models import SSD
 from ssd_lightning.models.backbones import TinyBackbone
 from ssd_lightning.models.extras import TinyExtras
 from ssd_lightning.ops.priors import levels_from_scales
 from ssd_lightning.training import SSDModule
+from ssd_lightning.training import module as module_file
 from ssd_lightning.training.callbacks import FiniteLoss, TrainingDiverged
 from ssd_lightning.training.module import split_biases
 from ssd_lightning.training.schedules import multistep
@@ -150,6 +155,30 @@ def test_validation_logs_the_scores_of_known_detections() -> None:
 def test_bad_post_processing_is_refused_before_training(setting: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         module(postprocess_settings=setting)
+
+
+@pytest.mark.parametrize(("accumulate", "written", "last"), [(1, [2, 5, 8, 11], [6, 13]), (2, [2, 5], [3, 7])])
+def test_training_compares_every_prior_only_where_the_numbers_are_written(
+    accumulate: int, written: list[int], last: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two epochs of 7 batches: every third step is written, and the last batch of an epoch stays in sight."""
+    compared = []
+    fit = trainer(
+        max_steps=-1, max_epochs=2, log_every_n_steps=3, accumulate_grad_batches=accumulate,
+        logger=CSVLogger(tmp_path), default_root_dir=tmp_path,
+    )  # fmt: skip
+
+    def counted(*arguments: object) -> dict[str, torch.Tensor]:
+        compared.append(fit.global_step)
+        return prior_errors(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module_file, "prior_errors", counted)
+    fit.fit(module(), loader([target([0.1, 0.1, 0.6, 0.6])] * 14))
+    with next(tmp_path.rglob("metrics.csv")).open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["loss"]]
+    assert [int(row["step"]) for row in rows] == written
+    assert all(row["train/box_mae"] and row["train/class_error"] for row in rows)
+    assert compared == sorted(written + last)
 
 
 def test_errors_of_the_priors_are_logged_from_the_same_matching() -> None:

@@ -1,7 +1,8 @@
 """A training step never makes the host wait for the device: asked of torch on a GPU, and of tensors without data here.
 
 On the meta device an operation that needs a value on the host (`item`, `cpu`, `nonzero`, a boolean mask as an index)
-cannot be carried out and raises; what passes there queues its work on a GPU and goes on.
+cannot be carried out and raises. What it cannot see are copies to the device from pageable memory of the host, which
+wait too; nor does it run Lightning, callbacks and fused optimisers. The test on a GPU covers these.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from ssd_lightning.ops.box_losses import BOX_LOSSES
 from ssd_lightning.ops.priors import levels_from_scales
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training.averaging import ForeachAverage
+from ssd_lightning.training.callbacks import is_looked_at
 from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import Target
 
@@ -120,11 +122,12 @@ def target(index: int) -> Target:
     )
 
 
-def module() -> SSDModule:
+def module(loss: MultiBoxLoss | None = None) -> SSDModule:
+    """Make a small network with the optimiser of the defaults."""
     return SSDModule(
         net=small_net(),
-        loss=MultiBoxLoss(),
-        optimizer=partial(torch.optim.SGD, lr=0.01, momentum=0.9),
+        loss=loss or MultiBoxLoss(),
+        optimizer=instantiate(compose_config("train").optimizer, _convert_="all"),
         scheduler=multistep,
         class_names=("cat", "dog"),
     )
@@ -138,28 +141,81 @@ def test_targets_stay_on_the_host() -> None:
 
 
 class Strict(pl.Callback):
-    """Forbids waiting between the beginning of a batch and the end of its optimiser step."""
+    """Forbids waiting from the beginning of the second epoch to the end of training; the last callback of a run.
 
-    def on_train_batch_start(self, *args: object) -> None:
-        torch.cuda.set_sync_debug_mode("error")
+    At the first batch of a run the progress bar reads what it shows, and libraries choose their kernels.
+    """
 
-    def on_train_batch_end(self, *args: object) -> None:
+    def __init__(self) -> None:
+        self.forbidden_batches: list[tuple[int, int]] = []
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch > 0:
+            torch.cuda.set_sync_debug_mode("error")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if torch.cuda.get_sync_debug_mode() == ERROR:
+            self.forbidden_batches.append((trainer.current_epoch, batch_idx))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         torch.cuda.set_sync_debug_mode("default")
+
+
+ERROR = 2  # as `torch.cuda.get_sync_debug_mode` gives it
+
+
+def default_callbacks() -> list[pl.Callback]:
+    """Make the callbacks of the defaults and the moving average; checkpoints are left out, since files wait."""
+    config = compose_config("train", ["callbacks=[default,ema]"]).callbacks
+    return [instantiate(config[name], _convert_="all") for name in config if name not in ("best", "last")]
+
+
+def fit_seven_of_eight(model: SSDModule, watch: pl.Callback, **settings: object) -> pl.Trainer:
+    """Train for an epoch of 4 batches and 3 batches more, so that none of these is one that is looked at."""
+    images = torch.randint(0, 256, (4, 3, SIZE, SIZE), dtype=torch.uint8)
+    batch = (images, [target(index) for index in range(4)])
+    loader = torch.utils.data.DataLoader([batch] * 4, batch_size=None, pin_memory=torch.cuda.is_available())
+    trainer = pl.Trainer(
+        devices=1, max_steps=7, log_every_n_steps=100, logger=False, enable_checkpointing=False,
+        enable_model_summary=False, gradient_clip_val=1.0, callbacks=[*default_callbacks(), watch], **settings,  # type: ignore[arg-type]
+    )  # fmt: skip
+    trainer.fit(model, loader)
+    return trainer
+
+
+class Reader(pl.Callback):
+    """Remembers batches whose numbers the callbacks may read."""
+
+    def __init__(self) -> None:
+        self.looked_at: list[tuple[int, int]] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if is_looked_at(trainer, batch_idx):
+            self.looked_at.append((trainer.current_epoch, batch_idx))
+
+
+def test_the_run_that_is_asked_on_a_gpu_is_one_of_the_defaults() -> None:
+    """The same run on the processor: all callbacks, the fused optimiser, and nothing to read in the second epoch."""
+    reader = Reader()
+    trainer = fit_seven_of_eight(module(), reader, accelerator="cpu")
+    assert reader.looked_at == [(0, 3)]
+    assert trainer.global_step == 7
+    assert trainer.optimizers[0].defaults["fused"]
+    assert {"Speed", "ProgressBar", "FiniteLoss", "MovingAverage"} <= {type(c).__name__ for c in trainer.callbacks}  # type: ignore[attr-defined]
 
 
 @needs_gpu
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("settings", product(BOX_LOSSES, ("ce_hnm", "focal")), ids="-".join)
 def test_a_training_step_on_a_gpu_never_waits(precision: str, settings: tuple[str, str]) -> None:
-    model = module()
-    model.loss = MultiBoxLoss(box_loss=settings[0], class_loss=settings[1])  # type: ignore[arg-type]
-    images = torch.randint(0, 256, (4, 3, SIZE, SIZE), dtype=torch.uint8)
-    batch = (images, [target(index) for index in range(4)])
-    loader = torch.utils.data.DataLoader([batch] * 4, batch_size=None, pin_memory=True)
+    strict = Strict()
+    model = module(MultiBoxLoss(box_loss=settings[0], class_loss=settings[1]))  # type: ignore[arg-type]
     try:
-        pl.Trainer(
-            accelerator="gpu", devices=1, precision=precision, max_steps=4, logger=False, enable_progress_bar=False,  # type: ignore[arg-type]
-            enable_checkpointing=False, enable_model_summary=False, gradient_clip_val=1.0, callbacks=[Strict()],
-        ).fit(model, loader)  # fmt: skip
+        fit_seven_of_eight(model, strict, accelerator="gpu", precision=precision)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert strict.forbidden_batches == [(1, 0), (1, 1), (1, 2)]

@@ -123,6 +123,37 @@ def test_a_batch_needs_a_picture(tmp_path: Path) -> None:
         data_module(tmp_path, batch_size=0)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("batch_size", 2.5),
+        ("batch_size", "two"),
+        ("batch_size", True),
+        ("eval_batch_size", 0),
+        ("eval_batch_size", -1),
+        ("num_workers", -1),
+        ("num_workers", "many"),
+        ("prefetch_factor", 0),
+        ("prefetch_factor", "2"),
+        ("reduced_decoding", "yes"),
+        ("reduced_decoding", 2),
+        ("reduced_decoding", None),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_value(tmp_path: Path, setting: str, value: object) -> None:
+    with pytest.raises(ConfigurationError, match=rf"data\.{setting} is {value!r}; it must be "):
+        data_module(tmp_path, **{setting: value})
+
+
+def test_processes_that_no_trainer_started_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(16), raising=False)
+    data = data_module(tmp_path, num_workers=None)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert data.evaluation_loader("test").num_workers == 15
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert data.evaluation_loader("test").num_workers == 3
+
+
 @pytest.mark.parametrize(("cores", "ranks", "workers"), [(16, 1, 15), (16, 4, 3), (64, 1, 16), (1, 1, 1), (2, 4, 1)])
 def test_spare_workers_leaves_a_core_for_each_rank(
     cores: int, ranks: int, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,13 +7,16 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from ssd_lightning.configs import compose_config
 from ssd_lightning.data.dataset import collate
+from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.models import SSD
 from ssd_lightning.models.backbones import TinyBackbone
 from ssd_lightning.models.extras import TinyExtras
 from ssd_lightning.ops.postprocess import postprocess
-from ssd_lightning.ops.priors import levels_from_scales
+from ssd_lightning.ops.priors import SSD300_VOC, levels_from_scales, make_priors
+from ssd_lightning.train import check_precision
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import SSDOutput, Target
@@ -83,6 +86,37 @@ def test_a_run_in_bfloat16_keeps_weights_and_scores_in_float32() -> None:
     assert all(dtypes == {torch.bfloat16} for dtypes in seen)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert {value.dtype for name, value in run.callback_metrics.items() if name != "lr"} == {torch.float32}
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_half_precision_of_everything_is_refused(precision: str) -> None:
+    mixed = precision.replace("true", "mixed")
+    with pytest.raises(ConfigurationError, match=f"trainer.precision={precision} would round boxes.*precision={mixed}"):
+        check_precision(compose_config("train", [f"trainer.precision={precision}"]))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "16-mixed", "bf16-mixed", "bf16", "16", "32"])
+def test_other_precisions_pass(precision: str) -> None:
+    check_precision(compose_config("train", [f"trainer.precision={precision}"]))
+
+
+def test_half_precision_of_everything_would_match_other_priors() -> None:
+    """Why it is refused: what Lightning rounds, priors and boxes, decides which priors are positive."""
+    generator = torch.Generator().manual_seed(0)
+    priors, loss = make_priors(SSD300_VOC, 300), MultiBoxLoss()
+    corners = torch.rand(200, 2, generator=generator) * 0.8
+    boxes = torch.cat((corners, corners + 0.03 + 0.17 * torch.rand(200, 2, generator=generator)), dim=1)
+    whole = Target(
+        boxes=boxes,
+        labels=torch.ones(200, dtype=torch.int64),
+        difficult=torch.zeros(200, dtype=torch.bool),
+        image_id="a",
+        size_px=(300, 300),
+    )
+    rounded = Target(**{**whole, "boxes": boxes.bfloat16().float()})  # type: ignore[typeddict-item]
+    exact = loss.match([whole], priors).labels > 0
+    other = loss.match([rounded], priors.bfloat16().float()).labels > 0
+    assert (exact != other).sum() > 0.02 * exact.sum()
 
 
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])

@@ -1,14 +1,18 @@
 import gzip
 import json
 import logging
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.training import profiling
 from ssd_lightning.training.profiling import TraceProfiler, make_profiler
 
 
@@ -58,6 +62,18 @@ def test_every_rank_has_a_trace_of_its_own(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["trace.json.gz", "trace_rank1.json.gz"]
 
 
+def test_ranks_of_several_nodes_do_not_share_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process of the third node, of four processes each."""
+    third_node = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True, get_rank=lambda: 8)
+    monkeypatch.setattr(profiling, "dist", third_node)
+    profiler = TraceProfiler(tmp_path, skipped=0, warmup=1, active=1)
+    profiler.setup("fit", local_rank=0)
+    for _ in range(2):
+        profiler.start("run_training_batch")
+        profiler.stop("run_training_batch")
+    assert [path.name for path in tmp_path.iterdir()] == ["trace_rank8.json.gz"]
+
+
 @pytest.mark.parametrize("word", ["simple", "advanced"])
 def test_lightnings_profilers_write_to_the_run_directory(
     word: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -68,12 +84,16 @@ def test_lightnings_profilers_write_to_the_run_directory(
     assert str(tmp_path / "fit-profile.txt") in caplog.text
 
 
-def test_a_word_that_is_no_profiler(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"no trainer\.profiler=trance; there is simple, advanced, trace"):
-        make_profiler("trance", tmp_path)
+@pytest.mark.parametrize("word", ["trance", True, 1, {"folder": "here"}])
+def test_a_word_that_is_no_profiler(word: object, tmp_path: Path) -> None:
+    message = f"no trainer.profiler={word}; there is simple, advanced, trace"
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        make_profiler(word, tmp_path)
 
 
 def test_what_is_no_word_is_handed_on(tmp_path: Path) -> None:
     assert make_profiler(None, tmp_path) is None
     mine = TraceProfiler(tmp_path)
     assert make_profiler(mine, tmp_path) is mine
+    described = OmegaConf.create({"_target_": "pytorch_lightning.profilers.PassThroughProfiler"})
+    assert make_profiler(described, tmp_path) is described

@@ -1,6 +1,13 @@
 import pytest
 
-from ssd_lightning.visualization.benchmark_tables import as_markdown, comparison_table, growth_table, quantity, spread
+from ssd_lightning.visualization.benchmark_tables import (
+    TextTable,
+    as_markdown,
+    comparison_table,
+    growth_table,
+    quantity,
+    spread,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,15 +28,15 @@ def test_quantities(value: float, unit: str, text: str) -> None:
 def test_spread_shows_quartiles_where_there_are_any() -> None:
     assert spread([2.0]) == "2.00"
     assert spread([1.0, 2.0]) == "1.50"
-    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == "3.00 (2.00-4.00)"
+    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == "3.00\n(2.00-4.00)"
 
 
 @pytest.mark.parametrize(
     ("bar", "at_most", "met", "text"),
     [
-        (3.0, False, True, ">= 3: met"),
-        (3.0, False, False, ">= 3: missed"),
-        (0.25, True, True, "<= 0.25: met"),
+        (3.0, False, True, ">= 3\nmet"),
+        (3.0, False, False, ">= 3\nmissed"),
+        (0.25, True, True, "<= 0.25\nmet"),
         (None, False, None, ""),
     ],
 )
@@ -39,7 +46,7 @@ def test_a_comparison_is_a_row(bar: float | None, at_most: bool, met: bool | Non
         "theirs": [0.06], "ratios": [2.0], "bar": bar, "at_most": at_most, "met": met, "note": "equal",
     }  # fmt: skip
     (row,) = comparison_table([record]).rows
-    assert row == ("loss: batch 32 (equal)", "20 ms", "60 ms, torchvision SSD", "2.00", text)
+    assert row == ("loss: batch 32, against torchvision SSD (equal)", "20 ms", "60 ms", "2.00", text)
 
 
 def test_growth_and_markdown() -> None:
@@ -53,3 +60,7 @@ def test_growth_and_markdown() -> None:
         "| loss | boxes | 1 | 0.5 ms |  |  |",
         "| loss | boxes | 10 | 1 ms | 2 MiB | 0.30 |",
     ]
+
+
+def test_a_cell_of_two_lines_is_one_in_markdown() -> None:
+    assert as_markdown(TextTable(("a\nb",), (("1\n2",),))) == "| a b |\n| --- |\n| 1 2 |\n"

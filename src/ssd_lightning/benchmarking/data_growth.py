@@ -48,4 +48,4 @@ def measure_data(folder: Path, *, pictures: int = 64, samples: int = 1024, repea
         loader = data.train_dataloader()
         seconds_of(lambda loader=loader: list(loader), CPU)  # type: ignore[misc]  # starts the workers
         seconds = seconds_of(lambda loader=loader: sum(len(images) for images, _ in loader), CPU)  # type: ignore[misc]
-        yield Point("loader", "workers", workers, 1e3 * seconds / (len(loader) * 32))
+        yield Point("loader", "workers", workers, 1e3 * seconds / (len(loader) * loader.batch_size))  # type: ignore[operator]

@@ -73,7 +73,7 @@ def measure_growth(
     def point(part: str, axis: str, size: int, batch: int, work: Callable[[], object]) -> Point:
         mib = peak_memory_mib(work, device)  # warms up too
         seconds = median(seconds_of(work, device) for _ in range(repeats))
-        return Point(part, axis, size, seconds * 1e3 / batch, mib / batch)
+        return Point(part, axis, size, seconds * 1e3 / batch, None if mib is None else mib / batch)
 
     priors = {size: network(size).priors_cxcywh.to(device) for size in INPUTS}
     for size in BATCHES:

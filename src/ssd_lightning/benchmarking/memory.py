@@ -8,11 +8,11 @@ from torch.profiler import ProfilerActivity, profile
 MIB = 1 << 20
 
 
-def peak_memory_mib(work: Callable[[], object], device: torch.device) -> float:
+def peak_memory_mib(work: Callable[[], object], device: torch.device) -> float | None:
     """Run something and give the most that tensors held at once beyond what there was before, in MiB.
 
     On CUDA that is the allocator's own count. On a processor every allocation and release of a tensor is recorded;
-    buffers that its libraries keep for themselves are not in it.
+    buffers that its libraries keep for themselves are not in it. None on other devices, which tell no peak.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -21,6 +21,8 @@ def peak_memory_mib(work: Callable[[], object], device: torch.device) -> float:
         work()
         torch.cuda.synchronize(device)
         return (torch.cuda.max_memory_allocated(device) - before) / MIB
+    if device.type != "cpu":
+        return None
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         work()
     assert recorded.profiler is not None

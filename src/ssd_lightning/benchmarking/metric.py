@@ -19,7 +19,7 @@ BAR_SECONDS = 5.0
 def compare_metric(
     *, pairs: int, pictures: int = 4952, detections: int = 200, num_classes: int = 20
 ) -> list[Comparison]:
-    """Compare updates in batches of 32 and the evaluation, at an IoU of .5, on the processor.
+    """Compare updates in batches of 32 and the evaluation, at an IoU of .5, on the processor, and its time with 5 s.
 
     Args:
         pairs: how often each side is timed; three times at most, since the peer takes half a minute.
@@ -30,8 +30,7 @@ def compare_metric(
     Raises:
         ConfigurationError: pycocotools is not installed.
     """
-    if find_spec("pycocotools") is None:
-        raise ConfigurationError("what=metric compares with pycocotools, which is not installed; uv sync installs it")
+    check_peer()
     preds, targets = made_evaluation(pictures, detections, num_classes)
     results: dict[str, float] = {}
 
@@ -47,18 +46,38 @@ def compare_metric(
 
     pairs = min(pairs, 3)
     ours_s, theirs_s = time_pairs(ours, theirs, pairs=pairs, device=torch.device("cpu"), warmup=0)
+    setting = f"VOC mAP of {pictures} pictures, {detections} detections each, {num_classes} classes"
     return [
         Comparison(
             part="metric",
-            setting=f"VOC mAP of {pictures} pictures, {detections} detections each, {num_classes} classes",
+            setting=setting,
             peer="torchmetrics, pycocotools",
             ours=ours_s,
             theirs=theirs_s,
             bar=10.0,
-            note=f"at most {max(ours_s):.2f} s (bar {BAR_SECONDS:g} s), pairs: {pairs}, without warm-up; "
+            note=f"pairs: {pairs}, without warm-up; "
             f"area {results['ours']:.4f}, COCO's 101 points at IoU .5 {results['theirs']:.4f}",
-        )
+        ),
+        Comparison(
+            part="metric",
+            setting=f"{setting}, the slowest run",
+            peer=f"{BAR_SECONDS:g} s",
+            ours=(max(ours_s),),
+            theirs=(BAR_SECONDS,),
+            bar=1.0,
+            at_most=True,
+        ),
     ]
+
+
+def check_peer() -> None:
+    """Make sure that the peer can be run.
+
+    Raises:
+        ConfigurationError: pycocotools is not installed.
+    """
+    if find_spec("pycocotools") is None:
+        raise ConfigurationError("what=metric compares with pycocotools, which is not installed; uv sync installs it")
 
 
 def made_evaluation(pictures: int, detections: int, num_classes: int) -> tuple[list[Detections], list[Target]]:

@@ -8,14 +8,12 @@ from torch import Tensor
 from torchvision.models.detection import ssd300_vgg16
 from torchvision.ops import box_iou
 
-from ssd_lightning.benchmarking.loss import random_output
+from ssd_lightning.benchmarking.loss import IMAGE_SIZE, random_output
 from ssd_lightning.benchmarking.timing import Comparison, time_pairs
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.ops.postprocess import postprocess
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.types import Detections, SSDOutput
-
-IMAGE_SIZE = 300
 
 
 def compare_postprocess(

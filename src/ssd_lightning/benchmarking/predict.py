@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import ssd300_vgg16
 from torchvision.ops import box_iou
 
+from ssd_lightning.benchmarking.data import SIZE_PX
 from ssd_lightning.benchmarking.timing import Comparison, time_pairs
 from ssd_lightning.detector import Detector
 from ssd_lightning.models import SSD
@@ -14,8 +15,6 @@ from ssd_lightning.models.weights import export_weights
 from ssd_lightning.ops.boxes import boxes_to_pixels
 from ssd_lightning.ops.normalization import TORCHVISION_SSD
 from ssd_lightning.types import Detections
-
-SIZE_PX = (375, 500)
 
 
 def compare_predict(*, net: SSD, pairs: int, device: torch.device, batch_size: int) -> list[Comparison]:

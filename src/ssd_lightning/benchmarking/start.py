@@ -17,7 +17,7 @@ FIRST_STEP = (
     "data=toy", "data.num_train=4", "data.num_val=1", "data.num_test=1", "data.side_px=96", "data.batch_size=4",
     "data.num_workers=0", "backbone=tiny", "image_size=[64,64]", "trainer.max_steps=1", "trainer.limit_val_batches=0",
     "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.enable_checkpointing=false",
-    "hydra.run.dir=run",
+    "trainer.log_every_n_steps=1", "hydra.run.dir=run",
 )  # fmt: skip
 """One step on four pictures of 96 x 96, without validation and checkpoints."""
 

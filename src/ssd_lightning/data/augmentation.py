@@ -43,10 +43,11 @@ class SSDAugmentation:
         max_crop_aspect_ratio: a crop's sides, relative to the picture's, are in proportion 1 / max..max.
         crop_trials: crops drawn for each condition.
         allow_empty_crop: accept crops in which no object has its centre; `center` never does.
-        further: transforms of albumentations that follow, e.g. `A.ToGray(p=0.1)`; boxes move with them.
+        further: transforms of albumentations that follow, e.g. `A.ToGray(p=0.1)`; boxes move with them. Pictures have
+            to stay uint8 and of `image_size`.
 
     Raises:
-        ConfigurationError: a setting is out of its range.
+        ConfigurationError: a setting is out of its range, or `further` is no list of transforms.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class SSDAugmentation:
         max_crop_aspect_ratio: float = 2.0,
         crop_trials: int = 50,
         allow_empty_crop: bool = True,
-        further: Sequence[Any] = (),
+        further: Sequence[Any] | None = (),
     ) -> None:
         _require(0 <= brightness_delta <= 255, "brightness_delta lies in 0..255 grey levels", brightness_delta)
         _require(_is_range_of_factors(contrast), "contrast is a range of factors (low, high)", contrast)
@@ -104,7 +105,7 @@ class SSDAugmentation:
             ),
             flip=flip,
             vertical_flip=vertical_flip,
-            further=further,
+            further=() if further is None else further,
         )
 
     def __call__(

@@ -15,6 +15,7 @@ from ssd_lightning.data.colour import PhotometricDistortion, distort_colours
 from ssd_lightning.data.crop_search import CropSearch
 from ssd_lightning.data.geometry import centres_inside, normalise_windows
 from ssd_lightning.data.view import View, boxes_in_view, draw_canvas, paste_on_canvas, view_through
+from ssd_lightning.errors import ConfigurationError
 
 INTERPOLATIONS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_LANCZOS4)
 EXPANSION_PROBABILITY = 0.5
@@ -98,13 +99,25 @@ class DistortExpandCropWarp(A.DualTransform):
 class Chain:
     """The steps one after another, over `image` and `bboxes` `[N, 4 + ...]`, xyxy normalised and further columns.
 
-    The paper's steps are called without `A.Compose`, which would look four times whether the boxes are valid: 120 us
-    of a sample that is read in 1500. What the user adds has its protection.
+    The paper's steps are called without `A.Compose`, which is slower: it looks again and again whether the boxes are
+    valid. What the user adds has its protection.
+
+    Raises:
+        ConfigurationError: `further` is no list of transforms, or, when a sample is made, they do not give a picture
+            of the type and size that they were given.
     """
 
     def __init__(
-        self, first: DistortExpandCropWarp, *, flip: bool, vertical_flip: bool, further: Sequence[A.BasicTransform]
+        self,
+        first: DistortExpandCropWarp,
+        *,
+        flip: bool,
+        vertical_flip: bool,
+        further: Sequence[A.BasicTransform | A.BaseCompose],
     ) -> None:
+        _require_transforms(further)
+        self._shape = (*first.image_size, 3)
+        self._names = ", ".join(type(step).__name__ for step in further)
         self._steps = [first, *[A.HorizontalFlip(p=0.5)] * flip, *[A.VerticalFlip(p=0.5)] * vertical_flip]
         # The library warns of boxes where no step knows them, as none that changes colours alone does.
         knows_boxes = A.NoOp(p=1.0)
@@ -122,4 +135,23 @@ class Chain:
         if self._further is not None:
             self._further.set_random_state(*streams)
             sample = self._further(**sample)
+            self._require_picture(sample["image"])
         return sample["image"], sample["bboxes"].reshape(-1, bboxes.shape[1])
+
+    def _require_picture(self, image: Any) -> None:
+        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape == self._shape:
+            return
+        raise ConfigurationError(
+            f"augmentation.further ({self._names}) gives a picture of {image.dtype} {list(image.shape)}; "
+            f"it must leave uint8 {list(self._shape)}, which the network's preprocessing expects"
+        )
+
+
+def _require_transforms(further: object) -> None:
+    items = further if isinstance(further, Sequence) and not isinstance(further, str) else [further]
+    wrong = [item for item in items if not isinstance(item, A.BasicTransform | A.BaseCompose)]
+    if wrong or items is not further:
+        raise ConfigurationError(
+            f"augmentation.further has {(wrong or items)[0]!r}; it is a list of transforms of albumentations, "
+            "such as [{_target_: albumentations.ToGray, p: 0.1}]"
+        )

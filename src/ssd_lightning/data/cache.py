@@ -27,13 +27,15 @@ LAYOUT = "stamps, pixels"
 class PictureCache:
     """The pictures of one data set: a slot for each, whose stamp says which state of the file its pixels are from.
 
-    Pixels are written before their stamp, so that a process that dies in between leaves an empty slot, and a picture
-    that changes is read again. Any number of processes may fill the same slots: they write the same.
+    A slot is filled in the order empty stamp, pixels, stamp, so that a process that dies in between leaves an empty
+    slot, and a picture that changes is read again. Any number of processes may fill the same slots: they write the
+    same.
 
     In memory, the slots are shared by processes that were forked from the one that made the cache, as the
     DataLoader's are on Linux. A process that was started otherwise reads all files itself. On disk, processes share
-    them by the file's name, and so does the next run. Only a power cut, which may save the stamp and lose the
-    pixels, makes it necessary to delete the file.
+    them by the file's name, and so does the next run. The file belongs on a disk of this machine: a network's may show
+    the stamps and pixels that another machine wrote in another order. Only a power cut, which may save the stamp and
+    lose the pixels, makes it necessary to delete the file.
 
     Args:
         paths: files of the pictures.
@@ -61,7 +63,7 @@ class PictureCache:
             read: reads it from its own file, uint8 `[H, W, 3]`. What it raises passes through, and nothing is kept.
 
         Returns:
-            The pixels; those of a slot cannot be written to.
+            The pixels, a copy of a slot's.
         """
         if self._storage is None:
             return read()
@@ -72,16 +74,27 @@ class PictureCache:
         stamp = np.array([status.st_mtime_ns, status.st_size], dtype=np.int64)
         if np.array_equal(self._stamps[index], stamp):
             start, end = self._offsets[index : index + 2]
-            return self._storage.values[start:end].reshape(*self._sizes_px[index], 3)
+            kept = self._storage.values[start:end].reshape(*self._sizes_px[index], 3).copy()
+            if np.array_equal(self._stamps[index], stamp):  # else another process was filling the slot
+                return kept
         pixels = read()
         if pixels.shape[:2] == self._sizes_px[index] and not self._is_full:
             try:
+                if self._stamps[index].any():
+                    self._storage.write(index * STAMP_BYTES, np.zeros_like(stamp))
                 self._storage.write(int(self._offsets[index]), pixels)
                 self._storage.write(index * STAMP_BYTES, stamp)
             except OSError as error:
                 log.warning("%s: no more pictures are kept: %s", self._file, error.strerror or error)
                 self._is_full = True
         return pixels
+
+    @property
+    def empty_bytes(self) -> int:
+        """Room that the empty slots will still take."""
+        if self._storage is None:
+            return 0
+        return int(np.diff(self._offsets)[~self._stamps.any(axis=1)].sum())
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_paths": self._paths, "_sizes_px": self._sizes_px, "_file": self._file}
@@ -100,18 +113,20 @@ class PictureCaches:
 
     Args:
         kind: `none`, `ram` or `disk`.
-        folder: of the files on disk.
+        folder: of the files on disk, a local one; None only where none are written.
 
     Raises:
-        ConfigurationError: there is no such kind.
+        ConfigurationError: there is no such kind, or no folder.
     """
 
-    def __init__(self, *, kind: CacheKind, folder: Path) -> None:
+    def __init__(self, *, kind: CacheKind, folder: str | Path | None) -> None:
         if kind not in get_args(CacheKind):
             raise ConfigurationError(f"data.cache is {kind!r}; it is one of {', '.join(get_args(CacheKind))}")
+        if not isinstance(folder, str | Path) and (kind == "disk" or folder is not None):
+            raise ConfigurationError(f"data.cache_folder is {folder!r}; data.cache=disk needs the path of a folder")
         self.kind = kind
-        self.folder = folder
-        self._promised = 0
+        self.folder = Path(folder or ".").expanduser()
+        self._opened: list[tuple[PictureCache, int]] = []
 
     def open(
         self, paths: Sequence[Path], sizes_px: Sequence[tuple[int, int]], *, processes: int = 1
@@ -129,9 +144,10 @@ class PictureCaches:
         try:
             return self._open(paths, sizes_px, processes)
         except OSError as error:
-            raise DataError(
-                f"{self.folder}: data.cache={self.kind} cannot be made: {error.strerror or error}"
-            ) from error
+            reason = f"data.cache={self.kind} cannot be made: {error.strerror or error}"
+            if self.kind == "disk":
+                reason = f"{self.folder}: {reason}; data.cache_folder= names another folder"
+            raise DataError(reason) from error
 
     def _open(self, paths: Sequence[Path], sizes_px: Sequence[tuple[int, int]], processes: int) -> PictureCache | None:
         if self.kind == "none" or not paths:
@@ -144,7 +160,9 @@ class PictureCaches:
             file = self.folder / f"{_digest(paths, sizes_px)}.pixels"
             needed -= min(needed, file.stat().st_blocks * 512) if file.exists() else 0
             free, where = free_disk(self.folder), str(self.folder)
-        usable = max(0, int(free * USABLE_SHARE) - self._promised)
+        # What the caches opened before have filled is not free any more; what they have not is promised to them.
+        promised = sum(cache.empty_bytes * copies for cache, copies in self._opened)
+        usable = max(0, int(free * USABLE_SHARE) - promised)
         if needed > usable:
             log.warning(
                 "data.cache=%s: %d decoded pictures need %s%s, and %s of %s may be used; every epoch decodes them anew",
@@ -156,8 +174,9 @@ class PictureCaches:
                 where,
             )
             return None
-        self._promised += needed
-        return PictureCache(paths=paths, sizes_px=sizes_px, file=file)
+        cache = PictureCache(paths=paths, sizes_px=sizes_px, file=file)
+        self._opened.append((cache, processes if self.kind == "ram" else 1))
+        return cache
 
 
 def _offsets(sizes_px: Sequence[tuple[int, int]]) -> np.ndarray:

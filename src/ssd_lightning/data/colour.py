@@ -85,7 +85,7 @@ def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
 def _distort_hsv(image: np.ndarray, *, saturation: float, hue: float) -> np.ndarray:
     planes = to_planes(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
     levels = np.arange(256)
-    # Plane by plane: half the time of one table with three channels.
+    # Plane by plane, which is faster than one table with three channels.
     if hue != 0.0:
         planes[0] = cv2.LUT(planes[0], (np.rint(levels + hue) % OPENCV_HUE_TURN).astype(np.uint8))
     if saturation != 1.0:
@@ -94,7 +94,14 @@ def _distort_hsv(image: np.ndarray, *, saturation: float, hue: float) -> np.ndar
 
 
 def to_planes(image: np.ndarray) -> np.ndarray:
-    """Copy uint8 `[H, W, 3]` to `[3, H, W]`, in a sixth of the time of numpy's transposition."""
+    """Copy `[H, W, 3]` to `[3, H, W]`, faster than numpy's transposition does.
+
+    Raises:
+        ValueError: the picture is not uint8 `[H, W, 3]`.
+    """
+    # OpenCV would write planes of another type, or fewer of them, elsewhere, and leave these as they were in memory.
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"a picture is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
     planes = np.empty((3, *image.shape[:2]), dtype=np.uint8)
     cv2.split(image, list(planes))
     return planes

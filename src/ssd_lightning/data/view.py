@@ -47,8 +47,7 @@ def view_through(window_px: Window, size_px: tuple[int, int], image_size: tuple[
     """Find what a window shows when it is warped to `image_size`.
 
     The place is rounded to whole pixels, which stretches the part by half a pixel at each side at most, and boxes
-    go through the same rounding. `cv2.warpAffine` would do without it, but takes 5 times as long bilinearly, 6.5
-    with Lanczos, and has no area interpolation.
+    go through the same rounding. `cv2.warpAffine` would do without it, but is slower and has no area interpolation.
 
     Args:
         window_px: in pixels of the picture; it may reach beyond it.

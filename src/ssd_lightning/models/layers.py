@@ -24,9 +24,10 @@ class L2Norm(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Normalise `[B, channels, H, W]`; gives the scales' precision, so float32 under autocast."""
         precision = torch.promote_types(features.dtype, torch.float32)
-        # The lengths alone are widened, not the features: no copy of them is kept for the gradient.
+        # The lengths alone are widened, not the features: no copy of them is kept for the gradient. That of a product
+        # needs less memory than that of a quotient.
         length = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=precision).clamp(min=1e-10)
-        return (features / length * self.weight.to(precision)[:, None, None]).to(self.weight.dtype)
+        return (features * length.reciprocal() * self.weight.to(precision)[:, None, None]).to(self.weight.dtype)
 
 
 Norm = Callable[[int], nn.Module]

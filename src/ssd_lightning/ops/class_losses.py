@@ -75,8 +75,10 @@ def background_cross_entropy(class_logits: Tensor) -> Tensor:
     # log sum exp(l_c - l_0), as many rows at a time as stay in the cache; a product with ones adds up short rows faster
     # than a sum does.
     rows = logits.flatten(0, 1)
-    losses = torch.empty(len(rows))
-    odds, ones = torch.empty(min(ROWS_IN_CACHE, len(rows)), rows.shape[1]), torch.ones(rows.shape[1])
+    losses, odds, ones = (
+        torch.ones(shape, dtype=torch.float32)
+        for shape in ((len(rows),), (min(ROWS_IN_CACHE, len(rows)), rows.shape[1]), (rows.shape[1],))
+    )
     for part, loss in zip(rows.split(ROWS_IN_CACHE), losses.split(ROWS_IN_CACHE), strict=True):
         part = part.float()
         torch.mv(torch.sub(part, part[:, :1], out=odds[: len(part)]).exp_(), ones, out=loss)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from ssd_lightning.ops.assignment import settle_best, settle_last
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy, valid_boxes
 from ssd_lightning.ops.rows import Rows
 from ssd_lightning.types import Target
@@ -93,10 +94,12 @@ def match_priors(
             distinct. `argmax` (ssd.pytorch and most ports): each its best prior, the last one wins a shared prior.
 
     Returns:
-        Labels `[B, K]` and boxes `[B, K, 4]`.
+        What every prior should predict, in float32.
     """
+    boxes_xyxy, priors_cxcywh = boxes_xyxy.float(), priors_cxcywh.float()  # half precision could not count boxes
     valid = (labels > 0) & valid_boxes(boxes_xyxy)
     boxes_xyxy = torch.where(valid[..., None], boxes_xyxy, 0.0)  # without area, so that they overlap nothing
+    # A box loses at most N - 1 of its choices to the others, so its N best priors are all that can matter.
     num_choices = 1 if matcher == "argmax" else min(labels.shape[1], len(priors_cxcywh))
     overlaps = find_overlaps(boxes_xyxy, labels, cxcywh_to_xyxy(priors_cxcywh), num_choices)
     assign = settle_last if matcher == "argmax" else settle_best
@@ -145,7 +148,7 @@ def find_overlaps(boxes_xyxy: Tensor, labels: Tensor, priors_xyxy: Tensor, num_c
         rows = [boxes[:count] for boxes, count in zip(boxes_xyxy[images], of_block, strict=True)]
         iou = pairwise_iou(torch.cat(rows), priors_columns)  # [R, K]
         choices.append(iou.max(dim=1, keepdim=True) if num_choices == 1 else iou.topk(num_choices, dim=1))
-        # `max` with indices is ten times slower along the other axis than two reductions. Of equals the first counts.
+        # `max` with indices is far slower along the other axis than two reductions. Of equals the first counts.
         by_image = _by_image(iou, of_block)
         for overlaps in by_image:
             best = overlaps.amax(dim=1)
@@ -195,8 +198,8 @@ def pairwise_iou(boxes_xyxy: Tensor, priors_columns: Tensor) -> Tensor:
 
     Args:
         boxes_xyxy: `[N, 4]`.
-        priors_columns: `[4, K]`, the coordinates of priors of positive areas: strided ones are read at a third of the
-            speed.
+        priors_columns: `[4, K]`, the coordinates of priors of positive areas: strided ones would be slower to
+            read.
 
     Returns:
         `[N, K]`, bit for bit what `torchvision.ops.box_iou` gives.
@@ -209,79 +212,3 @@ def pairwise_iou(boxes_xyxy: Tensor, priors_columns: Tensor) -> Tensor:
     areas = (right - left) * (bottom - top), (prior_right - prior_left) * (prior_bottom - prior_top)
     union = (areas[0] + areas[1]).sub_(intersection)
     return intersection.div_(union)
-
-
-def assign_argmax(iou: Tensor) -> Tensor:
-    """Give each ground truth its best prior; of those that want the same, the last one has it.
-
-    Args:
-        iou: `[B, N, K]`, at most 0 where there is nothing to match.
-
-    Returns:
-        int64 `[B, K]`: index of the ground truth that a prior is forced to take, or -1.
-    """
-    return settle_last(*iou.max(dim=2, keepdim=True), iou.shape[2])
-
-
-def assign_bipartite(iou: Tensor) -> Tensor:
-    """Pair ground truth and priors greedily: the best pair of all that are left first, each prior once.
-
-    A ground truth loses at most N - 1 of its choices to the others, so its N best priors are all that can matter.
-
-    Args:
-        iou: `[B, N, K]`, at most 0 where there is nothing to match.
-
-    Returns:
-        int64 `[B, K]`: index of the ground truth that a prior is forced to take, or -1.
-    """
-    return settle_best(*iou.topk(min(iou.shape[1:]), dim=2), iou.shape[2])
-
-
-def settle_last(choice_iou: Tensor, choice_prior: Tensor, num_priors: int) -> Tensor:
-    """Give each box its first choice, the last box a shared one; see `settle_best` for the shapes."""
-    batch, num_boxes, _ = choice_iou.shape
-    rank = torch.arange(num_boxes, device=choice_iou.device).expand(batch, -1)
-    rank = rank.masked_fill(choice_iou[..., 0] <= 0, -1)
-    nobody = torch.full((batch, num_priors), -1, device=choice_iou.device)
-    # A plain scatter with duplicate indices keeps an arbitrary one on a GPU; the maximum is the same everywhere.
-    return nobody.scatter_reduce_(1, choice_prior[..., 0], rank, reduce="amax")
-
-
-def settle_best(choice_iou: Tensor, choice_prior: Tensor, num_priors: int) -> Tensor:
-    """Give priors to boxes, the best pair of all that are left first.
-
-    Since both sides judge a pair by the same overlap, this is what deferred acceptance (Gale and Shapley 1962) arrives
-    at: every box asks for the best prior that nobody better has, every prior takes the best box that asks, all at
-    once, again and again. After as many rounds as there are boxes at most all are settled, mostly after two.
-
-    Args:
-        choice_iou: `[B, N, T]`, the highest overlaps of each box in descending order, at most 0 for no choice.
-        choice_prior: int64 `[B, N, T]`, with which priors.
-        num_priors: K.
-
-    Returns:
-        int64 `[B, K]`: index of the box that a prior is forced to take, or -1.
-    """
-    batch, num_boxes, _ = choice_iou.shape
-    choices = choice_prior.flatten(1)  # [B, N * T]
-    rank = torch.arange(num_boxes, device=choice_iou.device).expand(batch, -1)  # [B, N]
-    nobody = torch.full((batch, num_priors), num_boxes, device=choice_iou.device)  # [B, K]
-    owner, owner_iou = nobody, choice_iou.new_zeros(batch, num_priors)
-    for _ in range(num_boxes):
-        rival = owner.gather(1, choices).view_as(choice_prior)
-        rival_iou = owner_iou.gather(1, choices).view_as(choice_iou)
-        # Of equals the first box has a prior, and what it has is open to itself.
-        is_open = (choice_iou > rival_iou) | ((choice_iou == rival_iou) & (rank[..., None] <= rival))
-        is_open &= choice_iou > 0
-        asked = is_open.byte().argmax(dim=2, keepdim=True)  # the first that is open
-        asks = is_open.any(dim=2)  # [B, N]
-        asked_prior = choice_prior.gather(2, asked)[..., 0]
-        asked_iou = choice_iou.gather(2, asked)[..., 0].masked_fill(~asks, 0.0)
-        owner_iou = torch.zeros_like(owner_iou).scatter_reduce(1, asked_prior, asked_iou, "amax")
-        is_best = asks & (asked_iou == owner_iou.gather(1, asked_prior))
-        previous = owner
-        owner = nobody.scatter_reduce(1, asked_prior, rank.masked_fill(~is_best, num_boxes), "amin")
-        # Looking whether all are settled would make the host wait for an accelerator.
-        if choice_iou.device.type == "cpu" and torch.equal(owner, previous):
-            break
-    return owner.masked_fill(owner == num_boxes, -1)

@@ -26,12 +26,20 @@ def suppress(boxes_xyxy: Tensor, scores: Tensor, group: Tensor, iou_threshold: f
     Returns:
         bool `[R]`.
     """
-    # In order of the scores, compiled code skips what is removed already. On a CPU it takes a quarter to an eighth of
-    # the time of all pairs where boxes crowd, and as long where they do not. On a GPU the call for every group, and the
-    # wait for each, is what would take time.
-    if boxes_xyxy.device.type == "cpu":
+    largest = int(group.unique_consecutive(return_counts=True)[1].max()) if len(group) else 0
+    if goes_by_groups(boxes_xyxy.device, largest):
         return suppress_by_groups(boxes_xyxy, scores, group, iou_threshold)
     return suppress_by_pairs(boxes_xyxy, group, iou_threshold)
+
+
+def goes_by_groups(device: torch.device, largest_group: int) -> bool:
+    """Choose a call of compiled code for every group, or all pairs at once.
+
+    In order of the scores, compiled code skips what is removed already: on a processor this is the faster way, most of
+    all where boxes crowd. On an accelerator the call for every group, and the wait for each, is what takes time; only
+    groups whose pairs do not fit its memory, as where all classes are one, go the other way.
+    """
+    return device.type == "cpu" or largest_group * (largest_group - 1) // 2 > PAIRS_AT_ONCE
 
 
 def suppress_by_groups(boxes_xyxy: Tensor, scores: Tensor, group: Tensor, iou_threshold: float) -> Tensor:
@@ -39,13 +47,12 @@ def suppress_by_groups(boxes_xyxy: Tensor, scores: Tensor, group: Tensor, iou_th
     sizes = group.unique_consecutive(return_counts=True)[1].tolist()
     parts = zip(boxes_xyxy.split(sizes), scores.split(sizes), strict=True)
     # Half of the groups of a trained network are single boxes, whose call would take as long as that of a dozen.
-    alone = torch.zeros(1, dtype=torch.int64)
+    alone = torch.zeros(1, dtype=torch.int64, device=group.device)
     ranks = [nms(group_boxes, best, iou_threshold) if len(best) > 1 else alone for group_boxes, best in parts]
+    starts = accumulate(sizes[:-1], initial=0)
     kept = torch.zeros_like(group, dtype=torch.bool)
     if ranks:
-        start = torch.tensor(list(accumulate(sizes[:-1], initial=0)))
-        place = torch.cat(ranks) + start.repeat_interleave(torch.tensor([len(rank) for rank in ranks]))
-        kept[place] = True
+        kept[torch.cat([rank + start for rank, start in zip(ranks, starts, strict=True)])] = True
     return kept
 
 

@@ -49,13 +49,19 @@ class FiniteLoss(pl.Callback):
             )
 
 
-def is_looked_at(trainer: pl.Trainer, batch_index: int) -> bool:
-    """Say at the end of a batch whether its numbers are written or shown, so that waiting for the device is allowed.
+def is_looked_at(trainer: pl.Trainer, batch_index: int, *, before_step: bool = False) -> bool:
+    """Say whether a batch's numbers are written or shown, so that waiting for the device is allowed at its end.
 
     Lightning writes at every so manieth optimiser step of the run, over the borders of epochs; the last batch of an
     epoch is what stays in the progress bar.
+
+    Args:
+        trainer: of the run.
+        batch_index: of the batch in its epoch.
+        before_step: the batch is not over; the optimiser's step, if it has one, is still to come.
     """
     is_last = batch_index + 1 == trainer.num_training_batches
-    has_stepped = is_last or (batch_index + 1) % trainer.accumulate_grad_batches == 0
+    has_step = is_last or (batch_index + 1) % trainer.accumulate_grad_batches == 0
+    step = trainer.global_step + (1 if before_step else 0)
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    return is_last or (has_stepped and every > 0 and trainer.global_step % every == 0)
+    return is_last or (has_step and every > 0 and step % every == 0)

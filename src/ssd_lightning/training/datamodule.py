@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from ssd_lightning.checks import require_number
 from ssd_lightning.data.cache import CacheKind, PictureCaches
 from ssd_lightning.data.dataset import DetectionDataset, Transform, collate
 from ssd_lightning.data.mosaic import Mosaic
@@ -20,8 +21,9 @@ from ssd_lightning.errors import ConfigurationError, DataError
 log = logging.getLogger(__name__)
 
 Stage = Literal["train", "val", "test"]
-REDUCED_TO = 3
-"""Pictures are not reduced below so many times the input: the smallest crops have .3 of their sides."""
+REDUCED_TO = 5
+"""Pictures are not reduced below so many times the input's sides, so that crops have the input's pixels: the smallest,
+of scale .3 and aspect 2, have .3 * sqrt(1 / 2) = .21 of a side."""
 
 
 class DetectionDataModule(pl.LightningDataModule):
@@ -42,9 +44,12 @@ class DetectionDataModule(pl.LightningDataModule):
         num_workers: processes that read pictures; None takes what the machine has to spare.
         prefetch_factor: batches that each of them reads ahead; None is torch's default.
         cache: keep training and validation pictures decoded after they are first read: `none`, `ram`, `disk`.
-        cache_folder: of the files on disk, which the next run uses again.
+        cache_folder: of the files on a local disk, which the next run uses again; None only without them.
         reduced_decoding: read pictures far larger than the input at 1/2, 1/4 or 1/8.
         seed: root of the order and of the augmentation.
+
+    Raises:
+        ConfigurationError: a setting is none of these.
     """
 
     def __init__(
@@ -64,15 +69,20 @@ class DetectionDataModule(pl.LightningDataModule):
         num_workers: int | None = None,
         prefetch_factor: int | None = None,
         cache: CacheKind = "none",
-        cache_folder: str | Path = "outputs/cache",
+        cache_folder: str | Path | None = "outputs/cache",
         reduced_decoding: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ConfigurationError(f"data.batch_size is {batch_size}; it must be at least 1")
-        if prefetch_factor is not None and prefetch_factor < 1:
-            raise ConfigurationError(f"data.prefetch_factor is {prefetch_factor}; it must be null or at least 1")
+        require_number("data.batch_size", batch_size, 1, whole=True)
+        if eval_batch_size is not None:
+            require_number("data.eval_batch_size", eval_batch_size, 1, whole=True)
+        if num_workers is not None:
+            require_number("data.num_workers", num_workers, 0, whole=True)
+        if prefetch_factor is not None:
+            require_number("data.prefetch_factor", prefetch_factor, 1, whole=True)
+        if not isinstance(reduced_decoding, bool):
+            raise ConfigurationError(f"data.reduced_decoding is {reduced_decoding!r}; it must be true or false")
         self._make_dataset = dataset
         if val is not None and val.get("part") == "val" and not val.get("val_fraction"):
             val = None  # nothing is held out
@@ -85,10 +95,10 @@ class DetectionDataModule(pl.LightningDataModule):
         self._mosaic = mosaic
         self._prepare = prepare
         self._batch_size = batch_size
-        self._eval_batch_size = eval_batch_size or batch_size
+        self._eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self._num_workers = num_workers
         self._prefetch_factor = prefetch_factor
-        self._caches = PictureCaches(kind=cache, folder=Path(cache_folder).expanduser())
+        self._caches = PictureCaches(kind=cache, folder=cache_folder)
         self._with_cache: set[Stage] = set()
         self._reduced_decoding = reduced_decoding
         self._seed = seed
@@ -183,7 +193,9 @@ class DetectionDataModule(pl.LightningDataModule):
         return dataset
 
     def _ranks_here(self) -> int:
-        return 1 if self.trainer is None else self.trainer.num_devices
+        if self.trainer is None:  # as in evaluation; torchrun says how many processes it started
+            return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        return self.trainer.num_devices
 
     def _loader(self, dataset: DetectionDataset, sampler: EpochSampler, size: int, *, drop_last: bool) -> DataLoader:
         num_workers = spare_workers(self._ranks_here()) if self._num_workers is None else self._num_workers

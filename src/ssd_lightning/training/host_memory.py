@@ -10,7 +10,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 def keep_freed_memory() -> bool:
     """Tell glibc to keep what is freed for the next step, where it would hand it back to the system and ask again.
 
-    The system clears memory page by page as it is touched, which takes a fifth to a third of a training step on a
+    The system clears memory page by page as it is touched, which is a good part of a training step on a
     processor. The price is a process that stays as large as it once was, and some memory lost between blocks.
 
     Returns:

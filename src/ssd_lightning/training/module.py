@@ -17,7 +17,8 @@ from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.postprocess import check_postprocess, postprocess
-from ssd_lightning.types import SSDOutput, Target
+from ssd_lightning.training.callbacks import is_looked_at
+from ssd_lightning.types import Target
 
 Batch = tuple[Tensor, list[Target]]
 
@@ -78,11 +79,15 @@ class SSDModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Give the loss of one batch."""
         images, targets = batch
-        losses, errors = self._compare(self.net(images), targets)
+        output = self.net(images)
+        wanted = self.loss.match(targets, output.priors_cxcywh)
+        losses = self.loss.compare(output, wanted)
         total = losses["loc"] + losses["cls"]
+        values = dict(losses)
+        if is_looked_at(self.trainer, batch_index, before_step=True):  # offsets of all priors, for two numbers
+            values |= prior_errors(output, wanted.labels, wanted.offsets)
         self.log("loss", total, prog_bar=True, batch_size=len(images))
-        values = {f"train/{name}": value for name, value in (losses | errors).items()}
-        self.log_dict(values, batch_size=len(images))
+        self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=len(images))
         # As a tensor of the host: Lightning would send a plain number to the device, and wait.
         rate = torch.tensor(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         self.log("lr", rate, prog_bar=True)
@@ -122,21 +127,17 @@ class SSDModule(pl.LightningModule):
         """Add all that `Detector.load` needs besides the weights."""
         checkpoint["detector"] = detector_spec(self.net, self.class_names, self.postprocess_settings)
 
-    def _compare(self, output: SSDOutput, targets: list[Target]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Give the two losses, and the errors that are only logged; both from one matching."""
-        wanted = self.loss.match(targets, output.priors_cxcywh)
-        return self.loss.compare(output, wanted), prior_errors(output, wanted.labels, wanted.offsets)
-
     def _evaluate(self, batch: Batch, stage: str) -> None:
         images, targets = batch
         output = self.net(images)
-        losses, errors = self._compare(output, targets)
+        wanted = self.loss.match(targets, output.priors_cxcywh)
+        values = self.loss.compare(output, wanted) | prior_errors(output, wanted.labels, wanted.offsets)
         detections = postprocess(output, **self.postprocess_settings)
         for metric in self.metrics[stage].values():  # type: ignore[operator]
             metric.update(detections, targets)
         # Ranks may see different numbers of batches, so their means meet at the end of the epoch only.
-        values = {f"{stage}/{name}": value for name, value in (losses | errors).items()}
-        self.log_dict(values, batch_size=len(images), on_epoch=True, sync_dist=True)
+        named = {f"{stage}/{name}": value for name, value in values.items()}
+        self.log_dict(named, batch_size=len(images), on_epoch=True, sync_dist=True)
 
     def _log_metrics(self, stage: str) -> None:
         voc, coco = (self.metrics[stage][name] for name in ("voc", "coco"))  # type: ignore[index]

@@ -1,11 +1,13 @@
 """`trainer.profiler=WORD`: where the time of a run goes, written to its directory."""
 
 import logging
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from pytorch_lightning.profilers import AdvancedProfiler, Profiler, SimpleProfiler
 
 from ssd_lightning.errors import ConfigurationError
@@ -19,13 +21,13 @@ def make_profiler(word: Any, run_dir: Path) -> Any:
     """Make the profiler of a word: `simple` (seconds of every part), `advanced` (of every function) or `trace`.
 
     Args:
-        word: the setting; None and objects are handed on.
+        word: the setting; None, profilers and what Hydra makes one of (`_target_`) are handed on.
         run_dir: where the profiler writes.
 
     Raises:
         ConfigurationError: there is no such profiler.
     """
-    if not isinstance(word, str):
+    if word is None or isinstance(word, Profiler) or (isinstance(word, Mapping) and "_target_" in word):
         return word
     match word:
         case "trace":
@@ -97,7 +99,9 @@ class TraceProfiler(Profiler):
         profile.stop()
 
     def _write(self, profile: torch.profiler.profile) -> None:
-        path = self._folder / ("trace.json.gz" if self.local_rank == 0 else f"trace_rank{self.local_rank}.json.gz")
+        # `local_rank`, which Lightning sets, is the same on every node, and nodes may share the folder.
+        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else self.local_rank
+        path = self._folder / ("trace.json.gz" if rank == 0 else f"trace_rank{rank}.json.gz")
         path.parent.mkdir(parents=True, exist_ok=True)
         profile.export_chrome_trace(str(path))
         log.info("trace: %s (open it at https://ui.perfetto.dev or in chrome://tracing)", path)

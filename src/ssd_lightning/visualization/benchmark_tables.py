@@ -19,10 +19,7 @@ class TextTable:
 
 def print_table(table: TextTable) -> None:
     """Print a table on the terminal."""
-    shown = Table()
-    shown.add_column(table.header[0], min_width=28)
-    for name in table.header[1:]:
-        shown.add_column(name)
+    shown = Table(*table.header)
     for row in table.rows:
         shown.add_row(*row)
     Console().print(shown)
@@ -31,7 +28,8 @@ def print_table(table: TextTable) -> None:
 def as_markdown(table: TextTable) -> str:
     """Write a table in Markdown."""
     rule = ("---",) * len(table.header)
-    return "".join(f"| {' | '.join(cell for cell in row)} |\n" for row in (table.header, rule, *table.rows))
+    rows = ([cell.replace("\n", " ") for cell in row] for row in (table.header, rule, *table.rows))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def comparison_table(comparisons: Sequence[Mapping[str, Any]]) -> TextTable:
@@ -41,7 +39,7 @@ def comparison_table(comparisons: Sequence[Mapping[str, Any]]) -> TextTable:
         comparisons: records with `part`, `setting`, `peer`, `unit`, `ours`, `theirs`, `ratios`, `bar`, `at_most`, `met`
             and `note`.
     """
-    header = ("what", "ours", "peer", "ratio (quartiles)", "bar")
+    header = ("what", "ours", "peer", "ratio\n(quartiles)", "bar")
     return TextTable(header, tuple(_comparison_row(comparison) for comparison in comparisons))
 
 
@@ -49,12 +47,12 @@ def _comparison_row(comparison: Mapping[str, Any]) -> tuple[str, ...]:
     unit = comparison["unit"]
     sign = "<=" if comparison["at_most"] else ">="
     verdict = {True: "met", False: "missed", None: ""}[comparison["met"]]
-    bar = "" if comparison["bar"] is None else f"{sign} {comparison['bar']:g}: {verdict}"
+    bar = "" if comparison["bar"] is None else f"{sign} {comparison['bar']:g}\n{verdict}"
     note = f" ({comparison['note']})" if comparison["note"] else ""
     return (
-        f"{comparison['part']}: {comparison['setting']}{note}",
+        f"{comparison['part']}: {comparison['setting']}, against {comparison['peer']}{note}",
         quantity(median(comparison["ours"]), unit),
-        f"{quantity(median(comparison['theirs']), unit)}, {comparison['peer']}",
+        quantity(median(comparison["theirs"]), unit),
         spread(comparison["ratios"]),
         bar,
     )
@@ -66,7 +64,7 @@ def spread(ratios: Sequence[float]) -> str:
     if len(ratios) < 3:
         return middle
     low, _, high = quantiles(ratios, n=4, method="inclusive")
-    return f"{middle} ({low:.2f}-{high:.2f})"
+    return f"{middle}\n({low:.2f}-{high:.2f})"
 
 
 def quantity(value: float, unit: str) -> str:

@@ -1,0 +1,64 @@
+"""A side of a comparison in a process of its own, so that what one side sets does not serve the other."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from types import TracebackType
+
+import torch
+import torch.multiprocessing as mp
+
+Work = Callable[[], object]
+
+
+class Side:
+    """Does a piece of work in another process whenever it is called, and waits for it.
+
+    Args:
+        make: makes the work there; it and what it is bound to travel by pickle.
+    """
+
+    def __init__(self, make: Callable[[], Work]) -> None:
+        context = mp.get_context("spawn")
+        self._pipe, self._their_end = context.Pipe()
+        arguments = (make, self._their_end, torch.get_num_threads())
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+
+    def __enter__(self) -> "Side":
+        self._process.start()
+        self._their_end.close()  # it is open there now; open here too, its end would not be noticed
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(BrokenPipeError):
+            self._pipe.send(False)
+        self._process.join()
+
+    def __call__(self) -> None:
+        """Do the work once.
+
+        Raises:
+            RuntimeError: it failed; the message is that of the other process.
+        """
+        try:
+            self._pipe.send(True)
+            problem = self._pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            self._process.join()
+            raise RuntimeError(f"a side of the comparison ended with exit code {self._process.exitcode}") from error
+        if problem:
+            raise RuntimeError(problem)
+
+
+def _serve(make: Callable[[], Work], pipe: Connection, num_threads: int) -> None:
+    torch.set_num_threads(num_threads)
+    work = None
+    while pipe.recv():
+        try:
+            work = work or make()
+            work()
+            pipe.send("")
+        except Exception as error:
+            pipe.send(f"{type(error).__name__}: {error}")
