@@ -128,7 +128,10 @@ def train(config: "DictConfig") -> dict[str, float]:
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume)
     except SIGTERMException:  # a SystemExit of code 0: a scheduler would take it for success
-        log.warning("stopped by SIGTERM; resume=%s continues after its last whole epoch", run_dir)
+        if (run_dir / "checkpoints" / "last.ckpt").is_file():
+            log.warning("stopped by SIGTERM; resume=%s continues after its last whole epoch", run_dir)
+        else:
+            log.warning("stopped by SIGTERM before the first epoch was whole: nothing was saved")
         sys.exit(143)
     checkpoint = best_checkpoint(trainer)
     if config.test and data.has("test"):

@@ -230,3 +230,9 @@ def test_a_truncated_jpeg_fails_with_and_without_a_stated_size(tmp_path: Path, s
     assert image_size_px(path) == (100, 100)  # the header is whole
     with pytest.raises(DataError, match="truncated"):
         read_image(path, size_px)  # type: ignore[arg-type]
+
+
+def test_a_path_may_be_text(tmp_path: Path) -> None:
+    for name in ("picture.jpg", "picture.png"):
+        Image.new("RGB", (8, 6), "red").save(tmp_path / name)
+        assert np.array_equal(read_image(str(tmp_path / name)), read_image(tmp_path / name))

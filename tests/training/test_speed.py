@@ -118,7 +118,7 @@ def fit(clock: Clock, folder: Path, batches: int = 10, **settings: Any) -> list[
 
 def test_every_part_is_told_and_the_first_batch_is_left_out(clock: Clock, tmp_path: Path) -> None:
     rows = fit(clock, tmp_path)
-    assert [row["step"] for row in rows] == [2, 5, 8]
+    assert [row["step"] for row in rows] == [2, 5, 8, 9]  # the last is the end of the epoch
     for row in rows:
         assert row["speed/images_per_s"] == pytest.approx(BATCH / (IN_PARTS + BETWEEN))
         assert row["speed/data_wait"] == pytest.approx(DATA / (IN_PARTS + BETWEEN))
@@ -135,7 +135,7 @@ def test_validation_checkpoints_and_the_change_of_epochs_do_not_count(clock: Clo
         clock, tmp_path, batches=7, max_epochs=3, val_check_interval=3, callbacks=[saver], enable_checkpointing=True
     )
     assert clock.now > 5 * (VALIDATION + SAVING)
-    assert [row["step"] for row in rows] == [2, 5, 8, 11, 14, 17, 20]
+    assert [row["step"] for row in rows] == [2, 5, 6, 8, 11, 13, 14, 17, 20]
     for row in rows:  # where the clock stood still, what comes between two batches is not counted either
         assert BATCH / (IN_PARTS + BETWEEN) - 1e-6 <= row["speed/images_per_s"] <= BATCH / IN_PARTS + 1e-6
         assert DATA / (IN_PARTS + BETWEEN) - 1e-6 <= row["speed/data_wait"] <= DATA / IN_PARTS + 1e-6
@@ -148,6 +148,12 @@ def test_accumulated_batches_are_batches(clock: Clock, tmp_path: Path) -> None:
     for row in rows[1:]:
         assert row["speed/optimizer_ms"] == pytest.approx(1000 * OPTIMIZER / 2)
         assert row["speed/images_per_s"] == pytest.approx(BATCH / (IN_PARTS - OPTIMIZER / 2 + BETWEEN))
+
+
+def test_a_run_shorter_than_what_is_logged_says_how_fast_it_was(clock: Clock, tmp_path: Path) -> None:
+    rows = fit(clock, tmp_path, batches=4, log_every_n_steps=50, max_epochs=2)
+    assert [row["step"] for row in rows] == [3, 7]
+    assert fit(clock, tmp_path, batches=1) == []  # the first batch does not count
 
 
 def test_images_are_those_of_all_ranks(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

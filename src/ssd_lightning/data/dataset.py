@@ -137,9 +137,9 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         if self.dropped:
             log.warning("left out %d objects or pictures:\n  %s", len(self.dropped), _shortened(self.dropped))
         if not self.records:
+            hint = "" if part == "train" else "; in a small set a larger data.val_fraction= holds some"
             raise DataError(
-                f"no picture is left in part '{part}' (val_fraction={val_fraction}; {len(self.dropped)} left out); "
-                "in a small set a larger data.val_fraction= holds some"
+                f"no picture is left in part '{part}' (val_fraction={val_fraction}; {len(self.dropped)} left out){hint}"
             )
 
     def __len__(self) -> int:

@@ -24,7 +24,7 @@ QUARTER_TURNS = (5, 6, 7, 8)
 """Values of EXIF's orientation that exchange width and height."""
 
 
-def read_image(path: Path, size_px: tuple[int, int] | None = None, *, reduction: int = 1) -> np.ndarray:
+def read_image(path: Path | str, size_px: tuple[int, int] | None = None, *, reduction: int = 1) -> np.ndarray:
     """Read a picture of any colour mode as RGB.
 
     Grey is repeated; 16-bit grey is scaled to 8 bits, not clipped; transparent pixels become white, since the
@@ -45,7 +45,7 @@ def read_image(path: Path, size_px: tuple[int, int] | None = None, *, reduction:
     Raises:
         DataError: the file is missing, truncated, no picture, too large, or of another size than `size_px`.
     """
-    stated = None if size_px is None else (size_px[0], size_px[1])
+    path, stated = Path(path), None if size_px is None else (size_px[0], size_px[1])
     pixels = decode_plain_jpeg(path, stated, reduction=reduction)
     if pixels is None:
         pixels = _read_by_pillow(path, stated)

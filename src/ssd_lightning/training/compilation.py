@@ -1,5 +1,6 @@
 """`compile=WORD`: the network's layers as compiled code."""
 
+import logging
 import os
 import shutil
 
@@ -7,6 +8,8 @@ import torch
 
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.ssd import SSD
+
+log = logging.getLogger(__name__)
 
 MODES = ("default", "reduce-overhead", "max-autotune")
 
@@ -53,6 +56,7 @@ def compile_network(net: SSD, mode: str | None) -> None:
     """
     if mode is None:
         return
+    log.info("compile=%s: the first step compiles the network, which takes a minute or more", mode)
     for part in (net.extractor, net.head):
         part.compile(mode=mode)
     if mode != "default":

@@ -99,6 +99,7 @@ class Speed(pl.Callback):
         self._was_interrupted = False
         self._since = self._ended = self._left_out = 0.0
         self._images = self._batches = 0
+        self._unwritten: dict[str, torch.Tensor] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Listen to what Lightning announces."""
@@ -149,7 +150,7 @@ class Speed(pl.Callback):
             self._batches += 1
             self._images += len(batch[0]) * trainer.world_size
             if is_looked_at(trainer, batch_idx):
-                self._log(pl_module, self._watch.take_seconds())
+                self._log(trainer, pl_module, self._watch.take_seconds())
                 self._start(time.perf_counter())
         else:
             self._is_warm = True
@@ -162,7 +163,12 @@ class Speed(pl.Callback):
         self._left_out = 0.0
         self._images = self._batches = 0
 
-    def _log(self, pl_module: pl.LightningModule, seconds: dict[Part, float]) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write what the last batches of the epoch gave, which a short run would never do otherwise."""
+        pl_module.log_dict(self._unwritten)
+        self._unwritten = {}
+
+    def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, seconds: dict[Part, float]) -> None:
         total = time.perf_counter() - self._since - self._left_out
         images_per_s, data_wait = self._images / total, seconds["data"] / total
         seconds_optimizer = seconds["batch"] - seconds["forward"] - seconds["backward"]
@@ -180,7 +186,13 @@ class Speed(pl.Callback):
             "peak_memory_mib": peak_memory_mib(pl_module.device),
         }
         # Tensors of the host, since Lightning would send plain numbers to the device, and wait.
-        pl_module.log_dict({f"speed/{name}": torch.tensor(value) for name, value in values.items()})
+        logged = {f"speed/{name}": torch.tensor(value) for name, value in values.items()}
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every > 0 and trainer.global_step % every == 0:
+            pl_module.log_dict(logged)
+            self._unwritten = {}
+        else:
+            self._unwritten = logged
         short = {"images/s": torch.tensor(images_per_s), "data_wait": torch.tensor(data_wait)}
         pl_module.log_dict(short, prog_bar=True, logger=False)
 
