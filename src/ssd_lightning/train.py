@@ -51,6 +51,7 @@ def train(config: "DictConfig") -> dict[str, float]:
     from ssd_lightning.training.compilation import check_compile, compile_network
     from ssd_lightning.training.devices import check_devices, choose_device
     from ssd_lightning.training.host_memory import keep_freed_memory
+    from ssd_lightning.training.precision import check_precision
     from ssd_lightning.training.profiling import make_profiler
     from ssd_lightning.training.record import run_record, write_record
 
@@ -61,8 +62,11 @@ def train(config: "DictConfig") -> dict[str, float]:
             f"--multirun with {num_devices} devices: every further process would start a sweep of its own; sweep with "
             "trainer.devices=1, or run the jobs of the sweep one by one"
         )
-    check_precision(config)
-    check_clipping(config)
+    check_precision(
+        str(config.trainer.precision),
+        clips_gradients=bool(config.trainer.gradient_clip_val),
+        fused=bool(config.optimizer.get("fused")),
+    )
     device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
     check_compile(config.compile, device)
     if device.type == "cpu":
@@ -167,38 +171,6 @@ def fill(net: "SSD", config: "DictConfig", class_names: tuple[str, ...]) -> None
         log.warning("%s: %s; boxes start out wrong by that", config.init_from, loaded.other_priors)
     if loaded.origin.source in NETWORKS and not loaded.anew:
         log.info("the class heads are kept: the file's %d classes have to be yours, in its order", net.num_classes)
-
-
-def check_precision(config: "DictConfig") -> None:
-    """Refuse the precisions in which Lightning rounds all tensors, those of boxes and priors too.
-
-    A coordinate of bfloat16 is off by a pixel in 500, so that other priors match; and a weight takes no step below a
-    few thousandths of itself, nor a moving average any.
-
-    Raises:
-        ConfigurationError: bfloat16 or float16 for everything.
-    """
-    precision = str(config.trainer.precision)
-    if precision in ("bf16-true", "16-true"):
-        mixed = precision.replace("true", "mixed")
-        raise ConfigurationError(
-            f"trainer.precision={precision} would round boxes, priors and weights too; trainer.precision={mixed} "
-            "computes the network in half precision and keeps these in float32"
-        )
-
-
-def check_clipping(config: "DictConfig") -> None:
-    """Refuse to clip gradients that only the optimiser's own kernel unscales.
-
-    Raises:
-        ConfigurationError: float16, gradient clipping and a fused optimiser together.
-    """
-    is_scaled = str(config.trainer.precision) in ("16", "16-mixed")
-    if is_scaled and config.trainer.gradient_clip_val and config.optimizer.get("fused"):
-        raise ConfigurationError(
-            f"trainer.gradient_clip_val={config.trainer.gradient_clip_val} with trainer.precision="
-            f"{config.trainer.precision} needs optimizer.fused=false; bf16-mixed needs nothing"
-        )
 
 
 def wanted_callbacks(callbacks: Iterable[Any], trainer: "DictConfig") -> list[Any]:

@@ -1,31 +1,17 @@
 import copy
-from functools import partial
 
 import pytest
 import torch
+from small_network import small_net
 
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.models import SSD
-from ssd_lightning.models.backbones import TinyBackbone
-from ssd_lightning.models.extras import TinyExtras
-from ssd_lightning.ops.priors import levels_from_scales
 from ssd_lightning.training.compilation import check_compile, compile_network
 from ssd_lightning.types import Target
 
 SIZE = 32
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-
-
-def small_net() -> SSD:
-    scales = [(0.2, 0.3), (0.4, 0.5), (0.6, 0.7)]
-    return SSD(
-        backbone=TinyBackbone(channels=[4, 8]),
-        extras=partial(TinyExtras, channels=[8]),
-        levels=levels_from_scales(scales=scales, aspect_ratios=[(2,)] * 3, image_size=SIZE),
-        image_size=SIZE,
-        num_classes=2,
-    )
 
 
 @pytest.fixture(autouse=True)

@@ -6,16 +6,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
+from small_network import small_net
 from torch.utils.data import DataLoader
 
 from ssd_lightning.data.dataset import collate
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics.prior_errors import prior_errors
-from ssd_lightning.models import SSD
-from ssd_lightning.models.backbones import TinyBackbone
-from ssd_lightning.models.extras import TinyExtras
-from ssd_lightning.ops.priors import levels_from_scales
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training import module as module_file
 from ssd_lightning.training.callbacks import FiniteLoss, TrainingDiverged
@@ -24,17 +21,6 @@ from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import Target
 
 SIZE = 32
-
-
-def small_net(num_classes: int = 2) -> SSD:
-    scales = [(0.2, 0.3), (0.4, 0.5), (0.6, 0.7)]
-    return SSD(
-        backbone=TinyBackbone(channels=[4, 8]),
-        extras=partial(TinyExtras, channels=[8]),
-        levels=levels_from_scales(scales=scales, aspect_ratios=[(2,)] * 3, image_size=SIZE),
-        image_size=SIZE,
-        num_classes=num_classes,
-    )
 
 
 def module(**settings: object) -> SSDModule:

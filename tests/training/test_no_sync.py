@@ -13,15 +13,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
+from small_network import small_net
 
 from ssd_lightning.configs import compose_config
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics.prior_errors import prior_errors
-from ssd_lightning.models import SSD
-from ssd_lightning.models.backbones import TinyBackbone
-from ssd_lightning.models.extras import TinyExtras
 from ssd_lightning.ops.box_losses import BOX_LOSSES
-from ssd_lightning.ops.priors import levels_from_scales
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training.averaging import ForeachAverage
 from ssd_lightning.training.callbacks import is_looked_at
@@ -40,17 +37,6 @@ LOSSES = [
 ]
 
 
-def small_net() -> SSD:
-    scales = [(0.2, 0.3), (0.4, 0.5), (0.6, 0.7)]
-    return SSD(
-        backbone=TinyBackbone(channels=[4, 8]),
-        extras=partial(TinyExtras, channels=[8]),
-        levels=levels_from_scales(scales=scales, aspect_ratios=[(2,)] * 3, image_size=SIZE),
-        image_size=SIZE,
-        num_classes=2,
-    )
-
-
 def no_pictures(count: int, size: int = SIZE) -> torch.Tensor:
     return torch.zeros(count, 3, size, size, dtype=torch.uint8, device=NO_DATA)
 
@@ -58,7 +44,7 @@ def no_pictures(count: int, size: int = SIZE) -> torch.Tensor:
 @pytest.mark.parametrize("settings", LOSSES, ids=lambda settings: "-".join(map(str, settings.values())))
 @pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
 def test_network_and_loss_never_ask_for_a_value(settings: dict[str, object], matcher: str) -> None:
-    net, loss = small_net().to(NO_DATA), MultiBoxLoss(matcher=matcher, **settings)  # type: ignore[arg-type]
+    net, loss = small_net(SIZE).to(NO_DATA), MultiBoxLoss(matcher=matcher, **settings)  # type: ignore[arg-type]
     output = net(no_pictures(4))
     wanted = loss.match([target(index) for index in range(4)], output.priors_cxcywh)
     losses = loss.compare(output, wanted)
@@ -68,7 +54,7 @@ def test_network_and_loss_never_ask_for_a_value(settings: dict[str, object], mat
 
 
 def test_pictures_without_objects_never_ask_either() -> None:
-    net, loss = small_net().to(NO_DATA), MultiBoxLoss()
+    net, loss = small_net(SIZE).to(NO_DATA), MultiBoxLoss()
     sum(loss(net(no_pictures(2)), [target(0), target(0)]).values()).backward()
 
 
@@ -84,7 +70,7 @@ def test_the_network_of_the_paper_never_asks_for_a_value() -> None:
 def test_optimiser_clipping_and_average_never_ask_for_a_value(
     optimizer: Callable[..., torch.optim.Optimizer],
 ) -> None:
-    net = small_net().to(NO_DATA)
+    net = small_net(SIZE).to(NO_DATA)
     average, step = ForeachAverage(net, device=NO_DATA, decay=0.9), optimizer(net.parameters(), lr=0.1)
     for _ in range(2):
         for parameter in net.parameters():
@@ -125,7 +111,7 @@ def target(index: int) -> Target:
 def module(loss: MultiBoxLoss | None = None) -> SSDModule:
     """Make a small network with the optimiser of the defaults."""
     return SSDModule(
-        net=small_net(),
+        net=small_net(SIZE),
         loss=loss or MultiBoxLoss(),
         optimizer=instantiate(compose_config("train").optimizer, _convert_="all"),
         scheduler=multistep,

@@ -5,19 +5,16 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
+from small_network import small_net
 from torch.utils.data import DataLoader
 
-from ssd_lightning.configs import compose_config
 from ssd_lightning.data.dataset import collate
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import MultiBoxLoss
-from ssd_lightning.models import SSD
-from ssd_lightning.models.backbones import TinyBackbone
-from ssd_lightning.models.extras import TinyExtras
 from ssd_lightning.ops.postprocess import postprocess
-from ssd_lightning.ops.priors import SSD300_VOC, levels_from_scales, make_priors
-from ssd_lightning.train import check_precision
+from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.training import SSDModule
+from ssd_lightning.training.precision import check_precision
 from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import SSDOutput, Target
 
@@ -25,17 +22,9 @@ SIZE = 32
 
 
 def module(**settings: object) -> SSDModule:
-    scales = [(0.2, 0.3), (0.4, 0.5), (0.6, 0.7)]
-    net = SSD(
-        backbone=TinyBackbone(channels=[4, 8]),
-        extras=partial(TinyExtras, channels=[8]),
-        levels=levels_from_scales(scales=scales, aspect_ratios=[(2,)] * 3, image_size=SIZE),
-        image_size=SIZE,
-        num_classes=2,
-    )
     optimizer = partial(torch.optim.SGD, lr=0.01, momentum=0.9)
     arguments = {"optimizer": optimizer, "loss": MultiBoxLoss(), **settings}
-    return SSDModule(net=net, scheduler=multistep, class_names=("cat", "dog"), **arguments)  # type: ignore[arg-type]
+    return SSDModule(net=small_net(), scheduler=multistep, class_names=("cat", "dog"), **arguments)  # type: ignore[arg-type]
 
 
 def data() -> DataLoader:
@@ -92,12 +81,19 @@ def test_a_run_in_bfloat16_keeps_weights_and_scores_in_float32() -> None:
 def test_half_precision_of_everything_is_refused(precision: str) -> None:
     mixed = precision.replace("true", "mixed")
     with pytest.raises(ConfigurationError, match=f"trainer.precision={precision} would round boxes.*precision={mixed}"):
-        check_precision(compose_config("train", [f"trainer.precision={precision}"]))
+        check_precision(precision, clips_gradients=False, fused=False)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "64-true", "16-mixed", "bf16-mixed", "bf16", "16", "32"])
-def test_other_precisions_pass(precision: str) -> None:
-    check_precision(compose_config("train", [f"trainer.precision={precision}"]))
+@pytest.mark.parametrize(("clips_gradients", "fused"), [(False, False), (True, False), (False, True), (True, True)])
+def test_other_precisions_pass_unless_float16_is_clipped_and_fused(
+    precision: str, clips_gradients: bool, fused: bool
+) -> None:
+    if precision.startswith("16") and clips_gradients and fused:
+        with pytest.raises(ConfigurationError, match=f"trainer.precision={precision} needs optimizer.fused=false"):
+            check_precision(precision, clips_gradients=clips_gradients, fused=fused)
+    else:
+        check_precision(precision, clips_gradients=clips_gradients, fused=fused)
 
 
 def test_half_precision_of_everything_would_match_other_priors() -> None:
