@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -17,7 +18,18 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from ssd_lightning.errors import ConfigurationError, UserError
-from ssd_lightning.overrides import asks_for_help, check_words, command_line_overrides, has_own_config, missing_keys
+from ssd_lightning.overrides import (
+    CONFIG_NAME_FLAGS,
+    CONFIG_PATH_FLAGS,
+    asks_for_help,
+    check_words,
+    command_line_overrides,
+    flag_value,
+    has_own_config,
+    missing_keys,
+    take_config_path_from_here,
+)
+from ssd_lightning.run_dirs import register_run_dirs
 
 PACKAGE = Path(__file__).resolve().parent
 EXPERIMENT_GROUP = "experiment"
@@ -41,6 +53,7 @@ def register_experiments(*, names_only: bool = False) -> None:
     Args:
         names_only: leave out what they say; Hydra copies all of it more than a hundred times to print its help.
     """
+    register_run_dirs()
     store = ConfigStore.instance()
     for path in sorted(find_folder("experiments").glob("*.yaml")):
         node: Any = {} if names_only else OmegaConf.load(path)
@@ -71,7 +84,10 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
         register_experiments(names_only=asks_for_help())
-        if not asks_for_help():
+        take_config_path_from_here()
+        if repeated_run() is not None:
+            store_repeated_run(config_name)
+        elif not asks_for_help():
             check_overrides(config_name, command_line_overrides())
     except UserError as error:
         _exit_with(error)
@@ -90,7 +106,50 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
             _exit_with(user_error)
 
     decorate = hydra.main(version_base="1.3", config_path=str(find_folder("conf")), config_name=config_name)
-    decorate(guarded)()
+    try:
+        decorate(guarded)()
+    except KeyboardInterrupt:  # before or after training, which saves a checkpoint first
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+REPEATED = "repeated_run"
+"""Name of the configuration that `--config-path RUN/.hydra` stands for."""
+
+
+def repeated_run() -> Path | None:
+    """Give the directory of the run that `--config-path RUN/.hydra` repeats; None if the command repeats none."""
+    folder = Path(flag_value(CONFIG_PATH_FLAGS) or "")
+    is_left_by_hydra = (folder / "config.yaml").is_file() and (folder / "hydra.yaml").is_file()
+    return folder.parent if is_left_by_hydra and flag_value(CONFIG_NAME_FLAGS) in (None, REPEATED) else None
+
+
+def store_repeated_run(config_name: str) -> None:
+    """Offer what a run was composed of, with the settings of Hydra that the command has now: a new directory, its log.
+
+    Hydra leaves its own settings out of the configuration that it saves, and would fall back to its defaults.
+
+    Raises:
+        ConfigurationError: the configuration cannot be read, or has no such setting as the command line changes.
+    """
+    run = repeated_run()
+    assert run is not None
+    try:
+        saved: Any = OmegaConf.load(run / ".hydra" / "config.yaml")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigurationError(f"{run / '.hydra' / 'config.yaml'}: cannot be read: {reason}") from error
+    if not isinstance(saved, DictConfig):
+        raise ConfigurationError(f"{run / '.hydra' / 'config.yaml'}: this is no configuration")
+    if "resume" in saved:
+        saved.resume = None  # a repetition begins at the beginning
+    if not asks_for_help():
+        check_words(command_line_overrides(), {}, lambda words: saved)
+    settings: Any = OmegaConf.load(find_folder("conf") / f"{config_name}.yaml")
+    node = OmegaConf.create({"hydra": settings.get("hydra", {}), **saved})
+    ConfigStore.instance().store(name=REPEATED, node=node, provider="repeated run")
+    if flag_value(CONFIG_NAME_FLAGS) is None:  # in sys.argv, of which Lightning makes the command of further ranks
+        sys.argv.insert(1, f"--config-name={REPEATED}")
 
 
 def quieten_libraries() -> None:
@@ -129,7 +188,8 @@ def refused_value(error: BaseException) -> UserError | None:
 
 def _unwrapped(error: UserError) -> UserError:
     # A DataLoader's worker hands an error over as one of the same class whose message holds the whole stack trace.
-    _, marker, message = str(error).rpartition(f"{type(error).__name__}: ")
+    # `args`, since a DataError's own text is one line.
+    _, marker, message = str(error.args[0] if error.args else error).rpartition(f"{type(error).__name__}: ")
     return UserError(message.strip()) if marker else error
 
 

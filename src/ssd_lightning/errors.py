@@ -10,8 +10,19 @@ class ConfigurationError(UserError):
 
 
 class DataError(UserError):
-    """A data set, picture or annotation that cannot be used."""
+    """A data set, picture or annotation that cannot be used; told in one line, whatever the files are called."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class WeightsError(UserError):
     """A weights file or checkpoint that is missing, unsafe or does not fit."""
+
+
+def one_line(text: str) -> str:
+    r"""Write line feeds, escape sequences and what else is not printable as `\n`, `\x1b`, ...
+
+    Names come from files and archives of others: in a log, none may pass for a line of its own.
+    """
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -7,61 +7,90 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssd_lightning.configs import run_command
+from ssd_lightning.configs import repeated_run, run_command
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.sweeping.parent import end_with_parent
+from ssd_lightning.sweeping.plan import rewrite_command_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from ssd_lightning.models import SSD
     from ssd_lightning.training import SSDModule
+    from ssd_lightning.training.datamodule import Stage
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Run the command."""
+    end_with_parent()
+    rewrite_command_line()
     run_command("train", train)
 
 
-def train(config: "DictConfig") -> dict[str, float]:
-    """Train one run.
+def train(config: "DictConfig") -> dict[str, float] | float:
+    """Train one run; as a job of a sweep, in a process of its own.
 
     Args:
         config: as `conf/train.yaml` composes it.
 
     Returns:
-        The last value of everything that was logged, for sweepers.
+        The last value of everything that was logged; of a sweep's job the objective, for the sweeper.
 
     Raises:
         UserError: a setting, the data or a weights file cannot be used.
     """
-    import pytorch_lightning as pl
-    import torch
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        from ssd_lightning.sweeping.task import run_as_job
+
+        return run_as_job(config)
+
+    import pytorch_lightning as pl
+    import torch
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
-    from pytorch_lightning.utilities.exceptions import SIGTERMException
+    from pytorch_lightning.utilities import rank_zero_only
 
-    from ssd_lightning.detector import find_checkpoint
+    from ssd_lightning.digest import config_digest
     from ssd_lightning.models.ssd import check_batch_size
+    from ssd_lightning.run_dirs import is_restarted
     from ssd_lightning.training import SSDModule
+    from ssd_lightning.training.agreement import Agreement
+    from ssd_lightning.training.batch_scaling import split_scaling
     from ssd_lightning.training.checkpoint import AtomicCheckpointIO
     from ssd_lightning.training.compilation import check_compile, compile_network
-    from ssd_lightning.training.devices import check_devices, choose_device
+    from ssd_lightning.training.devices import (
+        check_devices,
+        check_launch,
+        check_sync_batchnorm,
+        choose_device,
+        find_launch,
+    )
+    from ssd_lightning.training.guards import explain_memory
     from ssd_lightning.training.host_memory import keep_freed_memory
     from ssd_lightning.training.precision import check_precision
     from ssd_lightning.training.profiling import make_profiler
-    from ssd_lightning.training.record import run_record, write_record
+    from ssd_lightning.training.ranks import Lifeline, end_with_launcher
+    from ssd_lightning.training.record import (
+        data_fingerprints,
+        read_record,
+        read_result,
+        run_record,
+        tell_changed_data,
+        write_record,
+        write_result,
+        write_surroundings,
+    )
+    from ssd_lightning.training.resumption import begin_directory, choose_checkpoint, hold_directory, tell_differences
 
+    end_with_launcher()
     hydra_config = HydraConfig.get()
     num_devices = check_devices(config.trainer.accelerator, config.trainer.devices)
-    if hydra_config.mode == RunMode.MULTIRUN and num_devices * config.trainer.num_nodes > 1:
-        raise ConfigurationError(
-            f"--multirun with {num_devices} devices: every further process would start a sweep of its own; sweep with "
-            "trainer.devices=1, or run the jobs of the sweep one by one"
-        )
+    check_launch(find_launch(os.environ), num_devices=num_devices, num_nodes=config.trainer.num_nodes)
     check_precision(
         str(config.trainer.precision),
         clips_gradients=bool(config.trainer.gradient_clip_val),
@@ -69,19 +98,27 @@ def train(config: "DictConfig") -> dict[str, float]:
     )
     device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
     check_compile(config.compile, device)
+    check_sync_batchnorm(config.trainer.sync_batchnorm, device.type)
     if device.type == "cpu":
         keep_freed_memory()
-    resume = str(find_checkpoint(Path(config.resume), order=("last", "best"))) if config.resume else None
     run_dir = Path(hydra_config.runtime.output_dir)
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    digest = config_digest(plain)
+    goes_on = config.resume or ("auto" if is_restarted() else None)
+    if goes_on == "auto" and (result := read_result(run_dir)) is not None and result["digest"] == digest:
+        log.info("the run in %s is over since %s; there is nothing to do", run_dir, result["finished"])
+        return result["scores"]
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        hold_directory(run_dir)
+    resume = choose_checkpoint(goes_on, run_dir)
     profiler = make_profiler(config.trainer.profiler, run_dir)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(config.matmul_precision)
 
     data = instantiate(config.data.module, _convert_="all")
     data.prepare_data()  # the class names may have to be read from the files
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     if resume is not None:
-        check_resumed_classes(Path(resume), data.class_names)
+        check_resumed_classes(resume, data.class_names)
     net = instantiate(config.net, num_classes=len(data.class_names), _convert_="all")
     check_batch_size(net, config.data.batch_size)
     if config.init_from:
@@ -91,22 +128,28 @@ def train(config: "DictConfig") -> dict[str, float]:
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
     compile_network(net, config.compile)
+    optimizer, batch_scaling = split_scaling(plain["optimizer"], config.data.batch_size)
     module = SSDModule(
         net=net,
         loss=instantiate(config.loss, _convert_="all"),
-        optimizer=instantiate(config.optimizer, _convert_="all"),
+        optimizer=instantiate(optimizer, _convert_="all"),
         scheduler=instantiate(config.scheduler, _convert_="all"),
         class_names=data.class_names,
         postprocess_settings=plain["postprocess"],
         bias_lr_factor=config.bias_lr_factor,
         decay_biases=config.decay_biases,
+        batch_scaling=batch_scaling,
     )
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        if resume is not None:
+            tell_differences(resume, plain)
+        begin_directory(run_dir, resume)
     callbacks = instantiate(config.callbacks, _convert_="all")
     loggers = instantiate(config.logger, _convert_="all") if config.get("logger") else {}
     trainer = instantiate(
         config.trainer,
         _convert_="all",
-        callbacks=wanted_callbacks(callbacks.values(), config.trainer),
+        callbacks=[Agreement(plain), Lifeline(), *wanted_callbacks(callbacks.values(), config.trainer)],
         logger=list(loggers.values()) or False,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=run_dir,
@@ -114,8 +157,22 @@ def train(config: "DictConfig") -> dict[str, float]:
     )
     if trainer.is_global_zero:
         OmegaConf.save(config, run_dir / "config.yaml", resolve=True)
-        record = run_record(config.seed, class_names=list(data.class_names), priors=len(net.priors_cxcywh))
+        splits: list[Stage] = ["train", "val", "test"] if config.test else ["train", "val"]
+        datasets = {split: data.dataset(split) for split in splits if data.has(split)}
+        fingerprints = data_fingerprints(datasets, contents=bool(config.data.get("checksum")))
+        repeated = repeated_run()
+        for earlier in (resume.parent.parent if resume else None, repeated):
+            if earlier is not None:
+                tell_changed_data(read_record(earlier), fingerprints, run=earlier)
+        record = run_record(
+            config.seed,
+            class_names=list(data.class_names),
+            priors=len(net.priors_cxcywh),
+            data=fingerprints,
+            repeats=str(repeated) if repeated else None,
+        )
         write_record(run_dir, record)
+        write_surroundings(run_dir)
         for logger in trainer.loggers:
             logger.log_hyperparams({**plain, "run": record})
         log.info(
@@ -125,24 +182,20 @@ def train(config: "DictConfig") -> dict[str, float]:
             run_dir,
         )
 
-        if resume is None:  # an earlier run in a fixed directory must not pass for this one
-            for stale in (run_dir / "checkpoints").glob("*.ckpt"):
-                stale.unlink()
-
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume)
-    except SIGTERMException:  # a SystemExit of code 0: a scheduler would take it for success
-        if (run_dir / "checkpoints" / "last.ckpt").is_file():
-            log.warning("stopped by SIGTERM; resume=%s continues after its last whole epoch", run_dir)
-        else:
-            log.warning("stopped by SIGTERM before the first epoch was whole: nothing was saved")
-        sys.exit(143)
+    except (RuntimeError, MemoryError) as error:
+        told = explain_memory(error, batch_size=config.data.batch_size, precision=str(config.trainer.precision))
+        if told is None:
+            raise
+        raise told from error
     checkpoint = best_checkpoint(trainer)
     if config.test and data.has("test"):
         trainer.test(module, datamodule=data, ckpt_path=checkpoint, verbose=False)
     scores = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
     if trainer.is_global_zero:
         report(module, scores, checkpoint)
+        write_result(run_dir, digest=digest, scores=scores, checkpoint=checkpoint)
     return scores
 
 

@@ -15,7 +15,7 @@ from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training import module as module_file
-from ssd_lightning.training.callbacks import FiniteLoss, TrainingDiverged
+from ssd_lightning.training.guards import FiniteSteps, TrainingDiverged
 from ssd_lightning.training.module import split_biases
 from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import Target
@@ -88,7 +88,7 @@ def test_a_run_without_an_end_is_refused() -> None:
 
 def test_pictures_without_objects_train_with_a_finite_loss() -> None:
     model = module(loss=MultiBoxLoss(min_negatives=3))
-    trainer(callbacks=[FiniteLoss()]).fit(model, loader([target(), target()]))
+    trainer(callbacks=[FiniteSteps()]).fit(model, loader([target(), target()]))
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
@@ -109,7 +109,7 @@ def test_the_loss_falls_on_one_batch() -> None:
 def test_a_diverged_loss_stops_the_run_and_names_the_pictures() -> None:
     model = module(optimizer=partial(torch.optim.SGD, lr=1e30))
     data = loader([target([0.1, 0.1, 0.6, 0.6], name="p"), target([0.3, 0.2, 0.9, 0.8], name="q")])
-    fit = trainer(max_steps=50, callbacks=[FiniteLoss()], log_every_n_steps=1)
+    fit = trainer(max_steps=50, callbacks=[FiniteSteps()], log_every_n_steps=1)
     with pytest.raises(TrainingDiverged, match=r"loss is (nan|inf).*pictures p, q"):
         fit.fit(model, data)
 

@@ -191,7 +191,7 @@ def test_the_run_that_is_asked_on_a_gpu_is_one_of_the_defaults() -> None:
     assert reader.looked_at == [(0, 3)]
     assert trainer.global_step == 7
     assert trainer.optimizers[0].defaults["fused"]
-    assert {"Speed", "ProgressBar", "FiniteLoss", "MovingAverage"} <= {type(c).__name__ for c in trainer.callbacks}  # type: ignore[attr-defined]
+    assert {"Speed", "ProgressBar", "FiniteSteps", "MovingAverage"} <= {type(c).__name__ for c in trainer.callbacks}  # type: ignore[attr-defined]
 
 
 @needs_gpu

@@ -52,9 +52,23 @@ class MovingAverage(WeightAveraging):
     def __init__(self, decay: float = 0.999) -> None:
         super().__init__()
         self.decay = decay
+        self._is_swapped = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Begin with the weights that training begins with."""
         if stage == "fit":
             device: Any = trainer.strategy.root_device
             self._average_model = ForeachAverage(pl_module, device=device, decay=self.decay)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save both, also in a validation, where the average stands in for the weights."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._is_swapped:
+            averaged = checkpoint["current_model_state"]
+            checkpoint["current_model_state"], checkpoint["state_dict"] = checkpoint["state_dict"], averaged
+
+    def _swap_models(self, pl_module: pl.LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self._is_swapped = not self._is_swapped

@@ -3,10 +3,7 @@
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import RichProgressBar
-
-from ssd_lightning.errors import UserError
 
 
 class ProgressBar(RichProgressBar):
@@ -21,32 +18,6 @@ class ProgressBar(RichProgressBar):
         if not trainer.training or not self._shown or is_looked_at(trainer, trainer.fit_loop.batch_idx):
             self._shown |= super().get_metrics(trainer, pl_module)
         return self._shown
-
-
-class TrainingDiverged(UserError):
-    """The loss is no number any more."""
-
-
-class FiniteLoss(pl.Callback):
-    """Stops a run whose loss is NaN or infinite, which Lightning would carry on to its end."""
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Look at the loss wherever it is logged: looking waits for the device.
-
-        Raises:
-            TrainingDiverged: it is not finite; the message names the pictures of the batch.
-        """
-        if not is_looked_at(trainer, batch_idx):
-            return
-        loss = outputs["loss"]
-        if not torch.isfinite(loss).all():
-            names = ", ".join(target["image_id"] for target in batch[1][:8])
-            raise TrainingDiverged(
-                f"the loss is {float(loss)} at step {trainer.global_step} (epoch {trainer.current_epoch}; pictures "
-                f"{names}, ...): lower optimizer.lr, raise scheduler.warmup_steps or set trainer.gradient_clip_val"
-            )
 
 
 def is_looked_at(trainer: pl.Trainer, batch_index: int, *, before_step: bool = False) -> bool:

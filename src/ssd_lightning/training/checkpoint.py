@@ -1,22 +1,49 @@
 """Checkpoint files that survive a crash while they are written."""
 
+import errno
 import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
+from torch import Tensor
+
+from ssd_lightning.errors import UserError, WeightsError
+
+
+class DiskFull(UserError):
+    """There is no room for a checkpoint; the older ones are as they were."""
+
+
+class NonFiniteWeights(UserError):
+    """Weights that are no numbers any more, and were not written."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, forces it to disk, then renames: a kill leaves the old file or the new one, whole.
+    """Writes beside the target, forces it to disk, reads it back, then renames: a kill leaves the old or the new file.
 
-    Lightning's own goes through the temporary directory, where a rename onto another file system is a copy.
+    Lightning's own goes through the temporary directory, where a rename onto another file system is a copy. What was
+    under the target's name before is kept as `previous.ckpt` where the target is `last.ckpt`, so that there are two.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save a checkpoint of plain containers."""
+        """Save a checkpoint of plain containers.
+
+        Raises:
+            NonFiniteWeights: a number in it is not finite; nothing is written.
+            DiskFull: there is no room; what was written so far is removed.
+            WeightsError: the file does not read back as it was written; it is removed.
+        """
         target = Path(path)
+        if (name := find_non_finite(checkpoint)) is not None:
+            raise NonFiniteWeights(
+                f"{target} is not written: {name} has become infinite or no number; lower optimizer.lr, raise "
+                "scheduler.warmup_steps or set trainer.gradient_clip_val, and continue an older checkpoint"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.partial")
         try:
@@ -24,6 +51,89 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
+            check_intact(partial)
+            if target.name == LAST and target.exists():
+                _keep_as(target, target.with_name(PREVIOUS))
             partial.replace(target)
+            _sync_directory(target.parent)
+        except (OSError, RuntimeError) as error:  # torch's writer turns the system's errors into RuntimeErrors
+            if not _is_full(error, target.parent):
+                raise
+            free = shutil.disk_usage(target.parent).free / 2**20
+            raise DiskFull(
+                f"there is no room for {target}: the disk has {free:.0f} MiB left; older checkpoints are as they were, "
+                f"and resume={target.parent.parent} continues when there is room"
+            ) from error
         finally:
             partial.unlink(missing_ok=True)
+
+
+LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"
+
+
+def check_intact(path: Path) -> None:
+    """Compare every part of a checkpoint file with the checksum that was written with it.
+
+    Raises:
+        WeightsError: it is cut off, or a part of it is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+        raise WeightsError(f"{path} is damaged: {error}") from error
+    if damaged is not None:
+        raise WeightsError(f"{path} is damaged in its part {damaged}")
+
+
+def find_non_finite(checkpoint: Mapping[str, Any]) -> str | None:
+    """Name the first tensor of weights, averages or optimiser state that is not finite; None if all are."""
+    parts = {
+        key: checkpoint.get(key, {})
+        for key in ("state_dict", "current_model_state", "averaging_state", "optimizer_states")
+    }
+    tensors = [(name, tensor) for name, tensor in _tensors(parts) if tensor.is_floating_point() and tensor.numel()]
+    if not tensors:
+        return None
+    # One norm a tensor, and one look at the device for all of them.
+    sums = torch._foreach_norm([tensor for _, tensor in tensors], 1)
+    finite = torch.stack([value.float().cpu() for value in sums]).isfinite().tolist()
+    return next((name for (name, _), is_finite in zip(tensors, finite, strict=True) if not is_finite), None)
+
+
+def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, (Mapping, list, tuple)):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, item in items:
+            yield from _tensors(item, f"{name}.{key}" if name else str(key))
+
+
+def _keep_as(existing: Path, kept: Path) -> None:
+    """Give a file a second name, so that it outlives its first; at every moment both names have a whole file."""
+    spare = kept.with_name(f".{kept.name}.partial")
+    spare.unlink(missing_ok=True)
+    try:
+        os.link(existing, spare)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(existing, spare)
+    spare.replace(kept)
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _is_full(error: Exception, directory: Path) -> bool:
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return isinstance(error, RuntimeError) and shutil.disk_usage(directory).free < 2**20

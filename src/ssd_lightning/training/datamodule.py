@@ -17,6 +17,8 @@ from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.resize import Resize
 from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.errors import ConfigurationError, DataError
+from ssd_lightning.training.resumption import Position
+from ssd_lightning.training.stopping import outlive_signals
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +105,23 @@ class DetectionDataModule(pl.LightningDataModule):
         self._reduced_decoding = reduced_decoding
         self._seed = seed
         self._datasets: dict[Stage, DetectionDataset] = {}
+        self._resumed: Position | None = None
+
+    def state_dict(self) -> dict[str, int]:
+        """Say where in its epochs the run stands."""
+        if self.trainer is None or not (self.trainer.training or self.trainer.validating):
+            return {}
+        return vars(Position.of(self.trainer, self._batch_size))
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Note where the run stood, before the loaders are made.
+
+        Raises:
+            WeightsError: it stood in mid-epoch, with other batches.
+        """
+        self._resumed = Position(**state_dict)
+        assert self.trainer is not None
+        self._resumed.check(batch_size=self._batch_size, ranks=self.trainer.world_size)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -162,6 +181,8 @@ class DetectionDataModule(pl.LightningDataModule):
         """Shuffle, augment, and give every rank equally many steps."""
         dataset = self._cached_dataset("train")
         sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=True, pad=True)
+        if self._resumed is not None:
+            sampler.resume(epoch=self._resumed.epoch, samples_seen=min(self._resumed.samples_seen, len(sampler)))
         # A last batch of one picture would train batch norm on one picture; a set smaller than a batch is one batch.
         return self._loader(dataset, sampler, self._batch_size, drop_last=len(sampler) >= self._batch_size)
 
@@ -211,6 +232,7 @@ class DetectionDataModule(pl.LightningDataModule):
             prefetch_factor=self._prefetch_factor if num_workers > 0 else None,
             # Of its own, so that making an iterator does not draw from the global stream.
             generator=torch.Generator().manual_seed(self._seed),
+            worker_init_fn=outlive_signals,
         )
 
 

@@ -1,12 +1,70 @@
 """How many devices a run asks for, checked before anything is loaded."""
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pytorch_lightning.accelerators import AcceleratorRegistry
 
 from ssd_lightning.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a launcher outside of this program has started."""
+
+    name: str
+    here: int | None
+    """Processes on each machine, if it tells."""
+    nodes: int | None
+    """Machines, if it tells."""
+
+
+def find_launch(environment: Mapping[str, str]) -> Launch | None:
+    """Recognise torchrun and srun as Lightning does; None if this process starts its ranks by itself."""
+    if "TORCHELASTIC_RUN_ID" in environment:
+        here = int(environment["LOCAL_WORLD_SIZE"])
+        return Launch("torchrun", here, int(environment["WORLD_SIZE"]) // here)
+    if "SLURM_NTASKS" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        here_text, nodes = environment.get("SLURM_NTASKS_PER_NODE"), environment.get("SLURM_NNODES")
+        return Launch("srun", None if here_text is None else int(here_text), None if nodes is None else int(nodes))
+    return None
+
+
+def check_launch(launch: Launch | None, *, num_devices: int, num_nodes: int) -> None:
+    """Make sure that a launcher has started as many processes as are asked for.
+
+    Too few wait for the others for ever; and processes of one device each would train side by side, all in the same
+    directory.
+
+    Raises:
+        ConfigurationError: it has not.
+    """
+    if launch is None:
+        return
+    for setting, asked, started, thing in (
+        ("trainer.devices", num_devices, launch.here, "a process for each of {} devices of a machine"),
+        ("trainer.num_nodes", num_nodes, launch.nodes, "processes on {} machines"),
+    ):
+        if started is not None and started != asked:
+            raise ConfigurationError(
+                f"{launch.name} has started {thing.format(started)}, but {setting}={asked}: set {setting}={started}"
+            )
+
+
+def check_sync_batchnorm(sync_batchnorm: bool, device_type: str) -> None:
+    """Refuse what torch can only do on a GPU.
+
+    Raises:
+        ConfigurationError: `trainer.sync_batchnorm` on the processor.
+    """
+    if sync_batchnorm and device_type == "cpu":
+        raise ConfigurationError(
+            "trainer.sync_batchnorm=true: torch synchronises batch norm on GPUs only; on the processor each process "
+            "has statistics of its own"
+        )
 
 
 def check_devices(accelerator: str, devices: Any) -> int:
@@ -35,6 +93,7 @@ def check_devices(accelerator: str, devices: Any) -> int:
         raise ConfigurationError(
             f"trainer.devices={devices}: this machine has {available} {kind} "
             f"device{'' if available == 1 else 's'}; set trainer.devices={available} or trainer.accelerator=cpu"
+            f"{_hidden()}"
         )
     return int(devices)
 
@@ -42,6 +101,8 @@ def check_devices(accelerator: str, devices: Any) -> int:
 def _check_processes(accelerator: str, devices: Any) -> int:
     wanted = 1 if str(devices) == "auto" else _as_number(devices)
     cores = os.cpu_count() or 1
+    if find_launch(os.environ) is not None:
+        return wanted  # somebody has started so many on purpose
     if wanted > 1 and accelerator == "auto":
         raise ConfigurationError(
             f"trainer.devices={devices}: this machine has no GPU; trainer.accelerator=cpu trains in {wanted} processes "
@@ -50,6 +111,12 @@ def _check_processes(accelerator: str, devices: Any) -> int:
     if wanted > cores:
         raise ConfigurationError(f"trainer.devices={devices}: this machine has {cores} processor cores")
     return wanted
+
+
+def _hidden() -> str:
+    if "SLURM_NTASKS" not in os.environ:
+        return ""
+    return " (srun --gpus-per-task and --gpu-bind hide the other GPUs from a process: ask for --gpus-per-node instead)"
 
 
 def _as_number(devices: Any) -> int:

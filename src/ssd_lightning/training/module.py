@@ -17,7 +17,9 @@ from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.postprocess import check_postprocess, postprocess
+from ssd_lightning.training.batch_scaling import BatchScaling
 from ssd_lightning.training.callbacks import is_looked_at
+from ssd_lightning.training.guards import spread_non_finite
 from ssd_lightning.types import Target
 
 Batch = tuple[Tensor, list[Target]]
@@ -35,6 +37,7 @@ class SSDModule(pl.LightningModule):
         postprocess_settings: keyword arguments of `ops.postprocess.postprocess`.
         bias_lr_factor: learning rate of biases relative to that of weights; the Caffe reference has 2.
         decay_biases: whether weight decay holds for biases; in the Caffe reference it does not.
+        batch_scaling: fits the learning rate to the batch of all devices; None leaves it as it is.
 
     Raises:
         ConfigurationError: the number of class names is not that of the network's classes, or post-processing cannot
@@ -52,6 +55,7 @@ class SSDModule(pl.LightningModule):
         postprocess_settings: Mapping[str, Any] | None = None,
         bias_lr_factor: float = 2.0,
         decay_biases: bool = False,
+        batch_scaling: BatchScaling | None = None,
     ) -> None:
         super().__init__()
         if len(class_names) != net.num_classes:
@@ -65,6 +69,7 @@ class SSDModule(pl.LightningModule):
         self.postprocess_settings = dict(postprocess_settings or {})
         self.bias_lr_factor = bias_lr_factor
         self.decay_biases = decay_biases
+        self.batch_scaling = batch_scaling
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
         self.metrics = nn.ModuleDict(
@@ -82,7 +87,7 @@ class SSDModule(pl.LightningModule):
         output = self.net(images)
         wanted = self.loss.match(targets, output.priors_cxcywh)
         losses = self.loss.compare(output, wanted)
-        total = losses["loc"] + losses["cls"]
+        total = spread_non_finite(losses["loc"] + losses["cls"])
         values = dict(losses)
         if is_looked_at(self.trainer, batch_index, before_step=True):  # offsets of all priors, for two numbers
             values |= prior_errors(output, wanted.labels, wanted.offsets)
@@ -120,7 +125,11 @@ class SSDModule(pl.LightningModule):
         total_steps = self.trainer.estimated_stepping_batches
         if total_steps in (float("inf"), -1):
             raise ConfigurationError("the schedule needs the length of the run: set trainer.max_epochs or max_steps")
-        scheduler = self._make_scheduler(optimizer, total_steps=int(total_steps))
+        make_scheduler = self._make_scheduler
+        if self.batch_scaling is not None:
+            gathered = self.trainer.world_size * self.trainer.accumulate_grad_batches
+            make_scheduler = self.batch_scaling.apply(optimizer, make_scheduler, batches_a_step=gathered)
+        scheduler = make_scheduler(optimizer, total_steps=int(total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

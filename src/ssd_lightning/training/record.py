@@ -1,19 +1,29 @@
 """What a run has to say about itself to be repeated: configuration, code, versions, seed, machine."""
 
 import json
+import logging
+import math
 import platform
 import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import ssd_lightning
+from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.fingerprint import differences, fingerprint
+from ssd_lightning.run_dirs import RESULT
+
+log = logging.getLogger(__name__)
+
+RECORD = "run.json"
+LARGEST_DIFF = 1 << 20
 
 PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "torchmetrics", "albumentations", "opencv-python-headless",
@@ -30,6 +40,7 @@ def run_record(seed: int, **extra: Any) -> dict[str, Any]:
         "ssd_lightning": ssd_lightning.__version__,
         **git_state(),
         "python": platform.python_version(),
+        "directory": str(Path.cwd()),
         "versions": {name: _version(name) for name in PACKAGES},
         "machine": {
             "system": platform.platform(),
@@ -42,27 +53,122 @@ def run_record(seed: int, **extra: Any) -> dict[str, Any]:
 
 
 def write_record(directory: Path, record: Mapping[str, Any]) -> None:
-    """Write `run.json`."""
-    (directory / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+    """Write `run.json`; see `write_surroundings` for what lies beside it."""
+    (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """Read `run.json`; empty where there is none that can be read."""
+    try:
+        record = json.loads((directory / RECORD).read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def write_surroundings(directory: Path) -> None:
+    """Write what a record has no room for: `requirements.txt`, all installed packages, and `git.diff`.
+
+    `git.diff` is what the checkout had besides its commit, where it had something; what is beyond `LARGEST_DIFF`
+    bytes is left out, and its last line says so.
+    """
+    installed = {f"{part.metadata['Name']}=={part.version}" for part in distributions() if part.metadata["Name"]}
+    (directory / "requirements.txt").write_text("".join(f"{line}\n" for line in sorted(installed, key=str.lower)))
+    package = Path(__file__).parents[1]
+    diff = _git(package, "diff", "--no-ext-diff", "--no-color", "HEAD") if git_state()["git_commit"] else None
+    path = directory / "git.diff"
+    if not diff:
+        path.unlink(missing_ok=True)
+        return
+    data = f"{diff}\n".encode(errors="surrogateescape")
+    if len(data) > LARGEST_DIFF:
+        data = data[:LARGEST_DIFF] + f"\n# cut off: the whole has {len(data):,} bytes\n".encode()
+    path.write_bytes(data)
+
+
+def data_fingerprints(datasets: Mapping[str, DetectionDataset], *, contents: bool = False) -> dict[str, dict[str, Any]]:
+    """Describe every split, see `data.fingerprint`."""
+    return {
+        name: fingerprint(dataset.records, dataset.class_names, contents=contents) for name, dataset in datasets.items()
+    }
+
+
+def tell_changed_data(earlier: Mapping[str, Any], fingerprints: Mapping[str, Mapping[str, Any]], *, run: Path) -> None:
+    """Warn where the data are not those of an earlier run.
+
+    Args:
+        earlier: record of that run; one without fingerprints is not compared.
+        fingerprints: of the splits now.
+        run: directory of that run.
+    """
+    recorded = earlier.get("data")
+    for split, now in fingerprints.items():
+        before = recorded.get(split) if isinstance(recorded, dict) else None
+        changed = differences(before, now) if isinstance(before, dict) else []
+        if changed:
+            log.warning("the %s pictures are not those of %s; what differs: %s", split, run, "; ".join(changed))
+
+
+def write_result(
+    directory: Path, *, digest: str, scores: Mapping[str, float], checkpoint: str | None, status: str = "finished"
+) -> None:
+    """Write `result.json`, the last file of a run, whole or not at all: where it lies, the run is over.
+
+    Args:
+        directory: of the run.
+        digest: of its configuration, see `ssd_lightning.digest`.
+        scores: the last value of everything that was logged; what is no finite number is written as null.
+        checkpoint: the best one.
+        status: how it ended.
+    """
+    result = {
+        "digest": digest,
+        "status": status,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "scores": {name: value if math.isfinite(value) else None for name, value in scores.items()},
+        "checkpoint": checkpoint,
+    }
+    partial = directory / f".{RESULT}.partial"
+    partial.write_text(json.dumps(result, indent=2) + "\n")
+    partial.replace(directory / RESULT)
+
+
+def read_result(directory: Path) -> dict[str, Any] | None:
+    """Read `result.json`; None if the run in this directory is not over."""
+    try:
+        result: dict[str, Any] = json.loads((directory / RESULT).read_text())
+    except (OSError, ValueError):
+        return None
+    return result
 
 
 def git_state() -> dict[str, Any]:
-    """Give the commit that the package runs from and whether files differ from it; None where it is not a checkout."""
+    """Give the commit that the package runs from, whether files differ from it, and files of the package unknown to it.
+
+    All are None where it is not a checkout.
+    """
     package = Path(__file__).parents[1]
     commit = _git(package, "rev-parse", "HEAD")
     tracked = commit is not None and _git(package, "ls-files", "--error-unmatch", __file__) is not None
     if not tracked:  # installed into an environment that lies in somebody else's repository
-        return {"git_commit": None, "git_dirty": None}
-    return {"git_commit": commit, "git_dirty": bool(_git(package, "status", "--porcelain"))}
+        return {"git_commit": None, "git_dirty": None, "git_untracked": None}
+    untracked = _git(package, "ls-files", "--others", "--exclude-standard", "--", ".") or ""
+    return {
+        "git_commit": commit,
+        "git_dirty": bool(_git(package, "status", "--porcelain")),
+        "git_untracked": untracked.splitlines(),
+    }
 
 
 def _git(directory: Path, *arguments: str) -> str | None:
     command = ["git", "-C", str(directory), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, errors="surrogateescape", timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.strip("\n")  # blanks at the end of a diff belong to it
 
 
 def _version(package: str) -> str | None:

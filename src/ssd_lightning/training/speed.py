@@ -113,6 +113,10 @@ class Speed(pl.Callback):
             trainer.profiler = self._watch.announced_to  # type: ignore[attr-defined]
             self._watch = None
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin; a run that goes on in mid-epoch has no beginning of an epoch."""
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock until the first batch is asked for."""
         assert self._watch is not None

@@ -1,0 +1,96 @@
+"""`optimizer.scale_with_batch`: a learning rate that grows with the batch of all devices."""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from pytorch_lightning.utilities import rank_zero_only
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ssd_lightning.checks import require_number
+
+log = logging.getLogger(__name__)
+
+WARMUP_SHARE = 5 / 90
+"""Of the run that the learning rate rises in where no warm-up was chosen: five of 90 epochs in the paper."""
+
+
+class BatchScaling:
+    """Multiplies the learning rate by batch / reference, with a warm-up from the rate that was given.
+
+    The rule is that of Goyal et al. 2017 (arXiv 1706.02677, sections 2.1 and 2.2), for SGD; with AdamW it is a
+    convention that many recipes follow. A smaller batch than the reference learns more slowly, without warm-up.
+
+    Args:
+        reference: pictures a step that the optimiser's learning rate was chosen for.
+        batch_size: pictures a batch on each device.
+
+    Raises:
+        ConfigurationError: the reference is no whole number of at least 1.
+    """
+
+    def __init__(self, *, reference: int, batch_size: int) -> None:
+        require_number("optimizer.scale_with_batch", reference, 1, whole=True)
+        self.reference = reference
+        self.batch_size = batch_size
+
+    def factor(self, batches_a_step: int) -> float:
+        """Give what the learning rate is multiplied with, at so many batches (devices x accumulated) a step."""
+        return self.batch_size * batches_a_step / self.reference
+
+    def apply(
+        self, optimizer: Optimizer, make_scheduler: Callable[..., LRScheduler], *, batches_a_step: int
+    ) -> Callable[..., LRScheduler]:
+        """Scale an optimiser's learning rates.
+
+        Args:
+            optimizer: without a schedule so far.
+            make_scheduler: makes the schedule.
+            batches_a_step: devices x accumulated batches.
+
+        Returns:
+            The same factory, with a warm-up if it had none and the rate has grown.
+        """
+        factor = self.factor(batches_a_step)
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * factor
+        rate = optimizer.param_groups[0]["lr"]
+        chosen = getattr(make_scheduler, "keywords", {}).get("warmup_steps", 0)
+        say = rank_zero_only(log.info)
+        say(
+            "optimizer.scale_with_batch=%d: %d pictures a step, learning rate x %g = %g",
+            self.reference,
+            self.batch_size * batches_a_step,
+            factor,
+            rate,
+        )
+        if factor <= 1 or chosen:
+            return make_scheduler
+
+        def with_warmup(optimizer: Optimizer, *, total_steps: int, **settings: Any) -> LRScheduler:
+            steps = max(1, round(WARMUP_SHARE * total_steps))
+            say("its warm-up takes %d steps; scheduler.warmup_steps= chooses another", steps)
+            warm = partial(make_scheduler, warmup_steps=steps, warmup_start=1 / factor)
+            return warm(optimizer, total_steps=total_steps, **settings)
+
+        return with_warmup
+
+
+def split_scaling(optimizer: Mapping[str, Any], batch_size: int) -> tuple[dict[str, Any], BatchScaling | None]:
+    """Take `scale_with_batch`, which torch's classes do not know, out of an optimiser's settings.
+
+    Args:
+        optimizer: the settings.
+        batch_size: pictures a batch on each device.
+
+    Returns:
+        The settings without it, and what it asks for.
+
+    Raises:
+        ConfigurationError: it is no whole number of at least 1.
+    """
+    others = {key: value for key, value in optimizer.items() if key != "scale_with_batch"}
+    reference = optimizer.get("scale_with_batch")
+    return others, None if reference is None else BatchScaling(reference=reference, batch_size=batch_size)

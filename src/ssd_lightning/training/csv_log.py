@@ -1,0 +1,61 @@
+"""metrics.csv of a run that may be stopped and gone on with."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric.loggers.csv_logs import _ExperimentWriter
+from lightning_fabric.loggers.logger import rank_zero_experiment
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+
+
+class GrowingCSVLogger(CSVLogger):
+    """Writes `metrics.csv`, and goes on with one that is there; Lightning's begins by removing it."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> _ExperimentWriter:
+        """The writer; made at the first use, on the rank that logs."""
+        if self._experiment is None:
+            self._experiment = _GrowingWriter(log_dir=self.log_dir)
+        return self._experiment
+
+
+class _GrowingWriter(ExperimentWriter):
+    def _check_log_dir_exists(self) -> None:
+        path = Path(self.metrics_file_path)
+        if path.is_file():
+            with path.open(newline="") as file:
+                self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
+
+
+def keep_rows(path: Path, *, steps: int, with_last_validation: bool) -> None:
+    """Cut off what a log holds beyond a checkpoint, which will come again.
+
+    Args:
+        path: of `metrics.csv`; nothing is done where it is not.
+        steps: optimiser steps before the checkpoint.
+        with_last_validation: whether the validation after the last of them is behind the checkpoint too.
+    """
+    if not path.is_file():
+        return
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        names, rows = list(reader.fieldnames or []), list(reader)
+    kept = [row for row in rows if _is_before(row, steps, with_last_validation)]
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(kept)
+    partial.replace(path)
+
+
+def _is_before(row: dict[str, Any], steps: int, with_last_validation: bool) -> bool:
+    step = row.get("step") or ""
+    if not step.isdigit() or any(row.get(name) for name in row if name and name.startswith("test/")):
+        return False  # cut off in the middle of a line; or of the end of the run
+    is_validation = any(value for name, value in row.items() if name and name.startswith("val/"))
+    # Lightning counts the steps of its log from 0; a validation bears the number of the step before it.
+    return int(step) < steps - (1 if is_validation and not with_last_validation else 0)

@@ -1,0 +1,153 @@
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from interrupted import BATCH_SIZE, PowerCut, everything, first_difference, fit
+
+from ssd_lightning.errors import WeightsError
+from ssd_lightning.training.resumption import find_resumable, random_state, set_random_state
+
+LAST = Path("checkpoints") / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    fit(run)
+    return run
+
+
+def cut_and_go_on(run: Path, hook: str, call: int, **settings: object) -> None:
+    with pytest.raises(PowerCut):
+        fit(run, cut=(hook, call), **settings)  # type: ignore[arg-type]
+    fit(run, resume=find_resumable(run), **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("step", range(1, 16))
+def test_a_run_that_is_cut_at_any_step_ends_as_if_it_had_not_been(tmp_path: Path, whole: Path, step: int) -> None:
+    cut_and_go_on(tmp_path / "run", "on_train_batch_end", step, every_n_steps=1)
+    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
+    assert first_difference(everything(tmp_path / "run", "best"), everything(whole, "best")) is None
+
+
+@pytest.mark.parametrize("every_n_steps", [None, 1, 3])
+@pytest.mark.parametrize(
+    ("hook", "call"),
+    [
+        ("on_train_batch_start", 8), ("on_before_optimizer_step", 9), ("on_validation_start", 2),
+        ("on_validation_batch_end", 9), ("on_validation_epoch_end", 1), ("on_validation_end", 2),
+        ("on_train_epoch_end", 2), ("on_train_epoch_start", 3),
+    ],
+)  # fmt: skip
+def test_so_does_one_that_is_cut_anywhere_else(
+    tmp_path: Path, whole: Path, hook: str, call: int, every_n_steps: int | None
+) -> None:
+    cut_and_go_on(tmp_path / "run", hook, call, every_n_steps=every_n_steps)
+    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
+    assert first_difference(everything(tmp_path / "run", "best"), everything(whole, "best")) is None
+
+
+@pytest.mark.parametrize("step", [3, 5, 8])
+def test_workers_change_nothing_in_it(tmp_path: Path, whole: Path, step: int) -> None:
+    cut_and_go_on(tmp_path / "run", "on_train_batch_end", step, every_n_steps=1, num_workers=2)
+    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"accumulate_grad_batches": 2},
+        {"val_check_interval": 2},
+        {"check_val_every_n_epoch": 2},
+        {"max_steps": 12},
+        {"limit_train_batches": 3},
+        {"precision": "bf16-mixed"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("batch", [4, 7, 9])
+def test_other_ways_to_train_are_gone_on_with_too(tmp_path: Path, settings: dict, batch: int) -> None:
+    fit(tmp_path / "whole", **settings)
+    cut_and_go_on(tmp_path / "run", "on_train_batch_end", batch, every_n_steps=1, **settings)
+    assert first_difference(everything(tmp_path / "run"), everything(tmp_path / "whole")) is None
+    assert first_difference(everything(tmp_path / "run", "best"), everything(tmp_path / "whole", "best")) is None
+
+
+def test_a_run_may_be_cut_many_times(tmp_path: Path, whole: Path) -> None:
+    run = tmp_path / "run"
+    for hook in ("on_train_batch_end", "on_train_batch_start", "on_validation_batch_end", "on_train_batch_end"):
+        with pytest.raises(PowerCut):
+            fit(run, cut=(hook, 3), resume=find_resumable(run) if run.exists() else None, every_n_steps=1)
+    fit(run, resume=find_resumable(run))
+    assert first_difference(everything(run), everything(whole)) is None
+
+
+def test_a_run_that_goes_on_elsewhere_knows_the_best_score(tmp_path: Path, whole: Path) -> None:
+    with pytest.raises(PowerCut):
+        fit(tmp_path / "run", cut=("on_train_batch_end", 12), every_n_steps=1)
+    fit(tmp_path / "other", resume=tmp_path / "run" / LAST)
+    assert first_difference(everything(tmp_path / "other"), everything(whole)) is None
+
+
+def test_other_batches_in_mid_epoch_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PowerCut):
+        fit(tmp_path / "run", cut=("on_train_batch_end", 3), every_n_steps=1)
+    with pytest.raises(WeightsError, match=rf"middle of epoch 0.*batch_size={BATCH_SIZE} on 1 rank.*go on with 3"):
+        fit(tmp_path / "run", resume=tmp_path / "run" / LAST, batch_size=3)
+
+
+def test_a_cut_without_checkpoints_begins_anew(tmp_path: Path) -> None:
+    with pytest.raises(PowerCut):
+        fit(tmp_path / "run", cut=("on_train_batch_end", 3))
+    assert find_resumable(tmp_path / "run") is None
+
+
+def two_saves(run: Path) -> Path:
+    with pytest.raises(PowerCut):
+        fit(run, cut=("on_train_batch_end", 4), every_n_steps=1)
+    return run / "checkpoints"
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "a bit", "text"])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(
+    tmp_path: Path, whole: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = two_saves(tmp_path / "run")
+    content = bytearray((kept / "last.ckpt").read_bytes())
+    content[len(content) // 2] ^= 1
+    spoilt = {"cut off": content[:-500], "empty": b"", "a bit": content, "text": b"nothing"}[damage]
+    (kept / "last.ckpt").write_bytes(bytes(spoilt))
+    assert find_resumable(tmp_path / "run") == kept / "previous.ckpt"
+    assert "last.ckpt is damaged" in caplog.text
+    assert "previous.ckpt instead" in caplog.text
+    fit(tmp_path / "run", resume=kept / "previous.ckpt")
+    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
+
+
+def test_where_all_are_damaged_nothing_begins_anew_unasked(tmp_path: Path) -> None:
+    kept = two_saves(tmp_path / "run")
+    for path in kept.glob("*.ckpt"):
+        path.write_bytes(b"PK")
+    with pytest.raises(WeightsError, match=r"all checkpoints in .* are damaged: last.ckpt, previous.ckpt"):
+        find_resumable(tmp_path / "run")
+    with pytest.raises(WeightsError, match=r"last.ckpt is damaged"):
+        find_resumable(kept / "last.ckpt")
+    with pytest.raises(WeightsError, match="there is no checkpoint"):
+        find_resumable(kept / "nothing.ckpt")
+
+
+def draw() -> list[float]:
+    return [random.random(), random.gauss(0, 1), float(np.random.rand()), float(torch.rand(()))]
+
+
+def test_random_streams_go_on_where_they_were_noted() -> None:
+    draw()
+    noted = random_state()
+    expected = [draw() for _ in range(3)]
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    set_random_state(noted)
+    assert [draw() for _ in range(3)] == expected
