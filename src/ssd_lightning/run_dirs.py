@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 RESULT = "result.json"
 """The last file that a run writes: where it lies, the run is over."""
@@ -73,7 +74,7 @@ def _deciding(words: Sequence[str]) -> list[str]:
 def _words_of(run: Path) -> list[str]:
     try:
         words: Any = OmegaConf.to_container(OmegaConf.load(run / ".hydra" / "overrides.yaml"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, YAMLError):
         return []
     return [str(word) for word in words] if isinstance(words, list) else []
 

@@ -24,7 +24,7 @@ from ssd_lightning.training.schedules import cosine
 NUM_PICTURES, BATCH_SIZE, EPOCHS = 11, 2, 3  # five batches an epoch, and a picture left over
 
 
-class PowerCut(Exception):  # noqa: N818
+class PowerCut(Exception):
     """The run ends here."""
 
 
@@ -97,13 +97,14 @@ def fit(
     batch_size: int = BATCH_SIZE,
     callbacks: tuple[pl.Callback, ...] = (),
     model: SSDModule | None = None,
+    max_bad_batches: int = 10,
     **settings: Any,
 ) -> pl.Trainer:
     """Train in `run`, the pictures beside it, until the end or the cut."""
     torch.manual_seed(7)
     kept = run / "checkpoints"
     watchers = [
-        FiniteSteps(),
+        FiniteSteps(max_bad_batches=max_bad_batches),
         RandomStreams(),
         MovingAverage(decay=0.7),
         *callbacks,

@@ -188,7 +188,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 class RandomStreams(pl.Callback):
-    """Keeps the random streams of every rank in the checkpoint, and puts them back before the first step."""
+    """Keeps the random streams of every rank in the checkpoint, and puts them back before the run goes on."""
 
     def __init__(self) -> None:
         self._of_ranks: list[dict[str, Any]] = []
@@ -205,9 +205,7 @@ class RandomStreams(pl.Callback):
         """Note what to put back."""
         self._of_ranks = state_dict["of_ranks"]
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put this rank's streams back: whatever was drawn while the run was set up again is forgotten."""
         if self._of_ranks and trainer.global_rank < len(self._of_ranks):
             set_random_state(self._of_ranks[trainer.global_rank])

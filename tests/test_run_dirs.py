@@ -1,0 +1,92 @@
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from ssd_lightning import run_dirs
+from ssd_lightning.run_dirs import is_restarted, newest_unfinished, run_dir, started_at
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_dirs, "_chosen", {})
+
+
+def begin(name: str, *words: str, age_s: float = 0.0, over: bool = False) -> Path:
+    run = Path("outputs") / "ssd" / name
+    (run / ".hydra").mkdir(parents=True)
+    OmegaConf.save(OmegaConf.create(list(words)), run / ".hydra" / "overrides.yaml")
+    if over:
+        (run / "result.json").write_text("{}")
+    stamp = time.time() - age_s
+    os.utime(run / ".hydra", (stamp, stamp))
+    return run
+
+
+def chosen(resume: str | None, *words: str) -> str:
+    root = OmegaConf.create({"hydra": {"overrides": {"task": list(words)}}})
+    return run_dir("ssd", resume, _root_=root)
+
+
+def test_auto_goes_on_with_the_newest_run_of_the_same_words() -> None:
+    begin("a", "seed=1", "experiment=x", age_s=30)
+    wanted = begin("b", "experiment=x", "seed=1", age_s=20)
+    begin("c", "experiment=x", "seed=2", age_s=10)
+    begin("d", "experiment=x", "seed=1", over=True)
+    assert chosen("auto", "resume=auto", "seed=1", "experiment=x") == str(wanted)
+
+
+def test_auto_without_such_a_run_and_no_resume_are_new_runs() -> None:
+    begin("a", "seed=1", over=True)
+    begin("b", "seed=2")
+    for resume in ("auto", None):
+        assert Path(chosen(resume, "seed=1")).name[:4] == time.strftime("%Y")
+
+
+def test_a_process_asks_often_and_always_gets_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = chosen(None, "seed=1")
+    monkeypatch.setattr(time, "strftime", lambda *arguments: "later")
+    assert chosen(None, "seed=1") == first
+
+
+@pytest.mark.parametrize("unreadable", ["", "{", "a: 1"])
+def test_runs_whose_words_cannot_be_read_are_passed_over(unreadable: str) -> None:
+    run = begin("a", "seed=1")
+    (run / ".hydra" / "overrides.yaml").write_text(unreadable)
+    assert newest_unfinished(Path("outputs/ssd"), ["seed=1"]) is None
+    assert newest_unfinished(Path("nowhere"), []) is None
+
+
+def test_a_job_that_slurm_starts_again_has_the_same_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"SLURM_JOB_ID": "17", "SLURM_STEP_ID": "0"}
+    assert started_at(environment) == "slurm_17_0"
+    array = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"}
+    assert started_at(environment | array) == "slurm_5_3_0"
+    assert started_at({"SLURM_JOB_ID": "17"}).startswith("20")  # a shell on a node: every run has its own
+    assert not is_restarted()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert is_restarted()
+
+
+def test_processes_of_one_torchrun_have_the_same_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"TORCHELASTIC_RUN_ID": "none"}
+    first = started_at(environment)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert started_at(environment) == first
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="only Linux tells when a process was started")
+def test_that_is_the_time_when_the_parent_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = time.time()
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        monkeypatch.setattr(os, "getppid", lambda: child.pid)
+        seconds = [time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(before + late)) for late in range(-2, 4)]
+        assert started_at({"TORCHELASTIC_RUN_ID": "none"}) in seconds
+    finally:
+        child.communicate(b"\n")

@@ -1,0 +1,147 @@
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from interrupted import fit, module
+from torch import nn
+
+from ssd_lightning.training.guards import (
+    FiniteSteps,
+    TrainingDiverged,
+    any_non_finite,
+    explain_memory,
+    spread_non_finite,
+)
+
+
+class Spoil(pl.Callback):
+    """Makes the pictures of some batches infinite, or the gradients of one weight NaN."""
+
+    def __init__(self, batches: set[int], *, gradients: bool = False) -> None:
+        self.batches, self.gradients, self.seen, self.names = batches, gradients, -1, []
+        self.weights: list[list[torch.Tensor]] = []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+        self.seen += 1
+        if self.seen in self.batches:
+            self.names.append([target["image_id"] for target in batch[1]])
+        self.weights.append([value.clone() for value in module.net.state_dict().values()])
+        self.weights[-1] += [state["momentum_buffer"].clone() for state in trainer.optimizers[0].state.values()]
+
+    def on_before_backward(self, trainer: pl.Trainer, module: Any, loss: torch.Tensor) -> None:
+        if self.seen in self.batches and not self.gradients:
+            loss.data.fill_(torch.inf)
+
+    def on_after_backward(self, trainer: pl.Trainer, module: Any) -> None:
+        if self.seen in self.batches:
+            first = next(module.net.parameters()).grad
+            if self.gradients:
+                first[0] = torch.nan
+            else:
+                first.fill_(torch.inf)
+
+
+def same(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
+    return len(one) == len(two) and all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_bad_step_is_named_and_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, gradients: bool, fused: bool
+) -> None:
+    spoil, model = Spoil({1, 7}, gradients=gradients), module()
+    model._make_optimizer = partial(torch.optim.SGD, lr=0.05, momentum=0.9, fused=fused)
+    trainer = fit(tmp_path / "run", callbacks=(spoil,), model=model)
+    assert trainer.global_step == 15
+    for index in range(1, 14):
+        assert same(spoil.weights[index], spoil.weights[index + 1]) == (index in spoil.batches), index
+    for names in spoil.names:
+        assert f"pictures {', '.join(names)}): the step is left out" in caplog.text
+    assert "(2 of at most 10)" in caplog.text
+
+
+def test_it_leaves_the_statistics_of_batch_norm_alone(tmp_path: Path) -> None:
+    model, spoil = module(), Spoil({3}, gradients=True)
+    assert any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
+    fit(tmp_path / "run", callbacks=(spoil,), model=model)
+    assert same(spoil.weights[3], spoil.weights[4])
+
+
+def test_one_bad_batch_too_many_stops_the_run_and_spoils_no_checkpoint(tmp_path: Path) -> None:
+    spoil = Spoil({1, 3, 6}, gradients=True)
+    with pytest.raises(TrainingDiverged, match=r"step 6 \(epoch 1; pictures .*2 bad batches before it were left out"):
+        fit(tmp_path / "run", callbacks=(spoil,), every_n_steps=1, max_bad_batches=2)
+    kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert kept["callbacks"]["FiniteSteps"] == {"num_bad": 2}
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
+
+
+def test_a_gathered_step_is_named_with_all_its_pictures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spoil = Spoil({2}, gradients=True)
+    fit(tmp_path / "run", callbacks=(spoil,), accumulate_grad_batches=2)
+    line = next(line for line in caplog.text.splitlines() if "left out" in line)
+    assert line.count(",") - line.count("step, ") >= 3  # four pictures
+
+
+def test_an_infinite_loss_shows_in_its_gradients() -> None:
+    weight = torch.ones(3, requires_grad=True)
+    (spread_non_finite((weight * torch.tensor([1.0, torch.inf, 1.0])).sum())).backward()
+    assert weight.grad is not None
+    assert weight.grad.isnan().all()
+    loss = torch.rand(3, requires_grad=True).sum()
+    assert torch.equal(spread_non_finite(loss), loss)
+
+
+def test_one_number_is_enough() -> None:
+    for value in (torch.inf, -torch.inf, torch.nan):
+        gradients = [torch.zeros(5, 4), torch.zeros(7)]
+        assert not any_non_finite(gradients)
+        gradients[1][3] = value
+        assert any_non_finite(gradients)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_the_kernel_of_a_fused_optimiser_leaves_a_step_out(optimizer: type[torch.optim.Optimizer]) -> None:
+    """On a GPU the host does not know; here the same kernels of the processor are asked."""
+    settings: dict[str, Any] = {"momentum": 0.9} if optimizer is torch.optim.SGD else {}
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    steps, made = FiniteSteps(), optimizer(net.parameters(), lr=0.1, fused=True, **settings)  # type: ignore[call-arg]
+    steps._statistics = [(net[1].running_mean, net[1].running_mean.clone())]
+    for is_bad in (False, True, False):
+        for parameter in net.parameters():
+            parameter.grad = torch.full_like(parameter, torch.nan if is_bad else 1.0)
+        before = [parameter.clone() for parameter in net.parameters()]
+        net[1].running_mean.fill_(torch.nan if is_bad else 0.0)
+        steps._leave_out_on_device(made, any_non_finite(parameter.grad for parameter in net.parameters()))
+        made.step()
+        assert same(before, list(net.parameters())) == is_bad
+        assert net[1].running_mean.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried"),
+            "try data.batch_size=16 (now 32), trainer.precision=bf16",
+        ),
+        (MemoryError(), "data.batch_size=16"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "data.batch_size=16"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "data.num_workers=1"),
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "/dev/shm"),
+    ],
+)
+def test_too_little_memory_is_told_with_what_to_try(error: Exception, words: str) -> None:
+    told = explain_memory(error, batch_size=32, precision="32-true")
+    assert told is not None
+    assert words in str(told)
+
+
+def test_other_errors_are_not_explained_away() -> None:
+    assert explain_memory(RuntimeError("shapes differ"), batch_size=1, precision="bf16-mixed") is None
+    told = explain_memory(MemoryError("no"), batch_size=1, precision="bf16-mixed")
+    assert "data.batch_size=1 (now 1);" in str(told)
