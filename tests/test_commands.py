@@ -284,11 +284,7 @@ def test_predict_without_pictures(trained: Path, run: Run, capsys: pytest.Captur
     assert f"source={source}" in refused(run, capsys, "predict", f"checkpoint={trained / 'run'}", f"source={source}")
 
 
-def test_a_sweep_over_several_devices_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--multirun", *SMALL, "optimizer.lr=0.1,0.2", "trainer.devices=2"]
-    assert "--multirun with 2 devices" in refused(run, capsys, "train", *arguments)
-
-
+@pytest.mark.slow
 def test_a_sweep(run: Run, tmp_path: Path) -> None:
     run("train", "--multirun", *SMALL, "trainer.max_epochs=1", "optimizer.lr=0.001,0.002", "hydra.sweep.dir=sweep")
     assert [(tmp_path / "sweep" / job / "checkpoints" / "best.ckpt").is_file() for job in "01"] == [True, True]

@@ -25,12 +25,13 @@ MAY_IMPORT = {
     "losses": (*BASE, "ops"),
     "metrics": (*BASE, "ops", "metrics"),
     "data": (*BASE, "ops.boxes", "data"),
+    "analysis": (*BASE, "ops", "analysis"),
     "visualization": ("errors", "visualization"),
     "detector": (*BASE, "ops", "specs", "models", "data"),
 }
 """The lower floors. A name stands for itself and all that is in it."""
 
-TOP_FLOOR = {"configs", "overrides", "train", "evaluate", "predict", "export", "convert", "benchmark"}
+TOP_FLOOR = {"configs", "overrides", "train", "evaluate", "predict", "export", "convert", "benchmark", "doctor"}
 """The commands, and what composes their configurations: above all others."""
 UPPER_FLOORS = {"training": {*TOP_FLOOR, "benchmarking"}, "benchmarking": TOP_FLOOR}
 """Room -> what it may not import."""

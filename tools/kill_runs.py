@@ -80,7 +80,8 @@ def run_trials(folder: Path, count: int, seed: int, ranks: int) -> Counter[str]:
         difference = first_difference(state_of(Path(name)), wanted)
         counts["bit-identical ends"] += difference is None
         print(
-            f"{name}: killed {moment[1]:.2f} of a save's time after save {moment[0]}, workers {workers}: {difference or 'identical'}",
+            f"{name}: killed {moment[1]:.2f} of a save's time after save {moment[0]}, workers {workers}:",
+            difference or "identical",
             flush=True,
         )
     return counts

@@ -1,6 +1,7 @@
 """A trained detector: network, preprocessing, classes and post-processing in one object."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from ssd_lightning.checks import require_choice
 from ssd_lightning.data.resize import resize_image
-from ssd_lightning.errors import WeightsError
-from ssd_lightning.models.files import read_checkpoint
+from ssd_lightning.errors import UserError, WeightsError
+from ssd_lightning.models.files import first_line, read_checkpoint
 from ssd_lightning.models.ssd import SSD
+from ssd_lightning.ops.normalization import Normalization
 from ssd_lightning.ops.postprocess import check_postprocess, postprocess
 from ssd_lightning.specs import build, describe
 from ssd_lightning.types import Detections
@@ -22,6 +24,8 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 NET_PREFIX = "net."
 """Where a checkpoint's `state_dict` holds the network."""
+MOST_PRIORS = 10_000_000
+"""Of a network from a file; the published ones have 25 thousand."""
 
 
 def detector_spec(net: SSD, class_names: Sequence[str], postprocess_settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,21 +128,58 @@ class Detector:
         if not isinstance(spec, dict) or not {"network", "class_names", "postprocess"} <= spec.keys():
             keys = ", ".join(list(map(str, checkpoint))[:5])
             raise WeightsError(f"{path} describes no detector: expected the key 'detector', found {keys}, ...")
-        net = build(spec["network"])
-        if not isinstance(net, SSD):
-            raise WeightsError(f"{path} describes no network but a {type(net).__name__}")
         weights = checkpoint.get("state_dict")
-        load_weights(net, weights if isinstance(weights, dict) else {}, path)
-        if len(spec["class_names"]) != net.num_classes:
-            raise WeightsError(
-                f"{path} names {len(spec['class_names'])} classes for a network of {net.num_classes} classes"
-            )
+        net = _build_network(spec["network"], weights if isinstance(weights, dict) else {}, path)
+        class_names, settings = spec["class_names"], spec["postprocess"]
+        if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
+            raise WeightsError(f"{path} has no list of class names but {_shortened(class_names)}")
+        if len(class_names) != net.num_classes:
+            raise WeightsError(f"{path} names {len(class_names)} classes for a network of {net.num_classes} classes")
+        with _errors_naming(path):
+            check_postprocess(settings)
         return cls(
             net.to(device),
-            class_names=spec["class_names"],
-            postprocess_settings=spec["postprocess"],
+            class_names=class_names,
+            postprocess_settings=settings,
             precision=precision,
         )
+
+
+def _build_network(spec: Any, weights: Mapping[str, Any], path: Path) -> SSD:
+    """Build a network that a file describes, and fill it.
+
+    First without memory, on the meta device: a description of a few bytes may ask for terabytes.
+    """
+    with _errors_naming(path):
+        with torch.device("meta"):
+            planned = build(spec)
+        if not isinstance(planned, SSD):
+            raise WeightsError(f"it describes no network but a {type(planned).__name__}")
+        if not isinstance(planned.normalization, Normalization):
+            raise WeightsError(f"its normalization is {_shortened(planned.normalization)}")
+        if len(planned.priors_cxcywh) > MOST_PRIORS:
+            raise WeightsError(f"its network has {len(planned.priors_cxcywh):,} priors, more than {MOST_PRIORS:,}")
+    _fitting_weights(planned, weights, path)
+    with _errors_naming(path):
+        net = build(spec)
+        if not net.priors_cxcywh.isfinite().all():
+            raise WeightsError("its priors are not finite")
+    load_weights(net, weights, path)
+    return net
+
+
+@contextmanager
+def _errors_naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    except Exception as error:  # what is built from wrong sizes and types answers with nearly any
+        raise WeightsError(f"{path} describes a network that cannot be built: {first_line(error)[:200]}") from error
+
+
+def _shortened(value: Any) -> str:
+    return f"{value!r:.100}"
 
 
 def find_checkpoint(path: Path, order: Sequence[str] = ("best", "last")) -> Path:
@@ -167,7 +208,12 @@ def load_weights(net: SSD, state_dict: Mapping[str, Tensor], path: Path) -> None
     Raises:
         WeightsError: names or shapes differ; the message names the first few.
     """
-    tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
+    net.load_state_dict(_fitting_weights(net, state_dict, path))
+
+
+def _fitting_weights(net: SSD, state_dict: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """Take the network's weights out of a checkpoint's, without its prefix."""
+    tensors = {str(name): value for name, value in state_dict.items() if isinstance(value, Tensor)}
     given = {name.removeprefix(NET_PREFIX): value for name, value in tensors.items() if name.startswith(NET_PREFIX)}
     wanted = net.state_dict()
     problems = [f"{name} is missing" for name in wanted.keys() - given.keys()]
@@ -177,7 +223,13 @@ def load_weights(net: SSD, state_dict: Mapping[str, Tensor], path: Path) -> None
         for name in wanted.keys() & given.keys()
         if given[name].shape != wanted[name].shape
     ]
+    # One number with strides of 0 has any shape: a file of some bytes could ask for a network of terabytes.
+    problems += [
+        f"{name} has fewer numbers than its shape {tuple(value.shape)}"
+        for name, value in given.items()
+        if value.layout != torch.strided or value.untyped_storage().nbytes() < value.nbytes
+    ]
     if problems:
         shown = "; ".join(sorted(problems)[:3])
         raise WeightsError(f"{path} does not fit its network in {len(problems)} of {len(wanted)} weights: {shown}")
-    net.load_state_dict(given)
+    return given

@@ -14,6 +14,7 @@ WITHOUT_EFFECT = frozenset(
         "prefetch_factor",
         "cache",  # gives the same pictures
         "cache_folder",
+        "checksum",
         "enable_progress_bar",
         "enable_model_summary",
         "profiler",

@@ -1,8 +1,10 @@
 """What stands on a command line, checked against what a configuration knows."""
 
 import difflib
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,7 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ssd_lightning.errors import ConfigurationError
 
-OWN_CONFIG_FLAGS = {"-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"}
+CONFIG_PATH_FLAGS = {"-cp", "--config-path"}
+CONFIG_NAME_FLAGS = {"-cn", "--config-name"}
+OWN_CONFIG_FLAGS = CONFIG_PATH_FLAGS | CONFIG_NAME_FLAGS | {"-cd", "--config-dir"}
 FLAGS_WITH_VALUES = OWN_CONFIG_FLAGS | {"--package", "-p", "--cfg", "-c"}
 
 
@@ -30,7 +34,29 @@ def command_line_overrides() -> list[str]:
 
 def has_own_config() -> bool:
     """Say whether the command line names a configuration of the user's."""
-    return bool(OWN_CONFIG_FLAGS & set(sys.argv))
+    return bool(OWN_CONFIG_FLAGS & {argument.partition("=")[0] for argument in sys.argv})
+
+
+def flag_value(flags: Collection[str]) -> str | None:
+    """Give the value of a flag on the command line, `--flag value` or `--flag=value`; None where it is not there."""
+    for argument, following in zip(sys.argv[1:], [*sys.argv[2:], None], strict=True):
+        name, sign, value = argument.partition("=")
+        if name in flags:
+            return value if sign else following
+    return None
+
+
+def take_config_path_from_here() -> None:
+    """Make the folder of `--config-path` absolute, where it is one: Hydra looks for it beside the package instead."""
+    given = flag_value(CONFIG_PATH_FLAGS)
+    if given is not None and Path(given).is_dir():
+        absolute = os.path.abspath(given)
+        places = [index for index, argument in enumerate(sys.argv) if argument.partition("=")[0] in CONFIG_PATH_FLAGS]
+        name, sign, _ = sys.argv[places[0]].partition("=")
+        if sign:
+            sys.argv[places[0]] = f"{name}={absolute}"
+        else:
+            sys.argv[places[0] + 1] = absolute
 
 
 def asks_for_help() -> bool:

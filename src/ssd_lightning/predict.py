@@ -3,6 +3,7 @@
 import glob
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,9 +54,9 @@ def predict(config: "DictConfig") -> dict[str, Any]:
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     names = output_names(paths)
-    originals = {path.resolve() for path in paths}
+    originals = {os.path.realpath(path) for path in paths}  # which, unlike Path.resolve, takes links in a circle
     for name in names.values():
-        if (output / name).resolve() in originals:
+        if os.path.realpath(output / name) in originals:
             raise DataError(
                 f"output={output}: the annotated copy would replace the picture {name}; choose another folder"
             )
@@ -97,11 +98,26 @@ def find_pictures(source: str) -> list[Path]:
     elif path.is_file():
         return [path]
     else:
-        found = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
+        found = [name for name in _matches(path) if name.is_file()]
         wanted = "neither a file nor a folder, and nothing fits the pattern"
     if not found:
         raise DataError(f"source={source}: {wanted}")
     return sorted(found)
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """List what fits a pattern; of a folder that is a link, `**` takes the link alone: it may lead back here."""
+    if "**" not in pattern.parts:
+        return [Path(name) for name in glob.glob(str(pattern))]
+    place = pattern.parts.index("**")
+    rest = pattern.parts[place + 1 :] or ("*",)
+    folders = glob.glob(str(Path(*pattern.parts[:place]))) if place else ["."]
+    below = [Path(folder).glob(str(Path("**", *rest))) for folder in folders]
+    return [path for found in below for path in found if not _is_hidden(path, place)]
+
+
+def _is_hidden(path: Path, parts_before: int) -> bool:
+    return any(part.startswith(".") and part != ".." for part in path.parts[parts_before:])
 
 
 def output_names(paths: Sequence[Path]) -> dict[Path, str]:

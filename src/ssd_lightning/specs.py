@@ -79,7 +79,8 @@ def build(spec: Any) -> Any:
     """Make the object that `describe` described.
 
     Raises:
-        WeightsError: a target outside `TRUSTED_MODULES`, one that does not exist, or arguments that do not fit it.
+        WeightsError: a target outside `TRUSTED_MODULES`, one that does not exist, arguments that do not fit it, or
+            one of those that `describe` leaves out.
     """
     if isinstance(spec, list):
         return [build(item) for item in spec]
@@ -88,11 +89,15 @@ def build(spec: Any) -> Any:
     if "_target_" not in spec:
         return {k: build(v) for k, v in spec.items()}
     target = _trusted(spec["_target_"])
+    spent = [name for name in getattr(target, "not_described", ()) if name in spec]
+    if spent:  # weights of other files, or of the network
+        raise WeightsError(f"checkpoint: {spec['_target_']} is built without '{spent[0]}'")
     arguments = {k: build(v) for k, v in spec.items() if k not in ("_target_", "_partial_")}
     try:
         return functools.partial(target, **arguments) if spec.get("_partial_") else target(**arguments)
     except TypeError as error:
-        raise WeightsError(f"checkpoint: cannot build {spec['_target_']}: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(f"checkpoint: cannot build {spec['_target_']}: {reason}") from error
 
 
 def _path(target: Any) -> str:

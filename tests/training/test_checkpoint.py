@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -62,13 +64,11 @@ from ssd_lightning.training.checkpoint import AtomicCheckpointIO, DiskFull
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    AtomicCheckpointIO().save_checkpoint({{"state_dict": {{"a": torch.zeros(100_000)}}}}, {str(tmp_path / "last.ckpt")!r})
+    content = {{"state_dict": {{"a": torch.zeros(100_000)}}}}
+    AtomicCheckpointIO().save_checkpoint(content, {str(tmp_path / "last.ckpt")!r})
 except DiskFull as error:
     print("told:", error)
 """
-    import subprocess
-    import sys
-
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "told: there is no room for" in done.stdout
     assert list(tmp_path.iterdir()) == []

@@ -139,7 +139,7 @@ def test_where_all_are_damaged_nothing_begins_anew_unasked(tmp_path: Path) -> No
 
 
 def draw() -> list[float]:
-    return [random.random(), random.gauss(0, 1), float(np.random.rand()), float(torch.rand(()))]
+    return [random.random(), random.gauss(0, 1), float(np.random.rand()), float(torch.rand(()))]  # noqa: NPY002
 
 
 def test_random_streams_go_on_where_they_were_noted() -> None:
@@ -147,7 +147,7 @@ def test_random_streams_go_on_where_they_were_noted() -> None:
     noted = random_state()
     expected = [draw() for _ in range(3)]
     random.seed(1)
-    np.random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
     torch.manual_seed(1)
     set_random_state(noted)
     assert [draw() for _ in range(3)] == expected

@@ -7,6 +7,7 @@ import shutil
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from ssd_lightning.data.free_space import free_disk
 from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -156,7 +158,8 @@ def _stream(url: str, part: Path, start: int, archive: Archive, timeout_s: float
 def unpack(path: Path, folder: Path, *, top_folder: str) -> None:
     """Unpack what lies below `top_folder` of a tar or .zip file into `folder`, without the name of the top folder.
 
-    An archive that has anything but regular files below its top folder is refused before one is written.
+    An archive that has anything but regular files below its top folder, or more than the disk has room for, is
+    refused before one is written.
     Written out because `tarfile`'s own data filter is missing before Python 3.11.4.
 
     Raises:
@@ -167,6 +170,9 @@ def unpack(path: Path, folder: Path, *, top_folder: str) -> None:
     try:
         with (_zip_members if kind == "zip" else _tar_members)(path) as members:
             targets = [_target(member, path, top_folder) for member in members]
+            need_bytes, free_bytes = sum(member.size_bytes for member in members), free_disk(folder)
+            if need_bytes > free_bytes:
+                raise DataError(f"{path}: its files have {need_bytes:,} bytes, and {free_bytes:,} are free in {folder}")
             for member, target in zip(members, targets, strict=True):
                 place = folder / target
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -174,14 +180,18 @@ def unpack(path: Path, folder: Path, *, top_folder: str) -> None:
                 with member.open() as source, unfinished.open("wb") as file:
                     shutil.copyfileobj(source, file)
                 os.replace(unfinished, place)  # a run that is killed here leaves no half file behind
-    except (tarfile.TarError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: this is no {kind} archive: {error}") from error
+    except DataError:
+        raise
+    # The readers answer damage, passwords and unknown methods with nearly any type.
+    except (tarfile.TarError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, LookupError, zlib.error) as error:
+        raise DataError(f"{path}: this is no {kind} archive that can be read: {error}") from error
 
 
 @dataclass(frozen=True)
 class _Member:
     name: str
     is_file: bool
+    size_bytes: int
     open: Callable[[], IO[bytes]]
 
 
@@ -194,14 +204,30 @@ def _tar_members(path: Path) -> Iterator[list[_Member]]:
             assert source is not None
             return source
 
-        yield [_Member(m.name, m.isfile(), partial(reader, m)) for m in tar if not m.isdir()]
+        try:
+            members = [_Member(m.name, m.isfile(), m.size, partial(reader, m)) for m in tar if not m.isdir()]
+        except OSError as error:  # a size beyond what a file can have
+            raise tarfile.ReadError(str(error)) from error
+        yield members
 
 
 @contextmanager
 def _zip_members(path: Path) -> Iterator[list[_Member]]:
     with zipfile.ZipFile(path) as archive:
+
+        def reader(info: zipfile.ZipInfo) -> IO[bytes]:
+            try:
+                return archive.open(info)
+            except OSError as error:  # a place before the beginning of the file
+                raise zipfile.BadZipFile(str(error)) from error
+
         yield [
-            _Member(info.filename, not stat.S_ISLNK(info.external_attr >> 16), partial(archive.open, info))
+            _Member(
+                info.filename,
+                not stat.S_ISLNK(info.external_attr >> 16),
+                info.file_size,
+                partial(reader, info),
+            )
             for info in archive.infolist()
             if not info.is_dir() and not info.filename.startswith("__MACOSX/")  # macOS adds its own notes
         ]

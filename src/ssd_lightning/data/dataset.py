@@ -18,7 +18,7 @@ from ssd_lightning.data.cache import PictureCache
 from ssd_lightning.data.colour import to_planes
 from ssd_lightning.data.images import choose_reduction, read_image, reduced_size_px
 from ssd_lightning.data.mosaic import Mosaic, Sample
-from ssd_lightning.errors import ConfigurationError, DataError
+from ssd_lightning.errors import ConfigurationError, DataError, one_line
 from ssd_lightning.types import Target
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def in_part(image_id: str, part: Part, val_fraction: float) -> bool:
     """
     if part == "all":
         return True
-    held_out = zlib.crc32(image_id.encode()) / 2**32 < val_fraction
+    held_out = zlib.crc32(image_id.encode(errors="surrogateescape")) / 2**32 < val_fraction
     return held_out == (part == "val")
 
 
@@ -131,7 +131,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         self.least_size_px: tuple[int, int] | None = None
         self.cache: PictureCache | None = None
         self.records = [record for record in records if in_part(record.image_id, part, val_fraction)]
-        self.dropped = list(dropped)
+        self.dropped = [one_line(sentence) for sentence in dropped]
         if on_error == "skip":
             self._drop_unreadable()
         if self.dropped:

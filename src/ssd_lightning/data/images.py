@@ -13,6 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ssd_lightning.data.jpeg import decode_plain_jpeg
+from ssd_lightning.data.special_files import refuse_special_file
 from ssd_lightning.errors import DataError
 
 # A fixed list keeps Pillow from handing a PostScript file named .jpg to Ghostscript.
@@ -46,6 +47,7 @@ def read_image(path: Path | str, size_px: tuple[int, int] | None = None, *, redu
         DataError: the file is missing, truncated, no picture, too large, or of another size than `size_px`.
     """
     path, stated = Path(path), None if size_px is None else (size_px[0], size_px[1])
+    refuse_special_file(path)
     pixels = decode_plain_jpeg(path, stated, reduction=reduction)
     if pixels is None:
         pixels = _read_by_pillow(path, stated)
@@ -89,6 +91,7 @@ def image_size_px(path: Path, *, upright: bool = False) -> tuple[int, int]:
     Raises:
         DataError: the file is missing or no picture.
     """
+    refuse_special_file(path)
     with _opened(path) as image:
         if upright and image.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNS:
             return image.width, image.height
@@ -117,6 +120,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
     except UnidentifiedImageError:
         raise DataError(f"{path}: {_what_it_is_instead(path)}") from None
+    except Image.DecompressionBombError as error:  # from the header; nothing was decoded
+        raise DataError(
+            f"{path}: the picture is taken for a decompression bomb and not decoded: {error}; make it smaller, or set "
+            "PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot read the picture: {error.strerror or error}") from error
     except Exception as error:  # decoders answer broken files with nearly any type

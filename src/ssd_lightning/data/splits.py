@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ssd_lightning.data.images import IMAGE_SUFFIXES
+from ssd_lightning.data.special_files import is_file, refuse_special_file
 from ssd_lightning.errors import DataError
 
 IMAGE_FOLDERS = ("{name}", "images/{name}", "{name}/images")
@@ -85,7 +86,7 @@ def find_file(root: Path, split: str, patterns: Sequence[str], suffix: str) -> P
     """
     candidates = [root / (split if split.endswith(suffix) else pattern.format(split=split)) for pattern in patterns]
     for path in candidates:
-        if path.is_file():
+        if is_file(path):
             return path
     folders = (root, root / "annotations", *(folder for folder in root.iterdir() if folder.is_dir()))
     others = {path.relative_to(root).as_posix() for folder in folders for path in folder.glob(f"*{suffix}")}
@@ -125,7 +126,7 @@ def find_picture(folder: Path, name: str) -> Path | None:
             path = picture_with_suffix(folder, stated)
             if path is not None:
                 return path
-        elif (folder / stated).is_file():
+        elif is_file(folder / stated):
             return folder / stated
     return None
 
@@ -134,6 +135,20 @@ def picture_with_suffix(folder: Path, name: str) -> Path | None:
     """Find the picture of a name without suffix, None if there is none."""
     for suffix in (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)):
         path = folder / f"{name}{suffix}"
-        if path.is_file():
+        if is_file(path):
             return path
     return None
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read a text file line by line, whatever the system that wrote it: without byte order mark and line ends.
+
+    Unlike `str.splitlines`, only line feeds and carriage returns end a line: a name may have other separators in it.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is no UTF-8.
+        DataError: it is no file.
+    """
+    refuse_special_file(path)
+    return path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 from ssd_lightning.data.annotation import check_class_names
 from ssd_lightning.data.dataset import OnError, Part, Transform
 from ssd_lightning.data.split_dataset import SplitDataset
-from ssd_lightning.data.splits import MissingSplitError, absolute_roots, check_root, root_prefixes
+from ssd_lightning.data.splits import MissingSplitError, absolute_roots, check_root, read_lines, root_prefixes
 from ssd_lightning.data.voc_xml import object_name, parse_annotation, read_voc_annotation
 from ssd_lightning.errors import DataError
 
@@ -132,7 +132,7 @@ def _read_split(root: Path, split: str) -> list[str]:
     if not path.is_file():
         raise MissingSplitError(path, split, (other.stem for other in folder.glob("*.txt")))
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the split: {error}") from error
     return [_name_in(line) for line in lines if line.strip()]

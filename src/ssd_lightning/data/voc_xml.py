@@ -19,6 +19,7 @@ from ssd_lightning.data.annotation import (
 )
 from ssd_lightning.data.dataset import Record
 from ssd_lightning.data.images import image_size_px
+from ssd_lightning.data.special_files import is_file, refuse_special_file
 from ssd_lightning.data.splits import picture_with_suffix
 from ssd_lightning.errors import DataError
 
@@ -70,6 +71,7 @@ def parse_annotation(path: Path) -> Element:
     Raises:
         DataError: the file is missing, no XML, with entities, or no annotation.
     """
+    refuse_special_file(path)
     try:
         root = parse_defused(path).getroot()
     except FileNotFoundError:
@@ -97,7 +99,7 @@ def _find_image(image_dir: Path, name: str, stated_filename: str | None) -> Path
     if stated_filename:
         # Other tools write whole paths here, of other machines and systems; only the last part can help.
         path = image_dir / PureWindowsPath(stated_filename.strip()).name
-        if path.is_file():
+        if is_file(path):
             return path
     stated = f", nor the {stated_filename!r} that its annotation states" if stated_filename else ""
     raise DataError(f"{image_dir / name}.jpg: the picture is missing; there is none with another suffix{stated}")

@@ -20,8 +20,9 @@ from ssd_lightning.data.annotation import (
 )
 from ssd_lightning.data.dataset import OnError, Part, Record, Transform
 from ssd_lightning.data.images import IMAGE_SUFFIXES, image_size_px
+from ssd_lightning.data.special_files import is_file
 from ssd_lightning.data.split_dataset import ReadPicture, SplitDataset
-from ssd_lightning.data.splits import MissingSplitError, open_splits, picture_id
+from ssd_lightning.data.splits import MissingSplitError, open_splits, picture_id, read_lines
 from ssd_lightning.errors import DataError
 
 IMAGE_FOLDERS = ("images/{split}", "{split}/images", "{split}")
@@ -135,7 +136,7 @@ def _class_numbers(root: Path, path: Path, stated: Any, class_names: Sequence[st
     if stated is not None:
         raise DataError(f"{path}: 'names' is {stated!r}, neither a list of names nor a mapping from their numbers")
     if (root / "classes.txt").is_file():
-        lines = (root / "classes.txt").read_text(encoding="utf-8-sig").splitlines()
+        lines = read_lines(root / "classes.txt")
         return dict(enumerate(line.strip() for line in lines if line.strip()))
     if class_names is None:
         raise DataError(f"{path}: there is no 'names' list, nor {root / 'classes.txt'}; give data.class_names")
@@ -175,7 +176,7 @@ def _list_pictures(place: Path, root: Path) -> list[tuple[str, Path]]:
         paths = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         return [(path.relative_to(place).as_posix(), path) for path in paths]
     try:
-        lines = place.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_lines(place)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{place}: cannot read the list of pictures: {error}") from error
     names = [line.strip() for line in lines if line.strip()]
@@ -203,7 +204,7 @@ def _pictures(listed: _List, labels: Mapping[str, int]) -> Iterator[tuple[str, R
 def _read_picture(
     image_path: Path, image_id: str, names: Mapping[int, str], labels: Mapping[str, int]
 ) -> tuple[Record, list[str]]:
-    if not image_path.is_file():
+    if not is_file(image_path):
         raise DataError(f"{image_path}: the picture is missing")
     size_px = image_size_px(image_path, upright=True)
     height, width = size_px
@@ -229,7 +230,7 @@ def _read_picture(
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return read_lines(path)
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:

@@ -1,6 +1,7 @@
 """Weights files, read without running code from them."""
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ def read_checkpoint(path: Path, *, setting: str = "") -> dict[str, Any]:
             start = file.read(16)
         if start and not start.startswith((b"PK", b"\x80")):  # a zip archive, or torch's old format
             raise WeightsError(f"{setting}{path} is no weights file of torch: it begins with {start!r}")
+        if zipfile.is_zipfile(path):
+            _refuse_compressed(path, setting)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
@@ -48,6 +51,13 @@ def read_checkpoint(path: Path, *, setting: str = "") -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         raise WeightsError(f"{setting}{path} holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint
+
+
+def _refuse_compressed(path: Path, setting: str) -> None:
+    """Torch never compresses, but reads what is: a small file could fill the memory."""
+    with zipfile.ZipFile(path) as archive:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise WeightsError(f"{setting}{path} is no weights file of torch: its parts are compressed")
 
 
 def read_tensors(path: Path, *, setting: str = "") -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ def wandb_logger(**settings: Any) -> WandbLogger:
     """Make a Weights & Biases logger; without an account it records offline and says so, and never asks.
 
     Args:
-        **settings: of `pytorch_lightning.loggers.WandbLogger`.
+        **settings: of `pytorch_lightning.loggers.WandbLogger`; the tags of `WANDB_TAGS` are added to its own.
     """
     mode = os.environ.get("WANDB_MODE")
     if mode is None and not settings.get("offline") and not has_wandb_account():
@@ -24,6 +24,8 @@ def wandb_logger(**settings: Any) -> WandbLogger:
             "`wandb sync` after it, brings it online"
         )
         settings["offline"] = True
+    more = [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
+    settings["tags"] = list(dict.fromkeys([*settings.get("tags", []), *more]))  # W&B itself takes one of the two
     return WandbLogger(**settings)
 
 

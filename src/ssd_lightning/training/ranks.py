@@ -149,7 +149,8 @@ def _close_in_child() -> None:
     OPEN_LINES.clear()
 
 
-os.register_at_fork(after_in_child=_close_in_child)
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_close_in_child)
 
 
 def connect(rank: int, world_size: int, *, is_one_machine: bool) -> dict[int, socket.socket]:

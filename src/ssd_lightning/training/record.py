@@ -86,7 +86,7 @@ def write_surroundings(directory: Path) -> None:
     path.write_bytes(data)
 
 
-def data_fingerprints(datasets: Mapping[str, DetectionDataset], *, contents: bool = False) -> dict[str, dict[str, Any]]:
+def data_fingerprints(datasets: Mapping[Any, DetectionDataset], *, contents: bool = False) -> dict[str, dict[str, Any]]:
     """Describe every split, see `data.fingerprint`."""
     return {
         name: fingerprint(dataset.records, dataset.class_names, contents=contents) for name, dataset in datasets.items()

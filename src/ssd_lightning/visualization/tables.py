@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from ssd_lightning.errors import one_line
 
 
 def print_scores(title: str, per_class: Mapping[str, Mapping[str, float]], summary: Mapping[str, float]) -> None:
@@ -20,7 +23,7 @@ def print_scores(title: str, per_class: Mapping[str, Mapping[str, float]], summa
     for column in per_class:
         table.add_column(column, justify="right")
     for name in next(iter(per_class.values())):
-        table.add_row(name, *(_number(values[name]) for values in per_class.values()))
+        table.add_row(Text(one_line(name)), *(_number(values[name]) for values in per_class.values()))  # no markup
     console = Console()
     console.print(f"\n{title}", highlight=False)
     console.print(table)

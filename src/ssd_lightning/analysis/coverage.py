@@ -1,0 +1,173 @@
+"""How well priors cover the ground truth: the best IoU that any prior has with each object.
+
+A training picture is cropped and expanded before it meets the priors; here it is as it comes.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssd_lightning.analysis.findings import Finding
+from ssd_lightning.analysis.objects import Objects, name_object, sides_px
+from ssd_lightning.ops.priors import Clip, PriorLevel, as_height_width
+
+IOU_THRESHOLD = 0.5
+"""Of a match that is not forced (SSD paper, section 2.2)."""
+LEAST_SHARE = 0.8
+"""Of the training objects that priors reach."""
+SIZE_EDGES_PX = (16, 32, 64, 128, 256)
+"""Of the square root of a box's area, in pixels of the network's input."""
+SIZE_NAMES = (
+    f"below {SIZE_EDGES_PX[0]} px",
+    *(f"{low} to {high} px" for low, high in pairwise(SIZE_EDGES_PX)),
+    f"{SIZE_EDGES_PX[-1]} px and more",
+)
+RATIO_EDGES = (1 / 3, 1 / 1.5, 1.5, 3.0)
+"""Of width : height."""
+RATIO_NAMES = ("taller than 1:3", "1:3 to 1:1.5", "about square", "1.5:1 to 3:1", "wider than 3:1")
+
+
+class BestPriors(NamedTuple):
+    """The best prior of every object. Of equals it is the first."""
+
+    iou: np.ndarray
+    """`[N]`."""
+    level: np.ndarray
+    """int64 `[N]`: which feature map."""
+    kind: np.ndarray
+    """int64 `[N]`: which of the boxes of its cells, in the order of `PriorLevel.sizes`."""
+
+
+def level_ious(boxes_xyxy: np.ndarray, level: PriorLevel, image_size: tuple[int, int], clip: Clip) -> np.ndarray:
+    """Give the best IoU of every object with each kind of box of a level, over all its cells.
+
+    The overlap of two boxes is the product of that of their columns and that of their rows, and each falls with the
+    distance of the centres: the best cell of a grid is the nearest one, so that no other has to be looked at.
+
+    Args:
+        boxes_xyxy: `[N, 4]`, normalised.
+        level: with its grid size.
+        image_size: of the network's input, (height, width).
+        clip: as `make_priors` has it.
+
+    Returns:
+        `[N, boxes_per_cell]`.
+    """
+    height, width = image_size
+    assert level.grid_size is not None
+    rows, columns = as_height_width(level.grid_size)
+    shapes = np.array(level.sizes()) / (width, height)  # [boxes, 2]
+    if clip:
+        shapes = shapes.clip(0, 1)
+    overlap = np.ones((len(boxes_xyxy), len(shapes)))
+    for axis, (cells, side) in enumerate(((columns, width), (rows, height))):
+        step = side / cells if level.step is None else level.step
+        centres = (np.arange(cells) + 0.5) * step / side
+        if clip is True:
+            centres = centres.clip(0, 1)
+        low, high = boxes_xyxy[:, axis], boxes_xyxy[:, axis + 2]
+        centre = (low + high) / 2
+        nearest = centres[np.searchsorted((centres[1:] + centres[:-1]) / 2, centre)]
+        start = np.maximum(low[:, None], nearest[:, None] - shapes[None, :, axis] / 2)
+        end = np.minimum(high[:, None], nearest[:, None] + shapes[None, :, axis] / 2)
+        overlap *= (end - start).clip(min=0)
+    areas = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(axis=1)
+    return overlap / (areas[:, None] + shapes.prod(axis=1)[None] - overlap)
+
+
+def best_priors(
+    boxes_xyxy: np.ndarray, levels: Sequence[PriorLevel], image_size: tuple[int, int], clip: Clip = False
+) -> BestPriors:
+    """Find the best prior of every object.
+
+    Args:
+        boxes_xyxy: `[N, 4]`, normalised, with areas.
+        levels: every one with its grid size.
+        image_size: of the network's input, (height, width).
+        clip: as `make_priors` has it.
+    """
+    best = BestPriors(np.full(len(boxes_xyxy), -1.0), *(np.zeros(len(boxes_xyxy), np.int64) for _ in range(2)))
+    for index, level in enumerate(levels):
+        ious = level_ious(boxes_xyxy, level, image_size, clip)
+        kind = ious.argmax(axis=1)
+        highest = ious[np.arange(len(ious)), kind]
+        better = highest > best.iou
+        best.iou[better], best.level[better], best.kind[better] = highest[better], index, kind[better]
+    return best
+
+
+def size_bands(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Give the index into `SIZE_NAMES` of normalised boxes in a network's input (height, width)."""
+    return np.digitize(np.sqrt(sides_px(boxes_xyxy, image_size).prod(axis=1)), SIZE_EDGES_PX)
+
+
+def coverage_summary(
+    boxes_xyxy: np.ndarray, iou: np.ndarray, image_size: tuple[int, int], threshold: float = IOU_THRESHOLD
+) -> dict[str, Any]:
+    """Describe coverage in plain values: in all, by size and by ratio.
+
+    Args:
+        boxes_xyxy: `[N, 4]`, normalised.
+        iou: `[N]`, the best of each.
+        image_size: of the network's input, (height, width).
+        threshold: from which on a prior reaches an object.
+    """
+    sides = sides_px(boxes_xyxy, image_size)
+    by_size = size_bands(boxes_xyxy, image_size)
+    by_ratio = np.digitize(sides[:, 0] / sides[:, 1], RATIO_EDGES)
+    return {
+        "threshold": threshold,
+        **_share(iou, threshold),
+        "by_size": {name: _share(iou[by_size == i], threshold) for i, name in enumerate(SIZE_NAMES)},
+        "by_ratio": {name: _share(iou[by_ratio == i], threshold) for i, name in enumerate(RATIO_NAMES)},
+    }
+
+
+def describe_unreached(
+    objects: Objects,
+    iou: np.ndarray,
+    paths: Sequence[str],
+    class_names: Sequence[str],
+    image_size: tuple[int, int],
+    threshold: float = IOU_THRESHOLD,
+) -> list[str]:
+    """Name the objects that no prior reaches, the worst first, each in a sentence.
+
+    Args:
+        objects: of the split.
+        iou: `[N]`, the best of each.
+        paths: of its pictures.
+        class_names: names of the classes 1..C.
+        image_size: of the network's input, (height, width).
+        threshold: from which on a prior reaches an object.
+    """
+    sides = sides_px(objects.boxes_xyxy, image_size)
+    order = np.argsort(iou, kind="stable")
+    return [
+        f"{name_object(objects, index, paths, class_names)} of {sides[index, 0]:.1f} x {sides[index, 1]:.1f} px has a "
+        f"best IoU of {iou[index]:.2f}"
+        for index in order[iou[order] < threshold].tolist()
+    ]
+
+
+def coverage_findings(summary: Mapping[str, Any]) -> list[Finding]:
+    """Find priors that miss many of the training objects."""
+    if summary["share"] is None or summary["share"] >= LEAST_SHARE:
+        return []
+    sentence = (
+        f"{summary['reached']} of {summary['objects']} training objects, {summary['share']:.0%}, have a prior of IoU "
+        f">= {summary['threshold']:g}; each of the others gets one prior to learn from, however badly it fits"
+    )
+    return [Finding("warning", "coverage", "train", sentence)]
+
+
+def _share(iou: np.ndarray, threshold: float) -> dict[str, Any]:
+    reached = int((iou >= threshold).sum())
+    return {
+        "objects": len(iou),
+        "reached": reached,
+        "share": reached / len(iou) if len(iou) else None,
+        "mean_iou": float(iou.mean()) if len(iou) else None,
+    }

@@ -1,0 +1,94 @@
+"""What an examination found: how bad it is, what kind of fault, where, and what helps."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+Severity = Literal["error", "warning"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning")
+"""The worst first. An error would end the run, or make what it reports untrue."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of fault."""
+
+    title: str
+    advice: str
+
+
+KINDS: dict[str, Kind] = {
+    "unopened": Kind("splits that cannot be opened", "mend the file that is named; nothing of the split is usable"),
+    "nothing_left": Kind("splits with nothing to learn or to score", "see the other findings of the split"),
+    "class_numbers": Kind("class numbers off by one", "renumber the labels, or correct the list of class names"),
+    "across": Kind("the same picture in two splits", "take one of them out: scores on known pictures are too good"),
+    "left_out": Kind("much is left out", "data.on_error=skip leaves out what is found below; mend it instead"),
+    "picture": Kind("pictures that cannot be read", "fetch the file again, or take it out of the list of its split"),
+    "missing": Kind("pictures or annotations that are missing", "copy the file, or take it out of the list"),
+    "picture_size": Kind("size in the annotation against the picture", "annotate the picture that is on the disk"),
+    "annotation": Kind("annotations that cannot be used", "mend the value that is named"),
+    "unknown_class": Kind("objects of unknown classes", "mend the name, or add it to data.class_names"),
+    "fractions": Kind("fractions where pixels are expected", "for CSV files data.unit=fractions"),
+    "pixels": Kind("pixels where fractions are expected", "for CSV files data.unit=pixels; YOLO wants fractions"),
+    "inverted": Kind("inverted boxes", "exchange the corners; for COCO the numbers are x, y, width, height"),
+    "outside": Kind("boxes that reach out of the picture", "check unit, size and order of the numbers"),
+    "no_area": Kind("boxes without area", "remove the object or draw it anew"),
+    "first_loss": Kind("the first loss", "check weights, normalisation and the loss settings"),
+    "memory": Kind("memory", "choose a smaller data.batch_size, or trainer.precision=bf16-mixed"),
+    "coverage": Kind("objects that no prior fits", "choose other priors, e.g. the fitted ones, or a larger image_size"),
+    "pixel_origin": Kind("where pixels count from", "set data.xml_offset to what the annotating tool does"),
+    "within": Kind("the same picture twice in a split", "take one of them out, it counts double"),
+    "tiny": Kind("boxes that are tiny in the network's input", "choose a larger image_size, or leave them out"),
+    "unused_class": Kind("classes without objects", "take the name out of data.class_names, or collect examples"),
+}
+"""In the order in which they are shown within a severity."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault.
+
+    Attributes:
+        severity: whether it would spoil the run.
+        kind: a key of `KINDS`.
+        split: where it was found, such as `train`.
+        sentence: names file, object and value.
+    """
+
+    severity: Severity
+    kind: str
+    split: str
+    sentence: str
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """Sort by severity, then by kind, and leave out what another split said already."""
+    seen: set[tuple[str, str]] = set()
+    kept = []
+    for finding in findings:
+        # Two parts of one list of pictures meet the same faults of its file.
+        if (finding.kind, finding.sentence) not in seen:
+            seen.add((finding.kind, finding.sentence))
+            kept.append(finding)
+    kinds = list(KINDS)
+    return sorted(kept, key=lambda finding: (SEVERITIES.index(finding.severity), kinds.index(finding.kind)))
+
+
+def grouped(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    """Give plain values, those of one severity and kind together, in order."""
+    return [
+        {
+            "severity": severity,
+            "kind": kind,
+            "title": KINDS[kind].title,
+            "advice": KINDS[kind].advice,
+            "items": [{"split": finding.split, "sentence": finding.sentence} for finding in group],
+        }
+        for (severity, kind), group in groupby(in_order(findings), key=lambda finding: (finding.severity, finding.kind))
+    ]
+
+
+def spoils_the_run(findings: Sequence[Finding]) -> bool:
+    """Say whether a run on these data would fail or mislead."""
+    return any(finding.severity == "error" for finding in findings)

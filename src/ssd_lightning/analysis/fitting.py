@@ -1,0 +1,207 @@
+"""Priors for a data set: k-means on the IoU of widths and heights, within the grids that the network has.
+
+Redmon and Farhadi (YOLO9000, 2017, section 2) cluster the shapes of all boxes with the distance 1 - IoU, centre on
+centre. SSD's priors have places too: a box that is smaller than the distance of two cells is missed between them, so
+here an object belongs to the prior of highest IoU where that prior stands. The shapes of a cell are not free either:
+a level's small square has the area of all its wide and tall boxes.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from ssd_lightning.analysis.coverage import (
+    IOU_THRESHOLD,
+    BestPriors,
+    best_priors,
+    level_ious,
+    size_bands,
+)
+from ssd_lightning.analysis.level_moves import move_levels, rounded, step_px, variations
+from ssd_lightning.analysis.objects import sides_px
+from ssd_lightning.ops.priors import Clip, PriorLevel
+
+MOST_ROUNDS = 40
+CLIMBING_FACTORS = (1.2, 1.07, 1.02)
+MOST_OBJECTS = 20_000
+"""More do not change the clusters, and take their time."""
+LEAST_STEPS, MOST_STEPS = 0.75, 5.0
+"""Size of a level's small square in distances of its cells. Most objects that are smaller lie between two of them; and
+what is much larger the map does not see as a whole: the published levels have .9 to 4.8."""
+LEAST_SPREAD, LARGEST_SPREAD = 1.05, 2.6
+"""Of `max_size` over `min_size`: those of the published levels. A map sees a certain size best."""
+
+
+class Fit(NamedTuple):
+    """Fitted levels, and the best priors of all objects before and after."""
+
+    levels: tuple[PriorLevel, ...]
+    before: BestPriors
+    after: BestPriors
+
+
+def fit_levels(
+    boxes_xyxy: np.ndarray,
+    levels: Sequence[PriorLevel],
+    image_size: tuple[int, int],
+    clip: Clip = False,
+    *,
+    seed: int = 0,
+    starts: int = 6,
+) -> Fit:
+    """Choose sizes and ratios for a data set; grids and the number of boxes in a cell stay.
+
+    Args:
+        boxes_xyxy: `[N, 4]`, normalised, with areas.
+        levels: every one with its grid size; they are the first start.
+        image_size: of the network's input, (height, width).
+        clip: as `make_priors` has it.
+        seed: of the further starts.
+        starts: how many of them, each from shapes of objects.
+
+    Returns:
+        The levels of highest `score` among those that reach at least as many objects as the given ones do, which
+        are among them.
+    """
+    levels = tuple(levels)
+    before = best_priors(boxes_xyxy, levels, image_size, clip)
+    fit = Fit(levels, before, before)
+    if not len(boxes_xyxy):
+        return fit
+    weights = object_weights(boxes_xyxy, image_size)
+    rng = np.random.default_rng(seed)
+    sample = boxes_xyxy
+    if len(boxes_xyxy) > MOST_OBJECTS:
+        sample = boxes_xyxy[rng.choice(len(boxes_xyxy), MOST_OBJECTS, replace=False)]
+    task = _Task(sample, image_size, clip, levels)
+    settled = [task.settle(start) for start in _starts(task, rng, starts)]
+    settled.sort(key=task.rank_levels, reverse=True)
+    for found in (task.climb(settled[0]), *settled):
+        after = best_priors(boxes_xyxy, found, image_size, clip)
+        loses_none = reached(after.iou) >= reached(before.iou)
+        if loses_none and score(after.iou, weights) > score(fit.after.iou, weights):
+            fit = Fit(found, before, after)
+    return fit
+
+
+def reached(iou: np.ndarray) -> int:
+    """Count the objects that a prior reaches."""
+    return int((iou >= IOU_THRESHOLD).sum())
+
+
+def object_weights(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Weigh an object by the root of how few have its size, so that the many do not displace the few.
+
+    Returns:
+        `[N]`, with the sum 1.
+    """
+    bands = size_bands(boxes_xyxy, image_size)
+    weights = 1 / np.sqrt(np.bincount(bands)[bands])
+    return weights / weights.sum()
+
+
+def score(iou: np.ndarray, weights: np.ndarray) -> float:
+    """Rank coverage: the share of objects that a prior reaches, and the mean IoU, which tells how well."""
+    return float(weights @ (iou >= IOU_THRESHOLD) + weights @ iou)
+
+
+class _Task:
+    """What stays the same while levels are fitted."""
+
+    def __init__(
+        self, boxes_xyxy: np.ndarray, image_size: tuple[int, int], clip: Clip, given: tuple[PriorLevel, ...]
+    ) -> None:
+        self.boxes_xyxy = boxes_xyxy
+        self.image_size = image_size
+        self.clip: Clip = clip
+        self.given = given
+        self._weights = object_weights(boxes_xyxy, image_size)
+        self._reached_before = reached(best_priors(boxes_xyxy, given, image_size, clip).iou)
+        steps = [step_px(level, image_size) for level in given]
+        self._least = [min(level.min_size, LEAST_STEPS * step) for level, step in zip(given, steps, strict=True)]
+        self._most = [max(level.min_size, MOST_STEPS * step) for level, step in zip(given, steps, strict=True)]
+
+    def rank(self, iou: np.ndarray) -> tuple[int, float]:
+        """Prefer what loses no object that was reached, then the higher score."""
+        return min(reached(iou), self._reached_before), score(iou, self._weights)
+
+    def rank_levels(self, levels: tuple[PriorLevel, ...]) -> tuple[int, float]:
+        return self.rank(best_priors(self.boxes_xyxy, levels, self.image_size, self.clip).iou)
+
+    def tidied(self, levels: Sequence[PriorLevel]) -> tuple[PriorLevel, ...]:
+        """Let every level begin where the one before ends, as the paper's do, in proportion to its cells' distance.
+
+        Without it the levels crowd around the commonest size, and nothing is left for what augmentation makes of it.
+        """
+        tidy, least = [], 0.0
+        for level, own_least, own_most in zip(levels, self._least, self._most, strict=True):
+            small = max(least, own_least, min(level.min_size, own_most))
+            top = (
+                None
+                if level.max_size is None
+                else min(max(level.max_size, LEAST_SPREAD * small), LARGEST_SPREAD * small)
+            )
+            tidy.append(rounded(replace(level, min_size=small, max_size=top)))
+            least = small if top is None else math.sqrt(small * top)
+        return tuple(tidy)
+
+    def settle(self, levels: tuple[PriorLevel, ...]) -> tuple[PriorLevel, ...]:
+        """Alternate between giving objects to their best priors and priors the middle of their objects."""
+        best = best_priors(self.boxes_xyxy, levels, self.image_size, self.clip)
+        found, highest, stalled = levels, self.rank(best.iou), 0
+        for _ in range(MOST_ROUNDS):
+            levels = self.tidied(move_levels(self.boxes_xyxy, levels, best, self.image_size))
+            best = best_priors(self.boxes_xyxy, levels, self.image_size, self.clip)
+            # The middle is that of shapes, whose priors stand beside most of their objects: a round may lose.
+            stalled = 0 if self.rank(best.iou) > highest else stalled + 1
+            if stalled == 0:
+                found, highest = levels, self.rank(best.iou)
+            elif stalled == 3:
+                break
+        return found
+
+    def climb(self, levels: tuple[PriorLevel, ...]) -> tuple[PriorLevel, ...]:
+        """Move single sizes and ratios while coverage rises, in smaller and smaller steps: places count here too."""
+        found = list(self.tidied(levels))
+        ious = np.stack([self._level_iou(level) for level in found])  # [L, N]
+        highest = self.rank(ious.max(axis=0))
+        for factor in CLIMBING_FACTORS:
+            for _ in range(MOST_ROUNDS):
+                before = highest
+                for index in range(len(found)):
+                    others = np.delete(ious, index, axis=0).max(axis=0, initial=0.0)
+                    for tried in list(variations(found[index], factor)):
+                        if not self._may_replace(found, index, tried):
+                            continue
+                        iou = self._level_iou(tried)
+                        if self.rank(np.maximum(others, iou)) > highest:
+                            found[index], ious[index], highest = tried, iou, self.rank(np.maximum(others, iou))
+                if highest == before:
+                    break
+        return tuple(found)
+
+    def _may_replace(self, levels: list[PriorLevel], index: int, level: PriorLevel) -> bool:
+        changed = (*levels[:index], level, *levels[index + 1 :])
+        return self.tidied(changed) == changed
+
+    def _level_iou(self, level: PriorLevel) -> np.ndarray:
+        return level_ious(self.boxes_xyxy, level, self.image_size, self.clip).max(axis=1)
+
+
+def _starts(task: _Task, rng: np.random.Generator, count: int) -> Iterator[tuple[PriorLevel, ...]]:
+    """Begin with the given levels; then with sizes at even ranks of the objects; then with sizes of random objects."""
+    yield task.given
+    sizes = np.sqrt(sides_px(task.boxes_xyxy, task.image_size).prod(axis=1))
+    squares = 2 * len(task.given)
+    for number in range(count):
+        ranks = (np.arange(squares) + 0.5) / squares if number == 0 else np.sort(rng.random(squares))
+        chosen = np.quantile(sizes, ranks).reshape(-1, 2)
+        yield task.tidied(
+            [
+                replace(level, min_size=small, max_size=None if level.max_size is None else large**2 / small)
+                for level, (small, large) in zip(task.given, chosen.tolist(), strict=True)
+            ]
+        )

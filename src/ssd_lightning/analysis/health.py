@@ -1,0 +1,188 @@
+"""What is wrong with annotated pictures, judged from plain values that others have read."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from ssd_lightning.analysis.findings import Finding, Severity
+from ssd_lightning.analysis.objects import Objects, name_object, sides_px
+
+MOST_LEFT_OUT = 0.1
+"""Share of a split's objects and pictures: more of them left out is no accident of annotation."""
+FEWEST_AT_EDGE = 5
+"""Boxes that begin in the first pixel: fewer are no evidence of how a tool counts."""
+
+PHRASES = (
+    ("but its annotation says", "picture_size"),
+    ("looks like fractions", "fractions"),
+    ("looks like pixels", "pixels"),
+    ("is of none of the", "unknown_class"),
+    ("is inverted:", "inverted"),
+    ("reaches out of the picture:", "outside"),
+    ("has no area:", "no_area"),
+    ("the picture is missing", "missing"),
+    ("the annotation is missing", "missing"),
+    ("cannot read the picture", "picture"),
+    ("not a picture", "picture"),
+    ("this is no picture", "picture"),
+)
+"""What the readers of all formats say (`data.annotation`, `data.images`), and the kind of fault it is."""
+_UNKNOWN_NUMBER = re.compile(r"'(\d+)'[^']* is of none of the")
+
+
+def kind_of(sentence: str, otherwise: str) -> str:
+    """Say what kind of fault a reader's sentence is about."""
+    return next((kind for phrase, kind in PHRASES if phrase in sentence), otherwise)
+
+
+def reader_findings(split: str, sentences: Sequence[str], *, otherwise: str, severity: Severity) -> list[Finding]:
+    """Sort what a reader could not use into kinds.
+
+    Args:
+        split: where it was found.
+        sentences: of the reader, each with file, object and value.
+        otherwise: the kind of those that none of `PHRASES` knows.
+        severity: error where the run would stop at them, warning where it leaves them out.
+    """
+    return [Finding(severity, kind_of(sentence, otherwise), split, sentence) for sentence in sentences]
+
+
+def class_number_findings(
+    split: str, sentences: Sequence[str], counts: Sequence[int], class_names: Sequence[str]
+) -> list[Finding]:
+    """Find labels that count from 1 where 0 is meant, and the other way round.
+
+    They leave a mark at both ends: the class at one end of the list has no object, and there are objects of the number
+    beyond the other end. Numbers with gaps, as COCO's own, are not judged.
+
+    Args:
+        split: where the sentences were found.
+        sentences: of the reader, about objects that it could not use.
+        counts: objects of each class.
+        class_names: names of the classes 1..C.
+    """
+    unknown = {int(number) for sentence in sentences for number in _UNKNOWN_NUMBER.findall(sentence)}
+    if len(unknown) != 1:
+        return []
+    (number,) = unknown
+    if number in (len(class_names), len(class_names) + 1) and counts[0] == 0:
+        what = f"one too high: there are objects of number {number}, and none of the first class '{class_names[0]}'"
+    elif number == 0 and counts[-1] == 0:
+        what = f"one too low: there are objects of number 0, and none of the last class '{class_names[-1]}'"
+    else:
+        return []
+    example = next(sentence for sentence in sentences if _UNKNOWN_NUMBER.search(sentence))
+    return [Finding("error", "class_numbers", split, f"the class numbers look {what}; the first: {example}")]
+
+
+def amount_findings(split: str, *, pictures: int, objects: int, left_out: int, is_trained_on: bool) -> list[Finding]:
+    """Find splits of which nothing, or not enough, is left.
+
+    Args:
+        split: which one.
+        pictures: that can be used.
+        objects: sound ones.
+        left_out: objects and pictures that cannot be used.
+        is_trained_on: background pictures alone teach nothing; but they may be scored.
+    """
+    if pictures == 0 or (objects == 0 and is_trained_on):
+        what = "picture" if pictures == 0 else f"object in its {pictures} pictures"
+        why = "a larger data.val_fraction= holds some" if split == "val" and not left_out else ""
+        sentence = f"{split}: there is no {what}; {why or f'{left_out} objects or pictures cannot be used'}"
+        return [Finding("error", "nothing_left", split, sentence)]
+    share = left_out / (objects + left_out) if left_out else 0.0
+    if share <= MOST_LEFT_OUT:
+        return []
+    sentence = f"{split}: {left_out} objects or pictures cannot be used, {share:.0%} beside {objects} sound objects"
+    return [Finding("error", "left_out", split, sentence)]
+
+
+def unused_class_findings(split: str, counts: Sequence[int], class_names: Sequence[str]) -> list[Finding]:
+    """Find classes that nothing can be learnt about."""
+    return [
+        Finding("warning", "unused_class", split, f"{split}: class {label} '{name}' has no object")
+        for label, (name, count) in enumerate(zip(class_names, counts, strict=True), start=1)
+        if count == 0
+    ]
+
+
+def tiny_findings(
+    split: str,
+    objects: Objects,
+    paths: Sequence[str],
+    class_names: Sequence[str],
+    *,
+    image_size: tuple[int, int],
+    tiny_px: float,
+) -> list[Finding]:
+    """Find boxes whose shorter side is below `tiny_px` when the picture has the size of the network's input.
+
+    Args:
+        split: where they are.
+        objects: of the split.
+        paths: of its pictures.
+        class_names: names of the classes 1..C.
+        image_size: of the network's input, (height, width).
+        tiny_px: in pixels of the input.
+    """
+    sides = sides_px(objects.boxes_xyxy, image_size)  # [N, 2]
+    findings = []
+    for index in np.flatnonzero(sides.min(axis=1, initial=np.inf) < tiny_px).tolist():
+        width, height = sides[index]
+        sentence = (
+            f"{name_object(objects, index, paths, class_names)} is {width:.1f} x {height:.1f} px in the input of "
+            f"{image_size[1]} x {image_size[0]} px"
+        )
+        findings.append(Finding("warning", "tiny", split, sentence))
+    return findings
+
+
+def duplicate_findings(digests: Mapping[str, Mapping[str, str]]) -> list[Finding]:
+    """Find pictures with the same pixels.
+
+    Args:
+        digests: split -> path of a picture -> digest of its pixels.
+
+    Returns:
+        A finding for each picture beyond the first of its kind in a split, and for each pair of splits that share one.
+    """
+    alike: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for split, pictures in digests.items():
+        for path, digest in pictures.items():
+            alike[digest][split].append(path)
+    return [finding for by_split in alike.values() for finding in _duplicates(by_split)]
+
+
+def _duplicates(by_split: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    for split, (first, *others) in by_split.items():
+        for path in others:
+            yield Finding("warning", "within", split, f"{path}: the same pixels as {first}")
+    splits = list(by_split)
+    for position, split in enumerate(splits):
+        for other in splits[position + 1 :]:
+            first, second = by_split[split][0], by_split[other][0]
+            same = "the same file is" if first == second else f"the same pixels as {first}, which is"
+            yield Finding("error", "across", f"{split}, {other}", f"{second} of {other}: {same} in {split}")
+
+
+def pixel_origin_findings(split: str, *, at_zero: int, at_one: int, offset: int) -> list[Finding]:
+    """Find VOC annotations that count pixels from another number than their reader does.
+
+    Where a tool counts from 1, boxes at the left and upper edge begin at 1 and none at 0.
+
+    Args:
+        split: which one.
+        at_zero: edges that the files have at 0.
+        at_one: edges that they have at 1.
+        offset: what the reader takes for the first pixel.
+    """
+    if offset == 1 and at_zero >= max(FEWEST_AT_EDGE, at_one):
+        found, better = f"{at_zero} boxes begin at pixel 0 and {at_one} at pixel 1", 0
+    elif offset == 0 and at_zero == 0 and at_one >= FEWEST_AT_EDGE:
+        found, better = f"{at_one} boxes begin at pixel 1 and none at pixel 0", 1
+    else:
+        return []
+    sentence = f"{split}: {found}, so the files seem to count from {better}: data.xml_offset={better}, not {offset}"
+    return [Finding("warning", "pixel_origin", split, sentence)]

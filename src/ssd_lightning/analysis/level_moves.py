@@ -1,0 +1,79 @@
+"""Single moves of prior levels: to the middle of their objects, and a little up or down."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ssd_lightning.analysis.coverage import BestPriors
+from ssd_lightning.analysis.objects import sides_px
+from ssd_lightning.ops.priors import PriorLevel, as_height_width
+
+LEAST_RATIO, LARGEST_RATIO = 1.1, 6.0
+"""Of an aspect ratio: nearer to 1 it is another square, beyond it a line."""
+
+
+def step_px(level: PriorLevel, image_size: tuple[int, int]) -> float:
+    """Give the distance of neighbouring cells of a level in an input of (height, width)."""
+    if level.step is not None:
+        return level.step
+    assert level.grid_size is not None
+    return min(side / cells for side, cells in zip(image_size, as_height_width(level.grid_size), strict=True))
+
+
+def variations(level: PriorLevel, factor: float) -> Iterator[PriorLevel]:
+    """Change one size or ratio of a level by a factor, up and down."""
+    for change in (factor, 1 / factor):
+        yield rounded(replace(level, min_size=level.min_size * change))
+        if level.max_size is not None:
+            yield rounded(replace(level, max_size=level.max_size * change))
+        for position, ratio in enumerate(level.aspect_ratios):
+            ratios = list(level.aspect_ratios)
+            ratios[position] = float(np.clip(ratio * change, LEAST_RATIO, LARGEST_RATIO))
+            yield rounded(replace(level, aspect_ratios=tuple(sorted(ratios))))
+
+
+def move_levels(
+    boxes_xyxy: np.ndarray, levels: Sequence[PriorLevel], best: BestPriors, image_size: tuple[int, int]
+) -> tuple[PriorLevel, ...]:
+    """Give every prior the middle of the objects that it is the best of: the median of their logarithms.
+
+    A kind of box without objects stays as it is.
+    """
+    log_w, log_h = np.log(sides_px(boxes_xyxy, image_size)).T
+    size, stretch = (log_w + log_h) / 2, log_w - log_h
+    moved = []
+    for index, level in enumerate(levels):
+        kind = np.where(best.level == index, best.kind, -1)
+        squares = 1 if level.max_size is None else 2
+        is_large = (kind == 1) & (squares == 2)
+        small = _middle(size[(kind >= 0) & ~is_large], level.min_size)
+        large = None if level.max_size is None else _middle(size[is_large], np.sqrt(level.min_size * level.max_size))
+        ratios = []
+        for position, ratio in enumerate(level.aspect_ratios):
+            wide, tall = squares + 2 * position, squares + 2 * position + 1
+            stretches = np.concatenate([stretch[kind == wide], -stretch[kind == tall]])
+            ratios.append(float(np.clip(_middle(stretches, ratio), LEAST_RATIO, LARGEST_RATIO)))
+        moved.append(
+            replace(
+                level,
+                min_size=small,
+                max_size=None if large is None else large**2 / small,
+                aspect_ratios=tuple(sorted(ratios)),
+            )
+        )
+    return tuple(moved)
+
+
+def _middle(logarithms: np.ndarray, otherwise: float) -> float:
+    return float(np.exp(np.median(logarithms))) if len(logarithms) else float(otherwise)
+
+
+def rounded(level: PriorLevel) -> PriorLevel:
+    """Take what a file states for what is measured: sizes to a hundredth of a pixel, ratios to a hundredth."""
+    return replace(
+        level,
+        min_size=round(level.min_size, 2),
+        max_size=None if level.max_size is None else round(level.max_size, 2),
+        aspect_ratios=tuple(round(ratio, 2) for ratio in level.aspect_ratios),
+    )

@@ -1,0 +1,61 @@
+"""The objects of a split in one table, and what they come to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The sound objects of a split, one a row.
+
+    Attributes:
+        picture: int64 `[N]`: index of the picture, ascending.
+        boxes_xyxy: float64 `[N, 4]`, normalised to the picture.
+        labels: int64 `[N]`, 1..C.
+        difficult: bool `[N]`.
+    """
+
+    picture: np.ndarray
+    boxes_xyxy: np.ndarray
+    labels: np.ndarray
+    difficult: np.ndarray
+
+
+def name_object(objects: Objects, index: int, paths: Sequence[str], class_names: Sequence[str]) -> str:
+    """Name an object by the file of its picture, its number among the sound objects of it, and its class."""
+    picture = objects.picture[index]
+    number = index - int(np.searchsorted(objects.picture, picture)) + 1
+    return f"{paths[picture]}: sound object {number} '{class_names[objects.labels[index] - 1]}'"
+
+
+def sides_px(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Give (width, height) `[N, 2]` of normalised boxes in pixels of the network's input (height, width)."""
+    return (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) * (image_size[1], image_size[0])
+
+
+def class_counts(objects: Objects, class_names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Count each class's objects, its difficult ones, and the pictures it is in."""
+    counts = {}
+    for label, name in enumerate(class_names, start=1):
+        of_class = objects.labels == label
+        counts[name] = {
+            "objects": int(of_class.sum()),
+            "difficult": int((of_class & objects.difficult).sum()),
+            "pictures": len(np.unique(objects.picture[of_class])),
+        }
+    return counts
+
+
+def split_summary(objects: Objects, class_names: Sequence[str], *, pictures: int, left_out: int) -> dict[str, Any]:
+    """Describe a split in plain values."""
+    return {
+        "pictures": pictures,
+        "objects": len(objects.labels),
+        "difficult": int(objects.difficult.sum()),
+        "pictures_without_objects": pictures - len(np.unique(objects.picture)),
+        "left_out": left_out,
+        "classes": class_counts(objects, class_names),
+    }

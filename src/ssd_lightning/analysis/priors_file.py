@@ -1,0 +1,55 @@
+"""Prior levels as a choice of `priors=`."""
+
+from collections.abc import Sequence
+
+from ssd_lightning.ops.priors import Clip, PriorLevel, as_height_width
+
+HEAD = """\
+# Priors fitted to {objects} objects of {data} in an input of {width} x {height} px: {before} of them have a prior of
+# IoU >= .5 with the priors before, {after} with these.
+# A recipe that sets priors.levels needs net.levels='${{priors.fitted}}' too.
+"""
+
+
+def priors_yaml(
+    levels: Sequence[PriorLevel],
+    *,
+    clip: Clip,
+    image_size: tuple[int, int],
+    data: str,
+    objects: int,
+    before: str,
+    after: str,
+) -> str:
+    """Write levels as a file of `conf/priors/`, with their grids, so that no other network takes them unnoticed.
+
+    Args:
+        levels: every one with its grid size.
+        clip: as `make_priors` has it.
+        image_size: of the network's input, (height, width).
+        data: name of the data set.
+        objects: how many they were fitted to.
+        before: share of these that the priors before reach, in words.
+        after: the same of the fitted ones.
+    """
+    height, width = image_size
+    lines = [HEAD.format(objects=objects, data=data, width=width, height=height, before=before, after=after)]
+    lines.append("fitted:\n")
+    for level in levels:
+        assert level.grid_size is not None
+        rows, columns = as_height_width(level.grid_size)
+        lines.append(
+            "  - {_target_: ssd_lightning.ops.priors.PriorLevel, "
+            f"grid_size: [{rows}, {columns}], step: {_text(level.step)}, min_size: {_text(level.min_size)}, "
+            f"max_size: {_text(level.max_size)}, aspect_ratios: [{', '.join(map(_text, level.aspect_ratios))}]}}\n"
+        )
+    # Not a plain list: a recipe's `priors: {levels: ...}` would not merge with it, and the error would be of YAML.
+    lines.append('levels: {_target_: builtins.tuple, _args_: ["${priors.fitted}"]}\n')
+    lines.append(f"clip: {_text(clip)}\n")
+    return "".join(lines)
+
+
+def _text(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,146 @@
+"""The first steps of a run: the loss that an untrained network should have, what a step takes, and so the whole run.
+
+Everything is handed in: the network, the loss and the step are the run's own.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssd_lightning.analysis.findings import Finding
+from ssd_lightning.types import SSDOutput, Target
+
+MOST_TIMES_EXPECTED = 10.0
+"""Of the first class loss: mining picks the worst negatives of thousands, so that a network whose logits scatter has
+several times the loss of the uniform guess."""
+
+Loss = Callable[[SSDOutput, Sequence[Target]], Mapping[str, Tensor]]
+Batch = tuple[Tensor, Sequence[Target]]
+
+
+def uniform_class_loss(num_classes: int, negative_ratio: float) -> float:
+    """Give the class loss of a network that finds all classes equally likely, with the paper's mining.
+
+    SSD paper, equation 3 over N positives and `negative_ratio` N negatives, divided by N (equation 1): each costs
+    -log softmax(0) = ln(C + 1).
+    """
+    return (1 + negative_ratio) * math.log(num_classes + 1)
+
+
+@torch.no_grad()
+def first_losses(net: nn.Module, loss: Loss, batches: Sequence[Batch]) -> dict[str, dict[str, float]]:
+    """Compare the loss of an untrained network with that of the uniform guess on the same pictures.
+
+    The guess says nothing: all logits 0, so that every prior that counts costs ln(C + 1), and all offsets 0, so that
+    every matched prior is off by its whole distance to the object. It holds for any class loss and normaliser.
+
+    Args:
+        net: as the run would begin with it; it stays as it is, in training mode.
+        loss: of the run.
+        batches: images on the network's device, and targets.
+
+    Returns:
+        `expected` and `measured`: name of the loss -> mean over the batches.
+    """
+    expected: dict[str, float] = {}
+    measured: dict[str, float] = {}
+    buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    net.train()
+    for images, targets in batches:
+        output: SSDOutput = net(images)
+        guess = SSDOutput(
+            torch.zeros_like(output.box_offsets), torch.zeros_like(output.class_logits), output.priors_cxcywh
+        )
+        for sums, of_output in ((expected, guess), (measured, output)):
+            for name, value in loss(of_output, targets).items():
+                sums[name] = sums.get(name, 0.0) + float(value) / len(batches)
+    for name, buffer in net.named_buffers():  # running means of batch norm
+        buffer.copy_(buffers[name])
+    return {"expected": expected, "measured": measured}
+
+
+def first_loss_findings(losses: Mapping[str, Mapping[str, float]]) -> list[Finding]:
+    """Judge what `first_losses` gave."""
+    measured, expected = losses["measured"], losses["expected"]
+    broken = [f"{name} is {value}" for name, value in measured.items() if not math.isfinite(value)]
+    if broken:
+        return [Finding("error", "first_loss", "train", f"the first loss is not finite: {', '.join(broken)}")]
+    if measured["cls"] <= MOST_TIMES_EXPECTED * expected["cls"]:
+        return []
+    sentence = f"the first class loss is {measured['cls']:.1f}, where a network that knows nothing has "
+    return [Finding("warning", "first_loss", "train", f"{sentence}{expected['cls']:.1f}")]
+
+
+def time_steps(step: Callable[[], object], count: int, device: torch.device) -> float:
+    """Give the median seconds of a step that fetches its batch; one before it, in which libraries warm up, is left out.
+
+    Args:
+        step: does one step.
+        count: how many are timed.
+        device: where the step computes.
+    """
+    step()
+    seconds = []
+    for _ in range(count):
+        _wait_for(device)
+        start = time.perf_counter()
+        step()
+        _wait_for(device)
+        seconds.append(time.perf_counter() - start)
+    return sorted(seconds)[len(seconds) // 2]
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def run_estimate(
+    *,
+    seconds_a_step: float,
+    measured_batch_size: int,
+    batch_size: int,
+    num_pictures: int,
+    num_devices: int,
+    max_epochs: int | None,
+    max_steps: int,
+    batches_a_step: int,
+    activations_mib: float | None,
+    fixed_mib: float,
+) -> dict[str, Any]:
+    """Extrapolate a few steps to the whole run, validation and checkpoints left out.
+
+    Args:
+        seconds_a_step: measured.
+        measured_batch_size: pictures of a measured step.
+        batch_size: pictures of the run's steps, on each device.
+        num_pictures: of the training split.
+        num_devices: of the run; they are taken to be as fast as this one.
+        max_epochs: of the run; None or -1 for no limit.
+        max_steps: of the run; -1 for no limit.
+        batches_a_step: whose gradients are summed before a step.
+        activations_mib: peak of a measured step beyond what stays; None where the device does not tell.
+        fixed_mib: weights, gradients and the optimiser's state.
+
+    Returns:
+        Plain values; `hours` is None for a run without an end.
+    """
+    images_per_s = measured_batch_size / seconds_a_step
+    steps_an_epoch = max(1, num_pictures // (batch_size * num_devices * batches_a_step))
+    steps = math.inf if max_epochs in (None, -1) else max_epochs * steps_an_epoch
+    steps = min(steps, math.inf if max_steps == -1 else max_steps)
+    seconds = steps * batches_a_step * batch_size / images_per_s
+    memory = None if activations_mib is None else fixed_mib + activations_mib * batch_size / measured_batch_size
+    return {
+        "measured_batch_size": measured_batch_size,
+        "images_per_s": images_per_s,
+        "batch_size": batch_size,
+        "devices": num_devices,
+        "steps": None if math.isinf(steps) else int(steps),
+        "hours": None if math.isinf(seconds) else seconds / 3600,
+        "memory_mib": memory,
+    }

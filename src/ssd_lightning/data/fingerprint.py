@@ -1,0 +1,95 @@
+"""What a split of a data set was, in a few numbers and hashes: told apart later without a copy of it."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ssd_lightning.data.dataset import Record
+
+WHAT_DIFFERS = {
+    "pictures": "the number of pictures",
+    "objects": "the number of objects",
+    "classes": "the class names",
+    "names": "the names of the pictures or their order",
+    "boxes": "boxes, labels, difficult flags or sizes of pictures",
+    "bytes": "the size of the picture files together",
+    "files": "the sizes of single picture files",
+    "contents": "the contents of the picture files",
+}
+"""Entries of a fingerprint, from the coarsest."""
+
+
+def fingerprint(records: Sequence[Record], class_names: Sequence[str], *, contents: bool = False) -> dict[str, Any]:
+    """Describe a split in plain values.
+
+    The order of the pictures counts, since samplers draw by number. Pictures are looked at by the sizes of their files
+    alone, which takes microseconds each; bit rot that leaves the size as it was shows in `contents` only.
+
+    Args:
+        records: the split.
+        class_names: names of the classes 1..C.
+        contents: read every picture file and hash it as well.
+
+    Returns:
+        Numbers and hashes of 16 hexadecimal digits; see `WHAT_DIFFERS`. A file that is missing counts as of size -1.
+    """
+    paths = [record.image_path for record in records]
+    with ThreadPoolExecutor() as pool:  # which mostly wait for the disk
+        sizes = list(pool.map(_size_bytes, paths))
+        checksums = list(pool.map(checksum, paths)) if contents else None
+    found = {
+        "pictures": len(records),
+        "objects": sum(len(record.labels) for record in records),
+        "classes": _hash(name.encode(errors="surrogateescape") for name in class_names),
+        "names": _hash(record.image_id.encode(errors="surrogateescape") for record in records),
+        "boxes": _hash(part for record in records for part in _annotation(record)),
+        "bytes": sum(size for size in sizes if size > 0),
+        "files": _hash(str(size).encode() for size in sizes),
+    }
+    return found if checksums is None else {**found, "contents": _hash(text.encode() for text in checksums)}
+
+
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say in words what two fingerprints of a split do not share; an entry that one of them lacks is not compared."""
+    return [
+        f"{words} ({earlier[key]}, now {now[key]})" if isinstance(now[key], int) else words
+        for key, words in WHAT_DIFFERS.items()
+        if key in earlier and key in now and earlier[key] != now[key]
+    ]
+
+
+def checksum(path: Path) -> str:
+    """Hash the contents of a file; a file that cannot be read has the checksum ''."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, _new_hash).hexdigest()
+    except OSError:
+        return ""
+
+
+def _new_hash() -> Any:
+    return hashlib.blake2b(digest_size=16)
+
+
+def _annotation(record: Record) -> Iterable[bytes]:
+    yield repr(tuple(record.size_px)).encode()
+    yield record.boxes_xyxy_px.astype("<f4").tobytes()
+    yield record.labels.astype("<i8").tobytes()
+    yield record.difficult.astype("?").tobytes()
+
+
+def _hash(parts: Iterable[bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))  # so that ("ab", "c") is not ("a", "bc")
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

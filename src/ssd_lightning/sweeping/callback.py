@@ -1,0 +1,105 @@
+"""Before and after the jobs of a sweep."""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+log = logging.getLogger(__name__)
+
+
+class SweepCallback(Callback):
+    """Keeps a sweep in one directory, and says at its end what it found."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Settle where the sweep lies, refuse a directory that holds another one, and offer Hydra our sweeper."""
+        from ssd_lightning.sweeping.plan import what_is_swept, what_it_is
+        from ssd_lightning.sweeping.records import SWEEP, read_json, write_json
+
+        directory = Path(config.hydra.sweep.dir).resolve()
+        fix_directory(config, directory)
+        words = list(config.hydra.overrides.task)
+        more = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+        sweep = {"overrides": what_it_is(words), "swept": what_is_swept([*more, *words])}
+        earlier = read_json(directory / SWEEP)
+        if earlier is not None and earlier != sweep:
+            print(
+                f"error: {directory} holds another sweep ({' '.join(earlier['overrides'])}); give this one another "
+                "name: sweep.name=NAME",
+                file=sys.stderr,
+            )
+            sys.exit(2)
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(directory / SWEEP, sweep)
+        stop_at_signals()
+        if str(config.hydra.sweeper._target_).startswith("hydra_plugins.ssd_lightning."):
+            from ssd_lightning.sweeping.search import register
+
+            register()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Write `sweep_results.csv` and the plot, print the table and the best command line; exit 1 if jobs failed."""
+        failed = conclude_sweep(Path(config.hydra.sweep.dir), str(config.objective))
+        if failed:
+            print(f"error: {len(failed)} of the sweep's jobs failed:", *failed, sep="\n  ", file=sys.stderr)
+            sys.exit(1)
+
+
+def fix_directory(config: DictConfig, directory: Path) -> None:
+    """Give all jobs the directory of the sweep, also where a job sets the name that is part of it."""
+    quoted = str(directory).replace("\\", "\\\\").replace("'", "\\'")
+    with read_write(config), open_dict(config):
+        config.hydra.sweep.dir = str(directory)
+        others = [word for word in config.hydra.overrides.hydra if not word.startswith("hydra.sweep.dir=")]
+        config.hydra.overrides.hydra = OmegaConf.create([*others, f"hydra.sweep.dir='{quoted}'"])
+
+
+def stop_at_signals() -> None:
+    """End between two jobs as scheduler and shell expect it."""
+
+    def stop(signum: int, frame: Any) -> None:
+        log.warning("the sweep was stopped; the same command line goes on with it")
+        sys.exit(128 + signum)
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, stop)
+
+
+def conclude_sweep(directory: Path, objective: str) -> list[str]:
+    """Write and print what a sweep found.
+
+    Args:
+        directory: of the sweep.
+        objective: name of the score that counts.
+
+    Returns:
+        A line for each job that failed.
+    """
+    from ssd_lightning.sweeping import summary
+    from ssd_lightning.sweeping.records import FAILED, FINISHED, SWEEP, read_jobs, read_json
+    from ssd_lightning.visualization.benchmark_tables import print_table
+    from ssd_lightning.visualization.sweep_plots import save_sweep_plot
+
+    jobs = read_jobs(directory)
+    swept = (read_json(directory / SWEEP) or {}).get("swept", [])
+    summary.write_csv(directory / "sweep_results.csv", jobs, swept, objective)
+    finished = [job for _, job in jobs if job.status == FINISHED]
+    only_seeds = swept == ["seed"] and bool(finished)
+    if not only_seeds or len(finished) < len(jobs):
+        print_table(summary.result_table(jobs, swept, objective))
+    if only_seeds:
+        print_table(summary.seed_table(finished, objective))
+    written = [directory / "sweep_results.csv"]
+    if panels := summary.panels(jobs, swept):
+        title = f"{directory.name}: {len(finished)} of {len(jobs)} runs finished; bars are mean +- sd"
+        written.append(directory / "sweep_results.png")
+        save_sweep_plot(written[-1], panels, objective=objective, title=title)
+    print(*map(os.path.relpath, written), sep="\n")
+    if best := summary.best_command(jobs, swept):
+        print(f"best: {best}")
+    return [f"job {job.number} ({os.path.relpath(path)}): {job.reason}" for path, job in jobs if job.status == FAILED]

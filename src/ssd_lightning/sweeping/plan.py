@@ -1,0 +1,117 @@
+"""What a command line asks for as a sweep, read before Hydra sees it."""
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from ssd_lightning.configs import compose_config
+from ssd_lightning.errors import ConfigurationError, UserError
+from ssd_lightning.overrides import command_line_overrides, has_own_config
+
+EXPLANATIONS = {"-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "--version", "-sc", "--shell-completion"}
+HOW_NOT_WHAT = ("sweep.name", "sweep.n_trials", "sweep.batch_size")
+"""Settings that may change between two calls that work at the same sweep."""
+NEEDED = {
+    "sweep=tpe": "optuna",
+    "sweep=random": "optuna",
+    "hydra/launcher=joblib": "hydra_plugins.hydra_joblib_launcher",
+    "hydra/launcher=submitit_local": "hydra_plugins.hydra_submitit_launcher",
+    "hydra/launcher=submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
+}
+
+
+def rewrite_command_line() -> None:
+    """Give Hydra the sweep that `sys.argv` means: `seeds=5` written out, `sweep=tpe` as one, and a name for each."""
+    if EXPLANATIONS & set(sys.argv):
+        return
+    try:
+        sys.argv[1:] = plan_sweep(sys.argv[1:], command_line_overrides(), own_config=has_own_config())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def plan_sweep(arguments: Sequence[str], overrides: Sequence[str], *, own_config: bool = False) -> list[str]:
+    """Write out what a command line means as a sweep; a line that is none comes back as it was.
+
+    Args:
+        arguments: all words of the command line.
+        overrides: those of them that are `key=value`.
+        own_config: the line names a configuration of the user's.
+
+    Raises:
+        ConfigurationError: `seeds=` is no number of seeds or does not go with the rest, or a package is missing.
+    """
+    for word, module in NEEDED.items():
+        if word in overrides and not _is_installed(module):
+            raise ConfigurationError(f"{word} needs a further package: pip install 'ssd-lightning[sweep]'")
+    words = dict(override.split("=", 1) for override in overrides if "=" in override)
+    flags, chosen = [word for word in arguments if word not in overrides], list(overrides)
+    seeds = words.get("seeds", "null")
+    if seeds != "null":
+        sweep = seed_sweep(seeds, words, own_config=own_config)
+        print(f"seeds={seeds}: a sweep over {sweep}", file=sys.stderr)
+        chosen = [word for word in chosen if word.partition("=")[0] not in ("seed", "seeds")] + [sweep]
+    is_search = words.get("sweep", "grid") != "grid"
+    is_multirun = bool({"-m", "--multirun"} & set(flags))
+    if seeds == "null" and not is_search and not is_multirun and "hydra.mode=MULTIRUN" not in chosen:
+        return list(arguments)
+    if "sweep.name" not in words and not own_config:
+        named = [word for word in chosen if not word.lstrip("+~").startswith("hydra")]
+        chosen.append(f"sweep.name=sweep_{sweep_hash(named)}")
+    # Hydra wants its flags before or after all other words.
+    return [*flags, *([] if is_multirun else ["--multirun"]), *chosen]
+
+
+def seed_sweep(seeds: str, words: dict[str, str], *, own_config: bool) -> str:
+    """Write `seeds=N` as a sweep over `seed`, from the seed of the command line or the recipe on.
+
+    Raises:
+        ConfigurationError: it is no number of seeds, or seeds are chosen twice.
+    """
+    if not seeds.isdecimal() or int(seeds) == 0:
+        raise ConfigurationError(f"seeds={seeds}: the number of seeds to run, 1 or more")
+    if words.get("sweep", "grid") != "grid":
+        raise ConfigurationError(
+            f"seeds={seeds} with sweep={words['sweep']}: search first, then give the best its seeds"
+        )
+    if "seed" in words and not words["seed"].isdecimal():
+        raise ConfigurationError(f"seeds={seeds} with seed={words['seed']}: seed= is the first seed here, one number")
+    if "seed" in words:
+        first = int(words["seed"])
+    elif own_config:
+        raise ConfigurationError(f"seeds={seeds} with --config-path: say the first seed too, seed=0")
+    else:
+        recipe = [f"experiment={words['experiment']}"] if "," not in words.get("experiment", ",") else []
+        first = int(compose_config("train", recipe).seed)
+    return "seed=" + ",".join(str(first + index) for index in range(int(seeds)))
+
+
+def what_is_swept(overrides: Sequence[str]) -> list[str]:
+    """List the keys and groups with several values, in their order.
+
+    Args:
+        overrides: `key=value` as on the command line of the sweep.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [override.key_or_group for override in parsed if override.is_sweep_override()]
+
+
+def what_it_is(overrides: Sequence[str]) -> list[str]:
+    """Leave out of a sweep's command line what does not make it another sweep."""
+    return [override for override in overrides if override.split("=")[0].lstrip("+") not in HOW_NOT_WHAT]
+
+
+def sweep_hash(overrides: Sequence[str]) -> str:
+    """Name a sweep by its words; in their order, since that numbers the jobs."""
+    return hashlib.blake2b("\0".join(what_it_is(overrides)).encode(), digest_size=4).hexdigest()
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the parent
+        return False

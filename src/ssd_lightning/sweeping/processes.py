@@ -1,0 +1,161 @@
+"""A process for each job: started, watched, told of signals, and never left behind."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from ssd_lightning.sweeping.parent import PARENT
+
+LOOK_EVERY_S = 0.5
+GRACE_S = 120.0
+"""A job that was told to end may still write its checkpoint."""
+PASSED_ON = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)  # Windows has no SIGUSR1
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a process ended.
+
+    Args:
+        code: of its exit, as a shell gives it: 128 + n after signal n.
+        reason: its last words, if the code is not 0.
+        signal: the last that came for the sweep and was passed on.
+        given_up: the process was ended because `give_up` asked for it.
+        seconds: that it ran.
+    """
+
+    code: int
+    reason: str
+    signal: int | None
+    given_up: bool
+    seconds: float
+
+
+def run_process(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    console: Path | None = None,
+    give_up: Callable[[], bool] | None = None,
+) -> Ending:
+    """Run a command to its end; signals that come meanwhile are passed on to it.
+
+    Args:
+        command: program and arguments.
+        environment: variables to set.
+        console: where its output goes; None: to the terminal.
+        give_up: asked twice a second whether to end the process early.
+    """
+    with contextlib.ExitStack() as stack:
+        output = None if console is None else stack.enter_context(console.open("ab"))
+        began = time.monotonic()
+        process = subprocess.Popen(  # noqa: S603
+            list(command),
+            stdout=output,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **(environment or {}), PARENT: str(os.getpid())},
+            start_new_session=True,  # Ctrl-C would reach it twice
+        )
+        received: list[int] = []
+        stack.enter_context(_passing_on(process, received))
+        last_words: deque[str] = deque(maxlen=50)
+        reader = threading.Thread(target=_copy, args=(process.stderr, output, last_words), daemon=True)
+        reader.start()
+        given_up = _wait(process, received, give_up or (lambda: False))
+        if process.returncode != 0:  # its ranks and workers must not outlive it
+            _kill_group(process.pid)
+        reader.join(timeout=5)
+        code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+        return Ending(
+            code=code,
+            reason=describe(code, list(last_words)) if code else "",
+            signal=received[-1] if received else None,
+            given_up=given_up,
+            seconds=time.monotonic() - began,
+        )
+
+
+def describe(code: int, last_words: Sequence[str]) -> str:
+    """Say in one line why a process ended: its own error, the signal, or its last words.
+
+    Args:
+        code: of its exit, as a shell gives it.
+        last_words: the last lines it wrote to standard error.
+    """
+    errors = [line.partition("error: ")[2] for line in last_words if line.startswith("error: ")]
+    if errors:
+        return errors[-1]
+    if code == 128 + signal.SIGKILL:
+        return "killed by SIGKILL, as systems do when memory runs out"
+    frames = [at for at, line in enumerate(last_words) if line.startswith('  File "')]
+    after_trace = list(last_words[frames[-1] :]) if frames else []
+    raised = [line for line in after_trace if line and not line.startswith(" ")]
+    if raised:
+        return raised[0]
+    words = [line for line in last_words if line.strip()]
+    with contextlib.suppress(ValueError):
+        return f"ended by {signal.Signals(code - 128).name}"
+    return words[-1].strip() if words else f"exit code {code}"
+
+
+def _wait(process: subprocess.Popen[bytes], received: Sequence[int], give_up: Callable[[], bool]) -> bool:
+    given_up, deadline = False, None
+    while True:
+        try:
+            process.wait(timeout=LOOK_EVERY_S)
+            return given_up
+        except subprocess.TimeoutExpired:
+            pass
+        if not given_up and not received and give_up():
+            given_up = True
+            process.send_signal(signal.SIGTERM)
+        if deadline is None and (given_up or {signal.SIGINT, signal.SIGTERM} & set(received)):
+            deadline = time.monotonic() + GRACE_S
+        if deadline is not None and time.monotonic() > deadline:
+            _kill_group(process.pid)
+
+
+@contextlib.contextmanager
+def _passing_on(process: subprocess.Popen[bytes], received: list[int]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield
+        return
+
+    def pass_on(signum: int, frame: Any) -> None:
+        received.append(signum)
+        process.send_signal(signum)
+
+    before = {signum: signal.signal(signum, pass_on) for signum in PASSED_ON}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _copy(source: IO[bytes], output: IO[bytes] | None, last_words: deque[str]) -> None:
+    for line in source:
+        text = line.decode(errors="replace").rstrip("\n")
+        last_words.append(text)
+        if output is None:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            output.write(line)
+            output.flush()
+
+
+def _kill_group(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)

@@ -1,0 +1,127 @@
+"""What a sweep found, from the records of its jobs."""
+
+import csv
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from ssd_lightning.sweeping.records import FINISHED, JobRecord
+from ssd_lightning.visualization.benchmark_tables import TextTable
+from ssd_lightning.visualization.sweep_plots import Panel
+
+Jobs = Sequence[tuple[Path, JobRecord]]
+"""Jobs with their directories, by number."""
+
+
+def write_csv(path: Path, jobs: Jobs, swept: Sequence[str], objective: str) -> None:
+    """Write one row a job.
+
+    Args:
+        path: of the file.
+        jobs: of the sweep.
+        swept: keys with several values; a column each.
+        objective: name of the score that counts; a column, as are the other scores that are of no single class.
+    """
+    names = sorted({name for _, job in jobs for name in job.scores if is_summary(name)} - {objective})
+    header = ["job", *swept, objective, *names, "seconds", "status", "reason", "directory"]
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(header)
+        for directory, job in jobs:
+            settings = job.settings()
+            scores = [job.scores.get(name) for name in (objective, *names)]
+            place = directory.relative_to(path.parent).as_posix()
+            values = [settings.get(key, "") for key in swept]
+            rows.writerow([job.number, *values, *scores, job.seconds, job.status, job.reason, place])
+
+
+def is_summary(name: str) -> bool:
+    """Say whether a logged name is a score of a whole split."""
+    return name.startswith(("val/", "test/")) and name.count("/") == 1
+
+
+def by_settings(jobs: Jobs, swept: Sequence[str]) -> dict[tuple[str, ...], list[JobRecord]]:
+    """Put finished jobs together that differ in nothing but the seed.
+
+    Args:
+        jobs: of the sweep.
+        swept: keys with several values.
+
+    Returns:
+        Values of the swept keys without the seed -> jobs, in the order of the jobs.
+    """
+    keys = [key for key in swept if key != "seed"]
+    groups: dict[tuple[str, ...], list[JobRecord]] = {}
+    for _, job in jobs:
+        if job.status == FINISHED:
+            groups.setdefault(tuple(job.settings().get(key, "") for key in keys), []).append(job)
+    return groups
+
+
+def best_settings(jobs: Jobs, swept: Sequence[str]) -> list[JobRecord]:
+    """Find the jobs of the settings with the highest mean objective; none if no job finished."""
+    groups = by_settings(jobs, swept)
+    return max(groups.values(), key=lambda group: fmean(objectives(group)), default=[])
+
+
+def best_command(jobs: Jobs, swept: Sequence[str]) -> str | None:
+    """Write the command line of the best settings, without the sweep over seeds; None if no job finished."""
+    best = best_settings(jobs, swept)
+    if not best:
+        return None
+    dropped = {"sweep", "seed"} if "seed" in swept else {"sweep"}
+    words = [word for word in best[0].overrides if word.lstrip("+").partition("=")[0].partition(".")[0] not in dropped]
+    return shlex.join(["python", "-m", "ssd_lightning.train", *words])
+
+
+def objectives(group: Sequence[JobRecord]) -> list[float]:
+    """Give the objectives of finished jobs."""
+    return [job.objective for job in group if job.objective is not None]
+
+
+def result_table(jobs: Jobs, swept: Sequence[str], objective: str) -> TextTable:
+    """Tabulate a sweep, best first: a row for jobs that differ in nothing but the seed; then what did not finish."""
+    keys = [key for key in swept if key != "seed"]
+    with_seeds = "seed" in swept
+    groups = sorted(by_settings(jobs, swept).items(), key=lambda item: fmean(objectives(item[1])), reverse=True)
+    rows = [
+        (", ".join(str(job.number) for job in group), *values, spread(objectives(group)), _seconds(group), FINISHED)
+        for values, group in groups
+    ]
+    for _, job in jobs:
+        if job.status != FINISHED:
+            settings = job.settings()
+            words = job.status if not with_seeds else f"{job.status}, seed={settings.get('seed', '')}"
+            last = job.scores.get(objective)
+            shown = "" if last is None else f"({last:.4f})"
+            rows.append((str(job.number), *(settings.get(key, "") for key in keys), shown, _seconds([job]), words))
+    score = f"{objective}\nmean +- sd" if with_seeds else objective
+    return TextTable(("jobs" if with_seeds else "job", *keys, score, "seconds", "status"), tuple(rows))
+
+
+def seed_table(group: Sequence[JobRecord], objective: str) -> TextTable:
+    """Tabulate every score of runs that differ in nothing but the seed, the objective first."""
+    seeds = [f"seed {job.settings().get('seed', '')}" for job in group]
+    others = sorted(name for name in group[0].scores if is_summary(name) and name != objective)
+    names = [name for name in (objective, *others) if all(job.scores.get(name) is not None for job in group)]
+    values = {name: [float(job.scores[name] or 0) for job in group] for name in names}
+    rows = tuple((name, spread(numbers), *(f"{number:.4f}" for number in numbers)) for name, numbers in values.items())
+    return TextTable(("score", "mean +- sd", *seeds), rows)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Write mean and standard deviation (n - 1 in the denominator), or the one value there is."""
+    return f"{fmean(values):.4f} +- {stdev(values):.4f}" if len(values) > 1 else f"{values[0]:.4f}"
+
+
+def panels(jobs: Jobs, swept: Sequence[str]) -> list[Panel]:
+    """Give the objective of all finished jobs against each parameter; against the seed if nothing else varies."""
+    finished = [job for _, job in jobs if job.status == FINISHED]
+    keys = [key for key in swept if key != "seed"] or list(swept)
+    scores = tuple(objectives(finished))
+    return [Panel(key, tuple(job.settings().get(key, "") for job in finished), scores) for key in keys if scores]
+
+
+def _seconds(group: Sequence[JobRecord]) -> str:
+    return f"{sum(job.seconds for job in group):.0f}"

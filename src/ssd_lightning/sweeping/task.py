@@ -1,0 +1,200 @@
+"""One job of a sweep: its configuration, its process, its record."""
+
+import logging
+import math
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from ssd_lightning.digest import config_digest
+from ssd_lightning.sweeping.plan import what_it_is
+from ssd_lightning.sweeping.processes import Ending, run_process
+from ssd_lightning.sweeping.pruning import find_pruning
+from ssd_lightning.sweeping.records import (
+    FAILED,
+    FINISHED,
+    PRUNED,
+    STOPPED,
+    SWEEP,
+    JobRecord,
+    clear,
+    last_objective,
+    read_json,
+    read_result,
+)
+
+log = logging.getLogger(__name__)
+
+CONFIG_NAME = "job"
+
+
+def run_as_job(config: DictConfig) -> float:
+    """Run one job of a sweep in a process of its own, unless it is finished already.
+
+    Args:
+        config: of the job, as Hydra composed it.
+
+    Returns:
+        The objective; NaN if the job did not finish, so that the sweep goes on to the next.
+
+    Raises:
+        SystemExit: a signal came for the sweep, which ends when its job has ended: 130 after SIGINT, 143 after
+            SIGTERM, the job's own code after SIGUSR1.
+    """
+    hydra = HydraConfig.get()
+    directory = Path(hydra.runtime.output_dir)
+    own_config = job_config(config, hydra)
+    (directory / ".hydra").mkdir(parents=True, exist_ok=True)
+    rank = int(os.environ.get("SLURM_PROCID", "0"))
+    if rank > 0:  # the cluster starts every rank: each brings its own process, the first keeps the record
+        run_process(job_command(directory))
+        return math.nan
+    OmegaConf.save(own_config, directory / ".hydra" / f"{CONFIG_NAME}.yaml")
+    digest = job_digest(own_config)
+    job = JobRecord(hydra.job.num, what_it_is(hydra.overrides.task), digest)
+    before = JobRecord.read(directory)
+    if before is not None and before.digest == digest:
+        job.seconds = before.seconds
+    elif before is not None:  # a file of the configuration was edited
+        log.info("job %d was begun with other settings: it begins anew", job.number)
+        clear(directory)
+    ending = None
+    if finished_result(directory, digest) is None:
+        job.write(directory)
+        ending = _start(config, hydra, directory, job)
+        job.seconds = round(job.seconds + ending.seconds, 1)
+    conclude(job, ending, finished_result(directory, digest), str(config.objective))
+    if job.status == PRUNED:
+        job.scores = {str(config.objective): last_objective(directory)}
+    job.write(directory)
+    log.info("job %d %s", job.number, in_words(job, str(config.objective), anew=ending is not None))
+    if ending is not None and ending.signal is not None:
+        _stop(ending, job)
+    return math.nan if job.objective is None else job.objective
+
+
+def job_config(config: DictConfig, hydra: HydraConf) -> dict[str, Any]:
+    """Write out what a job's process composes: all settings, the sweep's own left out, and Hydra's of this sweep.
+
+    Args:
+        config: of the job.
+        hydra: Hydra's own settings for it.
+    """
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
+    plain.pop("sweep", None)
+    callbacks = plain.get("callbacks") or {}
+    reported = {"_target_": "ssd_lightning.training.objective.ObjectiveReport", "objective": config.objective}
+    return {
+        **plain,
+        "callbacks": {**callbacks, "objective": reported},
+        "resume": "auto",
+        "hydra": {
+            "mode": "RUN",
+            "run": {"dir": hydra.runtime.output_dir},
+            "output_subdir": None,  # the sweep wrote it
+            "job": {"name": hydra.job.name, "chdir": hydra.job.chdir},
+            "job_logging": OmegaConf.to_container(hydra.job_logging, resolve=False),
+        },
+    }
+
+
+def job_digest(own_config: Mapping[str, Any]) -> str:
+    """Give the digest that the job's process will write into its result."""
+    settings = OmegaConf.create({key: value for key, value in own_config.items() if key != "hydra"})
+    return config_digest(OmegaConf.to_container(settings, resolve=True))  # type: ignore[arg-type]
+
+
+def job_command(directory: Path) -> list[str]:
+    """Give the command that trains in a job's directory by the configuration written there."""
+    folder = str((directory / ".hydra").resolve())
+    return [sys.executable, "-m", "ssd_lightning.train", "--config-path", folder, "--config-name", CONFIG_NAME]
+
+
+def job_environment(sweep: Path, job: JobRecord, recipe: str) -> dict[str, str]:
+    """Tell W&B where a job belongs, unless the user has: one group a sweep, one job type for runs that differ in seed.
+
+    Args:
+        sweep: its directory.
+        job: of the sweep.
+        recipe: `name` of the run; it is the group where nothing but the seed is swept.
+    """
+    swept = [key for key in (read_json(sweep / SWEEP) or {}).get("swept", []) if key != "seed"]
+    settings = job.settings()
+    told = {
+        "WANDB_RUN_GROUP": sweep.name if swept else recipe,
+        "WANDB_JOB_TYPE": ", ".join(f"{key}={settings[key]}" for key in swept if key in settings)[:64] or "train",
+        "WANDB_NAME": f"{sweep.name}/{job.number}",
+        "WANDB_TAGS": sweep.name,
+    }
+    return {key: value for key, value in told.items() if key not in os.environ}
+
+
+def conclude(job: JobRecord, ending: Ending | None, result: Mapping[str, Any] | None, objective: str) -> None:
+    """Fill in how a job stands.
+
+    Args:
+        job: its record.
+        ending: of its process; None if it was finished before.
+        result: what the finished run wrote; None if there is none of this configuration.
+        objective: name of the score that counts.
+    """
+    if ending is not None and ending.given_up and ending.code != 0:
+        job.status = PRUNED
+    elif ending is not None and ending.code != 0:
+        job.status = FAILED if ending.signal is None else STOPPED
+        job.reason = ending.reason
+    elif result is None:
+        job.status, job.reason = FAILED, "it ended without a result"
+    else:
+        job.scores = dict(result["scores"])
+        job.objective = job.scores.get(objective)
+        job.status = FAILED if job.objective is None else FINISHED
+        if objective not in job.scores:
+            logged = ", ".join(sorted(name for name in job.scores if name.count("/") == 1)) or "nothing"
+            job.reason = f"objective={objective}: the run logged no such score; it logged {logged}"
+        elif job.objective is None:
+            job.reason = f"objective={objective}: the score is not finite"
+
+
+def finished_result(directory: Path, digest: str) -> dict[str, Any] | None:
+    """Give the result that lies in a directory if it is of this configuration."""
+    result = read_result(directory)
+    return result if result is not None and result.get("digest") == digest else None
+
+
+def in_words(job: JobRecord, objective: str, *, anew: bool) -> str:
+    """Say how a job stands."""
+    if job.status == FINISHED:
+        return f"{'finished' if anew else 'was finished before'}: {objective} {job.objective:.4f}"
+    if job.status == PRUNED:
+        return f"pruned after {job.seconds:.0f} s: others did better"
+    return f"{job.status}: {job.reason}"
+
+
+def _start(config: DictConfig, hydra: HydraConf, directory: Path, job: JobRecord) -> Ending:
+    sweep = Path(hydra.sweep.dir)
+    beside_others = not str(hydra.launcher._target_).endswith("BasicLauncher")
+    console = directory / "console.txt" if beside_others else None
+    if console is not None:
+        log.info("job %d writes to %s", job.number, console)
+    return run_process(
+        job_command(directory),
+        environment=job_environment(sweep, job, str(config.name)),
+        console=console,
+        give_up=find_pruning(config.get("sweep"), sweep, job.number, directory),
+    )
+
+
+def _stop(ending: Ending, job: JobRecord) -> None:
+    if ending.signal in (signal.SIGINT, signal.SIGTERM):
+        log.warning("the sweep was stopped; the same command line goes on with it")
+        sys.exit(128 + ending.signal)
+    if job.status != FINISHED:  # SIGUSR1, after which the job may be in the queue of the cluster again
+        sys.exit(ending.code)

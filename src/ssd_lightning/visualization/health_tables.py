@@ -1,0 +1,152 @@
+"""The report of an examination on the terminal: findings first, the worst at the top, then what was counted."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+STYLES = {"error": ("bold red", "ERRORS: they would spoil the run"), "warning": ("bold yellow", "WARNINGS")}
+MOST_CLASSES = 30
+"""Rows of the table of classes: COCO's 80 fill a screen twice."""
+
+
+def print_findings(groups: Sequence[Mapping[str, Any]], *, lines: int, everything_in: str) -> None:
+    """Print findings by severity and kind.
+
+    Args:
+        groups: records with `severity`, `title`, `advice` and `items`, each with `split` and `sentence`, in order.
+        lines: shown of each group.
+        everything_in: the file that has all of them.
+    """
+    console = Console(soft_wrap=True, highlight=False)
+    severity = ""
+    for group in groups:
+        if group["severity"] != severity:
+            severity = group["severity"]
+            style, heading = STYLES[severity]
+            console.print(Text(f"\n{heading}", style))
+        items = group["items"]
+        console.print(Text(f"  {group['title']}: {len(items)}", "bold"))
+        _print_lines(console, [item["sentence"] for item in items], lines, everything_in, indent="    ")
+        console.print(Text(f"    -> {group['advice']}", "italic"))
+    if not groups:
+        console.print(Text("\nno finding", "bold green"))
+
+
+def print_splits(splits: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print what each split has, and its classes.
+
+    Args:
+        splits: name -> `pictures`, `objects`, `difficult`, `pictures_without_objects`, `left_out`, and `classes`:
+            name -> `objects`, `difficult` and `pictures`.
+    """
+    console = Console()
+    table = Table("split")
+    for header in ("pictures", "without objects", "objects", "difficult", "left out"):
+        table.add_column(header, justify="right")
+    for name, split in splits.items():
+        difficult = f"{split['difficult']} ({_percent(split['difficult'], split['objects'])})"
+        counts = (split["pictures"], split["pictures_without_objects"], split["objects"], difficult, split["left_out"])
+        table.add_row(name, *map(str, counts))
+    console.print("\nPictures and objects")
+    console.print(table)
+
+    classes = list(dict.fromkeys(name for split in splits.values() for name in split["classes"]))
+    table = Table("class")
+    for name in splits:
+        table.add_column(name, justify="right")
+    for class_name in classes[:MOST_CLASSES]:
+        cells = []
+        for split in splits.values():
+            counts = split["classes"].get(class_name, {"objects": 0, "pictures": 0})
+            cells.append(f"{counts['objects']} ({counts['pictures']})")
+        table.add_row(class_name, *cells)
+    if classes:
+        console.print("Objects of each class (in so many pictures)", highlight=False)
+        console.print(table)
+    if len(classes) > MOST_CLASSES:
+        console.print(f"and {len(classes) - MOST_CLASSES} more classes")
+
+
+def print_coverage(
+    before: Mapping[str, Any], after: Mapping[str, Any] | None, *, lines: int, everything_in: str
+) -> None:
+    """Print the share of objects that a prior reaches, with the run's priors and with fitted ones.
+
+    Args:
+        before: `threshold`, `objects`, `share`, `mean_iou`, the same for every entry of `by_size` and `by_ratio`, and
+            `unreached`, a sentence for each object, the worst first.
+        after: the same of the fitted priors.
+        lines: shown of the objects that no prior reaches.
+        everything_in: the file that has all of them.
+    """
+    table = Table("objects")
+    columns = ("count", "reached", "mean IoU") + (("fitted: reached", "mean IoU") if after else ())
+    for header in columns:
+        table.add_column(header, justify="right")
+    for section in (None, "by_size", "by_ratio"):
+        rows = before[section] if section else {"all": before}
+        others = (after[section] if section else {"all": after}) if after else {}
+        for name, values in rows.items():
+            if values["objects"]:
+                fitted = _coverage_cells(others[name]) if after else ()
+                table.add_row(name, str(values["objects"]), *_coverage_cells(values), *fitted)
+        table.add_section()
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"\nTraining objects that a prior reaches with IoU >= {before['threshold']:g}, pictures as they are")
+    console.print(table)
+    unreached = before["unreached"]
+    if unreached:
+        console.print(Text(f"objects that no prior reaches: {len(unreached)}, the worst:"))
+        _print_lines(console, unreached, lines, everything_in, indent="  ")
+
+
+def print_trial(losses: Mapping[str, Mapping[str, float]], estimate: Mapping[str, Any], *, where: str) -> None:
+    """Print the first loss and what the run will take.
+
+    Args:
+        losses: `expected` and `measured`: name -> value.
+        estimate: as `analysis.trial.run_estimate` gives it.
+        where: the device, and the precision that was measured.
+    """
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table("first loss")
+    for header in ("expected", "measured"):
+        table.add_column(header, justify="right")
+    for name, value in losses["measured"].items():
+        table.add_row(name, f"{losses['expected'][name]:.2f}", f"{value:.2f}")
+    console.print("\nBefore the first step")
+    console.print(table)
+    run = "the run has no end" if estimate["hours"] is None else f"about {_duration(estimate['hours'])}"
+    steps = "" if estimate["steps"] is None else f" for {estimate['steps']} steps of {estimate['batch_size']}"
+    devices = f" on {estimate['devices']} such devices" if estimate["devices"] > 1 else ""
+    memory = estimate["memory_mib"]
+    console.print(
+        f"{estimate['images_per_s']:.1f} images/s ({where}, batches of {estimate['measured_batch_size']}, reading and "
+        f"augmentation included): {run}{steps}{devices}, validation left out"
+    )
+    if memory is not None:
+        console.print(f"memory: about {memory / 1024:.1f} GiB in training steps of {estimate['batch_size']}")
+
+
+def _print_lines(console: Console, sentences: Sequence[str], lines: int, everything_in: str, *, indent: str) -> None:
+    for sentence in sentences[:lines]:
+        console.print(Text(f"{indent}{sentence}"))
+    if len(sentences) > lines:
+        console.print(Text(f"{indent}and {len(sentences) - lines} more in {everything_in}"))
+
+
+def _coverage_cells(values: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{100 * values['share']:.1f} %", f"{values['mean_iou']:.3f}"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def _duration(hours: float) -> str:
+    if hours < 1:
+        return f"{60 * hours:.0f} min"
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"

@@ -1,0 +1,127 @@
+"""What a sweep found, as a picture."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from pathlib import Path
+from statistics import fmean, stdev
+
+POINT, MEAN = "#e08a2c", "#1f4e79"
+PANEL_INCHES = (3.6, 3.2)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The objective against one parameter.
+
+    Args:
+        parameter: its name.
+        values: of every run, as on the command line.
+        objectives: of every run.
+    """
+
+    parameter: str
+    values: tuple[str, ...]
+    objectives: tuple[float, ...]
+
+
+def save_sweep_plot(path: Path, panels: Sequence[Panel], *, objective: str, title: str) -> None:
+    """Draw a panel for each parameter: a point a run, and mean +- standard deviation where a value was repeated.
+
+    Args:
+        path: of the PNG file.
+        panels: one a parameter, at least one.
+        objective: what the upright axis is.
+        title: of the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(len(panels), 4)
+    rows = math.ceil(len(panels) / columns)
+    size = (max(PANEL_INCHES[0] * columns, 4.8), PANEL_INCHES[1] * rows + 0.5)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        _draw(axes, panel)
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    for axes in grid[:, 0]:
+        axes.set_ylabel(objective)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path)
+
+
+def _draw(axes, panel: Panel) -> None:  # type: ignore[no-untyped-def]
+    positions, names = positions_of(panel.values)
+    places, means, deviations = summaries(positions, panel.objectives)
+    if places:
+        line = "-" if names is None else ""  # there is nothing between two words
+        bars = {"markersize": 5, "capsize": 4, "linewidth": 1.2, "zorder": 3}
+        axes.errorbar(places, means, deviations, fmt=f"o{line}", color=MEAN, **bars)
+    axes.scatter(positions, panel.objectives, s=20, color=POINT, alpha=0.7, linewidths=0, zorder=2)
+    if names is not None:
+        steep = max(map(len, names)) * len(names) > 30
+        axes.set_xticks(range(len(names)), names, rotation=30 if steep else 0, ha="right" if steep else "center")
+        axes.set_xlim(-0.5, len(names) - 0.5)
+    else:
+        by_factors = is_spread_by_factors(positions)
+        axes.set_xscale("log" if by_factors else "linear")
+        if (ticks := ticks_of(positions, by_factors=by_factors)) is not None:
+            axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
+            axes.minorticks_off()
+    axes.set_xlabel(panel.parameter)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def ticks_of(values: Sequence[float], *, by_factors: bool) -> list[float] | None:
+    """Give the values themselves as ticks if they are few and stand apart; None if the axis has to choose its own.
+
+    Args:
+        values: on the axis.
+        by_factors: the axis is logarithmic.
+    """
+    distinct = sorted(set(values))
+    places = [math.log(value) if by_factors else value for value in distinct]
+    width = places[-1] - places[0]
+    crowded = any(right - left < width / 8 for left, right in pairwise(places))
+    return None if len(distinct) > 6 or crowded else distinct
+
+
+def positions_of(values: Sequence[str]) -> tuple[list[float], list[str] | None]:
+    """Place values on an axis: numbers where they are, words side by side in the order in which they come.
+
+    Returns:
+        A position for every value, and the names of the places 0, 1, ... if they are words.
+    """
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        numbers = [math.nan]
+    if all(map(math.isfinite, numbers)):
+        return numbers, None
+    names = list(dict.fromkeys(values))
+    return [float(names.index(value)) for value in values], names
+
+
+def is_spread_by_factors(values: Sequence[float]) -> bool:
+    """Say whether numbers want a logarithmic axis: all above zero, and the largest ten times the smallest or more."""
+    return min(values) > 0 and max(values) / min(values) >= 10
+
+
+def summaries(positions: Sequence[float], objectives: Sequence[float]) -> tuple[list[float], list[float], list[float]]:
+    """Give mean and standard deviation at every place, if some place has several runs; nothing otherwise.
+
+    Returns:
+        Places in rising order, means, and standard deviations (n - 1 in the denominator; 0 for a single run).
+    """
+    pairs = sorted(zip(positions, objectives, strict=True))
+    groups = [(place, [value for _, value in group]) for place, group in groupby(pairs, lambda pair: pair[0])]
+    if all(len(group) == 1 for _, group in groups):
+        return [], [], []
+    spreads = [stdev(group) if len(group) > 1 else 0.0 for _, group in groups]
+    return [place for place, _ in groups], [fmean(group) for _, group in groups], spreads

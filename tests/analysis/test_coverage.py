@@ -1,0 +1,103 @@
+"""Coverage: the nearest cell is the best, compared with all priors laid out one by one."""
+
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import box_iou
+
+from ssd_lightning.analysis.coverage import (
+    RATIO_NAMES,
+    SIZE_NAMES,
+    best_priors,
+    coverage_findings,
+    coverage_summary,
+    describe_unreached,
+)
+from ssd_lightning.analysis.objects import Objects
+from ssd_lightning.ops.boxes import cxcywh_to_xyxy
+from ssd_lightning.ops.priors import SSD300_COCO, SSD300_VOC, SSD512_VOC, PriorLevel, make_priors
+
+ODD = (
+    PriorLevel((5, 7), None, 20.0, None, (1.4, 5)),
+    PriorLevel((3, 2), 61.0, 70.0, 90.0, ()),
+    PriorLevel(1, 300.0, 350.0, 380.0, (3,)),
+)
+
+
+def random_boxes(count: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.random((count, 2, 2)), axis=1)
+    shrunk = corners[:, :1] + (corners[:, 1:] - corners[:, :1]) * rng.random((count, 1, 1))
+    return np.concatenate([corners[:, 0], shrunk[:, 0]], axis=1) + np.array([0, 0, 1e-3, 1e-3])
+
+
+@pytest.mark.parametrize("clip", [False, True, "size"])
+@pytest.mark.parametrize(
+    ("levels", "image_size"),
+    [(SSD300_VOC, (300, 300)), (SSD300_COCO, (300, 300)), (SSD512_VOC, (512, 512)), (ODD, (180, 240))],
+)
+def test_it_is_the_best_of_all_priors(
+    levels: tuple[PriorLevel, ...], image_size: tuple[int, int], clip: object
+) -> None:
+    boxes = random_boxes(400, seed=len(levels))
+
+    best = best_priors(boxes, levels, image_size, clip)  # type: ignore[arg-type]
+
+    priors = make_priors(levels, image_size, clip=clip)  # type: ignore[arg-type]
+    iou = box_iou(torch.from_numpy(boxes), cxcywh_to_xyxy(priors.double()))
+    slow = iou.max(dim=1)
+    np.testing.assert_allclose(best.iou, slow.values, atol=2e-6)
+    places = []  # (level, kind) of every prior, in make_priors' order
+    for index, level in enumerate(levels):
+        rows, columns = (level.grid_size, level.grid_size) if isinstance(level.grid_size, int) else level.grid_size
+        places += [(index, kind) for _ in range(rows * columns) for kind in range(level.boxes_per_cell)]
+    level_of, kind_of = np.array(places).T
+    named = [(level_of == index) & (kind_of == kind) for index, kind in zip(best.level, best.kind, strict=True)]
+    of_named = np.array([row[mask].max() for row, mask in zip(iou.numpy(), named, strict=True)])
+    np.testing.assert_allclose(of_named, best.iou, atol=2e-6)
+
+
+def test_a_box_that_is_a_prior_is_covered_wholly() -> None:
+    boxes = cxcywh_to_xyxy(make_priors(SSD300_VOC, 300).double()).numpy()[[0, 5777, 8731]]
+    np.testing.assert_allclose(best_priors(boxes, SSD300_VOC, (300, 300)).iou, 1, atol=1e-6)
+
+
+def test_no_objects() -> None:
+    best = best_priors(np.empty((0, 4)), SSD300_VOC, (300, 300))
+    summary = coverage_summary(np.empty((0, 4)), best.iou, (300, 300))
+    assert best.iou.shape == (0,)
+    assert (summary["objects"], summary["share"], summary["mean_iou"]) == (0, None, None)
+    assert coverage_findings(summary) == []
+
+
+def test_the_summary_counts_each_object_once_by_size_and_by_ratio() -> None:
+    # In an input of 100 x 200: 20 x 10, 20 x 40, 160 x 40, 190 x 95 px.
+    boxes = np.array([[0, 0, 0.1, 0.1], [0, 0, 0.1, 0.4], [0.1, 0.1, 0.9, 0.5], [0, 0, 0.95, 0.95]])
+    iou = np.array([0.5, 0.49, 0.8, 0.9])
+
+    summary = coverage_summary(boxes, iou, (100, 200))
+
+    assert (summary["objects"], summary["reached"], summary["share"]) == (4, 3, 0.75)
+    assert summary["mean_iou"] == pytest.approx(0.6725)
+    by_size = {name: (values["objects"], values["reached"]) for name, values in summary["by_size"].items()}
+    assert by_size == dict.fromkeys(SIZE_NAMES, (0, 0)) | {
+        "below 16 px": (1, 1), "16 to 32 px": (1, 0), "64 to 128 px": (1, 1), "128 to 256 px": (1, 1),
+    }  # fmt: skip
+    by_ratio = [summary["by_ratio"][name]["objects"] for name in RATIO_NAMES]
+    assert by_ratio == [0, 1, 0, 2, 1]
+    assert "3 of 4 training objects, 75%" in coverage_findings(summary)[0].sentence
+    assert coverage_findings(summary | {"share": 0.8}) == []
+
+
+def test_unreached_objects_are_named_the_worst_first() -> None:
+    objects = Objects(
+        picture=np.array([0, 0, 2]),
+        boxes_xyxy=np.array([[0, 0, 0.5, 0.5], [0, 0, 0.1, 0.2], [0.5, 0, 1, 0.1]]),
+        labels=np.array([1, 2, 1]),
+        difficult=np.zeros(3, bool),
+    )
+    named = describe_unreached(objects, np.array([0.4, 0.5, 0.3]), ["a.jpg", "b.jpg", "c.jpg"], ["x", "y"], (100, 200))
+    assert named == [
+        "c.jpg: sound object 1 'x' of 100.0 x 10.0 px has a best IoU of 0.30",
+        "a.jpg: sound object 1 'x' of 100.0 x 50.0 px has a best IoU of 0.40",
+    ]

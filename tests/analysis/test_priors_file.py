@@ -1,0 +1,50 @@
+"""Prior levels to YAML and back."""
+
+from dataclasses import replace
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from ssd_lightning.analysis.priors_file import priors_yaml
+from ssd_lightning.ops.priors import SSD300_VOC, SSDLITE320, PriorLevel
+
+
+@pytest.mark.parametrize("clip", [False, True, "size"])
+@pytest.mark.parametrize(
+    "levels",
+    [
+        SSD300_VOC,
+        tuple(replace(level, max_size=None) for level in SSDLITE320),
+        (PriorLevel((24, 32), None, 15.67, 34.85, (1.55, 3.0)), PriorLevel((1, 1), 106.67, 134.4, 175.54, ())),
+    ],
+)
+def test_what_is_written_is_read_again(levels: tuple[PriorLevel, ...], clip: object) -> None:
+    text = priors_yaml(
+        levels, clip=clip, image_size=(192, 256), data="a: b", objects=7, before="1.0%", after="2.0%"  # type: ignore[arg-type]
+    )  # fmt: skip
+
+    config = OmegaConf.create({"priors": OmegaConf.create(text)})
+
+    read = instantiate(config.priors.levels, _convert_="all")
+    as_tuples = tuple(
+        replace(level, grid_size=tuple(level.grid_size), aspect_ratios=tuple(level.aspect_ratios)) for level in read
+    )
+    expected = tuple(
+        replace(level, grid_size=(level.grid_size,) * 2 if isinstance(level.grid_size, int) else level.grid_size)
+        for level in levels
+    )
+    assert as_tuples == expected
+    assert config.priors.clip == clip
+    assert "7 objects of a: b in an input of 256 x 192 px: 1.0% of them" in text
+    assert max(map(len, text.splitlines()[:3])) <= 120
+
+
+def test_a_recipe_with_scales_of_its_own_is_an_error_and_no_mixture() -> None:
+    text = priors_yaml(
+        SSD300_VOC, clip=False, image_size=(300, 300), data="d", objects=1, before="", after=""
+    )  # fmt: skip
+    merged = OmegaConf.merge({"priors": OmegaConf.create(text)}, {"priors": {"levels": {"scales": [[0.1, 0.2]]}}})
+    with pytest.raises(Exception, match="takes no keyword arguments"):
+        instantiate(merged.priors.levels, _convert_="all")
+    assert len(instantiate(merged.priors.fitted, _convert_="all")) == 6

@@ -1,0 +1,119 @@
+"""The first loss against theory, and what a few steps say about a run."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssd_lightning.analysis.trial import (
+    first_loss_findings,
+    first_losses,
+    run_estimate,
+    time_steps,
+    uniform_class_loss,
+)
+from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.ops.coder import VARIANCES, encode
+from ssd_lightning.ops.priors import SSD300_VOC, make_priors
+from ssd_lightning.types import SSDOutput, Target
+
+PRIORS = make_priors(SSD300_VOC, 300)
+
+
+class Scatter(nn.Module):
+    """A stand-in for a network whose logits scatter, with a buffer that training changes."""
+
+    def __init__(self, num_classes: int, scale: float) -> None:
+        super().__init__()
+        self.num_classes, self.scale = num_classes, scale
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> SSDOutput:
+        self.seen += 1
+        generator = torch.Generator().manual_seed(0)
+        logits = self.scale * torch.randn(len(images), len(PRIORS), self.num_classes + 1, generator=generator)
+        return SSDOutput(torch.zeros(len(images), len(PRIORS), 4), logits, PRIORS)
+
+
+def target(*boxes: Sequence[float]) -> Target:
+    return Target(
+        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        labels=torch.ones(len(boxes), dtype=torch.int64),
+        difficult=torch.zeros(len(boxes), dtype=torch.bool),
+        image_id="x",
+        size_px=(300, 300),
+    )
+
+
+BATCH = (torch.zeros(2, 3, 300, 300), [target([0.1, 0.1, 0.6, 0.7]), target([0.4, 0.5, 0.5, 0.6])])
+
+
+@pytest.mark.parametrize("num_classes", [1, 3, 20])
+@pytest.mark.parametrize("ratio", [3.0, 1.0])
+def test_the_uniform_guess_costs_what_theory_says(num_classes: int, ratio: float) -> None:
+    net = Scatter(num_classes, scale=0.0)
+    losses = first_losses(net, MultiBoxLoss(negative_ratio=ratio).train(), [BATCH, BATCH])
+
+    assert losses["expected"]["cls"] == pytest.approx(uniform_class_loss(num_classes, ratio), rel=1e-5)
+    assert losses["measured"] == pytest.approx(losses["expected"])
+    assert uniform_class_loss(20, 3) == pytest.approx(4 * math.log(21))
+    assert float(net.seen) == 0  # as it was
+
+
+def test_the_expected_box_loss_is_that_of_offsets_0() -> None:
+    exact = PRIORS[7000]
+    boxes = torch.cat((exact[:2] - exact[2:] / 2, exact[:2] + exact[2:] / 2))
+    loss = MultiBoxLoss(iou_threshold=1.0).train()  # the forced match alone
+    moved = boxes + torch.tensor([0.01, 0.0, 0.01, 0.0])
+    for box, wanted in ((boxes, exact), (moved, exact + torch.tensor([0.01, 0, 0, 0]))):
+        images, targets = torch.zeros(1, 3, 300, 300), [target(box.tolist())]
+        expected = first_losses(Scatter(3, 0.0), loss, [(images, targets)])["expected"]["loc"]
+        offset = encode(wanted[None], exact[None], VARIANCES)[0].abs()
+        by_hand = torch.where(offset < 1, offset**2 / 2, offset - 0.5).sum()
+        assert expected == pytest.approx(float(by_hand), abs=1e-4)
+
+
+def test_a_loss_far_from_the_expected_is_found() -> None:
+    loss = MultiBoxLoss().train()
+    assert first_loss_findings(first_losses(Scatter(3, 1.0), loss, [BATCH])) == []
+    (far,) = first_loss_findings(first_losses(Scatter(3, 50.0), loss, [BATCH]))
+    assert far.severity == "warning"
+    (broken,) = first_loss_findings(first_losses(Scatter(3, math.nan), loss, [BATCH]))
+    assert broken.severity == "error"
+    assert "cls is nan" in broken.sentence
+
+
+def test_the_first_step_is_not_timed() -> None:
+    done = []
+    assert time_steps(lambda: done.append(1), 3, torch.device("cpu")) >= 0
+    assert len(done) == 4
+
+
+SETTINGS = {
+    "seconds_a_step": 2.0, "measured_batch_size": 8, "batch_size": 32, "num_pictures": 1000, "num_devices": 1,
+    "max_epochs": 10, "max_steps": -1, "batches_a_step": 1, "activations_mib": 100.0, "fixed_mib": 50.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps", "hours", "memory_mib"),
+    [
+        ({}, 310, 310 * 8 / 3600, 450),  # a batch of 32 takes 8 s
+        ({"num_devices": 4}, 70, 70 * 8 / 3600, 450),
+        ({"max_steps": 100}, 100, 800 / 3600, 450),
+        ({"batches_a_step": 2}, 150, 2 * 150 * 8 / 3600, 450),
+        ({"max_epochs": -1}, None, None, 450),
+        ({"max_epochs": None, "max_steps": 5}, 5, 40 / 3600, 450),
+        ({"num_pictures": 3, "activations_mib": None}, 10, 80 / 3600, None),
+    ],
+)
+def test_the_estimate_of_a_run(
+    changes: dict[str, object], steps: int | None, hours: float | None, memory_mib: float | None
+) -> None:
+    estimate = run_estimate(**{**SETTINGS, **changes})  # type: ignore[arg-type]
+    assert estimate["images_per_s"] == 4
+    assert estimate["steps"] == steps
+    assert estimate["hours"] == (None if hours is None else pytest.approx(hours))
+    assert estimate["memory_mib"] == memory_mib

@@ -1,0 +1,112 @@
+"""Data sets opened to be looked at, whatever is wrong with them."""
+
+import logging
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import planted
+from ssd_lightning.data.csv_boxes import CSVDataset
+from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.inspection import count_edges, draw_sample, inspect_pictures, open_leniently
+from ssd_lightning.data.voc import VOCDataset
+from ssd_lightning.errors import ConfigurationError, DataError
+
+
+def record(path: Path, size_px: tuple[int, int] = (30, 40)) -> Record:
+    return Record(path.stem, path, size_px, np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, bool))
+
+
+def test_all_faults_of_the_annotation_are_collected_and_no_picture_is_decoded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures, _ = planted.planted("csv")
+    planted.write("csv", tmp_path, pictures)
+    splits = [{"root": str(tmp_path), "split": "train"}]
+    make = partial(CSVDataset, on_error="raise", class_names=planted.CLASSES)
+    with pytest.raises(DataError):
+        make(splits=splits)
+
+    with caplog.at_level(logging.WARNING):
+        opened = open_leniently(make, splits=splits)
+
+    assert "left out" not in caplog.text  # it is in the report
+    strict = CSVDataset(on_error="skip", class_names=planted.CLASSES, splits=splits)
+    lost = {"torn", "prose", "resized"}  # which only decoding shows
+    assert {record.image_id for record in opened.records} == {record.image_id for record in strict.records} | lost
+    assert set(opened.dropped) == {
+        sentence for sentence in strict.dropped if not any(name in sentence for name in lost)
+    }
+    assert isinstance(opened, CSVDataset)
+
+
+def test_a_split_of_which_nothing_is_left_can_be_opened(tmp_path: Path) -> None:
+    planted.write("csv", tmp_path, [planted.Picture("gone", file="missing")])
+    opened = open_leniently(CSVDataset, splits=[{"root": str(tmp_path), "split": "train"}])
+    assert opened.records == []
+    assert len(opened.dropped) == 1
+    assert opened.class_names == ("bird", "cat", "dog")
+
+
+def test_what_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("nothing,of,this\n")
+    with pytest.raises(DataError, match="no column for image"):
+        open_leniently(CSVDataset, splits=[{"root": str(tmp_path), "split": "train"}])
+    with pytest.raises(ConfigurationError, match="must be a class of DetectionDataset"):
+        open_leniently(lambda **_: None)  # type: ignore[arg-type, return-value]
+
+
+def test_pixels_make_the_digest_and_nothing_else(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(pixels).save(tmp_path / "b.bmp")
+    Image.fromarray(pixels).convert("RGBA").save(tmp_path / "c.png")
+    other = pixels.copy()
+    other[29, 39, 2] ^= 1
+    Image.fromarray(other).save(tmp_path / "d.png")
+    Image.fromarray(pixels.reshape(40, 30, 3)).save(tmp_path / "e.png")
+    paths = sorted(tmp_path.iterdir())
+    done = []
+
+    facts = inspect_pictures([record(path) for path in [*paths, paths[0]]], advance=lambda: done.append(1))
+
+    digests = [facts[path].digest for path in paths]
+    assert digests[0] == digests[1] == digests[2]
+    assert len({*digests}) == 3
+    assert facts[paths[4]].problem is not None
+    assert "its annotation says 40 x 30" in facts[paths[4]].problem
+    assert [facts[path].problem for path in paths[:4]] == [None] * 4
+    assert len(done) == 5  # a file that is named twice is decoded once
+
+
+def test_broken_pictures_have_a_problem_and_no_digest(tmp_path: Path) -> None:
+    planted.write("voc", tmp_path, [planted.Picture("torn", file="truncated"), planted.Picture("prose", file="text")])
+    facts = inspect_pictures([record(tmp_path / f"JPEGImages/{name}.jpg", (120, 160)) for name in ("torn", "prose")])
+    for path, fact in facts.items():
+        assert fact.digest is None
+        assert str(path) in (fact.problem or "")
+    assert inspect_pictures([]) == {}
+
+
+def test_a_sample_is_drawn_from_all_splits_together() -> None:
+    records = {name: [record(Path(f"{name}{i}.jpg")) for i in range(count)] for name, count in (("a", 30), ("b", 10))}
+    assert draw_sample(records, None, seed=0) == records
+    assert draw_sample(records, 99, seed=0) == records
+    sample = draw_sample(records, 12, seed=0)
+    assert sum(map(len, sample.values())) == 12
+    assert all(len(sample[name]) > 0 for name in records)
+    names = [r.image_id for r in sample["a"]]
+    assert names == sorted(names, key=lambda name: int(name[1:]))
+    assert draw_sample(records, 12, seed=0) == sample != draw_sample(records, 12, seed=1)
+    assert draw_sample({}, 5, seed=0) == {}
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_edges_in_the_first_pixel(tmp_path: Path, offset: int) -> None:
+    planted.write_voc_from(offset, tmp_path)
+    make = partial(VOCDataset, xml_offset=1)
+    counted = count_edges(make, splits=[{"root": str(tmp_path), "split": "train"}])
+    assert counted == ((6, 0) if offset == 0 else (0, 6))

@@ -1,0 +1,208 @@
+"""Checkpoints made to harm: no code runs, nothing large is allocated, one sentence names the file."""
+
+import copy
+import functools
+import os
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ssd_lightning.detector import Detector
+from ssd_lightning.errors import UserError, WeightsError
+from ssd_lightning.models import SSD
+from ssd_lightning.models.backbones import TinyBackbone
+from ssd_lightning.models.extras import TinyExtras
+from ssd_lightning.models.files import read_checkpoint
+from ssd_lightning.ops.priors import PriorLevel
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    net = SSD(
+        backbone=TinyBackbone(channels=(4, 4, 8)),
+        extras=functools.partial(TinyExtras, channels=[8]),
+        levels=[PriorLevel(None, None, side, side + 8, (2,)) for side in (10, 20, 40)],
+        image_size=(32, 48),
+        num_classes=3,
+    )
+    path = tmp_path_factory.mktemp("good") / "good.ckpt"
+    Detector(net, class_names=("a", "b", "c")).save(path)
+    return torch.load(path)
+
+
+def load_changed(good: dict[str, Any], path: Path, change: Callable[[dict[str, Any]], Any]) -> Detector:
+    content = copy.deepcopy(good)
+    change(content)
+    torch.save(content, path)
+    return Detector.load(path)
+
+
+class CallsOnLoading:
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+@pytest.mark.parametrize("key", ["detector", "state_dict", "callbacks", "epoch"])
+@pytest.mark.parametrize("call", [(os.system, "touch {}"), (os.mkdir, "{}"), (eval, "open('{}', 'w')")])
+def test_code_in_any_place_is_not_run(good, tmp_path: Path, key: str, call: tuple[Callable[..., Any], str]) -> None:
+    trace = tmp_path / "was_here"
+    function, argument = call
+    with pytest.raises(WeightsError, match=r"bad\.ckpt holds more than plain tensors"):
+        load_changed(
+            good,
+            tmp_path / "bad.ckpt",
+            lambda content: content.update({key: CallsOnLoading(function, argument.format(trace))}),
+        )
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "ssd_lightning.train.main", "torch.hub.load"])
+@pytest.mark.parametrize("place", ["backbone", "extras", "head", "neck", "levels", "normalization"])
+def test_what_a_spec_may_name(good, tmp_path: Path, place: str, target: str) -> None:
+    with pytest.raises(WeightsError, match=rf"bad\.ckpt: .*'{target}' is no network part"):
+        load_changed(
+            good,
+            tmp_path / "bad.ckpt",
+            lambda content: content["detector"]["network"].update(
+                {place: {"_target_": target, "command": f"touch {tmp_path}/was_here"}}
+            ),
+        )
+    assert not (tmp_path / "was_here").exists()
+
+
+def test_a_spec_never_fetches_or_opens_weights(good, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *args, **kwargs: pytest.fail("it was fetched"))
+    vgg = "ssd_lightning.models.backbones.vgg.VGG16"
+    for weights in ("IMAGENET1K_V1", str(tmp_path / "bad.ckpt")):
+        with pytest.raises(WeightsError, match=r"bad\.ckpt: .*VGG16 is built without 'weights'"):
+            load_changed(
+                good,
+                tmp_path / "bad.ckpt",
+                lambda content, weights=weights: content["detector"]["network"].update(
+                    backbone={"_target_": vgg, "weights": weights}
+                ),
+            )
+
+
+HUGE = 10**9
+SIZES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "channels": lambda net: net["backbone"].update(channels=[HUGE, HUGE, HUGE]),
+    "channels beyond int64": lambda net: net["backbone"].update(channels=[10**30, 4, 8]),
+    "negative channels": lambda net: net["backbone"].update(channels=[-4, 4, 8]),
+    "no channels": lambda net: net["backbone"].update(channels=[0, 0, 0]),
+    "classes": lambda net: net.update(num_classes=HUGE),
+    "negative classes": lambda net: net.update(num_classes=-3),
+    "extra channels": lambda net: net["extras"].update(channels=[HUGE]),
+    "image": lambda net: net.update(image_size=[HUGE, HUGE]),
+    "priors": lambda net: net.update(image_size=[30_000, 30_000]),
+    "image beyond int64": lambda net: net.update(image_size=[10**30, 10**30]),
+    "negative image": lambda net: net.update(image_size=[-32, -48]),
+    "no image": lambda net: net.update(image_size=[0, 0]),
+    "one side": lambda net: net.update(image_size=[32]),
+    "boxes of no size": lambda net: net["levels"][0].update(min_size=-1.0),
+    "a grid": lambda net: net["levels"][0].update(grid_size=[HUGE, HUGE]),
+    "ratio nan": lambda net: net["levels"][0].update(aspect_ratios=[float("nan")]),
+    "ratio zero": lambda net: net["levels"][0].update(aspect_ratios=[0]),
+    "ratio of text": lambda net: net["levels"][0].update(aspect_ratios=["2"]),
+    "classes of text": lambda net: net.update(num_classes="3"),
+    "classes of a tensor": lambda net: net.update(num_classes=torch.zeros(2, 2)),
+    "channels of text": lambda net: net["backbone"].update(channels="448"),
+    "channels of none": lambda net: net["backbone"].update(channels=None),
+    "no levels": lambda net: net.update(levels=[]),
+    "levels of a number": lambda net: net.update(levels=3),
+    "levels of a mapping": lambda net: net.update(levels={"a": 1}),
+    "backbone of a list": lambda net: net.update(backbone=[1, 2]),
+    "backbone of another part": lambda net: net.update(backbone=net["levels"][0]),
+    "extras unbound": lambda net: net.update(extras=3),
+    "normalization of text": lambda net: net.update(normalization="IMAGENET"),
+    "dropped levels": lambda net: net.update(drop_last_levels=HUGE),
+    "negative dropped levels": lambda net: net.update(drop_last_levels=-1),
+    "an unknown argument": lambda net: net.update(no_such_argument=1),
+    "a partial network": lambda net: net.update(_partial_=True),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_and_types_that_cannot_be(good, tmp_path: Path, name: str) -> None:
+    with pytest.raises(WeightsError, match=r"bad\.ckpt") as caught:
+        load_changed(good, tmp_path / "bad.ckpt", lambda content: SIZES[name](content["detector"]["network"]))
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"class_names": ["a", "b"]},
+        {"class_names": 3},
+        {"class_names": "abc"},
+        {"class_names": [1, 2, 3]},
+        {"class_names": [["a"], ["b"], ["c"]]},
+        {"postprocess": {"unknown": 1}},
+        {"postprocess": {"top_k": -1}},
+        {"postprocess": {"score_threshold": "high"}},
+        {"postprocess": [1]},
+        {"postprocess": None},
+        {"postprocess": {3: 4}},
+    ],
+)
+def test_a_spec_of_wrong_types(good, tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"bad\.ckpt"):
+        load_changed(good, tmp_path / "bad.ckpt", lambda content: content["detector"].update(change))
+
+
+def test_a_small_file_with_a_huge_network(good, tmp_path: Path) -> None:
+    """A tensor of stride 0 has any shape, and a byte in the file: shapes that agree do not make a network small."""
+
+    def change(content: dict[str, Any]) -> None:
+        spec, weights = content["detector"], content["state_dict"]
+        spec["network"].update(num_classes=10**6)
+        spec["class_names"] = ["a"] * 10**6
+        for name, tensor in weights.items():
+            if ".cls" in name or "class" in name:
+                cells = tensor.shape[0] // 4
+                weights[name] = torch.zeros(1).expand(cells * (10**6 + 1), *tensor.shape[1:])
+
+    path = tmp_path / "bad.ckpt"
+    with pytest.raises(WeightsError, match=r"bad\.ckpt"):
+        load_changed(good, path, change)
+
+
+def test_a_compressed_archive_is_not_blown_up(good, tmp_path: Path) -> None:
+    plain, packed = tmp_path / "plain.ckpt", tmp_path / "bomb.ckpt"
+    torch.save({**good, "zeros": torch.zeros(4_000_000)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for info in source.infolist():
+            target.writestr(info.filename, source.read(info))
+    assert packed.stat().st_size < plain.stat().st_size / 50
+    with pytest.raises(WeightsError, match=r"bomb\.ckpt .*compressed"):
+        read_checkpoint(packed)
+    assert "zeros" in read_checkpoint(plain)
+
+
+def test_a_deeply_nested_checkpoint(tmp_path: Path) -> None:
+    nested: Any = []
+    for _ in range(5000):
+        nested = {"a": [nested]}
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)
+    try:
+        torch.save({"detector": {"network": nested, "class_names": [], "postprocess": {}}}, tmp_path / "deep.ckpt")
+    finally:
+        sys.setrecursionlimit(limit)
+    with pytest.raises(WeightsError, match=r"deep\.ckpt"):
+        Detector.load(tmp_path / "deep.ckpt")
+
+
+def test_a_checkpoint_that_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    for path in (tmp_path / "pipe.ckpt", Path("/dev/zero")):
+        with pytest.raises(WeightsError, match=path.name):
+            Detector.load(path)

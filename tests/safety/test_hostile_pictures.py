@@ -1,0 +1,194 @@
+"""Pictures and annotations made to harm: refused by their header, no hang, one line that names the file."""
+
+import os
+import resource
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssd_lightning.data.images import image_size_px, read_image
+from ssd_lightning.data.voc_xml import parse_annotation
+from ssd_lightning.errors import DataError
+
+
+def png(width: int, height: int, rows: bytes) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+
+
+def jpeg_of_size(width: int, height: int) -> bytes:
+    """A small JPEG whose header says another size: to a decoder, a picture that was cut off."""
+    import io
+
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(stream, "JPEG")
+    data = bytearray(stream.getvalue())
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("stated", [None, (20_000, 20_000)])
+@pytest.mark.parametrize("reduction", [1, 8])
+def test_twenty_thousand_squared_is_refused_by_its_header(
+    tmp_path: Path, suffix: str, stated: tuple[int, int] | None, reduction: int
+) -> None:
+    path = tmp_path / f"huge{suffix}"
+    # The PNG is whole: 400 MB of zeros in 400 kB.
+    path.write_bytes(jpeg_of_size(20_000, 20_000) if suffix == ".jpg" else png(20_000, 20_000, bytes(20_001 * 20_000)))
+    before = peak_mib()
+    for read in (lambda: read_image(path, stated, reduction=reduction), lambda: image_size_px(path)):
+        with pytest.raises(DataError, match=rf"huge{suffix}: .*decompression bomb.*400000000 pixels.*MAX_IMAGE_PIXELS"):
+            read()
+    assert peak_mib() < before + 100
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(("width", "height"), [(65_000, 2), (2, 65_000), (9_000, 9_000), (63, 64), (1, 1), (0, 64)])
+def test_a_jpeg_header_that_lies_gives_a_picture_of_that_size_or_one_sentence(
+    tmp_path: Path, width: int, height: int
+) -> None:
+    path = tmp_path / "lies.jpg"
+    path.write_bytes(jpeg_of_size(width, height))
+    for stated in (None, (64, 64), (height, width)):
+        try:
+            assert read_image(path, stated).shape == (height, width, 3)
+        except DataError as error:
+            assert str(error).startswith(f"{path}: ")  # noqa: PT017
+    with pytest.raises(DataError, match=r"lies\.jpg"):
+        read_image(path, (64, 64))
+
+
+def test_a_png_header_that_lies(tmp_path: Path) -> None:
+    path = tmp_path / "lies.png"
+    path.write_bytes(png(500, 500, bytes(100)))
+    with pytest.raises(DataError, match=r"lies\.png"):
+        read_image(path)
+
+
+def test_text_in_a_png_that_blows_up(tmp_path: Path) -> None:
+    path = tmp_path / "text.png"
+    good = png(2, 1, bytes(3))
+    data = b"key\0\0" + zlib.compress(bytes(200_000_000), 9)
+    text = struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
+    path.write_bytes(good[:33] + text + good[33:])
+    before = peak_mib()
+    with pytest.raises(DataError, match=r"text\.png"):
+        read_image(path)
+    assert peak_mib() < before + 100
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [pipe, device, loop, folder])
+@pytest.mark.parametrize("read", [read_image, image_size_px, parse_annotation])
+def test_what_is_no_file_is_refused_at_once(
+    tmp_path: Path, make: Callable[[Path], None], read: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "odd.jpg"
+    make(path)
+    with pytest.raises(DataError, match=r"odd\.jpg: ") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_files_that_may_not_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "secret.jpg"
+    path.write_bytes(jpeg_of_size(64, 64))
+    path.chmod(0)
+    for read in (read_image, image_size_px, parse_annotation):
+        with pytest.raises(DataError, match=r"secret\.jpg: .*Permission denied"):
+            read(path)
+
+
+def test_files_that_may_not_be_read_by_a_user_without_rights(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("the test above does this")
+    path = tmp_path / "secret.jpg"
+    path.write_bytes(jpeg_of_size(64, 64))
+    path.chmod(0)
+    for parent in [tmp_path, *tmp_path.parents][:3]:
+        parent.chmod(0o755)
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from ssd_lightning.data.images import read_image, image_size_px\n"
+        "from ssd_lightning.data.voc_xml import parse_annotation\n"
+        "from ssd_lightning.errors import DataError\n"
+        "os.setuid(65534)\n"
+        "for read in (read_image, image_size_px, parse_annotation):\n"
+        "    try:\n"
+        "        read(Path(sys.argv[1]))\n"
+        "    except DataError as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.count("Permission denied") == 3
+
+
+EXTERNAL = """<!DOCTYPE annotation [<!ENTITY x SYSTEM "{url}">]><annotation><filename>&x;</filename></annotation>"""
+PARAMETER = """<!DOCTYPE annotation [<!ENTITY % x SYSTEM "{url}"> %x;]><annotation/>"""
+QUADRATIC = f"""<!DOCTYPE annotation [<!ENTITY x "{"y" * 50_000}">]><annotation>{"&x;" * 50_000}</annotation>"""
+
+
+def test_entities_are_neither_fetched_nor_expanded(tmp_path: Path) -> None:
+    secret, path = tmp_path / "secret.txt", tmp_path / "a.xml"
+    secret.write_text("very secret")
+    texts = [text.format(url=url) for text in (EXTERNAL, PARAMETER) for url in (secret.as_uri(), "http://localhost:9/")]
+    for text in [*texts, QUADRATIC]:
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"a\.xml: the XML declares entities, which is refused") as caught:
+            parse_annotation(path)
+        assert "very secret" not in str(caught.value)
+
+
+def test_a_document_type_elsewhere_is_not_fetched(tmp_path: Path) -> None:
+    path = tmp_path / "a.xml"
+    path.write_text('<!DOCTYPE annotation SYSTEM "http://localhost:9/a.dtd"><annotation/>')
+    assert parse_annotation(path).tag == "annotation"
+
+
+def test_xml_that_is_deep_or_wide(tmp_path: Path) -> None:
+    path = tmp_path / "a.xml"
+    path.write_text(f"<annotation>{'<a>' * 100_000}{'</a>' * 100_000}</annotation>")
+    assert parse_annotation(path).tag == "annotation"
+    attributes = " ".join(f"a{number}='1'" for number in range(10_000))
+    path.write_text(f"<annotation {attributes}/>")
+    assert parse_annotation(path).tag == "annotation"
+
+
+def test_pixels_of_a_whole_picture_come_through(tmp_path: Path) -> None:
+    path = tmp_path / "good.png"
+    path.write_bytes(png(3, 2, bytes([0, 1, 2, 3, 0, 4, 5, 6])))
+    np.testing.assert_array_equal(read_image(path)[..., 0], [[1, 2, 3], [4, 5, 6]])

@@ -1,0 +1,61 @@
+"""A short form of `tools/mutate_files.py`: damaged files are named, or change nothing, or are told by checksums."""
+
+import os
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+import mutate_files
+
+
+def test_forty_damaged_files_of_each_kind() -> None:
+    trials = mutate_files.run_trials(40, seed=1)
+    table = mutate_files.as_table(trials)
+    counts = Counter((trial.kind, trial.outcome) for trial in trials)
+    assert len(trials) == 80
+    assert [trial for trial in trials if trial.outcome == "crashed"] == [], table
+    assert mutate_files.silent(trials) == [], table
+    assert all(trial.told_by_checksum for trial in trials if trial.outcome == "changed"), table
+    # Damage does something, and the readers see most of it.
+    assert counts["xml", "named"] > 10
+    assert counts["xml", "same"] > 0
+    assert counts["jpeg", "named"] > 5
+    assert counts["jpeg", "changed"] > 0
+
+
+def test_crashes_and_hangs_are_seen() -> None:
+    def task(number: int) -> object:
+        if number == 1:
+            os._exit(3)
+        if number == 3:
+            time.sleep(60)
+        return mutate_files.Trial("xml", "cut", "same")
+
+    trials = mutate_files._in_processes(task_holder(task), range(5), "xml", 2.0)
+    outcomes = [trial.outcome for trial in trials]
+    assert len(outcomes) == 5
+    assert outcomes.count("crashed") >= 2
+    assert outcomes[4] == "same"
+
+
+def task_holder(task: object) -> object:
+    """A pool sends its tasks by name; forked processes find this one under a module's."""
+    global current
+    current = task
+    return run_current
+
+
+def run_current(number: int) -> object:
+    return current(number)  # type: ignore[name-defined]
+
+
+@pytest.mark.slow
+def test_five_hundred_damaged_files_of_each_kind() -> None:
+    trials = mutate_files.run_trials(500, seed=0)
+    assert len(trials) == 1000
+    assert not [trial for trial in trials if trial.outcome == "crashed"]
+    assert not mutate_files.silent(trials)

@@ -1,0 +1,273 @@
+"""The doctor on data sets in which every fault is known."""
+
+import json
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+
+import planted
+from ssd_lightning import doctor
+from ssd_lightning.configs import compose_config, find_folder, register_experiments
+from ssd_lightning.errors import DataError
+from ssd_lightning.ops.priors import PriorLevel
+
+FORMATS = ("voc", "coco", "yolo", "csv")
+SETTINGS = [
+    "experiment=toy_tiny", "image_size=[128,128]", "data.train_split=train", "data.test_split=test",
+    "data.val_fraction=0", "data.num_workers=0", "trainer.accelerator=cpu",
+]  # fmt: skip
+
+
+def words(form: str, root: Path, *more: str) -> list[str]:
+    # `experiment=toy_tiny` says data=toy; what stands on the command line wins.
+    return [*SETTINGS, f"data={form}_folder", f"data.root={root}", *more]
+
+
+def examine(form: str, root: Path, *more: str) -> dict[str, Any]:
+    return doctor.examine(compose_config("doctor", words(form, root, "trial_steps=0", *more)), root)
+
+
+def found(report: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [(group["kind"], item["split"], item["sentence"]) for group in report["findings"] for item in group["items"]]
+
+
+def of_kind(report: dict[str, Any], kind: str) -> list[str]:
+    return [sentence for of, _, sentence in found(report) if of == kind]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_whole_data_set_has_no_finding(tmp_path: Path, form: str) -> None:
+    planted.write(form, tmp_path, planted.CLEAN)
+
+    report = examine(form, tmp_path)
+
+    assert found(report) == []
+    assert report["spoils_the_run"] is False
+    assert report["pictures_decoded"] == 9
+    assert report["splits"]["train"]["objects"] == 54
+    assert report["splits"]["test"]["classes"]["dog"] == {"objects": 9, "difficult": 0, "pictures": 3}
+    assert (tmp_path / "coverage.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_planted_fault_is_found_and_none_is_invented(tmp_path: Path, form: str, on_error: str) -> None:
+    pictures, expected = planted.planted(form)
+    planted.write(form, tmp_path, pictures)
+    names = [*planted.CLASSES, "fish"]
+    if form == "yolo":
+        (tmp_path / "data.yaml").write_text((tmp_path / "data.yaml").read_text() + "  3: fish\n")
+
+    report = examine(form, tmp_path, f"data.class_names=[{','.join(names)}]", f"data.on_error={on_error}")
+
+    left = list(found(report))
+    for kind, split, part in expected:
+        matching = [finding for finding in left if finding[:2] == (kind, split) and part in finding[2]]
+        assert len(matching) == 1, (kind, split, part, left)
+        left.remove(matching[0])
+    assert left == []
+    assert report["spoils_the_run"] is True  # with on_error=skip for the picture in two splits
+    severity = {group["kind"]: group["severity"] for group in report["findings"]}
+    assert severity["inverted"] == severity["picture"] == ("error" if on_error == "raise" else "warning")
+    assert (severity["across"], severity["within"], severity["tiny"]) == ("error", "warning", "warning")
+    order = [group["severity"] for group in report["findings"]]
+    assert order == sorted(order)  # errors come before warnings
+
+
+@pytest.mark.parametrize(("form", "shift", "what"), [("yolo", 1, "high"), ("coco", 1, "high"), ("coco", -1, "low")])
+def test_class_numbers_off_by_one(tmp_path: Path, form: str, shift: int, what: str) -> None:
+    planted.write_with_shifted_classes(form, tmp_path, shift)
+
+    report = examine(form, tmp_path)
+
+    train, _ = of_kind(report, "class_numbers")
+    assert f"one too {what}" in train
+    assert "is of none of the 3 classes" in train
+    assert report["spoils_the_run"] is True
+
+
+@pytest.mark.parametrize(("written", "read", "is_found"), [(0, 1, True), (1, 0, True), (0, 0, False), (1, 1, False)])
+def test_pixels_that_count_from_another_number(tmp_path: Path, written: int, read: int, is_found: bool) -> None:
+    planted.write_voc_from(written, tmp_path)
+
+    report = examine("voc", tmp_path, f"data.xml_offset={read}")
+
+    expected = [f"train: the files seem to count from {written}"] if is_found else []
+    origins = of_kind(report, "pixel_origin")
+    assert len(origins) == len(expected)
+    assert all(f"data.xml_offset={written}, not {read}" in sentence for sentence in origins)
+    assert report["spoils_the_run"] is False
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_split_of_which_nothing_is_left(tmp_path: Path, form: str) -> None:
+    pictures = [planted.Picture(f"p{i}", split, file="missing") for i, split in enumerate(["train", "train", "test"])]
+    planted.write(form, tmp_path, pictures)
+
+    report = examine(form, tmp_path, f"data.class_names=[{','.join(planted.CLASSES)}]")
+
+    if form in ("coco", "csv", "voc"):
+        assert len(of_kind(report, "nothing_left")) == 2
+        assert len(of_kind(report, "missing")) == 3
+    else:  # its pictures are those that exist, and there are labels without one
+        assert of_kind(report, "nothing_left") or of_kind(report, "unopened")
+    assert report["spoils_the_run"] is True
+    assert report["coverage"] is None
+
+
+def test_annotations_without_any_object(tmp_path: Path) -> None:
+    planted.write("voc", tmp_path, [planted.Picture(f"{s}{i}", s, things=()) for s in ("train", "test") for i in "ab"])
+
+    discovered = examine("voc", tmp_path)
+    assert "has a class name; give class_names" in of_kind(discovered, "unopened")[0]
+    stated = examine("voc", tmp_path, "data.class_names=[cat]")
+    assert [sentence.split(":")[0] for sentence in of_kind(stated, "nothing_left")] == ["train"]
+
+
+def test_a_root_or_training_split_that_is_not_there_is_a_bad_setting(tmp_path: Path) -> None:
+    planted.write("voc", tmp_path, planted.CLEAN)
+    with pytest.raises(DataError, match="there is no such folder"):
+        examine("voc", tmp_path / "nowhere")
+    with pytest.raises(DataError, match="there is no split 'valley'"):
+        examine("voc", tmp_path, "data.train_split=valley")
+    report = examine("voc", tmp_path, "data.test_split=valley")
+    assert len(of_kind(report, "unopened")) == 1
+    assert report["spoils_the_run"] is False  # a run that does not ask for it goes through
+    assert examine("voc", tmp_path, "data.test_split=valley", "test=true")["spoils_the_run"] is True
+
+
+def test_a_sample_of_the_pictures(tmp_path: Path) -> None:
+    pictures, _ = planted.planted("csv")
+    planted.write("csv", tmp_path, pictures)
+
+    report = examine("csv", tmp_path, "pictures=0")
+
+    assert report["pictures_decoded"] == 0
+    assert of_kind(report, "picture") == []
+    assert len(of_kind(report, "inverted")) == 1  # annotations are always all looked at
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, directory: Path, *arguments: str) -> int:
+    monkeypatch.chdir(directory)
+    monkeypatch.setattr(sys, "argv", ["doctor", *arguments])
+    GlobalHydra.instance().clear()
+    try:
+        doctor.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_the_command_on_a_whole_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planted.write("voc", tmp_path / "set", planted.CLEAN)
+
+    code = run_main(monkeypatch, tmp_path, *words("voc", Path("set"), "hydra.run.dir=out", "trial_steps=1"))
+
+    out = capsys.readouterr().out
+    assert code == 0, out
+    report = json.loads((tmp_path / "out" / "doctor.json").read_text())
+    assert report["spoils_the_run"] is False
+    losses = report["trial"]["losses"]
+    assert losses["expected"]["cls"] == pytest.approx(4 * np.log(4), rel=1e-5)  # three classes
+    assert losses["measured"]["cls"] > 0
+    estimate = report["trial"]["estimate"]
+    assert estimate["measured_batch_size"] == 8
+    assert estimate["batch_size"] == 16
+    assert estimate["steps"] == 12  # 6 pictures are one batch; twelve epochs
+    assert estimate["memory_mib"] > 0
+    assert "no finding" in out
+    assert report["priors"]["command"] in out
+
+
+def test_the_command_on_a_planted_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures, _ = planted.planted("csv")
+    planted.write("csv", tmp_path / "set", [*pictures, planted.with_thing("b2", planted.Thing("dgo", (1, 2, 30, 40)))])
+
+    more = ["hydra.run.dir=out", "lines=1", "trial_steps=0", "data.class_names=[cat,dog,bird]"]
+    code = run_main(monkeypatch, tmp_path, *words("csv", Path("set"), *more))
+
+    assert code == 1
+    out = capsys.readouterr().out
+    assert out.index("ERRORS") < out.index("WARNINGS") < out.index("Pictures and objects")
+    assert "objects of unknown classes: 2" in out
+    assert "and 1 more in out/doctor.json" in out
+    report = json.loads((tmp_path / "out" / "doctor.json").read_text())
+    assert len(of_kind(report, "unknown_class")) == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("pictures=some", "pictures is 'some'"),
+        ("tiny_px=-1", "tiny_px is -1"),
+        ("lines=-2", "lines is -2"),
+        ("trial_steps=1.5", "trial_steps is 1.5"),
+        ("fit=maybe", "fit is 'maybe'"),
+        ("data.root=nowhere", "nowhere: there is no such folder"),
+        ("net.drop_last_levels=9", "net.drop_last_levels is 9"),
+    ],
+)
+def test_bad_settings_end_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str, said: str
+) -> None:
+    planted.write("voc", tmp_path / "set", planted.CLEAN[:1])
+    code = run_main(monkeypatch, tmp_path, *words("voc", Path("set"), "trial_steps=0", word, "hydra.run.dir=out"))
+    message = capsys.readouterr().err
+    assert code == 2
+    assert said in message
+
+
+def compose_with(folder: Path, *overrides: str) -> Any:
+    register_experiments()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=str(find_folder("conf")), version_base="1.3"):
+        return compose("train", overrides=[f"hydra.searchpath=[file://{folder}]", *overrides])
+
+
+def levels_of(config: Any) -> list[PriorLevel]:
+    levels = instantiate(config.net.levels, _convert_="all")
+    return [replace(level, grid_size=tuple(level.grid_size)) for level in levels]
+
+
+@pytest.mark.parametrize("experiment", ["toy_tiny", "bccd_tiny", None])
+def test_fitted_priors_are_a_choice_of_priors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: str | None
+) -> None:
+    planted.write("voc", tmp_path / "set", planted.CLEAN)
+    chosen = [f"experiment={experiment}"] if experiment else ["model=tiny_ssd"]
+    chosen += ["data=voc_folder", "data.train_split=train", f"data.root={tmp_path / 'set'}"]
+    run_main(monkeypatch, tmp_path, *chosen, "hydra.run.dir=out", "trial_steps=0", "trainer.accelerator=cpu")
+    report = json.loads((tmp_path / "out" / "doctor.json").read_text())
+    arguments = shlex.split(report["priors"]["command"])
+    assert arguments[:5] == ["python", "-m", "ssd_lightning.train", "--config-dir", "out"]
+    assert not any(word.startswith("trial_steps") for word in arguments)
+
+    config = compose_with(tmp_path / "out", *arguments[5:])
+    net = instantiate(config.net, num_classes=3, _convert_="all")  # its grids are those that the file states
+
+    assert levels_of(config) == list(net.levels)
+    # A recipe that has priors of its own needs one word more.
+    assert ("net.levels=${priors.fitted}" in arguments) == (experiment is not None)
+    again = doctor.examine(
+        compose_with_doctor(tmp_path / "out", *arguments[5:], "trial_steps=0", "fit=false"), tmp_path
+    )
+    assert again["coverage"]["reached"] == report["priors"]["coverage"]["reached"] >= report["coverage"]["reached"]
+    assert again["coverage"]["mean_iou"] == pytest.approx(report["priors"]["coverage"]["mean_iou"])
+
+
+def compose_with_doctor(folder: Path, *overrides: str) -> Any:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=str(find_folder("conf")), version_base="1.3"):
+        return compose("doctor", overrides=[f"hydra.searchpath=[file://{folder}]", *overrides])

@@ -1,0 +1,155 @@
+"""Two real processes compute what one does."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from distributed_steps import NORMALIZERS, PICTURES, gradients, mean_ap, run_rank
+from test_plumbing import dataset
+from torch.utils.data import DataLoader
+
+from ssd_lightning.data.dataset import DetectionDataset, collate
+from ssd_lightning.data.sampler import EpochSampler
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.training.devices import Launch, check_devices, check_launch, check_sync_batchnorm, find_launch
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What two gloo processes give."""
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(partial(run_rank, world_size=2, folder=folder, backend="gloo"), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def relative_difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one.double() - other.double()).norm() / one.double().norm())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_two_processes_have_the_gradients_of_one(ranks: list[dict], normalizer: str, accumulate: int) -> None:
+    single = gradients(normalizer, accumulate, 0, 1, CPU)
+    assert single.norm() > 0
+    for rank in ranks:
+        assert relative_difference(single, rank["gradients"][normalizer, accumulate]) < 1e-6
+
+
+@pytest.mark.parametrize("count", [PICTURES, 1], ids=["uneven", "an empty rank"])
+def test_mean_average_precision_of_uneven_ranks_is_that_of_one_process(ranks: list[dict], count: int) -> None:
+    single = mean_ap(count, 0, 1)
+    assert 0 < single["map_area"] < 1 or count == 1
+    for rank in ranks:
+        torch.testing.assert_close(rank["mean_ap"][count], single, rtol=0, atol=0, equal_nan=True)
+
+
+def test_ranks_that_differ_are_told_apart(ranks: list[dict]) -> None:
+    first, second = (rank["disagreements"] for rank in ranks)
+    assert first == second  # all ranks stop, with the same words
+    assert first["without effect"] == first["same"] == ""
+    assert "rank 0 and rank 1 (of 2) have optimizer.lr: 0.001 and 0.002" in first["lr"]
+    assert "3 and 4 pictures" in first["count"]
+    assert "other boxes or another size of picture0" in first["box"]
+    assert "picture0 and other0" in first["name"]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_have_the_gradients_of_one(tmp_path: Path) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    mp.spawn(partial(run_rank, world_size=2, folder=tmp_path, backend="nccl"), nprocs=2)
+    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    for (normalizer, accumulate), found in results[1]["gradients"].items():
+        torch.testing.assert_close(found, results[0]["gradients"][normalizer, accumulate], rtol=0, atol=0)
+        single = gradients(normalizer, accumulate, 0, 1, torch.device("cuda", 0))
+        assert relative_difference(single, found) < 1e-5
+    assert "optimizer.lr" in results[0]["disagreements"]["lr"]
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "RANK": "0"}
+SLURM = {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train"}
+
+
+def test_launchers_are_recognised() -> None:
+    assert find_launch({}) is None
+    assert find_launch(TORCHRUN) == Launch("torchrun", here=2, nodes=2)
+    assert find_launch(SLURM) == Launch("srun", here=2, nodes=2)
+    assert find_launch({"SLURM_NTASKS": "1", "SLURM_NNODES": "1"}) == Launch("srun", here=None, nodes=1)
+    assert find_launch({**SLURM, "SLURM_JOB_NAME": "interactive"}) is None  # as in Lightning
+    assert find_launch({**SLURM, **TORCHRUN}) == Launch("torchrun", here=2, nodes=2)
+
+
+@pytest.mark.parametrize("environment", [TORCHRUN, SLURM], ids=["torchrun", "srun"])
+def test_processes_and_settings_have_to_agree(environment: dict[str, str]) -> None:
+    launch = find_launch(environment)
+    check_launch(launch, num_devices=2, num_nodes=2)
+    with pytest.raises(ConfigurationError, match=r"2 devices of a machine, but trainer\.devices=1: set trainer\.dev"):
+        check_launch(launch, num_devices=1, num_nodes=2)
+    with pytest.raises(ConfigurationError, match=r"on 2 machines, but trainer\.num_nodes=1: set trainer\.num_nodes=2"):
+        check_launch(launch, num_devices=2, num_nodes=1)
+
+
+def test_without_a_launcher_any_number_goes() -> None:
+    check_launch(None, num_devices=8, num_nodes=2)
+
+
+def test_what_a_launcher_has_started_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssd_lightning.training.devices._resolve", lambda accelerator: "cpu")
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    with pytest.raises(ConfigurationError):
+        check_devices("cpu", 2)
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    assert check_devices("cpu", 2) == check_devices("auto", 2) == 2
+
+
+def test_batch_norm_over_ranks_needs_a_gpu() -> None:
+    check_sync_batchnorm(True, "cuda")
+    check_sync_batchnorm(False, "cpu")
+    with pytest.raises(ConfigurationError, match=r"trainer\.sync_batchnorm=true.*GPU"):
+        check_sync_batchnorm(True, "cpu")
+
+
+def paint_seed(image: np.ndarray, boxes_xyxy: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An augmentation that shows nothing but what it was drawn from."""
+    painted = np.zeros((1, 8, 3), dtype=np.uint8)
+    painted[0, :, 0] = list(seed.to_bytes(8, "little"))
+    return painted, boxes_xyxy, np.arange(len(boxes_xyxy))
+
+
+def drawn_seeds(data: DetectionDataset, *, ranks: int, workers: int, epochs: int) -> list[bytes]:
+    seeds = []
+    for rank in range(ranks):
+        sampler = EpochSampler(size=len(data), pad=True, rank=rank, world_size=ranks)
+        loader = DataLoader(data, 2, sampler=sampler, num_workers=workers, persistent_workers=workers > 0,
+                            collate_fn=collate)  # fmt: skip
+        for epoch in range(epochs):
+            sampler.set_epoch(epoch)
+            seeds += [bytes(image[0, 0].tolist()) for images, _ in loader for image in images]
+    return seeds
+
+
+def test_every_draw_is_another_and_the_same_on_any_number_of_ranks_and_workers(tmp_path: Path) -> None:
+    data = dataset(tmp_path, count=8, transform=paint_seed)
+    alone = drawn_seeds(data, ranks=1, workers=0, epochs=3)
+    spread = drawn_seeds(data, ranks=2, workers=2, epochs=3)
+    assert len(set(alone)) == len(alone) == 3 * 8
+    assert sorted(spread) == sorted(alone)
+
+
+def pictures_of_steps(world_size: int, batch_size: int) -> list[set[tuple[int, int]]]:
+    dealt = [list(EpochSampler(size=48, pad=True, rank=rank, world_size=world_size)) for rank in range(world_size)]
+    return [
+        {sample for rank in dealt for sample in rank[start : start + batch_size]}
+        for start in range(0, len(dealt[0]), batch_size)
+    ]
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_a_step_sees_the_pictures_that_one_device_with_the_whole_batch_would(world_size: int) -> None:
+    assert pictures_of_steps(world_size, 12 // world_size) == pictures_of_steps(1, 12)

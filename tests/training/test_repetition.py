@@ -1,0 +1,118 @@
+"""A run directory is enough to repeat the run: the same numbers, in a directory of its own."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+from ssd_lightning import train
+from ssd_lightning.digest import config_digest
+
+SMALL = [
+    "experiment=toy_tiny", "data.num_train=12", "data.num_val=4", "data.num_test=2", "data.side_px=96", "seed=3",
+    "data.num_workers=0", "data.batch_size=4", "image_size=[64,64]", "trainer.max_epochs=1", "data.checksum=true",
+    "trainer.check_val_every_n_epoch=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
+]  # fmt: skip
+
+Repeat = Callable[..., Path]
+
+
+def run_in(directory: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Path:
+    before = set(directory.glob("outputs/*/*"))
+    monkeypatch.chdir(directory)
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    GlobalHydra.instance().clear()
+    train.main()
+    (made,) = set(directory.glob("outputs/*/*")) - before
+    return made
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("repeated")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return run_in(directory, monkeypatch, *SMALL, "hydra.run.dir=outputs/first/run")
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+
+def digest_of(run: Path) -> str:
+    return config_digest(yaml.safe_load((run / "config.yaml").read_text()))
+
+
+def test_a_run_directory_has_all_that_repeats_it(first: Path) -> None:
+    record = json.loads((first / "run.json").read_text())
+    assert {"command", "seed", "git_commit", "git_untracked", "machine", "directory", "data"} <= record.keys()
+    assert record["data"]["train"]["pictures"] == 12
+    assert record["data"]["train"].keys() >= {"names", "boxes", "files", "contents"}
+    assert set(record["data"]) == {"train", "val"}  # the test split is not looked at unless it is scored
+    assert f"torch=={torch.__version__.split('+')[0]}" in (first / "requirements.txt").read_text()
+    for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
+        assert (first / ".hydra" / name).is_file()
+    assert record["git_dirty"] in (None, False) or (first / "git.diff").is_file() or record["git_untracked"]
+
+
+@pytest.mark.parametrize("form", [["--config-path", "{}"], ["--config-path={}"], ["-cp", "{}/"]])
+def test_a_run_is_repeated_to_the_bit(first: Path, monkeypatch: pytest.MonkeyPatch, form: list[str]) -> None:
+    root = first.parents[2]
+    relative = first.relative_to(root) / ".hydra"
+    again = run_in(root, monkeypatch, *(word.format(relative) for word in form))
+    assert again.parent.parent == root / "outputs"
+    assert again != first
+    assert again.parent.name != "first"  # the recipe's own name: the directory of the first was chosen by hand
+    assert (again / "train.log").is_file()
+    assert digest_of(again) == digest_of(first)
+    one, two = weights(first), weights(again)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    record = json.loads((again / "run.json").read_text())
+    assert record["repeats"] == str(first)
+    assert record["data"] == json.loads((first / "run.json").read_text())["data"]
+    shutil.rmtree(again)
+
+
+def test_a_repetition_may_change_a_setting(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = first.parents[2]
+    other = run_in(root, monkeypatch, "--config-path", str(first / ".hydra"), "seed=4", "hydra.run.dir=outputs/o/p")
+    assert other == root / "outputs/o/p"
+    one, two = weights(first), weights(other)
+    assert not all(torch.equal(one[name], two[name]) for name in one)
+    shutil.rmtree(other)
+
+
+def test_a_repetition_refuses_what_the_run_did_not_know(
+    first: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        run_in(first.parents[2], monkeypatch, "--config-path", str(first / ".hydra"), "optimzer.lr=1")
+    assert end.value.code == 2
+    assert "did you mean 'optimizer.lr'" in capsys.readouterr().err
+
+
+def test_other_data_are_told(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = first.parents[2]
+    toy = root / "datasets/toy"
+    picture = toy / f"JPEGImages/{(toy / 'ImageSets/Main/train.txt').read_text().split()[0]}.jpg"
+    kept = picture.read_bytes()
+    with Image.open(picture) as image:
+        changed = image.convert("L").convert("RGB")
+    changed.save(picture, "JPEG", quality=50)
+    try:
+        again = run_in(root, monkeypatch, "--config-path", str(first / ".hydra"))
+    finally:
+        picture.write_bytes(kept)
+    told = [line for line in (again / "train.log").read_text().splitlines() if "are not those of" in line]
+    assert len(told) == 1
+    assert "the sizes of single picture files" in told[0]
+    assert "the contents of the picture files" in told[0]
+    assert "boxes" not in told[0]
+    shutil.rmtree(again)

@@ -1,0 +1,87 @@
+"""The report on the terminal."""
+
+import pytest
+
+from ssd_lightning.visualization.health_tables import print_coverage, print_findings, print_splits, print_trial
+
+
+def group(severity: str, title: str, count: int) -> dict[str, object]:
+    items = [{"split": "train", "sentence": f"[bold]{title} {number}.jpg"} for number in range(count)]
+    return {"severity": severity, "title": title, "advice": f"mend {title}", "items": items}
+
+
+def test_findings_are_cut_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    print_findings([group("error", "torn", 3), group("warning", "tiny", 1)], lines=2, everything_in="out/doctor.json")
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines == [
+        "ERRORS: they would spoil the run",
+        "torn: 3",
+        "[bold]torn 0.jpg",  # names are no markup
+        "[bold]torn 1.jpg",
+        "and 1 more in out/doctor.json",
+        "-> mend torn",
+        "WARNINGS",
+        "tiny: 1",
+        "[bold]tiny 0.jpg",
+        "-> mend tiny",
+    ]
+
+
+def test_long_sentences_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    long = group("error", "x" * 300, 1)
+    print_findings([long], lines=1, everything_in="f")
+    assert f"[bold]{'x' * 300} 0.jpg" in capsys.readouterr().out
+
+
+def test_no_finding(capsys: pytest.CaptureFixture[str]) -> None:
+    print_findings([], lines=5, everything_in="f")
+    assert capsys.readouterr().out.strip() == "no finding"
+
+
+def test_splits_and_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = {"objects": 6, "difficult": 3, "pictures": 2}
+    empty = {"pictures": 0, "objects": 0, "difficult": 0, "pictures_without_objects": 0, "left_out": 4, "classes": {}}
+    train = {"pictures": 9, "objects": 6, "difficult": 3, "pictures_without_objects": 1, "left_out": 2}
+    print_splits({"train": train | {"classes": {"cat": counts}}, "test": empty})
+    out = capsys.readouterr().out
+    assert "3 (50.0 %)" in out
+    assert "6 (2)" in out
+    assert "0 (0)" in out
+    print_splits({"train": train | {"classes": {str(number): counts for number in range(80)}}})
+    assert "and 50 more classes" in capsys.readouterr().out
+    print_splits({})
+
+
+def coverage(share: float) -> dict[str, object]:
+    part = {"objects": 4, "reached": 2, "share": share, "mean_iou": 0.5}
+    none = {"objects": 0, "reached": 0, "share": None, "mean_iou": None}
+    bands = {"by_size": {"small": part, "large": none}, "by_ratio": {"square": part}}
+    return {"threshold": 0.5, **part, **bands, "unreached": ["a.jpg: object 1", "b.jpg: object 2"]}
+
+
+def test_coverage_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
+    print_coverage(coverage(0.25), coverage(0.75), lines=1, everything_in="f.json")
+    out = capsys.readouterr().out
+    assert out.count("25.0 %") == out.count("75.0 %") == 3
+    assert "large" not in out  # a band without objects
+    assert "a.jpg: object 1" in out
+    assert "and 1 more in f.json" in out
+    print_coverage(coverage(0.25), None, lines=0, everything_in="f.json")
+    assert "fitted" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"), [(0.5, "about 30 min for 77 steps"), (5, "about 5.0 h"), (72, "3.0 days"), (None, "has no end")]
+)
+def test_the_trial(capsys: pytest.CaptureFixture[str], hours: float | None, said: str) -> None:
+    losses = {"expected": {"cls": 5.5, "loc": 1.0}, "measured": {"cls": 7.0, "loc": 2.0}}
+    estimate = {
+        "measured_batch_size": 8, "images_per_s": 12.34, "batch_size": 32, "devices": 2,
+        "steps": None if hours is None else 77, "hours": hours, "memory_mib": 2048.0,
+    }  # fmt: skip
+    print_trial(losses, estimate, where="cpu, 32-true")
+    out = capsys.readouterr().out
+    assert said in out
+    assert "12.3 images/s (cpu, 32-true, batches of 8" in out
+    assert "2 such devices" in out
+    assert "about 2.0 GiB in training steps of 32" in out
