@@ -16,6 +16,8 @@ FRAMEWORKS = {"pytorch_lightning", "lightning", "lightning_fabric", "hydra", "om
 
 BASE = ("types", "errors", "checks")
 MAY_IMPORT = {
+    "digest": (),
+    "run_files": (),
     "types": (),
     "errors": (),
     "checks": ("errors",),
@@ -31,9 +33,12 @@ MAY_IMPORT = {
 }
 """The lower floors. A name stands for itself and all that is in it."""
 
-TOP_FLOOR = {"configs", "overrides", "train", "evaluate", "predict", "export", "convert", "benchmark", "doctor"}
+TOP_FLOOR = {
+    *("configs", "overrides", "run_dirs", "sweeping"),
+    *("train", "evaluate", "predict", "export", "convert", "benchmark", "doctor"),
+}
 """The commands, and what composes their configurations: above all others."""
-UPPER_FLOORS = {"training": {*TOP_FLOOR, "benchmarking"}, "benchmarking": TOP_FLOOR}
+UPPER_FLOORS = {"training": {*TOP_FLOOR, "benchmarking"}, "benchmarking": TOP_FLOOR, "examination": TOP_FLOOR}
 """Room -> what it may not import."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))

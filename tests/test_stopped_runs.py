@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_commands import SMALL
 
 from ssd_lightning.training.checkpoint import check_intact
+from test_commands import SMALL
 
 TOOLS = Path(__file__).parents[1] / "tools"
 ENDLESS = [*SMALL, "trainer.max_epochs=10000", "trainer.check_val_every_n_epoch=7", "callbacks.last.every_n_steps=2"]
@@ -105,7 +105,7 @@ def test_auto_goes_on_by_the_same_words_and_then_has_nothing_to_do(tmp_path: Pat
     command = [sys.executable, "-m", "ssd_lightning.train", *[word for word in words if "run.dir" not in word]]
     for _ in range(2):
         subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
-    runs = [path for path in (tmp_path / "outputs" / "toy_tiny").iterdir()]
+    runs = list((tmp_path / "outputs" / "toy_tiny").iterdir())
     assert len(runs) == 2  # the first is over, so the second is a new one
     (runs[0] / "result.json").unlink()
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

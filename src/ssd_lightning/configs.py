@@ -154,12 +154,18 @@ def store_repeated_run(config_name: str) -> None:
 
 def quieten_libraries() -> None:
     """Keep libraries' progress talk out of the log; their warnings stay."""
-    for name in ("faster_coco_eval", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
+    for name in (
+        "faster_coco_eval",
+        "pytorch_lightning.utilities.rank_zero",
+        "pytorch_lightning.trainer.connectors",
+        "lightning_fabric.utilities",  # the package itself sets its level anew when it is imported
+    ):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*isinstance.treespec, LeafSpec.* is deprecated",  # Lightning with the newest torch
         "Experiment logs directory .* exists and is not empty",  # the run directory holds more than the log
         "The dirpath has changed from",  # a resumed run has a directory of its own
+        ".*It is recommended to use .self.log.*sync_dist=True",  # mAP is counted over all ranks
         ".*does not have many workers which may be a bottleneck",  # the data module counts the cores
         "You have overridden `transfer_batch_to_device` in `LightningModule`",  # which is meant to win
     ):

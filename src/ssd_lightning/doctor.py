@@ -4,9 +4,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +14,14 @@ from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.overrides import command_line_overrides
 
 if TYPE_CHECKING:
-    import torch
     from omegaconf import DictConfig
 
-    from ssd_lightning.analysis.findings import Finding
-    from ssd_lightning.analysis.objects import Objects
-    from ssd_lightning.data.dataset import DetectionDataset, Record
-    from ssd_lightning.data.inspection import PictureFacts
+    from ssd_lightning.examination.splits import Examination
     from ssd_lightning.models import SSD
 
 OWN_SETTINGS = ("pictures", "tiny_px", "lines", "fit", "trial_steps", "trial_batch_size")
 """Of the examination alone; all others are the run's."""
 MOST_ON_A_PROCESSOR = 8
-FITTED = "fitted"
-"""Name of the fitted priors' file."""
 
 
 def main() -> None:
@@ -100,9 +92,12 @@ def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
     Returns:
         The report in plain values.
     """
+    import torch
     from hydra.utils import instantiate
 
     from ssd_lightning.analysis.findings import grouped, spoils_the_run
+    from ssd_lightning.examination.priors import judge_priors
+    from ssd_lightning.examination.splits import decode_pictures, judge_split
 
     examination = read_splits(config)
     report: dict[str, Any] = {"spoils_the_run": False, "findings": [], "splits": {}, "pictures_decoded": 0}
@@ -110,13 +105,24 @@ def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
     report |= {"coverage": None, "priors": None, "trial": None}
     net = None
     if examination.class_names:
+        torch.manual_seed(config.seed)
         net = instantiate(config.net, num_classes=len(examination.class_names), _convert_="all")
-    decode_pictures(examination, config)
+    image_size = None if net is None else net.image_size
+    decode_pictures(examination, None if config.pictures == "all" else config.pictures, config.seed)
     for split in examination.datasets:
-        report["splits"][split] = judge_split(examination, split, config, net)
+        report["splits"][split] = judge_split(examination, split, image_size=image_size, tiny_px=config.tiny_px)
     report["pictures_decoded"] = len(examination.facts)
     if net is not None and examination.training_objects:
-        report["coverage"], report["priors"] = judge_priors(examination, config, net, directory)
+        report["coverage"], report["priors"] = judge_priors(
+            examination,
+            net.levels,
+            image_size=net.image_size,
+            clip=config.net.clip_priors,
+            directory=directory,
+            data=str(config.data.get("root", "the training split")),
+            fit=config.fit,
+            seed=config.seed,
+        )
         if config.trial_steps:
             report["trial"] = try_steps(examination, config, net)
     report["spoils_the_run"] = spoils_the_run(examination.findings)
@@ -124,33 +130,7 @@ def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
     return report
 
 
-@dataclass
-class Examination:
-    """What is known so far."""
-
-    is_strict: bool
-    """Whether the run stops at the first fault."""
-    datasets: "dict[str, DetectionDataset]" = field(default_factory=dict)
-    facts: "dict[Path, PictureFacts]" = field(default_factory=dict)
-    findings: "list[Finding]" = field(default_factory=list)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes 1..C; none where the training split cannot be opened."""
-        return self.datasets["train"].class_names if "train" in self.datasets else ()
-
-    @property
-    def training_objects(self) -> int:
-        """Number of sound objects to train on."""
-        return sum(len(record.labels) for record in self.datasets["train"].records)
-
-    def problems(self, split: str) -> list[str]:
-        """List the pictures of a split that were decoded and cannot be used."""
-        facts = (self.facts.get(record.image_path) for record in self.datasets[split].records)
-        return [known.problem for known in facts if known is not None and known.problem is not None]
-
-
-def read_splits(config: "DictConfig") -> Examination:
+def read_splits(config: "DictConfig") -> "Examination":
     """Open all splits of a data set as far as they can be opened.
 
     Raises:
@@ -162,10 +142,11 @@ def read_splits(config: "DictConfig") -> Examination:
     from ssd_lightning.analysis.health import pixel_origin_findings
     from ssd_lightning.data.inspection import count_edges, open_leniently
     from ssd_lightning.data.splits import MissingSplitError, check_root
+    from ssd_lightning.examination.splits import Examination
 
     data = instantiate(config.data.module, _convert_="all")
     data.prepare_data()
-    make: partial[DetectionDataset] = instantiate(config.data.module.dataset, _convert_="all")
+    make = instantiate(config.data.module.dataset, _convert_="all")
     examination = Examination(is_strict=make.keywords.get("on_error", "raise") != "skip")
     stated = list(config.data.class_names) if config.data.class_names else None
     for split in ("train", "val", "test"):
@@ -190,149 +171,16 @@ def read_splits(config: "DictConfig") -> Examination:
     return examination
 
 
-def decode_pictures(examination: Examination, config: "DictConfig") -> None:
-    """Decode all pictures, or a sample of them."""
-    from rich.progress import Progress
-
-    from ssd_lightning.analysis.health import duplicate_findings
-    from ssd_lightning.data.inspection import draw_sample, inspect_pictures
-
-    count = None if config.pictures == "all" else config.pictures
-    records = {split: dataset.records for split, dataset in examination.datasets.items()}
-    sample = draw_sample(records, count, config.seed)
-    chosen = [record for of_split in sample.values() for record in of_split]
-    with Progress(transient=True) as progress:
-        task = progress.add_task("decoding", total=len({record.image_path for record in chosen}))
-        examination.facts = inspect_pictures(chosen, advance=lambda: progress.advance(task))
-    digests = {split: _digests(of_split, examination.facts) for split, of_split in sample.items()}
-    examination.findings += duplicate_findings(digests)
-
-
-def _digests(records: "Sequence[Record]", facts: "Mapping[Path, PictureFacts]") -> dict[str, str]:
-    known = (facts[record.image_path] for record in records)
-    return {str(fact.path): fact.digest for fact in known if fact.digest is not None}
-
-
-def judge_split(examination: Examination, split: str, config: "DictConfig", net: "SSD | None") -> dict[str, Any]:
-    """Find what is wrong with a split, and count what it has."""
-    from ssd_lightning.analysis import health
-    from ssd_lightning.analysis.objects import split_summary
-
-    dataset = examination.datasets[split]
-    objects = objects_of(dataset.records)
-    severity: Any = "error" if examination.is_strict else "warning"
-    unsound, unread = dataset.dropped, examination.problems(split)
-    left_out = len(unsound) + len(unread)
-    summary = split_summary(objects, dataset.class_names, pictures=len(dataset.records), left_out=left_out)
-    counts = [of_class["objects"] for of_class in summary["classes"].values()]
-    found = health.reader_findings(split, unsound, otherwise="annotation", severity=severity)
-    found += health.reader_findings(split, unread, otherwise="picture", severity=severity)
-    found += health.class_number_findings(split, unsound, counts, dataset.class_names)
-    found += health.amount_findings(
-        split,
-        pictures=len(dataset.records) - len(unread),
-        objects=len(objects.labels),
-        left_out=left_out,
-        is_trained_on=split == "train",
-    )
-    if split == "train" and len(objects.labels):
-        found += health.unused_class_findings(split, counts, dataset.class_names)
-    if net is not None:
-        paths = [str(record.image_path) for record in dataset.records]
-        found += health.tiny_findings(
-            split, objects, paths, dataset.class_names, image_size=net.image_size, tiny_px=config.tiny_px
-        )
-    examination.findings += found
-    return summary
-
-
-def objects_of(records: "Sequence[Record]") -> "Objects":
-    """Put the objects of all pictures into one table."""
-    import numpy as np
-
-    from ssd_lightning.analysis.objects import Objects
-
-    scales = [[width, height, width, height] for height, width in (record.size_px for record in records)]
-    boxes = [record.boxes_xyxy_px / np.array(scale) for record, scale in zip(records, scales, strict=True)]
-    return Objects(
-        picture=np.repeat(np.arange(len(records)), [len(record.labels) for record in records]).astype(np.int64),
-        boxes_xyxy=np.concatenate([np.empty((0, 4)), *boxes]),
-        labels=np.concatenate([np.empty(0, np.int64), *(record.labels for record in records)]),
-        difficult=np.concatenate([np.empty(0, bool), *(record.difficult for record in records)]),
-    )
-
-
-def judge_priors(
-    examination: Examination, config: "DictConfig", net: "SSD", directory: Path
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Measure how the network's priors cover the training objects, and fit others.
-
-    Returns:
-        The coverage, and what is known of the fitted priors.
-    """
-    from ssd_lightning.analysis.coverage import (
-        best_priors,
-        coverage_findings,
-        coverage_summary,
-        describe_unreached,
-    )
-    from ssd_lightning.analysis.fitting import fit_levels
-    from ssd_lightning.analysis.objects import sides_px
-    from ssd_lightning.analysis.priors_file import priors_yaml
-    from ssd_lightning.visualization.coverage_plot import draw_coverage
-
-    dataset = examination.datasets["train"]
-    objects, size, clip = objects_of(dataset.records), net.image_size, config.net.clip_priors
-    boxes = objects.boxes_xyxy
-    before = best_priors(boxes, net.levels, size, clip)
-    paths = [str(record.image_path) for record in dataset.records]
-    coverage = coverage_summary(boxes, before.iou, size)
-    coverage["unreached"] = describe_unreached(objects, before.iou, paths, dataset.class_names, size)
-    examination.findings += coverage_findings(coverage)
-    draw = partial(
-        draw_coverage,
-        directory / "coverage.png",
-        sides_px=sides_px(boxes, size),
-        threshold=coverage["threshold"],
-        before=coverage,
-        iou_before=before.iou,
-        shapes_before=[shape for level in net.levels for shape in level.sizes()],
-    )
-    if not config.fit:
-        draw()
-        return coverage, None
-    fit = fit_levels(boxes, net.levels, size, clip, seed=config.seed)
-    after = coverage_summary(boxes, fit.after.iou, size)
-    draw(
-        after=after,
-        iou_after=fit.after.iou,
-        shapes_after=[shape for level in fit.levels for shape in level.sizes()],
-    )
-    text = priors_yaml(
-        fit.levels,
-        clip=clip,
-        image_size=size,
-        data=str(config.data.get("root", "the training split")),
-        objects=len(boxes),
-        before=f"{coverage['share']:.1%}",
-        after=f"{after['share']:.1%}",
-    )
-    path = directory / "priors" / f"{FITTED}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return coverage, {"file": str(path), "coverage": after}
-
-
-def try_steps(examination: Examination, config: "DictConfig", net: "SSD") -> dict[str, Any] | None:
-    """Take a few training steps: the first loss, and an estimate of the whole run. None where memory ends."""
+def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> dict[str, Any] | None:
+    """Take a few training steps: the first loss, and an estimate of the whole run. None where that cannot be."""
     import torch
     from hydra.utils import instantiate
 
-    from ssd_lightning.analysis.findings import Finding
-    from ssd_lightning.analysis.trial import first_loss_findings, first_losses, run_estimate, time_steps
-    from ssd_lightning.benchmarking.memory import MIB, peak_memory_mib
+    from ssd_lightning.analysis.trial import run_estimate
+    from ssd_lightning.examination.steps import sound_batches, take_steps
     from ssd_lightning.training.batch_scaling import split_scaling
     from ssd_lightning.training.compilation import compile_network
+    from ssd_lightning.training.datamodule import spare_workers
     from ssd_lightning.training.devices import check_devices, choose_device
     from ssd_lightning.training.host_memory import keep_freed_memory
 
@@ -342,41 +190,35 @@ def try_steps(examination: Examination, config: "DictConfig", net: "SSD") -> dic
     if device.type == "cpu":
         keep_freed_memory()
         batch_size = config.trial_batch_size or min(batch_size, MOST_ON_A_PROCESSOR)
-    batches = endless_batches(examination, config, batch_size)
+    batches = sound_batches(
+        examination,
+        instantiate(config.augmentation, _convert_="all"),
+        batch_size=batch_size,
+        steps=config.trial_steps,
+        num_workers=spare_workers(1) if config.data.num_workers is None else config.data.num_workers,
+        seed=config.seed,
+    )
     if batches is None:
         return None
-    torch.manual_seed(config.seed)
     net = net.to(device)
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
     compile_network(net, config.compile)
-    loss = instantiate(config.loss, _convert_="all").to(device).train()
-    settings, _ = split_scaling(config.optimizer, batch_size)  # the rate of three steps does not matter
-    optimizer = instantiate(settings, _convert_="all")(net.parameters())
-    half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(config.trainer.precision))
-
-    def step() -> None:
-        images, targets = next(batches)
-        with torch.autocast(device.type, half, enabled=half is not None):
-            losses = loss(net(images.to(device, non_blocking=True)), targets)
-        (losses["loc"] + losses["cls"]).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    try:
-        first = [(images.to(device), targets) for images, targets in (next(batches) for _ in range(2))]
-        losses = first_losses(net, loss, first)
-        seconds = time_steps(step, config.trial_steps, device)
-        peak = peak_memory_mib(step, device)
-    except torch.OutOfMemoryError as error:
-        sentence = f"a step with a batch of {batch_size} does not fit into the memory of {device}: "
-        examination.findings.append(Finding("error", "memory", "train", sentence + str(error).splitlines()[0]))
+    settings, _ = split_scaling(config.optimizer, batch_size)  # the rate of a few steps does not matter
+    trial = take_steps(
+        examination,
+        net,
+        instantiate(config.loss, _convert_="all").to(device).train(),
+        instantiate(settings, _convert_="all")(net.parameters()),
+        batches,
+        steps=config.trial_steps,
+        device=device,
+        precision=str(config.trainer.precision),
+    )
+    if trial is None:
         return None
-    examination.findings += first_loss_findings(losses)
-    weights = sum(_bytes(parameter) for parameter in net.parameters()) / MIB
-    state = [value for values in optimizer.state.values() for value in values.values() if torch.is_tensor(value)]
     estimate = run_estimate(
-        seconds_a_step=seconds,
+        seconds_a_step=trial.seconds_a_step,
         measured_batch_size=batch_size,
         batch_size=config.data.batch_size,
         num_pictures=len(examination.datasets["train"].records),
@@ -384,40 +226,10 @@ def try_steps(examination: Examination, config: "DictConfig", net: "SSD") -> dic
         max_epochs=config.trainer.max_epochs,
         max_steps=config.trainer.max_steps,
         batches_a_step=config.trainer.accumulate_grad_batches,
-        activations_mib=None if peak is None else max(0.0, peak - weights),  # the gradients are among it
-        fixed_mib=2 * weights + sum(map(_bytes, state)) / MIB,
+        activations_mib=trial.activations_mib,
+        fixed_mib=trial.fixed_mib,
     )
-    where = f"{device.type}, {config.trainer.precision}"
-    return {"where": where, "losses": losses, "estimate": estimate}
-
-
-def _bytes(tensor: "torch.Tensor") -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-def endless_batches(
-    examination: Examination, config: "DictConfig", batch_size: int
-) -> "Iterator[tuple[torch.Tensor, Any]] | None":
-    """Read and augment batches of pictures that are known to be sound, as the run does; None if there are none."""
-    import torch
-    from hydra.utils import instantiate
-    from torch.utils.data import DataLoader, RandomSampler
-
-    from ssd_lightning.data.dataset import collate
-    from ssd_lightning.training.datamodule import spare_workers
-
-    dataset = examination.datasets["train"]
-    facts = examination.facts
-    sound = [r for r in dataset.records if r.image_path in facts and facts[r.image_path].problem is None]
-    if not sound:
-        return None
-    dataset.records = sound
-    dataset.transform = instantiate(config.augmentation, _convert_="all")
-    workers = spare_workers(1) if config.data.num_workers is None else config.data.num_workers
-    steps = config.trial_steps + 4  # two of the first loss, one to warm up, one for memory
-    generator = torch.Generator().manual_seed(config.seed)
-    sampler = RandomSampler(dataset, replacement=True, num_samples=steps * batch_size, generator=generator)
-    return iter(DataLoader(dataset, batch_size, sampler=sampler, num_workers=workers, collate_fn=collate))
+    return {"where": f"{device.type}, {config.trainer.precision}", "losses": trial.losses, "estimate": estimate}
 
 
 def training_command(config: "DictConfig", overrides: Sequence[str], *, choice: str | None, directory: Path) -> str:
@@ -430,6 +242,8 @@ def training_command(config: "DictConfig", overrides: Sequence[str], *, choice: 
         directory: that has `priors/`.
     """
     from omegaconf import OmegaConf
+
+    from ssd_lightning.examination.priors import FITTED
 
     left_out = (*OWN_SETTINGS, "priors", "net.levels", "hydra.run.dir")
     kept = [text for text in overrides if text.lstrip("+~").partition("=")[0] not in left_out]

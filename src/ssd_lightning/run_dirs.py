@@ -9,8 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-RESULT = "result.json"
-"""The last file that a run writes: where it lies, the run is over."""
+from ssd_lightning.run_files import RESULT
 
 _chosen: dict[tuple[str, bool], str] = {}
 

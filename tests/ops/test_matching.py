@@ -11,7 +11,7 @@ from ssd_lightning.ops import matching
 from ssd_lightning.ops.assignment import settle_best, settle_last
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssd_lightning.ops.coder import encode
-from ssd_lightning.ops.matching import match_priors, pad_targets, pairwise_iou
+from ssd_lightning.ops.matching import best_choices, match_priors, pad_targets, pairwise_iou
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.types import Target
 
@@ -309,3 +309,32 @@ def test_padding() -> None:
         assert boxes.shape == (size, 1, 4)
         assert (labels.shape, labels.dtype) == ((size, 1), torch.int64)
         assert (match_priors(boxes, labels, make_priors(SSD300_VOC[5:], 300)).labels.shape) == (size, 4)
+
+
+def test_an_images_matches_do_not_depend_on_the_others_in_its_batch() -> None:
+    """Small boxes within several equal priors overlap all of them equally: the first of equals counts."""
+    priors = make_priors(SSD300_VOC, 300)
+    generator = torch.Generator().manual_seed(0)
+    differs = 0
+    for _ in range(20):
+        corner = torch.rand(3, 2, generator=generator) * 0.9
+        boxes = torch.cat([corner, corner + 0.01 + 0.03 * torch.rand(3, 2, generator=generator)], dim=1)
+        labels = torch.ones(3, dtype=torch.int64)
+        alone = match_priors(boxes[None], labels[None], priors, 0.5, "bipartite")
+        for more in (1, 9, 40):
+            batch = torch.zeros(2, 3 + more, 4), torch.zeros(2, 3 + more, dtype=torch.int64)
+            batch[0][0, :3], batch[1][0, :3] = boxes, labels
+            corner = torch.rand(3 + more, 2, generator=generator) * 0.5
+            batch[0][1], batch[1][1] = torch.cat([corner, corner + 0.2], dim=1), 1
+            together = match_priors(*batch, priors, 0.5, "bipartite")
+            differs += not torch.equal(together.labels[0], alone.labels[0])
+    assert differs == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_choices_are_sorted_and_of_equals_the_first_comes_first(dtype: torch.dtype) -> None:
+    iou = (torch.rand(40, 300, generator=torch.Generator().manual_seed(1)) * 9).floor().to(dtype) / 9
+    values, indices = best_choices(iou, 20)
+    expected = [sorted(range(300), key=lambda k: (-row[k], k))[:20] for row in iou.tolist()]
+    assert indices.tolist() == expected
+    assert torch.equal(values, iou.gather(1, indices))

@@ -1,7 +1,7 @@
 """Stands for training in tests of sweeps: a real process that obeys the same contract in a moment.
 
 An epoch takes FAKE_EPOCH_S seconds. The objective grows with the epochs and is best at optimizer.lr=0.003; a learning
-rate of 13 fails. What is done is kept in `epochs.txt`, a line an epoch, so that a second call goes on.
+rate of 13 fails. What is done is kept in `checkpoints/epochs.txt`, a line an epoch, so that a second call goes on.
 """
 
 import json
@@ -27,11 +27,15 @@ def main(folder: str) -> None:
     OmegaConf.register_new_resolver("hydra", {"runtime.output_dir": str(directory)}.__getitem__)
     if config.optimizer.lr == 13:
         sys.exit("error: 13 brings bad luck")
-    done = directory / "epochs.txt"
+    done = directory / "checkpoints/epochs.txt"
+    done.parent.mkdir(exist_ok=True)
     for epoch in range(len(done.read_text().split()) if done.is_file() else 0, config.trainer.max_epochs):
         time.sleep(float(os.environ.get("FAKE_EPOCH_S", "0")))
         value = objective(config.optimizer.lr, config.seed, epoch)
-        for name, line in (("objective.jsonl", json.dumps({"epoch": epoch, "value": value})), ("epochs.txt", "done")):
+        for name, line in (
+            ("objective.jsonl", json.dumps({"epoch": epoch, "value": value})),
+            ("checkpoints/epochs.txt", "done"),
+        ):
             with (directory / name).open("a") as file:
                 file.write(f"{line}\n")
     value = objective(config.optimizer.lr, config.seed, config.trainer.max_epochs - 1)

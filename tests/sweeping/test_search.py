@@ -122,7 +122,7 @@ def test_what_others_have_left_behind_is_pruned(
     assert sweep(*words, "sweep.n_trials=6") == 0
     ((path, job),) = read_jobs(directory)
     assert (job.number, job.status, job.objective) == (5, PRUNED, None)
-    assert 1 <= len((path / "epochs.txt").read_text().split()) < 40
+    assert 1 <= len((path / "checkpoints/epochs.txt").read_text().split()) < 40
     assert open_study(directory).trials[5].state.name == "PRUNED"
     assert "job 5 pruned" in capfd.readouterr().out
 

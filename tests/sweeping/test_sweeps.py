@@ -71,7 +71,8 @@ def test_a_job_whose_settings_were_edited_begins_anew(
     words = ("--multirun", *FEW, "optimizer.lr=1e-3,3e-3")
     sweep(*words)
     job = only_sweep(tmp_path) / "0"
-    (job / "checkpoints").mkdir()
+    with (job / "objective.jsonl").open("a") as file:
+        file.write('{"epoch": 9, "value": 0.9}\n')
     for name in ("result.json", "job.json"):
         content = json.loads((job / name).read_text())
         (job / name).write_text(json.dumps({**content, "digest": "another"}))
@@ -82,26 +83,26 @@ def test_a_job_whose_settings_were_edited_begins_anew(
     assert "job 0 finished" in printed
     assert "job 1 was finished before" in printed
     assert json.loads((job / "result.json").read_text())["digest"] != "another"
-    assert not (job / "checkpoints").exists()
-    assert len((job / "objective.jsonl").read_text().splitlines()) <= 2
+    assert len((job / "checkpoints/epochs.txt").read_text().split()) == 2
+    assert len((job / "objective.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_sweep_that_was_stopped_goes_on(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int, code: int
 ) -> None:
-    monkeypatch.setenv("FAKE_EPOCH_S", "0.2")
+    monkeypatch.setenv("FAKE_EPOCH_S", "0.1")
     words = ("--multirun", "experiment=toy_tiny", "trainer.max_epochs=8", "optimizer.lr=1e-3,3e-3,1e-2")
 
     def stop_in_the_second_job() -> None:
-        while not list(tmp_path.glob("outputs/*/*/1/epochs.txt")):
+        while not list(tmp_path.glob("outputs/*/*/1/checkpoints/epochs.txt")):
             time.sleep(0.05)
         os.kill(os.getpid(), signum)
 
     threading.Thread(target=stop_in_the_second_job, daemon=True).start()
     assert sweep(*words) == code
     directory = only_sweep(tmp_path)
-    done = [len(path.read_text().split()) for path in sorted(directory.glob("*/epochs.txt"))]
+    done = [len(path.read_text().split()) for path in sorted(directory.glob("*/checkpoints/epochs.txt"))]
     assert done[0] == 8
     assert 1 <= done[1] < 8
     assert len(done) == 2
@@ -109,7 +110,7 @@ def test_a_sweep_that_was_stopped_goes_on(
     assert stopped is not None
     assert stopped.status == "stopped"
     assert sweep(*words) == 0
-    assert [len(path.read_text().split()) for path in sorted(directory.glob("*/epochs.txt"))] == [8, 8, 8]
+    assert [len(path.read_text().split()) for path in sorted(directory.glob("*/checkpoints/epochs.txt"))] == [8, 8, 8]
     finished = JobRecord.read(directory / "1")
     assert finished is not None
     assert finished.seconds > stopped.seconds

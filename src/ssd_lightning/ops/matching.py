@@ -147,7 +147,7 @@ def find_overlaps(boxes_xyxy: Tensor, labels: Tensor, priors_xyxy: Tensor, num_c
         of_block = counts[images]
         rows = [boxes[:count] for boxes, count in zip(boxes_xyxy[images], of_block, strict=True)]
         iou = pairwise_iou(torch.cat(rows), priors_columns)  # [R, K]
-        choices.append(iou.max(dim=1, keepdim=True) if num_choices == 1 else iou.topk(num_choices, dim=1))
+        choices.append(best_choices(iou, num_choices))
         # `max` with indices is far slower along the other axis than two reductions. Of equals the first counts.
         by_image = _by_image(iou, of_block)
         for overlaps in by_image:
@@ -164,6 +164,34 @@ def find_overlaps(boxes_xyxy: Tensor, labels: Tensor, priors_xyxy: Tensor, num_c
         choice_iou=pad_sequence(choice_iou, batch_first=True),
         choice_prior=pad_sequence(choice_prior, batch_first=True),
     )
+
+
+def best_choices(iou: Tensor, num_choices: int) -> tuple[Tensor, Tensor]:
+    """Find the highest overlaps of each box; of equals the first prior comes first.
+
+    `topk` breaks ties as its algorithm happens to go, which hangs on how many are asked for, so that matches would
+    change with the largest number of boxes in a batch. Small boxes within several priors of a size tie often.
+
+    Args:
+        iou: `[R, K]`, not negative.
+        num_choices: T.
+
+    Returns:
+        Overlaps `[R, T]`, in descending order, and indices of the priors, int64 `[R, T]`.
+    """
+    num_priors = iou.shape[1]
+    if num_choices == 1:
+        best_iou = iou.amax(dim=1, keepdim=True)
+        return best_iou, (iou == best_iou).byte().argmax(dim=1, keepdim=True)
+    if iou.dtype != torch.float32:
+        values, indices = iou.sort(dim=1, descending=True, stable=True)
+        return values[:, :num_choices], indices[:, :num_choices]
+    # The bits of floats that are not negative, read as integers, are in the order of the floats.
+    key = iou.view(torch.int32).long().mul_(num_priors)
+    key += torch.arange(num_priors - 1, -1, -1, device=iou.device)
+    top = key.topk(num_choices, dim=1).values
+    bits = top.div(num_priors, rounding_mode="floor")
+    return bits.int().view(torch.float32), num_priors - 1 - (top - bits * num_priors)
 
 
 def _boxes_to_compare(labels: Tensor) -> list[int]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssd_lightning.run_dirs import RESULT
+from ssd_lightning.run_files import RESULT
 
 SWEEP = "sweep.json"
 JOB = "job.json"
@@ -46,9 +46,9 @@ class JobRecord:
 
     @classmethod
     def read(cls, directory: Path) -> "JobRecord | None":
-        """Read `job.json`; None where no job has begun."""
+        """Read `job.json`; None where no job has begun, or another version of this package began it."""
         record = read_json(directory / JOB)
-        return None if record is None else cls(**record)
+        return cls(**record) if record is not None and record.keys() == cls.__dataclass_fields__.keys() else None
 
     def settings(self) -> dict[str, str]:
         """Give the job's values by key or group."""

@@ -17,6 +17,7 @@ from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.resize import Resize
 from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.errors import ConfigurationError, DataError
+from ssd_lightning.training.ranks import end_data_worker
 from ssd_lightning.training.resumption import Position
 from ssd_lightning.training.stopping import outlive_signals
 
@@ -232,8 +233,14 @@ class DetectionDataModule(pl.LightningDataModule):
             prefetch_factor=self._prefetch_factor if num_workers > 0 else None,
             # Of its own, so that making an iterator does not draw from the global stream.
             generator=torch.Generator().manual_seed(self._seed),
-            worker_init_fn=outlive_signals,
+            worker_init_fn=begin_worker,
         )
+
+
+def begin_worker(worker: int) -> None:
+    """Let a data worker end with its rank, and not before."""
+    outlive_signals(worker)
+    end_data_worker(worker)
 
 
 def _require_objects(dataset: DetectionDataset) -> None:

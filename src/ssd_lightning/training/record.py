@@ -18,7 +18,7 @@ import torch
 import ssd_lightning
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.fingerprint import differences, fingerprint
-from ssd_lightning.run_dirs import RESULT
+from ssd_lightning.run_files import RESULT
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from torch import distributed as dist
 from ssd_lightning.digest import differences
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models.files import read_checkpoint
-from ssd_lightning.run_dirs import RESULT
+from ssd_lightning.run_files import RESULT
 from ssd_lightning.training.checkpoint import LAST, PREVIOUS, check_intact
 from ssd_lightning.training.csv_log import keep_rows
 

@@ -1,0 +1,85 @@
+"""How a network's priors cover the training objects, and others that are fitted to them."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ssd_lightning.analysis.coverage import best_priors, coverage_findings, coverage_summary, describe_unreached
+from ssd_lightning.analysis.fitting import fit_levels
+from ssd_lightning.analysis.objects import sides_px
+from ssd_lightning.analysis.priors_file import priors_yaml
+from ssd_lightning.examination.splits import Examination, objects_of
+from ssd_lightning.ops.priors import Clip, PriorLevel
+from ssd_lightning.visualization.coverage_plot import draw_coverage
+
+FITTED = "fitted"
+"""Name of the fitted priors' file."""
+
+
+def judge_priors(
+    examination: Examination,
+    levels: Sequence[PriorLevel],
+    *,
+    image_size: tuple[int, int],
+    clip: Clip,
+    directory: Path,
+    data: str,
+    fit: bool,
+    seed: int,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Measure the coverage and draw it; fit priors and write them as a choice of `priors=`.
+
+    Args:
+        examination: takes the findings.
+        levels: of the network, with their grids.
+        image_size: of its input, (height, width).
+        clip: as `make_priors` has it.
+        directory: takes `coverage.png` and `priors/fitted.yaml`.
+        data: name of the data set, for the file.
+        fit: whether to fit priors.
+        seed: of the fit.
+
+    Returns:
+        The coverage, and `file` and `coverage` of the fitted priors, in plain values.
+    """
+    dataset = examination.datasets["train"]
+    objects, size = objects_of(dataset.records), image_size
+    boxes = objects.boxes_xyxy
+    before = best_priors(boxes, levels, size, clip)
+    paths = [str(record.image_path) for record in dataset.records]
+    coverage = coverage_summary(boxes, before.iou, size)
+    coverage["unreached"] = describe_unreached(objects, before.iou, paths, dataset.class_names, size)
+    examination.findings += coverage_findings(coverage)
+    draw = partial(
+        draw_coverage,
+        directory / "coverage.png",
+        sides_px=sides_px(boxes, size),
+        threshold=coverage["threshold"],
+        before=coverage,
+        iou_before=before.iou,
+        shapes_before=[shape for level in levels for shape in level.sizes()],
+    )
+    if not fit:
+        draw()
+        return coverage, None
+    found = fit_levels(boxes, levels, size, clip, seed=seed)
+    after = coverage_summary(boxes, found.after.iou, size)
+    draw(
+        after=after,
+        iou_after=found.after.iou,
+        shapes_after=[shape for level in found.levels for shape in level.sizes()],
+    )
+    text = priors_yaml(
+        found.levels,
+        clip=clip,
+        image_size=size,
+        data=data,
+        objects=len(boxes),
+        before=f"{coverage['share']:.1%}",
+        after=f"{after['share']:.1%}",
+    )
+    path = directory / "priors" / f"{FITTED}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return coverage, {"file": str(path), "coverage": after}

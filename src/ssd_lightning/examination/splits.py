@@ -1,0 +1,109 @@
+"""The splits of a data set: what is known of them, and what is wrong."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import Progress
+
+from ssd_lightning.analysis import health
+from ssd_lightning.analysis.findings import Finding, Severity
+from ssd_lightning.analysis.objects import Objects, split_summary
+from ssd_lightning.data.dataset import DetectionDataset, Record
+from ssd_lightning.data.inspection import PictureFacts, draw_sample, inspect_pictures
+
+
+@dataclass
+class Examination:
+    """What is known so far."""
+
+    is_strict: bool
+    """Whether the run stops at the first fault."""
+    datasets: dict[str, DetectionDataset] = field(default_factory=dict)
+    facts: dict[Path, PictureFacts] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 1..C; none where the training split cannot be opened."""
+        return self.datasets["train"].class_names if "train" in self.datasets else ()
+
+    @property
+    def training_objects(self) -> int:
+        """Number of sound objects to train on."""
+        return sum(len(record.labels) for record in self.datasets["train"].records)
+
+    def problems(self, split: str) -> list[str]:
+        """List the pictures of a split that were decoded and cannot be used."""
+        facts = (self.facts.get(record.image_path) for record in self.datasets[split].records)
+        return [known.problem for known in facts if known is not None and known.problem is not None]
+
+
+def decode_pictures(examination: Examination, count: int | None, seed: int) -> None:
+    """Decode `count` pictures of all splits together, or all; find the broken ones and the doubles."""
+    records = {split: dataset.records for split, dataset in examination.datasets.items()}
+    sample = draw_sample(records, count, seed)
+    chosen = [record for of_split in sample.values() for record in of_split]
+    with Progress(transient=True) as progress:
+        task = progress.add_task("decoding", total=len({record.image_path for record in chosen}))
+        examination.facts = inspect_pictures(chosen, advance=lambda: progress.advance(task))
+    digests = {split: _digests(of_split, examination.facts) for split, of_split in sample.items()}
+    examination.findings += health.duplicate_findings(digests)
+
+
+def _digests(records: Sequence[Record], facts: Mapping[Path, PictureFacts]) -> dict[str, str]:
+    known = (facts[record.image_path] for record in records)
+    return {str(fact.path): fact.digest for fact in known if fact.digest is not None}
+
+
+def judge_split(
+    examination: Examination, split: str, *, image_size: tuple[int, int] | None, tiny_px: float
+) -> dict[str, Any]:
+    """Find what is wrong with a split, and count what it has.
+
+    Args:
+        examination: takes the findings.
+        split: one that was opened.
+        image_size: of the network's input, (height, width); None leaves sizes unjudged.
+        tiny_px: see `tiny_findings`.
+    """
+    dataset = examination.datasets[split]
+    objects = objects_of(dataset.records)
+    severity: Severity = "error" if examination.is_strict else "warning"
+    unsound, unread = dataset.dropped, examination.problems(split)
+    left_out = len(unsound) + len(unread)
+    summary = split_summary(objects, dataset.class_names, pictures=len(dataset.records), left_out=left_out)
+    counts = [of_class["objects"] for of_class in summary["classes"].values()]
+    found = health.reader_findings(split, unsound, otherwise="annotation", severity=severity)
+    found += health.reader_findings(split, unread, otherwise="picture", severity=severity)
+    found += health.class_number_findings(split, unsound, counts, dataset.class_names)
+    found += health.amount_findings(
+        split,
+        pictures=len(dataset.records) - len(unread),
+        objects=len(objects.labels),
+        left_out=left_out,
+        is_trained_on=split == "train",
+    )
+    if split == "train" and len(objects.labels):
+        found += health.unused_class_findings(split, counts, dataset.class_names)
+    if image_size is not None:
+        paths = [str(record.image_path) for record in dataset.records]
+        found += health.tiny_findings(
+            split, objects, paths, dataset.class_names, image_size=image_size, tiny_px=tiny_px
+        )
+    examination.findings += found
+    return summary
+
+
+def objects_of(records: Sequence[Record]) -> Objects:
+    """Put the objects of all pictures into one table."""
+    scales = [[width, height, width, height] for height, width in (record.size_px for record in records)]
+    boxes = [record.boxes_xyxy_px / np.array(scale) for record, scale in zip(records, scales, strict=True)]
+    return Objects(
+        picture=np.repeat(np.arange(len(records)), [len(record.labels) for record in records]).astype(np.int64),
+        boxes_xyxy=np.concatenate([np.empty((0, 4)), *boxes]),
+        labels=np.concatenate([np.empty(0, np.int64), *(record.labels for record in records)]),
+        difficult=np.concatenate([np.empty(0, bool), *(record.difficult for record in records)]),
+    )

@@ -1,0 +1,123 @@
+"""A few training steps on the pictures that are known to be sound."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, RandomSampler
+
+from ssd_lightning.analysis.findings import Finding
+from ssd_lightning.analysis.trial import first_loss_findings, first_losses, time_steps
+from ssd_lightning.benchmarking.memory import MIB, peak_memory_mib
+from ssd_lightning.data.dataset import DetectionDataset, Transform, collate
+from ssd_lightning.examination.splits import Examination
+from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.models.ssd import SSD
+from ssd_lightning.types import Target
+
+Batches = Iterator[tuple[Tensor, list[Target]]]
+HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+BATCHES_OF_FIRST_LOSS = 2
+BATCHES_BESIDE = BATCHES_OF_FIRST_LOSS + 2
+"""Besides those that are timed: one warms up, one shows the memory."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was measured."""
+
+    losses: dict[str, dict[str, float]]
+    """As `first_losses` gives them."""
+    seconds_a_step: float
+    activations_mib: float | None
+    """Peak of a step beyond weights, gradients and the optimiser's state; None where the device does not tell."""
+    fixed_mib: float
+    """Weights, gradients and the optimiser's state."""
+
+
+def sound_batches(
+    examination: Examination, transform: Transform, *, batch_size: int, steps: int, num_workers: int, seed: int
+) -> Batches | None:
+    """Read and augment batches of decoded, sound training pictures; None if there are none.
+
+    Args:
+        examination: knows them.
+        transform: of the run's training pictures.
+        batch_size: pictures of a batch.
+        steps: that are to be timed.
+        num_workers: processes that read.
+        seed: of the choice and the augmentation.
+    """
+    facts, dataset = examination.facts, examination.datasets["train"]
+    sound = [r for r in dataset.records if r.image_path in facts and facts[r.image_path].problem is None]
+    if not sound:
+        return None
+    sound_ones = DetectionDataset(records=sound, class_names=dataset.class_names, transform=transform, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    count = (steps + BATCHES_BESIDE) * batch_size
+    sampler = RandomSampler(sound_ones, replacement=True, num_samples=count, generator=generator)
+    return iter(DataLoader(sound_ones, batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate))
+
+
+def take_steps(
+    examination: Examination,
+    net: SSD,
+    loss: MultiBoxLoss,
+    optimizer: Optimizer,
+    batches: Batches,
+    *,
+    steps: int,
+    device: torch.device,
+    precision: str,
+) -> Trial | None:
+    """Compare the first loss with theory, then train, and measure time and memory.
+
+    Args:
+        examination: takes the findings.
+        net: on the device, as the run begins with it.
+        loss: of the run.
+        optimizer: of the run, for the network.
+        batches: from `sound_batches`.
+        steps: that are timed.
+        device: where they are taken.
+        precision: `trainer.precision` of the run.
+
+    Returns:
+        What was measured; None where the memory does not suffice.
+    """
+
+    def step() -> None:
+        images, targets = next(batches)
+        with torch.autocast(device.type, HALF.get(precision), enabled=precision in HALF):
+            losses = loss(net(images.to(device, non_blocking=True)), targets)
+        (losses["loc"] + losses["cls"]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    try:
+        first = [
+            (images.to(device), targets) for images, targets in (next(batches) for _ in range(BATCHES_OF_FIRST_LOSS))
+        ]
+        losses = first_losses(net, loss, first)
+        seconds = time_steps(step, steps, device)
+        peak = peak_memory_mib(step, device)
+    except torch.OutOfMemoryError as error:
+        sentence = f"a training step does not fit into the memory of {device}: {str(error).splitlines()[0]}"
+        examination.findings.append(Finding("error", "memory", "train", sentence))
+        return None
+    examination.findings += first_loss_findings(losses)
+    weights = sum(map(_bytes, net.parameters())) / MIB
+    state = [value for values in optimizer.state.values() for value in values.values() if torch.is_tensor(value)]
+    return Trial(
+        losses=losses,
+        seconds_a_step=seconds,
+        # Gradients are made and freed in every step, so that they are among its peak.
+        activations_mib=None if peak is None else max(0.0, peak - weights),
+        fixed_mib=2 * weights + sum(map(_bytes, state)) / MIB,
+    )
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
