@@ -34,7 +34,7 @@ MAY_IMPORT = {
 """The lower floors. A name stands for itself and all that is in it."""
 
 TOP_FLOOR = {
-    *("configs", "overrides", "run_dirs", "sweeping"),
+    *("assembly", "configs", "overrides", "run_dirs", "sweeping"),
     *("train", "evaluate", "predict", "export", "convert", "benchmark", "doctor"),
 }
 """The commands, and what composes their configurations: above all others."""

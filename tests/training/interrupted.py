@@ -18,7 +18,7 @@ from ssd_lightning.training.averaging import MovingAverage
 from ssd_lightning.training.checkpoint import AtomicCheckpointIO
 from ssd_lightning.training.guards import FiniteSteps
 from ssd_lightning.training.keeping import BestCheckpoint, LastCheckpoint
-from ssd_lightning.training.resumption import RandomStreams
+from ssd_lightning.training.random_streams import RandomStreams
 from ssd_lightning.training.schedules import cosine
 
 NUM_PICTURES, BATCH_SIZE, EPOCHS = 11, 2, 3  # five batches an epoch, and a picture left over

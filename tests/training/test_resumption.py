@@ -7,7 +7,8 @@ import torch
 from interrupted import BATCH_SIZE, PowerCut, everything, first_difference, fit
 
 from ssd_lightning.errors import WeightsError
-from ssd_lightning.training.resumption import find_resumable, random_state, set_random_state
+from ssd_lightning.training.random_streams import random_state, set_random_state
+from ssd_lightning.training.resumption import find_resumable
 
 LAST = Path("checkpoints") / "last.ckpt"
 

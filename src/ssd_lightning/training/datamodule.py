@@ -17,8 +17,8 @@ from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.resize import Resize
 from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.errors import ConfigurationError, DataError
+from ssd_lightning.training.position import Position
 from ssd_lightning.training.ranks import end_data_worker
-from ssd_lightning.training.resumption import Position
 from ssd_lightning.training.stopping import outlive_signals
 
 log = logging.getLogger(__name__)

@@ -57,6 +57,12 @@ def write_record(directory: Path, record: Mapping[str, Any]) -> None:
     (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
+def earlier_starts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List when, by what command and from which commit a run was begun, and gone on with, before."""
+    this = {key: record.get(key) for key in ("started", "command", "git_commit", "git_dirty", "goes_on_from")}
+    return [*record.get("earlier", []), this] if record else []
+
+
 def read_record(directory: Path) -> dict[str, Any]:
     """Read `run.json`; empty where there is none that can be read."""
     try:

@@ -1,0 +1,140 @@
+"""From a configuration to the objects of a run: data, module, trainer."""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
+from pytorch_lightning.utilities import rank_zero_only
+
+from ssd_lightning.detector import find_checkpoint
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.models import SSD
+from ssd_lightning.models.foreign_names import NETWORKS
+from ssd_lightning.models.ssd import check_batch_size
+from ssd_lightning.models.weights import start_from
+from ssd_lightning.training import DetectionDataModule, SSDModule
+from ssd_lightning.training.agreement import Agreement
+from ssd_lightning.training.batch_scaling import split_scaling
+from ssd_lightning.training.checkpoint import AtomicCheckpointIO
+from ssd_lightning.training.compilation import check_compile, compile_network
+from ssd_lightning.training.devices import check_devices, check_launch, check_sync_batchnorm, choose_device, find_launch
+from ssd_lightning.training.host_memory import keep_freed_memory
+from ssd_lightning.training.precision import check_precision
+from ssd_lightning.training.profiling import make_profiler
+from ssd_lightning.training.ranks import Lifeline
+from ssd_lightning.visualization.tables import print_weights
+
+log = logging.getLogger(__name__)
+
+
+def set_up_machine(config: DictConfig) -> None:
+    """Check what the run asks of this machine, and set what holds for the whole process.
+
+    Raises:
+        ConfigurationError: the machine has no such devices, or they cannot do what is asked.
+    """
+    num_devices = check_devices(config.trainer.accelerator, config.trainer.devices)
+    check_launch(find_launch(os.environ), num_devices=num_devices, num_nodes=config.trainer.num_nodes)
+    check_precision(
+        str(config.trainer.precision),
+        clips_gradients=bool(config.trainer.gradient_clip_val),
+        fused=bool(config.optimizer.get("fused")),
+    )
+    device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
+    check_compile(config.compile, device)
+    check_sync_batchnorm(config.trainer.sync_batchnorm, device.type)
+    if device.type == "cpu":
+        keep_freed_memory()
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    torch.set_float32_matmul_precision(config.matmul_precision)
+
+
+def make_module(config: DictConfig, plain: Mapping[str, Any], class_names: tuple[str, ...]) -> SSDModule:
+    """Make network, loss and optimiser.
+
+    Args:
+        config: of the run.
+        plain: the same, resolved.
+        class_names: of the data.
+
+    Raises:
+        UserError: a setting or the weights of `init_from` cannot be used.
+    """
+    net = instantiate(config.net, num_classes=len(class_names), _convert_="all")
+    check_batch_size(net, config.data.batch_size)
+    if config.init_from:
+        if config.resume:
+            raise ConfigurationError("resume= continues a run and init_from= begins one; give one of them")
+        fill(net, config, class_names)
+    if config.channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    compile_network(net, config.compile)
+    optimizer, batch_scaling = split_scaling(plain["optimizer"], config.data.batch_size)
+    return SSDModule(
+        net=net,
+        loss=instantiate(config.loss, _convert_="all"),
+        optimizer=instantiate(optimizer, _convert_="all"),
+        scheduler=instantiate(config.scheduler, _convert_="all"),
+        class_names=class_names,
+        postprocess_settings=plain["postprocess"],
+        bias_lr_factor=config.bias_lr_factor,
+        decay_biases=config.decay_biases,
+        batch_scaling=batch_scaling,
+    )
+
+
+def make_data(config: DictConfig) -> DetectionDataModule:
+    """Open the data; files are put in place first, since the class names may have to be read from them."""
+    data: DetectionDataModule = instantiate(config.data.module, _convert_="all")
+    data.prepare_data()
+    return data
+
+
+def make_trainer(config: DictConfig, plain: Mapping[str, Any], run_dir: Path) -> pl.Trainer:
+    """Make the trainer with its callbacks and loggers."""
+    callbacks = instantiate(config.callbacks, _convert_="all")
+    loggers = instantiate(config.logger, _convert_="all") if config.get("logger") else {}
+    trainer: pl.Trainer = instantiate(
+        config.trainer,
+        _convert_="all",
+        callbacks=[Agreement(plain), Lifeline(), *wanted_callbacks(callbacks.values(), config.trainer)],
+        logger=list(loggers.values()) or False,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=run_dir,
+        profiler=make_profiler(config.trainer.profiler, run_dir),
+    )
+    return trainer
+
+
+def fill(net: SSD, config: DictConfig, class_names: tuple[str, ...]) -> None:
+    """Start from the weights of `init_from`, and say what was taken.
+
+    Raises:
+        WeightsError: they cannot be read, or do not fit.
+    """
+    loaded = start_from(
+        net,
+        find_checkpoint(Path(config.init_from)),
+        class_names=class_names,
+        # A normalisation that the command line states is meant; else the weights bring their own.
+        keep_normalization=config.net.normalization is not None,
+    )
+    rank_zero_only(print_weights)(f"{config.init_from}: {loaded.origin.source}", loaded.kept, loaded.anew)
+    if loaded.other_priors:
+        log.warning("%s: %s; boxes start out wrong by that", config.init_from, loaded.other_priors)
+    if loaded.origin.source in NETWORKS and not loaded.anew:
+        log.info("the class heads are kept: the file's %d classes have to be yours, in its order", net.num_classes)
+
+
+def wanted_callbacks(callbacks: Iterable[Any], trainer: DictConfig) -> list[Any]:
+    """Leave out the callbacks that the trainer's switches for progress bar and checkpoints turn off."""
+    off: list[type] = [] if trainer.enable_progress_bar else [ProgressBar]
+    off += [] if trainer.enable_checkpointing else [Checkpoint]
+    return [callback for callback in callbacks if not isinstance(callback, tuple(off))]

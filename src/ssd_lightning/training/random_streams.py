@@ -1,0 +1,60 @@
+"""The global random streams, kept in checkpoints."""
+
+import random
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import distributed as dist
+
+
+def random_state() -> dict[str, Any]:
+    """Give the state of all global random streams of this process in plain containers and tensors."""
+    _, words, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    state: dict[str, Any] = {
+        "python": list(random.getstate()[1]),
+        "python_gauss": random.getstate()[2],
+        "numpy": torch.from_numpy(np.asarray(words, dtype=np.int64)),
+        "numpy_rest": [int(position), int(has_gauss), float(gauss)],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put the streams where `random_state` found them."""
+    random.setstate((3, tuple(state["python"]), state["python_gauss"]))
+    position, has_gauss, gauss = state["numpy_rest"]
+    words = state["numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", words, position, has_gauss, gauss))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+class RandomStreams(pl.Callback):
+    """Keeps the random streams of every rank in the checkpoint, and puts them back before the run goes on."""
+
+    def __init__(self) -> None:
+        self._of_ranks: list[dict[str, Any]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Collect the states; every rank comes here, as all of them make the checkpoint that one writes."""
+        states = [random_state()]
+        if dist.is_available() and dist.is_initialized():
+            states = [{} for _ in range(dist.get_world_size())]
+            dist.all_gather_object(states, random_state())
+        return {"of_ranks": states}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Note what to put back."""
+        self._of_ranks = state_dict["of_ranks"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put this rank's streams back: whatever was drawn while the run was set up again is forgotten."""
+        if self._of_ranks and trainer.global_rank < len(self._of_ranks):
+            set_random_state(self._of_ranks[trainer.global_rank])
+        self._of_ranks = []
