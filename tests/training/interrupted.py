@@ -78,7 +78,7 @@ def data(folder: Path, num_workers: int, batch_size: int = BATCH_SIZE) -> Detect
         dataset=lambda **split: DetectionDataset(records=records, **split),
         train={},
         val={},
-        test=None,
+        test={},
         image_size=32,
         class_names=("cat", "dog"),
         batch_size=batch_size,
@@ -114,14 +114,13 @@ def fit(
     ]
     trainer = pl.Trainer(
         accelerator="cpu",
-        max_epochs=EPOCHS,
         callbacks=watchers,
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
-        **{"logger": False, "check_val_every_n_epoch": 1, **settings},
+        **{"logger": False, "check_val_every_n_epoch": 1, "max_epochs": EPOCHS, **settings},
     )
     run.mkdir(parents=True, exist_ok=True)
     datamodule = data(run.parent, num_workers, batch_size)

@@ -60,6 +60,16 @@ def test_a_signal_saves_at_once_and_nothing_is_lost(
     assert first_difference(everything(tmp_path / "run", "best"), everything(whole, "best")) is None
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_test_at_once(tmp_path: Path, number: int, code: int) -> None:
+    send, before = Send(number, "on_test_batch_start", 2), signal.getsignal(number)
+    trainer = fit(tmp_path / "run", callbacks=(send,), max_epochs=1)
+    with pytest.raises(Stopped) as stopped:
+        trainer.test(datamodule=trainer.datamodule, verbose=False)  # type: ignore[attr-defined]
+    assert (stopped.value.code, send.calls) == (code, 2)
+    assert signal.getsignal(number) == before
+
+
 def test_gathered_gradients_are_not_lost(tmp_path: Path) -> None:
     fit(tmp_path / "whole", accumulate_grad_batches=2)
     with pytest.raises(Stopped):

@@ -138,6 +138,14 @@ class LastCheckpoint(Checkpoint):
         """Give the signals back."""
         self._signals.release()
 
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End the test at a signal."""
+        self._signals.end_at_once()
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the signals back."""
+        self._signals.release()
+
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Give the signals back."""
         self._signals.release()

@@ -56,6 +56,16 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             self._former = {number: signal.signal(number, self._note) for number in WATCHED}
 
+    def end_at_once(self) -> None:
+        """Take over the signals where there is nothing to save; Lightning would go on to the end of the test."""
+
+        def end(number: int, frame: FrameType | None) -> None:
+            log.warning("stopped by %s", signal.Signals(number).name)
+            raise Stopped(128 + number)
+
+        if threading.current_thread() is threading.main_thread():
+            self._former = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+
     def release(self) -> None:
         """Give the signals back."""
         for number, handler in self._former.items():
