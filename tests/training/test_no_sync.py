@@ -21,6 +21,7 @@ from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.ops.box_losses import BOX_LOSSES
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training.averaging import ForeachAverage
+from ssd_lightning.training.batch_scaling import split_scaling
 from ssd_lightning.training.callbacks import is_looked_at
 from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import Target
@@ -113,7 +114,7 @@ def module(loss: MultiBoxLoss | None = None) -> SSDModule:
     return SSDModule(
         net=small_net(SIZE),
         loss=loss or MultiBoxLoss(),
-        optimizer=instantiate(compose_config("train").optimizer, _convert_="all"),
+        optimizer=instantiate(split_scaling(compose_config("train").optimizer, 4)[0], _convert_="all"),
         scheduler=multistep,
         class_names=("cat", "dog"),
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from interrupted import BATCH_SIZE, PowerCut, everything, first_difference, fit
+from interrupted import BATCH_SIZE, PowerCut, everything, first_difference, fit, sometimes
 
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.training.random_streams import random_state, set_random_state
@@ -26,14 +26,14 @@ def cut_and_go_on(run: Path, hook: str, call: int, **settings: object) -> None:
     fit(run, resume=find_resumable(run), **settings)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("step", range(1, 16))
+@pytest.mark.parametrize("step", sometimes(range(1, 16), fast=(1, 5, 8, 15)))
 def test_a_run_that_is_cut_at_any_step_ends_as_if_it_had_not_been(tmp_path: Path, whole: Path, step: int) -> None:
     cut_and_go_on(tmp_path / "run", "on_train_batch_end", step, every_n_steps=1)
     assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
     assert first_difference(everything(tmp_path / "run", "best"), everything(whole, "best")) is None
 
 
-@pytest.mark.parametrize("every_n_steps", [None, 1, 3])
+@pytest.mark.parametrize("every_n_steps", sometimes([None, 1, 3], fast=(1,)))
 @pytest.mark.parametrize(
     ("hook", "call"),
     [
@@ -50,7 +50,7 @@ def test_so_does_one_that_is_cut_anywhere_else(
     assert first_difference(everything(tmp_path / "run", "best"), everything(whole, "best")) is None
 
 
-@pytest.mark.parametrize("step", [3, 5, 8])
+@pytest.mark.parametrize("step", sometimes([3, 5, 8], fast=(8,)))
 def test_workers_change_nothing_in_it(tmp_path: Path, whole: Path, step: int) -> None:
     cut_and_go_on(tmp_path / "run", "on_train_batch_end", step, every_n_steps=1, num_workers=2)
     assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
@@ -68,7 +68,7 @@ def test_workers_change_nothing_in_it(tmp_path: Path, whole: Path, step: int) ->
     ],
     ids=str,
 )
-@pytest.mark.parametrize("batch", [4, 7, 9])
+@pytest.mark.parametrize("batch", sometimes([4, 7, 9], fast=(7,)))
 def test_other_ways_to_train_are_gone_on_with_too(tmp_path: Path, settings: dict, batch: int) -> None:
     fit(tmp_path / "whole", **settings)
     cut_and_go_on(tmp_path / "run", "on_train_batch_end", batch, every_n_steps=1, **settings)

@@ -44,7 +44,9 @@ HOOKS = [
 
 
 @pytest.mark.parametrize(("hook", "call"), HOOKS)
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_at_once_and_nothing_is_lost(
     tmp_path: Path, whole: Path, number: int, code: int, hook: str, call: int, caplog: pytest.LogCaptureFixture
 ) -> None:
