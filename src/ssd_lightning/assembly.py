@@ -97,14 +97,27 @@ def make_data(config: DictConfig) -> DetectionDataModule:
     return data
 
 
-def make_trainer(config: DictConfig, plain: Mapping[str, Any], run_dir: Path) -> pl.Trainer:
-    """Make the trainer with its callbacks and loggers."""
+def make_trainer(config: DictConfig, plain: Mapping[str, Any], *, run_dir: Path, checkpoint: Path | None) -> pl.Trainer:
+    """Make the trainer with its callbacks and loggers.
+
+    Args:
+        config: of the run.
+        plain: the same, resolved.
+        run_dir: where the run is recorded.
+        checkpoint: that it goes on from, which has to be the same on all ranks, as the settings have.
+    """
+    size = None if checkpoint is None else checkpoint.stat().st_size
+    agreement = Agreement({**plain, "bytes of the checkpoint": size})
     callbacks = instantiate(config.callbacks, _convert_="all")
     loggers = instantiate(config.logger, _convert_="all") if config.get("logger") else {}
     trainer: pl.Trainer = instantiate(
         config.trainer,
         _convert_="all",
-        callbacks=[Agreement(plain), Lifeline(), *wanted_callbacks(callbacks.values(), config.trainer)],
+        callbacks=[
+            agreement,
+            Lifeline(),
+            *wanted_callbacks(callbacks.values(), config.trainer),
+        ],
         logger=list(loggers.values()) or False,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=run_dir,

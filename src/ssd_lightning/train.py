@@ -85,7 +85,7 @@ def train(config: "DictConfig") -> dict[str, float] | float:
         if resume is not None:
             tell_differences(resume, plain)
         begin_directory(run_dir, resume)
-    trainer = make_trainer(config, plain, run_dir)
+    trainer = make_trainer(config, plain, run_dir=run_dir, checkpoint=resume)
     if is_first:
         record_start(config, plain, data, module, trainer, run_dir=run_dir, resume=resume)
     try:

@@ -1,14 +1,18 @@
 import random
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
 import torch
 from interrupted import BATCH_SIZE, PowerCut, everything, first_difference, fit, sometimes
 
-from ssd_lightning.errors import WeightsError
+from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.training.random_streams import random_state, set_random_state
-from ssd_lightning.training.resumption import find_resumable
+from ssd_lightning.training.resumption import begin_directory, find_resumable, hold_directory, tell_differences
 
 LAST = Path("checkpoints") / "last.ckpt"
 
@@ -99,10 +103,55 @@ def test_other_batches_in_mid_epoch_are_refused(tmp_path: Path) -> None:
         fit(tmp_path / "run", resume=tmp_path / "run" / LAST, batch_size=3)
 
 
+def test_a_directory_is_made_ready_for_what_goes_on_in_it(tmp_path: Path, whole: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    for name in ("result.json", "metrics.csv"):
+        (run / name).write_text("step,loss\n14,1\n15,1\n")
+    begin_directory(run, run / LAST)  # 15 steps are done
+    assert not (run / "result.json").exists()
+    assert (run / "metrics.csv").read_text().split() == ["step,loss", "14,1"]
+    other = tmp_path / "other"
+    other.mkdir()
+    begin_directory(other, run / LAST)
+    assert [path.name for path in (other / "checkpoints").iterdir()] == ["best.ckpt"]
+    begin_directory(run, None)
+    assert [path for path in run.rglob("*") if path.is_file()] == []
+
+
+def test_a_directory_is_one_process_s(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from ssd_lightning.training.resumption import hold_directory; "
+        "hold_directory(Path(sys.argv[1])); print('held', flush=True); input()"
+    )
+    other = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdin=PIPE, stdout=PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(ConfigurationError, match="still going on"):
+        hold_directory(tmp_path, seconds=0.2)
+    other.kill()
+    other.communicate()
+    hold_directory(tmp_path, seconds=20)
+    hold_directory(tmp_path)  # by the same process, as often as it likes
+
+
+def test_other_settings_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 1\noptimizer: {lr: 0.1}\ndata: {num_workers: 3}\n")
+    config = {"seed": 1, "optimizer": {"lr": 0.2}, "data": {"num_workers": 0}}
+    tell_differences(tmp_path / LAST, config)
+    assert caplog.text.count("\n  ") == 1
+    assert "optimizer.lr: 0.1 and 0.2" in caplog.text
+
+
 def test_a_cut_without_checkpoints_begins_anew(tmp_path: Path) -> None:
     with pytest.raises(PowerCut):
         fit(tmp_path / "run", cut=("on_train_batch_end", 3))
     assert find_resumable(tmp_path / "run") is None
+
+
+def test_a_trial_of_one_step_writes_nothing(tmp_path: Path) -> None:
+    fit(tmp_path / "run", fast_dev_run=True)
+    assert list((tmp_path / "run").rglob("*.ckpt")) == []
 
 
 def two_saves(run: Path) -> Path:

@@ -168,6 +168,8 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         for logger in trainer.loggers:
             logger.save()  # what a log holds back would be lost to the run that goes on
         self._in_validation = trainer.validating

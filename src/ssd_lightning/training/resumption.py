@@ -15,7 +15,6 @@ from ssd_lightning.models.files import read_checkpoint
 from ssd_lightning.run_files import RESULT
 from ssd_lightning.training.checkpoint import LAST, PREVIOUS, check_intact
 from ssd_lightning.training.csv_log import keep_rows
-from ssd_lightning.training.position import Position
 
 log = logging.getLogger(__name__)
 
@@ -119,10 +118,10 @@ def hold_directory(run_dir: Path, *, seconds: float = 30) -> None:
             raise ConfigurationError(
                 f"a run in {run_dir} is still going on; two would spoil each other's files"
             ) from None
-    _held.append(lock)
+    _held[run_dir.resolve()] = lock
 
 
-_held: list[FileLock] = []
+_held: dict[Path, FileLock] = {}
 """The system gives a lock back when its process ends; until then it must not be collected."""
 
 
@@ -163,8 +162,8 @@ def begin_directory(run_dir: Path, checkpoint: Path | None) -> None:
             stale.unlink()
     elif checkpoint.resolve().parent == kept.resolve():
         state = read_checkpoint(checkpoint)
-        position = Position(**state["DetectionDataModule"])
-        keep_rows(metrics, steps=state["global_step"], with_last_validation=position.samples_seen == 0)
+        seen = state.get("DetectionDataModule", {}).get("samples_seen", 0)
+        keep_rows(metrics, steps=state["global_step"], with_last_validation=seen == 0)
     elif (best := checkpoint.with_name("best.ckpt")).is_file():
         kept.mkdir(exist_ok=True)
         shutil.copyfile(best, kept / best.name)
