@@ -13,8 +13,12 @@ import importlib
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+
+# Threads of this process would not live on in the forked ones, which would wait for them.
+os.environ |= {"OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
 
 import torch
 
@@ -55,7 +59,10 @@ def run_in_child(folder: Path, name: str, words: Sequence[str]) -> Path:
             sys.argv = ["train", *words, f"hydra.run.dir=outputs/{name}"]
             train.main()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stdout.flush()
             os._exit(code)
     _, status = os.waitpid(child, 0)
     if status != 0:
