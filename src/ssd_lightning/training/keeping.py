@@ -71,7 +71,7 @@ class LastCheckpoint(Checkpoint):
         self._signals = Signals()
         self._stop_by = 0
         self._is_wanted = False
-        self._has_answered = False
+        self._has_answered = True
         self._in_validation = False
         self._step_saved = -1
         self._saved_at = 0.0
@@ -107,10 +107,13 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save before a validation in training if it was time."""
-        self._has_answered = False
-        if self._is_wanted and trainer.state.fn == TrainerFn.FITTING:
+        """Save before a validation in training if it was time, and see whether it can be stopped in its middle."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        if self._is_wanted:
             self._save(trainer)
+        # A rank without a picture passes no hook in which it could join the others.
+        self._has_answered = not self._signals.all_say(0 < sum(trainer.num_val_batches) < float("inf"))
 
     def on_validation_batch_end(
         self,
@@ -121,13 +124,15 @@ class LastCheckpoint(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Stop in a validation: ranks may have different numbers of batches, so a rank that is to stop waits."""
-        if self._signals.received and not self._has_answered and trainer.state.fn == TrainerFn.FITTING:
-            self._stop_if_agreed(trainer)
+        """Stop in a validation.
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Join the ranks that wait, before all of them count the score together."""
-        if not self._has_answered and trainer.world_size > 1 and trainer.state.fn == TrainerFn.FITTING:
+        Ranks may have different numbers of batches, so they agree once: a rank that is to stop waits for the others,
+        which join it at their last batch, before they count the losses together.
+        """
+        if self._has_answered or trainer.state.fn != TrainerFn.FITTING:
+            return
+        is_last = batch_idx + 1 == trainer.num_val_batches[dataloader_idx]
+        if self._signals.received or (is_last and trainer.world_size > 1):
             self._stop_if_agreed(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

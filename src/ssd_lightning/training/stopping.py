@@ -104,6 +104,13 @@ class Signals:
         self.ask(due=False)
         return self.answer()[0]
 
+    def all_say(self, what: bool) -> bool:
+        """Ask all ranks, and wait for the answer, whether something holds for every one of them."""
+        votes = torch.tensor(int(what))
+        if self._group is not None:
+            dist.all_reduce(votes, dist.ReduceOp.MIN, self._group)
+        return bool(votes)
+
     def exit_code(self, number: int) -> int:
         """Give the code this process ends with; a rank that the run itself has started leaves it to its starter.
 
