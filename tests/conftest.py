@@ -1,9 +1,15 @@
 """Fixtures that several rooms share."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -23,3 +29,40 @@ def shared_dir() -> Path:
 @pytest.fixture(scope="session")
 def reference_dir(shared_dir: Path) -> Path:
     return shared_dir / "reference"
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> "Iterator[Browser]":
+    """A real browser without a window; it comes from the system, for Python packages hold none."""
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        assert not os.environ.get("CI"), f"the pages have to be looked at, and none of {BROWSERS} is installed"
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # The sandbox needs rights that containers lack; only pages made here are opened. The camera is a moving test
+        # picture, and asks nobody.
+        words = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        browser = playwright.chromium.launch(executable_path=executable, args=words)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: "Browser") -> "Iterator[Page]":
+    """An empty page that fails the test where a script of it fails or it asks for anything beyond this machine."""
+    page = chromium.new_page()
+    wrongs: list[str] = []
+    page.on("pageerror", lambda error: wrongs.append(f"script error: {error}"))
+    page.on("request", lambda request: wrongs.append(request.url) if not _is_local(request.url) else None)
+    yield page
+    page.close()
+    assert not wrongs
+
+
+def _is_local(url: str) -> bool:
+    return url.startswith(("file:", "data:", "blob:", "about:", "http://127.0.0.1:", "http://localhost:"))
