@@ -29,9 +29,9 @@ def test_the_order_of_keys_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"seed": 1}, "seed: 0 and 1"),
-        ({"more": None}, "more: nothing and None"),
-        ({"data": {**CONFIG["data"], "batch_size": 9}}, "data.batch_size: 8 and 9"),
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"more": None}, "more: nothing -> None"),
+        ({"data": {**CONFIG["data"], "batch_size": 9}}, "data.batch_size: 8 -> 9"),
     ],
 )
 def test_everything_else_does_and_is_named(change: dict, said: str) -> None:
@@ -42,3 +42,10 @@ def test_everything_else_does_and_is_named(change: dict, said: str) -> None:
 
 def test_it_is_the_same_in_every_process() -> None:
     assert config_digest({"a": 1}) == "165b44bb3d3e0923"
+
+
+def test_a_setting_that_is_used_in_several_places_is_named_once() -> None:
+    def config(lr: float, seed: int) -> dict[str, object]:
+        return {"seed": seed, "data": {"seed": seed, "module": {"seed": seed}}, "one": {"lr": lr}, "two": {"lr": 0}}
+
+    assert differences(config(1, 2), config(3, 4)) == ["one.lr: 1 -> 3", "seed: 2 -> 4"]

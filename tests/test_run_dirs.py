@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ssd_lightning import run_dirs
-from ssd_lightning.run_dirs import is_restarted, newest_unfinished, run_dir, started_at
+from ssd_lightning.run_dirs import is_restarted, newest_unfinished, run_dir, started_at, why_new
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +52,36 @@ def test_a_process_asks_often_and_always_gets_the_same(monkeypatch: pytest.Monke
     first = chosen(None, "seed=1")
     monkeypatch.setattr(time, "strftime", lambda *arguments: "later")
     assert chosen(None, "seed=1") == first
+
+
+def test_a_repetition_goes_on_with_a_repetition_of_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = begin("a", age_s=20), begin("b", age_s=10)
+    (one / "run.json").write_text('{"repeats": "first"}')
+    (two / "run.json").write_text('{"repeats": "second"}')
+    for repeated, wanted in ((Path("first"), one), (Path("second"), two), (None, None)):
+        monkeypatch.setattr(run_dirs, "repeated_run", lambda repeated=repeated: repeated)
+        assert newest_unfinished(Path("outputs/ssd"), []) == wanted
+
+
+def test_why_auto_begins_anew() -> None:
+    new = begin("z", "seed=2", "resume=auto")
+    assert why_new(new, ["seed=2"]) == "no run in outputs/ssd waits for its end"
+    begin("a", "seed=1", "experiment=x", age_s=20)
+    begin("b", "seed=2", over=True)
+    assert why_new(new, ["experiment=x", "seed=2"]) == (
+        "outputs/ssd/a is not over, but was begun with seed=1 where this command has seed=2"
+    )
+
+
+def test_runs_of_one_second_have_directories_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_dirs, "started_at", lambda environment: "2026-01-02_03-04-05")
+    for name in ("2026-01-02_03-04-05", "2026-01-02_03-04-05_2", "2026-01-02_03-04-05_3"):
+        run_dirs._chosen.clear()
+        assert Path(chosen(None)).name == name
+        begin(name)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    run_dirs._chosen.clear()
+    assert Path(chosen(None)).name == "2026-01-02_03-04-05"
 
 
 @pytest.mark.parametrize("unreadable", ["", "{", "a: 1"])

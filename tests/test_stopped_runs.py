@@ -56,6 +56,9 @@ def wait_for(folder: Path, process: subprocess.Popen[str], steps: int) -> None:
         pytest.param(signal.SIGINT, 130, [], marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 143, ["trainer.devices=2", "data.batch_size=4"], marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 130, ["trainer.devices=2", "data.batch_size=4"], marks=pytest.mark.slow),
+        pytest.param(  # most of the time in validation, where ranks have different numbers of batches
+            signal.SIGTERM, 143, ["trainer.devices=2", "trainer.check_val_every_n_epoch=1"], marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_signal_ends_a_run_with_a_checkpoint_and_no_orphans(
@@ -65,7 +68,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint_and_no_orphans(
     try:
         wait_for(tmp_path, process, 2)
         started = descendants(process.pid)
-        assert len(started) >= len(words)
+        assert started or not words
         process.send_signal(number)
         assert process.wait(120) == code, (tmp_path / "log").read_text()
     finally:

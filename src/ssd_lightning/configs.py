@@ -20,13 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 from ssd_lightning.errors import ConfigurationError, UserError
 from ssd_lightning.overrides import (
     CONFIG_NAME_FLAGS,
-    CONFIG_PATH_FLAGS,
+    REPEATED,
     asks_for_help,
     check_words,
     command_line_overrides,
     flag_value,
     has_own_config,
     missing_keys,
+    repeated_run,
     take_config_path_from_here,
 )
 from ssd_lightning.run_dirs import register_run_dirs
@@ -84,7 +85,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
         register_experiments(names_only=asks_for_help())
-        take_config_path_from_here()
+        take_config_path_from_here(config_name)
         if repeated_run() is not None:
             store_repeated_run(config_name)
         elif not asks_for_help():
@@ -111,17 +112,6 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     except KeyboardInterrupt:  # before or after training, which saves a checkpoint first
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-
-
-REPEATED = "repeated_run"
-"""Name of the configuration that `--config-path RUN/.hydra` stands for."""
-
-
-def repeated_run() -> Path | None:
-    """Give the directory of the run that `--config-path RUN/.hydra` repeats; None if the command repeats none."""
-    folder = Path(flag_value(CONFIG_PATH_FLAGS) or "")
-    is_left_by_hydra = (folder / "config.yaml").is_file() and (folder / "hydra.yaml").is_file()
-    return folder.parent if is_left_by_hydra and flag_value(CONFIG_NAME_FLAGS) in (None, REPEATED) else None
 
 
 def store_repeated_run(config_name: str) -> None:
@@ -167,6 +157,9 @@ def quieten_libraries() -> None:
         "The dirpath has changed from",  # a resumed run has a directory of its own
         ".*It is recommended to use .self.log.*sync_dist=True",  # mAP is counted over all ranks
         ".*does not have many workers which may be a bottleneck",  # the data module counts the cores
+        "Checkpoint directory .* exists and is not empty",  # of a run that goes on
+        ".*dataloader is not resumable",  # the data module notes its place
+        "The number of training batches .* is smaller than the logging interval",  # epochs are logged all the same
         "You have overridden `transfer_batch_to_device` in `LightningModule`",  # which is meant to win
     ):
         warnings.filterwarnings("ignore", message)

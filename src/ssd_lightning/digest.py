@@ -36,14 +36,19 @@ def config_digest(config: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """List `key: value and value` where two configurations differ in what has an effect."""
+def differences(first: Mapping[str, Any], second: Mapping[str, Any], *, between: str = "->") -> list[str]:
+    """List `key: value -> value` where two configurations differ in what has an effect.
+
+    One setting is often used in several places; of those that changed in the same way only the shortest key is listed.
+    """
     one, two = (dict(_leaves(_with_effect(config))) for config in (first, second))
-    return [
-        f"{key}: {one.get(key, 'nothing')} and {two.get(key, 'nothing')}"
-        for key in sorted(one.keys() | two.keys())
-        if key not in one or key not in two or one[key] != two[key]
-    ]
+    changed: dict[str, str] = {}
+    for key in sorted(one.keys() | two.keys(), key=lambda key: (key.count("."), key)):
+        if key not in one or key not in two or one[key] != two[key]:
+            change = f"{one.get(key, 'nothing')} {between} {two.get(key, 'nothing')}"
+            name = key.rpartition(".")[2]
+            changed.setdefault(f"{name}: {change}", f"{key}: {change}")
+    return sorted(changed.values())
 
 
 def _with_effect(value: Any) -> Any:

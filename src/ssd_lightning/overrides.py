@@ -46,10 +46,34 @@ def flag_value(flags: Collection[str]) -> str | None:
     return None
 
 
-def take_config_path_from_here() -> None:
-    """Make the folder of `--config-path` absolute, where it is one: Hydra looks for it beside the package instead."""
+REPEATED = "repeated_run"
+"""Name of the configuration that `--config-path RUN/.hydra` stands for."""
+
+
+def repeated_run() -> Path | None:
+    """Give the directory of the run that `--config-path RUN/.hydra` repeats; None if the command repeats none."""
+    folder = Path(flag_value(CONFIG_PATH_FLAGS) or "")
+    is_left_by_hydra = (folder / "config.yaml").is_file() and (folder / "hydra.yaml").is_file()
+    return folder.parent if is_left_by_hydra and flag_value(CONFIG_NAME_FLAGS) in (None, REPEATED) else None
+
+
+def take_config_path_from_here(config_name: str) -> None:
+    """Make the folder of `--config-path` absolute: Hydra looks for it beside the package instead.
+
+    Args:
+        config_name: of the command's configuration.
+
+    Raises:
+        ConfigurationError: there is no such folder, or it is a run's and not that of its configuration.
+    """
     given = flag_value(CONFIG_PATH_FLAGS)
-    if given is not None and Path(given).is_dir():
+    if given is not None and "://" not in given:  # as in pkg://
+        if not Path(given).is_dir():
+            raise ConfigurationError(f"--config-path={given}: there is no such folder")
+        kept = Path(given) / ".hydra"
+        has_own = (Path(given) / f"{config_name}.yaml").is_file() or flag_value(CONFIG_NAME_FLAGS) is not None
+        if (kept / "config.yaml").is_file() and not has_own:
+            raise ConfigurationError(f"--config-path={given}: a run is repeated by --config-path={kept}")
         absolute = os.path.abspath(given)
         places = [index for index, argument in enumerate(sys.argv) if argument.partition("=")[0] in CONFIG_PATH_FLAGS]
         name, sign, _ = sys.argv[places[0]].partition("=")

@@ -1,5 +1,6 @@
 """Which directory a run lies in. Imports no torch: Hydra asks before anything is loaded."""
 
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from ssd_lightning.run_files import RESULT
+from ssd_lightning.overrides import repeated_run
+from ssd_lightning.run_files import RECORD, RESULT
 
 _chosen: dict[tuple[str, bool], str] = {}
 
@@ -35,8 +37,18 @@ def run_dir(name: str, resume: str | None, *, _root_: DictConfig) -> str:
         folder = Path("outputs") / name
         words = list(_root_.hydra.overrides.task)
         found = newest_unfinished(folder, words) if goes_on else None
-        _chosen[name, goes_on] = str(found or folder / started_at(os.environ))
+        _chosen[name, goes_on] = str(found or unused(folder / started_at(os.environ)))
     return _chosen[name, goes_on]
+
+
+def unused(folder: Path) -> Path:
+    """Number a directory that is named after its second where another run began in that second."""
+    if not folder.name[0].isdigit() or "TORCHELASTIC_RUN_ID" in os.environ:  # whose ranks have to meet in one
+        return folder
+    number, free = 2, folder
+    while free.exists():
+        number, free = number + 1, folder.with_name(f"{folder.name}_{number}")
+    return free
 
 
 def is_restarted() -> bool:
@@ -52,14 +64,41 @@ def newest_unfinished(folder: Path, words: Sequence[str]) -> Path | None:
         folder: of run directories.
         words: of the command line; their order counts for nothing, nor does `resume`.
     """
-    if not folder.is_dir():
-        return None
-    runs = sorted((path for path in folder.iterdir() if (path / ".hydra").is_dir()), key=_age)
     wanted = _deciding(words)
-    for run in runs:
-        if not (run / RESULT).is_file() and _deciding(_words_of(run)) == wanted:
-            return run
-    return None
+    return next((run for run in _unfinished(folder) if _deciding(_words_of(run)) == wanted), None)
+
+
+def why_new(run: Path, words: Sequence[str]) -> str:
+    """Say which unfinished run beside a new one `resume=auto` did not take, and for which words.
+
+    Args:
+        run: directory of the new one.
+        words: of the command line.
+    """
+    others = [other for other in _unfinished(run.parent) if other.resolve() != run.resolve()]
+    if not others:
+        return f"no run in {run.parent} waits for its end"
+    theirs, ours = (set(_deciding(found)) for found in (_words_of(others[0]), words))
+    missing, new = (" ".join(sorted(words)) or "nothing" for words in (theirs - ours, ours - theirs))
+    return f"{others[0]} is not over, but was begun with {missing} where this command has {new}"
+
+
+def _unfinished(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    runs = sorted((path for path in folder.iterdir() if (path / ".hydra").is_dir()), key=_age)
+    repeated = repeated_run()
+    wanted = str(repeated) if repeated else None
+    return [run for run in runs if not (run / RESULT).is_file() and _repeats(run) == wanted]
+
+
+def _repeats(run: Path) -> str | None:
+    """Name the run that a run repeats: `--config-path` stands among no words."""
+    try:
+        record = json.loads((run / RECORD).read_text())
+    except (OSError, ValueError):
+        return None
+    return record.get("repeats") if isinstance(record, dict) else None
 
 
 def _age(run: Path) -> tuple[float, str]:

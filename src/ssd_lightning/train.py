@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssd_lightning.configs import repeated_run, run_command
+from ssd_lightning.configs import run_command
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.overrides import repeated_run
 from ssd_lightning.sweeping.parent import end_with_parent
 from ssd_lightning.sweeping.plan import rewrite_command_line
 
@@ -53,37 +55,47 @@ def train(config: "DictConfig") -> dict[str, float] | float:
     from ssd_lightning.assembly import make_data, make_module, make_trainer, set_up_machine
     from ssd_lightning.digest import config_digest
     from ssd_lightning.run_dirs import is_restarted
+    from ssd_lightning.training.devices import find_launch
     from ssd_lightning.training.guards import explain_memory
     from ssd_lightning.training.ranks import end_with_launcher
     from ssd_lightning.training.record import read_result, write_result
     from ssd_lightning.training.resumption import (
         begin_directory,
         check_classes,
+        check_network,
+        check_work_is_left,
         choose_checkpoint,
         hold_directory,
-        tell_differences,
     )
+    from ssd_lightning.training.stopping import end_at_signals
 
+    end_at_signals("while nothing was trained")
     end_with_launcher()
     set_up_machine(config)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     digest = config_digest(plain)
     goes_on = config.resume or ("auto" if is_restarted() else None)
-    if goes_on == "auto" and (result := read_result(run_dir)) is not None and result["digest"] == digest:
-        log.info("the run in %s is over since %s; there is nothing to do", run_dir, result["finished"])
-        return result["scores"]
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if is_first:
-        hold_directory(run_dir)
+        has_waited = hold_directory(run_dir)
+    if goes_on == "auto" and (result := read_result(run_dir)) is not None and result["digest"] == digest:
+        if is_first and has_waited and find_launch(os.environ) is not None:  # other ranks found it unfinished
+            raise ConfigurationError(f"the run in {run_dir} ended while this one waited for it; there is nothing to do")
+        log.info("the run in %s is over since %s; there is nothing to do", run_dir, result["finished"])
+        return result["scores"]
     resume = choose_checkpoint(goes_on, run_dir)
+    if resume is not None and goes_on != "auto":
+        check_work_is_left(resume, max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps)
     data = make_data(config)
     if resume is not None:
         check_classes(resume, data.class_names)
     module = make_module(config, plain, tuple(data.class_names))
+    if resume is not None:
+        check_network(resume, module.net)
     if is_first:
-        if resume is not None:
-            tell_differences(resume, plain)
+        if goes_on:
+            tell_start(resume, plain, run_dir)
         begin_directory(run_dir, resume)
     trainer = make_trainer(config, plain, run_dir=run_dir, checkpoint=resume)
     if is_first:
@@ -98,11 +110,30 @@ def train(config: "DictConfig") -> dict[str, float] | float:
     checkpoint = best_checkpoint(trainer)
     if config.test and data.has("test"):
         trainer.test(module, datamodule=data, ckpt_path=checkpoint, verbose=False)
+    elif resume is not None and not trainer.callback_metrics and data.has("val"):
+        # Stopped between its last epoch and its end.
+        trainer.validate(module, datamodule=data, ckpt_path=resume, verbose=False)
     scores = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
     if is_first:
         report(module, scores, checkpoint)
         write_result(run_dir, digest=digest, scores=scores, checkpoint=checkpoint)
     return scores
+
+
+def tell_start(resume: Path | None, plain: dict[str, Any], run_dir: Path) -> None:
+    """Say where a run goes on and with which other settings, or why it begins anew."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from ssd_lightning.run_dirs import why_new
+    from ssd_lightning.sweeping.parent import is_job
+    from ssd_lightning.training.resumption import tell_checkpoint, tell_differences
+
+    if resume is not None:
+        tell_checkpoint(resume)
+        tell_differences(resume, plain)
+    elif not is_job():
+        why = why_new(run_dir, list(HydraConfig.get().overrides.task))
+        log.info("resume=auto begins a new run in %s: %s", run_dir, why)
 
 
 def record_start(

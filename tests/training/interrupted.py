@@ -68,9 +68,9 @@ def module() -> NoisyModule:
     )
 
 
-def pictures(folder: Path) -> list[Record]:
+def pictures(folder: Path, count: int = NUM_PICTURES) -> list[Record]:
     records = []
-    for index in range(NUM_PICTURES):
+    for index in range(count):
         path = folder / f"{index}.png"
         if not path.exists():
             Image.fromarray(np.random.default_rng(index).integers(0, 255, (32, 40, 3), np.uint8)).save(path)
@@ -79,8 +79,10 @@ def pictures(folder: Path) -> list[Record]:
     return records
 
 
-def data(folder: Path, num_workers: int, batch_size: int = BATCH_SIZE) -> DetectionDataModule:
-    records = pictures(folder)
+def data(
+    folder: Path, num_workers: int, batch_size: int = BATCH_SIZE, num_pictures: int = NUM_PICTURES
+) -> DetectionDataModule:
+    records = pictures(folder, num_pictures)
     return DetectionDataModule(
         dataset=lambda **split: DetectionDataset(records=records, **split),
         train={},
@@ -102,6 +104,7 @@ def fit(
     num_workers: int = 0,
     every_n_steps: int | None = None,
     batch_size: int = BATCH_SIZE,
+    num_pictures: int = NUM_PICTURES,
     callbacks: tuple[pl.Callback, ...] = (),
     model: SSDModule | None = None,
     max_bad_batches: int = 10,
@@ -130,7 +133,7 @@ def fit(
         **{"logger": False, "check_val_every_n_epoch": 1, "max_epochs": EPOCHS, **settings},
     )
     run.mkdir(parents=True, exist_ok=True)
-    datamodule = data(run.parent, num_workers, batch_size)
+    datamodule = data(run.parent, num_workers, batch_size, num_pictures)
     trainer.fit(model or module(), datamodule=datamodule, ckpt_path=resume, weights_only=True)
     return trainer
 

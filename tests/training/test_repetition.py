@@ -98,6 +98,17 @@ def test_a_repetition_refuses_what_the_run_did_not_know(
     assert "did you mean 'optimizer.lr'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("folder", "answer"), [("{}", "a run is repeated by --config-path={}/.hydra"), ("{}/nothing", "no such folder")]
+)
+def test_a_folder_that_repeats_nothing(
+    first: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: str, answer: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run_in(first.parents[2], monkeypatch, "--config-path", folder.format(first))
+    assert answer.format(first) in capsys.readouterr().err
+
+
 def test_other_data_are_told(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = first.parents[2]
     toy = root / "datasets/toy"

@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 import torch
 from interrupted import BATCH_SIZE, PowerCut, everything, first_difference, fit, sometimes
+from small_network import small_net
 
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.training.random_streams import random_state, set_random_state
-from ssd_lightning.training.resumption import begin_directory, find_resumable, hold_directory, tell_differences
+from ssd_lightning.training.resumption import (
+    begin_directory,
+    check_network,
+    check_work_is_left,
+    find_resumable,
+    hold_directory,
+    tell_differences,
+)
 
 LAST = Path("checkpoints") / "last.ckpt"
 
@@ -101,6 +109,23 @@ def test_other_batches_in_mid_epoch_are_refused(tmp_path: Path) -> None:
         fit(tmp_path / "run", cut=("on_train_batch_end", 3), every_n_steps=1)
     with pytest.raises(WeightsError, match=rf"middle of epoch 0.*batch_size={BATCH_SIZE} on 1 rank.*go on with 3"):
         fit(tmp_path / "run", resume=tmp_path / "run" / LAST, batch_size=3)
+    with pytest.raises(WeightsError, match=r"and 11 training pictures.*and 12 pictures"):
+        fit(tmp_path / "run", resume=tmp_path / "run" / LAST, num_pictures=12)
+
+
+def test_a_run_with_nothing_left_to_train_is_refused(tmp_path: Path, whole: Path) -> None:
+    check_work_is_left(whole / LAST, max_epochs=4, max_steps=-1)
+    check_work_is_left(whole / LAST, max_epochs=None, max_steps=16)
+    with pytest.raises(WeightsError, match=r"has 3 epochs behind it, and trainer.max_epochs=3 leaves nothing"):
+        check_work_is_left(whole / LAST, max_epochs=3, max_steps=-1)
+    with pytest.raises(WeightsError, match=r"15 steps behind it, and trainer.max_steps=10"):
+        check_work_is_left(whole / LAST, max_epochs=-1, max_steps=10)
+
+
+def test_another_network_is_refused(whole: Path) -> None:
+    check_network(whole / LAST, small_net())
+    with pytest.raises(WeightsError, match=r"resume=.*last.ckpt is of another network than this command makes.*shape"):
+        check_network(whole / LAST, small_net(num_classes=3))
 
 
 def test_a_directory_is_made_ready_for_what_goes_on_in_it(tmp_path: Path, whole: Path) -> None:
@@ -132,7 +157,7 @@ def test_a_directory_is_one_process_s(tmp_path: Path) -> None:
     other.kill()
     other.communicate()
     hold_directory(tmp_path, seconds=20)
-    hold_directory(tmp_path)  # by the same process, as often as it likes
+    assert not hold_directory(tmp_path)  # by the same process, as often as it likes
 
 
 def test_other_settings_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -140,7 +165,7 @@ def test_other_settings_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     config = {"seed": 1, "optimizer": {"lr": 0.2}, "data": {"num_workers": 0}}
     tell_differences(tmp_path / LAST, config)
     assert caplog.text.count("\n  ") == 1
-    assert "optimizer.lr: 0.1 and 0.2" in caplog.text
+    assert "optimizer.lr: 0.1 -> 0.2" in caplog.text
 
 
 def test_a_cut_without_checkpoints_begins_anew(tmp_path: Path) -> None:

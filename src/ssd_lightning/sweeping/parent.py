@@ -9,6 +9,11 @@ PARENT = "SSD_LIGHTNING_SWEEP_PROCESS"
 """Environment variable: the process whose end is also the job's."""
 
 
+def is_job() -> bool:
+    """Say whether this process is a job of a sweep."""
+    return PARENT in os.environ
+
+
 def end_with_parent() -> None:
     """In a job: watch the sweep's process, and stop as at SIGTERM once it is gone, however it went."""
     parent = os.environ.get(PARENT)

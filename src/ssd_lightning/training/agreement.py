@@ -61,7 +61,7 @@ def require_same_settings(config: Mapping[str, Any]) -> None:
     if len({str(digest) for digest in digests}) == 1:
         return
     statements = gather({**config, "versions": facts})
-    odd = {rank: differences(statements[0], other) for rank, other in enumerate(statements)}
+    odd = {rank: differences(statements[0], other, between="and") for rank, other in enumerate(statements)}
     raise ConfigurationError(disagreement("settings", odd))
 
 

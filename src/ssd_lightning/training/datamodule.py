@@ -112,7 +112,8 @@ class DetectionDataModule(pl.LightningDataModule):
         """Say where in its epochs the run stands."""
         if self.trainer is None or not (self.trainer.training or self.trainer.validating):
             return {}
-        return vars(Position.of(self.trainer, self._batch_size))
+        pictures = len(self.dataset("train"))
+        return vars(Position.of(self.trainer, batch_size=self._batch_size, pictures=pictures))
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Note where the run stood, before the loaders are made.
@@ -122,7 +123,8 @@ class DetectionDataModule(pl.LightningDataModule):
         """
         self._resumed = Position(**state_dict)
         assert self.trainer is not None
-        self._resumed.check(batch_size=self._batch_size, ranks=self.trainer.world_size)
+        pictures = len(self.dataset("train"))
+        self._resumed.check(batch_size=self._batch_size, ranks=self.trainer.world_size, pictures=pictures)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -18,11 +18,10 @@ import torch
 import ssd_lightning
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.fingerprint import differences, fingerprint
-from ssd_lightning.run_files import RESULT
+from ssd_lightning.run_files import RECORD, RESULT
 
 log = logging.getLogger(__name__)
 
-RECORD = "run.json"
 LARGEST_DIFF = 1 << 20
 
 PACKAGES = (

@@ -9,9 +9,11 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from ssd_lightning.detector import load_weights
 from ssd_lightning.digest import differences
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models.files import read_checkpoint
+from ssd_lightning.models.ssd import SSD
 from ssd_lightning.run_files import RESULT
 from ssd_lightning.training.checkpoint import LAST, PREVIOUS, check_intact
 from ssd_lightning.training.csv_log import keep_rows
@@ -76,10 +78,7 @@ def choose_checkpoint(resume: str | None, run_dir: Path) -> Path | None:
         if found is None:
             raise WeightsError(f"resume={resume}: there is no checkpoint in {Path(resume) / 'checkpoints'}")
         return found
-    found = find_resumable(run_dir)
-    if found is None:
-        log.info("resume=auto: there is nothing to go on from, so a new run begins in %s", run_dir)
-    return found
+    return find_resumable(run_dir)
 
 
 def check_classes(checkpoint: Path, class_names: tuple[str, ...]) -> None:
@@ -95,23 +94,68 @@ def check_classes(checkpoint: Path, class_names: tuple[str, ...]) -> None:
         )
 
 
-def hold_directory(run_dir: Path, *, seconds: float = 30) -> None:
+def check_network(checkpoint: Path, net: SSD) -> None:
+    """Refuse to continue a run with another network.
+
+    Raises:
+        WeightsError: names or shapes of the weights differ.
+    """
+    try:
+        load_weights(net, read_checkpoint(checkpoint).get("state_dict", {}), checkpoint)
+    except WeightsError as error:
+        raise WeightsError(f"resume={checkpoint} is of another network than this command makes: {error}") from error
+
+
+def check_work_is_left(checkpoint: Path, *, max_epochs: int | None, max_steps: int) -> None:
+    """Refuse to begin a run that would have nothing to train.
+
+    Args:
+        checkpoint: that a run in another directory is to go on from.
+        max_epochs: of the new run; None and -1 are no limit.
+        max_steps: likewise; -1 is no limit.
+
+    Raises:
+        WeightsError: the run that wrote it came as far already.
+    """
+    state = read_checkpoint(checkpoint)
+    epoch, step = state.get("DetectionDataModule", {}).get("epoch", 0), state.get("global_step", 0)
+    for name, done, limit in (("epochs", epoch, max_epochs), ("steps", step, max_steps)):
+        if limit is not None and 0 <= limit <= done:
+            raise WeightsError(
+                f"resume={checkpoint} has {done} {name} behind it, and trainer.max_{name}={limit} leaves nothing to "
+                f"train; raise it to train on, or score what is there: python -m ssd_lightning.evaluate"
+            )
+
+
+def tell_checkpoint(checkpoint: Path) -> None:
+    """Say where a run goes on."""
+    state = read_checkpoint(checkpoint)
+    epoch = state.get("DetectionDataModule", {}).get("epoch", 0)
+    log.info("going on from %s: epoch %s, step %s", checkpoint, epoch, state.get("global_step"))
+
+
+def hold_directory(run_dir: Path, *, seconds: float = 30) -> bool:
     """Keep other processes from running in the same directory until this one ends, however it ends.
 
     Args:
         run_dir: of this run.
         seconds: how long to wait: the data workers of a run that was killed live on for some.
 
+    Returns:
+        Whether it had to wait: the run there may have ended meanwhile.
+
     Raises:
         ConfigurationError: a run that lives has it.
     """
     if run_dir.resolve() in _held:
-        return
+        return False
     lock = FileLock(run_dir / ".lock")
+    waited = False
     try:
         lock.acquire(timeout=0)
     except Timeout:
         log.warning("%s is in use; waiting up to %d s for the run there to end", run_dir, seconds)
+        waited = True
         try:
             lock.acquire(timeout=seconds)
         except Timeout:
@@ -119,6 +163,7 @@ def hold_directory(run_dir: Path, *, seconds: float = 30) -> None:
                 f"a run in {run_dir} is still going on; two would spoil each other's files"
             ) from None
     _held[run_dir.resolve()] = lock
+    return waited
 
 
 _held: dict[Path, FileLock] = {}
@@ -140,7 +185,8 @@ def tell_differences(checkpoint: Path, config: Mapping[str, Any], *, at_most: in
     if isinstance(begun_with, dict) and (lines := differences(begun_with, config)):
         more = [f"and {len(lines) - at_most} more"] if len(lines) > at_most else []
         log.warning(
-            "the run goes on with other settings than it was begun with:\n  %s", "\n  ".join([*lines[:at_most], *more])
+            "the run goes on with other settings than it was begun with (then -> now):\n  %s",
+            "\n  ".join([*lines[:at_most], *more]),
         )
 
 

@@ -57,14 +57,8 @@ class Signals:
             self._former = {number: signal.signal(number, self._note) for number in WATCHED}
 
     def end_at_once(self) -> None:
-        """Take over the signals where there is nothing to save; Lightning would go on to the end of the test."""
-
-        def end(number: int, frame: FrameType | None) -> None:
-            log.warning("stopped by %s", signal.Signals(number).name)
-            raise Stopped(128 + number)
-
-        if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+        """Take over the signals in the test; Lightning would go on to its end."""
+        self._former = end_at_signals("in the test, after the training; resume=auto repeats the test")
 
     def release(self) -> None:
         """Give the signals back."""
@@ -117,6 +111,27 @@ class Signals:
         Lightning kills all ranks within seconds of one of them ending with another code than 0.
         """
         return 0 if self._is_child else 128 + number
+
+
+def end_at_signals(when: str) -> dict[int, Any]:
+    """Let SIGTERM and SIGINT end the process, as long as there is nothing to save.
+
+    Lightning takes SIGINT for the end of the program, with code 1 and no word, and passes over SIGTERM.
+
+    Args:
+        when: this is, for the log.
+
+    Returns:
+        The handlers until now.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        log.warning("stopped by %s %s", signal.Signals(number).name, when)
+        raise Stopped(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
 
 
 def _weight(number: int) -> int:
