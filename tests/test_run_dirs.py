@@ -21,6 +21,7 @@ def begin(name: str, *words: str, age_s: float = 0.0, over: bool = False) -> Pat
     run = Path("outputs") / "ssd" / name
     (run / ".hydra").mkdir(parents=True)
     OmegaConf.save(OmegaConf.create(list(words)), run / ".hydra" / "overrides.yaml")
+    (run / "run.json").write_text("{}")
     if over:
         (run / "result.json").write_text("{}")
     stamp = time.time() - age_s
@@ -52,6 +53,12 @@ def test_a_process_asks_often_and_always_gets_the_same(monkeypatch: pytest.Monke
     first = chosen(None, "seed=1")
     monkeypatch.setattr(time, "strftime", lambda *arguments: "later")
     assert chosen(None, "seed=1") == first
+
+
+def test_a_command_that_was_refused_is_no_unfinished_run() -> None:
+    refused = begin("a", "seed=1")
+    (refused / "run.json").unlink()
+    assert newest_unfinished(Path("outputs/ssd"), ["seed=1"]) is None
 
 
 def test_a_repetition_goes_on_with_a_repetition_of_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,8 @@ def why_new(run: Path, words: Sequence[str]) -> str:
 def _unfinished(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    runs = sorted((path for path in folder.iterdir() if (path / ".hydra").is_dir()), key=_age)
+    # A command that was refused leaves a directory, but no record.
+    runs = sorted((path for path in folder.iterdir() if (path / RECORD).is_file()), key=_age)
     repeated = repeated_run()
     wanted = str(repeated) if repeated else None
     return [run for run in runs if not (run / RESULT).is_file() and _repeats(run) == wanted]
@@ -102,7 +103,8 @@ def _repeats(run: Path) -> str | None:
 
 
 def _age(run: Path) -> tuple[float, str]:
-    return (-(run / ".hydra").stat().st_mtime, run.name)
+    begun = run / ".hydra"
+    return (-begun.stat().st_mtime if begun.is_dir() else 0.0, run.name)
 
 
 def _deciding(words: Sequence[str]) -> list[str]:
