@@ -1,6 +1,8 @@
 """Signals that end a run: they are noted, agreed on by all ranks, and obeyed at the end of a step."""
 
+import atexit
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
@@ -44,6 +46,7 @@ class Signals:
     def watch(self, trainer: pl.Trainer) -> None:
         """Take over the signals from Lightning, whose own way out of a run saves nothing and exits with 0."""
         self.received = 0
+        atexit.register(end_data_workers)
         environment = getattr(trainer.strategy, "cluster_environment", None)
         starts_ranks = environment is not None and not environment.creates_processes_externally
         self._launcher = trainer.strategy.launcher if starts_ranks else None
@@ -113,6 +116,13 @@ class Signals:
         return 0 if self._is_child else 128 + number
 
 
+def end_data_workers() -> None:
+    """End the data workers before Python asks them to by SIGTERM and waits, for they outlive that."""
+    for child in multiprocessing.active_children():
+        if child.daemon and child.pid and hasattr(signal, "SIGUSR2"):
+            os.kill(child.pid, signal.SIGUSR2)
+
+
 def end_at_signals(when: str) -> dict[int, Any]:
     """Let SIGTERM and SIGINT end the process, as long as there is nothing to save.
 
@@ -173,5 +183,7 @@ def outlive_signals(worker: int = 0) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR2"):  # from `end_data_workers`; any other end would be an error to the DataLoader
+        signal.signal(signal.SIGUSR2, lambda number, frame: os._exit(0))
     # The default action of the alarm is to end the process.
     signal.signal(signal.SIGTERM, lambda number, frame: signal.setitimer(signal.ITIMER_REAL, SECONDS_OF_GRACE))
