@@ -39,6 +39,8 @@ class Picture:
     file: str = "whole"
     """`whole`, `truncated`, `text` or `missing`."""
     has_broken_annotation: bool = False
+    times_listed: int = 1
+    """How often the list of its split names it; YOLO's folders cannot."""
 
 
 CLEAN = tuple(Picture(f"{split}{i}", split) for split, count in (("train", 6), ("test", 3)) for i in range(count))
@@ -79,9 +81,13 @@ def planted(form: str) -> tuple[tuple[Picture, ...], set[tuple[str, str, str]]]:
         ("annotation", "train", "broken" if form != "coco" else "is of picture 'nowhere', which 'images' lacks"),
         ("unused_class", "train", "'fish'"),
     }
-    if not in_fractions:  # YOLO states no size
-        pictures.append(Picture("resized", stated_size_px=(240, 320)))
-        expected.add(("picture_size", "train", "resized"))
+    if not in_fractions:  # YOLO states no size, and its folders name nothing twice
+        # Boxes lie outside the second, and are tiny in the third; in the picture they are neither.
+        for name, stated_size_px in (("resized", (240, 320)), ("shrunk", (60, 80)), ("swollen", (1200, 1600))):
+            pictures.append(Picture(name, stated_size_px=stated_size_px))
+            expected.add(("picture_size", "train", name))
+        pictures.append(Picture("again", times_listed=2))
+        expected.add(("repeated", "train", "again"))
     return (*CLEAN, *pictures), expected
 
 
@@ -116,7 +122,9 @@ def _write_voc(
 ) -> None:
     for folder in ("Annotations", "ImageSets/Main"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    (root / f"ImageSets/Main/{split}.txt").write_text("".join(f"{picture.name}\n" for picture in pictures))
+    (root / f"ImageSets/Main/{split}.txt").write_text(
+        "".join(f"{picture.name}\n" * picture.times_listed for picture in pictures)
+    )
     for picture in pictures:
         height, width = picture.stated_size_px
         objects = ""
@@ -137,7 +145,8 @@ def _write_coco(
 ) -> None:
     numbers = {name: number for number, name in enumerate(class_names, start=1)}
     images, annotations = [], []
-    for image_id, picture in enumerate(pictures):
+    listed = [picture for picture in pictures for _ in range(picture.times_listed)]
+    for image_id, picture in enumerate(listed):
         height, width = picture.stated_size_px
         images.append({"id": image_id, "file_name": f"{picture.name}.jpg", "width": width, "height": height})
         for thing in picture.things:
@@ -176,8 +185,11 @@ def _write_csv(root: Path, split: str, pictures: Sequence[Picture], class_names:
     rows = ["image,width,height,label,xmin,ymin,xmax,ymax"]
     for picture in pictures:
         height, width = picture.stated_size_px
-        start = f"{picture.name}.jpg,{width},{height}"
-        rows += [f"{start},{thing.name},{','.join(map(str, thing.written or thing.box))}" for thing in picture.things]
+        for suffix in (".jpg", "")[: picture.times_listed]:
+            start = f"{picture.name}{suffix},{width},{height}"
+            rows += [
+                f"{start},{thing.name},{','.join(map(str, thing.written or thing.box))}" for thing in picture.things
+            ]
         if picture.has_broken_annotation:
             rows.append(f"{start},broken,1,2,three,4")
     (root / f"{split}.csv").write_text("\n".join(rows) + "\n")

@@ -1,6 +1,7 @@
 """The doctor on data sets in which every fault is known."""
 
 import json
+import logging
 import shlex
 import sys
 from dataclasses import replace
@@ -80,6 +81,94 @@ def test_every_planted_fault_is_found_and_none_is_invented(tmp_path: Path, form:
     assert (severity["across"], severity["within"], severity["tiny"]) == ("error", "warning", "warning")
     order = [group["severity"] for group in report["findings"]]
     assert order == sorted(order)  # errors come before warnings
+
+
+def test_a_list_of_pictures_that_names_one_twice(tmp_path: Path) -> None:
+    planted.write("yolo", tmp_path, planted.CLEAN)
+    names = ["train0", "train1", "train0", "train2", "train0"]
+    (tmp_path / "train.txt").write_text("".join(f"images/train/{name}.jpg\n" for name in names))
+    settings = tmp_path / "data.yaml"
+    settings.write_text(settings.read_text().replace("train: images/train", "train: train.txt"))
+
+    (yolo,) = found(examine("yolo", tmp_path))
+
+    assert yolo[:2] == ("repeated", "train")
+    assert yolo[2].startswith(f"{tmp_path}/images/train/train0.jpg: ")
+    assert "3 times" in yolo[2]
+
+    planted.write("voc", tmp_path, planted.CLEAN)
+    path = tmp_path / "ImageSets/Main/train.txt"
+    path.write_text("".join(f"{name}\n" for name in names))
+    for more in ([], ["data.val_fraction=0.5"]):  # both parts read the one list
+        report = examine("voc", tmp_path, *more)
+        assert of_kind(report, "repeated") == [f"{path}: names 'train0' 3 times (lines 1, 3, 5); it is read once"]
+    assert report["spoils_the_run"] is False
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_class_names_that_are_nearly_the_same(tmp_path: Path, form: str) -> None:
+    pictures = (*planted.CLEAN, planted.with_thing("odd", planted.Thing("DOGS", (20, 20, 60, 60))))
+    planted.write(form, tmp_path, pictures, (*planted.CLASSES, "DOGS"))
+
+    report = examine(form, tmp_path)
+
+    (similar,) = of_kind(report, "similar_classes")
+    assert "'dog' (21 objects)" in similar
+    assert "'DOGS' (1 object)" in similar
+    (rare,) = of_kind(report, "rare_class")
+    assert "'DOGS' has 1 object in 1 picture" in rare
+    assert len(found(report)) == 2
+    assert report["spoils_the_run"] is False
+
+
+def test_boxes_are_measured_by_the_picture_where_its_annotation_states_another_size(tmp_path: Path) -> None:
+    outside = planted.Thing("dog", (20, 20, 30, 130))  # of 120 px
+    pictures = (*planted.CLEAN, replace(planted.with_thing("odd", outside), stated_size_px=(60, 80)))
+    planted.write("voc", tmp_path, pictures)
+    for decoded in ("all", "0"):
+        report = examine("voc", tmp_path, f"pictures={decoded}")
+        assert [kind for kind, _, _ in found(report)] == ["picture_size", "outside"]
+        (sentence,) = of_kind(report, "outside")
+        assert "object 10 'dog' reaches out of the picture: ymax is 131" in sentence
+        assert report["splits"]["train"]["left_out"] == 2
+
+
+def test_fractions_in_xml_files_are_taken_for_what_they_are(tmp_path: Path) -> None:
+    def in_fractions(thing: planted.Thing) -> planted.Thing:
+        height, width = planted.SIZE_PX
+        x1, y1, x2, y2 = thing.box
+        return replace(thing, written=(x1 / width, y1 / height, x2 / width, y2 / height))
+
+    whole = planted.Thing("dog", (0, 0, 160, 120), written=(0, 0, 1, 1))
+    things = (*map(in_fractions, planted.SOUND), whole)
+    planted.write("voc", tmp_path, [replace(picture, things=things) for picture in planted.CLEAN])
+
+    report = examine("voc", tmp_path)
+
+    assert len(of_kind(report, "fractions")) == 90
+    assert of_kind(report, "no_area") == []  # which (0, 0, 1, 1) would be in pixels
+    (advice,) = (group["advice"] for group in report["findings"] if group["kind"] == "fractions")
+    assert "the unit is probably fractions of 1" in advice
+    assert "width" in advice
+
+
+def test_every_stage_is_logged_with_its_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    planted.write("voc", tmp_path, planted.CLEAN)
+    with caplog.at_level(logging.INFO, logger="ssd_lightning"):
+        doctor.examine(
+            compose_config("doctor", words("voc", tmp_path, "trial_steps=1", "trial_batch_size=2")), tmp_path
+        )
+    lines = [record.getMessage() for record in caplog.records]
+    for said in (
+        "reading the annotations of train, test",
+        "train: 6 pictures, 54 usable objects; faults of the annotation: 0",
+        "test: 3 pictures, 27 usable objects; faults of the annotation: 0",
+        "decoding 9 pictures",
+        "fitting priors to 54 objects",
+        "timing steps on cpu: 1, of 2 pictures each",
+    ):
+        assert sum(said in line for line in lines) == 1, (said, lines)
+    assert len(lines) == 6
 
 
 @pytest.mark.parametrize(("form", "shift", "what"), [("yolo", 1, "high"), ("coco", 1, "high"), ("coco", -1, "low")])
@@ -217,13 +306,15 @@ def test_the_command_on_a_planted_data_set(
         ("fit=maybe", "fit is 'maybe'"),
         ("data.root=nowhere", "nowhere: there is no such folder"),
         ("net.drop_last_levels=9", "net.drop_last_levels is 9"),
+        ("trial_steps=1 optimizer.weight_decay=abc", "optimizer.weight_decay=abc: '<=' not supported"),
     ],
 )
 def test_bad_settings_end_with_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str, said: str
 ) -> None:
     planted.write("voc", tmp_path / "set", planted.CLEAN[:1])
-    code = run_main(monkeypatch, tmp_path, *words("voc", Path("set"), "trial_steps=0", word, "hydra.run.dir=out"))
+    settings = words("voc", Path("set"), "trial_steps=0", *word.split(), "hydra.run.dir=out")
+    code = run_main(monkeypatch, tmp_path, *settings)
     message = capsys.readouterr().err
     assert code == 2
     assert said in message

@@ -1,6 +1,7 @@
 """`python -m ssd_lightning.doctor`: examine a data set, and the first steps of a run on it, before the run."""
 
 import json
+import logging
 import os
 import shlex
 import sys
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from ssd_lightning.examination.splits import Examination
     from ssd_lightning.models import SSD
+
+log = logging.getLogger(__name__)
 
 OWN_SETTINGS = ("pictures", "tiny_px", "lines", "fit", "trial_steps", "trial_batch_size")
 """Of the examination alone; all others are the run's."""
@@ -142,6 +145,7 @@ def read_splits(config: "DictConfig") -> "Examination":
     from ssd_lightning.analysis.health import pixel_origin_findings
     from ssd_lightning.data.inspection import count_edges, open_leniently
     from ssd_lightning.data.splits import MissingSplitError, check_root
+    from ssd_lightning.examination.lists import repeated_findings
     from ssd_lightning.examination.splits import Examination
 
     data = instantiate(config.data.module, _convert_="all")
@@ -149,15 +153,23 @@ def read_splits(config: "DictConfig") -> "Examination":
     make = instantiate(config.data.module.dataset, _convert_="all")
     examination = Examination(is_strict=make.keywords.get("on_error", "raise") != "skip")
     stated = list(config.data.class_names) if config.data.class_names else None
-    for split in ("train", "val", "test"):
-        if not data.has(split):
-            continue
+    splits = [split for split in ("train", "val", "test") if data.has(split)]
+    log.info("reading the annotations of %s", ", ".join(splits))
+    for split in splits:
         arguments = instantiate(config.data.module[split], _convert_="all")
         for place in arguments.get("splits", ()):
             check_root(Path(place["root"]).expanduser())
         arguments["class_names"] = stated or list(examination.class_names) or None
         try:
-            examination.datasets[split] = open_leniently(make, **arguments)
+            dataset = examination.datasets[split] = open_leniently(make, **arguments)
+            examination.findings += repeated_findings(split, dataset, arguments.get("splits", ()))
+            log.info(
+                "%s: %d pictures, %d usable objects; faults of the annotation: %d",
+                split,
+                len(dataset.records),
+                sum(len(record.labels) for record in dataset.records),
+                len(dataset.dropped),
+            )
             if "xml_offset" in make.keywords and split == "train":
                 at_zero, at_one = count_edges(make, **arguments)
                 offset = make.keywords["xml_offset"]
@@ -183,6 +195,7 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
     from ssd_lightning.training.datamodule import spare_workers
     from ssd_lightning.training.devices import check_devices, choose_device
     from ssd_lightning.training.host_memory import keep_freed_memory
+    from ssd_lightning.training.making import make_part
 
     num_devices = check_devices(config.trainer.accelerator, config.trainer.devices) * config.trainer.num_nodes
     device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
@@ -205,11 +218,12 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
         net = net.to(memory_format=torch.channels_last)
     compile_network(net, config.compile)
     settings, _ = split_scaling(config.optimizer, batch_size)  # the rate of a few steps does not matter
+    log.info("timing steps on %s: %d, of %d pictures each", device.type, config.trial_steps, batch_size)
     trial = take_steps(
         examination,
         net,
         instantiate(config.loss, _convert_="all").to(device).train(),
-        instantiate(settings, _convert_="all")(net.parameters()),
+        make_part("optimizer", instantiate(settings, _convert_="all"), net.parameters()),
         batches,
         steps=config.trial_steps,
         device=device,
@@ -277,7 +291,7 @@ def print_report(report: Mapping[str, Any], *, lines: int, directory: Path) -> N
     if not report["spoils_the_run"]:
         print("nothing would spoil the run")
     elif report["on_error"] == "raise":
-        print("something would spoil the run (data.on_error=skip leaves unsound objects and pictures out)")
+        print("something would spoil the run (data.on_error=skip leaves unusable objects and pictures out)")
     else:
         print("something would spoil the run")
 

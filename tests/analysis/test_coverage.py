@@ -98,6 +98,6 @@ def test_unreached_objects_are_named_the_worst_first() -> None:
     )
     named = describe_unreached(objects, np.array([0.4, 0.5, 0.3]), ["a.jpg", "b.jpg", "c.jpg"], ["x", "y"], (100, 200))
     assert named == [
-        "c.jpg: sound object 1 'x' of 100.0 x 10.0 px has a best IoU of 0.30",
-        "a.jpg: sound object 1 'x' of 100.0 x 50.0 px has a best IoU of 0.40",
+        "c.jpg: usable object 1 'x' of 100.0 x 10.0 px has a best IoU of 0.30",
+        "a.jpg: usable object 1 'x' of 100.0 x 50.0 px has a best IoU of 0.40",
     ]

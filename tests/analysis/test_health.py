@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ssd_lightning.analysis.class_lists import rare_class_findings, similar_class_findings
 from ssd_lightning.analysis.findings import KINDS, Finding, grouped, in_order, spoils_the_run
 from ssd_lightning.analysis.health import (
     PHRASES,
@@ -11,10 +12,25 @@ from ssd_lightning.analysis.health import (
     duplicate_findings,
     kind_of,
     pixel_origin_findings,
+    reader_findings,
     tiny_findings,
     unused_class_findings,
 )
 from ssd_lightning.analysis.objects import Objects, split_summary
+from ssd_lightning.data.voc import VOC_CLASSES
+
+# fmt: off
+COCO_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
+    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
+    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
+    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
+    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)
+# fmt: on
 
 
 def unknown(number: object) -> str:
@@ -92,8 +108,8 @@ OBJECTS = Objects(
 def test_tiny_boxes_are_judged_in_the_input() -> None:
     found = tiny_findings("train", OBJECTS, ["a", "b", "c"], ["x", "y"], image_size=(100, 200), tiny_px=4.05)
     assert [finding.sentence for finding in found] == [
-        "a: sound object 2 'y' is 4.0 x 50.0 px in the input of 200 x 100 px",
-        "c: sound object 1 'x' is 100.0 x 4.0 px in the input of 200 x 100 px",
+        "a: usable object 2 'y' is 4.0 x 50.0 px in the input of 200 x 100 px",
+        "c: usable object 1 'x' is 100.0 x 4.0 px in the input of 200 x 100 px",
     ]
 
 
@@ -113,6 +129,57 @@ def test_counts() -> None:
     assert [finding.sentence for finding in unused_class_findings("train", [3, 1, 0], ["x", "y", "z"])] == [
         "train: class 3 'z' has no object"
     ]
+
+
+@pytest.mark.parametrize(
+    ("names", "alike"),
+    [
+        (["rbc", "RBC"], ["'rbc' (1 object) and 'RBC' (2 objects)"]),
+        (["traffic light", "dog", "Traffic_Lights"], ["'traffic light' (1 object) and 'Traffic_Lights' (3 objects)"]),
+        (["t-shirt", "tshirt", "T Shirt"], ["'t-shirt' (1 object), 'tshirt' (2 objects) and 'T Shirt' (3 objects)"]),
+        (["class 1", "class1"], ["'class 1' (1 object) and 'class1' (2 objects)"]),
+        (["1-1", "11", "1 1", "1_1"], ["'1-1' (1 object), '1 1' (3 objects) and '1_1' (4 objects)"]),
+        (["-10", "10"], []),
+        (["a", "A", "as"], []),  # letters are classes too
+        (["glass", "glasses", "10", "10s", "bus", "boss"], []),
+        ([], []),
+    ],
+)
+def test_names_that_are_nearly_the_same(names: list[str], alike: list[str]) -> None:
+    found = similar_class_findings("train", range(1, len(names) + 1), names)
+    assert [finding.sentence for finding in found] == [
+        f"train: {text} differ only in case, spaces, '-', '_' or a plural s" for text in alike
+    ]
+    assert all(finding.severity == "warning" for finding in found)
+
+
+def test_published_class_lists_have_no_name_twice() -> None:
+    for names in (VOC_CLASSES, COCO_CLASSES):
+        assert similar_class_findings("train", [1] * len(names), names) == []
+
+
+def test_classes_with_few_objects() -> None:
+    counts = {
+        name: {"objects": count, "difficult": 0, "pictures": min(count, 2)}
+        for name, count in (("none", 0), ("one", 1), ("four", 4), ("five", 5))
+    }
+    assert [(finding.severity, finding.sentence) for finding in rare_class_findings("train", counts)] == [
+        ("warning", "train: class 2 'one' has 1 object in 1 picture"),
+        ("warning", "train: class 3 'four' has 4 objects in 2 pictures"),
+    ]
+
+
+def test_whole_numbers_beside_fractions_are_fractions() -> None:
+    whole = "a.xml: object 1 'x' has no area: xmin is 0 and xmax 1 of 160 px"
+    thin = "a.xml: object 2 'x' has no area: xmin is 7 and xmax 7 of 160 px"
+    part = "a.xml: object 3 'x' has the box (0.1, 0, 1, 1), which looks like fractions of the picture"
+
+    def kinds(*sentences: str) -> list[str]:
+        found = reader_findings("train", sentences, otherwise="annotation", severity="error")
+        return [finding.kind for finding in found]
+
+    assert kinds(whole, thin, part) == ["fractions", "no_area", "fractions"]
+    assert kinds(whole, thin) == ["no_area", "no_area"]
 
 
 def test_kinds_and_order() -> None:

@@ -11,7 +11,14 @@ from PIL import Image
 import planted
 from ssd_lightning.data.csv_boxes import CSVDataset
 from ssd_lightning.data.dataset import Record
-from ssd_lightning.data.inspection import count_edges, draw_sample, inspect_pictures, open_leniently
+from ssd_lightning.data.inspection import (
+    PictureFacts,
+    count_edges,
+    draw_sample,
+    inspect_pictures,
+    measured_by_picture,
+    open_leniently,
+)
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.errors import ConfigurationError, DataError
 
@@ -20,9 +27,7 @@ def record(path: Path, size_px: tuple[int, int] = (30, 40)) -> Record:
     return Record(path.stem, path, size_px, np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, bool))
 
 
-def test_all_faults_of_the_annotation_are_collected_and_no_picture_is_decoded(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_all_faults_of_the_annotation_are_collected(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pictures, _ = planted.planted("csv")
     planted.write("csv", tmp_path, pictures)
     splits = [{"root": str(tmp_path), "split": "train"}]
@@ -35,11 +40,12 @@ def test_all_faults_of_the_annotation_are_collected_and_no_picture_is_decoded(
 
     assert "left out" not in caplog.text  # it is in the report
     strict = CSVDataset(on_error="skip", class_names=planted.CLASSES, splits=splits)
-    lost = {"torn", "prose", "resized"}  # which only decoding shows
+    lost = {"torn", "prose", "resized", "shrunk", "swollen"}  # which only decoding shows
     assert {record.image_id for record in opened.records} == {record.image_id for record in strict.records} | lost
-    assert set(opened.dropped) == {
-        sentence for sentence in strict.dropped if not any(name in sentence for name in lost)
-    }
+    *others, of_shrunk = sorted(opened.dropped, key=lambda sentence: "shrunk" in sentence)
+    assert set(others) == {sentence for sentence in strict.dropped if not any(name in sentence for name in lost)}
+    # Its boxes lie outside the size that is stated, but in the picture; that is decoded for it.
+    assert f"{tmp_path}/train/shrunk.jpg: the picture is 160 x 120 px" in of_shrunk
     assert isinstance(opened, CSVDataset)
 
 
@@ -89,6 +95,26 @@ def test_broken_pictures_have_a_problem_and_no_digest(tmp_path: Path) -> None:
         assert fact.digest is None
         assert str(path) in (fact.problem or "")
     assert inspect_pictures([]) == {}
+
+
+def test_a_record_is_measured_by_its_picture() -> None:
+    boxes = np.array([[1, 2, 30, 30], [1, 2, 40.5, 31], [1, 2, 42, 9], [40.2, 2, 40.9, 9], [50, 2, 60, 9]], np.float32)
+    labels = np.arange(1, 6)
+    stated = Record("a", Path("a.jpg"), (60, 80), boxes, labels, labels > 1)
+
+    def facts(size_px: tuple[int, int] | None) -> PictureFacts:
+        return PictureFacts(stated.image_path, "digest", size_px, "another size")
+
+    measured = measured_by_picture(stated, facts((30, 40)))
+    assert measured.size_px == (30, 40)
+    assert measured.boxes_xyxy_px.tolist() == [[1, 2, 30, 30], [1, 2, 40, 30]]
+    assert measured.labels.tolist() == [1, 2]
+    assert measured.difficult.tolist() == [False, True]
+    grown = measured_by_picture(stated, facts((600, 800)))
+    assert grown.boxes_xyxy_px.tolist() == boxes.tolist()
+    for known in (None, facts((60, 80)), facts(None)):
+        assert measured_by_picture(stated, known) is stated
+    assert len(measured_by_picture(record(Path("b.jpg")), facts((1, 1))).labels) == 0
 
 
 def test_a_sample_is_drawn_from_all_splits_together() -> None:

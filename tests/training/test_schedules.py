@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -77,3 +78,12 @@ def test_milestones_are_shares(milestones: tuple[float, ...]) -> None:
 def test_a_negative_warm_up() -> None:
     with pytest.raises(ConfigurationError, match="warmup_steps is -1"):
         cosine(optimizer(), total_steps=10, warmup_steps=-1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "setting"),
+    [(cosine, "final_factor"), (cosine, "warmup_start"), (multistep, "gamma"), (multistep, "warmup_start")],
+)
+def test_what_is_no_number_is_refused_before_the_run(schedule: Callable[..., object], setting: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"scheduler\.{setting} is 'abc'; it must be a number"):
+        schedule(optimizer(), total_steps=10, **{setting: "abc"})

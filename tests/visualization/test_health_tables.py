@@ -27,6 +27,30 @@ def test_findings_are_cut_and_counted(capsys: pytest.CaptureFixture[str]) -> Non
     ]
 
 
+def test_the_faults_of_one_file_do_not_hide_the_other_files(capsys: pytest.CaptureFixture[str]) -> None:
+    sentences = [f"a.xml: object {number} is odd" for number in range(90)]
+    sentences += ["b.xml: object 1 is odd", "c.xml: object 1 is odd", "c.xml: object 2 is odd", "no file, no colon"]
+    of_one_kind = group("error", "odd", 0) | {"items": [{"split": "train", "sentence": text} for text in sentences]}
+
+    def shown(lines: int, **changes: object) -> list[str]:
+        print_findings([of_one_kind | changes], lines=lines, everything_in="f.json")
+        return [line.strip() for line in capsys.readouterr().out.splitlines()[3:-1]]
+
+    assert shown(5) == [
+        "a.xml: object 0 is odd",
+        "a.xml: object 1 is odd (and 88 more there)",
+        "b.xml: object 1 is odd",
+        "c.xml: object 1 is odd (and 1 more there)",
+        "no file, no colon",
+        "and 89 more in f.json",
+    ]
+    assert shown(2) == ["a.xml: object 0 is odd (and 89 more there)", "b.xml: object 1 is odd", "and 92 more in f.json"]
+    assert shown(0) == ["and 94 more in f.json"]
+    assert shown(99) == sentences
+    alone = shown(2, items=of_one_kind["items"][:90])  # type: ignore[index]
+    assert alone == [*sentences[:2], "and 88 more in f.json"]
+
+
 def test_long_sentences_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
     long = group("error", "x" * 300, 1)
     print_findings([long], lines=1, everything_in="f")

@@ -29,7 +29,11 @@ KINDS: dict[str, Kind] = {
     "picture_size": Kind("size in the annotation against the picture", "annotate the picture that is on the disk"),
     "annotation": Kind("annotations that cannot be used", "mend the value that is named"),
     "unknown_class": Kind("objects of unknown classes", "mend the name, or add it to data.class_names"),
-    "fractions": Kind("fractions where pixels are expected", "for CSV files data.unit=fractions"),
+    "fractions": Kind(
+        "fractions where pixels are expected",
+        "the unit is probably fractions of 1: multiply x by the picture's width and y by its height "
+        "(for CSV files data.unit=fractions does it)",
+    ),
     "pixels": Kind("pixels where fractions are expected", "for CSV files data.unit=pixels; YOLO wants fractions"),
     "inverted": Kind("inverted boxes", "exchange the corners; for COCO the numbers are x, y, width, height"),
     "outside": Kind("boxes that reach out of the picture", "check unit, size and order of the numbers"),
@@ -39,7 +43,10 @@ KINDS: dict[str, Kind] = {
     "coverage": Kind("objects that no prior fits", "choose other priors, e.g. the fitted ones, or a larger image_size"),
     "pixel_origin": Kind("where pixels count from", "set data.xml_offset to what the annotating tool does"),
     "within": Kind("the same picture twice in a split", "take one of them out, it counts double"),
+    "repeated": Kind("pictures that a list names more than once", "take the other entries out of the list"),
     "tiny": Kind("boxes that are tiny in the network's input", "choose a larger image_size, or leave them out"),
+    "similar_classes": Kind("class names that are nearly the same", "give them one name, if they are one class"),
+    "rare_class": Kind("classes with very few objects", "collect examples, or mend the name if it is a slip"),
     "unused_class": Kind("classes without objects", "take the name out of data.class_names, or collect examples"),
 }
 """In the order in which they are shown within a severity."""

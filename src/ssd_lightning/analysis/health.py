@@ -29,6 +29,7 @@ PHRASES = (
     ("this is no picture", "picture"),
 )
 """What the readers of all formats say (`data.annotation`, `data.images`), and the kind of fault it is."""
+_FROM_0_TO_1 = re.compile(r"has no area: [xy]min is 0 and [xy]max 1 of ")
 _UNKNOWN_NUMBER = re.compile(r"'(\d+)'[^']* is of none of the")
 
 
@@ -46,7 +47,11 @@ def reader_findings(split: str, sentences: Sequence[str], *, otherwise: str, sev
         otherwise: the kind of those that none of `PHRASES` knows.
         severity: error where the run would stop at them, warning where it leaves them out.
     """
-    return [Finding(severity, kind_of(sentence, otherwise), split, sentence) for sentence in sentences]
+    kinds = [kind_of(sentence, otherwise) for sentence in sentences]
+    if "fractions" in kinds:
+        # 0 and 1 alone might be pixels; beside other fractions they are edges of the picture.
+        kinds = ["fractions" if _FROM_0_TO_1.search(of) else kind for of, kind in zip(sentences, kinds, strict=True)]
+    return [Finding(severity, kind, split, sentence) for kind, sentence in zip(kinds, sentences, strict=True)]
 
 
 def class_number_findings(
@@ -83,7 +88,7 @@ def amount_findings(split: str, *, pictures: int, objects: int, left_out: int, i
     Args:
         split: which one.
         pictures: that can be used.
-        objects: sound ones.
+        objects: usable ones.
         left_out: objects and pictures that cannot be used.
         is_trained_on: background pictures alone teach nothing; but they may be scored.
     """
@@ -95,7 +100,7 @@ def amount_findings(split: str, *, pictures: int, objects: int, left_out: int, i
     share = left_out / (objects + left_out) if left_out else 0.0
     if share <= MOST_LEFT_OUT:
         return []
-    sentence = f"{split}: {left_out} objects or pictures cannot be used, {share:.0%} beside {objects} sound objects"
+    sentence = f"{split}: {left_out} objects or pictures cannot be used, {share:.0%} beside {objects} usable objects"
     return [Finding("error", "left_out", split, sentence)]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Objects:
-    """The sound objects of a split, one a row.
+    """The usable objects of a split, one a row.
 
     Attributes:
         picture: int64 `[N]`: index of the picture, ascending.
@@ -25,10 +25,10 @@ class Objects:
 
 
 def name_object(objects: Objects, index: int, paths: Sequence[str], class_names: Sequence[str]) -> str:
-    """Name an object by the file of its picture, its number among the sound objects of it, and its class."""
+    """Name an object by the file of its picture, its number among the usable objects of it, and its class."""
     picture = objects.picture[index]
     number = index - int(np.searchsorted(objects.picture, picture)) + 1
-    return f"{paths[picture]}: sound object {number} '{class_names[objects.labels[index] - 1]}'"
+    return f"{paths[picture]}: usable object {number} '{class_names[objects.labels[index] - 1]}'"
 
 
 def sides_px(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:

@@ -2,22 +2,29 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssd_lightning.data.annotation import RANGE_TOLERANCE_PX
 from ssd_lightning.data.dataset import DetectionDataset, Record
 from ssd_lightning.data.images import read_image
+from ssd_lightning.data.split_dataset import ReadPicture, SplitDataset
 from ssd_lightning.errors import ConfigurationError, DataError
 
 
 def open_leniently(make: Callable[..., DetectionDataset], **arguments: Any) -> DetectionDataset:
-    """Open a split with all faults of its annotation in `dropped`. No picture is decoded, and it may be empty.
+    """Open a split with all faults of its annotation in `dropped`; it may be empty.
+
+    No picture is decoded, except where boxes reach out of the size that its annotation states: if the picture has
+    another size, boxes inside it are not in `dropped`, and the size is.
 
     Args:
         make: a data set's class, or a `partial` of it.
@@ -35,7 +42,10 @@ def open_leniently(make: Callable[..., DetectionDataset], **arguments: Any) -> D
 
 
 def _lenient(dataset: type[DetectionDataset]) -> type[DetectionDataset]:
-    class Lenient(dataset):  # type: ignore[misc, valid-type]
+    # The reader calls SplitDataset by `super()`, so that what stands between them sees the pictures.
+    bases = (dataset, _MeasuredDataset) if issubclass(dataset, SplitDataset) else (dataset,)
+
+    class Lenient(*bases):  # type: ignore[misc]
         def __init__(self, **arguments: Any) -> None:
             try:
                 super().__init__(**arguments)
@@ -48,6 +58,32 @@ def _lenient(dataset: type[DetectionDataset]) -> type[DetectionDataset]:
             """Leave the pictures to `inspect_pictures`, which reports every one of them."""
 
     return Lenient
+
+
+class _MeasuredDataset(SplitDataset):
+    """Measures boxes that reach out of the size that is stated by the picture itself."""
+
+    def __init__(self, *, pictures: Iterable[tuple[str, ReadPicture]], **settings: Any) -> None:
+        super().__init__(pictures=((name, partial(_read_measured, read)) for name, read in pictures), **settings)
+
+
+_BEYOND = re.compile(r"reaches out of the picture: ([xy])max is (\S+) of \d+ px")
+
+
+def _read_measured(read: ReadPicture) -> tuple[Record, list[str]]:
+    record, sentences = read()
+    if not any(_BEYOND.search(sentence) for sentence in sentences):
+        return record, sentences
+    facts = _look_at(record)
+    if facts.size_px is None or facts.problem is None:
+        return record, sentences
+    return record, [facts.problem, *(sentence for sentence in sentences if not _is_within(sentence, facts.size_px))]
+
+
+def _is_within(sentence: str, size_px: tuple[int, int]) -> bool:
+    found = _BEYOND.search(sentence)
+    side_px = size_px["yx".index(found[1])] if found else 0
+    return found is not None and float(found[2]) <= side_px + RANGE_TOLERANCE_PX
 
 
 @contextmanager
@@ -67,6 +103,8 @@ class PictureFacts(NamedTuple):
     path: Path
     digest: str | None
     """Of its size and RGB pixels, whatever the file's metadata; None if it cannot be decoded."""
+    size_px: tuple[int, int] | None
+    """(height, width), upright where its annotation says neither; None if it cannot be decoded."""
     problem: str | None
     """A sentence that names the file, if it cannot be decoded or has another size than its annotation says."""
 
@@ -92,14 +130,38 @@ def inspect_pictures(
 
 
 def _look_at(record: Record) -> PictureFacts:
+    path = record.image_path
     try:
-        return PictureFacts(record.image_path, _digest(read_image(record.image_path, record.size_px)), None)
+        return PictureFacts(path, _digest(read_image(path, record.size_px)), record.size_px, None)
     except DataError as error:
         problem = str(error)
     try:  # a picture of another size can still be the double of another one
-        return PictureFacts(record.image_path, _digest(read_image(record.image_path)), problem)
+        pixels = read_image(path)
     except DataError:
-        return PictureFacts(record.image_path, None, problem)
+        return PictureFacts(path, None, None, problem)
+    return PictureFacts(path, _digest(pixels), pixels.shape[:2], problem)
+
+
+def measured_by_picture(record: Record, facts: PictureFacts | None) -> Record:
+    """Give a record the size of its picture; boxes that reach out of it are left out, a pixel more is clipped.
+
+    Args:
+        record: with the size that its annotation states.
+        facts: of its picture, None if they are not known.
+    """
+    if facts is None or facts.size_px in (None, record.size_px):
+        return record
+    height, width = facts.size_px
+    sides = np.array([width, height, width, height], dtype=np.float32)
+    boxes = np.minimum(record.boxes_xyxy_px, sides)
+    kept = (record.boxes_xyxy_px <= sides + RANGE_TOLERANCE_PX).all(axis=1) & (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+    return replace(
+        record,
+        size_px=(height, width),
+        boxes_xyxy_px=boxes[kept],
+        labels=record.labels[kept],
+        difficult=record.difficult[kept],
+    )
 
 
 def _digest(pixels: np.ndarray) -> str:

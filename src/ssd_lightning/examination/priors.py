@@ -1,5 +1,6 @@
 """How a network's priors cover the training objects, and others that are fitted to them."""
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,8 @@ from ssd_lightning.analysis.priors_file import priors_yaml
 from ssd_lightning.examination.splits import Examination, objects_of
 from ssd_lightning.ops.priors import Clip, PriorLevel
 from ssd_lightning.visualization.coverage_plot import draw_coverage
+
+log = logging.getLogger(__name__)
 
 FITTED = "fitted"
 """Name of the fitted priors' file."""
@@ -63,6 +66,7 @@ def judge_priors(
     if not fit:
         draw()
         return coverage, None
+    log.info("fitting priors to %d objects", len(boxes))
     found = fit_levels(boxes, levels, size, clip, seed=seed)
     after = coverage_summary(boxes, found.after.iou, size)
     draw(

@@ -1,18 +1,22 @@
 """The splits of a data set: what is known of them, and what is wrong."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.progress import Progress
 
-from ssd_lightning.analysis import health
+from ssd_lightning.analysis import class_lists, health
 from ssd_lightning.analysis.findings import Finding, Severity
 from ssd_lightning.analysis.objects import Objects, split_summary
 from ssd_lightning.data.dataset import DetectionDataset, Record
-from ssd_lightning.data.inspection import PictureFacts, draw_sample, inspect_pictures
+from ssd_lightning.data.inspection import PictureFacts, draw_sample, inspect_pictures, measured_by_picture
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -32,7 +36,7 @@ class Examination:
 
     @property
     def training_objects(self) -> int:
-        """Number of sound objects to train on."""
+        """Number of usable objects to train on."""
         return sum(len(record.labels) for record in self.datasets["train"].records)
 
     def problems(self, split: str) -> list[str]:
@@ -42,15 +46,25 @@ class Examination:
 
 
 def decode_pictures(examination: Examination, count: int | None, seed: int) -> None:
-    """Decode `count` pictures of all splits together, or all; find the broken ones and the doubles."""
+    """Decode `count` pictures of all splits together, or all; find the broken ones and the doubles.
+
+    Boxes of pictures that have another size than their annotation says are measured by the picture from then on.
+    """
     records = {split: dataset.records for split, dataset in examination.datasets.items()}
     sample = draw_sample(records, count, seed)
     chosen = [record for of_split in sample.values() for record in of_split]
-    with Progress(transient=True) as progress:
-        task = progress.add_task("decoding", total=len({record.image_path for record in chosen}))
+    total = len({record.image_path for record in chosen})
+    log.info("decoding %d pictures", total)
+    console = Console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("decoding", total=total)
         examination.facts = inspect_pictures(chosen, advance=lambda: progress.advance(task))
     digests = {split: _digests(of_split, examination.facts) for split, of_split in sample.items()}
     examination.findings += health.duplicate_findings(digests)
+    for dataset in examination.datasets.values():
+        dataset.records = [
+            measured_by_picture(record, examination.facts.get(record.image_path)) for record in dataset.records
+        ]
 
 
 def _digests(records: Sequence[Record], facts: Mapping[Path, PictureFacts]) -> dict[str, str]:
@@ -73,7 +87,7 @@ def judge_split(
     objects = objects_of(dataset.records)
     severity: Severity = "error" if examination.is_strict else "warning"
     unsound, unread = dataset.dropped, examination.problems(split)
-    left_out = len(unsound) + len(unread)
+    left_out = len(unsound) + len({*unread} - {*unsound})
     summary = split_summary(objects, dataset.class_names, pictures=len(dataset.records), left_out=left_out)
     counts = [of_class["objects"] for of_class in summary["classes"].values()]
     found = health.reader_findings(split, unsound, otherwise="annotation", severity=severity)
@@ -88,6 +102,8 @@ def judge_split(
     )
     if split == "train" and len(objects.labels):
         found += health.unused_class_findings(split, counts, dataset.class_names)
+        found += class_lists.rare_class_findings(split, summary["classes"])
+        found += class_lists.similar_class_findings(split, counts, dataset.class_names)
     if image_size is not None:
         paths = [str(record.image_path) for record in dataset.records]
         found += health.tiny_findings(

@@ -20,6 +20,7 @@ from ssd_lightning.ops.postprocess import check_postprocess, postprocess
 from ssd_lightning.training.batch_scaling import BatchScaling
 from ssd_lightning.training.callbacks import is_looked_at
 from ssd_lightning.training.guards import spread_non_finite
+from ssd_lightning.training.making import make_part
 from ssd_lightning.types import Target
 
 Batch = tuple[Tensor, list[Target]]
@@ -115,9 +116,13 @@ class SSDModule(pl.LightningModule):
         self._log_metrics("test")
 
     def configure_optimizers(self) -> Any:
-        """Make optimiser and schedule; biases form a group of their own."""
+        """Make optimiser and schedule; biases form a group of their own.
+
+        Raises:
+            ConfigurationError: one of them refuses its settings, or the run has no length.
+        """
         weights, biases = split_biases(self.net)
-        optimizer = self._make_optimizer([{"params": weights}, {"params": biases}])
+        optimizer = make_part("optimizer", self._make_optimizer, [{"params": weights}, {"params": biases}])
         bias_group = optimizer.param_groups[1]
         bias_group["lr"] = bias_group["lr"] * self.bias_lr_factor
         if not self.decay_biases:
@@ -129,7 +134,7 @@ class SSDModule(pl.LightningModule):
         if self.batch_scaling is not None:
             gathered = self.trainer.world_size * self.trainer.accumulate_grad_batches
             make_scheduler = self.batch_scaling.apply(optimizer, make_scheduler, batches_a_step=gathered)
-        scheduler = make_scheduler(optimizer, total_steps=int(total_steps))
+        scheduler = make_part("scheduler", make_scheduler, optimizer, total_steps=int(total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

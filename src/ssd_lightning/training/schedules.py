@@ -3,10 +3,12 @@
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from ssd_lightning.checks import require_number
 from ssd_lightning.errors import ConfigurationError
 
 
@@ -51,8 +53,9 @@ def multistep(
     """Make the paper's schedule: x .1 after 80k and 100k of 120k steps, as shares of whatever length the run has.
 
     Raises:
-        ConfigurationError: a milestone outside (0, 1) or a negative warm-up.
+        ConfigurationError: a milestone outside (0, 1), or another setting that cannot be.
     """
+    require_number("scheduler.gamma", gamma, 0)
     if any(not 0 < milestone < 1 for milestone in milestones):
         raise ConfigurationError(f"scheduler.milestones are shares of the run in (0, 1), got {list(milestones)}")
     factor = partial(
@@ -60,8 +63,7 @@ def multistep(
         total_steps=total_steps,
         milestones=tuple(milestones),
         gamma=gamma,
-        warmup_steps=_checked(warmup_steps),
-        warmup_start=warmup_start,
+        **_warmup(warmup_steps, warmup_start),
     )
     return LambdaLR(optimizer, factor)
 
@@ -77,20 +79,20 @@ def cosine(
     """Make a cosine schedule with linear warm-up.
 
     Raises:
-        ConfigurationError: a negative warm-up.
+        ConfigurationError: a setting that cannot be.
     """
+    require_number("scheduler.final_factor", final_factor, 0)
     factor = partial(
         cosine_factor,
         total_steps=total_steps,
         final_factor=final_factor,
-        warmup_steps=_checked(warmup_steps),
-        warmup_start=warmup_start,
+        **_warmup(warmup_steps, warmup_start),
     )
     return LambdaLR(optimizer, factor)
 
 
-def _checked(warmup_steps: int) -> int:
+def _warmup(warmup_steps: int, warmup_start: float) -> dict[str, Any]:
     # Longer than the run is no mistake: a smoke test of a recipe just never leaves the warm-up.
-    if warmup_steps < 0:
-        raise ConfigurationError(f"scheduler.warmup_steps is {warmup_steps}; it cannot be negative")
-    return warmup_steps
+    require_number("scheduler.warmup_steps", warmup_steps, 0, whole=True)
+    require_number("scheduler.warmup_start", warmup_start, 0)
+    return {"warmup_steps": warmup_steps, "warmup_start": warmup_start}

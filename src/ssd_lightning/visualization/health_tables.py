@@ -1,5 +1,6 @@
 """The report of an examination on the terminal: findings first, the worst at the top, then what was counted."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,8 @@ def print_findings(groups: Sequence[Mapping[str, Any]], *, lines: int, everythin
             console.print(Text(f"\n{heading}", style))
         items = group["items"]
         console.print(Text(f"  {group['title']}: {len(items)}", "bold"))
-        _print_lines(console, [item["sentence"] for item in items], lines, everything_in, indent="    ")
+        shown = spread_over_files([item["sentence"] for item in items], lines)
+        _print_lines(console, shown, len(items), everything_in, indent="    ")
         console.print(Text(f"    -> {group['advice']}", "italic"))
     if not groups:
         console.print(Text("\nno finding", "bold green"))
@@ -100,7 +102,7 @@ def print_coverage(
     unreached = before["unreached"]
     if unreached:
         console.print(Text(f"objects that no prior reaches: {len(unreached)}, the worst:"))
-        _print_lines(console, unreached, lines, everything_in, indent="  ")
+        _print_lines(console, unreached[:lines], len(unreached), everything_in, indent="  ")
 
 
 def print_trial(losses: Mapping[str, Mapping[str, float]], estimate: Mapping[str, Any], *, where: str) -> None:
@@ -131,11 +133,39 @@ def print_trial(losses: Mapping[str, Mapping[str, float]], estimate: Mapping[str
         console.print(f"memory: about {memory / 1024:.1f} GiB in training steps of {estimate['batch_size']}")
 
 
-def _print_lines(console: Console, sentences: Sequence[str], lines: int, everything_in: str, *, indent: str) -> None:
-    for sentence in sentences[:lines]:
+def spread_over_files(sentences: Sequence[str], lines: int) -> list[str]:
+    """Choose what is shown of many findings: of as many files as possible, with the number of what a file has more.
+
+    Args:
+        sentences: each begins with its file and a colon.
+        lines: at most so many.
+
+    Returns:
+        The chosen ones, in their order.
+    """
+    files = [sentence.partition(": ")[0] for sentence in sentences]
+    of_file: Counter[str] = Counter()
+    turns = []  # the first of every file, then the second of every file, and so on
+    for position, file in enumerate(files):
+        of_file[file] += 1
+        turns.append((of_file[file], position))
+    shown = sorted(position for _, position in sorted(turns)[:lines])
+    last = {files[position]: position for position in shown}
+    for position in shown:
+        of_file[files[position]] -= 1
+    return [
+        f"{sentences[position]} (and {of_file[files[position]]} more there)"
+        if len(of_file) > 1 and last[files[position]] == position and of_file[files[position]]
+        else sentences[position]
+        for position in shown
+    ]
+
+
+def _print_lines(console: Console, shown: Sequence[str], total: int, everything_in: str, *, indent: str) -> None:
+    for sentence in shown:
         console.print(Text(f"{indent}{sentence}"))
-    if len(sentences) > lines:
-        console.print(Text(f"{indent}and {len(sentences) - lines} more in {everything_in}"))
+    if total > len(shown):
+        console.print(Text(f"{indent}and {total - len(shown)} more in {everything_in}"))
 
 
 def _coverage_cells(values: Mapping[str, Any]) -> tuple[str, str]:

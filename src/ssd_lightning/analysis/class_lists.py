@@ -1,0 +1,69 @@
+"""What is odd in a list of classes: names that are nearly the same, and classes with next to no objects."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from ssd_lightning.analysis.findings import Finding
+
+FEWEST_OBJECTS = 5
+"""Of a class in the training split: fewer are a slip of an annotator, or too few to learn or to score it."""
+
+# Between digits and before the first one a separator means something: 1-1 is not 11, and -10 is not 10.
+_SEPARATORS = re.compile(r"(?<=[^\W\d_])[\s_-]+|(?<=\d)[\s_-]+(?!\d)")
+_BETWEEN_DIGITS = re.compile(r"(?<=\d)[\s_-]+(?=\d)")
+_PLURAL = re.compile(r"(?<=[^\W\d_s])s$")
+
+
+def similar_class_findings(split: str, counts: Sequence[int], class_names: Sequence[str]) -> list[Finding]:
+    """Find names that are probably one class, such as 'rbc' and 'RBC', or 'traffic light' and 'Traffic_Lights'.
+
+    Single letters are left alone, since a data set of letters has them in both cases.
+
+    Args:
+        split: of the counts.
+        counts: objects of each class.
+        class_names: names of the classes 1..C.
+    """
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name, count in zip(class_names, counts, strict=True):
+        alike[_bare(name)].append(f"'{name}' ({_count(count, 'object')})")
+    return [
+        Finding("warning", "similar_classes", split, _similar(split, names))
+        for bare, names in alike.items()
+        if len(names) > 1 and len(bare) > 1
+    ]
+
+
+def _similar(split: str, names: Sequence[str]) -> str:
+    listed = f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{split}: {listed} differ only in case, spaces, '-', '_' or a plural s"
+
+
+def _bare(name: str) -> str:
+    text = _BETWEEN_DIGITS.sub("-", name.strip().casefold())
+    return _PLURAL.sub("", _SEPARATORS.sub("", text))
+
+
+def rare_class_findings(split: str, classes: Mapping[str, Mapping[str, int]]) -> list[Finding]:
+    """Find classes that have objects, but too few.
+
+    Args:
+        split: which one.
+        classes: name -> `objects` and `pictures`, as `objects.class_counts` gives them.
+    """
+    return [
+        Finding(
+            "warning",
+            "rare_class",
+            split,
+            f"{split}: class {label} '{name}' has {_count(of_class['objects'], 'object')} in "
+            f"{_count(of_class['pictures'], 'picture')}",
+        )
+        for label, (name, of_class) in enumerate(classes.items(), start=1)
+        if 0 < of_class["objects"] < FEWEST_OBJECTS
+    ]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

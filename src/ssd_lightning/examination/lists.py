@@ -1,0 +1,46 @@
+"""Pictures that the list of a split names more than once."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from ssd_lightning.analysis.findings import Finding
+from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.splits import absolute_roots, read_lines
+from ssd_lightning.data.voc import VOCDataset
+from ssd_lightning.errors import one_line
+
+
+def repeated_findings(split: str, dataset: DetectionDataset, splits: Sequence[Mapping[str, str]] = ()) -> list[Finding]:
+    """Find pictures that a split has more than once, by their files.
+
+    Args:
+        split: which one.
+        dataset: the split, opened.
+        splits: `root` and `split` of each list that it was opened from.
+    """
+    sentences = [*_of_records(dataset)]
+    if isinstance(dataset, VOCDataset):  # its reader takes such a picture once
+        sentences += _of_lists(splits)
+    return [Finding("warning", "repeated", split, one_line(sentence)) for sentence in sentences]
+
+
+def _of_records(dataset: DetectionDataset) -> Iterator[str]:
+    names = defaultdict(list)
+    for record in dataset.records:
+        names[record.image_path].append(record.image_id)
+    for path, ids in names.items():
+        if len(ids) > 1:
+            shown = ", ".join(f"'{name}'" for name in dict.fromkeys(ids))
+            yield f"{path}: the split names it {len(ids)} times (as {shown}); each counts"
+
+
+def _of_lists(splits: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    for root, place in zip(absolute_roots(splits), splits, strict=True):
+        paths = (root / folder / f"{place['split']}.txt" for folder in ("ImageSets/Main", "ImageSets"))
+        path = next(path for path in paths if path.is_file())
+        lines = defaultdict(list)
+        for number, line in enumerate(read_lines(path), start=1):
+            lines[line.strip()].append(str(number))
+        for name, numbers in lines.items():
+            if name and len(numbers) > 1:
+                yield f"{path}: names '{name}' {len(numbers)} times (lines {', '.join(numbers)}); it is read once"
