@@ -14,6 +14,7 @@ from PIL import Image
 from ssd_lightning import convert, train
 from ssd_lightning.data.coco import COCODataset
 from ssd_lightning.data.csv_boxes import CSVDataset
+from ssd_lightning.data.dataset import Record
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.data.writers import FORMATS
 from ssd_lightning.data.yolo import YOLODataset
@@ -210,3 +211,10 @@ def test_a_network_trains_on_every_format(made: Path, tmp_path: Path, form: str)
         f"hydra.run.dir={tmp_path}/run",
     )  # fmt: skip
     assert list((tmp_path / "run/checkpoints").glob("*.ckpt"))
+
+
+def test_a_name_with_a_line_feed_stays_one_line() -> None:
+    def record(name: str) -> Record:
+        return Record(name, Path(f"{name}.jpg"), (8, 8), np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool))
+
+    assert convert.picture_names({"train": [record("a\nb"), record("c d")]}) == {"train": ["a_b.jpg", "c d.jpg"]}

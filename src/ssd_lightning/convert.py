@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -154,7 +155,8 @@ def picture_names(splits: "Mapping[str, Sequence[Record]]") -> dict[str, list[st
     for split, records in splits.items():
         names[split] = []
         for record in records:
-            plain = record.image_id.replace("/", "_").removesuffix(record.image_path.suffix)
+            # VOC's and YOLO's lists have a name a line.
+            plain = re.sub(r"[/\x00-\x1f\x7f]", "_", record.image_id).removesuffix(record.image_path.suffix)
             stem, number = plain, 1
             while owners.setdefault(stem, record.image_path) != record.image_path:
                 stem = f"{split}_{plain}" if number == 1 else f"{split}_{plain}_{number}"

@@ -158,7 +158,7 @@ def test_seeds_report_mean_and_deviation(sweep: Sweep, tmp_path: Path, capfd: py
     assert f"{fmean(values):.4f} +- {stdev(values):.4f}" in printed.out
     assert "val/map_area" in printed.out
     assert [row["seed"] for row in rows(only_sweep(tmp_path))] == ["0", "1", "2"]
-    assert printed.out.splitlines()[-1] == f"best: python -m ssd_lightning.train {' '.join(FEW)}"
+    assert printed.out.splitlines()[-1] == f"recipe: python -m ssd_lightning.train {' '.join(FEW)}"
 
 
 def test_all_jobs_lie_in_one_directory_whatever_their_names(sweep: Sweep, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def _all_files_exist(root: Path, archive: VOCArchive) -> bool:
     if not split.is_file():
         return False
     folder = root / Path(archive.split).parts[0]
-    names = split.read_text().split()
+    names = split.read_text(encoding="utf-8-sig").split()
     return bool(names) and all(
         (folder / "JPEGImages" / f"{name}.jpg").is_file() and (folder / "Annotations" / f"{name}.xml").is_file()
         for name in names

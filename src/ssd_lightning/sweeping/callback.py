@@ -96,10 +96,13 @@ def conclude_sweep(directory: Path, objective: str) -> list[str]:
         print_table(summary.seed_table(finished, objective))
     written = [directory / "sweep_results.csv"]
     if panels := summary.panels(jobs, swept):
-        title = f"{directory.name}: {len(finished)} of {len(jobs)} runs finished; bars are mean +- sd"
+        repeated = "; bars are mean +- sd" if "seed" in swept and not only_seeds else ""
+        title = f"{directory.name}: {len(finished)} of {len(jobs)} runs finished{repeated}"
         written.append(directory / "sweep_results.png")
         save_sweep_plot(written[-1], panels, objective=objective, title=title)
     print(*map(os.path.relpath, written), sep="\n")
     if best := summary.best_command(jobs, swept):
-        print(f"best: {best}")
+        tied = summary.count_best(jobs, swept)
+        among = f" ({tied} settings are equal; the first)" if tied > 1 else ""
+        print(f"recipe: {best}" if only_seeds else f"best{among}: {best}")
     return [f"job {job.number} ({os.path.relpath(path)}): {job.reason}" for path, job in jobs if job.status == FAILED]

@@ -65,6 +65,12 @@ def best_settings(jobs: Jobs, swept: Sequence[str]) -> list[JobRecord]:
     return max(groups.values(), key=lambda group: fmean(objectives(group)), default=[])
 
 
+def count_best(jobs: Jobs, swept: Sequence[str]) -> int:
+    """Count the settings that have the highest mean objective."""
+    means = [fmean(objectives(group)) for group in by_settings(jobs, swept).values()]
+    return means.count(max(means)) if means else 0
+
+
 def best_command(jobs: Jobs, swept: Sequence[str]) -> str | None:
     """Write the command line of the best settings, without the sweep over seeds; None if no job finished."""
     best = best_settings(jobs, swept)
@@ -86,7 +92,7 @@ def result_table(jobs: Jobs, swept: Sequence[str], objective: str) -> TextTable:
     with_seeds = "seed" in swept
     groups = sorted(by_settings(jobs, swept).items(), key=lambda item: fmean(objectives(item[1])), reverse=True)
     rows = [
-        (", ".join(str(job.number) for job in group), *values, spread(objectives(group)), _seconds(group), FINISHED)
+        (_numbers(group), *map(short, values), spread(objectives(group)), _seconds(group), FINISHED)
         for values, group in groups
     ]
     for _, job in jobs:
@@ -95,7 +101,8 @@ def result_table(jobs: Jobs, swept: Sequence[str], objective: str) -> TextTable:
             words = job.status if not with_seeds else f"{job.status}, seed={settings.get('seed', '')}"
             last = job.scores.get(objective)
             shown = "" if last is None else f"({last:.4f})"
-            rows.append((str(job.number), *(settings.get(key, "") for key in keys), shown, _seconds([job]), words))
+            values = tuple(short(settings.get(key, "")) for key in keys)
+            rows.append((str(job.number), *values, shown, _seconds([job]), words))
     score = f"{objective}\nmean +- sd" if with_seeds else objective
     return TextTable(("jobs" if with_seeds else "job", *keys, score, "seconds", "status"), tuple(rows))
 
@@ -121,6 +128,18 @@ def panels(jobs: Jobs, swept: Sequence[str]) -> list[Panel]:
     keys = [key for key in swept if key != "seed"] or list(swept)
     scores = tuple(objectives(finished))
     return [Panel(key, tuple(job.settings().get(key, "") for job in finished), scores) for key in keys if scores]
+
+
+def short(value: str) -> str:
+    """Shorten a number that a search drew, for a table; the file has all of its digits."""
+    try:
+        return f"{float(value):.4g}" if len(value) > 8 else value
+    except ValueError:
+        return value
+
+
+def _numbers(group: Sequence[JobRecord]) -> str:
+    return ", ".join(str(job.number) for job in group)
 
 
 def _seconds(group: Sequence[JobRecord]) -> str:
