@@ -11,6 +11,7 @@ import torch
 from interrupted import BATCH_SIZE, PowerCut, everything, first_difference, fit, sometimes
 from small_network import small_net
 
+from ssd_lightning.detector import Detector
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.training.random_streams import random_state, set_random_state
 from ssd_lightning.training.resumption import (
@@ -126,6 +127,12 @@ def test_another_network_is_refused(whole: Path) -> None:
     check_network(whole / LAST, small_net())
     with pytest.raises(WeightsError, match=r"resume=.*last.ckpt is of another network than this command makes.*shape"):
         check_network(whole / LAST, small_net(num_classes=3))
+
+
+def test_weights_that_are_given_no_step_are_saved_all_the_same(tmp_path: Path) -> None:
+    trainer = fit(tmp_path / "run", max_steps=0)
+    saved = Detector.load(tmp_path / "run").net.state_dict()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in trainer.lightning_module.net.state_dict().items())
 
 
 def test_a_directory_is_made_ready_for_what_goes_on_in_it(tmp_path: Path, whole: Path) -> None:

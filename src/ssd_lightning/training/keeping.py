@@ -143,6 +143,11 @@ class LastCheckpoint(Checkpoint):
         """Give the signals back."""
         self._signals.release()
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save what `trainer.max_steps=0` leaves: weights of `init_from`, as a detector that all commands can use."""
+        if trainer.global_step == 0 and not self.path.is_file():
+            self._save(trainer)
+
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """End the test at a signal."""
         self._signals.end_at_once()
