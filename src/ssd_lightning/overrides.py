@@ -39,7 +39,7 @@ def has_own_config() -> bool:
 
 def flag_value(flags: Collection[str]) -> str | None:
     """Give the value of a flag on the command line, `--flag value` or `--flag=value`; None where it is not there."""
-    for argument, following in zip(sys.argv[1:], [*sys.argv[2:], None], strict=True):
+    for argument, following in zip(sys.argv[1:], [*sys.argv[2:], None], strict=False):
         name, sign, value = argument.partition("=")
         if name in flags:
             return value if sign else following
