@@ -27,18 +27,24 @@ MAY_IMPORT = {
     "losses": (*BASE, "ops"),
     "metrics": (*BASE, "ops", "metrics"),
     "data": (*BASE, "ops.boxes", "data"),
-    "analysis": (*BASE, "ops", "analysis"),
+    "analysis": (*BASE, "ops", "metrics.average_precision", "analysis"),
+    "runtime": (*BASE, "ops", "runtime"),
+    "detections": (*BASE, "visualization.draw"),
     "visualization": ("errors", "visualization"),
-    "detector": (*BASE, "ops", "specs", "models", "data"),
+    "detector": (*BASE, "ops", "specs", "models", "data", "runtime", "detections"),
 }
 """The lower floors. A name stands for itself and all that is in it."""
 
 TOP_FLOOR = {
     *("assembly", "configs", "overrides", "run_dirs", "sweeping"),
-    *("train", "evaluate", "predict", "export", "convert", "benchmark", "doctor"),
+    *("train", "evaluate", "predict", "export", "convert", "benchmark", "doctor", "report", "show", "demo"),
 }
 """The commands, and what composes their configurations: above all others."""
-UPPER_FLOORS = {"training": {*TOP_FLOOR, "benchmarking"}, "benchmarking": TOP_FLOOR, "examination": TOP_FLOOR}
+UPPER_FLOORS = {
+    **dict.fromkeys(("benchmarking", "examination"), TOP_FLOOR),
+    "training": {*TOP_FLOOR, "benchmarking"},
+    **dict.fromkeys(("prediction", "exporting", "reporting", "serving"), {*TOP_FLOOR, "training"}),
+}
 """Room -> what it may not import."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))

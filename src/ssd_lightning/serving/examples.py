@@ -1,0 +1,133 @@
+"""Pictures that a visitor can try at once: from a folder, from what a run was trained on, or drawn on the spot."""
+
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import yaml
+from PIL import Image
+
+from ssd_lightning.data.images import read_image
+from ssd_lightning.data.toy_scene import draw_toy_picture
+from ssd_lightning.data.toy_shapes import TOY_CLASSES
+from ssd_lightning.errors import DataError
+
+log = logging.getLogger(__name__)
+
+MOST_EXAMPLES = 8
+MOST_LOOKED_AT = 20_000
+"""Files of a data set: enough to choose from, quick to list."""
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+"""What browsers show."""
+THUMBNAIL_SIDE_PX = 200
+TOY_SIDE_PX = 384
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture as a browser gets it."""
+
+    name: str
+    data: bytes
+    media_type: str
+    thumbnail: bytes
+    """A small JPEG of it."""
+
+
+def find_examples(folder: Path | None, checkpoint: Path, class_names: Sequence[str]) -> list[Example]:
+    """Choose a few pictures.
+
+    Args:
+        folder: of pictures; None takes those of the run's data, as long as they are still where they were, then toy
+            scenes for a detector of toy shapes.
+        checkpoint: a file or a run directory.
+        class_names: of the detector.
+
+    Raises:
+        DataError: the folder holds no picture.
+    """
+    if folder is not None:
+        examples = _read(_pictures_in(folder)) if folder.is_dir() else []
+        if not examples:
+            raise DataError(f"examples={folder}: no picture ({', '.join(SUFFIXES)}) in the folder, or no such folder")
+        return examples
+    data = data_of_run(checkpoint)
+    examples = _read(_test_pictures(data)) if data is not None else []
+    if not examples and tuple(class_names) == tuple(TOY_CLASSES):
+        return draw_toy_examples()
+    return examples
+
+
+def draw_toy_examples() -> list[Example]:
+    """Draw toy scenes that no training has seen."""
+    size_px = (TOY_SIDE_PX, TOY_SIDE_PX)
+    scenes = [draw_toy_picture(seed=1, split="test", index=index, size_px=size_px)[0] for index in range(6)]
+    pictures = [Image.fromarray(scene) for scene in scenes]
+    return [
+        Example(f"toy scene {number}", _encoded(picture, "PNG"), "image/png", _thumbnail(picture))
+        for number, picture in enumerate(pictures, 1)
+    ]
+
+
+def data_of_run(checkpoint: Path) -> Path | None:
+    """Find the folder of the data that a checkpoint was trained on; None if it is not known or no longer there.
+
+    A relative `data.root` counts from where the run was started: most often some folders above that of the run.
+    """
+    run = checkpoint if checkpoint.is_dir() else checkpoint.parent.parent
+    try:
+        root = Path(yaml.safe_load((run / "config.yaml").read_text())["data"]["root"]).expanduser()
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return None
+    places = [Path.cwd(), *run.resolve().parents]
+    return next((place / root for place in places if (place / root).is_dir()), None)
+
+
+def _test_pictures(root: Path) -> list[Path]:
+    """Choose among the pictures of a data set, those of its test split first."""
+    in_voc_layout = root / "JPEGImages"
+    try:
+        names = (root / "ImageSets" / "Main" / "test.txt").read_text().split()
+    except (OSError, ValueError):
+        names = []
+    named = [path for name in names[:MOST_LOOKED_AT] if (path := in_voc_layout / f"{name}.jpg").is_file()]
+    return _spread(named) or _pictures_in(root)
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    files = islice(folder.rglob("*"), MOST_LOOKED_AT)
+    return _spread(sorted(path for path in files if path.suffix.lower() in SUFFIXES and path.is_file()))
+
+
+def _spread(paths: list[Path]) -> list[Path]:
+    """Take a few at equal distances: neighbours often look alike."""
+    step = max(1, len(paths) // MOST_EXAMPLES)
+    return paths[::step][:MOST_EXAMPLES]
+
+
+def _read(paths: Sequence[Path]) -> list[Example]:
+    examples = []
+    for path in paths:
+        try:
+            thumbnail, data = _thumbnail(Image.fromarray(read_image(path))), path.read_bytes()
+        except (DataError, OSError) as error:
+            log.warning("no example: %s", error)
+        else:
+            suffix = path.suffix.lower().removeprefix(".")
+            examples.append(Example(path.name, data, f"image/{'jpeg' if suffix == 'jpg' else suffix}", thumbnail))
+    return examples
+
+
+def _thumbnail(picture: Image.Image) -> bytes:
+    small = picture.copy()
+    small.thumbnail((THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX))
+    return _encoded(small, "JPEG")
+
+
+def _encoded(picture: Image.Image, image_format: str) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format=image_format)
+    return file.getvalue()

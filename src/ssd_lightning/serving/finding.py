@@ -1,0 +1,128 @@
+"""What the server asks a detector: final detections, or all candidates for a page that chooses among them itself."""
+
+import inspect
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssd_lightning.data.resize import resize_image
+from ssd_lightning.detector import Detector
+from ssd_lightning.ops.boxes import boxes_to_pixels, clip_boxes, cxcywh_to_xyxy
+from ssd_lightning.ops.candidates import candidates_of_classes
+from ssd_lightning.ops.coder import decode
+from ssd_lightning.ops.postprocess import postprocess
+from ssd_lightning.ops.suppression import rank_in_group
+from ssd_lightning.runtime.network import ExportedNetwork
+from ssd_lightning.types import Detections
+
+LOWEST_SCORE = 0.02
+"""Of candidates: below it, a picture has thousands that nobody wants to see."""
+MOST_CANDIDATES = 3000
+"""Of a picture. Boxes are suppressed by better ones alone, so that leaving out the worst changes no other's fate."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Boxes of one picture from before suppression, the best first."""
+
+    boxes_xyxy_px: Tensor
+    """float32 `[R, 4]`; they may reach over the picture's border, where suppression comes before clipping."""
+    scores: Tensor
+    """float32 `[R]`, descending."""
+    labels: Tensor
+    """int64 `[R]`, 1..C."""
+
+    def as_record(self) -> dict[str, Any]:
+        """Give plain lists; boxes are rounded to less than what any screen shows."""
+        return {
+            "boxes_xyxy_px": [[round(edge, 3) for edge in box] for box in self.boxes_xyxy_px.tolist()],
+            "scores": self.scores.tolist(),
+            "labels": self.labels.tolist(),
+        }
+
+
+def settings_of(detector: Detector) -> dict[str, Any]:
+    """Give all settings of the detector's post-processing, defaults too."""
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(postprocess).parameters.items()
+        if parameter.default is not parameter.empty
+    }
+    return {**defaults, **detector.postprocess_settings}
+
+
+def why_overlap_is_fixed(detector: Detector) -> str | None:
+    """Say why a page cannot suppress for itself what this detector finds; None if it can."""
+    suppression = settings_of(detector)["suppression"]
+    if isinstance(detector.net, ExportedNetwork) and detector.net.description.suppression:
+        return "The exported file has suppression inside: its overlap is fixed."
+    if suppression != "nms":
+        return f"This detector lowers scores ({suppression}) and removes no boxes: its overlap is fixed."
+    return None
+
+
+@torch.inference_mode()
+def find_candidates(detector: Detector, image: np.ndarray) -> Candidates:
+    """Run the network once and give all boxes that any setting of a page may show.
+
+    Args:
+        detector: whichever; of one whose overlap is fixed these are its detections.
+        image: uint8 `[H, W, 3]`, RGB.
+    """
+    settings = settings_of(detector)
+    lowest_score, top_k = max(LOWEST_SCORE, settings["score_threshold"]), settings["top_k"]
+    batch = torch.from_numpy(resize_image(image, detector.image_size)).permute(2, 0, 1)[None]
+    if why_overlap_is_fixed(detector) is not None:
+        boxes_xyxy, scores, labels = _columns(detector.detect(batch)[0])
+    elif isinstance(detector.net, ExportedNetwork):  # gives its boxes clipped, which changes a few overlaps a little
+        loose = {"score_threshold": lowest_score, "iou_threshold": 1.0, "max_detections": MOST_CANDIDATES}
+        boxes_xyxy, scores, labels = _columns(detector.net.detect(batch, {**settings, **loose})[0])
+    else:
+        output = detector.net(batch.to(detector.device))
+        _, labels, prior, scores = candidates_of_classes(output.class_logits, lowest_score, top_k)
+        offsets, priors_cxcywh = output.box_offsets[0, prior], output.priors_cxcywh[prior]
+        boxes_xyxy = cxcywh_to_xyxy(decode(offsets, priors_cxcywh, settings["variances"]))
+        if settings["clip_first"]:
+            boxes_xyxy = clip_boxes(boxes_xyxy)
+    boxes_xyxy_px = boxes_to_pixels(boxes_xyxy, image.shape[:2])
+    best = _best(boxes_xyxy_px, scores, labels, lowest_score=lowest_score, top_k=top_k)
+    return Candidates(boxes_xyxy_px[best].cpu(), scores[best].cpu(), labels[best].cpu())
+
+
+def find_detections(
+    detector: Detector, image: np.ndarray, score_threshold: float, classes: Sequence[str] | None
+) -> dict[str, Any]:
+    """Detect in a picture as the command `predict` does, and give what it writes about it.
+
+    Args:
+        detector: whichever.
+        image: uint8 `[H, W, 3]`, RGB.
+        score_threshold: least score of what is told.
+        classes: names of those that are told; None stands for all.
+    """
+    return detector(image).select(score_threshold, classes).as_record()
+
+
+def timed(task: Any, *arguments: Any) -> tuple[Any, float]:
+    """Run a task and give its result and how long it took, in milliseconds."""
+    start = time.perf_counter()
+    result = task(*arguments)
+    return result, round(1000 * (time.perf_counter() - start), 2)
+
+
+def _columns(found: Detections) -> tuple[Tensor, Tensor, Tensor]:
+    return found["boxes"], found["scores"], found["labels"]
+
+
+def _best(boxes_xyxy_px: Tensor, scores: Tensor, labels: Tensor, *, lowest_score: float, top_k: int) -> Tensor:
+    """Choose the best of each class and of all, best first; JSON knows no numbers that are not finite."""
+    useful = ((scores >= lowest_score) & boxes_xyxy_px.isfinite().all(dim=1)).nonzero()[:, 0]
+    by_score = useful[scores[useful].argsort(descending=True, stable=True)]
+    by_class = by_score[labels[by_score].argsort(stable=True)]
+    best = by_class[rank_in_group(labels[by_class]) < top_k]
+    return best[scores[best].argsort(descending=True, stable=True)][:MOST_CANDIDATES]

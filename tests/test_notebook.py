@@ -1,0 +1,28 @@
+"""The tour runs from top to bottom."""
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parents[1] / "docs" / "tour.ipynb"
+
+
+def test_the_tour_is_kept_without_output() -> None:
+    cells = nbformat.read(NOTEBOOK, as_version=4).cells
+    assert len(cells) > 10
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+
+
+@pytest.mark.slow
+def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any("image/png" in output.get("data", {}) for output in outputs), "the drawn detections"
+    assert (tmp_path / "tour" / "run" / "result.json").is_file()
+    assert os.path.getsize(tmp_path / "tour" / "run" / "evaluations" / "val.npz") > 1000
