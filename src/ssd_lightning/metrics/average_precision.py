@@ -160,7 +160,7 @@ def _object_taken(detections: DetectionTable, objects: ObjectTable, iou_threshol
         pairs_before = count[rows].cumsum(0) - count[rows]
         candidate = torch.arange(len(pair_row), device=rows.device) - pairs_before[pair_row]
         pair_object = order[first[rows][pair_row] + candidate]
-        iou = _paired_iou(detections.boxes[rows[pair_row]], objects.boxes[pair_object])
+        iou = paired_iou(detections.boxes[rows[pair_row]], objects.boxes[pair_object])
         best_iou = iou.new_zeros(len(rows)).scatter_reduce(0, pair_row, iou, "amax")
         best = iou == best_iou[pair_row]
         no_object = torch.full_like(rows, len(order))
@@ -169,7 +169,7 @@ def _object_taken(detections: DetectionTable, objects: ObjectTable, iou_threshol
     return taken
 
 
-def _paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
+def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """IoU of row with row, float64 `[P]`; 0 for boxes without area and for boxes that are not numbers."""
     boxes, others = boxes.double(), others.double()
     overlap = torch.minimum(boxes[:, 2:], others[:, 2:]) - torch.maximum(boxes[:, :2], others[:, :2])

@@ -74,7 +74,7 @@ class DetectionMetric(Metric):
         for pred, target in zip(preds, targets, strict=True):
             if (image_id := pred.get("image_id", target["image_id"])) != target["image_id"]:
                 raise ValueError(f"got detections of image '{image_id}' for the target of '{target['image_id']}'")
-            images.append([_hash(image_id), *target["size_px"], len(pred["labels"]), len(target["labels"])])
+            images.append([image_key(image_id), *target["size_px"], len(pred["labels"]), len(target["labels"])])
         if images:
             self._append("images", torch.tensor(images))
             self._append("detections", _columns(preds, "scores", "labels"))
@@ -95,6 +95,15 @@ class DetectionMetric(Metric):
             ObjectTable(object_image, objects[:, :4], objects[:, 4].long(), objects[:, 5].bool()),
         )
 
+    def seen_by_all(self) -> tuple[Tensor, Evaluation]:
+        """Put together what all ranks saw, at any time before `reset`; all of them have to ask.
+
+        Returns:
+            The `image_key` of each image, int64 `[I]`, and all images in this order.
+        """
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+            return self._table("images").cpu()[:, 0].unique(), self.evaluation()
+
     def _append(self, name: str, rows: Tensor) -> None:
         state = getattr(self, name)
         state.append(rows.detach().to(self.device, _LAYOUT[name][1]))
@@ -113,7 +122,7 @@ class DetectionMetric(Metric):
         super()._sync_dist(dist_sync_fn, process_group=process_group)
 
 
-def _hash(image_id: str) -> int:
+def image_key(image_id: str) -> int:
     """64 bits of a name, the same in every process: `hash` is salted, and ranks exchange tensors only."""
     return int.from_bytes(hashlib.blake2b(image_id.encode(), digest_size=8).digest(), "big", signed=True)
 

@@ -1,0 +1,80 @@
+"""Whether a score of .8 means eight hits in ten.
+
+Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3, for the expected calibration
+error; Küppers et al., "Multivariate Confidence Calibration for Object Detection", CVPR Workshops 2020, section 3, for
+detection, where precision stands in for accuracy.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord, above
+from ssd_lightning.metrics.average_precision import HIT, IGNORED, match_detections
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationCurve:
+    """Scores against precision in B bins of equal width. All numbers are finite."""
+
+    edges: np.ndarray
+    """float64 `[B + 1]`, from 0 to 1; a bin holds its upper edge."""
+    counts: np.ndarray
+    """int64 `[B]`: detections that are hit or miss."""
+    mean_scores: np.ndarray
+    """float64 `[B]`; of an empty bin its middle."""
+    precisions: np.ndarray
+    """float64 `[B]`: share of hits; 0 in an empty bin."""
+    error: float
+    """Expected calibration error: mean distance of score and precision, weighted by count; 0 without detections."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """All classes together, and each by itself."""
+
+    overall: CalibrationCurve
+    per_class: dict[str, CalibrationCurve]
+    """By class name, in the order of the classes."""
+
+
+def calibration(
+    record: EvaluationRecord, bins: int = 10, *, iou_threshold: float = 0.5, score_threshold: float = 0.0
+) -> Calibration:
+    """Compare the scores of detections with how many of them are hits.
+
+    Args:
+        record: of the evaluation.
+        bins: B, of equal width.
+        iou_threshold: least overlap of a hit.
+        score_threshold: detections below it are left out: an SSD's many of small score decide the error of all.
+    """
+    ranked = above(record.ranked_detections(), score_threshold)
+    outcomes = match_detections(ranked, record.objects, iou_threshold=iou_threshold)
+    decided = outcomes != IGNORED
+    scores, labels, is_hit = (column[decided].numpy() for column in (ranked.scores, ranked.labels, outcomes == HIT))
+    return Calibration(
+        overall=calibration_curve(scores, is_hit, bins),
+        per_class={
+            name: calibration_curve(scores[labels == label], is_hit[labels == label], bins)
+            for label, name in enumerate(record.class_names, start=1)
+        },
+    )
+
+
+def calibration_curve(scores: np.ndarray, is_hit: np.ndarray, bins: int) -> CalibrationCurve:
+    """Compare scores `[M]`, in [0, 1], with hits, bool `[M]`, in bins of equal width."""
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    scores = scores.astype(np.float64)
+    index = np.searchsorted(edges[1:-1], scores)
+    counts = np.bincount(index, minlength=bins)
+    divisor = np.maximum(counts, 1)
+    mean_scores = np.bincount(index, weights=scores, minlength=bins) / divisor
+    precisions = np.bincount(index, weights=is_hit, minlength=bins) / divisor
+    return CalibrationCurve(
+        edges=edges,
+        counts=counts,
+        mean_scores=np.where(counts > 0, mean_scores, (edges[1:] + edges[:-1]) / 2),
+        precisions=precisions,
+        error=float((counts * abs(precisions - mean_scores)).sum() / max(1, counts.sum())),
+    )

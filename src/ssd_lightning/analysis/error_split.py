@@ -1,0 +1,187 @@
+"""Why mAP is not 1: the errors by type, and what mAP would win without those of one type.
+
+Source: Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020, section 2, and their
+tidecv for what the paper leaves open. Three things are not tidecv's:
+
+- AP is the area under the envelope unless said otherwise, not COCO's mean over 101 recalls.
+- A detection that overlaps a difficult object of its class, and hits nothing, is neither hit nor error. tidecv leaves
+  it out of AP by the share of its own area, and counts it among the errors.
+- Classes without counted objects are left out of the mean. tidecv has them with AP 0 where something was found.
+
+The matching is TIDE's and COCO's, where a detection whose object is taken may hit another one; VOC's gives the same mAP
+but for such cases.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord, split_difficult
+from ssd_lightning.analysis.matching import best_partner, by_preference, match_in_order, overlapping_pairs
+from ssd_lightning.metrics.average_precision import HIT, IGNORED, MISS, envelope_area, precision_recall
+
+ErrorType = Literal["class", "localisation", "both", "duplicate", "background", "missed"]
+ERROR_TYPES: tuple[ErrorType, ...] = ("class", "localisation", "both", "duplicate", "background", "missed")
+CLASS, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, _ = range(len(ERROR_TYPES))
+NO_ERROR, LEFT_OUT = -1, -2
+
+
+@dataclass(frozen=True)
+class ErrorShare:
+    """The errors of one type."""
+
+    count: int
+    """False positives of this type; for `missed`, objects."""
+    gain: float
+    """What mAP would win if errors of this type alone were mended, at least 0; NaN where mAP is."""
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorSplit:
+    """mAP at one IoU, and its errors."""
+
+    map: float
+    """Mean over the classes with counted objects, NaN if none has; on the scale of 0 to 1."""
+    errors: dict[ErrorType, ErrorShare]
+    """All six, in the order of `ERROR_TYPES`."""
+    false_positives: ErrorShare
+    """All errors but `missed`; mended by giving them the least scores."""
+    false_negatives: ErrorShare
+    """All objects that no detection hits; mended by leaving them out."""
+    detection_types: np.ndarray
+    """int8 `[M]`, rows as in the record: place in `ERROR_TYPES`, -1 for hits, -2 for what is left out."""
+    missed: np.ndarray
+    """bool `[N]`, rows as in the record: objects of the type `missed`."""
+
+
+def error_split(
+    record: EvaluationRecord,
+    *,
+    iou_threshold: float = 0.5,
+    background_threshold: float = 0.1,
+    average_precision: Callable[[Tensor, Tensor], Tensor] = envelope_area,
+) -> ErrorSplit:
+    """Split the errors of an evaluation.
+
+    `class`: enough overlap with an object of another class. `localisation`: the class is right, the overlap is between
+    the thresholds. `both`: neither is right. `duplicate`: the object has a better detection. `background`: hardly any
+    overlap. `missed`: objects that are neither hit nor behind an error of class or localisation.
+
+    Class and localisation are mended by making the best such detection of an object that is not hit a hit, and leaving
+    the others out; the other false positives by leaving them out; missed objects by not counting them. A class that has
+    no object left then has AP 1 if nothing is found of it, else 0.
+
+    Args:
+        record: of the evaluation.
+        iou_threshold: least overlap of a hit.
+        background_threshold: what overlaps every object by this or less has found background; more than 0.
+        average_precision: of precision and recall, float64 `[P]` each.
+    """
+    judged = _judge(record, iou_threshold, background_threshold)
+    outcomes = torch.full_like(judged.types, MISS)
+    outcomes[judged.types == NO_ERROR], outcomes[judged.types == LEFT_OUT] = HIT, IGNORED
+    totals = _count(judged.object_labels, record.num_classes)
+    base = _mean_average(judged.labels, outcomes, totals, totals, average_precision)
+
+    def share(errors: Tensor, labels: Tensor, mended: Tensor, left: Tensor) -> ErrorShare:
+        won = _mean_average(labels, mended, totals, left, average_precision) - base
+        return ErrorShare(int(errors.sum()), won if won != won else max(0.0, won))
+
+    def share_without(objects: Tensor) -> ErrorShare:
+        left = totals - _count(judged.object_labels[objects], record.num_classes)
+        return share(objects, judged.labels, outcomes, left)
+
+    errors: dict[ErrorType, ErrorShare] = {}
+    for code, name in enumerate(ERROR_TYPES[:-1]):
+        wrong = judged.types == code
+        mending = wrong & (judged.mended_label > 0)
+        mended = outcomes.masked_fill(wrong, IGNORED).masked_fill(mending, HIT)
+        errors[name] = share(wrong, torch.where(mending, judged.mended_label, judged.labels), mended, totals)
+    errors["missed"] = share_without(judged.is_missed)
+    wrong = outcomes == MISS
+    missed = np.zeros(len(record.objects.labels), dtype=bool)
+    missed[~record.objects.difficult.numpy()] = judged.is_missed.numpy()
+    types = np.empty(len(outcomes), dtype=np.int8)
+    types[record.ranking().numpy()] = judged.types.numpy()
+    return ErrorSplit(
+        map=base,
+        errors=errors,
+        false_positives=share(wrong, judged.labels, outcomes.masked_fill(wrong, IGNORED), totals),
+        false_negatives=share_without(~judged.is_found),
+        detection_types=types,
+        missed=missed,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """Detections by rank, and counted objects."""
+
+    labels: Tensor
+    types: Tensor
+    """int8 `[M]`: place in `ERROR_TYPES`, `NO_ERROR` or `LEFT_OUT`."""
+    mended_label: Tensor
+    """int64 `[M]`: class of the object that would be hit, were class or place right; 0 for no error of these types, and
+    where the object is hit or a better detection stands for it."""
+    object_labels: Tensor
+    is_found: Tensor
+    is_missed: Tensor
+
+
+def _judge(record: EvaluationRecord, iou_threshold: float, background_threshold: float) -> _Judged:
+    ranked = record.ranked_detections()
+    counted, difficult = split_difficult(record.objects)
+    num_detections, num_objects = len(ranked.labels), len(counted.labels)
+    pairs = overlapping_pairs(ranked, counted, least_overlap=background_threshold, same_class=False)
+    is_same = ranked.labels[pairs.detection] == counted.labels[pairs.object]
+    own_object, own_iou = best_partner(pairs.where(is_same), num_detections)
+    other_object, other_iou = best_partner(pairs.where(~is_same), num_detections)
+
+    could_hit = by_preference(pairs.where(is_same & (pairs.overlap >= iou_threshold)))
+    hit_object = match_in_order(could_hit, num_detections=num_detections, num_objects=num_objects)
+    is_found = torch.zeros(num_objects, dtype=torch.bool)
+    is_found[hit_object[hit_object >= 0]] = True
+
+    # From the last of the paper's conditions to the first, which is the one that counts.
+    types = torch.full((num_detections,), BOTH, dtype=torch.int8)
+    types[torch.maximum(own_iou, other_iou) <= background_threshold] = BACKGROUND
+    types[own_iou >= iou_threshold] = DUPLICATE
+    types[other_iou >= iou_threshold] = CLASS
+    types[(own_iou >= background_threshold) & (own_iou < iou_threshold)] = LOCALISATION
+    types[overlapping_pairs(ranked, difficult, least_overlap=iou_threshold).detection] = LEFT_OUT
+    types[hit_object >= 0] = NO_ERROR
+
+    aimed_at = torch.where(types == CLASS, other_object, own_object)
+    near = ((types == CLASS) | (types == LOCALISATION)).nonzero().squeeze(1)
+    near = near[~is_found[aimed_at[near]]]
+    best = torch.full((num_objects,), num_detections).scatter_reduce(0, aimed_at[near], near, "amin")
+    has_best = best < num_detections
+    mended_label = torch.zeros_like(ranked.labels)
+    mended_label[best[has_best]] = counted.labels[has_best]
+    return _Judged(ranked.labels, types, mended_label, counted.labels, is_found, ~is_found & ~has_best)
+
+
+def _count(labels: Tensor, num_classes: int) -> Tensor:
+    return labels.bincount(minlength=num_classes + 1)[1:]
+
+
+def _mean_average(
+    labels: Tensor,
+    outcomes: Tensor,
+    totals: Tensor,
+    left: Tensor,
+    average_precision: Callable[[Tensor, Tensor], Tensor],
+) -> float:
+    """Average AP over the classes of which there are objects (`totals`), of which some may be taken away (`left`)."""
+    aps = []
+    for index in totals.nonzero().squeeze(1).tolist():
+        of_class = outcomes[labels == index + 1]
+        if left[index]:
+            aps.append(float(average_precision(*precision_recall(of_class, int(left[index])))))
+        else:
+            aps.append(float((of_class == IGNORED).all()))
+    return float(np.mean(aps)) if aps else float("nan")

@@ -1,0 +1,168 @@
+"""What a detector said about every picture of a split, and what is there: all that the analyses read.
+
+A record keeps every detection that was scored, in the order in which the metrics see them, and boxes and scores as
+float32: mAP that is computed from the file is that of the evaluation, bit for bit.
+"""
+
+import json
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssd_lightning.errors import DataError
+from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationRecord:
+    """Detections and objects of all I pictures of a split.
+
+    Raises:
+        DataError: the parts do not fit each other.
+    """
+
+    split: str
+    """`train`, `val` or `test`."""
+    class_names: tuple[str, ...]
+    """Names of the classes 1..C."""
+    image_ids: tuple[str, ...]
+    """`[I]`, unique."""
+    image_paths: tuple[str, ...]
+    """`[I]`: where the pictures lay when they were evaluated."""
+    sizes_px: Tensor
+    """int64 `[I, 2]`: (height, width) of each original picture."""
+    detections: DetectionTable
+    """Sorted by picture; `image_index` counts `image_ids`. Boxes are normalised xyxy, float32."""
+    objects: ObjectTable
+    """Sorted by picture, boxes normalised xyxy, float32."""
+
+    def __post_init__(self) -> None:
+        num_images, num_classes = len(self.image_ids), len(self.class_names)
+        if len(self.image_paths) != num_images or self.sizes_px.shape != (num_images, 2):
+            raise DataError(
+                f"an evaluation of {num_images} pictures has {len(self.image_paths)} paths and sizes of shape "
+                f"{tuple(self.sizes_px.shape)}"
+            )
+        for what, table in (("detections", self.detections), ("objects", self.objects)):
+            if len({len(column) for column in table}) > 1 or table.boxes.shape[1:] != (4,):
+                raise DataError(f"an evaluation has {what} with columns of shapes {[tuple(c.shape) for c in table]}")
+            if len(table.labels) and not 1 <= int(table.labels.min()) <= int(table.labels.max()) <= num_classes:
+                raise DataError(
+                    f"an evaluation of {num_classes} classes has {what} with labels outside 1..{num_classes}"
+                )
+            index = table.image_index
+            if len(index) and (int(index[0]) < 0 or int(index[-1]) >= num_images or bool((index.diff() < 0).any())):
+                raise DataError(f"the {what} of an evaluation are not sorted by its {num_images} pictures")
+
+    @property
+    def num_classes(self) -> int:
+        """C, without the background."""
+        return len(self.class_names)
+
+    def ranking(self) -> Tensor:
+        """Give the rows of the detections by descending score, int64 `[M]`; equal ones in the order of the record."""
+        return self.detections.scores.argsort(descending=True, stable=True)
+
+    def ranked_detections(self) -> DetectionTable:
+        """Give the detections in the order of `ranking`."""
+        order = self.ranking()
+        return DetectionTable(*(column[order] for column in self.detections))
+
+    def save(self, path: Path | str) -> None:
+        """Write an uncompressed `.npz` without pickles, whole or not at all.
+
+        A detection has 22 bytes: pictures tell the number of their rows, and labels are int16. Floats hardly compress.
+        """
+        names = {key: getattr(self, key) for key in _NAMES}
+        arrays: dict[str, Any] = {
+            "format": np.int64(_FORMAT),
+            # As JSON in ASCII: names may hold what is no UTF-8, and arrays of strings are as wide as the longest.
+            "names": np.frombuffer(json.dumps(names).encode("ascii"), dtype=np.uint8),
+            "sizes_px": self.sizes_px.numpy().astype(np.int32),
+        }
+        for what, table in (("detections", self.detections), ("objects", self.objects)):
+            columns = {key: column.numpy() for key, column in table._asdict().items()}
+            counts = np.bincount(columns.pop("image_index"), minlength=len(self.image_ids))
+            columns |= {"counts": counts.astype(np.int32), "labels": columns["labels"].astype(np.int16)}
+            arrays |= {f"{what}_{key}": column for key, column in columns.items()}
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            with partial.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "EvaluationRecord":
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: the file is missing, damaged or something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {key: file[key] for key in file.files}
+            if arrays["format"] != _FORMAT:
+                raise DataError(f"{path} is an evaluation of format {arrays['format']}; this version reads {_FORMAT}")
+            names = json.loads(arrays["names"].tobytes())
+            return cls(
+                split=str(names["split"]),
+                **{key: tuple(map(str, names[key])) for key in _NAMES[1:]},
+                sizes_px=torch.from_numpy(arrays["sizes_px"].astype(np.int64)),
+                detections=DetectionTable(**_columns(arrays, "detections", "boxes", "scores", "labels")),
+                objects=ObjectTable(**_columns(arrays, "objects", "boxes", "labels", "difficult")),
+            )
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        except FileNotFoundError:
+            raise DataError(f"there is no evaluation {path}") from None
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            KeyError,
+            IndexError,
+            TypeError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            raise DataError(f"{path} is no evaluation of this package, or damaged: {error}") from error
+
+
+def above(detections: DetectionTable, score_threshold: float) -> DetectionTable:
+    """Keep the detections of this score or more."""
+    kept = detections.scores >= score_threshold
+    return DetectionTable(*(column[kept] for column in detections))
+
+
+def split_difficult(objects: ObjectTable) -> tuple[ObjectTable, ObjectTable]:
+    """Separate objects into (counted, difficult)."""
+    return (
+        ObjectTable(*(column[~objects.difficult] for column in objects)),
+        ObjectTable(*(column[objects.difficult] for column in objects)),
+    )
+
+
+_FORMAT = 1
+_NAMES = ("split", "class_names", "image_ids", "image_paths")
+_TYPES = {"boxes": np.float32, "scores": np.float32, "labels": np.int64, "difficult": np.bool_}
+
+
+def _columns(arrays: dict[str, np.ndarray], what: str, *names: str) -> dict[str, Tensor]:
+    counts = arrays[f"{what}_counts"].astype(np.int64)
+    columns = {name: torch.from_numpy(arrays[f"{what}_{name}"].astype(_TYPES[name])) for name in names}
+    if (counts < 0).any() or counts.sum() != len(columns["labels"]):
+        raise DataError(f"it has {len(columns['labels'])} {what}, but its pictures have {counts.sum()}")
+    return {"image_index": torch.arange(len(counts)).repeat_interleave(torch.from_numpy(counts)), **columns}

@@ -1,0 +1,99 @@
+"""How many priors each object of a batch is given by the loss's matcher, and which had to be forced on it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torchvision.ops import box_iou
+
+from ssd_lightning.ops.boxes import cxcywh_to_xyxy
+from ssd_lightning.ops.matching import Matches
+from ssd_lightning.ops.priors import PriorLevel, as_height_width
+from ssd_lightning.types import Target
+
+COUNTS = {"0 priors": (0, 0), "1 prior": (1, 1), "2 to 5 priors": (2, 5), "6 priors and more": (6, None)}
+"""Name of a group of objects -> its least and largest number of priors."""
+
+
+class ObjectMatches(NamedTuple):
+    """Matches, seen from the objects of one picture."""
+
+    priors: tuple[np.ndarray, ...]
+    """Of each object the int64 indices of its priors, ascending."""
+    best_iou: np.ndarray
+    """`[N]`: the highest overlap with any prior, 0 where the box has no area."""
+
+    def is_forced(self, iou_threshold: float) -> np.ndarray:
+        """Say of each object whether it has a prior though none reaches the threshold: bool `[N]`."""
+        has_prior = np.array([len(priors) > 0 for priors in self.priors], dtype=bool)
+        return has_prior & (self.best_iou < iou_threshold)
+
+
+def by_object(matches: Matches, targets: Sequence[Target]) -> list[ObjectMatches]:
+    """Sort a batch's matches by picture and object.
+
+    Args:
+        matches: of B pictures, as the loss makes them from these targets.
+        targets: B, with any number of boxes.
+    """
+    priors_xyxy = cxcywh_to_xyxy(matches.priors_cxcywh)
+    sorted_out = []
+    for box_index, target in zip(matches.box_index, targets, strict=True):
+        count = len(target["labels"])
+        owned = tuple((box_index == index).nonzero().flatten().cpu().numpy() for index in range(count))
+        iou = box_iou(target["boxes"].to(priors_xyxy).reshape(-1, 4), priors_xyxy)  # [N, K]
+        best = iou.amax(dim=1) if count else iou.new_zeros(0)
+        sorted_out.append(ObjectMatches(owned, torch.nan_to_num(best).cpu().numpy()))
+    return sorted_out
+
+
+def level_of_priors(levels: Sequence[PriorLevel]) -> np.ndarray:
+    """Name the feature map of every prior, 1 the finest: int64 `[K]`."""
+    counts = []
+    for level in levels:
+        assert level.grid_size is not None
+        rows, columns = as_height_width(level.grid_size)
+        counts.append(rows * columns * level.boxes_per_cell)
+    return np.repeat(np.arange(1, len(counts) + 1), counts)
+
+
+def summarise_matches(
+    pictures: Sequence[ObjectMatches], level_of_prior: np.ndarray, iou_threshold: float
+) -> dict[str, Any]:
+    """Count objects by their number of priors, and priors and objects by level, in plain values.
+
+    Args:
+        pictures: of a batch.
+        level_of_prior: int64 `[K]`, 1..L.
+        iou_threshold: least overlap of a match that is not forced.
+
+    Returns:
+        `pictures`, `objects`, `priors`; `by_count`: the groups of `COUNTS`; `forced`: objects; `levels`: of each level
+        `priors` that are matched, `of` all, `objects` that have some there, and of these `forced`.
+    """
+    priors = [indices for picture in pictures for indices in picture.priors]
+    forced = np.concatenate([np.zeros(0, dtype=bool), *(picture.is_forced(iou_threshold) for picture in pictures)])
+    counts = np.array([len(indices) for indices in priors], dtype=np.int64)
+    levels = [level_of_prior[indices] for indices in priors]
+    return {
+        "pictures": len(pictures),
+        "objects": len(priors),
+        "priors": int(counts.sum()),
+        "by_count": {
+            name: int(((counts >= least) & (counts <= (np.inf if most is None else most))).sum())
+            for name, (least, most) in COUNTS.items()
+        },
+        "forced": int(forced.sum()),
+        "levels": [
+            {
+                "priors": sum(int((of == level).sum()) for of in levels),
+                "of": int((level_of_prior == level).sum()) * len(pictures),
+                "objects": sum(bool((of == level).any()) for of in levels),
+                "forced": sum(
+                    bool((of == level).any()) for of, is_forced in zip(levels, forced, strict=True) if is_forced
+                ),
+            }
+            for level in range(1, int(level_of_prior.max(initial=0)) + 1)
+        ],
+    }

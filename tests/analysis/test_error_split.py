@@ -1,0 +1,192 @@
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation_records import (
+    BELOW,
+    EMPTY,
+    LEFT,
+    OFF_LEFT,
+    PLANTED,
+    RIGHT,
+    Picture,
+    make_record,
+    planted_record,
+    random_record,
+)
+from ssd_lightning.analysis.error_split import ERROR_TYPES, ErrorSplit, error_split
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.metrics.average_precision import ObjectTable, voc_average_precision
+
+VECTORS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("tide_vectors.json").read_text())["vectors"]
+
+
+def tidecv_average(precision: torch.Tensor, recall: torch.Tensor) -> torch.Tensor:
+    """As tidecv has it: 101 recalls, of which some differ from numpy's linspace in the last bit."""
+    heights = []
+    for threshold in (percent / 100 for percent in range(101)):
+        reached = precision[recall >= threshold]
+        heights.append(float(reached.max()) if len(reached) else 0.0)
+    return torch.tensor(sum(heights) / len(heights), dtype=torch.float64)
+
+
+def gains(split: ErrorSplit) -> dict[str, float]:
+    special = {"false_positives": split.false_positives.gain, "false_negatives": split.false_negatives.gain}
+    return {str(name): share.gain for name, share in split.errors.items()} | special
+
+
+def counts(split: ErrorSplit) -> dict[str, int]:
+    return {str(name): share.count for name, share in split.errors.items()}
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: f"seed {vector['case']['seed']}")
+def test_it_is_tidecvs(vector: dict[str, Any]) -> None:
+    record = random_record(**vector["case"])
+    drawn = float(record.detections.boxes.double().sum())
+    assert drawn == pytest.approx(vector["sum_of_boxes"], abs=1e-9), "the drawing is not the one the vectors are of"
+    split = error_split(record, average_precision=tidecv_average)
+    assert split.map == pytest.approx(vector["map"], abs=1e-12)
+    assert gains(split) == pytest.approx(vector["gains"], abs=1e-12)
+    assert counts(split) == vector["counts"]
+
+
+def test_the_vectors_hold_every_type() -> None:
+    for name in ERROR_TYPES:
+        assert sum(vector["counts"][name] for vector in VECTORS) >= 100
+        assert max(vector["gains"][name] for vector in VECTORS) > 0.001
+
+
+def test_planted_errors_are_named() -> None:
+    record = planted_record()
+    split = error_split(record)
+    names = list(PLANTED)
+    wrong = [
+        (names[int(record.detections.image_index[row])], ERROR_TYPES[code])
+        for row, code in enumerate(split.detection_types)
+        if code >= 0
+    ]
+    assert wrong == [
+        ("class", "class"), ("localisation", "localisation"), ("both", "both"), ("duplicate", "duplicate"),
+        ("background", "background"), ("background alone", "background"),
+    ]  # fmt: skip
+    missed = [names[index] for index in record.objects.image_index[split.missed].tolist()]
+    assert missed == ["both", "missed", "missed alone"]
+    left_out = record.detections.image_index[split.detection_types == -2].tolist()
+    assert [names[index] for index in left_out] == ["difficult"]
+    assert counts(split) == dict(zip(ERROR_TYPES, [1, 1, 1, 1, 2, 3], strict=True))
+    assert (split.false_positives.count, split.false_negatives.count) == (6, 5)
+
+
+@pytest.mark.parametrize("name", ["class", "localisation", "both", "duplicate", "background", "missed"])
+def test_an_error_alone_gives_back_what_is_lacking(name: str) -> None:
+    """Right detections beside it, which come after it, so that every false positive costs."""
+    others = Picture([(BELOW, label, False) for label in (1, 2, 3)], [(BELOW, 0.1, label) for label in (1, 2, 3)])
+    # An object that is not found would be missed too.
+    alone = Picture([(LEFT, 1, False)], [(LEFT, 0.95, 1), (OFF_LEFT, 0.9, 2)])
+    picture = alone if name == "both" else PLANTED[name]
+    split = error_split(make_record([picture, others]))
+    assert split.map < 1
+    assert split.errors[name].count == 1  # type: ignore[index]
+    assert split.map + split.errors[name].gain == pytest.approx(1)  # type: ignore[index]
+    assert sum(share.gain for share in split.errors.values()) == pytest.approx(split.errors[name].gain)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_false_positive_has_one_type_and_no_gain_is_too_large(seed: int) -> None:
+    record = random_record(seed, difficult=0.2 * (seed % 2))
+    split = error_split(record)
+    num_wrong = int((split.detection_types >= 0).sum())
+    assert split.false_positives.count == num_wrong == sum(counts(split).values()) - split.errors["missed"].count
+    for code, name in enumerate(ERROR_TYPES[:-1]):
+        assert int((split.detection_types == code).sum()) == split.errors[name].count
+    assert int(split.missed.sum()) == split.errors["missed"].count <= split.false_negatives.count
+    assert not (split.missed & record.objects.difficult.numpy()).any()
+    num_counted = int((~record.objects.difficult).sum())
+    assert int((split.detection_types == -1).sum()) + split.false_negatives.count == num_counted
+    for gain in gains(split).values():
+        assert 0 <= gain <= 1 - split.map + 1e-12
+    for name in ("both", "duplicate", "background"):
+        assert split.errors[name].gain <= split.false_positives.gain + 1e-12
+    assert split.errors["missed"].gain <= split.false_negatives.gain + 1e-12
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_map_is_vocs_where_no_detection_has_a_second_object(seed: int) -> None:
+    record = random_record(seed, objects_an_image=2, num_classes=8, difficult=0.2)
+    area = voc_average_precision(record.detections, record.objects, num_classes=8).area
+    assert error_split(record).map == pytest.approx(float(area.nanmean()), abs=1e-12)
+
+
+def test_a_detection_whose_object_is_taken_hits_another() -> None:
+    """VOC's rule calls it a miss."""
+    near = (0.15, 0.1, 0.45, 0.4)
+    picture = Picture([(LEFT, 1, False), (near, 1, False)], [(LEFT, 0.9, 1), (LEFT, 0.8, 1)])
+    assert error_split(make_record([picture])).map == 1
+
+
+def test_difficult_objects_are_neither_errors_nor_missed() -> None:
+    picture = Picture(
+        [(LEFT, 1, True), (RIGHT, 1, False)], [(LEFT, 0.9, 1), (LEFT, 0.8, 1), (RIGHT, 0.7, 1), (LEFT, 0.6, 2)]
+    )
+    split = error_split(make_record([picture]))
+    assert split.map == 1
+    assert split.detection_types.tolist() == [-2, -2, -1, ERROR_TYPES.index("background")]
+    assert split.false_negatives.count == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["no pictures", "no pictures, no classes", "no objects", "neither", "difficult objects alone"]
+)
+def test_without_counted_objects_nothing_is_known(name: str) -> None:
+    split = error_split(EMPTY[name])
+    assert math.isnan(split.map)
+    assert all(map(math.isnan, gains(split).values()))
+    assert split.errors["missed"].count == split.false_negatives.count == 0
+
+
+def test_without_detections_everything_is_missed() -> None:
+    split = error_split(EMPTY["no detections"])
+    assert split.map == 0
+    assert split.errors["missed"] == split.false_negatives
+    assert (split.errors["missed"].count, split.errors["missed"].gain) == (2, 1)
+    assert all(share.gain == share.count == 0 for name, share in split.errors.items() if name != "missed")
+
+
+def test_a_perfect_detector_makes_no_errors() -> None:
+    split = error_split(EMPTY["one class"])
+    assert split.map == 1
+    assert set(gains(split).values()) == {0}
+
+
+def test_the_order_of_the_pictures_changes_nothing() -> None:
+    record = random_record(5, num_images=10)
+    turned = reverse_pictures(record)
+    one, two = error_split(record), error_split(turned)
+    assert gains(one) == pytest.approx(gains(two), abs=1e-12)
+    assert counts(one) == counts(two)
+    assert sorted(one.detection_types) == sorted(two.detection_types)
+
+
+def reverse_pictures(record: EvaluationRecord) -> EvaluationRecord:
+    last = len(record.image_ids) - 1
+
+    def turn(table: Any) -> Any:
+        order = (last - table.image_index).argsort(stable=True)
+        turned = type(table)(*(column[order] for column in table))
+        return turned._replace(image_index=last - turned.image_index)
+
+    objects: ObjectTable = turn(record.objects)
+    return replace(record, detections=turn(record.detections), objects=objects)
+
+
+def test_types_are_given_in_the_order_of_the_record() -> None:
+    picture = Picture([(LEFT, 1, False)], [(RIGHT, 0.1, 1), (LEFT, 0.9, 1)])
+    types = error_split(make_record([picture])).detection_types
+    assert types.tolist() == [ERROR_TYPES.index("background"), -1]
+    assert types.dtype == np.int8

@@ -1,0 +1,122 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation_records import EMPTY, LEFT, Picture, make_record, random_record
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.errors import DataError
+from ssd_lightning.metrics.average_precision import voc_average_precision
+
+
+def assert_same(one: EvaluationRecord, two: EvaluationRecord) -> None:
+    for name in ("split", "class_names", "image_ids", "image_paths"):
+        assert getattr(one, name) == getattr(two, name)
+    tables = [(record.sizes_px, *record.detections, *record.objects) for record in (one, two)]
+    for column, other in zip(*tables, strict=True):
+        assert column.dtype == other.dtype
+        assert torch.equal(column, other)
+
+
+@pytest.mark.parametrize("record", [*EMPTY.values(), random_record(0, difficult=0.3)], ids=[*EMPTY, "random"])
+def test_what_is_saved_is_read_back(record: EvaluationRecord, tmp_path: Path) -> None:
+    record.save(tmp_path / "new" / "val.npz")
+    assert_same(EvaluationRecord.load(tmp_path / "new" / "val.npz"), record)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["val.npz"]
+
+
+def test_the_file_gives_the_same_ap_to_the_last_bit(tmp_path: Path) -> None:
+    record = random_record(3, difficult=0.2)
+    record.save(tmp_path / "val.npz")
+    one, two = (
+        voc_average_precision(each.detections, each.objects, num_classes=each.num_classes).area
+        for each in (record, EvaluationRecord.load(tmp_path / "val.npz"))
+    )
+    assert torch.equal(one, two)
+
+
+def test_names_may_hold_anything(tmp_path: Path) -> None:
+    names = ("a\x00", "ü\udcff\n", "")
+    record = make_record([Picture()] * 3, image_ids=names, image_paths=names)
+    record.save(tmp_path / "val.npz")
+    assert EvaluationRecord.load(tmp_path / "val.npz").image_ids == names
+
+
+def test_a_detection_costs_22_bytes(tmp_path: Path) -> None:
+    sizes = []
+    for count in (0, 10_000):
+        picture = Picture(found=[(LEFT, 0.5, 1)] * count)
+        make_record([picture]).save(tmp_path / "val.npz")
+        sizes.append((tmp_path / "val.npz").stat().st_size)
+    assert sizes[1] - sizes[0] == 220_000
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "val.npz"
+    random_record(0).save(path)
+    before = path.read_bytes()
+
+    def fill(file, **arrays: object) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", fill)
+    with pytest.raises(OSError, match="No space"):
+        random_record(1).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_file_is_said() -> None:
+    with pytest.raises(DataError, match=r"there is no evaluation nowhere\.npz"):
+        EvaluationRecord.load("nowhere.npz")
+
+
+@pytest.mark.parametrize("length", [0, 10, 1000, -200])
+def test_a_damaged_file_is_said(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "val.npz"
+    random_record(0).save(path)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(DataError, match=r"val\.npz is no evaluation"):
+        EvaluationRecord.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"format": np.int64(9)}, "format 9; this version reads 1"),
+        ({"names": np.frombuffer(b"{}", np.uint8)}, "no evaluation"),
+        ({"names": np.array([{"split": 1}], dtype=object)}, "no evaluation"),
+        ({"detections_counts": np.array([1] * 30, np.int32)}, r"it has \d+ detections, but its pictures have 30"),
+        ({"objects_counts": np.array([-1] * 30, np.int32)}, "objects, but its pictures have -30"),
+        ({"sizes_px": np.zeros((2, 2), np.int32)}, "30 pictures has 30 paths and sizes of shape"),
+        ({"objects_labels": np.array([], np.int16)}, "0 objects, but its pictures"),
+        ({"detections_boxes": np.zeros((3, 4), np.float32)}, "columns of shapes"),
+        ({"detections_labels": None}, "labels outside 1..4"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_file_whose_parts_do_not_fit_is_said(changed: dict, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "val.npz"
+    random_record(0).save(path)
+    arrays = dict(np.load(path))
+    if changed.get("detections_labels", 0) is None:
+        changed = {"detections_labels": arrays["detections_labels"] * 0}
+    np.savez(path, **arrays | changed)
+    with pytest.raises(DataError, match=message):
+        EvaluationRecord.load(path)
+
+
+def test_tables_have_to_be_sorted_by_picture() -> None:
+    record = random_record(0)
+    turned = type(record.objects)(*(column.flip(0) for column in record.objects))
+    with pytest.raises(DataError, match="objects of an evaluation are not sorted by its 30 pictures"):
+        replace(record, objects=turned)
+
+
+def test_equal_scores_rank_in_the_order_of_the_record() -> None:
+    record = make_record([Picture(found=[(LEFT, 0.5, 1), (LEFT, 0.75, 2), (LEFT, 0.5, 3)])])
+    assert record.ranking().tolist() == [1, 0, 2]
+    assert record.ranked_detections().labels.tolist() == [2, 1, 3]
