@@ -1,7 +1,11 @@
 """What the pages tell people: commands that exist, links that lead somewhere, and all of it tried (slowly)."""
 
+import os
 import re
+import subprocess
+import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +57,79 @@ def anchor_of(title: str) -> str:
 def test_python_on_the_pages_is_python(page: str) -> None:
     for block in re.findall(r"(?s)```python\n(.*?)```", (REPOSITORY / page).read_text()):
         compile(textwrap.dedent(block), page, "exec")
+
+
+WHY_NOT_RUN = {
+    "data=voc0712": "there is no VOC here",
+    "data=voc2007": "there is no VOC here",
+    "_voc0712": "there is no VOC here",
+    "backbone=vgg16 trainer.devices=4": "there is no VOC here",
+    "IMAGENET1K_V1": "there are no weights of others here",
+    "$BCCD": "its results stand beside it",
+    "--multirun": "tests/sweeping/test_real_sweeps.py runs sweeps",
+    "seeds=5": "tests/sweeping/test_real_sweeps.py runs sweeps",
+    "sweep=tpe": "tests/sweeping/test_real_sweeps.py runs sweeps",
+    "experiment=NAME": "a pattern",
+    "outputs/NAME/TIME": "tests/training/test_repetition.py repeats runs",
+    "ssd_lightning.benchmark": "tests/test_benchmark.py runs it",
+    "ssd_lightning.demo": "it serves until it is stopped: tests/test_demo.py",
+    "source=0": "there is no camera here",
+    "outputs/demo": "make demo runs it; see its figures",
+}
+SHORT = [
+    *("trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=1"),
+    *("trainer.limit_val_batches=2", "trainer.enable_progress_bar=false", "data.batch_size=2", "data.num_workers=0"),
+]
+"""Makes a training a matter of seconds; later words win."""
+FEW_TOYS = ["data.num_train=24", "data.num_val=4", "data.num_test=6"]
+
+
+def reason_against(line: Line) -> str | None:
+    return next((reason for part, reason in WHY_NOT_RUN.items() if part in line.text), None)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the pages take for granted: pictures in three formats, loose ones, and a trained run."""
+    place = tmp_path_factory.mktemp("desk")
+    toy = ["data=toy", "data.root=toy", *FEW_TOYS, "model=tiny_ssd"]
+    run(place, "train", *toy, *SHORT, "trainer.max_steps=0", "hydra.run.dir=first")
+    (place / "toy" / "ImageSets" / "Main" / "trainval.txt").write_text(
+        "".join((place / "toy" / "ImageSets" / "Main" / f"{split}.txt").read_text() for split in ("train", "val"))
+    )
+    (place / "toy").rename(place / "my_pictures")
+    words = ["data=voc_folder", "data.root=my_pictures"]
+    run(place, "convert", *words, "to=coco", "output=my_coco")
+    run(place, "convert", *words, "to=yolo", "output=my_yolo")
+    shots = place / "shots"
+    shots.mkdir()
+    for picture in sorted((place / "my_pictures" / "JPEGImages").iterdir())[:3]:
+        (shots / picture.name).write_bytes(picture.read_bytes())
+    run(place, "train", *words, "backbone=vgg16_bn", *SHORT, "hydra.run.dir=outputs/ssd/RUN")
+    theirs = "outputs/amdegroot"  # of their network, so that it can pass for their weights
+    run(place, "train", *words, "model=amdegroot_ssd300", *SHORT, "trainer.max_steps=0", f"hydra.run.dir={theirs}")
+    run(place, "export", f"checkpoint={theirs}", "format=ssd.pytorch", "output=ssd300_mAP_77.43_v2.pth")
+    return place
+
+
+def run(place: Path, command: str, *words: str) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    line = [sys.executable, "-m", f"ssd_lightning.{command}", *words]
+    done = subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [line for line in LINES if not reason_against(line)], ids=str)
+def test_what_the_pages_tell_to_type_works(desk: Path, line: Line) -> None:
+    words = line.words + (SHORT if line.command == "train" else [])
+    if "toy" in line.text:
+        words += FEW_TOYS
+    if line.command == "doctor":
+        words += ["data.batch_size=2", "trainer.accelerator=cpu"]
+    run(desk, line.command, *words)
+
+
+def test_reasons_against_running_a_line_are_needed() -> None:
+    assert all(any(part in line.text for line in LINES) for part in WHY_NOT_RUN)

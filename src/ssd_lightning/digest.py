@@ -18,6 +18,7 @@ WITHOUT_EFFECT = frozenset(
         "enable_progress_bar",
         "enable_model_summary",
         "profiler",
+        "report",
     }
 )
 """Keys, at any depth, that change nothing in the weights."""

@@ -54,6 +54,7 @@ def train(config: "DictConfig") -> dict[str, float] | float:
 
     from ssd_lightning.assembly import make_data, make_module, make_trainer, set_up_machine
     from ssd_lightning.digest import config_digest
+    from ssd_lightning.reporting.page import try_report
     from ssd_lightning.run_dirs import is_restarted
     from ssd_lightning.training.devices import find_launch
     from ssd_lightning.training.guards import explain_memory
@@ -117,6 +118,8 @@ def train(config: "DictConfig") -> dict[str, float] | float:
     if is_first:
         report(module, scores, checkpoint)
         write_result(run_dir, digest=digest, scores=scores, checkpoint=checkpoint)
+        if config.report and (page := try_report(run_dir)):
+            print(f"report:     {os.path.relpath(page)}", file=sys.stderr)
     return scores
 
 
