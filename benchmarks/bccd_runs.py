@@ -8,9 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.resize import resize_image
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.detector import Detector
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
@@ -45,7 +48,12 @@ def train_ours(overrides: Sequence[str], run_dir: Path, *, data_root: Path, seed
     subprocess.run([sys.executable, "-m", "ssd_lightning.train", *overrides, *settings, where], check=True)  # noqa: S603
     detector = Detector.load(run_dir / "checkpoints" / "last.ckpt", "cpu")
     test = open_split(data_root, "test", detector.class_names)
-    return score(test, lambda images: detector([image.permute(1, 2, 0).numpy() for image in images]))
+
+    def detect(images: Sequence[Tensor]) -> list[Detections]:
+        sized = [resize_image(image.permute(1, 2, 0).numpy(), detector.image_size) for image in images]
+        return detector.detect(torch.from_numpy(np.stack(sized)).permute(0, 3, 1, 2))
+
+    return score(test, detect)
 
 
 def result_of(path: Path, measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:

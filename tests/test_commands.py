@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -15,7 +16,11 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 from ssd_lightning import evaluate, export, predict, train
+from ssd_lightning.data.images import read_image
+from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.detector import Detector
+from ssd_lightning.prediction import shots
+from ssd_lightning.prediction.video import Video
 
 COMMANDS = {"train": train.main, "evaluate": evaluate.main, "predict": predict.main, "export": export.main}
 SMALL = [
@@ -140,15 +145,136 @@ def test_predict_writes_pictures_and_json(trained: Path, monkeypatch: pytest.Mon
     assert report["pictures"][0]["detections"]
 
 
-def test_predict_lists_what_it_leaves_out(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", [[], ["on_error=skip", "write=json"]])
+def test_predict_lists_what_it_leaves_out(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
     folder = trained / "mixed"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(folder / "good.png")
     (folder / "bad.jpg").write_text("<html>not found</html>")
-    run_in(trained, monkeypatch, "predict", "checkpoint=run", "source=mixed", "output=out", "on_error=skip")
+    run_in(trained, monkeypatch, "predict", "checkpoint=run", "source=mixed", "output=out", *words)
     report = json.loads((trained / "out" / "predictions.json").read_text())
     assert [Path(picture["file"]).name for picture in report["pictures"]] == ["good.png"]
+    assert [picture["drawn"] for picture in report["pictures"]] == [None if words else "good.jpg"]
     assert "bad.jpg" in report["skipped"][0]
+    printed = capsys.readouterr().out
+    assert "left out 1 of 2 sources:\n  mixed/bad.jpg: " in printed
+    assert " in 1 picture: json" in printed
+
+
+def test_predict_of_nothing_but_bad_pictures_fails(
+    trained: Path, run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    words = [f"checkpoint={trained / 'run'}", f"source={tmp_path}"]
+    assert refused(run, capsys, "predict", *words) == "error: none of the 2 sources can be read"
+    assert "a.jpg: the file is empty" in refused(run, capsys, "predict", *words, "on_error=raise")
+
+
+def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """12 frames give 12 records and 12 annotated frames; each record is what the frame alone gives."""
+    frames = [cv2.imread(str(path)) for path in sorted((trained / "datasets/toy/JPEGImages").glob("t*.jpg"))[:12]]
+    writer = cv2.VideoWriter(
+        str(trained / "clip.mp4"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 5, frames[0].shape[1::-1]
+    )
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    words = ["checkpoint=run", "source=clip.mp4", "score_threshold=0.1", "batch_size=5", "device=cpu"]
+    run_in(trained, monkeypatch, "predict", *words, "output=film", "write=[pictures,json,voc,csv,coco]")
+    records = json.loads((trained / "film" / "predictions.json").read_text())["pictures"]
+    assert [(record["frame"], record["drawn"]) for record in records] == [(index, "clip.mp4") for index in range(12)]
+    assert sum(len(record["detections"]) for record in records) > 0
+    seen, annotated = (list(Video(trained / path).frames()) for path in ("clip.mp4", "film/clip.mp4"))
+    assert len(annotated) == 12
+    detector = Detector.load(trained / "run")
+    for record, frame in zip(records, seen, strict=True):
+        # Rounding to 0.01 pixels and 0.0001, and what other batches do to the last bits of the scores.
+        for found, expected in zip(
+            record["detections"], detector(frame.image).select(0.1).as_record()["detections"], strict=True
+        ):
+            assert found["class"] == expected["class"]
+            assert found["box_xyxy_px"] == pytest.approx(expected["box_xyxy_px"], abs=0.02)
+            assert found["score"] == pytest.approx(expected["score"], abs=2e-4)
+    data = VOCDataset(splits=[{"root": str(trained / "film/voc"), "split": "trainval"}], class_names=None)
+    assert [len(record.labels) for record in data.records] == [len(record["detections"]) for record in records]
+    words[2:] = [
+        "classes=ring",
+        "every=5",
+        "max_frames=2",
+        "iou_threshold=0.3",
+        "max_detections=3",
+        "score_threshold=0",
+    ]
+    run_in(trained, monkeypatch, "predict", *words, "output=film2", "write=json")
+    records = json.loads((trained / "film2" / "predictions.json").read_text())["pictures"]
+    assert [record["frame"] for record in records] == [0, 5]
+    assert {found["class"] for record in records for found in record["detections"]} <= {"ring"}
+    assert all(len(record["detections"]) <= 3 for record in records)
+    assert not (trained / "film2" / "clip.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["classes=[rnig]"], "classes: the detector knows no 'rnig'; the nearest is 'ring'"),
+        (["write=[jsn]"], "write is 'jsn'; it can be pictures, json, csv, coco or voc"),
+        (["on_error=ignore"], "on_error is 'ignore'"),
+        (["every=0"], "every is 0"),
+        (["max_frames=0"], "max_frames is 0"),
+        (["score_threshold=40"], "score_threshold is 40"),
+        (["iou_threshold=2"], "postprocess.iou_threshold is 2"),
+        (["recursive=maybe"], "recursive is 'maybe'"),
+        (["source=97"], "there is no camera 97"),
+        (["source=[]"], "source=[]: the list is empty"),
+        (["source=http://127.0.0.1:9/a.jpg"], "http://127.0.0.1:9/a.jpg: cannot be fetched: "),
+        (["source=ftp://127.0.0.1/a.jpg"], "only http:// and https://"),
+        (["source=film.mp4"], "film.mp4: this is no video that FFmpeg can read, or it was cut off"),
+        (["output=film.mp4"], "output=film.mp4: cannot write there"),
+        (["show=true"], "show=true: there is no display"),
+        (["checkpoint=film.mp4"], "film.mp4"),
+    ],
+)
+def test_what_predict_cannot_do(
+    trained: Path,
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    words: list[str],
+    answer: str,
+) -> None:
+    if any(word.startswith("show") for word in words):
+        pytest.importorskip("tkinter")
+    monkeypatch.setenv("DISPLAY", ":987")
+    Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / "good.png")
+    (tmp_path / "film.mp4").write_bytes(b"no film")
+    given = {word.partition("=")[0] for word in words}
+    usual = [
+        word for word in (f"checkpoint={trained / 'run'}", "source=good.png") if word.partition("=")[0] not in given
+    ]
+    assert answer in refused(run, capsys, "predict", *usual, *words)
+
+
+def test_predict_keeps_what_it_has_where_it_is_interrupted(
+    trained: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / name)
+
+    def read_or_interrupt(path: Path) -> np.ndarray:
+        if path.name == "b.png":
+            raise KeyboardInterrupt
+        return read_image(path)
+
+    monkeypatch.setattr(shots, "read_image", read_or_interrupt)
+    with pytest.raises(SystemExit) as end:
+        run("predict", f"checkpoint={trained / 'run'}", f"source={tmp_path}", "batch_size=1", "output=out")
+    assert end.value.code == 130
+    report = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [Path(picture["file"]).name for picture in report["pictures"]] == ["a.png"]
 
 
 def test_predict_stops_at_a_bad_picture(trained: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:

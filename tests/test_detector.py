@@ -3,10 +3,14 @@ import pickle
 import random
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from ssd_lightning.data.images import read_image
+from ssd_lightning.detections import PictureDetections
 from ssd_lightning.detector import Detector, detector_spec, find_checkpoint, load_weights
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models import SSD
@@ -48,12 +52,17 @@ def pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:
     return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
 
 
+def arrays(found: list[PictureDetections]) -> list[tuple[np.ndarray, ...]]:
+    """What was found, in the form that `assert_close` compares."""
+    return [(detections.boxes_xyxy_px, detections.scores, detections.labels) for detections in found]
+
+
 def test_saved_and_loaded_it_sees_the_same(detector: Detector, checkpoint: Path) -> None:
     loaded = Detector.load(checkpoint)
     images = pictures((32, 48), (32, 48))
     found = detector(images)
-    assert all(0 < len(detections["scores"]) <= 9 for detections in found)
-    torch.testing.assert_close(loaded(images), found, rtol=0, atol=0)
+    assert all(0 < len(detections) <= 9 for detections in found)
+    torch.testing.assert_close(arrays(loaded(images)), arrays(found), rtol=0, atol=0)
     assert loaded.class_names == CLASS_NAMES
     assert loaded.postprocess_settings == detector.postprocess_settings
     assert not loaded.net.training
@@ -66,13 +75,82 @@ def test_a_checkpoint_is_plain(checkpoint: Path) -> None:
 
 
 def test_pictures_of_any_size(detector: Detector) -> None:
-    found = detector(pictures((10, 10), (32, 48), (200, 31), (1, 1)))
+    sizes_px = ((10, 10), (32, 48), (200, 31), (1, 1))
+    found = detector(pictures(*sizes_px))
     assert len(found) == 4
-    for detections in found:
-        assert ((detections["boxes"] >= 0) & (detections["boxes"] <= 1)).all()
-        assert {1, 2, 3} >= set(detections["labels"].tolist())
+    for detections, (height, width) in zip(found, sizes_px, strict=True):
+        assert (detections.boxes_xyxy_px >= 0).all()
+        assert (detections.boxes_xyxy_px <= [width, height, width, height]).all()
+        assert {1, 2, 3} >= set(detections.labels.tolist())
+        assert detections.image.shape == (height, width, 3)
     alone = detector(pictures((10, 10)))
-    torch.testing.assert_close(alone, found[:1])
+    torch.testing.assert_close(arrays(alone), arrays(found[:1]))
+
+
+@pytest.mark.parametrize(("height", "width"), [(100, 300), (300, 100), (7, 2000)])
+def test_boxes_are_those_of_the_resized_picture_stretched_back(detector: Detector, height: int, width: int) -> None:
+    """By hand: the network sees 32 x 48 pixels, of which one is width / 48 by height / 32 of the picture's."""
+    (image,) = pictures((height, width))
+    seen = cv2.resize(image, (48, 32), interpolation=cv2.INTER_LINEAR)
+    (normalised,) = detector.detect(torch.from_numpy(seen).permute(2, 0, 1)[None])
+    found = detector(image)
+    assert len(found) > 0
+    for box_px, (x1, y1, x2, y2) in zip(found.boxes_xyxy_px.tolist(), normalised["boxes"].tolist(), strict=True):
+        in_network_px = [x1 * 48, y1 * 32, x2 * 48, y2 * 32]
+        factors = [width / 48, height / 32, width / 48, height / 32]
+        by_hand = [edge * factor for edge, factor in zip(in_network_px, factors, strict=True)]
+        assert box_px == pytest.approx(by_hand, rel=1e-5, abs=1e-4)
+    assert found.scores.tolist() == normalised["scores"].tolist()
+    assert found.labels.tolist() == normalised["labels"].tolist()
+    assert (found.boxes_xyxy_px.dtype, found.scores.dtype, found.labels.dtype) == (np.float32, np.float32, np.int64)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_picture_in_any_form_gives_the_same(detector: Detector, tmp_path: Path, suffix: str) -> None:
+    (image,) = pictures((90, 130))
+    path = tmp_path / f"picture{suffix}"
+    Image.fromarray(image).save(path)
+    pixels = read_image(path)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    forms = [path, str(path), Image.open(path), Image.fromarray(pixels), pixels, pixels[:, ::-1][:, ::-1], tensor]
+    mixed = detector(forms)
+    torch.testing.assert_close(arrays(mixed), arrays(mixed[:1] * len(forms)), rtol=0, atol=0)
+    for form in forms:  # one alone is no list
+        torch.testing.assert_close(arrays([detector(form)]), arrays(mixed[:1]))
+    assert [found.source for found in mixed] == [str(path), str(path), *[None] * 5]
+
+
+def test_a_stack_of_pictures_is_a_sequence(detector: Detector) -> None:
+    images = np.stack(pictures((40, 50), (40, 50)))
+    expected = arrays(detector(list(images)))
+    torch.testing.assert_close(arrays(detector(images)), expected, rtol=0, atol=0)
+    tensors = torch.from_numpy(images).permute(0, 3, 1, 2)
+    torch.testing.assert_close(arrays(detector(tensors)), expected, rtol=0, atol=0)
+    assert detector(images[:0]) == []
+
+
+def test_the_size_of_batches_changes_nothing_but_the_last_bits(detector: Detector) -> None:
+    """Convolutions of another batch may add in another order: some units of float32's last place (6e-8) a layer."""
+    images = pictures(*[(20 + index, 64 - 3 * index) for index in range(7)])
+    expected = arrays(detector(images, batch_size=7))
+    for batch_size in (1, 2, 3, 64):
+        torch.testing.assert_close(arrays(detector(images, batch_size=batch_size)), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_settings_of_the_post_processing_can_be_changed(detector: Detector) -> None:
+    detector.use_postprocess(max_detections=2)
+    assert len(detector(pictures((32, 48))[0])) == 2
+    assert detector.postprocess_settings == {"score_threshold": 0.2, "max_detections": 2}
+    with pytest.raises(ConfigurationError, match=r"postprocess\.iou_threshold is 3"):
+        detector.use_postprocess(iou_threshold=3)
+
+
+def test_three_lines(checkpoint: Path, tmp_path: Path) -> None:
+    Image.fromarray(pictures((60, 90))[0]).save(tmp_path / "picture.png")
+    detections = Detector.load(checkpoint)(tmp_path / "picture.png")
+    drawn = detections.draw(score_threshold=0)  # untrained, it is sure of nothing
+    assert drawn.size == (90, 60)
+    assert (np.asarray(drawn) != detections.image).any()
 
 
 def test_no_pictures(detector: Detector) -> None:
@@ -262,7 +340,8 @@ def test_reduced_precision_sees_nearly_the_same_and_gives_and_saves_float32(
     checkpoint: Path, tmp_path: Path, precision: str
 ) -> None:
     full, reduced = Detector.load(checkpoint), Detector.load(checkpoint, precision=precision)
-    (expected,), (found,) = full(pictures((32, 48))), reduced(pictures((32, 48)))
+    images = torch.from_numpy(pictures((32, 48))[0]).permute(2, 0, 1)[None]
+    (expected,), (found,) = full.detect(images), reduced.detect(images)
     assert {expected[name].dtype for name in ("boxes", "scores")} == {torch.float32}
     assert {name: tensor.dtype for name, tensor in found.items()} == {
         name: tensor.dtype for name, tensor in expected.items()
@@ -271,7 +350,7 @@ def test_reduced_precision_sees_nearly_the_same_and_gives_and_saves_float32(
     torch.testing.assert_close(found["scores"][:count], expected["scores"][:count], rtol=0, atol=0.02)
     assert not torch.equal(found["scores"], expected["scores"])
     reduced.save(tmp_path / "again.ckpt")
-    torch.testing.assert_close(Detector.load(tmp_path / "again.ckpt")(pictures((32, 48))), [expected], rtol=0, atol=0)
+    torch.testing.assert_close(Detector.load(tmp_path / "again.ckpt").detect(images), [expected], rtol=0, atol=0)
 
 
 def test_an_unknown_precision_is_named(checkpoint: Path) -> None:

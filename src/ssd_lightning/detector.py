@@ -1,21 +1,27 @@
 """A trained detector: network, preprocessing, classes and post-processing in one object."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ssd_lightning.checks import require_choice
+from ssd_lightning.data.any_picture import Picture, as_rgb, as_sequence
 from ssd_lightning.data.resize import resize_image
-from ssd_lightning.errors import UserError, WeightsError
+from ssd_lightning.detections import PictureDetections
+from ssd_lightning.errors import ConfigurationError, UserError, WeightsError
 from ssd_lightning.models.files import first_line, read_checkpoint
 from ssd_lightning.models.ssd import SSD
+from ssd_lightning.ops.boxes import boxes_to_pixels
 from ssd_lightning.ops.normalization import Normalization
 from ssd_lightning.ops.postprocess import check_postprocess, postprocess
+from ssd_lightning.runtime.loading import load_exported
+from ssd_lightning.runtime.network import ExportedNetwork
+from ssd_lightning.runtime.safetensors_file import read_detector_file
 from ssd_lightning.specs import build, describe
 from ssd_lightning.types import Detections
 
@@ -41,7 +47,7 @@ class Detector:
     """Pictures in, detections out.
 
     Args:
-        net: the network; it is put into evaluation mode.
+        net: the network, or an exported one; it is put into evaluation mode.
         class_names: names of the classes 1..C.
         postprocess_settings: keyword arguments of `ops.postprocess.postprocess`.
         precision: of the convolutions; the weights, the scores and the boxes are float32 in any case.
@@ -52,7 +58,7 @@ class Detector:
 
     def __init__(
         self,
-        net: SSD,
+        net: SSD | ExportedNetwork,
         *,
         class_names: Sequence[str],
         postprocess_settings: Mapping[str, Any] | None = None,
@@ -68,6 +74,17 @@ class Detector:
         check_postprocess(self.postprocess_settings)
 
     @property
+    def network(self) -> SSD:
+        """The network with its weights.
+
+        Raises:
+            WeightsError: it is an exported one, whose weights are out of reach.
+        """
+        if isinstance(self.net, ExportedNetwork):
+            raise WeightsError(f"{self.net.path} is an exported network; this needs the checkpoint that it came from")
+        return self.net
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the network's input."""
         return self.net.image_size
@@ -75,42 +92,95 @@ class Detector:
     @property
     def device(self) -> torch.device:
         """Where the network lies."""
-        return self.net.priors_cxcywh.device
+        return self.net.device if isinstance(self.net, ExportedNetwork) else self.net.priors_cxcywh.device
 
     @torch.inference_mode()
     def detect(self, images: Tensor) -> list[Detections]:
         """Detect in pictures that have the network's size already, `[B, 3, H, W]` RGB 0..255."""
+        if isinstance(self.net, ExportedNetwork):
+            return self.net.detect(images, self.postprocess_settings)
         dtype = getattr(torch, self.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "float32"):
             output = self.net(images.to(self.device, non_blocking=True))
         return postprocess(output, **self.postprocess_settings)
 
-    def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
+    # To the type checker a path as text is a sequence of paths too.
+    @overload
+    def __call__(self, images: Picture, *, batch_size: int = 64) -> PictureDetections: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, images: Sequence[Picture], *, batch_size: int = 64) -> list[PictureDetections]: ...
+    def __call__(
+        self, images: Picture | Sequence[Picture], *, batch_size: int = 64
+    ) -> PictureDetections | list[PictureDetections]:
         """Detect in pictures of any size.
 
         Args:
-            images: each uint8 `[H, W, 3]`, RGB.
+            images: one picture or a sequence, also mixed, of paths, PIL pictures, uint8 arrays `[H, W, 3]` RGB and
+                uint8 tensors `[3, H, W]`; see `data.any_picture.Picture`.
+            batch_size: pictures that the network sees at a time.
 
         Returns:
-            Detections of each, with boxes normalised to that picture.
+            Detections of each in the pixels of that picture; those alone, not a list, for one picture alone.
+
+        Raises:
+            DataError: a picture cannot be read, or has another type or shape.
         """
-        if not images:
-            return []
+        pictures, is_one = as_sequence(images)
+        found: list[PictureDetections] = []
+        for start in range(0, len(pictures), batch_size):
+            found += self._detect_batch(pictures[start : start + batch_size])
+        return found[0] if is_one else found
+
+    def _detect_batch(self, pictures: Sequence[Picture]) -> list[PictureDetections]:
+        images = [as_rgb(picture) for picture in pictures]
         shape = (len(images), *self.image_size, 3)
         batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         for place, image in zip(batch.numpy(), images, strict=True):
             place[...] = resize_image(image, self.image_size)
-        return self.detect(batch.permute(0, 3, 1, 2))
+        found = self.detect(batch.permute(0, 3, 1, 2))
+        # All pictures leave the device together: each copy of its own would wait for the device once more.
+        counts = [len(detections["scores"]) for detections in found]
+        boxes, scores, labels = (
+            torch.cat([detections[name] for detections in found]).cpu().split(counts)
+            for name in ("boxes", "scores", "labels")
+        )
+        return [
+            PictureDetections(
+                image=image,
+                boxes_xyxy_px=boxes_to_pixels(boxes[index], image.shape[:2]).numpy(),
+                scores=scores[index].numpy(),
+                labels=labels[index].numpy(),
+                class_names=self.class_names,
+                source=os.fspath(picture) if isinstance(picture, str | os.PathLike) else None,
+            )
+            for index, (picture, image) in enumerate(zip(pictures, images, strict=True))
+        ]
+
+    def use_postprocess(self, **settings: Any) -> None:
+        """Change some settings of the post-processing.
+
+        Raises:
+            ConfigurationError: one is unknown or cannot work, or an exported file has its post-processing inside.
+        """
+        if settings and isinstance(self.net, ExportedNetwork) and self.net.description.suppression:
+            raise ConfigurationError(
+                f"{', '.join(settings)} cannot be changed: {self.net.path} has its suppression inside; export it with "
+                "suppression=false"
+            )
+        check_postprocess(settings)
+        self.postprocess_settings |= settings
 
     def save(self, path: Path | str) -> None:
         """Write a file that `load` reads: weights and plain containers only."""
-        weights = {f"{NET_PREFIX}{name}": tensor for name, tensor in self.net.state_dict().items()}
-        spec = detector_spec(self.net, self.class_names, self.postprocess_settings)
+        weights = {f"{NET_PREFIX}{name}": tensor for name, tensor in self.network.state_dict().items()}
+        spec = detector_spec(self.network, self.class_names, self.postprocess_settings)
         torch.save({"detector": spec, "state_dict": weights}, path)
 
     @classmethod
     def load(cls, path: Path | str, device: torch.device | str = "cpu", precision: Precision = "float32") -> "Detector":
-        """Read a detector from a training checkpoint or from what `save` wrote; no configuration is needed.
+        """Read a detector from a training checkpoint, from what `save` wrote or from an exported file.
+
+        No configuration is needed. A TorchScript file is a program: see `runtime.torchscript_network`.
 
         Args:
             path: the file, or a run directory, of which the best checkpoint is taken, else the last.
@@ -118,12 +188,17 @@ class Detector:
             precision: of the convolutions.
 
         Raises:
-            ConfigurationError: there is no such precision.
+            ConfigurationError: there is no such precision, or it is not that of an exported file.
             WeightsError: the file is missing, is no checkpoint of this package, needs unpickling, or its weights
                 do not fit the network that it describes.
         """
         path = find_checkpoint(Path(path))
-        checkpoint = read_checkpoint(path)
+        exported = load_exported(path, device, precision)
+        if exported is not None:
+            settings = exported.description.postprocess
+            return cls(exported, class_names=exported.description.class_names, postprocess_settings=settings)
+        is_safetensors = path.suffix == ".safetensors"
+        checkpoint = read_detector_file(path, prefix=NET_PREFIX) if is_safetensors else read_checkpoint(path)
         spec = checkpoint.get("detector")
         if not isinstance(spec, dict) or not {"network", "class_names", "postprocess"} <= spec.keys():
             keys = ", ".join(list(map(str, checkpoint))[:5])

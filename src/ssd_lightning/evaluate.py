@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ssd_lightning.data.dataset import DetectionDataset
     from ssd_lightning.detector import Detector
+    from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,9 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from ssd_lightning.detector import Detector, find_checkpoint
+    from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
     from ssd_lightning.training.devices import choose_device
+    from ssd_lightning.training.evaluations import make_record
     from ssd_lightning.training.host_memory import keep_freed_memory
     from ssd_lightning.visualization.tables import print_scores
 
@@ -55,7 +58,8 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
     data = instantiate(config.data.module, _convert_="all")
     data.use_class_names(detector.class_names)
     data.prepare_data()
-    scores = score(detector, data.evaluation_loader(config.split))
+    voc = VOCMeanAveragePrecision(len(detector.class_names))
+    scores = score(detector, data.evaluation_loader(config.split), voc)
     per_class = {column: scores[key] for column, key in COLUMNS.items()}
     print_scores(f"{config.split}: {scores['pictures']} pictures", per_class, {k: scores[k] for k in SUMMARY})
     print(f"checkpoint: {find_checkpoint(Path(config.checkpoint))}")
@@ -66,6 +70,10 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
         Path(config.output).parent.mkdir(parents=True, exist_ok=True)
         Path(config.output).write_text(json.dumps(scores, indent=2) + "\n")
         print(f"scores:     {config.output}")
+    if config.record:
+        dataset = data.dataset(config.split)
+        make_record(voc, dataset, split=config.split, class_names=detector.class_names).save(config.record)
+        print(f"record:     {config.record}")
     return scores
 
 
@@ -73,14 +81,15 @@ COLUMNS = {"AP 11-point": "ap_11point", "AP area": "ap_area"}
 SUMMARY = ("map_11point", "map_area", "map_50", "map_75", "map")
 
 
-def score(detector: "Detector", loader: "DataLoader") -> dict[str, Any]:
-    """Run a detector over a loader and give VOC's and COCO's scores in plain values."""
+def score(detector: "Detector", loader: "DataLoader", voc: "VOCMeanAveragePrecision | None" = None) -> dict[str, Any]:
+    """Run a detector over a loader and give VOC's and COCO's scores in plain values; `voc` keeps what was found."""
     from rich.progress import track
 
     from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
     from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
 
-    voc, coco = VOCMeanAveragePrecision(len(detector.class_names)), COCOMeanAveragePrecision()
+    voc = VOCMeanAveragePrecision(len(detector.class_names)) if voc is None else voc
+    coco = COCOMeanAveragePrecision()
     pictures = 0
     for images, targets in track(loader, description="detecting", transient=True):
         detections = detector.detect(images)
@@ -119,8 +128,6 @@ def draw_comparisons(
     from PIL import Image
 
     from ssd_lightning.data.images import read_image
-    from ssd_lightning.ops.boxes import boxes_to_pixels
-    from ssd_lightning.predict import select
     from ssd_lightning.visualization.draw import draw_comparison, image_grid
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,15 +135,15 @@ def draw_comparisons(
     for index in range(0, len(dataset), max(1, len(dataset) // max(1, count)))[:count]:
         record = dataset.records[index]
         image = read_image(record.image_path, record.size_px)
-        found = select(detector([image])[0], score_threshold)
+        found = detector(image).select(score_threshold)
         drawn.append(
             draw_comparison(
                 image,
                 true_boxes_xyxy_px=record.boxes_xyxy_px,
                 difficult=record.difficult,
-                boxes_xyxy_px=boxes_to_pixels(found["boxes"], record.size_px).numpy(),
-                labels=found["labels"].numpy(),
-                scores=found["scores"].numpy(),
+                boxes_xyxy_px=found.boxes_xyxy_px,
+                labels=found.labels,
+                scores=found.scores,
                 class_names=detector.class_names,
             )
         )

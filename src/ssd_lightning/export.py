@@ -1,16 +1,31 @@
-"""`python -m ssd_lightning.export`: a trained network's weights, alone or under another project's names."""
+"""`python -m ssd_lightning.export`: a trained network for another program, proven; or its weights under other names."""
 
+import math
+import sys
+import tempfile
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.configs import run_command
 from ssd_lightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import numpy as np
     from omegaconf import DictConfig
 
-FORMATS = ("safetensors", "ssd.pytorch", "lufficc", "qfgaohao", "torchvision")
+    from ssd_lightning.detector import Detector
+    from ssd_lightning.exporting.proof import Batch
+    from ssd_lightning.exporting.table import Seconds
+    from ssd_lightning.training import DetectionDataModule
+
+SUFFIXES = {"onnx": (".onnx",), "torchscript": (".torchscript", ".pt"), "safetensors": (".safetensors",)}
+"""Whole detectors; the suffix is what `Detector.load` knows them by."""
+FOREIGN = ("ssd.pytorch", "lufficc", "qfgaohao", "torchvision")
+"""Projects whose names the weights can have."""
+FORMATS = (*SUFFIXES, *FOREIGN)
 
 
 def main() -> None:
@@ -19,7 +34,10 @@ def main() -> None:
 
 
 def export(config: "DictConfig") -> None:
-    """Write the weights of a checkpoint.
+    """Write a checkpoint's network in another format.
+
+    A whole detector is written as `NAME.unproven.SUFFIX` and gets its name when it has been proven; else it stays under
+    that one, for a look, and the command ends with exit code 1.
 
     Args:
         config: as `conf/export.yaml` composes it.
@@ -27,38 +45,243 @@ def export(config: "DictConfig") -> None:
     Raises:
         UserError: the checkpoint cannot be used, there is no such format, or the format has no such network.
     """
-    import torch
-    from safetensors.torch import save_file
-
     from ssd_lightning.detector import Detector
-    from ssd_lightning.models.origins import distance_of_priors, recognise
-    from ssd_lightning.models.weights import export_weights
 
-    if config.format not in FORMATS:
-        raise ConfigurationError(f"format is '{config.format}'; it can be {', '.join(FORMATS)}")
+    check_settings(config)
     output = Path(config.output)
     if output.exists():
         raise ConfigurationError(f"output={output} exists; it is not replaced")
-    net = Detector.load(config.checkpoint).net
-    output.parent.mkdir(parents=True, exist_ok=True)
+    if config.format in FOREIGN:
+        write_foreign(Detector.load(config.checkpoint), config.format, output)
+        return
+    unproven = output.with_name(f"{output.stem}.unproven{output.suffix}")
+    if unproven.exists():
+        raise ConfigurationError(f"{unproven} exists, of an export that was not proven; it is not replaced")
+    checkpoint = Detector.load(config.checkpoint)
+    checkpoint.network  # noqa: B018  an exported file has none, and says so
+    data = open_data(config, checkpoint)
+    make_parent(output)
+    write(config, checkpoint, data, unproven)
+    failures = prove_file(config, checkpoint, data, unproven)
+    if failures:
+        print(f"error: {unproven} is not proven and keeps that name: {'; '.join(failures)}", file=sys.stderr)
+        sys.exit(1)
+    publish(unproven, output)
+    print_preparation(checkpoint, output, config)
+
+
+def make_parent(output: Path) -> None:
+    """Make the folder of a file.
+
+    Raises:
+        ConfigurationError: it cannot be made.
+    """
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"output={output}: {error.strerror}: '{error.filename}'") from error
+
+
+def check_settings(config: "DictConfig") -> None:
+    """Check what needs no checkpoint.
+
+    Raises:
+        ConfigurationError: a setting, or a combination, cannot work.
+    """
+    if config.format not in FORMATS:
+        raise ConfigurationError(f"format is '{config.format}'; it can be {', '.join(FORMATS)}")
+    suffixes = SUFFIXES.get(config.format)
+    if suffixes and Path(config.output).suffix not in suffixes:
+        raise ConfigurationError(f"output={config.output}: a file of format={config.format} ends in {suffixes[0]}")
+    require_number("tolerance", config.tolerance, 0)
+    require_number("max_map_loss", config.max_map_loss, 0, 1)
+    require_number("pictures", config.pictures, 1, whole=True)
+    if config.quantize is not None:
+        require_choice("quantize", config.quantize, ("null", "int8"))
+        require_number("calibration_pictures", config.calibration_pictures, 1, whole=True)
+        if config.format != "onnx":
+            raise ConfigurationError(f"quantize={config.quantize} needs format=onnx, not format={config.format}")
+        if config.get("data") is None:
+            raise ConfigurationError(
+                "quantize=int8 calibrates on training pictures and measures its cost: say which, e.g. data=voc_folder "
+                "data.root=FOLDER"
+            )
+    if config.split not in ("train", "val", "test"):
+        raise ConfigurationError(f"split is '{config.split}'; it can be train, val or test")
+
+
+def open_data(config: "DictConfig", checkpoint: "Detector") -> "DetectionDataModule | None":
+    """Open the data of `data=`, if any, with the checkpoint's classes."""
+    if config.get("data") is None:
+        return None
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    OmegaConf.update(config, "image_size", list(checkpoint.image_size))
+    data: DetectionDataModule = instantiate(config.data.module, _convert_="all")
+    data.use_class_names(checkpoint.class_names)
+    data.prepare_data()
+    data.dataset(config.split)  # a split that is missing is told before anything is written
+    return data
+
+
+def write(config: "DictConfig", checkpoint: "Detector", data: "DetectionDataModule | None", path: Path) -> None:
+    """Write the file that is to be proven."""
+    from ssd_lightning.exporting.files import write_onnx, write_safetensors, write_torchscript
+
+    inside = {"preprocessing": config.preprocessing, "suppression": config.suppression}
     if config.format == "safetensors":
-        save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, output)
+        write_safetensors(checkpoint, path)
+    elif config.format == "torchscript":
+        write_torchscript(checkpoint, path, **inside)
+    elif config.quantize is None:
+        write_onnx(checkpoint, path, **inside)
     else:
-        net_weights = export_weights(net, config.format)
-        torch.save(net_weights, output)
-    preset = net.normalization
-    print(f"{output}: {len(net.state_dict())} tensors, {config.format}")
+        from ssd_lightning.exporting.quantization import quantize_int8
+
+        assert data is not None
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "float32.onnx"
+            description = write_onnx(checkpoint, source, **inside)
+            dataset = data.dataset("train")
+            step = max(1, len(dataset) // config.calibration_pictures)
+            chosen = range(0, len(dataset), step)[: config.calibration_pictures]
+            images = (dataset[index][0][None] for index in chosen)  # without augmentation: `augmentation` is null
+            quantize_int8(source, path, description, [description.as_input(image).numpy() for image in images])
+
+
+def prove_file(
+    config: "DictConfig", checkpoint: "Detector", data: "DetectionDataModule | None", path: Path
+) -> list[str]:
+    """Read a file back, run it beside the checkpoint, print the table.
+
+    Returns:
+        What is beyond its limit.
+    """
+    from ssd_lightning.detector import Detector
+    from ssd_lightning.exporting.proof import prove
+    from ssd_lightning.exporting.table import proof_table
+    from ssd_lightning.visualization.benchmark_tables import print_table
+
+    exported = Detector.load(path)
+    batches, pictures = material(config, checkpoint, data)
+    proof = prove(checkpoint, exported, batches, pictures)
+    tolerance = None if config.quantize else float(config.tolerance)
+    weights = sum(tensor.nbytes for tensor in checkpoint.network.state_dict().values())
+    source = "drawn pictures" if data is None else f"pictures of the {config.split} split"
+    print(f"{config.checkpoint} and {path} on {proof.parity.pictures} {source}:")
+    print_table(
+        proof_table(
+            proof,
+            tolerance=tolerance,
+            max_map_loss=config.max_map_loss,
+            seconds=time_both(checkpoint, exported) if config.latency and config.format != "safetensors" else {},
+            bytes_of=(weights, path.stat().st_size),
+        )
+    )
+    print("Boxes in shares of the picture's sides; partners are of one class and no more than 0.02 apart.")
+    if proof.whole is not None:
+        print("resized: pictures of their own size go in, and the file resizes them; partners are 0.05 apart at most.")
+    if proof.parity.detections + proof.parity.others == 0:
+        print(
+            "Nothing was detected on either side, which proves little; give pictures with data=, or lower thresholds."
+        )
+    return proof.failures(tolerance=tolerance, max_map_loss=config.max_map_loss)
+
+
+def material(
+    config: "DictConfig", checkpoint: "Detector", data: "DetectionDataModule | None"
+) -> tuple[Iterable["Batch"], list["np.ndarray"]]:
+    """Give batches of the network's size for the proof, and some pictures as they are on disk."""
+    from rich.progress import track
+
+    from ssd_lightning.data.images import read_image
+    from ssd_lightning.exporting.proof import drawn_pictures, in_batches
+
+    if data is None:
+        drawn = drawn_pictures(config.pictures, checkpoint.image_size)
+        return in_batches(drawn, checkpoint.image_size, size=5), drawn
+    records = data.dataset(config.split).records
+    some = islice(records, 0, None, math.ceil(len(records) / config.pictures))
+    loader = data.evaluation_loader(config.split)
+    return track(loader, description="both", transient=True), [read_image(r.image_path, r.size_px) for r in some]
+
+
+def time_both(checkpoint: "Detector", exported: "Detector") -> dict[int, "Seconds"]:
+    """Time both in turns, from pictures of the network's size to detections, for about ten seconds a batch size."""
+    import torch
+
+    from ssd_lightning.benchmarking.timing import seconds_of, time_pairs
+    from ssd_lightning.exporting.proof import drawn_pictures, in_batches
+
+    pictures, seconds = drawn_pictures(8, checkpoint.image_size), {}
+    for batch in (1, 8):
+        images, _ = next(iter(in_batches(pictures, checkpoint.image_size, batch)))
+        sides = [lambda d=detector, x=images: d.detect(x) for detector in (checkpoint, exported)]
+        once = sum(seconds_of(side, torch.device("cpu")) for side in sides)
+        pairs = min(15, max(3, int(10 / once)))
+        seconds[batch] = time_pairs(*sides, pairs=pairs, device=torch.device("cpu"), warmup=2)
+    return seconds
+
+
+def publish(unproven: Path, output: Path) -> None:
+    """Give a proven file its name, which another may have taken meanwhile.
+
+    Raises:
+        ConfigurationError: it has.
+    """
+    try:
+        output.hardlink_to(unproven)
+    except FileExistsError as error:
+        raise ConfigurationError(
+            f"output={output} exists; it is not replaced, and the new file is {unproven}"
+        ) from error
+    except OSError:  # a file system without hard links
+        unproven.rename(output)
+    unproven.unlink(missing_ok=True)
+
+
+def print_preparation(checkpoint: "Detector", output: Path, config: "DictConfig") -> None:
+    """Say what the file is and what it wants."""
+    net = checkpoint.network
+    print(
+        f"{output}: {len(net.state_dict())} tensors, {config.format}{f', {config.quantize}' if config.quantize else ''}"
+    )
+    if config.format != "safetensors" and config.preprocessing:
+        print("It takes uint8 pictures [B, H, W, 3], RGB, of any size; its metadata explain inputs and outputs.")
+    else:
+        print_colours(checkpoint)
+
+
+def write_foreign(checkpoint: "Detector", project: str, output: Path) -> None:
+    """Write weights under another project's names."""
+    import torch
+
+    from ssd_lightning.models.origins import distance_of_priors, recognise
+    from ssd_lightning.models.weights import export_weights
+
+    net = checkpoint.network
+    weights: dict[str, Any] = export_weights(net, project)
+    make_parent(output)
+    torch.save(weights, output)
+    print(f"{output}: {len(net.state_dict())} tensors, {project}")
+    print_colours(checkpoint)
+    origin = recognise(weights, str(output))
+    if distance_of_priors(origin, net.priors_cxcywh) > 1e-5:
+        print(f"Its priors are not those of {origin.words}: boxes have to be decoded with this network's own.")
+    if project == "torchvision":
+        preset = net.normalization
+        mean, std = (_numbers(value / 255 for value in values) for values in (preset.mean, preset.std))
+        print(f"torchvision's constructors take this as image_mean=[{mean}], image_std=[{std}].")
+
+
+def print_colours(checkpoint: "Detector") -> None:
+    """Say how pictures have to be prepared."""
+    preset = checkpoint.network.normalization
     print(
         f"They want {'BGR' if preset.bgr else 'RGB'} pictures of 0..255 minus {_numbers(preset.mean)} over "
         f"{_numbers(preset.std)}, and classes numbered from 1."
     )
-    if config.format != "safetensors":
-        origin = recognise(net_weights, str(output))
-        if distance_of_priors(origin, net.priors_cxcywh) > 1e-5:
-            print(f"Its priors are not those of {origin.words}: boxes have to be decoded with this network's own.")
-    if config.format == "torchvision":
-        mean, std = (_numbers(value / 255 for value in values) for values in (preset.mean, preset.std))
-        print(f"torchvision's constructors take this as image_mean=[{mean}], image_std=[{std}].")
 
 
 def _numbers(values: Iterable[float]) -> str:

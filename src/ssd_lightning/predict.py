@@ -1,26 +1,24 @@
-"""`python -m ssd_lightning.predict`: detect in pictures, draw what was found, write it as JSON."""
+"""`python -m ssd_lightning.predict`: detect in pictures, videos or a camera, draw and write what was found."""
 
-import glob
-import json
 import logging
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.configs import run_command
-from ssd_lightning.errors import DataError
+from ssd_lightning.errors import DataError, UserError, one_line
 
 if TYPE_CHECKING:
-    import numpy as np
     from omegaconf import DictConfig
 
     from ssd_lightning.detector import Detector
-    from ssd_lightning.types import Detections
+    from ssd_lightning.prediction.loop import Tally
+    from ssd_lightning.prediction.sources import Source
+    from ssd_lightning.prediction.window import Window
 
 log = logging.getLogger(__name__)
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def main() -> None:
@@ -29,161 +27,156 @@ def main() -> None:
 
 
 def predict(config: "DictConfig") -> dict[str, Any]:
-    """Detect in all pictures of a source.
+    """Detect in all that a source names.
+
+    What cannot be read is named and left out, unless `on_error=raise`.
 
     Args:
         config: as `conf/predict.yaml` composes it.
 
     Returns:
-        What is written to `predictions.json`.
+        How many `pictures`, `frames` and `detections` there were, and what was `skipped`.
 
     Raises:
-        UserError: the checkpoint or the source cannot be used.
+        UserError: the checkpoint or a setting cannot be used, or nothing can be read.
     """
-    from rich.progress import track
-
+    from ssd_lightning.detections import labels_of
     from ssd_lightning.detector import Detector
+    from ssd_lightning.prediction.sources import find_sources
+    from ssd_lightning.prediction.window import Window
     from ssd_lightning.training.devices import choose_device
     from ssd_lightning.training.host_memory import keep_freed_memory
 
-    paths = find_pictures(str(config.source))
+    check_settings(config)
+    sources = find_sources(config.source, recursive=config.recursive)
     device = choose_device(config.device)
     if device.type == "cpu":
         keep_freed_memory()
     detector = Detector.load(config.checkpoint, device)
-    output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
-    names = output_names(paths)
-    originals = {os.path.realpath(path) for path in paths}  # which, unlike Path.resolve, takes links in a circle
-    for name in names.values():
-        if os.path.realpath(output / name) in originals:
-            raise DataError(
-                f"output={output}: the annotated copy would replace the picture {name}; choose another folder"
-            )
-    results: list[dict[str, Any]] = []
+    overrides = {name: config[name] for name in ("iou_threshold", "max_detections") if config[name] is not None}
+    if overrides:
+        detector.use_postprocess(**overrides)
+    labels_of(_words(config.classes), detector.class_names)
     skipped: list[str] = []
-    batches = [paths[start : start + config.batch_size] for start in range(0, len(paths), config.batch_size)]
-    for batch in track(batches, description="detecting", transient=True):
-        readable = list(_read(batch, skipped if config.on_error == "skip" else None))
-        found = detector([image for _, image in readable])
-        for (path, image), detections in zip(readable, found, strict=True):
-            kept = select(detections, config.score_threshold)
-            _draw(image, kept, detector, output / names[path])
-            results.append({"file": str(path), "drawn": names[path], **as_record(kept, image, detector.class_names)})
-    report = {
+    with ExitStack() as stack:
+        window = None
+        if config.show:
+            window = Window()
+            stack.callback(window.close)
+        tally = _run(config, detector, sources, skipped, window)
+    if skipped and len(sources) > 1:
+        log.warning("left out %d of %d sources:\n  %s", len(skipped), len(sources), "\n  ".join(skipped))
+    if not tally.shots and skipped:
+        raise DataError(skipped[0] if len(skipped) == 1 else f"none of the {len(skipped)} sources can be read")
+    _print_summary(tally, Path(config.output), _words(config.write))
+    return {
+        "pictures": tally.pictures,
+        "frames": tally.frames,
+        "detections": tally.detections.total(),
+        "skipped": skipped,
+    }
+
+
+def check_settings(config: "DictConfig") -> None:
+    """Look at the settings before anything is loaded.
+
+    Raises:
+        ConfigurationError: a value cannot be used.
+    """
+    from ssd_lightning.prediction.writers import OUTPUTS
+
+    for output in _words(config.write):
+        require_choice("write", output, OUTPUTS)
+    require_choice("on_error", config.on_error, ("skip", "raise"))
+    for name in ("recursive", "show"):
+        require_choice(name, str(config[name]).lower(), ("true", "false"))
+    require_number("score_threshold", config.score_threshold, 0, 1)
+    require_number("batch_size", config.batch_size, 1, whole=True)
+    require_number("every", config.every, 1, whole=True)
+    if config.max_frames is not None:
+        require_number("max_frames", config.max_frames, 1, whole=True)
+    require_number("max_download_mb", config.max_download_mb, 0, above_low=True)
+
+
+def _run(
+    config: "DictConfig",
+    detector: "Detector",
+    sources: Sequence["Source"],
+    skipped: list[str],
+    window: "Window | None",
+) -> "Tally":
+    """Read, detect, write and show; fills `skipped`."""
+    from ssd_lightning.prediction.loop import Tally, detect_in
+    from ssd_lightning.prediction.names import output_names
+    from ssd_lightning.prediction.progress import progress_bar
+    from ssd_lightning.prediction.shots import Reading, shots_of
+    from ssd_lightning.prediction.writers import open_writers, refuse_replacing
+
+    folder, names, outputs = Path(config.output), output_names(sources), _words(config.write)
+    reading = Reading(config.every, config.max_frames, round(config.max_download_mb * 1e6))
+    classes = None if config.classes is None else _words(config.classes)
+    has_camera = any(source.kind == "camera" for source in sources)
+    header = {
         "checkpoint": str(config.checkpoint),
         "classes": list(detector.class_names),
         "score_threshold": config.score_threshold,
-        "pictures": results,
-        "skipped": skipped,
     }
-    (output / "predictions.json").write_text(json.dumps(report, indent=2) + "\n")
-    if skipped:
-        log.warning("left out %d of %d pictures:\n  %s", len(skipped), len(paths), "\n  ".join(skipped))
-    total = sum(len(result["detections"]) for result in results)
-    print(f"{total} detections in {len(results)} pictures: {output}/predictions.json and annotated copies beside it")
-    return report
+    tally = Tally()
+
+    def note(error: DataError) -> None:
+        if config.on_error == "raise":
+            raise error
+        skipped.append(str(error))
+
+    try:
+        if outputs:
+            folder.mkdir(parents=True, exist_ok=True)
+        refuse_replacing(outputs, folder, sources=sources, names=names)
+        with ExitStack() as stack:
+            writers = open_writers(
+                outputs, folder, names=names, header=header, class_names=detector.class_names, skipped=skipped
+            )
+            for writer in writers:  # also where it ends early: what was found until then is whole
+                stack.callback(writer.close)
+            bar = stack.enter_context(progress_bar(len(sources)))
+            detect_in(
+                shots_of(sources, reading, on_bad=note, on_video=bar.opened_video),
+                detector,
+                # Who looks on should not wait for a batch to fill.
+                batch_size=1 if window is not None or has_camera else config.batch_size,
+                select=lambda found: found.select(config.score_threshold, classes),
+                writers=writers,
+                tally=tally,
+                window=window,
+                on_shot=bar.step,
+            )
+    except KeyboardInterrupt:
+        if not has_camera:  # which has no other end
+            raise
+    except UserError:
+        raise
+    except OSError as error:  # files that are read answer with a sentence of their own
+        raise DataError(f"output={folder}: cannot write there: {error}") from error
+    return tally
 
 
-def find_pictures(source: str) -> list[Path]:
-    """List the pictures of a file, a folder or a pattern, sorted.
-
-    Raises:
-        DataError: there are none.
-    """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        found = [entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES]
-        wanted = f"no picture ({', '.join(sorted(SUFFIXES))}) in the folder"
-    elif path.is_file():
-        return [path]
-    else:
-        found = [name for name in _matches(path) if name.is_file()]
-        wanted = "neither a file nor a folder, and nothing fits the pattern"
-    if not found:
-        raise DataError(f"source={source}: {wanted}")
-    return sorted(found)
+def _words(given: Any) -> list[str]:
+    """Read a setting that is a list, a word or nothing."""
+    if given is None:
+        return []
+    return [given] if isinstance(given, str) else [str(word) for word in given]
 
 
-def _matches(pattern: Path) -> list[Path]:
-    """List what fits a pattern; of a folder that is a link, `**` takes the link alone: it may lead back here."""
-    if "**" not in pattern.parts:
-        return [Path(name) for name in glob.glob(str(pattern))]
-    place = pattern.parts.index("**")
-    rest = pattern.parts[place + 1 :] or ("*",)
-    folders = glob.glob(str(Path(*pattern.parts[:place]))) if place else ["."]
-    below = [Path(folder).glob(str(Path("**", *rest))) for folder in folders]
-    return [path for found in below for path in found if not _is_hidden(path, place)]
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _is_hidden(path: Path, parts_before: int) -> bool:
-    return any(part.startswith(".") and part != ".." for part in path.parts[parts_before:])
-
-
-def output_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """Name the annotated copies; pictures of the same name from different folders get a number."""
-    names: dict[Path, str] = {}
-    taken: set[str] = set()
-    for path in paths:
-        name, number = f"{path.stem}.jpg", 2
-        while name in taken:
-            name, number = f"{path.stem}_{number}.jpg", number + 1
-        taken.add(name)
-        names[path] = name
-    return names
-
-
-def select(detections: "Detections", score_threshold: float) -> "Detections":
-    """Keep the detections that reach a score."""
-    keep = detections["scores"] >= score_threshold
-    return {name: detections[name][keep].cpu() for name in ("boxes", "scores", "labels")}  # type: ignore[return-value]
-
-
-def as_record(detections: "Detections", image: "np.ndarray", class_names: Sequence[str]) -> dict[str, Any]:
-    """Give detections in pixels of their picture and plain values."""
-    from ssd_lightning.ops.boxes import boxes_to_pixels
-
-    height, width = image.shape[:2]
-    boxes_px = boxes_to_pixels(detections["boxes"], (height, width)).tolist()
-    rows = zip(boxes_px, detections["scores"].tolist(), detections["labels"].tolist(), strict=True)
-    found = [
-        {
-            "class": class_names[label - 1],
-            "score": round(score, 4),
-            "box_xyxy_px": [round(edge, 1) for edge in box],
-        }
-        for box, score, label in rows
-    ]
-    return {"width": width, "height": height, "detections": found}
-
-
-def _read(paths: Sequence[Path], skipped: list[str] | None) -> Iterator[tuple[Path, "np.ndarray"]]:
-    from ssd_lightning.data.images import read_image
-
-    for path in paths:
-        try:
-            yield path, read_image(path)
-        except DataError as error:
-            if skipped is None:
-                raise
-            skipped.append(str(error))
-
-
-def _draw(image: "np.ndarray", detections: "Detections", detector: "Detector", path: Path) -> None:
-    from PIL import Image
-
-    from ssd_lightning.ops.boxes import boxes_to_pixels
-    from ssd_lightning.visualization.draw import draw_detections
-
-    height, width = image.shape[:2]
-    drawn = draw_detections(
-        image,
-        boxes_xyxy_px=boxes_to_pixels(detections["boxes"], (height, width)).numpy(),
-        labels=detections["labels"].numpy(),
-        scores=detections["scores"].numpy(),
-        class_names=detector.class_names,
-    )
-    Image.fromarray(drawn).save(path, quality=92)
+def _print_summary(tally: "Tally", folder: Path, outputs: Sequence[str]) -> None:
+    seen = [_counted(count, what) for count, what in ((tally.pictures, "picture"), (tally.frames, "frame")) if count]
+    classes = ", ".join(f"{count} {one_line(name)}" for name, count in tally.detections.most_common(10))
+    found = _counted(tally.detections.total(), "detection") + (f" ({classes})" if classes else "")
+    where = f": {', '.join(outputs)} in {folder}" if outputs else ""
+    print(f"{found} in {' and '.join(seen) or 'nothing'}{where}")
 
 
 if __name__ == "__main__":

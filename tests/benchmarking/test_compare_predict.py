@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 import torch
 
 from ssd_lightning.benchmark import TORCHVISION_SSD300, make_network
 from ssd_lightning.benchmarking.predict import _share_found, compare_predict
-from ssd_lightning.types import Detections
+from ssd_lightning.detections import PictureDetections
 
 
 @pytest.mark.slow
@@ -18,8 +19,14 @@ def test_both_sides_see_nearly_the_same_with_the_same_weights() -> None:
 
 def test_a_box_is_found_by_its_class_and_place() -> None:
     box = torch.tensor([[0.1, 0.1, 0.5, 0.5]])
-    ours = Detections(boxes=box, scores=torch.ones(1), labels=torch.tensor([2]))
     in_pixels = box * torch.tensor([500.0, 375.0, 500.0, 375.0])
+    ours = PictureDetections(
+        image=np.zeros((375, 500, 3), np.uint8),
+        boxes_xyxy_px=in_pixels.numpy(),
+        scores=np.ones(1, np.float32),
+        labels=np.array([2]),
+        class_names=("a", "b"),
+    )
     assert _share_found(ours, {"boxes": in_pixels, "labels": torch.tensor([2])}) == 1
     assert _share_found(ours, {"boxes": in_pixels, "labels": torch.tensor([1])}) == 0
     assert _share_found(ours, {"boxes": in_pixels + 20, "labels": torch.tensor([2])}) == 0

@@ -9,12 +9,11 @@ from torchvision.ops import box_iou
 
 from ssd_lightning.benchmarking.data import SIZE_PX
 from ssd_lightning.benchmarking.timing import Comparison, time_pairs
+from ssd_lightning.detections import PictureDetections
 from ssd_lightning.detector import Detector
 from ssd_lightning.models import SSD
 from ssd_lightning.models.weights import export_weights
-from ssd_lightning.ops.boxes import boxes_to_pixels
 from ssd_lightning.ops.normalization import TORCHVISION_SSD
-from ssd_lightning.types import Detections
 
 
 def compare_predict(*, net: SSD, pairs: int, device: torch.device, batch_size: int) -> list[Comparison]:
@@ -42,7 +41,7 @@ def compare_predict(*, net: SSD, pairs: int, device: torch.device, batch_size: i
 
     ours_s, theirs_s = time_pairs(ours, theirs, pairs=pairs, device=device)
     same = [_share_found(*sides) for sides in zip(results["ours"], results["theirs"], strict=True)]
-    channels_last = next(detector.net.extractor.parameters()).is_contiguous(memory_format=torch.channels_last)
+    channels_last = next(detector.network.extractor.parameters()).is_contiguous(memory_format=torch.channels_last)
     bars = {("cpu", 1): 1.0, ("cuda", 64): 1.5}
     return [
         Comparison(
@@ -91,8 +90,8 @@ def same_detectors(net: SSD, device: torch.device, pictures: list[np.ndarray]) -
     return detector, peer.to(device)
 
 
-def _share_found(ours: Detections, theirs: dict[str, Tensor]) -> float:
+def _share_found(ours: PictureDetections, theirs: dict[str, Tensor]) -> float:
     """Which share of their boxes has one of ours of the same class and an IoU above .9."""
-    iou = box_iou(theirs["boxes"], boxes_to_pixels(ours["boxes"], SIZE_PX))
-    same_class = theirs["labels"][:, None] == ours["labels"]
+    iou = box_iou(theirs["boxes"].cpu(), torch.from_numpy(ours.boxes_xyxy_px))
+    same_class = theirs["labels"][:, None].cpu() == torch.from_numpy(ours.labels)
     return float(((iou > 0.9) & same_class).any(dim=1).float().mean()) if len(iou) else 1.0

@@ -74,7 +74,7 @@ def _read_by_pillow(path: Path, size_px: tuple[int, int] | None) -> np.ndarray:
         stored_size_px = (image.height, image.width)
         if size_px is None or stored_size_px != size_px:
             image = ImageOps.exif_transpose(image)
-        pixels = _to_rgb(image)
+        pixels = to_rgb(image)
     if size_px is not None and pixels.shape[:2] != size_px:
         stored, stated = _in_words(stored_size_px), _in_words(size_px)
         raise DataError(f"{path}: the picture is {stored}, but its annotation says {stated}")
@@ -98,7 +98,12 @@ def image_size_px(path: Path, *, upright: bool = False) -> tuple[int, int]:
         return image.height, image.width
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """Give the pixels of a picture of any mode as uint8 `[H, W, 3]`.
+
+    Raises:
+        ValueError: they are of no known range.
+    """
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of an unknown range")
     if image.mode.startswith("I"):  # "I;16" and its byte orders; older Pillows open 16-bit PNG as "I"

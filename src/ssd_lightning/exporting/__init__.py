@@ -1,0 +1,1 @@
+"""Writes networks for other programs, and proves that they see what the checkpoint sees."""

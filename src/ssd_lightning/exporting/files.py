@@ -1,0 +1,124 @@
+"""Detectors as ONNX, TorchScript and safetensors files."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from ssd_lightning.detector import Detector, detector_spec
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.exporting.graph import ExportGraph, describe_export, dynamic_axes, example_input
+from ssd_lightning.exporting.suppression import OPSET, graph_suppress, suppress, suppress_in_onnx
+from ssd_lightning.runtime.description import ExportDescription
+from ssd_lightning.runtime.onnx_network import NEEDED
+from ssd_lightning.runtime.safetensors_file import DETECTOR_KEY
+from ssd_lightning.runtime.torchscript_network import METADATA_FILE, quiet_jit
+
+
+def write_onnx(detector: Detector, path: Path, *, preprocessing: bool, suppression: bool) -> ExportDescription:
+    """Write an ONNX file of opset 18 with dynamic batch.
+
+    Args:
+        detector: a checkpoint's.
+        path: the file.
+        preprocessing: take uint8 pictures of any size, and resize and normalise inside.
+        suppression: threshold and suppress inside; else all decoded boxes and their scores are given.
+
+    Raises:
+        ConfigurationError: a package is missing, or the detector cannot be exported so.
+    """
+    description = describe_export(detector, preprocessing=preprocessing, suppression=suppression)
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError(f"format=onnx: {NEEDED}") from error
+    with _contiguous(detector), _without_talk():
+        program = torch.onnx.export(
+            ExportGraph(detector.network, description, graph_suppress).eval(),
+            (example_input(description, detector.device),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[description.input_name],
+            output_names=list(description.output_names),
+            dynamic_shapes=(dynamic_axes(description),),
+            custom_translation_table={torch.ops.ssd_lightning.suppress.default: suppress_in_onnx},
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    set_metadata(model, description)
+    path.write_bytes(model.SerializeToString())
+    return description
+
+
+def set_metadata(model: Any, description: ExportDescription) -> None:
+    """Replace the metadata of an ONNX model."""
+    import onnx
+
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, description.as_metadata())
+    model.producer_name, model.producer_version = "ssd_lightning", description.version
+
+
+def write_torchscript(detector: Detector, path: Path, *, preprocessing: bool, suppression: bool) -> ExportDescription:
+    """Write a TorchScript file with dynamic batch; whoever loads it has to `import torchvision` where it suppresses.
+
+    torch declares `torch.jit` deprecated from 2.10 on and still has it; programs in C++ that load such files are what
+    the format is here for.
+
+    Args:
+        detector: a checkpoint's.
+        path: the file.
+        preprocessing: see `write_onnx`.
+        suppression: see `write_onnx`.
+
+    Raises:
+        ConfigurationError: the detector cannot be exported so.
+    """
+    description = describe_export(detector, preprocessing=preprocessing, suppression=suppression)
+    with _contiguous(detector), quiet_jit(), torch.no_grad():
+        graph = ExportGraph(detector.network, description, torch.jit.script(suppress)).eval()
+        script = torch.jit.trace(graph, example_input(description, detector.device), check_trace=False)
+        script.save(str(path), _extra_files={METADATA_FILE: json.dumps(description.as_metadata())})
+    return description
+
+
+def write_safetensors(detector: Detector, path: Path) -> None:
+    """Write weights under their own names, and beside them what else the detector is."""
+    spec = detector_spec(detector.network, detector.class_names, detector.postprocess_settings)
+    weights = {name: tensor.contiguous() for name, tensor in detector.network.state_dict().items()}
+    path.write_bytes(save(weights, metadata={DETECTOR_KEY: json.dumps(spec)}))
+
+
+@contextmanager
+def _contiguous(detector: Detector) -> Iterator[None]:
+    """Lay the weights out as exporters expect them, and back."""
+    detector.network.to(memory_format=torch.contiguous_format)
+    try:
+        yield
+    finally:
+        detector.network.to(memory_format=torch.channels_last)
+
+
+@contextmanager
+def _without_talk() -> Iterator[None]:
+    """Silence what exporters say about their own insides."""
+    names = ("torch.onnx", "onnxscript", "onnx_ir")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

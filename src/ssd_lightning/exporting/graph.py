@@ -1,0 +1,113 @@
+"""A detector as one function of tensors, which both exporters write down."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from ssd_lightning import __version__
+from ssd_lightning.detector import Detector
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.models.ssd import SSD
+from ssd_lightning.ops.boxes import clip_boxes, cxcywh_to_xyxy
+from ssd_lightning.ops.coder import decode
+from ssd_lightning.runtime.description import ExportDescription, full_postprocess_settings
+
+Suppress = Callable[[Tensor, Tensor, float, float, int, int, bool], tuple[Tensor, Tensor, Tensor, Tensor]]
+
+
+def describe_export(detector: Detector, *, preprocessing: bool, suppression: bool) -> ExportDescription:
+    """Describe what will be exported.
+
+    Raises:
+        ConfigurationError: the detector's suppression cannot be inside.
+        WeightsError: the detector is an exported file itself.
+    """
+    settings = full_postprocess_settings(detector.postprocess_settings)
+    if suppression and settings["suppression"] != "nms":
+        raise ConfigurationError(
+            f"postprocess.suppression is '{settings['suppression']}', which no graph holds; choose suppression=false, "
+            "and whoever reads the file suppresses"
+        )
+    return ExportDescription(
+        version=__version__,
+        class_names=detector.class_names,
+        image_size=detector.image_size,
+        normalization=detector.network.normalization,
+        preprocessing=preprocessing,
+        suppression=suppression,
+        postprocess=settings,
+    )
+
+
+class ExportGraph(nn.Module):
+    """Pictures in, boxes out, in tensors alone; see `ExportDescription` for inputs and outputs.
+
+    Args:
+        net: the network, in evaluation mode.
+        description: what is inside.
+        suppress: the form of `suppression.suppress` that the exporter understands.
+    """
+
+    def __init__(self, net: SSD, description: ExportDescription, suppress: Suppress) -> None:
+        super().__init__()
+        self.extractor = net.extractor
+        self.head = net.head
+        self.description = description
+        self._suppress = suppress
+        self.priors_cxcywh: Tensor
+        self.colour_mean: Tensor
+        self.colour_std: Tensor
+        # Buffers move with the graph; what is made in `forward` would be written down with its place.
+        self.register_buffer("priors_cxcywh", net.priors_cxcywh.float())
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(description.normalization, name), device=net.priors_cxcywh.device)
+            self.register_buffer(f"colour_{name}", values.view(1, 3, 1, 1))
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        """Detect in the input that the description promises."""
+        settings = self.description.postprocess
+        images = self.prepared(pictures) if self.description.preprocessing else pictures
+        box_offsets, class_logits = self.head(self.extractor(images))
+        boxes_xyxy = cxcywh_to_xyxy(decode(box_offsets, self.priors_cxcywh, tuple(settings["variances"])))
+        scores = class_logits.float().softmax(dim=-1)
+        if not self.description.suppression:
+            return boxes_xyxy, scores
+        if settings["clip_first"]:
+            boxes_xyxy = clip_boxes(boxes_xyxy)
+        return self._suppress(
+            boxes_xyxy,
+            scores,
+            float(settings["score_threshold"]),
+            float(settings["iou_threshold"]),
+            settings["top_k"],
+            settings["max_detections"],
+            settings["agnostic"],
+        )
+
+    def prepared(self, pictures: Tensor) -> Tensor:
+        """Warp uint8 `[B, H, W, 3]` to the network's size and normalise it.
+
+        OpenCV, which `Detector` resizes with, rounds the result to bytes by way of fixed-point numbers; this one does
+        not round and differs from it by less than one of 255. A picture that has the network's size stays as it is.
+        """
+        images = pictures.permute(0, 3, 1, 2).float()
+        images = interpolate(images, size=self.description.image_size, mode="bilinear", align_corners=False)
+        images = (images - self.colour_mean) / self.colour_std
+        return images.flip(1) if self.description.normalization.bgr else images
+
+
+def example_input(description: ExportDescription, device: torch.device, batch: int = 2) -> Tensor:
+    """Make an input to trace with; none of its sides is one, which exporters take for a constant."""
+    height, width = description.image_size
+    if description.preprocessing:  # of another size than the network's, so that the size stays open
+        return torch.zeros(batch, height + 16, width + 24, 3, dtype=torch.uint8, device=device)
+    return torch.zeros(batch, 3, height, width, device=device)
+
+
+def dynamic_axes(description: ExportDescription) -> dict[int, Any]:
+    """Say which axes of the input are open."""
+    names = {0: "batch", 1: "height", 2: "width"} if description.preprocessing else {0: "batch"}
+    return {axis: torch.export.Dim(name) for axis, name in names.items()}

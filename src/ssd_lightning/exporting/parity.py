@@ -1,0 +1,95 @@
+"""How far two detectors are apart, detection by detection."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssd_lightning.types import Detections
+
+CLOSE = 0.02
+"""Two detections of a class are one and the same if neither an edge, as a share of the picture, nor the score differs
+by more. Farther apart they count as unmatched: what is compared are the same boxes, not similar ones."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Differences over some pictures.
+
+    Attributes:
+        pictures: that both saw.
+        detections: of the first.
+        others: of the second.
+        unmatched: detections of either that the other has not.
+        boxes: largest difference of an edge among those that both have, normalised.
+        boxes_px: the same in pixels.
+        scores: largest difference of a score among those that both have.
+    """
+
+    pictures: int = 0
+    detections: int = 0
+    others: int = 0
+    unmatched: int = 0
+    boxes: float = 0.0
+    boxes_px: float = 0.0
+    scores: float = 0.0
+
+    def __add__(self, other: "Parity") -> "Parity":
+        return Parity(
+            self.pictures + other.pictures,
+            self.detections + other.detections,
+            self.others + other.others,
+            self.unmatched + other.unmatched,
+            max(self.boxes, other.boxes),
+            max(self.boxes_px, other.boxes_px),
+            max(self.scores, other.scores),
+        )
+
+    @property
+    def unmatched_share(self) -> float:
+        """Of all detections of both."""
+        return self.unmatched / max(1, self.detections + self.others)
+
+
+def compare_detections(ours: Detections, theirs: Detections, size_px: tuple[int, int], close: float = CLOSE) -> Parity:
+    """Compare the detections of one picture.
+
+    Args:
+        ours: of one detector.
+        theirs: of another.
+        size_px: (height, width) in which the difference in pixels is given.
+        close: see `CLOSE`.
+    """
+    boxes = (ours["boxes"][:, None] - theirs["boxes"]).abs()  # [M, N, 4]
+    scores = (ours["scores"][:, None] - theirs["scores"]).abs()  # [M, N]
+    same_class = ours["labels"][:, None] == theirs["labels"]
+    first, second = _pairs(torch.maximum(boxes.amax(dim=2), scores).where(same_class, torch.inf), close)
+    matched = boxes[first, second]  # [P, 4]
+    height, width = size_px
+    sides_px = matched.new_tensor([width, height, width, height])
+    return Parity(
+        pictures=1,
+        detections=len(ours["scores"]),
+        others=len(theirs["scores"]),
+        unmatched=len(ours["scores"]) + len(theirs["scores"]) - 2 * len(first),
+        boxes=_largest(matched),
+        boxes_px=_largest(matched * sides_px),
+        scores=_largest(scores[first, second]),
+    )
+
+
+def _pairs(cost: Tensor, most: float) -> tuple[list[int], list[int]]:
+    """Pair rows with columns, the cheapest first, none twice."""
+    rows, columns = (cost <= most).nonzero(as_tuple=True)
+    order = cost[rows, columns].argsort(stable=True)
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if row not in pairs and column not in taken:
+            pairs[row] = column
+            taken.add(column)
+    return list(pairs), list(pairs.values())
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.max()) if values.numel() else 0.0

@@ -1,0 +1,145 @@
+"""An exported file beside the checkpoint that it came from: the same pictures through both."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssd_lightning.data.resize import resize_image
+from ssd_lightning.data.toy_scene import draw_toy_picture
+from ssd_lightning.detector import Detector
+from ssd_lightning.exporting.parity import Parity, compare_detections
+from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
+from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
+from ssd_lightning.runtime.network import ExportedNetwork
+from ssd_lightning.types import Detections, Target
+
+MOST_UNMATCHED = 0.005
+"""Share of detections that may have no partner: of two boxes whose scores are equal up to rounding, either may suppress
+the other, and the last place of a full list goes to either."""
+
+RESIZE_CLOSE = 0.05
+"""Where the file resizes whole pictures itself, partners may be so far apart: its pixels differ from OpenCV's by less
+than one of 255, which networks answer with differences of about .01."""
+RESIZE_MOST_UNMATCHED = 0.1
+"""Share of detections without a partner there. About .01 has none, as weak ones cross a threshold; exchanged colours or
+sides leave most without."""
+
+Batch = tuple[Tensor, Sequence[Target] | None]
+"""uint8 `[B, 3, H, W]` of the network's size, and what is in them, where that is known."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What came out.
+
+    Attributes:
+        parity: on pictures of the network's size.
+        whole: on pictures of other sizes, where the file resizes.
+        scores: name of a mean average precision -> that of the checkpoint and of the file.
+    """
+
+    parity: Parity
+    whole: Parity | None = None
+    scores: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def map_loss(self) -> float:
+        """The largest loss among the mean average precisions; NaN, where there are no objects, is none."""
+        losses = [before - after for before, after in self.scores.values()]
+        return max((loss for loss in losses if loss == loss), default=0.0)
+
+    def failures(self, *, tolerance: float | None, max_map_loss: float) -> list[str]:
+        """List what is beyond its limit, a sentence each.
+
+        Args:
+            tolerance: of boxes (normalised) and scores; None for a rounded network, which only mAP judges.
+            max_map_loss: largest loss of any mean average precision.
+        """
+        found: list[str] = []
+        if tolerance is not None:
+            for what, largest in (("boxes", self.parity.boxes), ("scores", self.parity.scores)):
+                if not largest <= tolerance:
+                    found.append(f"{what} differ by {largest:.2g}, more than tolerance={tolerance:g}")
+            found += _lonely(self.parity, "", MOST_UNMATCHED)
+        if tolerance is not None and self.whole is not None:
+            found += _lonely(self.whole, " in pictures that the file resizes", RESIZE_MOST_UNMATCHED)
+        if self.map_loss > max_map_loss:
+            found.append(f"mAP is lower by {self.map_loss:.4f}, more than max_map_loss={max_map_loss:g}")
+        return found
+
+
+def _lonely(parity: Parity, where: str, most: float) -> list[str]:
+    if parity.unmatched_share <= most:
+        return []
+    both = parity.detections + parity.others
+    return [
+        f"{parity.unmatched} of the {both} detections{where} have no partner on the other side, more than {most:.1%}"
+    ]
+
+
+def prove(
+    checkpoint: Detector, exported: Detector, batches: Iterable[Batch], pictures: Iterable[np.ndarray] = ()
+) -> Proof:
+    """Run both on the same pictures.
+
+    Args:
+        checkpoint: what it should be.
+        exported: what it is, read back from the file.
+        batches: of pictures; with targets, mean average precision is measured too.
+        pictures: uint8 `[H, W, 3]` RGB of any size, for a file that resizes.
+    """
+    parity, counted = Parity(), 0
+    metrics = [(VOCMeanAveragePrecision(len(checkpoint.class_names)), COCOMeanAveragePrecision()) for _ in range(2)]
+    for images, targets in batches:
+        before, after = (_on_cpu(detector.detect(images)) for detector in (checkpoint, exported))
+        for ours, theirs in zip(before, after, strict=True):
+            parity += compare_detections(ours, theirs, checkpoint.image_size)
+        if targets is not None:
+            counted += len(images)
+            for of_side, detections in zip(metrics, (before, after), strict=True):
+                for metric in of_side:
+                    metric.update(detections, targets)
+    scores: dict[str, tuple[float, float]] = {}
+    if counted:
+        first, second = ({**voc.compute(), **coco.compute()} for voc, coco in metrics)
+        scores = {words: (float(first[key]), float(second[key])) for words, key in MEANS.items()}
+    whole = None
+    if isinstance(exported.net, ExportedNetwork) and exported.net.description.preprocessing:
+        whole = sum((_compare_whole(checkpoint, exported.net, picture) for picture in pictures), Parity())
+    return Proof(parity, whole, scores)
+
+
+MEANS = {"mAP 11-point": "map_11point", "mAP area": "map_area", "mAP .5:.95": "map"}
+
+
+@torch.inference_mode()
+def _compare_whole(checkpoint: Detector, net: ExportedNetwork, picture: np.ndarray) -> Parity:
+    resized = torch.from_numpy(resize_image(picture, checkpoint.image_size)).permute(2, 0, 1)[None]
+    inputs = torch.from_numpy(picture)[None].to(net.device)
+    (ours,), (theirs,) = checkpoint.detect(resized), net.detect_inputs(inputs, net.description.postprocess)
+    size_px = (picture.shape[0], picture.shape[1])
+    ours, theirs = _on_cpu([ours, theirs])
+    return compare_detections(ours, theirs, size_px, close=RESIZE_CLOSE)
+
+
+def _on_cpu(detections: Sequence[Detections]) -> list[Detections]:
+    return [
+        Detections(boxes=found["boxes"].cpu(), scores=found["scores"].cpu(), labels=found["labels"].cpu())
+        for found in detections
+    ]
+
+
+def drawn_pictures(count: int, image_size: tuple[int, int]) -> list[np.ndarray]:
+    """Draw scenes that nobody has trained on: uint8 `[H, W, 3]`, larger than the network's input, of another shape."""
+    size_px = (max(128, image_size[0] * 3 // 2), max(160, image_size[1] * 5 // 4))
+    return [draw_toy_picture(seed=2**20, split="test", index=i, size_px=size_px)[0] for i in range(count)]
+
+
+def in_batches(pictures: Sequence[np.ndarray], image_size: tuple[int, int], size: int) -> Iterable[Batch]:
+    """Resize pictures and stack them, without targets."""
+    for start in range(0, len(pictures), size):
+        resized = [resize_image(picture, image_size) for picture in pictures[start : start + size]]
+        yield torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2), None

@@ -1,0 +1,135 @@
+"""Thresholds and non-maximum suppression as a part of a graph, in tensors of fixed shape.
+
+The rules are those of `ops.postprocess.postprocess`, which gives lists and takes short cuts that no graph can. There
+are two forms: TorchScript keeps the loops of `suppress`; ONNX gets `suppress_in_onnx`, which uses its own operator for
+all images and classes at once.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+OPSET = 18
+"""Version of ONNX's operators: the first with all that is used here, and known to every runtime of the last years."""
+
+
+def suppress(
+    boxes_xyxy: Tensor,
+    scores: Tensor,
+    score_threshold: float,
+    iou_threshold: float,
+    top_k: int,
+    max_detections: int,
+    agnostic: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Suppress image by image and class by class; written in what TorchScript understands.
+
+    Args:
+        boxes_xyxy: `[B, K, 4]`, decoded.
+        scores: `[B, K, C + 1]`, after softmax.
+        score_threshold: see `postprocess`, as for the others.
+        iou_threshold: of two boxes that overlap more, the weaker one goes.
+        top_k: best boxes of a class that enter suppression.
+        max_detections: best boxes of an image that are kept.
+        agnostic: boxes of different classes suppress each other too.
+
+    Returns:
+        Boxes `[B, D, 4]`, clipped, scores `[B, D]`, labels int64 `[B, D]` and their number int64 `[B]`, where D is the
+        lesser of `max_detections` and K * C; all are zero beyond the number.
+    """
+    batch, num_priors, num_logits = scores.size(0), scores.size(1), scores.size(2)
+    rows = min(max_detections, num_priors * (num_logits - 1))
+    best_boxes = torch.zeros(batch, rows, 4, dtype=boxes_xyxy.dtype, device=boxes_xyxy.device)
+    best_scores = torch.zeros(batch, rows, dtype=scores.dtype, device=scores.device)
+    best_labels = torch.zeros(batch, rows, dtype=torch.int64, device=scores.device)
+    count = torch.zeros(batch, dtype=torch.int64, device=scores.device)
+    for image in range(batch):
+        priors = torch.zeros(0, dtype=torch.int64, device=scores.device)
+        labels = torch.zeros(0, dtype=torch.int64, device=scores.device)
+        for label in range(1, num_logits):
+            of_class = scores[image, :, label]
+            prior = (of_class > score_threshold).nonzero()[:, 0]
+            prior = prior[of_class[prior].sort(stable=True, dim=0, descending=True)[1][:top_k]]
+            if not agnostic:
+                prior = prior[torch.ops.torchvision.nms(boxes_xyxy[image][prior], of_class[prior], iou_threshold)]
+            priors = torch.cat([priors, prior])
+            labels = torch.cat([labels, torch.full_like(prior, label)])
+        found = scores[image][priors, labels]
+        if agnostic:
+            kept = torch.ops.torchvision.nms(boxes_xyxy[image][priors], found, iou_threshold)
+            priors, labels, found = priors[kept], labels[kept], found[kept]
+        order = found.sort(stable=True, dim=0, descending=True)[1][:rows]
+        number = order.size(0)
+        best_boxes[image, :number] = boxes_xyxy[image][priors[order]].clamp(0.0, 1.0)
+        best_scores[image, :number] = found[order]
+        best_labels[image, :number] = labels[order]
+        count[image] = number
+    return best_boxes, best_scores, best_labels, count
+
+
+graph_suppress = torch.library.custom_op("ssd_lightning::suppress", suppress, mutates_args=())
+"""`suppress` as one node, which the exporter replaces by `suppress_in_onnx`."""
+
+
+@graph_suppress.register_fake
+def _(
+    boxes_xyxy: Tensor,
+    scores: Tensor,
+    score_threshold: float,
+    iou_threshold: float,
+    top_k: int,
+    max_detections: int,
+    agnostic: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    batch, num_priors, num_logits = scores.shape
+    rows = min(max_detections, num_priors * (num_logits - 1))
+    labels = scores.new_empty(batch, rows, dtype=torch.int64)
+    return (
+        boxes_xyxy.new_empty(batch, rows, 4),
+        scores.new_empty(batch, rows),
+        labels,
+        scores.new_empty(batch, dtype=torch.int64),
+    )
+
+
+def suppress_in_onnx(
+    boxes_xyxy: Any,
+    scores: Any,
+    score_threshold: float,
+    iou_threshold: float,
+    top_k: int,
+    max_detections: int,
+    agnostic: bool,
+) -> tuple[Any, Any, Any, Any]:
+    """Do what `suppress` does, as nodes of an ONNX graph.
+
+    Of equal scores ONNX's `TopK` and onnxruntime's `NonMaxSuppression` take the one with the lower index first; with
+    classes before priors in memory, that is the order of `postprocess`.
+    """
+    from onnxscript import opset18
+
+    op: Any = opset18  # its types know no Python numbers, which it takes all the same
+    num_priors, num_classes = int(scores.shape[1]), int(scores.shape[2]) - 1
+    rows = min(max_detections, num_priors * num_classes)
+    of_class = op.Transpose(op.Slice(scores, [1], [num_classes + 1], [2]), perm=[0, 2, 1])  # [B, C, K]
+    of_class = op.Where(op.Greater(of_class, score_threshold), of_class, 0.0)  # NaN goes, too
+    zeros = op.Mul(of_class, 0.0)
+    if top_k < num_priors:
+        best, place = op.TopK(of_class, [top_k], axis=2)
+        of_class = op.ScatterElements(zeros, place, best, axis=2)
+    boxes = boxes_xyxy
+    if agnostic:  # every pair of class and prior becomes a box of one class
+        boxes = op.Expand(op.Unsqueeze(boxes, [1]), [1, num_classes, 1, 1])  # [B, C, K, 4]
+        boxes = op.Reshape(boxes, [0, num_classes * num_priors, 4])
+        of_class, zeros = (op.Reshape(x, [0, 1, num_classes * num_priors]) for x in (of_class, zeros))
+    kept = op.NonMaxSuppression(boxes, of_class, [rows], [iou_threshold], [score_threshold])  # [N, 3]
+    of_class = op.ScatterND(zeros, kept, op.GatherND(of_class, kept))
+    best, place = op.TopK(op.Reshape(of_class, [0, num_classes * num_priors]), [rows], axis=1)  # [B, D]
+    is_found = op.Greater(best, 0.0)
+    labels = op.Where(is_found, op.Add(op.Div(place, [num_priors]), [1]), [0])
+    prior = op.Unsqueeze(op.Mod(place, [num_priors]), [2])
+    found = op.Clip(op.GatherND(boxes_xyxy, prior, batch_dims=1), 0.0, 1.0)
+    found = op.Where(op.Unsqueeze(is_found, [2]), found, 0.0)
+    number = op.ReduceSum(op.Cast(is_found, to=7), [1], keepdims=0)  # 7 is int64
+    return found, best, labels, number

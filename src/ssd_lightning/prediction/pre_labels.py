@@ -1,0 +1,96 @@
+"""Detections as a data set to correct by hand, in annotation tools and with `data=voc_folder` or `data=coco_folder`."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.images import FORMATS as PICTURE_FORMATS
+from ssd_lightning.data.writers import FORMATS
+from ssd_lightning.detections import SCORE_DECIMALS, PictureDetections
+from ssd_lightning.prediction.names import UniqueNames
+from ssd_lightning.prediction.shots import Shot
+from ssd_lightning.prediction.sources import SUFFIXES, Source
+
+LEAST_SIDE_PX = 2
+"""Of a box; readers take a smaller one in the picture's corner for fractions, and nobody can correct it."""
+JPEG_QUALITY = 95
+SPLITS = {"voc": "trainval", "coco": "train"}
+"""The split that the readers take unless told otherwise."""
+
+
+class PreLabels:
+    """A folder in the layout of VOC or COCO, with copies of the pictures and the frames.
+
+    A picture that its EXIF tag turns is stored upright: annotation tools differ in whether they turn it.
+
+    Args:
+        root: of the data set; made if need be.
+        layout: `voc` or `coco`. COCO's annotations have a `score` each, as its results have.
+        names: source -> what its pictures are called, without suffix.
+        class_names: of the classes 1..C.
+    """
+
+    def __init__(
+        self, root: Path, layout: Literal["voc", "coco"], names: Mapping[Source, str], class_names: Sequence[str]
+    ) -> None:
+        self.root = root
+        self.layout = layout
+        self.names = names
+        self.class_names = class_names
+        self._taken = UniqueNames()
+        self._records: list[Record] = []
+        self._scores: list[float] = []
+        self._image_folder = root / FORMATS[layout].image_folder.format(split=SPLITS[layout])
+        self._image_folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, shot: Shot, found: PictureDetections) -> None:
+        """Copy the picture and note its boxes."""
+        stem = self.names[shot.source] + ("" if shot.frame is None else f"_{shot.frame:06d}")
+        # VOC's lists have a name a line, and with a blank in it a name and a number.
+        image_path = self._copy(shot, self._taken.take(stem.replace(" ", "_")))
+        sides_px = found.boxes_xyxy_px[:, 2:] - found.boxes_xyxy_px[:, :2]
+        kept = (sides_px >= LEAST_SIDE_PX).all(axis=1)
+        self._records.append(
+            Record(
+                image_id=image_path.stem,
+                image_path=image_path,
+                size_px=found.image.shape[:2],
+                boxes_xyxy_px=found.boxes_xyxy_px[kept],
+                labels=found.labels[kept],
+                difficult=np.zeros(int(kept.sum()), dtype=bool),
+            )
+        )
+        self._scores += found.scores[kept].tolist()
+
+    def close(self) -> None:
+        """Write the annotations."""
+        split = SPLITS[self.layout]
+        FORMATS[self.layout].write(self.root, {split: self._records}, self.class_names)
+        if self.layout == "coco":
+            path = self.root / "annotations" / f"instances_{split}.json"
+            content = json.loads(path.read_text(encoding="utf-8"))
+            for annotation, score in zip(content["annotations"], self._scores, strict=True):
+                annotation["score"] = round(score, SCORE_DECIMALS)
+            path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def _copy(self, shot: Shot, name: str) -> Path:
+        if shot.path is not None and shot.path.suffix.lower() in SUFFIXES and _is_upright(shot.path):
+            return Path(shutil.copyfile(shot.path, self._image_folder / f"{name}{shot.path.suffix}"))
+        path = self._image_folder / f"{name}.jpg"
+        Image.fromarray(shot.image).save(path, quality=JPEG_QUALITY)
+        return path
+
+
+def _is_upright(path: Path) -> bool:
+    """Say whether the pixels as stored are those that were detected in."""
+    try:
+        with Image.open(path, formats=PICTURE_FORMATS) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9)
+    except Exception:  # of a damaged tag; the pixels can be read
+        return False

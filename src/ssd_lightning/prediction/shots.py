@@ -1,0 +1,118 @@
+"""All pictures and frames of all sources, one after the other; never more than one is held here."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from ssd_lightning.data.images import read_image
+from ssd_lightning.errors import DataError
+from ssd_lightning.prediction.download import fetch
+from ssd_lightning.prediction.names import clean_name
+from ssd_lightning.prediction.sources import VIDEO_SUFFIXES, Source
+from ssd_lightning.prediction.video import Video
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The video or camera that a frame is of."""
+
+    fps: float | None
+    """Of the frames that are given, which `every` makes fewer; None where unknown."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture, or a frame of a video."""
+
+    source: Source
+    image: np.ndarray
+    """uint8 `[H, W, 3]`, RGB, upright."""
+    path: Path | None = None
+    """The file of a picture; None for frames and for what came from the web, which is not kept."""
+    clip: Clip | None = None
+    """None for pictures."""
+    frame: int | None = None
+    """Counts all frames of the video, from 0; None for pictures."""
+    time_s: float | None = None
+    """Since the video's beginning, where known."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How sources are read.
+
+    Args:
+        every: of a video, the first of so many frames.
+        max_frames: of one video or camera; None is all.
+        most_bytes: of one file from the web.
+    """
+
+    every: int = 1
+    max_frames: int | None = None
+    most_bytes: int = 200_000_000
+
+
+def shots_of(
+    sources: Sequence[Source],
+    reading: Reading,
+    *,
+    on_bad: Callable[[DataError], None],
+    on_video: Callable[[int | None], None] = lambda frames: None,
+) -> Iterator[Shot]:
+    """Give the shots of all sources in their order.
+
+    Args:
+        sources: what `find_sources` gives.
+        reading: how.
+        on_bad: is called with what cannot be read; if it returns, the next source follows.
+        on_video: is called when a video is opened, with the number of shots that it states, None where unknown.
+    """
+    for source in sources:
+        try:
+            yield from _shots_of_one(source, reading, on_video)
+        except DataError as error:
+            on_bad(error)
+
+
+def _shots_of_one(source: Source, reading: Reading, on_video: Callable[[int | None], None]) -> Iterator[Shot]:
+    match source.kind:
+        case "picture":
+            path = Path(source.address)
+            yield Shot(source, read_image(path), path)
+        case "video":
+            yield from _frames(source, Path(source.address), reading, on_video)
+        case "camera":
+            yield from _frames(source, int(source.address), reading, on_video)
+        case "url":
+            yield from _from_web(source, reading, on_video)
+
+
+def _frames(
+    source: Source, address: Path | int, reading: Reading, on_video: Callable[[int | None], None]
+) -> Iterator[Shot]:
+    video = Video(address)
+    stated = None if video.stated_frames is None else -(-video.stated_frames // reading.every)
+    bounds = [number for number in (stated, reading.max_frames) if number is not None]
+    on_video(min(bounds) if bounds else None)
+    clip = Clip(fps=video.fps / reading.every if video.fps else None)
+    for frame in video.frames(every=reading.every, most=reading.max_frames):
+        yield Shot(source, frame.image, clip=clip, frame=frame.number, time_s=frame.time_s)
+
+
+def _from_web(source: Source, reading: Reading, on_video: Callable[[int | None], None]) -> Iterator[Shot]:
+    url = source.address
+    with TemporaryDirectory(prefix="ssd_lightning_") as folder:
+        name = clean_name(PurePosixPath(unquote(urlsplit(url).path)).name or "picture")
+        path = Path(folder, name)
+        try:
+            content_type = fetch(url, path, most_bytes=reading.most_bytes)
+            if path.suffix.lower() in VIDEO_SUFFIXES or content_type.startswith("video/"):
+                yield from _frames(source, path, reading, on_video)
+            else:
+                yield Shot(source, read_image(path))
+        except DataError as error:
+            raise DataError(str(error).replace(str(path), url)) from error

@@ -1,0 +1,132 @@
+"""What `source=` can name: pictures, folders, patterns, web addresses, videos, cameras, and lists of these."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from ssd_lightning.errors import DataError
+
+# Those of data.images, which loads OpenCV: `--help` need not wait for it.
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
+VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp"}
+
+Kind = Literal["picture", "video", "camera", "url"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing that is detected in."""
+
+    kind: Kind
+    address: str
+    """The path, the web address or the number of the camera."""
+
+    def __str__(self) -> str:
+        return f"camera {self.address}" if self.kind == "camera" else self.address
+
+    @property
+    def stem(self) -> str:
+        """What its outputs are called after; not yet unique or safe."""
+        if self.kind == "camera":
+            return f"camera_{self.address}"
+        if self.kind == "url":
+            return PurePosixPath(unquote(urlsplit(self.address).path)).stem or urlsplit(self.address).netloc
+        return Path(self.address).stem
+
+
+def find_sources(given: object, *, recursive: bool = False) -> list[Source]:
+    """List all that a setting `source` names, each once, in the order given.
+
+    Args:
+        given: a path, pattern, web address or number of a camera, or a sequence of these.
+        recursive: folders stand for what lies in their folders too.
+
+    Raises:
+        DataError: one of them is nothing, or there is none at all.
+    """
+    words = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    found = [source for word in words for source in _sources_of(str(word), recursive)]
+    if not found:
+        raise DataError(f"source={given}: the list is empty")
+    return list(dict.fromkeys(found))
+
+
+def _sources_of(word: str, recursive: bool) -> Iterator[Source]:
+    scheme, separator, _ = word.partition("://")
+    if separator and scheme.isalnum():
+        if scheme.lower() not in ("http", "https"):
+            raise DataError(f"source={word}: of web addresses only http:// and https:// are fetched")
+        yield Source("url", word)
+    elif word.isascii() and word.isdigit() and not os.path.exists(word):
+        yield Source("camera", str(int(word)))
+    else:
+        for path in find_pictures(word, recursive=recursive):
+            yield Source("video" if path.suffix.lower() in VIDEO_SUFFIXES else "picture", str(path))
+
+
+def find_pictures(source: str, *, recursive: bool = False) -> list[Path]:
+    """List the pictures of a file, a folder or a pattern, sorted; files and patterns may name videos too.
+
+    Args:
+        source: path or pattern.
+        recursive: of a folder, take the pictures in its folders too. Links to folders are not followed: they may
+            lead back.
+
+    Raises:
+        DataError: there are none.
+    """
+    path = Path(os.path.expanduser(source))
+    try:
+        if path.is_dir():
+            found = _of_folder(path, recursive)
+            wanted = f"no picture ({', '.join(sorted(SUFFIXES))}) in the folder" + ("" if found else _hint(path))
+        elif path.is_file():
+            return [path]
+        else:
+            found = [name for name in _matches(path) if name.is_file()]
+            wanted = "neither a file nor a folder, and nothing fits the pattern"
+    except (OSError, ValueError) as error:  # no right to look; a name that no file can have
+        raise DataError(f"source={source}: {error}") from error
+    if not found:
+        raise DataError(f"source={source}: {wanted}")
+    return sorted(found)
+
+
+def _of_folder(folder: Path, recursive: bool) -> list[Path]:
+    if not recursive:
+        return [entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES and not entry.is_dir()]
+    found = []
+    for below, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(below, name) for name in files if Path(name).suffix.lower() in SUFFIXES]
+    return found
+
+
+def _hint(folder: Path) -> str:
+    """Say what could have been meant by a folder without pictures."""
+    entries = list(folder.iterdir())
+    hints = []
+    if any(entry.suffix.lower() in VIDEO_SUFFIXES for entry in entries):
+        hints.append(f"its videos are taken by a pattern such as source='{folder}/*.mp4'")
+    if any(entry.is_dir() for entry in entries):
+        hints.append("recursive=true looks into its folders")
+    return "".join(f"; {hint}" for hint in hints)
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """List what fits a pattern; of a folder that is a link, `**` takes the link alone: it may lead back here."""
+    if "**" not in pattern.parts:
+        return [Path(name) for name in glob.glob(str(pattern))]
+    place = pattern.parts.index("**")
+    rest = pattern.parts[place + 1 :] or ("*",)
+    folders = glob.glob(str(Path(*pattern.parts[:place]))) if place else ["."]
+    below = [Path(folder).glob(str(Path("**", *rest))) for folder in folders]
+    return [path for found in below for path in found if not _is_hidden(path, place)]
+
+
+def _is_hidden(path: Path, parts_before: int) -> bool:
+    return any(part.startswith(".") and part != ".." for part in path.parts[parts_before:])

@@ -1,0 +1,175 @@
+"""Videos and cameras as streams of frames, and annotated frames as a video."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# FFmpeg and OpenCV tell in lines of their own what is told in one sentence here. It is read when the first is opened.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+import cv2
+import numpy as np
+
+from ssd_lightning.data.special_files import refuse_special_file
+from ssd_lightning.errors import DataError
+
+USUAL_FPS = 25.0
+"""For what states no rate that can be true."""
+MOST_FPS = 1000.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a video or camera."""
+
+    image: np.ndarray
+    """uint8 `[H, W, 3]`, RGB, upright."""
+    number: int
+    """Counts all frames of the video, from 0."""
+    time_s: float | None
+    """Since the video's beginning; None for cameras and where the rate is unknown."""
+
+
+class Video:
+    """A video file or a camera, opened.
+
+    Args:
+        address: path of a file, or number of a camera.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+
+    def __init__(self, address: Path | int) -> None:
+        self._capture = _open(address)
+        self.address = address
+        fps, count = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.fps = fps if math.isfinite(fps) and 0 < fps <= MOST_FPS else None
+        """Frames a second, where the file states a rate that can be true."""
+        self.stated_frames = int(count) if math.isfinite(count) and 0 < count < 1e9 else None
+        """What the file says; there may be fewer or more. None for cameras and where it says nothing."""
+
+    def frames(self, *, every: int = 1, most: int | None = None) -> Iterator[Frame]:
+        """Decode one frame after the other; the video is closed at the end.
+
+        Args:
+            every: give the first of so many frames.
+            most: end after so many given frames.
+
+        Raises:
+            DataError: not one frame can be decoded.
+        """
+        given = number = 0
+        is_file = isinstance(self.address, Path)
+        with closing(self):
+            while most is None or given < most:
+                if not self._capture.grab():
+                    break
+                if number % every == 0:
+                    was_decoded, bgr = self._capture.retrieve()
+                    if not was_decoded or bgr is None or bgr.ndim != 3:
+                        break
+                    time_s = number / self.fps if is_file and self.fps else None
+                    yield Frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), number, time_s)
+                    given += 1
+                number += 1
+        if given == 0 and most != 0:
+            raise DataError(f"{_called(self.address)}: it opens, but not one frame of it can be read")
+
+    def close(self) -> None:
+        """Give file or camera free."""
+        self._capture.release()
+
+
+class VideoFile:
+    """An MP4 that is written frame by frame.
+
+    Args:
+        path: of the file.
+        fps: frames a second; None takes 25.
+    """
+
+    def __init__(self, path: Path, fps: float | None) -> None:
+        self.path = path
+        self._fps = fps or USUAL_FPS
+        self._writer: Any = None
+        self._size_px = (0, 0)
+
+    def write(self, image: np.ndarray) -> None:
+        """Add a frame, uint8 `[H, W, 3]` RGB; the first one's size is the video's.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        # MPEG-4 has colours for each two pixels: an odd last row or column would be cut off.
+        height, width = image.shape[:2]
+        image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        if self._writer is None:
+            self._size_px = image.shape[:2]
+            self._writer = self._open()
+        if image.shape[:2] != self._size_px:  # the writer would drop it without a word
+            image = cv2.resize(image, self._size_px[::-1], interpolation=cv2.INTER_AREA)
+        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+    def close(self) -> None:
+        """Finish the file; without that, no player opens it."""
+        if self._writer is not None:
+            self._writer.release()
+
+    def _open(self) -> Any:
+        height, width = self._size_px
+        with _silence():
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            writer = cv2.VideoWriter(_as_opencv_can(self.path), cv2.CAP_FFMPEG, code, self._fps, (width, height))
+        if not writer.isOpened():
+            raise DataError(f"{self.path}: cannot write a video of {width} x {height} px (width x height) there")
+        return writer
+
+
+def _open(address: Path | int) -> Any:
+    with _silence():
+        if isinstance(address, int):
+            capture = cv2.VideoCapture(address)
+        else:
+            refuse_special_file(address)
+            if not address.is_file():
+                raise DataError(f"{address}: there is no such video")
+            # FFmpeg alone: other readers take numbers and percent signs in a name for a series of pictures.
+            capture = cv2.VideoCapture(_as_opencv_can(address), cv2.CAP_FFMPEG)
+    if not capture.isOpened():
+        if isinstance(address, int):
+            raise DataError(f"there is no camera {address}, or it is in use or may not be used by this account")
+        raise DataError(f"{address}: this is no video that FFmpeg can read, or it was cut off")
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # phones film lying down and note how to turn it
+    return capture
+
+
+def _as_opencv_can(path: Path) -> str:
+    """Give a path as OpenCV takes it: absolute, since FFmpeg reads `name:` as a protocol.
+
+    Raises:
+        DataError: its bytes are no text, which OpenCV 5 answers with a crash.
+    """
+    text = os.path.abspath(path)
+    if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise DataError(f"{path}: OpenCV opens no video whose name is not UTF-8; rename it")
+    return text
+
+
+def _called(address: Path | int) -> str:
+    return f"camera {address}" if isinstance(address, int) else str(address)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    logging = cv2.utils.logging
+    before = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(before)

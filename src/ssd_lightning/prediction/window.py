@@ -1,0 +1,104 @@
+"""A window that shows pictures as they come. OpenCV's own is not in its headless build; this is Python's tkinter."""
+
+import gc
+import time
+
+from PIL import Image
+
+from ssd_lightning.errors import ConfigurationError
+
+SHARE_OF_SCREEN = 0.9
+INSTEAD = "leave show out: write=pictures has the annotated copies"
+
+
+class Window:
+    """Shows one picture after the other; space, return or an arrow goes on, q, escape or closing it ends.
+
+    Raises:
+        ConfigurationError: this Python has no tkinter, or there is no display.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import tkinter
+
+            from PIL import ImageTk
+        except ImportError as error:
+            raise ConfigurationError(
+                f"show=true: this Python has no tkinter ({error}; Debian and Ubuntu: apt install python3-tk "
+                f"python3-pil.imagetk); {INSTEAD}"
+            ) from error
+        try:
+            self._root = tkinter.Tk()
+        except tkinter.TclError as error:
+            raise ConfigurationError(
+                f"show=true: there is no display to open a window on ({error}); {INSTEAD}"
+            ) from error
+        self._to_photo = ImageTk.PhotoImage
+        self._photo: object = None
+        self._label = tkinter.Label(self._root, borderwidth=0, background="black")
+        self._label.pack(expand=True, fill="both")
+        self._goes_on = True
+        self._last_shown_s = 0.0
+        for key in ("<space>", "<Return>", "<Right>", "<Down>"):
+            self._root.bind(key, lambda event: self._end(goes_on=True))
+        for key in ("q", "Q", "<Escape>"):
+            self._root.bind(key, lambda event: self._end(goes_on=False))
+        self._root.protocol("WM_DELETE_WINDOW", lambda: self._end(goes_on=False))
+        self._error: BaseException | None = None
+        self._root.report_callback_exception = self._keep_error
+        self._tick()
+
+    def show(self, picture: Image.Image, *, title: str, fps: float | None = None) -> bool:
+        """Show a picture until a key is pressed, or as a frame of a video.
+
+        Args:
+            picture: is made smaller where it does not fit the screen.
+            title: of the window.
+            fps: the frame stays until the next is due; None waits for a key.
+
+        Returns:
+            False once the user wants no more.
+        """
+        most = [
+            int(side * SHARE_OF_SCREEN) for side in (self._root.winfo_screenwidth(), self._root.winfo_screenheight())
+        ]
+        fitted = picture.copy()
+        fitted.thumbnail((most[0], most[1]))
+        photo = self._to_photo(fitted, master=self._root)
+        self._label.configure(image=photo)
+        self._photo = photo  # the label keeps no reference, and what nothing refers to vanishes from it
+        self._root.title(title)
+        due = None
+        if fps is not None:
+            late_s = time.monotonic() - self._last_shown_s
+            wait_ms = max(1, round(1000 * (1 / fps - late_s)))
+            due = self._root.after(wait_ms, lambda: self._end(goes_on=True))
+        self._root.mainloop()
+        if due is not None:
+            self._root.after_cancel(due)
+        self._last_shown_s = time.monotonic()
+        if self._error is not None:
+            raise self._error
+        return self._goes_on
+
+    def close(self) -> None:
+        """Take the window away."""
+        self._root.after_cancel(self._next_tick)
+        self._root.destroy()
+        # Tcl aborts the process where its last object dies in another thread, whose garbage collection may find it.
+        del self._root, self._label, self._photo
+        gc.collect()
+
+    def _end(self, *, goes_on: bool) -> None:
+        self._goes_on = goes_on
+        self._root.quit()
+
+    def _keep_error(self, kind: type[BaseException], error: BaseException, trace: object) -> None:
+        # Ctrl-C may arrive in what the window calls, and tkinter would print it and wait on.
+        self._error = error
+        self._root.quit()
+
+    def _tick(self) -> None:
+        # While the window waits for an event, Python sees no Ctrl-C; now and then there has to be one.
+        self._next_tick = self._root.after(200, self._tick)

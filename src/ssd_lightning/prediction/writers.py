@@ -1,0 +1,227 @@
+"""What `write=` offers: annotated pictures and videos, and what was found as JSON, CSV, COCO or VOC.
+
+All write as the pictures come; none keeps one.
+"""
+
+import csv
+import json
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+
+from ssd_lightning.detections import PIXEL_DECIMALS, SCORE_DECIMALS, PictureDetections
+from ssd_lightning.errors import DataError
+from ssd_lightning.prediction.pre_labels import PreLabels
+from ssd_lightning.prediction.shots import Shot
+from ssd_lightning.prediction.sources import Source
+from ssd_lightning.prediction.video import VideoFile
+
+Output = Literal["pictures", "json", "csv", "coco", "voc"]
+OUTPUTS: tuple[str, ...] = get_args(Output)
+DATA_SETS = ("coco", "voc")
+"""Those that are a folder of their own, with pictures in it."""
+COLUMNS = ("image", "width", "height", "label", "score", "xmin", "ymin", "xmax", "ymax", "frame", "time_s")
+JPEG_QUALITY = 92
+
+
+class Writer(Protocol):
+    """One kind of output."""
+
+    def write(self, shot: Shot, found: PictureDetections) -> None:
+        """Take the detections of one picture or frame."""
+
+    def close(self) -> None:
+        """Finish the files."""
+
+
+def open_writers(
+    outputs: Sequence[str],
+    folder: Path,
+    *,
+    names: Mapping[Source, str],
+    header: Mapping[str, Any],
+    class_names: Sequence[str],
+    skipped: Sequence[str],
+) -> list[Writer]:
+    """Open the writers that are asked for.
+
+    Args:
+        outputs: of `OUTPUTS`.
+        folder: where all goes; it exists.
+        names: source -> what its files are called, without suffix.
+        header: what `predictions.json` begins with.
+        class_names: of the classes 1..C.
+        skipped: a list that is filled later: a sentence for each source that could not be read.
+    """
+    writers: list[Writer] = []
+    for output in outputs:
+        match output:
+            case "pictures":
+                writers.append(Annotated(folder, names))
+            case "json":
+                drawn = names if "pictures" in outputs else None
+                writers.append(PredictionsJson(folder / "predictions.json", header, drawn, skipped))
+            case "csv":
+                writers.append(PredictionsCsv(folder / "predictions.csv"))
+            case "coco" | "voc":
+                writers.append(PreLabels(folder / output, output, names, class_names))
+    return writers
+
+
+def drawn_name(stem: str, *, is_video: bool) -> str:
+    """Give the file name of an annotated copy."""
+    return stem + (".mp4" if is_video else ".jpg")
+
+
+def refuse_replacing(
+    outputs: Sequence[str], folder: Path, *, sources: Sequence[Source], names: Mapping[Source, str]
+) -> None:
+    """Make sure that no output takes the place of a picture or video that is read.
+
+    Raises:
+        DataError: one would.
+    """
+    local = [source for source in sources if source.kind in ("picture", "video")]
+    if "pictures" in outputs:
+        originals = {_identity(Path(source.address)) for source in local} - {None}
+        for source in sources:
+            for is_video in (False, True):
+                name = drawn_name(names[source], is_video=is_video)
+                if _identity(folder / name) in originals:
+                    raise DataError(
+                        f"output={folder}: the annotated copy would replace the picture {name}; choose another folder"
+                    )
+    for output in outputs:
+        written = _identity(folder / output) if output in DATA_SETS else None
+        for source in local if written else ():
+            if any(_identity(parent) == written for parent in Path(os.path.realpath(source.address)).parents):
+                raise DataError(
+                    f"output={folder}: the picture {source} lies in what write={output} writes; choose another folder"
+                )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Give what is the same for all names of a file or folder, links of both kinds included."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+class Annotated:
+    """A JPEG for each picture and an MP4 for each video, with what was found drawn in.
+
+    Args:
+        folder: where they go.
+        names: source -> file name without suffix.
+    """
+
+    def __init__(self, folder: Path, names: Mapping[Source, str]) -> None:
+        self.folder = folder
+        self.names = names
+        self._source: Source | None = None
+        self._video: VideoFile | None = None
+
+    def write(self, shot: Shot, found: PictureDetections) -> None:
+        """Draw and save."""
+        drawn = found.draw(score_threshold=0)
+        path = self.folder / drawn_name(self.names[shot.source], is_video=shot.clip is not None)
+        if shot.clip is None:
+            drawn.save(path, quality=JPEG_QUALITY)
+            return
+        if shot.source != self._source or self._video is None:
+            self.close()
+            self._source, self._video = shot.source, VideoFile(path, shot.clip.fps)
+        self._video.write(np.asarray(drawn))
+
+    def close(self) -> None:
+        """Finish the video that is open."""
+        if self._video is not None:
+            self._video.close()
+        self._video = None
+
+
+class PredictionsJson:
+    """`predictions.json`, written picture by picture; it takes its name when it is whole.
+
+    Args:
+        path: of the file.
+        header: what it begins with.
+        drawn: source -> name of its annotated copy without suffix; None where there is none.
+        skipped: what it ends with.
+    """
+
+    def __init__(
+        self, path: Path, header: Mapping[str, Any], drawn: Mapping[Source, str] | None, skipped: Sequence[str]
+    ) -> None:
+        self.path = path
+        self.drawn = drawn
+        self.skipped = skipped
+        self._file = _part_of(path).open("w", encoding="utf-8")
+        self._file.write(json.dumps(header, indent=2).removesuffix("\n}") + ',\n  "pictures": [')
+        self._separator = "\n"
+
+    def write(self, shot: Shot, found: PictureDetections) -> None:
+        """Add one picture or frame."""
+        is_video = shot.clip is not None
+        stem = None if self.drawn is None else self.drawn[shot.source]
+        record = {
+            "file": str(shot.source),
+            "drawn": None if stem is None else drawn_name(stem, is_video=is_video),
+            **({"frame": shot.frame, "time_s": _rounded(shot.time_s)} if is_video else {}),
+            **found.as_record(),
+        }
+        self._file.write(self._separator + textwrap.indent(json.dumps(record, indent=2), "    "))
+        self._separator = ",\n"
+
+    def close(self) -> None:
+        """Add what was skipped, and give the file its name."""
+        skipped = textwrap.indent(json.dumps(list(self.skipped), indent=2), "  ").lstrip()
+        self._file.write(f'\n  ],\n  "skipped": {skipped}\n}}\n')
+        self._file.close()
+        os.replace(_part_of(self.path), self.path)
+
+
+class PredictionsCsv:
+    """`predictions.csv`, a row a detection; a picture in which nothing is seen has a row without label.
+
+    `data=csv_folder` reads these columns.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # A name of a file need not be text; its bytes come back as they are.
+        self._file = _part_of(path).open("w", encoding="utf-8", errors="surrogateescape", newline="")
+        self._rows = csv.writer(self._file)
+        self._rows.writerow(COLUMNS)
+
+    def write(self, shot: Shot, found: PictureDetections) -> None:
+        """Add the rows of one picture or frame."""
+        height, width = found.image.shape[:2]
+        start, end = [str(shot.source), width, height], [shot.frame, _rounded(shot.time_s)]
+        if not len(found):
+            self._rows.writerow([*start, *[""] * 6, *end])
+        for name, score, box in zip(found.names, found.scores.tolist(), found.boxes_xyxy_px.tolist(), strict=True):
+            edges = [round(edge, PIXEL_DECIMALS) for edge in box]
+            self._rows.writerow([*start, name, round(score, SCORE_DECIMALS), *edges, *end])
+
+    def close(self) -> None:
+        """Give the file its name."""
+        self._file.close()
+        os.replace(_part_of(self.path), self.path)
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def _rounded(time_s: float | None) -> float | None:
+    return None if time_s is None else round(time_s, 3)

@@ -1,0 +1,186 @@
+"""What an exported file says about itself: enough to use it without the program that wrote it."""
+
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssd_lightning.errors import UserError, WeightsError
+from ssd_lightning.ops.normalization import Normalization
+from ssd_lightning.ops.postprocess import check_postprocess, postprocess
+
+MARKER = "ssd_lightning"
+"""The entry that only files of this package have: the version that wrote them."""
+
+DETECTIONS = ("boxes", "scores", "labels", "num_detections")
+"""Outputs of a file with suppression inside."""
+PREDICTIONS = ("boxes", "scores")
+"""Outputs of a file without."""
+
+MOST_CLASSES = 100_000
+MOST_PIXELS = 100_000_000
+"""Of a network's input, in a file of others."""
+
+
+@dataclass(frozen=True)
+class ExportDescription:
+    """How to feed an exported network, and how to read what it gives.
+
+    Attributes:
+        version: of this package.
+        class_names: of the classes 1..C.
+        image_size: (height, width) of the network's input in pixels.
+        normalization: what happens, or has to happen, to colours of 0..255.
+        preprocessing: resizing and normalisation are inside.
+        suppression: thresholds and non-maximum suppression are inside.
+        postprocess: all settings of `ops.postprocess.postprocess`; inside, or for the user to apply.
+        quantization: how weights and activations were rounded; None for float32.
+    """
+
+    version: str
+    class_names: tuple[str, ...]
+    image_size: tuple[int, int]
+    normalization: Normalization
+    preprocessing: bool
+    suppression: bool
+    postprocess: dict[str, Any]
+    quantization: str | None = None
+
+    @property
+    def input_name(self) -> str:
+        """Name of the one input."""
+        return "pictures" if self.preprocessing else "images"
+
+    def as_input(self, images: Tensor) -> Tensor:
+        """Turn pictures `[B, 3, H, W]`, RGB, 0..255, of the network's size into the file's input."""
+        if not self.preprocessing:
+            return self.normalization(images.float()).contiguous()
+        pictures = images.round().clamp(0, 255).to(torch.uint8) if images.is_floating_point() else images
+        return pictures.permute(0, 2, 3, 1).contiguous()
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in order."""
+        return DETECTIONS if self.suppression else PREDICTIONS
+
+    def as_metadata(self) -> dict[str, str]:
+        """Give all of it as JSON texts by name, with the tensors explained."""
+        height, width = self.image_size
+        order = "BGR" if self.normalization.bgr else "RGB"
+        if self.preprocessing:
+            inputs = {"pictures": "uint8 [B, H, W, 3], RGB, any height and width; all of a batch of one size"}
+        else:
+            inputs = {
+                "images": f"float32 [B, 3, {height}, {width}]: the picture warped to this size, colours of 0..255 "
+                f"minus colour_mean over colour_std (both of red, green, blue), then channels in the order {order}"
+            }
+        boxes = "x1, y1, x2, y2 as shares of the picture's width and height"
+        if self.suppression:
+            outputs = {
+                "boxes": f"float32 [B, D, 4]: {boxes}, within [0, 1]; zeros from num_detections on",
+                "scores": "float32 [B, D], descending; zeros from num_detections on",
+                "labels": "int64 [B, D], 1..C, the place in class_names counted from 1; zeros from num_detections on",
+                "num_detections": "int64 [B]",
+            }
+        else:
+            outputs = {
+                "boxes": f"float32 [B, K, 4]: {boxes}, decoded, not clipped",
+                "scores": "float32 [B, K, C + 1], after softmax; column 0 is the background",
+            }
+        values = {
+            MARKER: self.version,
+            "class_names": self.class_names,
+            "image_size": self.image_size,
+            "colour_mean": self.normalization.mean,
+            "colour_std": self.normalization.std,
+            "colour_order": order,
+            "preprocessing": self.preprocessing,
+            "suppression": self.suppression,
+            "postprocess": self.postprocess,
+            "quantization": self.quantization,
+            "inputs": inputs,
+            "outputs": outputs,
+        }
+        return {name: json.dumps(value) for name, value in values.items()}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> "ExportDescription":
+        """Read what `as_metadata` gave.
+
+        Args:
+            metadata: of a file.
+            path: the file, for messages.
+
+        Raises:
+            WeightsError: this package did not write it, or a value cannot be.
+        """
+        if MARKER not in metadata:
+            raise WeightsError(
+                f"{path} was not written by this package's export: its metadata have no entry '{MARKER}'; nothing of "
+                "it was run"
+            )
+        try:
+            values = {name: json.loads(text) for name, text in metadata.items() if name in _CHECKS}
+            for name, check in _CHECKS.items():
+                if name not in values or not check(values[name]):
+                    shown = f"{values[name]!r:.100}" if name in values else "missing"
+                    raise WeightsError(f"its metadata entry '{name}' is {shown}")
+            check_postprocess(values["postprocess"])
+        except UserError as error:
+            raise WeightsError(f"{path}: {error}") from error
+        except (ValueError, TypeError, RecursionError) as error:
+            raise WeightsError(f"{path}: its metadata cannot be read: {str(error)[:200]}") from error
+        return cls(
+            version=values[MARKER],
+            class_names=tuple(values["class_names"]),
+            image_size=tuple(values["image_size"]),
+            normalization=Normalization(
+                values["colour_mean"], values["colour_std"], bgr=values["colour_order"] == "BGR"
+            ),
+            preprocessing=values["preprocessing"],
+            suppression=values["suppression"],
+            postprocess=values["postprocess"],
+            quantization=values["quantization"],
+        )
+
+    def quantized(self, kind: str) -> "ExportDescription":
+        """Give the same with another precision."""
+        return replace(self, quantization=kind)
+
+
+def full_postprocess_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Give all settings of `ops.postprocess.postprocess` in plain values: a default may change with the version."""
+    parameters = inspect.signature(postprocess).parameters.values()
+    defaults = {parameter.name: parameter.default for parameter in parameters if parameter.name != "output"}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in {**defaults, **settings}.items()}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _is_list_of(kind: type, value: Any, length: int) -> bool:
+    return isinstance(value, list) and len(value) == length and all(type(item) is kind for item in value)
+
+
+_CHECKS = {
+    MARKER: lambda value: isinstance(value, str),
+    "class_names": lambda value: (
+        isinstance(value, list) and 0 < len(value) <= MOST_CLASSES and _is_list_of(str, value, len(value))
+    ),
+    "image_size": lambda value: _is_list_of(int, value, 2) and min(value) > 0 and value[0] * value[1] <= MOST_PIXELS,
+    "colour_mean": lambda value: isinstance(value, list) and len(value) == 3 and all(map(_is_number, value)),
+    "colour_std": lambda value: (
+        isinstance(value, list) and len(value) == 3 and all(_is_number(std) and std > 0 for std in value)
+    ),
+    "colour_order": lambda value: value in ("RGB", "BGR"),
+    "preprocessing": lambda value: isinstance(value, bool),
+    "suppression": lambda value: isinstance(value, bool),
+    "postprocess": lambda value: isinstance(value, dict),
+    "quantization": lambda value: value is None or isinstance(value, str),
+}

@@ -1,0 +1,113 @@
+"""An exported file behind what `Detector` needs of a network."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssd_lightning.errors import WeightsError
+from ssd_lightning.ops.boxes import xyxy_to_cxcywh
+from ssd_lightning.ops.postprocess import postprocess
+from ssd_lightning.runtime.description import PREDICTIONS, ExportDescription
+from ssd_lightning.types import Detections, SSDOutput
+
+
+class ExportedNetwork(nn.Module):
+    """A network in another program's hands: it detects, and its weights are out of reach.
+
+    Args:
+        path: the file, for messages.
+        description: what it says about itself.
+        device: where its inputs go and its outputs come from.
+    """
+
+    def __init__(self, path: Path, description: ExportDescription, device: torch.device) -> None:
+        super().__init__()
+        self.path = path
+        self.description = description
+        self.device = device
+        self.image_size = description.image_size
+        self.num_classes = len(description.class_names)
+
+    @abstractmethod
+    def run(self, inputs: Tensor) -> Sequence[Tensor]:
+        """Give the file's outputs for its input, on `device`."""
+
+    def detect(self, images: Tensor, postprocess_settings: Mapping[str, Any]) -> list[Detections]:
+        """Detect in a batch.
+
+        Args:
+            images: `[B, 3, H, W]`, RGB, 0..255, uint8 or float, of the size that the network is made for.
+            postprocess_settings: of `ops.postprocess.postprocess`; without effect where suppression is inside.
+
+        Returns:
+            B detections.
+
+        Raises:
+            ValueError: the pictures have another size.
+            WeightsError: the file fails, or gives something else than it says.
+        """
+        if tuple(images.shape[-2:]) != self.image_size:
+            raise ValueError(f"the network is made for {self.image_size} pictures, got {tuple(images.shape[-2:])}")
+        if len(images) == 0:
+            return []
+        return self.detect_inputs(self.description.as_input(images.to(self.device)), postprocess_settings)
+
+    def detect_inputs(self, inputs: Tensor, postprocess_settings: Mapping[str, Any]) -> list[Detections]:
+        """Detect in what the file itself takes, as its description has it; see `detect`."""
+        outputs = self.checked(self.run(inputs), len(inputs))
+        if self.description.suppression:
+            return _unpadded(*outputs)
+        boxes, scores = outputs
+        return _suppressed(boxes, scores, postprocess_settings)
+
+    def checked(self, outputs: Sequence[Tensor], batch: int) -> Sequence[Tensor]:
+        """Make sure that a file of others gave what it promised: an index beyond a list would fail far from here.
+
+        Raises:
+            WeightsError: number, shape, type or values differ.
+        """
+        names = self.description.output_names
+        if len(outputs) != len(names):
+            raise WeightsError(f"{self.path} gave {len(outputs)} outputs instead of {', '.join(names)}")
+        boxes, rest = outputs[0], outputs[2:]
+        rows = boxes.shape[1] if boxes.ndim == 3 else 0
+        wanted: dict[str, tuple[int, ...]] = {"boxes": (batch, rows, 4), "scores": (batch, rows)}
+        if self.description.suppression:
+            wanted |= {"labels": (batch, rows), "num_detections": (batch,)}
+        else:
+            wanted["scores"] = (batch, rows, self.num_classes + 1)
+        for name, output in zip(names, outputs, strict=True):
+            if tuple(output.shape) != wanted[name]:
+                raise WeightsError(f"{self.path}: its output {name} has shape {tuple(output.shape)}")
+            if output.is_floating_point() != (name in PREDICTIONS):
+                raise WeightsError(f"{self.path}: its output {name} has type {output.dtype}")
+        if rest:
+            labels, count = rest
+            if not _within(labels, self.num_classes) or not _within(count, rows):
+                raise WeightsError(f"{self.path}: its output has labels or counts out of range")
+        return outputs
+
+
+def _within(numbers: Tensor, most: int) -> bool:
+    return bool(((numbers >= 0) & (numbers <= most)).all())
+
+
+def _unpadded(boxes: Tensor, scores: Tensor, labels: Tensor, num_detections: Tensor) -> list[Detections]:
+    return [
+        Detections(boxes=boxes[image, :count], scores=scores[image, :count], labels=labels[image, :count])
+        for image, count in enumerate(num_detections.tolist())
+    ]
+
+
+def _suppressed(boxes: Tensor, scores: Tensor, settings: Mapping[str, Any]) -> list[Detections]:
+    """Do with decoded boxes and scores what `postprocess` does with the raw output, image by image."""
+    found: list[Detections] = []
+    for image_boxes, image_scores in zip(boxes, scores, strict=True):
+        # A box is its own prior, with offsets of zero; softmax undoes the logarithm.
+        output = SSDOutput(torch.zeros_like(image_boxes)[None], image_scores.log()[None], xyxy_to_cxcywh(image_boxes))
+        found += postprocess(output, **settings)
+    return found

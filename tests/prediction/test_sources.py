@@ -1,0 +1,104 @@
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ssd_lightning.data.images import IMAGE_SUFFIXES
+from ssd_lightning.errors import DataError
+from ssd_lightning.prediction.names import MOST_BYTES, UniqueNames, clean_name, output_names
+from ssd_lightning.prediction.sources import SUFFIXES, VIDEO_SUFFIXES, Source, find_sources
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.jpg", "a.PNG", "deep/a.jpg", "deep/er/c.webp", ".hidden/d.jpg", "notes.txt", "film.MP4"):
+        path = tmp_path / "shots" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "shots" / "again").symlink_to(tmp_path / "shots", target_is_directory=True)
+    (tmp_path / "shots" / "folder.jpg").mkdir()
+    return tmp_path / "shots"
+
+
+def test_suffixes_are_those_that_can_be_read() -> None:
+    assert set(IMAGE_SUFFIXES) == SUFFIXES
+    assert not SUFFIXES & VIDEO_SUFFIXES
+
+
+def found(given: object, **settings: bool) -> list[tuple[str, str]]:
+    return [(source.kind, source.address) for source in find_sources(given, **settings)]
+
+
+def test_what_a_source_can_be(folder: Path) -> None:
+    assert found("shots") == [("picture", "shots/a.PNG"), ("picture", "shots/b.jpg")]
+    deeper = [("picture", "shots/deep/a.jpg"), ("picture", "shots/deep/er/c.webp")]
+    assert found("shots", recursive=True) == [*found("shots"), *deeper]
+    assert found("shots/*/*.jpg") == [("picture", "shots/again/b.jpg"), ("picture", "shots/deep/a.jpg")]
+    assert found("shots/film.MP4") == found("shots/*.MP4") == [("video", "shots/film.MP4")]
+    assert found("shots/notes.txt") == [("picture", "shots/notes.txt")]  # what is named is tried
+    assert found(0) == found("0") == found("00") == [("camera", "0")]
+    assert found("HTTPS://host/a.jpg") == [("url", "HTTPS://host/a.jpg")]
+    assert found([0, "shots/b.jpg", "shots", "http://h/v.mp4"]) == [
+        ("camera", "0"), ("picture", "shots/b.jpg"), ("picture", "shots/a.PNG"), ("url", "http://h/v.mp4"),
+    ]  # fmt: skip
+
+
+def test_a_file_whose_name_is_a_number_is_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    Path("0").touch()
+    assert found("0") == [("picture", "0")]
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [
+        ("nowhere", "source=nowhere: neither a file nor a folder, and nothing fits the pattern"),
+        ("*.gif", "nothing fits the pattern"),
+        ([], "the list is empty"),
+        (["shots", "nowhere"], "source=nowhere: "),
+        ("rtsp://camera", "only http:// and https://"),
+        ("file:///etc/passwd", "only http:// and https://"),
+        ("empty", "no picture .* in the folder$"),
+        ("films", r"no picture .*; its videos are taken by a pattern such as source='films/\*\.mp4'$"),
+        ("outer", "no picture .*; recursive=true looks into its folders$"),
+        ("a\0b", "source=a"),
+        ("x" * 5000, "source=xxx"),
+    ],
+)
+def test_what_is_no_source(folder: Path, given: object, answer: str) -> None:
+    for name in ("empty", "films", "outer/inner"):
+        Path(name).mkdir(parents=True)
+    Path("films/film.mov").touch()
+    with pytest.raises(DataError, match=answer) as caught:
+        find_sources(given)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_outputs_are_called_after() -> None:
+    assert Source("picture", "a/b.c.jpg").stem == "b.c"
+    assert Source("camera", "3").stem == "camera_3"
+    assert str(Source("camera", "3")) == "camera 3"
+    assert Source("url", "https://host/x/caf%C3%A9%2f..%2fy.jpg?z=1.png#w").stem == "y"
+    assert Source("url", "http://host:80").stem == "host:80"
+
+
+def test_names_are_unique_whatever_their_case() -> None:
+    names = UniqueNames()
+    assert [names.take(name) for name in ("a", "A", "a_2", "a", "b")] == ["a", "A_2", "a_2_2", "a_3", "b"]
+    paths = [Path(str(index), "image.jpg") for index in range(3000)]
+    assert len(set(output_names(paths).values())) == 3000
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "..", "a/../../b", "a\\b", "\x1b[31m", "x\ny", "鳥" * 300, os.fsdecode(b"\xff")]
+)
+def test_names_stay_in_their_folder_and_are_text(tmp_path: Path, name: str) -> None:
+    clean = clean_name(name)
+    assert clean.isprintable()
+    assert 0 < len(clean.encode()) <= MOST_BYTES
+    path = tmp_path / f"{clean}.jpg"
+    Image.new("RGB", (2, 2)).save(path)
+    assert path.parent.resolve() == tmp_path.resolve()
+    assert list(tmp_path.iterdir()) == [path]
