@@ -163,10 +163,10 @@ def test_publishing_never_replaces(tmp_path: Path) -> None:
 def test_int8_of_a_trained_network_costs_little(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = ["data.num_train=300", "data.num_val=40", "data.num_test=2"]
+    data = ["data.num_train=120", "data.num_val=20", "data.num_test=2"]
     changed = ("data.num_", "trainer.max_epochs", "trainer.check_val")
     small = [word for word in SMALL if not word.startswith(changed)]
-    epochs = ["trainer.max_epochs=12", "trainer.check_val_every_n_epoch=12"]
+    epochs = ["trainer.max_epochs=6", "trainer.check_val_every_n_epoch=6"]
     run_in(tmp_path, monkeypatch, "train", *small, *data, *epochs, "hydra.run.dir=run", "logger=none")
     words = ["checkpoint=run", "format=onnx", "quantize=int8", "max_map_loss=0.03", "latency=false"]
     toy = ["data=toy", "data.side_px=96", "data.num_workers=0", *data]
