@@ -405,6 +405,11 @@ def test_what_evaluate_cannot_do(
     assert answer in refused(run, capsys, "evaluate", *(a.replace("RUN", str(trained / "run")) for a in arguments))
 
 
+def test_a_result_has_the_scores_of_validation_and_test(trained: Path) -> None:
+    scores = json.loads((trained / "run" / "result.json").read_text())["scores"]
+    assert {"val/map_11point", "test/map_11point"} <= scores.keys()
+
+
 @pytest.mark.parametrize("source", ["nowhere.jpg", "*.jpg", "."])
 def test_predict_without_pictures(trained: Path, run: Run, capsys: pytest.CaptureFixture[str], source: str) -> None:
     assert f"source={source}" in refused(run, capsys, "predict", f"checkpoint={trained / 'run'}", f"source={source}")

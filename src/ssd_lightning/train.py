@@ -109,12 +109,13 @@ def train(config: "DictConfig") -> dict[str, float] | float:
             raise
         raise told from error
     checkpoint = best_checkpoint(trainer)
+    scores = logged_values(trainer)
     if config.test and data.has("test"):
         trainer.test(module, datamodule=data, ckpt_path=checkpoint, verbose=False)
     elif resume is not None and not trainer.callback_metrics and data.has("val"):
         # Stopped between its last epoch and its end.
         trainer.validate(module, datamodule=data, ckpt_path=resume, verbose=False)
-    scores = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
+    scores |= logged_values(trainer)  # a test forgets those of the training
     if is_first:
         report(module, scores, checkpoint)
         write_result(run_dir, digest=digest, scores=scores, checkpoint=checkpoint)
@@ -185,6 +186,11 @@ def record_start(
     for logger in trainer.loggers:
         logger.log_hyperparams({**plain, "run": record})
     log.info("%d training pictures, %d priors, run in %s", len(data.dataset("train")), record["priors"], run_dir)
+
+
+def logged_values(trainer: "Trainer") -> dict[str, float]:
+    """Give the last value of everything that was logged since training or test began."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
 
 
 def best_checkpoint(trainer: Any) -> str | None:

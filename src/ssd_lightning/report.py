@@ -1,0 +1,51 @@
+"""`python -m ssd_lightning.report`: one HTML page of a run, or one that compares several."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssd_lightning.configs import run_command
+from ssd_lightning.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("report", report)
+
+
+def report(config: "DictConfig") -> Path:
+    """Write the page of a run, or of several.
+
+    Args:
+        config: as `conf/report.yaml` composes it.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: a directory is no run's, or a file in it is damaged; or the page cannot be written.
+    """
+    from omegaconf import ListConfig
+
+    from ssd_lightning.reporting.comparison import COMPARISON, write_comparison
+    from ssd_lightning.reporting.page import write_report
+    from ssd_lightning.reporting.run import runs_below
+
+    named = [Path(str(name)) for name in (config.run if isinstance(config.run, ListConfig) else [config.run])]
+    if not named:
+        raise ConfigurationError("run=[] names no run; give a run directory, or several: run=[A,B]")
+    runs = [run for path in named for run in runs_below(path)]
+    if len(runs) == 1:
+        path = write_report(runs[0], config.output)
+    else:
+        # Of all runs of a sweep: beside them.
+        folder = named[0] if len(named) == 1 else Path()
+        path = write_comparison(runs, config.output or folder / COMPARISON)
+    print(f"report: {path}")
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""The page that compares runs: scores with their spread over seeds, curves, classes, errors, settings."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from ssd_lightning.analysis.error_split import ERROR_TYPES, error_split
+from ssd_lightning.errors import DataError
+from ssd_lightning.reporting.bars import bar_chart, dot_chart
+from ssd_lightning.reporting.charts import Chart, line_chart
+from ssd_lightning.reporting.curves import SHARED_LOSSES, curve_series, from_zero
+from ssd_lightning.reporting.evaluation import MOST_CLASSES_A_COLUMN, number
+from ssd_lightning.reporting.groups import Cell, RunGroup, config_differences, group_runs, score_cells
+from ssd_lightning.reporting.page import REPORT, Entry, render, write_page
+from ssd_lightning.reporting.run import SPLITS, Run, read_run
+from ssd_lightning.reporting.summary import SCORES, duration
+from ssd_lightning.reporting.svg import slot_class
+
+COMPARISON = "comparison.html"
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """A line of the table of runs."""
+
+    slot: str
+    letter: str
+    name: str
+    links: list[tuple[str, str]]
+    """Name of each run and where its own page is, relative to this one; empty where it has none."""
+    seeds: str
+    epochs: str
+    time: str
+
+
+@dataclass(frozen=True, eq=False)
+class SplitScores:
+    """The scores of one split: a column for each of `names`, a row of cells for each group."""
+
+    split: str
+    names: list[str]
+    rows: list[tuple[str, str, list[Cell]]]
+    """Class of the colour, letter, cells."""
+
+
+def write_comparison(directories: Sequence[Path | str], output: Path | str = COMPARISON) -> Path:
+    """Write a page that compares runs.
+
+    Args:
+        directories: of the runs; the first is what the others are compared with.
+        output: the file.
+
+    Raises:
+        DataError: a directory is given twice, is no run's or has nothing to show, or a file in it is damaged; or the
+            page cannot be written there.
+    """
+    seen: set[Path] = set()
+    for path in map(Path, directories):
+        if path.resolve() in seen:
+            raise DataError(f"{path} is given twice")
+        seen.add(path.resolve())
+    return write_page(comparison_page([read_run(Path(path)) for path in directories], Path(output)), Path(output))
+
+
+def comparison_page(runs: Sequence[Run], path: Path) -> str:
+    """Write the page as HTML; `path` is where it will lie, for its links."""
+    groups = group_runs(runs)
+    scores, curves = split_scores(groups), curve_charts(groups)
+    classes, errors, notes = class_charts(groups), *error_charts(groups)
+    settings = [(group.label, config_differences(groups[0], group)) for group in groups[1:]]
+    there: dict[str, Any] = {
+        "scores": scores,
+        "curves": curves,
+        "classes": classes,
+        "errors": errors,
+        "settings": settings,
+    }
+    contents = [Entry("runs", "Runs"), *(Entry(name, name.capitalize()) for name, content in there.items() if content)]
+    return render(
+        "comparison.html.j2",
+        kicker="Comparison",
+        title=_title(len(runs), len(groups)),
+        subtitle=", ".join(group.name for group in groups),
+        contents=contents,
+        rows=[group_row(group, slot, path.parent) for slot, group in enumerate(groups)],
+        first=groups[0],
+        has_seeds=any(len(group.runs) > 1 for group in groups),
+        split_names=SPLITS,
+        notes=notes,
+        **there,
+    )
+
+
+def group_row(group: RunGroup, slot: int, folder: Path) -> GroupRow:
+    """Describe a group; links are relative to the folder."""
+    links = []
+    for run in group.runs:
+        page = run.directory / REPORT
+        links.append((run.directory.name, quote(os.path.relpath(page, folder)) if page.is_file() else ""))
+    lasts = [run.epochs_trained() for run in group.runs]
+    seconds = [time for run in group.runs if (time := run.seconds()) is not None]
+    unfinished = sum(run.result is None for run in group.runs)
+    open_runs = f" ({unfinished} not over)" if unfinished else ""
+    return GroupRow(
+        slot=slot_class(slot),
+        letter=group.letter,
+        name=group.name,
+        links=links,
+        seeds=", ".join(str(run.record.get("seed", run.config.get("seed", "–"))) for run in group.runs),
+        epochs=", ".join(dict.fromkeys(str(epochs or "–") for epochs in lasts)) + open_runs,
+        time=duration(fmean(seconds)) if seconds else "–",
+    )
+
+
+def split_scores(groups: Sequence[RunGroup]) -> list[SplitScores]:
+    """Tabulate the scores of every split that any run has scores of."""
+    tables = []
+    for split in SPLITS:
+        keys = {key: label for key, label in SCORES.items() if any(group.scores(f"{split}/{key}") for group in groups)}
+        columns = [score_cells(groups, f"{split}/{key}") for key in keys]
+        rows = [
+            (slot_class(slot), group.letter, [column[slot] for column in columns]) for slot, group in enumerate(groups)
+        ]
+        if keys:
+            tables.append(SplitScores(split, list(keys.values()), rows))
+    return tables
+
+
+def curve_charts(groups: Sequence[RunGroup]) -> list[Chart]:
+    """Overlay what the runs logged: a line for each run, a colour for each group."""
+    objective = groups[0].runs[0].objective
+    score = objective.removeprefix("val/")
+    titles = {objective: f"Validation: {SCORES.get(score, score)}", "loss": "Training loss"}
+    titles |= {f"val/{key}": f"Validation: {title.lower()}" for key, title in SHARED_LOSSES.items()}
+    titles |= {"lr": "Learning rate", "speed/images_per_s": "Pictures a second"}
+    charts = []
+    for key, title in titles.items():
+        series = [
+            curve_series(f"{group.letter} {run.directory.name}", run.curves[key], slot)
+            for slot, group in enumerate(groups)
+            for run in group.runs
+            if key in run.curves
+        ]
+        if series:
+            last = max(float(one.x[-1]) for one in series)
+            y_range = (0.0, 1.0) if key == objective and "map" in key else from_zero(series)
+            chart = line_chart(title, series, x_label="step", x_range=(0, last), y_range=y_range)
+            shown = {one.slot for one in series}
+            legend = [(slot_class(slot), groups[slot].label) for slot in sorted(shown)] if len(groups) > 1 else []
+            charts.append(replace(chart, legend=legend))
+    return charts
+
+
+def class_charts(groups: Sequence[RunGroup]) -> list[Chart]:
+    """Draw the AP of each class, 11 points, side by side for all groups, of every split."""
+    names = list(dict.fromkeys(name for group in groups for run in group.runs for name in run.class_names))
+    charts = []
+    for split, split_name in SPLITS.items():
+        scores = {name: [group.scores(f"{split}/ap_11point/{name}") for group in groups] for name in names}
+        means = {name: [fmean(found) if found else np.nan for found in row] for name, row in scores.items()}
+        shown = [name for name in names if np.isfinite(means[name]).any()]
+        for start in range(0, len(shown), MOST_CLASSES_A_COLUMN):
+            part = shown[start : start + MOST_CLASSES_A_COLUMN]
+            series = [(group.label, [means[name][slot] for name in part]) for slot, group in enumerate(groups)]
+            charts.append(dot_chart(f"{split_name.capitalize()}: AP of each class, 11 points", part, series))
+    return charts
+
+
+def error_charts(groups: Sequence[RunGroup]) -> tuple[list[Chart], list[str]]:
+    """Draw what mending each type of error would give back, for all groups that have evaluations.
+
+    Returns:
+        One chart a split, and sentences that say which runs are left out.
+    """
+    charts, notes = [], []
+    for split, name in SPLITS.items():
+        rows = []
+        for group in groups:
+            splits = [error_split(run.evaluations[split]) for run in group.runs if split in run.evaluations]
+            gains = [[one.errors[kind].gain for one in splits if np.isfinite(one.map)] for kind in ERROR_TYPES]
+            rows.append((group.label, [fmean(values) if values else np.nan for values in gains]))
+        without = [group.letter for group, (_, gains) in zip(groups, rows, strict=True) if np.isnan(gains).all()]
+        if len(without) < len(groups):
+            texts = [[number(gain) for gain in gains] for _, gains in rows]
+            charts.append(bar_chart(f"{name.capitalize()}: mAP given back", list(ERROR_TYPES), rows, texts=texts))
+        if without:
+            which = "No run has" if len(without) == len(groups) else f"{', '.join(without)} without"
+            if split == "val" or len(without) < len(groups):
+                notes.append(f"{which} an evaluation of the {name} pictures (evaluations/{split}.npz).")
+    return charts, notes
+
+
+def _title(num_runs: int, num_groups: int) -> str:
+    if num_groups == num_runs:
+        return f"{num_runs} runs"
+    return f"{num_runs} runs of " + ("one configuration" if num_groups == 1 else f"{num_groups} configurations")

@@ -1,0 +1,224 @@
+"""What a page shows of one evaluation: scores, classes, curves, confusions, errors, sizes, calibration, pictures."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ssd_lightning.analysis.calibration import calibration
+from ssd_lightning.analysis.confusion import confusion_matrix
+from ssd_lightning.analysis.error_split import ErrorSplit, ErrorType, error_split
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.analysis.object_sizes import ap_by_size, recall_by_size
+from ssd_lightning.analysis.picture_scores import picture_scores
+from ssd_lightning.analysis.pr_curves import PRCurve, mean_ap, pr_curves
+from ssd_lightning.metrics.average_precision import voc_average_precision
+from ssd_lightning.reporting.bars import bar_chart, column_chart
+from ssd_lightning.reporting.charts import Chart, Series, line_chart
+from ssd_lightning.reporting.matrix import confusions, matrix_chart
+from ssd_lightning.reporting.pictures import ShownPicture, show_pictures
+
+SCORE_THRESHOLD = 0.4
+"""Of a detection that is shown: what `predict` draws."""
+CALIBRATED_FROM = 0.1
+"""An SSD's many detections of less than this would decide the calibration error alone."""
+NUM_BEST, NUM_WORST = 4, 8
+SMALL_PX = (220.0, 170.0)
+MOST_CLASSES_A_COLUMN = 30
+ERROR_MEANINGS: dict[ErrorType, str] = {
+    "class": "the place is right, the class is not",
+    "localisation": "the class is right, the box is off (IoU .1 to .5)",
+    "both": "class and place are off",
+    "duplicate": "an object that a better detection has taken",
+    "background": "nothing is there",
+    "missed": "an object that no detection comes near",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationPart:
+    """The parts of the page that one evaluation fills."""
+
+    split: str
+    num_pictures: int
+    counts: str
+    """Pictures, objects and detections in words."""
+    scores: list[tuple[str, str]]
+    class_charts: list[Chart]
+    class_rows: list[tuple[str, int, str, str]]
+    """Name, objects, AP as area, AP of 11 points."""
+    pr_charts: list[Chart]
+    confusion: Chart
+    confusions: list[tuple[str, str, int, str]]
+    """True class, found class, count, share."""
+    errors: Chart
+    error_rows: list[tuple[str, str, int, str]]
+    """Type, meaning, count, gain."""
+    sizes: list[Chart]
+    calibration: list[Chart]
+    calibration_error: str
+    best: list[ShownPicture]
+    worst: list[ShownPicture]
+
+
+def evaluation_part(record: EvaluationRecord, *, ran_in: Path | None = None) -> EvaluationPart:
+    """Compute all that a page shows of an evaluation.
+
+    Args:
+        record: of the evaluation; it may lack pictures, objects or detections.
+        ran_in: directory that the run was started in, for relative paths of pictures.
+    """
+    names = record.class_names
+    curves, strict_curves = pr_curves(record), pr_curves(record, 0.75)
+    eleven = voc_average_precision(record.detections, record.objects, num_classes=len(names)).eleven_point.tolist()
+    matrix = confusion_matrix(record, score_threshold=SCORE_THRESHOLD)
+    errors = error_split(record)
+    pictures = picture_scores(record, score_threshold=SCORE_THRESHOLD)
+    order = pictures.best_first.tolist()
+    num_best = min(NUM_BEST, len(order) // 3)
+    best = order[:num_best]
+    worst = [index for index in order[num_best:][::-1] if pictures.scores[index] < 1][:NUM_WORST]
+    calibrated = calibration(record, score_threshold=CALIBRATED_FROM).overall
+    eleven_mean = _mean(eleven)
+    return EvaluationPart(
+        split=record.split,
+        num_pictures=len(record.image_ids),
+        counts=f"{len(record.image_ids):,} pictures, {len(record.objects.labels):,} objects, "
+        f"{len(record.detections.labels):,} detections",
+        scores=[
+            ("mAP, 11 points", number(eleven_mean)),
+            ("mAP, area", number(mean_ap(curves))),
+            ("mAP at IoU .75", number(mean_ap(strict_curves))),
+        ],
+        class_charts=class_charts(curves),
+        class_rows=[
+            (curve.class_name, curve.num_objects, number(curve.ap), number(ap))
+            for curve, ap in zip(curves, eleven, strict=True)
+        ],
+        pr_charts=pr_charts(curves, strict_curves),
+        confusion=matrix_chart("Confusion matrix", matrix, names),
+        confusions=[(true, found, count, f"{share:.0%}") for true, found, count, share in confusions(matrix, names)],
+        errors=error_chart(errors),
+        error_rows=[
+            (kind, ERROR_MEANINGS[kind], share.count, number(share.gain)) for kind, share in errors.errors.items()
+        ],
+        sizes=size_charts(record),
+        calibration=calibration_charts(calibrated.mean_scores, calibrated.precisions, calibrated.counts),
+        calibration_error=number(calibrated.error),
+        best=show_pictures(record, pictures, best, score_threshold=SCORE_THRESHOLD, ran_in=ran_in),
+        worst=show_pictures(record, pictures, worst, score_threshold=SCORE_THRESHOLD, ran_in=ran_in),
+    )
+
+
+def number(value: float | None) -> str:
+    """Write a score with three digits, or a dash where there is none."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def class_charts(curves: Sequence[PRCurve]) -> list[Chart]:
+    """Draw the AP of every class as bars, the best first, in as many columns as they need."""
+    ranked = sorted(curves, key=lambda curve: (math.isnan(curve.ap), -curve.ap if curve.num_objects else 0.0))
+    columns = -(-len(ranked) // MOST_CLASSES_A_COLUMN)
+    length = -(-len(ranked) // max(columns, 1))
+    charts = []
+    for start in range(0, len(ranked), max(length, 1)):
+        shown = ranked[start : start + length]
+        charts.append(
+            bar_chart(
+                "AP of each class" if columns == 1 else f"AP of classes {start + 1} to {start + len(shown)}",
+                [curve.class_name for curve in shown],
+                [("AP", [curve.ap for curve in shown])],
+                texts=[[number(curve.ap) for curve in shown]],
+                hints=[f"{curve.class_name}: {number(curve.ap)}, {curve.num_objects} objects" for curve in shown],
+                high=1.0,
+            )
+        )
+    return charts
+
+
+def pr_charts(curves: Sequence[PRCurve], strict_curves: Sequence[PRCurve]) -> list[Chart]:
+    """Draw precision against recall, one small chart a class."""
+    charts = []
+    for curve, strict in zip(curves, strict_curves, strict=True):
+        series = [
+            Series(f"IoU {threshold}", one.thinned(60).recall, one.thinned(60).precision, slot)
+            for one, threshold, slot in ((curve, ".5", 0), (strict, ".75", 1))
+        ]
+        chart = line_chart(
+            curve.class_name, series, x_label="recall", x_range=(0, 1), y_range=(0, 1), size_px=SMALL_PX,
+            note=f"AP {number(curve.ap)}, at IoU .75 {number(strict.ap)}",
+        )  # fmt: skip
+        charts.append(replace(chart, legend=[]))  # one for all of them stands above
+    return charts
+
+
+def error_chart(errors: ErrorSplit) -> Chart:
+    """Draw what mAP would win without the errors of each type."""
+    gains = [share.gain for share in errors.errors.values()]
+    return bar_chart(
+        "mAP that mending would give back",
+        list(errors.errors),
+        [("mAP", gains)],
+        texts=[[number(gain) for gain in gains]],
+        hints=[f"{kind}: {number(share.gain)}, {share.count} errors" for kind, share in errors.errors.items()],
+        high=max([0.05, *filter(math.isfinite, gains)]),
+    )
+
+
+def size_charts(record: EvaluationRecord) -> list[Chart]:
+    """Draw AP in COCO's ranges of size, and recall by the quantiles of the sizes that are there."""
+    sizes, bins = ap_by_size(record), recall_by_size(record, score_threshold=SCORE_THRESHOLD)
+    charts = [
+        column_chart(
+            "AP by size of the object",
+            [f"{size.name} ({size.num_objects})" for size in sizes],
+            [("AP at IoU .5", [size.ap_50 for size in sizes]), ("AP at IoU .5 to .95", [size.ap for size in sizes])],
+            texts=[[number(size.ap_50) for size in sizes], [number(size.ap) for size in sizes]],
+            high=1.0,
+            note="COCO's ranges: sides up to 32, up to 96 and above 96 px of the original picture; in brackets the "
+            "number of objects.",
+        )
+    ]
+    if bins:
+        charts.append(
+            column_chart(
+                "Share of objects found, by size",
+                [f"{one.least_side_px:.0f}–{one.largest_side_px:.0f}" for one in bins],
+                [("found", [one.recall for one in bins])],
+                texts=[[f"{one.num_found} of {one.num_objects} found" for one in bins]],
+                x_label="side in px of the original picture",
+                high=1.0,
+                note=f"At IoU .5, from score {SCORE_THRESHOLD:g} on; each column has as many objects.",
+            )
+        )
+    return charts
+
+
+def calibration_charts(mean_scores: np.ndarray, precisions: np.ndarray, counts: np.ndarray) -> list[Chart]:
+    """Draw precision against score, and how many detections have each score."""
+    filled = counts > 0
+    edges = np.linspace(0, 1, len(counts) + 1)[:-1]
+    shown = edges >= CALIBRATED_FROM - 1e-9
+    return [
+        line_chart(
+            "Share of hits at each score",
+            [Series("detections", mean_scores[filled], precisions[filled], 0, with_points=True)],
+            x_label="score", y_label="share of hits", x_range=(0, 1), y_range=(0, 1), diagonal=True,
+            note="On the dotted line a score is the chance of a hit; below it the detector is too sure of itself.",
+        ),
+        column_chart(
+            "Detections at each score",
+            [f"{edge:.1f}" for edge in edges[shown]],
+            [("detections", counts[shown].tolist())],
+            texts=[[f"{count:,} detections" for count in counts[shown].tolist()]],
+            x_label="score, from",
+            note=f"The many of less than {CALIBRATED_FROM:g} are left out.",
+        ),
+    ]  # fmt: skip
+
+
+def _mean(values: Sequence[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan

@@ -1,0 +1,138 @@
+"""Runs that differ in nothing but the seed, taken together: means, spreads and differences of their scores."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from ssd_lightning.digest import config_digest, differences
+from ssd_lightning.reporting.run import Run
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+MOST_NAMES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class RunGroup:
+    """Runs of one configuration, each with a seed of its own.
+
+    Attributes:
+        letter: by which the page speaks of them.
+        runs: at least one.
+        name: of their directories.
+    """
+
+    letter: str
+    runs: Sequence[Run]
+    name: str
+
+    @property
+    def label(self) -> str:
+        """Letter and name."""
+        return f"{self.letter} · {self.name}"
+
+    def scores(self, key: str) -> list[float]:
+        """Give the score of every run that has it as a finite number."""
+        found = (run.score(key) for run in self.runs)
+        return [score for score in found if score is not None and math.isfinite(score)]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A score of a group beside that of the first."""
+
+    text: str
+    """Mean, and +- standard deviation of several runs; a dash where there is none."""
+    difference: str
+    """To the first group; empty where there is none."""
+    is_sure: bool
+    """Whether the difference is more than twice its standard error; True where there are no spreads to tell."""
+    is_best: bool
+
+
+def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
+    """Put runs together whose configurations differ in the seed alone, in the order of their first ones."""
+    groups: dict[str, list[Run]] = {}
+    for index, run in enumerate(runs):
+        key = config_digest(without_seed(run.config)) if run.config else f"run {index}"
+        groups.setdefault(key, []).append(run)
+    names = dict(zip(runs, short_names([run.directory for run in runs]), strict=True))
+    return [
+        RunGroup(letter_of(index), group, _joined([names[run] for run in group]))
+        for index, group in enumerate(groups.values())
+    ]
+
+
+def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the seed wherever a configuration repeats it."""
+    return {key: value for key, value in _pruned(config, config.get("seed")).items() if key != "seed"}
+
+
+def config_differences(first: RunGroup, other: RunGroup) -> list[str]:
+    """List `key: value -> value` where the settings of two groups differ."""
+    one, two = first.runs[0].config, other.runs[0].config
+    return differences(without_seed(one), without_seed(two)) if one and two else []
+
+
+def short_names(directories: Sequence[Path]) -> list[str]:
+    """Name directories by as many of their last parts as tell them apart."""
+    parts = [path.resolve().parts for path in directories]
+    for length in range(1, max(map(len, parts), default=1) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return names if directories else []
+
+
+def letter_of(index: int) -> str:
+    """Count A, B, ..., Z, A1, B1, ..."""
+    return LETTERS[index % len(LETTERS)] + (str(index // len(LETTERS)) if index >= len(LETTERS) else "")
+
+
+def score_cells(groups: Sequence[RunGroup], key: str) -> list[Cell]:
+    """Compare a score of all groups, each with the first."""
+    all_scores = [group.scores(key) for group in groups]
+    means = [fmean(scores) if scores else -math.inf for scores in all_scores]
+    best = max(means)
+    return [
+        _cell(scores, all_scores[0], is_first=place == 0, is_best=len(groups) > 1 and mean == best > -math.inf)
+        for place, (scores, mean) in enumerate(zip(all_scores, means, strict=True))
+    ]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Write mean and standard deviation (n - 1 in the denominator), or the one value, or a dash."""
+    if not values:
+        return "–"
+    return f"{fmean(values):.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"
+
+
+def _cell(scores: Sequence[float], first: Sequence[float], *, is_first: bool, is_best: bool) -> Cell:
+    if is_first or not scores or not first:
+        return Cell(spread(scores), "", True, is_best)
+    difference = fmean(scores) - fmean(first)
+    error = math.hypot(_standard_error(scores), _standard_error(first))
+    has_spread = len(scores) > 1 or len(first) > 1
+    return Cell(
+        spread(scores), f"{difference:+.3f}".replace("-", "−"), not has_spread or abs(difference) > 2 * error, is_best
+    )
+
+
+def _standard_error(scores: Sequence[float]) -> float:
+    return stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else 0.0
+
+
+def _pruned(value: Any, seed: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _pruned(item, seed) for key, item in value.items() if not (key == "seed" and item == seed)}
+    if isinstance(value, (list, tuple)):
+        return [_pruned(item, seed) for item in value]
+    return value
+
+
+def _joined(names: Sequence[str]) -> str:
+    if len(names) <= MOST_NAMES:
+        return ", ".join(names)
+    return f"{names[0]} … {names[-1]} ({len(names)} runs)"

@@ -1,0 +1,163 @@
+"""The page of one run, as one HTML file that needs no network."""
+
+import logging
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+import ssd_lightning
+from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves
+from ssd_lightning.errors import DataError, UserError
+from ssd_lightning.reporting.coverage import CoveragePart, coverage_part
+from ssd_lightning.reporting.curves import curve_charts
+from ssd_lightning.reporting.evaluation import SCORE_THRESHOLD, EvaluationPart, evaluation_part, number
+from ssd_lightning.reporting.run import SPLITS, Run, read_run
+from ssd_lightning.reporting.summary import config_text, facts, gaps, reproduction, score_rows
+
+log = logging.getLogger(__name__)
+
+REPORT = "report.html"
+MOST_OPEN = 20
+"""Curves of so many classes are shown; those of more unfold."""
+EVALUATION_PARTS = {
+    "classes": "Classes",
+    "curves": "Precision and recall",
+    "confusion": "Confusion",
+    "errors": "Errors",
+    "sizes": "Sizes",
+    "calibration": "Calibration",
+    "pictures": "Pictures",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the table of contents."""
+
+    id: str
+    title: str
+    children: list["Entry"] = field(default_factory=list)
+
+
+def write_report(run_dir: Path | str, output: Path | str | None = None) -> Path:
+    """Write the page of a run.
+
+    Args:
+        run_dir: of the run, over or not.
+        output: the file; by default `report.html` in the run directory.
+
+    Returns:
+        The file.
+
+    Raises:
+        DataError: the directory is no run's, has nothing to show, or a file in it is damaged; or the page cannot be
+            written there.
+    """
+    run = read_run(Path(run_dir))
+    return write_page(run_page(run), Path(output) if output else run.directory / REPORT)
+
+
+def try_report(run_dir: Path) -> Path | None:
+    """Write the page of a run that has just ended; what goes wrong is told in a line, for the run is none the worse."""
+    try:
+        return write_report(run_dir)
+    except Exception as error:
+        log.warning("no %s was written: %s", run_dir / REPORT, " ".join(str(error).split()) or type(error).__name__)
+        return None
+
+
+def run_page(run: Run) -> str:
+    """Write the page of a run as HTML."""
+    ran_in = run.record.get("directory")
+    folder = Path(ran_in) if isinstance(ran_in, str) else None
+    parts = [evaluation_part(record, ran_in=folder) for record in run.evaluations.values()]
+    missing = gaps(run)
+    coverage = _coverage(run, missing)
+    charts, config, again = curve_charts(run), config_text(run.config), reproduction(run)
+    contents = [Entry("summary", "Summary"), *([Entry("curves", "Curves")] if charts else [])]
+    contents += [_entry_of(part) for part in parts]
+    there = {"priors": coverage, "configuration": config, "reproduction": again}
+    contents += [Entry(name, name.capitalize()) for name, content in there.items() if content]
+    return render(
+        "run.html.j2",
+        kicker="Training run",
+        title=run.name,
+        subtitle=str(run.directory),
+        contents=contents,
+        score_rows=score_rows(run),
+        gaps=missing,
+        facts=facts(run),
+        curve_charts=charts,
+        evaluations=parts,
+        evaluated={split: evaluated_epoch(run, split) for split in run.evaluations},
+        split_names=SPLITS,
+        score_threshold=SCORE_THRESHOLD,
+        most_open=MOST_OPEN,
+        coverage=coverage,
+        config=config,
+        reproduction=again,
+        command=run.record.get("command"),
+        number=number,
+    )
+
+
+def evaluated_epoch(run: Run, split: str) -> str:
+    """Say of which validation the evaluation is, which its mAP tells; empty where none that was logged has it."""
+    curve = run.curves.get(f"{split}/map_area")
+    if split != "val" or curve is None:
+        return ""
+    same = np.flatnonzero(np.isclose(curve.values, mean_ap(pr_curves(run.evaluations[split])), atol=1e-5))
+    return f"The weights are those after epoch {curve.epochs[same[0]] + 1}." if len(same) else ""
+
+
+def render(template: str, **content: Any) -> str:
+    """Fill a template; everything that is no markup is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    return environment.get_template(template).render(**content, version=ssd_lightning.__version__, written=written)
+
+
+def write_page(html: str, path: Path) -> Path:
+    """Write a page, whole or not at all.
+
+    Raises:
+        DataError: it cannot be written there.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # File names may hold bytes that are no UTF-8, which no page can show.
+        partial.write_bytes(html.encode("utf-8", "replace"))
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(f"the page cannot be written to {path}: {error.strerror or error}") from error
+    return path
+
+
+def _coverage(run: Run, missing: list[str]) -> CoveragePart | None:
+    record = next(iter(run.evaluations.values()), None)
+    if record is None:
+        return None
+    if run.checkpoint is None:
+        missing.append("No coverage by the priors: there is no checkpoint, which has them.")
+        return None
+    try:
+        return coverage_part(record, run.checkpoint)
+    except UserError as error:
+        missing.append(f"No coverage by the priors: {error}.")
+        return None
+
+
+def _entry_of(part: EvaluationPart) -> Entry:
+    children = [Entry(f"{part.split}-{key}", title) for key, title in EVALUATION_PARTS.items()]
+    return Entry(part.split, SPLITS[part.split].capitalize(), children)

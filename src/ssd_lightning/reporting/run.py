@@ -1,0 +1,193 @@
+"""A run directory as it lies on the disk: what it recorded, what it logged, what its evaluations found."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.errors import DataError
+from ssd_lightning.reporting.metric_log import Curve, read_curves
+from ssd_lightning.run_files import EVALUATIONS, RECORD, RESULT
+
+CONFIG, METRICS = "config.yaml", "metrics.csv"
+SPLITS = {"val": "validation", "test": "test"}
+SHOWN = (METRICS, *(f"{EVALUATIONS}/{split}.npz" for split in SPLITS))
+"""Files of which at least one is needed for a page."""
+OBJECTIVE = "val/map_11point"
+"""What `best.ckpt` is chosen by where the configuration does not say."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run, as far as it is there.
+
+    Attributes:
+        directory: of the run.
+        record: `run.json`; empty where there is none.
+        config: `config.yaml`; empty where there is none.
+        result: `result.json`; None where the run is not over.
+        curves: by logged name; empty where there is no `metrics.csv`.
+        evaluations: by split.
+        checkpoint: the best one, else the last; None if there is none.
+    """
+
+    directory: Path
+    record: Mapping[str, Any]
+    config: Mapping[str, Any]
+    result: Mapping[str, Any] | None
+    curves: Mapping[str, Curve]
+    evaluations: Mapping[str, EvaluationRecord]
+    checkpoint: Path | None
+
+    @property
+    def name(self) -> str:
+        """Of the experiment and of the directory."""
+        experiment = self.config.get("name")
+        directory = self.directory.resolve().name
+        return f"{experiment} · {directory}" if experiment and experiment != directory else directory
+
+    @property
+    def objective(self) -> str:
+        """Name of the score that `best.ckpt` is chosen by."""
+        callbacks = self.config.get("callbacks")
+        best = callbacks.get("best") if isinstance(callbacks, Mapping) else None
+        return str(best.get("monitor", OBJECTIVE)) if isinstance(best, Mapping) else OBJECTIVE
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 1..C; empty where nothing tells."""
+        if self.evaluations:
+            return next(iter(self.evaluations.values())).class_names
+        names = self.record.get("class_names")
+        return tuple(map(str, names)) if isinstance(names, list) else ()
+
+    def best_validation(self) -> int | None:
+        """Find the place of the best validation in the curve of the objective; None without a validation."""
+        curve = self.curves.get(self.objective)
+        if curve is None or not np.isfinite(curve.values).any():
+            return None
+        return int(np.nanargmax(np.where(np.isfinite(curve.values), curve.values, np.nan)))
+
+    def score(self, name: str) -> float | None:
+        """Give a score: of a validation that of the best one, by the objective; else the last that was logged."""
+        curve, best = self.curves.get(name), self.best_validation()
+        if curve is not None and name.startswith("val/") and best is not None:
+            here = np.flatnonzero(curve.steps == self.curves[self.objective].steps[best])
+            return float(curve.values[here[-1]]) if len(here) else None
+        if curve is not None:
+            return float(curve.values[-1])
+        scores = (self.result or {}).get("scores")
+        logged = scores.get(name) if isinstance(scores, Mapping) else None
+        return float(logged) if isinstance(logged, (int, float)) else None
+
+    def epochs_trained(self) -> int | None:
+        """Count the epochs that were begun; None where nothing was logged."""
+        # The test after the training is logged under an epoch that does not exist.
+        lasts = [int(curve.epochs[-1]) + 1 for name, curve in self.curves.items() if not name.startswith("test/")]
+        return max(lasts, default=None)
+
+    def seconds(self) -> float | None:
+        """Give the time from the last start of the run to its end; None where it is not over."""
+        try:
+            started = datetime.fromisoformat(self.record["started"])
+            finished = datetime.fromisoformat((self.result or {})["finished"])
+        except (KeyError, TypeError, ValueError):
+            return None
+        return (finished - started).total_seconds()
+
+    def pictures(self) -> dict[str, int]:
+        """Give how many pictures each split has, as far as it is recorded."""
+        data = self.record.get("data")
+        entries = data.items() if isinstance(data, Mapping) else ()
+        counts = {split: entry.get("pictures") for split, entry in entries if isinstance(entry, Mapping)}
+        recorded = {split: count for split, count in counts.items() if isinstance(count, int)}
+        return {**recorded, **{split: len(record.image_ids) for split, record in self.evaluations.items()}}
+
+
+def read_run(directory: Path) -> Run:
+    """Read all that a run left.
+
+    Raises:
+        DataError: the directory is missing or no run's, there is nothing in it to show, or a file in it is damaged.
+    """
+    if not directory.is_dir():
+        raise DataError(f"there is no run directory {directory}")
+    if not is_run(directory):
+        names = f"{RECORD}, {CONFIG}, {METRICS}, {EVALUATIONS}/val.npz"
+        raise DataError(f"{directory} is no run directory: it has none of {names}")
+    evaluations = {split: path for split in SPLITS if (path := directory / EVALUATIONS / f"{split}.npz").is_file()}
+    curves = read_curves(directory / METRICS)
+    checkpoints = [directory / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+    checkpoint = next((path for path in checkpoints if path.is_file()), None)
+    if not curves and not evaluations:
+        raise DataError(_nothing_to_show(directory, checkpoint))
+    return Run(
+        directory=directory,
+        record=_read_json(directory / RECORD) or {},
+        config=_read_config(directory / CONFIG),
+        result=_read_json(directory / RESULT),
+        curves=curves,
+        evaluations={split: EvaluationRecord.load(path) for split, path in evaluations.items()},
+        checkpoint=checkpoint,
+    )
+
+
+def runs_below(directory: Path) -> list[Path]:
+    """Give a run directory itself; of a folder that is none, such as a sweep's, the run directories in it.
+
+    Their order is that of their names, numbers by value; those that have neither logged nor evaluated anything are left
+    out. A folder without any is given as it is, for the message of what reads it.
+    """
+    if is_run(directory) or not directory.is_dir():
+        return [directory]
+    found = [path for path in directory.iterdir() if _has_any(path, SHOWN)]
+    return sorted(found, key=lambda path: (len(path.name) if path.name.isdigit() else 0, path.name)) or [directory]
+
+
+def is_run(directory: Path) -> bool:
+    """Say whether there is something of a run in a directory."""
+    return _has_any(directory, (RECORD, CONFIG, *SHOWN))
+
+
+def _has_any(directory: Path, names: Sequence[str]) -> bool:
+    return any((directory / name).is_file() for name in names)
+
+
+def _nothing_to_show(directory: Path, checkpoint: Path | None) -> str:
+    if checkpoint is None:
+        return f"{directory} has nothing to show yet: neither {METRICS} nor {EVALUATIONS}/val.npz nor a checkpoint"
+    return (
+        f"{directory} has a checkpoint but neither {METRICS} nor {EVALUATIONS}/val.npz; evaluate it first: python -m "
+        f"ssd_lightning.evaluate checkpoint={directory} data=... split=val record={directory / EVALUATIONS / 'val.npz'}"
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is damaged: it holds a {type(content).__name__} and no object")
+    return content
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        problem = " ".join(str(error).split())
+        raise DataError(f"{path} is damaged: {problem}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is damaged: it holds a {type(content).__name__} and no settings")
+    return content

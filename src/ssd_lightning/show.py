@@ -1,0 +1,349 @@
+"""`python -m ssd_lightning.show`: priors, augmentation and matches of a run, as pictures."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ssd_lightning.checks import require_choice, require_number
+from ssd_lightning.configs import run_command
+from ssd_lightning.errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from omegaconf import DictConfig
+    from torch import Tensor
+
+    from ssd_lightning.data.dataset import DetectionDataset
+    from ssd_lightning.ops.priors import Clip, PriorLevel
+    from ssd_lightning.training import DetectionDataModule
+    from ssd_lightning.visualization.prior_pictures import LevelPriors
+
+SUBJECTS = ("priors", "batch", "matches")
+CLIPPING: Mapping["Clip", str] = {
+    False: "not clipped",
+    True: "centres and sides clipped to the picture's",
+    "size": "sides clipped to the picture's",
+}
+
+
+class Priors(NamedTuple):
+    """Priors of a network."""
+
+    levels: Sequence["PriorLevel"]
+    image_size: tuple[int, int]
+    """Of the network's input, (height, width)."""
+    clip: "Clip"
+    boxes_cxcywh: "Tensor"
+    """`[K, 4]`, normalised."""
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("show", show)
+
+
+def show(config: "DictConfig") -> list[Path]:
+    """Draw what is asked for.
+
+    Args:
+        config: as `conf/show.yaml` composes it.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: a setting, the picture, the data or the checkpoint cannot be used, or nothing can be written.
+    """
+    check_settings(config)
+    pictures = {"priors": show_priors, "batch": show_batch, "matches": show_matches}[config.what](config)
+    return write_pictures(pictures, Path(config.output))
+
+
+def check_settings(config: "DictConfig") -> None:
+    """Look at the settings that no other command has.
+
+    Raises:
+        ConfigurationError: a value cannot be used.
+    """
+    require_choice("what", config.what, SUBJECTS)
+    require_number("num", config.num, 1, whole=True)
+    require_number("draws", config.draws, 1, whole=True)
+    if config.picture is not None and config.what != "priors":
+        raise ConfigurationError(f"picture= is for what=priors; what={config.what} takes pictures of the data")
+
+
+def show_priors(config: "DictConfig") -> dict[str, "np.ndarray"]:
+    """Draw the priors of every level, and of all of them; prints a table."""
+    from ssd_lightning.data.resize import resize_image
+    from ssd_lightning.visualization.benchmark_tables import TextTable, print_table
+    from ssd_lightning.visualization.prior_pictures import (
+        draw_prior_levels,
+        draw_prior_overview,
+        ratio_texts,
+        step_text,
+    )
+
+    priors = read_priors(config)
+    levels = split_by_level(priors)
+    image = resize_image(_picture_below_priors(config, priors), priors.image_size)
+    clipping = CLIPPING[priors.clip]
+    height, width = priors.image_size
+    title = f"{len(priors.boxes_cxcywh):,} priors of an input of {width} x {height} pixels"
+    rows = [
+        (
+            str(number),
+            f"{level.grid[0]} x {level.grid[1]}",
+            step_text(level.step_px),
+            ", ".join(f"{size:.4g}" for size in level.sizes_px),
+            ", ".join(ratio_texts(level)),
+            f"{level.count:,}",
+            f"{level.share_reaching_out:.0%}",
+        )
+        for number, level in enumerate(levels, 1)
+    ]
+    header = ("level", "cells", "step px", "squares px", "a cell", "priors", "reach out")
+    print_table(TextTable(header, tuple(rows)))
+    print(f"{title}; {clipping}")
+    return {
+        "priors": draw_prior_levels(image, levels, title=title, clipping=clipping),
+        "priors_overview": draw_prior_overview(image, levels, title=title, clipping=clipping),
+    }
+
+
+def show_batch(config: "DictConfig") -> dict[str, "np.ndarray"]:
+    """Draw pictures as they are annotated, and as the first epochs show them to the network."""
+    from ssd_lightning.data.images import read_image
+    from ssd_lightning.visualization.sample_pictures import Sample, draw_augmentation
+
+    image_size = _use_input_of_checkpoint(config)
+    data = open_data(config)
+    dataset = data.dataset("train")
+    rows = []
+    for index in first_indices(dataset, config.num, config.seed):
+        record = dataset.records[index]
+        height, width = record.size_px
+        original = Sample(
+            read_image(record.image_path, record.size_px),
+            record.boxes_xyxy_px / [width, height, width, height],
+            record.labels,
+            record.difficult,
+            f"{width} x {height}, {_counted(len(record.labels), 'object')}",
+        )
+        row = [original]
+        for epoch in range(config.draws):
+            image, target = dataset[epoch, index]
+            boxes, labels, difficult = (target[name].numpy() for name in ("boxes", "labels", "difficult"))
+            pixels = image.permute(1, 2, 0).numpy()
+            row.append(Sample(pixels, boxes, labels, difficult, _counted(len(labels), "object")))
+        rows.append(row)
+    height, width = image_size
+    mosaics = config.data.mosaic_probability
+    lines = [f"Seed {config.seed}" + (f", mosaics with probability {mosaics:g}" if mosaics else "")]
+    header = ["as annotated", *(f"epoch {epoch + 1}" for epoch in range(config.draws))]
+    title = f"Training pictures as the network sees them, {width} x {height} pixels"
+    drawn = draw_augmentation(rows, data.class_names, image_size=image_size, title=title, lines=lines, header=header)
+    return {"batch": drawn}
+
+
+def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
+    """Draw pictures of the first batch with the priors of each object; prints counts of the whole batch."""
+    from hydra.utils import instantiate
+
+    from ssd_lightning.analysis.matched_priors import by_object, level_of_priors, summarise_matches
+    from ssd_lightning.ops.boxes import cxcywh_to_xyxy
+    from ssd_lightning.visualization.match_pictures import MatchedObject, draw_match_sheet
+
+    priors = read_priors(config)
+    loss = instantiate(config.loss, _convert_="all")
+    data = open_data(config)
+    dataset = data.dataset("train")
+    indices = first_indices(dataset, max(config.num, config.data.batch_size), config.seed)
+    samples = [dataset[0, index] for index in indices]
+    targets = [target for _, target in samples]
+    matches = loss.match(targets, priors.boxes_cxcywh).matches
+    pictures, level_of_prior = by_object(matches, targets), level_of_priors(priors.levels)
+    summary = summarise_matches(pictures, level_of_prior, loss.iou_threshold)
+    print_matches(summary, loss.iou_threshold)
+    priors_xyxy = cxcywh_to_xyxy(priors.boxes_cxcywh).numpy()
+    rows = []
+    for (image, target), picture in islice(zip(samples, pictures, strict=True), config.num):
+        objects = [
+            MatchedObject(
+                name=data.class_names[int(label) - 1],
+                box_xyxy=box.numpy(),
+                priors_xyxy=priors_xyxy[owned],
+                levels=level_of_prior[owned],
+                best_iou=float(best),
+                is_forced=bool(is_forced),
+            )
+            for label, box, owned, best, is_forced in zip(
+                target["labels"],
+                target["boxes"],
+                picture.priors,
+                picture.best_iou,
+                picture.is_forced(loss.iou_threshold),
+                strict=True,
+            )
+        ]
+        rows.append((image.permute(1, 2, 0).numpy(), objects))
+    height, width = priors.image_size
+    lines = [
+        f"{len(priors.boxes_cxcywh):,} priors, {loss.matcher} matching from IoU {loss.iou_threshold:g} on; seed "
+        f"{config.seed}. Red, with !: no prior reaches the object; its best one is forced on it."
+    ]
+    title = f"Which priors answer for which object, {width} x {height} pixels"
+    return {"matches": draw_match_sheet(rows, title=title, lines=lines)}
+
+
+def read_priors(config: "DictConfig") -> Priors:
+    """Lay out the priors of the network that the configuration or the checkpoint describes.
+
+    The network is measured without memory and weights. With a checkpoint the configuration takes its input size.
+
+    Raises:
+        UserError: the checkpoint cannot be used, or network and priors do not fit.
+    """
+    import torch
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from ssd_lightning.detector import Detector
+    from ssd_lightning.ops.priors import make_priors
+    from ssd_lightning.specs import describe
+
+    if config.checkpoint is not None:
+        net = Detector.load(config.checkpoint).network
+        clip = describe(net).get("clip_priors", False)
+        OmegaConf.update(config, "image_size", list(net.image_size))
+        return Priors(net.levels, net.image_size, clip, net.priors_cxcywh)
+    for name, none in (("weights", None), ("pretrained", False)):
+        if name in config.backbone:
+            OmegaConf.update(config, f"backbone.{name}", none)
+    with torch.device("meta"):
+        net = instantiate(config.net, num_classes=1, _convert_="all")
+    clip = config.net.clip_priors
+    return Priors(net.levels, net.image_size, clip, make_priors(net.levels, net.image_size, clip=clip))
+
+
+def split_by_level(priors: Priors) -> "list[LevelPriors]":
+    """Cut priors `[K, 4]` into levels of `[rows, columns, boxes, 4]`."""
+    from ssd_lightning.ops.priors import as_height_width
+    from ssd_lightning.visualization.prior_pictures import LevelPriors
+
+    boxes, start, found = priors.boxes_cxcywh.numpy(), 0, []
+    for level in priors.levels:
+        assert level.grid_size is not None
+        rows, columns = as_height_width(level.grid_size)
+        end = start + rows * columns * level.boxes_per_cell
+        squares = (
+            [level.min_size] if level.max_size is None else [level.min_size, math.sqrt(level.min_size * level.max_size)]
+        )
+        step = (priors.image_size[0] / rows, priors.image_size[1] / columns)
+        found.append(
+            LevelPriors(
+                boxes_cxcywh=boxes[start:end].reshape(rows, columns, level.boxes_per_cell, 4),
+                ratios=(*(1.0 for _ in squares), *(float(ratio) for ratio in level.aspect_ratios for _ in range(2))),
+                step_px=step if level.step is None else (level.step, level.step),
+                sizes_px=tuple(squares),
+            )
+        )
+        start = end
+    return found
+
+
+def open_data(config: "DictConfig") -> "DetectionDataModule":
+    """Open the data as a training does.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    from hydra.utils import instantiate
+
+    data: DetectionDataModule = instantiate(config.data.module, _convert_="all")
+    data.prepare_data()
+    return data
+
+
+def first_indices(dataset: "DetectionDataset", count: int, seed: int) -> list[int]:
+    """Give the pictures that a training on one device begins with, at most as many as there are."""
+    from ssd_lightning.data.sampler import EpochSampler
+
+    order = EpochSampler(size=len(dataset), seed=seed, shuffle=True, rank=0, world_size=1, pad=True)
+    return [index for _, index in islice(order, count)]
+
+
+def print_matches(summary: Mapping[str, Any], iou_threshold: float) -> None:
+    """Print how many priors the objects of a batch have, over all and by level."""
+    from ssd_lightning.visualization.benchmark_tables import TextTable, print_table
+
+    objects = summary["objects"]
+    counts = [(name, str(count), _share(count, objects)) for name, count in summary["by_count"].items()]
+    forced = (f"forced: best IoU below {iou_threshold:g}", str(summary["forced"]), _share(summary["forced"], objects))
+    print(
+        f"{_counted(summary['pictures'], 'picture')}, {_counted(objects, 'object')}, {summary['priors']} matched priors"
+    )
+    print_table(TextTable(("objects with", "objects", "share"), (*counts, forced)))
+    levels = [
+        (str(number), f"{level['priors']} of {level['of']:,}", str(level["objects"]), str(level["forced"]))
+        for number, level in enumerate(summary["levels"], 1)
+    ]
+    print_table(TextTable(("level", "matched priors", "objects", "of these forced"), tuple(levels)))
+
+
+def write_pictures(pictures: Mapping[str, "np.ndarray"], folder: Path) -> list[Path]:
+    """Write `NAME.png` of each, in place of what has that name, and say where.
+
+    Raises:
+        DataError: the folder cannot be written to.
+    """
+    from ssd_lightning.visualization.sheet import save_png
+
+    paths = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, image in pictures.items():
+            paths.append(folder / f"{name}.png")
+            size = save_png(image, paths[-1])
+            height, width = image.shape[:2]
+            print(f"{paths[-1]}: {width} x {height} pixels, {size / 1000:.0f} kB")
+    except OSError as error:
+        raise DataError(f"output={folder}: cannot write there: {error}") from error
+    return paths
+
+
+def _picture_below_priors(config: "DictConfig", priors: Priors) -> "np.ndarray":
+    from ssd_lightning.data.images import read_image
+
+    if config.picture is not None:
+        return read_image(Path(config.picture))
+    try:
+        data = open_data(config)
+        dataset = data.dataset("val" if data.has("val") else "train")
+    except DataError as error:
+        raise DataError(f"{error}; or give a picture of your own: picture=FILE") from error
+    records = dataset.records
+    record = next((record for record in records if len(record.labels)), records[0])
+    return read_image(record.image_path, record.size_px)
+
+
+def _use_input_of_checkpoint(config: "DictConfig") -> tuple[int, int]:
+    """Give the size of the network's input, (height, width)."""
+    from ssd_lightning.data.resize import checked_size
+
+    if config.checkpoint is not None:
+        return read_priors(config).image_size
+    return checked_size(list(config.image_size))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _share(count: int, of: int) -> str:
+    return f"{count / of:.1%}" if of else "-"
+
+
+if __name__ == "__main__":
+    main()

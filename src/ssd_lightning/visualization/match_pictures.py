@@ -1,0 +1,210 @@
+"""Which priors answer for which object: a training sample with the matched priors of each of its objects."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ssd_lightning.visualization.colours import BLACK, class_colour, text_colour
+from ssd_lightning.visualization.outlines import Rectangle, draw_outline
+from ssd_lightning.visualization.sheet import (
+    GAP_PX,
+    INK,
+    SOFT_INK,
+    WARNING_INK,
+    Panel,
+    blank,
+    frame,
+    lay_out,
+    write_line,
+)
+from ssd_lightning.visualization.tags import draw_tag
+
+TEXT_PX = 520
+"""Width of the list beside a picture."""
+LINE_PX = 22
+SMALL = 0.2
+"""Objects with sides below this share of the picture's are hard to see."""
+CLOSE_UPS, CLOSE_UP_PX = 2, 200
+MOST_LINES = 12
+"""Of the list: it may make a row higher than its picture."""
+LEAST_WINDOW_PX = 8.0
+"""Of a close-up: of less there is nothing to see."""
+FADING = 0.25
+PRIOR_OPACITY = 0.85
+
+
+@dataclass(frozen=True)
+class MatchedObject:
+    """An object and the priors that answer for it.
+
+    Attributes:
+        name: of its class.
+        box_xyxy: float `[4]`, normalised.
+        priors_xyxy: float `[P, 4]`, normalised.
+        levels: int `[P]`, the feature map of each, 1 the finest.
+        best_iou: the highest of any prior.
+        is_forced: its best prior is below the threshold, and it got one all the same.
+    """
+
+    name: str
+    box_xyxy: np.ndarray
+    priors_xyxy: np.ndarray
+    levels: np.ndarray
+    best_iou: float
+    is_forced: bool
+
+    @property
+    def is_weak(self) -> bool:
+        """No prior reaches it by itself."""
+        return self.is_forced or not len(self.priors_xyxy)
+
+
+def describe_object(number: int, matched: MatchedObject) -> str:
+    """Say in a line how many priors an object has, of which levels, and whether one was forced."""
+    count = len(matched.priors_xyxy)
+    by_level = Counter(matched.levels.tolist())
+    where = ", ".join(f"{by_level[level]} on level {level}" for level in sorted(by_level))
+    start = f"{number}  {matched.name}: "
+    if not count:
+        return f"{start}no prior, best IoU {matched.best_iou:.2f}"
+    if matched.is_forced:
+        return f"{start}{count} forced, level {matched.levels[0]}, best IoU {matched.best_iou:.2f}"
+    return f"{start}{where}, best IoU {matched.best_iou:.2f}"
+
+
+def draw_matches(image: np.ndarray, objects: Sequence[MatchedObject], *, picture_px: int = 480) -> np.ndarray:
+    """Draw a sample with its objects (solid) and their priors (dashed), a colour each, and list them beside it.
+
+    Up to two objects that are hard to see, or that no prior reaches, are enlarged.
+
+    Args:
+        image: uint8 `[H, W, 3]`, as the network is shown it.
+        objects: in the order of their numbers.
+        picture_px: longer side of the picture.
+
+    Returns:
+        uint8 `[H', W', 3]`.
+    """
+    scale = picture_px / max(image.shape[:2])
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    picture = draw_window(image, objects, window_xyxy=np.array([0.0, 0.0, 1.0, 1.0]), size=size)
+    close_ups = hard_to_see(objects)[:CLOSE_UPS]
+    side = CLOSE_UP_PX if close_ups else 0
+    extra = side + LINE_PX + 10 if close_ups else 0
+    list_height = LINE_PX * min(len(objects), MOST_LINES)
+    # Close-ups go where there is room: below a long list's picture, else below the list.
+    is_below_picture = size[1] < list_height
+    height = max(size[1] + extra, list_height) if is_below_picture else max(size[1], list_height + extra)
+    canvas = blank(height, picture_px + GAP_PX + TEXT_PX)
+    canvas.paste(Image.fromarray(picture), ((picture_px - size[0]) // 2, 0))
+    left = picture_px + GAP_PX
+    _write_list(canvas, objects, left=left, height=height if is_below_picture else height - extra)
+    for place, index in enumerate(close_ups):
+        window = _window_around(objects[index], image.shape[:2])
+        detail = draw_window(image, objects, window_xyxy=window, size=(side, side))
+        x = (0 if is_below_picture else left) + place * (side + GAP_PX)
+        canvas.paste(Image.fromarray(detail), (x, height - side))
+        zoom = side / ((window[2] - window[0]) * size[0])
+        caption = f"object {index + 1}, {zoom:.1f} times larger"
+        line = (x, height - side - LINE_PX)
+        write_line(ImageDraw.Draw(canvas), line, caption, size=14, room=side, colour=SOFT_INK)
+    return np.asarray(canvas).copy()
+
+
+def draw_match_sheet(
+    rows: Sequence[tuple[np.ndarray, Sequence[MatchedObject]]], *, title: str, lines: Sequence[str] = ()
+) -> np.ndarray:
+    """Draw several samples with their matches below each other: uint8 `[H, W, 3]`.
+
+    Args:
+        rows: pictures uint8 `[H, W, 3]`, each with its objects.
+        title: of the sheet.
+        lines: below it.
+    """
+    legend = "Solid: objects. Dashed, in the colour of the object: the priors that answer for it."
+    panels = [Panel(draw_matches(image, objects)) for image, objects in rows]
+    return lay_out(panels, columns=1, title=title, lines=[*lines, legend])
+
+
+def hard_to_see(objects: Sequence[MatchedObject]) -> list[int]:
+    """Choose what should be enlarged: first what no prior reaches, then the smallest."""
+    sides = [float((matched.box_xyxy[2:] - matched.box_xyxy[:2]).max()) for matched in objects]
+    chosen = [index for index, matched in enumerate(objects) if sides[index] < SMALL or matched.is_weak]
+    return sorted(chosen, key=lambda index: (not objects[index].is_weak, sides[index]))
+
+
+def draw_window(
+    image: np.ndarray, objects: Sequence[MatchedObject], *, window_xyxy: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Draw a part of a sample.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        objects: all of the sample.
+        window_xyxy: float `[4]`, normalised: the part.
+        size: (width, height) of the result.
+    """
+    height, width = image.shape[:2]
+    box = tuple(float(edge) for edge in window_xyxy * np.array([width, height, width, height]))
+    canvas = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, box=(box[0], box[1], box[2], box[3]))
+    canvas = Image.blend(canvas, blank(size[1], size[0]), FADING)
+    with_priors = canvas.copy()
+    draw = ImageDraw.Draw(with_priors)
+    for index, matched in enumerate(objects):
+        for prior in matched.priors_xyxy:
+            rectangle = _place(prior, window_xyxy, size)
+            draw_outline(draw, rectangle, BLACK, 1)
+            draw_outline(draw, rectangle, class_colour(index + 1), 2, dash=5)
+    canvas = Image.blend(canvas, with_priors, PRIOR_OPACITY)
+    draw = ImageDraw.Draw(canvas)
+    places = [_place(matched.box_xyxy, window_xyxy, size) for matched in objects]
+    for index, place in enumerate(places):
+        draw_outline(draw, place, BLACK, 4, inset=-1)
+        draw_outline(draw, place, class_colour(index + 1), 2)
+    obstacles = list(places)
+    for index, (matched, place) in enumerate(zip(objects, places, strict=True)):
+        if place[0] < size[0] and place[1] < size[1] and place[2] > 0 and place[3] > 0:
+            text = f"{index + 1} !" if matched.is_weak else str(index + 1)
+            obstacles.append(draw_tag(draw, size, place, text, class_colour(index + 1), obstacles))
+    return frame(np.asarray(canvas))
+
+
+def _place(box_xyxy: np.ndarray, window_xyxy: np.ndarray, size: tuple[int, int]) -> Rectangle:
+    corner, sides = window_xyxy[:2], window_xyxy[2:] - window_xyxy[:2]
+    x1, y1, x2, y2 = (np.asarray(box_xyxy, dtype=np.float64) - [*corner, *corner]) / [*sides, *sides] * [*size, *size]
+    left, top = round(x1), round(y1)
+    return left, top, max(left, round(x2) - 1), max(top, round(y2) - 1)
+
+
+def _window_around(matched: MatchedObject, image_size: tuple[int, int]) -> np.ndarray:
+    """Give the square part, in pixels, that has an object and its priors in the middle: xyxy, normalised."""
+    scale = np.array(image_size[::-1])
+    boxes = np.concatenate((matched.box_xyxy[None], matched.priors_xyxy)) * [*scale, *scale]
+    low, high = boxes[:, :2].min(0).clip(0), boxes[:, 2:].max(0).clip(None, scale)
+    side = min(max(float((high - low).max()) * 1.4, LEAST_WINDOW_PX), float(scale.min()))
+    corner = ((low + high) / 2 - side / 2).clip(0, scale - side)
+    return np.concatenate((corner, corner + side)) / [*scale, *scale]
+
+
+def _write_list(canvas: Image.Image, objects: Sequence[MatchedObject], *, left: int, height: int) -> None:
+    draw = ImageDraw.Draw(canvas)
+    most = max(1, height // LINE_PX)
+    shown = list(enumerate(objects))
+    if len(shown) > most:  # what no prior reaches is never left out for what some do
+        ranked = sorted(shown, key=lambda item: not item[1].is_weak)[: most - 1]
+        shown = sorted(ranked, key=lambda item: item[0])
+    if not objects:
+        write_line(draw, (left, 2), "no object", size=15, room=TEXT_PX, colour=SOFT_INK)
+    for line, (index, matched) in enumerate(shown):
+        y = line * LINE_PX
+        colour = class_colour(index + 1)
+        draw.rectangle((left, y + 2, left + 14, y + 14), fill=colour, outline=text_colour(colour))
+        ink = WARNING_INK if matched.is_weak else INK
+        text = describe_object(index + 1, matched)
+        write_line(draw, (left + 24, y + 2), text, size=15, room=TEXT_PX - 24, colour=ink)
+    if len(shown) < len(objects):
+        text = f"and {len(objects) - len(shown)} more"
+        write_line(draw, (left + 24, len(shown) * LINE_PX + 2), text, size=15, room=TEXT_PX, colour=SOFT_INK)

@@ -1,0 +1,280 @@
+"""Priors over a picture, level by level, in the manner of the SSD paper's figure 1."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ssd_lightning.visualization.colours import WHITE, Colour, class_colour, text_colour
+from ssd_lightning.visualization.outlines import Rectangle, draw_outline
+from ssd_lightning.visualization.sheet import INK, SOFT_INK, Key, Panel, blank, lay_out, write_line
+
+MARGIN = 0.13
+"""Of the picture's longer side: white around it, into which priors reach."""
+FADING = 0.35
+"""Share of white in the picture, so that lines stand out."""
+PALE = 0.55
+"""Opacity of the priors of further cells, and of what reaches out of the picture."""
+_ORDER = (5, 7, 3, 6, 2, 1, 4)  # of the palette, the darkest first: they are lines on a faded picture
+
+
+@dataclass(frozen=True)
+class LevelPriors:
+    """The priors of one feature map.
+
+    Attributes:
+        boxes_cxcywh: float `[rows, columns, boxes, 4]`, normalised, as the network has them.
+        ratios: of each box of a cell, long side to short side.
+        step_px: (vertical, horizontal) distance of neighbouring centres, in pixels of the network's input.
+        sizes_px: sides of the squares.
+    """
+
+    boxes_cxcywh: np.ndarray
+    ratios: tuple[float, ...]
+    step_px: tuple[float, float]
+    sizes_px: tuple[float, ...]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.boxes_cxcywh.shape[0], self.boxes_cxcywh.shape[1]
+
+    @property
+    def count(self) -> int:
+        """Number of its priors."""
+        return int(np.prod(self.boxes_cxcywh.shape[:3]))
+
+    @property
+    def boxes_xyxy(self) -> np.ndarray:
+        """`[rows, columns, boxes, 4]`, normalised."""
+        centre, half = self.boxes_cxcywh[..., :2], self.boxes_cxcywh[..., 2:] / 2
+        return np.concatenate((centre - half, centre + half), axis=-1)
+
+    @property
+    def share_reaching_out(self) -> float:
+        """Share of its priors that are not within the picture."""
+        boxes = self.boxes_xyxy
+        return float(((boxes < -1e-6) | (boxes > 1 + 1e-6)).any(-1).mean())
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A faded picture on paper, and where boxes lie on it.
+
+    Attributes:
+        canvas: uint8 `[H, W, 3]`, with a white margin.
+        corner: (x, y) of the picture in it.
+        size: (width, height) of the picture in it.
+    """
+
+    canvas: np.ndarray
+    corner: tuple[int, int]
+    size: tuple[int, int]
+
+    def rectangle(self, box_xyxy: np.ndarray) -> Rectangle:
+        """Place a normalised box: whole pixels, right and bottom inclusive; it may lie beyond the canvas."""
+        x1, y1, x2, y2 = box_xyxy * np.array([*self.size, *self.size]) + np.array([*self.corner, *self.corner])
+        return round(x1), round(y1), max(round(x1), round(x2) - 1), max(round(y1), round(y2) - 1)
+
+
+def lay_ground(image: np.ndarray, longer_side_px: int) -> Ground:
+    """Put a picture on white, faded, its longer side `longer_side_px` with the margin."""
+    height, width = image.shape[:2]
+    scale = longer_side_px / (max(height, width) * (1 + 2 * MARGIN))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    margin = round(MARGIN * max(size))
+    picture = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+    canvas = blank(size[1] + 2 * margin, size[0] + 2 * margin)
+    canvas.paste(Image.blend(picture, blank(size[1], size[0]), FADING), (margin, margin))
+    rim = (margin - 1, margin - 1, margin + size[0], margin + size[1])
+    draw_outline(ImageDraw.Draw(canvas), rim, SOFT_INK, 1)
+    return Ground(np.asarray(canvas).copy(), (margin, margin), size)
+
+
+def ratio_colours(levels: Sequence[LevelPriors]) -> dict[float, Colour]:
+    """Give every aspect ratio that occurs its colour, squares first."""
+    ratios = sorted({ratio for level in levels for ratio in level.ratios})
+    return {ratio: _dark_colour(index) for index, ratio in enumerate(ratios)}
+
+
+def draw_level(ground: Ground, level: LevelPriors, colours: dict[float, Colour]) -> np.ndarray:
+    """Draw the centres of all cells, the priors of the middle one, and pale those of a few more.
+
+    Args:
+        ground: is not changed.
+        level: of these priors.
+        colours: of the aspect ratios.
+
+    Returns:
+        A new picture of the canvas' size.
+    """
+    middle, further = _chosen_cells(level)
+    boxes = level.boxes_xyxy
+    canvas = _draw_centres(ground.canvas, ground, level)
+    for cell in further:
+        drawn = _draw_boxes(canvas, ground, boxes[cell], level.ratios, colours, width=1)
+        canvas = _blend(canvas, drawn, PALE)
+    drawn = _draw_boxes(canvas, ground, boxes[middle], level.ratios, colours, width=2)
+    left, top = ground.corner
+    inside = (slice(top, top + ground.size[1]), slice(left, left + ground.size[0]))
+    canvas = _blend(canvas, drawn, PALE)
+    canvas[inside] = drawn[inside]
+    return canvas
+
+
+def level_caption(number: int, level: LevelPriors) -> tuple[str, tuple[str, ...]]:
+    """Say in words what a level has: a title and lines."""
+    rows, columns = level.grid
+    sizes = " and ".join(f"{size:.4g}" for size in level.sizes_px)
+    title = f"Level {number}: {rows} x {columns} cells, {level.count:,} priors"
+    out = level.share_reaching_out
+    return title, (
+        f"step {step_text(level.step_px)} px, squares of {sizes} px",
+        f"{len(level.ratios)} a cell: {', '.join(ratio_texts(level))}",
+        f"{out:.0%} reach out of the picture" if out else "all within the picture",
+    )
+
+
+def draw_prior_levels(
+    image: np.ndarray, levels: Sequence[LevelPriors], *, title: str, clipping: str, panel_px: int = 360
+) -> np.ndarray:
+    """Draw one panel for each level.
+
+    Args:
+        image: uint8 `[H, W, 3]`, at the network's input size or in its proportions.
+        levels: of the network.
+        title: of the sheet.
+        clipping: what is done to priors that reach out of the picture, in words.
+        panel_px: longer side of a panel.
+    """
+    colours, ground = ratio_colours(levels), lay_ground(image, panel_px)
+    panels = []
+    for number, level in enumerate(levels, 1):
+        caption, lines = level_caption(number, level)
+        panels.append(Panel(draw_level(ground, level, colours), caption, lines))
+    keys = [Key(_ratio_in_words(ratio), colour, is_dashed=True) for ratio, colour in colours.items()]
+    explanation = [
+        "Dots: centres of the cells. Dashed: the priors of the middle cell.",
+        f"Pale: those of some other cells, and what reaches out of the picture ({clipping}).",
+    ]
+    columns = 2 if len(panels) in (1, 2, 4) else 3
+    return lay_out(panels, columns=columns, title=title, lines=explanation, keys=keys)
+
+
+def draw_prior_overview(
+    image: np.ndarray, levels: Sequence[LevelPriors], *, title: str, clipping: str, picture_px: int = 560
+) -> np.ndarray:
+    """Draw the middle cell's priors of all levels into one picture, coloured by level, with a table beside it."""
+    ground = lay_ground(image, picture_px)
+    canvas = ground.canvas
+    colours = [_dark_colour(index) for index in range(len(levels))]
+    for level, colour in reversed(list(zip(levels, colours, strict=True))):
+        middle = level.boxes_xyxy[_chosen_cells(level)[0]]
+        of_level = dict.fromkeys(level.ratios, colour)
+        canvas = _blend(canvas, _draw_boxes(canvas, ground, middle, level.ratios, of_level, width=1), PALE)
+        pile = Image.fromarray(canvas)
+        draw_outline(ImageDraw.Draw(pile), ground.rectangle(middle[0]), colour, 3)
+        canvas = np.asarray(pile).copy()
+    table = _draw_table(levels, colours, height=canvas.shape[0])
+    lines = [f"Of the middle cell: solid the small square of each level, dashed its other shapes ({clipping})."]
+    joined = np.concatenate((canvas, table), axis=1)
+    return lay_out([Panel(joined)], columns=1, title=title, lines=lines)
+
+
+def step_text(step_px: tuple[float, float]) -> str:
+    """Write a step: one number where both directions have the same."""
+    vertical, horizontal = (f"{step:.4g}" for step in step_px)
+    return vertical if vertical == horizontal else f"{vertical} x {horizontal}"
+
+
+def ratio_texts(level: LevelPriors) -> list[str]:
+    """Name the boxes of a cell by the proportions of their sides, equal ones once."""
+    counts = {ratio: level.ratios.count(ratio) for ratio in sorted(set(level.ratios))}
+    texts = []
+    for ratio, count in counts.items():
+        name = _short_ratio(ratio)
+        texts.append(f"{count} x {name}" if ratio == 1 else name)
+    return texts
+
+
+def _short_ratio(ratio: float) -> str:
+    return "1:1" if ratio == 1 else f"{ratio:.3g}:1, 1:{ratio:.3g}"
+
+
+def _ratio_in_words(ratio: float) -> str:
+    return "1 : 1" if ratio == 1 else f"{ratio:.3g} : 1 and 1 : {ratio:.3g}"
+
+
+def _dark_colour(index: int) -> Colour:
+    return class_colour(_ORDER[index] if index < len(_ORDER) else index + 1)
+
+
+def _chosen_cells(level: LevelPriors) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    """Choose the middle cell, and more of them the smaller the boxes are: so many that they can be told apart."""
+    rows, columns = level.grid
+    middle = (rows // 2, columns // 2)
+    side = float(level.boxes_cxcywh[(*middle, 0)][2:].max())
+    corners = [(rows // 5, columns // 5), (rows - 1 - rows // 5, columns - 1 - columns // 5)]
+    if side < 0.25:
+        corners += [(rows // 5, columns - 1 - columns // 5), (rows - 1 - rows // 5, columns // 5)]
+    is_small = side < 0.45
+    return middle, [cell for cell in dict.fromkeys(corners) if cell != middle] if is_small else []
+
+
+def _draw_centres(canvas: np.ndarray, ground: Ground, level: LevelPriors) -> np.ndarray:
+    pile = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(pile)
+    spacing = min(ground.size) / max(level.grid)
+    radius = 1 if spacing < 14 else 2
+    for x, y in level.boxes_cxcywh[:, :, 0, :2].reshape(-1, 2) * np.array(ground.size) + np.array(ground.corner):
+        left, top = int(x) - radius // 2, int(y) - radius // 2
+        if radius > 1:
+            draw.rectangle((left - 1, top - 1, left + radius + 1, top + radius + 1), fill=WHITE)
+        draw.rectangle((left, top, left + radius, top + radius), fill=INK)
+    return _blend(canvas, np.asarray(pile), 0.8 if radius > 1 else 0.55)
+
+
+def _draw_boxes(
+    canvas: np.ndarray,
+    ground: Ground,
+    boxes_xyxy: np.ndarray,
+    ratios: Sequence[float],
+    colours: dict[float, Colour],
+    *,
+    width: int,
+) -> np.ndarray:
+    pile = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(pile)
+    areas = np.prod(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], axis=1)
+    for index in np.argsort(-areas, kind="stable"):
+        draw_outline(draw, ground.rectangle(boxes_xyxy[index]), colours[ratios[index]], width, dash=3 + 2 * width)
+    return np.asarray(pile)
+
+
+def _blend(below: np.ndarray, above: np.ndarray, opacity: float) -> np.ndarray:
+    return np.round(below + opacity * (above.astype(np.float64) - below)).astype(np.uint8)
+
+
+def _draw_table(levels: Sequence[LevelPriors], colours: Sequence[Colour], *, height: int) -> np.ndarray:
+    places, width = (16, 56, 130, 226, 344, 430), 500
+    canvas = blank(height, width)
+    draw = ImageDraw.Draw(canvas)
+    pitch = min(34, (height - 20) // (len(levels) + 2))
+    top = max(0, (height - pitch * (len(levels) + 2)) // 2)
+
+    def write(row: int, cells: Sequence[str], colour: Colour = INK) -> None:
+        for place, end, text in zip(places, (*places[1:], width), cells, strict=True):
+            write_line(draw, (place, top + row * pitch), text, size=15, room=end - place - 6, colour=colour)
+
+    write(0, ("", "cells", "step px", "squares px", "ratios", "priors"), SOFT_INK)
+    for row, (level, colour) in enumerate(zip(levels, colours, strict=True), 1):
+        y = top + row * pitch
+        draw.rectangle((places[0], y - 2, places[0] + 24, y + 15), fill=colour)
+        sizes = ", ".join(f"{size:.4g}" for size in level.sizes_px)
+        ratios = "  ".join(f"{ratio:.3g}" for ratio in sorted(set(level.ratios)))
+        rows, columns = level.grid
+        write(row, ("", f"{rows} x {columns}", step_text(level.step_px), sizes, ratios, f"{level.count:,}"))
+        write_line(draw, (places[0] + 8, y + 1), str(row), size=14, room=20, colour=text_colour(colour))
+    write(len(levels) + 1, ("", "", "", "", "in all", f"{sum(level.count for level in levels):,}"), SOFT_INK)
+    return np.asarray(canvas)

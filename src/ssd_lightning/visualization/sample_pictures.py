@@ -1,0 +1,117 @@
+"""What augmentation does: each picture as it is annotated, and beside it what the network is shown of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ssd_lightning.visualization.colours import BLACK, class_colour
+from ssd_lightning.visualization.outlines import cut_at_border, draw_outline, line_width
+from ssd_lightning.visualization.sheet import Key, Panel, frame, lay_out, shortened
+from ssd_lightning.visualization.tags import draw_tag
+
+MOST_TAGS = 8
+"""Objects of a picture up to which each has its class written at it; more would hide what they name."""
+MOST_LETTERS = 24
+"""Of a class' name at an object; the legend has more."""
+MOST_KEYS = 24
+"""Classes in the legend."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture with its objects.
+
+    Attributes:
+        image: uint8 `[H, W, 3]`.
+        boxes_xyxy: float `[N, 4]`, normalised.
+        labels: int `[N]`, 1..C.
+        difficult: bool `[N]`.
+        caption: what is to be read below it.
+    """
+
+    image: np.ndarray
+    boxes_xyxy: np.ndarray
+    labels: np.ndarray
+    difficult: np.ndarray
+    caption: str = ""
+
+
+def draw_sample(sample: Sample, class_names: Sequence[str], *, within_px: tuple[int, int]) -> np.ndarray:
+    """Draw the objects of a picture in the colours of their classes, difficult ones dashed.
+
+    Args:
+        sample: the picture; it is brought to the largest size within `within_px`, its proportions kept.
+        class_names: of the classes 1..C.
+        within_px: (height, width).
+
+    Returns:
+        A new picture.
+    """
+    height, width = sample.image.shape[:2]
+    scale = min(within_px[0] / height, within_px[1] / width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    canvas = Image.fromarray(sample.image).resize(size, Image.Resampling.BICUBIC)
+    draw, thickness = ImageDraw.Draw(canvas), max(2, line_width(canvas))
+    boxes = np.asarray(sample.boxes_xyxy, dtype=np.float64).reshape(-1, 4) * np.array([*size, *size])
+    rectangles = [cut_at_border(box, size) for box in boxes]
+    visible = [(index, place) for index, place in enumerate(rectangles) if place is not None]
+    for index, place in visible:
+        colour = class_colour(int(sample.labels[index]))
+        dash = 4 * thickness if sample.difficult[index] else 0
+        draw_outline(draw, place, BLACK, thickness + 2, inset=-1, dash=dash)
+        draw_outline(draw, place, colour, thickness, dash=dash)
+    if len(visible) <= MOST_TAGS:
+        obstacles = [place for _, place in visible]
+        for index, place in visible:
+            label = int(sample.labels[index])
+            name = shortened(class_names[label - 1], MOST_LETTERS)
+            obstacles.append(draw_tag(draw, size, place, name, class_colour(label), obstacles))
+    return frame(np.asarray(canvas))
+
+
+def draw_augmentation(
+    rows: Sequence[Sequence[Sample]],
+    class_names: Sequence[str],
+    *,
+    image_size: tuple[int, int],
+    title: str,
+    lines: Sequence[str] = (),
+    header: Sequence[str] = (),
+    cell_px: int = 224,
+) -> np.ndarray:
+    """Draw a row for each picture: as it is, then what the network is shown of it.
+
+    Args:
+        rows: equally many samples each.
+        class_names: of the classes 1..C.
+        image_size: of the network's input, (height, width): all cells have its proportions.
+        title: of the sheet.
+        lines: below it.
+        header: of the columns.
+        cell_px: longer side of a cell.
+    """
+    scale = cell_px / max(image_size)
+    cell = max(1, round(image_size[0] * scale)), max(1, round(image_size[1] * scale))
+    panels = [
+        Panel(draw_sample(sample, class_names, within_px=cell), lines=(sample.caption,) if sample.caption else ())
+        for row in rows
+        for sample in row
+    ]
+    samples = [sample for row in rows for sample in row]
+    columns = max(len(row) for row in rows)
+    return lay_out(
+        panels, columns=columns, title=title, lines=lines, keys=class_keys(samples, class_names), header=header
+    )
+
+
+def class_keys(samples: Sequence[Sample], class_names: Sequence[str]) -> list[Key]:
+    """Make a legend of the classes that occur, and of the dashes if there are any."""
+    labels = sorted({int(label) for sample in samples for label in sample.labels})
+    keys = [Key(class_names[label - 1], class_colour(label)) for label in labels[:MOST_KEYS]]
+    if len(labels) > MOST_KEYS:
+        keys.append(Key(f"and {len(labels) - MOST_KEYS} more classes", (160, 160, 160)))
+    if any(bool(np.any(sample.difficult)) for sample in samples):
+        keys.append(Key("difficult", (110, 110, 110), is_dashed=True))
+    return keys

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+
+from ssd_lightning.analysis.matched_priors import COUNTS, by_object, level_of_priors, summarise_matches
+from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel, make_priors
+from ssd_lightning.types import Target
+
+LEVELS = (PriorLevel(6, None, 20, 40, (2,)), PriorLevel((3, 2), None, 50, None, (2, 3)))
+PRIORS = make_priors(LEVELS, 100)
+
+
+def target(boxes: torch.Tensor) -> Target:
+    count = len(boxes)
+    return Target(
+        boxes=boxes,
+        labels=torch.ones(count, dtype=torch.int64),
+        difficult=torch.zeros(count, dtype=torch.bool),
+        image_id="a",
+        size_px=(100, 100),
+    )
+
+
+def random_targets(seed: int) -> list[Target]:
+    generator = torch.Generator().manual_seed(seed)
+    targets = []
+    for count in (5, 0, 9):
+        corner = torch.rand(count, 2, generator=generator) * 0.7
+        sides = torch.rand(count, 2, generator=generator) * 0.29 + 0.005
+        targets.append(target(torch.cat((corner, corner + sides), dim=1)))
+    return targets
+
+
+def slow_iou(box: list[float], prior: list[float]) -> float:
+    left, top = prior[0] - prior[2] / 2, prior[1] - prior[3] / 2
+    width = max(0.0, min(box[2], left + prior[2]) - max(box[0], left))
+    height = max(0.0, min(box[3], top + prior[3]) - max(box[1], top))
+    union = (box[2] - box[0]) * (box[3] - box[1]) + prior[2] * prior[3] - width * height
+    return width * height / union
+
+
+@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+@pytest.mark.parametrize("seed", range(5))
+def test_objects_have_the_priors_that_the_loss_trains(seed: int, matcher: str) -> None:
+    targets = random_targets(seed)
+    loss = MultiBoxLoss(matcher=matcher)  # type: ignore[arg-type]
+    wanted = loss.match(targets, PRIORS)
+
+    pictures = by_object(wanted.matches, targets)
+
+    for picture, labels, boxes, given in zip(pictures, wanted.labels, wanted.matches.boxes_xyxy, targets, strict=True):
+        owned = np.concatenate([np.zeros(0, dtype=np.int64), *picture.priors])
+        assert sorted(owned) == (labels > 0).nonzero().flatten().tolist()
+        for index, priors in enumerate(picture.priors):
+            assert (boxes[priors] == given["boxes"][index]).all()
+            ious = [slow_iou(given["boxes"][index].tolist(), prior) for prior in PRIORS.tolist()]
+            assert picture.best_iou[index] == pytest.approx(max(ious), abs=1e-5)
+            forced = max(ious) < loss.iou_threshold and len(priors) > 0
+            assert picture.is_forced(loss.iou_threshold)[index] == forced
+            if forced:
+                assert len(priors) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_summary_is_a_plain_count(seed: int) -> None:
+    targets = random_targets(seed)
+    loss = MultiBoxLoss()
+    pictures = by_object(loss.match(targets, PRIORS).matches, targets)
+    levels = level_of_priors(LEVELS)
+
+    summary = summarise_matches(pictures, levels, loss.iou_threshold)
+
+    counts = [len(priors) for picture in pictures for priors in picture.priors]
+    assert (summary["pictures"], summary["objects"], summary["priors"]) == (3, 14, sum(counts))
+    assert list(summary["by_count"]) == list(COUNTS)
+    assert list(summary["by_count"].values()) == [
+        sum(count == 0 for count in counts),
+        sum(count == 1 for count in counts),
+        sum(2 <= count <= 5 for count in counts),
+        sum(count >= 6 for count in counts),
+    ]
+    assert summary["forced"] == sum(int(picture.is_forced(0.5).sum()) for picture in pictures) > 0
+    assert sum(level["priors"] for level in summary["levels"]) == sum(counts)
+    assert sum(level["forced"] for level in summary["levels"]) == summary["forced"]  # one prior each, so one level
+    assert [level["of"] for level in summary["levels"]] == [3 * 36 * 4, 3 * 6 * 5]
+
+
+def test_priors_of_the_paper_by_level() -> None:
+    assert np.bincount(level_of_priors(SSD300_VOC)).tolist() == [0, 5776, 2166, 600, 150, 36, 4]
+
+
+def test_no_picture_no_object_and_a_box_without_area() -> None:
+    loss, levels = MultiBoxLoss(), level_of_priors(LEVELS)
+    assert by_object(loss.match([], PRIORS).matches, []) == []
+    assert summarise_matches([], levels, 0.5)["by_count"] == dict.fromkeys(COUNTS, 0)
+    empty = [target(torch.zeros(0, 4))]
+    assert summarise_matches(by_object(loss.match(empty, PRIORS).matches, empty), levels, 0.5)["objects"] == 0
+    flat = [target(torch.tensor([[0.3, 0.3, 0.3, 0.6]]))]
+    (picture,) = by_object(loss.match(flat, PRIORS).matches, flat)
+    assert len(picture.priors[0]) == 0
+    assert picture.best_iou.tolist() == [0]
+    assert not picture.is_forced(0.5).any()

@@ -1,0 +1,83 @@
+import math
+from collections.abc import Callable
+from pathlib import Path
+from statistics import stdev
+
+import pytest
+
+from ssd_lightning.reporting.groups import (
+    config_differences,
+    group_runs,
+    letter_of,
+    score_cells,
+    short_names,
+    spread,
+    without_seed,
+)
+from ssd_lightning.reporting.run import read_run
+
+MakeRun = Callable[..., Path]
+SCORE = "val/map_11point"
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_group(make_run: MakeRun) -> None:
+    runs = [
+        read_run(make_run(name, seed=seed, lr=lr, splits=()))
+        for name, seed, lr in (("a", 0, 0.1), ("b", 0, 0.2), ("c", 1, 0.1), ("d", 2, 0.1))
+    ]
+    first, second = group_runs(runs)
+    assert [run.directory.name for run in first.runs] == ["a", "c", "d"]
+    assert (first.letter, first.name, second.label) == ("A", "a, c, d", "B · b")
+    assert config_differences(first, second) == ["optimizer.lr: 0.1 -> 0.2"]
+
+
+def test_runs_without_a_configuration_stand_alone(make_run: MakeRun) -> None:
+    runs = [read_run(make_run(name, without=("config.yaml",), splits=())) for name in "ab"]
+    assert len(group_runs(runs)) == 2
+    assert config_differences(*group_runs(runs)) == []
+
+
+def test_only_the_seed_is_left_out_of_a_configuration() -> None:
+    config = {"seed": 3, "data": {"seed": 3, "shuffle": {"seed": 5}}, "list": [{"seed": 3, "a": 1}]}
+    assert without_seed(config) == {"data": {"shuffle": {"seed": 5}}, "list": [{"a": 1}]}
+
+
+def test_scores_of_seeds_have_a_mean_and_a_spread(make_run: MakeRun) -> None:
+    shifts = (0.0, 0.03, 0.09)
+    runs = [read_run(make_run(f"a{seed}", seed=seed, shift=shift, splits=())) for seed, shift in enumerate(shifts)]
+    runs.append(read_run(make_run("b", lr=0.2, shift=0.3, splits=())))
+    runs.append(read_run(make_run("c", lr=0.3, shift=0.05, splits=())))
+    one, two, three = score_cells(group_runs(runs), SCORE)
+    assert one.text == f"0.640 ± {stdev(shifts):.3f}"
+    assert (one.difference, one.is_best) == ("", False)
+    assert (two.text, two.difference, two.is_sure, two.is_best) == ("0.900", "+0.260", True, True)
+    # Two standard errors of the mean of three are .053.
+    assert (three.difference, three.is_sure) == ("+0.010", False)
+
+
+def test_a_score_that_is_not_there_is_a_dash(make_run: MakeRun) -> None:
+    groups = group_runs(
+        [read_run(make_run("a", splits=())), read_run(make_run("b", lr=0.2, without=("val",), splits=()))]
+    )
+    one, two = score_cells(groups, SCORE)
+    assert (one.text, two.text, two.difference, two.is_best) == ("0.600", "–", "", False)
+    assert all(not cell.is_best for cell in score_cells(groups, "test/map"))
+
+
+@pytest.mark.parametrize(
+    ("values", "text"), [([], "–"), ([0.25], "0.250"), ([0.0, 1.0], f"0.500 ± {math.sqrt(0.5):.3f}")]
+)
+def test_spreads_in_words(values: list[float], text: str) -> None:
+    assert spread(values) == text
+
+
+def test_directories_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
+    assert short_names([tmp_path / "x" / "0", tmp_path / "x" / "1"]) == ["0", "1"]
+    assert short_names([tmp_path / "x" / "0", tmp_path / "y" / "0"]) == ["x/0", "y/0"]
+    assert short_names([]) == []
+
+
+def test_letters_do_not_run_out() -> None:
+    letters = [letter_of(index) for index in range(80)]
+    assert letters[0] == "A"
+    assert len(set(letters)) == 80

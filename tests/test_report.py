@@ -1,0 +1,95 @@
+"""The command that writes pages of runs, in one process."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from evaluation_records import planted_record
+from ssd_lightning import report
+
+Run = Callable[..., None]
+
+METRICS = "epoch,loss,step,val/map_11point\n0,2.5,9,\n0,,9,0.25\n1,2.0,19,\n1,,19,0.5\n"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    def run_in(*arguments: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["report", *arguments])
+        GlobalHydra.instance().clear()
+        report.main()
+
+    return run_in
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Path]:
+    """Two runs of one configuration, of different seeds."""
+    directories = [tmp_path / "sweep" / str(seed) for seed in range(2)]
+    for seed, directory in enumerate(directories):
+        directory.mkdir(parents=True)
+        (directory / "metrics.csv").write_text(METRICS)
+        (directory / "config.yaml").write_text(f"seed: {seed}\nname: toy\n")
+        (directory / "run.json").write_text(json.dumps({"seed": seed}))
+        planted_record().save(directory / "evaluations" / "val.npz")
+    return directories
+
+
+def test_a_page_of_one_run_lies_in_its_directory(
+    run: Run, runs: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("run=sweep/0")
+    assert capsys.readouterr().out.strip() == "report: sweep/0/report.html"
+    assert (runs[0] / "report.html").is_file()
+    run("run=sweep/0", "output=pages/one.html")
+    assert "0.500" in (runs[0].parents[1] / "pages" / "one.html").read_text()
+
+
+def test_several_runs_are_compared(run: Run, runs: list[Path], tmp_path: Path) -> None:
+    run("run=[sweep/0,sweep/1]")
+    run("run=sweep")
+    for path in (tmp_path / "comparison.html", tmp_path / "sweep" / "comparison.html"):
+        assert "2 runs of one configuration" in path.read_text()
+        assert "0.500 ± 0.000" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "run has to be given"),
+        (["run=[]"], "run=[] names no run"),
+        (["run=nowhere"], "there is no run directory nowhere"),
+        (["run=empty"], "empty is no run directory"),
+        (["run=[sweep/0,sweep/1,sweep/0]"], "sweep/0 is given twice"),
+        (["run=sweep/0", "output=sweep/0/run.json/x.html"], "cannot be written to"),
+        (["run=sweep/0", "outptu=x"], "outptu"),
+        (["run=damaged"], "line 2 has 1 values for 2 columns"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_in_one_sentence(
+    run: Run, runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "metrics.csv").write_text("epoch,step\n1\n2,2\n")
+    with pytest.raises(SystemExit) as end:
+        run(*arguments)
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert end.value.code == 2
+    assert message.startswith("error: ")
+    assert said in message
+
+
+@pytest.mark.slow
+def test_the_command_in_a_process_of_its_own(runs: list[Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ssd_lightning.report", "run=[sweep/0,sweep/1]", "output=both.html"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stdout.strip()) == (0, "report: both.html"), done.stderr
+    assert (tmp_path / "both.html").is_file()
+    assert not list(tmp_path.glob("*.log"))

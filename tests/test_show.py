@@ -1,0 +1,231 @@
+"""Priors, augmentation and matches as pictures, from the configuration to the PNG."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from PIL import Image
+
+import planted
+from ssd_lightning import show
+from ssd_lightning.configs import compose_config
+from ssd_lightning.detector import Detector
+from ssd_lightning.errors import DataError
+from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.ops.priors import make_priors
+from ssd_lightning.visualization import match_pictures, sample_pictures
+
+SETTINGS = [
+    "experiment=toy_tiny", "image_size=[128,128]", "data=voc_folder", "data.train_split=train", "data.test_split=test",
+    "data.val_fraction=0.4", "data.batch_size=4", "trainer.accelerator=cpu",
+]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    planted.write("voc", tmp_path / "set", planted.CLEAN)
+    return tmp_path
+
+
+def draw(folder: Path, what: str, *more: str) -> list[Path]:
+    words = [*SETTINGS, f"data.root={folder / 'set'}", f"output={folder / 'out'}", f"what={what}", *more]
+    return show.show(compose_config("show", words))
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, directory: Path, *arguments: str) -> int:
+    monkeypatch.chdir(directory)
+    monkeypatch.setattr(sys, "argv", ["show", *arguments])
+    GlobalHydra.instance().clear()
+    try:
+        show.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [("priors", ["priors", "priors_overview"]), ("batch", ["batch"]), ("matches", ["matches"])],
+)
+def test_each_picture_is_written_and_the_same_every_time(
+    folder: Path, capsys: pytest.CaptureFixture[str], what: str, names: list[str]
+) -> None:
+    paths = draw(folder, what, "num=2")
+
+    assert [path.name for path in paths] == [f"{name}.png" for name in names]
+    first = [path.read_bytes() for path in paths]
+    out = capsys.readouterr().out
+    for path, data in zip(paths, first, strict=True):
+        image = np.asarray(Image.open(path))
+        assert image.std() > 5
+        line = next(line for line in out.splitlines() if line.startswith(str(path)))
+        assert f"{image.shape[1]} x {image.shape[0]} pixels" in line
+        assert len(data) < 1_500_000
+    paths[0].write_bytes(b"older")
+    again = [path.read_bytes() for path in draw(folder, what, "num=2")]
+    assert again == first
+    other = [path.read_bytes() for path in draw(folder, what, "num=2", "seed=1")]
+    assert (other == first) == (what == "priors")  # which have no randomness
+    assert sorted(path.name for path in (folder / "out").iterdir()) == sorted(path.name for path in paths)
+
+
+def test_the_columns_of_a_batch_are_what_the_first_epochs_train_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = {}
+    monkeypatch.setattr(
+        sample_pictures,
+        "draw_augmentation",
+        lambda rows, names, **more: drawn.update(rows=rows),
+    )
+    words = ["augmentation=paper", "num=3", "draws=2", "data.mosaic_probability=0.5"]
+    config = compose_config("show", [*SETTINGS, f"data.root={folder / 'set'}", "what=batch", *words])
+    show.show_batch(config)
+
+    data = show.open_data(config)
+    data.trainer = None
+    keys = list(data.train_dataloader().sampler)[:3]
+    assert [len(row) for row in drawn["rows"]] == [3, 3, 3]
+    for row, (_, index) in zip(drawn["rows"], keys, strict=True):
+        record = data.dataset("train").records[index]
+        assert row[0].image.shape[:2] == record.size_px
+        np.testing.assert_allclose(row[0].boxes_xyxy[:, 2] * record.size_px[1], record.boxes_xyxy_px[:, 2], rtol=1e-5)
+        for epoch in range(2):
+            image, target = data.dataset("train")[epoch, index]
+            assert (row[1 + epoch].image == image.permute(1, 2, 0).numpy()).all()
+            assert (row[1 + epoch].boxes_xyxy == target["boxes"].numpy()).all()
+
+
+@pytest.mark.parametrize("words", [["loss.matcher=argmax", "loss.iou_threshold=0.6"], []])
+def test_matches_are_those_of_the_loss_on_the_first_batch(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    drawn = {}
+    monkeypatch.setattr(
+        match_pictures,
+        "draw_match_sheet",
+        lambda rows, **more: drawn.update(rows=rows),
+    )
+    config = compose_config("show", [*SETTINGS, f"data.root={folder / 'set'}", "what=matches", "num=2", *words])
+    show.show_matches(config)
+
+    data = show.open_data(config)
+    samples = [data.dataset("train")[0, index] for _, index in list(data.train_dataloader().sampler)[:4]]
+    targets = [target for _, target in samples]
+    priors = show.read_priors(config)
+    loss = MultiBoxLoss(matcher=config.loss.matcher, iou_threshold=config.loss.iou_threshold)
+    labels = loss.match(targets, priors.boxes_cxcywh).labels
+    assert len(drawn["rows"]) == 2
+    for (image, objects), (pixels, target), of_picture in zip(drawn["rows"], samples[:2], labels[:2], strict=True):
+        assert (image == pixels.permute(1, 2, 0).numpy()).all()
+        assert len(objects) == len(target["labels"])
+        assert sum(len(thing.priors_xyxy) for thing in objects) == int((of_picture > 0).sum())
+    count = sum(len(target["labels"]) for target in targets)
+    assert f"4 pictures, {count} objects, {int((labels > 0).sum())} matched priors" in capsys.readouterr().out
+
+
+def test_priors_are_those_of_the_network_and_its_weights_are_not_fetched(folder: Path) -> None:
+    words = ["model=ssd300", "backbone.weights=IMAGENET1K_V1", "priors.clip=true", "data.root=x"]
+    priors = show.read_priors(compose_config("show", ["what=priors", *words]))
+    assert [level.grid_size for level in priors.levels] == [(n, n) for n in (38, 19, 10, 5, 3, 1)]
+    assert torch.equal(priors.boxes_cxcywh, make_priors(priors.levels, 300, clip=True))
+    assert priors.boxes_cxcywh.shape == (8732, 4)
+
+
+def small_detector(path: Path) -> Detector:
+    words = [*SETTINGS, "data.root=x", "what=priors", "image_size=[64,96]", "priors.clip=size"]
+    net = instantiate(compose_config("show", words).net, num_classes=2, _convert_="all")
+    detector = Detector(net, class_names=["a", "b"])
+    detector.save(path)
+    return detector
+
+
+def test_a_checkpoint_brings_its_input_size_and_priors(folder: Path) -> None:
+    trained = folder / "a.ckpt"
+    words = [*SETTINGS, f"data.root={folder / 'set'}", f"checkpoint={trained}"]
+    net = small_detector(trained).network
+    config = compose_config("show", [*words, "what=matches"])
+    priors = show.read_priors(config)
+    assert priors.image_size == (64, 96)
+    assert priors.clip == "size"
+    assert torch.equal(priors.boxes_cxcywh, net.priors_cxcywh)
+    image, _ = show.open_data(config).dataset("train")[0]
+    assert image.shape == (3, 64, 96)
+    for what in show.SUBJECTS:
+        assert all(path.is_file() for path in draw(folder, what, f"checkpoint={trained}", "num=1"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["what=anchors"], "what is 'anchors'; it can be priors, batch or matches"),
+        (["what=priors", "picture=none.jpg"], "none.jpg"),
+        (["what=batch", "picture=none.jpg"], "picture= is for what=priors"),
+        (["what=priors", "data.root=nowhere"], "picture=FILE"),
+        (["what=batch", "data.root=nowhere"], "nowhere"),
+        (["what=batch", "num=0"], "num is 0"),
+        (["what=batch", "draws=1.5"], "draws is 1.5"),
+        (["what=matches", "checkpoint=other.ckpt"], "other.ckpt"),
+        (["what=matches", "checkpoint=gone.ckpt"], "there is no checkpoint gone.ckpt"),
+        (["what=batch", "num=1", "output=other.ckpt"], "output=other.ckpt: cannot write there"),
+        ([], "what has to be given"),
+    ],
+)
+def test_bad_input_is_told_in_one_sentence(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    said: str,
+) -> None:
+    torch.save({"model": torch.zeros(3)}, folder / "other.ckpt")
+    assert run_main(monkeypatch, folder, *SETTINGS, "data.root=set", *words) == 2
+    message = capsys.readouterr().err.strip()
+    assert message.startswith("error: ")
+    assert said in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("what", ["batch", "matches"])
+def test_data_without_any_object_are_refused(tmp_path: Path, what: str) -> None:
+    planted.write("voc", tmp_path / "set", [replace(picture, things=()) for picture in planted.CLEAN])
+    with pytest.raises(DataError, match="no object"):
+        draw(tmp_path, what, "data.class_names=[cat]")
+
+
+@pytest.mark.parametrize("what", ["priors", "batch", "matches"])
+def test_pictures_without_objects_are_drawn_like_others(tmp_path: Path, what: str) -> None:
+    pictures = [picture if picture.name == "train0" else replace(picture, things=()) for picture in planted.CLEAN]
+    planted.write("voc", tmp_path / "set", pictures)
+    for path in draw(tmp_path, what, "num=9", "data.val_fraction=0", "data.batch_size=2"):
+        assert Image.open(path).size[0] > 500
+
+
+def test_a_class_may_have_any_name(tmp_path: Path) -> None:
+    name = "an extraordinarily long name, <b>ünïcödé</b> 猫 [red] " * 6
+    things = tuple(replace(thing, name=name.strip()) for thing in planted.SOUND)
+    planted.write(
+        "coco", tmp_path / "set", [replace(picture, things=things) for picture in planted.CLEAN], [name.strip()]
+    )
+    for what in ("batch", "matches"):
+        words = ["data=coco_folder", "num=1", f"data.root={tmp_path / 'set'}"]
+        config = compose_config("show", [*SETTINGS, *words, f"what={what}", f"output={tmp_path / 'out'}"])
+        assert Image.open(show.show(config)[0]).size[0] < 1200
+
+
+@pytest.mark.slow
+def test_the_command_leaves_nothing_but_its_pictures(folder: Path) -> None:
+    words = [*SETTINGS, "data.root=set", "what=matches", "num=1"]
+    run = subprocess.run(
+        [sys.executable, "-m", "ssd_lightning.show", *words], cwd=folder, capture_output=True, text=True, timeout=150
+    )
+    assert run.returncode == 0, run.stderr
+    assert "matches.png" in run.stdout
+    assert sorted(path.name for path in folder.iterdir()) == ["set", "show"]
+    assert [path.name for path in (folder / "show").iterdir()] == ["matches.png"]

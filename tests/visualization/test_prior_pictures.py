@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+
+from ssd_lightning.ops.boxes import cxcywh_to_xyxy
+from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel, make_priors
+from ssd_lightning.show import Priors, split_by_level
+from ssd_lightning.visualization.colours import Colour
+from ssd_lightning.visualization.prior_pictures import (
+    LevelPriors,
+    draw_level,
+    draw_prior_levels,
+    draw_prior_overview,
+    lay_ground,
+    level_caption,
+    ratio_colours,
+)
+
+SIDE_PX = 630
+GREY = np.full((300, 300, 3), 128, dtype=np.uint8)
+
+
+def levels_of(levels: tuple[PriorLevel, ...], image_size: tuple[int, int], clip: bool = False) -> list[LevelPriors]:
+    return split_by_level(Priors(levels, image_size, clip, make_priors(levels, image_size, clip=clip)))
+
+
+def is_colour(image: np.ndarray, colour: Colour) -> np.ndarray:
+    return (image == np.array(colour)).all(-1)
+
+
+@pytest.mark.parametrize("image_size", [(300, 300), (160, 320)])
+def test_the_boxes_of_the_middle_cell_are_where_make_priors_has_them(image_size: tuple[int, int]) -> None:
+    """One level of one ratio and no large square at a time, so that every line in a colour is known."""
+    level = PriorLevel((7, 9), None, 60, None, (2,))
+    priors = make_priors((level,), image_size)
+    image = np.full((*image_size, 3), 128, dtype=np.uint8)
+    ground = lay_ground(image, SIDE_PX)
+    (drawn_level,) = levels_of((level,), image_size)
+
+    canvas = draw_level(ground, drawn_level, {1.0: (200, 0, 0), 2.0: (0, 0, 200)})
+
+    of_cell = cxcywh_to_xyxy(priors).reshape(7, 9, 3, 4)[3, 4].numpy()
+    scale = np.array([*ground.size] * 2) * 1.0
+    square, wide, tall = of_cell * scale + np.array([*ground.corner] * 2)
+    for colour, boxes in (((200, 0, 0), [square]), ((0, 0, 200), [wide, tall])):
+        rows, columns = np.nonzero(is_colour(canvas, colour))
+        edges = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        outer = [min(box[0] for box in boxes), min(box[1] for box in boxes)]
+        outer += [max(box[2] for box in boxes), max(box[3] for box in boxes)]
+        assert np.abs(edges - outer).max() <= 1
+        on_a_line = np.zeros(len(rows), dtype=bool)
+        for x1, y1, x2, y2 in boxes:
+            for line in (columns - x1, rows - y1, x2 - columns, y2 - rows):
+                on_a_line |= (line > -1) & (line < 3)  # lines are two pixels wide, inward
+        assert on_a_line.all()
+        assert len(rows) > 100
+
+
+def test_all_centres_are_marked() -> None:
+    level = PriorLevel((5, 8), None, 8, None, ())
+    ground = lay_ground(np.full((100, 160, 3), 255, dtype=np.uint8), SIDE_PX)
+    (drawn_level,) = levels_of((level,), (100, 160))
+    canvas = draw_level(ground, drawn_level, {1.0: (200, 0, 0)})
+
+    centres = make_priors((level,), (100, 160))[:, :2].numpy() * ground.size + ground.corner
+    assert len(centres) == 40
+    for x, y in centres:
+        assert canvas[int(y), int(x)].max() < 100
+    dark = (canvas.max(-1) < 80).sum()
+    assert dark == 40 * 9
+
+
+def test_what_reaches_out_of_the_picture_is_faint() -> None:
+    level = PriorLevel(1, None, 330, None, ())  # of an input of 300
+    ground = lay_ground(GREY, SIDE_PX)
+    (drawn_level,) = levels_of((level,), (300, 300))
+    canvas = draw_level(ground, drawn_level, {1.0: (200, 0, 0)})
+
+    assert drawn_level.share_reaching_out == 1
+    assert not is_colour(canvas, (200, 0, 0)).any()
+    reddish = (canvas[..., 0].astype(int) - canvas[..., 1]) > 50
+    rows, columns = np.nonzero(reddish)
+    expected = 330 / 300 * ground.size[0]
+    assert abs((columns.max() + 1 - columns.min()) - expected) <= 1
+    assert abs((rows.max() + 1 - rows.min()) - expected) <= 1
+
+
+def test_the_published_levels_are_counted_and_named() -> None:
+    levels = levels_of(SSD300_VOC, (300, 300))
+
+    assert [level.count for level in levels] == [5776, 2166, 600, 150, 36, 4]
+    assert [level.grid for level in levels] == [(n, n) for n in (38, 19, 10, 5, 3, 1)]
+    assert level_caption(2, levels[1])[0] == "Level 2: 19 x 19 cells, 2,166 priors"
+    assert level_caption(2, levels[1])[1][:2] == (
+        "step 16 px, squares of 60 and 81.61 px",
+        "6 a cell: 2 x 1:1, 2:1, 1:2, 3:1, 1:3",
+    )
+    boxes = np.concatenate([level.boxes_xyxy.reshape(-1, 4) for level in levels])
+    assert torch.allclose(torch.from_numpy(boxes), cxcywh_to_xyxy(make_priors(SSD300_VOC, 300)), atol=1e-6)
+    for level in levels:
+        sides = level.boxes_cxcywh[0, 0, :, 2:]
+        np.testing.assert_allclose(sides.max(1) / sides.min(1), level.ratios, rtol=1e-5)
+    assert list(ratio_colours(levels)) == [1, 2, 3]
+    assert len(set(ratio_colours(levels).values())) == 3
+
+
+def test_sheets_have_a_panel_for_every_level_and_every_level_its_colour() -> None:
+    levels = levels_of(SSD300_VOC, (300, 300))
+    sheet = draw_prior_levels(GREY, levels, title="t", clipping="not clipped")
+    ground = lay_ground(GREY, 360)
+    height, width = ground.canvas.shape[:2]
+    assert sheet.shape[1] == 3 * (width + 18) + 18
+    assert 2 * height < sheet.shape[0] < 2 * height + 400
+    overview = draw_prior_overview(GREY, levels, title="t", clipping="not clipped")
+    assert overview.shape[1] > 900
+    for colour in [(213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (86, 180, 233), (230, 159, 0)]:
+        assert is_colour(overview, colour).sum() > 300
+
+
+def test_clipped_priors_stay_within_their_sides() -> None:
+    (level,) = levels_of((PriorLevel(1, None, 330, None, ()),), (300, 300), clip=True)
+    assert level.share_reaching_out == 0
+    assert level_caption(1, level)[1][2] == "all within the picture"
