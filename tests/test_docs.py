@@ -7,6 +7,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from docs_commands import PAGES, REPOSITORY, Line, all_lines
@@ -101,6 +103,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["data=voc_folder", "data.root=my_pictures"]
     run(place, "convert", *words, "to=coco", "output=my_coco")
     run(place, "convert", *words, "to=yolo", "output=my_yolo")
+    film = cv2.VideoWriter(str(place / "street.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (96, 64))
+    for grey in range(0, 240, 20):
+        film.write(np.full((64, 96, 3), grey, np.uint8))
+    film.release()
     shots = place / "shots"
     shots.mkdir()
     for picture in sorted((place / "my_pictures" / "JPEGImages").iterdir())[:3]:
