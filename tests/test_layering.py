@@ -41,9 +41,10 @@ TOP_FLOOR = {
 }
 """The commands, and what composes their configurations: above all others."""
 UPPER_FLOORS = {
-    **dict.fromkeys(("benchmarking", "examination"), TOP_FLOOR),
+    "benchmarking": TOP_FLOOR,
+    "examination": TOP_FLOOR,
     "training": {*TOP_FLOOR, "benchmarking"},
-    **dict.fromkeys(("prediction", "exporting", "reporting", "serving"), {*TOP_FLOOR, "training"}),
+    **{room: {*TOP_FLOOR, "training"} for room in ("prediction", "exporting", "reporting", "serving")},
 }
 """Room -> what it may not import."""
 

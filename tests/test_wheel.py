@@ -39,7 +39,8 @@ def test_the_wheel_holds_every_configuration(unpacked_wheel: Path) -> None:
         source = {path.relative_to(REPOSITORY / folder) for path in (REPOSITORY / folder).rglob("*.yaml")}
         packed = unpacked_wheel / "ssd_lightning" / folder
         assert {path.relative_to(packed) for path in packed.rglob("*.yaml")} == source
-    assert (unpacked_wheel / "ssd_lightning" / "py.typed").is_file()
+    for path in ("py.typed", "reporting/templates/style.css", "serving/page/index.html", "serving/page/app.js"):
+        assert (unpacked_wheel / "ssd_lightning" / path).is_file()
 
 
 def test_the_wheel_trains_from_another_directory(unpacked_wheel: Path, tmp_path: Path) -> None:

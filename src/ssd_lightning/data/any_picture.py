@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ssd_lightning.data.images import to_rgb, read_image
+from ssd_lightning.data.images import read_image, to_rgb
 from ssd_lightning.errors import DataError
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
