@@ -25,6 +25,8 @@ from ssd_lightning.types import Target
 
 Batch = tuple[Tensor, list[Target]]
 
+COCO_SCORES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
+
 
 class SSDModule(pl.LightningModule):
     """Trains and evaluates an SSD.
@@ -157,7 +159,7 @@ class SSDModule(pl.LightningModule):
         voc, coco = (self.metrics[stage][name] for name in ("voc", "coco"))  # type: ignore[index]
         scores = voc.compute()
         summary = coco.compute()
-        self.log_dict({f"{stage}/{name}": summary[name].float() for name in ("map", "map_50", "map_75")})
+        self.log_dict({f"{stage}/{name}": summary[name].float() for name in COCO_SCORES})
         self.log(f"{stage}/map_11point", scores["map_11point"], prog_bar=True)
         self.log(f"{stage}/map_area", scores["map_area"])
         for name, ap in zip(self.class_names, scores["ap_11point"], strict=True):

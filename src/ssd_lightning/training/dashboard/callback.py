@@ -1,0 +1,265 @@
+"""The callback that shows a training."""
+
+import logging
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
+
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.checks import require_number
+from ssd_lightning.errors import one_line
+from ssd_lightning.training.dashboard.contents import BestModel, ClassScores, choose_pictures, make_validation
+from ssd_lightning.training.dashboard.file_sink import FileSink
+from ssd_lightning.training.dashboard.matches import count_levels, draw_batch
+from ssd_lightning.training.dashboard.sink import Sink
+from ssd_lightning.training.dashboard.tensorboard_sink import TensorBoardSink
+from ssd_lightning.training.dashboard.wandb_sink import WandbSink
+from ssd_lightning.training.evaluations import is_best, make_record
+from ssd_lightning.training.keeping import BestCheckpoint
+from ssd_lightning.training.loggers import SturdyWandbLogger
+from ssd_lightning.training.random_streams import random_state, set_random_state
+from ssd_lightning.types import Target
+from ssd_lightning.visualization.training_plots import draw_level_counts
+
+log = logging.getLogger(__name__)
+
+FOLDER = "dashboard"
+MATCHED_PICTURES = 256
+"""Training pictures whose matches are counted."""
+
+
+class Dashboard(pl.Callback):
+    """Shows pictures, curves and tables in W&B and TensorBoard, where these are used, and always in `dashboard/`.
+
+    The first training batch is drawn with its matched priors, and the priors that the first pictures match are counted.
+    Some validations, the first and the last of them always, are shown with the same pictures every time, also when
+    a run goes on. Nothing happens in training steps but the first one, and nothing is drawn from the global random
+    streams. What cannot be shown is told once and never ends a training. Without a data module nothing is shown.
+
+    Args:
+        every_n_validations: show so manieth validation, besides the last.
+        num_pictures: validation pictures that are shown.
+        score_threshold: least score of the detections that are drawn and counted in the confusion matrix.
+        seed: chooses the pictures, the same for all runs on the same data.
+
+    Raises:
+        ConfigurationError: a number is out of range.
+    """
+
+    def __init__(
+        self, *, every_n_validations: int = 5, num_pictures: int = 16, score_threshold: float = 0.4, seed: int = 0
+    ) -> None:
+        require_number("callbacks.dashboard.every_n_validations", every_n_validations, 1, whole=True)
+        require_number("callbacks.dashboard.num_pictures", num_pictures, 0, whole=True)
+        require_number("callbacks.dashboard.score_threshold", score_threshold, 0, 1)
+        require_number("callbacks.dashboard.seed", seed, 0, whole=True)
+        self.every_n_validations = every_n_validations
+        self.num_pictures = num_pictures
+        self.score_threshold = score_threshold
+        self.seed = seed
+        self._image_ids: tuple[str, ...] | None = None
+        self._validations = 0
+        self._history = ClassScores()
+        self._best_epoch = 0
+        self._sinks: list[Sink] = []
+        self._failed: set[str] = set()
+        self._targets: list[Target] | None = None
+        self._record: EvaluationRecord | None = None
+        self._is_due = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what a run that goes on has to know."""
+        return {
+            "image_ids": None if self._image_ids is None else list(self._image_ids),
+            "validations": self._validations,
+            "epochs": list(self._history.epochs),
+            "values": [list(row) for row in self._history.values],
+            "best_epoch": self._best_epoch,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it over."""
+        image_ids = state_dict["image_ids"]
+        self._image_ids = None if image_ids is None else tuple(image_ids)
+        self._validations, self._best_epoch = state_dict["validations"], state_dict["best_epoch"]
+        self._history = ClassScores(list(state_dict["epochs"]), [list(row) for row in state_dict["values"]])
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find the places where the run is shown."""
+        self._sinks, self._failed, self._targets = [], set(), []
+        if trainer.is_global_zero and is_shown(trainer):
+            directory = Path(trainer.default_root_dir)
+            files = FileSink(directory / FOLDER, metrics=directory / "metrics.csv", title=directory.name)
+            if trainer.ckpt_path is None:
+                self._attempt("dashboard", files.clear)
+            self._sinks = [files]
+            for logger in trainer.loggers:
+                if isinstance(logger, SturdyWandbLogger):
+                    self._sinks.append(WandbSink(logger))
+                elif isinstance(logger, TensorBoardLogger):
+                    self._sinks.append(TensorBoardSink(logger))
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: tuple[Tensor, list[Target]], batch_idx: int
+    ) -> None:
+        """Show the first batch, and put the targets of the first ones aside."""
+        if not self._sinks or self._targets is None or len(self._targets) >= MATCHED_PICTURES:
+            return
+        images, targets = batch
+        if not self._targets:
+            self._attempt("train/batch", self._show_batch, trainer, pl_module, images, targets)
+        self._targets += targets
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the matches, where no step waits for it."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._show_matches(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take what the metric has, which the module empties after this; all ranks have to ask."""
+        if not is_validated(trainer):
+            return
+        if self._validations % self.every_n_validations == 0 or is_last_validation(trainer):
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            self._record = make_record(
+                pl_module.metrics["val"]["voc"],  # type: ignore[index,arg-type]
+                data.dataset("val"),
+                split="val",
+                class_names=pl_module.class_names,  # type: ignore[arg-type]
+            )
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the validation, now that its scores are known."""
+        if not is_validated(trainer):
+            return
+        self._note_scores(trainer, pl_module)
+        if self._record is not None:
+            if self._image_ids is None:
+                self._image_ids = choose_pictures(self._record, self.num_pictures, self.seed)
+            if self._sinks:
+                self._attempt("val", self._show_validation, trainer, self._record)
+            self._is_due = True
+        self._record = None
+        self._validations += 1
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show curves and keep the best checkpoint, which is written by now, after a validation that was shown."""
+        if self._is_due:
+            self._show_progress(trainer, is_last=False)
+            self._is_due = False
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show what is to be shown at last."""
+        self._show_matches(trainer, pl_module)
+        self._show_progress(trainer, is_last=True)
+
+    def _show_batch(self, trainer: pl.Trainer, pl_module: Any, images: Tensor, targets: list[Target]) -> None:
+        drawing = draw_batch(images, targets, net=pl_module.net, loss=pl_module.loss)
+        for sink in self._sinks:
+            self._attempt(sink, sink.show_batch, drawing, step=trainer.global_step)
+
+    def _show_matches(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        targets, self._targets = self._targets, None
+        if targets and self._sinks:
+            self._attempt("train/matched_priors", self._show_counts, trainer, pl_module, targets)
+
+    def _show_counts(self, trainer: pl.Trainer, pl_module: Any, targets: list[Target]) -> None:
+        levels = count_levels(targets, net=pl_module.net, loss=pl_module.loss)
+        drawing = draw_level_counts(levels, title=f"priors that {len(targets)} training pictures match")
+        for sink in self._sinks:
+            self._attempt(sink, sink.show_matches, levels, drawing, step=trainer.global_step)
+
+    def _note_scores(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        scores = trainer.callback_metrics
+        missing = torch.tensor(torch.nan)
+        values = [float(scores.get(f"val/ap_11point/{name}", missing)) for name in pl_module.class_names]
+        batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        done = batches.processed / max(1, trainer.num_training_batches)
+        self._history.epochs.append(round(trainer.current_epoch + min(1.0, done), 4))
+        self._history.values.append(values)
+        best = best_checkpoint(trainer)
+        if best is not None and is_best(trainer):
+            self._best_epoch = trainer.current_epoch
+            score = float(scores.get(str(best.monitor), missing))
+            for sink in self._sinks:
+                self._attempt(sink, sink.show_best_score, score, step=logged_step(trainer))
+
+    def _show_validation(self, trainer: pl.Trainer, record: EvaluationRecord) -> None:
+        validation = make_validation(
+            record,
+            image_ids=self._image_ids or (),
+            history=deepcopy(self._history),  # it grows
+            epoch=trainer.current_epoch,
+            step=logged_step(trainer),
+            score_threshold=self.score_threshold,
+        )
+        for sink in self._sinks:
+            self._attempt(sink, sink.show_validation, validation)
+
+    def _show_progress(self, trainer: pl.Trainer, *, is_last: bool) -> None:
+        if not self._sinks:
+            return
+        for logger in trainer.loggers:
+            self._attempt("log", logger.save)  # curves are read from what is written
+        kept = best_checkpoint(trainer)
+        for sink in self._sinks:
+            self._attempt(sink, sink.show_curves)
+            if kept is not None and kept.best_model_path and kept.best_model_score is not None:
+                best = BestModel(
+                    path=Path(kept.best_model_path),
+                    epoch=self._best_epoch,
+                    monitor=str(kept.monitor),
+                    score=float(kept.best_model_score),
+                )
+                self._attempt(sink, sink.keep_model, best, is_last=is_last)
+
+    def _attempt(self, what: Sink | str, action: Callable[..., None], *arguments: Any, **settings: Any) -> None:
+        """Do something that may fail, and leave the random streams as they are."""
+        state = random_state()
+        try:
+            action(*arguments, **settings)
+        except Exception as error:
+            name = what if isinstance(what, str) else type(what).__name__
+            if name not in self._failed:
+                self._failed.add(name)
+                reason = one_line(f"{type(error).__name__}: {error}")
+                log.warning("dashboard: %s cannot be shown; the training goes on: %s", name, reason)
+        finally:
+            set_random_state(state)
+
+
+def is_shown(trainer: pl.Trainer) -> bool:
+    """Say whether a training has pictures with names, and is no trial."""
+    return trainer.datamodule is not None and not trainer.fast_dev_run  # type: ignore[attr-defined]
+
+
+def is_validated(trainer: pl.Trainer) -> bool:
+    """Say whether this is a validation within a training that is shown; the same on all ranks."""
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and is_shown(trainer)
+
+
+def is_last_validation(trainer: pl.Trainer) -> bool:
+    """Say whether no validation of another epoch comes after this one, as far as the settings tell."""
+    every: int = trainer.check_val_every_n_epoch or 1
+    interval: float = trainer.val_check_batch or math.inf
+    steps = min(interval, every * trainer.num_training_batches) / trainer.accumulate_grad_batches  # until the next one
+    ends_by_epochs = 0 <= (trainer.max_epochs or -1) <= trainer.current_epoch + every
+    return ends_by_epochs or 0 <= trainer.max_steps < trainer.global_step + steps
+
+
+def logged_step(trainer: pl.Trainer) -> int:
+    """Give the step that stands beside a validation's scores in the logs, which count from 0."""
+    return max(0, trainer.global_step - 1)
+
+
+def best_checkpoint(trainer: pl.Trainer) -> BestCheckpoint | None:
+    """Find the callback that keeps the best checkpoint."""
+    return next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)), None)

@@ -1,0 +1,84 @@
+"""Which priors answer for which objects of training batches."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssd_lightning.analysis.matched_priors import by_object, level_of_priors
+from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.models.ssd import SSD
+from ssd_lightning.ops.boxes import cxcywh_to_xyxy
+from ssd_lightning.ops.priors import as_height_width
+from ssd_lightning.types import Target
+from ssd_lightning.visualization.draw import image_grid
+from ssd_lightning.visualization.match_pictures import MatchedObject, draw_window
+from ssd_lightning.visualization.training_plots import LevelCount
+
+MOST_PICTURES = 16
+PICTURE_PX = 360
+AT_A_TIME = 16
+"""Pictures that are matched at once: a batch's overlaps are not to fill the host's memory."""
+
+
+@torch.no_grad()
+def draw_batch(images: Tensor, targets: Sequence[Target], *, net: SSD, loss: MultiBoxLoss) -> np.ndarray:
+    """Draw the first pictures of a batch with objects (solid) and the priors that they match: uint8 `[H, W, 3]`.
+
+    Args:
+        images: uint8 `[B, 3, H, W]`, as the network is shown them, on any device.
+        targets: B.
+        net: whose priors they are.
+        loss: which matches them.
+    """
+    targets = targets[:MOST_PICTURES]
+    pixels = images[:MOST_PICTURES].cpu().permute(0, 2, 3, 1).clamp(0, 255).to(torch.uint8).numpy()
+    priors = net.priors_cxcywh.cpu()
+    priors_xyxy = cxcywh_to_xyxy(priors).numpy()
+    level_of_prior = level_of_priors(net.levels)
+    height, width = pixels.shape[1:3]
+    scale = PICTURE_PX / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    drawn = []
+    found = by_object(loss.match(targets, priors).matches, targets)
+    for image, target, picture in zip(pixels, targets, found, strict=True):
+        objects = [
+            MatchedObject(
+                name="",
+                box_xyxy=box,
+                priors_xyxy=priors_xyxy[owned],
+                levels=level_of_prior[owned],
+                best_iou=float(best),
+                is_forced=bool(forced),
+            )
+            for box, owned, best, forced in zip(
+                target["boxes"].numpy(), picture.priors, picture.best_iou, picture.is_forced(loss.iou_threshold),
+                strict=True,
+            )
+        ]  # fmt: skip
+        drawn.append(draw_window(image, objects, window_xyxy=np.array([0.0, 0.0, 1.0, 1.0]), size=size))
+    title = "first training batch: objects solid, matched priors dashed; ! is a forced match, or none"
+    return image_grid(drawn, columns=4, title=title)
+
+
+@torch.no_grad()
+def count_levels(targets: Sequence[Target], *, net: SSD, loss: MultiBoxLoss) -> list[LevelCount]:
+    """Count the priors of each feature map that training pictures match.
+
+    Args:
+        targets: of the pictures, on the host.
+        net: whose priors they are.
+        loss: which matches them.
+    """
+    priors = net.priors_cxcywh.cpu()
+    level_of_prior = level_of_priors(net.levels)
+    matched = torch.zeros(len(priors), dtype=torch.int64)
+    for start in range(0, len(targets), AT_A_TIME):
+        matched += (loss.match(targets[start : start + AT_A_TIME], priors).labels > 0).sum(dim=0)
+    counts = np.bincount(level_of_prior, weights=matched.numpy(), minlength=len(net.levels) + 1)
+    totals = np.bincount(level_of_prior, minlength=len(net.levels) + 1) * len(targets)
+    return [
+        LevelCount(matched=int(counts[place]), priors=int(totals[place]), grid=as_height_width(level.grid_size or 0))
+        for place, level in enumerate(net.levels, start=1)
+    ]

@@ -1,0 +1,66 @@
+"""Figures of matplotlib that share a look, as pixels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ssd_lightning.visualization.colours import class_colour
+
+GREY, INK, RULE = "#b9bdc4", "#1c1e22", "#dddddd"
+SCORE, SPREAD = "#1f4e79", "#e08a2c"
+MOST_NAMED = 10
+"""Lines that a reader can tell apart; of more, the best and the worst are named."""
+
+
+def new_figure(width_inches: float, height_inches: float, *, dpi: int = 110) -> Any:
+    """Make an empty figure that hangs on no window and no global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    figure = Figure(figsize=(width_inches, height_inches), dpi=dpi, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def pixels_of(figure: Any) -> np.ndarray:
+    """Draw a figure: uint8 `[H, W, 3]`."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def tidy(axes: Any) -> None:
+    """Leave of a frame what a reader needs."""
+    axes.grid(color=RULE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def line_colour(label: int) -> tuple[float, float, float]:
+    """Give a class the colour that it has in pictures, darkened where a line of it would be lost on white."""
+    red, green, blue = class_colour(label)
+    brightness = (0.3 * red + 0.59 * green + 0.11 * blue) / 255
+    factor = min(1.0, 0.62 / brightness) / 255
+    return red * factor, green * factor, blue * factor
+
+
+def literal(text: str, most: int = 28) -> str:
+    """Spell a name so that matplotlib takes it for text, not for mathematics, and cut it where it is long."""
+    plain = "".join(letter if letter.isprintable() else "?" for letter in text).replace("$", r"\$")
+    return plain if len(plain) <= most else plain[: most - 1] + "…"
+
+
+def named_lines(scores: Sequence[float]) -> list[int]:
+    """Choose the lines that are named: all of a few, of many the best and the worst; those without a score never.
+
+    Args:
+        scores: of all lines; NaN where there is none.
+
+    Returns:
+        Indices, best score first.
+    """
+    ranked = sorted((i for i, score in enumerate(scores) if score == score), key=lambda i: -scores[i])
+    half = MOST_NAMED // 2
+    return ranked if len(ranked) <= MOST_NAMED else [*ranked[:half], *ranked[-half:]]

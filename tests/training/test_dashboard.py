@@ -1,0 +1,336 @@
+"""The dashboard in files, what it costs a training, and what it does where something is missing or fails."""
+
+import csv
+import logging
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from interrupted import PowerCut, data, everything, first_difference, fit, module, sometimes
+from PIL import Image
+
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
+from ssd_lightning.training import DetectionDataModule
+from ssd_lightning.training.dashboard import callback, file_sink
+from ssd_lightning.training.dashboard.callback import Dashboard
+from ssd_lightning.training.dashboard.contents import Validation, choose_pictures
+from ssd_lightning.training.dashboard.file_sink import FileSink
+from ssd_lightning.training.loggers import SturdyCSVLogger
+from ssd_lightning.training.random_streams import random_state
+from ssd_lightning.training.resumption import find_resumable
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without a dashboard."""
+    run = tmp_path_factory.mktemp("plain") / "run"
+    fit(run)
+    return run
+
+
+class Seen(FileSink):
+    """Remembers what it was shown."""
+
+    validations: ClassVar[list[Validation]]
+    calls: ClassVar[list[str]]
+
+    def show_validation(self, validation: Validation) -> None:
+        self.validations.append(validation)
+        self.calls.append("validation")
+        super().show_validation(validation)
+
+    def show_matches(self, levels: Any, drawing: np.ndarray, *, step: int) -> None:
+        self.calls.append("matches")
+        super().show_matches(levels, drawing, step=step)
+
+    def show_batch(self, drawing: np.ndarray, *, step: int) -> None:
+        self.calls.append("batch")
+        super().show_batch(drawing, step=step)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> type[Seen]:
+    monkeypatch.setattr(Seen, "validations", [], raising=False)
+    monkeypatch.setattr(Seen, "calls", [], raising=False)
+    monkeypatch.setattr(callback, "FileSink", Seen)
+    return Seen
+
+
+def train(run: Path, **settings: Any) -> pl.Trainer:
+    own = {key: settings.pop(key) for key in ("every_n_validations", "num_pictures") if key in settings}
+    watch = Dashboard(**{"every_n_validations": 1, "num_pictures": 4, **own})
+    return fit(run, callbacks=(watch,), default_root_dir=run, **settings)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_pictures_and_tables(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    logger = SturdyCSVLogger(save_dir=str(run), name="", version="")
+    train(run, every_n_validations=2, logger=[logger], log_every_n_steps=2)
+    folder = run / "dashboard"
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == {
+        "training_batch.jpg", "matched_priors.png", "matched_priors.csv", "pr_curves.png", "pr_curves.csv",
+        "confusion_matrix.png", "confusion_matrix.csv", "class_ap.png", "class_ap.csv", "curves.png",
+        "pictures/epoch_0000_step_0000004.jpg", "pictures/epoch_0002_step_0000014.jpg",
+    }  # fmt: skip
+    for name in files:
+        if not name.endswith(".csv"):
+            with Image.open(folder / name) as image:
+                assert min(image.size) > 200
+                assert np.asarray(image.convert("L")).std() > 5  # there is something on it
+    logged = [row for row in rows_of(run / "metrics.csv") if row["val/map_area"]]
+    assert [int(row["step"]) for row in logged] == [4, 9, 14]
+    table = rows_of(folder / "class_ap.csv")
+    assert [row["class"] for row in table] == ["cat", "dog"]
+    assert [float(row["ap_11point"]) for row in table] == pytest.approx(
+        [float(logged[-1][f"val/ap_11point/{name}"]) for name in ("cat", "dog")], abs=1e-6
+    )
+    assert np.mean([float(row["ap_area"]) for row in table]) == pytest.approx(
+        float(logged[-1]["val/map_area"]), abs=1e-6
+    )
+    assert {"val/map_small", "val/map_medium", "val/map_large"} <= logged[-1].keys()
+    confusion = rows_of(folder / "confusion_matrix.csv")
+    assert [sum(int(row[name]) for name in ("(background)", "cat", "dog")) for row in confusion[1:]] == [11, 11]
+
+
+def test_a_training_is_the_same_with_it(tmp_path: Path, plain: Path) -> None:
+    train(tmp_path / "run")
+    for name in ("last", "best"):
+        assert first_difference(everything(tmp_path / "run", name), everything(plain, name)) is None
+
+
+@pytest.mark.parametrize(
+    "cut",
+    sometimes(
+        [
+            ("on_train_batch_end", 3),
+            ("on_train_batch_end", 8),
+            ("on_validation_batch_end", 9),
+            ("on_validation_end", 2),
+        ],
+        fast=(("on_train_batch_end", 8),),
+    ),
+    ids=str,
+)
+def test_a_run_that_goes_on_shows_what_it_would_have_shown(
+    tmp_path: Path, plain: Path, seen: type[Seen], cut: tuple[str, int]
+) -> None:
+    train(tmp_path / "whole")
+    whole = list(seen.validations)
+    seen.validations.clear()
+    run = tmp_path / "run"
+    with pytest.raises(PowerCut):
+        train(run, cut=cut, every_n_steps=1)
+    before = len(seen.validations)
+    train(run, resume=find_resumable(run), every_n_steps=1)
+    assert first_difference(everything(run), everything(plain)) is None
+    assert before < len(seen.validations)
+    again = {validation.epoch: validation for validation in seen.validations}
+    assert sorted(again) == [validation.epoch for validation in whole] == [0, 1, 2]
+    for one in whole:
+        two = again[one.epoch]
+        assert (two.step, two.history) == (one.step, one.history)
+        assert [picture.image_id for picture in two.pictures] == [picture.image_id for picture in one.pictures]
+        assert all(np.array_equal(a.image, b.image) for a, b in zip(one.pictures, two.pictures, strict=True))
+        assert np.array_equal(two.confusion, one.confusion)
+    names = [[picture.image_id for picture in validation.pictures] for validation in whole]
+    assert names[0] == names[1] == names[2]
+    assert len(set(names[0])) == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ({}, [0, 1, 2]),
+        ({"every_n_validations": 2}, [0, 2]),
+        ({"every_n_validations": 9}, [0, 2]),
+        ({"every_n_validations": 9, "check_val_every_n_epoch": 2}, [1]),
+        ({"every_n_validations": 9, "max_steps": 12}, [0, 1]),
+        ({"every_n_validations": 9, "max_steps": 15}, [0, 2]),
+        ({"every_n_validations": 9, "max_steps": 5, "accumulate_grad_batches": 2}, [0]),
+        ({"every_n_validations": 3, "val_check_interval": 2}, [0, 1, 2, 2]),
+    ],
+    ids=str,
+)
+def test_some_validations_are_shown_the_last_one_always(
+    tmp_path: Path, seen: type[Seen], settings: dict, shown: list[int]
+) -> None:
+    train(tmp_path / "run", **settings)
+    assert [validation.epoch for validation in seen.validations] == shown
+    assert seen.calls[:2] == ["batch", "matches"]
+
+
+def test_an_epoch_s_pictures_are_thinned_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_sink, "MOST_SHEETS", 3)
+    train(tmp_path / "run", max_epochs=8)
+    sheets = sorted(path.name[:10] for path in (tmp_path / "run" / "dashboard" / "pictures").iterdir())
+    assert len(sheets) <= 3
+    assert (sheets[0], sheets[-1]) == ("epoch_0000", "epoch_0007")
+
+
+def test_another_run_in_the_same_directory_begins_with_an_empty_one(tmp_path: Path) -> None:
+    stale = tmp_path / "run" / "dashboard" / "pictures" / "epoch_0099_step_0000001.jpg"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    train(tmp_path / "run", max_epochs=1)
+    assert not stale.exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"limit_val_batches": 0}, {"num_sanity_val_steps": 2, "limit_val_batches": 0}],
+    ids=str,
+)
+def test_without_validation_the_training_alone_is_shown(tmp_path: Path, seen: type[Seen], settings: dict) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("interrupted.BestCheckpoint", lambda **_: pl.Callback())
+        fit(
+            tmp_path / "run", callbacks=(Dashboard(),), default_root_dir=tmp_path / "run",
+            **{key: value for key, value in settings.items() if key != "num_sanity_val_steps"},
+        )  # fmt: skip
+    assert seen.calls == ["batch", "matches"]
+    assert seen.validations == []
+
+
+def test_a_small_split_is_shown_whole(tmp_path: Path, seen: type[Seen]) -> None:
+    train(tmp_path / "run", num_pictures=16, max_epochs=1, limit_val_batches=2)
+    assert len(seen.validations[0].pictures) == 4  # two batches of two
+    assert len({picture.image_id for picture in seen.validations[0].pictures}) == 4
+
+
+def test_without_a_data_module_or_in_a_trial_nothing_is_written(tmp_path: Path) -> None:
+    train(tmp_path / "run", fast_dev_run=True)
+    loader = data(tmp_path, num_workers=0).train_dataloader()
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path / "bare", callbacks=[Dashboard()],
+    )  # fmt: skip
+    trainer.fit(module(), loader)
+    assert list(tmp_path.rglob("dashboard")) == []
+
+
+def test_pictures_that_are_gone_are_left_out(tmp_path: Path, seen: type[Seen], monkeypatch: pytest.MonkeyPatch) -> None:
+    from ssd_lightning.training.dashboard import contents
+
+    read = contents.read_image
+
+    def read_some(path: Path, size_px: Any) -> np.ndarray:
+        from ssd_lightning.errors import DataError
+
+        if Path(path).name == "3.png":
+            raise DataError("gone")
+        return read(path, size_px)
+
+    monkeypatch.setattr(contents, "read_image", read_some)
+    train(tmp_path / "run", num_pictures=11, max_epochs=1)
+    shown = {picture.image_id for picture in seen.validations[0].pictures}
+    assert shown == {str(index) for index in range(11)} - {"3"}
+
+
+@pytest.mark.parametrize("broken", ["show_batch", "show_matches", "show_validation", "show_curves"])
+def test_what_fails_is_told_once_and_the_training_goes_on(
+    tmp_path: Path, plain: Path, broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        np.random.rand()  # noqa: NPY002  # whatever else it does
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(FileSink, broken, fail)
+    with caplog.at_level(logging.WARNING):
+        train(tmp_path / "run")
+    told = [message for message in caplog.messages if "dashboard" in message]
+    assert len(told) == 1
+    assert "No space left" in told[0]
+    assert first_difference(everything(tmp_path / "run"), everything(plain)) is None
+
+
+def test_random_streams_stay_where_they_are() -> None:
+    before = random_state()
+    Dashboard()._attempt("nothing", lambda: [np.random.rand(), torch.rand(1)])  # type: ignore[arg-type,func-returns-value]  # noqa: NPY002
+    assert first_difference(random_state(), before) is None
+
+
+@pytest.mark.parametrize(
+    "settings", [{"every_n_validations": 0}, {"num_pictures": -1}, {"score_threshold": 1.5}, {"seed": 0.5}], ids=str
+)
+def test_settings_that_cannot_work_are_refused(settings: dict) -> None:
+    with pytest.raises(ConfigurationError, match=rf"callbacks.dashboard.{next(iter(settings))}"):
+        Dashboard(**settings)
+
+
+def record_of(labels_of_pictures: list[list[int]], num_classes: int) -> EvaluationRecord:
+    """Make a record of pictures with objects of these classes and no detection."""
+    counts = [len(labels) for labels in labels_of_pictures]
+    labels = torch.tensor([label for labels in labels_of_pictures for label in labels], dtype=torch.int64)
+    index = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts, dtype=torch.int64))
+    box = torch.tensor([[0.1, 0.1, 0.5, 0.5]])
+    names = tuple(map(str, range(len(counts))))
+    return EvaluationRecord(
+        "val", tuple(f"c{i}" for i in range(num_classes)), names, names, torch.full((len(counts), 2), 10),
+        DetectionTable(index[:0], box[:0], torch.zeros(0), labels[:0]),
+        ObjectTable(index, box.expand(len(labels), 4), labels, torch.zeros(len(labels), dtype=torch.bool)),
+    )  # fmt: skip
+
+
+def test_pictures_are_chosen_by_chance_but_of_all_classes() -> None:
+    common = [[1] for _ in range(500)]
+    rare = [[2], [], [3, 1], [4]]
+    record = record_of(common + rare, num_classes=5)
+    choices = [choose_pictures(record, 16, seed) for seed in range(20)]
+    for chosen in choices:
+        assert len(set(chosen)) == 16
+        assert {"500", "502", "503"} <= set(chosen)  # the only ones with classes 2, 3 and 4
+    assert len(set(choices)) == 20
+    assert choices[3] == choose_pictures(record, 16, 3)
+
+
+@pytest.mark.parametrize(("pictures", "count"), [(0, 16), (3, 16), (3, 0), (40, 16)])
+def test_there_are_as_many_as_there_can_be(pictures: int, count: int) -> None:
+    chosen = choose_pictures(record_of([[]] * pictures, num_classes=1), count, 0)
+    assert len(set(chosen)) == len(chosen) == min(pictures, count)
+
+
+def test_one_class_and_many(tmp_path: Path, seen: type[Seen]) -> None:
+    """80 classes of which two have objects; the plots of one class are drawn in `tests/visualization`."""
+    from functools import partial
+
+    from interrupted import pictures
+    from small_network import small_net
+
+    from ssd_lightning.losses import MultiBoxLoss
+    from ssd_lightning.training import SSDModule
+    from ssd_lightning.training.schedules import cosine
+
+    names = tuple(f"class {index}" for index in range(80))
+    model = SSDModule(
+        net=small_net(num_classes=80), loss=MultiBoxLoss(), optimizer=partial(torch.optim.SGD, lr=0.01),
+        scheduler=partial(cosine, warmup_steps=1), class_names=names,
+    )  # fmt: skip
+    records = pictures(tmp_path, 3)
+    module = DetectionDataModule(
+        dataset=lambda **split: DetectionDataset(records=records, **split),
+        train={}, val={}, test=None, image_size=32, class_names=names, batch_size=2, num_workers=0,
+    )  # fmt: skip
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path / "run", callbacks=[Dashboard()],
+        use_distributed_sampler=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(model, datamodule=module)
+    (shown,) = seen.validations
+    assert len(shown.pictures) == 3
+    assert shown.confusion.shape == (81, 81)
+    with_objects = [row for row in shown.rows() if row[1]]
+    assert [row[0] for row in with_objects] == ["class 0", "class 1"]
+    assert all(row[2] is None and row[3] is None for row in shown.rows() if not row[1])

@@ -1,0 +1,221 @@
+"""What a W&B run holds, read back from the file of an offline run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import wandb
+from interrupted import EPOCHS, NUM_PICTURES, fit, module
+from wandb_records import config_of, files_of, history_of, records_of
+
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.analysis.pr_curves import PRCurve, pr_curves
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.training import loggers
+from ssd_lightning.training.dashboard.callback import Dashboard
+from ssd_lightning.training.dashboard.contents import ClassScores, Validation
+from ssd_lightning.training.dashboard.wandb_sink import MOST_ROWS, class_ap_chart, confusion_chart, pr_chart
+from ssd_lightning.training.evaluations import Evaluations
+from ssd_lightning.training.record import run_record
+from ssd_lightning.training.speed import Speed
+
+NAMES = ("a/cat $x_", "dog\n\udc80")
+
+
+def train(run: Path, **settings: Any) -> None:
+    logger = loggers.wandb_logger(
+        project="p", name="tiny", group="recipe", job_type="train", tags=["tiny"], save_dir=str(run), **settings
+    )
+    logger.log_hyperparams({"seed": 3, "name": "tiny", "run": run_record(3)})
+    model = module()
+    model.class_names = NAMES
+    fit(
+        run,
+        callbacks=(Dashboard(every_n_validations=2, num_pictures=4), Evaluations(), Speed()),
+        logger=[logger],
+        default_root_dir=run,
+        model=model,
+        log_every_n_steps=2,
+    )
+    wandb.finish()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wandb") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_SILENT", "true")
+        patch.setenv("WANDB_DATA_DIR", str(folder.parent / "data"))
+        patch.setenv("WANDB_TAGS", "mine")
+        folder.mkdir()
+        train(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def records(run: Path) -> list[Any]:
+    return records_of(run)
+
+
+@pytest.fixture(scope="module")
+def rows(records: list[Any]) -> list[dict[str, Any]]:
+    return history_of(records)
+
+
+def column(rows: list[dict[str, Any]], name: str) -> list[Any]:
+    return [row[name] for row in rows if name in row]
+
+
+def read_table(run: Path, rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    content = json.loads((files_of(run) / column(rows, name)[-1]["path"]).read_text())
+    return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
+
+
+def test_every_number_arrives(rows: list[dict[str, Any]]) -> None:
+    once_a_validation = [
+        *(f"val/{name}" for name in ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")),
+        *("val/map_11point", "val/map_area", "val/loc", "val/cls", "val/ap_11point/a/cat $x_"),
+        "val/ap_11point/dog\n\\udc80",  # what is no UTF-8 is spelled, and costs no row
+    ]
+    for name in once_a_validation:
+        assert len(column(rows, name)) == EPOCHS, name
+    for name in ("loss", "train/loc", "train/cls", "lr", "epoch"):
+        assert len(column(rows, name)) >= EPOCHS, name
+    for name in ("images_per_s", "data_wait", "peak_memory_mib", "forward_ms"):
+        assert column(rows, f"speed/{name}"), name
+
+
+def test_validations_are_shown_at_the_right_steps(rows: list[dict[str, Any]]) -> None:
+    steps = [row["trainer/global_step"] for row in rows if "val/pictures" in row]
+    assert steps == [row["trainer/global_step"] for row in rows if "val/map" in row][::2]
+
+
+def test_the_same_pictures_come_with_two_layers_of_boxes(run: Path, rows: list[dict[str, Any]]) -> None:
+    shown = column(rows, "val/pictures")
+    assert len(shown) == 2
+    assert shown[0]["captions"] == shown[1]["captions"]
+    assert len(set(shown[0]["captions"])) == 4
+    record = EvaluationRecord.load(run / "evaluations" / "val.npz")
+    assert shown[0]["captions"] == [name for name in record.image_ids if name in shown[0]["captions"]]
+    last = shown[-1]
+    for place, layers in enumerate(last["all_boxes"]):
+        content = {
+            name: json.loads((files_of(run) / layers[name]["path"]).read_text())
+            for name in ("prediction", "ground_truth")
+        }
+        assert len(content["ground_truth"]["box_data"]) == 2
+        assert {box["class_id"] for box in content["ground_truth"]["box_data"]} == {1, 2}
+        index = int(last["captions"][place])
+        # The pictures have 40 x 32 pixels, the squares of W&B the longer side; the box is that of `interrupted`.
+        corners = content["ground_truth"]["box_data"][0]["position"]
+        expected = {"minX": 2 / 40, "minY": 2 / 40, "maxX": (10 + index) / 40, "maxY": 16 / 40}
+        assert corners == pytest.approx(expected, abs=1e-6)
+        for box in content["prediction"]["box_data"]:
+            assert set(box) == {"position", "class_id", "box_caption", "scores"}
+            assert 0.05 <= box["scores"]["score"] <= 1
+            assert all(0 <= value <= 1 for value in box["position"].values())
+    assert any(layers["prediction"] for layers in last["all_boxes"])
+
+
+def test_classes_can_be_filtered_by_name(run: Path, rows: list[dict[str, Any]], records: list[Any]) -> None:
+    labels = json.dumps(config_of(records)["_wandb"])
+    assert "a/cat $x_" in labels
+    assert "dog\\\\n" in labels
+
+
+def test_tables_and_charts_arrive(run: Path, rows: list[dict[str, Any]], records: list[Any]) -> None:
+    table = read_table(run, rows, "val/ap_per_class")
+    assert [row["class"] for row in table] == ["a/cat $x_", r"dog\n\udc80"]
+    assert [row["objects"] for row in table] == [NUM_PICTURES] * 2
+    last = [column(rows, f"val/ap_11point/{name}")[-1] for name in ("a/cat $x_", "dog\n\\udc80")]
+    assert [row["ap_11point"] for row in table] == pytest.approx(last)
+    assert np.mean([row["ap_area"] for row in table]) == pytest.approx(column(rows, "val/map_area")[-1], abs=1e-5)
+    charts = config_of(records)["_wandb"]["visualize"]
+    assert set(charts) == {"train/matched_priors", "val/pr_curves", "val/class_ap", "val/confusion_matrix"}
+    assert {point["lineKey"] for point in read_table(run, rows, "val/pr_curves_table")} <= {
+        row["class"] for row in table
+    }
+    by_epoch = [point for point in read_table(run, rows, "val/class_ap_table") if point["lineKey"] == "a/cat $x_"]
+    assert [point["step"] for point in by_epoch] == [1, 2, 3]
+    assert [point["lineVal"] for point in by_epoch] == pytest.approx(column(rows, "val/ap_11point/a/cat $x_"), abs=1e-5)
+    cells = read_table(run, rows, "val/confusion_matrix_table")
+    assert len(cells) == 9
+    assert sum(cell["nPredictions"] for cell in cells if cell["Actual"] != "(background)") == 2 * NUM_PICTURES
+    levels = read_table(run, rows, "train/matched_priors_table")
+    assert len(levels) == 3
+    assert sum(level["matched"] for level in levels) >= 2 * 10  # an object has a prior at least
+
+
+def test_the_first_batch_arrives(run: Path, rows: list[dict[str, Any]]) -> None:
+    (batch,) = column(rows, "train/batch")
+    assert (files_of(run) / batch["path"]).stat().st_size == batch["size"]
+
+
+def test_the_best_checkpoint_is_an_artifact_once(run: Path, records: list[Any]) -> None:
+    models = [
+        request
+        for record in records
+        if record.HasField("artifact") or record.HasField("request")
+        for request in [record.artifact if record.HasField("artifact") else record.request.log_artifact.artifact]
+        if request.type == "model"
+    ]
+    assert len(models) == 1
+    (model,) = models
+    about = json.loads(model.metadata)
+    assert sorted(model.aliases) == sorted(["best", "latest", f"epoch-{about['epoch']}"])
+    assert about["monitor"] == "val/map_11point"
+    assert [Path(file.path).name for file in model.manifest.contents] == ["best.ckpt"]
+    assert Path(model.manifest.contents[0].local_path) == run / "checkpoints" / "best.ckpt"  # and no copy of it
+
+
+def test_the_run_is_found_by_recipe_sweep_and_seed(records: list[Any]) -> None:
+    begun = next(record.run for record in records if record.HasField("run"))
+    assert (begun.project, begun.display_name, begun.run_group, begun.job_type) == ("p", "tiny", "recipe", "train")
+    assert list(begun.tags) == ["tiny", "mine"]
+    config = config_of(records)
+    assert (config["seed"], config["name"]) == (3, "tiny")
+    assert config["run"]["git_commit"] == run_record(3)["git_commit"]
+    assert config["run"]["versions"]["torch"]
+    assert config["run"]["machine"]["processor"]
+
+
+def test_what_becomes_of_the_checkpoint_is_a_word() -> None:
+    with pytest.raises(ConfigurationError, match=r"logger.wandb.log_model is 'all'; it can be best, end or none"):
+        loggers.wandb_logger(log_model="all")  # type: ignore[arg-type]
+
+
+def many_classes(count: int, points: int, validations: int) -> Validation:
+    ramp = np.linspace(0, 1, points)
+    curves = [PRCurve(str(i), 1, 1 - ramp, ramp, 1 - ramp, 0.5) for i in range(count)]
+    history = ClassScores([float(i) for i in range(validations)], [[0.5] * count for _ in range(validations)])
+    confusion = np.eye(count + 1, dtype=np.int64)
+    return Validation(0, 0, tuple(map(str, range(count))), 0.4, (), tuple(curves), confusion, history, {})
+
+
+@pytest.mark.parametrize(("classes", "points"), [(1, 101), (80, 101), (600, 16)])
+def test_no_chart_has_more_rows_than_a_table_takes(classes: int, points: int) -> None:
+    validation = many_classes(classes, 300, 100)
+    names = validation.class_names
+    curves = pr_chart(validation, names).table.data
+    assert len(curves) == classes * points <= MOST_ROWS
+    over_epochs = class_ap_chart(validation, names).table.data
+    assert len(over_epochs) <= MOST_ROWS
+    assert over_epochs[0][0] == 0
+    assert over_epochs[-1][0] == 99
+    cells = confusion_chart(validation.confusion, names).table.data
+    assert len(cells) == min(MOST_ROWS, (classes + 1) ** 2)
+    assert {row[0] for row in cells if row[0] == row[1]} == {"(background)", *names}
+
+
+def test_charts_of_nothing_can_be_drawn() -> None:
+    nothing = many_classes(2, 0, 0)
+    for chart in (pr_chart(nothing, ("a", "b")), class_ap_chart(nothing, ("a", "b"))):
+        assert chart.table.data == []
+
+
+def test_the_record_has_all_curves(run: Path) -> None:
+    """The tests above would pass on an empty record as well."""
+    assert all(curve.num_objects for curve in pr_curves(EvaluationRecord.load(run / "evaluations" / "val.npz")))

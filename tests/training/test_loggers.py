@@ -1,0 +1,149 @@
+"""A logger that fails does not end a training."""
+
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from interrupted import everything, first_difference, fit
+
+from ssd_lightning.training import loggers
+from ssd_lightning.training.dashboard.callback import Dashboard
+from ssd_lightning.training.loggers import SturdyCSVLogger, SturdyTensorBoardLogger, SturdyWandbLogger, earlier_id
+
+
+def full_disk(*_: Any, **__: Any) -> None:
+    raise OSError("No space left on device")
+
+
+@pytest.mark.parametrize("where", ["log_metrics", "save", "experiment"])
+@pytest.mark.parametrize("kind", [SturdyCSVLogger, SturdyTensorBoardLogger])
+def test_a_training_outlives_its_logger(
+    tmp_path: Path, kind: type, where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit(tmp_path / "plain", max_epochs=1)
+    parent = kind.__mro__[2]
+    monkeypatch.setattr(parent, where, property(full_disk) if where == "experiment" else full_disk)
+    logger = kind(save_dir=str(tmp_path / "run"), name="", version="")
+    logger.log_hyperparams({"seed": 1})
+    with caplog.at_level(logging.WARNING):
+        fit(
+            tmp_path / "run", max_epochs=1, logger=[logger], log_every_n_steps=1, callbacks=(Dashboard(),),
+            default_root_dir=tmp_path / "run",
+        )  # fmt: skip
+    told = [message for message in caplog.messages if "the training goes on" in message]
+    assert sum("fails" in message for message in told) == 1
+    assert len(told) <= 2  # the dashboard may have a sentence of its own
+    assert first_difference(everything(tmp_path / "run"), everything(tmp_path / "plain")) is None
+
+
+def test_rows_that_found_no_room_come_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = SturdyCSVLogger(save_dir=str(tmp_path), name="", version="")
+    with monkeypatch.context() as patch:
+        patch.setattr(logger.experiment._fs, "open", full_disk)
+        logger.log_metrics({"loss": 1.0}, 0)
+        logger.save()
+    logger.log_metrics({"loss": 2.0}, 1)
+    logger.save()
+    assert (tmp_path / "metrics.csv").read_text().split() == ["loss,step", "1.0,0", "2.0,1"]
+
+
+def test_names_that_are_no_utf8_are_spelled(tmp_path: Path) -> None:
+    logger = SturdyCSVLogger(save_dir=str(tmp_path), name="", version="")
+    logger.log_metrics({"val/ap/\udc80": 1.0}, 0)
+    logger.save()
+    assert (tmp_path / "metrics.csv").read_text().split() == ["step,val/ap/\\udc80", "0,1.0"]
+
+
+def wandb_in(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> SturdyWandbLogger:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    return loggers.wandb_logger(project="p", save_dir=str(folder), **settings)
+
+
+def test_a_run_that_cannot_be_begun_is_begun_offline_then_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import wandb
+
+    asked: list[object] = []
+
+    def refuse(**settings: Any) -> Any:
+        asked.append(settings.get("mode"))
+        if settings.get("mode") != "disabled":
+            raise wandb.errors.CommError("Timed out\nwhile retrying")
+        return init(**settings)
+
+    init = wandb.init
+    monkeypatch.setattr(wandb, "init", refuse)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    logger = wandb_in(tmp_path, monkeypatch)
+    assert not logger.is_offline
+    with caplog.at_level(logging.WARNING, logger=loggers.__name__):
+        logger.log_metrics({"loss": 1.0}, 0)
+        logger.log_metrics({"loss": 1.0}, 1)
+    assert asked == [None, "offline", "disabled"]
+    assert caplog.messages == [
+        f"wandb: a run cannot be begun {mode}, so {instead}: CommError: Timed out\\nwhile retrying"
+        for mode, instead in (("online", "it is recorded offline"), ("offline", "nothing is recorded"))
+    ]
+    assert logger.is_offline
+    wandb.finish()
+
+
+def test_a_run_that_goes_on_goes_on_in_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert earlier_id(tmp_path) is None
+    for name in ("run-20260101_000000-old00000", "offline-run-20260102_000000-new00000", "latest-run"):
+        (tmp_path / "wandb" / name).mkdir(parents=True)
+    assert earlier_id(tmp_path) is None  # it begins anew: `begin_directory` has removed the checkpoints
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    assert earlier_id(tmp_path) == "new00000"
+    assert wandb_in(tmp_path, monkeypatch)._wandb_init["id"] == "new00000"
+    assert wandb_in(tmp_path, monkeypatch, id="mine")._wandb_init["id"] == "mine"
+    monkeypatch.setenv("WANDB_RUN_ID", "told")
+    assert wandb_in(tmp_path, monkeypatch)._wandb_init["id"] is None
+
+
+@pytest.mark.slow
+def test_a_training_outlives_the_service_of_wandb(tmp_path: Path) -> None:
+    """In a process of its own, whose service is killed in the middle: it ends with 0 and with the same weights."""
+    script = textwrap.dedent(
+        """
+        import os, signal, subprocess, sys
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[2])
+        import pytorch_lightning as pl
+        from interrupted import fit
+        from ssd_lightning.training import loggers
+        from ssd_lightning.training.dashboard.callback import Dashboard
+
+        class Kill(pl.Callback):
+            def on_train_epoch_end(self, trainer, pl_module):
+                if trainer.current_epoch == 0:
+                    listed = subprocess.run(["ps", "-eo", "pid,ppid,comm"], capture_output=True, text=True).stdout
+                    own = [row.split() for row in listed.splitlines() if "wandb-core" in row]
+                    (pid,) = [int(pid) for pid, parent, _ in own if int(parent) == os.getpid()]
+                    os.kill(pid, signal.SIGKILL)
+
+        run = Path(sys.argv[1])
+        run.mkdir()
+        logger = loggers.wandb_logger(project="p", save_dir=str(run))
+        logger.log_hyperparams({"seed": 1})
+        fit(run, callbacks=(Dashboard(every_n_validations=1), Kill()), logger=[logger], default_root_dir=run,
+            log_every_n_steps=1)
+        """
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "run"), str(Path(__file__).parent)]
+    environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_DATA_DIR": str(tmp_path / "data")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("the training goes on") in (1, 2)  # of the logger, and of the dashboard
+    fit(tmp_path / "plain")
+    with_it, without = everything(tmp_path / "run"), everything(tmp_path / "plain")
+    assert with_it.pop("random").keys() == without.pop("random").keys()  # Python's own begins elsewhere in each process
+    assert first_difference(with_it, without) is None
