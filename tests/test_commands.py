@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +31,7 @@ SMALL = [
     "trainer.check_val_every_n_epoch=1", "trainer.accelerator=cpu",
     "trainer.enable_progress_bar=false",
 ]  # fmt: skip
+TOY_COUNTS = SMALL[1:4]
 
 Run = Callable[..., None]
 
@@ -408,6 +411,24 @@ def test_what_evaluate_cannot_do(
 def test_a_result_has_the_scores_of_validation_and_test(trained: Path) -> None:
     scores = json.loads((trained / "run" / "result.json").read_text())["scores"]
     assert {"val/map_11point", "test/map_11point"} <= scores.keys()
+
+
+def test_scores_that_cannot_be_written_are_said(trained: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    (trained / "a_file").write_text("")
+    words = [f"checkpoint={trained / 'run'}", "data=toy", f"data.root={trained / 'datasets/toy'}", *TOY_COUNTS]
+    assert "a_file" in refused(run, capsys, "evaluate", *words, f"drawings={trained / 'a_file'}")
+
+
+def test_classes_that_differ_leave_nothing_to_score(
+    trained: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained / "datasets" / "toy", tmp_path / "other")
+    for path in (tmp_path / "other" / "Annotations").iterdir():
+        path.write_text(re.sub("<name>.*?</name>", "<name>zebra</name>", path.read_text()))
+    words = ["data=voc_folder", f"data.root={tmp_path / 'other'}", "data.train_split=train", "data.on_error=skip"]
+    told = refused(run, capsys, "evaluate", f"checkpoint={trained / 'run'}", *words)
+    assert "there is no object in the 7 test pictures" in told
+    assert "zebra" in told
 
 
 @pytest.mark.parametrize("source", ["nowhere.jpg", "*.jpg", "."])

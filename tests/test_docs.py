@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
 
 from docs_commands import PAGES, REPOSITORY, Line, all_lines
 from ssd_lightning import run_dirs
@@ -114,7 +115,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shots.mkdir()
     for picture in sorted((place / "my_pictures" / "JPEGImages").iterdir())[:3]:
         (shots / picture.name).write_bytes(picture.read_bytes())
-    run(place, "train", *words, "backbone=vgg16_bn", *SHORT, "hydra.run.dir=outputs/ssd/RUN")
+    run(place, "train", *words, "model=tiny_ssd", *SHORT, "hydra.run.dir=outputs/ssd/RUN")
     theirs = "outputs/amdegroot"  # of their network, so that it can pass for their weights
     run(place, "train", *words, "model=amdegroot_ssd300", *SHORT, "trainer.max_steps=0", f"hydra.run.dir={theirs}")
     (place / "outputs" / "vgg16").symlink_to("amdegroot")
@@ -149,6 +150,23 @@ def test_what_the_pages_tell_to_type_works(desk: Path, line: Line) -> None:
     if line.command == "doctor":
         words += ["data.batch_size=2", "trainer.accelerator=cpu"]
     run(desk, line.command, *words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/predict.md", "docs/export.md", "docs/results.md"])
+def test_python_on_the_pages_runs(desk: Path, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = re.findall(r"(?s)```python\n(.*?)```", (REPOSITORY / page).read_text())
+    monkeypatch.chdir(desk)
+    monkeypatch.setattr(Image.Image, "show", lambda image: None)
+    picture = next((desk / "shots").iterdir())
+    for name in ("picture.jpg", "holiday.jpg"):
+        (desk / name).write_bytes(picture.read_bytes())
+    if not (desk / "outputs" / "demo").exists():
+        (desk / "outputs" / "demo").symlink_to("ssd/RUN")
+    if "detector.onnx" in block and not (desk / "detector.onnx").exists():
+        words = ["format=onnx", "output=detector.onnx", "latency=false", "pictures=2"]
+        run(desk, "export", "checkpoint=outputs/ssd/RUN", *words)
+    exec(compile(block.replace('"dog"', '"disk"'), page, "exec"), {})
 
 
 def test_reasons_against_running_a_line_are_needed() -> None:

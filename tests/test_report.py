@@ -86,6 +86,18 @@ def test_what_cannot_be_shown_is_said_in_one_sentence(
     assert said in message
 
 
+def test_a_run_that_was_never_evaluated_is_said_beside_its_page(
+    run: Run, runs: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (runs[0] / "evaluations" / "val.npz").unlink()
+    (runs[0] / "metrics.csv").write_text("epoch,loss,step\n0,2.5,9\n1,2.0,19\n")
+    with pytest.raises(SystemExit) as end:
+        run("run=sweep/0")
+    assert end.value.code == 2
+    assert capsys.readouterr().err.strip().startswith("error: sweep/0: this run was never evaluated, so")
+    assert (runs[0] / "report.html").is_file()
+
+
 @pytest.mark.slow
 def test_the_command_in_a_process_of_its_own(runs: list[Path], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ssd_lightning.report", "run=[sweep/0,sweep/1]", "output=both.html"]

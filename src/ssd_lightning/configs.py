@@ -176,7 +176,9 @@ def find_user_error(error: BaseException) -> UserError | None:
 
 
 def refused_value(error: BaseException) -> UserError | None:
-    """Say which part of the configuration a library refused, and why, if that is what happened."""
+    """Say which file the system refused, or which part of the configuration a library did, if that is what happened."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return ConfigurationError(f"{os.fsdecode(error.filename)}: {error.strerror}")
     if not isinstance(error, InstantiationException) or error.__cause__ is None:
         return None
     target, _, key = str(error).replace("full_key:", "\0").partition("\0")

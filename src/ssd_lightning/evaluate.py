@@ -41,6 +41,7 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
 
     from ssd_lightning.detector import Detector, find_checkpoint
     from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
+    from ssd_lightning.training.datamodule import require_objects
     from ssd_lightning.training.devices import choose_device
     from ssd_lightning.training.evaluations import make_record
     from ssd_lightning.training.host_memory import keep_freed_memory
@@ -58,6 +59,8 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
     data = instantiate(config.data.module, _convert_="all")
     data.use_class_names(detector.class_names)
     data.prepare_data()
+    if data.dataset(config.split).dropped:  # all of them, where the annotations have other classes
+        require_objects(data.dataset(config.split), config.split)
     voc = VOCMeanAveragePrecision(len(detector.class_names))
     scores = score(detector, data.evaluation_loader(config.split), voc)
     per_class = {column: scores[key] for column, key in COLUMNS.items()}

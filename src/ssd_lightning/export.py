@@ -117,11 +117,14 @@ def open_data(config: "DictConfig", checkpoint: "Detector") -> "DetectionDataMod
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
+    from ssd_lightning.training.datamodule import require_objects
+
     OmegaConf.update(config, "image_size", list(checkpoint.image_size))
     data: DetectionDataModule = instantiate(config.data.module, _convert_="all")
     data.use_class_names(checkpoint.class_names)
     data.prepare_data()
-    data.dataset(config.split)  # a split that is missing is told before anything is written
+    # What is missing is told before anything is written; without objects no mAP would say what the file costs.
+    require_objects(data.dataset(config.split), config.split)
     return data
 
 

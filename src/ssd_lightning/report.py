@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssd_lightning.configs import run_command
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -39,12 +39,28 @@ def report(config: "DictConfig") -> Path:
     runs = [run for path in named for run in runs_below(path)]
     if len(runs) == 1:
         path = write_report(runs[0], config.output)
+        require_evaluation(runs[0], path)
     else:
         # Of all runs of a sweep: beside them.
         folder = named[0] if len(named) == 1 else Path()
         path = write_comparison(runs, config.output or folder / COMPARISON)
     print(f"report: {path}")
     return path
+
+
+def require_evaluation(run_dir: Path, page: Path) -> None:
+    """Make sure that a page has scores to show.
+
+    Raises:
+        DataError: the run was never evaluated; the page is there all the same.
+    """
+    from ssd_lightning.reporting.run import read_run
+    from ssd_lightning.reporting.summary import evaluation_command
+
+    run = read_run(run_dir)
+    if not run.evaluations and run.best_validation() is None:
+        how = f"; {evaluation_command(run, 'val')} adds the rest" if run.checkpoint else ""
+        raise DataError(f"{run_dir}: this run was never evaluated, so {page} shows no more than its training{how}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from PIL import Image
 from ssd_lightning.data.images import IMAGE_SUFFIXES
 from ssd_lightning.errors import DataError
 from ssd_lightning.prediction.names import MOST_BYTES, UniqueNames, clean_name, output_names
-from ssd_lightning.prediction.sources import SUFFIXES, VIDEO_SUFFIXES, Source, find_sources
+from ssd_lightning.prediction.sources import SUFFIXES, VIDEO_SUFFIXES, Source, find_pictures, find_sources
 
 
 @pytest.fixture
@@ -102,3 +102,11 @@ def test_names_stay_in_their_folder_and_are_text(tmp_path: Path, name: str) -> N
     Image.new("RGB", (2, 2)).save(path)
     assert path.parent.resolve() == tmp_path.resolve()
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_videos_beside_pictures_are_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Path("mixed").mkdir()
+    for name in ("a.jpg", "b.mp4", "c.MOV"):
+        Path("mixed", name).write_bytes(b"")
+    assert [path.name for path in find_pictures("mixed")] == ["a.jpg"]
+    assert "2 videos in mixed are left out; its videos are taken by a pattern" in caplog.text

@@ -153,7 +153,7 @@ def test_what_the_optimizer_refuses_is_told_by_key_and_value(
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
-        (partial(multistep, gamma="abc"), "scheduler.gamma=abc: "),
+        (partial(multistep, gamma="abc"), "scheduler.gamma is 'abc'; it must be a number"),
         (partial(multistep, milestones=0.5), "scheduler.milestones=0.5: "),
         (partial(multistep, milestones=[2.0]), "scheduler.milestones are shares of the run"),  # says it itself
         (lambda optimizer, total_steps: float("x"), "scheduler: could not convert"),

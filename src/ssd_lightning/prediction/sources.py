@@ -1,6 +1,7 @@
 """What `source=` can name: pictures, folders, patterns, web addresses, videos, cameras, and lists of these."""
 
 import glob
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from ssd_lightning.errors import DataError
+
+log = logging.getLogger(__name__)
 
 # Those of data.images, which loads OpenCV: `--help` need not wait for it.
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
@@ -97,24 +100,29 @@ def find_pictures(source: str, *, recursive: bool = False) -> list[Path]:
 
 
 def _of_folder(folder: Path, recursive: bool) -> list[Path]:
-    if not recursive:
-        return [entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES and not entry.is_dir()]
-    found = []
-    for below, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(below, name) for name in files if Path(name).suffix.lower() in SUFFIXES]
-    return found
+    files = [entry for entry in folder.iterdir() if not entry.is_dir()]
+    if recursive:
+        files = []
+        for below, folders, names in os.walk(folder):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            files += [Path(below, name) for name in names]
+    pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
+    videos = sum(file.suffix.lower() in VIDEO_SUFFIXES for file in files)
+    if videos and pictures:
+        log.warning("a folder means its pictures: %d videos in %s are left out%s", videos, folder, VIDEO_HINT % folder)
+    return pictures
+
+
+VIDEO_HINT = "; its videos are taken by a pattern such as source='%s/*.mp4'"
 
 
 def _hint(folder: Path) -> str:
     """Say what could have been meant by a folder without pictures."""
     entries = list(folder.iterdir())
-    hints = []
-    if any(entry.suffix.lower() in VIDEO_SUFFIXES for entry in entries):
-        hints.append(f"its videos are taken by a pattern such as source='{folder}/*.mp4'")
+    hints = [VIDEO_HINT % folder] if any(entry.suffix.lower() in VIDEO_SUFFIXES for entry in entries) else []
     if any(entry.is_dir() for entry in entries):
-        hints.append("recursive=true looks into its folders")
-    return "".join(f"; {hint}" for hint in hints)
+        hints.append("; recursive=true looks into its folders")
+    return "".join(hints)
 
 
 def _matches(pattern: Path) -> list[Path]:

@@ -63,6 +63,11 @@ class EvaluationPart:
     worst: list[ShownPicture]
 
 
+def _objects(record: EvaluationRecord) -> str:
+    num, difficult = len(record.objects.labels), int(record.objects.difficult.sum())
+    return f"{num:,} objects" + (f" ({difficult:,} of them difficult, which count for nothing)" if difficult else "")
+
+
 def evaluation_part(record: EvaluationRecord, *, ran_in: Path | None = None) -> EvaluationPart:
     """Compute all that a page shows of an evaluation.
 
@@ -78,15 +83,14 @@ def evaluation_part(record: EvaluationRecord, *, ran_in: Path | None = None) -> 
     pictures = picture_scores(record, score_threshold=SCORE_THRESHOLD)
     order = pictures.best_first.tolist()
     num_best = min(NUM_BEST, len(order) // 3)
-    best = order[:num_best]
+    best = [index for index in order[:num_best] if pictures.hits[index]]
     worst = [index for index in order[num_best:][::-1] if pictures.scores[index] < 1][:NUM_WORST]
     calibrated = calibration(record, score_threshold=CALIBRATED_FROM).overall
     eleven_mean = _mean(eleven)
     return EvaluationPart(
         split=record.split,
         num_pictures=len(record.image_ids),
-        counts=f"{len(record.image_ids):,} pictures, {len(record.objects.labels):,} objects, "
-        f"{len(record.detections.labels):,} detections",
+        counts=f"{len(record.image_ids):,} pictures, {_objects(record)}, {len(record.detections.labels):,} detections",
         scores=[
             ("mAP, 11 points", number(eleven_mean)),
             ("mAP, area", number(mean_ap(curves))),

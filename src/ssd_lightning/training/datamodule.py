@@ -29,6 +29,9 @@ REDUCED_TO = 5
 of scale .3 and aspect 2, have .3 * sqrt(1 / 2) = .21 of a side."""
 
 
+WORDS_OF = {"train": "training", "val": "validation", "test": "test"}
+
+
 class DetectionDataModule(pl.LightningDataModule):
     """Data sets of one annotation format as loaders for training, validation and test.
 
@@ -177,7 +180,7 @@ class DetectionDataModule(pl.LightningDataModule):
                 height, width = self._resize.image_size
                 self._datasets[stage].least_size_px = (REDUCED_TO * height, REDUCED_TO * width)
             if stage == "train":
-                _require_objects(self._datasets[stage])
+                require_objects(self._datasets[stage], stage)
         return self._datasets[stage]
 
     def train_dataloader(self) -> DataLoader:
@@ -245,10 +248,15 @@ def begin_worker(worker: int) -> None:
     end_data_worker(worker)
 
 
-def _require_objects(dataset: DetectionDataset) -> None:
+def require_objects(dataset: DetectionDataset, split: str) -> None:
+    """Make sure that there is something to learn or to find.
+
+    Raises:
+        DataError: there is not.
+    """
     if not any(len(record.labels) for record in dataset.records):
         first = f"; {len(dataset.dropped)} were left out, the first: {dataset.dropped[0]}" if dataset.dropped else ""
-        raise DataError(f"there is no object in the {len(dataset)} training pictures{first}")
+        raise DataError(f"there is no object in the {len(dataset)} {WORDS_OF[split]} pictures{first}")
 
 
 def spare_workers(ranks: int, most: int = 16) -> int:
