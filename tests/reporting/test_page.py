@@ -167,7 +167,7 @@ def test_numbers_are_those_of_the_analyses() -> None:
     assert [row[:2] for row in part.class_rows] == [(curve.class_name, curve.num_objects) for curve in curves]
     # The planted errors: one of each type, and what each brings along.
     assert {row[0] for row in part.error_rows} == {"class", "localisation", "both", "duplicate", "background", "missed"}
-    assert part.counts == "11 pictures, 13 objects, 13 detections"
+    assert part.counts == "11 pictures, 13 objects (2 of them difficult, which count for nothing), 13 detections"
 
 
 @pytest.mark.parametrize("name", EMPTY)
