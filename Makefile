@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 # uv from the PATH, else from a small environment of its own.
 UV     := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 DEMO   := outputs/demo
+# Processes that share the tests, a file at a time; each takes up to 4 GB.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all lint format types check build clean
@@ -21,7 +23,7 @@ demo: install  ## draw a toy data set, train a detector on it, score it, draw wh
 		output=$(DEMO)/scores.json drawings=$(DEMO)/drawings
 
 test: install  ## run the tests (under 5 minutes, no network)
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 test-all: install  ## run the slow tests too
 	$(BIN)/pytest -m ''
@@ -47,7 +49,7 @@ clean:  ## remove the environment, caches and builds; data sets and runs stay
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(VENV)/.synced: pyproject.toml uv.lock | $(UV)
-	$(UV) sync --frozen
+	$(UV) sync --frozen --compile-bytecode
 	@touch $@
 
 .tools/bin/uv:

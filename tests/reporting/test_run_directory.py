@@ -114,3 +114,15 @@ def test_a_folder_of_runs_stands_for_them(make_run: MakeRun, tmp_path: Path) -> 
     assert runs_below(tmp_path / "sweep" / "9") == [tmp_path / "sweep" / "9"]
     assert runs_below(tmp_path / "nowhere") == [tmp_path / "nowhere"]
     assert runs_below(tmp_path / "sweep" / "plots") == [tmp_path / "sweep" / "plots"]
+
+
+def test_a_folder_of_several_names_and_a_checkpoint_stand_for_their_runs(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run(f"outputs/{name}", splits=()) for name in ("ssd/1", "ssd/2", "tiny/1")]
+    (tmp_path / "outputs" / "cache").mkdir()
+    assert runs_below(tmp_path / "outputs") == runs
+    assert runs_below(runs[1] / "checkpoints" / "best.ckpt") == [runs[1]]
+    assert runs_below(runs[1] / "metrics.csv") == [runs[1]]
+    alone = tmp_path / "model.ckpt"
+    alone.write_bytes(b"weights")
+    with pytest.raises(DataError, match=r"model\.ckpt is a file and in no run directory"):
+        read_run(*runs_below(alone))

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from wandb_records import history_of, records_of
 
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.data.toy import write_toy_dataset
 
 pytestmark = [
@@ -128,6 +130,24 @@ def test_processes_that_others_started_make_one_run(
     assert run.wait_for_all(STARTS_WITHIN_S) == [0, 0], run.output(0) + run.output(1)
     (result,) = (run.folder / "outputs").rglob("result.json")  # one directory
     assert json.loads(result.read_text())["status"] == "finished"
+
+
+def test_two_processes_fill_one_dashboard(run: Run, pictures: list[str]) -> None:
+    words = ["logger=[csv,wandb]", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "seed=3"]
+    run.start([*TRAIN, *SETTINGS, *pictures, *words, f"hydra.run.dir={run.folder}/run"], WANDB_MODE="offline")
+    assert run.wait_for_all(STARTS_WITHIN_S) == [0], run.output()
+    directory = run.folder / "run"
+    rows = history_of(records_of(directory))  # of the one run that is there
+    validations = [row["val/map_11point"] for row in rows if "val/map_11point" in row]
+    result = json.loads((directory / "result.json").read_text())
+    assert len(validations) == 2
+    assert result["scores"]["val/map_11point"] in [pytest.approx(score, abs=1e-6) for score in validations]
+    assert [len(row["val/pictures"]["captions"]) for row in rows if "val/pictures" in row] == [16, 16]
+    # The evaluation has the pictures of both ranks, each once.
+    record = EvaluationRecord.load(directory / "evaluations" / "val.npz")
+    assert len(set(record.image_ids)) == len(record.image_ids) == 64
+    assert (directory / "report.html").is_file()
+    assert (directory / "dashboard").is_dir()
 
 
 def test_ranks_with_different_settings_stop(run: Run, pictures: list[str]) -> None:

@@ -116,6 +116,8 @@ def read_run(directory: Path) -> Run:
     Raises:
         DataError: the directory is missing or no run's, there is nothing in it to show, or a file in it is damaged.
     """
+    if directory.is_file():
+        raise DataError(f"{directory} is a file and in no run directory; give the directory of a run")
     if not directory.is_dir():
         raise DataError(f"there is no run directory {directory}")
     if not is_run(directory):
@@ -138,16 +140,28 @@ def read_run(directory: Path) -> Run:
     )
 
 
-def runs_below(directory: Path) -> list[Path]:
-    """Give a run directory itself; of a folder that is none, such as a sweep's, the run directories in it.
+def runs_below(path: Path) -> list[Path]:
+    """Give a run directory itself, and that of a checkpoint; of a folder that is none, the run directories in it.
 
-    Their order is that of their names, numbers by value; those that have neither logged nor evaluated anything are left
-    out. A folder without any is given as it is, for the message of what reads it.
+    Such a folder is a sweep's, that of all runs of one name, or `outputs` with the folders of several names. The order
+    is that of their names, numbers by value; those that have neither logged nor evaluated anything are left out. A path
+    without any is given as it is, for the message of what reads it.
     """
-    if is_run(directory) or not directory.is_dir():
-        return [directory]
-    found = [path for path in directory.iterdir() if _has_any(path, SHOWN)]
-    return sorted(found, key=lambda path: (len(path.name) if path.name.isdigit() else 0, path.name)) or [directory]
+    if path.is_file():
+        return [next((folder for folder in (path.parent, path.parent.parent) if is_run(folder)), path)]
+    if is_run(path) or not path.is_dir():
+        return [path]
+    found = _shown_in(path) or [run for folder in _by_name(path) for run in _shown_in(folder)]
+    return found or [path]
+
+
+def _shown_in(folder: Path) -> list[Path]:
+    return [run for run in _by_name(folder) if _has_any(run, SHOWN)]
+
+
+def _by_name(folder: Path) -> list[Path]:
+    folders = [path for path in folder.iterdir() if path.is_dir()]
+    return sorted(folders, key=lambda path: (len(path.name) if path.name.isdigit() else 0, path.name))
 
 
 def is_run(directory: Path) -> bool:
