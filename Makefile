@@ -26,7 +26,7 @@ test: install  ## run the tests (under 5 minutes, no network)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 test-all: install  ## run the slow tests too
-	$(BIN)/pytest -m ''
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m ''
 
 lint: install  ## check style
 	$(BIN)/ruff check .

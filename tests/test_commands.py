@@ -369,6 +369,8 @@ def test_without_voc_one_sentence_says_what_to_do(run: Run, capsys: pytest.Captu
             ["backbone.weights=nothing.pth", "data=toy", "data.num_train=2", "data.num_val=1"],
             "backbone.weights=nothing.pth",
         ),
+        (["init_from=nowhere.pth", "data=voc_folder", "data.root=nowhere_either"], "nowhere.pth"),
+        (["init_from=a.pth", "resume=auto", *SMALL], "give one of them"),
         (["backbone=tiny", "priors=ssd300", "data=toy", "data.num_train=9"], "differs"),
         (["loss.matcher=greedy", "data=toy", "data.num_train=9"], "loss.matcher"),
         (["resume=nowhere.ckpt", *SMALL], "nowhere.ckpt"),

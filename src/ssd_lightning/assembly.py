@@ -70,8 +70,6 @@ def make_module(config: DictConfig, plain: Mapping[str, Any], class_names: tuple
     net = instantiate(config.net, num_classes=len(class_names), _convert_="all")
     check_batch_size(net, config.data.batch_size)
     if config.init_from:
-        if config.resume:
-            raise ConfigurationError("resume= continues a run and init_from= begins one; give one of them")
         fill(net, config, class_names)
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
@@ -88,6 +86,18 @@ def make_module(config: DictConfig, plain: Mapping[str, Any], class_names: tuple
         decay_biases=config.decay_biases,
         batch_scaling=batch_scaling,
     )
+
+
+def check_start(config: DictConfig) -> None:
+    """See that what a training starts from is there, before data are fetched, drawn or read.
+
+    Raises:
+        UserError: the file of `init_from` is missing, or `resume` is given too.
+    """
+    if config.init_from and config.resume:
+        raise ConfigurationError("resume= continues a run and init_from= begins one; give one of them")
+    if config.init_from:
+        find_checkpoint(Path(config.init_from))
 
 
 def make_data(config: DictConfig) -> DetectionDataModule:

@@ -52,7 +52,7 @@ def train(config: "DictConfig") -> dict[str, float] | float:
     from omegaconf import OmegaConf
     from pytorch_lightning.utilities import rank_zero_only
 
-    from ssd_lightning.assembly import make_data, make_module, make_trainer, set_up_machine
+    from ssd_lightning.assembly import check_start, make_data, make_module, make_trainer, set_up_machine
     from ssd_lightning.digest import config_digest
     from ssd_lightning.reporting.page import try_report
     from ssd_lightning.run_dirs import is_restarted
@@ -88,6 +88,7 @@ def train(config: "DictConfig") -> dict[str, float] | float:
     resume = choose_checkpoint(goes_on, run_dir)
     if resume is not None and goes_on != "auto":
         check_work_is_left(resume, max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps)
+    check_start(config)
     data = make_data(config)
     if resume is not None:
         check_classes(resume, data.class_names)
