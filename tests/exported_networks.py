@@ -11,27 +11,17 @@ from torch import Tensor, nn
 from ssd_lightning.configs import compose_config
 from ssd_lightning.detector import Detector
 from ssd_lightning.models import SSD
-from ssd_lightning.models.backbones import TinyBackbone
-from ssd_lightning.models.extras import TinyExtras
 from ssd_lightning.models.neck import FPN
 from ssd_lightning.ops.normalization import SUBTRACT_MEAN_BGR
-from ssd_lightning.ops.priors import PriorLevel
+from tiny_nets import tiny_net
 
 CLASS_NAMES = ("circle", "square", "star")
 
 
 def tiny_detector(*, fpn: bool = False, class_names: Sequence[str] = CLASS_NAMES, **settings: object) -> Detector:
     """Three levels over 32 x 48 pixels; takes BGR, so that exchanged colours are noticed."""
-    torch.manual_seed(0)
-    net = SSD(
-        backbone=TinyBackbone(channels=(4, 4, 8)),
-        extras=functools.partial(TinyExtras, channels=[8]),
-        levels=[PriorLevel(None, None, side, side + 8, (2,)) for side in (10, 20, 40)],
-        image_size=(32, 48),
-        num_classes=len(class_names),
-        normalization=SUBTRACT_MEAN_BGR,
-        **({"neck": functools.partial(FPN, out_channels=8)} if fpn else {}),
-    )
+    neck = {"neck": functools.partial(FPN, out_channels=8)} if fpn else {}
+    net = tiny_net(num_classes=len(class_names), normalization=SUBTRACT_MEAN_BGR, **neck)
     return Detector(spread_out(net), class_names=class_names, postprocess_settings={"top_k": 20, **settings})
 
 

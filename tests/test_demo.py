@@ -1,6 +1,5 @@
 """The command that serves the page: what it refuses, where it listens, and how it ends."""
 
-import functools
 import ipaddress
 import os
 import re
@@ -21,24 +20,13 @@ from PIL import Image
 from ssd_lightning import demo
 from ssd_lightning.detector import Detector
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.models import SSD
-from ssd_lightning.models.backbones import TinyBackbone
-from ssd_lightning.models.extras import TinyExtras
-from ssd_lightning.ops.priors import PriorLevel
+from tiny_nets import tiny_net
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    net = SSD(
-        backbone=TinyBackbone(channels=(4, 4, 8)),
-        extras=functools.partial(TinyExtras, channels=[8]),
-        levels=[PriorLevel(None, None, side, side + 8, (2,)) for side in (10, 20, 40)],
-        image_size=(32, 32),
-        num_classes=2,
-    )
     path = tmp_path_factory.mktemp("run") / "best.ckpt"
-    Detector(net, class_names=("cat", "dog")).save(path)
+    Detector(tiny_net(num_classes=2, image_size=(32, 32)), class_names=("cat", "dog")).save(path)
     return path
 
 

@@ -10,10 +10,11 @@ from torch import nn
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.models import SSD
 from ssd_lightning.models.backbones import VGG16, TinyBackbone
-from ssd_lightning.models.extras import SSDExtras, TinyExtras
+from ssd_lightning.models.extras import SSDExtras
 from ssd_lightning.ops.normalization import IMAGENET, SUBTRACT_MEAN_BGR, TORCHVISION_SSD
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel
 from ssd_lightning.specs import Described, build, describe
+from tiny_nets import tiny_net
 
 SSD300_EXTRAS = [
     {"mid_channels": 256, "out_channels": 512, "stride": 2, "padding": 1},
@@ -23,15 +24,7 @@ SSD300_EXTRAS = [
 ]
 
 
-def tiny_net(**settings) -> SSD:
-    return SSD(
-        backbone=TinyBackbone(channels=(4, 4, 8)),
-        extras=functools.partial(TinyExtras, channels=[8]),
-        levels=[PriorLevel(None, None, side, side + 8, (2, 3)) for side in (10, 20, 40)],
-        image_size=(32, 48),
-        num_classes=3,
-        **settings,
-    )
+three_classes = functools.partial(tiny_net, num_classes=3, ratios=(2, 3))
 
 
 def ssd300(**settings) -> SSD:
@@ -53,7 +46,7 @@ def assert_same_network(net: SSD, again: SSD) -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"normalization": SUBTRACT_MEAN_BGR, "clip_priors": True}])
 def test_a_network_is_built_again(settings: dict[str, object]) -> None:
-    net = tiny_net(**settings)
+    net = three_classes(**settings)
     spec = describe(net)
     plain = json.loads(json.dumps(spec))
     assert plain == spec  # nothing but dicts with words, lists and numbers
@@ -131,7 +124,7 @@ def test_what_is_no_network_part_is_not_built(target: object, partial: bool) -> 
     spec = {"_target_": target, **({"_partial_": True} if partial else {})}
     with pytest.raises(WeightsError, match="checkpoint:"):
         build(spec)
-    good = describe(tiny_net())
+    good = describe(three_classes())
     with pytest.raises(WeightsError, match="checkpoint:"):
         build({**good, "backbone": {**good["backbone"], "channels": [4, spec, 8]}})
 
@@ -171,7 +164,7 @@ def test_arguments_that_do_not_fit(change: dict[object, object]) -> None:
 
 
 def test_an_argument_that_is_missing() -> None:
-    spec = describe(tiny_net())
+    spec = describe(three_classes())
     del spec["levels"]
     with pytest.raises(WeightsError, match=r"cannot build ssd_lightning\.models\.ssd\.SSD: .*levels"):
         build(spec)

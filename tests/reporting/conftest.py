@@ -1,7 +1,6 @@
 """Run directories as trainings leave them, without training."""
 
 import csv
-import functools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,17 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
 
 from evaluation_records import random_record
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.detector import Detector
-from ssd_lightning.models import SSD
-from ssd_lightning.models.backbones import TinyBackbone
-from ssd_lightning.models.extras import TinyExtras
-from ssd_lightning.ops.priors import PriorLevel
+from tiny_nets import tiny_net
 
 CLASS_NAMES = ("disk", "<script>alert(1)</script>", 'star "&', "ring")
 """Four classes; two of them have names that would break a page that does not escape."""
@@ -30,14 +25,7 @@ MakeRun = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    net = SSD(
-        backbone=TinyBackbone(channels=(4, 4, 8)),
-        extras=functools.partial(TinyExtras, channels=[8]),
-        levels=[PriorLevel(None, None, side, side + 8, (2,)) for side in (10, 20, 40)],
-        image_size=(48, 64),
-        num_classes=len(CLASS_NAMES),
-    )
+    net = tiny_net(num_classes=len(CLASS_NAMES), image_size=(48, 64))
     path = tmp_path_factory.mktemp("net") / "best.ckpt"
     Detector(net, class_names=CLASS_NAMES).save(path)
     return path

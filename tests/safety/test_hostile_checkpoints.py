@@ -1,7 +1,6 @@
 """Checkpoints made to harm: no code runs, nothing large is allocated, one sentence names the file."""
 
 import copy
-import functools
 import os
 import sys
 import zipfile
@@ -14,24 +13,14 @@ import torch
 
 from ssd_lightning.detector import Detector
 from ssd_lightning.errors import UserError, WeightsError
-from ssd_lightning.models import SSD
-from ssd_lightning.models.backbones import TinyBackbone
-from ssd_lightning.models.extras import TinyExtras
 from ssd_lightning.models.files import read_checkpoint
-from ssd_lightning.ops.priors import PriorLevel
+from tiny_nets import tiny_net
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    net = SSD(
-        backbone=TinyBackbone(channels=(4, 4, 8)),
-        extras=functools.partial(TinyExtras, channels=[8]),
-        levels=[PriorLevel(None, None, side, side + 8, (2,)) for side in (10, 20, 40)],
-        image_size=(32, 48),
-        num_classes=3,
-    )
     path = tmp_path_factory.mktemp("good") / "good.ckpt"
-    Detector(net, class_names=("a", "b", "c")).save(path)
+    Detector(tiny_net(num_classes=3), class_names=("a", "b", "c")).save(path)
     return torch.load(path)
 
 

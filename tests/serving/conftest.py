@@ -1,6 +1,5 @@
 """A small detector that finds many boxes in any picture, pictures for it, and a server on this machine."""
 
-import functools
 import io
 import socket
 import threading
@@ -16,26 +15,16 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from ssd_lightning.detector import Detector
-from ssd_lightning.models import SSD
-from ssd_lightning.models.backbones import TinyBackbone
-from ssd_lightning.models.extras import TinyExtras
-from ssd_lightning.ops.priors import PriorLevel
 from ssd_lightning.serving.app import Application
 from ssd_lightning.serving.examples import Example, draw_toy_examples
+from tiny_nets import tiny_net
 
 CLASS_NAMES = ("disk", "ring, large", "star")
 
 
 @pytest.fixture(scope="session")
 def detector() -> Detector:
-    torch.manual_seed(0)
-    net = SSD(
-        backbone=TinyBackbone(channels=(4, 4, 8)),
-        extras=functools.partial(TinyExtras, channels=[8]),
-        levels=[PriorLevel(None, None, side, side + 8, (2,)) for side in (10, 20, 40)],
-        image_size=(48, 64),
-        num_classes=len(CLASS_NAMES),
-    )
+    net = tiny_net(num_classes=len(CLASS_NAMES), image_size=(48, 64))
     with torch.no_grad():  # scores of all sizes, boxes beside their priors and over the picture's edge
         for name, weight in net.head.named_parameters():
             weight.mul_(0.0 if name.endswith("bias") else 150.0)
