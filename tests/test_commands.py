@@ -317,6 +317,23 @@ def test_a_run_goes_on_at_its_last_epoch(trained: Path, monkeypatch: pytest.Monk
     assert all(torch.equal(whole["state_dict"][name], value) for name, value in straight["state_dict"].items())
 
 
+def test_a_run_that_was_killed_before_its_result_only_writes_that(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*SMALL, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "hydra.run.dir=run", "resume=auto"]
+    run("train", *words)
+    left = tmp_path / "run"
+    logged, result = (left / "metrics.csv").read_text(), json.loads((left / "result.json").read_text())
+    (left / "result.json").unlink()
+    capsys.readouterr()
+    run("train", *words)
+    assert (left / "metrics.csv").read_text() == logged
+    again = json.loads((left / "result.json").read_text())
+    validated = {name: score for name, score in result["scores"].items() if name.startswith("val/")}
+    assert {name: again["scores"][name] for name in validated} == validated
+    assert "validation pictures" in capsys.readouterr().out
+
+
 class StopAfterOne(pl.Callback):
     """Stops a run after its first epoch, as a crash would, without touching its schedule."""
 
@@ -482,12 +499,15 @@ def test_two_processes_train_and_see_every_picture_once(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "scores.json").read_text())["map_area"] == pytest.approx(inside[-1], abs=1e-5)
 
 
-def test_a_run_without_validation_leaves_its_last_checkpoint(run: Run, tmp_path: Path) -> None:
+def test_a_run_without_validation_leaves_its_last_checkpoint(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(
         "train", *SMALL, "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=5", "hydra.run.dir=run", "logger=none"
     )
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
     assert Detector.load(tmp_path / "run").class_names
+    assert "scores:     none, for nothing was validated" in capsys.readouterr().err
 
 
 def test_predict_never_replaces_the_pictures(

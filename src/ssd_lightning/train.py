@@ -114,7 +114,8 @@ def train(config: "DictConfig") -> dict[str, float] | float:
     if config.test and data.has("test"):
         trainer.test(module, datamodule=data, ckpt_path=checkpoint, verbose=False)
     elif resume is not None and not trainer.callback_metrics and data.has("val"):
-        # Stopped between its last epoch and its end.
+        # Stopped between its last epoch and its end: the loggers have that validation.
+        trainer.loggers = []
         trainer.validate(module, datamodule=data, ckpt_path=resume, verbose=False)
     scores |= logged_values(trainer)  # a test forgets those of the training
     if is_first:
@@ -201,7 +202,7 @@ def best_checkpoint(trainer: Any) -> str | None:
 
 
 def report(module: "SSDModule", scores: dict[str, float], checkpoint: str | None) -> None:
-    """Print the scores of the last evaluation and where the checkpoint lies."""
+    """Print the scores of the last evaluation, or that there was none, and where the checkpoint lies."""
     from ssd_lightning.visualization.tables import print_scores
 
     stage = "test" if "test/map_11point" in scores else "val"
@@ -210,6 +211,8 @@ def report(module: "SSDModule", scores: dict[str, float], checkpoint: str | None
     if summary:
         title = "test pictures" if stage == "test" else "validation pictures, last epoch"
         print_scores(title, {"AP 11-point": per_class}, summary)
+    else:
+        print("scores:     none, for nothing was validated", file=sys.stderr)
     if checkpoint:
         print(f"checkpoint: {os.path.relpath(checkpoint)}", file=sys.stderr)
 

@@ -1,6 +1,7 @@
 """In bfloat16 the network computes in half precision, and nothing after it does."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -115,12 +116,16 @@ def test_half_precision_of_everything_would_match_other_priors() -> None:
     assert (exact != other).sum() > 0.02 * exact.sum()
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    "clip", [{"gradient_clip_val": 0.5}, {"gradient_clip_val": 0.1, "gradient_clip_algorithm": "value"}]
+)
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])
-def test_a_fused_step_is_the_plain_one(make: type[torch.optim.Optimizer]) -> None:
+def test_a_fused_step_is_the_plain_one(make: type[torch.optim.Optimizer], clip: dict[str, Any], precision: str) -> None:
     weights = []
     for fused in (False, True):
         pl.seed_everything(0, verbose=False)
         model = module(optimizer=partial(make, lr=0.01, fused=fused))
-        trainer(gradient_clip_val=1.0).fit(model, data())
+        trainer(precision=precision, **clip).fit(model, data())
         weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-6)
