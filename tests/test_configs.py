@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from ssd_lightning import configs
 from ssd_lightning.configs import check_overrides, compose_config, find_folder, find_user_error
 from ssd_lightning.data.augmentation import SSDAugmentation
+from ssd_lightning.data.toy import TOY_CLASSES
 from ssd_lightning.data.voc import VOC_CLASSES
 from ssd_lightning.errors import ConfigurationError, DataError, UserError
 from ssd_lightning.training import DetectionDataModule
@@ -365,3 +366,7 @@ def test_voc_has_its_twenty_classes_and_its_splits(data: str) -> None:
         assert [Path(split.root).name for split in splits] == years
         assert {split.split for split in splits} == {"trainval"}
     assert [(Path(split.root).name, split.split) for split in config.module.test.splits] == [("VOC2007", "test")]
+
+
+def test_the_toy_set_has_all_its_classes_whatever_the_pictures_show() -> None:
+    assert list(compose_config("train", ["data=toy"]).data.class_names) == sorted(TOY_CLASSES)

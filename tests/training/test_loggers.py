@@ -140,6 +140,7 @@ def test_a_training_outlives_the_service_of_wandb(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", script, str(tmp_path / "run"), str(Path(__file__).parent)]
     environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_DATA_DIR": str(tmp_path / "data")}
+    environment.pop("WANDB_SERVICE", None)  # that of this process, if another test has started one
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=150, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("the training goes on") in (1, 2)  # of the logger, and of the dashboard
