@@ -22,10 +22,10 @@ demo: install  ## draw a toy data set, train a detector on it, score it, draw wh
 	@$(BIN)/python -m ssd_lightning.evaluate checkpoint=$(DEMO) data=toy split=test \
 		output=$(DEMO)/scores.json drawings=$(DEMO)/drawings
 
-test: install  ## run the tests (under 5 minutes, no network)
+test: install  ## run the tests (about 10 minutes on two cores, no network)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
-test-all: install  ## run the slow tests too
+test-all: install  ## run the slow tests too (about 30 minutes)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m ''
 
 lint: install  ## check style
