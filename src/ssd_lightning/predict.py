@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ssd_lightning.prediction.loop import Tally
     from ssd_lightning.prediction.sources import Source
     from ssd_lightning.prediction.window import Window
+    from ssd_lightning.prediction.writers import Writer
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def _run(
     from ssd_lightning.prediction.names import output_names
     from ssd_lightning.prediction.progress import progress_bar
     from ssd_lightning.prediction.shots import Reading, shots_of
-    from ssd_lightning.prediction.writers import open_writers, refuse_replacing
+    from ssd_lightning.prediction.writers import FromFirstShot, open_writers, refuse_replacing
 
     folder, names, outputs = Path(config.output), output_names(sources), _words(config.write)
     reading = Reading(config.every, config.max_frames, round(config.max_download_mb * 1e6))
@@ -124,20 +125,23 @@ def _run(
     tally = Tally()
 
     def note(error: DataError) -> None:
+        skipped.append(str(error))
         if config.on_error == "raise":
             raise error
-        skipped.append(str(error))
 
+    def writers() -> "list[Writer]":
+        return open_writers(
+            outputs, folder, names=names, header=header, class_names=detector.class_names, skipped=skipped
+        )
+
+    is_new = bool(outputs) and not folder.exists()
     try:
-        if outputs:
-            folder.mkdir(parents=True, exist_ok=True)
         refuse_replacing(outputs, folder, sources=sources, names=names)
+        if outputs:  # which may fail: before the work
+            folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            writers = open_writers(
-                outputs, folder, names=names, header=header, class_names=detector.class_names, skipped=skipped
-            )
-            for writer in writers:  # also where it ends early: what was found until then is whole
-                stack.callback(writer.close)
+            writer = FromFirstShot(writers)
+            stack.callback(writer.close)  # also where it ends early: what was found until then is whole
             bar = stack.enter_context(progress_bar(len(sources)))
             detect_in(
                 shots_of(sources, reading, on_bad=note, on_video=bar.opened_video),
@@ -145,7 +149,7 @@ def _run(
                 # Who looks on should not wait for a batch to fill.
                 batch_size=1 if window is not None or has_camera else config.batch_size,
                 select=lambda found: found.select(config.score_threshold, classes),
-                writers=writers,
+                writers=[writer],
                 tally=tally,
                 window=window,
                 on_shot=bar.step,
@@ -157,6 +161,10 @@ def _run(
         raise
     except OSError as error:  # files that are read answer with a sentence of their own
         raise DataError(f"output={folder}: cannot write there: {error}") from error
+    finally:
+        if is_new and not tally.shots:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
     return tally
 
 
@@ -175,7 +183,7 @@ def _print_summary(tally: "Tally", folder: Path, outputs: Sequence[str]) -> None
     seen = [_counted(count, what) for count, what in ((tally.pictures, "picture"), (tally.frames, "frame")) if count]
     classes = ", ".join(f"{count} {one_line(name)}" for name, count in tally.detections.most_common(10))
     found = _counted(tally.detections.total(), "detection") + (f" ({classes})" if classes else "")
-    where = f": {', '.join(outputs)} in {folder}" if outputs else ""
+    where = f": {', '.join(outputs)} in {folder}" if outputs and tally.shots else ""
     print(f"{found} in {' and '.join(seen) or 'nothing'}{where}")
 
 

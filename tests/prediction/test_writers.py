@@ -247,8 +247,8 @@ def test_no_output_takes_the_place_of_an_original(tmp_path: Path, link: str | No
         refuse_replacing(["json"], output, sources=[source], names=output_names([source]))
 
 
-def test_a_data_set_does_not_grow_out_of_itself(tmp_path: Path) -> None:
+def test_a_data_set_neither_grows_out_of_itself_nor_loses_what_was_corrected(tmp_path: Path) -> None:
     source = picture(tmp_path / "voc" / "JPEGImages" / "one.png", (6, 9)).source
-    with pytest.raises(DataError, match="lies in what write=voc writes"):
+    with pytest.raises(DataError, match="voc exists, and may hold labels that were corrected by hand"):
         refuse_replacing(["voc"], tmp_path, sources=[source], names=output_names([source]))
     refuse_replacing(["pictures", "coco"], tmp_path, sources=[source], names=output_names([source]))

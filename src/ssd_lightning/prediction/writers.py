@@ -7,7 +7,8 @@ import csv
 import json
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -72,6 +73,31 @@ def open_writers(
     return writers
 
 
+class FromFirstShot:
+    """Opens writers when there is something to write, so that a run in which nothing can be read leaves no files.
+
+    Args:
+        open_all: gives the writers.
+    """
+
+    def __init__(self, open_all: Callable[[], list[Writer]]) -> None:
+        self._open_all = open_all
+        self._writers: list[Writer] | None = None
+
+    def write(self, shot: Shot, found: PictureDetections) -> None:
+        """Hand on to all writers."""
+        if self._writers is None:
+            self._writers = self._open_all()
+        for writer in self._writers:
+            writer.write(shot, found)
+
+    def close(self) -> None:
+        """Finish the files, each of them also where another one cannot be finished."""
+        with ExitStack() as stack:
+            for writer in self._writers or ():
+                stack.callback(writer.close)
+
+
 def drawn_name(stem: str, *, is_video: bool) -> str:
     """Give the file name of an annotated copy."""
     return stem + (".mp4" if is_video else ".jpg")
@@ -80,11 +106,17 @@ def drawn_name(stem: str, *, is_video: bool) -> str:
 def refuse_replacing(
     outputs: Sequence[str], folder: Path, *, sources: Sequence[Source], names: Mapping[Source, str]
 ) -> None:
-    """Make sure that no output takes the place of a picture or video that is read.
+    """Make sure that no output takes the place of a picture or video that is read, nor of labels that are there.
 
     Raises:
         DataError: one would.
     """
+    for output in outputs:
+        if output in DATA_SETS and (folder / output).exists():
+            raise DataError(
+                f"{folder / output} exists, and may hold labels that were corrected by hand; choose another output= or "
+                "remove it first"
+            )
     local = [source for source in sources if source.kind in ("picture", "video")]
     if "pictures" in outputs:
         originals = {_identity(Path(source.address)) for source in local} - {None}
@@ -95,13 +127,6 @@ def refuse_replacing(
                     raise DataError(
                         f"output={folder}: the annotated copy would replace the picture {name}; choose another folder"
                     )
-    for output in outputs:
-        written = _identity(folder / output) if output in DATA_SETS else None
-        for source in local if written else ():
-            if any(_identity(parent) == written for parent in Path(os.path.realpath(source.address)).parents):
-                raise DataError(
-                    f"output={folder}: the picture {source} lies in what write={output} writes; choose another folder"
-                )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
