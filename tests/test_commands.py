@@ -19,6 +19,7 @@ from PIL import Image
 
 from ssd_lightning import evaluate, export, predict, train
 from ssd_lightning.data.images import read_image
+from ssd_lightning.data.toy import TOY_CLASSES
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.detector import Detector
 from ssd_lightning.prediction import shots
@@ -284,7 +285,9 @@ def test_predict_stops_at_a_bad_picture(trained: Path, run: Run, capsys: pytest.
     Path("bad.jpg").unlink(missing_ok=True)
     bad = trained / "empty.jpg"
     bad.write_bytes(b"")
-    assert "empty.jpg" in refused(run, capsys, "predict", f"checkpoint={trained / 'run'}", f"source={bad}")
+    words = [f"checkpoint={trained / 'run'}", f"source={bad}", "write=[pictures,json,csv,coco,voc]", "output=none"]
+    assert "empty.jpg" in refused(run, capsys, "predict", *words)
+    assert not Path("none").exists()  # nothing that looks like results of no picture
 
 
 def test_the_same_seed_gives_the_same_weights(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,6 +335,14 @@ def test_a_run_that_was_killed_before_its_result_only_writes_that(
     validated = {name: score for name, score in result["scores"].items() if name.startswith("val/")}
     assert {name: again["scores"][name] for name in validated} == validated
     assert "validation pictures" in capsys.readouterr().out
+
+
+def test_a_run_of_few_steps_logs_each_of_them(run: Run, tmp_path: Path) -> None:
+    run("train", *SMALL, "trainer.max_epochs=2", "trainer.limit_train_batches=2", "hydra.run.dir=run")
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["loss"]]
+    assert [row["step"] for row in rows] == ["0", "1", "2", "3"]
+    assert all(float(row["lr"]) > 0 and float(row["train/loc"]) > 0 for row in rows)
 
 
 class StopAfterOne(pl.Callback):
@@ -438,16 +449,47 @@ def test_scores_that_cannot_be_written_are_said(trained: Path, run: Run, capsys:
     assert "a_file" in refused(run, capsys, "evaluate", *words, f"drawings={trained / 'a_file'}")
 
 
-def test_classes_that_differ_leave_nothing_to_score(
-    trained: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize("command", [["evaluate"], ["export", "format=onnx", "output=a.onnx"]])
+def test_classes_that_have_nothing_in_common_are_told_in_one_sentence(
+    trained: Path,
+    run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    command: list[str],
+    on_error: str,
 ) -> None:
     shutil.copytree(trained / "datasets" / "toy", tmp_path / "other")
     for path in (tmp_path / "other" / "Annotations").iterdir():
         path.write_text(re.sub("<name>.*?</name>", "<name>zebra</name>", path.read_text()))
-    words = ["data=voc_folder", f"data.root={tmp_path / 'other'}", "data.train_split=train", "data.on_error=skip"]
-    told = refused(run, capsys, "evaluate", f"checkpoint={trained / 'run'}", *words)
-    assert "there is no object in the 7 test pictures" in told
-    assert "zebra" in told
+    words = ["data=voc_folder", f"data.root={tmp_path / 'other'}", "split=test", f"data.on_error={on_error}"]
+    told = refused(run, capsys, *command, f"checkpoint={trained / 'run'}", *words)
+    known = ", ".join(TOY_CLASSES)
+    assert told == f"error: the model knows {known}; the annotations of the test split have zebra: none is the same"
+    assert "left out" not in caplog.text
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_class_that_the_model_lacks_is_told_by_object(
+    trained: Path,
+    run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    on_error: str,
+) -> None:
+    shutil.copytree(trained / "datasets" / "toy", tmp_path / "other")
+    path = tmp_path / "other" / "Annotations" / "test_00003.xml"
+    path.write_text(re.sub("<name>.*?</name>", "<name>zebra</name>", path.read_text()))
+    words = ["data=voc_folder", f"data.root={tmp_path / 'other'}", "split=test", f"data.on_error={on_error}"]
+    words = ["evaluate", f"checkpoint={trained / 'run'}", *words, "data.num_workers=0"]
+    if on_error == "skip":
+        run(*words)
+        told = caplog.text
+    else:
+        told = refused(run, capsys, *words)
+    assert f"object 1 'zebra' is of none of the {len(TOY_CLASSES)} classes: {', '.join(TOY_CLASSES)}" in told
 
 
 @pytest.mark.parametrize("source", ["nowhere.jpg", "*.jpg", "."])

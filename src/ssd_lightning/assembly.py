@@ -22,6 +22,7 @@ from ssd_lightning.models.weights import start_from
 from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.agreement import Agreement
 from ssd_lightning.training.batch_scaling import split_scaling
+from ssd_lightning.training.callbacks import LogShortRuns
 from ssd_lightning.training.checkpoint import AtomicCheckpointIO
 from ssd_lightning.training.compilation import check_compile, compile_network
 from ssd_lightning.training.devices import check_devices, check_launch, check_sync_batchnorm, choose_device, find_launch
@@ -126,6 +127,7 @@ def make_trainer(config: DictConfig, plain: Mapping[str, Any], *, run_dir: Path,
         callbacks=[
             agreement,
             Lifeline(),
+            LogShortRuns(),
             *wanted_callbacks(callbacks.values(), config.trainer),
         ],
         logger=list(loggers.values()) or False,

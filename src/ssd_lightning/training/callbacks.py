@@ -20,6 +20,15 @@ class ProgressBar(RichProgressBar):
         return self._shown
 
 
+class LogShortRuns(pl.Callback):
+    """Logs every step of a run that has fewer of them than the trainer logs after, which would log none."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count the steps, and shorten the interval."""
+        if trainer.estimated_stepping_batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
+
+
 def is_looked_at(trainer: pl.Trainer, batch_index: int, *, before_step: bool = False) -> bool:
     """Say whether a batch's numbers are written or shown, so that waiting for the device is allowed at its end.
 
