@@ -2,6 +2,7 @@
 
 import copy
 import os
+import pickle
 import sys
 import zipfile
 from collections.abc import Callable
@@ -51,6 +52,22 @@ def test_code_in_any_place_is_not_run(good, tmp_path: Path, key: str, call: tupl
             lambda content: content.update({key: CallsOnLoading(function, argument.format(trace))}),
         )
     assert not trace.exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.filterwarnings("error")
+def test_a_bare_pickle_with_code_is_answered_in_one_sentence(tmp_path: Path, protocol: int) -> None:
+    path, trace = tmp_path / "evil.pkl", tmp_path / "was_here"
+    path.write_bytes(pickle.dumps({"state_dict": CallsOnLoading(os.mkdir, str(trace))}, protocol=protocol))
+    with pytest.raises(WeightsError, match=r"evil\.pkl"):
+        read_checkpoint(path)
+    assert not trace.exists()
+
+
+def test_an_empty_file_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "empty.ckpt").touch()
+    with pytest.raises(WeightsError, match=r"empty\.ckpt is empty"):
+        read_checkpoint(tmp_path / "empty.ckpt")
 
 
 @pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "ssd_lightning.train.main", "torch.hub.load"])

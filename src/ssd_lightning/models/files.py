@@ -1,6 +1,7 @@
 """Weights files, read without running code from them."""
 
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,15 @@ def read_checkpoint(path: Path, *, setting: str = "") -> dict[str, Any]:
             return dict(load_file(path))
         with path.open("rb") as file:
             start = file.read(16)
-        if start and not start.startswith((b"PK", b"\x80")):  # a zip archive, or torch's old format
+        if not start:
+            raise WeightsError(f"{setting}{path} is empty")
+        if not start.startswith((b"PK", b"\x80")):  # a zip archive, or torch's old format
             raise WeightsError(f"{setting}{path} is no weights file of torch: it begins with {start!r}")
         if zipfile.is_zipfile(path):
             _refuse_compressed(path, setting)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of pickles that are refused a line below
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{setting}{path} holds more than plain tensors and containers, and nothing else is read, because loading "
