@@ -250,4 +250,5 @@ def test_the_progress_bar_reads_metrics_where_they_are_logged(
         limit_val_batches=0,
     )
     assert set(read_at) == {1, 10, 20}
+    assert bar._shown is not None
     assert {"images/s", "data_wait"} <= bar._shown.keys()

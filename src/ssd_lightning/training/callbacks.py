@@ -4,19 +4,21 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
 
 
 class ProgressBar(RichProgressBar):
     """Shows the metrics of the last batch that was logged: reading them at every step would wait for the device."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._shown: dict[str, Any] = {}
+        super().__init__(theme=RichProgressBarTheme(metrics_format=".3g"))  # rates are smaller than a thousandth
+        self._shown: dict[str, Any] | None = None
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """Give what stands beside the bar."""
-        if not trainer.training or not self._shown or is_looked_at(trainer, trainer.fit_loop.batch_idx):
-            self._shown |= super().get_metrics(trainer, pl_module)
+        if not trainer.training or self._shown is None or is_looked_at(trainer, trainer.fit_loop.batch_idx):
+            self._shown = {**(self._shown or {}), **super().get_metrics(trainer, pl_module)}
+            self._shown.pop("v_num", None)  # the end of a logger's version, which says nothing here
         return self._shown
 
 
