@@ -3,12 +3,14 @@
 import itertools
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from ssd_lightning import convert, train
@@ -218,3 +220,23 @@ def test_a_name_with_a_line_feed_stays_one_line() -> None:
         return Record(name, Path(f"{name}.jpg"), (8, 8), np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool))
 
     assert convert.picture_names({"train": [record("a\nb"), record("c d")]}) == {"train": ["a_b.jpg", "c d.jpg"]}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("disk", "ring"),
+        ("- dash", "=SUM(1)", 'a, "b"', "größe <x> & y", "it's; 1"),
+        ("null", "1", "[a]", "back\\", '\\"', "$HOME `x`", " led"),
+    ],
+)
+def test_the_command_that_is_told_keeps_every_class_name(
+    names: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    convert._report("csv", Path("a b"), {"train": 1}, names)
+    command = capsys.readouterr().out.splitlines()[-1].removeprefix("train on it: ")
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "ssd_lightning.train"]
+    settings = {parsed.key_or_group: parsed.value() for parsed in OverridesParser.create().parse_overrides(words[3:])}
+    assert tuple(map(str, settings["data.class_names"])) == names
+    assert settings["data.root"] == "a b"

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -200,14 +201,17 @@ def _place(source: Path, target: Path, *, link: bool) -> None:
 
 
 def _report(to: str, output: Path, counts: Mapping[str, int], class_names: Sequence[str]) -> None:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
     from ssd_lightning.data.writers import FORMATS
 
     print(f"{', '.join(f'{split}: {count} pictures' for split, count in counts.items())} in {output}")
     words = [f"data={to}_folder", f"data.root={output}", f"data.train_split={next(iter(counts))}"]
     words.append(f"data.test_split={'test' if 'test' in counts else 'null'}")
     if not FORMATS[to].keeps_class_order:
-        words.append(f"'data.class_names=[{','.join(class_names)}]'")
-    print(f"train on it: python -m ssd_lightning.train {' '.join(words)}")
+        names = (QuotedString(name, Quote.double).with_quotes() for name in class_names)
+        words.append(f"data.class_names=[{','.join(names)}]")
+    print(f"train on it: {shlex.join(['python', '-m', 'ssd_lightning.train', *words])}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ssd_lightning.data.dataset import DetectionDataset
     from ssd_lightning.detector import Detector
     from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
+    from ssd_lightning.training import DetectionDataModule
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +37,8 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
     Raises:
         UserError: the checkpoint, the data or a setting cannot be used.
     """
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-
     from ssd_lightning.detector import Detector, find_checkpoint
     from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
-    from ssd_lightning.training.datamodule import require_objects
     from ssd_lightning.training.devices import choose_device
     from ssd_lightning.training.evaluations import make_record
     from ssd_lightning.training.host_memory import keep_freed_memory
@@ -55,12 +52,7 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
     if device.type == "cpu":
         keep_freed_memory()
     detector = Detector.load(config.checkpoint, device)
-    OmegaConf.update(config, "image_size", list(detector.image_size))
-    data = instantiate(config.data.module, _convert_="all")
-    data.use_class_names(detector.class_names)
-    data.prepare_data()
-    if data.dataset(config.split).dropped:  # all of them, where the annotations have other classes
-        require_objects(data.dataset(config.split), config.split)
+    data = open_data(config, detector)
     voc = VOCMeanAveragePrecision(len(detector.class_names))
     scores = score(detector, data.evaluation_loader(config.split), voc)
     per_class = {column: scores[key] for column, key in COLUMNS.items()}
@@ -78,6 +70,30 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
         make_record(voc, dataset, split=config.split, class_names=detector.class_names).save(config.record)
         print(f"record:     {config.record}")
     return scores
+
+
+def open_data(config: "DictConfig", detector: "Detector") -> "DetectionDataModule":
+    """Open the data of `data=` and its split of `split=`, with a detector's classes.
+
+    Raises:
+        DataError: they cannot be read, all their objects were left out, or none of their classes is the detector's.
+    """
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from ssd_lightning.data.foreign_classes import comparing_classes
+    from ssd_lightning.training.datamodule import require_objects
+
+    OmegaConf.update(config, "image_size", list(detector.image_size))
+    data: DetectionDataModule = instantiate(config.data.module, _convert_="all")
+    data.use_class_names(detector.class_names)
+    data.prepare_data()
+    make, arguments = (instantiate(config.data.module[key], _convert_="all") for key in ("dataset", config.split))
+    with comparing_classes(detector.class_names, make, arguments, split=config.split):
+        dataset = data.dataset(config.split)
+        if dataset.dropped:
+            require_objects(dataset, config.split)
+    return data
 
 
 COLUMNS = {"AP 11-point": "ap_11point", "AP area": "ap_area"}

@@ -114,15 +114,10 @@ def open_data(config: "DictConfig", checkpoint: "Detector") -> "DetectionDataMod
     """Open the data of `data=`, if any, with the checkpoint's classes."""
     if config.get("data") is None:
         return None
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-
+    from ssd_lightning.evaluate import open_data as open_with_classes
     from ssd_lightning.training.datamodule import require_objects
 
-    OmegaConf.update(config, "image_size", list(checkpoint.image_size))
-    data: DetectionDataModule = instantiate(config.data.module, _convert_="all")
-    data.use_class_names(checkpoint.class_names)
-    data.prepare_data()
+    data = open_with_classes(config, checkpoint)
     # What is missing is told before anything is written; without objects no mAP would say what the file costs.
     require_objects(data.dataset(config.split), config.split)
     return data
