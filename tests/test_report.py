@@ -1,6 +1,7 @@
 """The command that writes pages of runs, in one process."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -96,6 +97,84 @@ def test_a_run_that_was_never_evaluated_is_said_beside_its_page(
     assert end.value.code == 2
     assert capsys.readouterr().err.strip().startswith("error: sweep/0: this run was never evaluated, so")
     assert (runs[0] / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("output", "content", "said"),
+    [
+        ("sweep/0/config.yaml", None, "does not end in .html"),
+        ("sweep/0/metrics.csv", None, "does not end in .html"),
+        ("sweep", None, "does not end in .html"),
+        (".html", None, "does not end in .html"),
+        ("mine.html", "<!doctype html><title>mine</title>", "is no page of this command"),
+        ("mine.html", "", "is no page of this command"),
+        ("link.html", None, "is no page of this command"),
+    ],
+)
+def test_a_file_that_is_no_page_is_never_written_over(
+    run: Run,
+    runs: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    output: str,
+    content: str | None,
+    said: str,
+) -> None:
+    (tmp_path / "link.html").symlink_to(runs[0] / "config.yaml")
+    if content is not None:
+        (tmp_path / output).write_text(content)
+    before = files_below(tmp_path)
+    for named in ("run=sweep/0", "run=sweep"):
+        with pytest.raises(SystemExit) as end:
+            run(named, f"output={output}")
+        message = capsys.readouterr().err.strip()
+        assert (end.value.code, len(message.splitlines())) == (2, 1)
+        assert f"output={output}" in message
+        assert said in message
+    assert files_below(tmp_path) == before
+
+
+def test_a_page_of_its_own_runs_is_rewritten_and_one_of_others_is_not(
+    run: Run, runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sweep" / "1").rename(tmp_path / "later")
+    run("run=[sweep/0,later]", "output=both.html")
+    (tmp_path / "later").rename(tmp_path / "sweep" / "1")
+    run("run=sweep/0", "output=one.html")
+    run("run=sweep", "output=sweep.html")
+    shutil.copytree(runs[1], tmp_path / "sweep" / "2")
+    before = files_below(tmp_path)
+    for words in (
+        ["run=sweep/1", "output=one.html"],
+        ["run=sweep", "output=one.html"],
+        ["run=sweep/0", "output=sweep.html"],
+        ["run=[sweep/0,sweep/2]", "output=sweep.html"],
+        ["run=sweep", "output=both.html"],
+    ):
+        with pytest.raises(SystemExit) as end:
+            run(*words)
+        assert end.value.code == 2
+        assert "is a page of other runs" in capsys.readouterr().err
+    assert files_below(tmp_path) == before
+    run(f"run={runs[0]}", "output=one.html")
+    run("run=sweep", "output=sweep.html")  # which has grown
+    assert "3 runs" in (tmp_path / "sweep.html").read_text()
+
+
+def test_the_default_place_is_rewritten_whatever_lies_there(run: Run, runs: list[Path], tmp_path: Path) -> None:
+    places = (runs[0] / "report.html", tmp_path / "sweep" / "comparison.html")
+    for named, place, output in (
+        ("run=sweep/0", places[0], "sweep/0/report.html"),
+        ("run=sweep", places[1], "sweep/comparison.html"),
+    ):
+        for words in ([named], [named, f"output={output}"]):
+            place.write_text("of an older version")
+            run(*words)
+            assert "Written by ssd_lightning" in place.read_text()
+
+
+def files_below(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.slow

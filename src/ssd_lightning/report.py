@@ -25,25 +25,31 @@ def report(config: "DictConfig") -> Path:
         The file.
 
     Raises:
-        UserError: a directory is no run's, or a file in it is damaged; or the page cannot be written.
+        UserError: a directory is no run's, or a file in it is damaged; or the page cannot be written, or only over a
+            file that is no earlier page of these runs.
     """
     from omegaconf import ListConfig
 
     from ssd_lightning.reporting.comparison import COMPARISON, write_comparison
-    from ssd_lightning.reporting.page import write_report
+    from ssd_lightning.reporting.output import require_own_page
+    from ssd_lightning.reporting.page import REPORT, write_report
     from ssd_lightning.reporting.run import runs_below
 
     named = [Path(str(name)) for name in (config.run if isinstance(config.run, ListConfig) else [config.run])]
     if not named:
         raise ConfigurationError("run=[] names no run; give a run directory, or several: run=[A,B]")
     runs = [run for path in named for run in runs_below(path)]
+    # Of all runs of a sweep: beside them.
+    folder = named[0] if len(named) == 1 else Path()
+    default = runs[0] / REPORT if len(runs) == 1 else folder / COMPARISON
+    output = Path(str(config.output)) if config.output else default
+    if output.resolve() != default.resolve():
+        require_own_page(output, runs)
     if len(runs) == 1:
-        path = write_report(runs[0], config.output)
+        path = write_report(runs[0], output)
         require_evaluation(runs[0], path)
     else:
-        # Of all runs of a sweep: beside them.
-        folder = named[0] if len(named) == 1 else Path()
-        path = write_comparison(runs, config.output or folder / COMPARISON)
+        path = write_comparison(runs, output)
     print(f"report: {path}")
     return path
 

@@ -109,6 +109,34 @@ def test_a_file_whose_parts_do_not_fit_is_said(changed: dict, message: str, tmp_
         EvaluationRecord.load(path)
 
 
+@pytest.mark.parametrize("content", [b"PK", b"no archive at all", b"", "objects"])
+def test_a_damaged_file_is_said_without_advice_to_read_it_all_the_same(content: bytes | str, tmp_path: Path) -> None:
+    path = tmp_path / "val.npz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.savez(path, format=np.array([{}], dtype=object))
+    with pytest.raises(DataError) as refused:
+        EvaluationRecord.load(path)
+    assert str(refused.value) == f"{path} is no evaluation of this package, or it is damaged"
+
+
+@pytest.mark.parametrize(("offset", "value"), [(8, 1), (10, 99)], ids=["encrypted", "of an unknown compression"])
+def test_a_damaged_directory_of_the_archive_is_said(offset: int, value: int, tmp_path: Path) -> None:
+    path = tmp_path / "val.npz"
+    random_record(0).save(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + offset] = value
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"or it is damaged$"):
+        EvaluationRecord.load(path)
+
+
+def test_a_folder_says_why_it_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no evaluation of this package, or it is damaged \(Is a directory\)"):
+        EvaluationRecord.load(tmp_path)
+
+
 def test_tables_have_to_be_sorted_by_picture() -> None:
     record = random_record(0)
     turned = type(record.objects)(*(column.flip(0) for column in record.objects))

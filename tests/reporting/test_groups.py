@@ -1,3 +1,4 @@
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -5,10 +6,13 @@ from statistics import stdev
 
 import pytest
 
+from evaluation_records import Picture, make_record
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.reporting.groups import (
     config_differences,
     group_runs,
     letter_of,
+    runs_by_data,
     score_cells,
     short_names,
     spread,
@@ -62,6 +66,47 @@ def test_a_score_that_is_not_there_is_a_dash(make_run: MakeRun) -> None:
     one, two = score_cells(groups, SCORE)
     assert (one.text, two.text, two.difference, two.is_best) == ("0.600", "–", "", False)
     assert all(not cell.is_best for cell in score_cells(groups, "test/map"))
+
+
+FINGERPRINT = {"pictures": 30, "objects": 60, "classes": "c", "names": "n", "boxes": "b", "bytes": 5, "files": "f"}
+THREE = ["disk", "ring", "star"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "are_alike"),
+    [
+        ({"data": {"val": FINGERPRINT}}, {"data": {"val": FINGERPRINT}}, True),
+        ({"data": {"val": FINGERPRINT}}, {"data": {"val": FINGERPRINT, "train": {"pictures": 4}}}, True),
+        ({"data": {"val": FINGERPRINT}}, {"data": {"val": FINGERPRINT | {"contents": "x"}}}, True),
+        ({"data": {"val": FINGERPRINT}}, {"data": {"val": FINGERPRINT | {"boxes": "other"}}}, False),
+        ({"data": {"val": FINGERPRINT}}, {"data": {"val": FINGERPRINT | {"names": "other"}}}, False),
+        ({"data": {"val": FINGERPRINT}, "class_names": THREE}, {"data": {"val": FINGERPRINT}}, True),
+        ({"data": {"val": FINGERPRINT}}, {"data": {"val": {"pictures": 30}}}, True),
+        ({"data": {"val": FINGERPRINT}}, {"data": {"val": {"pictures": 31}}}, False),
+        ({"data": {"val": FINGERPRINT}}, {"data": {"val": [1]}}, True),
+        ({"class_names": THREE}, {"class_names": THREE}, True),
+        ({"class_names": THREE}, {"class_names": THREE[::-1]}, False),
+        ({"class_names": THREE}, {}, True),
+        ({}, {"data": 5, "class_names": 5}, True),
+    ],
+)
+def test_runs_are_alike_where_pictures_and_classes_are(
+    make_run: MakeRun, first: dict, second: dict, are_alike: bool
+) -> None:
+    runs = []
+    for name, record in (("a", first), ("b", second)):
+        directory = make_run(name, splits=())
+        (directory / "run.json").write_text(json.dumps(record))
+        runs.append(read_run(directory))
+    assert [len(alike) for alike in runs_by_data(runs)] == ([2] if are_alike else [1, 1])
+
+
+def test_older_runs_are_alike_by_the_pictures_of_their_evaluations(make_run: MakeRun, record: EvaluationRecord) -> None:
+    runs = [make_run(name) for name in "abc"]
+    make_record([Picture()] * 30, class_names=record.class_names).save(runs[1] / "evaluations" / "val.npz")
+    make_record([Picture()] * 29, class_names=record.class_names).save(runs[2] / "evaluations" / "val.npz")
+    found = runs_by_data([read_run(directory) for directory in runs])
+    assert [[run.directory.name for run in alike] for alike in found] == [["a", "b"], ["c"]]
 
 
 @pytest.mark.parametrize(

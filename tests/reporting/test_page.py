@@ -300,6 +300,31 @@ def test_a_comparison_of_runs_that_share_little(make_run: MakeRun, tmp_path: Pat
     assert "nan" not in page.text
 
 
+def test_scores_on_different_pictures_are_not_compared(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run("a0"), make_run("a1", seed=1, shift=0.1), make_run("b", lr=0.2, shift=-0.1)]
+    marks = ('class="best"', 'class="sure"', "−0.150", "the difference to")
+    alike = write_comparison(runs, tmp_path / "alike.html").read_text()
+    assert all(mark in alike for mark in marks)
+    assert "cannot be compared" not in alike
+    make_record([Picture()], class_names=("<i>",)).save(runs[2] / "evaluations" / "val.npz")
+    html = write_comparison(runs, tmp_path / "other.html").read_text()
+    assert not [mark for mark in marks if mark in html]
+    said = (
+        "These runs were validated on different pictures or classes, so their scores cannot be compared: "
+        "a0, a1 against b."
+    )
+    assert 0 < html.index(said) < html.index('id="runs"')
+    assert "0.500" in read(tmp_path / "other.html").text
+
+
+def test_the_page_explains_its_numbers(make_run: MakeRun) -> None:
+    text = " ".join(read(write_report(make_run())).text.split())
+    assert "upright" not in text
+    assert "the share of detections that are right (precision)" in text
+    assert "panoptic quality: the mean IoU of the objects that are found, less for each that is missed or false" in text
+    assert "Most of them have low scores, so many errors may cost little mAP" in text
+
+
 def test_a_run_given_twice_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
     directory = make_run()
     with pytest.raises(DataError, match="is given twice"):

@@ -135,10 +135,13 @@ class EvaluationRecord:
             KeyError,
             IndexError,
             TypeError,
+            RuntimeError,  # of zipfile, where the damage looks like encryption or an unknown compression
             zipfile.BadZipFile,
             zlib.error,
         ) as error:
-            raise DataError(f"{path} is no evaluation of this package, or damaged: {error}") from error
+            # Of an OSError alone: numpy's own words advise to unpickle what cannot be read.
+            reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+            raise DataError(f"{path} is no evaluation of this package, or it is damaged{reason}") from error
 
 
 def above(detections: DetectionTable, score_threshold: float) -> DetectionTable:

@@ -16,7 +16,15 @@ from ssd_lightning.reporting.bars import bar_chart, dot_chart
 from ssd_lightning.reporting.charts import Chart, line_chart
 from ssd_lightning.reporting.curves import SHARED_LOSSES, curve_series, from_zero
 from ssd_lightning.reporting.evaluation import MOST_CLASSES_A_COLUMN, number
-from ssd_lightning.reporting.groups import Cell, RunGroup, config_differences, group_runs, score_cells
+from ssd_lightning.reporting.groups import (
+    Cell,
+    RunGroup,
+    config_differences,
+    different_data,
+    group_runs,
+    score_cells,
+)
+from ssd_lightning.reporting.output import runs_mark
 from ssd_lightning.reporting.page import REPORT, Entry, render, write_page
 from ssd_lightning.reporting.run import SPLITS, Run, read_run
 from ssd_lightning.reporting.summary import SCORES, duration
@@ -70,8 +78,8 @@ def write_comparison(directories: Sequence[Path | str], output: Path | str = COM
 
 def comparison_page(runs: Sequence[Run], path: Path) -> str:
     """Write the page as HTML; `path` is where it will lie, for its links."""
-    groups = group_runs(runs)
-    scores, curves = split_scores(groups), curve_charts(groups)
+    groups, warning = group_runs(runs), different_data(runs)
+    scores, curves = split_scores(groups, are_compared=not warning), curve_charts(groups)
     classes, errors, notes = class_charts(groups), *error_charts(groups)
     settings = [(group.label, config_differences(groups[0], group)) for group in groups[1:]]
     there: dict[str, Any] = {
@@ -84,6 +92,8 @@ def comparison_page(runs: Sequence[Run], path: Path) -> str:
     contents = [Entry("runs", "Runs"), *(Entry(name, name.capitalize()) for name, content in there.items() if content)]
     return render(
         "comparison.html.j2",
+        runs_mark=runs_mark(run.directory for run in runs),
+        warning=warning,
         kicker="Comparison",
         title=_title(len(runs), len(groups)),
         subtitle=", ".join(group.name for group in groups),
@@ -118,12 +128,12 @@ def group_row(group: RunGroup, slot: int, folder: Path) -> GroupRow:
     )
 
 
-def split_scores(groups: Sequence[RunGroup]) -> list[SplitScores]:
-    """Tabulate the scores of every split that any run has scores of."""
+def split_scores(groups: Sequence[RunGroup], *, are_compared: bool = True) -> list[SplitScores]:
+    """Tabulate the scores of every split that any run has scores of; see `score_cells`."""
     tables = []
     for split in SPLITS:
         keys = {key: label for key, label in SCORES.items() if any(group.scores(f"{split}/{key}") for group in groups)}
-        columns = [score_cells(groups, f"{split}/{key}") for key in keys]
+        columns = [score_cells(groups, f"{split}/{key}", are_compared=are_compared) for key in keys]
         rows = [
             (slot_class(slot), group.letter, [column[slot] for column in columns]) for slot, group in enumerate(groups)
         ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from ssd_lightning.data.fingerprint import differences as fingerprint_differences
 from ssd_lightning.digest import config_digest, differences
 from ssd_lightning.reporting.run import Run
 
@@ -91,9 +92,37 @@ def letter_of(index: int) -> str:
     return LETTERS[index % len(LETTERS)] + (str(index // len(LETTERS)) if index >= len(LETTERS) else "")
 
 
-def score_cells(groups: Sequence[RunGroup], key: str) -> list[Cell]:
-    """Compare a score of all groups, each with the first."""
+def different_data(runs: Sequence[Run]) -> str:
+    """Say in a sentence which runs were validated on other data than the others; empty where all have the same."""
+    sets = runs_by_data(runs)
+    if len(sets) < 2:
+        return ""
+    names = dict(zip(runs, short_names([run.directory for run in runs]), strict=True))
+    against = " against ".join(_joined([names[run] for run in alike]) for alike in sets)
+    said = "These runs were validated on different pictures or classes, so their scores cannot be compared"
+    return f"{said}: {against}."
+
+
+def runs_by_data(runs: Sequence[Run]) -> list[list[Run]]:
+    """Put runs together that were validated on the same pictures and classes, in the order of their first ones.
+
+    What a run did not record is not held against it: one without a fingerprint of its pictures is told by their number.
+    """
+    sets: list[list[Run]] = []
+    for run in runs:
+        alike = next((one for one in sets if all(_have_same_data(run, other) for other in one)), None)
+        if alike is None:
+            sets.append([run])
+        else:
+            alike.append(run)
+    return sets
+
+
+def score_cells(groups: Sequence[RunGroup], key: str, *, are_compared: bool = True) -> list[Cell]:
+    """Compare a score of all groups, each with the first; or only write it, where it is not one of the same data."""
     all_scores = [group.scores(key) for group in groups]
+    if not are_compared:
+        return [Cell(spread(scores), "", True, False) for scores in all_scores]
     means = [fmean(scores) if scores else -math.inf for scores in all_scores]
     best = max(means)
     return [
@@ -118,6 +147,16 @@ def _cell(scores: Sequence[float], first: Sequence[float], *, is_first: bool, is
     return Cell(
         spread(scores), f"{difference:+.3f}".replace("-", "−"), not has_spread or abs(difference) > 2 * error, is_best
     )
+
+
+def _have_same_data(one: Run, two: Run) -> bool:
+    if one.class_names and two.class_names and one.class_names != two.class_names:
+        return False
+    prints = [run.validation_fingerprint() for run in (one, two)]
+    if all(prints):
+        return not fingerprint_differences(*prints)
+    counts = [run.pictures().get("val") for run in (one, two)]
+    return None in counts or counts[0] == counts[1]
 
 
 def _standard_error(scores: Sequence[float]) -> float:

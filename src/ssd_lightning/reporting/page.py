@@ -15,6 +15,7 @@ from ssd_lightning.errors import DataError, UserError
 from ssd_lightning.reporting.coverage import CoveragePart, coverage_part
 from ssd_lightning.reporting.curves import curve_charts
 from ssd_lightning.reporting.evaluation import SCORE_THRESHOLD, EvaluationPart, evaluation_part, number
+from ssd_lightning.reporting.output import runs_mark
 from ssd_lightning.reporting.run import SPLITS, Run, read_run
 from ssd_lightning.reporting.summary import config_text, facts, gaps, reproduction, score_rows
 
@@ -84,6 +85,7 @@ def run_page(run: Run) -> str:
     contents += [Entry(name, name.capitalize()) for name, content in there.items() if content]
     return render(
         "run.html.j2",
+        runs_mark=runs_mark([run.directory]),
         kicker="Training run",
         title=run.name,
         subtitle=str(run.directory),

@@ -109,6 +109,12 @@ class Run:
         recorded = {split: count for split, count in counts.items() if isinstance(count, int)}
         return {**recorded, **{split: len(record.image_ids) for split, record in self.evaluations.items()}}
 
+    def validation_fingerprint(self) -> Mapping[str, Any]:
+        """Give what was recorded of the validation pictures, see `data.fingerprint`; empty where nothing was."""
+        data = self.record.get("data")
+        entry = data.get("val") if isinstance(data, Mapping) else None
+        return entry if isinstance(entry, Mapping) else {}
+
 
 def read_run(directory: Path) -> Run:
     """Read all that a run left.
