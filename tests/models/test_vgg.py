@@ -152,7 +152,7 @@ def test_a_file_that_is_no_weights(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(
         WeightsError,
-        match=r"backbone\.weights=.*vgg16\.pth (is damaged|holds more than plain|is no weights file)",
+        match=r"backbone\.weights=.*vgg16\.pth (is empty|is damaged|holds more than plain|is no weights file)",
     ):
         VGG16(weights=str(path))
 
