@@ -21,12 +21,16 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # processes with threads for all 
 REPOSITORY = Path(__file__).parents[1]
 
 
+HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+
 @pytest.fixture(autouse=True)
 def _signal_handlers() -> Iterator[None]:
-    """Give signals back: a command sets handlers for the rest of its process, which here runs further tests."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Give signals back: a command, also one of a module's fixture, sets handlers for the rest of its process."""
+    for number, handler in HANDLERS.items():
+        signal.signal(number, handler)
     yield
-    for number, handler in before.items():
+    for number, handler in HANDLERS.items():
         signal.signal(number, handler)
 
 
