@@ -46,7 +46,8 @@ def require_own_page(output: Path, directories: Iterable[Path]) -> None:
     if mark is None:
         raise ConfigurationError(f"output={output} is there already and is no page of this command; give another name")
     before, now = set(mark[1].decode().split()), set(runs_mark(directories).split())
-    if before != now and not 1 < len(before & now) == len(before):
+    has_grown = len(before) > 1 and before < now
+    if before != now and not has_grown:
         raise ConfigurationError(
             f"output={output} is a page of other runs; give another name, or delete it if it is not needed"
         )
