@@ -49,3 +49,8 @@ def output_names(things: Sequence[Thing]) -> dict[Thing, str]:
     """Name what is written for each, without suffix; those of one name from different folders get a number."""
     names = UniqueNames()
     return {thing: names.take(thing.stem) for thing in things}
+
+
+def drawn_name(stem: str, *, is_video: bool) -> str:
+    """Give the file name of an annotated copy."""
+    return stem + (".mp4" if is_video else ".jpg")

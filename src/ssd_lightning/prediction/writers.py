@@ -3,10 +3,7 @@
 All write as the pictures come; none keeps one.
 """
 
-import csv
-import json
 import os
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,9 +11,11 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from ssd_lightning.detections import PIXEL_DECIMALS, SCORE_DECIMALS, PictureDetections
+from ssd_lightning.detections import PictureDetections
 from ssd_lightning.errors import DataError
+from ssd_lightning.prediction.names import drawn_name
 from ssd_lightning.prediction.pre_labels import PreLabels
+from ssd_lightning.prediction.predictions import PredictionsCsv, PredictionsJson
 from ssd_lightning.prediction.shots import Shot
 from ssd_lightning.prediction.sources import Source
 from ssd_lightning.prediction.video import VideoFile
@@ -25,7 +24,6 @@ Output = Literal["pictures", "json", "csv", "coco", "voc"]
 OUTPUTS: tuple[str, ...] = get_args(Output)
 DATA_SETS = ("coco", "voc")
 """Those that are a folder of their own, with pictures in it."""
-COLUMNS = ("image", "width", "height", "label", "score", "xmin", "ymin", "xmax", "ymax", "frame", "time_s")
 JPEG_QUALITY = 92
 
 
@@ -98,11 +96,6 @@ class FromFirstShot:
                 stack.callback(writer.close)
 
 
-def drawn_name(stem: str, *, is_video: bool) -> str:
-    """Give the file name of an annotated copy."""
-    return stem + (".mp4" if is_video else ".jpg")
-
-
 def refuse_replacing(
     outputs: Sequence[str], folder: Path, *, sources: Sequence[Source], names: Mapping[Source, str]
 ) -> None:
@@ -169,84 +162,3 @@ class Annotated:
         if self._video is not None:
             self._video.close()
         self._video = None
-
-
-class PredictionsJson:
-    """`predictions.json`, written picture by picture; it takes its name when it is whole.
-
-    Args:
-        path: of the file.
-        header: what it begins with.
-        drawn: source -> name of its annotated copy without suffix; None where there is none.
-        skipped: what it ends with.
-    """
-
-    def __init__(
-        self, path: Path, header: Mapping[str, Any], drawn: Mapping[Source, str] | None, skipped: Sequence[str]
-    ) -> None:
-        self.path = path
-        self.drawn = drawn
-        self.skipped = skipped
-        self._file = _part_of(path).open("w", encoding="utf-8")
-        self._file.write(json.dumps(header, indent=2).removesuffix("\n}") + ',\n  "pictures": [')
-        self._separator = "\n"
-
-    def write(self, shot: Shot, found: PictureDetections) -> None:
-        """Add one picture or frame."""
-        is_video = shot.clip is not None
-        stem = None if self.drawn is None else self.drawn[shot.source]
-        record = {
-            "file": str(shot.source),
-            "drawn": None if stem is None else drawn_name(stem, is_video=is_video),
-            **({"frame": shot.frame, "time_s": _rounded(shot.time_s)} if is_video else {}),
-            **found.as_record(),
-        }
-        self._file.write(self._separator + textwrap.indent(json.dumps(record, indent=2), "    "))
-        self._separator = ",\n"
-
-    def close(self) -> None:
-        """Add what was skipped, and give the file its name."""
-        skipped = textwrap.indent(json.dumps(list(self.skipped), indent=2), "  ").lstrip()
-        self._file.write(f'\n  ],\n  "skipped": {skipped}\n}}\n')
-        self._file.close()
-        os.replace(_part_of(self.path), self.path)
-
-
-class PredictionsCsv:
-    """`predictions.csv`, a row a detection; a picture in which nothing is seen has a row without label.
-
-    `data=csv_folder` reads these columns.
-
-    Args:
-        path: of the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        # A name of a file need not be text; its bytes come back as they are.
-        self._file = _part_of(path).open("w", encoding="utf-8", errors="surrogateescape", newline="")
-        self._rows = csv.writer(self._file)
-        self._rows.writerow(COLUMNS)
-
-    def write(self, shot: Shot, found: PictureDetections) -> None:
-        """Add the rows of one picture or frame."""
-        height, width = found.image.shape[:2]
-        start, end = [str(shot.source), width, height], [shot.frame, _rounded(shot.time_s)]
-        if not len(found):
-            self._rows.writerow([*start, *[""] * 6, *end])
-        for name, score, box in zip(found.names, found.scores.tolist(), found.boxes_xyxy_px.tolist(), strict=True):
-            edges = [round(edge, PIXEL_DECIMALS) for edge in box]
-            self._rows.writerow([*start, name, round(score, SCORE_DECIMALS), *edges, *end])
-
-    def close(self) -> None:
-        """Give the file its name."""
-        self._file.close()
-        os.replace(_part_of(self.path), self.path)
-
-
-def _part_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part")
-
-
-def _rounded(time_s: float | None) -> float | None:
-    return None if time_s is None else round(time_s, 3)
