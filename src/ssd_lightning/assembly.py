@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -18,15 +18,24 @@ from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models import SSD
 from ssd_lightning.models.foreign_names import NETWORKS
 from ssd_lightning.models.ssd import check_batch_size
-from ssd_lightning.models.weights import start_from
+from ssd_lightning.models.weights import normalization_of, start_from
 from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.agreement import Agreement
 from ssd_lightning.training.batch_scaling import split_scaling
 from ssd_lightning.training.callbacks import LogShortRuns
 from ssd_lightning.training.checkpoint import AtomicCheckpointIO
 from ssd_lightning.training.compilation import check_compile, compile_network
-from ssd_lightning.training.devices import check_devices, check_launch, check_sync_batchnorm, choose_device, find_launch
+from ssd_lightning.training.devices import (
+    check_devices,
+    check_launch,
+    check_sync_batchnorm,
+    choose_device,
+    device_batch_size,
+    find_launch,
+)
 from ssd_lightning.training.host_memory import keep_freed_memory
+from ssd_lightning.training.new_settings import NewSettings
+from ssd_lightning.training.position import BatchCounters
 from ssd_lightning.training.precision import check_precision
 from ssd_lightning.training.profiling import make_profiler
 from ssd_lightning.training.ranks import Lifeline
@@ -35,14 +44,19 @@ from ssd_lightning.visualization.tables import print_weights
 log = logging.getLogger(__name__)
 
 
-def set_up_machine(config: DictConfig) -> None:
+def set_up_machine(config: DictConfig) -> int:
     """Check what the run asks of this machine, and set what holds for the whole process.
+
+    Returns:
+        Number of devices, those of all machines, that share a step.
 
     Raises:
         ConfigurationError: the machine has no such devices, or they cannot do what is asked.
     """
     num_devices = check_devices(config.trainer.accelerator, config.trainer.devices)
     check_launch(find_launch(os.environ), num_devices=num_devices, num_nodes=config.trainer.num_nodes)
+    ranks = num_devices * config.trainer.num_nodes
+    device_batch_size(config.data.batch_size, ranks=ranks, accumulate=config.trainer.accumulate_grad_batches)
     check_precision(
         str(config.trainer.precision),
         clips_gradients=bool(config.trainer.gradient_clip_val),
@@ -50,28 +64,58 @@ def set_up_machine(config: DictConfig) -> None:
     )
     device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
     check_compile(config.compile, device)
-    check_sync_batchnorm(config.trainer.sync_batchnorm, device.type)
+    check_sync_batchnorm(bool(config.trainer.sync_batchnorm), device.type)
     if device.type == "cpu":
         keep_freed_memory()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(config.matmul_precision)
+    return ranks
 
 
-def make_module(config: DictConfig, plain: Mapping[str, Any], class_names: tuple[str, ...]) -> SSDModule:
+def make_net(config: DictConfig, num_classes: int, *, pretrained: bool = True) -> SSD:
+    """Make the network, with the layers frozen that are to be.
+
+    Args:
+        config: of the run.
+        num_classes: C, without the background.
+        pretrained: the backbone starts from `backbone.weights`; else from random weights.
+
+    Raises:
+        UserError: a setting or the weights cannot be used.
+    """
+    settings: Any = OmegaConf.to_container(config.net, resolve=True)
+    stages, norm = (settings["backbone"].pop(key, None) for key in ("freeze", "freeze_norm"))
+    if not pretrained and "weights" in settings["backbone"]:
+        settings["backbone"]["weights"] = None
+    net: SSD = instantiate(settings, num_classes=num_classes, _convert_="all")
+    net.freeze_backbone(stages=stages, norm=bool(norm))
+    return net
+
+
+def make_module(
+    config: DictConfig, plain: Mapping[str, Any], class_names: tuple[str, ...], *, ranks: int, checkpoint: Path | None
+) -> SSDModule:
     """Make network, loss and optimiser.
 
     Args:
         config: of the run.
         plain: the same, resolved.
         class_names: of the data.
+        ranks: devices that share a step.
+        checkpoint: that the run goes on from, which brings its weights.
 
     Raises:
-        UserError: a setting or the weights of `init_from` cannot be used.
+        UserError: a setting, the weights of `init_from`, or those of the backbone cannot be used.
     """
-    net = instantiate(config.net, num_classes=len(class_names), _convert_="all")
-    check_batch_size(net, config.data.batch_size)
+    brings_weights = config.init_from or checkpoint is not None
+    net = make_net(config, len(class_names), pretrained=not brings_weights)
+    if checkpoint is not None and config.net.normalization is None:
+        net.use_normalization(normalization_of(checkpoint) or net.normalization)
+    share = device_batch_size(config.data.batch_size, ranks=ranks, accumulate=config.trainer.accumulate_grad_batches)
+    check_batch_size(net, share * ranks if synchronizes_batch_norm(config, ranks) else share)
     if config.init_from:
         fill(net, config, class_names)
+    rank_zero_only(log.info)("%s", describe_start(config, net, checkpoint))
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
     compile_network(net, config.compile)
@@ -89,12 +133,56 @@ def make_module(config: DictConfig, plain: Mapping[str, Any], class_names: tuple
     )
 
 
-def check_start(config: DictConfig) -> None:
+def describe_start(config: DictConfig, net: SSD, checkpoint: Path | None) -> str:
+    """Say in one line what weights a run starts from, and which of them learn."""
+    weights = config.backbone.get("weights")
+    kind = type(net.extractor.backbone).__name__
+    if checkpoint is not None:
+        start = f"the weights of {checkpoint}"
+    elif config.init_from:
+        start = f"the weights of {config.init_from}"
+    elif weights is None:
+        start = "random weights (backbone.weights=null)" if "weights" in config.backbone else "random weights"
+    elif Path(weights).is_file():
+        start = f"the weights of {weights} in the backbone ({kind}), random ones elsewhere"
+    else:
+        start = f"the ImageNet weights {weights} in the backbone ({kind}), random ones elsewhere"
+    counts = [(weight.numel(), weight.requires_grad) for weight in net.parameters()]
+    learning = sum(count for count, learns in counts if learns)
+    frozen = [
+        f"backbone.{key}={config.backbone[key]}".lower()
+        for key in ("freeze", "freeze_norm")
+        if config.backbone.get(key)
+    ]
+    return (
+        f"the network starts from {start}; {learning:,} of its {sum(count for count, _ in counts):,} parameters learn"
+        + (f" ({', '.join(frozen)})" if frozen else "")
+    )
+
+
+def synchronizes_batch_norm(config: DictConfig, ranks: int) -> bool:
+    """Say whether batch norm has the statistics of all devices: by default where there is more than one GPU."""
+    if config.trainer.sync_batchnorm is not None:
+        return bool(config.trainer.sync_batchnorm)
+    return ranks > 1 and choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto").type == "cuda"
+
+
+def check_start(config: DictConfig, checkpoint: Path | None) -> None:
     """See that what a training starts from is there, before data are fetched, drawn or read.
 
+    Args:
+        config: of the run.
+        checkpoint: that it goes on from.
+
     Raises:
-        UserError: the file of `init_from` is missing, or `resume` is given too.
+        UserError: the file of `init_from` is missing, or `resume` is given too; or frozen layers would stay random.
     """
+    frozen = config.backbone.get("freeze") or config.backbone.get("freeze_norm")
+    if frozen and not (config.backbone.get("weights") or config.init_from or checkpoint):
+        raise ConfigurationError(
+            "backbone.freeze and backbone.freeze_norm keep the weights that the backbone starts with, and these would "
+            "be random: give backbone.weights= or init_from="
+        )
     if config.init_from and config.resume:
         raise ConfigurationError("resume= continues a run and init_from= begins one; give one of them")
     if config.init_from:
@@ -108,13 +196,16 @@ def make_data(config: DictConfig) -> DetectionDataModule:
     return data
 
 
-def make_trainer(config: DictConfig, plain: Mapping[str, Any], *, run_dir: Path, checkpoint: Path | None) -> pl.Trainer:
+def make_trainer(
+    config: DictConfig, plain: Mapping[str, Any], *, run_dir: Path, ranks: int, checkpoint: Path | None
+) -> pl.Trainer:
     """Make the trainer with its callbacks and loggers.
 
     Args:
         config: of the run.
         plain: the same, resolved.
         run_dir: where the run is recorded.
+        ranks: devices that share a step.
         checkpoint: that it goes on from, which has to be the same on all ranks, as the settings have.
     """
     size = None if checkpoint is None else checkpoint.stat().st_size
@@ -128,11 +219,14 @@ def make_trainer(config: DictConfig, plain: Mapping[str, Any], *, run_dir: Path,
             agreement,
             Lifeline(),
             LogShortRuns(),
+            BatchCounters(),
+            NewSettings(),
             *wanted_callbacks(callbacks.values(), config.trainer),
         ],
         logger=list(loggers.values()) or False,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=run_dir,
+        sync_batchnorm=synchronizes_batch_norm(config, ranks),
         profiler=make_profiler(config.trainer.profiler, run_dir),
     )
     return trainer

@@ -224,11 +224,11 @@ def grow(device: "torch.device") -> list[dict[str, Any]]:
 def make_network(*overrides: str, num_classes: int = 20) -> "SSD":
     """Make an untrained network as a training with these words would."""
     import torch
-    from hydra.utils import instantiate
+
+    from ssd_lightning.assembly import make_net
 
     torch.manual_seed(0)
-    config = compose_config("train", list(overrides))
-    return instantiate(config.net, num_classes=num_classes, _convert_="all")
+    return make_net(compose_config("train", list(overrides)), num_classes, pretrained=False)
 
 
 TORCHVISION_SSD300 = ("model=torchvision_ssd300", "backbone=vgg16", "+head.prior_probability=0.01")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssd_lightning.checks import require_number
 from ssd_lightning.configs import find_folder, run_command
-from ssd_lightning.errors import ConfigurationError, DataError
+from ssd_lightning.errors import ConfigurationError, DataError, WeightsError
 from ssd_lightning.overrides import command_line_overrides
 
 if TYPE_CHECKING:
@@ -96,9 +96,9 @@ def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
         The report in plain values.
     """
     import torch
-    from hydra.utils import instantiate
 
-    from ssd_lightning.analysis.findings import grouped, spoils_the_run
+    from ssd_lightning.analysis.findings import Finding, grouped, spoils_the_run
+    from ssd_lightning.assembly import make_net
     from ssd_lightning.examination.priors import judge_priors
     from ssd_lightning.examination.splits import decode_pictures, judge_split
 
@@ -109,7 +109,11 @@ def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
     net = None
     if examination.class_names:
         torch.manual_seed(config.seed)
-        net = instantiate(config.net, num_classes=len(examination.class_names), _convert_="all")
+        try:
+            net = make_net(config, len(examination.class_names), pretrained=not config.init_from)
+        except WeightsError as error:
+            examination.findings.append(Finding("error", "weights", "train", str(error)))
+            net = make_net(config, len(examination.class_names), pretrained=False)
     image_size = None if net is None else net.image_size
     decode_pictures(examination, None if config.pictures == "all" else config.pictures, config.seed)
     for split in examination.datasets:
@@ -193,16 +197,18 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
     from ssd_lightning.training.batch_scaling import split_scaling
     from ssd_lightning.training.compilation import compile_network
     from ssd_lightning.training.datamodule import spare_workers
-    from ssd_lightning.training.devices import check_devices, choose_device
+    from ssd_lightning.training.devices import check_devices, choose_device, device_batch_size
     from ssd_lightning.training.host_memory import keep_freed_memory
     from ssd_lightning.training.making import make_part
 
     num_devices = check_devices(config.trainer.accelerator, config.trainer.devices) * config.trainer.num_nodes
     device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
-    batch_size = config.trial_batch_size or config.data.batch_size
+    accumulate = config.trainer.accumulate_grad_batches
+    share = device_batch_size(config.data.batch_size, ranks=num_devices, accumulate=accumulate)
+    batch_size = config.trial_batch_size or share
     if device.type == "cpu":
         keep_freed_memory()
-        batch_size = config.trial_batch_size or min(batch_size, MOST_ON_A_PROCESSOR)
+        batch_size = config.trial_batch_size or min(share, MOST_ON_A_PROCESSOR)
     batches = sound_batches(
         examination,
         instantiate(config.augmentation, _convert_="all"),
@@ -239,7 +245,7 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
         num_devices=num_devices,
         max_epochs=config.trainer.max_epochs,
         max_steps=config.trainer.max_steps,
-        batches_a_step=config.trainer.accumulate_grad_batches,
+        batches_a_step=accumulate,
         activations_mib=trial.activations_mib,
         fixed_mib=trial.fixed_mib,
     )

@@ -206,9 +206,9 @@ def read_priors(config: "DictConfig") -> Priors:
         UserError: the checkpoint cannot be used, or network and priors do not fit.
     """
     import torch
-    from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
+    from ssd_lightning.assembly import make_net
     from ssd_lightning.detector import Detector
     from ssd_lightning.ops.priors import make_priors
     from ssd_lightning.specs import describe
@@ -218,11 +218,8 @@ def read_priors(config: "DictConfig") -> Priors:
         clip = describe(net).get("clip_priors", False)
         OmegaConf.update(config, "image_size", list(net.image_size))
         return Priors(net.levels, net.image_size, clip, net.priors_cxcywh)
-    for name, none in (("weights", None), ("pretrained", False)):
-        if name in config.backbone:
-            OmegaConf.update(config, f"backbone.{name}", none)
     with torch.device("meta"):
-        net = instantiate(config.net, num_classes=1, _convert_="all")
+        net = make_net(config, num_classes=1, pretrained=False)
     clip = config.net.clip_priors
     return Priors(net.levels, net.image_size, clip, make_priors(net.levels, net.image_size, clip=clip))
 

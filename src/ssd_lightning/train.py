@@ -72,7 +72,7 @@ def train(config: "DictConfig") -> dict[str, float] | float:
 
     end_at_signals("while nothing was trained")
     end_with_launcher()
-    set_up_machine(config)
+    ranks = set_up_machine(config)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     digest = config_digest(plain)
@@ -88,24 +88,30 @@ def train(config: "DictConfig") -> dict[str, float] | float:
     resume = choose_checkpoint(goes_on, run_dir)
     if resume is not None and goes_on != "auto":
         check_work_is_left(resume, max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps)
-    check_start(config)
+    check_start(config, resume)
     data = make_data(config)
     if resume is not None:
         check_classes(resume, data.class_names)
-    module = make_module(config, plain, tuple(data.class_names))
+    module = make_module(config, plain, tuple(data.class_names), ranks=ranks, checkpoint=resume)
     if resume is not None:
         check_network(resume, module.net)
     if is_first:
         if goes_on:
             tell_start(resume, plain, run_dir)
         begin_directory(run_dir, resume)
-    trainer = make_trainer(config, plain, run_dir=run_dir, checkpoint=resume)
+    trainer = make_trainer(config, plain, run_dir=run_dir, ranks=ranks, checkpoint=resume)
     if is_first:
         record_start(config, plain, data, module, trainer, run_dir=run_dir, resume=resume)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume)
     except (RuntimeError, MemoryError) as error:
-        told = explain_memory(error, batch_size=config.data.batch_size, precision=str(config.trainer.precision))
+        told = explain_memory(
+            error,
+            batch_size=config.data.batch_size,
+            ranks=ranks,
+            accumulate=config.trainer.accumulate_grad_batches,
+            precision=str(config.trainer.precision),
+        )
         if told is None:
             raise
         raise told from error
@@ -173,10 +179,17 @@ def record_start(
     for earlier in (gone_on_with, repeated):
         if earlier is not None:
             tell_changed_data(read_record(earlier), fingerprints, run=earlier)
+    batch = {
+        "batch_size": config.data.batch_size,
+        "devices": trainer.world_size,
+        "accumulate_grad_batches": trainer.accumulate_grad_batches,
+        "device_batch_size": config.data.batch_size // (trainer.world_size * trainer.accumulate_grad_batches),
+    }
     record = run_record(
         config.seed,
         class_names=list(data.class_names),
         priors=len(module.net.priors_cxcywh),
+        batch=batch,
         data=fingerprints,
         repeats=str(repeated) if repeated else None,
         goes_on_from=str(resume) if resume is not None else None,
@@ -187,7 +200,20 @@ def record_start(
     write_surroundings(run_dir)
     for logger in trainer.loggers:
         logger.log_hyperparams({**plain, "run": record})
+    log.info("%s", describe_batch(batch))
     log.info("%d training pictures, %d priors, run in %s", len(data.dataset("train")), record["priors"], run_dir)
+
+
+def describe_batch(batch: dict[str, int]) -> str:
+    """Say what one optimiser step sees, and how it is shared out."""
+    text = f"{batch['batch_size']} images in each optimiser step"
+    if batch["devices"] > 1:
+        text += f", shared by {batch['devices']} devices"
+    if batch["accumulate_grad_batches"] > 1:
+        text += f", gradients of {batch['accumulate_grad_batches']} batches accumulated"
+    return (
+        text if batch["device_batch_size"] == batch["batch_size"] else f"{text}: {batch['device_batch_size']} at a time"
+    )
 
 
 def logged_values(trainer: "Trainer") -> dict[str, float]:

@@ -101,9 +101,9 @@ SETTINGS = {
     ("changes", "steps", "hours", "memory_mib"),
     [
         ({}, 310, 310 * 8 / 3600, 450),  # a batch of 32 takes 8 s
-        ({"num_devices": 4}, 70, 70 * 8 / 3600, 450),
+        ({"num_devices": 4}, 310, 310 * 2 / 3600, 150),
         ({"max_steps": 100}, 100, 800 / 3600, 450),
-        ({"batches_a_step": 2}, 150, 2 * 150 * 8 / 3600, 450),
+        ({"batches_a_step": 2}, 310, 310 * 8 / 3600, 250),
         ({"max_epochs": -1}, None, None, 450),
         ({"max_epochs": None, "max_steps": 5}, 5, 40 / 3600, 450),
         ({"num_pictures": 3, "activations_mib": None}, 10, 80 / 3600, None),

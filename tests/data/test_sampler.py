@@ -38,6 +38,25 @@ def test_training_gives_every_rank_as_many_and_leaves_out_none(size, world_size)
     assert counts.total() - size < world_size
 
 
+@pytest.mark.parametrize("size", [5, 24, 47, 48, 100])
+@pytest.mark.parametrize("world_size", [2, 3, 4, 8])
+def test_an_epoch_has_the_same_steps_on_any_number_of_ranks(size, world_size):
+    batch_size = 24
+    (alone,) = all_ranks(1, size=size, pad=True, batch_size=batch_size)
+    ranks = all_ranks(world_size, size=size, pad=True, batch_size=batch_size)
+    share = batch_size // world_size
+    steps = [alone[start : start + batch_size] for start in range(0, len(alone), batch_size)]
+    spread = [
+        [sample for rank in ranks for sample in rank[start : start + share]] for start in range(0, len(ranks[0]), share)
+    ]
+    if size < batch_size:  # one step, in which samples repeat until all ranks have equally many
+        assert set(spread[0]) == set(alone)
+        assert len(spread) == len(steps) == 1
+    else:
+        assert len(steps) == size // batch_size
+        assert [sorted(step) for step in spread] == [sorted(step) for step in steps]
+
+
 @pytest.mark.parametrize("pad", [True, False])
 def test_no_samples_at_all(pad):
     assert all_ranks(2, size=0, pad=pad) == [[], []]
@@ -73,12 +92,12 @@ def test_without_shuffling_the_order_is_that_of_the_data_set():
     assert all_ranks(2, size=3, shuffle=False, pad=True) == [[(0, 0), (0, 2)], [(0, 1), (0, 0)]]
 
 
-@pytest.mark.parametrize("samples_seen", [0, 4, 10])
-def test_resuming_skips_what_was_seen_of_that_epoch_only(samples_seen):
+@pytest.mark.parametrize("samples_seen", [0, 8, 20])
+def test_resuming_skips_what_all_ranks_have_seen_of_that_epoch_only(samples_seen):
     uninterrupted = EpochSampler(size=20, seed=1, rank=1, world_size=2, pad=True)
     resumed = EpochSampler(size=20, seed=1, rank=1, world_size=2, pad=True)
     uninterrupted.set_epoch(3)
-    expected = list(uninterrupted)[samples_seen:]
+    expected = list(uninterrupted)[samples_seen // 2 :]
     resumed.resume(epoch=3, samples_seen=samples_seen)
     assert list(resumed) == expected
     resumed.set_epoch(3)  # Lightning says it again before the epoch goes on
@@ -134,3 +153,8 @@ def test_impossible_settings_are_refused(settings, value):
 def test_more_samples_than_an_epoch_has_cannot_be_skipped(samples_seen):
     with pytest.raises(ConfigurationError, match=str(samples_seen)):
         EpochSampler(size=4, pad=True).resume(epoch=0, samples_seen=samples_seen)
+
+
+def test_what_the_ranks_cannot_have_seen_together_is_not_skipped():
+    with pytest.raises(ConfigurationError, match="cannot skip 3 samples of an epoch of 4 on each of 2 ranks"):
+        EpochSampler(size=8, rank=0, world_size=2, pad=True).resume(epoch=0, samples_seen=3)

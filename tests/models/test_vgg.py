@@ -6,7 +6,7 @@ from urllib.error import URLError
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights
+from torchvision.models import VGG16_Weights, vgg16_bn
 
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.models.backbones import VGG16
@@ -93,6 +93,28 @@ def test_fc6_and_fc7_are_decimated(torchvision_state: dict[str, Tensor], saved) 
     assert backbone.normalization == IMAGENET
 
 
+def test_batch_norm_has_weights_of_its_own(torchvision_state: dict[str, Tensor], saved) -> None:
+    with torch.device("meta"):
+        theirs = vgg16_bn().state_dict()
+    state = {
+        name: overlapping(*tensor.shape, seed=index) if tensor.dim() else torch.tensor(7)
+        for index, (name, tensor) in enumerate(theirs.items())
+    }
+    backbone = VGG16(weights=saved(state), batch_norm=True)
+    features = {
+        name.removeprefix("features."): tensor for name, tensor in state.items() if name.startswith("features.")
+    }
+    ours = nn.Sequential(*backbone.to_conv4_3, *backbone.to_conv7).state_dict()
+    assert all(torch.equal(ours[name], tensor) for name, tensor in features.items())
+    assert torch.equal(convolutions(backbone)[14].weight[3, 2, 0, 0], state["classifier.3.weight"][12, 8])
+    with pytest.raises(
+        WeightsError, match=r"not torchvision's VGG16 with batch norm: it has 13 layers .* needed are 26"
+    ):
+        VGG16(weights=saved(torchvision_state), batch_norm=True)
+    with pytest.raises(WeightsError, match=r"not torchvision's VGG16: it has 26 layers .* needed are 13"):
+        VGG16(weights=saved(state))
+
+
 def test_features_alone_leave_fc6_and_fc7_new(torchvision_state: dict[str, Tensor], saved) -> None:
     nothing = torch.tensor(math.nan)
     classifier = {k: nothing.expand(v.shape) for k, v in torchvision_state.items() if k.startswith("classifier")}
@@ -142,8 +164,10 @@ def test_without_the_file_one_sentence_says_which_and_where(error: Exception, mo
 def test_weights_that_do_not_exist(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="IMAGENET1K_V2: neither a file nor one of IMAGENET1K_V1"):
         VGG16(weights="IMAGENET1K_V2")
-    with pytest.raises(WeightsError, match="batch norm"):
-        VGG16(weights="IMAGENET1K_V1", batch_norm=True)
+    with pytest.raises(
+        WeightsError, match=r"IMAGENET1K_FEATURES: neither a file .* IMAGENET1K_V1, .*backbone\.weights=null"
+    ):
+        VGG16(weights="IMAGENET1K_FEATURES", batch_norm=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>", b"PK\x03\x04 no archive", pickle.dumps(Path, protocol=2)])

@@ -134,7 +134,7 @@ def torchvision_network(name: str, num_classes: int) -> torch.nn.Module:
     ("name", "words", "normalization"),
     [
         ("ssd300_vgg16", "torchvision_ssd300", TORCHVISION_SSD),
-        ("ssdlite320_mobilenet_v3_large", "ssdlite320", TORCHVISION_SSDLITE),
+        ("ssdlite320_mobilenet_v3_large", "torchvision_ssdlite320", TORCHVISION_SSDLITE),
     ],
 )
 def test_torchvisions_modules_and_ours_agree(
@@ -201,7 +201,7 @@ def test_other_number_of_classes_starts_the_class_heads_anew(tmp_path: Path) -> 
 
 def test_lite_heads_keep_their_depthwise_part(tmp_path: Path) -> None:
     torch.save(torchvision_network("ssdlite320_mobilenet_v3_large", 90).state_dict(), tmp_path / "coco.pth")
-    net = network("model=ssdlite320", num_classes=2)
+    net = network("model=torchvision_ssdlite320", num_classes=2)
     loaded = start_from(net, tmp_path / "coco.pth")
     assert set(loaded.anew) == {f"head.cls.{level}.1.{kind}" for level in range(6) for kind in ("weight", "bias")}
     assert last_convolution(net.head.cls[0]).out_channels == 6 * 3
@@ -263,10 +263,12 @@ def test_weights_of_another_network_name_the_words_for_theirs(tmp_path: Path) ->
     torch.save(torchvision_network("ssdlite320_mobilenet_v3_large", 3).state_dict(), tmp_path / "lite.pth")
     with pytest.raises(
         WeightsError,
-        match=r"lite\.pth: these weights are made for model=ssdlite320; .*no network with a part such as head\.box",
+        match=r"lite\.pth: these weights are made for model=torchvision_ssdlite320; .*a part such as head\.box",
     ):
         start_from(network("backbone=mobilenet_v3_large head=plain", 3), tmp_path / "lite.pth")
-    with pytest.raises(WeightsError, match="made for model=ssdlite320; torchvision has no network with a TinyBackbone"):
+    with pytest.raises(
+        WeightsError, match="made for model=torchvision_ssdlite320; torchvision has no network with a TinyBackbone"
+    ):
         start_from(tiny(), tmp_path / "lite.pth")
 
 
@@ -314,7 +316,7 @@ def test_every_origin_names_words_that_compose() -> None:
         ("model=ssd512", "torchvision"),
         ("model=ssd300 head=lite", "ssd.pytorch"),
         ("model=ssd300 head=lite", "torchvision"),
-        ("model=ssdlite320 head=plain", "torchvision"),
+        ("model=torchvision_ssdlite320 head=plain", "torchvision"),
         ("model=lufficc_mobilenet_v3", "torchvision"),
         ("model=ssd300 net.drop_last_levels=1", "ssd.pytorch"),
     ],
@@ -329,7 +331,7 @@ def test_no_export_that_its_project_could_not_load(words: str, source: str) -> N
 def test_other_priors_are_told(tmp_path: Path) -> None:
     torch.save(torchvision_network("ssdlite320_mobilenet_v3_large", 3).state_dict(), tmp_path / "lite.pth")
     told = [
-        start_from(network(f"model=ssdlite320 {more}", 3), tmp_path / "lite.pth").other_priors
+        start_from(network(f"model=torchvision_ssdlite320 {more}", 3), tmp_path / "lite.pth").other_priors
         for more in (
             "",
             "priors.clip=false",
@@ -339,7 +341,7 @@ def test_other_priors_are_told(tmp_path: Path) -> None:
     assert told[0] is None
     assert told[1] is not None
     assert told[2] is not None
-    assert "model=ssdlite320" in told[1]
+    assert "model=torchvision_ssdlite320" in told[1]
 
     Detector(tiny(), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
     assert start_from(tiny(), tmp_path / "ours.ckpt").other_priors is None

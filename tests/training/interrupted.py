@@ -57,12 +57,15 @@ class NoisyModule(SSDModule):
         return super().training_step((images + torch.rand(images.shape), targets), batch_index)
 
 
-def module() -> NoisyModule:
+SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+
+
+def module(optimizer: Any = SGD) -> NoisyModule:
     torch.manual_seed(0)
     return NoisyModule(
         net=small_net(),
         loss=MultiBoxLoss(),
-        optimizer=partial(torch.optim.SGD, lr=0.05, momentum=0.9),
+        optimizer=optimizer,
         scheduler=partial(cosine, warmup_steps=2),
         class_names=("cat", "dog"),
     )

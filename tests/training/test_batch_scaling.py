@@ -11,13 +11,11 @@ from ssd_lightning.training.batch_scaling import BatchScaling, split_scaling
 from ssd_lightning.training.schedules import cosine, multistep
 
 
-def rates(make_scheduler: object, *, batches_a_step: int, total_steps: int = 90, lr: float = 0.1) -> list[float]:
-    """The learning rate of every step, with 8 pictures a batch and a rate that is meant for 16."""
+def rates(make_scheduler: object, *, batch_size: int, total_steps: int = 90, lr: float = 0.1) -> list[float]:
+    """The learning rate of every step, with a rate that is meant for 16 images a step."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
-    scaling = BatchScaling(reference=16, batch_size=8)
-    scheduler = scaling.apply(optimizer, make_scheduler, batches_a_step=batches_a_step)(  # type: ignore[arg-type]
-        optimizer, total_steps=total_steps
-    )
+    scaling = BatchScaling(reference=16, batch_size=batch_size)
+    scheduler = scaling.apply(optimizer, make_scheduler)(optimizer, total_steps=total_steps)  # type: ignore[arg-type]
     values = []
     for _ in range(total_steps):
         values.append(optimizer.param_groups[0]["lr"])
@@ -28,31 +26,31 @@ def rates(make_scheduler: object, *, batches_a_step: int, total_steps: int = 90,
 
 def test_the_papers_rule() -> None:
     """0.1 x kn / 256, from 0.1 up over 5 of 90 epochs (Goyal et al. 2017, sections 2.1, 2.2 and 5.1)."""
-    values = rates(partial(multistep, milestones=(0.5,)), batches_a_step=8)
+    values = rates(partial(multistep, milestones=(0.5,)), batch_size=64)
     assert values[0] == pytest.approx(0.1)
     assert values[1] == pytest.approx(0.1 + 0.3 / 5)
     assert values[5:45] == pytest.approx([0.4] * 40)
     assert values[45:] == pytest.approx([0.04] * 45)
 
 
-@pytest.mark.parametrize(("batches_a_step", "factor"), [(1, 0.5), (2, 1.0), (4, 2.0), (6, 3.0)])
+@pytest.mark.parametrize(("batch_size", "factor"), [(8, 0.5), (16, 1.0), (32, 2.0), (48, 3.0)])
 @pytest.mark.parametrize("schedule", [multistep, cosine])
-def test_the_rate_grows_with_the_batch(schedule: object, batches_a_step: int, factor: float) -> None:
-    plain = rates(partial(schedule, warmup_steps=5), batches_a_step=2)  # type: ignore[call-overload]
-    scaled = rates(partial(schedule, warmup_steps=5), batches_a_step=batches_a_step)  # type: ignore[call-overload]
+def test_the_rate_grows_with_the_batch(schedule: object, batch_size: int, factor: float) -> None:
+    plain = rates(partial(schedule, warmup_steps=5), batch_size=16)  # type: ignore[call-overload]
+    scaled = rates(partial(schedule, warmup_steps=5), batch_size=batch_size)  # type: ignore[call-overload]
     assert scaled == pytest.approx([factor * value for value in plain])
 
 
 def test_a_smaller_rate_needs_no_warm_up() -> None:
-    assert rates(multistep, batches_a_step=1)[0] == pytest.approx(0.05)
+    assert rates(multistep, batch_size=8)[0] == pytest.approx(0.05)
 
 
-def test_all_parameters_are_scaled_and_accumulated_batches_count() -> None:
-    model = module(scheduler=partial(multistep, warmup_steps=2), batch_scaling=BatchScaling(reference=1, batch_size=2))
+def test_all_parameters_are_scaled() -> None:
+    model = module(scheduler=partial(multistep, warmup_steps=2), batch_scaling=BatchScaling(reference=1, batch_size=4))
     fit = trainer(max_steps=1, accumulate_grad_batches=2)
     fit.fit(model, loader([target([0.1, 0.1, 0.6, 0.6])] * 4))
     weights, biases = fit.optimizers[0].param_groups
-    assert weights["initial_lr"] == pytest.approx(0.01 * 4)  # 2 pictures x 2 batches a step, instead of 1
+    assert weights["initial_lr"] == pytest.approx(0.01 * 4)  # 4 images a step instead of 1
     assert biases["initial_lr"] == pytest.approx(2 * 0.01 * 4)
 
 
@@ -65,7 +63,7 @@ def test_the_setting_reaches_no_constructor(optimizer: str) -> None:
     assert settings.keys() | {"scale_with_batch"} == given.keys()  # type: ignore[union-attr]
     _, scaling = split_scaling({**settings, "scale_with_batch": 32}, 8)
     assert scaling is not None
-    assert scaling.factor(8) == 2.0
+    assert scaling.factor == 0.25
 
 
 @pytest.mark.parametrize("reference", [0, -32, 1.5, "all", True])

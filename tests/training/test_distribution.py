@@ -15,7 +15,14 @@ from torch.utils.data import DataLoader
 from ssd_lightning.data.dataset import DetectionDataset, collate
 from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.training.devices import Launch, check_devices, check_launch, check_sync_batchnorm, find_launch
+from ssd_lightning.training.devices import (
+    Launch,
+    check_devices,
+    check_launch,
+    check_sync_batchnorm,
+    device_batch_size,
+    find_launch,
+)
 
 CPU = torch.device("cpu")
 
@@ -108,6 +115,28 @@ def test_what_a_launcher_has_started_is_not_refused(monkeypatch: pytest.MonkeyPa
     assert check_devices("cpu", 2) == check_devices("auto", 2) == 2
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "ranks", "accumulate", "share"), [(32, 1, 1, 32), (32, 4, 1, 8), (32, 4, 4, 2), (6, 3, 2, 1)]
+)
+def test_each_device_gets_its_share_of_a_step(batch_size: int, ranks: int, accumulate: int, share: int) -> None:
+    assert device_batch_size(batch_size, ranks=ranks, accumulate=accumulate) == share
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "ranks", "accumulate", "sentence"),
+    [
+        (32, 3, 1, r"data\.batch_size=32 .*3 devices cannot share it evenly; the nearest that they can: 30 or 33"),
+        (32, 1, 5, r"1 device x 5 accumulated batches cannot share it evenly; .* 30 or 35"),
+        (2, 4, 1, r"4 devices cannot share it evenly; the nearest that they can: 4$"),
+        (32, 4, 0, r"trainer\.accumulate_grad_batches is 0"),
+        (0, 4, 1, r"data\.batch_size is 0"),
+    ],
+)
+def test_what_cannot_be_shared_evenly_is_refused(batch_size: int, ranks: int, accumulate: int, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        device_batch_size(batch_size, ranks=ranks, accumulate=accumulate)
+
+
 def test_batch_norm_over_ranks_needs_a_gpu() -> None:
     check_sync_batchnorm(True, "cuda")
     check_sync_batchnorm(False, "cpu")
@@ -140,16 +169,3 @@ def test_every_draw_is_another_and_the_same_on_any_number_of_ranks_and_workers(t
     spread = drawn_seeds(data, ranks=2, workers=2, epochs=3)
     assert len(set(alone)) == len(alone) == 3 * 8
     assert sorted(spread) == sorted(alone)
-
-
-def pictures_of_steps(world_size: int, batch_size: int) -> list[set[tuple[int, int]]]:
-    dealt = [list(EpochSampler(size=48, pad=True, rank=rank, world_size=world_size)) for rank in range(world_size)]
-    return [
-        {sample for rank in dealt for sample in rank[start : start + batch_size]}
-        for start in range(0, len(dealt[0]), batch_size)
-    ]
-
-
-@pytest.mark.parametrize("world_size", [2, 3, 4])
-def test_a_step_sees_the_pictures_that_one_device_with_the_whole_batch_would(world_size: int) -> None:
-    assert pictures_of_steps(world_size, 12 // world_size) == pictures_of_steps(1, 12)

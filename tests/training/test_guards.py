@@ -82,7 +82,7 @@ def test_one_bad_batch_too_many_stops_the_run_and_spoils_no_checkpoint(tmp_path:
 
 def test_a_gathered_step_is_named_with_all_its_pictures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spoil = Spoil({2}, gradients=True)
-    fit(tmp_path / "run", callbacks=(spoil,), accumulate_grad_batches=2)
+    fit(tmp_path / "run", callbacks=(spoil,), batch_size=4, accumulate_grad_batches=2)
     line = next(line for line in caplog.text.splitlines() if "left out" in line)
     assert line.count(",") - line.count("step, ") >= 3  # four pictures
 
@@ -127,7 +127,8 @@ def test_the_kernel_of_a_fused_optimiser_leaves_a_step_out(optimizer: type[torch
     [
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried"),
-            "try data.batch_size=16 (now 32), trainer.precision=bf16",
+            "try trainer.accumulate_grad_batches=2 (the same step, 4 images at a time instead of 8), or "
+            "data.batch_size=16 (now 32), or trainer.precision=bf16-mixed",
         ),
         (MemoryError(), "data.batch_size=16"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "data.batch_size=16"),
@@ -136,12 +137,18 @@ def test_the_kernel_of_a_fused_optimiser_leaves_a_step_out(optimizer: type[torch
     ],
 )
 def test_too_little_memory_is_told_with_what_to_try(error: Exception, words: str) -> None:
-    told = explain_memory(error, batch_size=32, precision="32-true")
+    told = explain_memory(error, batch_size=32, ranks=4, accumulate=1, precision="32-true")
     assert told is not None
     assert words in str(told)
 
 
 def test_other_errors_are_not_explained_away() -> None:
-    assert explain_memory(RuntimeError("shapes differ"), batch_size=1, precision="bf16-mixed") is None
-    told = explain_memory(MemoryError("no"), batch_size=1, precision="bf16-mixed")
-    assert "data.batch_size=1 (now 1);" in str(told)
+    run = {"batch_size": 1, "ranks": 1, "accumulate": 1, "precision": "bf16-mixed"}
+    assert explain_memory(RuntimeError("shapes differ"), **run) is None  # type: ignore[arg-type]
+    assert "try a smaller image_size (no)" in str(explain_memory(MemoryError("no"), **run))  # type: ignore[arg-type]
+
+
+def test_what_is_advised_can_be_shared_evenly() -> None:
+    told = str(explain_memory(MemoryError(), batch_size=36, ranks=4, accumulate=3, precision="bf16-mixed"))
+    assert "accumulate_grad_batches=9 (the same step, 1 images" in told
+    assert "data.batch_size=12 (now 36)" in told

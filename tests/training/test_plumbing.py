@@ -161,7 +161,7 @@ def test_spare_workers_leaves_a_core_for_each_rank(
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(cores), raising=False)
     assert datamodule.spare_workers(ranks) == workers
     data = data_module(tmp_path, num_workers=None)
-    data.trainer = SimpleNamespace(num_devices=ranks)  # type: ignore[assignment]
+    data.trainer = SimpleNamespace(num_devices=ranks, world_size=1, accumulate_grad_batches=1)  # type: ignore[assignment]
     assert data.evaluation_loader("train").num_workers == workers
 
 

@@ -2,17 +2,22 @@ import random
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from subprocess import PIPE
+from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
-from interrupted import BATCH_SIZE, PowerCut, everything, first_difference, fit, sometimes
+from interrupted import PowerCut, everything, first_difference, fit, module, sometimes
 from small_network import small_net
 
 from ssd_lightning.detector import Detector
 from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.training.new_settings import NewSettings
+from ssd_lightning.training.position import BatchCounters
 from ssd_lightning.training.random_streams import random_state, set_random_state
 from ssd_lightning.training.resumption import (
     begin_directory,
@@ -105,13 +110,97 @@ def test_a_run_that_goes_on_elsewhere_knows_the_best_score(tmp_path: Path, whole
     assert first_difference(everything(tmp_path / "other"), everything(whole)) is None
 
 
-def test_other_batches_in_mid_epoch_are_refused(tmp_path: Path) -> None:
+def test_an_epoch_that_cannot_go_on_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PowerCut):
         fit(tmp_path / "run", cut=("on_train_batch_end", 3), every_n_steps=1)
-    with pytest.raises(WeightsError, match=rf"middle of epoch 0.*batch_size={BATCH_SIZE} on 1 rank.*go on with 3"):
+    with pytest.raises(WeightsError, match=r"middle of epoch 0, after 4 of 11 .*batch_size=2;.*batch_size=3 and 11"):
         fit(tmp_path / "run", resume=tmp_path / "run" / LAST, batch_size=3)
-    with pytest.raises(WeightsError, match=r"and 11 training pictures.*and 12 pictures"):
+    with pytest.raises(WeightsError, match=r"after 4 of 11 training images.*and 12 images"):
         fit(tmp_path / "run", resume=tmp_path / "run" / LAST, num_pictures=12)
+
+
+class SeenImages(pl.Callback):
+    """Notes the images of each optimiser step."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[str]] = []
+        self._gathered: list[str] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._gathered += [target["image_id"] for target in batch[1]]
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self.steps.append(sorted(self._gathered))
+            self._gathered = []
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (4, 2)])
+def test_mid_epoch_goes_on_with_other_accumulated_batches(tmp_path: Path, before: int, after: int) -> None:
+    """As with other devices: a batch is then another part of a step."""
+    whole, first, second = SeenImages(), SeenImages(), SeenImages()
+    settings = {"batch_size": 4, "every_n_steps": 1, "max_epochs": 2}
+    fit(tmp_path / "whole", callbacks=(whole,), **settings)  # type: ignore[arg-type]
+    first_run = {**settings, "cut": ("on_train_batch_start", before + 1), "accumulate_grad_batches": before}
+    with pytest.raises(PowerCut):
+        fit(tmp_path / "run", callbacks=(first,), **first_run)  # type: ignore[arg-type]
+    resumed = BatchCounters(), NewSettings(), second
+    checkpoint = tmp_path / "run" / LAST
+    trainer = fit(
+        tmp_path / "run",
+        resume=checkpoint,
+        callbacks=resumed,
+        accumulate_grad_batches=after,
+        **settings,  # type: ignore[arg-type]
+    )
+    assert first.steps + second.steps == whole.steps
+    assert len(whole.steps) == trainer.global_step == 4
+
+
+def rates_and_decay(trainer: pl.Trainer) -> list[tuple[float, float]]:
+    return [(group["lr"], group["weight_decay"]) for group in trainer.optimizers[0].param_groups]
+
+
+def test_the_optimiser_s_new_settings_hold_from_the_next_step_on(tmp_path: Path, whole: Path) -> None:
+    fresh = partial(torch.optim.SGD, lr=0.01, momentum=0.5, weight_decay=0.1)
+    logged: list[list[tuple[float, float]]] = []
+
+    class Log(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
+            logged.append(rates_and_decay(trainer))
+
+    fit(tmp_path / "fresh", model=module(fresh), max_epochs=4, callbacks=(Log(),))
+    expected = list(logged)
+    logged.clear()
+    watch = (BatchCounters(), NewSettings(), Log())
+    trainer = fit(tmp_path / "run", resume=whole / LAST, model=module(fresh), max_epochs=4, callbacks=watch)
+    assert logged == expected[15:]  # 15 steps were done; the schedule is at the same place
+    assert trainer.optimizers[0].param_groups[0]["momentum"] == 0.5
+    saved = torch.load(tmp_path / "run" / LAST, weights_only=True)
+    assert saved["optimizer_states"][0]["param_groups"][0]["initial_lr"] == 0.01
+
+
+def test_the_same_settings_change_nothing(tmp_path: Path, whole: Path) -> None:
+    with pytest.raises(PowerCut):
+        fit(tmp_path / "run", cut=("on_train_batch_end", 8), every_n_steps=1)
+    fit(tmp_path / "run", resume=tmp_path / "run" / LAST, callbacks=(BatchCounters(), NewSettings()))
+    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "freeze", "sentence"),
+    [
+        (partial(torch.optim.AdamW, lr=0.01), None, r"another: it has .*momentum.*, this one .*betas.*init_from="),
+        (partial(torch.optim.SGD, lr=0.01), 1, r"which has \[.*\] parameters in its groups; here \[.*\] learn"),
+    ],
+)
+def test_another_optimiser_is_refused(
+    tmp_path: Path, whole: Path, optimizer: Any, freeze: int | None, sentence: str
+) -> None:
+    model = module(optimizer)
+    model.net.freeze_backbone(stages=freeze)
+    with pytest.raises(ConfigurationError, match=sentence):
+        fit(tmp_path / "run", resume=whole / LAST, model=model, max_epochs=4, callbacks=(NewSettings(),))
 
 
 def test_a_run_with_nothing_left_to_train_is_refused(tmp_path: Path, whole: Path) -> None:

@@ -38,8 +38,11 @@ KINDS: dict[str, Kind] = {
     "inverted": Kind("inverted boxes", "exchange the corners; for COCO the numbers are x, y, width, height"),
     "outside": Kind("boxes that reach out of the picture", "check unit, size and order of the numbers"),
     "no_area": Kind("boxes without area", "remove the object or draw it anew"),
+    "weights": Kind("weights that the run would start from", "fetch the file, or start from random weights"),
     "first_loss": Kind("the first loss", "check weights, normalisation and the loss settings"),
-    "memory": Kind("memory", "choose a smaller data.batch_size, or trainer.precision=bf16-mixed"),
+    "memory": Kind(
+        "memory", "set trainer.accumulate_grad_batches, a smaller data.batch_size or trainer.precision=bf16-mixed"
+    ),
     "coverage": Kind("objects that no prior fits", "choose other priors, e.g. the fitted ones, or a larger image_size"),
     "pixel_origin": Kind("where pixels count from", "set data.xml_offset to what the annotating tool does"),
     "within": Kind("the same picture twice in a split", "take one of them out, it counts double"),

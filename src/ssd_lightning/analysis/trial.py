@@ -117,12 +117,12 @@ def run_estimate(
     Args:
         seconds_a_step: measured.
         measured_batch_size: pictures of a measured step.
-        batch_size: pictures of the run's steps, on each device.
+        batch_size: images of the run's steps, see `data.batch_size`.
         num_pictures: of the training split.
-        num_devices: of the run; they are taken to be as fast as this one.
+        num_devices: that share a step; they are taken to be as fast as this one.
         max_epochs: of the run; None or -1 for no limit.
         max_steps: of the run; -1 for no limit.
-        batches_a_step: whose gradients are summed before a step.
+        batches_a_step: whose gradients each device sums before a step.
         activations_mib: peak of a measured step beyond what stays; None where the device does not tell.
         fixed_mib: weights, gradients and the optimiser's state.
 
@@ -130,15 +130,17 @@ def run_estimate(
         Plain values; `hours` is None for a run without an end.
     """
     images_per_s = measured_batch_size / seconds_a_step
-    steps_an_epoch = max(1, num_pictures // (batch_size * num_devices * batches_a_step))
+    device_batch_size = batch_size / (num_devices * batches_a_step)
+    steps_an_epoch = max(1, num_pictures // batch_size)
     steps = math.inf if max_epochs in (None, -1) else max_epochs * steps_an_epoch
     steps = min(steps, math.inf if max_steps == -1 else max_steps)
-    seconds = steps * batches_a_step * batch_size / images_per_s
-    memory = None if activations_mib is None else fixed_mib + activations_mib * batch_size / measured_batch_size
+    seconds = steps * batch_size / num_devices / images_per_s
+    memory = None if activations_mib is None else fixed_mib + activations_mib * device_batch_size / measured_batch_size
     return {
         "measured_batch_size": measured_batch_size,
         "images_per_s": images_per_s,
         "batch_size": batch_size,
+        "device_batch_size": int(device_batch_size),
         "devices": num_devices,
         "steps": None if math.isinf(steps) else int(steps),
         "hours": None if math.isinf(seconds) else seconds / 3600,

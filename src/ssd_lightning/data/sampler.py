@@ -21,8 +21,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
         shuffle: permute anew in every epoch; otherwise the order of the data set.
         rank: this process among `world_size`; None asks torch.distributed when the sampler is used.
         world_size: number of processes; None as above.
-        pad: for training: wrap around until all ranks have equally many samples, and so make equally many
-            steps. Without it, for evaluation, every sample comes once, and ranks may differ by one.
+        pad: for training: all ranks have equally many samples, and so make equally many steps. The order is cut to
+            whole batches, so that an epoch has the same steps on any number of ranks; a set smaller than a batch
+            wraps around instead. Without it, for evaluation, every sample comes once, and ranks may differ by one.
+        batch_size: with `pad`: samples of a step over all ranks.
 
     Raises:
         ConfigurationError: a negative size, or a rank that is not below the world size.
@@ -37,6 +39,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank: int | None = None,
         world_size: int | None = None,
         pad: bool,
+        batch_size: int = 1,
     ) -> None:
         if size < 0:
             raise ConfigurationError(f"a sampler cannot have {size} samples")
@@ -48,6 +51,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.seed = seed
         self.shuffle = shuffle
         self.pad = pad
+        self.batch_size = batch_size
         self.epoch = 0
         self._rank = rank
         self._world_size = world_size
@@ -59,26 +63,30 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def resume(self, *, epoch: int, samples_seen: int) -> None:
-        """Continue in mid-epoch: skip what this rank has seen of that epoch; other epochs are whole.
+        """Continue in mid-epoch: skip what the ranks have seen of that epoch; other epochs are whole.
 
         The length stays that of the whole epoch, since Lightning counts the skipped batches as done.
 
         Args:
             epoch: the epoch that was interrupted.
-            samples_seen: number of its samples that this rank has trained on.
+            samples_seen: how many of its samples all ranks together have trained on; they may have been more or
+                fewer ranks than now.
 
         Raises:
-            ConfigurationError: more samples than an epoch has.
+            ConfigurationError: more samples than an epoch has, or these ranks cannot have seen equally many of them.
         """
-        if not 0 <= samples_seen <= len(self):
-            raise ConfigurationError(f"cannot skip {samples_seen} samples of an epoch of {len(self)} on this rank")
+        _, world_size = self._place()
+        if not 0 <= samples_seen <= len(self) * world_size or samples_seen % world_size:
+            raise ConfigurationError(
+                f"cannot skip {samples_seen} samples of an epoch of {len(self)} on each of {world_size} ranks"
+            )
         self.epoch = self._resumed_epoch = epoch
-        self._samples_seen = samples_seen
+        self._samples_seen = samples_seen // world_size
 
     def __len__(self) -> int:
         rank, world_size = self._place()
         if self.pad:
-            return -(-self.size // world_size)
+            return self._padded_size(world_size) // world_size
         return len(range(rank, self.size, world_size))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -93,8 +101,12 @@ class EpochSampler(Sampler[tuple[int, int]]):
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
         if self.pad:
-            order = np.resize(order, -(-self.size // world_size) * world_size)
+            order = np.resize(order, self._padded_size(world_size))
         return order[rank::world_size]
+
+    def _padded_size(self, world_size: int) -> int:
+        wanted = self.size // self.batch_size * self.batch_size or self.size
+        return -(-wanted // world_size) * world_size
 
     def _place(self) -> tuple[int, int]:
         if self._rank is not None and self._world_size is not None:

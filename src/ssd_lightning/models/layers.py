@@ -1,9 +1,11 @@
 """Small parts that several networks share."""
 
 from collections.abc import Callable
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 
 class L2Norm(nn.Module):
@@ -72,6 +74,19 @@ def conv_block(
     if activation is not None:
         layers.append(activation())
     return nn.Sequential(*layers)
+
+
+def pass_on_meta(network: nn.Module, shape: tuple[int, ...], *, training: bool) -> list[Tensor]:
+    """Pass an image of a shape through a network on the meta device, which computes nothing."""
+    tensors = chain(network.named_parameters(), network.named_buffers())
+    meta = {name: tensor.detach().to("meta") for name, tensor in tensors}
+    modes = {module: module.training for module in network.modules()}
+    network.train(training)
+    try:
+        return functional_call(network, meta, torch.empty(*shape, device="meta"))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def init_xavier(module: nn.Module) -> None:

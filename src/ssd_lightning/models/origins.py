@@ -77,7 +77,7 @@ ORIGINS = (
     Origin(
         "torchvision",
         ("head.classification_head.", "backbone.features.0.13."),
-        "model=ssdlite320",
+        "model=torchvision_ssdlite320",
         476,
         TORCHVISION_SSDLITE,
         "ssdlite320",

@@ -1,15 +1,14 @@
 """SSD: Single Shot MultiBox Detector (Liu et al., arXiv 1512.02325)."""
 
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.models.freezing import Stages, freeze_backbone
 from ssd_lightning.models.head import SSDHead
+from ssd_lightning.models.layers import pass_on_meta
 from ssd_lightning.models.neck import NoNeck
 from ssd_lightning.ops.normalization import Normalization
 from ssd_lightning.ops.priors import Clip, PriorLevel, Size, as_height_width, fit_to_grids, make_priors, reduce_levels
@@ -57,7 +56,7 @@ def measure_grids(extractor: nn.Module, image_size: tuple[int, int]) -> list[tup
         ConfigurationError: a layer cannot work on pictures of this size.
     """
     try:
-        maps = _pass_on_meta(extractor, (1, 3, *image_size), training=False)
+        maps = pass_on_meta(extractor, (1, 3, *image_size), training=False)
     except (AssertionError, RuntimeError) as error:  # too small for a layer, or not the one size a transformer takes
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"image_size {image_size} does not fit this network's layers: {reason}") from error
@@ -71,23 +70,11 @@ def check_batch_size(net: "SSD", batch_size: int) -> None:
         ConfigurationError: a batch normalisation would see a single value of each channel.
     """
     try:
-        _pass_on_meta(net.extractor, (batch_size, 3, *net.image_size), training=True)
+        pass_on_meta(net.extractor, (batch_size, 3, *net.image_size), training=True)
     except ValueError as error:
         raise ConfigurationError(
             f"data.batch_size={batch_size} is too small: the last level has one cell, and batch norm needs two values"
         ) from error
-
-
-def _pass_on_meta(extractor: nn.Module, shape: tuple[int, ...], *, training: bool) -> list[Tensor]:
-    tensors = chain(extractor.named_parameters(), extractor.named_buffers())
-    meta = {name: tensor.detach().to("meta") for name, tensor in tensors}
-    modes = {module: module.training for module in extractor.modules()}
-    extractor.train(training)
-    try:
-        return functional_call(extractor, meta, torch.empty(*shape, device="meta"))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 class SSD(Described, nn.Module):
@@ -126,6 +113,7 @@ class SSD(Described, nn.Module):
         largest_ratio: float | None = None,
     ) -> None:
         super().__init__()
+        self._norms_in_evaluation: tuple[str, ...] = ()
         if num_classes < 1:
             raise ConfigurationError(f"num_classes is {num_classes}; a detector needs at least one class")
         self.num_classes = num_classes
@@ -150,6 +138,26 @@ class SSD(Described, nn.Module):
         self.normalization = normalization
         # A checkpoint carries weights without their origin, so it has to name the preset that belongs to them.
         self.describe_as(normalization=normalization)
+
+    def freeze_backbone(self, *, stages: Stages = None, norm: bool = False) -> None:
+        """Let layers of the backbone keep their weights, and batch norms among them their running statistics.
+
+        Args:
+            stages: how many stages, counted from the image; `all`; None freezes none.
+            norm: all batch norms of the backbone as well.
+
+        Raises:
+            ConfigurationError: there are not so many stages.
+        """
+        frozen = freeze_backbone(self.extractor.backbone, self.image_size, stages=stages, norm=norm)
+        self._norms_in_evaluation = tuple(f"extractor.backbone.{name}" for name in frozen.norms)
+
+    def train(self, mode: bool = True) -> "SSD":
+        """Switch to training, but for the batch norms that are frozen."""
+        super().train(mode)
+        for name in self._norms_in_evaluation:  # by name, since synchronised batch norms are other modules
+            self.get_submodule(name).eval()
+        return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SSD":
         priors = self.priors_cxcywh

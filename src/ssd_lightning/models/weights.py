@@ -90,6 +90,15 @@ def start_from(
     return Loaded(origin, kept, net.normalization, anew, _other_priors(net, origin, spec))
 
 
+def normalization_of(checkpoint: Path) -> Normalization | None:
+    """Give how a checkpoint of ours prepares images; None where it does not say.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    return _described_normalization(read_checkpoint(checkpoint).get("detector"))
+
+
 def _other_priors(net: SSD, origin: Origin, spec: Any) -> str | None:
     if origin.source == OURS:
         there, here = (spec or {}).get("network", {}), describe(net)
@@ -219,8 +228,11 @@ def _trimmed(tensor: Tensor) -> tuple[int, ...]:
 
 
 def _normalization_of(origin: Origin, spec: Any) -> Normalization | None:
-    if origin.source != OURS:
-        return origin.normalization
-    described = spec["network"].get("normalization") if isinstance(spec, dict) else None
+    return _described_normalization(spec) if origin.source == OURS else origin.normalization
+
+
+def _described_normalization(spec: Any) -> Normalization | None:
+    network = spec.get("network") if isinstance(spec, dict) else None
+    described = network.get("normalization") if isinstance(network, dict) else None
     found = build(described) if described else None
     return found if isinstance(found, Normalization) else None

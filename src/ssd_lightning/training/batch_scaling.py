@@ -1,4 +1,4 @@
-"""`optimizer.scale_with_batch`: a learning rate that grows with the batch of all devices."""
+"""`optimizer.scale_with_batch`: a learning rate that grows with the batch of a step."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -24,8 +24,8 @@ class BatchScaling:
     convention that many recipes follow. A smaller batch than the reference learns more slowly, without warm-up.
 
     Args:
-        reference: pictures a step that the optimiser's learning rate was chosen for.
-        batch_size: pictures a batch on each device.
+        reference: images of a step that the optimiser's learning rate was chosen for.
+        batch_size: images of a step, see `data.batch_size`.
 
     Raises:
         ConfigurationError: the reference is no whole number of at least 1.
@@ -36,33 +36,31 @@ class BatchScaling:
         self.reference = reference
         self.batch_size = batch_size
 
-    def factor(self, batches_a_step: int) -> float:
-        """Give what the learning rate is multiplied with, at so many batches (devices x accumulated) a step."""
-        return self.batch_size * batches_a_step / self.reference
+    @property
+    def factor(self) -> float:
+        """What the learning rate is multiplied with."""
+        return self.batch_size / self.reference
 
-    def apply(
-        self, optimizer: Optimizer, make_scheduler: Callable[..., LRScheduler], *, batches_a_step: int
-    ) -> Callable[..., LRScheduler]:
+    def apply(self, optimizer: Optimizer, make_scheduler: Callable[..., LRScheduler]) -> Callable[..., LRScheduler]:
         """Scale an optimiser's learning rates.
 
         Args:
             optimizer: without a schedule so far.
             make_scheduler: makes the schedule.
-            batches_a_step: devices x accumulated batches.
 
         Returns:
             The same factory, with a warm-up if it had none and the rate has grown.
         """
-        factor = self.factor(batches_a_step)
+        factor = self.factor
         for group in optimizer.param_groups:
             group["lr"] = group["lr"] * factor
         rate = optimizer.param_groups[0]["lr"]
         chosen = getattr(make_scheduler, "keywords", {}).get("warmup_steps", 0)
         say = rank_zero_only(log.info)
         say(
-            "optimizer.scale_with_batch=%d: %d pictures a step, learning rate x %g = %g",
+            "optimizer.scale_with_batch=%d: %d images a step, learning rate x %g = %g",
             self.reference,
-            self.batch_size * batches_a_step,
+            self.batch_size,
             factor,
             rate,
         )
@@ -83,7 +81,7 @@ def split_scaling(optimizer: Mapping[str, Any], batch_size: int) -> tuple[dict[s
 
     Args:
         optimizer: the settings.
-        batch_size: pictures a batch on each device.
+        batch_size: images of a step, see `data.batch_size`.
 
     Returns:
         The settings without it, and what it asks for.

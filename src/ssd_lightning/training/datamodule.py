@@ -17,6 +17,7 @@ from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.resize import Resize
 from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.errors import ConfigurationError, DataError
+from ssd_lightning.training.devices import device_batch_size
 from ssd_lightning.training.position import Position
 from ssd_lightning.training.ranks import end_data_worker
 from ssd_lightning.training.stopping import outlive_signals
@@ -45,8 +46,8 @@ class DetectionDataModule(pl.LightningDataModule):
         augmentation: of the training pictures; None only resizes them.
         mosaic: joins training pictures before the augmentation; None never does.
         prepare: puts the files in place before they are read, once on each machine.
-        batch_size: pictures a step on each device.
-        eval_batch_size: the same for validation and test; None is `batch_size`.
+        batch_size: images of one optimiser step, over all devices and accumulated batches; each device gets its share.
+        eval_batch_size: images of a batch of validation or test on each device; None is a device's share in training.
         num_workers: processes that read pictures; None takes what the machine has to spare.
         prefetch_factor: batches that each of them reads ahead; None is torch's default.
         cache: keep training and validation pictures decoded after they are first read: `none`, `ram`, `disk`.
@@ -100,8 +101,8 @@ class DetectionDataModule(pl.LightningDataModule):
         self._augmentation = augmentation or self._resize
         self._mosaic = mosaic
         self._prepare = prepare
-        self._batch_size = batch_size
-        self._eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
+        self.batch_size = batch_size
+        self._eval_batch_size = eval_batch_size
         self._num_workers = num_workers
         self._prefetch_factor = prefetch_factor
         self._caches = PictureCaches(kind=cache, folder=cache_folder)
@@ -115,19 +116,29 @@ class DetectionDataModule(pl.LightningDataModule):
         """Say where in its epochs the run stands."""
         if self.trainer is None or not (self.trainer.training or self.trainer.validating):
             return {}
-        pictures = len(self.dataset("train"))
-        return vars(Position.of(self.trainer, batch_size=self._batch_size, pictures=pictures))
+        return vars(Position.of(self.trainer, batch_size=self.batch_size, images=len(self.dataset("train"))))
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Note where the run stood, before the loaders are made.
 
         Raises:
-            WeightsError: it stood in mid-epoch, with other batches.
+            WeightsError: it stood in mid-epoch, and the epoch cannot go on there with these images and batches.
         """
         self._resumed = Position(**state_dict)
-        assert self.trainer is not None
-        pictures = len(self.dataset("train"))
-        self._resumed.check(batch_size=self._batch_size, ranks=self.trainer.world_size, pictures=pictures)
+        self._resumed.check(batch_size=self.batch_size, images=len(self.dataset("train")))
+
+    @property
+    def device_batch_size(self) -> int:
+        """Images of a training batch on each device.
+
+        Raises:
+            ConfigurationError: the devices cannot share `batch_size` evenly.
+        """
+        if self.trainer is None:
+            return self.batch_size
+        return device_batch_size(
+            self.batch_size, ranks=self.trainer.world_size, accumulate=self.trainer.accumulate_grad_batches
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -186,11 +197,15 @@ class DetectionDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffle, augment, and give every rank equally many steps."""
         dataset = self._cached_dataset("train")
-        sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=True, pad=True)
+        sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=True, pad=True, batch_size=self.batch_size)
+        size = self.device_batch_size
         if self._resumed is not None:
-            sampler.resume(epoch=self._resumed.epoch, samples_seen=min(self._resumed.samples_seen, len(sampler)))
-        # A last batch of one picture would train batch norm on one picture; a set smaller than a batch is one batch.
-        return self._loader(dataset, sampler, self._batch_size, drop_last=len(sampler) >= self._batch_size)
+            # A set smaller than a batch counts as a whole one.
+            most = len(sampler) * (1 if self.trainer is None else self.trainer.world_size)
+            sampler.resume(epoch=self._resumed.epoch, samples_seen=min(self._resumed.samples_seen, most))
+        # Whole batches are the sampler's matter; what is left of a set smaller than one may be a single image, on
+        # which batch norm cannot train.
+        return self._loader(dataset, sampler, size, drop_last=len(sampler) >= size)
 
     def val_dataloader(self) -> DataLoader | list:
         """Give every picture once over all ranks."""
@@ -209,7 +224,7 @@ class DetectionDataModule(pl.LightningDataModule):
         dataset = self._cached_dataset(stage)
         # Padding would count some pictures twice.
         sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=False, pad=False)
-        return self._loader(dataset, sampler, self._eval_batch_size, drop_last=False)
+        return self._loader(dataset, sampler, self._eval_batch_size or self.device_batch_size, drop_last=False)
 
     def _cached_dataset(self, stage: Stage) -> DetectionDataset:
         dataset = self.dataset(stage)

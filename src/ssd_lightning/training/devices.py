@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from pytorch_lightning.accelerators import AcceleratorRegistry
 
+from ssd_lightning.checks import require_number
 from ssd_lightning.errors import ConfigurationError
 
 
@@ -52,6 +53,31 @@ def check_launch(launch: Launch | None, *, num_devices: int, num_nodes: int) -> 
             raise ConfigurationError(
                 f"{launch.name} has started {thing.format(started)}, but {setting}={asked}: set {setting}={started}"
             )
+
+
+def device_batch_size(batch_size: int, *, ranks: int, accumulate: int) -> int:
+    """Give each device's share of the images of an optimiser step, in each of the batches that are accumulated.
+
+    Args:
+        batch_size: `data.batch_size`, the images of one optimiser step over all devices.
+        ranks: devices of all machines.
+        accumulate: `trainer.accumulate_grad_batches`.
+
+    Raises:
+        ConfigurationError: the images of a step cannot be shared out evenly, or a number is none.
+    """
+    require_number("data.batch_size", batch_size, 1, whole=True)
+    require_number("trainer.accumulate_grad_batches", accumulate, 1, whole=True)
+    shares = ranks * accumulate
+    if batch_size % shares:
+        below, above = batch_size // shares * shares, -(-batch_size // shares) * shares
+        of = f"{ranks} device{'' if ranks == 1 else 's'}"
+        of += f" x {accumulate} accumulated batches" if accumulate > 1 else ""
+        raise ConfigurationError(
+            f"data.batch_size={batch_size} is the number of images in one optimiser step, and {of} cannot share it "
+            f"evenly; the nearest that they can: {f'{below} or ' if below else ''}{above}"
+        )
+    return batch_size // shares
 
 
 def check_sync_batchnorm(sync_batchnorm: bool, device_type: str) -> None:

@@ -178,25 +178,36 @@ def _shortened(names: list[str], at_most: int = 8) -> str:
     return ", ".join(names[:at_most]) + (f" and {len(names) - at_most} more" if len(names) > at_most else "")
 
 
-def explain_memory(error: BaseException, *, batch_size: int, precision: str) -> UserError | None:
+def explain_memory(
+    error: BaseException, *, batch_size: int, ranks: int, accumulate: int, precision: str
+) -> UserError | None:
     """Say what to try when memory was not enough; None if it was something else.
 
     Args:
         error: what ended the run.
-        batch_size: pictures a step on each device.
+        batch_size: images of a step, see `data.batch_size`.
+        ranks: devices that share them.
+        accumulate: `trainer.accumulate_grad_batches`.
         precision: `trainer.precision`.
     """
     text = str(error)
-    smaller = f"data.batch_size={max(1, batch_size // 2)} (now {batch_size})"
-    accumulate = "trainer.accumulate_grad_batches=2 keeps the size of a step"
-    is_allocation = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text
-    if is_allocation:
-        half = "" if "16" in precision else f", trainer.precision=bf16-mixed (now {precision})"
-        reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-        return OutOfMemory(f"out of memory: try {smaller}{half}; {accumulate} ({reason})")
+    reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    share = batch_size // (ranks * accumulate)
+    options = []
+    for more in range(accumulate + 1, batch_size // ranks + 1):
+        if batch_size % (ranks * more) == 0:
+            at_a_time = f"{batch_size // (ranks * more)} images at a time instead of {share}"
+            options.append(f"trainer.accumulate_grad_batches={more} (the same step, {at_a_time})")
+            break
+    if share > 1:
+        options.append(f"data.batch_size={ranks * accumulate * (share // 2)} (now {batch_size})")
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
+        if "16" not in precision:
+            options.append(f"trainer.precision=bf16-mixed (now {precision})")
+        return OutOfMemory(f"out of memory: try {', or '.join(options or ['a smaller image_size'])} ({reason})")
     if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
         return OutOfMemory(
             "a data worker was killed, most often because the machine's memory, or the shared memory in /dev/shm, ran "
-            f"out: try data.num_workers=1, or {smaller} ({text.strip().splitlines()[0]})"
+            f"out: try {', or '.join(['data.num_workers=1', *options])} ({reason})"
         )
     return None

@@ -42,7 +42,7 @@ class SSDModule(pl.LightningModule):
         postprocess_settings: keyword arguments of `ops.postprocess.postprocess`.
         bias_lr_factor: learning rate of biases relative to that of weights; the Caffe reference has 2.
         decay_biases: whether weight decay holds for biases; in the Caffe reference it does not.
-        batch_scaling: fits the learning rate to the batch of all devices; None leaves it as it is.
+        batch_scaling: fits the learning rate to the batch of a step; None leaves it as it is.
 
     Raises:
         ConfigurationError: the number of class names is not that of the network's classes, or post-processing cannot
@@ -93,11 +93,15 @@ class SSDModule(pl.LightningModule):
         wanted = self.loss.match(targets, output.priors_cxcywh)
         losses = self.loss.compare(output, wanted)
         total = spread_non_finite(losses["loc"] + losses["cls"])
-        values = dict(losses)
-        if is_looked_at(self.trainer, batch_index, before_step=True):  # offsets of all priors, for two numbers
-            values |= prior_errors(output, wanted.labels, wanted.offsets)
-        self.log("loss", total, prog_bar=True, batch_size=len(images))
-        self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=len(images))
+        values = {"loss": total.detach(), **{f"train/{name}": value.detach() for name, value in losses.items()}}
+        if is_looked_at(self.trainer, batch_index, before_step=True):
+            errors = prior_errors(output, wanted.labels, wanted.offsets)  # offsets of all priors, for two numbers
+            values |= {f"train/{name}": value for name, value in errors.items()}
+            # The loss of the whole step: each rank's is that of its images.
+            means: Tensor = self.trainer.strategy.reduce(torch.stack([*values.values()]), reduce_op="mean")
+            values = dict(zip(values, means.unbind(), strict=True))
+        self.log("loss", values.pop("loss"), prog_bar=True, batch_size=len(images))
+        self.log_dict(values, batch_size=len(images))
         # As a tensor of the host: Lightning would send a plain number to the device, and wait.
         rate = torch.tensor(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         self.log("lr", rate, prog_bar=True)
@@ -136,8 +140,7 @@ class SSDModule(pl.LightningModule):
             raise ConfigurationError("the schedule needs the length of the run: set trainer.max_epochs or max_steps")
         make_scheduler = self._make_scheduler
         if self.batch_scaling is not None:
-            gathered = self.trainer.world_size * self.trainer.accumulate_grad_batches
-            make_scheduler = self.batch_scaling.apply(optimizer, make_scheduler, batches_a_step=gathered)
+            make_scheduler = self.batch_scaling.apply(optimizer, make_scheduler)
         scheduler = make_part("scheduler", make_scheduler, optimizer, total_steps=int(total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -1,5 +1,6 @@
 """Where in its epochs a run stands."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -8,46 +9,71 @@ from ssd_lightning.errors import WeightsError
 
 
 class Position:
-    """Where in its epochs a run stands, in samples that each rank has drawn.
+    """Where in its epochs a run stands, in samples that all ranks together have drawn.
+
+    The order of an epoch is dealt out to the ranks, so that these samples are its first ones, whatever the number of
+    ranks and of accumulated batches.
 
     Args:
         epoch: the current one.
-        samples_seen: of it, by every rank.
-        batch_size: pictures a step on each rank.
-        ranks: number of processes.
-        pictures: in the training split.
+        samples_seen: of it, by all ranks.
+        batch_size: images of an optimiser step, see `data.batch_size`.
+        images: in the training split.
     """
 
-    def __init__(self, *, epoch: int, samples_seen: int, batch_size: int, ranks: int, pictures: int) -> None:
+    def __init__(self, *, epoch: int, samples_seen: int, batch_size: int, images: int) -> None:
         self.epoch = epoch
         self.samples_seen = samples_seen
-        self.pictures = pictures
         self.batch_size = batch_size
-        self.ranks = ranks
+        self.images = images
 
     @classmethod
-    def of(cls, trainer: pl.Trainer, *, batch_size: int, pictures: int) -> "Position":
+    def of(cls, trainer: pl.Trainer, *, batch_size: int, images: int) -> "Position":
         """Read it off Lightning's counters, in a hook of a batch's, a validation's or an epoch's end."""
         epochs: Any = trainer.fit_loop.epoch_progress.current
         is_over = epochs.processed > epochs.completed  # `on_train_epoch_end`
         batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         return cls(
             epoch=epochs.processed,
-            samples_seen=0 if is_over else batches.processed * batch_size,
+            samples_seen=0 if is_over else batches.processed * batch_size // trainer.accumulate_grad_batches,
             batch_size=batch_size,
-            ranks=trainer.world_size,
-            pictures=pictures,
+            images=images,
         )
 
-    def check(self, *, batch_size: int, ranks: int, pictures: int) -> None:
-        """Refuse to go on in mid-epoch with other batches than those it was begun with.
+    def check(self, *, batch_size: int, images: int) -> None:
+        """Refuse to go on in mid-epoch where the rest of the epoch cannot be told.
 
         Raises:
-            WeightsError: another batch size, number of ranks or of pictures, and some of the epoch's batches are done.
+            WeightsError: some of the epoch's samples are seen, and the images are others, or the batches now would
+                begin in the middle of one.
         """
-        if self.samples_seen and (self.batch_size, self.ranks, self.pictures) != (batch_size, ranks, pictures):
-            raise WeightsError(
-                f"the checkpoint was written in the middle of epoch {self.epoch}, with data.batch_size="
-                f"{self.batch_size} on {self.ranks} rank(s) and {self.pictures} training pictures; it cannot go on "
-                f"with {batch_size} on {ranks} and {pictures} pictures: those left in the epoch would be others"
-            )
+        if self.samples_seen == 0 or (self.images == images and self.samples_seen % batch_size == 0):
+            return
+        if (self.batch_size, self.images) == (batch_size, images):
+            return
+        raise WeightsError(
+            f"the checkpoint was written in the middle of epoch {self.epoch}, after {self.samples_seen} of "
+            f"{self.images} training images with data.batch_size={self.batch_size}; it cannot go on with "
+            f"data.batch_size={batch_size} and {images} images: those left in the epoch would be others"
+        )
+
+
+class BatchCounters(pl.Callback):
+    """Makes a run go on in mid-epoch with other devices or accumulated batches than it was begun with.
+
+    Lightning counts the batches of a rank. Where a batch now holds another part of an optimiser step, the batches that
+    are behind the run are as many others.
+    """
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Count them again before Lightning reads its counters."""
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        position: Mapping[str, int] = checkpoint.get("DetectionDataModule", {})
+        if datamodule is None or not position.get("samples_seen"):
+            return
+        batches = position["samples_seen"] * trainer.accumulate_grad_batches // datamodule.batch_size
+        current = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+        unfinished = current["processed"] - current["completed"]  # one where it was saved at a batch's end
+        current |= {"ready": batches, "started": batches, "processed": batches, "completed": batches - unfinished}

@@ -130,7 +130,9 @@ def print_trial(losses: Mapping[str, Mapping[str, float]], estimate: Mapping[str
         f"augmentation included): {run}{steps}{devices}, validation left out"
     )
     if memory is not None:
-        console.print(f"memory: about {memory / 1024:.1f} GiB in training steps of {estimate['batch_size']}")
+        console.print(
+            f"memory: about {memory / 1024:.1f} GiB on each device, {estimate['device_batch_size']} images at a time"
+        )
 
 
 def spread_over_files(sentences: Sequence[str], lines: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Backbones: pictures in, the first feature maps out. One file a family.
 
 A backbone is an `nn.Module` that gives a list of feature maps, states their channels as `out_channels` and the
-`normalization` that its weights were trained with.
+`normalization` that its weights were trained with. Layers that ImageNet weights do not have are its `new_layers`.
 """
 
 from typing import Protocol

@@ -2,11 +2,13 @@
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.models.files import first_line, read_tensors
 from ssd_lightning.ops.normalization import Normalization
 from ssd_lightning.specs import Described
 
@@ -18,16 +20,16 @@ class TimmBackbone(Described, nn.Module):
         name: timm's, such as `resnet18` or `mobilenetv4_conv_small`.
         out_indices: which of its feature maps, the finest first; the default are those of stride 8, 16 and 32 in
             networks of five.
-        pretrained: fetch timm's weights.
+        weights: `DEFAULT` fetches timm's own; or a file of them; None starts from random numbers.
 
     Raises:
         ConfigurationError: timm is not installed, has no such network, or the network has no such maps.
         WeightsError: the weights cannot be had.
     """
 
-    not_described = ("pretrained",)
+    not_described = ("weights",)
 
-    def __init__(self, *, name: str, out_indices: Sequence[int] = (2, 3, 4), pretrained: bool = False) -> None:
+    def __init__(self, *, name: str, out_indices: Sequence[int] = (2, 3, 4), weights: str | None = None) -> None:
         super().__init__()
         try:
             import timm
@@ -41,8 +43,8 @@ class TimmBackbone(Described, nn.Module):
             self.network = timm.create_model(name, features_only=True, out_indices=tuple(out_indices), pretrained=False)
         except (AssertionError, IndexError, KeyError, RuntimeError, ValueError) as error:
             raise ConfigurationError(f"backbone.name={name}: no feature maps {list(out_indices)}: {error}") from error
-        if pretrained:
-            self._fetch(name, out_indices)
+        if weights is not None:
+            self._load(name, out_indices, weights)
         info: Any = self.network.feature_info
         self.out_channels: tuple[int, ...] = tuple(info.channels())
         settings = timm.get_pretrained_cfg(name)
@@ -56,12 +58,29 @@ class TimmBackbone(Described, nn.Module):
         channels_last = any(m.shape[1] != c for m, c in zip(maps, self.out_channels, strict=True))
         return [m.permute(0, 3, 1, 2).contiguous() for m in maps] if channels_last else list(maps)  # as Swin gives them
 
-    def _fetch(self, name: str, out_indices: Sequence[int]) -> None:
+    def _load(self, name: str, out_indices: Sequence[int], weights: str) -> None:
         import timm
 
+        settings = timm.get_pretrained_cfg(name)
+        if weights != "DEFAULT":
+            source = {"state_dict": read_tensors(Path(weights), setting="backbone.weights=")}
+        elif settings is None or not settings.has_weights:
+            raise WeightsError(f"backbone.weights=DEFAULT: timm has no weights of {name}; backbone.weights=null")
+        else:
+            source = {}
         try:
-            fetched = timm.create_model(name, features_only=True, out_indices=tuple(out_indices), pretrained=True)
-        except Exception as error:  # no network, no weights under this name, or a damaged file
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise WeightsError(f"backbone.pretrained: cannot get timm's weights of {name}: {reason}") from error
-        self.network.load_state_dict(fetched.state_dict())
+            filled = timm.create_model(
+                name, features_only=True, out_indices=tuple(out_indices), pretrained=True, pretrained_cfg_overlay=source
+            )
+        except Exception as error:  # no network, other weights, or a damaged file
+            where = f"https://huggingface.co/{settings.hf_hub_id}" if settings and settings.hf_hub_id else "timm's page"
+            reason = (
+                f"cannot get timm's weights of {name} ({first_line(error)}); fetch model.safetensors from {where} and "
+                "give its path as backbone.weights=, or"
+                if weights == "DEFAULT"
+                else f"not timm's {name} ({first_line(error)});"
+            )
+            raise WeightsError(
+                f"backbone.weights={weights}: {reason} backbone.weights=null starts from random weights"
+            ) from error
+        self.network.load_state_dict(filled.state_dict())

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights
+from torchvision.models import VGG16_BN_Weights, VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
 from ssd_lightning.errors import ConfigurationError, WeightsError
@@ -23,11 +23,11 @@ class VGG16(Described, nn.Module):
     """VGG16 up to conv7; gives conv4_3, normalised, and conv7.
 
     Args:
-        batch_norm: normalise after each convolution, for training from scratch.
+        batch_norm: normalise after each convolution.
         conv4_3_norm: `l2`, the paper's, or `batch`, as qfgaohao/pytorch-ssd has it.
-        weights: torchvision's `IMAGENET1K_V1` (all layers, fc6 and fc7 decimated) or `IMAGENET1K_FEATURES` (what
-            Caffe's and torchvision's SSD start from; it has no fc6 and fc7), a file of either format, or
-            `vgg16_reducedfc.pth`, from which ssd.pytorch, lufficc and RFBNet start.
+        weights: torchvision's `IMAGENET1K_V1` (all layers, fc6 and fc7 decimated) or, without batch norm,
+            `IMAGENET1K_FEATURES` (what Caffe's and torchvision's SSD start from; it has no fc6 and fc7), a file of
+            either format, or `vgg16_reducedfc.pth`, from which ssd.pytorch, lufficc and RFBNet start.
 
     Raises:
         ConfigurationError: there is no such `conv4_3_norm`.
@@ -61,6 +61,8 @@ class VGG16(Described, nn.Module):
         )
         self.norm = L2Norm(CONV4_3_CHANNELS) if conv4_3_norm == "l2" else nn.BatchNorm2d(CONV4_3_CHANNELS)
         self.out_channels = (CONV4_3_CHANNELS, CONV7_CHANNELS)
+        of_vgg = len(layers[pools[3] :])
+        self.new_layers = ("norm", *(f"to_conv7.{index}" for index in range(of_vgg, len(self.to_conv7))))
         init_he(self)
         self.normalization = IMAGENET if weights is None else self._load(weights, batch_norm)
 
@@ -74,32 +76,35 @@ class VGG16(Described, nn.Module):
         return VGG16(**{**self._arguments, "weights": weights})
 
     def _load(self, weights: str, batch_norm: bool) -> Normalization:
-        if batch_norm:
-            raise WeightsError("backbone.weights: torchvision's VGG16 weights have no batch norm; use backbone=vgg16")
-        state = read_backbone_weights(weights, VGG16_Weights)
-        if "0.weight" in state:  # the file that ssd.pytorch and its forks start from
+        state = read_backbone_weights(weights, VGG16_BN_Weights if batch_norm else VGG16_Weights)
+        if "0.weight" in state and not batch_norm:  # the file that ssd.pytorch and its forks start from
             return self._load_reduced(weights, state)
+        convolutions = [layer for layer in self.modules() if isinstance(layer, nn.Conv2d)]
         try:
-            convolutions = [layer for layer in self.modules() if isinstance(layer, nn.Conv2d)]
-            features = [name.removesuffix(".weight") for name in state if name.startswith("features.")]
-            features = [name for name in features if not name.endswith(".bias")]
-            if len(features) != 13:
-                raise ValueError(f"it has {len(features)} convolutions under 'features.', VGG16 has 13")
-            for layer, name in zip(convolutions[:13], features, strict=True):
-                _copy(layer, state[f"{name}.weight"], state[f"{name}.bias"])
+            self._load_features(state, count=26 if batch_norm else 13)
             # The paper's a-trous conversion: every 4th of 4096 channels, every 3rd of 7 x 7 positions.
             fc6, fc6_bias = state["classifier.0.weight"], state["classifier.0.bias"]
             fc7, fc7_bias = state["classifier.3.weight"], state["classifier.3.bias"]
             fc6, fc6_bias = fc6.view(4096, 512, 7, 7)[::4, :, ::3, ::3], fc6_bias[::4]
             fc7, fc7_bias = fc7.view(4096, 4096, 1, 1)[::4, ::4], fc7_bias[::4]
             if not fc6.isfinite().all():
-                log.info("backbone.weights: no fc6 and fc7 in these weights; conv6 and conv7 start anew")
+                log.info("backbone.weights: no fc6 and fc7 in these weights; conv6 and conv7 start from scratch")
                 return TORCHVISION_SSD
             _copy(convolutions[13], fc6, fc6_bias)
             _copy(convolutions[14], fc7, fc7_bias)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise WeightsError(f"backbone.weights={weights}: not torchvision's VGG16: {error}") from error
+            kind = "VGG16 with batch norm" if batch_norm else "VGG16"
+            raise WeightsError(f"backbone.weights={weights}: not torchvision's {kind}: {error}") from error
         return IMAGENET
+
+    def _load_features(self, state: dict[str, Tensor], *, count: int) -> None:
+        """Fill conv1_1 to conv5_3, with their batch norms if there are any, `count` layers in all."""
+        ours = [layer for layer in (*self.to_conv4_3, *self.to_conv7) if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d))]
+        names = [name.removesuffix(".weight") for name in state if name.startswith("features.") and ".weight" in name]
+        if len(names) != count:
+            raise ValueError(f"it has {len(names)} layers with weights under 'features.', needed are {count}")
+        for layer, name in zip(ours[:count], names, strict=True):
+            layer.load_state_dict({key: state[f"{name}.{key}"] for key in layer.state_dict()})
 
     def _load_reduced(self, weights: str, state: dict[str, Tensor]) -> Normalization:
         """Take `vgg16_reducedfc.pth`: one flat list of layers, fc6 and fc7 decimated already."""
@@ -120,7 +125,7 @@ class VGG16(Described, nn.Module):
 def _copy(layer: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
     if layer.weight.shape != weight.shape:
         raise ValueError(f"a layer of shape {tuple(layer.weight.shape)} got weights of {tuple(weight.shape)}")
-    assert layer.bias is not None
     with torch.no_grad():
         layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
+        if layer.bias is not None:  # batch norm, which follows, has its own
+            layer.bias.copy_(bias)

@@ -1,0 +1,125 @@
+"""Which layers of a backbone keep the weights that they start with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.models.layers import pass_on_meta
+
+Stages = int | str | None
+"""How many stages are frozen, counted from the image; `all`; None or 0 freezes none."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What of a backbone does not learn.
+
+    Attributes:
+        layers: names of the modules whose parameters get no gradient.
+        norms: batch norms among them, which have to stay in evaluation mode to keep their running statistics.
+    """
+
+    layers: tuple[str, ...] = ()
+    norms: tuple[str, ...] = ()
+
+
+def stages_of(backbone: nn.Module, image_size: tuple[int, int]) -> list[list[str]]:
+    """Group the layers of a backbone by the size of their maps, the finest first.
+
+    A stage of VGG16 is what lies between two poolings; one of a ResNet is its first convolution, `layer1`, and so on. A
+    block that begins on one size and ends on a smaller one belongs to the smaller.
+
+    Args:
+        backbone: maps images `[B, 3, H, W]` to feature maps.
+        image_size: (height, width) of its input.
+
+    Returns:
+        For each stage the names of the modules that own parameters, in the order in which they are used.
+    """
+    widths = _map_widths(backbone, image_size)
+    names = list(widths)
+    starts = [0]
+    for index in range(1, len(names)):
+        if widths[names[index]] < widths[names[index - 1]]:
+            starts.append(_start_of_block(names, index, first=starts[-1]))
+    return [names[start:end] for start, end in zip(starts, [*starts[1:], len(names)], strict=True)]
+
+
+def _map_widths(backbone: nn.Module, image_size: tuple[int, int]) -> dict[str, int]:
+    """Give the width of the map at every module that owns parameters, in the order of their use.
+
+    It is that of the convolutions so far. Maps of one cell are not looked at: squeeze and excitation has them.
+    """
+    widths: dict[str, int] = {}
+    width = image_size[1]
+
+    def note(name: str, layer: nn.Module, output: Any) -> None:
+        nonlocal width
+        if isinstance(layer, nn.Conv2d) and isinstance(output, Tensor) and output.shape[-1] > 1:
+            width = min(width, output.shape[-1])
+        widths.setdefault(name, width)
+
+    hooks = [
+        layer.register_forward_hook(lambda layer, _, output, name=name: note(name, layer, output))
+        for name, layer in backbone.named_modules()
+        if [*layer.parameters(recurse=False)]
+    ]
+    try:
+        pass_on_meta(backbone, (1, 3, *image_size), training=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return widths
+
+
+def _start_of_block(names: Sequence[str], index: int, *, first: int) -> int:
+    """Find where the largest block begins that holds a layer, but not the stage before it from its first layer on."""
+    parts = names[index].split(".")
+    for length in range(1, len(parts)):
+        inside = [place for place, name in enumerate(names) if name.split(".")[:length] == parts[:length]]
+        if first < inside[0] <= index:
+            return inside[0]
+    return index
+
+
+def freeze_backbone(
+    backbone: nn.Module, image_size: tuple[int, int], *, stages: Stages = None, norm: bool = False
+) -> Frozen:
+    """Stop parameters of a backbone from learning.
+
+    Args:
+        backbone: whose parameters get no gradient any more.
+        image_size: (height, width) of its input.
+        stages: see `Stages`.
+        norm: freeze all its batch norms as well.
+
+    Returns:
+        What was frozen. `new_layers` of a backbone, which its ImageNet weights do not have, are not.
+
+    Raises:
+        ConfigurationError: there are not so many stages, or no such value.
+    """
+    all_norms = [name for name, layer in backbone.named_modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    chosen = {*_layers_of_stages(backbone, image_size, stages), *(all_norms if norm else ())}
+    chosen -= set(getattr(backbone, "new_layers", ()))
+    for name in chosen:
+        for parameter in backbone.get_submodule(name).parameters(recurse=False):
+            parameter.requires_grad_(False)
+    return Frozen(layers=tuple(sorted(chosen)), norms=tuple(name for name in all_norms if name in chosen))
+
+
+def _layers_of_stages(backbone: nn.Module, image_size: tuple[int, int], stages: Stages) -> Sequence[str]:
+    if stages is None or stages == 0:
+        return []
+    found = stages_of(backbone, image_size)
+    if stages == "all":
+        return [name for stage in found for name in stage]
+    if not isinstance(stages, int) or isinstance(stages, bool) or not 0 <= stages <= len(found):
+        raise ConfigurationError(
+            f"backbone.freeze is {stages!r}; it can be null, all, or a number of stages, counted from the image: this "
+            f"backbone has {len(found)}"
+        )
+    return [name for stage in found[:stages] for name in stage]
