@@ -26,7 +26,7 @@ from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.data.toy import write_toy_dataset
 
 BATCH = 8
-WITHOUT_BATCH_NORM = ("model=qfgaohao_squeezenet_lite", "image_size=[160,160]")
+WITHOUT_BATCH_NORM = ("model=qfgaohao_squeezenet_lite", "backbone.weights=null", "image_size=[160,160]")
 WITH_BATCH_NORM = ("model=tiny_ssd", "image_size=[64,64]")
 COMMON = (
     "data=toy", "data.num_val=4", "data.num_test=2", "data.side_px=96", "data.num_workers=0", "optimizer.lr=0.01",
@@ -38,7 +38,7 @@ def train(root: Path, name: str, ranks: int, words: list[str]) -> dict[str, torc
     """Train with `BATCH` pictures a step on so many ranks, and give the weights."""
     run = root / name
     command = [sys.executable, "-m", "ssd_lightning.train", *COMMON, *words, f"hydra.run.dir={run}"]
-    command += [f"trainer.devices={ranks}", f"data.batch_size={BATCH // ranks}"]
+    command += [f"trainer.devices={ranks}", f"data.batch_size={BATCH}"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         sys.exit(f"{name} failed with code {done.returncode}:\n{done.stdout}{done.stderr}")
@@ -59,7 +59,10 @@ def steps_with_the_same_pictures(size: int, epochs: int, ranks: int) -> tuple[in
     for epoch in range(epochs):
         orders = []
         for world_size in (1, ranks):
-            samplers = [EpochSampler(size=size, pad=True, rank=r, world_size=world_size) for r in range(world_size)]
+            samplers = [
+                EpochSampler(size=size, pad=True, batch_size=BATCH, rank=r, world_size=world_size)
+                for r in range(world_size)
+            ]
             for sampler in samplers:
                 sampler.set_epoch(epoch)
             # In step s every rank has its s-th batch.

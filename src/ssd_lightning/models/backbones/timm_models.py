@@ -1,7 +1,7 @@
 """Any network of timm that gives feature maps, by name. timm is an extra: `pip install ssd-lightning[timm]`."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,26 +61,42 @@ class TimmBackbone(Described, nn.Module):
     def _load(self, name: str, out_indices: Sequence[int], weights: str) -> None:
         import timm
 
+        given = None if weights == "DEFAULT" else read_tensors(Path(weights), setting="backbone.weights=")
         settings = timm.get_pretrained_cfg(name)
-        if weights != "DEFAULT":
-            source = {"state_dict": read_tensors(Path(weights), setting="backbone.weights=")}
-        elif settings is None or not settings.has_weights:
-            raise WeightsError(f"backbone.weights=DEFAULT: timm has no weights of {name}; backbone.weights=null")
-        else:
-            source = {}
+        if given is None and (settings is None or not settings.has_weights):
+            raise WeightsError(
+                f"timm has no ImageNet weights of {name}; backbone.weights=null starts from random weights"
+            )
         try:
             filled = timm.create_model(
-                name, features_only=True, out_indices=tuple(out_indices), pretrained=True, pretrained_cfg_overlay=source
-            )
+                name,
+                features_only=True,
+                out_indices=tuple(out_indices),
+                pretrained=True,
+                pretrained_cfg_overlay={} if given is None else {"state_dict": given},
+            ).state_dict()
+            if given is not None:
+                require_taken(filled, given)
         except Exception as error:  # no network, other weights, or a damaged file
-            where = f"https://huggingface.co/{settings.hf_hub_id}" if settings and settings.hf_hub_id else "timm's page"
-            reason = (
-                f"cannot get timm's weights of {name} ({first_line(error)}); fetch model.safetensors from {where} and "
-                "give its path as backbone.weights=, or"
-                if weights == "DEFAULT"
-                else f"not timm's {name} ({first_line(error)});"
-            )
+            if given is not None:
+                raise WeightsError(f"backbone.weights={weights}: not timm's {name}: {first_line(error)}") from error
             raise WeightsError(
-                f"backbone.weights={weights}: {reason} backbone.weights=null starts from random weights"
+                f"cannot get timm's ImageNet weights of {name} ({first_line(error)}): fetch model.safetensors from "
+                f"https://huggingface.co/{settings and settings.hf_hub_id} and give its path as backbone.weights=, or "
+                "start from random weights with backbone.weights=null"
             ) from error
-        self.network.load_state_dict(filled.state_dict())
+        self.network.load_state_dict(filled)
+
+
+def require_taken(network: Mapping[str, Tensor], file: Mapping[str, Tensor]) -> None:
+    """Make sure that a network has a file's weights, which timm does not where the names are others.
+
+    Raises:
+        ValueError: less than four fifths of the weights are the file's; timm may have converted some of them.
+    """
+    weights = [tensor for tensor in network.values() if tensor.dim() > 1]
+    taken = sum(
+        any(weight.shape == other.shape and weight.equal(other) for other in file.values()) for weight in weights
+    )
+    if taken < 0.8 * len(weights):
+        raise ValueError(f"{len(weights) - taken} of its {len(weights)} weights are not in the file")
