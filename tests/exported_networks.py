@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
 from torch import Tensor, nn
 
+from ssd_lightning.assembly import make_net
 from ssd_lightning.configs import compose_config
 from ssd_lightning.detector import Detector
 from ssd_lightning.models import SSD
@@ -28,7 +28,7 @@ def tiny_detector(*, fpn: bool = False, class_names: Sequence[str] = CLASS_NAMES
 def composed_detector(*words: str) -> Detector:
     """A network of the configurations, with random weights."""
     torch.manual_seed(0)
-    net = instantiate(compose_config("train", list(words)).net, num_classes=3, _convert_="all")
+    net = make_net(compose_config("train", list(words)), 3, pretrained=False)
     return Detector(spread_out(net), class_names=CLASS_NAMES)
 
 

@@ -372,8 +372,9 @@ def test_moving_averages_are_what_is_saved(trained: Path, monkeypatch: pytest.Mo
 
 def test_the_readme_line_runs_where_there_is_no_voc(run: Run, tmp_path: Path) -> None:
     run(
-        "train", "backbone=vgg16", "trainer.devices=1", "trainer.fast_dev_run=true", "data=toy", "data.batch_size=2",
-        "data.num_train=4", "data.num_val=2", "data.num_test=2", "data.num_workers=0", "trainer.accelerator=cpu",
+        "train", "backbone=vgg16", "backbone.weights=null", "trainer.devices=1", "trainer.fast_dev_run=true",
+        "data=toy", "data.batch_size=2", "data.num_train=4", "data.num_val=2", "data.num_test=2", "data.num_workers=0",
+        "trainer.accelerator=cpu",
     )  # fmt: skip
     assert (tmp_path / "datasets" / "toy").is_dir()
 

@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ssd_lightning import configs
+from ssd_lightning.assembly import make_net
 from ssd_lightning.configs import check_overrides, compose_config, find_folder, find_user_error
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.toy import TOY_CLASSES
@@ -24,7 +25,7 @@ def options(group: str) -> list[str]:
 
 
 def build_net(config: DictConfig, num_classes: int = 3) -> torch.nn.Module:
-    return instantiate(config.net, num_classes=num_classes, _convert_="all")
+    return make_net(config, num_classes, pretrained=False)
 
 
 # Networks and their priors of 300 x 300 pictures, one word each.
@@ -60,6 +61,7 @@ MODELS = {
     "ssdlite320": 3234,
     "tiny_ssd": 5444,
     "torchvision_ssd300": 8732,
+    "torchvision_ssdlite320": 3234,
 }
 
 
@@ -193,8 +195,6 @@ def test_ema_is_one_word() -> None:
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in find_folder("experiments").glob("*.yaml")))
 def test_recipes_compose_and_build_their_network(experiment: str) -> None:
     config = compose_config("train", [f"experiment={experiment}", "data.root=nowhere"])
-    if "weights" in config.backbone:  # which would be fetched
-        config.backbone.weights = None
     assert config.name == experiment
     assert len(build_net(config).priors_cxcywh) > 0
     assert instantiate(config.data.module, _convert_="all").has("test")
@@ -202,7 +202,7 @@ def test_recipes_compose_and_build_their_network(experiment: str) -> None:
 
 @pytest.mark.parametrize("ablation", options("ablation"))
 def test_ablations_change_the_papers_recipe_and_still_fit(ablation: str) -> None:
-    paper = ["experiment=ssd300_vgg16_voc0712_paper", "backbone.weights=null"]
+    paper = ["experiment=ssd300_vgg16_voc0712_paper"]
     whole, less = compose_config("train", paper), compose_config("train", [*paper, f"ablation={ablation}"])
     assert (whole == less) == (ablation == "none")
     expected = {

@@ -16,6 +16,7 @@ from hydra.utils import instantiate
 
 import planted
 from ssd_lightning import doctor
+from ssd_lightning.assembly import make_net
 from ssd_lightning.configs import compose_config, find_folder, register_experiments
 from ssd_lightning.errors import DataError
 from ssd_lightning.ops.priors import PriorLevel
@@ -346,7 +347,7 @@ def test_fitted_priors_are_a_choice_of_priors(
     assert not any(word.startswith("trial_steps") for word in arguments)
 
     config = compose_with(tmp_path / "out", *arguments[5:])
-    net = instantiate(config.net, num_classes=3, _convert_="all")  # its grids are those that the file states
+    net = make_net(config, 3, pretrained=False)  # its grids are those that the file states
 
     assert levels_of(config) == list(net.levels)
     # A recipe that has priors of its own needs one word more.

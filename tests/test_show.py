@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import instantiate
 from PIL import Image
 
 import planted
 from ssd_lightning import show
+from ssd_lightning.assembly import make_net
 from ssd_lightning.configs import compose_config
 from ssd_lightning.detector import Detector
 from ssd_lightning.errors import DataError
@@ -140,7 +140,7 @@ def test_priors_are_those_of_the_network_and_its_weights_are_not_fetched(folder:
 
 def small_detector(path: Path) -> Detector:
     words = [*SETTINGS, "data.root=x", "what=priors", "image_size=[64,96]", "priors.clip=size"]
-    net = instantiate(compose_config("show", words).net, num_classes=2, _convert_="all")
+    net = make_net(compose_config("show", words), 2, pretrained=False)
     detector = Detector(net, class_names=["a", "b"])
     detector.save(path)
     return detector

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from hydra.utils import instantiate
 from torch import Tensor
 
+from ssd_lightning.assembly import make_net
 from ssd_lightning.configs import compose_config
 from ssd_lightning.detector import Detector
 from ssd_lightning.errors import ConfigurationError, WeightsError
@@ -46,7 +46,7 @@ PUBLISHED = [
 
 
 def network(words: str, num_classes: int = 20) -> SSD:
-    return instantiate(compose_config("train", words.split()).net, num_classes=num_classes, _convert_="all").eval()
+    return make_net(compose_config("train", words.split()), num_classes, pretrained=False).eval()
 
 
 def drawn(name: str, shape: list[int], ssd_pytorch: bool) -> Tensor:

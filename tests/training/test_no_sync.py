@@ -15,6 +15,7 @@ import torch
 from hydra.utils import instantiate
 from small_network import small_net
 
+from ssd_lightning.assembly import make_net
 from ssd_lightning.configs import compose_config
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics.prior_errors import prior_errors
@@ -61,7 +62,7 @@ def test_pictures_without_objects_never_ask_either() -> None:
 
 def test_the_network_of_the_paper_never_asks_for_a_value() -> None:
     with NO_DATA:
-        net = instantiate(compose_config("train").net, num_classes=20, _convert_="all")
+        net = make_net(compose_config("train"), 20, pretrained=False)
     output = net(no_pictures(1, 300))
     assert output.class_logits.shape == (1, 8732, 21)
     (output.class_logits.sum() + output.box_offsets.sum()).backward()

@@ -1,0 +1,141 @@
+"""From words to objects: what a run starts from, and what it shares out."""
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
+from torchvision.models import mobilenet_v2, squeezenet1_1
+
+from ssd_lightning import assembly
+from ssd_lightning.assembly import check_start, describe_start, make_module, make_net, synchronizes_batch_norm
+from ssd_lightning.configs import compose_config, find_user_error
+from ssd_lightning.detector import detector_spec
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.models.weights import normalization_of
+from ssd_lightning.ops.normalization import IMAGENET, TORCHVISION_SSD
+from test_configs import BACKBONES
+
+WITHOUT_IMAGENET = {"mobilenet_v1", "tiny"}
+"""torchvision has no weights for these; timm's are tried in tests/models/test_timm_models.py."""
+SMALL = ["model=tiny_ssd", "image_size=[64,64]", "extras.channels=[16,16,16]"]
+
+
+@pytest.mark.parametrize("backbone", sorted(BACKBONES.keys() - WITHOUT_IMAGENET - {"timm"}))
+def test_a_backbone_starts_from_imagenet_unless_it_is_told_not_to(
+    backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(url: str, **settings: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    address = r"https://download\.pytorch\.org/models/\S+\.pth"
+    expected = rf"cannot get the ImageNet weights {address} \(no network\): put that file at .*backbone\.weights=null"
+    with pytest.raises(InstantiationException) as caught:
+        make_net(compose_config("train", [f"backbone={backbone}"]), 3)
+    assert re.search(expected, str(find_user_error(caught.value)))
+    if backbone == "squeezenet":  # one of them all the way
+        make_net(compose_config("train", [f"backbone={backbone}", "backbone.weights=null"]), 3)
+
+
+def test_the_missions_line_starts_from_what_caffes_ssd_starts_from() -> None:
+    assert compose_config("train", ["backbone=vgg16"]).backbone.weights == "IMAGENET1K_FEATURES"
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_real_imagenet_weights(shared_dir: Path, norm: bool) -> None:
+    file = shared_dir / "weights" / "mobilenet_v2-b0353104.pth"
+    words = ["backbone=mobilenet_v2", f"backbone.weights={file}", "backbone.freeze=3", f"backbone.freeze_norm={norm}"]
+    config = compose_config("train", words)
+    net = make_net(config, 20)
+    theirs = mobilenet_v2()
+    theirs.load_state_dict(torch.load(file, weights_only=True))
+    ours = net.extractor.backbone.features.state_dict()
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.features.state_dict().items())
+    told = describe_start(config, net, None)
+    assert f"the network starts from the weights of {file} in the backbone (MobileNetV2)" in told
+    learning = sum(weight.numel() for weight in net.parameters() if weight.requires_grad)
+    assert f"{learning:,} of its {sum(weight.numel() for weight in net.parameters()):,} parameters learn" in told
+    assert ("backbone.freeze=3, backbone.freeze_norm=true)" if norm else "(backbone.freeze=3)") in told
+
+
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [
+        (["backbone=vgg16"], "the ImageNet weights IMAGENET1K_FEATURES in the backbone"),
+        (["backbone=vgg16", "backbone.weights=null"], "random weights (backbone.weights=null);"),
+        (["model=tiny_ssd"], "random weights;"),
+        (["init_from=run"], "the weights of run;"),
+    ],
+)
+def test_one_line_says_what_a_run_starts_from(words: list[str], start: str) -> None:
+    config = compose_config("train", words)
+    with torch.device("meta"):
+        net = make_net(config, 3, pretrained=False)
+    told = describe_start(config, net, None)
+    assert told.startswith(f"the network starts from {start}")
+    assert "\n" not in told
+    assert describe_start(config, net, Path("last.ckpt")).startswith("the network starts from the weights of last.ckpt")
+
+
+@pytest.mark.parametrize("setting", ["backbone.freeze=2", "backbone.freeze=all", "backbone.freeze_norm=true"])
+def test_layers_that_would_stay_random_are_not_frozen(setting: str) -> None:
+    config = compose_config("train", ["backbone=vgg16", "backbone.weights=null", setting])
+    with pytest.raises(ConfigurationError, match=r"would be random: give backbone\.weights= or init_from="):
+        check_start(config, None)
+    check_start(config, Path("last.ckpt"))
+    check_start(compose_config("train", ["backbone=vgg16", setting]), None)
+
+
+def test_frozen_parameters_are_in_no_group_of_the_optimiser(tmp_path: Path) -> None:
+    file = tmp_path / "squeezenet.pth"
+    torch.save(squeezenet1_1().state_dict(), file)
+    words = ["backbone=squeezenet", f"backbone.weights={file}", "backbone.freeze=all", "image_size=[96,96]"]
+    config = compose_config("train", words)
+    plain = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("optimizer", "postprocess")}
+    module = make_module(config, plain, ("a", "b"), ranks=1, checkpoint=None)  # type: ignore[arg-type]
+    module.trainer = type("Fit", (), {"estimated_stepping_batches": 3})()  # type: ignore[assignment]
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    in_groups = {id(weight) for group in groups for weight in group["params"]}
+    backbone = {id(weight) for weight in module.net.extractor.backbone.parameters()}
+    assert in_groups == {id(weight) for weight in module.net.parameters()} - backbone
+
+
+def test_a_run_that_goes_on_needs_no_imagenet_file_and_keeps_its_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = compose_config("train", ["backbone=vgg16", "image_size=[300,300]"])
+    plain = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("optimizer", "postprocess")}
+    with torch.device("meta"):
+        net = make_net(config, 2, pretrained=False)
+    assert net.normalization == IMAGENET
+    net.use_normalization(TORCHVISION_SSD)  # as IMAGENET1K_FEATURES do
+    checkpoint = tmp_path / "last.ckpt"
+    torch.save({"detector": detector_spec(net, ["a", "b"], {})}, checkpoint)
+    assert normalization_of(checkpoint) == TORCHVISION_SSD
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **settings: pytest.fail(f"fetched {url}"))
+    with caplog.at_level(logging.INFO):
+        module = make_module(config, plain, ("a", "b"), ranks=1, checkpoint=checkpoint)  # type: ignore[arg-type]
+    assert module.net.normalization == TORCHVISION_SSD
+    assert f"the network starts from the weights of {checkpoint}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "ranks", "device", "expected"),
+    [
+        ([], 4, "cuda", True),
+        ([], 1, "cuda", False),
+        ([], 4, "cpu", False),  # torch cannot
+        (["trainer.sync_batchnorm=false"], 4, "cuda", False),
+        (["trainer.sync_batchnorm=true"], 1, "cuda", True),
+        (["trainer.accelerator=cpu"], 4, "cpu", False),
+    ],
+)
+def test_batch_norm_is_synchronised_where_there_is_more_than_one_gpu(
+    words: list[str], ranks: int, device: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assembly, "choose_device", lambda wanted: torch.device(device))
+    assert synchronizes_batch_norm(compose_config("train", [*SMALL, *words]), ranks) == expected
