@@ -249,6 +249,9 @@ def test_difficult_objects_may_be_dropped(tmp_path: Path, form: Format) -> None:
 
     assert len(dataset.records[1].labels) == (1 if form.has_difficult else 2)
     assert dataset.dropped == []
+    told = "1 crowds or difficult objects are skipped; data.train_difficult=true keeps them"
+    assert dataset.skipped == (told if form.has_difficult else "")
+    assert form.open(tmp_path).skipped == ""
 
 
 @every_format

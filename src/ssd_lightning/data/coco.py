@@ -178,13 +178,13 @@ def _read_picture(
     if image_path is None:
         raise DataError(f"{file.image_dir / str(entry['file_name'])}: the picture is missing (stated by {file.path})")
     size_px = _stated_size_px(entry) or image_size_px(image_path)
-    objects = Objects()
+    objects = Objects(keep_difficult=keep_difficult)
     for number, annotation in enumerate(file.annotations.get(entry["id"], ()), start=1):
         category = annotation["category_id"]
         name = file.category_names.get(category, str(category))
         with objects.judging(f"{file.path}: annotation {annotation.get('id', number)} '{name}' of {image_path.name}"):
             difficult = any(flag_of(annotation.get(key, 0), key) for key in ("iscrowd", "difficult"))
-            if keep_difficult or not difficult:
+            if objects.wants(difficult=difficult):
                 label = label_of(name, labels)
                 bbox = annotation.get("bbox")
                 if not isinstance(bbox, list) or len(bbox) != 4:

@@ -99,13 +99,13 @@ def _read_picture(
         raise DataError(f"{file.image_dir / name}: the picture is missing (stated by {file.path})")
     size_px = rows.size_px or image_size_px(image_path)
     height, width = size_px
-    objects = Objects()
+    objects = Objects(keep_difficult=keep_difficult)
     objects.problems += rows.problems
     for start in range(0, len(rows.numbers), 7):
         line, index, difficult, *corners = rows.numbers[start : start + 7]
         class_name = file.names[int(index)]
         with objects.judging(f"{file.path}: line {int(line)} '{class_name}' of {image_path.name}"):
-            if difficult and not keep_difficult:
+            if not objects.wants(difficult=bool(difficult)):
                 continue
             label = label_of(class_name, labels)
             if file.unit == "pixels":
