@@ -1,6 +1,7 @@
 """COCO's object annotations: one JSON file of a split, and a folder of its pictures."""
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from ssd_lightning.data.splits import (
     picture_id,
 )
 from ssd_lightning.errors import DataError
+
+log = logging.getLogger(__name__)
 
 ANNOTATION_FILES = (
     "annotations/instances_{split}.json",
@@ -109,6 +112,8 @@ def _read_file(prefix: str, root: Path, split: str, images: str | None) -> _File
     content = _parse(path)
     categories = _entries(path, content, "categories", needed=("id", "name"))
     categories.sort(key=lambda category: (isinstance(category["id"], str), category["id"]))
+    entries = _entries(path, content, "annotations", needed=("image_id", "category_id"))
+    categories = _without_unused_root(path, categories, {entry["category_id"] for entry in entries})
     names = [str(category["name"]) for category in categories]
     if len(set(names)) < len(names):
         raise DataError(f"{path}: two of the {len(names)} 'categories' have the same name ({', '.join(names)})")
@@ -118,7 +123,7 @@ def _read_file(prefix: str, root: Path, split: str, images: str | None) -> _File
     if len(known) < len(pictures):
         raise DataError(f"{path}: two of the {len(pictures)} 'images' have the same id")
     problems = []
-    for entry in _entries(path, content, "annotations", needed=("image_id", "category_id")):
+    for entry in entries:
         if entry["image_id"] in known:
             annotations[entry["image_id"]].append(entry)
         else:
@@ -134,6 +139,22 @@ def _read_file(prefix: str, root: Path, split: str, images: str | None) -> _File
         annotations=annotations,
         problems=problems,
     )
+
+
+def _without_unused_root(path: Path, categories: list[dict[str, Any]], used: set[Any]) -> list[dict[str, Any]]:
+    """Drop the category that Roboflow puts above all classes, often with the name of one of them."""
+    for root in categories:
+        others = [category for category in categories if category is not root]
+        groups_all = others and all(other.get("supercategory") == root["name"] for other in others)
+        if groups_all and root.get("supercategory") != root["name"] and root["id"] not in used:
+            log.info(
+                "%s: category %r '%s' is no class: it has no objects and only groups the others",
+                path,
+                root["id"],
+                root["name"],
+            )
+            return others
+    return categories
 
 
 def _parse(path: Path) -> dict[str, Any]:
