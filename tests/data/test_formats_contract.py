@@ -348,6 +348,29 @@ def test_a_missing_picture_is_named_or_skipped(tmp_path: Path, form: Format) -> 
     assert len(dataset.dropped) == 1
 
 
+@pytest.mark.parametrize("form", ["coco", "csv"])
+@pytest.mark.parametrize("stated", ["absolute", "upwards"])
+def test_images_inside_the_root_come_before_those_outside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, form: str, stated: str
+) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside/a.jpg"
+    paint(root / "train", PICTURES[:1])
+    paint(outside.parent, PICTURES[:1])
+    name = str(outside) if stated == "absolute" else "../../outside/a.jpg"
+    content = {"images": [{"id": 1, "file_name": name}], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    (root / "train.json").write_text(json.dumps(content))
+    (root / "train.csv").write_text(f"image,label,xmin,ymin,xmax,ymax\n{name},cat,1,2,30,40\n")
+    reader = {"coco": COCODataset, "csv": CSVDataset}[form]
+    splits = [{"root": str(root), "split": "train"}]
+
+    assert reader(splits=splits).records[0].image_path == root / "train/a.jpg"
+    assert not caplog.records
+
+    (root / "train/a.jpg").unlink()
+    assert reader(splits=splits).records[0].image_path.samefile(outside)
+    assert f"1 of the 1 images lie outside of {root}; the first: {outside}" in caplog.text
+
+
 @every_format
 def test_a_missing_split_or_root_is_answered_with_what_there_is(tmp_path: Path, form: Format) -> None:
     form.open(tmp_path)

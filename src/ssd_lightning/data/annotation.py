@@ -75,13 +75,19 @@ class Objects:
 
 
 def check_class_names(class_names: Sequence[str]) -> None:
-    """Refuse a class list that is empty, no list, or has a name twice.
+    """Refuse a class list that is empty, no list, or has a name twice or one that is not text.
 
     Raises:
         DataError: it is one of these.
     """
     if isinstance(class_names, str) or not class_names:
         raise DataError(f"class_names is {class_names!r}; it has to be a list of at least one name")
+    for name in class_names:
+        if not isinstance(name, str):
+            raise DataError(
+                f"class_names has {name!r}, which is not text; write such a name in quotes, on the command line as in "
+                """'data.class_names=["no","010"]'"""
+            )
     repeated = [name for name, count in Counter(class_names).items() if count > 1]
     if repeated:
         raise DataError(f"class_names has {', '.join(map(repr, repeated))} more than once")

@@ -23,6 +23,7 @@ from ssd_lightning.data.dataset import OnError, Part, Record, Transform
 from ssd_lightning.data.images import image_size_px
 from ssd_lightning.data.split_dataset import ReadPicture, SplitDataset
 from ssd_lightning.data.splits import (
+    absolute_roots,
     find_file,
     find_image_dir,
     find_picture,
@@ -82,6 +83,7 @@ class COCODataset(SplitDataset):
         check_class_names(class_names)
         labels = number_classes(class_names)
         super().__init__(
+            roots=absolute_roots(splits),
             pictures=(picture for file in files for picture in _pictures(file, labels, keep_difficult)),
             problems=[problem for file in files for problem in file.problems],
             class_names=class_names,
@@ -97,6 +99,7 @@ class COCODataset(SplitDataset):
 @dataclass(frozen=True)
 class _File:
     path: Path
+    root: Path
     prefix: str
     image_dir: Path
     category_names: dict[Any, str]
@@ -132,6 +135,7 @@ def _read_file(prefix: str, root: Path, split: str, images: str | None) -> _File
             )
     return _File(
         path=path,
+        root=root,
         prefix=prefix,
         image_dir=find_image_dir(root, path, images, samples=[str(picture["file_name"]) for picture in pictures[:10]]),
         category_names={category["id"]: name for category, name in zip(categories, names, strict=True)},
@@ -195,7 +199,7 @@ def _pictures(file: _File, labels: Mapping[str, int], keep_difficult: bool) -> I
 def _read_picture(
     file: _File, entry: dict[str, Any], image_id: str, labels: Mapping[str, int], keep_difficult: bool
 ) -> tuple[Record, list[str]]:
-    image_path = find_picture(file.image_dir, str(entry["file_name"]))
+    image_path = find_picture(file.image_dir, str(entry["file_name"]), root=file.root)
     if image_path is None:
         raise DataError(f"{file.image_dir / str(entry['file_name'])}: the picture is missing (stated by {file.path})")
     size_px = _stated_size_px(entry) or image_size_px(image_path)
