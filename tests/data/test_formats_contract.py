@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -436,6 +437,19 @@ def test_any_format_comes_back_from_any_other(tmp_path: Path, source: str, targe
             if {source, target} <= {"voc", "coco", "csv"}:
                 assert old.difficult.tolist() == new.difficult.tolist()
         assert dataset.records[5].boxes_xyxy_px.tolist() == [list(thing.box) for thing in whole]
+
+
+NAMES = ("no", "010", "08", "1e3", "null", "~", "a: b # c", "'\"\\", "Größe 猫🐦", "2001-01-01", "x" * 200 + " y")
+
+
+def test_a_yaml_file_keeps_every_class_name(tmp_path: Path) -> None:
+    dataset = ALL["voc"].open(tmp_path / "source")
+    dataset.class_names = NAMES
+    write("yolo", tmp_path / "yolo", dataset)
+    assert ALL["yolo"].reopen(tmp_path / "yolo", class_names=None).class_names == NAMES
+    text = (tmp_path / "yolo/data.yaml").read_text()
+    assert tuple(yaml.safe_load(text)["names"]) == NAMES
+    assert all(line.startswith('- "') for line in text.partition("names:\n")[2].splitlines())  # for other readers too
 
 
 def test_an_independent_reading_of_what_is_written(tmp_path: Path) -> None:
