@@ -490,6 +490,17 @@ def test_a_class_that_the_model_lacks_is_told_by_object(
     assert f"object 1 'zebra' is of none of the {len(TOY_CLASSES)} classes: {', '.join(sorted(TOY_CLASSES))}" in told
 
 
+def test_objects_that_the_metrics_ignore_are_told(
+    trained: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained / "datasets" / "toy", tmp_path / "other")
+    for path in (tmp_path / "other" / "Annotations").iterdir():
+        path.write_text(re.sub("<difficult>.</difficult>", "<difficult>1</difficult>", path.read_text()))
+    words = ["data=voc_folder", f"data.root={tmp_path / 'other'}", "split=test", "data.num_workers=0"]
+    run("evaluate", f"checkpoint={trained / 'run'}", *words)
+    assert re.search(r"all \d+ objects of the test split are crowds or difficult", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("source", ["nowhere.jpg", "*.jpg", "."])
 def test_predict_without_pictures(trained: Path, run: Run, capsys: pytest.CaptureFixture[str], source: str) -> None:
     assert f"source={source}" in refused(run, capsys, "predict", f"checkpoint={trained / 'run'}", f"source={source}")

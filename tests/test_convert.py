@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
@@ -125,6 +126,38 @@ def test_yolo_says_what_it_cannot_keep(made: Path, tmp_path: Path, capfd: pytest
     said = "".join(capfd.readouterr())
     assert "no mark for difficult objects: 1 become ordinary ones" in said
     assert "train: 3 pictures, test: 1 pictures" in said
+
+
+@pytest.mark.parametrize(
+    ("splits", "folders", "told"),
+    [
+        ("all", {"train": "train", "val": "test", "test": "test"}, ["there is no val split: val is the test split"]),
+        ("train", {"train": "train", "val": "train"}, ["there is no val split: val is the train split"]),
+        (
+            "test",
+            {"train": "test", "val": "test", "test": "test"},
+            ["there is no train split: train is the test split", "there is no val split: val is the test split"],
+        ),
+    ],
+)
+def test_data_yaml_has_what_ultralytics_asks_for(
+    made: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    splits: str,
+    folders: dict[str, str],
+    told: list[str],
+) -> None:
+    run("convert", "data=coco_folder", f"data.root={made}", f"split={splits}", "to=yolo", f"output={tmp_path}/out")
+    said = "".join(capfd.readouterr())
+    text = (tmp_path / "out/data.yaml").read_text()
+    stated = yaml.safe_load(text)
+    # Without `path`, folders are relative to the file itself, whatever the working directory.
+    assert stated == {**{key: f"images/{folder}" for key, folder in folders.items()}, "nc": 2, "names": list(CLASSES)}
+    assert all((tmp_path / "out" / "images" / folder).is_dir() for folder in folders.values())
+    for sentence in told:
+        assert f"# {sentence}" in text
+        assert f"data.yaml: {sentence}" in said
 
 
 def test_pictures_are_copied_linked_or_left(made: Path, tmp_path: Path) -> None:

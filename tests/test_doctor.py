@@ -222,6 +222,16 @@ def test_annotations_without_any_object(tmp_path: Path) -> None:
     assert [sentence.split(":")[0] for sentence in of_kind(stated, "nothing_left")] == ["train"]
 
 
+def test_a_split_whose_every_object_is_skipped(tmp_path: Path) -> None:
+    planted.write("voc", tmp_path, planted.CLEAN)
+    for path in (tmp_path / "Annotations").iterdir():
+        path.write_text(path.read_text().replace("<bndbox>", "<difficult>1</difficult><bndbox>"))
+    assert of_kind(examine("voc", tmp_path, "data.train_difficult=false"), "nothing_left") == [
+        "train: there is no object in its 6 pictures; 54 crowds or difficult objects are skipped; "
+        "data.train_difficult=true keeps them"
+    ]
+
+
 def test_a_root_or_training_split_that_is_not_there_is_a_bad_setting(tmp_path: Path) -> None:
     planted.write("voc", tmp_path, planted.CLEAN)
     with pytest.raises(DataError, match="there is no such folder"):

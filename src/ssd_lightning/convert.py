@@ -206,6 +206,8 @@ def _report(to: str, output: Path, counts: Mapping[str, int], class_names: Seque
     from ssd_lightning.data.writers import FORMATS
 
     print(f"{', '.join(f'{split}: {count} pictures' for split, count in counts.items())} in {output}")
+    if to == "yolo":
+        print(f"for ultralytics: data={shlex.quote(str(output / 'data.yaml'))}")
     words = [f"data={to}_folder", f"data.root={output}", f"data.train_split={next(iter(counts))}"]
     words.append(f"data.test_split={'test' if 'test' in counts else 'null'}")
     if not FORMATS[to].keeps_class_order:

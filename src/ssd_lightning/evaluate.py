@@ -93,6 +93,13 @@ def open_data(config: "DictConfig", detector: "Detector") -> "DetectionDataModul
         dataset = data.dataset(config.split)
         if dataset.dropped:
             require_objects(dataset, config.split)
+    num_objects = sum(len(record.labels) for record in dataset.records)
+    if num_objects and all(record.difficult.all() for record in dataset.records):
+        log.warning(
+            "all %d objects of the %s split are crowds or difficult: the metrics ignore them, and no class has a score",
+            num_objects,
+            config.split,
+        )
     return data
 
 

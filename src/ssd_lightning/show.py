@@ -153,6 +153,7 @@ def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
 
     from ssd_lightning.analysis.matched_priors import by_object, level_of_priors, summarise_matches
     from ssd_lightning.ops.boxes import cxcywh_to_xyxy
+    from ssd_lightning.visualization.fonts import drawable_names
     from ssd_lightning.visualization.match_pictures import MatchedObject, draw_match_sheet
 
     priors = read_priors(config)
@@ -167,11 +168,12 @@ def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
     summary = summarise_matches(pictures, level_of_prior, loss.iou_threshold)
     print_matches(summary, loss.iou_threshold)
     priors_xyxy = cxcywh_to_xyxy(priors.boxes_cxcywh).numpy()
+    class_names = drawable_names(data.class_names)
     rows = []
     for (image, target), picture in islice(zip(samples, pictures, strict=True), config.num):
         objects = [
             MatchedObject(
-                name=data.class_names[int(label) - 1],
+                name=class_names[int(label) - 1],
                 box_xyxy=box.numpy(),
                 priors_xyxy=priors_xyxy[owned],
                 levels=level_of_prior[owned],

@@ -100,6 +100,43 @@ def test_a_file_that_cannot_be(tmp_path: Path, changes: dict[str, Any], said: st
         read(tmp_path)
 
 
+ROOT = {"id": 0, "name": "pets", "supercategory": "none"}
+PETS = [{"id": number, "name": name, "supercategory": "pets"} for number, name in ((1, "cat"), (2, "dog"))]
+TWIN = {"id": 1, "name": "pets", "supercategory": "pets"}
+
+
+@pytest.mark.parametrize(
+    ("categories", "used", "class_names"),
+    [
+        ([ROOT, *PETS], 1, ("cat", "dog")),
+        ([*PETS, ROOT], 1, ("cat", "dog")),
+        ([ROOT, TWIN], 1, ("pets",)),
+        ([ROOT, TWIN, PETS[1]], 1, ("pets", "dog")),
+        ([ROOT, *PETS], 0, ("pets", "cat", "dog")),  # a root with objects is a class
+        ([ROOT, *PETS, {"id": 3, "name": "car", "supercategory": "none"}], 1, ("pets", "cat", "dog", "car")),
+        ([TWIN, PETS[1]], 2, ("pets", "dog")),  # COCO's person is its own supercategory
+        ([PETS[0]], 1, ("cat",)),
+        (CATEGORIES, 3, ("person", "car", "toothbrush")),  # classes that nobody annotated here stay
+    ],
+)
+def test_a_root_without_objects_is_no_class(
+    tmp_path: Path, categories: list[dict[str, Any]], used: int, class_names: tuple[str, ...]
+) -> None:
+    write(tmp_path, [{"category_id": used, "bbox": [1, 2, 30, 40]}], categories=categories)
+    dataset = read(tmp_path)
+    assert dataset.class_names == class_names
+    name = next(category["name"] for category in categories if category["id"] == used)
+    assert dataset.records[0].labels.tolist() == [class_names.index(name) + 1]
+    assert read(tmp_path, class_names=[name]).records[0].labels.tolist() == [1]
+
+
+def test_a_root_that_is_dropped_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, [{"category_id": 1, "bbox": [1, 2, 30, 40]}], categories=[ROOT, TWIN])
+    with caplog.at_level("INFO"):
+        read(tmp_path)
+    assert "instances_train.json: category 0 'pets' is no class: it has no objects and only groups" in caplog.text
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "", "[" * 100_000])
 def test_no_json(tmp_path: Path, text: str) -> None:
     write(tmp_path, [])

@@ -103,6 +103,12 @@ def test_codes_get_their_names(tmp_path: Path, descriptions: Any) -> None:
     assert dataset.records[0].boxes_xyxy_px.tolist() == [[104, 20, 143, 58]]
 
 
+def test_descriptions_are_text(tmp_path: Path) -> None:
+    write(tmp_path, "img_name,label,xmin,ymin,xmax,ymax\na.jpg,0,104,20,143,58\n")
+    with pytest.raises(DataError, match="class_descriptions has False for 0, which is not text"):
+        read(tmp_path, class_descriptions={0: False})
+
+
 def test_the_bananas_configuration_reads_d2ls_files(tmp_path: Path) -> None:
     for split in ("bananas_train", "bananas_val"):
         write(

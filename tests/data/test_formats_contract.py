@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -249,6 +250,9 @@ def test_difficult_objects_may_be_dropped(tmp_path: Path, form: Format) -> None:
 
     assert len(dataset.records[1].labels) == (1 if form.has_difficult else 2)
     assert dataset.dropped == []
+    told = "1 crowds or difficult objects are skipped; data.train_difficult=true keeps them"
+    assert dataset.skipped == (told if form.has_difficult else "")
+    assert form.open(tmp_path).skipped == ""
 
 
 @every_format
@@ -345,6 +349,29 @@ def test_a_missing_picture_is_named_or_skipped(tmp_path: Path, form: Format) -> 
     assert len(dataset.dropped) == 1
 
 
+@pytest.mark.parametrize("form", ["coco", "csv"])
+@pytest.mark.parametrize("stated", ["absolute", "upwards"])
+def test_images_inside_the_root_come_before_those_outside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, form: str, stated: str
+) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside/a.jpg"
+    paint(root / "train", PICTURES[:1])
+    paint(outside.parent, PICTURES[:1])
+    name = str(outside) if stated == "absolute" else "../../outside/a.jpg"
+    content = {"images": [{"id": 1, "file_name": name}], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    (root / "train.json").write_text(json.dumps(content))
+    (root / "train.csv").write_text(f"image,label,xmin,ymin,xmax,ymax\n{name},cat,1,2,30,40\n")
+    reader = {"coco": COCODataset, "csv": CSVDataset}[form]
+    splits = [{"root": str(root), "split": "train"}]
+
+    assert reader(splits=splits).records[0].image_path == root / "train/a.jpg"
+    assert not caplog.records
+
+    (root / "train/a.jpg").unlink()
+    assert reader(splits=splits).records[0].image_path.samefile(outside)
+    assert f"1 of the 1 images lie outside of {root}; the first: {outside}" in caplog.text
+
+
 @every_format
 def test_a_missing_split_or_root_is_answered_with_what_there_is(tmp_path: Path, form: Format) -> None:
     form.open(tmp_path)
@@ -410,6 +437,19 @@ def test_any_format_comes_back_from_any_other(tmp_path: Path, source: str, targe
             if {source, target} <= {"voc", "coco", "csv"}:
                 assert old.difficult.tolist() == new.difficult.tolist()
         assert dataset.records[5].boxes_xyxy_px.tolist() == [list(thing.box) for thing in whole]
+
+
+NAMES = ("no", "010", "08", "1e3", "null", "~", "a: b # c", "'\"\\", "Größe 猫🐦", "2001-01-01", "x" * 200 + " y")
+
+
+def test_a_yaml_file_keeps_every_class_name(tmp_path: Path) -> None:
+    dataset = ALL["voc"].open(tmp_path / "source")
+    dataset.class_names = NAMES
+    write("yolo", tmp_path / "yolo", dataset)
+    assert ALL["yolo"].reopen(tmp_path / "yolo", class_names=None).class_names == NAMES
+    text = (tmp_path / "yolo/data.yaml").read_text()
+    assert tuple(yaml.safe_load(text)["names"]) == NAMES
+    assert all(line.startswith('- "') for line in text.partition("names:\n")[2].splitlines())  # for other readers too
 
 
 def test_an_independent_reading_of_what_is_written(tmp_path: Path) -> None:

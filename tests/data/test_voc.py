@@ -276,6 +276,8 @@ def test_nothing_to_discover(tmp_path: Path) -> None:
         ((), "at least one name"),
         ("dog", "'dog'; it has to be a list"),
         (("dog", "cat", "dog"), "'dog' more than once"),
+        (("dog", False), r"class_names has False, which is not text; .* 'data\.class_names=\[\"no\",\"010\"\]'"),
+        ((8, "dog"), "class_names has 8, which is not text"),
     ],
 )
 def test_a_class_list_that_cannot_be(tmp_path: Path, class_names: Sequence[str], said: str) -> None:

@@ -1,5 +1,7 @@
 """What is YOLO's alone: data.yaml in its dialects, where labels lie, and which way up a picture is."""
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +47,84 @@ def test_the_dialects_of_data_yaml(tmp_path: Path, settings: str, folder: str) -
     assert dataset.records[0].boxes_xyxy_px.round(3).tolist() == [[80, 30, 120, 70]]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    ["train: ../train/images\n", "path: ..\ntrain: train/images\n", "path: ../..\ntrain: [../train/images]\n"],
+)
+def test_folders_inside_the_root_come_before_those_outside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, settings: str
+) -> None:
+    root = tmp_path / "outer/root"
+    write(root, settings=f"{settings}names: [cat, dog]\n", folder="train/images")
+    write(tmp_path / "outer", settings=None, folder="train/images")
+    write(tmp_path, settings=None, folder="train/images")
+    assert read(root).records[0].image_path == root / "train/images/a.jpg"
+    assert not caplog.records
+
+    shutil.rmtree(root / "train")
+    outside = os.path.abspath(read(root).records[0].image_path)
+    assert outside in (f"{tmp_path}/outer/train/images/a.jpg", f"{tmp_path}/train/images/a.jpg")
+    assert f"1 of the 1 images lie outside of {root}; the first: {outside}" in caplog.text
+
+
+def test_a_list_means_images_inside_the_root_before_those_outside(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    write(root, settings="train: lists/train.txt\nnames: [cat, dog]\n")
+    write(tmp_path, settings=None)
+    (root / "lists").mkdir()
+    (root / "lists/train.txt").write_text("../images/train/a.jpg\n")
+    assert os.path.abspath(read(root).records[0].image_path) == f"{root}/images/train/a.jpg"
+
+
 def test_names_without_data_yaml(tmp_path: Path) -> None:
     write(tmp_path, settings=None)
     with pytest.raises(DataError, match=r"no 'names' list.*give data\.class_names"):
         read(tmp_path)
     assert read(tmp_path, class_names=["x", "y"]).records[0].labels.tolist() == [2]
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
-    assert read(tmp_path).class_names == ("cat", "dog")
+    for settings in (None, "names:\n", "names: null\n"):
+        write(tmp_path, settings=settings)
+        assert read(tmp_path).class_names == ("cat", "dog")
 
 
-@pytest.mark.parametrize("names", ["names: cat", "names: {a: cat}", "names: []", "- a", "a: [", "names: 3"])
+SPELLINGS = ("no", "yes", "on", "010", "08", "1_0", "null", "~", "1e3", ".5", "2001-01-01", "0x1f", "True", "=", "<<")
+
+
+@pytest.mark.parametrize("form", ["list", "block", "mapping"])
+def test_class_names_are_text_as_the_file_has_them(tmp_path: Path, form: str) -> None:
+    names = {
+        "list": f"names: [{', '.join(SPELLINGS)}]\n",
+        "block": "names:\n" + "".join(f"- {name}\n" for name in SPELLINGS),
+        "mapping": "names:\n" + "".join(f"  {number}: {name}\n" for number, name in enumerate(SPELLINGS)),
+    }[form]
+    write(tmp_path, "0 .5 .5 .2 .4\n3 .5 .5 .2 .4\n", f"train: images/train\npath: null\nval: null\n{names}")
+    dataset = read(tmp_path)
+    assert dataset.class_names == SPELLINGS
+    assert dataset.records[0].labels.tolist() == [1, 4]
+    assert read(tmp_path, class_names=["010", "no"]).records[0].labels.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("stated", ["null", "~", "", "[]"])
+def test_a_split_that_is_stated_as_nothing_is_missing(tmp_path: Path, stated: str) -> None:
+    write(tmp_path, settings=f"train: images/train\nnames: [a, b]\ntest: {stated}\n")
+    with pytest.raises(DataError, match=r"there is no split 'test'; there is train"):
+        YOLODataset(splits=[{"root": str(tmp_path), "split": "test"}])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "names: [a, [b]]",
+        "names: [a, '']",
+        "names: {0: a, 1: }",
+        "names: cat",
+        "names: {a: cat}",
+        "names: []",
+        "- a",
+        "a: [",
+        "names: 3",
+    ],
+)
 def test_settings_that_cannot_be(tmp_path: Path, names: str) -> None:
     write(tmp_path, settings=names)
     with pytest.raises(DataError, match=r"data\.yaml: "):

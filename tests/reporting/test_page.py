@@ -62,6 +62,14 @@ def read(path: Path) -> Page:
     return Page(path.read_text())
 
 
+def test_a_class_that_images_show_by_number_is_explained(make_run: MakeRun, record: EvaluationRecord) -> None:
+    directory = make_run()
+    assert "drawn by number" not in read(write_report(directory)).text
+    names = (*record.class_names[:3], "\U000e0fff")  # a letter that no font has, since there is none
+    replace(record, class_names=names).save(directory / "evaluations" / "val.npz")
+    assert r"these are drawn by number: class 4 (\U000e0fff)." in read(write_report(directory)).text
+
+
 def test_the_page_of_a_run_has_all_its_parts(make_run: MakeRun) -> None:
     directory = make_run(splits=("val", "test"))
     path = write_report(directory)

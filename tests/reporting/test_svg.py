@@ -73,6 +73,7 @@ def test_ticks_are_short(value: float, text: str) -> None:
 
 def test_names_are_cut_and_colours_come_again_dashed() -> None:
     assert (cut("banana", 6), cut("bananas", 6)) == ("banana", "banan…")
+    assert (cut("猫猫猫", 6), cut("猫猫猫a", 6)) == ("猫猫猫", "猫猫…")  # as wide as two letters each
     assert [slot_class(slot) for slot in (0, 6, 7)] == ["s0", "s6", "s0 dashed"]
 
 

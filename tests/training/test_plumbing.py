@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
+from ssd_lightning.data.coco import COCODataset
 from ssd_lightning.data.dataset import DetectionDataset, Record
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training import DetectionDataModule, datamodule, loggers
@@ -89,6 +91,21 @@ def test_training_without_a_single_object_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=r"there is no object in the .* training pictures"):
         empty.train_dataloader()
+
+
+def test_training_on_crowds_alone_names_their_number_and_what_keeps_them(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    Image.new("RGB", (30, 20)).save(tmp_path / "train/a.png")
+    crowds = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 9, 9], "iscrowd": 1}] * 3
+    images, categories = [{"id": 1, "file_name": "a.png"}], [{"id": 1, "name": "cat"}]
+    content = {"images": images, "annotations": crowds, "categories": categories}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    splits = {"splits": [{"root": str(tmp_path), "split": "train"}]}
+
+    module = data_module(tmp_path, dataset=COCODataset, train={**splits, "keep_difficult": False})
+    with pytest.raises(DataError, match=r"no object in the 1 .*; 3 crowds .* data\.train_difficult=true keeps them"):
+        module.dataset("train")
+    assert len(data_module(tmp_path, dataset=COCODataset, train=splits).dataset("train").records[0].labels) == 3
 
 
 def test_without_validation(tmp_path: Path) -> None:

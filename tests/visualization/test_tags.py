@@ -63,9 +63,9 @@ def test_any_class_name_can_be_drawn(name):
     assert has_colour(image, class_colour(1)).any()
 
 
-def test_accents_are_dropped():
-    plain, accented = (
+def test_accents_are_drawn():
+    drawn = [
         draw_detections(GREY, boxes_xyxy_px=[[50, 80, 150, 160]], labels=[1], class_names=[name])
-        for name in ("Vogel", "Vögel")
-    )
-    assert (plain == accented).all()
+        for name in ("Vögel", "Vôgel")
+    ]
+    assert (drawn[0] != drawn[1]).any()

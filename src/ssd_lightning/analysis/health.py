@@ -82,7 +82,9 @@ def class_number_findings(
     return [Finding("error", "class_numbers", split, f"the class numbers look {what}; the first: {example}")]
 
 
-def amount_findings(split: str, *, pictures: int, objects: int, left_out: int, is_trained_on: bool) -> list[Finding]:
+def amount_findings(
+    split: str, *, pictures: int, objects: int, left_out: int, is_trained_on: bool, skipped: str = ""
+) -> list[Finding]:
     """Find splits of which nothing, or not enough, is left.
 
     Args:
@@ -91,11 +93,13 @@ def amount_findings(split: str, *, pictures: int, objects: int, left_out: int, i
         objects: usable ones.
         left_out: objects and pictures that cannot be used.
         is_trained_on: background pictures alone teach nothing; but they may be scored.
+        skipped: see `DetectionDataset.skipped`.
     """
     if pictures == 0 or (objects == 0 and is_trained_on):
         what = "picture" if pictures == 0 else f"object in its {pictures} pictures"
         why = "a larger data.val_fraction= holds some" if split == "val" and not left_out else ""
-        sentence = f"{split}: there is no {what}; {why or f'{left_out} objects or pictures cannot be used'}"
+        why = why or skipped or f"{left_out} objects or pictures cannot be used"
+        sentence = f"{split}: there is no {what}; {why}"
         return [Finding("error", "nothing_left", split, sentence)]
     share = left_out / (objects + left_out) if left_out else 0.0
     if share <= MOST_LEFT_OUT:

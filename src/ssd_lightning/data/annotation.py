@@ -26,12 +26,17 @@ Box = tuple[float, float, float, float]
 class Objects:
     """The sound objects of one picture, and a sentence for each unsound one.
 
+    Args:
+        keep_difficult: False skips crowds and difficult objects, and counts them.
+
     Attributes:
         problems: sentences with file, object and value.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_difficult: bool = True) -> None:
         self.problems: list[str] = []
+        self._keep_difficult = keep_difficult
+        self._num_skipped = 0
         self._boxes: list[Box] = []
         self._labels: list[int] = []
         self._difficult: list[bool] = []
@@ -43,6 +48,12 @@ class Objects:
             yield
         except DataError as error:
             self.problems.append(f"{place} {error}")
+
+    def wants(self, *, difficult: bool) -> bool:
+        """Say whether an object is kept, and count it if it is skipped."""
+        skipped = difficult and not self._keep_difficult
+        self._num_skipped += skipped
+        return not skipped
 
     def add(self, *, label: int, box_xyxy_px: Box, difficult: bool) -> None:
         """Take a sound object."""
@@ -59,17 +70,24 @@ class Objects:
             boxes_xyxy_px=np.array(self._boxes, dtype=np.float32).reshape(-1, 4),
             labels=np.array(self._labels, dtype=np.int64),
             difficult=np.array(self._difficult, dtype=bool),
+            num_skipped=self._num_skipped,
         )
 
 
 def check_class_names(class_names: Sequence[str]) -> None:
-    """Refuse a class list that is empty, no list, or has a name twice.
+    """Refuse a class list that is empty, no list, or has a name twice or one that is not text.
 
     Raises:
         DataError: it is one of these.
     """
     if isinstance(class_names, str) or not class_names:
         raise DataError(f"class_names is {class_names!r}; it has to be a list of at least one name")
+    for name in class_names:
+        if not isinstance(name, str):
+            raise DataError(
+                f"class_names has {name!r}, which is not text; write such a name in quotes, on the command line as in "
+                """'data.class_names=["no","010"]'"""
+            )
     repeated = [name for name, count in Counter(class_names).items() if count > 1]
     if repeated:
         raise DataError(f"class_names has {', '.join(map(repr, repeated))} more than once")

@@ -1,6 +1,7 @@
 """COCO's object annotations: one JSON file of a split, and a folder of its pictures."""
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from ssd_lightning.data.dataset import OnError, Part, Record, Transform
 from ssd_lightning.data.images import image_size_px
 from ssd_lightning.data.split_dataset import ReadPicture, SplitDataset
 from ssd_lightning.data.splits import (
+    absolute_roots,
     find_file,
     find_image_dir,
     find_picture,
@@ -29,6 +31,8 @@ from ssd_lightning.data.splits import (
     picture_id,
 )
 from ssd_lightning.errors import DataError
+
+log = logging.getLogger(__name__)
 
 ANNOTATION_FILES = (
     "annotations/instances_{split}.json",
@@ -79,6 +83,7 @@ class COCODataset(SplitDataset):
         check_class_names(class_names)
         labels = number_classes(class_names)
         super().__init__(
+            roots=absolute_roots(splits),
             pictures=(picture for file in files for picture in _pictures(file, labels, keep_difficult)),
             problems=[problem for file in files for problem in file.problems],
             class_names=class_names,
@@ -94,6 +99,7 @@ class COCODataset(SplitDataset):
 @dataclass(frozen=True)
 class _File:
     path: Path
+    root: Path
     prefix: str
     image_dir: Path
     category_names: dict[Any, str]
@@ -109,6 +115,8 @@ def _read_file(prefix: str, root: Path, split: str, images: str | None) -> _File
     content = _parse(path)
     categories = _entries(path, content, "categories", needed=("id", "name"))
     categories.sort(key=lambda category: (isinstance(category["id"], str), category["id"]))
+    entries = _entries(path, content, "annotations", needed=("image_id", "category_id"))
+    categories = _without_unused_root(path, categories, {entry["category_id"] for entry in entries})
     names = [str(category["name"]) for category in categories]
     if len(set(names)) < len(names):
         raise DataError(f"{path}: two of the {len(names)} 'categories' have the same name ({', '.join(names)})")
@@ -118,7 +126,7 @@ def _read_file(prefix: str, root: Path, split: str, images: str | None) -> _File
     if len(known) < len(pictures):
         raise DataError(f"{path}: two of the {len(pictures)} 'images' have the same id")
     problems = []
-    for entry in _entries(path, content, "annotations", needed=("image_id", "category_id")):
+    for entry in entries:
         if entry["image_id"] in known:
             annotations[entry["image_id"]].append(entry)
         else:
@@ -127,6 +135,7 @@ def _read_file(prefix: str, root: Path, split: str, images: str | None) -> _File
             )
     return _File(
         path=path,
+        root=root,
         prefix=prefix,
         image_dir=find_image_dir(root, path, images, samples=[str(picture["file_name"]) for picture in pictures[:10]]),
         category_names={category["id"]: name for category, name in zip(categories, names, strict=True)},
@@ -134,6 +143,22 @@ def _read_file(prefix: str, root: Path, split: str, images: str | None) -> _File
         annotations=annotations,
         problems=problems,
     )
+
+
+def _without_unused_root(path: Path, categories: list[dict[str, Any]], used: set[Any]) -> list[dict[str, Any]]:
+    """Drop the category that Roboflow puts above all classes, often with the name of one of them."""
+    for root in categories:
+        others = [category for category in categories if category is not root]
+        groups_all = others and all(other.get("supercategory") == root["name"] for other in others)
+        if groups_all and root.get("supercategory") != root["name"] and root["id"] not in used:
+            log.info(
+                "%s: category %r '%s' is no class: it has no objects and only groups the others",
+                path,
+                root["id"],
+                root["name"],
+            )
+            return others
+    return categories
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -174,17 +199,17 @@ def _pictures(file: _File, labels: Mapping[str, int], keep_difficult: bool) -> I
 def _read_picture(
     file: _File, entry: dict[str, Any], image_id: str, labels: Mapping[str, int], keep_difficult: bool
 ) -> tuple[Record, list[str]]:
-    image_path = find_picture(file.image_dir, str(entry["file_name"]))
+    image_path = find_picture(file.image_dir, str(entry["file_name"]), root=file.root)
     if image_path is None:
         raise DataError(f"{file.image_dir / str(entry['file_name'])}: the picture is missing (stated by {file.path})")
     size_px = _stated_size_px(entry) or image_size_px(image_path)
-    objects = Objects()
+    objects = Objects(keep_difficult=keep_difficult)
     for number, annotation in enumerate(file.annotations.get(entry["id"], ()), start=1):
         category = annotation["category_id"]
         name = file.category_names.get(category, str(category))
         with objects.judging(f"{file.path}: annotation {annotation.get('id', number)} '{name}' of {image_path.name}"):
             difficult = any(flag_of(annotation.get(key, 0), key) for key in ("iscrowd", "difficult"))
-            if keep_difficult or not difficult:
+            if objects.wants(difficult=difficult):
                 label = label_of(name, labels)
                 bbox = annotation.get("bbox")
                 if not isinstance(bbox, list) or len(bbox) != 4:

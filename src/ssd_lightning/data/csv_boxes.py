@@ -17,7 +17,7 @@ from ssd_lightning.data.csv_table import CSVFile, PictureRows, Unit, read_csv_fi
 from ssd_lightning.data.dataset import OnError, Part, Record, Transform
 from ssd_lightning.data.images import image_size_px
 from ssd_lightning.data.split_dataset import ReadPicture, SplitDataset
-from ssd_lightning.data.splits import find_picture, open_splits, picture_id
+from ssd_lightning.data.splits import absolute_roots, find_picture, open_splits, picture_id
 from ssd_lightning.errors import ConfigurationError, DataError
 
 
@@ -72,6 +72,7 @@ class CSVDataset(SplitDataset):
         check_class_names(class_names)
         labels = number_classes(class_names)
         super().__init__(
+            roots=absolute_roots(splits),
             pictures=(picture for file in files for picture in _pictures(file, labels, keep_difficult)),
             problems=[problem for file in files for problem in file.problems],
             class_names=class_names,
@@ -94,18 +95,18 @@ def _pictures(file: CSVFile, labels: Mapping[str, int], keep_difficult: bool) ->
 def _read_picture(
     file: CSVFile, name: str, rows: PictureRows, image_id: str, labels: Mapping[str, int], keep_difficult: bool
 ) -> tuple[Record, list[str]]:
-    image_path = find_picture(file.image_dir, name)
+    image_path = find_picture(file.image_dir, name, root=file.root)
     if image_path is None:
         raise DataError(f"{file.image_dir / name}: the picture is missing (stated by {file.path})")
     size_px = rows.size_px or image_size_px(image_path)
     height, width = size_px
-    objects = Objects()
+    objects = Objects(keep_difficult=keep_difficult)
     objects.problems += rows.problems
     for start in range(0, len(rows.numbers), 7):
         line, index, difficult, *corners = rows.numbers[start : start + 7]
         class_name = file.names[int(index)]
         with objects.judging(f"{file.path}: line {int(line)} '{class_name}' of {image_path.name}"):
-            if difficult and not keep_difficult:
+            if not objects.wants(difficult=bool(difficult)):
                 continue
             label = label_of(class_name, labels)
             if file.unit == "pixels":

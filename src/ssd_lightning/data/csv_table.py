@@ -55,6 +55,7 @@ class CSVFile:
     """What one file says, picture by picture, before it is judged."""
 
     path: Path
+    root: Path
     prefix: str
     image_dir: Path
     unit: Unit
@@ -121,7 +122,7 @@ def read_csv_file(
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream)
             columns, found_unit = sniff_columns(next(reader, []), path)
-            file = CSVFile(path=path, prefix=prefix, image_dir=root, unit=unit or found_unit)
+            file = CSVFile(path=path, root=root, prefix=prefix, image_dir=root, unit=unit or found_unit)
             for row in reader:
                 if row:
                     _take_row(file, row, reader.line_num, columns, descriptions, numbers)
@@ -177,6 +178,9 @@ def _stated_size_px(row: list[str], columns: Mapping[str, int]) -> tuple[int, in
 
 def _read_descriptions(root: Path, class_descriptions: str | Mapping[Any, str] | None) -> dict[str, str]:
     if not isinstance(class_descriptions, str):
+        for code, name in (class_descriptions or {}).items():
+            if not isinstance(name, str):
+                raise DataError(f"class_descriptions has {name!r} for {code}, which is not text; write it in quotes")
         return {str(code): name for code, name in (class_descriptions or {}).items()}
     path = root / class_descriptions
     try:

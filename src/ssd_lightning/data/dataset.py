@@ -42,6 +42,8 @@ class Record:
     """int64 `[N]`, 1..C."""
     difficult: np.ndarray
     """bool `[N]`."""
+    num_skipped: int = 0
+    """Crowds and difficult objects that the reader was told to skip."""
 
 
 class Transform(Protocol):
@@ -136,6 +138,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             self._drop_unreadable()
         if self.dropped:
             log.warning("left out %d objects or pictures:\n  %s", len(self.dropped), _shortened(self.dropped))
+        if self.skipped:
+            log.info("%s", self.skipped)
         if not self.records:
             hint = "" if part == "train" else "; in a small set a larger data.val_fraction= holds some"
             raise DataError(
@@ -144,6 +148,12 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def skipped(self) -> str:
+        """How many crowds and difficult objects the reader was told to skip, in words; empty if none."""
+        number = sum(record.num_skipped for record in self.records)
+        return f"{number} crowds or difficult objects are skipped; data.train_difficult=true keeps them" * bool(number)
 
     @property
     def sizes_as_read_px(self) -> list[tuple[int, int]]:

@@ -1,11 +1,17 @@
 """From the pictures of named splits to a data set: what the readers of all annotation formats share."""
 
+import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 
 from ssd_lightning.data.dataset import DetectionDataset, OnError, Part, Record, Transform, in_part
+from ssd_lightning.data.splits import is_within
 from ssd_lightning.errors import DataError
+
+log = logging.getLogger(__name__)
 
 READ_AT_ONCE = 1024
 """Pictures handed to the threads together: enough to keep them busy, few enough to stop soon at an error."""
@@ -18,6 +24,7 @@ class SplitDataset(DetectionDataset):
     """What the readers of all annotation formats do once they know the pictures of their splits.
 
     Args:
+        roots: of the splits; images outside of them are logged.
         pictures: (image id, what reads its annotation), in the order of the records.
         class_names: names of the classes 1..C.
         transform: what is done to each sample; None gives the picture as it is.
@@ -35,6 +42,7 @@ class SplitDataset(DetectionDataset):
     def __init__(
         self,
         *,
+        roots: Sequence[Path],
         pictures: Iterable[tuple[str, ReadPicture]],
         class_names: Sequence[str],
         transform: Transform | None,
@@ -63,6 +71,20 @@ class SplitDataset(DetectionDataset):
             val_fraction=val_fraction,
             dropped=dropped,
         )
+        self._log_images_outside(roots)
+
+    def _log_images_outside(self, roots: Sequence[Path]) -> None:
+        folders = {record.image_path.parent for record in self.records}
+        far = {folder for folder in folders if not any(is_within(root, folder) for root in roots)}
+        outside = [record.image_path for record in self.records if record.image_path.parent in far]
+        if outside:
+            log.warning(
+                "%d of the %d images lie outside of %s; the first: %s",
+                len(outside),
+                len(self.records),
+                " and ".join(dict.fromkeys(map(str, roots))),
+                os.path.abspath(outside[0]),
+            )
 
 
 def collect_records(

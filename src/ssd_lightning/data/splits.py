@@ -113,22 +113,30 @@ def find_image_dir(root: Path, annotation_path: Path, images: str | None, sample
     candidates += [annotation_path.parent / "images", annotation_path.parent, root / "images"]
     # One picture may be missing; that all of the samples are tells that this is another folder.
     for folder in candidates:
-        if any(find_picture(folder, name) for name in samples):
+        if any(find_picture(folder, name, root=root) for name in samples):
             return folder
     return next(folder for folder in candidates if folder.is_dir())
 
 
-def find_picture(folder: Path, name: str) -> Path | None:
-    """Find a picture by the name that its annotation states, with or without suffix."""
+def is_within(root: Path, path: Path) -> bool:
+    """Say whether a path lies below a root, links unresolved."""
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root))
+
+
+def find_picture(folder: Path, name: str, *, root: Path) -> Path | None:
+    """Find a picture by the name that its annotation states, with or without suffix; below the root first."""
+    found = []
     # Some tools state a path of their own machine; only the last part can help.
     for stated in (name, PureWindowsPath(name).name):
+        path: Path | None = folder / stated
         if Path(stated).suffix.lower() not in IMAGE_SUFFIXES:
             path = picture_with_suffix(folder, stated)
-            if path is not None:
-                return path
-        elif is_file(folder / stated):
-            return folder / stated
-    return None
+        elif not is_file(folder / stated):
+            path = None
+        if path is not None and is_within(root, path):
+            return path
+        found += [path] if path is not None else []
+    return next(iter(found), None)
 
 
 def picture_with_suffix(folder: Path, name: str) -> Path | None:

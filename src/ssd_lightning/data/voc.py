@@ -71,6 +71,7 @@ class VOCDataset(SplitDataset):
             for image_id, root, name in list_images(splits)
         )
         super().__init__(
+            roots=absolute_roots(splits),
             pictures=pictures,
             class_names=class_names,
             transform=transform,

@@ -54,12 +54,12 @@ def read_voc_annotation(
     image_path = _find_image(image_dir, path.stem, annotation.findtext("filename"))
     size_px = _stated_size_px(annotation) or image_size_px(image_path)
     labels = number_classes(class_names)
-    objects = Objects()
+    objects = Objects(keep_difficult=keep_difficult)
     for number, element in enumerate(annotation.iterfind("object"), start=1):
         name = object_name(element)
         with objects.judging(f"{path}: object {number} '{name}'"):
             difficult = flag_of(element.findtext("difficult") or "0", "<difficult>")
-            if keep_difficult or not difficult:
+            if objects.wants(difficult=difficult):
                 label = label_of(name, labels)
                 objects.add(label=label, box_xyxy_px=_read_box(element, size_px, xml_offset), difficult=difficult)
     return objects.record(image_id=image_id, image_path=image_path, size_px=size_px), objects.problems

@@ -5,6 +5,7 @@ Pictures are not the writers' business: a record's `image_path` says where its p
 
 import csv
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from xml.sax.saxutils import escape  # writes only: defusedxml parses
 import yaml
 
 from ssd_lightning.data.dataset import Record
+
+log = logging.getLogger(__name__)
 
 DECIMALS = 4
 """Of pixels: the finest that float32 holds in a picture of a thousand pixels."""
@@ -73,9 +76,27 @@ def write_yolo(root: Path, splits: Mapping[str, Sequence[Record]], class_names: 
         for record in records:
             lines = [_yolo_line(label - 1, box, record.size_px) for box, label, _ in _objects(record)]
             (folder / f"{record.image_path.stem}.txt").write_text("".join(lines))
-    settings = {"path": "."} | {split: f"images/{split}" for split in splits} | {"names": dict(enumerate(class_names))}
-    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-    (root / "data.yaml").write_text(text, encoding="utf-8")
+    (root / "data.yaml").write_text(_yolo_settings(tuple(splits), class_names), encoding="utf-8")
+
+
+def _yolo_settings(splits: Sequence[str], class_names: Sequence[str]) -> str:
+    # Ultralytics looks for a relative `path` in a folder of its own, and without `path` beside data.yaml; it refuses a
+    # file without train and val.
+    lines = []
+    for key, stand_ins in {"train": ("val", "test"), "val": ("test", "train"), "test": ()}.items():
+        split = next((split for split in (key, *stand_ins) if split in splits), None)
+        if split is None:
+            continue
+        if split != key:
+            sentence = (
+                f"there is no {key} split: {key} is the {split} split, since ultralytics refuses a file without it"
+            )
+            log.warning("data.yaml: %s", sentence)
+            lines.append(f"# {sentence}")
+        lines.append(f"{key}: images/{split}")
+    # Quotes keep names such as no and 010 text, for readers of any version of YAML.
+    names = yaml.safe_dump(list(class_names), default_style='"', allow_unicode=True, width=float("inf"))
+    return "\n".join([*lines, f"nc: {len(class_names)}", "names:", names])
 
 
 def write_csv(root: Path, splits: Mapping[str, Sequence[Record]], class_names: Sequence[str]) -> None:

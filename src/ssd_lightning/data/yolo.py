@@ -1,6 +1,6 @@
 """The YOLO layout: `data.yaml`, pictures in `images/`, and a text file of fractions for each in `labels/`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -22,7 +22,7 @@ from ssd_lightning.data.dataset import OnError, Part, Record, Transform
 from ssd_lightning.data.images import IMAGE_SUFFIXES, image_size_px
 from ssd_lightning.data.special_files import is_file
 from ssd_lightning.data.split_dataset import ReadPicture, SplitDataset
-from ssd_lightning.data.splits import MissingSplitError, open_splits, picture_id, read_lines
+from ssd_lightning.data.splits import MissingSplitError, absolute_roots, is_within, open_splits, picture_id, read_lines
 from ssd_lightning.errors import DataError
 
 IMAGE_FOLDERS = ("images/{split}", "{split}/images", "{split}")
@@ -66,6 +66,7 @@ class YOLODataset(SplitDataset):
         check_class_names(class_names)
         labels = number_classes(class_names)
         super().__init__(
+            roots=absolute_roots(splits),
             pictures=(picture for listed in lists for picture in _pictures(listed, labels)),
             problems=[problem for listed in lists for problem in listed.problems],
             class_names=class_names,
@@ -98,7 +99,7 @@ def _read_list(prefix: str, root: Path, split: str, class_names: Sequence[str] |
             f"{label_path(pictures[0][1])}: the labels are missing: none of the {len(pictures)} pictures of split "
             f"'{split}' has a file there"
         )
-    names = _class_numbers(root, path, settings.get("names"), class_names)
+    names = _class_numbers(root, path, _stated(settings, "names"), class_names)
     return _List(prefix=prefix, names=names, pictures=pictures, problems=_labels_without_pictures(places, pictures))
 
 
@@ -120,7 +121,8 @@ def _read_settings(root: Path) -> tuple[Path, dict[str, Any]]:
     if path is None:
         return root / SETTINGS_FILES[0], {}
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        # All is text: YAML itself takes the class names no and 010 for False and 8.
+        settings = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)  # noqa: S506 - makes no objects
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path}: this is no readable YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
@@ -129,10 +131,12 @@ def _read_settings(root: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _class_numbers(root: Path, path: Path, stated: Any, class_names: Sequence[str] | None) -> dict[int, str]:
-    if isinstance(stated, list) and stated:
-        return {number: str(name) for number, name in enumerate(stated)}
-    if isinstance(stated, dict) and stated and all(str(number).isdigit() for number in stated):
-        return {int(number): str(stated[number]) for number in sorted(stated, key=int)}
+    numbered = dict(enumerate(stated)) if isinstance(stated, list) else stated
+    if isinstance(numbered, dict) and numbered and all(str(number).isdecimal() for number in numbered):
+        for number, name in numbered.items():
+            if not isinstance(name, str) or not name:
+                raise DataError(f"{path}: 'names' has {name!r} for class {number}, which is no name")
+        return {int(number): numbered[number] for number in sorted(numbered, key=int)}
     if stated is not None:
         raise DataError(f"{path}: 'names' is {stated!r}, neither a list of names nor a mapping from their numbers")
     if (root / "classes.txt").is_file():
@@ -146,16 +150,21 @@ def _class_numbers(root: Path, path: Path, stated: Any, class_names: Sequence[st
 
 def _places(root: Path, path: Path, settings: Mapping[str, Any], split: str) -> list[Path]:
     """List the folders and list files of a split."""
-    stated = settings.get(split)
+    stated = _stated(settings, split)
     if stated:
         names = [str(name) for name in (stated if isinstance(stated, list) else [stated])]
-        return [_find_place(root, path, str(settings.get("path") or "."), name, split) for name in names]
+        return [_find_place(root, path, str(_stated(settings, "path") or "."), name, split) for name in names]
     for pattern in IMAGE_FOLDERS:
         if (root / pattern.format(split=split)).is_dir():
             return [root / pattern.format(split=split)]
-    others = {key for key in ("train", "val", "test") if settings.get(key)}
+    others = {key for key in ("train", "val", "test") if _stated(settings, key)}
     others |= {folder.name for folder in (root / "images").glob("*") if folder.is_dir()}
     raise MissingSplitError(path if settings else root / "images" / split, split, others)
+
+
+def _stated(settings: Mapping[str, Any], key: str) -> Any:
+    value = settings.get(key)
+    return None if value in ("", "null", "Null", "NULL", "~") else value
 
 
 def _find_place(root: Path, path: Path, base: str, name: str, split: str) -> Path:
@@ -165,10 +174,14 @@ def _find_place(root: Path, path: Path, base: str, name: str, split: str) -> Pat
     while inner.startswith("../"):
         inner = inner.removeprefix("../")
     candidates = [root / base / name, root / name, root / inner]
-    for place in candidates:
+    for place in _inside_first(candidates, root):
         if place.exists():
             return place
     raise MissingSplitError(path, split, [f"no {candidates[0]}, which the file states"])
+
+
+def _inside_first(paths: Iterable[Path], root: Path) -> list[Path]:
+    return sorted(paths, key=lambda path: not is_within(root, path))
 
 
 def _list_pictures(place: Path, root: Path) -> list[tuple[str, Path]]:
@@ -181,7 +194,9 @@ def _list_pictures(place: Path, root: Path) -> list[tuple[str, Path]]:
         raise DataError(f"{place}: cannot read the list of pictures: {error}") from error
     names = [line.strip() for line in lines if line.strip()]
     # Tools disagree on what the lines are relative to; the first picture tells.
-    base = root if names and (root / names[0]).is_file() else place.parent
+    paths = _inside_first([base / name for base in (root, place.parent) for name in names[:1]], root)
+    first = next((path for path in paths if path.is_file()), None)
+    base = root if names and first == root / names[0] else place.parent
     return [(Path(name).name, base / name) for name in names]
 
 

@@ -99,6 +99,7 @@ def judge_split(
         objects=len(objects.labels),
         left_out=left_out,
         is_trained_on=split == "train",
+        skipped=dataset.skipped,
     )
     if split == "train" and len(objects.labels):
         found += health.unused_class_findings(split, counts, dataset.class_names)

@@ -6,7 +6,18 @@ import numpy as np
 from markupsafe import Markup
 
 from ssd_lightning.reporting.charts import HEIGHT_PX, WIDTH_PX, Chart, row_lines
-from ssd_lightning.reporting.svg import LETTER_PX, Axis, cut, drawing, label, round_ticks, slot_class, tag, tick_text
+from ssd_lightning.reporting.svg import (
+    LETTER_PX,
+    Axis,
+    columns,
+    cut,
+    drawing,
+    label,
+    round_ticks,
+    slot_class,
+    tag,
+    tick_text,
+)
 
 LONGEST_NAME = 20
 """Letters of a row's name."""
@@ -35,7 +46,7 @@ def bar_chart(
     """
     bar_px = 16.0 if len(names) * len(series) <= 30 else 13.0
     row_px, left = bar_px * len(series) + 8, _name_column(names)
-    room = LETTER_PX * max((len(text) for row in texts for text in row), default=0) + 8
+    room = LETTER_PX * max((columns(text) for row in texts for text in row), default=0) + 8
     axis = Axis(0.0, _top([value for _, values in series for value in values], high), left, WIDTH_PX - room)
     parts: list[Markup] = []
     for row, name in enumerate(names):
@@ -90,7 +101,7 @@ def column_chart(
     parts = row_lines(up, y_ticks, left, WIDTH_PX - 6, y_label)
     place_px = (WIDTH_PX - 6 - left) / max(len(names), 1)
     bar_px = place_px * (0.72 if len(series) > 1 or len(names) < 8 else 0.9) / max(len(series), 1)
-    every = max(1, -(-int(LETTER_PX * max(map(len, names), default=0) + 8) // max(int(place_px), 1)))
+    every = max(1, -(-int(LETTER_PX * max(map(columns, names), default=0) + 8) // max(int(place_px), 1)))
     for place, name in enumerate(names):
         middle = left + (place + 0.5) * place_px
         if place % every == 0:
@@ -163,7 +174,7 @@ def _mark(hint: Markup, x: float, y: float, slot: int) -> Markup:
 
 
 def _name_column(names: Sequence[str]) -> float:
-    return 12 + LETTER_PX * max((len(cut(name, LONGEST_NAME)) for name in names), default=0)
+    return 12 + LETTER_PX * max((columns(cut(name, LONGEST_NAME)) for name in names), default=0)
 
 
 def _top(values: Sequence[float], high: float | None) -> float:

@@ -19,6 +19,7 @@ from ssd_lightning.reporting.bars import bar_chart, column_chart
 from ssd_lightning.reporting.charts import Chart, Series, line_chart
 from ssd_lightning.reporting.matrix import confusions, matrix_chart
 from ssd_lightning.reporting.pictures import ShownPicture, show_pictures
+from ssd_lightning.visualization.fonts import describe_numbers, numbered_names
 
 SCORE_THRESHOLD = 0.4
 """Of a detection that is shown: what `predict` draws."""
@@ -59,6 +60,8 @@ class EvaluationPart:
     sizes: list[Chart]
     calibration: list[Chart]
     calibration_error: str
+    numbered: str
+    """Classes that images show by number, since no font had their names; empty where there are none."""
     best: list[ShownPicture]
     worst: list[ShownPicture]
 
@@ -111,6 +114,7 @@ def evaluation_part(record: EvaluationRecord, *, ran_in: Path | None = None) -> 
         sizes=size_charts(record),
         calibration=calibration_charts(calibrated.mean_scores, calibrated.precisions, calibrated.counts),
         calibration_error=number(calibrated.error),
+        numbered=describe_numbers(numbered_names(names)),
         best=show_pictures(record, pictures, best, score_threshold=SCORE_THRESHOLD, ran_in=ran_in),
         worst=show_pictures(record, pictures, worst, score_threshold=SCORE_THRESHOLD, ran_in=ran_in),
     )

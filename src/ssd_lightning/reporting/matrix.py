@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssd_lightning.reporting.charts import Chart
-from ssd_lightning.reporting.svg import LETTER_PX, cut, drawing, label, tag
+from ssd_lightning.reporting.svg import LETTER_PX, columns, cut, drawing, label, tag
 
 MOST_WITH_NUMBERS = 25
 FULL_WIDTH_PX = 870.0
@@ -30,7 +30,7 @@ def matrix_chart(title: str, matrix: np.ndarray, class_names: Sequence[str], *, 
     has_numbers = len(names) <= MOST_WITH_NUMBERS
     cell = 38.0 if len(names) <= 12 else 27.0 if has_numbers else min(14.0, max(9.0, FULL_WIDTH_PX / len(names)))
     letters = 16
-    side = 14 + (LETTER_PX if has_numbers else 5.2) * max(len(cut(name, letters)) for name in names)
+    side = 14 + (LETTER_PX if has_numbers else 5.2) * max(columns(cut(name, letters)) for name in names)
     top = side + 16
     size = cell * len(names)
     small = None if has_numbers else "small"

@@ -1,6 +1,7 @@
 """SVG by hand: escaped elements, ticks at round numbers, and axes that place values."""
 
 import math
+import unicodedata
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -52,9 +53,19 @@ def slot_class(slot: int) -> str:
     return f"s{slot % COLOURS}" + (" dashed" if slot >= COLOURS else "")
 
 
+def columns(text: str) -> int:
+    """Count the letters of a text; those of East Asia are as wide as two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
 def cut(text: str, letters: int) -> str:
-    """Shorten a text to so many letters, the last one an ellipsis."""
-    return text if len(text) <= letters else f"{text[: letters - 1]}…"
+    """Shorten a text to so many columns, the last one an ellipsis."""
+    if columns(text) <= letters:
+        return text
+    text = text[:letters]
+    while columns(text) >= letters:
+        text = text[:-1]
+    return f"{text}…"
 
 
 @dataclass(frozen=True)

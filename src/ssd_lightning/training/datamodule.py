@@ -271,7 +271,8 @@ def require_objects(dataset: DetectionDataset, split: str) -> None:
     """
     if not any(len(record.labels) for record in dataset.records):
         first = f"; {len(dataset.dropped)} were left out, the first: {dataset.dropped[0]}" if dataset.dropped else ""
-        raise DataError(f"there is no object in the {len(dataset)} {WORDS_OF[split]} pictures{first}")
+        skipped = f"; {dataset.skipped}" if dataset.skipped else ""
+        raise DataError(f"there is no object in the {len(dataset)} {WORDS_OF[split]} pictures{first}{skipped}")
 
 
 def spare_workers(ranks: int, most: int = 16) -> int:

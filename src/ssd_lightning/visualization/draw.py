@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 from ssd_lightning.visualization.colours import BLACK, SHEET, WHITE, class_colour
+from ssd_lightning.visualization.fonts import drawable_names
 from ssd_lightning.visualization.outlines import cut_at_border, draw_outline, line_width
 from ssd_lightning.visualization.tags import draw_tag, fitting_font, text_size, write_text
 
@@ -39,7 +40,8 @@ def draw_detections(
     """
     canvas = Image.fromarray(_as_rgb(image))
     boxes, classes = _checked_boxes(boxes_xyxy_px, labels, class_names)
-    texts = [class_names[label - 1] for label in classes]
+    names = drawable_names(class_names)
+    texts = [names[label - 1] for label in classes]
     order = np.arange(len(classes))
     if scores is not None:
         values = np.asarray(scores, dtype=np.float64).reshape(-1)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ssd_lightning.visualization.colours import class_colour
+from ssd_lightning.visualization.fonts import spell
 
 GREY, INK, RULE = "#b9bdc4", "#1c1e22", "#dddddd"
 SCORE, SPREAD = "#1f4e79", "#e08a2c"
@@ -27,8 +28,24 @@ def new_figure(width_inches: float, height_inches: float, *, dpi: int = 110) -> 
 
 def pixels_of(figure: Any) -> np.ndarray:
     """Draw a figure: uint8 `[H, W, 3]`."""
+    set_fonts(figure)
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def set_fonts(figure: Any) -> None:
+    """Give every text of a figure a font that has its letters."""
+    from matplotlib.font_manager import fontManager
+    from matplotlib.ft2font import FT2Font
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        plain, file = spell(text.get_text()) if not text.get_text().isascii() else ("", None)
+        if file is not None:
+            if file not in {font.fname for font in fontManager.ttflist}:
+                fontManager.addfont(file)
+            # DejaVu Sans first: a font of another script may lack Latin letters, which lines are measured by.
+            text.set(text=plain, fontfamily=["DejaVu Sans", FT2Font(file).family_name])
 
 
 def tidy(axes: Any) -> None:
@@ -48,8 +65,8 @@ def line_colour(label: int) -> tuple[float, float, float]:
 
 def literal(text: str, most: int = 28) -> str:
     """Spell a name so that matplotlib takes it for text, not for mathematics, and cut it where it is long."""
-    plain = "".join(letter if letter.isprintable() else "?" for letter in text).replace("$", r"\$")
-    return plain if len(plain) <= most else plain[: most - 1] + "…"
+    plain = spell(text)[0]
+    return (plain if len(plain) <= most else plain[: most - 1] + "…").replace("$", r"\$")
 
 
 def named_lines(scores: Sequence[float]) -> list[int]:

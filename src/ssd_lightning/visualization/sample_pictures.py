@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ssd_lightning.visualization.colours import BLACK, class_colour
+from ssd_lightning.visualization.fonts import drawable_names
 from ssd_lightning.visualization.outlines import cut_at_border, draw_outline, line_width
 from ssd_lightning.visualization.sheet import Key, Panel, frame, lay_out, shortened
 from ssd_lightning.visualization.tags import draw_tag
@@ -62,11 +63,12 @@ def draw_sample(sample: Sample, class_names: Sequence[str], *, within_px: tuple[
         dash = 4 * thickness if sample.difficult[index] else 0
         draw_outline(draw, place, BLACK, thickness + 2, inset=-1, dash=dash)
         draw_outline(draw, place, colour, thickness, dash=dash)
+    names = drawable_names(class_names)
     if len(visible) <= MOST_TAGS:
         obstacles = [place for _, place in visible]
         for index, place in visible:
             label = int(sample.labels[index])
-            name = shortened(class_names[label - 1], MOST_LETTERS)
+            name = shortened(names[label - 1], MOST_LETTERS)
             obstacles.append(draw_tag(draw, size, place, name, class_colour(label), obstacles))
     return frame(np.asarray(canvas))
 
@@ -109,7 +111,8 @@ def draw_augmentation(
 def class_keys(samples: Sequence[Sample], class_names: Sequence[str]) -> list[Key]:
     """Make a legend of the classes that occur, and of the dashes if there are any."""
     labels = sorted({int(label) for sample in samples for label in sample.labels})
-    keys = [Key(class_names[label - 1], class_colour(label)) for label in labels[:MOST_KEYS]]
+    names = drawable_names(class_names)
+    keys = [Key(names[label - 1], class_colour(label)) for label in labels[:MOST_KEYS]]
     if len(labels) > MOST_KEYS:
         keys.append(Key(f"and {len(labels) - MOST_KEYS} more classes", (160, 160, 160)))
     if any(bool(np.any(sample.difficult)) for sample in samples):

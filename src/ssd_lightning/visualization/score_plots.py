@@ -16,6 +16,7 @@ from ssd_lightning.visualization.figures import (
     pixels_of,
     tidy,
 )
+from ssd_lightning.visualization.fonts import drawable_names
 
 MOST_WRITTEN = 25
 """Classes up to which every cell of a confusion matrix has its number in it."""
@@ -42,13 +43,14 @@ def draw_pr_curves(lines: Sequence[PRLine], *, title: str) -> np.ndarray:
     """
     figure = new_figure(8.2, 5)
     axes = figure.subplots()
+    names = drawable_names([line.name for line in lines])
     named = named_lines([line.ap for line in lines])
     for index, line in enumerate(lines):
         if index not in named and len(line.recall):
             axes.plot([0.0, *line.recall], [line.precision[0], *line.precision], color=GREY, linewidth=0.8)
     for index in named:
         line = lines[index]
-        label = f"{literal(line.name)}  {line.ap:.3f}"
+        label = f"{literal(names[index])}  {line.ap:.3f}"
         has_points = len(line.recall) > 0
         recall, precision = ([0.0, *line.recall], [line.precision[0], *line.precision]) if has_points else ([], [])
         axes.plot(recall, precision, color=line_colour(index + 1), linewidth=1.8, label=label)
@@ -70,7 +72,7 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], *, title: str
         title: of the picture.
     """
     counts = np.roll(counts, -1, axis=(0, 1))
-    names = [*(literal(name, most=18) for name in class_names), "background"]
+    names = [*(literal(name, most=18) for name in drawable_names(class_names)), "background"]
     size = len(names)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
@@ -105,13 +107,14 @@ def draw_class_ap(epochs: Sequence[float], values: np.ndarray, class_names: Sequ
     """
     figure = new_figure(8.2, 5)
     axes = figure.subplots()
+    names = drawable_names(class_names)
     named = named_lines(values[-1].tolist()) if len(values) else []
     marker = "o" if len(epochs) == 1 else "None"
     for index in range(len(class_names)):
         if index not in named:
             axes.plot(epochs, values[:, index], color=GREY, linewidth=0.8)
     for index in named:
-        label = f"{literal(class_names[index])}  {values[-1, index]:.3f}"
+        label = f"{literal(names[index])}  {values[-1, index]:.3f}"
         axes.plot(epochs, values[:, index], marker=marker, color=line_colour(index + 1), linewidth=1.6, label=label)
     if len(class_names) > 1 and np.isfinite(values).any():
         has_score = np.isfinite(values).any(axis=1)

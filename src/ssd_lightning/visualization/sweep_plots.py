@@ -7,6 +7,9 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 
+from ssd_lightning.visualization.figures import set_fonts
+from ssd_lightning.visualization.fonts import spell
+
 POINT, MEAN = "#e08a2c", "#1f4e79"
 PANEL_INCHES = (3.6, 3.2)
 
@@ -51,6 +54,7 @@ def save_sweep_plot(path: Path, panels: Sequence[Panel], *, objective: str, titl
     for axes in grid[:, 0]:
         axes.set_ylabel(objective)
     figure.suptitle(title, fontsize=10)
+    set_fonts(figure)
     figure.savefig(path)
 
 
@@ -64,7 +68,12 @@ def _draw(axes, panel: Panel) -> None:  # type: ignore[no-untyped-def]
     axes.scatter(positions, panel.objectives, s=20, color=POINT, alpha=0.7, linewidths=0, zorder=2)
     if names is not None:
         steep = max(map(len, names)) * len(names) > 30
-        axes.set_xticks(range(len(names)), names, rotation=30 if steep else 0, ha="right" if steep else "center")
+        axes.set_xticks(
+            range(len(names)),
+            [spell(name)[0] for name in names],
+            rotation=30 if steep else 0,
+            ha="right" if steep else "center",
+        )
         axes.set_xlim(-0.5, len(names) - 0.5)
     else:
         by_factors = is_spread_by_factors(positions)

@@ -1,12 +1,12 @@
 """Text in pictures, and the tags that name boxes."""
 
-import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
 from PIL import ImageDraw, ImageFont
 
 from ssd_lightning.visualization.colours import Colour, text_colour
+from ssd_lightning.visualization.fonts import spell
 from ssd_lightning.visualization.outlines import Rectangle
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -40,16 +40,17 @@ def draw_tag(
 
 
 def fitting_font(text: str, *, size: int, room: int) -> Font:
-    """Give the font of the size, or a smaller one where the text is wider than `room` pixels."""
-    while size > 6 and text_size(text, _font(size))[0] > room:
+    """Give a font that has the letters, of the size, or smaller where the text is wider than `room` pixels."""
+    file = spell(text)[1]
+    while size > 6 and text_size(text, _font(size, file))[0] > room:
         size -= 1
-    return _font(size)
+    return _font(size, file)
 
 
 def text_size(text: str, font: Font) -> tuple[int, int]:
     """Measure a text: (width, height) in pixels."""
     # The height is the font's, not the word's: tags with and without descenders look alike.
-    left, _, right, _ = font.getbbox(_writable(text))
+    left, _, right, _ = font.getbbox(spell(text)[0])
     _, top, _, bottom = font.getbbox("Ag")
     return round(right - left), round(bottom - top)
 
@@ -57,7 +58,7 @@ def text_size(text: str, font: Font) -> tuple[int, int]:
 def write_text(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, font: Font, colour: Colour) -> None:
     """Write a text whose capitals start at the corner (x, y)."""
     top = font.getbbox("Ag")[1]
-    draw.text((corner[0], corner[1] - top), _writable(text), font=font, fill=colour)
+    draw.text((corner[0], corner[1] - top), spell(text)[0], font=font, fill=colour)
 
 
 def _hidden_share(rectangle: Rectangle, cover: Rectangle) -> float:
@@ -68,11 +69,5 @@ def _hidden_share(rectangle: Rectangle, cover: Rectangle) -> float:
 
 
 @lru_cache
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
-
-
-def _writable(text: str) -> str:
-    """Spell a text in ASCII, all that Pillow's own fonts can draw: accents are dropped, the rest is `?`."""
-    letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
-    return "".join(letters).encode("ascii", "replace").decode()
+def _font(size: int, file: str | None) -> Font:
+    return ImageFont.load_default(size) if file is None else ImageFont.truetype(file, size)
