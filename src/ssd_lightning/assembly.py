@@ -55,6 +55,7 @@ def set_up_machine(config: DictConfig) -> None:
         keep_freed_memory()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(config.matmul_precision)
+    torch.backends.cudnn.allow_tf32 = config.matmul_precision != "highest"  # convolutions have a switch of their own
 
 
 def make_module(config: DictConfig, plain: Mapping[str, Any], class_names: tuple[str, ...]) -> SSDModule:

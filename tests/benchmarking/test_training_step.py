@@ -6,7 +6,15 @@ from torchvision.models.detection import ssd300_vgg16 as torchvision_ssd300_vgg1
 from ssd_lightning.benchmark import make_network
 from ssd_lightning.benchmarking import training
 from ssd_lightning.benchmarking.loss import random_targets
-from ssd_lightning.benchmarking.training import compare_training, matrix_flops, our_step, peer_step
+from ssd_lightning.benchmarking.training import (
+    OurStep,
+    Peer,
+    compare_training,
+    loss_seconds,
+    matrix_flops,
+    peer_step,
+    training_flops,
+)
 
 CPU = torch.device("cpu")
 
@@ -46,9 +54,9 @@ def test_each_side_learns(side: str) -> None:
     )
     try:
         if side == "ours":
-            step = our_step(make_network("backbone=vgg16"), images, targets, "float32", None)
+            step = OurStep(make_network("backbone=vgg16"), images, targets, "float32", None)
         else:
-            step = peer_step(images, targets, 20, "float32", torch.channels_last)
+            step = peer_step(images, targets, 20, "float32", Peer(channels_last=True))
         step(), step()
     finally:
         hook.remove()
