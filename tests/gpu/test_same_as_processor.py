@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from tiny_nets import tiny_net
 from torch import Tensor
 from torchvision.ops import box_iou
 
@@ -26,6 +25,7 @@ from ssd_lightning.ops.box_losses import BOX_LOSSES
 from ssd_lightning.ops.postprocess import SUPPRESSIONS, postprocess
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.types import Detections, SSDOutput, Target
+from tiny_nets import tiny_net
 
 pytestmark = pytest.mark.gpu
 

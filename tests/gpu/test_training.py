@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from tiny_nets import tiny_net
 from torch import Tensor
 
 from ssd_lightning.losses import MultiBoxLoss
@@ -15,6 +14,7 @@ from ssd_lightning.training.averaging import MovingAverage
 from ssd_lightning.training.guards import FiniteSteps
 from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import Target
+from tiny_nets import tiny_net
 
 pytestmark = pytest.mark.gpu
 

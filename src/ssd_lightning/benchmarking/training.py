@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models.detection import ssd300_vgg16 as torchvision_ssd300_vgg16
+from torchvision.models.detection import ssd300_vgg16
 
 from ssd_lightning.benchmarking.loss import random_targets
 from ssd_lightning.benchmarking.memory import peak_memory_mib
@@ -24,8 +24,13 @@ from ssd_lightning.training.host_memory import keep_freed_memory
 from ssd_lightning.types import Target
 
 Precision = Literal["float32", "bfloat16"]
-Step = Callable[[], object]
+Step = Callable[..., object]
 make_sgd = partial(torch.optim.SGD, lr=1e-4, momentum=0.9, weight_decay=5e-4)
+
+
+def torchvision_ssd300(num_classes: int) -> nn.Module:
+    """Make torchvision's SSD300 without weights, for so many classes and the background."""
+    return ssd300_vgg16(weights=None, weights_backbone=None, num_classes=num_classes + 1)
 
 
 @dataclass(frozen=True)
@@ -33,13 +38,13 @@ class Peer:
     """How torchvision's SSD is trained.
 
     Args:
-        build: makes the network for `num_classes`, the background among them.
+        build: makes the network for so many classes, without the background.
         channels_last: memory layout of its weights.
         fused: one kernel for the step of all weights.
         compile_mode: of its backbone and head; the rest works on lists of any length.
     """
 
-    build: Callable[..., nn.Module] = partial(torchvision_ssd300_vgg16, weights=None, weights_backbone=None)
+    build: Callable[..., nn.Module] = torchvision_ssd300
     channels_last: bool = False
     fused: bool = False
     compile_mode: str | None = None
@@ -228,8 +233,13 @@ class OurStep:
         self.optimizer.zero_grad()
 
 
-def loss_seconds(step: OurStep, device: torch.device) -> tuple[float, float]:
-    """Give the seconds from the network's output to its gradient, and of the whole step, by the device's clock."""
+def loss_seconds(step: Step, device: torch.device) -> tuple[float, float]:
+    """Give the seconds from the network's output to its gradient, and of the whole step, by the device's clock.
+
+    Args:
+        step: an `OurStep`.
+        device: where it is done.
+    """
     marks: list[Any] = []
 
     def mark() -> None:
@@ -268,11 +278,11 @@ def peer_step(images: Tensor, targets: list[Target], num_classes: int, precision
     """
     device = images.device
     memory_format = torch.channels_last if peer.channels_last else torch.contiguous_format
-    net = peer.build(num_classes=num_classes + 1)
-    net = net.to(device).to(memory_format=memory_format).train()  # type: ignore[call-overload]
+    net = peer.build(num_classes)
+    net = net.to(device).to(memory_format=memory_format).train()
     if peer.compile_mode is not None:
-        for part in (net.backbone, net.head):
-            part.compile(mode=peer.compile_mode)  # type: ignore[operator]
+        for name in ("backbone", "head"):
+            net.get_submodule(name).compile(mode=peer.compile_mode)
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimizer = make_sgd(trained, fused=peer.fused)
     pictures = list(images.float() / 255)
