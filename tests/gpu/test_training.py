@@ -8,7 +8,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from ssd_lightning.benchmarking.loss import random_output, random_targets
 from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training.averaging import MovingAverage
 from ssd_lightning.training.guards import FiniteSteps
@@ -106,3 +108,22 @@ def test_it_learns(precision: str) -> None:
     assert watch.losses[-1] < 0.7 * watch.losses[0]
     assert {value.dtype for value in trainer.model.parameters()} == {torch.float32}  # type: ignore[union-attr]
     assert all(value.isfinite().all() for value in watch.states[-1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("settings", [{}, {"matcher": "argmax", "class_loss": "focal"}], ids=["paper", "focal"])
+def test_matching_and_loss_of_the_published_size_never_wait(settings: dict[str, Any]) -> None:
+    """Thousands of priors are sorted by other kernels than the few of a small network."""
+    priors = make_priors(SSD300_VOC, 300).cuda()
+    output, targets = random_output(8, priors, 20), random_targets(8, 20, (0, 40))
+    loss = MultiBoxLoss(**settings).train()
+    for mode in ("default", "error"):  # at first, kernels are loaded
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            losses = loss(output, targets)
+            (losses["loc"] + losses["cls"]).backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert output.class_logits.grad is not None
+    assert output.class_logits.grad.isfinite().all()
