@@ -147,9 +147,7 @@ def run_parts(
             log.write(f"\n===== {part}\n")
             log.flush()
             begin, position = time.monotonic(), log.tell()
-            status = run_part(
-                [*command, str(end - begin)], log, limit=end - begin, on_tick=lambda: write_report(folder, header, done)
-            )
+            status = run_part(command, log, limit=end - begin, on_tick=lambda: write_report(folder, header, done))
             done[part] = {"status": status, "seconds": round(time.monotonic() - begin, 1)}
             if status != "finished":
                 log.seek(position)
@@ -164,7 +162,7 @@ def run_part(command: Sequence[str], log: Any, *, limit: float, on_tick: Callabl
     """Run a command in a process group of its own, and end all of the group with it.
 
     Args:
-        command: its last word is the seconds that it has.
+        command: it gets one word more, the time of the clock at which it is killed.
         log: an open file for all that it prints.
         limit: it is killed after so many seconds.
         on_tick: is called every second.
@@ -175,8 +173,8 @@ def run_part(command: Sequence[str], log: Any, *, limit: float, on_tick: Callabl
     path = os.pathsep.join(filter(None, [str(REPOSITORY / "src"), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "offline"}
     process = subprocess.Popen(  # noqa: S603
-        command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        start_new_session=True,
+        [*command, str(time.time() + limit)], cwd=REPOSITORY, env=environment,
+        stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
     )  # fmt: skip
     end = time.monotonic() + limit
     try:

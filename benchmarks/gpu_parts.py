@@ -1,4 +1,4 @@
-"""The parts of `gpu.py`, each run by it in a process of its own: `gpu_parts.py PART SETTINGS SECONDS`.
+"""The parts of `gpu.py`, each run by it in a process of its own: `gpu_parts.py PART SETTINGS END`.
 
 Every result is written as soon as it is measured, so that a part that is killed loses only the one in work.
 """
@@ -55,7 +55,8 @@ class Scale:
     same_steps: int = 10
     same_batch: int = 8
     most_seconds: float = 80.0
-    """Of a real run."""
+    most_steps: int = -1
+    """Of a real run, whichever is first; -1 is no bound."""
 
 
 def rehearsal() -> Scale:
@@ -80,7 +81,7 @@ def rehearsal() -> Scale:
         copies=1,
         same_steps=2,
         same_batch=2,
-        most_seconds=3.0,
+        most_steps=4,
     )
 
 
@@ -90,19 +91,18 @@ class Part:
     Args:
         name: of the part.
         settings: as `gpu.py` gives them.
-        seconds: it is killed after so many.
+        end: time of the clock at which it is killed.
     """
 
-    def __init__(self, name: str, settings: dict[str, Any], seconds: float) -> None:
-        self.name, self.settings = name, settings
-        self.end = time.monotonic() + seconds
+    def __init__(self, name: str, settings: dict[str, Any], end: float) -> None:
+        self.name, self.settings, self.end = name, settings, end
         self.has_failed = False
         self.scale = rehearsal() if settings["rehearse"] else Scale()
 
     @property
     def seconds_left(self) -> float:
         """Until it is killed."""
-        return self.end - time.monotonic()
+        return self.end - time.time()
 
     def write(self, kind: str, row: dict[str, Any]) -> None:
         """Add a result."""
@@ -337,6 +337,7 @@ def train(part: Part, name: str, data: list[str], network: tuple[str, ...], seco
         *("callbacks=[default,ema]", "callbacks.ema.decay=0.99"),  # in place of a decay, which needs a known end
         *(f"data.batch_size={scale.run_batch}", "data.on_error=skip", f"seed={part.settings['seed']}"),
         *(f"trainer.max_time={{seconds: {math.ceil(seconds)}}}", "trainer.max_epochs=10000", "test=true"),
+        f"trainer.max_steps={scale.most_steps}",
         *("trainer.precision=bf16-mixed", "trainer.enable_progress_bar=false", "report=false"),
         *("trainer.accelerator=cpu", "data.num_workers=0") * (scale.device.type == "cpu"),
     ]
@@ -345,12 +346,18 @@ def train(part: Part, name: str, data: list[str], network: tuple[str, ...], seco
     code = subprocess.run(command, check=False, timeout=max(1.0, part.seconds_left - 2)).returncode  # noqa: S603
     if code:
         raise RuntimeError(f"the training command ended with exit code {code}; log.txt has what it said")
-    part.fact(f"{name}: the whole command, its start and test included", time.perf_counter() - begin, "s")
+    part.fact(
+        f"{name}: the whole command, start, {seconds:.0f} s of training at most, and test",
+        time.perf_counter() - begin,
+        "s",
+    )
     scores = json.loads((run_dir / "result.json").read_text())["scores"]
     for score in ("map_11point", "map_area", "map_50", "map"):
-        part.fact(f"{name}: test/{score} after {seconds:.0f} s of training", scores[f"test/{score}"])
+        part.fact(f"{name}: test/{score}", scores[f"test/{score}"])
     with (run_dir / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("speed/images_per_s")]
+    if not rows:
+        raise RuntimeError(f"{run_dir / 'metrics.csv'} has no speed: the run took too few steps")
     columns = {key: [float(row[key]) for row in rows] for key in rows[0] if key.startswith("speed/")}
     for key, unit in (("data_wait", "of the time"), ("peak_memory_mib", "MiB")):
         part.fact(f"{name}: {key} (median)", median(columns[f"speed/{key}"]), unit)
@@ -424,8 +431,8 @@ WORK = {
 
 def main() -> int:
     """Run a part; gives 1 if something of it failed."""
-    name, settings, seconds = sys.argv[1], json.loads(sys.argv[2]), float(sys.argv[3])
-    part = Part(name, settings, seconds)
+    name, settings, end = sys.argv[1], json.loads(sys.argv[2]), float(sys.argv[3])
+    part = Part(name, settings, end)
     if part.scale.device.type == "cuda" and not torch.cuda.is_available():
         print("torch sees no CUDA card; --rehearse runs the same code on the processor", file=sys.stderr)
         return 2

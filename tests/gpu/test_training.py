@@ -115,7 +115,7 @@ def test_it_learns(precision: str) -> None:
 def test_matching_and_loss_of_the_published_size_never_wait(settings: dict[str, Any]) -> None:
     """Thousands of priors are sorted by other kernels than the few of a small network."""
     priors = make_priors(SSD300_VOC, 300).cuda()
-    output, targets = random_output(8, priors, 20), random_targets(8, 20, (0, 40))
+    output, targets = random_output(8, priors, 20), random_targets(8, 20, (0, 30))
     loss = MultiBoxLoss(**settings).train()
     for mode in ("default", "error"):  # at first, kernels are loaded
         torch.cuda.synchronize()
