@@ -6,11 +6,12 @@ BIN    := $(VENV)/bin
 # uv from the PATH, else from a small environment of its own.
 UV     := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 DEMO   := outputs/demo
+GPU    := outputs/gpu
 # Processes that share the tests, a file at a time; each takes up to 4 GB.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format types check build clean
+.PHONY: help install demo test test-all gpu lint format types check build clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +28,9 @@ test: install  ## run the tests (about 10 minutes on two cores, no network)
 
 test-all: install  ## run the slow tests too (about 30 minutes)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m ''
+
+gpu: install  ## measure and test on a CUDA card, beside torchvision (6 minutes; data as docs/performance.md has it)
+	$(BIN)/python benchmarks/gpu.py --out $(GPU)
 
 lint: install  ## check style
 	$(BIN)/ruff check .

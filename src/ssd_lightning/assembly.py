@@ -69,6 +69,7 @@ def set_up_machine(config: DictConfig) -> int:
         keep_freed_memory()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(config.matmul_precision)
+    torch.backends.cudnn.allow_tf32 = config.matmul_precision != "highest"  # convolutions have a switch of their own
     return ranks
 
 

@@ -66,6 +66,7 @@ def test_ranks_that_differ_are_told_apart(ranks: list[dict]) -> None:
     assert "picture0 and other0" in first["name"]
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_two_gpus_have_the_gradients_of_one(tmp_path: Path) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from small_network import small_net
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ssd_lightning.assembly import make_net
 from ssd_lightning.configs import compose_config
@@ -66,6 +67,24 @@ def test_the_network_of_the_paper_never_asks_for_a_value() -> None:
     output = net(no_pictures(1, 300))
     assert output.class_logits.shape == (1, 8732, 21)
     (output.class_logits.sum() + output.box_offsets.sum()).backward()
+
+
+@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+@pytest.mark.parametrize("settings", LOSSES, ids=lambda settings: "-".join(map(str, settings.values())))
+def test_nothing_is_left_on_the_host(
+    settings: dict[str, object], matcher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors that only claim to lie on a GPU: an operation that mixes them with others of the host is refused."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)  # they have no memory
+    images, targets = torch.zeros(4, 3, SIZE, SIZE, dtype=torch.uint8), [target(index) for index in range(4)]
+    with FakeTensorMode() as fake, torch.device("cuda"):
+        net, loss = small_net(SIZE), MultiBoxLoss(matcher=matcher, **settings)  # type: ignore[arg-type]
+        for one in targets:
+            one |= {"boxes": fake.from_tensor(one["boxes"]), "labels": fake.from_tensor(one["labels"])}
+        output = net(fake.from_tensor(images).to("cuda"))
+        wanted = loss.match(targets, output.priors_cxcywh)
+        values = loss.compare(output, wanted) | prior_errors(output, wanted.labels, wanted.offsets)
+    assert {value.device.type for value in values.values()} == {"cuda"}
 
 
 @pytest.mark.parametrize("optimizer", [partial(torch.optim.SGD, momentum=0.9), torch.optim.AdamW])
@@ -196,6 +215,7 @@ def test_the_run_that_is_asked_on_a_gpu_is_one_of_the_defaults() -> None:
     assert {"Speed", "ProgressBar", "FiniteSteps", "MovingAverage"} <= {type(c).__name__ for c in trainer.callbacks}  # type: ignore[attr-defined]
 
 
+@pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("settings", product(BOX_LOSSES, ("ce_hnm", "focal")), ids="-".join)

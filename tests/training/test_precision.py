@@ -9,6 +9,8 @@ import torch
 from small_network import small_net
 from torch.utils.data import DataLoader
 
+from ssd_lightning.assembly import set_up_machine
+from ssd_lightning.configs import compose_config
 from ssd_lightning.data.dataset import collate
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import MultiBoxLoss
@@ -129,3 +131,16 @@ def test_a_fused_step_is_the_plain_one(make: type[torch.optim.Optimizer], clip: 
         trainer(precision=precision, **clip).fit(model, data())
         weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("word", "is_strict"), [("highest", True), ("high", False)])
+def test_strict_float32_holds_for_convolutions_too(word: str, is_strict: bool) -> None:
+    """They are nearly all of a detector, and torch lets them round to ten bits by default."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        set_up_machine(compose_config("train", [f"matmul_precision={word}", "trainer.accelerator=cpu"]))
+        assert torch.get_float32_matmul_precision() == word
+        assert torch.backends.cudnn.allow_tf32 != is_strict
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]

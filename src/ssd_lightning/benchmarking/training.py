@@ -1,18 +1,22 @@
 """A training step of SSD300 on VGG16, beside torchvision's, with the data on the device."""
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import ssd300_vgg16 as torchvision_ssd300_vgg16
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.detection import ssd300_vgg16
 
-from ssd_lightning.benchmarking.loss import IMAGE_SIZE, random_targets
+from ssd_lightning.benchmarking.loss import random_targets
 from ssd_lightning.benchmarking.memory import peak_memory_mib
 from ssd_lightning.benchmarking.sides import Side
-from ssd_lightning.benchmarking.timing import Comparison, seconds_of, time_pairs
+from ssd_lightning.benchmarking.timing import Comparison, seconds_of, synchronize, time_pairs
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.training.compilation import compile_network
@@ -20,15 +24,44 @@ from ssd_lightning.training.host_memory import keep_freed_memory
 from ssd_lightning.types import Target
 
 Precision = Literal["float32", "bfloat16"]
-
-FLOP_A_PICTURE = 3 * 31.4e9 * 2
-"""31.4 G multiplications and additions forward, and twice as many backward."""
-
-BEST_PEER = "torchvision SSD, channels_last"
-PEERS = {"torchvision SSD": torch.contiguous_format, BEST_PEER: torch.channels_last}
-
-Step = Callable[[], object]
+Step = Callable[..., object]
 make_sgd = partial(torch.optim.SGD, lr=1e-4, momentum=0.9, weight_decay=5e-4)
+
+
+def torchvision_ssd300(num_classes: int) -> nn.Module:
+    """Make torchvision's SSD300 without weights, for so many classes and the background."""
+    return ssd300_vgg16(weights=None, weights_backbone=None, num_classes=num_classes + 1)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How torchvision's SSD is trained.
+
+    Args:
+        build: makes the network for so many classes, without the background.
+        channels_last: memory layout of its weights.
+        fused: one kernel for the step of all weights.
+        compile_mode: of its backbone and head; the rest works on lists of any length.
+    """
+
+    build: Callable[..., nn.Module] = torchvision_ssd300
+    channels_last: bool = False
+    fused: bool = False
+    compile_mode: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in the tables."""
+        settings = {"channels_last": self.channels_last, "fused SGD": self.fused}
+        settings[f"compile={self.compile_mode}"] = self.compile_mode is not None
+        return ", ".join(["torchvision SSD", *(setting for setting, is_on in settings.items() if is_on)])
+
+
+def peers_on(device: torch.device, compile_mode: str | None = None) -> tuple[Peer, ...]:
+    """Give the peer as it comes and, last, in its best setting on a device."""
+    if device.type == "cpu":
+        return Peer(), Peer(channels_last=True)
+    return Peer(), Peer(channels_last=True, fused=True, compile_mode=compile_mode and "default")
 
 
 def compare_training(
@@ -40,12 +73,15 @@ def compare_training(
     precision: Precision = "float32",
     boxes: tuple[int, int] = (1, 6),
     compile_mode: str | None = None,
+    peers: Sequence[Peer] | None = None,
+    apart: bool | None = None,
+    matrix_size: int | None = None,
 ) -> list[Comparison]:
-    """Compare forward, loss, backward and SGD step of one batch: seconds, memory, and on a GPU the use of its units.
+    """Compare forward, loss, backward and SGD step of one batch: speed, memory, and the use of the matrix units.
 
     Both sides have the same images and objects and compute in the same precision. The peer is measured as it comes and
-    in the memory layout that this project has by default, which is its best setting. On a processor each side has a
-    process of its own, since a run of this project has memory kept there (`training.host_memory`).
+    in its best setting. On a processor each side has a process of its own, since a run of this project has memory kept
+    there (`training.host_memory`).
 
     Args:
         net: SSD300 on VGG16, untrained.
@@ -55,29 +91,40 @@ def compare_training(
         precision: of the network; losses are float32 in either case.
         boxes: fewest and most ground-truth boxes of an image.
         compile_mode: of this project's network, see `training.compilation`.
+        peers: what it is compared with, the best setting last; None is `peers_on`.
+        apart: each side has a process of its own; None: on a processor.
+        matrix_size: rows of the product that the use of the matrix units is held against; None: 8192 in bfloat16 on a
+            GPU, else it is not measured.
     """
+    peers = peers_on(device, compile_mode) if peers is None else peers
+    apart = device.type == "cpu" if apart is None else apart
+    if matrix_size is None and device.type == "cuda" and precision == "bfloat16":
+        matrix_size = 8192
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (batch_size, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=torch.uint8, generator=generator)
+    images = torch.randint(0, 256, (batch_size, 3, *net.image_size), dtype=torch.uint8, generator=generator)
     images, targets = images.to(device), random_targets(batch_size, net.num_classes, boxes)
-    make_ours = partial(our_step, net, images, targets, precision, compile_mode)
+    flops = batch_size * training_flops(net)
+    make_ours = partial(OurStep, net, images, targets, precision, compile_mode)
     setting = f"SSD300-VGG16, forward + loss + backward + SGD, batch {batch_size}, {precision}, {device.type}"
     if compile_mode is not None:
         setting += f", compile={compile_mode}"
     comparisons = []
-    for peer, memory_format in PEERS.items():
-        make_theirs = partial(peer_step, images, targets, net.num_classes, precision, memory_format)
-        with _side(make_ours, device) as ours, _side(make_theirs, device) as theirs:
-            ours_s, theirs_s = time_pairs(ours, theirs, pairs=pairs, device=device)
-        bar = _bar(device, precision, memory_format)
-        comparisons.append(Comparison("train", setting, peer, ours_s, theirs_s, bar=bar))
-    make_best = partial(peer_step, images, targets, net.num_classes, precision, torch.channels_last)
-    memory = _peak_of_a_step(make_ours, device), _peak_of_a_step(make_best, device)
+    with _side(make_ours, apart) as ours:
+        for peer in peers:
+            make_theirs = partial(peer_step, images, targets, net.num_classes, precision, peer)
+            with _side(make_theirs, apart) as theirs:
+                seconds = time_pairs(ours, theirs, pairs=pairs, device=device, warmup=1 if device.type == "cpu" else 3)
+            ours_per_s, theirs_per_s = (tuple(batch_size / one for one in side) for side in seconds)
+            bar = _bar(device, precision, peer)
+            comparisons.append(Comparison("train", setting, peer.name, ours_per_s, theirs_per_s, "images/s", bar=bar))
+    step, their_step = (make_ours(), make_theirs()) if apart else (ours, theirs)
+    memory = _peak_of_a_step(step, device), _peak_of_a_step(their_step, device)
     if memory[0] is not None and memory[1] is not None:
         comparisons.append(
             Comparison(
                 part="train",
                 setting=f"peak memory of a step: {setting}",
-                peer=BEST_PEER,
+                peer=peer.name,
                 ours=(memory[0],),
                 theirs=(memory[1],),
                 unit="MiB",
@@ -86,14 +133,25 @@ def compare_training(
                 note="tensors beyond weights and momentum, at the peak",
             )
         )
-    if device.type == "cuda" and precision == "bfloat16":
+    of_loss, of_step = zip(*(loss_seconds(step, device) for _ in range(pairs)), strict=True)
+    comparisons.append(
+        Comparison(
+            part="train",
+            setting=f"matching and loss, with the gradient of the output: {setting}",
+            peer="the whole step",
+            ours=of_loss,
+            theirs=of_step,
+            at_most=True,
+        )
+    )
+    if matrix_size is not None:
         comparisons.append(
             Comparison(
                 part="train",
                 setting=f"use of the matrix units: {setting}",
-                peer="bfloat16 matrix product of 8192 x 8192",
-                ours=tuple(batch_size * FLOP_A_PICTURE / seconds for seconds in comparisons[0].ours),
-                theirs=tuple(matrix_flops(device) for _ in range(pairs)),
+                peer=f"bfloat16 matrix product of {matrix_size} x {matrix_size}",
+                ours=tuple(flops / batch_size * speed for speed in comparisons[0].ours),
+                theirs=tuple(matrix_flops(device, matrix_size) for _ in range(pairs)),
                 unit="FLOP/s",
                 bar=0.45,
             )
@@ -102,29 +160,42 @@ def compare_training(
 
 
 @contextmanager
-def _side(make: Callable[[], Step], device: torch.device) -> Iterator[Step]:
-    if device.type == "cpu":
+def _side(make: Callable[[], Step], apart: bool) -> Iterator[Step]:
+    if apart:
         with Side(make) as side:
             yield side
     else:
         yield make()
 
 
-def _bar(device: torch.device, precision: Precision, memory_format: torch.memory_format) -> float | None:
+def _bar(device: torch.device, precision: Precision, peer: Peer) -> float | None:
     """Give what was promised: on a processor against the peer as people use it, on a GPU in bfloat16 at its best."""
     if device.type == "cpu":
-        return 1.15 if memory_format is torch.contiguous_format else None
+        return None if peer.channels_last else 1.15
     return 2.0 if precision == "bfloat16" else None
 
 
-def _peak_of_a_step(make: Callable[[], Step], device: torch.device) -> float | None:
-    step = make()
+def _peak_of_a_step(step: Step, device: torch.device) -> float | None:
     step()  # makes the momentum
     return peak_memory_mib(step, device)
 
 
-def our_step(net: SSD, images: Tensor, targets: list[Target], precision: Precision, compile_mode: str | None) -> Step:
-    """Make a training step as a run with the default settings does it.
+def training_flops(net: SSD, batch_size: int = 2) -> float:
+    """Count the operations of convolutions and products for one image, forward and backward.
+
+    Args:
+        net: the network, not compiled; it is left as it is.
+        batch_size: what is counted with; batch norm needs two values at least.
+    """
+    copy = deepcopy(net).to("meta").train()
+    with FlopCounterMode(display=False) as counter:
+        output = copy(torch.empty(batch_size, 3, *net.image_size, device="meta"))
+        (output.class_logits.sum() + output.box_offsets.sum()).backward()
+    return counter.get_total_flops() / batch_size
+
+
+class OurStep:
+    """A training step as a run with the default settings does it.
 
     Args:
         net: the network.
@@ -133,26 +204,69 @@ def our_step(net: SSD, images: Tensor, targets: list[Target], precision: Precisi
         precision: of the network.
         compile_mode: see `training.compilation`.
     """
-    device = images.device
-    if device.type == "cpu":
-        keep_freed_memory()
-    net = net.to(device).to(memory_format=torch.channels_last).train()
-    compile_network(net, compile_mode)
-    loss, optimizer = MultiBoxLoss().train(), make_sgd(net.parameters(), fused=True)
 
-    def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            losses = loss(net(images), targets)
+    def __init__(
+        self, net: SSD, images: Tensor, targets: list[Target], precision: Precision, compile_mode: str | None
+    ) -> None:
+        if images.device.type == "cpu":
+            keep_freed_memory()
+        self.net = net.to(images.device).to(memory_format=torch.channels_last).train()
+        compile_network(self.net, compile_mode)
+        self.loss, self.optimizer = MultiBoxLoss().train(), make_sgd(net.parameters(), fused=True)
+        self.images, self.targets, self.precision = images, targets, precision
+
+    def __call__(self, mark: Callable[[], object] | None = None) -> None:
+        """Do the step.
+
+        Args:
+            mark: is called between network and loss, and as each gradient of the network's output is there.
+        """
+        with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            output = self.net(self.images)
+            if mark is not None:
+                mark()
+                for tensor in (output.box_offsets, output.class_logits):
+                    tensor.register_hook(lambda gradient: mark())
+            losses = self.loss(output, self.targets)
         (losses["loc"] + losses["cls"]).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
 
-def peer_step(
-    images: Tensor, targets: list[Target], num_classes: int, precision: Precision, memory_format: torch.memory_format
-) -> Step:
+def loss_seconds(step: Step, device: torch.device) -> tuple[float, float]:
+    """Give the seconds from the network's output to its gradient, and of the whole step, by the device's clock.
+
+    Args:
+        step: an `OurStep`.
+        device: where it is done.
+    """
+    marks: list[Any] = []
+
+    def mark() -> None:
+        marks.append(_now(device))
+
+    synchronize(device)
+    mark()
+    step(mark)
+    mark()
+    synchronize(device)
+    begin, output, *_, gradient, end = marks
+    return _between(output, gradient), _between(begin, end)
+
+
+def _now(device: torch.device) -> Any:
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _between(begin: Any, end: Any) -> float:
+    return end - begin if isinstance(begin, float) else begin.elapsed_time(end) / 1000
+
+
+def peer_step(images: Tensor, targets: list[Target], num_classes: int, precision: Precision, peer: Peer) -> Step:
     """Make a training step as torchvision's reference does it.
 
     Args:
@@ -160,16 +274,21 @@ def peer_step(
         targets: B targets; torchvision has them on the device.
         num_classes: C, without the background.
         precision: of the network.
-        memory_format: of the network's weights.
+        peer: its network and settings.
     """
     device = images.device
-    net: nn.Module = torchvision_ssd300_vgg16(weights=None, weights_backbone=None, num_classes=num_classes + 1)
+    memory_format = torch.channels_last if peer.channels_last else torch.contiguous_format
+    net = peer.build(num_classes)
     net = net.to(device).to(memory_format=memory_format).train()
-    optimizer = make_sgd([parameter for parameter in net.parameters() if parameter.requires_grad])
+    if peer.compile_mode is not None:
+        for name in ("backbone", "head"):
+            net.get_submodule(name).compile(mode=peer.compile_mode)
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    optimizer = make_sgd(trained, fused=peer.fused)
     pictures = list(images.float() / 255)
+    size = torch.tensor([images.shape[-1], images.shape[-2]] * 2)
     wanted = [
-        {"boxes": (target["boxes"] * IMAGE_SIZE).to(device), "labels": target["labels"].to(device)}
-        for target in targets
+        {"boxes": (target["boxes"] * size).to(device), "labels": target["labels"].to(device)} for target in targets
     ]
 
     def step() -> None:

@@ -140,6 +140,12 @@ class FiniteSteps(pl.Callback):
             self._read()
 
     def _leave_out_on_device(self, optimizer: Optimizer, is_bad: Tensor) -> None:
+        # SGD allocates its momentum at the first step and relies on the kernel to fill it, which a skipped step does
+        # not. Zeros give the same first step (with dampening, a smaller one).
+        for group in optimizer.param_groups:
+            for parameter in group["params"] if group.get("momentum") else ():
+                if parameter.grad is not None and "momentum_buffer" not in optimizer.state[parameter]:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.grad)
         # What fused optimisers look at for the scaler of float16: 1 makes the kernel change nothing.
         optimizer.grad_scale, optimizer.found_inf = None, is_bad.float()  # type: ignore[attr-defined]
         for buffer, kept in self._statistics:

@@ -1,0 +1,449 @@
+"""The parts of `gpu.py`, each run by it in a process of its own: `gpu_parts.py PART SETTINGS END`.
+
+Every result is written as soon as it is measured, so that a part that is killed loses only the one in work.
+"""
+
+import csv
+import gc
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssd_lightning.benchmark import TORCHVISION_SSD300, make_network
+from ssd_lightning.benchmarking.growth import Point, exponents
+from ssd_lightning.benchmarking.loss import random_targets
+from ssd_lightning.benchmarking.memory import peak_memory_mib
+from ssd_lightning.benchmarking.timing import Comparison, seconds_of
+from ssd_lightning.benchmarking.training import OurStep, Peer, compare_training, torchvision_ssd300
+from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.models import SSD
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+VGG16 = ("backbone=vgg16", "backbone.weights=null")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large everything is; the defaults are those of a GPU."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cuda"))
+    pairs: int = 10
+    network: tuple[str, ...] = VGG16
+    peer: Callable[[int], nn.Module] = torchvision_ssd300
+    batches: tuple[int, ...] = (32, 64)
+    part_batches: tuple[int, ...] = (1, 64)
+    growing_batches: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
+    matrix_size: int = 8192
+    run_batch: int = 32
+    copies: int = 8
+    """An epoch of the real runs has each image so often, and so lasts seconds, as one of a usual set does."""
+    same_steps: int = 10
+    same_batch: int = 8
+    most_seconds: float = 80.0
+    most_steps: int = -1
+    """Of a real run, whichever is first; -1 is no bound."""
+
+
+def rehearsal() -> Scale:
+    """Give sizes that a processor gets through in a minute; compiled code is not compiled."""
+    from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+    torch.compiler.set_stance("force_eager")
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the training commands
+    return Scale(
+        device=torch.device("cpu"),
+        pairs=1,
+        network=("backbone=tiny", "image_size=[128,128]"),
+        peer=lambda num_classes: ssdlite320_mobilenet_v3_large(
+            weights=None, weights_backbone=None, num_classes=num_classes + 1
+        ),
+        batches=(2, 3),
+        part_batches=(1, 2),
+        growing_batches=(2, 4),
+        matrix_size=64,
+        run_batch=2,
+        copies=1,
+        same_steps=2,
+        same_batch=2,
+        most_steps=4,
+    )
+
+
+class Part:
+    """What a part works with: its settings, its time, and where its results go.
+
+    Args:
+        name: of the part.
+        settings: as `gpu.py` gives them.
+        end: time of the clock at which it is killed.
+    """
+
+    def __init__(self, name: str, settings: dict[str, Any], end: float) -> None:
+        self.name, self.settings, self.end = name, settings, end
+        self.has_failed = False
+        self.scale = rehearsal() if settings["rehearse"] else Scale()
+
+    @property
+    def seconds_left(self) -> float:
+        """Until it is killed."""
+        return self.end - time.time()
+
+    def write(self, kind: str, row: dict[str, Any]) -> None:
+        """Add a result."""
+        line = json.dumps({"part": self.name, "kind": kind, "row": row}, default=str)
+        with open(self.settings["rows"], "a") as file:
+            file.write(f"{line}\n")
+        if kind != "run":
+            print(line, flush=True)
+
+    def compared(self, comparisons: list[Comparison]) -> None:
+        """Add comparisons with a peer."""
+        for comparison in comparisons:
+            self.write("comparisons", comparison.as_record())
+
+    def fact(self, what: str, value: float, unit: str = "") -> None:
+        """Add a single number."""
+        self.write("facts", {"what": what, "value": value, "unit": unit})
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """Write down what goes wrong, and go on with what comes next."""
+        print(f"{what}: {self.seconds_left:.0f} s left", flush=True)
+        try:
+            yield
+        except Exception as error:
+            traceback.print_exc()
+            self.has_failed = True
+            reason = (str(error).strip().splitlines() or [""])[0]
+            self.write("errors", {"what": what, "error": f"{type(error).__name__}: {reason}"[:500]})
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
+def run_tests(part: Part) -> None:
+    """Run the tests that need a GPU; without one, what of them a processor can do."""
+    import pytest
+
+    class Recorder:
+        def pytest_runtest_logreport(self, report: Any) -> None:
+            if report.when == "call" or not report.passed:
+                message = report.longreprtext.strip().splitlines()[-1:] if report.failed else []
+                row = {"test": report.nodeid, "outcome": report.outcome, "seconds": round(report.duration, 2)}
+                part.write("tests", {**row, "message": "".join(message)})
+                part.has_failed |= report.failed
+
+    # Not the settings of pyproject.toml: plug-ins of theirs may be missing where the card is.
+    words = ["-o", "addopts=", "-p", "no:cacheprovider", "-q", "-m", "gpu", f"--basetemp={part.settings['scratch']}/t"]
+    files = ["tests/gpu", "tests/training/test_no_sync.py", "tests/training/test_distribution.py"]
+    code = pytest.main([*words, *(str(REPOSITORY / file) for file in files)], plugins=[Recorder()])
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise RuntimeError(f"pytest ended with {code!r}")
+
+
+def measure_step(part: Part) -> None:
+    """Compare a training step with torchvision's in its best setting, each side compiled and not."""
+    for mode in (None, "default"):
+        for batch_size in part.scale.batches:
+            with part.attempt(f"step of {batch_size}, compile={mode}"):
+                compare_step(part, batch_size, mode)
+
+
+def compare_step(part: Part, batch_size: int, mode: str | None) -> None:
+    """Compare one training step; where torchvision's cannot be compiled, with it as it is."""
+    scale = part.scale
+    compare = partial(
+        compare_training,
+        pairs=scale.pairs,
+        device=scale.device,
+        batch_size=batch_size,
+        precision="bfloat16",
+        compile_mode=mode,
+        apart=False,
+        matrix_size=scale.matrix_size,
+    )
+    peer = partial(Peer, build=scale.peer, channels_last=True, fused=True)
+    torch._dynamo.reset()  # else the second size would be compiled for all sizes
+    if mode is not None:
+        with part.attempt(f"step of {batch_size}, both sides compiled"):
+            part.compared(compare(net=make_network(*scale.network), peers=[peer(compile_mode="default")]))
+            return
+        torch._dynamo.reset()
+    part.compared(compare(net=make_network(*scale.network), peers=[peer()]))
+
+
+def measure_parts(part: Part) -> None:
+    """Compare loss, post-processing and prediction with torchvision's."""
+    from ssd_lightning.benchmarking.loss import compare_loss
+    from ssd_lightning.benchmarking.postprocess import compare_postprocess
+    from ssd_lightning.benchmarking.predict import compare_predict
+
+    settings: dict[str, Any] = {"pairs": part.scale.pairs, "device": part.scale.device}
+    for batch_size in part.scale.part_batches:
+        with part.attempt(f"loss of {batch_size}"):
+            part.compared(compare_loss(**settings, batch_size=batch_size))
+        with part.attempt(f"post-processing of {batch_size}"):
+            part.compared(compare_postprocess(**settings, batch_size=batch_size))
+        with part.attempt(f"prediction of {batch_size}"):
+            net = make_network(*TORCHVISION_SSD300, "backbone.weights=null")
+            part.compared(compare_predict(**settings, net=net, batch_size=batch_size))
+
+
+def measure_more(part: Part) -> None:
+    """Measure how time and memory grow with the batch, then the step with CUDA graphs."""
+    scale, points = part.scale, []
+    for batch_size in scale.growing_batches:
+        with part.attempt(f"batch {batch_size}"):
+            step = step_on_device(part, scale.network, batch_size)
+            memory = peak_memory_mib(step, scale.device)
+            seconds = median(seconds_of(step, scale.device) for _ in range(scale.pairs))
+            points.append(
+                Point(
+                    part="train, bfloat16",
+                    axis="batch",
+                    size=batch_size,
+                    ms_a_picture=seconds * 1e3 / batch_size,
+                    mib_a_picture=None if memory is None else memory / batch_size,
+                )
+            )
+            part.write("growth", {**points[-1].as_record(), "exponent": exponents(points)[-1]})
+            del step
+    batch_size = scale.batches[0]
+    with part.attempt(f"step of {batch_size}, compile=reduce-overhead"):
+        compare_step_with_graphs(part, batch_size)
+
+
+def compare_step_with_graphs(part: Part, batch_size: int) -> None:
+    """Compare a step that replays CUDA graphs with torchvision's best without compilation."""
+    part.compared(
+        compare_training(
+            net=make_network(*part.scale.network),
+            pairs=part.scale.pairs,
+            device=part.scale.device,
+            batch_size=batch_size,
+            precision="bfloat16",
+            compile_mode="reduce-overhead",
+            peers=[Peer(build=part.scale.peer, channels_last=True, fused=True)],
+            apart=False,
+        )
+    )
+
+
+def step_on_device(part: Part, network: tuple[str, ...], batch_size: int) -> OurStep:
+    """Make a training step of this project's in bfloat16 with its data on the device, and warm it up."""
+    net = make_network(*network)
+    images = torch.randint(0, 256, (batch_size, 3, *net.image_size), dtype=torch.uint8).to(part.scale.device)
+    step = OurStep(net, images, random_targets(batch_size, net.num_classes, (1, 6)), "bfloat16", None)
+    for _ in range(1 if part.scale.device.type == "cpu" else 3):
+        step()
+    return step
+
+
+def measure_training(part: Part) -> None:
+    """Train as a user does, and see that both devices take the same steps."""
+    data, weights = training_data(part), mobilenet_weights(part)
+    networks = {
+        "SSD300-VGG16-BN from scratch": ("backbone=vgg16_bn", "backbone.weights=null"),
+        f"SSD300-MobileNetV2 from {'ImageNet' if weights else 'scratch'}": (
+            "backbone=mobilenet_v2",
+            f"backbone.weights={weights or 'null'}",
+        ),
+    }
+    with part.attempt("the same steps on both devices"):
+        compare_devices(part, data, list(networks.values())[-1])
+    for index, (name, words) in enumerate(networks.items()):
+        with part.attempt(name):
+            seconds = min(part.scale.most_seconds, (part.seconds_left - 10) / (len(networks) - index) - 20)
+            if seconds < 1:
+                raise RuntimeError(f"only {part.seconds_left:.0f} s are left")
+            train(part, name, data, words, seconds)
+
+
+def training_data(part: Part) -> list[str]:
+    """Lay out the images that are trained on and give the options for them.
+
+    Raises:
+        FileNotFoundError: they are not there; a rehearsal then has a toy set.
+    """
+    source, root = Path(part.settings["data"]), Path(part.settings["scratch"]) / "data"
+    if not (source / "train" / "images").is_dir():
+        if not part.settings["rehearse"]:
+            raise FileNotFoundError(f"{source}: there is no train/images; --data= says where a YOLO data set lies")
+        return ["data=toy", f"data.root={root}", "data.num_train=8", "data.num_val=2", "data.num_test=2"]
+    few = slice(8) if part.settings["rehearse"] else slice(None)
+    for split, copies in (("train", part.scale.copies), ("valid", 1)):
+        for folder in ("images", "labels"):
+            (root / split / folder).mkdir(parents=True, exist_ok=True)
+        for image in sorted((source / split / "images").iterdir())[few]:
+            label = source / split / "labels" / f"{image.stem}.txt"
+            for copy in range(copies):
+                shutil.copyfile(image, root / split / "images" / f"{copy}_{image.name}")
+                if label.is_file():
+                    shutil.copyfile(label, root / split / "labels" / f"{copy}_{image.stem}.txt")
+    names = [
+        line
+        for line in (source / "data.yaml").read_text().splitlines()
+        if not line.startswith(("train", "val", "test"))
+    ]
+    (root / "data.yaml").write_text(
+        "\n".join(["train: train/images", "val: valid/images", "test: valid/images", *names])
+    )
+    # The last weights are scored: nothing chooses between checkpoints on the images that are reported on.
+    return ["data=yolo_folder", f"data.root={root}", "data.val_fraction=0.0", "data.test_split=test"]
+
+
+def mobilenet_weights(part: Part) -> Path | None:
+    """Find torchvision's ImageNet weights.
+
+    Raises:
+        FileNotFoundError: they are not there; a rehearsal starts from scratch then.
+    """
+    folder = Path(part.settings["weights"])
+    found = sorted(folder.glob("mobilenet_v2*.pth"))
+    if not found and not part.settings["rehearse"]:
+        raise FileNotFoundError(f"{folder}: there is no mobilenet_v2*.pth; --weights= says where it lies")
+    return found[0] if found else None
+
+
+def train(part: Part, name: str, data: list[str], network: tuple[str, ...], seconds: float) -> None:
+    """Train by the command line for a while and read what the run wrote.
+
+    Args:
+        part: where the results go.
+        name: of the run.
+        data: options that name them.
+        network: options that name it.
+        seconds: of training; start, test and end come on top.
+    """
+    scale, run_dir = part.scale, Path(part.settings["scratch"]) / "runs" / network[0].partition("=")[2]
+    options = [
+        *("optimizer=adamw", "scheduler.milestones=[]", "scheduler.warmup_steps=100", "trainer.gradient_clip_val=10.0"),
+        *("callbacks=[default,ema]", "callbacks.ema.decay=0.99"),  # in place of a decay, which needs a known end
+        *(f"data.batch_size={scale.run_batch}", "data.on_error=skip", f"seed={part.settings['seed']}"),
+        *(f"trainer.max_time={{seconds: {math.ceil(seconds)}}}", "trainer.max_epochs=10000", "test=true"),
+        f"trainer.max_steps={scale.most_steps}",
+        *("trainer.precision=bf16-mixed", "trainer.enable_progress_bar=false", "report=false"),
+        *("trainer.accelerator=cpu", "data.num_workers=0") * (scale.device.type == "cpu"),
+    ]
+    begin = time.perf_counter()
+    command = [sys.executable, "-m", "ssd_lightning.train", *data, *network, *options, f"hydra.run.dir={run_dir}"]
+    code = subprocess.run(command, check=False, timeout=max(1.0, part.seconds_left - 2)).returncode  # noqa: S603
+    if code:
+        raise RuntimeError(f"the training command ended with exit code {code}; log.txt has what it said")
+    part.fact(
+        f"{name}: the whole command, start, {seconds:.0f} s of training at most, and test",
+        time.perf_counter() - begin,
+        "s",
+    )
+    scores = json.loads((run_dir / "result.json").read_text())["scores"]
+    for score in ("map_11point", "map_area", "map_50", "map"):
+        part.fact(f"{name}: test/{score}", scores[f"test/{score}"])
+    with (run_dir / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("speed/images_per_s")]
+    if not rows:
+        raise RuntimeError(f"{run_dir / 'metrics.csv'} has no speed: the run took too few steps")
+    columns = {key: [float(row[key]) for row in rows] for key in rows[0] if key.startswith("speed/")}
+    for key, unit in (("data_wait", "of the time"), ("peak_memory_mib", "MiB")):
+        part.fact(f"{name}: {key} (median)", median(columns[f"speed/{key}"]), unit)
+    part.fact(f"{name}: steps", max(float(row["step"]) for row in rows) + 1)
+    step = step_on_device(part, network, scale.run_batch)
+    alone = [scale.run_batch / seconds_of(step, scale.device) for _ in range(scale.pairs)]
+    speed = Comparison(
+        part="training",
+        setting=f"{name}, from JPEG files, batch {scale.run_batch}, bfloat16, {scale.device.type}",
+        peer="its step with SGD on data that lie on the device",
+        ours=(median(columns["speed/images_per_s"]),),
+        theirs=(median(alone),),
+        unit="images/s",
+        bar=0.9,
+    )
+    part.compared([speed])
+
+
+def compare_devices(part: Part, data: list[str], network: tuple[str, ...]) -> None:
+    """Take the same steps of SGD in float32 on the processor and on the device, and compare their losses."""
+    from ssd_lightning.assembly import make_data, set_up_machine
+    from ssd_lightning.configs import compose_config
+
+    scale = part.scale
+    options = [f"data.batch_size={scale.same_batch}", "data.num_workers=0", f"seed={part.settings['seed']}"]
+    config = compose_config("train", [*data, *network, *options, "data.on_error=skip", "matmul_precision=highest"])
+    set_up_machine(config)
+    opened = make_data(config)
+    batches = [batch for batch, _ in zip(opened.train_dataloader(), range(scale.same_steps), strict=False)]
+    losses = [
+        losses_of(make_network(*network, num_classes=len(opened.class_names)), batches, device)
+        for device in (torch.device("cpu"), scale.device)
+    ]
+    differences = [abs(one - other) / abs(one) for one, other in zip(*losses, strict=True)]
+    part.write(
+        "facts",
+        {
+            "what": f"largest relative difference of the losses of {len(batches)} equal steps, cpu and "
+            f"{scale.device.type}",
+            "value": max(differences),
+            "unit": "",
+            "losses": losses,
+        },
+    )
+    if max(differences) > 1e-3:
+        raise AssertionError(f"losses differ by {max(differences):.2g}: {losses}")
+
+
+def losses_of(net: SSD, batches: list[tuple[Tensor, Any]], device: torch.device) -> list[float]:
+    """Train a network for some steps and give their losses."""
+    net, loss = net.to(device).train(), MultiBoxLoss().train()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, fused=True)
+    found = []
+    for images, targets in batches:
+        total = torch.stack([*loss(net(images.to(device)), targets).values()]).sum()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        found.append(total.item())
+    return found
+
+
+WORK = {
+    "tests": run_tests,
+    "step": measure_step,
+    "parts": measure_parts,
+    "training": measure_training,
+    "more": measure_more,
+}
+
+
+def main() -> int:
+    """Run a part; gives 1 if something of it failed."""
+    name, settings, end = sys.argv[1], json.loads(sys.argv[2]), float(sys.argv[3])
+    part = Part(name, settings, end)
+    if part.scale.device.type == "cuda" and not torch.cuda.is_available():
+        print("torch sees no CUDA card; --rehearse runs the same code on the processor", file=sys.stderr)
+        return 2
+    from ssd_lightning.training.record import run_record
+
+    versions = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    part.write("run", run_record(settings["seed"], **versions))
+    with part.attempt(name):
+        WORK[name](part)
+    return int(part.has_failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""A GPU finds what the processor finds, on the same inputs.
+
+Without a GPU the processor is held against itself going the ways that only an accelerator takes.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from ssd_lightning import losses
+from ssd_lightning.benchmarking.loss import random_output, random_targets
+from ssd_lightning.benchmarking.postprocess import trained_like_output
+from ssd_lightning.detector import Detector
+from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
+from ssd_lightning.metrics.prior_errors import prior_errors
+from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
+from ssd_lightning.ops import class_losses, matching, suppression
+from ssd_lightning.ops.box_losses import BOX_LOSSES
+from ssd_lightning.ops.postprocess import SUPPRESSIONS, postprocess
+from ssd_lightning.ops.priors import SSD300_VOC, make_priors
+from ssd_lightning.types import Detections, SSDOutput, Target
+from tiny_nets import tiny_net
+
+pytestmark = pytest.mark.gpu
+
+NUM_CLASSES = 20
+PRIORS = make_priors(SSD300_VOC, 300)
+
+
+@contextmanager
+def accelerator() -> Iterator[torch.device]:
+    """Give the GPU in strict float32, or make an accelerator of the processor."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.backends.cudnn, "allow_tf32", False)
+        if torch.cuda.is_available():
+            yield torch.device("cuda")
+            return
+        for module in (losses, class_losses):
+            patch.setattr(module, "rows_that_count", lambda mask: None)
+        patch.setattr(suppression, "goes_by_groups", lambda device, largest: False)
+        patch.setattr(matching, "_boxes_to_compare", lambda labels: [labels.shape[1]] * len(labels))
+        yield torch.device("cpu")
+
+
+def to(device: torch.device, output: SSDOutput) -> SSDOutput:
+    return SSDOutput(*(tensor.detach().to(device) for tensor in output))
+
+
+def on_host(detections: Sequence[Detections]) -> list[Detections]:
+    return [Detections(**{name: value.cpu() for name, value in one.items()}) for one in detections]  # type: ignore[typeddict-item]
+
+
+def some_targets(boxes: tuple[int, int] = (1, 12)) -> list[Target]:
+    targets = random_targets(7, NUM_CLASSES, boxes)
+    targets[3] |= {name: targets[3][name][:0] for name in ("boxes", "labels", "difficult")}  # type: ignore[literal-required]
+    return targets
+
+
+def share_found(found: Detections, expected: Detections) -> float:
+    """Which share of the expected detections has one of the same class, place and score."""
+    if not len(expected["scores"]):
+        return 1.0
+    same = box_iou(expected["boxes"], found["boxes"]) > 0.999
+    same &= expected["labels"][:, None] == found["labels"]
+    same &= (expected["scores"][:, None] - found["scores"]).abs() < 1e-4
+    return float(same.any(dim=1).float().mean())
+
+
+@pytest.mark.parametrize("boxes", [(1, 12), (40, 60)], ids=["few", "many"])
+@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+def test_matches(matcher: str, boxes: tuple[int, int]) -> None:
+    loss, targets = MultiBoxLoss(matcher=matcher), some_targets(boxes)  # type: ignore[arg-type]
+    expected = loss.match(targets, PRIORS).matches
+    with accelerator() as device:
+        found = loss.match(targets, PRIORS.to(device)).matches
+    assert (expected.labels > 0).sum() > 100
+    assert torch.equal(found.labels.cpu(), expected.labels)
+    assert torch.equal(found.box_index.cpu(), expected.box_index)
+
+
+def losses_and_gradients(
+    loss: MultiBoxLoss, output: SSDOutput, targets: list[Target]
+) -> tuple[dict[str, float], tuple[Tensor, Tensor]]:
+    output = SSDOutput(output.box_offsets.requires_grad_(), output.class_logits.requires_grad_(), output.priors_cxcywh)
+    wanted = loss.match(targets, output.priors_cxcywh)
+    values = loss.compare(output, wanted)
+    (values["loc"] + values["cls"]).backward()
+    values |= prior_errors(output, wanted.labels, wanted.offsets)
+    assert output.box_offsets.grad is not None
+    assert output.class_logits.grad is not None
+    gradients = output.box_offsets.grad.cpu(), output.class_logits.grad.cpu()
+    return {name: value.item() for name, value in values.items()}, gradients
+
+
+LOSSES = [
+    *({"box_loss": box_loss} for box_loss in BOX_LOSSES),
+    *({"class_loss": class_loss} for class_loss in ("ce", "focal")),
+    *({"negatives_by": "foreground", "min_negatives": count} for count in (0, 5)),
+    {"normalizer": "positives_per_image"},
+]
+
+
+@pytest.mark.parametrize("settings", LOSSES, ids=lambda settings: "-".join(map(str, settings.values())))
+def test_losses_and_their_gradients(settings: dict[str, object]) -> None:
+    loss, targets = MultiBoxLoss(**settings).train(), some_targets()  # type: ignore[arg-type]
+    output = random_output(len(targets), PRIORS, NUM_CLASSES)
+    expected, (boxes, logits) = losses_and_gradients(loss, to(torch.device("cpu"), output), targets)
+    with accelerator() as device:
+        found, (found_boxes, found_logits) = losses_and_gradients(loss, to(device, output), targets)
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert expected["loc"] > 0
+    assert expected["cls"] > 0
+    torch.testing.assert_close(found_boxes, boxes, rtol=1e-3, atol=1e-6)
+    # Of two negatives that are equally hard but for a rounding, either may be the last that teaches.
+    assert (found_logits - logits).norm() < 0.05 * logits.norm()
+
+
+@pytest.mark.parametrize("agnostic", [False, True])
+@pytest.mark.parametrize("kind", SUPPRESSIONS)
+@pytest.mark.parametrize("logits", ["random", "trained"])
+def test_detections(logits: str, kind: str, agnostic: bool) -> None:
+    make = random_output if logits == "random" else trained_like_output
+    output = to(torch.device("cpu"), make(3, PRIORS, NUM_CLASSES))
+    settings = {"suppression": kind, "agnostic": agnostic, "top_k": 200 if logits == "trained" else 40}
+    expected = postprocess(output, **settings)  # type: ignore[arg-type]
+    with accelerator() as device:
+        found = on_host(postprocess(to(device, output), **settings))  # type: ignore[arg-type]
+    assert all(len(one["scores"]) > 0 for one in expected)
+    for one, other in zip(found, expected, strict=True):
+        assert abs(len(one["scores"]) - len(other["scores"])) <= 2
+        assert share_found(one, other) > 0.99
+        assert share_found(other, one) > 0.99
+
+
+def moved(rows: Sequence[Mapping[str, object]], device: torch.device) -> list[dict[str, object]]:
+    return [
+        {name: value.to(device) if isinstance(value, Tensor) else value for name, value in row.items()} for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    "metric", [VOCMeanAveragePrecision(NUM_CLASSES), COCOMeanAveragePrecision()], ids=["voc", "coco"]
+)
+def test_mean_average_precision(metric: VOCMeanAveragePrecision | COCOMeanAveragePrecision) -> None:
+    targets = some_targets()
+    noise = torch.Generator().manual_seed(0)
+    detections = [
+        Detections(
+            boxes=(target["boxes"] + 0.02 * torch.randn(target["boxes"].shape, generator=noise)).clamp(0, 1),
+            scores=torch.rand(len(target["labels"]), generator=noise),
+            labels=target["labels"],
+        )
+        for target in targets
+    ]
+    metric.update(detections, targets)
+    expected = metric.compute()
+    metric.reset()
+    with accelerator() as device:
+        metric.to(device).update(moved(detections, device), targets)  # type: ignore[arg-type]
+        found = metric.compute()
+        assert found["map_area" if "map_area" in found else "map"].device.type == device.type
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name].cpu(), value.cpu(), rtol=0, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_detector_finds_the_same(precision: str) -> None:
+    images = list(np.random.default_rng(0).integers(0, 256, (5, 50, 70, 3), dtype=np.uint8))
+    net = tiny_net(num_classes=3)
+    with torch.no_grad():
+        for convolution in net.head.cls:
+            convolution.weight *= 10  # so that scores differ
+    settings = {"class_names": ["a", "b", "c"], "precision": precision}
+    expected = Detector(net, **settings)(images)  # type: ignore[arg-type]
+    with accelerator() as device:
+        found = Detector(net.to(device), **settings)(images)  # type: ignore[arg-type]
+    assert sum(len(one.scores) for one in expected) > 50
+    for one, other in zip(found, expected, strict=True):
+        shared = min(len(one.scores), len(other.scores))
+        assert abs(len(one.scores) - len(other.scores)) <= (1 if precision == "float32" else 0.1 * shared)
+        tolerance = 1e-4 if precision == "float32" else 3e-2
+        np.testing.assert_allclose(one.scores[:shared], other.scores[:shared], rtol=0, atol=tolerance)
