@@ -124,6 +124,7 @@ def test_a_part_that_fails_or_hangs_stops_no_other(
     assert [(fact["in"], fact["what"]) for fact in record["facts"]] == [("step", "before"), ("parts", "after")]
     assert record["run"]["git_commit"] == "abc"
     page = (tmp_path / "gpu.md").read_text()
+    assert "| tests | no luck |" in page
     assert "| before | 1 |" in page
     assert "| after | 2 s |" in page
 
