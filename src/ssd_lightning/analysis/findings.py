@@ -41,6 +41,8 @@ KINDS: dict[str, Kind] = {
     "first_loss": Kind("the first loss", "check weights, normalisation and the loss settings"),
     "memory": Kind("memory", "choose a smaller data.batch_size, or trainer.precision=bf16-mixed"),
     "coverage": Kind("objects that no prior fits", "choose other priors, e.g. the fitted ones, or a larger image_size"),
+    "unscored": Kind("splits that cannot be scored", "a larger data.val_fraction=, or a split with objects"),
+    "background": Kind("images without objects that teach nothing", "set loss.min_negatives=3"),
     "pixel_origin": Kind("where pixels count from", "set data.xml_offset to what the annotating tool does"),
     "within": Kind("the same picture twice in a split", "take one of them out, it counts double"),
     "repeated": Kind("pictures that a list names more than once", "take the other entries out of the list"),
