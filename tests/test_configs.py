@@ -166,7 +166,7 @@ def test_other_groups_instantiate(group: str) -> None:
 
 def test_the_paper_is_the_default() -> None:
     config = compose_config("train")
-    assert (config.loss.matcher, config.loss.negative_ratio, config.loss.min_negatives) == ("bipartite", 3.0, 0)
+    assert (config.loss.matcher, config.loss.negative_ratio) == ("bipartite", 3.0)
     assert (config.optimizer.lr, config.optimizer.momentum, config.optimizer.weight_decay) == (1e-3, 0.9, 5e-4)
     assert (config.bias_lr_factor, config.decay_biases, config.data.batch_size) == (2.0, False, 32)
     assert config.priors.clip is False
@@ -174,6 +174,15 @@ def test_the_paper_is_the_default() -> None:
     # 120k of the paper's steps are 232 epochs of 16,551 pictures
     assert abs(config.trainer.max_epochs * (16551 // 32) - 120_000) < 120_000 // config.trainer.max_epochs
     assert [round(milestone * 120) for milestone in config.scheduler.milestones] == [80, 100]
+
+
+def test_images_without_objects_teach_but_in_the_recipes_of_published_systems() -> None:
+    default = compose_config("train").loss
+    assert default.min_negatives == default.negative_ratio  # as many as one positive brings
+    for path in find_folder("experiments").glob("*.yaml"):
+        published = path.stem.endswith(("_voc0712", "_coco", "_nvidia", "_paper", "_amdegroot", "_rfb", "_torchvision"))
+        loss = compose_config("train", [f"experiment={path.stem}", "data.root=nowhere"]).loss
+        assert (loss.min_negatives == 0) == (published or path.stem == "bccd_modern"), path.stem
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,7 @@ def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from ssd_lightning.analysis.findings import grouped, spoils_the_run
+    from ssd_lightning.analysis.health import background_findings
     from ssd_lightning.examination.priors import judge_priors
     from ssd_lightning.examination.splits import decode_pictures, judge_split
 
@@ -115,6 +116,13 @@ def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
     for split in examination.datasets:
         report["splits"][split] = judge_split(examination, split, image_size=image_size, tiny_px=config.tiny_px)
     report["pictures_decoded"] = len(examination.facts)
+    if "train" in report["splits"]:
+        examination.findings += background_findings(
+            images=report["splits"]["train"]["pictures"],
+            without_objects=report["splits"]["train"]["pictures_without_objects"],
+            class_loss=config.loss.get("class_loss"),
+            min_negatives=config.loss.get("min_negatives"),
+        )
     if net is not None and examination.training_objects:
         report["coverage"], report["priors"] = judge_priors(
             examination,
