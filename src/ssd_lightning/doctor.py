@@ -296,9 +296,10 @@ def print_report(report: Mapping[str, Any], *, lines: int, directory: Path) -> N
         print(f"plot:   {directory / 'coverage.png'}")
     if priors is not None:
         print(f"priors: {priors['file']}, used by\n  {priors['command']}")
+    errors = {group["kind"] for group in report["findings"] if group["severity"] == "error"}
     if not report["spoils_the_run"]:
-        print("nothing would spoil the run")
-    elif report["on_error"] == "raise":
+        print("nothing would spoil the run" + ("; the warnings above may lower its scores" * bool(report["findings"])))
+    elif report["on_error"] == "raise" and errors != {"coverage"}:
         print("something would spoil the run (data.on_error=skip leaves unusable objects and pictures out)")
     else:
         print("something would spoil the run")
