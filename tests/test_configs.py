@@ -324,6 +324,9 @@ def test_files_state_every_setting_with_the_constructors_default(path: Path) -> 
             continue
         arguments = inspect.signature(get_object(target)).parameters
         stated = set(arguments) & set(node.keys())
+        takes_any = any(argument.kind is argument.VAR_KEYWORD for argument in arguments.values())
+        unknown = {key for key in map(str, node) if not key.startswith("_")} - stated
+        assert not is_ours or takes_any or not unknown, (target, unknown)
         if "model/" not in file:  # which changes a part of what another file states
             assert set(arguments) - stated - MADE_BY_THE_RUN - NOT_OFFERED.get(target, set()) <= {"settings"}, target
         values = OmegaConf.to_container(node, resolve=False)
