@@ -1,11 +1,14 @@
+import inspect
 import itertools
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ssd_lightning import configs
@@ -15,7 +18,9 @@ from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.toy import TOY_CLASSES
 from ssd_lightning.data.voc import VOC_CLASSES
 from ssd_lightning.errors import ConfigurationError, DataError, UserError
-from ssd_lightning.training import DetectionDataModule
+from ssd_lightning.ops.postprocess import postprocess
+from ssd_lightning.overrides import command_line_overrides, refuse_sweep, take_config_path_from_here
+from ssd_lightning.training import DetectionDataModule, SSDModule
 
 CONF = find_folder("conf")
 
@@ -168,7 +173,7 @@ def test_other_groups_instantiate(group: str) -> None:
 
 def test_the_paper_is_the_default() -> None:
     config = compose_config("train")
-    assert (config.loss.matcher, config.loss.negative_ratio, config.loss.min_negatives) == ("bipartite", 3.0, 0)
+    assert (config.loss.matcher, config.loss.negative_ratio) == ("bipartite", 3.0)
     assert (config.optimizer.lr, config.optimizer.momentum, config.optimizer.weight_decay) == (1e-3, 0.9, 5e-4)
     assert (config.bias_lr_factor, config.decay_biases, config.data.batch_size) == (2.0, False, 32)
     assert config.priors.clip is False
@@ -176,6 +181,15 @@ def test_the_paper_is_the_default() -> None:
     # 120k of the paper's steps are 232 epochs of 16,551 pictures
     assert abs(config.trainer.max_epochs * (16551 // 32) - 120_000) < 120_000 // config.trainer.max_epochs
     assert [round(milestone * 120) for milestone in config.scheduler.milestones] == [80, 100]
+
+
+def test_images_without_objects_teach_but_in_the_recipes_of_published_systems() -> None:
+    default = compose_config("train").loss
+    assert default.min_negatives == default.negative_ratio  # as many as one positive brings
+    for path in find_folder("experiments").glob("*.yaml"):
+        published = path.stem.endswith(("_voc0712", "_coco", "_nvidia", "_paper", "_amdegroot", "_rfb", "_torchvision"))
+        loss = compose_config("train", [f"experiment={path.stem}", "data.root=nowhere"]).loss
+        assert (loss.min_negatives == 0) == (published or path.stem == "bccd_modern"), path.stem
 
 
 @pytest.mark.parametrize(
@@ -250,7 +264,90 @@ def exists(config: DictConfig, dotted: str) -> bool:
         if parent not in config or not isinstance(config._get_node(parent), DictConfig):
             return parent in config  # a null or an interpolation that the recipe fills
         config = config[parent]
-    return last in config or "_target_" in config  # whose constructor refuses what it does not know
+    return last in config
+
+
+MADE_BY_THE_RUN = {
+    "in_channels", "boxes_per_cell", "num_classes", "num_features", "optimizer", "total_steps", "params",
+    "splits", "class_names", "transform", "part", "val_fraction", "keep_difficult", "on_error", "max_pictures",
+}  # fmt: skip
+"""Arguments that no file states: the network, the data module or its splits give them."""
+NOT_OFFERED = {
+    "ssd_lightning.losses.MultiBoxLoss": {"variances"},  # post-processing and exported files have to have the same
+    "ssd_lightning.data.toy.write_toy_dataset": {"seed"},  # it would be another data set in the same folder
+    "ssd_lightning.data.coco.COCODataset": {"seed"}, "ssd_lightning.data.csv_boxes.CSVDataset": {"seed"},
+    "ssd_lightning.data.yolo.YOLODataset": {"seed"}, "ssd_lightning.data.voc.VOCDataset": {"seed"},  # the run's
+    "ssd_lightning.data.bananas.prepare_bananas": {"archive"}, "ssd_lightning.data.download.prepare_voc": {"catalogue"},
+    "torch.optim.SGD": {"maximize", "foreach", "differentiable"},
+    "torch.optim.AdamW": {"maximize", "foreach", "differentiable", "capturable"},
+    "torch.nn.BatchNorm2d": {"affine", "track_running_stats", "device", "dtype", "bias"},
+    "pytorch_lightning.Trainer": {  # what the run makes, and what has no use in it
+        "logger", "callbacks", "plugins", "default_root_dir", "barebones", "model_registry", "limit_predict_batches",
+        "reload_dataloaders_every_n_epochs", "enable_autolog_hparams",
+    },
+}  # fmt: skip
+OTHER_VALUES = {
+    ("loss/multibox", "min_negatives"),  # the product's; the constructor has the paper's
+    ("scheduler/cosine", "warmup_steps"), ("scheduler/multistep", "milestones"),  # 2/3 and 5/6, rounded
+    ("backbone/mobilenet_v3_large", "reduced_tail"), ("backbone/squeezenet", "ceil_mode"),  # as published with SSD
+    ("backbone/resnet34", "depth"), ("backbone/resnet50_whole", "maps"), ("backbone/vgg16_bn", "batch_norm"),
+    ("data/toy", "num_train"), ("data/toy", "image_size_px"),
+    ("extras/mobilenet_lite", "norm"), ("extras/squeezenet", "norm"),
+}  # fmt: skip
+"""Where a file is another choice than the constructor's default."""
+
+
+def target_nodes(config: DictConfig) -> Iterator[DictConfig]:
+    if "_target_" in config:
+        yield config
+    for key in config:
+        if not OmegaConf.is_interpolation(config, str(key)) and isinstance(config._get_node(key), DictConfig):
+            yield from target_nodes(config[key])
+
+
+def plain(value: object) -> object:
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+CONFIG_FILES = [path for path in sorted(CONF.rglob("*.yaml")) if "_target_" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", CONFIG_FILES, ids=lambda path: str(path.relative_to(CONF).with_suffix("")))
+def test_files_state_every_setting_with_the_constructors_default(path: Path) -> None:
+    file = str(path.relative_to(CONF).with_suffix(""))
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    for node in target_nodes(config):
+        target = node["_target_"]
+        is_ours = target.startswith("ssd_lightning.") and not target.startswith("ssd_lightning.training.loggers.")
+        if not is_ours and target not in NOT_OFFERED:  # a library's, of which a file states what it changes
+            continue
+        arguments = inspect.signature(get_object(target)).parameters
+        stated = set(arguments) & set(node.keys())
+        takes_any = any(argument.kind is argument.VAR_KEYWORD for argument in arguments.values())
+        unknown = {key for key in map(str, node) if not key.startswith("_")} - stated
+        assert not is_ours or takes_any or not unknown, (target, unknown)
+        if "model/" not in file:  # which changes a part of what another file states
+            assert set(arguments) - stated - MADE_BY_THE_RUN - NOT_OFFERED.get(target, set()) <= {"settings"}, target
+        values = OmegaConf.to_container(node, resolve=False)
+        assert isinstance(values, dict)
+        for key in stated:
+            value, default = values[key], arguments[key].default
+            if isinstance(value, str) and value.startswith("${data.") and value[7:-1] in config:
+                value = plain(OmegaConf.to_container(config)[value[7:-1]])  # type: ignore[call-overload,index]
+            if is_ours and default is not inspect.Parameter.empty and (file, key) not in OTHER_VALUES:
+                is_made = isinstance(value, dict) or str(value).startswith("${")
+                assert is_made or value == plain(default), (target, key)
+
+
+def test_post_processing_and_biases_have_the_defaults_of_their_code() -> None:
+    config = compose_config("train")
+    arguments = inspect.signature(postprocess).parameters
+    stated = {name: argument.default for name, argument in arguments.items() if name not in ("output", "variances")}
+    assert config.postprocess == stated
+    module = inspect.signature(SSDModule).parameters
+    for name in ("bias_lr_factor", "decay_biases"):
+        assert config[name] == module[name].default
 
 
 def test_every_recipe_has_a_row_in_the_table_of_results() -> None:
@@ -276,13 +373,88 @@ def test_recipes_are_short(experiment: Path) -> None:
         ("experiment=toy_tinny", "did you mean 'toy_tiny'"),
         ("logger=[csv,wand]", "did you mean 'wandb'"),
         ("backbone", "'backbone' is no key=value"),
-        ("data.num_workers=[1", "."),
+        ("data.num_workers=[1", r"'\[' is not closed"),
+        ("~loger", "did you mean 'logger'"),
+        ("+trainer.max_epochs=3", "Could not append to config"),
+        ("backbone=größe", "there is no backbone=größe.*vgg16"),
+        ("data.root=${nothing}", "Interpolation key 'nothing' not found"),
+        ("größe=3", "there is no setting 'größe'"),
         ("logger=null", "must be a string or a list"),
     ],
 )
 def test_wrong_words_are_answered_with_the_nearest_right_one(override: str, answer: str) -> None:
     with pytest.raises(ConfigurationError, match=answer):
         check_overrides("train", [override])
+
+
+@pytest.mark.parametrize(
+    "text", ["größe", "a=b", "it's", "(1)", "a#b!", "a 'b' \"c\"", "x{1}.jpg", "[x", "{x", "x]", "a;b&"]
+)
+@pytest.mark.parametrize("command", ["train", "predict", "report"])
+def test_what_needs_quotes_is_answered_with_the_quotes_that_work(command: str, text: str) -> None:
+    key, *needed = {
+        "train": ("data.root", "data=toy"),
+        "predict": ("source", "checkpoint=x"),
+        "report": ("run",),
+    }[command]
+    values: list[tuple[str, object]] = [(text, text)]
+    if not set(text) & set("[]{}'\""):
+        values.append((f"[a b, {text}, [3, {text}]]", ["a b", text, [3, text]]))
+    for written, meant in values:
+        with pytest.raises(ConfigurationError, match="needs quotes: ") as refused:
+            check_overrides(command, [f"{key}={written}"])
+        (word,) = shlex.split(str(refused.value).rpartition("needs quotes: ")[2])
+        check_overrides(command, [word])
+        assert OmegaConf.select(compose_config(command, [*needed, word]), key) == meant
+
+
+@pytest.mark.parametrize(
+    ("override", "answer"),
+    [
+        ("data=toy,voc2007", "data=toy,voc2007: a list is 'data=\\[toy,voc2007\\]'.*--multirun"),
+        ("data.root=a,b.jpg", "a text with a comma 'data.root=\"a,b.jpg\"'"),
+        ("optimizer.lr=range(1,3)", "add --multirun"),
+    ],
+)
+def test_several_values_are_refused_without_multirun(
+    override: str, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with pytest.raises(ConfigurationError, match=answer):
+        refuse_sweep([override])
+    refuse_sweep([override, "hydra.mode=MULTIRUN"])
+    monkeypatch.setattr(sys, "argv", ["train", "-m"])
+    refuse_sweep([override])
+
+
+def test_the_nearest_is_found_whatever_the_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "priors").mkdir()
+    (tmp_path / "priors" / "mine.yaml").write_text("clip: false\nlevels: null\nown_key: 3\n")
+    (tmp_path / "own.yaml").write_text("defaults: [train, _self_]\nown_name: 1\n")
+    folder = ["--config-dir", str(tmp_path)]
+    for flags in ([], folder, [f"--config-dir={tmp_path}"], ["--cfg", "job"], ["--info", "config"], ["-i"], ["-m"]):
+        monkeypatch.setattr(sys, "argv", ["train", *flags, "trainer.max_epoch=3"])
+        with pytest.raises(ConfigurationError, match=r"did you mean 'trainer\.max_epochs'"):
+            check_overrides("train", command_line_overrides())
+    monkeypatch.setattr(sys, "argv", ["train", *folder])
+    check_overrides("train", ["priors=mine", "priors.own_key=4", "data=toy"])
+    for word, answer in (
+        ("priors=min", "did you mean 'mine'.*ssd300"),
+        ("priors.own_keys=4", r"did you mean 'priors\.own_key'"),
+    ):
+        with pytest.raises(ConfigurationError, match=answer):
+            check_overrides("train", ["priors=mine", word] if "=4" in word else [word])
+    monkeypatch.setattr(sys, "argv", ["train", *folder, "--config-name", "own"])
+    check_overrides("train", ["own_name=2", "trainer.max_epochs=3"])
+    with pytest.raises(ConfigurationError, match="did you mean 'own_name'"):
+        check_overrides("train", ["own_nam=2"])
+    monkeypatch.setattr(sys, "argv", ["train", "--config-path", str(tmp_path / "priors"), "--config-name", "mine"])
+    check_overrides("train", ["own_key=2"])
+    with pytest.raises(ConfigurationError, match="did you mean 'own_key'"):
+        check_overrides("train", ["own_ky=2"])
+    monkeypatch.setattr(sys, "argv", ["train", "--config-dir", str(tmp_path / "nowhere")])
+    with pytest.raises(ConfigurationError, match="nowhere: there is no such folder"):
+        take_config_path_from_here("train")
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,24 @@ def test_every_planted_fault_is_found_and_none_is_invented(tmp_path: Path, form:
     assert order == sorted(order)  # errors come before warnings
 
 
+def test_priors_that_reach_few_objects_spoil_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = tuple(planted.Thing("dog", (x, y, x + 10, y + 10)) for x in (15, 75, 130) for y in (15, 55, 95))
+    pictures = [replace(picture, things=small) for picture in planted.CLEAN]
+    planted.write("voc", tmp_path, pictures, ("dog",))
+
+    report = examine("voc", tmp_path)
+
+    assert report["findings"][0]["kind"] == "coverage"
+    (sentence,) = of_kind(report, "coverage")
+    assert "18 of 54 training objects, 33%, have a prior" in sentence
+    assert "100% are below 32 px in the input of 128 x 128 px" in sentence
+    assert "the fitted priors" in sentence
+    assert "image_size=[256,256]" in sentence
+    report["coverage"] = None  # its table
+    doctor.print_report(report | {"priors": None}, lines=5, directory=tmp_path)
+    assert capsys.readouterr().out.strip().splitlines()[-1] == "something would spoil the run"
+
+
 def test_a_list_of_pictures_that_names_one_twice(tmp_path: Path) -> None:
     planted.write("yolo", tmp_path, planted.CLEAN)
     names = ["train0", "train1", "train0", "train2", "train0"]

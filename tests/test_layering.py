@@ -36,7 +36,7 @@ MAY_IMPORT = {
 """The lower floors. A name stands for itself and all that is in it."""
 
 TOP_FLOOR = {
-    *("assembly", "configs", "overrides", "run_dirs", "sweeping"),
+    *("assembly", "configs", "list_settings", "overrides", "run_dirs", "sweeping"),
     *("train", "evaluate", "predict", "export", "convert", "benchmark", "doctor", "report", "show", "demo"),
 }
 """The commands, and what composes their configurations: above all others."""

@@ -4,8 +4,8 @@ import logging
 import os
 import sys
 import warnings
+from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,24 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ssd_lightning.errors import ConfigurationError, UserError
+from ssd_lightning.list_settings import check_lists
 from ssd_lightning.overrides import (
+    CONFIG_DIR_FLAGS,
     CONFIG_NAME_FLAGS,
+    CONFIG_PATH_FLAGS,
     REPEATED,
     asks_for_help,
     check_words,
     command_line_overrides,
     flag_value,
-    has_own_config,
     missing_keys,
+    refuse_sweep,
     repeated_run,
     take_config_path_from_here,
 )
@@ -61,17 +66,25 @@ def register_experiments(*, names_only: bool = False) -> None:
         store.store(group=EXPERIMENT_GROUP, name=path.stem, node=node, package="_global_", provider="experiments")
 
 
-def compose_config(config_name: str, overrides: list[str] | None = None) -> DictConfig:
+def compose_config(
+    config_name: str,
+    overrides: list[str] | None = None,
+    *,
+    folder: Path | None = None,
+    return_hydra_config: bool = False,
+) -> DictConfig:
     """Compose a configuration as the command of that name does, without running anything.
 
     Args:
         config_name: `train`, `evaluate`, `predict`, `export`, `convert` or `benchmark`.
         overrides: `key=value` and `group=choice`, as on the command line.
+        folder: of the configurations; None is `conf`.
+        return_hydra_config: with Hydra's own settings, as `hydra`.
     """
     register_experiments()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(config_dir=str(find_folder("conf")), version_base="1.3"):
-        return compose(config_name, overrides=overrides or [])
+    with initialize_config_dir(config_dir=os.path.abspath(folder or find_folder("conf")), version_base="1.3"):
+        return compose(config_name, overrides=overrides or [], return_hydra_config=return_hydra_config)
 
 
 def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
@@ -90,6 +103,8 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
             store_repeated_run(config_name)
         elif not asks_for_help():
             check_overrides(config_name, command_line_overrides())
+        if not asks_for_help():
+            refuse_sweep(command_line_overrides())
     except UserError as error:
         _exit_with(error)
 
@@ -98,6 +113,8 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         try:
             for missing in sorted(missing_keys(config)):
                 raise ConfigurationError(f"{missing} has to be given: add {missing}=VALUE")
+            if HydraConfig.get().mode != RunMode.MULTIRUN:  # each job of a sweep is looked at in its own process
+                check_lists(config)
             return task(config)
         except Exception as error:
             user_error = find_user_error(error) or refused_value(error)
@@ -134,7 +151,8 @@ def store_repeated_run(config_name: str) -> None:
     if "resume" in saved:
         saved.resume = None  # a repetition begins at the beginning
     if not asks_for_help():
-        check_words(command_line_overrides(), {}, lambda words: saved)
+        overrides = command_line_overrides()
+        check_words(overrides, {}, lambda words: saved)
     settings: Any = OmegaConf.load(find_folder("conf") / f"{config_name}.yaml")
     node = OmegaConf.create({"hydra": settings.get("hydra", {}), **saved})
     ConfigStore.instance().store(name=REPEATED, node=node, provider="repeated run")
@@ -205,16 +223,27 @@ def check_overrides(config_name: str, overrides: list[str]) -> None:
     Raises:
         ConfigurationError: a key, group or choice does not exist, or an argument is no `key=value`.
     """
-    if not has_own_config():  # which has keys of its own
-        check_words(overrides, _groups(), partial(compose_config, config_name))
+    path, more = flag_value(CONFIG_PATH_FLAGS), flag_value(CONFIG_DIR_FLAGS)
+    searched = [text for text in overrides if text.startswith("hydra.searchpath=")]
+    if any("://" in place for place in (path or "", *searched)):
+        return  # a package, whose files only Hydra finds
+    name = flag_value(CONFIG_NAME_FLAGS) or config_name
+    folder, *others = [Path(path) if path else find_folder("conf"), *([Path(more)] if more else [])]
+    if others and not (folder / f"{name}.yaml").is_file():  # the command's own configuration has to lie in the first
+        folder, others = others[0], [folder]
+    if others and not searched:
+        searched = [f'hydra.searchpath=["{os.path.abspath(others[0])}"]']
+
+    def compose_as_here(words: list[str]) -> DictConfig:
+        return compose_config(name, [*searched, *words], folder=folder, return_hydra_config=True)
+
+    check_words(overrides, _groups(folder, *others), compose_as_here)
 
 
-def _groups() -> dict[str, list[str]]:
-    root = find_folder("conf")
-    groups = {
-        str(folder.relative_to(root)): sorted(path.stem for path in folder.glob("*.yaml"))
-        for folder in sorted(root.rglob("*"))
-        if folder.is_dir()
-    }
-    groups[EXPERIMENT_GROUP] = sorted(path.stem for path in find_folder("experiments").glob("*.yaml"))
-    return groups
+def _groups(*roots: Path) -> dict[str, list[str]]:
+    groups: dict[str, set[str]] = defaultdict(set)
+    for root in roots:
+        for path in root.rglob("*/*.yaml"):
+            groups[str(path.parent.relative_to(root))].add(path.stem)
+    groups[EXPERIMENT_GROUP] |= {path.stem for path in find_folder("experiments").glob("*.yaml")}
+    return {name: sorted(choices) for name, choices in groups.items()}

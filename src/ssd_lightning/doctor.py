@@ -98,6 +98,7 @@ def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
     import torch
 
     from ssd_lightning.analysis.findings import Finding, grouped, spoils_the_run
+    from ssd_lightning.analysis.health import background_findings
     from ssd_lightning.assembly import make_net
     from ssd_lightning.examination.priors import judge_priors
     from ssd_lightning.examination.splits import decode_pictures, judge_split
@@ -119,6 +120,13 @@ def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
     for split in examination.datasets:
         report["splits"][split] = judge_split(examination, split, image_size=image_size, tiny_px=config.tiny_px)
     report["pictures_decoded"] = len(examination.facts)
+    if "train" in report["splits"]:
+        examination.findings += background_findings(
+            images=report["splits"]["train"]["pictures"],
+            without_objects=report["splits"]["train"]["pictures_without_objects"],
+            class_loss=config.loss.get("class_loss"),
+            min_negatives=config.loss.get("min_negatives"),
+        )
     if net is not None and examination.training_objects:
         report["coverage"], report["priors"] = judge_priors(
             examination,
@@ -294,9 +302,10 @@ def print_report(report: Mapping[str, Any], *, lines: int, directory: Path) -> N
         print(f"plot:   {directory / 'coverage.png'}")
     if priors is not None:
         print(f"priors: {priors['file']}, used by\n  {priors['command']}")
+    errors = {group["kind"] for group in report["findings"] if group["severity"] == "error"}
     if not report["spoils_the_run"]:
-        print("nothing would spoil the run")
-    elif report["on_error"] == "raise":
+        print("nothing would spoil the run" + ("; the warnings above may lower its scores" * bool(report["findings"])))
+    elif report["on_error"] == "raise" and errors != {"coverage"}:
         print("something would spoil the run (data.on_error=skip leaves unusable objects and pictures out)")
     else:
         print("something would spoil the run")

@@ -1,35 +1,57 @@
 """What stands on a command line, checked against what a configuration knows."""
 
+import contextlib
 import difflib
 import os
+import shlex
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from ssd_lightning.errors import ConfigurationError
 
 CONFIG_PATH_FLAGS = {"-cp", "--config-path"}
 CONFIG_NAME_FLAGS = {"-cn", "--config-name"}
-OWN_CONFIG_FLAGS = CONFIG_PATH_FLAGS | CONFIG_NAME_FLAGS | {"-cd", "--config-dir"}
-FLAGS_WITH_VALUES = OWN_CONFIG_FLAGS | {"--package", "-p", "--cfg", "-c"}
+CONFIG_DIR_FLAGS = {"-cd", "--config-dir"}
+OWN_CONFIG_FLAGS = CONFIG_PATH_FLAGS | CONFIG_NAME_FLAGS | CONFIG_DIR_FLAGS
+FLAGS_WITH_VALUES = OWN_CONFIG_FLAGS | {"--package", "-p", "--cfg", "-c", "--experimental-rerun"}
+INFO_FLAGS = {"--info", "-i"}
+"""What is asked for may follow, or not."""
 
 
 def command_line_overrides() -> list[str]:
     """Give the arguments that are neither flags nor a flag's value."""
-    overrides, arguments = [], iter(sys.argv[1:])
+    overrides, previous, arguments = [], "", iter(sys.argv[1:])
     for argument in arguments:
         if argument in FLAGS_WITH_VALUES:
             next(arguments, None)
-        elif not argument.startswith("-"):
+        elif not argument.startswith("-") and ("=" in argument or previous not in INFO_FLAGS):
             overrides.append(argument)
+        previous = argument
     return overrides
+
+
+def refuse_sweep(overrides: Sequence[str]) -> None:
+    """Refuse several values of a key where the command line asks for one run.
+
+    Args:
+        overrides: `key=value` as on the command line; all of them can be read.
+
+    Raises:
+        ConfigurationError: there is one; the message says how a list and how a text with a comma is written.
+    """
+    if {"-m", "--multirun"} & set(sys.argv) or "hydra.mode=MULTIRUN" in overrides:
+        return
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        if override.is_sweep_override():
+            raise ConfigurationError(_explain_sweep(override))
 
 
 def has_own_config() -> bool:
@@ -64,8 +86,12 @@ def take_config_path_from_here(config_name: str) -> None:
         config_name: of the command's configuration.
 
     Raises:
-        ConfigurationError: there is no such folder, or it is a run's and not that of its configuration.
+        ConfigurationError: there is no such folder, nor that of `--config-dir`, or it is a run's and not that of its
+            configuration.
     """
+    more = flag_value(CONFIG_DIR_FLAGS)
+    if more is not None and not Path(more).is_dir():
+        raise ConfigurationError(f"--config-dir={more}: there is no such folder")
     given = flag_value(CONFIG_PATH_FLAGS)
     if given is not None and "://" not in given:  # as in pkg://
         if not Path(given).is_dir():
@@ -88,42 +114,143 @@ def asks_for_help() -> bool:
     return bool({"-h", "--help"} & set(sys.argv))
 
 
-def check_words(overrides: list[str], groups: dict[str, list[str]], compose: Callable[[list[str]], DictConfig]) -> None:
+def check_words(
+    overrides: list[str],
+    groups: Mapping[str, Sequence[str]],
+    compose: Callable[[list[str]], DictConfig],
+) -> None:
     """Refuse what a configuration does not know, and name what comes nearest.
 
     Args:
         overrides: `key=value` and `group=choice`, as on the command line.
         groups: choices of every group.
-        compose: makes the configuration of chosen groups.
+        compose: makes the configuration of overrides, with Hydra's own settings where it can.
 
     Raises:
-        ConfigurationError: a key, group or choice does not exist, or an argument is no `key=value`.
+        ConfigurationError: a key, group or choice does not exist, an argument is no `key=value` or cannot be read, or
+            Hydra refuses it for another reason.
     """
-    for text in overrides:
-        if "=" not in text and not text.startswith("~"):
-            raise ConfigurationError(f"'{text}' is no key=value")
+    parsed = [_parse(text, groups, compose) for text in overrides]
+    for override in parsed:
+        if override.is_sweep_override() and override.key_or_group in groups:
+            _check_choice(override, groups[override.key_or_group])
+    composed = [text for override in parsed if (text := _without_sweep(override, groups)) is not None]
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise ConfigurationError(str(error).splitlines()[0]) from error
-    chosen, settings = [], []
+        config = compose(composed)
+    except REFUSALS as error:
+        _explain_refusal(error, parsed, groups, compose)
+    chosen = OmegaConf.select(config, "hydra.runtime.choices", default={})  # also of groups that only Hydra finds
+    known = set(_keys(config))
     for override in parsed:
         name = override.key_or_group
-        if override.is_delete() or name.startswith("hydra"):
-            continue
-        if name in groups:
-            _check_choice(override, groups[name])
-            chosen.append(_first_choice(override))
-        elif not override.is_add():
-            settings.append(name)
-    known = set(_keys(_compose(compose, [text for text in chosen if text])))
-    for name in settings:
-        if name not in known:
-            near = difflib.get_close_matches(name, known | groups.keys(), n=1, cutoff=0.5)
-            tail = [key for key in sorted(known) if key.rpartition(".")[2] == name.rpartition(".")[2]]
-            guess = tail[:1] or near
-            hint = f"; did you mean '{guess[0]}'?" if guess else ""
-            raise ConfigurationError(f"there is no setting '{name}'{hint} (--cfg job shows all)")
+        if not (_is_new(override) or override.is_delete() or name in known or name in {*groups, *chosen}):
+            raise _unknown(name, known, groups)
+        if "${" in str(override.input_line) and not override.is_sweep_override():
+            _check_reference(config, override)
+
+
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
+
+
+def _parse(text: str, groups: Mapping[str, Sequence[str]], compose: Callable[[list[str]], DictConfig]) -> Override:
+    if "=" not in text and not text.startswith("~"):
+        raise ConfigurationError(f"'{text}' is no key=value")
+    if (override := _try_to_parse(text)) is not None:
+        return override
+    key, _, value = text.partition("=")
+    if _try_to_parse(f"{key}=0") is None:
+        raise _unknown(key.lstrip("+~"), set(_keys(compose([]))), groups)
+    opening = next((pair[0] for pair in ("[]", "{}") if value[:1] == pair[0] and value[-1:] != pair[1]), None)
+    fault = f"'{opening}' is not closed; a text that begins with it" if opening else "a value with such letters"
+    suggestion = f"{key}={quoted(value)}"
+    meant = _try_to_parse(suggestion)
+    if meant is not None and meant.key_or_group in groups:
+        _check_choice(meant, groups[meant.key_or_group])
+    if meant is None:
+        raise ConfigurationError(f"{text} cannot be read; write it into a YAML file and give that, see --config-dir")
+    raise ConfigurationError(f"{text} cannot be read: {fault} needs quotes: {shlex.quote(suggestion)}")
+
+
+def _try_to_parse(text: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException:
+        return None
+
+
+def quoted(value: str) -> str:
+    """Write a value as a command line can have it, in a list or mapping with quotes for the items that need them."""
+    if _try_to_parse(f"key={value}") is not None:
+        return value
+    if value[:1] == "[" and value[-1:] == "]":
+        return f"[{','.join(quoted(item.strip()) for item in _items(value[1:-1]))}]"
+    if value[:1] == "{" and value[-1:] == "}":
+        pairs = (item.partition(":") for item in _items(value[1:-1]))
+        return f"{{{','.join(f'{key.strip()}:{quoted(item.strip())}' for key, _, item in pairs)}}}"
+    return '"' + value.replace('"', '\\"') + '"'
+
+
+def _items(text: str) -> list[str]:
+    """Split at the commas that are in no inner bracket."""
+    items, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth == 0:
+            items.append("")
+        else:
+            items[-1] += letter
+    return items
+
+
+def _check_reference(config: DictConfig, override: Override) -> None:
+    try:
+        OmegaConf.select(config, override.key_or_group)
+    except InterpolationKeyError as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigurationError(f"{override.input_line}: {reason}; ${{NAME}} stands for another setting") from error
+    except REFUSALS:
+        return  # what only a run can tell, such as ${hydra:runtime.output_dir}
+
+
+def _explain_sweep(override: Override) -> str:
+    name, _, value = str(override.input_line).partition("=")
+    if not override.is_choice_sweep() or "choice(" in value:
+        return f"{override.input_line}: several values are several runs; add --multirun"
+    a_list, a_text = (shlex.quote(f"{name}={form}") for form in (f"[{value}]", f'"{value}"'))
+    return f"{override.input_line}: a list is {a_list}, a text with a comma {a_text}; several runs need --multirun"
+
+
+def _explain_refusal(
+    error: Exception,
+    parsed: Sequence[Override],
+    groups: Mapping[str, Sequence[str]],
+    compose: Callable[[list[str]], DictConfig],
+) -> NoReturn:
+    """Say which choice or key is to blame, else in one line what Hydra says."""
+    chosen = [override for override in parsed if override.key_or_group in groups and not override.is_delete()]
+    for override in chosen:
+        _check_choice(override, groups[override.key_or_group])
+    known: set[str] = set()
+    with contextlib.suppress(*REFUSALS):
+        known |= set(_keys(compose([text for override in chosen if (text := _without_sweep(override, groups))])))
+    for override in parsed:
+        name = override.key_or_group
+        if known and not _is_new(override) and name not in known | groups.keys():
+            raise _unknown(name, known, groups) from error
+    raise ConfigurationError(" ".join(str(error).strip().partition("\n\n")[0].split())) from error
+
+
+def _is_new(override: Override) -> bool:
+    """Say whether an override is for a key that need not be there, or one that only Hydra knows."""
+    return override.is_add() or override.is_force_add() or override.key_or_group.partition(".")[0] == "hydra"
+
+
+def _unknown(name: str, known: Collection[str], groups: Mapping[str, Sequence[str]]) -> ConfigurationError:
+    near = difflib.get_close_matches(name, {*known, *groups}, n=1, cutoff=0.5)
+    tail = [key for key in sorted(known) if key.rpartition(".")[2] == name.rpartition(".")[2]]
+    guess = tail[:1] or near
+    hint = f"; did you mean '{guess[0]}'?" if guess else ""
+    return ConfigurationError(f"there is no setting '{name}'{hint} (--cfg job shows all)")
 
 
 def missing_keys(config: DictConfig) -> Iterator[str]:
@@ -135,33 +262,27 @@ def missing_keys(config: DictConfig) -> Iterator[str]:
             yield name
 
 
-def _compose(compose: Callable[[list[str]], DictConfig], overrides: list[str]) -> DictConfig:
-    try:
-        return compose(overrides)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigurationError(str(error).strip().splitlines()[0]) from error
-
-
 def _choices(override: Override) -> list[str]:
     values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
     flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
     return [str(item).strip("'\"") for item in flat if item is not None]
 
 
-def _check_choice(override: Override, options: list[str]) -> None:
+def _check_choice(override: Override, options: Sequence[str]) -> None:
     for choice in _choices(override):
         if choice not in options:
             near = difflib.get_close_matches(choice, options, n=1, cutoff=0.4)
             hint = f"; did you mean '{near[0]}'?" if near else ""
             raise ConfigurationError(
-                f"there is no {override.key_or_group}={choice}{hint} There is {', '.join(options)}"
+                f"there is no {override.key_or_group}={choice}{hint or '.'} There is {', '.join(options)}"
             )
 
 
-def _first_choice(override: Override) -> str | None:
+def _without_sweep(override: Override, groups: Mapping[str, Sequence[str]]) -> str | None:
+    """Give an override as it is composed: of several choices the first, of several values none."""
     if not override.is_sweep_override():
         return override.input_line
-    choices = _choices(override)
+    choices = _choices(override) if override.key_or_group in groups else []
     return f"{override.key_or_group}={choices[0]}" if choices else None
 
 

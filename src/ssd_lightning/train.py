@@ -96,6 +96,7 @@ def train(config: "DictConfig") -> dict[str, float] | float:
     if resume is not None:
         check_network(resume, module.net)
     if is_first:
+        warn_about_data(config, data)
         if goes_on:
             tell_start(resume, plain, run_dir)
         begin_directory(run_dir, resume)
@@ -146,6 +147,25 @@ def tell_start(resume: Path | None, plain: dict[str, Any], run_dir: Path) -> Non
     elif not is_job():
         why = why_new(run_dir, list(HydraConfig.get().overrides.task))
         log.info("resume=auto begins a new run in %s: %s", run_dir, why)
+
+
+def warn_about_data(config: "DictConfig", data: "DetectionDataModule") -> None:
+    """Warn where images without objects cannot teach, or cannot choose a checkpoint."""
+    from ssd_lightning.analysis.health import background_findings, unscored_findings
+
+    records = data.dataset("train").records
+    findings = background_findings(
+        images=len(records),
+        without_objects=sum(not len(record.labels) for record in records),
+        class_loss=config.loss.get("class_loss"),
+        min_negatives=config.loss.get("min_negatives"),
+    )
+    if data.has("val"):
+        records = data.dataset("val").records
+        objects = sum(int((~record.difficult).sum()) for record in records)
+        findings += unscored_findings("val", images=len(records), objects=objects)
+    for finding in findings:
+        log.warning(finding.sentence)
 
 
 def record_start(

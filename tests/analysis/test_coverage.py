@@ -1,5 +1,7 @@
 """Coverage: the nearest cell is the best, compared with all priors laid out one by one."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from ssd_lightning.analysis.coverage import (
     coverage_findings,
     coverage_summary,
     describe_unreached,
+    finest_step_px,
 )
 from ssd_lightning.analysis.objects import Objects
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
@@ -67,7 +70,7 @@ def test_no_objects() -> None:
     summary = coverage_summary(np.empty((0, 4)), best.iou, (300, 300))
     assert best.iou.shape == (0,)
     assert (summary["objects"], summary["share"], summary["mean_iou"]) == (0, None, None)
-    assert coverage_findings(summary) == []
+    assert coverage_findings(summary, image_size=(300, 300), finest_step_px=8) == []
 
 
 def test_the_summary_counts_each_object_once_by_size_and_by_ratio() -> None:
@@ -85,8 +88,25 @@ def test_the_summary_counts_each_object_once_by_size_and_by_ratio() -> None:
     }  # fmt: skip
     by_ratio = [summary["by_ratio"][name]["objects"] for name in RATIO_NAMES]
     assert by_ratio == [0, 1, 0, 2, 1]
-    assert "3 of 4 training objects, 75%" in coverage_findings(summary)[0].sentence
-    assert coverage_findings(summary | {"share": 0.8}) == []
+    judge = partial(coverage_findings, image_size=(100, 200), finest_step_px=8)
+    (finding,) = judge(summary)
+    assert finding.severity == "warning"
+    assert "3 of 4 training objects, 75%" in finding.sentence
+    assert "50% are below 32 px in the input of 200 x 100 px. What helps: a larger input" in finding.sentence
+    assert "image_size=[200,400]" in finding.sentence
+    assert "fitted" not in finding.sentence
+    assert "finer" not in finding.sentence
+    assert judge(summary | {"share": 0.8}) == []
+    assert judge(summary | {"share": 0.5})[0].severity == "warning"
+    (finding,) = judge(summary | {"share": 0.49}, finest_step_px=16, fitted_share=0.9)
+    assert finding.severity == "error"  # most objects have no prior but a forced one
+    assert "the fitted priors, which reach 90%" in finding.sentence
+    assert "steps of 16 px" in finding.sentence
+
+
+def test_the_finest_level_is_that_of_the_shortest_steps() -> None:
+    assert finest_step_px(SSD300_VOC, (300, 300)) == pytest.approx(300 / 38)
+    assert finest_step_px(SSD300_VOC[1:], (300, 600)) == pytest.approx(600 / 19)
 
 
 def test_unreached_objects_are_named_the_worst_first() -> None:

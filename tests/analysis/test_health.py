@@ -8,12 +8,14 @@ from ssd_lightning.analysis.findings import KINDS, Finding, grouped, in_order, s
 from ssd_lightning.analysis.health import (
     PHRASES,
     amount_findings,
+    background_findings,
     class_number_findings,
     duplicate_findings,
     kind_of,
     pixel_origin_findings,
     reader_findings,
     tiny_findings,
+    unscored_findings,
     unused_class_findings,
 )
 from ssd_lightning.analysis.objects import Objects, split_summary
@@ -198,3 +200,31 @@ def test_kinds_and_order() -> None:
     assert spoils_the_run([tiny, torn])
     assert not spoils_the_run([tiny])
     assert grouped([]) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "without", "class_loss", "min_negatives", "is_said"),
+    [
+        (20, 2, "ce_hnm", 0, True),
+        (20, 1, "ce_hnm", 0, False),  # too few to matter
+        (20, 0, "ce_hnm", 0, False),
+        (0, 0, "ce_hnm", 0, False),
+        (20, 2, "ce_hnm", 3, False),
+        (20, 2, "focal", 0, False),  # every prior teaches
+        (20, 2, None, None, False),  # a loss of the user's own
+    ],
+)
+def test_images_that_teach_nothing(
+    images: int, without: int, class_loss: str | None, min_negatives: int | None, is_said: bool
+) -> None:
+    found = background_findings(
+        images=images, without_objects=without, class_loss=class_loss, min_negatives=min_negatives
+    )
+    assert [finding.kind for finding in found] == ["background"] * is_said
+    assert all("2 of 20 images (10%)" in finding.sentence for finding in found)
+
+
+@pytest.mark.parametrize(("images", "objects", "is_said"), [(4, 0, True), (4, 1, False), (0, 0, False)])
+def test_a_split_without_an_object_to_score(images: int, objects: int, is_said: bool) -> None:
+    found = unscored_findings("val", images=images, objects=objects)
+    assert [(finding.kind, finding.split) for finding in found] == [("unscored", "val")] * is_said

@@ -9,9 +9,10 @@ from interrupted import PowerCut, data, fit
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves
-from ssd_lightning.detector import Detector
+from ssd_lightning.detector import Detector, find_checkpoint
 from ssd_lightning.metrics import VOCMeanAveragePrecision
 from ssd_lightning.metrics.detection_state import image_key
+from ssd_lightning.train import best_checkpoint
 from ssd_lightning.training.evaluations import Evaluations, is_best, make_record
 from ssd_lightning.training.resumption import find_resumable
 from ssd_lightning.types import Detections, Target
@@ -21,10 +22,10 @@ def train(run: Path, **settings: Any) -> Any:
     return fit(run, callbacks=(Evaluations(),), default_root_dir=run, **settings)
 
 
-def evaluation_of_best(run: Path) -> EvaluationRecord:
-    """Evaluate the kept checkpoint anew."""
-    detector = Detector.load(run / "checkpoints" / "best.ckpt")
-    module = data(run.parent, num_workers=0)
+def evaluation_of(checkpoint: Path) -> EvaluationRecord:
+    """Evaluate a kept checkpoint again."""
+    detector = Detector.load(checkpoint)
+    module = data(checkpoint.parents[2], num_workers=0)
     metric = VOCMeanAveragePrecision(2)
     for images, targets in module.evaluation_loader("val"):
         metric.update(detector.detect(images), targets)
@@ -58,29 +59,44 @@ def test_the_record_is_of_the_best_checkpoint(tmp_path: Path, settings: dict) ->
 
     fit(tmp_path / "run", callbacks=(Watch(),), default_root_dir=tmp_path / "run", **settings)
     record = EvaluationRecord.load(tmp_path / "run" / "evaluations" / "val.npz")
-    assert_close(record, evaluation_of_best(tmp_path / "run"))
+    assert_close(record, evaluation_of(tmp_path / "run" / "checkpoints" / "best.ckpt"))
     written = [area for best, area in scores if best]
     assert mean_ap(pr_curves(record)) == pytest.approx(written[-1], abs=1e-6)
 
 
-def test_a_later_validation_that_is_worse_leaves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scores of the small run rise and fall as they like; these are told."""
-    told = iter([0.25, 0.5, 0.125])
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("scores", "epoch"),
+    [
+        ((0.25, 0.5, 0.125), 2),
+        ((0.0, 0.0, 0.0), 3),  # says nothing: the longest training is the best guess
+        ((0.5, 0.5, 0.25), 2),
+        ((NAN, NAN, NAN), None),
+        ((NAN, 0.5, NAN), 2),
+    ],
+)
+def test_the_best_checkpoint_is_of_the_last_validation_with_the_highest_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scores: tuple[float, ...], epoch: int | None
+) -> None:
+    """The scores of the small run rise and fall as they like; these are given."""
+    given = iter(scores)
     from ssd_lightning.training.module import SSDModule
 
     log = SSDModule.log
 
-    def tell(self: SSDModule, name: str, value: Any, **settings: Any) -> None:
-        log(self, name, torch.tensor(next(told)) if name == "val/map_11point" else value, **settings)
+    def log_given(self: SSDModule, name: str, value: Any, **settings: Any) -> None:
+        log(self, name, torch.tensor(next(given)) if name == "val/map_11point" else value, **settings)
 
-    monkeypatch.setattr(SSDModule, "log", tell)
-    train(tmp_path / "run")
-    assert next(told, None) is None
-    assert_close(
-        EvaluationRecord.load(tmp_path / "run" / "evaluations" / "val.npz"), evaluation_of_best(tmp_path / "run")
-    )
-    step = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)["global_step"]
-    assert step == 10  # of the second of three epochs
+    monkeypatch.setattr(SSDModule, "log", log_given)
+    trainer = train(tmp_path / "run")
+    assert next(given, None) is None
+    found = find_checkpoint(tmp_path / "run")
+    assert best_checkpoint(trainer) == str(found)
+    assert found.name == ("last.ckpt" if epoch is None else "best.ckpt")
+    assert torch.load(found, weights_only=True)["global_step"] == 5 * (epoch or 3)
+    assert_close(EvaluationRecord.load(tmp_path / "run" / "evaluations" / "val.npz"), evaluation_of(found))
 
 
 @pytest.mark.parametrize(

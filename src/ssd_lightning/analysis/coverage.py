@@ -16,7 +16,11 @@ from ssd_lightning.ops.priors import Clip, PriorLevel, as_height_width
 IOU_THRESHOLD = 0.5
 """Of a match that is not forced (SSD paper, section 2.2)."""
 LEAST_SHARE = 0.8
-"""Of the training objects that priors reach."""
+"""Of the training objects that priors reach. The published priors reach more on the sets they were made for."""
+SPOILING_SHARE = 0.5
+"""Below it most objects have no other positive than the one forced on them, and a run wastes its time."""
+SMALL_PX = 32
+"""COCO's small objects, here in the network's input; SSD's published levels begin at about that size."""
 SIZE_EDGES_PX = (16, 32, 64, 128, 256)
 """Of the square root of a box's area, in pixels of the network's input."""
 SIZE_NAMES = (
@@ -24,6 +28,8 @@ SIZE_NAMES = (
     *(f"{low} to {high} px" for low, high in pairwise(SIZE_EDGES_PX)),
     f"{SIZE_EDGES_PX[-1]} px and more",
 )
+FINEST_PUBLISHED_PX = 8
+"""Steps of the first level of SSD300 and SSD512."""
 RATIO_EDGES = (1 / 3, 1 / 1.5, 1.5, 3.0)
 """Of width : height."""
 RATIO_NAMES = ("taller than 1:3", "1:3 to 1:1.5", "about square", "1.5:1 to 3:1", "wider than 3:1")
@@ -152,15 +158,43 @@ def describe_unreached(
     ]
 
 
-def coverage_findings(summary: Mapping[str, Any]) -> list[Finding]:
-    """Find priors that miss many of the training objects."""
-    if summary["share"] is None or summary["share"] >= LEAST_SHARE:
+def coverage_findings(
+    summary: Mapping[str, Any],
+    *,
+    image_size: tuple[int, int],
+    finest_step_px: float,
+    fitted_share: float | None = None,
+) -> list[Finding]:
+    """Find priors that miss many of the training objects, and say what would help.
+
+    Args:
+        summary: as `coverage_summary` gives it.
+        image_size: of the network's input, (height, width).
+        finest_step_px: distance of the cells of the first level.
+        fitted_share: that fitted priors reach; None if none were fitted.
+    """
+    share = summary["share"]
+    if share is None or share >= LEAST_SHARE:
         return []
+    small = sum(summary["by_size"][name]["objects"] for name in SIZE_NAMES[: SIZE_EDGES_PX.index(SMALL_PX) + 1])
+    height, width = image_size
+    helps = [] if fitted_share is None else [f"the fitted priors, which reach {fitted_share:.0%}"]
+    helps.append(f"a larger input such as image_size=[{2 * height},{2 * width}]")
+    if finest_step_px > FINEST_PUBLISHED_PX:
+        helps.append(f"a finer first level: this one has steps of {finest_step_px:.0f} px, that of model=ssd300 of 8")
     sentence = (
-        f"{summary['reached']} of {summary['objects']} training objects, {summary['share']:.0%}, have a prior of IoU "
-        f">= {summary['threshold']:g}; each of the others gets one prior to learn from, however badly it fits"
+        f"{summary['reached']} of {summary['objects']} training objects, {share:.0%}, have a prior of IoU >= "
+        f"{summary['threshold']:g}; each of the others gets one prior to learn from, however badly it fits. "
+        f"{small / summary['objects']:.0%} are below {SMALL_PX} px in the input of {width} x {height} px. "
+        f"What helps: {'; '.join(helps)}"
     )
-    return [Finding("warning", "coverage", "train", sentence)]
+    return [Finding("error" if share < SPOILING_SHARE else "warning", "coverage", "train", sentence)]
+
+
+def finest_step_px(levels: Sequence[PriorLevel], image_size: tuple[int, int]) -> float:
+    """Give the distance of the cells of the finest level, in pixels of the input (height, width)."""
+    grids = [as_height_width(level.grid_size) for level in levels if level.grid_size is not None]
+    return min(max(image_size[0] / rows, image_size[1] / columns) for rows, columns in grids)
 
 
 def _share(iou: np.ndarray, threshold: float) -> dict[str, Any]:

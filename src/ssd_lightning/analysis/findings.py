@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 Severity = Literal["error", "warning"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning")
-"""The worst first. An error would end the run, or make what it reports untrue."""
+"""The worst first. An error would end the run, make what it reports untrue, or keep it from learning."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
+    "coverage": Kind("objects that no prior fits", "choose other priors, a larger input, or another network"),
     "unopened": Kind("splits that cannot be opened", "mend the file that is named; nothing of the split is usable"),
     "nothing_left": Kind("splits with nothing to learn or to score", "see the other findings of the split"),
     "class_numbers": Kind("class numbers off by one", "renumber the labels, or correct the list of class names"),
@@ -43,7 +44,8 @@ KINDS: dict[str, Kind] = {
     "memory": Kind(
         "memory", "set trainer.accumulate_grad_batches, a smaller data.batch_size or trainer.precision=bf16-mixed"
     ),
-    "coverage": Kind("objects that no prior fits", "choose other priors, e.g. the fitted ones, or a larger image_size"),
+    "unscored": Kind("splits that cannot be scored", "a larger data.val_fraction=, or a split with objects"),
+    "background": Kind("images without objects that teach nothing", "set loss.min_negatives=3"),
     "pixel_origin": Kind("where pixels count from", "set data.xml_offset to what the annotating tool does"),
     "within": Kind("the same picture twice in a split", "take one of them out, it counts double"),
     "repeated": Kind("pictures that a list names more than once", "take the other entries out of the list"),

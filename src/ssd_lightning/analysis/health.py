@@ -11,6 +11,8 @@ from ssd_lightning.analysis.objects import Objects, name_object, sides_px
 
 MOST_LEFT_OUT = 0.1
 """Share of a split's objects and pictures: more of them left out is no accident of annotation."""
+MANY_WITHOUT_OBJECTS = 0.1
+"""Share of the training images. Fewer are lost in nearly every batch, and a random crop leaves as many without one."""
 FEWEST_AT_EDGE = 5
 """Boxes that begin in the first pixel: fewer are no evidence of how a tool counts."""
 
@@ -106,6 +108,44 @@ def amount_findings(
         return []
     sentence = f"{split}: {left_out} objects or pictures cannot be used, {share:.0%} beside {objects} usable objects"
     return [Finding("error", "left_out", split, sentence)]
+
+
+def unscored_findings(split: str, *, images: int, objects: int) -> list[Finding]:
+    """Find a split that is to choose the checkpoint and cannot.
+
+    Args:
+        split: which one.
+        images: that it has; a split without any is not validated at all.
+        objects: that count for the score; difficult ones do not.
+    """
+    if images == 0 or objects > 0:
+        return []
+    sentence = (
+        f"{split}: there is no object to score in its {images} images, so no score can choose a checkpoint; the last "
+        "weights are taken"
+    )
+    return [Finding("warning", "unscored", split, sentence)]
+
+
+def background_findings(
+    *, images: int, without_objects: int, class_loss: str | None, min_negatives: int | None
+) -> list[Finding]:
+    """Find many training images without objects that the paper's mining gives a loss of 0.
+
+    Args:
+        images: of the training split.
+        without_objects: so many of them.
+        class_loss: `loss.class_loss`; only `ce_hnm` mines.
+        min_negatives: `loss.min_negatives`.
+    """
+    if class_loss != "ce_hnm" or min_negatives != 0 or without_objects < MANY_WITHOUT_OBJECTS * max(images, 1):
+        return []
+    sentence = (
+        f"train: {without_objects} of {images} images ({without_objects / images:.0%}) have no object and teach "
+        "nothing, since loss.min_negatives=0 gives them a loss of 0; loss.min_negatives=3 lets each teach as much as "
+        "an image with one matched prior"
+    )
+    return [Finding("warning", "background", "train", sentence)]
 
 
 def unused_class_findings(split: str, counts: Sequence[int], class_names: Sequence[str]) -> list[Finding]:

@@ -91,6 +91,7 @@ def prepare_voc(
     archives: Sequence[str],
     download: bool,
     catalogue: Mapping[str, VOCArchive] = VOC_ARCHIVES,
+    timeout_s: float = 30.0,
 ) -> None:
     """Make sure that VOC is in place, by download if that is wanted.
 
@@ -98,13 +99,14 @@ def prepare_voc(
         root: folder of the data.
         archives: names in the catalogue.
         catalogue: what the names stand for.
+        timeout_s: longest silence of a server, in seconds.
         download: fetch what is missing; otherwise it is an error.
 
     Raises:
         DataError: something is missing and `download` is off, or the download fails.
     """
     if download:
-        download_voc(root, archives=archives, catalogue=catalogue)
+        download_voc(root, archives=archives, catalogue=catalogue, timeout_s=timeout_s)
         return
     root = Path(root).expanduser().absolute()
     missing = [name for name in archives if not _is_in_place(root, catalogue[name])]

@@ -48,7 +48,7 @@ class Mosaic:
         if epochs is not None and (epochs != int(epochs) or epochs < 0):
             raise ConfigurationError(f"data.mosaic_epochs is {epochs!r}; it must be null or a whole number from 0")
         if not 0 < min_scale <= 1:
-            raise ConfigurationError(f"mosaic: min_scale is {min_scale!r}; it must be above 0 and at most 1")
+            raise ConfigurationError(f"data.mosaic_min_scale is {min_scale!r}; it must be above 0 and at most 1")
         self.probability = probability
         self.epochs = epochs
         self.min_scale = min_scale

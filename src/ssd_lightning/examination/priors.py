@@ -6,7 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ssd_lightning.analysis.coverage import best_priors, coverage_findings, coverage_summary, describe_unreached
+from ssd_lightning.analysis.coverage import (
+    best_priors,
+    coverage_findings,
+    coverage_summary,
+    describe_unreached,
+    finest_step_px,
+)
 from ssd_lightning.analysis.fitting import fit_levels
 from ssd_lightning.analysis.objects import sides_px
 from ssd_lightning.analysis.priors_file import priors_yaml
@@ -53,7 +59,7 @@ def judge_priors(
     paths = [str(record.image_path) for record in dataset.records]
     coverage = coverage_summary(boxes, before.iou, size)
     coverage["unreached"] = describe_unreached(objects, before.iou, paths, dataset.class_names, size)
-    examination.findings += coverage_findings(coverage)
+    judge = partial(coverage_findings, coverage, image_size=size, finest_step_px=finest_step_px(levels, size))
     draw = partial(
         draw_coverage,
         directory / "coverage.png",
@@ -65,10 +71,12 @@ def judge_priors(
     )
     if not fit:
         draw()
+        examination.findings += judge()
         return coverage, None
     log.info("fitting priors to %d objects", len(boxes))
     found = fit_levels(boxes, levels, size, clip, seed=seed)
     after = coverage_summary(boxes, found.after.iou, size)
+    examination.findings += judge(fitted_share=after["share"])
     draw(
         after=after,
         iou_after=found.after.iou,

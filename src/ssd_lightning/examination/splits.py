@@ -101,6 +101,8 @@ def judge_split(
         is_trained_on=split == "train",
         skipped=dataset.skipped,
     )
+    if split == "val":
+        found += health.unscored_findings(split, images=summary["pictures"], objects=int((~objects.difficult).sum()))
     if split == "train" and len(objects.labels):
         found += health.unused_class_findings(split, counts, dataset.class_names)
         found += class_lists.rare_class_findings(split, summary["classes"])

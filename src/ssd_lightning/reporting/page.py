@@ -113,7 +113,7 @@ def evaluated_epoch(run: Run, split: str) -> str:
     if split != "val" or curve is None:
         return ""
     same = np.flatnonzero(np.isclose(curve.values, mean_ap(pr_curves(run.evaluations[split])), atol=1e-5))
-    return f"The weights are those after epoch {curve.epochs[same[0]] + 1}." if len(same) else ""
+    return f"The weights are those after epoch {curve.epochs[same[-1]] + 1}." if len(same) else ""
 
 
 def render(template: str, **content: Any) -> str:

@@ -68,11 +68,15 @@ class Run:
         return tuple(map(str, names)) if isinstance(names, list) else ()
 
     def best_validation(self) -> int | None:
-        """Find the place of the best validation in the curve of the objective; None without a validation."""
+        """Find the place of the best validation in the curve of the objective, of equals the last, as `best.ckpt` is.
+
+        None without a finite score.
+        """
         curve = self.curves.get(self.objective)
         if curve is None or not np.isfinite(curve.values).any():
             return None
-        return int(np.nanargmax(np.where(np.isfinite(curve.values), curve.values, np.nan)))
+        finite = np.where(np.isfinite(curve.values), curve.values, -np.inf)
+        return int(np.flatnonzero(finite == finite.max())[-1])
 
     def score(self, name: str) -> float | None:
         """Give a score: of a validation that of the best one, by the objective; else the last that was logged."""

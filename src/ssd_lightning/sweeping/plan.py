@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from ssd_lightning.configs import compose_config
+from ssd_lightning.configs import check_overrides, compose_config
 from ssd_lightning.errors import ConfigurationError, UserError
 from ssd_lightning.overrides import command_line_overrides, has_own_config
 
@@ -86,6 +86,7 @@ def seed_sweep(seeds: str, words: dict[str, str], *, own_config: bool) -> str:
         raise ConfigurationError(f"seeds={seeds} with --config-path: say the first seed too, seed=0")
     else:
         recipe = [f"experiment={words['experiment']}"] if "," not in words.get("experiment", ",") else []
+        check_overrides("train", recipe)
         first = int(compose_config("train", recipe).seed)
     return "seed=" + ",".join(str(first + index) for index in range(int(seeds)))
 

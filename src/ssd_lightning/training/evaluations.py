@@ -25,9 +25,10 @@ Split = Literal["train", "val", "test"]
 class Evaluations(pl.Callback):
     """Writes `evaluations/val.npz`, of the validation that chose the best checkpoint, and `evaluations/test.npz`.
 
-    Without a `BestCheckpoint` the first is of the last validation. Both lie in the trainer's `default_root_dir`; what
-    an earlier run left there is removed when another begins, and a run that goes on elsewhere takes `val.npz` along, as
-    it takes the checkpoint. Nothing is written where the trainer has no data module: its pictures have no names then.
+    Without a `BestCheckpoint`, or a finite score, the first is of the last validation. Both lie in the trainer's
+    `default_root_dir`; what an earlier run left there is removed when another begins, and a run that goes on elsewhere
+    takes `val.npz` along, as it takes the checkpoint. Nothing is written where the trainer has no data module: its
+    pictures have no names then.
     """
 
     def __init__(self) -> None:
@@ -100,7 +101,7 @@ def is_best(trainer: pl.Trainer) -> bool:
     if best is None or best.best_model_score is None:
         return True
     score = trainer.callback_metrics.get(str(best.monitor))
-    return score is not None and bool(score > best.best_model_score)
+    return score is not None and bool(score >= best.best_model_score)  # never, where it is not finite
 
 
 def make_record(

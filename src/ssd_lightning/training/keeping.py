@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
 
 from ssd_lightning.checks import require_number
 from ssd_lightning.training.checkpoint import LAST
@@ -20,7 +21,9 @@ log = logging.getLogger(__name__)
 class BestCheckpoint(ModelCheckpoint):
     """Keeps the checkpoint with the highest score; a run that goes on in another directory knows its score.
 
-    Lightning's forgets the score with the directory, and would keep the first one after that, however low.
+    Lightning's forgets the score with the directory, and would keep the first one after that, however low. It also
+    keeps the first one of a run whose score never changes or is never finite, as without an object to find. Here equal
+    scores keep the last one, and a score that is not finite keeps none, so that `last.ckpt` is what a run leaves.
 
     Args:
         dirpath: where `best.ckpt` lies.
@@ -29,6 +32,12 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self, *, dirpath: str, monitor: str = "val/map_11point") -> None:
         super().__init__(dirpath=dirpath, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        """Say whether a validation with this score is kept; all ranks have to ask."""
+        best = self.best_model_score
+        is_kept = current is not None and bool(current.isfinite()) and (best is None or bool(current >= best))
+        return trainer.strategy.reduce_boolean_decision(is_kept)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take score and file over, under the new directory."""

@@ -186,9 +186,9 @@ class Dashboard(pl.Callback):
         self._history.epochs.append(round(trainer.current_epoch + min(1.0, done), 4))
         self._history.values.append(values)
         best = best_checkpoint(trainer)
-        if best is not None and is_best(trainer):
+        score = float(scores.get(str(best.monitor), missing)) if best is not None else math.nan
+        if math.isfinite(score) and is_best(trainer):
             self._best_epoch = trainer.current_epoch
-            score = float(scores.get(str(best.monitor), missing))
             for sink in self._sinks:
                 self._attempt(sink, sink.show_best_score, score, step=logged_step(trainer))
 

@@ -1,0 +1,99 @@
+"""Settings that are lists, told from the constructors they are for: a text would be read letter by letter."""
+
+import inspect
+import shlex
+import typing
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.overrides import quoted
+
+LISTS = (list, tuple, set, Sequence)
+
+
+def check_lists(config: DictConfig) -> None:
+    """Refuse a single value where a constructor wants a list, and a number or truth value in a list of texts.
+
+    Args:
+        config: of a command; every node with a `_target_` is looked at.
+
+    Raises:
+        ConfigurationError: there is one. The message has the setting's name, the value and the list to write.
+    """
+    for prefix, node in _targets(config):
+        for name, kinds in _kinds_of(node["_target_"]).items():
+            if name not in node:
+                continue
+            try:
+                value = node[name]
+            except OmegaConfBaseException:  # what only the run can tell, or misses
+                continue
+            key = _source(node, name) or f"{prefix}{name}"
+            if isinstance(value, ListConfig) and Sequence[str] in kinds:
+                _check_texts(key, list(value))
+            elif isinstance(value, (str, int, float)) and not _admits(kinds, value):
+                raise _refusal(f"{key} is {value!r}; it takes a list", key, str(value))
+
+
+def _check_texts(key: str, values: list[Any]) -> None:
+    for value in values:
+        if isinstance(value, (bool, int, float)):
+            texts = ",".join(item if isinstance(item, str) else f'"{item}"' for item in values)
+            raise _refusal(f"{key} holds {value!r}, which is read as no text; quote it", key, texts)
+
+
+def _refusal(sentence: str, key: str, items: str) -> ConfigurationError:
+    a_list = quoted(f"[{items}]")
+    return ConfigurationError(f"{sentence}: {shlex.quote(f'{key}={a_list}')}")
+
+
+def _targets(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig]]:
+    if isinstance(config.get("_target_"), str):
+        yield prefix, config
+    for key in map(str, config):
+        if not OmegaConf.is_missing(config, key) and not OmegaConf.is_interpolation(config, key):
+            child = config[key]
+            if isinstance(child, DictConfig):
+                yield from _targets(child, f"{prefix}{key}.")
+
+
+@cache
+def _kinds_of(target: str) -> dict[str, tuple[Any, ...]]:
+    """Give the types that each argument may have; none where the target cannot be found, which is told elsewhere."""
+    try:
+        made = get_object(target)
+        hints = typing.get_type_hints(made.__init__ if inspect.isclass(made) else made)
+    except Exception:
+        return {}
+    return {name: tuple(_members(hint)) for name, hint in hints.items() if name != "return"}
+
+
+def _members(hint: Any) -> Iterator[Any]:
+    if isinstance(hint, UnionType) or typing.get_origin(hint) is typing.Union:
+        for member in typing.get_args(hint):
+            yield from _members(member)
+    else:
+        yield hint
+
+
+def _admits(kinds: tuple[Any, ...], value: str | int | float) -> bool:
+    origins = {typing.get_origin(kind) or kind for kind in kinds}
+    if not origins & set(LISTS) or any(kind is Any or isinstance(kind, TypeVar) for kind in kinds):
+        return True
+    return bool(origins & ({str, Path, Literal} if isinstance(value, str) else {int, float}))
+
+
+def _source(node: DictConfig, name: str) -> str | None:
+    """Name the setting that a value is taken from, as `data.class_names` is by the data module."""
+    if not OmegaConf.is_interpolation(node, name):
+        return None
+    text = str(OmegaConf.to_container(node, resolve=False)[name])  # type: ignore[call-overload,index]
+    return text[2:-1] if text.count("${") == 1 and text.startswith("${") and ":" not in text else None
