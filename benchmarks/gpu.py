@@ -35,8 +35,8 @@ sys.path.insert(0, str(REPOSITORY / "src"))
 
 from ssd_lightning.visualization.benchmark_tables import TextTable, as_markdown, comparison_table, growth_table  # noqa: E402
 
-PARTS = {"tests": 65, "step": 95, "parts": 28, "training": 137, "more": 35}
-"""Seconds of each part on an H100; the first also loads from a cold disk. What one leaves goes to the next."""
+PARTS = {"tests": 55, "step": 95, "parts": 40, "training": 125, "more": 45}
+"""Seconds of each part on an H200, a dozen of them to start each. What one leaves goes to the next."""
 REHEARSAL_FACTOR = 6
 """A processor that is shared may need more of them, for less."""
 KINDS = ("comparisons", "growth", "facts", "tests", "errors")

@@ -8,6 +8,7 @@ wait too; nor does it run Lightning, callbacks and fused optimisers. The test on
 from collections.abc import Callable
 from functools import partial
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -145,6 +146,17 @@ def test_targets_stay_on_the_host() -> None:
     sent, targets = module().transfer_batch_to_device((images, [target(0), target(1)]), NO_DATA, 0)
     assert sent.device.type == "meta"
     assert {tensor["boxes"].device.type for tensor in targets} == {"cpu"}
+
+
+def test_a_step_logs_nothing_of_the_device() -> None:
+    """Lightning reads what stands in the progress bar at every batch, also what was logged at an earlier one."""
+    model, logged = module().to(NO_DATA), []
+    model.log = lambda name, value, **settings: logged.append((name, value))  # type: ignore[method-assign, assignment]
+    model.trainer = SimpleNamespace(  # type: ignore[assignment]
+        num_training_batches=9, accumulate_grad_batches=1, global_step=1, log_every_n_steps=5
+    )
+    model.training_step((no_pictures(2), [target(1), target(2)]), 1)
+    assert logged == []
 
 
 class Strict(pl.Callback):

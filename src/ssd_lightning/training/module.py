@@ -93,18 +93,10 @@ class SSDModule(pl.LightningModule):
         wanted = self.loss.match(targets, output.priors_cxcywh)
         losses = self.loss.compare(output, wanted)
         total = spread_non_finite(losses["loc"] + losses["cls"])
-        values = {"loss": total.detach(), **{f"train/{name}": value.detach() for name, value in losses.items()}}
         if is_looked_at(self.trainer, batch_index, before_step=True):
             errors = prior_errors(output, wanted.labels, wanted.offsets)  # offsets of all priors, for two numbers
-            values |= {f"train/{name}": value for name, value in errors.items()}
-            # The loss of the whole step: each rank's is that of its images.
-            means: Tensor = self.trainer.strategy.reduce(torch.stack([*values.values()]), reduce_op="mean")
-            values = dict(zip(values, means.unbind(), strict=True))
-        self.log("loss", values.pop("loss"), prog_bar=True, batch_size=len(images))
-        self.log_dict(values, batch_size=len(images))
-        # As a tensor of the host: Lightning would send a plain number to the device, and wait.
-        rate = torch.tensor(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
-        self.log("lr", rate, prog_bar=True)
+            values = {f"train/{name}": value for name, value in {**losses, **errors}.items()}
+            self._log_step({"loss": total, **values}, batch_size=len(images))
         return total
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
@@ -177,6 +169,19 @@ class SSDModule(pl.LightningModule):
         # Ranks may see different numbers of batches, so their means meet at the end of the epoch only.
         named = {f"{stage}/{name}": value for name, value in values.items()}
         self.log_dict(named, batch_size=len(images), on_epoch=True, sync_dist=True)
+
+    def _log_step(self, values: Mapping[str, Tensor], *, batch_size: int) -> None:
+        """Log numbers of the whole step, each the mean over the ranks.
+
+        As tensors of the host: Lightning turns what stands in the progress bar into plain numbers at every
+        batch, logged anew or not, and would wait for the device each time.
+        """
+        stacked = torch.stack([value.detach() for value in values.values()])
+        means: Tensor = self.trainer.strategy.reduce(stacked, reduce_op="mean")
+        logged = dict(zip(values, means.cpu().unbind(), strict=True))
+        self.log("loss", logged.pop("loss"), prog_bar=True, batch_size=batch_size)
+        self.log("lr", torch.tensor(self.optimizers().param_groups[0]["lr"]), prog_bar=True)  # type: ignore[union-attr]
+        self.log_dict(logged, batch_size=batch_size)
 
     def _log_metrics(self, stage: str) -> None:
         voc, coco = (self.metrics[stage][name] for name in ("voc", "coco"))  # type: ignore[index]
