@@ -57,6 +57,28 @@ def test_network_and_loss_never_ask_for_a_value(settings: dict[str, object], mat
     assert all(parameter.grad is not None for parameter in net.parameters())
 
 
+def gradients_of(value: torch.Tensor) -> set[str]:
+    """Name the steps of the way back from a value to what it was computed from."""
+    seen, ahead = set(), [value.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            ahead += [following for following, _ in node.next_functions]
+    return {node.name() for node in seen}
+
+
+@pytest.mark.parametrize("settings", LOSSES, ids=lambda settings: "-".join(map(str, settings.values())))
+def test_no_gradient_waits(settings: dict[str, object]) -> None:
+    """That of `prod` counts zeros on the host, where tensors without data do not show it."""
+    net, loss = small_net(SIZE), MultiBoxLoss(**settings)  # type: ignore[arg-type]
+    output = net(torch.zeros(4, 3, SIZE, SIZE, dtype=torch.uint8))
+    losses = loss(output, [target(index) for index in range(4)])
+    names = gradients_of(losses["loc"] + losses["cls"])
+    assert "ConvolutionBackward0" in names  # all the way
+    assert not {name for name in names if name.startswith("Prod")}
+
+
 def test_pictures_without_objects_never_ask_either() -> None:
     net, loss = small_net(SIZE).to(NO_DATA), MultiBoxLoss()
     sum(loss(net(no_pictures(2)), [target(0), target(0)]).values()).backward()

@@ -105,13 +105,13 @@ def overlap_loss_of_boxes(boxes_xyxy: Tensor, target_boxes_xyxy: Tensor, *, kind
     areas, which is a tenth of a box of a thousandth of the picture.
     """
     (low, high), (target_low, target_high) = (each.split(2, dim=-1) for each in (boxes_xyxy, target_boxes_xyxy))
-    shared = (torch.minimum(high, target_high) - torch.maximum(low, target_low)).clamp(min=0).prod(dim=-1)
+    shared = _area((torch.minimum(high, target_high) - torch.maximum(low, target_low)).clamp(min=0))
     sides, target_sides = high - low, target_high - target_low
-    union = sides.prod(dim=-1) + target_sides.prod(dim=-1) - shared
+    union = _area(sides) + _area(target_sides) - shared
     iou = shared / union
     hull = torch.maximum(high, target_high) - torch.minimum(low, target_low)  # [..., 2], sides of the enclosing box
     if kind == "giou":
-        hull_area = hull.prod(dim=-1)
+        hull_area = _area(hull)
         return 1 - iou + (hull_area - union) / hull_area
     apart = (low + high - target_low - target_high) / 2  # [..., 2], of the centres
     loss = 1 - iou + apart.square().sum(dim=-1) / hull.square().sum(dim=-1)
@@ -122,6 +122,11 @@ def overlap_loss_of_boxes(boxes_xyxy: Tensor, target_boxes_xyxy: Tensor, *, kind
     with torch.no_grad():
         weight = aspect / (1 - iou + aspect).clamp(min=torch.finfo(aspect.dtype).eps)
     return loss + weight * aspect
+
+
+def _area(sides: Tensor) -> Tensor:
+    """Multiply two sides `[..., 2]`; the gradient of `prod` would count zeros, and wait for an accelerator."""
+    return sides[..., 0] * sides[..., 1]
 
 
 BOX_LOSSES: tuple[str, ...] = get_args(BoxLoss)
