@@ -45,6 +45,28 @@ def test_the_dialects_of_data_yaml(tmp_path: Path, settings: str, folder: str) -
     assert dataset.records[0].boxes_xyxy_px.round(3).tolist() == [[80, 30, 120, 70]]
 
 
+@pytest.mark.parametrize("number", ["1", "1.0", "01", "1.000000e+00"])
+def test_a_class_number_is_a_number_however_it_is_written(tmp_path: Path, number: str) -> None:
+    write(tmp_path, f"{number} .5 .5 .2 .4\n")
+    assert read(tmp_path).records[0].labels.tolist() == [2]
+
+
+def test_an_image_of_a_format_that_is_not_read_and_without_labels_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path)
+    (tmp_path / "images/train/b.heic").touch()
+    assert len(read(tmp_path)) == 1
+    assert "skipped 1 images of formats that are not read (b.heic)" in caplog.text
+
+
+@pytest.mark.parametrize("stated", ["images\\train", ".\\images\\train", "..\\images\\train", "list.txt"])
+def test_separators_of_another_system(tmp_path: Path, stated: str) -> None:
+    write(tmp_path, settings=f"train: '{stated}'\nnames: [cat, dog]\n")
+    (tmp_path / "list.txt").write_bytes(b"..\\" + tmp_path.name.encode() + b"\\images\\train\\a.jpg\r\n")
+    assert [(record.image_id, len(record.labels)) for record in read(tmp_path).records] == [("a", 1)]
+
+
 def test_names_without_data_yaml(tmp_path: Path) -> None:
     write(tmp_path, settings=None)
     with pytest.raises(DataError, match=r"no 'names' list.*give data\.class_names"):
@@ -81,6 +103,7 @@ def test_a_split_without_any_label_file_is_no_split_of_empty_pictures(tmp_path: 
         ("1 .5 x .2 .1", "has cy 'x', which is no number"),
         ("1 100 50 40 40", "line 2 'dog' has the box (100, 50, 40, 40), which looks like pixels"),
         ("1 .5 .5 -.2 .1", "is inverted: xmin 120 is greater than xmax 80"),
+        ("1.5 .5 .5 .2 .1", "line 2 '1.5' is of none of the 2 classes: cat, dog"),
         ("2 .5 .5 .2 .1", "line 2 '2' is of none of the 2 classes: cat, dog"),
         ("dog .5 .5 .2 .1 .9", "has 6 values"),
     ],
