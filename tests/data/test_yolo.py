@@ -51,6 +51,23 @@ def test_a_class_number_is_a_number_however_it_is_written(tmp_path: Path, number
     assert read(tmp_path).records[0].labels.tolist() == [2]
 
 
+def test_a_label_file_that_two_images_share_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path)
+    assert [record.image_id for record in read(tmp_path).records] == ["a"]
+    assert not caplog.records
+    Image.new("RGB", (200, 100)).save(tmp_path / "images/train/a.png")
+    assert [record.image_id for record in read(tmp_path).records] == ["a", "a.png"]
+    assert (
+        f"1 label files belong to more than one image each, the first is {tmp_path}/labels/train/a.txt" in caplog.text
+    )
+
+
+def test_entries_of_a_list_have_ids_of_their_own(tmp_path: Path) -> None:
+    write(tmp_path, settings="train: list.txt\nnames: [cat, dog]\n")
+    (tmp_path / "list.txt").write_text("images/train/a.jpg\n" * 3)
+    assert [record.image_id for record in read(tmp_path).records] == ["a", "a.jpg", "a.jpg (2)"]
+
+
 def test_an_image_of_a_format_that_is_not_read_and_without_labels_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -174,7 +174,7 @@ def _entries(path: Path, content: dict[str, Any], key: str, needed: Sequence[str
 
 def _pictures(file: _File, labels: Mapping[str, int], keep_difficult: bool) -> Iterator[tuple[str, ReadPicture]]:
     seen: set[str] = set()
-    keep = parts_to_keep(str(entry["file_name"]) for entry in file.images)
+    keep = parts_to_keep([str(entry["file_name"]) for entry in file.images])
     for entry in file.images:
         name = str(entry["file_name"])
         image_id = file.prefix + picture_id(name, seen)

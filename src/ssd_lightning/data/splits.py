@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -140,7 +140,7 @@ def find_image_dir(root: Path, annotation_path: Path, images: str | None, sample
     return next(folder for folder in candidates if folder.is_dir())
 
 
-def parts_to_keep(names: Iterable[str]) -> dict[str, int]:
+def parts_to_keep(names: Collection[str]) -> dict[str, int]:
     """Say how many of the last parts of each path must stay, so that no two paths become the same.
 
     Args:
@@ -149,7 +149,8 @@ def parts_to_keep(names: Iterable[str]) -> dict[str, int]:
     Returns:
         The number for each path that needs more than its last part.
     """
-    left = {name: portable_path(name).split("/") for name in names}
+    files = Counter(portable_path(name).rpartition("/")[2] for name in names)
+    left = {name: parts for name in names if files[(parts := portable_path(name).split("/"))[-1]] > 1}
     needed, keep = {}, 1
     while left:
         counts = Counter(tuple(parts[-keep:]) for parts in left.values())

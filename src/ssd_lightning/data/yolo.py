@@ -1,6 +1,8 @@
 """The YOLO layout: `data.yaml`, pictures in `images/`, and a text file of fractions for each in `labels/`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -34,6 +36,8 @@ from ssd_lightning.data.splits import (
     refuse_unreadable,
 )
 from ssd_lightning.errors import DataError
+
+log = logging.getLogger(__name__)
 
 IMAGE_FOLDERS = ("images/{split}", "{split}/images", "{split}")
 SETTINGS_FILES = ("data.yaml", "data.yml", "dataset.yaml")
@@ -108,8 +112,16 @@ def _read_list(prefix: str, root: Path, split: str, class_names: Sequence[str] |
             f"{label_path(pictures[0][1])}: the labels are missing: none of the {len(pictures)} pictures of split "
             f"'{split}' has a file there"
         )
+    _log_shared_labels(image for _, image in pictures)
     names = _class_numbers(root, path, settings.get("names"), class_names)
     return _List(prefix=prefix, names=names, pictures=pictures, problems=_labels_without_pictures(places, pictures))
+
+
+def _log_shared_labels(images: Iterable[Path]) -> None:
+    counts = Counter(map(label_path, set(images)))
+    shared = sorted(path for path, count in counts.items() if count > 1 and path.is_file())
+    if shared:
+        log.warning("%d label files belong to more than one image each, the first is %s", len(shared), shared[0])
 
 
 def _labels_without_pictures(places: Sequence[Path], pictures: Sequence[tuple[str, Path]]) -> list[str]:
@@ -159,7 +171,7 @@ def _places(root: Path, path: Path, settings: Mapping[str, Any], split: str) -> 
     stated = settings.get(split)
     if stated:
         names = [portable_path(str(name)) for name in (stated if isinstance(stated, list) else [stated])]
-        return [_find_place(root, path, str(settings.get("path") or "."), name, split) for name in names]
+        return [_find_place(root, path, portable_path(str(settings.get("path") or ".")), name, split) for name in names]
     for pattern in IMAGE_FOLDERS:
         if (root / pattern.format(split=split)).is_dir():
             return [root / pattern.format(split=split)]
