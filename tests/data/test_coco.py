@@ -121,7 +121,7 @@ def test_a_bad_annotation(tmp_path: Path, annotation: dict[str, Any], said: str)
         ({"images": [{"id": n, "file_name": "a.jpg"} for n in (1, 1.0)]}, "have the same id"),
         (
             {"images": [{"id": 1.5, "file_name": "a.jpg"}]},
-            "entry 1 of 'images' has the id 1.5, which is no whole number",
+            "entry 1 of 'images' has the id 1.5, which is not a whole number",
         ),
         ({"categories": [{"id": 2.5, "name": "car"}]}, "entry 1 of 'categories' has the id 2.5"),
         ({"categories": [*CATEGORIES, {"id": 2, "name": "car"}]}, "two of the 4 'categories' have the same name"),

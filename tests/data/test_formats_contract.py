@@ -439,6 +439,20 @@ def test_letter_case_of_a_suffix_makes_no_difference(tmp_path: Path, form: Forma
     assert summary(form.reopen(tmp_path)) == EXPECTED
 
 
+@pytest.mark.parametrize("reader", [COCODataset, CSVDataset])
+def test_a_stated_image_of_a_format_that_is_not_read_is_named(
+    tmp_path: Path, reader: Callable[..., DetectionDataset]
+) -> None:
+    entries = [{"id": 1, "file_name": "b.heic", "width": 20, "height": 20}]
+    content = {"images": entries, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    (tmp_path / "train.csv").write_text("image,width,height,label,xmin,ymin,xmax,ymax\nb.heic,20,20,,,,,\n")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/b.heic").touch()
+    with pytest.raises(DataError, match=r"train/b\.heic: cannot read the picture: \.heic is not read; convert it"):
+        reader(splits=[{"root": str(tmp_path), "split": "train"}], class_names=CLASSES)
+
+
 @pytest.mark.parametrize("form", [ALL[name] for name in ("voc", "yolo", "openimages")])
 def test_an_image_of_a_format_that_is_not_read_is_named(
     tmp_path: Path, form: Format, caplog: pytest.LogCaptureFixture

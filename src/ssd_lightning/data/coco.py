@@ -168,7 +168,9 @@ def _entries(path: Path, content: dict[str, Any], key: str, needed: Sequence[str
             if name.endswith("id"):
                 value = entry[name] = id_of(value)
             if isinstance(value, float) and key != "annotations":  # which are judged one by one
-                raise DataError(f"{path}: entry {number} of '{key}' has the {name} {value}, which is no whole number")
+                raise DataError(
+                    f"{path}: entry {number} of '{key}' has the {name} {value}, which is not a whole number"
+                )
     return entries
 
 
