@@ -189,6 +189,12 @@ def truncated_jpeg(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def damaged_png(path: Path) -> None:
+    Image.fromarray(gradient()).save(path, "PNG")
+    data = path.read_bytes()
+    path.write_bytes(data[:60] + bytes(byte ^ 0xFF for byte in data[60:200]) + data[200:])
+
+
 def truncated_png(path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)).save(path, "png")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -208,6 +214,7 @@ def bomb(path: Path) -> None:
     [
         (truncated_jpeg, "truncated"),
         (truncated_png, "cannot read the picture"),
+        (damaged_png, "cannot read the picture"),
         (bomb, "decompression bomb"),
         (lambda path: path.write_bytes(b""), r"empty \(0 bytes\)"),
         (lambda path: path.write_text("\n<!DOCTYPE html><html>404</html>"), "HTML"),

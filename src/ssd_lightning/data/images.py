@@ -75,6 +75,7 @@ def choose_reduction(size_px: tuple[int, int], at_least_px: tuple[int, int]) -> 
 def _read_by_pillow(path: Path, size_px: tuple[int, int] | None) -> np.ndarray:
     with _opened(path) as image:
         stored_size_px = (image.height, image.width)
+        image.load()  # of a PNG `getexif` would do it, and hide what is broken
         orientation = _orientation(image.getexif)
         if size_px is None or (orientation != 1 and _upright_size_px(image, orientation) == size_px):
             image = ImageOps.exif_transpose(image)
