@@ -124,6 +124,26 @@ def test_evaluate_scores_every_picture_and_draws(trained: Path, monkeypatch: pyt
     assert len(list((trained / "drawn").glob("test_*.jpg"))) == 3
 
 
+def test_drawings_of_images_of_one_name_in_several_folders_stay_apart(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = ["image,label,xmin,ymin,xmax,ymax"]
+    for folder in ("cam1", "cam2", "."):
+        name = "overview.jpg" if folder == "." else "f1.jpg"
+        (trained / "cams/test" / folder).mkdir(parents=True, exist_ok=True)
+        shutil.copy(trained / "datasets/toy/JPEGImages/test_00000.jpg", trained / "cams/test" / folder / name)
+        rows.append(f"{folder}/{name},disk,1,2,30,40")
+    (trained / "cams/test.csv").write_text("\n".join(rows))
+
+    run_in(
+        trained, monkeypatch, "evaluate", "checkpoint=run", "data=csv_folder", "data.root=cams", "data.num_workers=0",
+        "drawings=drawn_cams",
+    )  # fmt: skip
+
+    drawn = {path.name for path in (trained / "drawn_cams").iterdir()}
+    assert drawn == {"f1.jpg", "f1_2.jpg", "overview_2.jpg", "overview.jpg"}
+
+
 def test_evaluate_agrees_with_the_test_inside_training(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_in(
         trained, monkeypatch, "evaluate", "checkpoint=run/checkpoints/best.ckpt", "data=voc_folder",

@@ -255,6 +255,29 @@ def test_a_name_with_a_line_feed_stays_one_line() -> None:
     assert convert.picture_names({"train": [record("a\nb"), record("c d")]}) == {"train": ["a_b.jpg", "c d.jpg"]}
 
 
+@pytest.mark.parametrize("to", ["coco", "voc", "yolo", "csv"])
+def test_images_of_one_name_stay_apart_under_names_for_any_system(tmp_path: Path, to: str) -> None:
+    names = {"cam1/f1": 10, "cam2/f1": 20, "cam1_f1": 30}
+    for folder in ("cam1", "cam2"):
+        (tmp_path / "in/train" / folder).mkdir(parents=True)
+    rows = ["image,label,xmin,ymin,xmax,ymax"]
+    for name, edge in names.items():
+        Image.new("RGB", (60, 40), (edge, 0, 0)).save(tmp_path / f"in/train/{name}.png")
+        rows.append(f"{name}.png,cat,1,2,{edge},30".replace("/", "\\"))
+    (tmp_path / "in/train.csv").write_text("\n".join(rows))
+
+    run(
+        "convert", "data=csv_folder", f"data.root={tmp_path}/in", "data.test_split=null", f"to={to}",
+        f"output={tmp_path}/out", f"hydra.run.dir={tmp_path}/run",
+    )  # fmt: skip
+
+    assert not [path for path in (tmp_path / "out").rglob("*") if "\\" in path.name]
+    written = READERS[to](splits=[{"root": f"{tmp_path}/out", "split": "train"}])
+    assert len(written) == len(names)
+    for index, record in enumerate(written.records):
+        assert written[index][0][0].unique().tolist() == [record.boxes_xyxy_px[0, 2].round()]
+
+
 @pytest.mark.parametrize(
     "names",
     [

@@ -157,7 +157,7 @@ def picture_names(splits: "Mapping[str, Sequence[Record]]") -> dict[str, list[st
         names[split] = []
         for record in records:
             # VOC's and YOLO's lists have a name a line.
-            plain = re.sub(r"[/\x00-\x1f\x7f]", "_", record.image_id).removesuffix(record.image_path.suffix)
+            plain = re.sub(r"[/\\\x00-\x1f\x7f]", "_", record.image_id).removesuffix(record.image_path.suffix)
             stem, number = plain, 1
             while owners.setdefault(stem, record.image_path) != record.image_path:
                 stem = f"{split}_{plain}" if number == 1 else f"{split}_{plain}_{number}"
@@ -181,7 +181,7 @@ def _refuse_turned(splits: "Mapping[str, Sequence[Record]]") -> None:
     paths = [record.image_path for records in splits.values() for record in records]
     stated = [record.size_px for records in splits.values() for record in records]
     with ThreadPoolExecutor() as pool:
-        sizes = pool.map(lambda path: image_size_px(path, upright=True), paths)
+        sizes = pool.map(lambda path: image_size_px(path), paths)
         for path, size_px, upright_px in zip(paths, stated, sizes, strict=True):
             if tuple(size_px) != upright_px:
                 raise DataError(

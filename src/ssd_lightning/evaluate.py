@@ -154,10 +154,12 @@ def draw_comparisons(
     from PIL import Image
 
     from ssd_lightning.data.images import read_image
+    from ssd_lightning.prediction.names import UniqueNames
     from ssd_lightning.visualization.draw import draw_comparison, image_grid
 
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
+    drawn, names = [], UniqueNames()
+    names.take("overview")
     for index in range(0, len(dataset), max(1, len(dataset) // max(1, count)))[:count]:
         record = dataset.records[index]
         image = read_image(record.image_path, record.size_px)
@@ -173,7 +175,7 @@ def draw_comparisons(
                 class_names=detector.class_names,
             )
         )
-        Image.fromarray(drawn[-1]).save(folder / f"{record.image_path.stem}.jpg", quality=92)
+        Image.fromarray(drawn[-1]).save(folder / f"{names.take(record.image_path.stem)}.jpg", quality=92)
     if drawn:
         Image.fromarray(image_grid(drawn, columns=4)).save(folder / "overview.jpg", quality=92)
 

@@ -40,6 +40,31 @@ def test_ids_with_holes_become_labels_without(tmp_path: Path) -> None:
     assert dataset.records[0].image_id == "000000000139"
 
 
+@pytest.mark.parametrize(
+    ("image_id", "stated_id", "category_id"), [(139.0, 139, 3.0), (139, "139", "3"), ("139.0", 139.0, 3), ("a", "a", 3)]
+)
+def test_a_number_is_a_number_however_it_is_written(
+    tmp_path: Path, image_id: Any, stated_id: Any, category_id: Any
+) -> None:
+    images = [{"id": image_id, "file_name": "000000000139.jpg", "width": 200.0, "height": "100"}]
+    categories = [{"id": 1.0, "name": "person"}, {"id": "3", "name": "car"}]
+    entry = {"id": 5.0, "image_id": stated_id, "category_id": category_id, "bbox": [1, "2", 30.0, 40]}
+    write(tmp_path, [entry], images=images, categories=categories)
+    dataset = read(tmp_path)
+    assert dataset.class_names == ("person", "car")
+    assert dataset.records[0].labels.tolist() == [2]
+    assert dataset.records[0].size_px == (100, 200)
+
+
+def test_large_ids_and_ids_with_zeros_stay_distinct(tmp_path: Path) -> None:
+    ids = [2**60, 2**60 + 1, "007", "7"]
+    images = [{"id": image_id, "file_name": f"{place}.jpg"} for place, image_id in enumerate(ids)]
+    write(tmp_path, [{"image_id": ids[1], "category_id": 1, "bbox": [1, 2, 30, 40]}], images=images)
+    for place in range(4):
+        Image.new("RGB", (200, 100)).save(tmp_path / f"train/{place}.jpg")
+    assert [len(record.labels) for record in read(tmp_path).records] == [0, 1, 0, 0]
+
+
 @pytest.mark.parametrize("key", ["iscrowd", "difficult"])
 def test_crowds_are_difficult(tmp_path: Path, key: str) -> None:
     write(tmp_path, [{"category_id": 1, "bbox": [1, 2, 30, 40], key: flag} for flag in (1, 0)])
@@ -72,6 +97,8 @@ def test_a_size_that_is_not_stated_is_the_pictures(tmp_path: Path) -> None:
         ({"category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 2}, "has iscrowd '2'"),
         ({"category_id": 4, "bbox": [1, 2, 3, 4]}, "annotation 5 '4' of 000000000139.jpg is of none of the 3 classes"),
         ({"category_id": 1, "bbox": [1, 2, 3, 4], "image_id": 7}, "annotation 5 is of picture 7, which 'images' lacks"),
+        ({"category_id": 1, "bbox": [1, 2, 3, 4], "image_id": 1.5}, "annotation 5 is of picture 1.5, which 'images'"),
+        ({"category_id": 1.5, "bbox": [1, 2, 3, 4]}, "annotation 5 '1.5' of 000000000139.jpg is of none of the 3"),
     ],
 )
 def test_a_bad_annotation(tmp_path: Path, annotation: dict[str, Any], said: str) -> None:
@@ -91,6 +118,12 @@ def test_a_bad_annotation(tmp_path: Path, annotation: dict[str, Any], said: str)
         ({"categories": None}, "no list 'categories'; it has 'images', 'annotations'"),
         ({"images": [{"id": 1}]}, "entry 1 of 'images' has no 'file_name'"),
         ({"images": [{"id": 1, "file_name": "a.jpg"}] * 2}, "have the same id"),
+        ({"images": [{"id": n, "file_name": "a.jpg"} for n in (1, 1.0)]}, "have the same id"),
+        (
+            {"images": [{"id": 1.5, "file_name": "a.jpg"}]},
+            "entry 1 of 'images' has the id 1.5, which is not a whole number",
+        ),
+        ({"categories": [{"id": 2.5, "name": "car"}]}, "entry 1 of 'categories' has the id 2.5"),
         ({"categories": [*CATEGORIES, {"id": 2, "name": "car"}]}, "two of the 4 'categories' have the same name"),
     ],
 )

@@ -93,6 +93,34 @@ def test_two_pictures_that_differ_in_their_suffix_have_ids_of_their_own(tmp_path
     assert [record.image_id for record in read(tmp_path).records] == ["a", "a.png"]
 
 
+def test_a_number_is_a_number_however_it_is_written(tmp_path: Path) -> None:
+    header = "image_id,width,height,label,xmin,ymin,xmax,ymax"
+    write(tmp_path, f"{header}\n17.0,200.0,100.0,1.0,1.0,2,3,4\n17.0,200.0,100.0,1,5,6,7,8\n")
+    (tmp_path / "train/a.jpg").rename(tmp_path / "train/17.jpg")
+    dataset = read(tmp_path, class_descriptions={"1.0": "cat"})
+    assert dataset.class_names == ("cat",)
+    assert dataset.records[0].size_px == (100, 200)
+    assert dataset.records[0].boxes_xyxy_px.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert read(tmp_path).class_names == ("1",)
+
+
+@pytest.mark.parametrize("row", ["1.5,200,100,1,1,2,3,4", "17,200,100,1.5,1,2,3,4"])
+def test_a_number_that_is_not_whole_is_named(tmp_path: Path, row: str) -> None:
+    write(tmp_path, f"image_id,width,height,label,xmin,ymin,xmax,ymax\n{row}\n")
+    (tmp_path / "train/a.jpg").rename(tmp_path / "train/17.jpg")
+    with pytest.raises(
+        DataError, match=r"train/1\.5: the picture is missing|line 2 '1\.5' .* is of none of the 1 classes"
+    ):
+        read(tmp_path, class_names=["1"])
+
+
+def test_rows_of_an_image_are_joined_whatever_the_separator(tmp_path: Path) -> None:
+    write(
+        tmp_path, "image,label,xmin,ymin,xmax,ymax\nsub\\a.jpg,x,1,2,3,4\nsub/a.jpg,x,5,6,7,8\n", pictures="train/sub"
+    )
+    assert [(record.image_id, len(record.labels)) for record in read(tmp_path).records] == [("sub/a", 2)]
+
+
 @pytest.mark.parametrize("descriptions", [{"0": "banana"}, {0: "banana"}, "names.csv"])
 def test_codes_get_their_names(tmp_path: Path, descriptions: Any) -> None:
     write(tmp_path, "img_name,label,xmin,ymin,xmax,ymax\na.jpg,0,104,20,143,58\n", "bananas_train/label.csv")

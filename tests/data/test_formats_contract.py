@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from ssd_lightning.data.any_picture import as_rgb
 from ssd_lightning.data.coco import COCODataset
 from ssd_lightning.data.csv_boxes import CSVDataset
 from ssd_lightning.data.dataset import DetectionDataset, collate
@@ -50,7 +51,15 @@ def paint(folder: Path, pictures: Sequence[Picture], suffix: str = ".jpg") -> No
     folder.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
         height, width = picture.size_px
-        Image.new("RGB", (width, height), "teal").save(folder / f"{picture.name}{suffix}")
+        path = on_disk(folder, f"{picture.name}{suffix}")
+        Image.new("RGB", (width, height), "teal").save(path)
+
+
+def on_disk(folder: Path, name: str) -> Path:
+    """Where a file lies that annotations may name with the separators of another system."""
+    path = folder / name.replace("\\", "/")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def hand_write_voc(root: Path, split: str, pictures: Sequence[Picture]) -> None:
@@ -69,7 +78,7 @@ def hand_write_voc(root: Path, split: str, pictures: Sequence[Picture]) -> None:
             for thing in picture.things
         )
         size = f"<size><width>{picture.size_px[1]}</width><height>{picture.size_px[0]}</height></size>"
-        (root / f"Annotations/{picture.name}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+        on_disk(root / "Annotations", f"{picture.name}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
 
 
 def hand_write_coco(root: Path, split: str, pictures: Sequence[Picture]) -> None:
@@ -114,7 +123,7 @@ def hand_write_yolo(root: Path, split: str, pictures: Sequence[Picture], place: 
     (root / "labels" / split).mkdir(parents=True)
     for picture in pictures:
         if picture.things:  # none for a picture without objects
-            (root / "labels" / split / f"{picture.name}.txt").write_text(yolo_lines(picture))
+            on_disk(root / "labels" / split, f"{picture.name}.txt").write_text(yolo_lines(picture))
     lines = "".join(f"{other}: {place.format(split=other)}\n" for other in ("train", "test"))
     (root / "data.yaml").write_text(f"path: /nowhere/on/this/machine\n{lines}names:\n  0: cat\n  1: dog\n")
 
@@ -351,11 +360,12 @@ def test_a_missing_picture_is_named_or_skipped(tmp_path: Path, form: Format) -> 
 
 @pytest.mark.parametrize("form", ["coco", "csv"])
 @pytest.mark.parametrize("stated", ["absolute", "upwards"])
+@pytest.mark.parametrize("folder", ["train", "images"])
 def test_images_inside_the_root_come_before_those_outside(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, form: str, stated: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, form: str, stated: str, folder: str
 ) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside/a.jpg"
-    paint(root / "train", PICTURES[:1])
+    paint(root / folder, PICTURES[:1])
     paint(outside.parent, PICTURES[:1])
     name = str(outside) if stated == "absolute" else "../../outside/a.jpg"
     content = {"images": [{"id": 1, "file_name": name}], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
@@ -364,12 +374,124 @@ def test_images_inside_the_root_come_before_those_outside(
     reader = {"coco": COCODataset, "csv": CSVDataset}[form]
     splits = [{"root": str(root), "split": "train"}]
 
-    assert reader(splits=splits).records[0].image_path == root / "train/a.jpg"
+    assert reader(splits=splits).records[0].image_path == root / folder / "a.jpg"
     assert not caplog.records
 
-    (root / "train/a.jpg").unlink()
+    (root / folder / "a.jpg").unlink()
     assert reader(splits=splits).records[0].image_path.samefile(outside)
     assert f"1 of the 1 images lie outside of {root}; the first: {outside}" in caplog.text
+
+
+CAMERAS = tuple(
+    Picture(name, (60, 80), (Thing("cat", (1, 2, 20 + place, 40)),))
+    for place, name in enumerate(("cam1/f1", "cam2/f1", "f1", "night/cam1/f1"))
+)
+
+
+@pytest.mark.parametrize("separator", ["/", "\\"])
+@every_format
+def test_images_of_one_name_in_several_folders(
+    tmp_path: Path, form: Format, separator: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = [replace(picture, name=picture.name.replace("/", separator)) for picture in CAMERAS]
+
+    dataset = form.open(tmp_path, pictures)
+
+    found = {record.image_id: record for record in dataset.records}
+    assert set(found) == {picture.name for picture in CAMERAS}
+    for picture in CAMERAS:
+        assert found[picture.name].image_path.with_suffix("").as_posix().endswith(f"/{picture.name}")
+        assert found[picture.name].boxes_xyxy_px[0].round(2).tolist() == list(picture.things[0].box)
+    assert len({record.image_path for record in dataset.records}) == len(CAMERAS)
+    assert not caplog.records
+
+    found["cam2/f1"].image_path.unlink()
+    with pytest.raises(DataError, match=r"cam2/f1\S*: the picture is missing"):
+        form.reopen(tmp_path)
+    assert len(form.reopen(tmp_path, on_error="skip")) == len(CAMERAS) - 1
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+@every_format
+def test_boxes_are_of_the_upright_image_that_is_predicted_on(tmp_path: Path, form: Format, orientation: int) -> None:
+    form.open(tmp_path)
+    (path,) = (path for path in tmp_path.rglob("a.*") if path.suffix in (".jpg", ".png"))
+    stored_px = (100, 200) if orientation == 3 else (200, 100)
+    ramp = np.arange(stored_px[0] * stored_px[1]).reshape(stored_px) * 255 // (stored_px[0] * stored_px[1])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(ramp.astype(np.uint8)).save(path, exif=exif)
+
+    dataset = form.reopen(tmp_path)
+
+    assert summary(dataset) == EXPECTED
+    np.testing.assert_array_equal(dataset[0][0].permute(1, 2, 0), as_rgb(path))
+
+
+@pytest.mark.parametrize("form", [ALL[name] for name in ("voc", "coco", "csv", "bananas")])
+def test_boxes_of_an_image_that_exif_turns_fit_it_or_it_is_named(tmp_path: Path, form: Format) -> None:
+    # The size is stated, or assumed, as 100 x 200 px; the boxes are those of 200 x 100 px.
+    things = (Thing("dog", (10, 20, 150, 80)), Thing("cat", (1, 2, 30, 40)))
+    form.open(tmp_path, (Picture("t", (200, 100), ()), *PICTURES[1:]))
+    (path,) = (path for path in tmp_path.rglob("t.*") if path.suffix in (".jpg", ".png"))
+    form.write(tmp_path, "train", (Picture("t", (200, 100), things), *PICTURES[1:]))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (200, 100)).save(path, exif=exif)
+
+    said = r"t\.\w+: its EXIF tag turns the image from 200 x 100 to 100 x 200 px, and its boxes fit 200 x 100 px alone"
+    with pytest.raises(DataError, match=said):
+        form.reopen(tmp_path)
+    dataset = form.reopen(tmp_path, on_error="skip")
+    assert summary(dataset) == EXPECTED[1:]
+    assert len(dataset.dropped) == 1
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".JPE", ".Tif", ".avif", ".jpeg"])
+@pytest.mark.parametrize("form", [ALL[name] for name in ("voc", "yolo", "openimages")])
+def test_an_image_without_a_stated_suffix_may_have_any_that_is_read(tmp_path: Path, form: Format, suffix: str) -> None:
+    form.open(tmp_path)
+    (path,) = tmp_path.rglob("b.jpg")
+    with Image.open(path) as image:
+        image.save(path.with_suffix(suffix))
+    path.unlink()
+    assert summary(form.reopen(tmp_path)) == EXPECTED
+    assert form.reopen(tmp_path)[1][0].shape == (3, 80, 120)
+
+
+@every_format
+def test_letter_case_of_a_suffix_makes_no_difference(tmp_path: Path, form: Format) -> None:
+    form.open(tmp_path)
+    (path,) = (path for path in tmp_path.rglob("b.*") if path.suffix in (".jpg", ".png"))
+    path.rename(path.with_suffix(path.suffix.title()))
+    assert summary(form.reopen(tmp_path)) == EXPECTED
+
+
+@pytest.mark.parametrize("reader", [COCODataset, CSVDataset])
+def test_a_stated_image_of_a_format_that_is_not_read_is_named(
+    tmp_path: Path, reader: Callable[..., DetectionDataset]
+) -> None:
+    entries = [{"id": 1, "file_name": "b.heic", "width": 20, "height": 20}]
+    content = {"images": entries, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    (tmp_path / "train.csv").write_text("image,width,height,label,xmin,ymin,xmax,ymax\nb.heic,20,20,,,,,\n")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/b.heic").touch()
+    with pytest.raises(DataError, match=r"train/b\.heic: cannot read the picture: \.heic is not read; convert it"):
+        reader(splits=[{"root": str(tmp_path), "split": "train"}], class_names=CLASSES)
+
+
+@pytest.mark.parametrize("form", [ALL[name] for name in ("voc", "yolo", "openimages")])
+def test_an_image_of_a_format_that_is_not_read_is_named(
+    tmp_path: Path, form: Format, caplog: pytest.LogCaptureFixture
+) -> None:
+    form.open(tmp_path)
+    (path,) = tmp_path.rglob("b.jpg")
+    path.rename(path.with_suffix(".HEIC"))
+    with pytest.raises(DataError, match=r"b\.HEIC: cannot read the picture: \.HEIC is not read; convert it"):
+        form.reopen(tmp_path)
+    assert summary(form.reopen(tmp_path, on_error="skip")) == [EXPECTED[0], *EXPECTED[2:]]
+    assert "b.HEIC" in caplog.text
 
 
 @every_format

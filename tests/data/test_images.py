@@ -136,10 +136,26 @@ def test_exif_turns_what_is_predicted_on(tmp_path: Path, orientation: int) -> No
 
     np.testing.assert_array_equal(read_image(path), upright)
     assert (upright.shape[:2] == (40, 24)) == (orientation >= 5)
-    assert image_size_px(path) == (24, 40)
+    assert image_size_px(path) == upright.shape[:2]
+    assert image_size_px(path, upright=False) == (24, 40)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".jfif", ".webp", ".tif", ".avif"])
+@pytest.mark.parametrize("shape", [(24, 40), (32, 32)])
 @pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_of_the_header_reads_the_upright_pixels(
+    tmp_path: Path, suffix: str, shape: tuple[int, int], orientation: int
+) -> None:
+    path = save_with_orientation(tmp_path / f"phone{suffix}", gradient(*shape), orientation)
+
+    upright = read_image(path)
+    # A turn of half a circle, a mirror or a square picture keeps the size; what is predicted on is what is trained on.
+    np.testing.assert_array_equal(read_image(path, image_size_px(path)), upright)
+    turned = np.abs(upright.astype(int)[:8, :8].mean(axis=(0, 1)) - gradient(*shape)[:8, :8].mean(axis=(0, 1))).max()
+    assert (turned > 20) == (orientation not in (1, 5))
+
+
+@pytest.mark.parametrize("orientation", [1, 5, 6, 7, 8])
 def test_annotated_pixels_are_as_stored_where_the_size_says_so(tmp_path: Path, orientation: int) -> None:
     path = save_with_orientation(tmp_path / "phone.png", gradient(), orientation)
 
@@ -173,6 +189,12 @@ def truncated_jpeg(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def damaged_png(path: Path) -> None:
+    Image.fromarray(gradient()).save(path, "PNG")
+    data = path.read_bytes()
+    path.write_bytes(data[:60] + bytes(byte ^ 0xFF for byte in data[60:200]) + data[200:])
+
+
 def truncated_png(path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)).save(path, "png")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -192,6 +214,7 @@ def bomb(path: Path) -> None:
     [
         (truncated_jpeg, "truncated"),
         (truncated_png, "cannot read the picture"),
+        (damaged_png, "cannot read the picture"),
         (bomb, "decompression bomb"),
         (lambda path: path.write_bytes(b""), r"empty \(0 bytes\)"),
         (lambda path: path.write_text("\n<!DOCTYPE html><html>404</html>"), "HTML"),

@@ -56,15 +56,25 @@ def test_the_size_decides_about_orientation_as_for_other_formats(tmp_path, orien
     with Image.open(path) as image:
         upright = np.array(ImageOps.exif_transpose(image))
 
-    assert decode_plain_jpeg(path, (60, 90)) is not None
+    # The size of a picture that is mirrored or upside down is the same upright, and upright it is read.
+    keeps_size = orientation in (2, 3, 4)
+    assert (decode_plain_jpeg(path, (60, 90)) is None) == keeps_size
     assert decode_plain_jpeg(path, None) is None
-    assert np.abs(read_image(path, (60, 90)).astype(int) - stored).max() <= 1
+    expected = upright if keeps_size else stored
+    assert np.abs(read_image(path, (60, 90)).astype(int) - expected).max() <= 1
     np.testing.assert_array_equal(read_image(path), upright)
     np.testing.assert_array_equal(read_image(path, upright.shape[:2]).shape, upright.shape)
     if orientation >= 5:
         np.testing.assert_array_equal(read_image(path, (90, 60)), upright)
     with pytest.raises(DataError, match="annotation says 20 x 10"):
         read_image(path, (10, 20))
+
+
+def test_a_turn_may_be_stated_by_xmp_alone(tmp_path):
+    path = tmp_path / "edited.jpg"
+    photo().save(path, quality=95, xmp=b'<x:xmpmeta><rdf:Description tiff:Orientation="3"/></x:xmpmeta>')
+    for size_px in (None, (60, 90)):
+        assert np.abs(read_image(path, size_px).astype(int) - by_pillow(path)[::-1, ::-1]).max() <= 1
 
 
 def test_what_is_not_plain_is_left_to_pillow(tmp_path):
@@ -118,8 +128,8 @@ def test_a_picture_beyond_pillows_limit_is_left_to_pillow(tmp_path, monkeypatch)
 def test_the_header_is_read_past_fill_bytes_and_other_segments():
     other = b"\xff\xe0\x00\x04ab" + b"\xff\xe1\x00\x08Exif\0\0"
     frame = b"\xff\xff\xff\xc2\x00\x11\x08\x01\x02\x03\x04\x03" + bytes(9)
-    assert read_frame(b"\xff\xd8" + other + frame) == Frame((0x0102, 0x0304), 3, has_exif=True)
-    assert read_frame(b"\xff\xd8" + frame) == Frame((0x0102, 0x0304), 3, has_exif=False)
+    assert read_frame(b"\xff\xd8" + other + frame) == Frame((0x0102, 0x0304), 3, exif=b"Exif\0\0")
+    assert read_frame(b"\xff\xd8" + frame) == Frame((0x0102, 0x0304), 3, exif=None)
     assert read_frame(b"\xff\xd8\x00" + frame) is None
     assert read_frame(b"\xff\xd8") is None
 

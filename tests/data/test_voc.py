@@ -102,6 +102,35 @@ def test_difficult_is_optional_and_may_be_dropped(tmp_path: Path) -> None:
     assert without.dropped == []  # a choice, not a fault
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *((f"<difficult>{word}</difficult>", True) for word in ("1", " True ", "yes", "Y", "1.0")),
+        *(
+            (f"<difficult>{word}</difficult>", False)
+            for word in ("0", "false", "No", "n", "Unspecified", "", "0.0", "-1")
+        ),
+        ("<difficult/>", False),
+        ("<Difficult>1</Difficult>", True),
+        ("<DIFFICULT>Yes</DIFFICULT>", True),
+    ],
+)
+def test_difficult_is_read_as_tools_spell_it(tmp_path: Path, text: str, expected: bool) -> None:
+    assert dataset_of(tmp_path, voc_object(extra=text)).records[0].difficult.tolist() == [expected]
+
+
+@pytest.mark.parametrize("text", ["2", "maybe", "0.5", "nan"])
+def test_a_difficult_that_says_nothing_is_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError, match=rf"a\.xml: object 1 'dog' has <difficult> '{text}', which is neither 0 nor 1"):
+        dataset_of(tmp_path, voc_object(extra=f"<difficult>{text}</difficult>"))
+
+
+def test_the_case_of_tags_makes_no_difference(tmp_path: Path) -> None:
+    xml = annotation(voc_object()).replace("xmin", "Xmin").replace("object>", "Object>").replace("size>", "Size>")
+    split = write_voc(tmp_path, {"a": xml.replace("annotation>", "Annotation>")})
+    assert boxes_px(VOCDataset(splits=[split], class_names=CLASSES)) == [[10, 20, 100, 80]]
+
+
 def test_the_boxes_of_parts_are_not_those_of_the_object(tmp_path: Path) -> None:
     head = f"<part><name>head</name>{bndbox(1, 1, 5, 5)}</part>"
 
@@ -194,6 +223,41 @@ def test_a_list_may_have_flags_blanks_a_byte_order_mark_and_crlf(tmp_path: Path)
     listed = list_images([{"root": str(tmp_path), "split": "dog_train"}])
 
     assert [name for _, _, name in listed] == ["000001", "000002", "my dog 3.v2"]
+
+
+@pytest.mark.parametrize("kept", ["Annotations/cat 1.xml", "JPEGImages/cat 1.png"])
+def test_a_name_that_ends_as_a_flag_is_a_name_where_a_file_has_it(tmp_path: Path, kept: str) -> None:
+    lines = ["cat 1", "cat 2 -1", "cat 0", "cat"]
+    write_voc(tmp_path, dict.fromkeys(("cat", "cat 2"), annotation(SOUND)), lines=lines)
+    (tmp_path / kept).write_bytes(b"")
+
+    listed = [name for _, _, name in list_images([{"root": str(tmp_path), "split": "train"}])]
+
+    assert listed == ["cat 1", "cat 2", "cat"]
+
+
+def test_a_list_may_name_images_in_folders_with_a_flag(tmp_path: Path) -> None:
+    write_voc(tmp_path, {}, lines=["cam1\\f1 1", "cam2/f1\t-1"])
+    listed = list_images([{"root": str(tmp_path), "split": "train"}])
+    assert [image_id for image_id, _, _ in listed] == ["cam1/f1", "cam2/f1"]
+
+
+def test_an_image_in_a_folder_of_its_own_is_never_one_of_another_folder(tmp_path: Path) -> None:
+    for folder in ("cam1", "cam2", "other"):
+        (tmp_path / "JPEGImages" / folder).mkdir(parents=True)
+        (tmp_path / "Annotations" / folder).mkdir(parents=True)
+    filenames = {"cam1/f1": "D:\\x\\first.jpg", "cam2/f1": "C:/export/other/second.jpg", "cam2/f2": "first.jpg"}
+    write_voc(tmp_path, {name: annotation(SOUND, filename=filename) for name, filename in filenames.items()})
+    for name, place in {"cam1/f1": "cam1/first", "cam2/f1": "other/second", "cam2/f2": "first"}.items():
+        (tmp_path / f"JPEGImages/{name}.jpg").rename(tmp_path / f"JPEGImages/{place}.jpg")
+
+    splits = [{"root": str(tmp_path), "split": "train"}]
+    with pytest.raises(DataError, match=r"cam2/f2\.jpg: the picture is missing"):
+        VOCDataset(splits=splits, class_names=CLASSES)
+    dataset = VOCDataset(splits=splits, class_names=CLASSES, on_error="skip")
+
+    images = tmp_path / "JPEGImages"
+    assert [record.image_path for record in dataset.records] == [images / "cam1/first.jpg", images / "other/second.jpg"]
 
 
 def test_lists_may_lie_in_imagesets_itself(tmp_path: Path) -> None:

@@ -76,6 +76,45 @@ def test_a_list_means_images_inside_the_root_before_those_outside(tmp_path: Path
     assert os.path.abspath(read(root).records[0].image_path) == f"{root}/images/train/a.jpg"
 
 
+@pytest.mark.parametrize("number", ["1", "1.0", "01", "1.000000e+00"])
+def test_a_class_number_is_a_number_however_it_is_written(tmp_path: Path, number: str) -> None:
+    write(tmp_path, f"{number} .5 .5 .2 .4\n")
+    assert read(tmp_path).records[0].labels.tolist() == [2]
+
+
+def test_a_label_file_that_two_images_share_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path)
+    assert [record.image_id for record in read(tmp_path).records] == ["a"]
+    assert not caplog.records
+    Image.new("RGB", (200, 100)).save(tmp_path / "images/train/a.png")
+    assert [record.image_id for record in read(tmp_path).records] == ["a", "a.png"]
+    assert (
+        f"1 label files belong to more than one image each, the first is {tmp_path}/labels/train/a.txt" in caplog.text
+    )
+
+
+def test_entries_of_a_list_have_ids_of_their_own(tmp_path: Path) -> None:
+    write(tmp_path, settings="train: list.txt\nnames: [cat, dog]\n")
+    (tmp_path / "list.txt").write_text("images/train/a.jpg\n" * 3)
+    assert [record.image_id for record in read(tmp_path).records] == ["a", "a.jpg", "a.jpg (2)"]
+
+
+def test_an_image_of_a_format_that_is_not_read_and_without_labels_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path)
+    (tmp_path / "images/train/b.heic").touch()
+    assert len(read(tmp_path)) == 1
+    assert "skipped 1 images of formats that are not read (b.heic)" in caplog.text
+
+
+@pytest.mark.parametrize("stated", ["images\\train", ".\\images\\train", "..\\images\\train", "list.txt"])
+def test_separators_of_another_system(tmp_path: Path, stated: str) -> None:
+    write(tmp_path, settings=f"train: '{stated}'\nnames: [cat, dog]\n")
+    (tmp_path / "list.txt").write_bytes(b"..\\" + tmp_path.name.encode() + b"\\images\\train\\a.jpg\r\n")
+    assert [(record.image_id, len(record.labels)) for record in read(tmp_path).records] == [("a", 1)]
+
+
 def test_names_without_data_yaml(tmp_path: Path) -> None:
     write(tmp_path, settings=None)
     with pytest.raises(DataError, match=r"no 'names' list.*give data\.class_names"):
@@ -151,6 +190,7 @@ def test_a_split_without_any_label_file_is_no_split_of_empty_pictures(tmp_path: 
         ("1 .5 x .2 .1", "has cy 'x', which is no number"),
         ("1 100 50 40 40", "line 2 'dog' has the box (100, 50, 40, 40), which looks like pixels"),
         ("1 .5 .5 -.2 .1", "is inverted: xmin 120 is greater than xmax 80"),
+        ("1.5 .5 .5 .2 .1", "line 2 '1.5' is of none of the 2 classes: cat, dog"),
         ("2 .5 .5 .2 .1", "line 2 '2' is of none of the 2 classes: cat, dog"),
         ("dog .5 .5 .2 .1 .9", "has 6 values"),
     ],

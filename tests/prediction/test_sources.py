@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ssd_lightning.data.images import IMAGE_SUFFIXES
+from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES
+from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import DataError
 from ssd_lightning.prediction.names import MOST_BYTES, UniqueNames, clean_name, output_names
-from ssd_lightning.prediction.sources import SUFFIXES, VIDEO_SUFFIXES, Source, find_pictures, find_sources
+from ssd_lightning.prediction.sources import VIDEO_SUFFIXES, Source, find_pictures, find_sources
 
 
 @pytest.fixture
@@ -22,9 +23,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "shots"
 
 
-def test_suffixes_are_those_that_can_be_read() -> None:
-    assert set(IMAGE_SUFFIXES) == SUFFIXES
-    assert not SUFFIXES & VIDEO_SUFFIXES
+def test_no_ending_is_of_two_kinds() -> None:
+    assert not {*IMAGE_SUFFIXES, *UNREADABLE_SUFFIXES} & VIDEO_SUFFIXES
+    assert not {*IMAGE_SUFFIXES} & {*UNREADABLE_SUFFIXES}
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_what_is_looked_for_can_be_read(tmp_path: Path, suffix: str) -> None:
+    kinds = {".apng": "PNG", ".jp2": "JPEG2000", ".j2k": "JPEG2000", ".mpo": "MPO", ".pnm": "PPM"}
+    path = tmp_path / f"a{suffix.upper()}"
+    image = Image.new("1" if suffix == ".pbm" else "L" if suffix == ".pgm" else "RGB", (32, 16), "white")
+    image.save(path, kinds.get(suffix))
+    assert find_pictures(str(tmp_path)) == [path]
+    assert read_image(path).shape == (16, 32, 3)
 
 
 def found(given: object, **settings: bool) -> list[tuple[str, str]]:
@@ -102,6 +113,19 @@ def test_names_stay_in_their_folder_and_are_text(tmp_path: Path, name: str) -> N
     Image.new("RGB", (2, 2)).save(path)
     assert path.parent.resolve() == tmp_path.resolve()
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_images_that_are_not_read_are_counted_and_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Path("mixed/below").mkdir(parents=True)
+    for name in ("a.jfif", "b.HEIC", "c.dng", "below/d.heif", "notes.txt"):
+        Path("mixed", name).write_bytes(b"")
+    assert [path.name for path in find_pictures("mixed")] == ["a.jfif"]
+    assert "mixed: skipped 2 images of formats that are not read (b.HEIC, c.dng)" in caplog.text
+    find_pictures("mixed", recursive=True)
+    assert "skipped 3 images of formats that are not read (b.HEIC, c.dng, d.heif)" in caplog.text
+    Path("mixed/a.jfif").unlink()
+    with pytest.raises(DataError, match=r"no picture .* in the folder; there are 2 images of formats that"):
+        find_pictures("mixed")
 
 
 def test_videos_beside_pictures_are_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

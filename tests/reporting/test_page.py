@@ -157,7 +157,7 @@ def test_relative_paths_are_those_of_where_the_run_was_started(record: Evaluatio
 
 def test_the_best_and_the_worst_pictures_are_those_of_the_analysis(record: EvaluationRecord) -> None:
     part, pictures = evaluation_part(record), picture_scores(record)
-    names = [Path(record.image_paths[index]).name for index in pictures.best_first]
+    names = [record.image_ids[index] for index in pictures.best_first]
     assert [one.name for one in part.best] == names[:4]
     assert [one.name for one in part.worst] == names[::-1][:8]
     right = make_record(

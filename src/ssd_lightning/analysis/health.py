@@ -27,6 +27,7 @@ PHRASES = (
     ("the picture is missing", "missing"),
     ("the annotation is missing", "missing"),
     ("cannot read the picture", "picture"),
+    ("its EXIF tag turns", "picture_size"),
     ("not a picture", "picture"),
     ("this is no picture", "picture"),
 )

@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.images import image_size_px
 from ssd_lightning.errors import DataError
 
 RANGE_TOLERANCE_PX = 1
@@ -37,6 +39,7 @@ class Objects:
         self.problems: list[str] = []
         self._keep_difficult = keep_difficult
         self._num_skipped = 0
+        self._beyond: list[_BeyondError] = []
         self._boxes: list[Box] = []
         self._labels: list[int] = []
         self._difficult: list[bool] = []
@@ -48,6 +51,8 @@ class Objects:
             yield
         except DataError as error:
             self.problems.append(f"{place} {error}")
+            if isinstance(error, _BeyondError):
+                self._beyond.append(error)
 
     def wants(self, *, difficult: bool) -> bool:
         """Say whether an object is kept, and count it if it is skipped."""
@@ -62,7 +67,13 @@ class Objects:
         self._difficult.append(difficult)
 
     def record(self, *, image_id: str, image_path: Path, size_px: tuple[int, int]) -> Record:
-        """Give the picture with all objects taken."""
+        """Give the picture with all objects taken.
+
+        Raises:
+            DataError: boxes fit the picture only before or after the turn of its EXIF tag, and not as it is read.
+        """
+        if self._beyond:
+            self._refuse_other_side_up(image_path, size_px)
         return Record(
             image_id=image_id,
             image_path=image_path,
@@ -71,6 +82,32 @@ class Objects:
             labels=np.array(self._labels, dtype=np.int64),
             difficult=np.array(self._difficult, dtype=bool),
             num_skipped=self._num_skipped,
+        )
+
+    def _refuse_other_side_up(self, image_path: Path, size_px: tuple[int, int]) -> None:
+        height, width = size_px
+        if not all(error.fits((width, height)) for error in self._beyond):
+            return
+        stored, upright = image_size_px(image_path, upright=False), image_size_px(image_path)
+        if stored != upright and size_px in (stored, upright):
+            raise DataError(
+                f"{image_path}: its EXIF tag turns the image from {stored[1]} x {stored[0]} to {upright[1]} x "
+                f"{upright[0]} px, and its boxes fit {height} x {width} px alone, but they are read for "
+                f"{width} x {height} px; state the right size in the annotation, or remove the tag"
+            )
+
+
+class _BeyondError(DataError):
+    """A box reaches out of its picture."""
+
+    def __init__(self, reason: str, right_px: float, bottom_px: float) -> None:
+        super().__init__(f"reaches out of the picture: {reason}")
+        self._reach_px = right_px, bottom_px
+
+    def fits(self, size_px: tuple[int, int]) -> bool:
+        """Say whether a picture of this (height, width) would hold the box."""
+        return all(
+            reach <= side + RANGE_TOLERANCE_PX for reach, side in zip(self._reach_px, reversed(size_px), strict=True)
         )
 
 
@@ -126,16 +163,39 @@ def number_of(value: object, what: str) -> float:
     return number
 
 
+def whole_number(value: object) -> int | None:
+    """Read a whole number, however it is written (1, 1.0, "1"); None if it is none."""
+    if isinstance(value, int):
+        return value  # floats do not hold the ids of 64 bits
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return int(number) if number.is_integer() else None
+
+
+def id_of(value: Any) -> Any:
+    """Give one form to the forms of a whole number: 1, 1.0, "1" and "1.0" are 1; all else, as "007", stays as it is."""
+    number = None if isinstance(value, bool) else whole_number(value)
+    is_plain = not isinstance(value, str) or value.strip() in (str(number), f"{number}.0")
+    return number if number is not None and is_plain else value
+
+
+YES = ("1", "true", "yes", "t", "y")
+NO = ("0", "false", "no", "f", "n", "", "none", "null", "unspecified", "unknown", "undefined", "n/a", "-1")
+"""What annotation tools write; what they leave open is not flagged. OpenImages' -1 is unknown."""
+
+
 def flag_of(value: object, what: str) -> bool:
-    """Read 0, 1, true or false from text or JSON.
+    """Read a flag from text or JSON: a number, or a word of `YES` or `NO`.
 
     Raises:
         DataError: it is none of these.
     """
-    text = str(value).strip()
-    if text.lower() not in ("0", "1", "false", "true"):
-        raise DataError(f"has {what} {text!r}, which is neither 0 nor 1")
-    return text.lower() in ("1", "true")
+    text = str(id_of(value)).strip().lower()
+    if text not in YES + NO:
+        raise DataError(f"has {what} {str(value).strip()!r}, which is neither 0 nor 1")
+    return text in YES
 
 
 def refuse_fractions(numbers: Sequence[float], size_px: tuple[int, int]) -> None:
@@ -197,7 +257,7 @@ def checked_box(corners_px: Sequence[float], size_px: tuple[int, int], *, offset
         if low < offset - RANGE_TOLERANCE_PX:
             raise DataError(f"reaches out of the picture: {axis}min is {low:g}")
         if high > side_px + RANGE_TOLERANCE_PX:
-            raise DataError(f"reaches out of the picture: {axis}max is {high:g} of {side_px} px")
+            raise _BeyondError(f"{axis}max is {high:g} of {side_px} px", xmax, ymax)
         start = min(max(low - offset, 0.0), side_px)
         end = min(max(high - offset, 0.0), side_px)
         if start >= end:

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,12 @@ from ssd_lightning.data.annotation import (
     check_class_names,
     checked_box,
     flag_of,
+    id_of,
     label_of,
     number_classes,
     number_of,
     refuse_fractions,
+    whole_number,
 )
 from ssd_lightning.data.dataset import OnError, Part, Record, Transform
 from ssd_lightning.data.images import image_size_px
@@ -26,9 +28,10 @@ from ssd_lightning.data.splits import (
     absolute_roots,
     find_file,
     find_image_dir,
-    find_picture,
     open_splits,
+    parts_to_keep,
     picture_id,
+    require_picture,
 )
 from ssd_lightning.errors import DataError
 
@@ -184,24 +187,39 @@ def _entries(path: Path, content: dict[str, Any], key: str, needed: Sequence[str
         raise DataError(f"{path}: the JSON has no list '{key}'; it has {', '.join(map(repr, content)) or 'nothing'}")
     for number, entry in enumerate(entries, start=1):
         for name in needed:
-            if not isinstance(entry, dict) or not isinstance(entry.get(name), str | int):
+            value = entry.get(name) if isinstance(entry, dict) else None
+            if not isinstance(value, str | int | float):
                 raise DataError(f"{path}: entry {number} of '{key}' has no '{name}'")
+            if name.endswith("id"):
+                value = entry[name] = id_of(value)
+            if isinstance(value, float) and key != "annotations":  # which are judged one by one
+                raise DataError(
+                    f"{path}: entry {number} of '{key}' has the {name} {value}, which is not a whole number"
+                )
     return entries
 
 
 def _pictures(file: _File, labels: Mapping[str, int], keep_difficult: bool) -> Iterator[tuple[str, ReadPicture]]:
     seen: set[str] = set()
+    keep = parts_to_keep([str(entry["file_name"]) for entry in file.images])
     for entry in file.images:
-        image_id = file.prefix + picture_id(str(entry["file_name"]), seen)
-        yield image_id, partial(_read_picture, file, entry, image_id, labels, keep_difficult)
+        name = str(entry["file_name"])
+        image_id = file.prefix + picture_id(name, seen)
+        find = partial(
+            require_picture, file.image_dir, name, root=file.root, keep=keep.get(name, 1), stated_by=file.path
+        )
+        yield image_id, partial(_read_picture, file, entry, find, image_id, labels, keep_difficult)
 
 
 def _read_picture(
-    file: _File, entry: dict[str, Any], image_id: str, labels: Mapping[str, int], keep_difficult: bool
+    file: _File,
+    entry: dict[str, Any],
+    find: Callable[[], Path],
+    image_id: str,
+    labels: Mapping[str, int],
+    keep_difficult: bool,
 ) -> tuple[Record, list[str]]:
-    image_path = find_picture(file.image_dir, str(entry["file_name"]), root=file.root)
-    if image_path is None:
-        raise DataError(f"{file.image_dir / str(entry['file_name'])}: the picture is missing (stated by {file.path})")
+    image_path = find()
     size_px = _stated_size_px(entry) or image_size_px(image_path)
     objects = Objects(keep_difficult=keep_difficult)
     for number, annotation in enumerate(file.annotations.get(entry["id"], ()), start=1):
@@ -222,8 +240,5 @@ def _read_picture(
 
 
 def _stated_size_px(entry: dict[str, Any]) -> tuple[int, int] | None:
-    try:
-        height, width = int(entry["height"]), int(entry["width"])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
+    height, width = (whole_number(entry.get(side)) or 0 for side in ("height", "width"))
     return (height, width) if height > 0 and width > 0 else None

@@ -1,7 +1,8 @@
 """One CSV row an object: the columns of OpenImages, of d2l.ai's bananas, and of most other tools."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, get_args
 
 from ssd_lightning.data.annotation import (
@@ -17,7 +18,7 @@ from ssd_lightning.data.csv_table import CSVFile, PictureRows, Unit, read_csv_fi
 from ssd_lightning.data.dataset import OnError, Part, Record, Transform
 from ssd_lightning.data.images import image_size_px
 from ssd_lightning.data.split_dataset import ReadPicture, SplitDataset
-from ssd_lightning.data.splits import absolute_roots, find_picture, open_splits, picture_id
+from ssd_lightning.data.splits import absolute_roots, open_splits, parts_to_keep, picture_id, require_picture
 from ssd_lightning.errors import ConfigurationError, DataError
 
 
@@ -87,17 +88,24 @@ class CSVDataset(SplitDataset):
 
 def _pictures(file: CSVFile, labels: Mapping[str, int], keep_difficult: bool) -> Iterator[tuple[str, ReadPicture]]:
     seen: set[str] = set()
+    keep = parts_to_keep(file.rows)
     for name, rows in file.rows.items():
         image_id = file.prefix + picture_id(name, seen)
-        yield image_id, partial(_read_picture, file, name, rows, image_id, labels, keep_difficult)
+        find = partial(
+            require_picture, file.image_dir, name, root=file.root, keep=keep.get(name, 1), stated_by=file.path
+        )
+        yield image_id, partial(_read_picture, file, rows, find, image_id, labels, keep_difficult)
 
 
 def _read_picture(
-    file: CSVFile, name: str, rows: PictureRows, image_id: str, labels: Mapping[str, int], keep_difficult: bool
+    file: CSVFile,
+    rows: PictureRows,
+    find: Callable[[], Path],
+    image_id: str,
+    labels: Mapping[str, int],
+    keep_difficult: bool,
 ) -> tuple[Record, list[str]]:
-    image_path = find_picture(file.image_dir, name, root=file.root)
-    if image_path is None:
-        raise DataError(f"{file.image_dir / name}: the picture is missing (stated by {file.path})")
+    image_path = find()
     size_px = rows.size_px or image_size_px(image_path)
     height, width = size_px
     objects = Objects(keep_difficult=keep_difficult)

@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from ssd_lightning.data.annotation import flag_of, number_of
-from ssd_lightning.data.splits import find_file, find_image_dir
+from ssd_lightning.data.annotation import flag_of, id_of, number_of, whole_number
+from ssd_lightning.data.splits import find_file, find_image_dir, portable_path
 from ssd_lightning.errors import DataError
 
 Unit = Literal["pixels", "fractions"]
@@ -144,10 +144,10 @@ def _take_row(
     if len(row) <= max(columns.values()):
         file.problems.append(f"{file.path}: line {line} has {len(row)} values, not {max(columns.values()) + 1}")
         return
-    rows = file.rows.setdefault(row[columns["image"]].strip(), PictureRows())
+    rows = file.rows.setdefault(portable_path(row[columns["image"]].strip()), PictureRows())
     if rows.size_px is None:
         rows.size_px = _stated_size_px(row, columns)
-    name, texts = row[columns["label"]].strip(), [row[columns[corner]] for corner in CORNERS]
+    name, texts = _code(row[columns["label"]]), [row[columns[corner]] for corner in CORNERS]
     if not name and not any(text.strip() for text in texts):
         return
     name = descriptions.get(name, name)
@@ -164,16 +164,19 @@ def _take_row(
 def _is_difficult(row: list[str], columns: Mapping[str, int]) -> bool:
     if "difficult" not in columns:
         return False
-    text = row[columns["difficult"]].strip()
-    return text not in ("", "-1") and flag_of(text, "difficult")  # OpenImages: -1 is unknown
+    return flag_of(row[columns["difficult"]], "difficult")
 
 
 def _stated_size_px(row: list[str], columns: Mapping[str, int]) -> tuple[int, int] | None:
     if "width" not in columns or "height" not in columns:
         return None
-    texts = row[columns["height"]].strip(), row[columns["width"]].strip()
-    height, width = (int(text) if text.isdecimal() else 0 for text in texts)
-    return (height, width) if height and width else None
+    height, width = (whole_number(row[columns[side]]) or 0 for side in ("height", "width"))
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _code(text: str) -> str:
+    """Read a class: 1.0, as tables of numbers write it, is 1."""
+    return str(id_of(text)) if "." in text else text.strip()
 
 
 def _read_descriptions(root: Path, class_descriptions: str | Mapping[Any, str] | None) -> dict[str, str]:
@@ -181,10 +184,10 @@ def _read_descriptions(root: Path, class_descriptions: str | Mapping[Any, str] |
         for code, name in (class_descriptions or {}).items():
             if not isinstance(name, str):
                 raise DataError(f"class_descriptions has {name!r} for {code}, which is not text; write it in quotes")
-        return {str(code): name for code, name in (class_descriptions or {}).items()}
+        return {_code(str(code)): name for code, name in (class_descriptions or {}).items()}
     path = root / class_descriptions
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            return {row[0].strip(): row[1].strip() for row in csv.reader(stream) if len(row) >= 2}
+            return {_code(row[0]): row[1].strip() for row in csv.reader(stream) if len(row) >= 2}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot read the class descriptions: {error}") from error

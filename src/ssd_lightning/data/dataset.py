@@ -2,7 +2,7 @@
 
 import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -140,6 +140,9 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             log.warning("left out %d objects or pictures:\n  %s", len(self.dropped), _shortened(self.dropped))
         if self.skipped:
             log.info("%s", self.skipped)
+        shared = list(shared_files(self.records))
+        if shared:
+            log.warning("%d picture files have more than one entry:\n  %s", len(shared), _shortened(shared))
         if not self.records:
             hint = "" if part == "train" else "; in a small set a larger data.val_fraction= holds some"
             raise DataError(
@@ -210,6 +213,17 @@ def _problem_with(record: Record) -> str | None:
     except DataError as error:
         return str(error)
     return None
+
+
+def shared_files(records: Sequence[Record]) -> Iterator[str]:
+    """Give a sentence for each picture file that more than one record has."""
+    ids: dict[Path, list[str]] = {}
+    for record in records:
+        ids.setdefault(record.image_path, []).append(record.image_id)
+    for path, names in ids.items():
+        if len(names) > 1:
+            shown = ", ".join(f"'{name}'" for name in dict.fromkeys(names))
+            yield one_line(f"{path}: the split names it {len(names)} times (as {shown}); each counts")
 
 
 def _shortened(lines: Sequence[str], at_most: int = 20) -> str:

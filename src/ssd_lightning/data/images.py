@@ -4,8 +4,10 @@ Whole, plain JPEGs, which most pictures are, take the quick way of `jpeg.py`; Pi
 words for what is broken.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -17,8 +19,9 @@ from ssd_lightning.data.special_files import refuse_special_file
 from ssd_lightning.errors import DataError
 
 # A fixed list keeps Pillow from handing a PostScript file named .jpg to Ghostscript.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000")
+if find_spec("PIL.AvifImagePlugin"):  # Pillow 11.3 and later
+    FORMATS += ("AVIF",)
 REDUCTIONS = (1, 2, 4, 8)
 """What JPEG decoders offer."""
 QUARTER_TURNS = (5, 6, 7, 8)
@@ -34,9 +37,9 @@ def read_image(path: Path | str, size_px: tuple[int, int] | None = None, *, redu
 
     Args:
         path: file of the picture.
-        size_px: (height, width) that the annotation states. It decides about EXIF: where the pixels as stored
-            have this size, they are taken as they are; where the picture turned by its EXIF tag has it, it is
-            turned. None gives the picture upright, as a viewer shows it.
+        size_px: (height, width) that the annotation states. It decides about EXIF: the picture is upright, as a
+            viewer shows it, unless only the pixels as stored have this size; then they are taken as they are. None
+            gives the picture upright.
         reduction: 1, 2, 4 or 8: give the picture with sides so many times smaller, see `reduced_size_px`. A JPEG
             is decoded at that size, which is much quicker.
 
@@ -72,30 +75,47 @@ def choose_reduction(size_px: tuple[int, int], at_least_px: tuple[int, int]) -> 
 def _read_by_pillow(path: Path, size_px: tuple[int, int] | None) -> np.ndarray:
     with _opened(path) as image:
         stored_size_px = (image.height, image.width)
-        if size_px is None or stored_size_px != size_px:
+        image.load()  # of a PNG `getexif` would do it, and hide what is broken
+        orientation = _orientation(image.getexif)
+        if size_px is None or (orientation != 1 and _upright_size_px(image, orientation) == size_px):
             image = ImageOps.exif_transpose(image)
         pixels = to_rgb(image)
     if size_px is not None and pixels.shape[:2] != size_px:
         stored, stated = _in_words(stored_size_px), _in_words(size_px)
-        raise DataError(f"{path}: the picture is {stored}, but its annotation says {stated}")
+        turned = " and its EXIF tag turns it," if orientation != 1 else ""
+        raise DataError(f"{path}: the picture is {stored},{turned} but its annotation says {stated}")
     return pixels
 
 
-def image_size_px(path: Path, *, upright: bool = False) -> tuple[int, int]:
+def image_size_px(path: Path, *, upright: bool = True) -> tuple[int, int]:
     """Read (height, width) from the header alone.
 
     Args:
         path: file of the picture.
-        upright: the size after the turn that the EXIF tag asks for; otherwise that of the pixels as stored.
+        upright: the size after the turn that the EXIF tag asks for, as `read_image` has it; False gives that of the
+            pixels as stored.
 
     Raises:
         DataError: the file is missing or no picture.
     """
     refuse_special_file(path)
     with _opened(path) as image:
-        if upright and image.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNS:
-            return image.width, image.height
-        return image.height, image.width
+        # The general `getexif`: that of PNG decodes all pixels to look behind them for a tag.
+        orientation = _orientation(partial(Image.Image.getexif, image)) if upright else 1
+        return _upright_size_px(image, orientation)
+
+
+def _orientation(read_exif: Callable[[], Image.Exif]) -> int:
+    try:
+        return read_exif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # of a damaged tag; the pixels can be read
+        return 1
+
+
+def _upright_size_px(image: Image.Image, orientation: int) -> tuple[int, int]:
+    # Pillow itself turns TIFFs.
+    is_turned = orientation in QUARTER_TURNS and image.format != "TIFF"
+    return (image.width, image.height) if is_turned else (image.height, image.width)
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:

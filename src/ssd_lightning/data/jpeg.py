@@ -5,12 +5,14 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 START, END = b"\xff\xd8", b"\xff\xd9"
 HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
 """Markers of baseline, extended and progressive frames."""
 SCAN, APP1 = 0xDA, 0xE1
+MIRRORED_OR_UPSIDE_DOWN = (2, 3, 4)
+"""Values of EXIF's orientation that leave width and height as they are."""
 _REDUCED_BGR = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
@@ -20,7 +22,8 @@ class Frame(NamedTuple):
     size_px: tuple[int, int]
     """(height, width) of the pixels as stored."""
     components: int
-    has_exif: bool
+    exif: bytes | None
+    """Its EXIF data, as Pillow takes them."""
 
 
 def decode_plain_jpeg(path: Path, size_px: tuple[int, int] | None, *, reduction: int = 1) -> np.ndarray | None:
@@ -30,8 +33,8 @@ def decode_plain_jpeg(path: Path, size_px: tuple[int, int] | None, *, reduction:
 
     Args:
         path: file of the picture.
-        size_px: (height, width) that the pixels must have as stored; None takes any where no EXIF data could ask
-            for a turn.
+        size_px: (height, width) that the pixels must have as stored, and not upright as well if EXIF data ask for a
+            turn; None takes any where no EXIF data could ask for a turn.
         reduction: 1, 2, 4 or 8 times smaller sides.
 
     Returns:
@@ -48,7 +51,7 @@ def decode_plain_jpeg(path: Path, size_px: tuple[int, int] | None, *, reduction:
     frame = read_frame(data)
     if frame is None or frame.components not in (1, 3):
         return None
-    if frame.has_exif if size_px is None else frame.size_px != size_px:
+    if frame.exif is not None if size_px is None else frame.size_px != size_px or _may_be_turned(frame):
         return None
     if Image.MAX_IMAGE_PIXELS is not None and frame.size_px[0] * frame.size_px[1] > Image.MAX_IMAGE_PIXELS:
         return None
@@ -60,9 +63,23 @@ def decode_plain_jpeg(path: Path, size_px: tuple[int, int] | None, *, reduction:
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if reduction > 1 and pixels is not None else pixels
 
 
+def _may_be_turned(frame: Frame) -> bool:
+    """Say whether EXIF data ask for a turn after which the picture has the same size."""
+    if frame.exif is None:
+        return False
+    exif = Image.Exif()
+    try:
+        exif.load(frame.exif)
+    except Exception:  # of damaged data
+        return True
+    orientation = exif.get(ExifTags.Base.Orientation, 1)
+    is_square = frame.size_px[0] == frame.size_px[1]
+    return orientation in MIRRORED_OR_UPSIDE_DOWN or (is_square and orientation != 1)
+
+
 def read_frame(data: bytes) -> Frame | None:
     """Read a JPEG's header up to the frame (ITU T.81, B.2.2); None if it is no Huffman-coded one of 8 bits."""
-    position, has_exif = len(START), False
+    position, exif = len(START), None
     while position + 10 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == 0xFF:  # a fill byte
@@ -71,9 +88,14 @@ def read_frame(data: bytes) -> Frame | None:
         if marker in HUFFMAN_FRAMES:
             precision, height = data[position + 4], int.from_bytes(data[position + 5 : position + 7])
             width, components = int.from_bytes(data[position + 7 : position + 9]), data[position + 9]
-            return Frame((height, width), components, has_exif) if precision == 8 and height and width else None
-        has_exif |= marker == APP1 and data[position + 4 : position + 8] == b"Exif"
+            return Frame((height, width), components, exif) if precision == 8 and height and width else None
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4])
+        if marker == APP1:
+            segment = data[position + 4 : end]
+            # XMP may state a turn as well; as it is no EXIF data, it is left to Pillow.
+            if b"tiff:Orientation" in segment or (exif is None and segment.startswith(b"Exif")):
+                exif = segment
         if marker == SCAN or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
             return None
-        position += 2 + int.from_bytes(data[position + 2 : position + 4])
+        position = end
     return None

@@ -1,10 +1,20 @@
 """Where the splits that a data set names have their files: roots, annotations, pictures and their names."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import product
+from pathlib import Path, PurePosixPath
 
-from ssd_lightning.data.images import IMAGE_SUFFIXES
+from ssd_lightning.data.annotation import whole_number
+from ssd_lightning.data.image_suffixes import (
+    IMAGE_SUFFIXES,
+    KNOWN_SUFFIXES,
+    is_image_name,
+    is_unreadable_image_name,
+)
 from ssd_lightning.data.special_files import is_file, refuse_special_file
 from ssd_lightning.errors import DataError
 
@@ -63,11 +73,22 @@ def open_splits(splits: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, Path
         yield f"{prefixes[root]}{inner}", root, split["split"]
 
 
+def portable_path(stated: str) -> str:
+    """Give a path that any system may have written with `/` between its parts."""
+    return stated.replace("\\", "/").removeprefix("./")
+
+
 def picture_id(name: str, seen: set[str]) -> str:
-    """Name a picture by its file without suffix; by its whole name where `seen` has that id. Adds it to `seen`."""
+    """Name a picture by its path without suffix; by its whole path where `seen` has that id. Adds it to `seen`."""
+    name = portable_path(name)
+    while name.startswith("../"):
+        name = name.removeprefix("../")
     path = PurePosixPath(name)
-    image_id = str(path.with_suffix("")) if path.suffix.lower() in IMAGE_SUFFIXES else name
-    image_id = name if image_id in seen else image_id
+    image_id = str(path.with_suffix("")) if is_image_name(path) else name
+    number = 1
+    while image_id in seen:
+        image_id = name if number == 1 else f"{name} ({number})"
+        number += 1
     seen.add(image_id)
     return image_id
 
@@ -111,10 +132,13 @@ def find_image_dir(root: Path, annotation_path: Path, images: str | None, sample
     names = (stem, annotation_path.parent.name, stem.removeprefix("oidv6-").removesuffix("-annotations-bbox"))
     candidates = [root / pattern.format(name=name) for name in names for pattern in IMAGE_FOLDERS]
     candidates += [annotation_path.parent / "images", annotation_path.parent, root / "images"]
-    # One picture may be missing; that all of the samples are tells that this is another folder.
-    for folder in candidates:
-        if any(find_picture(folder, name, root=root) for name in samples):
-            return folder
+    # One picture may be missing; that all of the samples are tells that this is another folder. Pictures inside the
+    # root go before those outside, and a folder that has a whole path before one that has the last part of it.
+    for outside, keep in product((False, True), (sys.maxsize, 1)):
+        for folder in candidates:
+            found = (find_picture(folder, name, root=root, keep=keep) for name in samples)
+            if any(path is not None and (outside or is_within(root, path)) for path in found):
+                return folder
     return next(folder for folder in candidates if folder.is_dir())
 
 
@@ -123,29 +147,105 @@ def is_within(root: Path, path: Path) -> bool:
     return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root))
 
 
-def find_picture(folder: Path, name: str, *, root: Path) -> Path | None:
-    """Find a picture by the name that its annotation states, with or without suffix; below the root first."""
-    found = []
-    # Some tools state a path of their own machine; only the last part can help.
-    for stated in (name, PureWindowsPath(name).name):
-        path: Path | None = folder / stated
-        if Path(stated).suffix.lower() not in IMAGE_SUFFIXES:
-            path = picture_with_suffix(folder, stated)
-        elif not is_file(folder / stated):
-            path = None
-        if path is not None and is_within(root, path):
-            return path
-        found += [path] if path is not None else []
-    return next(iter(found), None)
+def inside_first(paths: Iterable[Path], root: Path) -> list[Path]:
+    """Put the paths below a root before the others, both in their order."""
+    return sorted(paths, key=lambda path: not is_within(root, path))
+
+
+def parts_to_keep(names: Collection[str]) -> dict[str, int]:
+    """Say how many of the last parts of each path must stay, so that no two paths become the same.
+
+    Args:
+        names: paths as annotations state them.
+
+    Returns:
+        The number for each path that needs more than its last part.
+    """
+    files = Counter(portable_path(name).rpartition("/")[2] for name in names)
+    left = {name: parts for name in names if files[(parts := portable_path(name).split("/"))[-1]] > 1}
+    needed, keep = {}, 1
+    while left:
+        counts = Counter(tuple(parts[-keep:]) for parts in left.values())
+        left = {name: parts for name, parts in left.items() if counts[tuple(parts[-keep:])] > 1 and len(parts) > keep}
+        keep += 1
+        needed.update(dict.fromkeys(left, keep))
+    return needed
+
+
+def find_picture(folder: Path, stated: str, *, root: Path, keep: int = 1) -> Path | None:
+    """Find a picture by the path that its annotation states, with or without suffix; below the root first.
+
+    Some tools state a path of their own machine; its first parts are dropped one after the other.
+
+    Args:
+        folder: which the path is relative to.
+        stated: the path.
+        root: of the data set.
+        keep: so many of the last parts must stay; 1 is the name of the file alone.
+    """
+    parts = portable_path(stated).split("/")
+    outside = None
+    for start in range(max(1, len(parts) - keep + 1)):
+        path = folder / "/".join(parts[start:])
+        found = path if is_file(path) else picture_with_suffix(path.parent, path.name)
+        if found is not None and is_within(root, found):
+            return found
+        outside = outside or found
+    return outside
+
+
+def require_picture(folder: Path, stated: str, *, root: Path, keep: int = 1, stated_by: Path) -> Path:
+    """Find a picture as `find_picture` does.
+
+    Raises:
+        DataError: there is none, or none in a format that is read.
+    """
+    path = find_picture(folder, stated, root=root, keep=keep)
+    if path is None:
+        raise DataError(f"{folder / portable_path(stated)}: the picture is missing (stated by {stated_by})")
+    refuse_unreadable(path)
+    return path
+
+
+def refuse_unreadable(path: Path) -> None:
+    """Refuse an image of a format that is not read.
+
+    Raises:
+        DataError: its ending says that it is one.
+    """
+    if is_unreadable_image_name(path):
+        raise DataError(f"{path}: cannot read the picture: {path.suffix} is not read; convert it to .jpg or .png")
 
 
 def picture_with_suffix(folder: Path, name: str) -> Path | None:
-    """Find the picture of a name without suffix, None if there is none."""
-    for suffix in (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)):
+    """Find the picture of a name without suffix, or with one in another letter case; None if there is none.
+
+    A picture of a format that is not read is found where there is no other.
+    """
+    for suffix in IMAGE_SUFFIXES[:3]:  # quicker than a list of the folder
         path = folder / f"{name}{suffix}"
         if is_file(path):
             return path
-    return None
+    try:
+        by_stem = _pictures_by_stem(folder, folder.stat().st_mtime_ns)
+    except (OSError, ValueError):
+        return None
+    suffix = Path(name).suffix.lower()
+    same_suffix = [path for path in by_stem.get(Path(name).stem, ()) if path.suffix.lower() == suffix]
+    number = whole_number(name) if name.endswith(".0") else None  # as tables of numbers write 17
+    found = same_suffix or by_stem.get(name) or by_stem.get(str(number))
+    return found[0] if found else None
+
+
+@lru_cache(maxsize=16)
+def _pictures_by_stem(folder: Path, changed_ns: int) -> dict[str, list[Path]]:
+    by_stem = defaultdict(list)
+    for path in folder.iterdir():
+        if path.suffix.lower() in KNOWN_SUFFIXES and is_file(path):
+            by_stem[path.stem].append(path)
+    for paths in by_stem.values():
+        paths.sort(key=lambda path: (KNOWN_SUFFIXES.index(path.suffix.lower()), path.name))
+    return dict(by_stem)
 
 
 def read_lines(path: Path) -> list[str]:

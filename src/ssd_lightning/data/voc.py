@@ -6,8 +6,17 @@ from pathlib import Path
 
 from ssd_lightning.data.annotation import check_class_names
 from ssd_lightning.data.dataset import OnError, Part, Transform
+from ssd_lightning.data.special_files import is_file
 from ssd_lightning.data.split_dataset import SplitDataset
-from ssd_lightning.data.splits import MissingSplitError, absolute_roots, check_root, read_lines, root_prefixes
+from ssd_lightning.data.splits import (
+    MissingSplitError,
+    absolute_roots,
+    check_root,
+    picture_with_suffix,
+    portable_path,
+    read_lines,
+    root_prefixes,
+)
 from ssd_lightning.data.voc_xml import object_name, parse_annotation, read_voc_annotation
 from ssd_lightning.errors import DataError
 
@@ -64,6 +73,7 @@ class VOCDataset(SplitDataset):
                     class_names,
                     image_dir=root / "JPEGImages",
                     image_id=image_id,
+                    name=name,
                     keep_difficult=keep_difficult,
                     xml_offset=xml_offset,
                 ),
@@ -136,10 +146,14 @@ def _read_split(root: Path, split: str) -> list[str]:
         lines = read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the split: {error}") from error
-    return [_name_in(line) for line in lines if line.strip()]
+    return [_name_in(line, root) for line in lines if line.strip()]
 
 
-def _name_in(line: str) -> str:
+def _name_in(line: str, root: Path) -> str:
     """Give the picture's name of a line `name` or, in the lists of one class, `name flag`."""
-    name, _, flag = line.strip().rpartition(" ")
-    return name.strip() if flag in ("-1", "0", "1") and name else line.strip()
+    whole = portable_path(line.strip())
+    name, *flag = whole.rsplit(maxsplit=1)
+    if not flag or flag[0] not in ("-1", "0", "1") or is_file(root / "Annotations" / f"{whole}.xml"):
+        return whole
+    image = root / "JPEGImages" / whole
+    return name if picture_with_suffix(image.parent, image.name) is None else whole

@@ -1,7 +1,7 @@
 """One XML file of the Pascal VOC format: its objects, and what is wrong with them."""
 
 from collections.abc import Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError  # types only: defusedxml parses
 
 from defusedxml import DefusedXmlException
@@ -19,8 +19,8 @@ from ssd_lightning.data.annotation import (
 )
 from ssd_lightning.data.dataset import Record
 from ssd_lightning.data.images import image_size_px
-from ssd_lightning.data.special_files import is_file, refuse_special_file
-from ssd_lightning.data.splits import picture_with_suffix
+from ssd_lightning.data.special_files import refuse_special_file
+from ssd_lightning.data.splits import find_picture, inside_first, picture_with_suffix, portable_path, refuse_unreadable
 from ssd_lightning.errors import DataError
 
 
@@ -30,6 +30,7 @@ def read_voc_annotation(
     *,
     image_dir: Path,
     image_id: str,
+    name: str | None = None,
     keep_difficult: bool = True,
     xml_offset: int = 1,
 ) -> tuple[Record, list[str]]:
@@ -41,6 +42,7 @@ def read_voc_annotation(
         image_dir: folder of the pictures. The picture is the one named like the XML file, as VOC's own tools
             have it; where there is none, the one that its `filename` states.
         image_id: name of the record.
+        name: path of the picture below its folder, without suffix; by default the XML file's name.
         keep_difficult: False leaves out objects flagged difficult.
         xml_offset: subtracted from all four coordinates.
 
@@ -51,14 +53,14 @@ def read_voc_annotation(
         DataError: the file is missing or no annotation, or its picture is missing.
     """
     annotation = parse_annotation(path)
-    image_path = _find_image(image_dir, path.stem, annotation.findtext("filename"))
+    image_path = _find_image(image_dir, name or path.stem, annotation.findtext("filename"))
     size_px = _stated_size_px(annotation) or image_size_px(image_path)
     labels = number_classes(class_names)
     objects = Objects(keep_difficult=keep_difficult)
     for number, element in enumerate(annotation.iterfind("object"), start=1):
         name = object_name(element)
         with objects.judging(f"{path}: object {number} '{name}'"):
-            difficult = flag_of(element.findtext("difficult") or "0", "<difficult>")
+            difficult = flag_of(element.findtext("difficult", ""), "<difficult>")
             if objects.wants(difficult=difficult):
                 label = label_of(name, labels)
                 objects.add(label=label, box_xyxy_px=_read_box(element, size_px, xml_offset), difficult=difficult)
@@ -82,8 +84,10 @@ def parse_annotation(path: Path) -> Element:
         raise DataError(f"{path}: the XML declares entities, which is refused: {error}") from error
     except (ParseError, ValueError, LookupError) as error:  # the last two: encodings that do not exist or fit
         raise DataError(f"{path}: this is not well-formed XML: {error}") from error
-    if root is None or root.tag != "annotation":
+    if root is None or root.tag.lower() != "annotation":
         raise DataError(f"{path}: the XML begins with <{getattr(root, 'tag', '')}>, not with <annotation>")
+    for element in root.iter():  # tools disagree: <Difficult>, <xMin>
+        element.tag = element.tag.lower()
     return root
 
 
@@ -93,16 +97,21 @@ def object_name(element: Element) -> str:
 
 
 def _find_image(image_dir: Path, name: str, stated_filename: str | None) -> Path:
-    path = picture_with_suffix(image_dir, name)
-    if path is not None:
-        return path
-    if stated_filename:
-        # Other tools write whole paths here, of other machines and systems; only the last part can help.
-        path = image_dir / PureWindowsPath(stated_filename.strip()).name
-        if is_file(path):
-            return path
-    stated = f", nor the {stated_filename!r} that its annotation states" if stated_filename else ""
-    raise DataError(f"{image_dir / name}.jpg: the picture is missing; there is none with another suffix{stated}")
+    stated_filename = portable_path((stated_filename or "").strip())
+    path = picture_with_suffix((image_dir / name).parent, Path(name).name)
+    if path is None and stated_filename:
+        # Other tools write whole paths here, of other machines and systems. In a folder of its own an image keeps that
+        # folder: the same name in another one is another image.
+        root = image_dir.parent
+        found = [find_picture((image_dir / name).parent, stated_filename, root=root)]
+        if "/" in stated_filename:
+            found.append(find_picture(image_dir, stated_filename, root=root, keep=2))
+        path = next(iter(inside_first(filter(None, found), root)), None)
+    if path is None:
+        stated = f", nor the {stated_filename!r} that its annotation states" if stated_filename else ""
+        raise DataError(f"{image_dir / name}.jpg: the picture is missing; there is none with another suffix{stated}")
+    refuse_unreadable(path)
+    return path
 
 
 def _stated_size_px(annotation: Element) -> tuple[int, int] | None:

@@ -1,10 +1,12 @@
 """The YOLO layout: `data.yaml`, pictures in `images/`, and a text file of fractions for each in `labels/`."""
 
+import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -17,13 +19,27 @@ from ssd_lightning.data.annotation import (
     number_classes,
     number_of,
     refuse_pixels,
+    whole_number,
 )
 from ssd_lightning.data.dataset import OnError, Part, Record, Transform
-from ssd_lightning.data.images import IMAGE_SUFFIXES, image_size_px
+from ssd_lightning.data.image_suffixes import is_image_name, is_unreadable_image_name, log_unreadable
+from ssd_lightning.data.images import image_size_px
 from ssd_lightning.data.special_files import is_file
 from ssd_lightning.data.split_dataset import ReadPicture, SplitDataset
-from ssd_lightning.data.splits import MissingSplitError, absolute_roots, is_within, open_splits, picture_id, read_lines
+from ssd_lightning.data.splits import (
+    MissingSplitError,
+    absolute_roots,
+    inside_first,
+    open_splits,
+    picture_id,
+    picture_with_suffix,
+    portable_path,
+    read_lines,
+    refuse_unreadable,
+)
 from ssd_lightning.errors import DataError
+
+log = logging.getLogger(__name__)
 
 IMAGE_FOLDERS = ("images/{split}", "{split}/images", "{split}")
 SETTINGS_FILES = ("data.yaml", "data.yml", "dataset.yaml")
@@ -99,8 +115,16 @@ def _read_list(prefix: str, root: Path, split: str, class_names: Sequence[str] |
             f"{label_path(pictures[0][1])}: the labels are missing: none of the {len(pictures)} pictures of split "
             f"'{split}' has a file there"
         )
+    _log_shared_labels(image for _, image in pictures)
     names = _class_numbers(root, path, _stated(settings, "names"), class_names)
     return _List(prefix=prefix, names=names, pictures=pictures, problems=_labels_without_pictures(places, pictures))
+
+
+def _log_shared_labels(images: Iterable[Path]) -> None:
+    counts = Counter(map(label_path, set(images)))
+    shared = sorted(path for path, count in counts.items() if count > 1 and path.is_file())
+    if shared:
+        log.warning("%d label files belong to more than one image each, the first is %s", len(shared), shared[0])
 
 
 def _labels_without_pictures(places: Sequence[Path], pictures: Sequence[tuple[str, Path]]) -> list[str]:
@@ -152,8 +176,9 @@ def _places(root: Path, path: Path, settings: Mapping[str, Any], split: str) -> 
     """List the folders and list files of a split."""
     stated = _stated(settings, split)
     if stated:
-        names = [str(name) for name in (stated if isinstance(stated, list) else [stated])]
-        return [_find_place(root, path, str(_stated(settings, "path") or "."), name, split) for name in names]
+        base = portable_path(str(_stated(settings, "path") or "."))
+        names = [portable_path(str(name)) for name in (stated if isinstance(stated, list) else [stated])]
+        return [_find_place(root, path, base, name, split) for name in names]
     for pattern in IMAGE_FOLDERS:
         if (root / pattern.format(split=split)).is_dir():
             return [root / pattern.format(split=split)]
@@ -174,30 +199,34 @@ def _find_place(root: Path, path: Path, base: str, name: str, split: str) -> Pat
     while inner.startswith("../"):
         inner = inner.removeprefix("../")
     candidates = [root / base / name, root / name, root / inner]
-    for place in _inside_first(candidates, root):
+    for place in inside_first(candidates, root):
         if place.exists():
             return place
     raise MissingSplitError(path, split, [f"no {candidates[0]}, which the file states"])
 
 
-def _inside_first(paths: Iterable[Path], root: Path) -> list[Path]:
-    return sorted(paths, key=lambda path: not is_within(root, path))
-
-
 def _list_pictures(place: Path, root: Path) -> list[tuple[str, Path]]:
     if place.is_dir():
-        paths = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(place.rglob("*"))
+        unreadable = [path for path in files if is_unreadable_image_name(path)]
+        labelled = {path for path in unreadable if label_path(path).is_file()}  # listed, and later refused by name
+        log_unreadable(place, (path for path in unreadable if path not in labelled))
+        paths = [path for path in files if is_image_name(path) or path in labelled]
         return [(path.relative_to(place).as_posix(), path) for path in paths]
     try:
         lines = read_lines(place)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{place}: cannot read the list of pictures: {error}") from error
-    names = [line.strip() for line in lines if line.strip()]
+    names = [portable_path(line.strip()) for line in lines if line.strip()]
     # Tools disagree on what the lines are relative to; the first picture tells.
-    paths = _inside_first([base / name for base in (root, place.parent) for name in names[:1]], root)
+    paths = inside_first([base / name for base in (root, place.parent) for name in names[:1]], root)
     first = next((path for path in paths if path.is_file()), None)
     base = root if names and first == root / names[0] else place.parent
-    return [(Path(name).name, base / name) for name in names]
+    parts = [PurePosixPath(name).parts for name in names]
+    shared = 0
+    while len({of_name[: shared + 1] for of_name in parts}) == 1 < min(map(len, parts)) - shared:
+        shared += 1  # folders that all have in common
+    return [("/".join(of_name[shared:]), base / name) for of_name, name in zip(parts, names, strict=True)]
 
 
 def label_path(image_path: Path) -> Path:
@@ -219,17 +248,22 @@ def _pictures(listed: _List, labels: Mapping[str, int]) -> Iterator[tuple[str, R
 def _read_picture(
     image_path: Path, image_id: str, names: Mapping[int, str], labels: Mapping[str, int]
 ) -> tuple[Record, list[str]]:
-    if not is_file(image_path):
-        raise DataError(f"{image_path}: the picture is missing")
-    size_px = image_size_px(image_path, upright=True)
-    height, width = size_px
     path = label_path(image_path)
+    if not is_file(image_path):
+        found = picture_with_suffix(image_path.parent, image_path.name)
+        if found is None:
+            raise DataError(f"{image_path}: the picture is missing")
+        image_path = found
+    refuse_unreadable(image_path)
+    size_px = image_size_px(image_path)
+    height, width = size_px
     objects = Objects()
     for number, line in enumerate(_lines(path), start=1):
         fields = line.split()
         if not fields:
             continue
-        name = names.get(int(fields[0]), fields[0]) if fields[0].isdecimal() else fields[0]
+        number_of_class = whole_number(fields[0])
+        name = fields[0] if number_of_class is None else names.get(number_of_class, fields[0])
         with objects.judging(f"{path}: line {number} '{name}'"):
             label = label_of(name, labels)
             if len(fields) != 5:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from ssd_lightning.analysis.findings import Finding
-from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.dataset import DetectionDataset, shared_files
 from ssd_lightning.data.splits import absolute_roots, read_lines
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.errors import one_line
@@ -18,20 +18,10 @@ def repeated_findings(split: str, dataset: DetectionDataset, splits: Sequence[Ma
         dataset: the split, opened.
         splits: `root` and `split` of each list that it was opened from.
     """
-    sentences = [*_of_records(dataset)]
+    sentences = [*shared_files(dataset.records)]
     if isinstance(dataset, VOCDataset):  # its reader takes such a picture once
         sentences += _of_lists(splits)
     return [Finding("warning", "repeated", split, one_line(sentence)) for sentence in sentences]
-
-
-def _of_records(dataset: DetectionDataset) -> Iterator[str]:
-    names = defaultdict(list)
-    for record in dataset.records:
-        names[record.image_path].append(record.image_id)
-    for path, ids in names.items():
-        if len(ids) > 1:
-            shown = ", ".join(f"'{name}'" for name in dict.fromkeys(ids))
-            yield f"{path}: the split names it {len(ids)} times (as {shown}); each counts"
 
 
 def _of_lists(splits: Sequence[Mapping[str, str]]) -> Iterator[str]:

@@ -10,12 +10,13 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.images import FORMATS as PICTURE_FORMATS
 from ssd_lightning.data.writers import FORMATS
 from ssd_lightning.detections import SCORE_DECIMALS, PictureDetections
 from ssd_lightning.prediction.names import UniqueNames
 from ssd_lightning.prediction.shots import Shot
-from ssd_lightning.prediction.sources import SUFFIXES, Source
+from ssd_lightning.prediction.sources import Source
 
 LEAST_SIDE_PX = 2
 """Of a box; readers take a smaller one in the picture's corner for fractions, and nobody can correct it."""
@@ -80,7 +81,7 @@ class PreLabels:
             path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def _copy(self, shot: Shot, name: str) -> Path:
-        if shot.path is not None and shot.path.suffix.lower() in SUFFIXES and _is_upright(shot.path):
+        if shot.path is not None and is_image_name(shot.path) and _is_upright(shot.path):
             return Path(shutil.copyfile(shot.path, self._image_folder / f"{name}{shot.path.suffix}"))
         path = self._image_folder / f"{name}.jpg"
         Image.fromarray(shot.image).save(path, quality=JPEG_QUALITY)

@@ -9,12 +9,11 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES, describe_unreadable, is_image_name, log_unreadable
 from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
-# Those of data.images, which loads OpenCV: `--help` need not wait for it.
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
 VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp"}
 
 Kind = Literal["picture", "video", "camera", "url"]
@@ -86,7 +85,7 @@ def find_pictures(source: str, *, recursive: bool = False) -> list[Path]:
     try:
         if path.is_dir():
             found = _of_folder(path, recursive)
-            wanted = f"no picture ({', '.join(sorted(SUFFIXES))}) in the folder" + ("" if found else _hint(path))
+            wanted = f"no picture ({', '.join(IMAGE_SUFFIXES)}) in the folder" + ("" if found else _hint(path))
         elif path.is_file():
             return [path]
         else:
@@ -106,7 +105,9 @@ def _of_folder(folder: Path, recursive: bool) -> list[Path]:
         for below, folders, names in os.walk(folder):
             folders[:] = [name for name in folders if not name.startswith(".")]
             files += [Path(below, name) for name in names]
-    pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
+    pictures = [file for file in files if is_image_name(file)]
+    if pictures:
+        log_unreadable(folder, files)
     videos = sum(file.suffix.lower() in VIDEO_SUFFIXES for file in files)
     if videos and pictures:
         log.warning("a folder means its pictures: %d videos in %s are left out%s", videos, folder, VIDEO_HINT % folder)
@@ -119,7 +120,10 @@ VIDEO_HINT = "; its videos are taken by a pattern such as source='%s/*.mp4'"
 def _hint(folder: Path) -> str:
     """Say what could have been meant by a folder without pictures."""
     entries = list(folder.iterdir())
-    hints = [VIDEO_HINT % folder] if any(entry.suffix.lower() in VIDEO_SUFFIXES for entry in entries) else []
+    unreadable = describe_unreadable(entries)
+    hints = [f"; there are {unreadable}"] if unreadable else []
+    if any(entry.suffix.lower() in VIDEO_SUFFIXES for entry in entries):
+        hints.append(VIDEO_HINT % folder)
     if any(entry.is_dir() for entry in entries):
         hints.append("; recursive=true looks into its folders")
     return "".join(hints)

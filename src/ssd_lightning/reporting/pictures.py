@@ -65,7 +65,7 @@ def show_pictures(
         room -= len(jpeg)
         shown.append(
             ShownPicture(
-                name=Path(record.image_paths[index]).name,
+                name=record.image_ids[index],
                 score=float(scores.scores[index]),
                 hits=int(scores.hits[index]),
                 false_positives=int(scores.false_positives[index]),

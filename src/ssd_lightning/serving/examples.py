@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
+from ssd_lightning.data.image_suffixes import BROWSER_MEDIA_TYPES
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.toy_scene import draw_toy_picture
 from ssd_lightning.data.toy_shapes import TOY_CLASSES
@@ -20,8 +21,6 @@ log = logging.getLogger(__name__)
 MOST_EXAMPLES = 8
 MOST_LOOKED_AT = 20_000
 """Files of a data set: enough to choose from, quick to list."""
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
-"""What browsers show."""
 THUMBNAIL_SIDE_PX = 200
 TOY_SIDE_PX = 384
 
@@ -52,7 +51,9 @@ def find_examples(folder: Path | None, checkpoint: Path, class_names: Sequence[s
     if folder is not None:
         examples = _read(_pictures_in(folder)) if folder.is_dir() else []
         if not examples:
-            raise DataError(f"examples={folder}: no picture ({', '.join(SUFFIXES)}) in the folder, or no such folder")
+            raise DataError(
+                f"examples={folder}: no picture ({', '.join(BROWSER_MEDIA_TYPES)}) in the folder, or no such folder"
+            )
         return examples
     data = data_of_run(checkpoint)
     examples = _read(_test_pictures(data)) if data is not None else []
@@ -99,7 +100,7 @@ def _test_pictures(root: Path) -> list[Path]:
 
 def _pictures_in(folder: Path) -> list[Path]:
     files = islice(folder.rglob("*"), MOST_LOOKED_AT)
-    return _spread(sorted(path for path in files if path.suffix.lower() in SUFFIXES and path.is_file()))
+    return _spread(sorted(path for path in files if path.suffix.lower() in BROWSER_MEDIA_TYPES and path.is_file()))
 
 
 def _spread(paths: list[Path]) -> list[Path]:
@@ -116,8 +117,7 @@ def _read(paths: Sequence[Path]) -> list[Example]:
         except (DataError, OSError) as error:
             log.warning("no example: %s", error)
         else:
-            suffix = path.suffix.lower().removeprefix(".")
-            examples.append(Example(path.name, data, f"image/{'jpeg' if suffix == 'jpg' else suffix}", thumbnail))
+            examples.append(Example(path.name, data, BROWSER_MEDIA_TYPES[path.suffix.lower()], thumbnail))
     return examples
 
 
