@@ -35,7 +35,7 @@ sys.path.insert(0, str(REPOSITORY / "src"))
 
 from ssd_lightning.visualization.benchmark_tables import TextTable, as_markdown, comparison_table, growth_table  # noqa: E402
 
-PARTS = {"tests": 55, "step": 95, "parts": 40, "training": 125, "more": 45}
+PARTS = {"tests": 50, "step": 80, "parts": 47, "training": 128, "more": 55}
 """Seconds of each part on an H200, a dozen of them to start each. What one leaves goes to the next."""
 REHEARSAL_FACTOR = 6
 """A processor that is shared may need more of them, for less."""

@@ -34,6 +34,8 @@ from ssd_lightning.models import SSD
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VGG16 = ("backbone=vgg16", "backbone.weights=null")
+BESIDE_TRAINING_S = 34
+"""Of a training command on an H200: start, test and end, and the step that it is compared with."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +267,7 @@ def measure_training(part: Part) -> None:
         compare_devices(part, data)
     for index, (name, words) in enumerate(networks.items()):
         with part.attempt(name):
-            seconds = min(part.scale.most_seconds, (part.seconds_left - 10) / (len(networks) - index) - 20)
+            seconds = min(part.scale.most_seconds, part.seconds_left / (len(networks) - index) - BESIDE_TRAINING_S)
             if seconds < 1:
                 raise RuntimeError(f"only {part.seconds_left:.0f} s are left")
             train(part, name, data, words, seconds)
