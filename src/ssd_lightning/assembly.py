@@ -108,6 +108,7 @@ def make_module(
     Raises:
         UserError: a setting, the weights of `init_from`, or those of the backbone cannot be used.
     """
+    loss = instantiate(config.loss, _convert_="all")  # a wrong setting is told before weights are fetched
     brings_weights = config.init_from or checkpoint is not None
     net = make_net(config, len(class_names), pretrained=not brings_weights)
     if checkpoint is not None and config.net.normalization is None:
@@ -123,7 +124,7 @@ def make_module(
     optimizer, batch_scaling = split_scaling(plain["optimizer"], config.data.batch_size)
     return SSDModule(
         net=net,
-        loss=instantiate(config.loss, _convert_="all"),
+        loss=loss,
         optimizer=instantiate(optimizer, _convert_="all"),
         scheduler=instantiate(config.scheduler, _convert_="all"),
         class_names=class_names,

@@ -100,7 +100,7 @@ def test_coverage_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_trial(capsys: pytest.CaptureFixture[str], hours: float | None, said: str) -> None:
     losses = {"expected": {"cls": 5.5, "loc": 1.0}, "measured": {"cls": 7.0, "loc": 2.0}}
     estimate = {
-        "measured_batch_size": 8, "images_per_s": 12.34, "batch_size": 32, "devices": 2,
+        "measured_batch_size": 8, "images_per_s": 12.34, "batch_size": 32, "device_batch_size": 16, "devices": 2,
         "steps": None if hours is None else 77, "hours": hours, "memory_mib": 2048.0,
     }  # fmt: skip
     print_trial(losses, estimate, where="cpu, 32-true")
@@ -108,4 +108,4 @@ def test_the_trial(capsys: pytest.CaptureFixture[str], hours: float | None, said
     assert said in out
     assert "12.3 images/s (cpu, 32-true, batches of 8" in out
     assert "2 such devices" in out
-    assert "about 2.0 GiB in training steps of 32" in out
+    assert "about 2.0 GiB on each device, 16 images at a time" in out
