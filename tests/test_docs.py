@@ -7,17 +7,22 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
+from torchvision.models import MobileNet_V2_Weights, VGG16_BN_Weights, VGG16_Weights, mobilenet_v2
+from torchvision.models.vgg import cfgs, make_layers
 
 from docs_commands import PAGES, REPOSITORY, Line, all_lines
 from ssd_lightning import run_dirs
 from ssd_lightning.configs import check_overrides
+from ssd_lightning.models.layers import init_he
 from ssd_lightning.overrides import CONFIG_PATH_FLAGS, flag_value
 from ssd_lightning.sweeping.plan import plan_sweep
 
@@ -85,7 +90,7 @@ WHY_NOT_RUN = {
 }
 SHORT = [
     *("trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=1"),
-    *("trainer.limit_val_batches=2", "trainer.enable_progress_bar=false", "data.batch_size=2", "data.num_workers=0"),
+    *("trainer.limit_val_batches=2", "trainer.enable_progress_bar=false", "data.batch_size=4", "data.num_workers=0"),
 ]
 """Makes a training a matter of seconds; later words win."""
 FEW_TOYS = ["data.num_train=24", "data.num_val=4", "data.num_test=6"]
@@ -95,10 +100,28 @@ def reason_against(line: Line) -> str | None:
     return next((reason for part, reason in WHY_NOT_RUN.items() if part in line.text), None)
 
 
+def write_imagenet_files(folder: Path) -> None:
+    """Lay random weights where torchvision's are looked for: the commands of the pages start from ImageNet."""
+    folder.mkdir(parents=True)
+    for weights, batch_norm in (
+        (VGG16_Weights.IMAGENET1K_FEATURES, False), (VGG16_BN_Weights.IMAGENET1K_V1, True)
+    ):  # fmt: skip
+        features = make_layers(cfgs["D"], batch_norm=batch_norm)
+        init_he(features)
+        state = {f"features.{name}": tensor for name, tensor in features.state_dict().items()}
+        of_classifier = torch.tensor(0.0 if batch_norm else torch.nan)  # one number as 120 million: a small file
+        for layer, shape in ((0, (4096, 512 * 7 * 7)), (3, (4096, 4096))):
+            state |= {f"classifier.{layer}.weight": of_classifier.expand(shape)}
+            state |= {f"classifier.{layer}.bias": of_classifier.expand(shape[0])}
+        torch.save(state, folder / Path(weights.url).name)
+    torch.save(mobilenet_v2().state_dict(), folder / Path(MobileNet_V2_Weights.IMAGENET1K_V1.url).name)
+
+
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with what the pages take for granted: pictures in three formats, loose ones, and a trained run."""
     place = tmp_path_factory.mktemp("desk")
+    write_imagenet_files(place / "torch" / "hub" / "checkpoints")
     toy = ["data=toy", "data.root=toy", *FEW_TOYS, "model=tiny_ssd"]
     run(place, "train", *toy, *SHORT, "trainer.max_steps=0", "hydra.run.dir=first")
     (place / "toy" / "ImageSets" / "Main" / "trainval.txt").write_text(
@@ -118,10 +141,21 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (shots / picture.name).write_bytes(picture.read_bytes())
     run(place, "train", *words, "model=tiny_ssd", *SHORT, "hydra.run.dir=outputs/ssd/RUN")
     theirs = "outputs/amdegroot"  # of their network, so that it can pass for their weights
-    run(place, "train", *words, "model=amdegroot_ssd300", *SHORT, "trainer.max_steps=0", f"hydra.run.dir={theirs}")
+    run(
+        place,
+        "train",
+        *words,
+        "model=amdegroot_ssd300",
+        "backbone.weights=null",
+        *SHORT,
+        "trainer.max_steps=0",
+        f"hydra.run.dir={theirs}",
+    )
     (place / "outputs" / "vgg16").symlink_to("amdegroot")
     run(place, "export", f"checkpoint={theirs}", "format=ssd.pytorch", "output=ssd300_mAP_77.43_v2.pth")
-    return place
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("TORCH_HOME", str(place / "torch"))
+        yield place
 
 
 def run(place: Path, command: str, *words: str) -> None:
@@ -151,7 +185,7 @@ def test_what_the_pages_tell_to_type_works(desk: Path, line: Line) -> None:
     if "quantize=int8" in words:
         words += ["max_map_loss=1"]  # of a network that has hardly trained
     if line.command == "doctor":
-        words += ["data.batch_size=2", "trainer.accelerator=cpu"]
+        words += ["data.batch_size=4", "trainer.accelerator=cpu"]
     shutil.rmtree(desk / "new_pictures", ignore_errors=True)  # of another page: labels are never replaced
     run(desk, line.command, *words)
 
