@@ -96,7 +96,7 @@ def test_frozen_parameters_are_in_no_group_of_the_optimiser(tmp_path: Path) -> N
     words = ["backbone=squeezenet", f"backbone.weights={file}", "backbone.freeze=all", "image_size=[96,96]"]
     config = compose_config("train", words)
     plain = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("optimizer", "postprocess")}
-    module = make_module(config, plain, ("a", "b"), ranks=1, checkpoint=None)  # type: ignore[arg-type]
+    module = make_module(config, plain, ("a", "b"), images=99, ranks=1, checkpoint=None)  # type: ignore[arg-type]
     module.trainer = type("Fit", (), {"estimated_stepping_batches": 3})()  # type: ignore[assignment]
     groups = module.configure_optimizers()["optimizer"].param_groups
     in_groups = {id(weight) for group in groups for weight in group["params"]}
@@ -118,7 +118,7 @@ def test_a_run_that_goes_on_needs_no_imagenet_file_and_keeps_its_colours(
     assert normalization_of(checkpoint) == TORCHVISION_SSD
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **settings: pytest.fail(f"fetched {url}"))
     with caplog.at_level(logging.INFO):
-        module = make_module(config, plain, ("a", "b"), ranks=1, checkpoint=checkpoint)  # type: ignore[arg-type]
+        module = make_module(config, plain, ("a", "b"), images=99, ranks=1, checkpoint=checkpoint)  # type: ignore[arg-type]
     assert module.net.normalization == TORCHVISION_SSD
     assert f"the network starts from the weights of {checkpoint}" in caplog.text
 

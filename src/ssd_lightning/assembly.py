@@ -94,7 +94,13 @@ def make_net(config: DictConfig, num_classes: int, *, pretrained: bool = True) -
 
 
 def make_module(
-    config: DictConfig, plain: Mapping[str, Any], class_names: tuple[str, ...], *, ranks: int, checkpoint: Path | None
+    config: DictConfig,
+    plain: Mapping[str, Any],
+    class_names: tuple[str, ...],
+    *,
+    images: int,
+    ranks: int,
+    checkpoint: Path | None,
 ) -> SSDModule:
     """Make network, loss and optimiser.
 
@@ -102,6 +108,7 @@ def make_module(
         config: of the run.
         plain: the same, resolved.
         class_names: of the data.
+        images: in the training split.
         ranks: devices that share a step.
         checkpoint: that the run goes on from, which brings its weights.
 
@@ -113,7 +120,8 @@ def make_module(
     net = make_net(config, len(class_names), pretrained=not brings_weights)
     if checkpoint is not None and config.net.normalization is None:
         net.use_normalization(normalization_of(checkpoint) or net.normalization)
-    share = device_batch_size(config.data.batch_size, ranks=ranks, accumulate=config.trainer.accumulate_grad_batches)
+    accumulate = config.trainer.accumulate_grad_batches
+    share = device_batch_size(config.data.batch_size, ranks=ranks, accumulate=accumulate, images=images)
     check_batch_size(net, share * ranks if synchronizes_batch_norm(config, ranks) else share)
     if config.init_from:
         fill(net, config, class_names)

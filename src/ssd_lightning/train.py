@@ -92,7 +92,8 @@ def train(config: "DictConfig") -> dict[str, float] | float:
     data = make_data(config)
     if resume is not None:
         check_classes(resume, data.class_names)
-    module = make_module(config, plain, tuple(data.class_names), ranks=ranks, checkpoint=resume)
+    images = len(data.dataset("train"))
+    module = make_module(config, plain, tuple(data.class_names), images=images, ranks=ranks, checkpoint=resume)
     if resume is not None:
         check_network(resume, module.net)
     if is_first:
@@ -181,6 +182,7 @@ def record_start(
     """Write all that repeats the run, and warn where the data are not those of the run it goes on with or repeats."""
     from omegaconf import OmegaConf
 
+    from ssd_lightning.training.devices import device_batch_size
     from ssd_lightning.training.record import (
         data_fingerprints,
         earlier_starts,
@@ -199,11 +201,13 @@ def record_start(
     for earlier in (gone_on_with, repeated):
         if earlier is not None:
             tell_changed_data(read_record(earlier), fingerprints, run=earlier)
+    devices, accumulate, images = trainer.world_size, trainer.accumulate_grad_batches, len(data.dataset("train"))
+    share = device_batch_size(config.data.batch_size, ranks=devices, accumulate=accumulate, images=images)
     batch = {
-        "batch_size": config.data.batch_size,
-        "devices": trainer.world_size,
-        "accumulate_grad_batches": trainer.accumulate_grad_batches,
-        "device_batch_size": config.data.batch_size // (trainer.world_size * trainer.accumulate_grad_batches),
+        "batch_size": share * devices * accumulate,
+        "devices": devices,
+        "accumulate_grad_batches": accumulate,
+        "device_batch_size": share,
     }
     record = run_record(
         config.seed,
@@ -221,7 +225,11 @@ def record_start(
     for logger in trainer.loggers:
         logger.log_hyperparams({**plain, "run": record})
     log.info("%s", describe_batch(batch))
-    log.info("%d training pictures, %d priors, run in %s", len(data.dataset("train")), record["priors"], run_dir)
+    if batch["batch_size"] < config.data.batch_size:
+        log.warning(
+            "that is less than data.batch_size=%d: there are %d training images", config.data.batch_size, images
+        )
+    log.info("%d training pictures, %d priors, run in %s", images, record["priors"], run_dir)
 
 
 def describe_batch(batch: dict[str, int]) -> str:

@@ -124,6 +124,21 @@ def test_each_device_gets_its_share_of_a_step(batch_size: int, ranks: int, accum
 
 
 @pytest.mark.parametrize(
+    ("images", "ranks", "accumulate", "share"),
+    [(99, 2, 2, 8), (32, 2, 2, 8), (31, 2, 2, 7), (31, 1, 1, 31), (4, 2, 2, 1)],
+)
+def test_a_set_smaller_than_a_batch_is_a_step_of_equal_shares(
+    images: int, ranks: int, accumulate: int, share: int
+) -> None:
+    assert device_batch_size(32, ranks=ranks, accumulate=accumulate, images=images) == share
+
+
+def test_each_share_needs_an_image() -> None:
+    with pytest.raises(ConfigurationError, match=r"3 training images for 2 devices x 2 accumulated batches"):
+        device_batch_size(32, ranks=2, accumulate=2, images=3)
+
+
+@pytest.mark.parametrize(
     ("batch_size", "ranks", "accumulate", "sentence"),
     [
         (32, 3, 1, r"data\.batch_size=32 .*3 devices cannot share it evenly; the nearest that they can: 30 or 33"),

@@ -157,6 +157,31 @@ def test_mid_epoch_goes_on_with_other_accumulated_batches(tmp_path: Path, before
     assert len(whole.steps) == trainer.global_step == 4
 
 
+class Stop(pl.Callback):
+    """Ends a run in order after some steps, as `trainer.max_steps` and `trainer.max_time` do."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        trainer.should_stop = trainer.global_step >= self.steps
+
+
+@pytest.mark.parametrize("steps", [3, 5, 8])
+def test_a_run_that_was_ended_in_mid_epoch_goes_on_there(tmp_path: Path, whole: Path, steps: int) -> None:
+    fit(tmp_path / "run", callbacks=(Stop(steps),))
+    place = torch.load(tmp_path / "run" / LAST, weights_only=True)["DetectionDataModule"]
+    assert (place["epoch"], place["samples_seen"]) == (steps // 5, steps % 5 * 2)
+    trainer = fit(tmp_path / "run", resume=tmp_path / "run" / LAST, callbacks=(BatchCounters(), NewSettings()))
+    assert trainer.global_step == 15
+    assert first_difference(without_best(tmp_path / "run"), without_best(whole)) is None
+
+
+def without_best(run: Path) -> dict[str, Any]:
+    """What a run ended with, but for its best score: a run that is ended validates once more."""
+    return {key: value for key, value in everything(run).items() if key != "best"}
+
+
 def rates_and_decay(trainer: pl.Trainer) -> list[tuple[float, float]]:
     return [(group["lr"], group["weight_decay"]) for group in trainer.optimizers[0].param_groups]
 

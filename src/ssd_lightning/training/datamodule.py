@@ -116,7 +116,7 @@ class DetectionDataModule(pl.LightningDataModule):
         """Say where in its epochs the run stands."""
         if self.trainer is None or not (self.trainer.training or self.trainer.validating):
             return {}
-        return vars(Position.of(self.trainer, batch_size=self.batch_size, images=len(self.dataset("train"))))
+        return vars(Position.of(self.trainer, batch_size=self.step_size, images=len(self.dataset("train"))))
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Note where the run stood, before the loaders are made.
@@ -125,7 +125,13 @@ class DetectionDataModule(pl.LightningDataModule):
             WeightsError: it stood in mid-epoch, and the epoch cannot go on there with these images and batches.
         """
         self._resumed = Position(**state_dict)
-        self._resumed.check(batch_size=self.batch_size, images=len(self.dataset("train")))
+        self._resumed.check(batch_size=self.step_size, images=len(self.dataset("train")))
+
+    @property
+    def step_size(self) -> int:
+        """Images of an optimiser step: `batch_size`, or what a smaller training split can give each device evenly."""
+        shares = 1 if self.trainer is None else self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return self.device_batch_size * shares
 
     @property
     def device_batch_size(self) -> int:
@@ -137,7 +143,10 @@ class DetectionDataModule(pl.LightningDataModule):
         if self.trainer is None:
             return self.batch_size
         return device_batch_size(
-            self.batch_size, ranks=self.trainer.world_size, accumulate=self.trainer.accumulate_grad_batches
+            self.batch_size,
+            ranks=self.trainer.world_size,
+            accumulate=self.trainer.accumulate_grad_batches,
+            images=len(self.dataset("train")),
         )
 
     @property
@@ -197,15 +206,10 @@ class DetectionDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffle, augment, and give every rank equally many steps."""
         dataset = self._cached_dataset("train")
-        sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=True, pad=True, batch_size=self.batch_size)
-        size = self.device_batch_size
+        sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=True, pad=True, batch_size=self.step_size)
         if self._resumed is not None:
-            # A set smaller than a batch counts as a whole one.
-            most = len(sampler) * (1 if self.trainer is None else self.trainer.world_size)
-            sampler.resume(epoch=self._resumed.epoch, samples_seen=min(self._resumed.samples_seen, most))
-        # Whole batches are the sampler's matter; what is left of a set smaller than one may be a single image, on
-        # which batch norm cannot train.
-        return self._loader(dataset, sampler, size, drop_last=len(sampler) >= size)
+            sampler.resume(epoch=self._resumed.epoch, samples_seen=self._resumed.samples_seen)
+        return self._loader(dataset, sampler, self.device_batch_size)
 
     def val_dataloader(self) -> DataLoader | list:
         """Give every picture once over all ranks."""
@@ -224,7 +228,7 @@ class DetectionDataModule(pl.LightningDataModule):
         dataset = self._cached_dataset(stage)
         # Padding would count some pictures twice.
         sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=False, pad=False)
-        return self._loader(dataset, sampler, self._eval_batch_size or self.device_batch_size, drop_last=False)
+        return self._loader(dataset, sampler, self._eval_batch_size or self.device_batch_size)
 
     def _cached_dataset(self, stage: Stage) -> DetectionDataset:
         dataset = self.dataset(stage)
@@ -239,7 +243,7 @@ class DetectionDataModule(pl.LightningDataModule):
             return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         return self.trainer.num_devices
 
-    def _loader(self, dataset: DetectionDataset, sampler: EpochSampler, size: int, *, drop_last: bool) -> DataLoader:
+    def _loader(self, dataset: DetectionDataset, sampler: EpochSampler, size: int) -> DataLoader:
         num_workers = spare_workers(self._ranks_here()) if self._num_workers is None else self._num_workers
         return DataLoader(
             dataset,
@@ -248,7 +252,6 @@ class DetectionDataModule(pl.LightningDataModule):
             num_workers=num_workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
-            drop_last=drop_last,
             persistent_workers=num_workers > 0,
             prefetch_factor=self._prefetch_factor if num_workers > 0 else None,
             # Of its own, so that making an iterator does not draw from the global stream.

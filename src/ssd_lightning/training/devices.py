@@ -55,16 +55,18 @@ def check_launch(launch: Launch | None, *, num_devices: int, num_nodes: int) -> 
             )
 
 
-def device_batch_size(batch_size: int, *, ranks: int, accumulate: int) -> int:
+def device_batch_size(batch_size: int, *, ranks: int, accumulate: int, images: int | None = None) -> int:
     """Give each device's share of the images of an optimiser step, in each of the batches that are accumulated.
 
     Args:
         batch_size: `data.batch_size`, the images of one optimiser step over all devices.
         ranks: devices of all machines.
         accumulate: `trainer.accumulate_grad_batches`.
+        images: in the training split; a step sees no more than these. None if they are not counted yet.
 
     Raises:
-        ConfigurationError: the images of a step cannot be shared out evenly, or a number is none.
+        ConfigurationError: the images of a step cannot be shared out evenly, there are fewer images than shares, or a
+            number is none.
     """
     require_number("data.batch_size", batch_size, 1, whole=True)
     require_number("trainer.accumulate_grad_batches", accumulate, 1, whole=True)
@@ -77,7 +79,12 @@ def device_batch_size(batch_size: int, *, ranks: int, accumulate: int) -> int:
             f"data.batch_size={batch_size} is the number of images in one optimiser step, and {of} cannot share it "
             f"evenly; the nearest that they can: {f'{below} or ' if below else ''}{above}"
         )
-    return batch_size // shares
+    if images is not None and images < shares:
+        raise ConfigurationError(
+            f"there are {images} training images for {ranks} device{'' if ranks == 1 else 's'} x {accumulate} "
+            "accumulated batches; each needs one at least"
+        )
+    return (batch_size if images is None else min(batch_size, images)) // shares
 
 
 def check_sync_batchnorm(sync_batchnorm: bool, device_type: str) -> None:

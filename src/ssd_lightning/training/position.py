@@ -31,10 +31,11 @@ class Position:
     def of(cls, trainer: pl.Trainer, *, batch_size: int, images: int) -> "Position":
         """Read it off Lightning's counters, in a hook of a batch's, a validation's or an epoch's end."""
         epochs: Any = trainer.fit_loop.epoch_progress.current
-        is_over = epochs.processed > epochs.completed  # `on_train_epoch_end`
         batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        # In `on_train_epoch_end`, which also comes where a run is ended in mid-epoch.
+        is_over = epochs.processed > epochs.completed and batches.processed >= trainer.num_training_batches
         return cls(
-            epoch=epochs.processed,
+            epoch=epochs.processed if is_over else epochs.completed,
             samples_seen=0 if is_over else batches.processed * batch_size // trainer.accumulate_grad_batches,
             batch_size=batch_size,
             images=images,
@@ -59,7 +60,7 @@ class Position:
 
 
 class BatchCounters(pl.Callback):
-    """Makes a run go on in mid-epoch with other devices or accumulated batches than it was begun with.
+    """Makes a run go on in mid-epoch where it was ended, also with other devices or accumulated batches than before.
 
     Lightning counts the batches of a rank. Where a batch now holds another part of an optimiser step, the batches that
     are behind the run are as many others.
@@ -73,7 +74,14 @@ class BatchCounters(pl.Callback):
         position: Mapping[str, int] = checkpoint.get("DetectionDataModule", {})
         if datamodule is None or not position.get("samples_seen"):
             return
-        batches = position["samples_seen"] * trainer.accumulate_grad_batches // datamodule.batch_size
-        current = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+        loop = checkpoint["loops"]["fit_loop"]
+        epochs, progress = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
+        if epochs["current"]["processed"] > epochs["current"]["completed"]:
+            # Ended in order in mid-epoch, which Lightning counts as an epoch that is over: as after any batch instead.
+            for counts in ("current", "total"):
+                epochs[counts]["processed"] -= 1
+                progress[counts]["completed"] = progress[counts]["processed"] - 1
+        batches = position["samples_seen"] * trainer.accumulate_grad_batches // datamodule.step_size
+        current = progress["current"]
         unfinished = current["processed"] - current["completed"]  # one where it was saved at a batch's end
         current |= {"ready": batches, "started": batches, "processed": batches, "completed": batches - unfinished}
