@@ -76,7 +76,6 @@ WHY_NOT_RUN = {
     "data=voc2007": "there is no VOC here",
     "_voc0712": "there is no VOC here",
     "backbone=vgg16 trainer.devices=4": "there is no VOC here",
-    "IMAGENET1K_V1": "there are no weights of others here",
     "$BCCD": "its results stand beside it",
     "--multirun": "tests/sweeping/test_real_sweeps.py runs sweeps",
     "seeds=5": "tests/sweeping/test_real_sweeps.py runs sweeps",

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
+from ssd_lightning.configs import find_user_error
 from ssd_lightning.detector import find_checkpoint
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models import SSD
@@ -88,7 +90,10 @@ def make_net(config: DictConfig, num_classes: int, *, pretrained: bool = True) -
     stages, norm = (settings["backbone"].pop(key, None) for key in ("freeze", "freeze_norm"))
     if not pretrained and "weights" in settings["backbone"]:
         settings["backbone"]["weights"] = None
-    net: SSD = instantiate(settings, num_classes=num_classes, _convert_="all")
+    try:
+        net: SSD = instantiate(settings, num_classes=num_classes, _convert_="all")
+    except InstantiationException as error:
+        raise find_user_error(error) or error from error
     net.freeze_backbone(stages=stages, norm=bool(norm))
     return net
 

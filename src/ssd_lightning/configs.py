@@ -178,6 +178,7 @@ def quieten_libraries() -> None:
         "Checkpoint directory .* exists and is not empty",  # of a run that goes on
         ".*dataloader is not resumable",  # the data module notes its place
         "The number of training batches .* is smaller than the logging interval",  # epochs are logged all the same
+        ".*ModelCheckpoint.monitor=.* could not find the monitored key",  # said by the run itself
         "You have overridden `transfer_batch_to_device` in `LightningModule`",  # which is meant to win
     ):
         warnings.filterwarnings("ignore", message)

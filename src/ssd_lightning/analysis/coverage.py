@@ -164,6 +164,7 @@ def coverage_findings(
     image_size: tuple[int, int],
     finest_step_px: float,
     fitted_share: float | None = None,
+    larger_share: float | None = None,
 ) -> list[Finding]:
     """Find priors that miss many of the training objects, and say what would help.
 
@@ -172,6 +173,7 @@ def coverage_findings(
         image_size: of the network's input, (height, width).
         finest_step_px: distance of the cells of the first level.
         fitted_share: that fitted priors reach; None if none were fitted.
+        larger_share: that priors reach which are fitted to an input of twice the height and width.
     """
     share = summary["share"]
     if share is None or share >= LEAST_SHARE:
@@ -179,7 +181,9 @@ def coverage_findings(
     small = sum(summary["by_size"][name]["objects"] for name in SIZE_NAMES[: SIZE_EDGES_PX.index(SMALL_PX) + 1])
     height, width = image_size
     helps = [] if fitted_share is None else [f"the fitted priors, which reach {fitted_share:.0%}"]
-    helps.append(f"a larger input such as image_size=[{2 * height},{2 * width}]")
+    # Alone it changes nothing: priors of a published choice grow with the input.
+    larger = f"a larger input with priors fitted to it, such as image_size=[{2 * height},{2 * width}]"
+    helps.append(larger if larger_share is None else f"{larger}, which would reach {larger_share:.0%}")
     if finest_step_px > FINEST_PUBLISHED_PX:
         helps.append(f"a finer first level: this one has steps of {finest_step_px:.0f} px, that of model=ssd300 of 8")
     sentence = (

@@ -19,7 +19,7 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "coverage": Kind("objects that no prior fits", "choose other priors, a larger input, or another network"),
+    "coverage": Kind("priors that fit few of the objects", "do what the sentence says"),
     "unopened": Kind("splits that cannot be opened", "mend the file that is named; nothing of the split is usable"),
     "nothing_left": Kind("splits with nothing to learn or to score", "see the other findings of the split"),
     "class_numbers": Kind("class numbers off by one", "renumber the labels, or correct the list of class names"),

@@ -28,6 +28,8 @@ def read_backbone_weights(weights: str, names: type[Enum]) -> dict[str, Tensor]:
     if weights in names.__members__:
         return _fetch(names[weights].value.url)
     path = Path(weights)
+    if path.is_dir():
+        raise WeightsError(f"backbone.weights={weights} is a folder; a run directory is given as init_from={weights}")
     if not path.is_file():
         raise WeightsError(
             f"backbone.weights={weights}: neither a file nor one of {', '.join(names.__members__)}; "

@@ -1,6 +1,9 @@
 """Any network of timm that gives feature maps, by name. timm is an extra: `pip install ssd-lightning[timm]`."""
 
 import difflib
+import logging
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +62,7 @@ class TimmBackbone(Described, nn.Module):
         return [m.permute(0, 3, 1, 2).contiguous() for m in maps] if channels_last else list(maps)  # as Swin gives them
 
     def _load(self, name: str, out_indices: Sequence[int], weights: str) -> None:
+        import huggingface_hub
         import timm
 
         given = None if weights == "DEFAULT" else read_tensors(Path(weights), setting="backbone.weights=")
@@ -67,6 +71,9 @@ class TimmBackbone(Described, nn.Module):
             raise WeightsError(
                 f"timm has no ImageNet weights of {name}; backbone.weights=null starts from random weights"
             )
+        if given is None and not is_reachable("huggingface.co"):
+            huggingface_hub.constants.HF_HUB_OFFLINE = True  # which would try for a minute; its cache is still read
+        logging.getLogger("timm").setLevel(logging.ERROR)  # it lists all keys that it leaves out
         try:
             filled = timm.create_model(
                 name,
@@ -86,6 +93,17 @@ class TimmBackbone(Described, nn.Module):
                 "start from random weights with backbone.weights=null"
             ) from error
         self.network.load_state_dict(filled)
+
+
+def is_reachable(host: str, *, port: int = 443, seconds: float = 5.0) -> bool:
+    """Say whether a host answers; where a proxy stands between, it is taken to."""
+    if any(name in os.environ for name in ("HF_ENDPOINT", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    try:
+        socket.create_connection((host, port), timeout=seconds).close()
+    except OSError:
+        return False
+    return True
 
 
 def require_taken(network: Mapping[str, Tensor], file: Mapping[str, Tensor]) -> None:
