@@ -114,6 +114,14 @@ def test_a_number_that_is_not_whole_is_named(tmp_path: Path, row: str) -> None:
         read(tmp_path, class_names=["1"])
 
 
+@pytest.mark.parametrize("stated", ["C:/Users/me/b.jpg", "/home/me/b.jpg"])
+def test_a_missing_image_of_another_machine_is_not_named_as_one_below_the_root(tmp_path: Path, stated: str) -> None:
+    write(tmp_path, f"image,label,xmin,ymin,xmax,ymax\n{stated},cat,1,2,30,40\n")
+    with pytest.raises(DataError) as caught:
+        read(tmp_path)
+    assert str(caught.value).startswith(f"{stated}: the picture is missing")
+
+
 def test_rows_of_an_image_are_joined_whatever_the_separator(tmp_path: Path) -> None:
     write(
         tmp_path, "image,label,xmin,ymin,xmax,ymax\nsub\\a.jpg,x,1,2,3,4\nsub/a.jpg,x,5,6,7,8\n", pictures="train/sub"

@@ -236,6 +236,12 @@ def test_a_name_that_ends_as_a_flag_is_a_name_where_a_file_has_it(tmp_path: Path
     assert listed == ["cat 1", "cat 2", "cat"]
 
 
+def test_a_list_may_have_comments_and_names_that_look_like_them(tmp_path: Path) -> None:
+    xmls = dict.fromkeys(("#1", "a"), annotation(SOUND))
+    splits = [write_voc(tmp_path, xmls, lines=["# first", "#1 1", "# a", "a"])]
+    assert [record.image_id for record in VOCDataset(splits=splits).records] == ["#1", "a"]
+
+
 def test_a_list_may_name_images_in_folders_with_a_flag(tmp_path: Path) -> None:
     write_voc(tmp_path, {}, lines=["cam1\\f1 1", "cam2/f1\t-1"])
     listed = list_images([{"root": str(tmp_path), "split": "train"}])
