@@ -174,6 +174,30 @@ def test_images_that_are_all_missing_are_not_missing_labels(tmp_path: Path) -> N
         read(tmp_path)
 
 
+@pytest.mark.parametrize("stated", ["images/train", "./images/train/", "/home/me/set/images/train"])
+def test_a_split_that_is_the_training_split_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, stated: str
+) -> None:
+    write(tmp_path, settings=f"{YAML}val: {stated}\ntest: images/test\n")
+    write(tmp_path, settings=None, folder="images/test")
+    for split in ("train", "test"):
+        YOLODataset(splits=[{"root": str(tmp_path), "split": split}])
+    assert not caplog.records
+    YOLODataset(splits=[{"root": str(tmp_path), "split": "val"}])
+    assert caplog.text.count(f"{tmp_path}/data.yaml: 'val' and 'train' are the same images") == 1
+
+
+def test_a_count_of_classes_that_is_not_that_of_the_names_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, settings=f"{YAML}nc: 2\n")
+    assert read(tmp_path).class_names == ("cat", "dog")
+    assert not caplog.records
+    write(tmp_path, settings=f"{YAML}nc: 5\n")
+    assert read(tmp_path).class_names == ("cat", "dog")
+    assert f"{tmp_path}/data.yaml: 'nc' is 5, but there are 2 names" in caplog.text
+
+
 def test_names_without_data_yaml(tmp_path: Path) -> None:
     write(tmp_path, settings=None)
     with pytest.raises(DataError, match=r"no 'names' list.*give data\.class_names"):
@@ -214,6 +238,7 @@ def test_a_split_that_is_stated_as_nothing_is_missing(tmp_path: Path, stated: st
     [
         "names: [a, [b]]",
         "names: [a, '']",
+        "names: [a, ' ']",
         "names: {0: a, 1: }",
         "names: cat",
         "names: {a: cat}",

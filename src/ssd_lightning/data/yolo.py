@@ -134,8 +134,25 @@ def _read_list(prefix: str, root: Path, split: str, class_names: Sequence[str] |
                 )
     _log_shared_labels(image.path for image in images)
     names = _class_numbers(root, path, _stated(settings, "names"), class_names)
+    count = _stated(settings, "nc")
+    if count is not None and whole_number(count) != len(names):
+        log.warning("%s: 'nc' is %s, but there are %d names; the names are taken", path, count, len(names))
+    _log_training_images(root, path, settings, split, places)
     problems = _labels_without_pictures(places, [image.path for image in images])
     return _List(prefix=prefix, names=names, images=images, problems=problems)
+
+
+def _log_training_images(
+    root: Path, path: Path, settings: Mapping[str, Any], split: str, places: Sequence[Path]
+) -> None:
+    """Say that a split is the training split under another name, as tools write it that need a `val`."""
+    train = _stated(settings, "train")
+    names = [str(name) for name in (train if isinstance(train, list) else [train]) if name]
+    training = [_find_place(root, settings, name) or _find_tail(root, name) for name in names]
+    if split != "train" and {os.path.realpath(place) for place in training if place} == set(
+        map(os.path.realpath, places)
+    ):
+        log.warning("%s: '%s' and 'train' are the same images; scores on them say little about new ones", path, split)
 
 
 def _log_shared_labels(images: Iterable[Path]) -> None:
@@ -176,7 +193,7 @@ def _class_numbers(root: Path, path: Path, stated: Any, class_names: Sequence[st
     numbered = dict(enumerate(stated)) if isinstance(stated, list) else stated
     if isinstance(numbered, dict) and numbered and all(str(number).isdecimal() for number in numbered):
         for number, name in numbered.items():
-            if not isinstance(name, str) or not name:
+            if not isinstance(name, str) or not name.strip():
                 raise DataError(f"{path}: 'names' has {name!r} for class {number}, which is no name")
         return {int(number): numbered[number] for number in sorted(numbered, key=int)}
     if stated is not None:
