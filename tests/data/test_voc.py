@@ -25,6 +25,7 @@ def voc_object(name: str = "dog", box: str = bndbox(11, 21, 101, 81), extra: str
     return f"<object><name>{name}</name>{extra}{box}</object>"
 
 
+ATTRIBUTE = "<attributes><attribute><name>{}</name><value>{}</value></attribute></attributes>"
 SOUND = voc_object("cat", bndbox(1, 2, 30, 40))
 
 
@@ -113,13 +114,18 @@ def test_difficult_is_optional_and_may_be_dropped(tmp_path: Path) -> None:
         ("<difficult/>", False),
         ("<Difficult>1</Difficult>", True),
         ("<DIFFICULT>Yes</DIFFICULT>", True),
+        ("<isDifficult>1</isDifficult>", True),
+        ("<isDifficult>0</isDifficult>", False),
+        ("<difficult>nan</difficult>", False),
+        (ATTRIBUTE.format("occluded", "false") + ATTRIBUTE.format("difficult", "true"), True),
+        (ATTRIBUTE.format("occluded", "true") + ATTRIBUTE.format("difficult", "false"), False),
     ],
 )
 def test_difficult_is_read_as_tools_spell_it(tmp_path: Path, text: str, expected: bool) -> None:
     assert dataset_of(tmp_path, voc_object(extra=text)).records[0].difficult.tolist() == [expected]
 
 
-@pytest.mark.parametrize("text", ["2", "maybe", "0.5", "nan"])
+@pytest.mark.parametrize("text", ["2", "maybe", "0.5"])
 def test_a_difficult_that_says_nothing_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(DataError, match=rf"a\.xml: object 1 'dog' has <difficult> '{text}', which is neither 0 nor 1"):
         dataset_of(tmp_path, voc_object(extra=f"<difficult>{text}</difficult>"))
@@ -347,6 +353,7 @@ def test_nothing_to_discover(tmp_path: Path) -> None:
         ("dog", "'dog'; it has to be a list"),
         (("dog", "cat", "dog"), "'dog' more than once"),
         (("dog", False), r"class_names has False, which is not text; .* 'data\.class_names=\[\"no\",\"010\"\]'"),
+        (("dog", " "), "class_names has ' ', which is an empty name"),
         ((8, "dog"), "class_names has 8, which is not text"),
     ],
 )
