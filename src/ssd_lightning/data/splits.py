@@ -129,7 +129,8 @@ def find_image_dir(root: Path, annotation_path: Path, images: str | None, sample
     if images is not None:
         return root / images
     stem = annotation_path.stem.removeprefix("instances_")
-    names = (stem, annotation_path.parent.name, stem.removeprefix("oidv6-").removesuffix("-annotations-bbox"))
+    split = stem.removeprefix("oidv6-").removesuffix("-annotations-bbox").removesuffix("_labels")  # TensorFlow's
+    names = (stem, annotation_path.parent.name, split)
     candidates = [root / pattern.format(name=name) for name in names for pattern in IMAGE_FOLDERS]
     candidates += [annotation_path.parent / "images", annotation_path.parent, root / "images"]
     return folder_with(candidates, samples, root=root) or next(folder for folder in candidates if folder.is_dir())
