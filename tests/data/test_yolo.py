@@ -195,7 +195,7 @@ def test_a_count_of_classes_that_is_not_that_of_the_names_is_told(
     assert not caplog.records
     write(tmp_path, settings=f"{YAML}nc: 5\n")
     assert read(tmp_path).class_names == ("cat", "dog")
-    assert f"{tmp_path}/data.yaml: 'nc' is 5, but there are 2 names" in caplog.text
+    assert f"{tmp_path}/data.yaml: 'nc' is 5, but the number of names is 2" in caplog.text
 
 
 def test_names_without_data_yaml(tmp_path: Path) -> None:

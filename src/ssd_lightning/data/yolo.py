@@ -136,7 +136,7 @@ def _read_list(prefix: str, root: Path, split: str, class_names: Sequence[str] |
     names = _class_numbers(root, path, _stated(settings, "names"), class_names)
     count = _stated(settings, "nc")
     if count is not None and whole_number(count) != len(names):
-        log.warning("%s: 'nc' is %s, but there are %d names; the names are taken", path, count, len(names))
+        log.warning("%s: 'nc' is %s, but the number of names is %d; the names are taken", path, count, len(names))
     _log_training_images(root, path, settings, split, places)
     problems = _labels_without_pictures(places, [image.path for image in images])
     return _List(prefix=prefix, names=names, images=images, problems=problems)
