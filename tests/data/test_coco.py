@@ -1,6 +1,7 @@
 """What is COCO's alone: categories, crowds, sizes, and JSON that is not what it should be."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,11 @@ def test_a_number_is_a_number_however_it_is_written(
     assert dataset.records[0].size_px == (100, 200)
 
 
-def test_large_ids_and_ids_with_zeros_stay_distinct(tmp_path: Path) -> None:
-    ids = [2**60, 2**60 + 1, "007", "7"]
+@pytest.mark.parametrize("form", [int, str, "{}.0".format])
+def test_large_ids_and_ids_with_zeros_stay_distinct(tmp_path: Path, form: Callable[[int], Any]) -> None:
+    ids = [2**63, form(2**63 + 1), "007", "7"]
     images = [{"id": image_id, "file_name": f"{place}.jpg"} for place, image_id in enumerate(ids)]
-    write(tmp_path, [{"image_id": ids[1], "category_id": 1, "bbox": [1, 2, 30, 40]}], images=images)
+    write(tmp_path, [{"image_id": 2**63 + 1, "category_id": 1, "bbox": [1, 2, 30, 40]}], images=images)
     for place in range(4):
         Image.new("RGB", (200, 100)).save(tmp_path / f"train/{place}.jpg")
     assert [len(record.labels) for record in read(tmp_path).records] == [0, 1, 0, 0]
@@ -122,6 +124,13 @@ def test_a_bad_annotation(tmp_path: Path, annotation: dict[str, Any], said: str)
         (
             {"images": [{"id": 1.5, "file_name": "a.jpg"}]},
             "entry 1 of 'images' has the id 1.5, which is not a whole number",
+        ),
+        *(
+            (
+                {"categories": [{"id": 2, "name": name}]},
+                f"category 2 has the name {shown}; names have to be text in quotes",
+            )
+            for name, shown in ((True, "true"), (1.5, "1.5"), (None, "null"), ("", '""'), (" ", '" "'), ([], r"\[\]"))
         ),
         ({"categories": [{"id": 2.5, "name": "car"}]}, "entry 1 of 'categories' has the id 2.5"),
         ({"categories": [*CATEGORIES, {"id": 2, "name": "car"}]}, "two of the 4 'categories' have the same name"),

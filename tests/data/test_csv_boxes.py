@@ -80,6 +80,41 @@ def test_a_bad_row(tmp_path: Path, row: str) -> None:
     assert len(dataset.dropped) == 1
 
 
+@pytest.mark.parametrize("empty", ["", "nan", "NaN", "NA", " ", "None", "<NA>"])
+def test_a_row_of_empty_fields_is_an_image_without_objects(tmp_path: Path, empty: str) -> None:
+    write(tmp_path, f"image,label,xmin,ymin,xmax,ymax,difficult\na.jpg{f',{empty}' * 6}\nb.jpg,none,1,2,3,4,nan\n")
+    (tmp_path / "train/b.jpg").hardlink_to(tmp_path / "train/a.jpg")
+    dataset = read(tmp_path)
+    assert dataset.class_names == ("none",)
+    assert [(record.image_id, record.difficult.tolist()) for record in dataset.records] == [("a", []), ("b", [False])]
+
+
+@pytest.mark.parametrize("minus", ["-1", "-1.0"])
+def test_a_row_of_minus_ones_is_told_how_to_write_it(tmp_path: Path, minus: str) -> None:
+    write(tmp_path, f"image,label,xmin,ymin,xmax,ymax\na.jpg,x,1,2,3,4\na.jpg{f',{minus}' * 5}\n")
+    with pytest.raises(
+        DataError, match=r"train\.csv: line 3 '-1' has -1 for all four corners; an image without objects"
+    ):
+        read(tmp_path)
+    dataset = read(tmp_path, on_error="skip")
+    assert dataset.class_names == ("x",)
+    assert (len(dataset.dropped), len(dataset.records[0].labels)) == (1, 1)
+
+
+def test_blanks_around_a_name_are_dropped_where_no_file_has_them(tmp_path: Path) -> None:
+    rows = [" a.jpg,x,1,2,3,4", "a.jpg ,x,2,2,3,4", "b.jpg,x,1,2,3,4", " b.jpg,x,2,2,3,4"]
+    write(tmp_path, "\n".join(["image,label,xmin,ymin,xmax,ymax", *rows]))
+    for name in ("b.jpg", " b.jpg"):
+        Image.new("RGB", (200, 100)).save(tmp_path / "train" / name)
+    found = [(record.image_path.name, len(record.labels)) for record in read(tmp_path).records]
+    assert found == [("a.jpg", 2), ("b.jpg", 1), (" b.jpg", 1)]
+
+
+def test_images_of_train_labels_lie_in_train(tmp_path: Path) -> None:
+    write(tmp_path, "filename,class,xmin,ymin,xmax,ymax\na.jpg,x,1,2,3,4\n", place="train_labels.csv")
+    assert read(tmp_path, "train_labels").records[0].image_path == tmp_path / "train/a.jpg"
+
+
 def test_nothing_to_discover(tmp_path: Path) -> None:
     write(tmp_path, "image,label,xmin,ymin,xmax,ymax\na.jpg,,,,,\n")
     with pytest.raises(DataError, match="has a class name; give class_names"):
@@ -112,6 +147,14 @@ def test_a_number_that_is_not_whole_is_named(tmp_path: Path, row: str) -> None:
         DataError, match=r"train/1\.5: the picture is missing|line 2 '1\.5' .* is of none of the 1 classes"
     ):
         read(tmp_path, class_names=["1"])
+
+
+@pytest.mark.parametrize("stated", ["C:/Users/me/b.jpg", "/home/me/b.jpg"])
+def test_a_missing_image_of_another_machine_is_not_named_as_one_below_the_root(tmp_path: Path, stated: str) -> None:
+    write(tmp_path, f"image,label,xmin,ymin,xmax,ymax\n{stated},cat,1,2,30,40\n")
+    with pytest.raises(DataError) as caught:
+        read(tmp_path)
+    assert str(caught.value).startswith(f"{stated}: the picture is missing")
 
 
 def test_rows_of_an_image_are_joined_whatever_the_separator(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def voc_object(name: str = "dog", box: str = bndbox(11, 21, 101, 81), extra: str
     return f"<object><name>{name}</name>{extra}{box}</object>"
 
 
+ATTRIBUTE = "<attributes><attribute><name>{}</name><value>{}</value></attribute></attributes>"
 SOUND = voc_object("cat", bndbox(1, 2, 30, 40))
 
 
@@ -113,13 +114,18 @@ def test_difficult_is_optional_and_may_be_dropped(tmp_path: Path) -> None:
         ("<difficult/>", False),
         ("<Difficult>1</Difficult>", True),
         ("<DIFFICULT>Yes</DIFFICULT>", True),
+        ("<isDifficult>1</isDifficult>", True),
+        ("<isDifficult>0</isDifficult>", False),
+        ("<difficult>nan</difficult>", False),
+        (ATTRIBUTE.format("occluded", "false") + ATTRIBUTE.format("difficult", "true"), True),
+        (ATTRIBUTE.format("occluded", "true") + ATTRIBUTE.format("difficult", "false"), False),
     ],
 )
 def test_difficult_is_read_as_tools_spell_it(tmp_path: Path, text: str, expected: bool) -> None:
     assert dataset_of(tmp_path, voc_object(extra=text)).records[0].difficult.tolist() == [expected]
 
 
-@pytest.mark.parametrize("text", ["2", "maybe", "0.5", "nan"])
+@pytest.mark.parametrize("text", ["2", "maybe", "0.5"])
 def test_a_difficult_that_says_nothing_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(DataError, match=rf"a\.xml: object 1 'dog' has <difficult> '{text}', which is neither 0 nor 1"):
         dataset_of(tmp_path, voc_object(extra=f"<difficult>{text}</difficult>"))
@@ -236,6 +242,12 @@ def test_a_name_that_ends_as_a_flag_is_a_name_where_a_file_has_it(tmp_path: Path
     assert listed == ["cat 1", "cat 2", "cat"]
 
 
+def test_a_list_may_have_comments_and_names_that_look_like_them(tmp_path: Path) -> None:
+    xmls = dict.fromkeys(("#1", "a"), annotation(SOUND))
+    splits = [write_voc(tmp_path, xmls, lines=["# first", "#1 1", "# a", "a"])]
+    assert [record.image_id for record in VOCDataset(splits=splits).records] == ["#1", "a"]
+
+
 def test_a_list_may_name_images_in_folders_with_a_flag(tmp_path: Path) -> None:
     write_voc(tmp_path, {}, lines=["cam1\\f1 1", "cam2/f1\t-1"])
     listed = list_images([{"root": str(tmp_path), "split": "train"}])
@@ -341,6 +353,7 @@ def test_nothing_to_discover(tmp_path: Path) -> None:
         ("dog", "'dog'; it has to be a list"),
         (("dog", "cat", "dog"), "'dog' more than once"),
         (("dog", False), r"class_names has False, which is not text; .* 'data\.class_names=\[\"no\",\"010\"\]'"),
+        (("dog", " "), "class_names has ' ', which is an empty name"),
         ((8, "dog"), "class_names has 8, which is not text"),
     ],
 )

@@ -115,6 +115,89 @@ def test_separators_of_another_system(tmp_path: Path, stated: str) -> None:
     assert [(record.image_id, len(record.labels)) for record in read(tmp_path).records] == [("a", 1)]
 
 
+FOREIGN = ("/home/me/set/train/images", "C:\\Users\\me\\set\\train\\images", "/home/me/set/train/images/")
+
+
+@pytest.mark.parametrize("stated", FOREIGN)
+@pytest.mark.parametrize("base", ["", "path: /home/me/set\n", "path: 'C:\\Users\\me\\set'\n"])
+def test_folders_of_another_machine_are_found_by_their_last_parts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, stated: str, base: str
+) -> None:
+    settings = f"{base}train: '{stated}'\nnames: [cat, dog]\n"
+    write(tmp_path, settings=settings, folder="train/images")
+    (tmp_path / "images").mkdir()  # a shorter end of the same path
+    assert [record.image_path for record in read(tmp_path).records] == [tmp_path / "train/images/a.jpg"]
+    said = [record.message for record in caplog.records]
+    place = tmp_path / "train/images"
+    taken = f"there is no '{stated}'; {place} is taken, by the last parts of that path"
+    assert said == [f"{tmp_path}/data.yaml: {taken}"]
+
+    shutil.rmtree(tmp_path / "train")
+    (tmp_path / "images").rmdir()
+    with pytest.raises(DataError) as caught:
+        read(tmp_path)
+    assert f"{tmp_path}/data.yaml: " in str(caught.value)
+    assert f"no '{stated}', which its line 'train' states" in str(caught.value)
+
+
+@pytest.mark.parametrize("folder", ["/home/me/set/", "C:\\Users\\me\\set\\"])
+@pytest.mark.parametrize("list_file", ["list.txt", "lists/list.txt"])
+def test_images_of_another_machine_are_found_by_their_last_parts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, folder: str, list_file: str
+) -> None:
+    write(tmp_path, settings=f"train: {list_file}\nnames: [cat, dog]\n", folder="train/images")
+    write(tmp_path, "", settings=None, folder="images")
+    (tmp_path / list_file).parent.mkdir(exist_ok=True)
+    missing = f"{folder}train/images/b.jpg"
+    (tmp_path / list_file).write_text(f"# all\n\n{folder}train/images/a.jpg\n{missing}\n")
+    with pytest.raises(DataError) as caught:
+        read(tmp_path)
+    assert str(caught.value) == f"{tmp_path}/{list_file}: line 4 '{missing}': the picture is missing"
+    caplog.clear()
+    [record] = read(tmp_path, on_error="skip").records
+    assert (record.image_id, record.image_path) == ("a", tmp_path / "train/images/a.jpg")
+    assert record.labels.tolist() == [2]
+    assert f"{tmp_path}/{list_file}: 1 of the 2 images are not where the list states" in caplog.text
+
+
+def test_a_list_may_have_comments_and_names_that_look_like_them(tmp_path: Path) -> None:
+    write(tmp_path, settings="train: list.txt\nnames: [cat, dog]\n", folder="")
+    shutil.copy(tmp_path / "a.jpg", tmp_path / "#1.jpg")
+    (tmp_path / "list.txt").write_text("# a.jpg and so on\n#1.jpg\n# b.jpg\na.jpg\n")
+    assert [record.image_id for record in read(tmp_path).records] == ["#1", "a"]
+
+
+def test_images_that_are_all_missing_are_not_missing_labels(tmp_path: Path) -> None:
+    write(tmp_path, settings="train: list.txt\nnames: [cat, dog]\n")
+    (tmp_path / "list.txt").write_text("images/train/x.jpg\n")
+    with pytest.raises(DataError, match=r"list\.txt: line 1 'images/train/x\.jpg': the picture is missing"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("stated", ["images/train", "./images/train/", "/home/me/set/images/train"])
+def test_a_split_that_is_the_training_split_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, stated: str
+) -> None:
+    write(tmp_path, settings=f"{YAML}val: {stated}\ntest: images/test\n")
+    write(tmp_path, settings=None, folder="images/test")
+    for split in ("train", "test"):
+        YOLODataset(splits=[{"root": str(tmp_path), "split": split}])
+    assert not caplog.records
+    YOLODataset(splits=[{"root": str(tmp_path), "split": "val"}])
+    assert caplog.text.count(f"{tmp_path}/data.yaml: 'val' and 'train' are the same images") == 1
+
+
+def test_a_count_of_classes_that_is_not_that_of_the_names_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, settings=f"{YAML}nc: 2\n")
+    assert read(tmp_path).class_names == ("cat", "dog")
+    assert not caplog.records
+    write(tmp_path, settings=f"{YAML}nc: 5\n")
+    assert read(tmp_path).class_names == ("cat", "dog")
+    assert f"{tmp_path}/data.yaml: 'nc' is 5, but the number of names is 2" in caplog.text
+
+
 def test_names_without_data_yaml(tmp_path: Path) -> None:
     write(tmp_path, settings=None)
     with pytest.raises(DataError, match=r"no 'names' list.*give data\.class_names"):
@@ -155,6 +238,7 @@ def test_a_split_that_is_stated_as_nothing_is_missing(tmp_path: Path, stated: st
     [
         "names: [a, [b]]",
         "names: [a, '']",
+        "names: [a, ' ']",
         "names: {0: a, 1: }",
         "names: cat",
         "names: {a: cat}",

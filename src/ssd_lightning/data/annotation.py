@@ -125,6 +125,8 @@ def check_class_names(class_names: Sequence[str]) -> None:
                 f"class_names has {name!r}, which is not text; write such a name in quotes, on the command line as in "
                 """'data.class_names=["no","010"]'"""
             )
+        if not name.strip():
+            raise DataError(f"class_names has {name!r}, which is an empty name")
     repeated = [name for name, count in Counter(class_names).items() if count > 1]
     if repeated:
         raise DataError(f"class_names has {', '.join(map(repr, repeated))} more than once")
@@ -168,6 +170,8 @@ def whole_number(value: object) -> int | None:
     if isinstance(value, int):
         return value  # floats do not hold the ids of 64 bits
     try:
+        if isinstance(value, str) and value.strip().removesuffix(".0").isdecimal():
+            return int(value.strip().removesuffix(".0"))
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return None
@@ -182,7 +186,7 @@ def id_of(value: Any) -> Any:
 
 
 YES = ("1", "true", "yes", "t", "y")
-NO = ("0", "false", "no", "f", "n", "", "none", "null", "unspecified", "unknown", "undefined", "n/a", "-1")
+NO = ("0", "false", "no", "f", "n", "", "none", "null", "unspecified", "unknown", "undefined", "n/a", "nan", "-1")
 """What annotation tools write; what they leave open is not flagged. OpenImages' -1 is unknown."""
 
 

@@ -188,6 +188,8 @@ def _entries(path: Path, content: dict[str, Any], key: str, needed: Sequence[str
     for number, entry in enumerate(entries, start=1):
         for name in needed:
             value = entry.get(name) if isinstance(entry, dict) else None
+            if name == "name" and name in entry:
+                _check_category_name(path, entry)
             if not isinstance(value, str | int | float):
                 raise DataError(f"{path}: entry {number} of '{key}' has no '{name}'")
             if name.endswith("id"):
@@ -197,6 +199,16 @@ def _entries(path: Path, content: dict[str, Any], key: str, needed: Sequence[str
                     f"{path}: entry {number} of '{key}' has the {name} {value}, which is not a whole number"
                 )
     return entries
+
+
+def _check_category_name(path: Path, category: dict[str, Any]) -> None:
+    name = category["name"]
+    is_number = isinstance(name, int) and not isinstance(name, bool)  # some number their classes
+    if not is_number and not (isinstance(name, str) and name.strip()):
+        raise DataError(
+            f"{path}: category {category.get('id')!r} has the name {json.dumps(name)}; names have to be text in "
+            "quotes, and not empty"
+        )
 
 
 def _pictures(file: _File, labels: Mapping[str, int], keep_difficult: bool) -> Iterator[tuple[str, ReadPicture]]:

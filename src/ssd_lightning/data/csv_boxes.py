@@ -26,7 +26,7 @@ class CSVDataset(SplitDataset):
     """Pictures with boxes from CSV files, from one or more splits.
 
     The header tells the columns (`csv_table.COLUMN_NAMES`). A picture comes once, however many rows it has; a row whose
-    class and corners are empty stands for a picture without objects.
+    class and corners are empty (`csv_table.EMPTY`) stands for a picture without objects.
 
     Args:
         splits: each a `root` and a `split`: the name in `NAME.csv`, `NAME/label.csv` or another place of

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ssd_lightning.data.annotation import flag_of, id_of, number_of, whole_number
-from ssd_lightning.data.splits import find_file, find_image_dir, portable_path
+from ssd_lightning.data.splits import find_file, find_image_dir, find_picture, portable_path
 from ssd_lightning.errors import DataError
 
 Unit = Literal["pixels", "fractions"]
@@ -38,6 +38,8 @@ COLUMN_NAMES = {
 """What a column can be called, in any case. The last three may be missing."""
 OPTIONAL = ("difficult", "width", "height")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+EMPTY = ("", "nan", "na", "n/a", "<na>", "none", "null")
+"""How tools write an empty field, in any case."""
 
 
 @dataclass(slots=True)
@@ -129,8 +131,24 @@ def read_csv_file(
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: this is no readable CSV: {error}") from error
     file.names = list(numbers)
-    file.image_dir = find_image_dir(root, path, images, samples=list(islice(file.rows, 10)))
+    samples = [sample for name in islice(file.rows, 10) for sample in dict.fromkeys((name, name.strip()))]
+    file.image_dir = find_image_dir(root, path, images, samples=samples)
+    _strip_names(file)
     return file
+
+
+def _strip_names(file: CSVFile) -> None:
+    """Drop the blanks around the names of images, except where a file has them too."""
+    stated, file.rows = file.rows, {}
+    for name, rows in stated.items():
+        stripped = name.strip()
+        if stripped != name and find_picture(file.image_dir, name, root=file.root) is not None:
+            stripped = name
+        joined = file.rows.setdefault(stripped, rows)
+        if joined is not rows:
+            joined.size_px = joined.size_px or rows.size_px
+            joined.numbers.extend(rows.numbers)
+            joined.problems += rows.problems
 
 
 def _take_row(
@@ -144,11 +162,17 @@ def _take_row(
     if len(row) <= max(columns.values()):
         file.problems.append(f"{file.path}: line {line} has {len(row)} values, not {max(columns.values()) + 1}")
         return
-    rows = file.rows.setdefault(portable_path(row[columns["image"]].strip()), PictureRows())
+    rows = file.rows.setdefault(portable_path(row[columns["image"]]), PictureRows())
     if rows.size_px is None:
         rows.size_px = _stated_size_px(row, columns)
     name, texts = _code(row[columns["label"]]), [row[columns[corner]] for corner in CORNERS]
-    if not name and not any(text.strip() for text in texts):
+    if all(text.strip().lower() in EMPTY for text in (name, *texts)):
+        return
+    if all(whole_number(text) == -1 for text in texts):
+        rows.problems.append(
+            f"{file.path}: line {line} '{name}' has -1 for all four corners; an image without objects is written with "
+            "class and corners empty"
+        )
         return
     name = descriptions.get(name, name)
     index = numbers.setdefault(name, len(numbers))

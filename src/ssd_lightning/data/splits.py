@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ssd_lightning.data.annotation import whole_number
 from ssd_lightning.data.image_suffixes import (
@@ -129,17 +129,25 @@ def find_image_dir(root: Path, annotation_path: Path, images: str | None, sample
     if images is not None:
         return root / images
     stem = annotation_path.stem.removeprefix("instances_")
-    names = (stem, annotation_path.parent.name, stem.removeprefix("oidv6-").removesuffix("-annotations-bbox"))
+    split = stem.removeprefix("oidv6-").removesuffix("-annotations-bbox").removesuffix("_labels")  # TensorFlow's
+    names = (stem, annotation_path.parent.name, split)
     candidates = [root / pattern.format(name=name) for name in names for pattern in IMAGE_FOLDERS]
     candidates += [annotation_path.parent / "images", annotation_path.parent, root / "images"]
-    # One picture may be missing; that all of the samples are tells that this is another folder. Pictures inside the
-    # root go before those outside, and a folder that has a whole path before one that has the last part of it.
+    return folder_with(candidates, samples, root=root) or next(folder for folder in candidates if folder.is_dir())
+
+
+def folder_with(candidates: Sequence[Path], samples: Sequence[str], *, root: Path) -> Path | None:
+    """Find the first folder that has one of some images; None if none has.
+
+    Images inside the root go before those outside, and a folder that has a whole path before one that has the last
+    part of it. One image may be missing; that all of the samples are tells that this is another folder.
+    """
     for outside, keep in product((False, True), (sys.maxsize, 1)):
         for folder in candidates:
             found = (find_picture(folder, name, root=root, keep=keep) for name in samples)
             if any(path is not None and (outside or is_within(root, path)) for path in found):
                 return folder
-    return next(folder for folder in candidates if folder.is_dir())
+    return None
 
 
 def is_within(root: Path, path: Path) -> bool:
@@ -172,6 +180,18 @@ def parts_to_keep(names: Collection[str]) -> dict[str, int]:
     return needed
 
 
+def path_tails(stated: str, *, keep: int = 1) -> Iterator[str]:
+    """Drop the first parts of a path one after the other, since it may be that of another machine.
+
+    Args:
+        stated: the path, whatever the system that wrote it.
+        keep: so many of the last parts must stay; 1 is the name of the file alone.
+    """
+    parts = portable_path(stated).split("/")
+    for start in range(max(1, len(parts) - keep + 1)):
+        yield "/".join(parts[start:])
+
+
 def find_picture(folder: Path, stated: str, *, root: Path, keep: int = 1) -> Path | None:
     """Find a picture by the path that its annotation states, with or without suffix; below the root first.
 
@@ -183,10 +203,9 @@ def find_picture(folder: Path, stated: str, *, root: Path, keep: int = 1) -> Pat
         root: of the data set.
         keep: so many of the last parts must stay; 1 is the name of the file alone.
     """
-    parts = portable_path(stated).split("/")
     outside = None
-    for start in range(max(1, len(parts) - keep + 1)):
-        path = folder / "/".join(parts[start:])
+    for tail in path_tails(stated, keep=keep):
+        path = folder / tail
         found = path if is_file(path) else picture_with_suffix(path.parent, path.name)
         if found is not None and is_within(root, found):
             return found
@@ -202,7 +221,8 @@ def require_picture(folder: Path, stated: str, *, root: Path, keep: int = 1, sta
     """
     path = find_picture(folder, stated, root=root, keep=keep)
     if path is None:
-        raise DataError(f"{folder / portable_path(stated)}: the picture is missing (stated by {stated_by})")
+        place = stated if PureWindowsPath(stated).anchor else folder / portable_path(stated)  # C:\\a is below no folder
+        raise DataError(f"{place}: the picture is missing (stated by {stated_by})")
     refuse_unreadable(path)
     return path
 
@@ -246,6 +266,14 @@ def _pictures_by_stem(folder: Path, changed_ns: int) -> dict[str, list[Path]]:
     for paths in by_stem.values():
         paths.sort(key=lambda path: (KNOWN_SUFFIXES.index(path.suffix.lower()), path.name))
     return dict(by_stem)
+
+
+def is_comment(line: str, folders: Iterable[Path]) -> bool:
+    """Say whether a line of a list is a comment: it begins with `#`, and no image in the folders has that name."""
+    name = portable_path(line.strip())
+    return name.startswith("#") and not any(
+        is_file(folder / name) or picture_with_suffix((folder / name).parent, Path(name).name) for folder in folders
+    )
 
 
 def read_lines(path: Path) -> list[str]:

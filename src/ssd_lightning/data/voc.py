@@ -12,6 +12,7 @@ from ssd_lightning.data.splits import (
     MissingSplitError,
     absolute_roots,
     check_root,
+    is_comment,
     picture_with_suffix,
     portable_path,
     read_lines,
@@ -146,7 +147,12 @@ def _read_split(root: Path, split: str) -> list[str]:
         lines = read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the split: {error}") from error
-    return [_name_in(line, root) for line in lines if line.strip()]
+    names = [_name_in(line, root) for line in lines if line.strip()]
+    return [
+        name
+        for name in names
+        if not is_comment(name, [root / "JPEGImages"]) or is_file(root / "Annotations" / f"{name}.xml")
+    ]
 
 
 def _name_in(line: str, root: Path) -> str:

@@ -60,7 +60,7 @@ def read_voc_annotation(
     for number, element in enumerate(annotation.iterfind("object"), start=1):
         name = object_name(element)
         with objects.judging(f"{path}: object {number} '{name}'"):
-            difficult = flag_of(element.findtext("difficult", ""), "<difficult>")
+            difficult = any(flag_of(text, "<difficult>") for text in _difficult_texts(element))
             if objects.wants(difficult=difficult):
                 label = label_of(name, labels)
                 objects.add(label=label, box_xyxy_px=_read_box(element, size_px, xml_offset), difficult=difficult)
@@ -94,6 +94,14 @@ def parse_annotation(path: Path) -> Element:
 def object_name(element: Element) -> str:
     """Give the class name of an `<object>` element, empty where it has none."""
     return (element.findtext("name") or "").strip()
+
+
+def _difficult_texts(element: Element) -> list[str]:
+    """Collect what may say that an object is difficult; CVAT writes it among attributes of the annotator's own."""
+    texts = [element.findtext(tag, "") for tag in ("difficult", "isdifficult")]
+    attributes = element.iterfind("attributes/attribute")
+    named = (one for one in attributes if (one.findtext("name") or "").strip().lower() == "difficult")
+    return texts + [one.findtext("value", "") for one in named]
 
 
 def _find_image(image_dir: Path, name: str, stated_filename: str | None) -> Path:

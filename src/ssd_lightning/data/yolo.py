@@ -1,6 +1,7 @@
 """The YOLO layout: `data.yaml`, pictures in `images/`, and a text file of fractions for each in `labels/`."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,10 +30,15 @@ from ssd_lightning.data.split_dataset import ReadPicture, SplitDataset
 from ssd_lightning.data.splits import (
     MissingSplitError,
     absolute_roots,
+    find_picture,
+    folder_with,
     inside_first,
+    is_comment,
+    is_within,
     open_splits,
+    parts_to_keep,
+    path_tails,
     picture_id,
-    picture_with_suffix,
     portable_path,
     read_lines,
     refuse_unreadable,
@@ -96,12 +102,20 @@ class YOLODataset(SplitDataset):
 
 
 @dataclass(frozen=True)
+class _Image:
+    name: str
+    """Below the folder that all have in common."""
+    path: Path
+    stated: str
+    """What an error names: the path, or file, line and text of a list."""
+
+
+@dataclass(frozen=True)
 class _List:
     prefix: str
     names: dict[int, str]
     """Number in the label files -> class name."""
-    pictures: list[tuple[str, Path]]
-    """(name below its folder, path)."""
+    images: list["_Image"]
     problems: list[str]
     """A sentence for each label file without a picture."""
 
@@ -109,15 +123,36 @@ class _List:
 def _read_list(prefix: str, root: Path, split: str, class_names: Sequence[str] | None) -> _List:
     path, settings = _read_settings(root)
     places = _places(root, path, settings, split)
-    pictures = list(chain.from_iterable(_list_pictures(place, root) for place in places))
-    if pictures and not any(label_path(image).is_file() for _, image in pictures):
-        raise DataError(
-            f"{label_path(pictures[0][1])}: the labels are missing: none of the {len(pictures)} pictures of split "
-            f"'{split}' has a file there"
-        )
-    _log_shared_labels(image for _, image in pictures)
+    images = list(chain.from_iterable(_list_images(place, root) for place in places))
+    if not any(label_path(image.path).is_file() for image in images):
+        # Where all images are missing as well, each is named later.
+        for image in images:
+            if is_file(image.path):
+                raise DataError(
+                    f"{label_path(image.path)}: the labels are missing: none of the {len(images)} pictures of split "
+                    f"'{split}' has a file there"
+                )
+    _log_shared_labels(image.path for image in images)
     names = _class_numbers(root, path, _stated(settings, "names"), class_names)
-    return _List(prefix=prefix, names=names, pictures=pictures, problems=_labels_without_pictures(places, pictures))
+    count = _stated(settings, "nc")
+    if count is not None and whole_number(count) != len(names):
+        log.warning("%s: 'nc' is %s, but the number of names is %d; the names are taken", path, count, len(names))
+    _log_training_images(root, path, settings, split, places)
+    problems = _labels_without_pictures(places, [image.path for image in images])
+    return _List(prefix=prefix, names=names, images=images, problems=problems)
+
+
+def _log_training_images(
+    root: Path, path: Path, settings: Mapping[str, Any], split: str, places: Sequence[Path]
+) -> None:
+    """Say that a split is the training split under another name, as tools write it that need a `val`."""
+    train = _stated(settings, "train")
+    names = [str(name) for name in (train if isinstance(train, list) else [train]) if name]
+    training = [_find_place(root, settings, name) or _find_tail(root, name) for name in names]
+    if split != "train" and {os.path.realpath(place) for place in training if place} == set(
+        map(os.path.realpath, places)
+    ):
+        log.warning("%s: '%s' and 'train' are the same images; scores on them say little about new ones", path, split)
 
 
 def _log_shared_labels(images: Iterable[Path]) -> None:
@@ -127,10 +162,10 @@ def _log_shared_labels(images: Iterable[Path]) -> None:
         log.warning("%d label files belong to more than one image each, the first is %s", len(shared), shared[0])
 
 
-def _labels_without_pictures(places: Sequence[Path], pictures: Sequence[tuple[str, Path]]) -> list[str]:
+def _labels_without_pictures(places: Sequence[Path], images: Sequence[Path]) -> list[str]:
     # A list file takes part of a folder, and beside pictures other text files may lie.
     folders = [folder for place in places if place.is_dir() for folder in [label_path(place / "any.jpg").parent]]
-    expected = {label_path(image) for _, image in pictures}
+    expected = set(map(label_path, images))
     return [
         f"{path}: the picture is missing, though it has labels"
         for folder in folders
@@ -158,7 +193,7 @@ def _class_numbers(root: Path, path: Path, stated: Any, class_names: Sequence[st
     numbered = dict(enumerate(stated)) if isinstance(stated, list) else stated
     if isinstance(numbered, dict) and numbered and all(str(number).isdecimal() for number in numbered):
         for number, name in numbered.items():
-            if not isinstance(name, str) or not name:
+            if not isinstance(name, str) or not name.strip():
                 raise DataError(f"{path}: 'names' has {name!r} for class {number}, which is no name")
         return {int(number): numbered[number] for number in sorted(numbered, key=int)}
     if stated is not None:
@@ -176,9 +211,15 @@ def _places(root: Path, path: Path, settings: Mapping[str, Any], split: str) -> 
     """List the folders and list files of a split."""
     stated = _stated(settings, split)
     if stated:
-        base = portable_path(str(_stated(settings, "path") or "."))
-        names = [portable_path(str(name)) for name in (stated if isinstance(stated, list) else [stated])]
-        return [_find_place(root, path, base, name, split) for name in names]
+        names = [str(name) for name in (stated if isinstance(stated, list) else [stated])]
+        places = [_find_place(root, settings, name) or _find_tail(root, name) for name in names]
+        for name, place in zip(names, places, strict=True):
+            if place is None:
+                said = f"no '{name}', which its line '{split}' states, nor the last parts of that path in {root}"
+                raise MissingSplitError(path, split, [said])
+            if _find_place(root, settings, name) is None:
+                log.warning("%s: there is no '%s'; %s is taken, by the last parts of that path", path, name, place)
+        return [place for place in places if place is not None]
     for pattern in IMAGE_FOLDERS:
         if (root / pattern.format(split=split)).is_dir():
             return [root / pattern.format(split=split)]
@@ -192,41 +233,67 @@ def _stated(settings: Mapping[str, Any], key: str) -> Any:
     return None if value in ("", "null", "Null", "NULL", "~") else value
 
 
-def _find_place(root: Path, path: Path, base: str, name: str, split: str) -> Path:
+def _find_place(root: Path, settings: Mapping[str, Any], name: str) -> Path | None:
     # `path` is often that of the machine where the set was made, and some exporters state ../train/images for
     # a folder that lies beside data.yaml.
-    inner = name
+    base = portable_path(str(_stated(settings, "path") or "."))
+    inner = name = portable_path(name)
     while inner.startswith("../"):
         inner = inner.removeprefix("../")
     candidates = [root / base / name, root / name, root / inner]
-    for place in inside_first(candidates, root):
-        if place.exists():
-            return place
-    raise MissingSplitError(path, split, [f"no {candidates[0]}, which the file states"])
+    return next((place for place in inside_first(candidates, root) if os.path.exists(place)), None)
 
 
-def _list_pictures(place: Path, root: Path) -> list[tuple[str, Path]]:
+def _find_tail(root: Path, name: str) -> Path | None:
+    tails = (tail for tail in path_tails(name.rstrip("/\\")) if tail.strip("./"))
+    return next((root / tail for tail in tails if is_within(root, root / tail) and os.path.exists(root / tail)), None)
+
+
+def _list_images(place: Path, root: Path) -> list[_Image]:
     if place.is_dir():
         files = sorted(place.rglob("*"))
         unreadable = [path for path in files if is_unreadable_image_name(path)]
         labelled = {path for path in unreadable if label_path(path).is_file()}  # listed, and later refused by name
         log_unreadable(place, (path for path in unreadable if path not in labelled))
         paths = [path for path in files if is_image_name(path) or path in labelled]
-        return [(path.relative_to(place).as_posix(), path) for path in paths]
+        return [_Image(path.relative_to(place).as_posix(), path, stated=str(path)) for path in paths]
     try:
         lines = read_lines(place)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{place}: cannot read the list of pictures: {error}") from error
-    names = [portable_path(line.strip()) for line in lines if line.strip()]
-    # Tools disagree on what the lines are relative to; the first picture tells.
-    paths = inside_first([base / name for base in (root, place.parent) for name in names[:1]], root)
-    first = next((path for path in paths if path.is_file()), None)
-    base = root if names and first == root / names[0] else place.parent
+    texts = {number: line.strip() for number, line in enumerate(lines, start=1) if line.strip()}
+    texts = {number: text for number, text in texts.items() if not is_comment(text, (root, place.parent))}
+    names = list(map(portable_path, texts.values()))
+    # Tools disagree on what the lines are relative to; the first images tell.
+    base = folder_with((root, place.parent), names[:10], root=root) or place.parent
+    keep = parts_to_keep(names)
+    found = [find_picture(base, name, root=root, keep=keep.get(name, 1)) for name in names]
+    _log_tails(place, base, names, found)
     parts = [PurePosixPath(name).parts for name in names]
     shared = 0
     while len({of_name[: shared + 1] for of_name in parts}) == 1 < min(map(len, parts)) - shared:
         shared += 1  # folders that all have in common
-    return [("/".join(of_name[shared:]), base / name) for of_name, name in zip(parts, names, strict=True)]
+    return [
+        _Image("/".join(of_name[shared:]), path or base / name, stated=f"{place}: line {number} '{text}'")
+        for of_name, name, path, (number, text) in zip(parts, names, found, texts.items(), strict=True)
+    ]
+
+
+def _log_tails(place: Path, base: Path, names: Sequence[str], paths: Sequence[Path | None]) -> None:
+    taken = [
+        (name, path)
+        for name, path in zip(names, paths, strict=True)
+        if path is not None and path.parent != (base / name).parent
+    ]
+    if taken:
+        log.warning(
+            "%s: %d of the %d images are not where the list states; they are found by the last parts of their paths, "
+            "the first, '%s', as %s",
+            place,
+            len(taken),
+            len(names),
+            *taken[0],
+        )
 
 
 def label_path(image_path: Path) -> Path:
@@ -240,20 +307,18 @@ def label_path(image_path: Path) -> Path:
 
 def _pictures(listed: _List, labels: Mapping[str, int]) -> Iterator[tuple[str, ReadPicture]]:
     seen: set[str] = set()
-    for name, path in listed.pictures:
-        image_id = listed.prefix + picture_id(name, seen)
-        yield image_id, partial(_read_picture, path, image_id, listed.names, labels)
+    for image in listed.images:
+        image_id = listed.prefix + picture_id(image.name, seen)
+        yield image_id, partial(_read_picture, image, image_id, listed.names, labels)
 
 
 def _read_picture(
-    image_path: Path, image_id: str, names: Mapping[int, str], labels: Mapping[str, int]
+    image: _Image, image_id: str, names: Mapping[int, str], labels: Mapping[str, int]
 ) -> tuple[Record, list[str]]:
-    path = label_path(image_path)
+    image_path = image.path
     if not is_file(image_path):
-        found = picture_with_suffix(image_path.parent, image_path.name)
-        if found is None:
-            raise DataError(f"{image_path}: the picture is missing")
-        image_path = found
+        raise DataError(f"{image.stated}: the picture is missing")
+    path = label_path(image_path)
     refuse_unreadable(image_path)
     size_px = image_size_px(image_path)
     height, width = size_px
