@@ -94,13 +94,14 @@ def test_the_summary_counts_each_object_once_by_size_and_by_ratio() -> None:
     assert "3 of 4 training objects, 75%" in finding.sentence
     assert "50% are below 32 px in the input of 200 x 100 px. What helps: a larger input" in finding.sentence
     assert "image_size=[200,400]" in finding.sentence
-    assert "fitted" not in finding.sentence
+    assert "which" not in finding.sentence  # nothing was fitted
     assert "finer" not in finding.sentence
     assert judge(summary | {"share": 0.8}) == []
     assert judge(summary | {"share": 0.5})[0].severity == "warning"
-    (finding,) = judge(summary | {"share": 0.49}, finest_step_px=16, fitted_share=0.9)
+    (finding,) = judge(summary | {"share": 0.49}, finest_step_px=16, fitted_share=0.9, larger_share=0.95)
     assert finding.severity == "error"  # most objects have no prior but a forced one
     assert "the fitted priors, which reach 90%" in finding.sentence
+    assert "image_size=[200,400], which would reach 95%" in finding.sentence
     assert "steps of 16 px" in finding.sentence
 
 
