@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ def convert(config: "DictConfig") -> dict[str, int]:
     """
     from hydra.utils import instantiate
 
-    from ssd_lightning.data.writers import FORMATS
+    from ssd_lightning.data.writers import FORMATS, written_class_names
 
     if config.get("data") is None:
         raise ConfigurationError("say what to convert, e.g. data=voc_folder data.root=FOLDER")
@@ -57,7 +58,7 @@ def convert(config: "DictConfig") -> dict[str, int]:
     if prepare is not None:
         prepare()
     datasets = open_stages(config, instantiate(config.data.module.dataset, _convert_="all"))
-    class_names = next(iter(datasets.values())).class_names
+    class_names = written_class_names(next(iter(datasets.values())).class_names, config.to)
     splits = {stage: dataset.records for stage, dataset in datasets.items()}
     write_dataset(output, FORMATS[config.to], splits, class_names, pictures=config.pictures)
     counts = {stage: len(records) for stage, records in splits.items()}
@@ -150,20 +151,26 @@ def write_dataset(
 
 
 def picture_names(splits: "Mapping[str, Sequence[Record]]") -> dict[str, list[str]]:
-    """Name the pictures of every split by their ids; two pictures never share a name, whatever their folders were."""
-    owners: dict[str, Path] = {}
-    names: dict[str, list[str]] = {}
-    for split, records in splits.items():
-        names[split] = []
-        for record in records:
-            # VOC's and YOLO's lists have a name a line.
-            plain = re.sub(r"[/\\\x00-\x1f\x7f]", "_", record.image_id).removesuffix(record.image_path.suffix)
-            stem, number = plain, 1
-            while owners.setdefault(stem, record.image_path) != record.image_path:
-                stem = f"{split}_{plain}" if number == 1 else f"{split}_{plain}_{number}"
-                number += 1
-            names[split].append(f"{stem}{record.image_path.suffix}")
-    return names
+    """Name the image of every record by its id; no two records share a name, since some formats would share a file."""
+    plain = {split: [_plain_name(record) for record in records] for split, records in splits.items()}
+    kept = {name for names in plain.values() for name in names}
+    used: set[str] = set()
+    for split, names in plain.items():
+        for index, name in enumerate(names):
+            others = (f"{split}_{name}" + (f"_{number}" if number > 1 else "") for number in count(1))
+            if name in used:
+                names[index] = next(other for other in others if other not in kept | used)
+            used.add(names[index])
+    return {
+        split: [f"{name}{record.image_path.suffix}" for name, record in zip(plain[split], records, strict=True)]
+        for split, records in splits.items()
+    }
+
+
+def _plain_name(record: "Record") -> str:
+    # VOC's and YOLO's lists have a name a line, without the blanks around it; XML and UTF-8 lack some characters.
+    name = re.sub(r"[/\\\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "_", record.image_id)
+    return name.removesuffix(record.image_path.suffix).strip() or "_"
 
 
 def _refuse_to_overwrite(output: Path) -> None:
@@ -192,8 +199,6 @@ def _refuse_turned(splits: "Mapping[str, Sequence[Record]]") -> None:
 
 def _place(source: Path, target: Path, *, link: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        return  # a picture that is in two splits
     if link:
         os.link(source.resolve(), target)
     else:
