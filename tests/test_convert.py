@@ -19,6 +19,7 @@ from ssd_lightning import convert, train
 from ssd_lightning.data.coco import COCODataset
 from ssd_lightning.data.csv_boxes import CSVDataset
 from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.images import read_image
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.data.writers import FORMATS
 from ssd_lightning.data.yolo import YOLODataset
@@ -254,7 +255,7 @@ def test_a_name_with_a_line_feed_stays_one_line() -> None:
         return Record(name, Path(f"{name}.jpg"), (8, 8), np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool))
 
     names = convert.picture_names({"train": [record("a\nb"), record("c d"), record("\udce9 \uffff")]})
-    assert names == {"train": ["a_b.jpg", "c d.jpg", "_ _.jpg"]}
+    assert names == {"train": ["a_b", "c d", "_ _"]}
 
 
 def write_coco(root: Path, splits: Mapping[str, Sequence[tuple[str, int, float]]], classes: Sequence[str]) -> None:
@@ -387,3 +388,40 @@ def test_the_command_that_is_told_keeps_every_class_name(
     settings = {parsed.key_or_group: parsed.value() for parsed in OverridesParser.create().parse_overrides(words[3:])}
     assert tuple(map(str, settings["data.class_names"])) == names
     assert settings["data.root"] == "a b"
+
+
+@pytest.mark.parametrize("to", READERS)
+def test_written_images_have_an_ending_that_readers_list(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], to: str
+) -> None:
+    """Content decides where the ending is unknown; what ultralytics passes over it gets as JPEG or PNG."""
+    kinds = {  # file -> its content, its written name for YOLO, and for the others
+        "a": ("JPEG", "a.jpg", "a.jpg"),
+        "b.dat": ("PNG", "b.dat.png", "b.dat.png"),
+        "c.JPG": ("JPEG", "c.JPG", "c.JPG"),
+        "d.jfif": ("JPEG", "d.jpg", "d.jfif"),
+        "e.jpe": ("JPEG", "e.jpg", "e.jpe"),
+        "f.gif": ("GIF", "f.png", "f.gif"),
+        "g.jpg": ("GIF", "g.png", "g.jpg"),
+        "h.pnm": ("PPM", "h.png", "h.pnm"),
+        "i.tif": ("TIFF", "i.tif", "i.tif"),
+    }
+    write_coco(tmp_path / "in", {"train": [(name, 0, 20) for name in kinds]}, ("cat",))
+    (tmp_path / "in/train").mkdir()
+    for number, (name, (content, *_)) in enumerate(kinds.items()):
+        Image.new("RGB", (80, 40), (20 * number,) * 3).save(tmp_path / "in/train" / name, content)
+
+    run("convert", "data=coco_folder", f"data.root={tmp_path}/in", f"to={to}", f"output={tmp_path}/out")
+
+    dataset = READERS[to](splits=[{"root": f"{tmp_path}/out", "split": "train"}])
+    records = {record.image_path.name: record for record in dataset.records}
+    assert sorted(records) == sorted(names[1 if to == "yolo" else 2] for names in kinds.values())
+    for number, (name, (content, *names)) in enumerate(kinds.items()):
+        written = records[names[0 if to == "yolo" else 1]].image_path
+        assert len(records[written.name].labels) == 1
+        assert read_image(written).min() == read_image(written).max() == 20 * number
+        if to != "yolo" or content not in ("GIF", "PPM"):
+            assert written.read_bytes() == (tmp_path / "in/train" / name).read_bytes()
+        else:
+            assert written.read_bytes().startswith(b"\x89PNG")
+    assert ("3 images of kinds" in "".join(capfd.readouterr())) == (to == "yolo")

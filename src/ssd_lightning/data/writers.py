@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape  # writes only: defusedxml parses
 import yaml
 
 from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
 from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,9 @@ DECIMALS = 4
 """Of pixels: the finest that float32 holds in a picture of a thousand pixels."""
 FRACTION_DECIMALS = 10
 """Of fractions: a millionth of a pixel in the largest pictures, so that whole pixels come back whole."""
+
+ULTRALYTICS_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
+"""Of the images that are read here, those that ultralytics takes; it passes over all others."""
 
 Write = Callable[[Path, Mapping[str, Sequence[Record]], Sequence[str]], None]
 """Takes the root, which exists; split -> records; names of the classes 1..C."""
@@ -42,6 +46,8 @@ class Format:
     """The files list the classes; where they do not, readers sort the names that occur."""
     unwritable_class: str = r"[\ud800-\udfff]"
     """Regular expression of what no class name may have in it; UTF-8 has no lone surrogates."""
+    image_suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+    """What the format's readers take for images."""
 
 
 def write_coco(root: Path, splits: Mapping[str, Sequence[Record]], class_names: Sequence[str]) -> None:
@@ -143,7 +149,13 @@ FORMATS: Mapping[str, Format] = {
         keeps_class_order=False,
         unwritable_class=r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]",  # XML lacks them, and makes \r to \n
     ),
-    "yolo": Format(image_folder="images/{split}", write=write_yolo, keeps_difficult=False, states_size=False),
+    "yolo": Format(
+        image_folder="images/{split}",
+        write=write_yolo,
+        keeps_difficult=False,
+        states_size=False,
+        image_suffixes=ULTRALYTICS_SUFFIXES,
+    ),
 }
 
 
