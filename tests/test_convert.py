@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ssd_lightning import convert, train
 from ssd_lightning.data.coco import COCODataset
 from ssd_lightning.data.csv_boxes import CSVDataset
 from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.images import read_image
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.data.writers import FORMATS
 from ssd_lightning.data.yolo import YOLODataset
@@ -252,7 +254,97 @@ def test_a_name_with_a_line_feed_stays_one_line() -> None:
     def record(name: str) -> Record:
         return Record(name, Path(f"{name}.jpg"), (8, 8), np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool))
 
-    assert convert.picture_names({"train": [record("a\nb"), record("c d")]}) == {"train": ["a_b.jpg", "c d.jpg"]}
+    names = convert.picture_names({"train": [record("a\nb"), record("c d"), record("\udce9 \uffff")]})
+    assert names == {"train": ["a_b", "c d", "_ _"]}
+
+
+def write_coco(root: Path, splits: Mapping[str, Sequence[tuple[str, int, float]]], classes: Sequence[str]) -> None:
+    """Write a COCO set of objects: (file name, index of the class, right edge), an entry of `images` each."""
+    (root / "annotations").mkdir(parents=True)
+    categories = [{"id": number, "name": name} for number, name in enumerate(classes)]
+    for split, objects in splits.items():
+        images = [{"id": n, "file_name": name, "width": 80, "height": 40} for n, (name, *_) in enumerate(objects)]
+        annotations = [
+            {"id": n, "image_id": n, "category_id": label, "bbox": [1, 2, right - 1, 30], "iscrowd": 0}
+            for n, (_, label, right) in enumerate(objects)
+        ]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (root / f"annotations/instances_{split}.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("to", READERS)
+def test_no_record_loses_its_annotations_to_another_of_its_name(tmp_path: Path, to: str) -> None:
+    """One file may be in two splits or twice in one, each time with other objects."""
+    objects = {"train": [("a.png", 0, 10), ("b.png", 0, 20), ("a.png", 1, 30)], "test": [("a.png", 1, 40)]}
+    objects["test"].append(("train_a.png", 0, 50))
+    write_coco(tmp_path / "in", objects, ("cat", "dog"))
+    (tmp_path / "in/images").mkdir()
+    for name in ("a", "b", "train_a"):
+        Image.new("RGB", (80, 40)).save(tmp_path / f"in/images/{name}.png")
+
+    run("convert", "data=coco_folder", f"data.root={tmp_path}/in", f"to={to}", f"output={tmp_path}/out")
+
+    for split, expected in objects.items():
+        arguments = {"splits": [{"root": f"{tmp_path}/out", "split": split}], "class_names": ["cat", "dog"]}
+        records = READERS[to](**arguments).records  # type: ignore[arg-type]
+        boxes = sorted((record.boxes_xyxy_px[:, 2].round().item(), record.labels.item() - 1) for record in records)
+        assert boxes == sorted((right, label) for _, label, right in expected)
+        kept = {"train": {"a.png", "b.png"}, "test": {"train_a.png"}}[split]
+        assert kept <= {record.image_path.name for record in records}
+
+
+@pytest.mark.parametrize("to", READERS)
+def test_blanks_around_names_are_not_written(tmp_path: Path, to: str, capsys: pytest.CaptureFixture[str]) -> None:
+    objects = [(" a.png", 0, 10), ("a.png", 1, 20), ("b .png", 0, 30), ("c 0.png", 0, 40), (" .png", 0, 50)]
+    write_coco(tmp_path / "in", {"train": objects}, (" cat ", "dog\u00a0"))
+    (tmp_path / "in/train").mkdir()
+    for name, _, right in objects:
+        Image.new("RGB", (80, 40), (int(right), 0, 0)).save(tmp_path / "in/train" / name)
+
+    run("convert", "data=coco_folder", f"data.root={tmp_path}/in", f"to={to}", f"output={tmp_path}/out")
+
+    assert FORMATS[to].keeps_class_order or '\'data.class_names=["cat","dog"]\'' in capsys.readouterr().out
+    dataset = READERS[to](splits=[{"root": f"{tmp_path}/out", "split": "train"}])
+    assert dataset.class_names == ("cat", "dog")
+    assert {image[0].unique().item(): target["labels"].item() - 1 for image, target in dataset} == {
+        right: label for _, label, right in objects
+    }
+    assert {"a.png", "b.png", "c 0.png"} <= {record.image_path.name for record in dataset.records}
+
+
+@pytest.mark.parametrize(
+    ("formats", "names", "said"),
+    [
+        (READERS, ("cat", "a\ud83d"), r"class 'a\ud83d' cannot be written"),
+        (("voc",), ("cat", "a\x07b"), r"class 'a\x07b' cannot be written"),
+        (("voc",), ("cat", "a\rb"), r"class 'a\rb' cannot be written"),
+        (("voc",), ("cat", "a\uffff"), r"class 'a\uffff' cannot be written"),
+        (("csv",), ("cat", "1.0"), "class '1.0' cannot be written"),
+        (READERS, ("cat", "  "), "class '  ' cannot be written"),
+        (READERS, ("cat", " cat"), "the classes 'cat' and ' cat' become one"),
+    ],
+)
+def test_a_class_that_cannot_be_written_is_named_before_anything_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], formats: Iterable[str], names: tuple[str, str], said: str
+) -> None:
+    write_coco(tmp_path / "in", {"train": [("a.png", 1, 20)]}, names)
+    (tmp_path / "in/train").mkdir()
+    Image.new("RGB", (80, 40)).save(tmp_path / "in/train/a.png")
+    for to in formats:
+        arguments = ["data=coco_folder", f"data.root={tmp_path}/in", f"to={to}", f"output={tmp_path}/out"]
+        assert said in refused(capsys, *arguments)
+        assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_class_name_with_control_characters_is_written_where_it_can_be(tmp_path: Path) -> None:
+    write_coco(tmp_path / "in", {"train": [("a.png", 0, 20)]}, ("a\x07b",))
+    (tmp_path / "in/train").mkdir()
+    Image.new("RGB", (80, 40)).save(tmp_path / "in/train/a.png")
+    for to in ("coco", "csv", "yolo"):
+        run("convert", "data=coco_folder", f"data.root={tmp_path}/in", f"to={to}", f"output={tmp_path}/{to}")
+        dataset = READERS[to](splits=[{"root": f"{tmp_path}/{to}", "split": "train"}])
+        assert dataset.class_names == ("a\x07b",)
+        assert len(dataset.records[0].labels) == 1
 
 
 @pytest.mark.parametrize("to", ["coco", "voc", "yolo", "csv"])
@@ -296,3 +388,40 @@ def test_the_command_that_is_told_keeps_every_class_name(
     settings = {parsed.key_or_group: parsed.value() for parsed in OverridesParser.create().parse_overrides(words[3:])}
     assert tuple(map(str, settings["data.class_names"])) == names
     assert settings["data.root"] == "a b"
+
+
+@pytest.mark.parametrize("to", READERS)
+def test_written_images_have_an_ending_that_readers_list(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], to: str
+) -> None:
+    """Content decides where the ending is unknown; what ultralytics passes over it gets as JPEG or PNG."""
+    kinds = {  # file -> its content, its written name for YOLO, and for the others
+        "a": ("JPEG", "a.jpg", "a.jpg"),
+        "b.dat": ("PNG", "b.dat.png", "b.dat.png"),
+        "c.JPG": ("JPEG", "c.JPG", "c.JPG"),
+        "d.jfif": ("JPEG", "d.jpg", "d.jfif"),
+        "e.jpe": ("JPEG", "e.jpg", "e.jpe"),
+        "f.gif": ("GIF", "f.png", "f.gif"),
+        "g.jpg": ("GIF", "g.png", "g.jpg"),
+        "h.pnm": ("PPM", "h.png", "h.pnm"),
+        "i.tif": ("TIFF", "i.tif", "i.tif"),
+    }
+    write_coco(tmp_path / "in", {"train": [(name, 0, 20) for name in kinds]}, ("cat",))
+    (tmp_path / "in/train").mkdir()
+    for number, (name, (content, *_)) in enumerate(kinds.items()):
+        Image.new("RGB", (80, 40), (20 * number,) * 3).save(tmp_path / "in/train" / name, content)
+
+    run("convert", "data=coco_folder", f"data.root={tmp_path}/in", f"to={to}", f"output={tmp_path}/out")
+
+    dataset = READERS[to](splits=[{"root": f"{tmp_path}/out", "split": "train"}])
+    records = {record.image_path.name: record for record in dataset.records}
+    assert sorted(records) == sorted(names[1 if to == "yolo" else 2] for names in kinds.values())
+    for number, (name, (content, *names)) in enumerate(kinds.items()):
+        written = records[names[0 if to == "yolo" else 1]].image_path
+        assert len(records[written.name].labels) == 1
+        assert read_image(written).min() == read_image(written).max() == 20 * number
+        if to != "yolo" or content not in ("GIF", "PPM"):
+            assert written.read_bytes() == (tmp_path / "in/train" / name).read_bytes()
+        else:
+            assert written.read_bytes().startswith(b"\x89PNG")
+    assert ("3 images of kinds" in "".join(capfd.readouterr())) == (to == "yolo")

@@ -5,12 +5,14 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssd_lightning.configs import run_command
+from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from ssd_lightning.data.dataset import DetectionDataset, Record
     from ssd_lightning.data.writers import Format
+    from ssd_lightning.data.written_images import WrittenImage
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +47,7 @@ def convert(config: "DictConfig") -> dict[str, int]:
     """
     from hydra.utils import instantiate
 
-    from ssd_lightning.data.writers import FORMATS
+    from ssd_lightning.data.writers import FORMATS, written_class_names
 
     if config.get("data") is None:
         raise ConfigurationError("say what to convert, e.g. data=voc_folder data.root=FOLDER")
@@ -57,7 +60,7 @@ def convert(config: "DictConfig") -> dict[str, int]:
     if prepare is not None:
         prepare()
     datasets = open_stages(config, instantiate(config.data.module.dataset, _convert_="all"))
-    class_names = next(iter(datasets.values())).class_names
+    class_names = written_class_names(next(iter(datasets.values())).class_names, config.to)
     splits = {stage: dataset.records for stage, dataset in datasets.items()}
     write_dataset(output, FORMATS[config.to], splits, class_names, pictures=config.pictures)
     counts = {stage: len(records) for stage, records in splits.items()}
@@ -119,10 +122,11 @@ def write_dataset(
     """
     unfinished = output.with_name(f".{output.name}.unfinished")
     names = picture_names(splits)
+    images = _plan_images(splits, target.image_suffixes)
     placed = {
         split: [
-            replace(record, image_path=unfinished / target.image_folder.format(split=split) / names[split][index])
-            for index, record in enumerate(records)
+            replace(record, image_path=unfinished / target.image_folder.format(split=split) / f"{name}{image.suffix}")
+            for record, name, image in zip(records, names[split], images[split], strict=True)
         ]
         for split, records in splits.items()
     }
@@ -138,8 +142,9 @@ def write_dataset(
         target.write(unfinished, placed, class_names)
         if pictures != "none":
             for split, records in splits.items():
-                for record, copy in zip(records, placed[split], strict=True):
-                    _place(record.image_path, copy.image_path, link=pictures == "link")
+                for record, copy, image in zip(records, placed[split], images[split], strict=True):
+                    _place(record, copy.image_path, image, link=pictures == "link")
+            _log_decoded(image for of_split in images.values() for image in of_split)
         if output.exists():
             output.rmdir()
         unfinished.rename(output)
@@ -150,20 +155,41 @@ def write_dataset(
 
 
 def picture_names(splits: "Mapping[str, Sequence[Record]]") -> dict[str, list[str]]:
-    """Name the pictures of every split by their ids; two pictures never share a name, whatever their folders were."""
-    owners: dict[str, Path] = {}
-    names: dict[str, list[str]] = {}
-    for split, records in splits.items():
-        names[split] = []
-        for record in records:
-            # VOC's and YOLO's lists have a name a line.
-            plain = re.sub(r"[/\\\x00-\x1f\x7f]", "_", record.image_id).removesuffix(record.image_path.suffix)
-            stem, number = plain, 1
-            while owners.setdefault(stem, record.image_path) != record.image_path:
-                stem = f"{split}_{plain}" if number == 1 else f"{split}_{plain}_{number}"
-                number += 1
-            names[split].append(f"{stem}{record.image_path.suffix}")
-    return names
+    """Name the image of every record by its id, without an ending.
+
+    No two records share a name: in some formats they would share a file of annotations.
+    """
+    plain = {split: [_plain_name(record) for record in records] for split, records in splits.items()}
+    kept = {name for names in plain.values() for name in names}
+    used: set[str] = set()
+    for split, names in plain.items():
+        for index, name in enumerate(names):
+            others = (f"{split}_{name}" + (f"_{number}" if number > 1 else "") for number in count(1))
+            if name in used:
+                names[index] = next(other for other in others if other not in kept | used)
+            used.add(names[index])
+    return plain
+
+
+def _plain_name(record: "Record") -> str:
+    # VOC's and YOLO's lists have a name a line, without the blanks around it; XML and UTF-8 lack some characters.
+    name = re.sub(r"[/\\\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "_", record.image_id)
+    suffix = record.image_path.suffix if is_image_name(record.image_path) else ""
+    return name.removesuffix(suffix).strip() or "_"
+
+
+def _plan_images(
+    splits: "Mapping[str, Sequence[Record]]", suffixes: tuple[str, ...]
+) -> "dict[str, list[WrittenImage]]":
+    from concurrent.futures import ThreadPoolExecutor
+
+    from ssd_lightning.data.written_images import plan_image
+
+    with ThreadPoolExecutor() as pool:
+        return {
+            split: list(pool.map(lambda record: plan_image(record.image_path, suffixes), records))
+            for split, records in splits.items()
+        }
 
 
 def _refuse_to_overwrite(output: Path) -> None:
@@ -190,14 +216,22 @@ def _refuse_turned(splits: "Mapping[str, Sequence[Record]]") -> None:
                 )
 
 
-def _place(source: Path, target: Path, *, link: bool) -> None:
+def _place(record: "Record", target: Path, image: "WrittenImage", *, link: bool) -> None:
+    from ssd_lightning.data.written_images import write_as_png
+
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        return  # a picture that is in two splits
-    if link:
-        os.link(source.resolve(), target)
+    if not image.keeps_bytes:
+        write_as_png(record.image_path, target, record.size_px)
+    elif link:
+        os.link(record.image_path.resolve(), target)
     else:
-        shutil.copyfile(source, target)
+        shutil.copyfile(record.image_path, target)
+
+
+def _log_decoded(images: "Iterable[WrittenImage]") -> None:
+    decoded = sum(not image.keeps_bytes for image in images)
+    if decoded:
+        log.warning("%d images of kinds that the format's readers pass over are written as PNG", decoded)
 
 
 def _report(to: str, output: Path, counts: Mapping[str, int], class_names: Sequence[str]) -> None:

@@ -105,6 +105,17 @@ def image_size_px(path: Path, *, upright: bool = True) -> tuple[int, int]:
         return _upright_size_px(image, orientation)
 
 
+def image_format(path: Path) -> str:
+    """Give Pillow's name of the format that the content has, whatever the ending says.
+
+    Raises:
+        DataError: the file is missing or no image.
+    """
+    refuse_special_file(path)
+    with _opened(path) as image:
+        return image.format or ""
+
+
 def _orientation(read_exif: Callable[[], Image.Exif]) -> int:
     try:
         return read_exif().get(ExifTags.Base.Orientation, 1)

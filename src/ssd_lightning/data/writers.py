@@ -6,6 +6,7 @@ Pictures are not the writers' business: a record's `image_path` says where its p
 import csv
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from xml.sax.saxutils import escape  # writes only: defusedxml parses
 import yaml
 
 from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
+from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +25,9 @@ DECIMALS = 4
 """Of pixels: the finest that float32 holds in a picture of a thousand pixels."""
 FRACTION_DECIMALS = 10
 """Of fractions: a millionth of a pixel in the largest pictures, so that whole pixels come back whole."""
+
+ULTRALYTICS_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
+"""Of the images that are read here, those that ultralytics takes; it passes over all others."""
 
 Write = Callable[[Path, Mapping[str, Sequence[Record]], Sequence[str]], None]
 """Takes the root, which exists; split -> records; names of the classes 1..C."""
@@ -38,6 +44,10 @@ class Format:
     states_size: bool = True
     keeps_class_order: bool = True
     """The files list the classes; where they do not, readers sort the names that occur."""
+    unwritable_class: str = r"[\ud800-\udfff]"
+    """Regular expression of what no class name may have in it; UTF-8 has no lone surrogates."""
+    image_suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+    """What the format's readers take for images."""
 
 
 def write_coco(root: Path, splits: Mapping[str, Sequence[Record]], class_names: Sequence[str]) -> None:
@@ -127,10 +137,51 @@ def write_voc(root: Path, splits: Mapping[str, Sequence[Record]], class_names: S
 
 FORMATS: Mapping[str, Format] = {
     "coco": Format(image_folder="{split}", write=write_coco),
-    "csv": Format(image_folder="{split}", write=write_csv, keeps_class_order=False),
-    "voc": Format(image_folder="JPEGImages", write=write_voc, keeps_class_order=False),
-    "yolo": Format(image_folder="images/{split}", write=write_yolo, keeps_difficult=False, states_size=False),
+    "csv": Format(
+        image_folder="{split}",
+        write=write_csv,
+        keeps_class_order=False,
+        unwritable_class=r"[\0\ud800-\udfff]|^-?\d+\.0$",  # tables of numbers write 1 as 1.0
+    ),
+    "voc": Format(
+        image_folder="JPEGImages",
+        write=write_voc,
+        keeps_class_order=False,
+        unwritable_class=r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]",  # XML lacks them, and makes \r to \n
+    ),
+    "yolo": Format(
+        image_folder="images/{split}",
+        write=write_yolo,
+        keeps_difficult=False,
+        states_size=False,
+        image_suffixes=ULTRALYTICS_SUFFIXES,
+    ),
 }
+
+
+def written_class_names(class_names: Sequence[str], to: str) -> tuple[str, ...]:
+    """Give the class names as they are written: without the blanks around them, which most readers drop.
+
+    Args:
+        class_names: of the classes 1..C.
+        to: key of `FORMATS`.
+
+    Raises:
+        DataError: a name has characters that the format cannot hold or none at all, or two become one.
+    """
+    owners: dict[str, str] = {}
+    for name in class_names:
+        written = name.strip()
+        if not written or re.search(FORMATS[to].unwritable_class, written):
+            why = "it has a character or form that does not read back" if written else "it is empty"
+            raise DataError(f"class {name!r} cannot be written as {to}: {why}; rename it")
+        if written in owners:
+            raise DataError(
+                f"the classes {owners[written]!r} and {name!r} become one, since names are written without the blanks "
+                "around them; rename one"
+            )
+        owners[written] = name
+    return tuple(owners)
 
 
 def _objects(record: Record) -> Iterator[tuple[list[float], int, bool]]:

@@ -1,0 +1,46 @@
+"""The image files of a written data set: their endings, and whether their bytes are kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES, is_image_name
+from ssd_lightning.data.images import image_format, read_image
+
+SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "PPM": ".pnm"}
+"""Pillow's name of a format -> its ending, where it is another word."""
+
+
+@dataclass(frozen=True)
+class WrittenImage:
+    """How one image file is written."""
+
+    suffix: str
+    keeps_bytes: bool = True
+    """False: its pixels are written as PNG."""
+
+
+def plan_image(path: Path, suffixes: Sequence[str]) -> WrittenImage:
+    """Choose the ending of a written image.
+
+    Args:
+        path: the image.
+        suffixes: endings that readers of the written data set know; they look at the content too.
+
+    Raises:
+        DataError: the file is missing or no image.
+    """
+    if suffixes == IMAGE_SUFFIXES and is_image_name(path):
+        return WrittenImage(path.suffix)
+    name = image_format(path)
+    content = SUFFIXES.get(name, f".{name.lower()}")
+    if content not in suffixes:
+        return WrittenImage(".png", keeps_bytes=False)
+    return WrittenImage(path.suffix if path.suffix.lower() in suffixes else content)
+
+
+def write_as_png(source: Path, target: Path, size_px: tuple[int, int]) -> None:
+    """Write the pixels of an image as they are read for boxes that refer to a (height, width)."""
+    Image.fromarray(read_image(source, size_px)).save(target)
