@@ -18,6 +18,7 @@ from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.detections import PictureDetections
 from ssd_lightning.errors import DataError
 from ssd_lightning.prediction.names import output_names
+from ssd_lightning.prediction.pre_labels import PreLabels
 from ssd_lightning.prediction.shots import Clip, Shot
 from ssd_lightning.prediction.sources import Source
 from ssd_lightning.prediction.video import Video
@@ -252,3 +253,9 @@ def test_a_data_set_neither_grows_out_of_itself_nor_loses_what_was_corrected(tmp
     with pytest.raises(DataError, match="voc exists, and may hold labels that were corrected by hand"):
         refuse_replacing(["voc"], tmp_path, sources=[source], names=output_names([source]))
     refuse_replacing(["pictures", "coco"], tmp_path, sources=[source], names=output_names([source]))
+
+
+def test_class_names_that_the_layout_cannot_hold_are_told_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"class 'a\\x07b' cannot be written as voc"):
+        PreLabels(tmp_path / "voc", "voc", {}, ["a\x07b"])
+    assert not (tmp_path / "voc").exists()

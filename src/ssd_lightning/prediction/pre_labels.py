@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 from ssd_lightning.data.dataset import Record
 from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.images import FORMATS as PICTURE_FORMATS
-from ssd_lightning.data.writers import FORMATS
+from ssd_lightning.data.writers import FORMATS, written_class_names
 from ssd_lightning.detections import SCORE_DECIMALS, PictureDetections
 from ssd_lightning.prediction.names import UniqueNames
 from ssd_lightning.prediction.shots import Shot
@@ -35,6 +35,9 @@ class PreLabels:
         layout: `voc` or `coco`. COCO's annotations have a `score` each, as its results have.
         names: source -> what its pictures are called, without suffix.
         class_names: of the classes 1..C.
+
+    Raises:
+        DataError: a class name cannot be written in this layout.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class PreLabels:
         self.root = root
         self.layout = layout
         self.names = names
-        self.class_names = class_names
+        self.class_names = written_class_names(class_names, layout)
         self._taken = UniqueNames()
         self._records: list[Record] = []
         self._scores: list[float] = []
