@@ -11,6 +11,7 @@ from ssd_lightning.list_settings import check_lists
 @pytest.mark.parametrize(
     ("word", "answer"),
     [
+        ("augmentation.contrast=0.5", "it takes a list of 2: 'augmentation.contrast=[0.5,0.5]'"),
         ("data.class_names=cat", "data.class_names is 'cat'; it takes a list: 'data.class_names=[cat]'"),
         ("data.class_names='cat,red dog'", "'data.class_names=[cat,red dog]'"),
         ("data.class_names='größe'", "'data.class_names=[\"größe\"]'"),

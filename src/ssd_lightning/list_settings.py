@@ -40,7 +40,9 @@ def check_lists(config: DictConfig) -> None:
             if isinstance(value, ListConfig) and Sequence[str] in kinds:
                 _check_texts(key, list(value))
             elif isinstance(value, (str, int, float)) and not _admits(kinds, value):
-                raise _refusal(f"{key} is {value!r}; it takes a list", key, str(value))
+                length = _length(kinds)
+                wanted = "a list" if length == 1 else f"a list of {length}"
+                raise _refusal(f"{key} is {value!r}; it takes {wanted}", key, ",".join([str(value)] * length))
 
 
 def _check_texts(key: str, values: list[Any]) -> None:
@@ -89,6 +91,12 @@ def _admits(kinds: tuple[Any, ...], value: str | int | float) -> bool:
     if not origins & set(LISTS) or any(kind is Any or isinstance(kind, TypeVar) for kind in kinds):
         return True
     return bool(origins & ({str, Path, Literal} if isinstance(value, str) else {int, float}))
+
+
+def _length(kinds: tuple[Any, ...]) -> int:
+    """Give how many items a list has to have, 1 where any number goes."""
+    items = [typing.get_args(kind) for kind in kinds if typing.get_origin(kind) is tuple]
+    return next((len(each) for each in items if each and Ellipsis not in each), 1)
 
 
 def _source(node: DictConfig, name: str) -> str | None:

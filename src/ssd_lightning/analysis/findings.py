@@ -52,7 +52,9 @@ KINDS: dict[str, Kind] = {
     "tiny": Kind("boxes that are tiny in the network's input", "choose a larger image_size, or leave them out"),
     "similar_classes": Kind("class names that are nearly the same", "give them one name, if they are one class"),
     "rare_class": Kind("classes with very few objects", "collect examples, or mend the name if it is a slip"),
-    "unused_class": Kind("classes without objects", "take the name out of data.class_names, or collect examples"),
+    "unused_class": Kind(
+        "classes without objects", "collect examples, or take the name out of data.class_names if no split has any"
+    ),
 }
 """In the order in which they are shown within a severity."""
 
