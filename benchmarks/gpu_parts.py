@@ -224,23 +224,7 @@ def measure_more(part: Part) -> None:
             del step
     batch_size = scale.batches[0]
     with part.attempt(f"step of {batch_size}, compile=reduce-overhead"):
-        compare_step_with_graphs(part, batch_size)
-
-
-def compare_step_with_graphs(part: Part, batch_size: int) -> None:
-    """Compare a step that replays CUDA graphs with torchvision's best without compilation."""
-    part.compared(
-        compare_training(
-            net=make_network(*part.scale.network),
-            pairs=part.scale.pairs,
-            device=part.scale.device,
-            batch_size=batch_size,
-            precision="bfloat16",
-            compile_mode="reduce-overhead",
-            peers=[Peer(build=part.scale.peer, channels_last=True, fused=True)],
-            apart=False,
-        )
-    )
+        compare_step(part, batch_size, "reduce-overhead", None)
 
 
 def step_on_device(part: Part, network: tuple[str, ...], batch_size: int) -> OurStep:

@@ -18,7 +18,6 @@ from ssd_lightning.list_settings import check_lists
         ("data.class_names=7", "data.class_names is 7; it takes a list"),
         ("data.class_names=[cat,10,010]", "data.class_names holds 10, .*'data.class_names=[cat,\"10\",010]'"),
         ("augmentation.min_ious=0.5", "augmentation.min_ious is 0.5; .*[0.5]"),
-        ("augmentation.contrast=0.5", "augmentation.contrast is 0.5"),
         ("augmentation.fill=black", "augmentation.fill is 'black'"),
         ("augmentation.further=ToGray", "augmentation.further is 'ToGray'"),
         ("image_size=large", "image_size is 'large'"),

@@ -222,7 +222,7 @@ def test_batch_norm_on_one_cell_needs_two_pictures() -> None:
     extras = functools.partial(SSDExtras, layers=SSD300_EXTRAS, norm=nn.BatchNorm2d)
     net = SSD(backbone=VGG16(), extras=extras, levels=SSD300_VOC, image_size=300, num_classes=2).eval()
     weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    with pytest.raises(ConfigurationError, match=r"data\.batch_size=1 is too small"):
+    with pytest.raises(ConfigurationError, match=r"data\.batch_size is too small: a device sees 1 image"):
         check_batch_size(net, 1)
     check_batch_size(net, 2)
     check_batch_size(ssd300(batch_norm=False), 1)

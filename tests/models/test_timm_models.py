@@ -1,11 +1,12 @@
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import timm
 import torch
 
 from ssd_lightning.errors import WeightsError
-from ssd_lightning.models.backbones import TimmBackbone
+from ssd_lightning.models.backbones import TimmBackbone, timm_models
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,18 @@ def test_a_file_of_another_network_is_refused(name: str, resnet18: Path) -> None
 def test_weights_that_timm_does_not_have_are_not_asked_for() -> None:
     with pytest.raises(WeightsError, match=r"timm has no ImageNet weights of darknet17; .*backbone\.weights=null"):
         TimmBackbone(name="darknet17", weights="DEFAULT")
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(timm_models, "is_reachable", lambda host: False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    was_offline = huggingface_hub.constants.HF_HUB_OFFLINE
+    with pytest.raises(WeightsError, match="cannot get timm's ImageNet weights of resnet18"):
+        TimmBackbone(name="resnet18", weights="DEFAULT")
+    assert "Retrying" not in "".join(capfd.readouterr())
+    assert was_offline == huggingface_hub.constants.HF_HUB_OFFLINE
 
 
 def test_without_a_network_one_sentence_says_which_file(monkeypatch: pytest.MonkeyPatch) -> None:

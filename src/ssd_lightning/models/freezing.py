@@ -1,7 +1,6 @@
 """Which layers of a backbone keep the weights that they start with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,19 +10,6 @@ from ssd_lightning.models.layers import pass_on_meta
 
 Stages = int | str | None
 """How many stages are frozen, counted from the image; `all`; None or 0 freezes none."""
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """What of a backbone does not learn.
-
-    Attributes:
-        layers: names of the modules whose parameters get no gradient.
-        norms: batch norms among them, which have to stay in evaluation mode to keep their running statistics.
-    """
-
-    layers: tuple[str, ...] = ()
-    norms: tuple[str, ...] = ()
 
 
 def stages_of(backbone: nn.Module, image_size: tuple[int, int]) -> list[list[str]]:
@@ -87,7 +73,7 @@ def _start_of_block(names: Sequence[str], index: int, *, first: int) -> int:
 
 def freeze_backbone(
     backbone: nn.Module, image_size: tuple[int, int], *, stages: Stages = None, norm: bool = False
-) -> Frozen:
+) -> tuple[str, ...]:
     """Stop parameters of a backbone from learning.
 
     Args:
@@ -97,7 +83,8 @@ def freeze_backbone(
         norm: freeze all its batch norms as well.
 
     Returns:
-        What was frozen. `new_layers` of a backbone, which its ImageNet weights do not have, are not.
+        Names of the frozen batch norms, which have to stay in evaluation mode to keep their running statistics. The
+        `new_layers` of a backbone, which its ImageNet weights do not have, are not frozen.
 
     Raises:
         ConfigurationError: there are not so many stages, or no such value.
@@ -108,7 +95,7 @@ def freeze_backbone(
     for name in chosen:
         for parameter in backbone.get_submodule(name).parameters(recurse=False):
             parameter.requires_grad_(False)
-    return Frozen(layers=tuple(sorted(chosen)), norms=tuple(name for name in all_norms if name in chosen))
+    return tuple(name for name in all_norms if name in chosen)
 
 
 def _layers_of_stages(backbone: nn.Module, image_size: tuple[int, int], stages: Stages) -> Sequence[str]:

@@ -64,7 +64,12 @@ def measure_grids(extractor: nn.Module, image_size: tuple[int, int]) -> list[tup
 
 
 def check_batch_size(net: "SSD", batch_size: int) -> None:
-    """Make sure that a network can train on so few pictures a step.
+    """Make sure that a network can train on so few images at a time.
+
+    Args:
+        net: the network.
+        batch_size: images that a batch normalisation sees at once: a device's share of a step, or all shares together
+            where it is synchronised.
 
     Raises:
         ConfigurationError: a batch normalisation would see a single value of each channel.
@@ -73,7 +78,8 @@ def check_batch_size(net: "SSD", batch_size: int) -> None:
         pass_on_meta(net.extractor, (batch_size, 3, *net.image_size), training=True)
     except ValueError as error:
         raise ConfigurationError(
-            f"data.batch_size={batch_size} is too small: the last level has one cell, and batch norm needs two values"
+            f"data.batch_size is too small: a device sees {batch_size} image at a time, the last level has one "
+            "cell, and batch norm needs two values"
         ) from error
 
 
@@ -149,8 +155,8 @@ class SSD(Described, nn.Module):
         Raises:
             ConfigurationError: there are not so many stages.
         """
-        frozen = freeze_backbone(self.extractor.backbone, self.image_size, stages=stages, norm=norm)
-        self._norms_in_evaluation = tuple(f"extractor.backbone.{name}" for name in frozen.norms)
+        norms = freeze_backbone(self.extractor.backbone, self.image_size, stages=stages, norm=norm)
+        self._norms_in_evaluation = tuple(f"extractor.backbone.{name}" for name in norms)
 
     def train(self, mode: bool = True) -> "SSD":
         """Switch to training, but for the batch norms that are frozen."""

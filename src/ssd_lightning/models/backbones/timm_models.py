@@ -71,9 +71,11 @@ class TimmBackbone(Described, nn.Module):
             raise WeightsError(
                 f"timm has no ImageNet weights of {name}; backbone.weights=null starts from random weights"
             )
+        constants, log = huggingface_hub.constants, logging.getLogger("timm")
+        was_offline, level = constants.HF_HUB_OFFLINE, log.level
         if given is None and not is_reachable("huggingface.co"):
-            huggingface_hub.constants.HF_HUB_OFFLINE = True  # which would try for a minute; its cache is still read
-        logging.getLogger("timm").setLevel(logging.ERROR)  # it lists all keys that it leaves out
+            constants.HF_HUB_OFFLINE = True  # else it tries for a minute; its cache is read all the same
+        log.setLevel(logging.ERROR)  # it lists all keys that it leaves out
         try:
             filled = timm.create_model(
                 name,
@@ -92,6 +94,9 @@ class TimmBackbone(Described, nn.Module):
                 f"https://huggingface.co/{settings and settings.hf_hub_id} and give its path as backbone.weights=, or "
                 "start from random weights with backbone.weights=null"
             ) from error
+        finally:
+            constants.HF_HUB_OFFLINE = was_offline
+            log.setLevel(level)
         self.network.load_state_dict(filled)
 
 
