@@ -27,7 +27,12 @@ HERE = Path(__file__).resolve().parent
 SETS = {
     "bccd": ("data=voc_folder", "data.train_split=trainval", "data.val_fraction=0.1"),
     "aquarium": ("data=yolo_folder", "data.val_split=valid", "data.test_split=test"),
-    "cards": ("data=csv_folder", "data.val_fraction=0.1"),
+    "cards": (
+        "data=csv_folder",
+        "data.train_split=train_labels.csv",
+        "data.test_split=test_labels.csv",
+        "data.val_fraction=0.1",
+    ),
     "chess": ("data=yolo_folder", "data.val_split=valid", "data.test_split=test"),
     "aerial_maritime": (
         "data=voc_folder",
