@@ -9,6 +9,7 @@ side, the same code scores that. Only then is a split scored when it is asked fo
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -124,7 +125,7 @@ def main() -> None:
     facts["seconds_in_all"] = facts.get("seconds_in_all", 0) + time.time() - min(begin, started)
     write(trained, facts)
     named = {name: getattr(run, name) for name in ("set", "side", "label", "seed", "lr", "budget", "threads")}
-    write(folder / "answer.json", {**named, "recipe": list(run.recipe), **facts, **machine(), "scores": scores})
+    write(folder / "answer.json", {**named, **facts, **machine(), "scores": scores})
 
 
 def write(path: Path, content: Any) -> None:
@@ -203,6 +204,13 @@ def score(run: Run, split: str) -> dict[str, Any]:
     }
 
 
+def run_program(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run a program whose messages are in the log already; this process fails with it."""
+    done = subprocess.run(command, env=environment, check=False)  # noqa: S603
+    if done.returncode:
+        sys.exit(f"{' '.join(command[:3])} ... ended with exit code {done.returncode}")
+
+
 # The sides.
 
 
@@ -213,7 +221,7 @@ def train_ours(run: Run, started: float) -> dict[str, Any]:
     length += ["trainer.max_steps=2"] if run.tiny else []
     weights = [f"backbone.weights={run.weights}"] if run.weights else []
     overrides = [*run.recipe, *run.data_words, *weights, *length, f"seed={run.seed}", f"hydra.run.dir={run_dir}"]
-    subprocess.run([sys.executable, "-m", "ssd_lightning.train", *overrides], check=True)  # noqa: S603
+    run_program([sys.executable, "-m", "ssd_lightning.train", *overrides], os.environ)
     seconds = time.time() - started
 
     import torch
@@ -305,7 +313,7 @@ def train_yolo(run: Run, started: float) -> dict[str, Any]:
     assert run.yolo_python is not None
     command = [run.yolo_python, str(HERE / "peer_yolo.py"), json.dumps(settings)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    subprocess.run(command, check=True, cwd=folder, env=environment)  # noqa: S603
+    run_program(command, environment)
     facts = json.loads((folder / "facts.json").read_text())
     return {**facts, "epochs": facts["images_seen"] / len(splits["train"])}
 
@@ -322,6 +330,7 @@ def write_yolo_set(splits: Mapping[str, "DetectionDataset"], folder: Path) -> di
     from ssd_lightning.data.written_images import write_as_png
 
     written = {}
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was ended
     folder.mkdir(parents=True)
     for stage, dataset in splits.items():
         images = folder / "images" / stage
