@@ -68,10 +68,10 @@ class Beside(pl.Callback):
     Args:
         peer: torchvision's network.
         lr: learning rate.
-        restart_every: after so many steps this project goes on with the peer's weights and momentum; None never does.
+        restart_every: after so many steps this project goes on with the peer's weights and momentum.
     """
 
-    def __init__(self, peer: nn.Module, *, lr: float, restart_every: int | None) -> None:
+    def __init__(self, peer: nn.Module, *, lr: float, restart_every: int) -> None:
         self.peer, self.restart_every = peer.train(), restart_every
         self.optimizer = sgd(peer.parameters(), lr=lr)
         self.losses: list[tuple[tuple[float, float], tuple[float, float]]] = []
@@ -91,7 +91,7 @@ class Beside(pl.Callback):
         self.optimizer.zero_grad()
         ours = tuple(trainer.logged_metrics[f"train/{name}"].item() for name in ("loc", "cls"))
         self.losses.append((ours, (losses["bbox_regression"].item(), losses["classification"].item())))
-        if self.restart_every and (index + 1) % self.restart_every == 0:
+        if (index + 1) % self.restart_every == 0:
             self.restart(module.net, trainer.optimizers[0])
 
     def restart(self, net: SSD, optimizer: torch.optim.Optimizer) -> None:
@@ -117,7 +117,7 @@ def train_beside(
     steps: int,
     lr: float,
     precision: Any = "32-true",
-    restart_every: int | None = None,
+    restart_every: int,
 ) -> Beside:
     torch.manual_seed(0)
     peer = make(weights=None, weights_backbone=None, num_classes=NUM_CLASSES + 1)
@@ -151,7 +151,7 @@ def train_beside(
     return beside
 
 
-def check_losses(beside: Beside, tolerance: float = 1e-3) -> None:
+def check_losses(beside: Beside, tolerance: float) -> None:
     ours, theirs = (torch.tensor(side, dtype=torch.float64) for side in zip(*beside.losses, strict=True))
     torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=0)
     with_objects = theirs[[any(OBJECTS[step % len(OBJECTS)]) for step in range(len(theirs))]]
@@ -161,8 +161,13 @@ def check_losses(beside: Beside, tolerance: float = 1e-3) -> None:
 
 @pytest.mark.parametrize("steps", [3, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_ssd300_trains_as_torchvisions(tmp_path: Path, steps: int) -> None:
-    """Without batch norm rounding hardly grows, and nothing is set back on the way."""
-    check_losses(train_beside(ssd300_vgg16, "torchvision_ssd300", tmp_path, steps=steps, lr=1e-4))
+    """Without batch norm rounding grows slowly, and single precision will do if weights are set back now and then.
+
+    Left alone, both losses stay within 1e-3 for ten steps and within 1e-2 for forty. So do those of torchvision beside
+    itself with weights that are 1e-7 apart: that is rounding, and tells nothing of this project.
+    """
+    beside = train_beside(ssd300_vgg16, "torchvision_ssd300", tmp_path, steps=steps, lr=1e-4, restart_every=5)
+    check_losses(beside, tolerance=2e-4)
 
 
 @pytest.mark.parametrize("steps", [6, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
