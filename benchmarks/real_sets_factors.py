@@ -25,7 +25,7 @@ from real_sets_sides import SETS, Run
 BASELINE = "baseline"
 LISTS = {
     "finetune": {
-        BASELINE: ["experiment=finetune"],
+        BASELINE: ["experiment=finetune", "budget=null"],  # its own length is a time
         "expand": ["augmentation.expand=true"],
         "no_expand": ["augmentation.expand=false"],
         "no_photometric": ["augmentation.photometric=false"],
