@@ -65,7 +65,8 @@ def test_folding_a_frozen_norm_changes_neither_values_nor_gradients_nor_names(af
     holder = nn.ModuleDict({"layers": deepcopy(plain)})
     fold_norms(holder)
     folding = holder["layers"]
-    assert isinstance(folding, FoldingSequential) and isinstance(folding[0], FoldingSequential)
+    assert isinstance(folding, FoldingSequential)
+    assert isinstance(folding[0], FoldingSequential)
     images = torch.rand(2, 3, 9, 9, dtype=torch.float64)
     for network in (plain.eval(), folding.eval()):
         network(images).square().sum().backward()

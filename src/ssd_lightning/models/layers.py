@@ -102,7 +102,8 @@ class FoldingSequential(nn.Sequential):
 
 def convolve_and_normalize(conv: nn.Conv2d, norm: nn.BatchNorm2d, features: Tensor) -> Tensor:
     """Compute a convolution and a batch norm of fixed statistics `[C]` in one."""
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     factor = torch.rsqrt(norm.running_var + norm.eps)
     if norm.affine:
         factor = factor * norm.weight
