@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.models.layers import Activation, Norm, conv_block, init_xavier
+from ssd_lightning.models.layers import Activation, Init, Norm, conv_block, init_normal, init_xavier
 from ssd_lightning.specs import Described
 
 
@@ -20,10 +20,13 @@ class SSDHead(Described, nn.Module):
         num_classes: C, without the background.
         prior_probability: share of foreground that an untrained head should predict. Focal loss needs a small one,
             .01 (Lin et al. 2017, section 4.1); None leaves the biases at zero.
+        init: gives the first weights; Caffe's are Xavier's.
 
     Raises:
         ConfigurationError: `prior_probability` is outside (0, 1).
     """
+
+    not_described = ("init",)
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class SSDHead(Described, nn.Module):
         boxes_per_cell: Sequence[int],
         num_classes: int,
         prior_probability: float | None = None,
+        init: Init = init_xavier,
     ) -> None:
         super().__init__()
         self.num_logits = num_classes + 1
@@ -41,7 +45,7 @@ class SSDHead(Described, nn.Module):
         self.cls = nn.ModuleList(
             self.predictor(c, boxes * self.num_logits, i == last) for i, (c, boxes) in enumerate(sizes)
         )
-        init_xavier(self)
+        init(self)
         if prior_probability is not None:
             self._expect_background(prior_probability)
 
@@ -84,7 +88,11 @@ class LiteHead(SSDHead):
         depthwise_bias: whether the depthwise convolution has a bias although a normalisation follows, as lufficc's
             and qfgaohao's have.
         plain_last_level: a single 1 x 1 convolution on the last feature map, as lufficc and qfgaohao have it.
+        init: gives the first weights; lufficc and qfgaohao have Xavier's. Where no normalisation follows, `init_normal`
+            would let the signal fade.
     """
+
+    not_described = ("init",)
 
     def __init__(
         self,
@@ -97,6 +105,7 @@ class LiteHead(SSDHead):
         activation: Activation = nn.ReLU6,
         depthwise_bias: bool = False,
         plain_last_level: bool = False,
+        init: Init = init_normal,
     ) -> None:
         self._norm, self._activation, self._bias = norm, activation, depthwise_bias or norm is None
         self._plain_last_level = plain_last_level
@@ -105,6 +114,7 @@ class LiteHead(SSDHead):
             boxes_per_cell=boxes_per_cell,
             num_classes=num_classes,
             prior_probability=prior_probability,
+            init=init,
         )
 
     def predictor(self, in_channels: int, out_channels: int, is_last_level: bool) -> nn.Module:

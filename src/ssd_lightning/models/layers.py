@@ -36,6 +36,9 @@ class L2Norm(nn.Module):
 Norm = Callable[[int], nn.Module]
 """Makes a normalisation for a number of channels, such as `nn.BatchNorm2d` or a `partial` of it."""
 
+Init = Callable[[nn.Module], None]
+"""Gives all convolutions of a module their first weights, such as `init_xavier`."""
+
 Activation = Callable[[], nn.Module]
 """Makes an activation, such as `nn.ReLU`."""
 
@@ -144,6 +147,15 @@ def init_xavier(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def init_normal(module: nn.Module, *, std: float = 0.03) -> None:
+    """Initialise all convolutions as torchvision's SSDLite and TensorFlow's do their new layers: zero biases."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=std)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
