@@ -268,7 +268,7 @@ def exists(config: DictConfig, dotted: str) -> bool:
 
 
 MADE_BY_THE_RUN = {
-    "in_channels", "boxes_per_cell", "num_classes", "num_features", "optimizer", "total_steps", "params",
+    "in_channels", "module", "boxes_per_cell", "num_classes", "num_features", "optimizer", "total_steps", "params",
     "splits", "class_names", "transform", "part", "val_fraction", "keep_difficult", "on_error", "max_pictures",
 }  # fmt: skip
 """Arguments that no file states: the network, the data module or its splits give them."""
@@ -350,7 +350,7 @@ def test_post_processing_and_biases_have_the_defaults_of_their_code() -> None:
     stated = {name: argument.default for name, argument in arguments.items() if name not in ("output", "variances")}
     assert config.postprocess == stated
     module = inspect.signature(SSDModule).parameters
-    for name in ("bias_lr_factor", "decay_biases"):
+    for name in ("bias_lr_factor", "backbone_lr_factor", "decay_biases"):
         assert config[name] == module[name].default
 
 

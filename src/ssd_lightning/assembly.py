@@ -143,6 +143,7 @@ def make_module(
         class_names=class_names,
         postprocess_settings=plain["postprocess"],
         bias_lr_factor=config.bias_lr_factor,
+        backbone_lr_factor=config.backbone_lr_factor,
         decay_biases=config.decay_biases,
         batch_scaling=batch_scaling,
     )

@@ -16,7 +16,7 @@ from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training import module as module_file
 from ssd_lightning.training.guards import FiniteSteps, TrainingDiverged
-from ssd_lightning.training.module import split_biases
+from ssd_lightning.training.module import parameter_groups
 from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import Target
 
@@ -64,14 +64,22 @@ def test_biases_learn_twice_as_fast_and_do_not_decay() -> None:
     assert (weights["weight_decay"], biases["weight_decay"]) == (5e-4, 0.0)
 
 
-def test_every_trainable_parameter_is_in_one_group() -> None:
+@pytest.mark.parametrize("factor", [1.0, 0.1])
+def test_every_trainable_parameter_is_in_one_group_with_its_rate(factor: float) -> None:
     net = small_net()
     net.head.box[0].weight.requires_grad_(False)
-    weights, biases = split_biases(net)
-    trainable = {id(parameter) for parameter in net.parameters() if parameter.requires_grad}
-    assert {id(p) for p in weights} | {id(p) for p in biases} == trainable
-    assert not {id(p) for p in weights} & {id(p) for p in biases}
-    assert all(p.ndim == 1 for p in biases)
+    groups = parameter_groups(net, bias_lr_factor=2.0, backbone_lr_factor=factor)
+    found = {id(p): (group.lr_factor, group.are_biases) for group in groups for p in group.parameters}
+    assert len(found) == sum(len(group.parameters) for group in groups)
+    assert len(groups) == (2 if factor == 1 else 4)
+    assert found == {
+        id(p): (
+            (2.0 if name.endswith("bias") else 1.0) * (factor if ".backbone." in name else 1.0),
+            name.endswith("bias"),
+        )
+        for name, p in net.named_parameters()
+        if p.requires_grad
+    }
 
 
 def test_the_schedule_counts_steps_not_epochs() -> None:

@@ -1,7 +1,7 @@
 """The LightningModule: a network, a loss, and two factories."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ssd_lightning.checks import require_number
 from ssd_lightning.detector import detector_spec
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import MultiBoxLoss
@@ -41,6 +42,8 @@ class SSDModule(pl.LightningModule):
         class_names: names of the classes 1..C.
         postprocess_settings: keyword arguments of `ops.postprocess.postprocess`.
         bias_lr_factor: learning rate of biases relative to that of weights; the Caffe reference has 2.
+        backbone_lr_factor: learning rate of the backbone relative to that of the other layers. Where it starts from
+            ImageNet with frozen batch norms, a rate that suits new layers spoils its features.
         decay_biases: whether weight decay holds for biases; in the Caffe reference it does not.
         batch_scaling: fits the learning rate to the batch of a step; None leaves it as it is.
 
@@ -59,6 +62,7 @@ class SSDModule(pl.LightningModule):
         class_names: Sequence[str],
         postprocess_settings: Mapping[str, Any] | None = None,
         bias_lr_factor: float = 2.0,
+        backbone_lr_factor: float = 1.0,
         decay_biases: bool = False,
         batch_scaling: BatchScaling | None = None,
     ) -> None:
@@ -72,7 +76,10 @@ class SSDModule(pl.LightningModule):
         self.loss = loss
         self.class_names = tuple(class_names)
         self.postprocess_settings = dict(postprocess_settings or {})
+        require_number("bias_lr_factor", bias_lr_factor, 0)
+        require_number("backbone_lr_factor", backbone_lr_factor, 0)
         self.bias_lr_factor = bias_lr_factor
+        self.backbone_lr_factor = backbone_lr_factor
         self.decay_biases = decay_biases
         self.batch_scaling = batch_scaling
         self._make_optimizer = optimizer
@@ -121,12 +128,14 @@ class SSDModule(pl.LightningModule):
         Raises:
             ConfigurationError: one of them refuses its settings, or the run has no length.
         """
-        weights, biases = split_biases(self.net)
-        optimizer = make_part("optimizer", self._make_optimizer, [{"params": weights}, {"params": biases}])
-        bias_group = optimizer.param_groups[1]
-        bias_group["lr"] = bias_group["lr"] * self.bias_lr_factor
-        if not self.decay_biases:
-            bias_group["weight_decay"] = 0.0
+        groups = parameter_groups(
+            self.net, bias_lr_factor=self.bias_lr_factor, backbone_lr_factor=self.backbone_lr_factor
+        )
+        optimizer = make_part("optimizer", self._make_optimizer, [{"params": group.parameters} for group in groups])
+        for settings, group in zip(optimizer.param_groups, groups, strict=True):
+            settings["lr"] = settings["lr"] * group.lr_factor
+            if group.are_biases and not self.decay_biases:
+                settings["weight_decay"] = 0.0
         total_steps = self.trainer.estimated_stepping_batches
         if total_steps in (float("inf"), -1):
             raise ConfigurationError("the schedule needs the length of the run: set trainer.max_epochs or max_steps")
@@ -200,9 +209,25 @@ def _metrics(num_classes: int) -> nn.ModuleDict:
     return nn.ModuleDict({"voc": VOCMeanAveragePrecision(num_classes), "coco": COCOMeanAveragePrecision()})
 
 
-def split_biases(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Separate trainable parameters into (all others, biases)."""
+class ParameterGroup(NamedTuple):
+    """Parameters that learn at one rate."""
+
+    parameters: list[nn.Parameter]
+    lr_factor: float
+    are_biases: bool
+
+
+def parameter_groups(net: SSD, *, bias_lr_factor: float, backbone_lr_factor: float) -> list[ParameterGroup]:
+    """Group the parameters that learn: all but biases, then biases; of the backbone apart where its rate is another."""
+    backbone = {id(parameter) for parameter in net.extractor.backbone.parameters()} if backbone_lr_factor != 1 else ()
     named = [(name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad]
-    biases = [parameter for name, parameter in named if name.endswith("bias")]
-    others = [parameter for name, parameter in named if not name.endswith("bias")]
-    return others, biases
+    groups = [
+        ParameterGroup(
+            [p for name, p in named if name.endswith("bias") == are_biases and (id(p) in backbone) == in_backbone],
+            (bias_lr_factor if are_biases else 1.0) * (backbone_lr_factor if in_backbone else 1.0),
+            are_biases,
+        )
+        for in_backbone in (False, True)
+        for are_biases in (False, True)
+    ]
+    return [group for group in groups if group.parameters]
