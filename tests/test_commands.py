@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from ssd_lightning import evaluate, export, predict, train
+from ssd_lightning import assembly, evaluate, export, predict, train
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.toy import TOY_CLASSES
 from ssd_lightning.data.voc import VOCDataset
@@ -367,6 +368,28 @@ def test_a_run_of_few_steps_logs_each_of_them(run: Run, tmp_path: Path) -> None:
         rows = [row for row in csv.DictReader(file) if row["loss"]]
     assert [row["step"] for row in rows] == ["0", "1", "2", "3"]
     assert all(float(row["lr"]) > 0 and float(row["train/loc"]) > 0 for row in rows)
+
+
+def test_a_run_ends_when_its_budget_says(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By this process's own time, so that others on the machine do not count."""
+    monkeypatch.setattr(assembly, "monotonic", time.process_time)
+    monkeypatch.setattr(train, "command_start", lambda *programs: time.process_time())
+    words = [word for word in SMALL if not word.startswith("trainer.check_val")]
+    run("train", *words, "budget=8s", "hydra.run.dir=run", "logger=none", "report=false")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())["budget"]
+    assert record["seconds"] == 8
+    assert 7 < record["used_seconds"] < 10
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    kept = saved["callbacks"]["BudgetCallback"]
+    assert record["steps"] == kept["steps"] == saved["global_step"] > 6
+    assert record["images"] == kept["images"] == 8 * record["steps"]
+    assert saved["optimizer_states"][0]["param_groups"][0]["lr"] < 1e-3  # of .005: the schedule has come to its end
+    assert "map_11point" in "".join(read_run(tmp_path / "run").result["scores"])  # type: ignore[index]
+
+
+def test_a_budget_that_is_no_time_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(run, capsys, "train", *SMALL, "budget=10")
+    assert "budget is 10; it must be a length of time such as 90s, 10min or 1.5h" in message
 
 
 class StopAfterOne(pl.Callback):

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytorch_lightning as pl
@@ -27,6 +28,7 @@ from ssd_lightning.training.batch_scaling import split_scaling
 from ssd_lightning.training.callbacks import LogShortRuns
 from ssd_lightning.training.checkpoint import AtomicCheckpointIO
 from ssd_lightning.training.compilation import check_compile, compile_network
+from ssd_lightning.training.budget import BudgetCallback, TrainingBudget, parse_budget
 from ssd_lightning.training.devices import (
     check_devices,
     check_launch,
@@ -78,6 +80,23 @@ def set_up_machine(config: DictConfig) -> int:
 def make_net(config: DictConfig, num_classes: int, *, pretrained: bool = True) -> SSD:
     """Make the network, with the layers frozen that are to be.
 
+def make_budget(config: DictConfig, *, started: float) -> TrainingBudget | None:
+    """Read `budget`, with which `trainer.max_epochs` does not count; None if the run's length is in epochs or steps.
+
+    Args:
+        config: of the run; a budget sets `trainer.max_epochs` to -1 in it.
+        started: when the command began, on the monotonic clock.
+
+    Raises:
+        ConfigurationError: it is no length of time.
+    """
+    if config.budget is None:
+        return None
+    seconds = parse_budget(config.budget)
+    config.trainer.max_epochs = -1
+    return TrainingBudget(seconds, clock=lambda: monotonic() - started)
+
+
     Args:
         config: of the run.
         num_classes: C, without the background.
@@ -109,6 +128,7 @@ def make_module(
 ) -> SSDModule:
     """Make network, loss and optimiser.
 
+    budget: TrainingBudget | None = None,
     Args:
         config: of the run.
         plain: the same, resolved.
@@ -119,6 +139,7 @@ def make_module(
 
     Raises:
         UserError: a setting, the weights of `init_from`, or those of the backbone cannot be used.
+        budget: of the run, if its length is a time.
     """
     loss = instantiate(config.loss, _convert_="all")  # a wrong setting is told before weights are fetched
     brings_weights = config.init_from or checkpoint is not None
@@ -148,6 +169,7 @@ def make_module(
     )
 
 
+        budget=budget,
 def describe_start(config: DictConfig, net: SSD, checkpoint: Path | None) -> str:
     """Say in one line what weights a run starts from, and which of them learn."""
     weights = config.backbone.get("weights")
@@ -212,7 +234,13 @@ def make_data(config: DictConfig) -> DetectionDataModule:
 
 
 def make_trainer(
-    config: DictConfig, plain: Mapping[str, Any], *, run_dir: Path, ranks: int, checkpoint: Path | None
+    config: DictConfig,
+    plain: Mapping[str, Any],
+    *,
+    run_dir: Path,
+    ranks: int,
+    checkpoint: Path | None,
+    budget: TrainingBudget | None = None,
 ) -> pl.Trainer:
     """Make the trainer with its callbacks and loggers.
 
@@ -267,8 +295,11 @@ def fill(net: SSD, config: DictConfig, class_names: tuple[str, ...]) -> None:
         log.info("the class heads are kept: the file's %d classes have to be yours, in its order", net.num_classes)
 
 
+        budget: of the run, if its length is a time.
 def wanted_callbacks(callbacks: Iterable[Any], trainer: DictConfig) -> list[Any]:
     """Leave out the callbacks that the trainer's switches for progress bar and checkpoints turn off."""
     off: list[type] = [] if trainer.enable_progress_bar else [ProgressBar]
     off += [] if trainer.enable_checkpointing else [Checkpoint]
     return [callback for callback in callbacks if not isinstance(callback, tuple(off))]
+            # Last, so that it measures the others' part of a validation; checkpoints come later still.
+            *([BudgetCallback(budget)] if budget is not None else []),

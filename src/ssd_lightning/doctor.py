@@ -203,6 +203,7 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
     from ssd_lightning.analysis.trial import run_estimate
     from ssd_lightning.examination.steps import sound_batches, take_steps
     from ssd_lightning.training.batch_scaling import split_scaling
+    from ssd_lightning.training.budget import parse_budget
     from ssd_lightning.training.compilation import compile_network
     from ssd_lightning.training.datamodule import spare_workers
     from ssd_lightning.training.devices import check_devices, choose_device, device_batch_size
@@ -251,8 +252,9 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
         batch_size=config.data.batch_size,
         num_pictures=len(examination.datasets["train"].records),
         num_devices=num_devices,
-        max_epochs=config.trainer.max_epochs,
+        max_epochs=None if config.budget else config.trainer.max_epochs,
         max_steps=config.trainer.max_steps,
+        budget_s=parse_budget(config.budget) if config.budget else None,
         batches_a_step=accumulate,
         activations_mib=trial.activations_mib,
         fixed_mib=trial.fixed_mib,

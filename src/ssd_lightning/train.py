@@ -3,12 +3,14 @@
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssd_lightning.configs import run_command
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.overrides import repeated_run
+from ssd_lightning.run_dirs import command_start
 from ssd_lightning.sweeping.parent import end_with_parent
 from ssd_lightning.sweeping.plan import rewrite_command_line
 
@@ -24,16 +26,18 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """Run the command."""
+    started = command_start("ssd_lightning.train", "ssd-train")
     end_with_parent()
     rewrite_command_line()
-    run_command("train", train)
+    run_command("train", partial(train, started=started))
 
 
-def train(config: "DictConfig") -> dict[str, float] | float:
+def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     """Train one run; as a job of a sweep, in a process of its own.
 
     Args:
         config: as `conf/train.yaml` composes it.
+        started: when the command began, on the monotonic clock.
 
     Returns:
         The last value of everything that was logged; of a sweep's job the objective, for the sweeper.
@@ -52,14 +56,14 @@ def train(config: "DictConfig") -> dict[str, float] | float:
     from omegaconf import OmegaConf
     from pytorch_lightning.utilities import rank_zero_only
 
-    from ssd_lightning.assembly import check_start, make_data, make_module, make_trainer, set_up_machine
+    from ssd_lightning.assembly import check_start, make_budget, make_data, make_module, make_trainer, set_up_machine
     from ssd_lightning.digest import config_digest
     from ssd_lightning.reporting.page import try_report
     from ssd_lightning.run_dirs import is_restarted
     from ssd_lightning.training.devices import find_launch
     from ssd_lightning.training.guards import explain_memory
     from ssd_lightning.training.ranks import end_with_launcher
-    from ssd_lightning.training.record import read_result, write_result
+    from ssd_lightning.training.record import read_record, read_result, write_record, write_result
     from ssd_lightning.training.resumption import (
         begin_directory,
         check_classes,
@@ -80,6 +84,7 @@ def train(config: "DictConfig") -> dict[str, float] | float:
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if is_first:
         has_waited = hold_directory(run_dir)
+    budget = make_budget(config, started=started)
     if goes_on == "auto" and (result := read_result(run_dir)) is not None and result["digest"] == digest:
         if is_first and has_waited and find_launch(os.environ) is not None:  # other ranks found it unfinished
             raise ConfigurationError(f"the run in {run_dir} ended while this one waited for it; there is nothing to do")
@@ -87,13 +92,16 @@ def train(config: "DictConfig") -> dict[str, float] | float:
         return result["scores"]
     resume = choose_checkpoint(goes_on, run_dir)
     if resume is not None and goes_on != "auto":
-        check_work_is_left(resume, max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps)
+        limits = {"max_epochs": config.trainer.max_epochs, "max_steps": config.trainer.max_steps}
+        check_work_is_left(resume, **limits, budget=None if budget is None else budget.seconds)
     check_start(config, resume)
     data = make_data(config)
     if resume is not None:
         check_classes(resume, data.class_names)
     images = len(data.dataset("train"))
-    module = make_module(config, plain, tuple(data.class_names), images=images, ranks=ranks, checkpoint=resume)
+    module = make_module(
+        config, plain, tuple(data.class_names), images=images, ranks=ranks, checkpoint=resume, budget=budget
+    )
     if resume is not None:
         check_network(resume, module.net)
     if is_first:
@@ -101,7 +109,7 @@ def train(config: "DictConfig") -> dict[str, float] | float:
         if goes_on:
             tell_start(resume, plain, run_dir)
         begin_directory(run_dir, resume)
-    trainer = make_trainer(config, plain, run_dir=run_dir, ranks=ranks, checkpoint=resume)
+    trainer = make_trainer(config, plain, run_dir=run_dir, ranks=ranks, checkpoint=resume, budget=budget)
     if is_first:
         record_start(config, plain, data, module, trainer, run_dir=run_dir, resume=resume)
     try:
@@ -137,6 +145,8 @@ def train(config: "DictConfig") -> dict[str, float] | float:
 def tell_start(resume: Path | None, plain: dict[str, Any], run_dir: Path) -> None:
     """Say where a run goes on and with which other settings, or why it begins anew."""
     from hydra.core.hydra_config import HydraConfig
+        if budget is not None:
+            write_record(run_dir, read_record(run_dir) | {"budget": budget.record})
 
     from ssd_lightning.run_dirs import why_new
     from ssd_lightning.sweeping.parent import is_job
