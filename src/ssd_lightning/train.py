@@ -79,12 +79,12 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     ranks = set_up_machine(config)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    digest = config_digest(plain)
+    digest = config_digest(plain)  # of what was asked for, as a sweep counts it
+    budget = make_budget(config, started=started)
     goes_on = config.resume or ("auto" if is_restarted() else None)
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if is_first:
         has_waited = hold_directory(run_dir)
-    budget = make_budget(config, started=started)
     if goes_on == "auto" and (result := read_result(run_dir)) is not None and result["digest"] == digest:
         if is_first and has_waited and find_launch(os.environ) is not None:  # other ranks found it unfinished
             raise ConfigurationError(f"the run in {run_dir} ended while this one waited for it; there is nothing to do")
