@@ -268,7 +268,7 @@ def exists(config: DictConfig, dotted: str) -> bool:
 
 
 MADE_BY_THE_RUN = {
-    "in_channels", "boxes_per_cell", "num_classes", "num_features", "optimizer", "total_steps", "params",
+    "in_channels", "boxes_per_cell", "num_classes", "num_features", "optimizer", "total_steps", "progress", "params",
     "splits", "class_names", "transform", "part", "val_fraction", "keep_difficult", "on_error", "max_pictures",
 }  # fmt: skip
 """Arguments that no file states: the network, the data module or its splits give them."""

@@ -62,7 +62,7 @@ class MovingAverage(WeightAveraging):
             weights that training began with (TensorFlow's `num_updates`).
     """
 
-    def __init__(self, decay: float = 0.999, *, warmup: bool = False) -> None:
+    def __init__(self, decay: float = 0.999, *, warmup: bool = True) -> None:
         super().__init__()
         self.decay = decay
         self.warmup = warmup
