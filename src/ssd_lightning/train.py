@@ -56,7 +56,15 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     from omegaconf import OmegaConf
     from pytorch_lightning.utilities import rank_zero_only
 
-    from ssd_lightning.assembly import check_start, make_budget, make_data, make_module, make_trainer, set_up_machine
+    from ssd_lightning.assembly import (
+        check_start,
+        make_budget,
+        make_data,
+        make_module,
+        make_trainer,
+        set_up_machine,
+        settle_priors,
+    )
     from ssd_lightning.digest import config_digest
     from ssd_lightning.reporting.page import try_report
     from ssd_lightning.run_dirs import is_restarted
@@ -98,6 +106,8 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     data = make_data(config)
     if resume is not None:
         check_classes(resume, data.class_names)
+    priors = settle_priors(config, data, resume)
+    plain = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     images = len(data.dataset("train"))
     module = make_module(
         config, plain, tuple(data.class_names), images=images, ranks=ranks, checkpoint=resume, budget=budget
@@ -111,7 +121,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
         begin_directory(run_dir, resume)
     trainer = make_trainer(config, plain, run_dir=run_dir, ranks=ranks, checkpoint=resume, budget=budget)
     if is_first:
-        record_start(config, plain, data, module, trainer, run_dir=run_dir, resume=resume)
+        record_start(config, plain, data, module, trainer, run_dir=run_dir, resume=resume, fitted=priors)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume)
     except (RuntimeError, MemoryError) as error:
@@ -135,6 +145,8 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
         trainer.validate(module, datamodule=data, ckpt_path=resume, verbose=False)
     scores |= logged_values(trainer)  # a test forgets those of the training
     if is_first:
+        if budget is not None:
+            write_record(run_dir, read_record(run_dir) | {"budget": budget.record})
         report(module, scores, checkpoint)
         write_result(run_dir, digest=digest, scores=scores, checkpoint=checkpoint)
         if config.report and (page := try_report(run_dir)):
@@ -145,8 +157,6 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
 def tell_start(resume: Path | None, plain: dict[str, Any], run_dir: Path) -> None:
     """Say where a run goes on and with which other settings, or why it begins anew."""
     from hydra.core.hydra_config import HydraConfig
-        if budget is not None:
-            write_record(run_dir, read_record(run_dir) | {"budget": budget.record})
 
     from ssd_lightning.run_dirs import why_new
     from ssd_lightning.sweeping.parent import is_job
@@ -188,6 +198,7 @@ def record_start(
     *,
     run_dir: Path,
     resume: Path | None,
+    fitted: dict[str, Any] | None,
 ) -> None:
     """Write all that repeats the run, and warn where the data are not those of the run it goes on with or repeats."""
     from omegaconf import OmegaConf
@@ -223,6 +234,7 @@ def record_start(
         config.seed,
         class_names=list(data.class_names),
         priors=len(module.net.priors_cxcywh),
+        fitted_priors=read_record(gone_on_with).get("fitted_priors") if gone_on_with else fitted,
         batch=batch,
         data=fingerprints,
         repeats=str(repeated) if repeated else None,
