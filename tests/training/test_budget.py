@@ -220,9 +220,10 @@ def saved(run: Path) -> dict[str, Any]:
     return state
 
 
-def test_a_run_ends_with_its_budget_and_a_validation_in_mid_epoch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_run_ends_with_its_budget_and_a_validation_in_mid_epoch(tmp_path: Path, every: int) -> None:
     """Five steps an epoch."""
-    ticks, callback = budgeted(tmp_path / "run", 87.0)
+    ticks, callback = budgeted(tmp_path / "run", 87.0, check_val_every_n_epoch=every)
     assert ticks.clock.now == pytest.approx(87, abs=1)
     *earlier, last = ticks.validations
     steps = len(ticks.rates)

@@ -225,8 +225,8 @@ class TrainingBudget:
 class BudgetCallback(pl.Callback):
     """Ends a run with its budget, and lets it validate where there is time.
 
-    Validations come where the trainer's settings have them, at the ends of epochs, but only as long as they take less
-    than `VALIDATION_SHARE` of the elapsed time; and once at the end, in mid-epoch if need be.
+    Validations come at the ends of epochs, or where `trainer.val_check_interval` has them, but only as long as they
+    take less than `VALIDATION_SHARE` of the elapsed time; and once at the end, in mid-epoch if need be.
 
     Args:
         budget: of the run; the schedule reads the same one.
@@ -251,7 +251,9 @@ class BudgetCallback(pl.Callback):
         """Begin; a run whose budget is spent has nothing left to train."""
         if trainer.world_size > 1:
             self._group = distributed.new_group(backend="gloo")  # of the processor: the device need not be waited for
-        self._every, self._is_ending = trainer.check_val_every_n_epoch, False
+        # Of a recipe that validates in every fourth epoch to save time: the clock sees to that here.
+        self._every = None if trainer.check_val_every_n_epoch is None else 1
+        self._is_ending = False
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         is_validated = data is not None and data.has("val") and trainer.limit_val_batches
         validation_steps = len(data.dataset("val")) / data.step_size if is_validated else 0.0
