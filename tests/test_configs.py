@@ -268,7 +268,8 @@ def exists(config: DictConfig, dotted: str) -> bool:
 
 
 MADE_BY_THE_RUN = {
-    "in_channels", "module", "boxes_per_cell", "num_classes", "num_features", "optimizer", "total_steps", "params",
+    "in_channels", "module", "boxes_per_cell", "num_classes", "num_features", "params",
+    "optimizer", "total_steps", "progress",
     "splits", "class_names", "transform", "part", "val_fraction", "keep_difficult", "on_error", "max_pictures",
 }  # fmt: skip
 """Arguments that no file states: the network, the data module or its splits give them."""
@@ -546,3 +547,12 @@ def test_voc_has_its_twenty_classes_and_its_splits(data: str) -> None:
 
 def test_the_toy_set_has_all_its_classes_whatever_the_pictures_show() -> None:
     assert list(compose_config("train", ["data=toy"]).data.class_names) == sorted(TOY_CLASSES)
+
+
+@pytest.mark.parametrize("words", [[], ["model=ssd512"], ["backbone=mobilenet_v1"], ["experiment=toy_tiny"]])
+def test_priors_auto_fits_what_the_network_brings(words: list[str]) -> None:
+    """A choice would take the place of the priors that belong to the network's maps."""
+    plain = compose_config("train", words)
+    assert plain.priors.fit is False
+    plain.priors.fit = True
+    assert compose_config("train", [*words, "priors=auto"]) == plain

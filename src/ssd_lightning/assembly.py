@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,16 +15,20 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
+from ssd_lightning.analysis.auto_priors import choose_priors
 from ssd_lightning.configs import find_user_error
 from ssd_lightning.detector import find_checkpoint
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.examination.splits import objects_of
 from ssd_lightning.models import SSD
 from ssd_lightning.models.foreign_names import NETWORKS
 from ssd_lightning.models.ssd import check_batch_size
-from ssd_lightning.models.weights import normalization_of, start_from
+from ssd_lightning.models.weights import levels_of, normalization_of, start_from
+from ssd_lightning.specs import describe
 from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.agreement import Agreement
 from ssd_lightning.training.batch_scaling import split_scaling
+from ssd_lightning.training.budget import BudgetCallback, TrainingBudget, parse_budget
 from ssd_lightning.training.callbacks import LogShortRuns
 from ssd_lightning.training.checkpoint import AtomicCheckpointIO
 from ssd_lightning.training.compilation import check_compile, compile_network
@@ -75,6 +80,23 @@ def set_up_machine(config: DictConfig) -> int:
     return ranks
 
 
+def make_budget(config: DictConfig, *, started: float) -> TrainingBudget | None:
+    """Read `budget`, with which `trainer.max_epochs` does not count; None if the run's length is in epochs or steps.
+
+    Args:
+        config: of the run; a budget sets `trainer.max_epochs` to -1 in it.
+        started: when the command began, on the monotonic clock.
+
+    Raises:
+        ConfigurationError: it is no length of time.
+    """
+    if config.budget is None:
+        return None
+    seconds = parse_budget(config.budget)
+    config.trainer.max_epochs = -1
+    return TrainingBudget(seconds, clock=lambda: monotonic() - started)
+
+
 def make_net(config: DictConfig, num_classes: int, *, pretrained: bool = True) -> SSD:
     """Make the network, with the layers frozen that are to be.
 
@@ -106,6 +128,7 @@ def make_module(
     images: int,
     ranks: int,
     checkpoint: Path | None,
+    budget: TrainingBudget | None = None,
 ) -> SSDModule:
     """Make network, loss and optimiser.
 
@@ -116,6 +139,7 @@ def make_module(
         images: in the training split.
         ranks: devices that share a step.
         checkpoint: that the run goes on from, which brings its weights.
+        budget: of the run, if its length is a time.
 
     Raises:
         UserError: a setting, the weights of `init_from`, or those of the backbone cannot be used.
@@ -146,6 +170,7 @@ def make_module(
         backbone_lr_factor=config.backbone_lr_factor,
         decay_biases=config.decay_biases,
         batch_scaling=batch_scaling,
+        budget=budget,
     )
 
 
@@ -212,8 +237,56 @@ def make_data(config: DictConfig) -> DetectionDataModule:
     return data
 
 
+def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Path | None) -> dict[str, Any] | None:
+    """Put the priors themselves in the place of `priors.fit`: fitted to the training boxes, or those of a checkpoint.
+
+    What is made of the configuration after this needs no data, and fits nothing again. Every rank does the same.
+
+    Args:
+        config: of the run; `net.levels` and `priors.fit` change.
+        data: of the run.
+        checkpoint: that it goes on from.
+
+    Returns:
+        What was chosen, for the record; None if nothing was fitted.
+
+    Raises:
+        UserError: a setting, the training split or the checkpoint cannot be used.
+    """
+    if not isinstance(config.priors.fit, bool):
+        raise ConfigurationError(f"priors.fit is {config.priors.fit!r}; it must be true or false")
+    if not config.priors.fit:
+        return None
+    if config.net.drop_last_levels or config.net.largest_ratio is not None:
+        raise ConfigurationError(
+            "net.drop_last_levels and net.largest_ratio take published priors away; they do not go with priors.fit=true"
+        )
+    say, choice = rank_zero_only(log.info), None
+    if checkpoint is not None:
+        levels = levels_of(checkpoint)
+        say("priors=auto: the priors are those of %s", checkpoint)
+    else:
+        # Measured without memory and weights, and without a draw from the stream that the network starts from.
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            net = make_net(config, len(data.class_names), pretrained=False)
+        boxes = objects_of(data.dataset("train").records).boxes_xyxy
+        choice = choose_priors(boxes, net.levels, net.image_size, config.net.clip_priors)
+        levels = describe(choice.levels)
+        for line in choice.describe():
+            say("%s", line)
+    OmegaConf.update(config, "net.levels", levels, merge=False)
+    config.priors.fit = False
+    return None if choice is None else choice.record()
+
+
 def make_trainer(
-    config: DictConfig, plain: Mapping[str, Any], *, run_dir: Path, ranks: int, checkpoint: Path | None
+    config: DictConfig,
+    plain: Mapping[str, Any],
+    *,
+    run_dir: Path,
+    ranks: int,
+    checkpoint: Path | None,
+    budget: TrainingBudget | None = None,
 ) -> pl.Trainer:
     """Make the trainer with its callbacks and loggers.
 
@@ -223,6 +296,7 @@ def make_trainer(
         run_dir: where the run is recorded.
         ranks: devices that share a step.
         checkpoint: that it goes on from, which has to be the same on all ranks, as the settings have.
+        budget: of the run, if its length is a time.
     """
     size = None if checkpoint is None else checkpoint.stat().st_size
     agreement = Agreement({**plain, "bytes of the checkpoint": size})
@@ -238,6 +312,8 @@ def make_trainer(
             BatchCounters(),
             NewSettings(),
             *wanted_callbacks(callbacks.values(), config.trainer),
+            # Last, so that it measures the others' part of a validation; checkpoints come later still.
+            *([BudgetCallback(budget)] if budget is not None else []),
         ],
         logger=list(loggers.values()) or False,
         plugins=[AtomicCheckpointIO()],

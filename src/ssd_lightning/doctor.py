@@ -203,6 +203,7 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
     from ssd_lightning.analysis.trial import run_estimate
     from ssd_lightning.examination.steps import sound_batches, take_steps
     from ssd_lightning.training.batch_scaling import split_scaling
+    from ssd_lightning.training.budget import parse_budget
     from ssd_lightning.training.compilation import compile_network
     from ssd_lightning.training.datamodule import spare_workers
     from ssd_lightning.training.devices import check_devices, choose_device, device_batch_size
@@ -251,8 +252,9 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
         batch_size=config.data.batch_size,
         num_pictures=len(examination.datasets["train"].records),
         num_devices=num_devices,
-        max_epochs=config.trainer.max_epochs,
+        max_epochs=None if config.budget else config.trainer.max_epochs,
         max_steps=config.trainer.max_steps,
+        budget_s=parse_budget(config.budget) if config.budget else None,
         batches_a_step=accumulate,
         activations_mib=trial.activations_mib,
         fixed_mib=trial.fixed_mib,
@@ -273,13 +275,14 @@ def training_command(config: "DictConfig", overrides: Sequence[str], *, choice: 
 
     from ssd_lightning.examination.priors import FITTED
 
-    left_out = (*OWN_SETTINGS, "priors", "net.levels", "hydra.run.dir")
+    left_out = (*OWN_SETTINGS, "priors", "priors.fit", "net.levels", "hydra.run.dir")
     kept = [text for text in overrides if text.lstrip("+~").partition("=")[0] not in left_out]
     words = ["python", "-m", "ssd_lightning.train", "--config-dir", str(directory), *kept, f"priors={FITTED}"]
     path = find_folder("conf") / "priors" / f"{choice}.yaml"
     # What a recipe sets comes after the groups, so that its priors would be merged into the fitted ones.
     as_stated = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else None
-    if OmegaConf.to_container(config.priors) != as_stated:
+    priors = {key: value for key, value in OmegaConf.to_container(config.priors).items() if key != "fit"}  # type: ignore[union-attr]
+    if priors != as_stated:
         words.append("net.levels=${priors.fitted}")
     return shlex.join(words)
 

@@ -210,7 +210,7 @@ def read_priors(config: "DictConfig") -> Priors:
     import torch
     from omegaconf import OmegaConf
 
-    from ssd_lightning.assembly import make_net
+    from ssd_lightning.assembly import make_net, settle_priors
     from ssd_lightning.detector import Detector
     from ssd_lightning.ops.priors import make_priors
     from ssd_lightning.specs import describe
@@ -220,6 +220,8 @@ def read_priors(config: "DictConfig") -> Priors:
         clip = describe(net).get("clip_priors", False)
         OmegaConf.update(config, "image_size", list(net.image_size))
         return Priors(net.levels, net.image_size, clip, net.priors_cxcywh)
+    if config.priors.fit:
+        settle_priors(config, open_data(config), None)
     with torch.device("meta"):
         net = make_net(config, num_classes=1, pretrained=False)
     clip = config.net.clip_priors

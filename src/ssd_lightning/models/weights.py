@@ -18,6 +18,7 @@ from ssd_lightning.models.head import last_convolution
 from ssd_lightning.models.origins import CLASSIFIER, OURS, Origin, distance_of_priors, recognise
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.normalization import Normalization
+from ssd_lightning.ops.priors import PriorLevel
 from ssd_lightning.specs import build, describe
 
 NET_PREFIX = "net."
@@ -97,6 +98,20 @@ def normalization_of(checkpoint: Path) -> Normalization | None:
         WeightsError: it cannot be read.
     """
     return _described_normalization(read_checkpoint(checkpoint).get("detector"))
+
+
+def levels_of(checkpoint: Path) -> list[dict[str, Any]]:
+    """Give the prior levels of a checkpoint of ours, as `specs.describe` writes them.
+
+    Raises:
+        WeightsError: it cannot be read, or has none.
+    """
+    spec = read_checkpoint(checkpoint).get("detector")
+    network = spec.get("network") if isinstance(spec, dict) else None
+    levels = network.get("levels") if isinstance(network, dict) else None
+    if not isinstance(levels, list) or not all(isinstance(build(level), PriorLevel) for level in levels):
+        raise WeightsError(f"{checkpoint} says nothing of its priors")
+    return levels
 
 
 def _other_priors(net: SSD, origin: Origin, spec: Any) -> str | None:

@@ -1,5 +1,6 @@
 """The LightningModule: a network, a loss, and two factories."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.postprocess import check_postprocess, postprocess
 from ssd_lightning.training.batch_scaling import BatchScaling
+from ssd_lightning.training.budget import TrainingBudget
 from ssd_lightning.training.callbacks import is_looked_at
 from ssd_lightning.training.guards import spread_non_finite
 from ssd_lightning.training.making import make_part
@@ -38,7 +40,8 @@ class SSDModule(pl.LightningModule):
         net: the network.
         loss: compares its output with the targets.
         optimizer: makes the optimiser for parameter groups.
-        scheduler: makes the learning-rate schedule, called with the optimiser and `total_steps`; stepped every step.
+        scheduler: makes the learning-rate schedule, called with the optimiser and `total_steps`, or `progress` where
+            there is a budget; stepped every step.
         class_names: names of the classes 1..C.
         postprocess_settings: keyword arguments of `ops.postprocess.postprocess`.
         bias_lr_factor: learning rate of biases relative to that of weights; the Caffe reference has 2.
@@ -46,6 +49,7 @@ class SSDModule(pl.LightningModule):
             ImageNet with frozen batch norms, a rate that suits new layers spoils its features.
         decay_biases: whether weight decay holds for biases; in the Caffe reference it does not.
         batch_scaling: fits the learning rate to the batch of a step; None leaves it as it is.
+        budget: the length of the run as a time; None counts its steps.
 
     Raises:
         ConfigurationError: the number of class names is not that of the network's classes, or post-processing cannot
@@ -65,6 +69,7 @@ class SSDModule(pl.LightningModule):
         backbone_lr_factor: float = 1.0,
         decay_biases: bool = False,
         batch_scaling: BatchScaling | None = None,
+        budget: TrainingBudget | None = None,
     ) -> None:
         super().__init__()
         if len(class_names) != net.num_classes:
@@ -82,6 +87,7 @@ class SSDModule(pl.LightningModule):
         self.backbone_lr_factor = backbone_lr_factor
         self.decay_biases = decay_biases
         self.batch_scaling = batch_scaling
+        self.budget = budget
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
         self.metrics = nn.ModuleDict(
@@ -136,14 +142,24 @@ class SSDModule(pl.LightningModule):
             settings["lr"] = settings["lr"] * group.lr_factor
             if group.are_biases and not self.decay_biases:
                 settings["weight_decay"] = 0.0
-        total_steps = self.trainer.estimated_stepping_batches
-        if total_steps in (float("inf"), -1):
-            raise ConfigurationError("the schedule needs the length of the run: set trainer.max_epochs or max_steps")
+        length = self._length()
         make_scheduler = self._make_scheduler
         if self.batch_scaling is not None:
             make_scheduler = self.batch_scaling.apply(optimizer, make_scheduler)
-        scheduler = make_part("scheduler", make_scheduler, optimizer, total_steps=int(total_steps))
+        scheduler = make_part("scheduler", make_scheduler, optimizer, **length)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _length(self) -> dict[str, Any]:
+        if self.budget is not None:
+            if "progress" not in inspect.signature(self._make_scheduler).parameters:
+                raise ConfigurationError("budget= needs a schedule that follows it: scheduler=cosine or multistep")
+            return {"progress": self.budget.progress}
+        total_steps = self.trainer.estimated_stepping_batches
+        if total_steps in (float("inf"), -1):
+            raise ConfigurationError(
+                "the schedule needs the length of the run: set trainer.max_epochs, trainer.max_steps or budget"
+            )
+        return {"total_steps": int(total_steps)}
 
     def configure_gradient_clipping(
         self,
