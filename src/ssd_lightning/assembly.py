@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
+from ssd_lightning.analysis.auto_augmentation import choose_scale_bounds
 from ssd_lightning.analysis.auto_priors import choose_priors
 from ssd_lightning.configs import find_user_error
 from ssd_lightning.detector import find_checkpoint
@@ -24,6 +25,7 @@ from ssd_lightning.models import SSD
 from ssd_lightning.models.foreign_names import NETWORKS
 from ssd_lightning.models.ssd import check_batch_size
 from ssd_lightning.models.weights import levels_of, normalization_of, start_from
+from ssd_lightning.ops.priors import as_height_width
 from ssd_lightning.specs import describe
 from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.agreement import Agreement
@@ -277,6 +279,29 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
     OmegaConf.update(config, "net.levels", levels, merge=False)
     config.priors.fit = False
     return None if choice is None else choice.record()
+
+
+def settle_augmentation(config: DictConfig, data: DetectionDataModule) -> None:
+    """Put numbers in the place of `auto_augmentation`: bounds of expansion and crops for the training boxes.
+
+    Args:
+        config: of the run; `augmentation` and `auto_augmentation` change.
+        data: of the run, whose augmentation is made again.
+
+    Raises:
+        UserError: the augmentation has no such bounds, or the training split cannot be used.
+    """
+    if not config.auto_augmentation:
+        return
+    if not {"max_expand_ratio", "min_crop_scale"} <= set(config.augmentation):
+        raise ConfigurationError("auto_augmentation=true bounds expansion and crops: it goes with augmentation=paper")
+    boxes = objects_of(data.dataset("train").records).boxes_xyxy
+    bounds = choose_scale_bounds(boxes, as_height_width(list(config.image_size)))
+    config.augmentation.max_expand_ratio = bounds.max_expand_ratio
+    config.augmentation.min_crop_scale = bounds.min_crop_scale
+    config.auto_augmentation = False
+    data.use_augmentation(instantiate(config.augmentation, _convert_="all"))
+    rank_zero_only(log.info)("%s", bounds.describe())
 
 
 def make_trainer(

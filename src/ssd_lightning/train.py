@@ -63,6 +63,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
         make_module,
         make_trainer,
         set_up_machine,
+        settle_augmentation,
         settle_priors,
     )
     from ssd_lightning.digest import config_digest
@@ -106,6 +107,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     data = make_data(config)
     if resume is not None:
         check_classes(resume, data.class_names)
+    settle_augmentation(config, data)
     priors = settle_priors(config, data, resume)
     plain = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     images = len(data.dataset("train"))

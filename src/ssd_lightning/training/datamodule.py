@@ -203,6 +203,12 @@ class DetectionDataModule(pl.LightningDataModule):
                 require_objects(self._datasets[stage], stage)
         return self._datasets[stage]
 
+    def use_augmentation(self, augmentation: Transform) -> None:
+        """Augment the training split by this from now on."""
+        self._augmentation = augmentation
+        if "train" in self._datasets:
+            self._datasets["train"].transform = augmentation
+
     def train_dataloader(self) -> DataLoader:
         """Shuffle, augment, and give every rank equally many steps."""
         dataset = self._cached_dataset("train")
