@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
 from ssd_lightning.configs import find_user_error
+from ssd_lightning.data.resize import ResizeMode, Stretch
 from ssd_lightning.detector import find_checkpoint
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models import SSD
@@ -106,6 +107,7 @@ def make_module(
     images: int,
     ranks: int,
     checkpoint: Path | None,
+    resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
 ) -> SSDModule:
     """Make network, loss and optimiser.
 
@@ -116,6 +118,7 @@ def make_module(
         images: in the training split.
         ranks: devices that share a step.
         checkpoint: that the run goes on from, which brings its weights.
+        resize: how the data bring images to the network's input.
 
     Raises:
         UserError: a setting, the weights of `init_from`, or those of the backbone cannot be used.
@@ -145,6 +148,7 @@ def make_module(
         bias_lr_factor=config.bias_lr_factor,
         decay_biases=config.decay_biases,
         batch_scaling=batch_scaling,
+        resize=resize,
     )
 
 

@@ -93,7 +93,9 @@ def train(config: "DictConfig") -> dict[str, float] | float:
     if resume is not None:
         check_classes(resume, data.class_names)
     images = len(data.dataset("train"))
-    module = make_module(config, plain, tuple(data.class_names), images=images, ranks=ranks, checkpoint=resume)
+    module = make_module(
+        config, plain, tuple(data.class_names), images=images, ranks=ranks, checkpoint=resume, resize=data.resize
+    )
     if resume is not None:
         check_network(resume, module.net)
     if is_first:

@@ -18,6 +18,7 @@ from ssd_lightning.data.cache import PictureCache
 from ssd_lightning.data.colour import to_planes
 from ssd_lightning.data.images import choose_reduction, read_image, reduced_size_px
 from ssd_lightning.data.mosaic import Mosaic, Sample
+from ssd_lightning.data.resize import WHOLE, Resize
 from ssd_lightning.errors import ConfigurationError, DataError, one_line
 from ssd_lightning.types import Target
 
@@ -169,7 +170,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         index = range(len(self.records))[index]  # seeds are not negative, and dataset[-1] is a sample too
         record = self.records[index]
         image, boxes, labels, difficult = self._read(epoch, index)
-        kept = np.arange(len(boxes))
+        kept, read_size_px = np.arange(len(boxes)), (image.shape[0], image.shape[1])
         if self.transform is not None:
             image, boxes, kept = self.transform(image, boxes, sample_seed(self.seed, epoch, index))
         target = Target(
@@ -179,6 +180,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             image_id=record.image_id,
             size_px=record.size_px,
         )
+        if isinstance(self.transform, Resize) and (placement := self.transform.placement(read_size_px)) != WHOLE:
+            target["placement"] = placement
         return torch.from_numpy(to_planes(image)), target
 
     def _read(self, epoch: int, index: int) -> Sample:
