@@ -152,3 +152,13 @@ def test_one_word_letterboxes_training_and_evaluation(augmentation: str) -> None
         sample, _, _ = data._augmentation(np.full((20, 40, 3), 200, np.uint8), np.zeros((0, 4), np.float32), 3)
         assert sample.shape == (64, 64, 3)
         assert (sample[-1] == Letterbox().fill).all() == (mode == Letterbox())
+
+
+def test_one_word_trains_at_many_sizes() -> None:
+    words = ["data=toy", "backbone=tiny", *SMALL, "data.multiscale=[64,128]", "data.batch_size=2"]
+    config = compose_config("train", words)
+    plain = OmegaConf.to_container(config, resolve=False)
+    module = make_module(config, plain, ("a", "b"), images=8, ranks=1, checkpoint=None)
+    assert module.net.training_sizes == ((96, 96), (128, 128))
+    data = instantiate(config.data.module, _convert_="all")
+    assert data._multiscale.sizes == ((64, 64), (96, 96), (128, 128))

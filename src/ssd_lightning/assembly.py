@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
 from ssd_lightning.configs import find_user_error
+from ssd_lightning.data.multiscale import multiscale_sizes
 from ssd_lightning.data.resize import ResizeMode, Stretch
 from ssd_lightning.detector import find_checkpoint
 from ssd_lightning.errors import ConfigurationError
@@ -66,7 +67,7 @@ def set_up_machine(config: DictConfig) -> int:
         fused=bool(config.optimizer.get("fused")),
     )
     device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
-    check_compile(config.compile, device)
+    check_compile(config.compile, device, many_sizes=config.data.get("multiscale") is not None)
     check_sync_batchnorm(bool(config.trainer.sync_batchnorm), device.type)
     if device.type == "cpu":
         keep_freed_memory()
@@ -128,6 +129,8 @@ def make_module(
     net = make_net(config, len(class_names), pretrained=not brings_weights)
     if checkpoint is not None and config.net.normalization is None:
         net.use_normalization(normalization_of(checkpoint) or net.normalization)
+    if config.data.get("multiscale") is not None:
+        net.allow_training_sizes(multiscale_sizes(list(config.data.multiscale), net.image_size))
     accumulate = config.trainer.accumulate_grad_batches
     share = device_batch_size(config.data.batch_size, ranks=ranks, accumulate=accumulate, images=images)
     check_batch_size(net, share * ranks if synchronizes_batch_norm(config, ranks) else share)

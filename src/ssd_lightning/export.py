@@ -283,7 +283,7 @@ def print_letterbox(checkpoint: "Detector") -> bool:
     if not isinstance(checkpoint.resize, Letterbox):
         return False
     print(
-        "Pictures are letterboxed, which `predict` and `evaluate` do by themselves: scaled to fit, in the top left "
+        "Images are letterboxed, which `predict` and `evaluate` do by themselves: scaled to fit, in the top left "
         f"corner, the rest filled with RGB {list(checkpoint.resize.fill)}; boxes are relative to the whole input."
     )
     return True

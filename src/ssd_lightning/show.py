@@ -278,7 +278,7 @@ def first_indices(dataset: "DetectionDataset", count: int, seed: int) -> list[in
     from ssd_lightning.data.sampler import EpochSampler
 
     order = EpochSampler(size=len(dataset), seed=seed, shuffle=True, rank=0, world_size=1, pad=True)
-    return [index for _, index in islice(order, count)]
+    return [key[1] for key in islice(order, count)]
 
 
 def print_matches(summary: Mapping[str, Any], iou_threshold: float) -> None:

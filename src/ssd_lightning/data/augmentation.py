@@ -1,6 +1,7 @@
 """The augmentation of the SSD paper (sections 2.2 and 3.6) in the order of the Caffe reference."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,12 @@ class SSDAugmentation:
             vertical_flip=vertical_flip,
             further=() if further is None else further,
         )
+
+    def at_size(self, image_size: tuple[int, int]) -> "SSDAugmentation":
+        """Give the same augmentation with samples of another (height, width)."""
+        other = copy(self)
+        other._chain = self._chain.at_size(image_size)
+        return other
 
     def __call__(
         self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int

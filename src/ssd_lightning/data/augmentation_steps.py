@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from random import Random
 from typing import Any
 
@@ -133,18 +134,26 @@ class Chain:
         _require_transforms(further)
         self._image_size, self._resize = first.image_size, first.resize
         self._names = ", ".join(type(step).__name__ for step in further)
-        self._steps = [first, *[A.HorizontalFlip(p=0.5)] * flip, *[A.VerticalFlip(p=0.5)] * vertical_flip]
+        self._first = first
+        self._steps = [*[A.HorizontalFlip(p=0.5)] * flip, *[A.VerticalFlip(p=0.5)] * vertical_flip]
         # The library warns of boxes where no step knows them, as none that changes colours alone does.
         knows_boxes = A.NoOp(p=1.0)
         boxes = A.BboxParams("albumentations", clip=True)
         self._further = A.Compose([knows_boxes, *further], bbox_params=boxes) if further else None
+
+    def at_size(self, image_size: tuple[int, int]) -> "Chain":
+        """Give the same steps for another (height, width) of the result."""
+        other = copy(self)
+        other._first = copy(self._first)
+        other._first.image_size = other._image_size = image_size
+        return other
 
     def __call__(self, image: np.ndarray, bboxes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Transform one sample; the seed alone decides how."""
         # One stream for all steps: with the same seed for each, what was expanded would be flipped.
         streams = np.random.default_rng(seed), Random(seed)  # noqa: S311
         sample = {"image": image, "bboxes": bboxes}
-        for step in self._steps:
+        for step in (self._first, *self._steps):
             step.set_random_state(*streams)
             sample = step(**sample)
         sample = self._fill_up(**sample)

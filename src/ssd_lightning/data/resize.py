@@ -216,6 +216,10 @@ class Resize:
         resized, placement = self.mode.apply(image, self.image_size)
         return resized, boxes_into_input(boxes_xyxy, placement), np.arange(len(boxes_xyxy))
 
+    def at_size(self, image_size: tuple[int, int]) -> "Resize":
+        """Give the same for another (height, width) of the result."""
+        return Resize(image_size=image_size, resize=self.mode)
+
     def placement(self, size_px: tuple[int, int]) -> Placement:
         """Say which part of the result an image of `size_px` takes."""
         return self.mode.placement(size_px, self.image_size)

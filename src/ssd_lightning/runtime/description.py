@@ -85,11 +85,11 @@ class ExportDescription:
         boxes = "x1, y1, x2, y2 as shares of the picture's width and height"
         if isinstance(self.resize, Letterbox):
             fitted = (
-                f"the picture scaled by s = min({height} / its height, {width} / its width), put in the top left corner"
+                f"the image scaled by s = min({height} / its height, {width} / its width), put in the top left corner"
                 f", the rest filled with the RGB colour {list(self.resize.fill)}"
             )
             boxes = (
-                f"x1, y1, x2, y2 as shares of {width} x {height}; as shares of the picture: x * {width} / round(s * "
+                f"x1, y1, x2, y2 as shares of {width} x {height}; as shares of the image: x * {width} / round(s * "
                 f"its width), y * {height} / round(s * its height), clipped to 0..1"
             )
         if self.resizes:
