@@ -23,15 +23,15 @@ def check_compile(mode: str | None, device: torch.device, *, many_sizes: bool = 
         many_sizes: whether images of different sizes are trained on.
 
     Raises:
-        ConfigurationError: there is no such mode, no compiler on this machine, or the mode is for one size.
+        ConfigurationError: there is no such mode or no compiler on this machine, or there are many sizes.
     """
     if mode is None:
         return
     if mode not in MODES:
         raise ConfigurationError(f"compile is '{mode}'; it can be null, {', '.join(MODES)}")
-    if many_sizes and mode != "default":
+    if many_sizes:
         raise ConfigurationError(
-            f"compile={mode} is made for images of one size, and data.multiscale draws many; choose compile=default or "
+            f"compile={mode} compiles for images of one size, and data.multiscale draws many; set compile=null or "
             "data.multiscale=null"
         )
     if device.type == "cuda":
@@ -67,10 +67,8 @@ def compile_network(net: SSD, mode: str | None) -> None:
     if mode is None:
         return
     log.info("compile=%s: the first step compiles the network, which takes a minute or more", mode)
-    # One program for all sizes of multi-scale training; without them the compiler finds out what changes.
-    dynamic = True if net.training_sizes else None
     for part in (net.extractor, net.head):
-        part.compile(mode=mode, dynamic=dynamic)
+        part.compile(mode=mode)
     if mode != "default":
         # Graphs write their outputs over those of the last step, which they have to be told is over.
         net.register_forward_pre_hook(_begin_step)
