@@ -3,10 +3,12 @@
 import logging
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
@@ -18,6 +20,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from ssd_lightning.analysis.auto_augmentation import choose_scale_bounds
 from ssd_lightning.analysis.auto_priors import choose_priors
 from ssd_lightning.configs import find_user_error
+from ssd_lightning.data.multiscale import multiscale_sizes
+from ssd_lightning.data.resize import ResizeMode, Stretch
 from ssd_lightning.detector import find_checkpoint
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.examination.splits import objects_of
@@ -72,7 +76,7 @@ def set_up_machine(config: DictConfig) -> int:
         fused=bool(config.optimizer.get("fused")),
     )
     device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
-    check_compile(config.compile, device)
+    check_compile(config.compile, device, many_sizes=config.data.get("multiscale") is not None)
     check_sync_batchnorm(bool(config.trainer.sync_batchnorm), device.type)
     if device.type == "cpu":
         keep_freed_memory()
@@ -131,6 +135,7 @@ def make_module(
     ranks: int,
     checkpoint: Path | None,
     budget: TrainingBudget | None = None,
+    resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
 ) -> SSDModule:
     """Make network, loss and optimiser.
 
@@ -142,6 +147,7 @@ def make_module(
         ranks: devices that share a step.
         checkpoint: that the run goes on from, which brings its weights.
         budget: of the run, if its length is a time.
+        resize: how the data bring images to the network's input.
 
     Raises:
         UserError: a setting, the weights of `init_from`, or those of the backbone cannot be used.
@@ -151,6 +157,8 @@ def make_module(
     net = make_net(config, len(class_names), pretrained=not brings_weights)
     if checkpoint is not None and config.net.normalization is None:
         net.use_normalization(normalization_of(checkpoint) or net.normalization)
+    if config.data.get("multiscale") is not None:
+        net.allow_training_sizes(multiscale_sizes(list(config.data.multiscale), net.image_size))
     accumulate = config.trainer.accumulate_grad_batches
     share = device_batch_size(config.data.batch_size, ranks=ranks, accumulate=accumulate, images=images)
     check_batch_size(net, share * ranks if synchronizes_batch_norm(config, ranks) else share)
@@ -173,6 +181,7 @@ def make_module(
         decay_biases=config.decay_biases,
         batch_scaling=batch_scaling,
         budget=budget,
+        resize=resize,
     )
 
 
@@ -239,6 +248,12 @@ def make_data(config: DictConfig) -> DetectionDataModule:
     return data
 
 
+def training_boxes(data: DetectionDataModule, image_size: tuple[int, int]) -> np.ndarray:
+    """Give all training boxes `[N, 4]`, normalised to an input of (height, width) as the data bring images to it."""
+    placement = partial(data.resize.placement, image_size=image_size)
+    return objects_of(data.dataset("train").records, placement).boxes_xyxy
+
+
 def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Path | None) -> dict[str, Any] | None:
     """Put the priors themselves in the place of `priors.fit`: fitted to the training boxes, or those of a checkpoint.
 
@@ -271,8 +286,7 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
         # Measured without memory and weights, and without a draw from the stream that the network starts from.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             net = make_net(config, len(data.class_names), pretrained=False)
-        boxes = objects_of(data.dataset("train").records).boxes_xyxy
-        choice = choose_priors(boxes, net.levels, net.image_size, config.net.clip_priors)
+        choice = choose_priors(training_boxes(data, net.image_size), net.levels, net.image_size, config.net.clip_priors)
         levels = describe(choice.levels)
         for line in choice.describe():
             say("%s", line)
@@ -295,8 +309,8 @@ def settle_augmentation(config: DictConfig, data: DetectionDataModule) -> None:
         return
     if not {"max_expand_ratio", "min_crop_scale"} <= set(config.augmentation):
         raise ConfigurationError("auto_augmentation=true bounds expansion and crops: it goes with augmentation=paper")
-    boxes = objects_of(data.dataset("train").records).boxes_xyxy
-    bounds = choose_scale_bounds(boxes, as_height_width(list(config.image_size)))
+    image_size = as_height_width(list(config.image_size))
+    bounds = choose_scale_bounds(training_boxes(data, image_size), image_size)
     config.augmentation.max_expand_ratio = bounds.max_expand_ratio
     config.augmentation.min_crop_scale = bounds.min_crop_scale
     config.auto_augmentation = False

@@ -163,7 +163,7 @@ def read_splits(config: "DictConfig") -> "Examination":
     data = instantiate(config.data.module, _convert_="all")
     data.prepare_data()
     make = instantiate(config.data.module.dataset, _convert_="all")
-    examination = Examination(is_strict=make.keywords.get("on_error", "raise") != "skip")
+    examination = Examination(is_strict=make.keywords.get("on_error", "raise") != "skip", resize=data.resize)
     stated = list(config.data.class_names) if config.data.class_names else None
     splits = [split for split in ("train", "val", "test") if data.has(split)]
     log.info("reading the annotations of %s", ", ".join(splits))

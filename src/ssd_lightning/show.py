@@ -76,7 +76,9 @@ def check_settings(config: "DictConfig") -> None:
 
 def show_priors(config: "DictConfig") -> dict[str, "np.ndarray"]:
     """Draw the priors of every level, and of all of them; prints a table."""
-    from ssd_lightning.data.resize import resize_image
+    from omegaconf import OmegaConf
+
+    from ssd_lightning.data.resize import as_resize_mode
     from ssd_lightning.visualization.benchmark_tables import TextTable, print_table
     from ssd_lightning.visualization.prior_pictures import (
         draw_prior_levels,
@@ -87,7 +89,8 @@ def show_priors(config: "DictConfig") -> dict[str, "np.ndarray"]:
 
     priors = read_priors(config)
     levels = split_by_level(priors)
-    image = resize_image(_picture_below_priors(config, priors), priors.image_size)
+    resize = as_resize_mode(OmegaConf.select(config, "augmentation.resize"))
+    image, _ = resize.apply(_picture_below_priors(config, priors), priors.image_size)
     clipping = CLIPPING[priors.clip]
     height, width = priors.image_size
     title = f"{len(priors.boxes_cxcywh):,} priors of an input of {width} x {height} pixels"
@@ -202,7 +205,8 @@ def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
 def read_priors(config: "DictConfig") -> Priors:
     """Lay out the priors of the network that the configuration or the checkpoint describes.
 
-    The network is measured without memory and weights. With a checkpoint the configuration takes its input size.
+    The network is measured without memory and weights. With a checkpoint the configuration takes its input size and
+    how images are brought to it.
 
     Raises:
         UserError: the checkpoint cannot be used, or network and priors do not fit.
@@ -211,14 +215,18 @@ def read_priors(config: "DictConfig") -> Priors:
     from omegaconf import OmegaConf
 
     from ssd_lightning.assembly import make_net, settle_priors
+    from ssd_lightning.data.resize import plain_mode
     from ssd_lightning.detector import Detector
     from ssd_lightning.ops.priors import make_priors
     from ssd_lightning.specs import describe
 
     if config.checkpoint is not None:
-        net = Detector.load(config.checkpoint).network
+        detector = Detector.load(config.checkpoint)
+        net = detector.network
         clip = describe(net).get("clip_priors", False)
         OmegaConf.update(config, "image_size", list(net.image_size))
+        if OmegaConf.select(config, "augmentation.resize") is not None:
+            OmegaConf.update(config, "augmentation.resize", plain_mode(detector.resize), force_add=True)
         return Priors(net.levels, net.image_size, clip, net.priors_cxcywh)
     if config.priors.fit:
         settle_priors(config, open_data(config), None)
@@ -272,7 +280,7 @@ def first_indices(dataset: "DetectionDataset", count: int, seed: int) -> list[in
     from ssd_lightning.data.sampler import EpochSampler
 
     order = EpochSampler(size=len(dataset), seed=seed, shuffle=True, rank=0, world_size=1, pad=True)
-    return [index for _, index in islice(order, count)]
+    return [key[1] for key in islice(order, count)]
 
 
 def print_matches(summary: Mapping[str, Any], iou_threshold: float) -> None:

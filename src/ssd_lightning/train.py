@@ -112,7 +112,14 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     plain = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     images = len(data.dataset("train"))
     module = make_module(
-        config, plain, tuple(data.class_names), images=images, ranks=ranks, checkpoint=resume, budget=budget
+        config,
+        plain,
+        tuple(data.class_names),
+        images=images,
+        ranks=ranks,
+        checkpoint=resume,
+        budget=budget,
+        resize=data.resize,
     )
     if resume is not None:
         check_network(resume, module.net)

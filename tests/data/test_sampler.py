@@ -4,6 +4,7 @@ import pytest
 from torch import distributed
 from torch.utils.data import DataLoader
 
+from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
 from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.errors import ConfigurationError
 
@@ -158,3 +159,38 @@ def test_more_samples_than_an_epoch_has_cannot_be_skipped(samples_seen):
 def test_what_the_ranks_cannot_have_seen_together_is_not_skipped():
     with pytest.raises(ConfigurationError, match="cannot skip 3 samples of an epoch of 4 on each of 2 ranks"):
         EpochSampler(size=8, rank=0, world_size=2, pad=True).resume(epoch=0, samples_seen=3)
+
+
+def scaled_ranks(world_size: int, *, resume_after: int = 0) -> list[list[tuple]]:
+    sizes = multiscale_sizes([32, 128], (64, 64))
+    keys = []
+    for rank in range(world_size):
+        sampler = EpochSampler(
+            size=100, rank=rank, world_size=world_size, pad=True, batch_size=12, multiscale=MultiScale(sizes, seed=5)
+        )
+        if resume_after:
+            sampler.resume(epoch=3, samples_seen=resume_after)
+        sampler.set_epoch(3)
+        keys.append(list(sampler))
+    return keys
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_a_step_has_one_size_on_any_number_of_ranks(world_size):
+    (alone,) = scaled_ranks(1)
+    assert len({size for _, _, size in alone}) >= 3  # of four, in eight steps
+    share = 12 // world_size
+    for rank in scaled_ranks(world_size):
+        for step in range(8):
+            wanted = {size for _, _, size in alone[12 * step : 12 * (step + 1)]}
+            assert len(wanted) == 1
+            assert {size for _, _, size in rank[share * step : share * (step + 1)]} == wanted
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("samples_seen", [12, 18, 60])
+def test_a_run_that_goes_on_has_the_sizes_that_were_left(world_size, samples_seen):
+    """Also where it was cut between the batches that share a step."""
+    whole = scaled_ranks(world_size)
+    rest = scaled_ranks(world_size, resume_after=samples_seen)
+    assert rest == [rank[samples_seen // world_size :] for rank in whole]

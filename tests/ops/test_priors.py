@@ -17,6 +17,7 @@ from ssd_lightning.ops.priors import (
     levels_from_scales,
     make_priors,
     published_levels,
+    rescale_levels,
 )
 
 TINY_SCALES = [(0.2, 0.272), (0.37, 0.447), (0.54, 0.619), (0.71, 0.79), (0.88, 0.961)]
@@ -150,3 +151,15 @@ def test_sizes_are_height_before_width() -> None:
     assert as_height_width([240, 320]) == (240, 320)
     (level,) = levels_from_scales(scales=[(0.5, 0.5)], aspect_ratios=[[]], image_size=[100, 200])
     assert level.sizes() == [(50, 50), (50, 50)]  # a fraction of the shorter side
+
+
+def test_levels_of_another_size_keep_their_shares_of_the_image() -> None:
+    grids = [(48, 48), (24, 24), (12, 12), (6, 6), (4, 4), (2, 2)]
+    levels = fit_to_grids(rescale_levels(SSD300_VOC, 300, 384), grids)
+    here, there = make_priors(SSD300_VOC, 300), make_priors(levels, 384)
+    per_cell = [level.boxes_per_cell for level in levels]
+    assert len(there) == sum(rows * columns * boxes for (rows, columns), boxes in zip(grids, per_cell, strict=True))
+    starts = [0, 38 * 38 * 4], [0, 48 * 48 * 4]
+    for first, second in zip(*starts, strict=True):
+        torch.testing.assert_close(here[first : first + 4, 2:], there[second : second + 4, 2:])
+    torch.testing.assert_close(there[0, :2], torch.full((2,), 0.5 / 48))  # in the middle of the first cell

@@ -83,7 +83,11 @@ def pictures(folder: Path, count: int = NUM_PICTURES) -> list[Record]:
 
 
 def data(
-    folder: Path, num_workers: int, batch_size: int = BATCH_SIZE, num_pictures: int = NUM_PICTURES
+    folder: Path,
+    num_workers: int,
+    batch_size: int = BATCH_SIZE,
+    num_pictures: int = NUM_PICTURES,
+    multiscale: list[int] | None = None,
 ) -> DetectionDataModule:
     records = pictures(folder, num_pictures)
     return DetectionDataModule(
@@ -95,6 +99,7 @@ def data(
         class_names=("cat", "dog"),
         batch_size=batch_size,
         num_workers=num_workers,
+        multiscale=multiscale,
         seed=3,
     )
 
@@ -108,6 +113,7 @@ def fit(
     every_n_steps: int | None = None,
     batch_size: int = BATCH_SIZE,
     num_pictures: int = NUM_PICTURES,
+    multiscale: list[int] | None = None,
     callbacks: tuple[pl.Callback, ...] = (),
     model: SSDModule | None = None,
     max_bad_batches: int = 10,
@@ -136,7 +142,7 @@ def fit(
         **{"logger": False, "check_val_every_n_epoch": 1, "max_epochs": EPOCHS, **settings},
     )
     run.mkdir(parents=True, exist_ok=True)
-    datamodule = data(run.parent, num_workers, batch_size, num_pictures)
+    datamodule = data(run.parent, num_workers, batch_size, num_pictures, multiscale)
     trainer.fit(model or module(), datamodule=datamodule, ckpt_path=resume, weights_only=True)
     return trainer
 

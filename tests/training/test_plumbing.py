@@ -9,6 +9,7 @@ from PIL import Image
 
 from ssd_lightning.data.coco import COCODataset
 from ssd_lightning.data.dataset import DetectionDataset, Record
+from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training import DetectionDataModule, datamodule, loggers
 from ssd_lightning.training.checkpoint import AtomicCheckpointIO
@@ -267,3 +268,22 @@ def test_a_record_is_plain_and_complete(tmp_path: Path) -> None:
     assert record["versions"]["torch"]
     assert record["machine"]["processor"]
     assert record.keys() >= git_state().keys()
+
+
+def test_multi_scale_batches_have_the_size_of_their_step(tmp_path: Path) -> None:
+    module = data_module(tmp_path, train={}, image_size=(64, 64), multiscale=[32, 96])
+    multiscale = MultiScale(multiscale_sizes([32, 96], (64, 64)), seed=0)
+    loader = module.train_dataloader()
+    for epoch in range(3):
+        loader.sampler.set_epoch(epoch)
+        sizes = [tuple(images.shape[-2:]) for images, _ in loader]
+        assert sizes == [multiscale.size_at(epoch, step) for step in range(5)]
+    assert {tuple(images.shape[-2:]) for images, _ in module.val_dataloader()} == {(64, 64)}
+
+
+def test_multi_scale_needs_samples_of_any_size(tmp_path: Path) -> None:
+    def fixed(image, boxes, seed):
+        return image, boxes, []
+
+    with pytest.raises(ConfigurationError, match=r"data.multiscale=\[32, 96\]: function makes samples of one size"):
+        data_module(tmp_path, multiscale=[32, 96], augmentation=fixed)

@@ -6,10 +6,14 @@ import numpy as np
 from torch import distributed
 from torch.utils.data import Sampler
 
+from ssd_lightning.data.multiscale import MultiScale
 from ssd_lightning.errors import ConfigurationError
 
+SampleKey = tuple[int, int] | tuple[int, int, tuple[int, int]]
+"""(epoch, index), and in multi-scale training the (height, width) that the sample gets."""
 
-class EpochSampler(Sampler[tuple[int, int]]):
+
+class EpochSampler(Sampler[SampleKey]):
     """Yield (epoch, index), in an order that follows from (seed, epoch) alone.
 
     The epoch travels with the index because persistent workers keep their copy of the data set and never hear
@@ -25,6 +29,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
             whole batches, so that an epoch has the same steps on any number of ranks; a set smaller than a batch
             wraps around instead. Without it, for evaluation, every sample comes once, and ranks may differ by one.
         batch_size: with `pad`: samples of a step over all ranks.
+        multiscale: with `pad`: says which size each step has, which is yielded too; None yields none.
 
     Raises:
         ConfigurationError: a negative size, or a rank that is not below the world size.
@@ -40,6 +45,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         world_size: int | None = None,
         pad: bool,
         batch_size: int = 1,
+        multiscale: MultiScale | None = None,
     ) -> None:
         if size < 0:
             raise ConfigurationError(f"a sampler cannot have {size} samples")
@@ -52,6 +58,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.shuffle = shuffle
         self.pad = pad
         self.batch_size = batch_size
+        self.multiscale = multiscale
         self.epoch = 0
         self._rank = rank
         self._world_size = world_size
@@ -89,11 +96,16 @@ class EpochSampler(Sampler[tuple[int, int]]):
             return self._padded_size(world_size) // world_size
         return len(range(rank, self.size, world_size))
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[SampleKey]:
+        _, world_size = self._place()
         epoch = self.epoch
         start = self._samples_seen if epoch == self._resumed_epoch else 0
-        for index in self._indices(epoch)[start:]:
-            yield epoch, int(index)
+        for position, index in enumerate(self._indices(epoch)[start:], start):
+            if self.multiscale is None:
+                yield epoch, int(index)
+            else:
+                step = position * world_size // self.batch_size
+                yield epoch, int(index), self.multiscale.size_at(epoch, step)
 
     def _indices(self, epoch: int) -> np.ndarray:
         rank, world_size = self._place()

@@ -53,7 +53,8 @@ def judge_priors(
         The coverage, and `file` and `coverage` of the fitted priors, in plain values.
     """
     dataset = examination.datasets["train"]
-    objects, size = objects_of(dataset.records), image_size
+    size = image_size
+    objects = objects_of(dataset.records, partial(examination.resize.placement, image_size=size))
     boxes = objects.boxes_xyxy
     before = best_priors(boxes, levels, size, clip)
     paths = [str(record.image_path) for record in dataset.records]

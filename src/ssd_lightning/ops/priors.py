@@ -116,6 +116,27 @@ def reduce_levels(
     )
 
 
+def rescale_levels(levels: Sequence[PriorLevel], image_size: Size, new_size: Size) -> tuple[PriorLevel, ...]:
+    """Give levels for another input size: boxes keep their share of the shorter side, and grids are to be measured.
+
+    Args:
+        levels: for an input of `image_size`.
+        image_size: one number or (height, width).
+        new_size: likewise, of the other input.
+    """
+    scale = min(as_height_width(new_size)) / min(as_height_width(image_size))
+    return tuple(
+        replace(
+            level,
+            grid_size=None,
+            step=None,
+            min_size=level.min_size * scale,
+            max_size=None if level.max_size is None else level.max_size * scale,
+        )
+        for level in levels
+    )
+
+
 def make_priors(levels: Sequence[PriorLevel], image_size: Size, clip: Clip = False) -> Tensor:
     """Lay out the priors of all levels.
 
@@ -201,17 +222,7 @@ def published_levels(name: str, image_size: Size | None = None) -> tuple[PriorLe
     published_size, levels = PUBLISHED[name]
     if image_size is None or as_height_width(image_size) == (published_size, published_size):
         return levels
-    scale = min(as_height_width(image_size)) / published_size
-    return tuple(
-        PriorLevel(
-            None,
-            None,
-            level.min_size * scale,
-            None if level.max_size is None else level.max_size * scale,
-            level.aspect_ratios,
-        )
-        for level in levels
-    )
+    return rescale_levels(levels, published_size, image_size)
 
 
 def _levels(

@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader
 
 from ssd_lightning.checks import require_number
 from ssd_lightning.data.cache import CacheKind, PictureCaches
-from ssd_lightning.data.dataset import DetectionDataset, Transform, collate
+from ssd_lightning.data.dataset import DetectionDataset, ScalableTransform, Transform, collate
 from ssd_lightning.data.mosaic import Mosaic
-from ssd_lightning.data.resize import Resize
+from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
+from ssd_lightning.data.resize import Resize, ResizeMode
 from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training.devices import device_batch_size
@@ -44,6 +45,10 @@ class DetectionDataModule(pl.LightningDataModule):
         image_size: of the network's input, (height, width) or one number.
         class_names: names of the classes 1..C; None takes those of the training split.
         augmentation: of the training pictures; None only resizes them.
+        resize: of validation and test, which has to be that of the augmentation: `stretch`, `letterbox` or a
+            `ResizeMode`.
+        multiscale: the least and the largest shorter side of training images, of which every optimiser step draws a
+            multiple of 32; None trains at `image_size`, as validation and test always are.
         mosaic: joins training pictures before the augmentation; None never does.
         prepare: puts the files in place before they are read, once on each machine.
         batch_size: images of one optimiser step, over all devices and accumulated batches; each device gets its share.
@@ -69,6 +74,8 @@ class DetectionDataModule(pl.LightningDataModule):
         image_size: int | Sequence[int],
         class_names: Sequence[str] | None = None,
         augmentation: Transform | None = None,
+        resize: Any = "stretch",
+        multiscale: Sequence[int] | None = None,
         mosaic: Mosaic | None = None,
         prepare: Callable[[], None] | None = None,
         batch_size: int = 32,
@@ -97,8 +104,16 @@ class DetectionDataModule(pl.LightningDataModule):
             test = None
         self._splits: dict[Stage, Mapping[str, Any] | None] = {"train": train, "val": val, "test": test}
         self._class_names = None if class_names is None else tuple(class_names)
-        self._resize = Resize(image_size=image_size)
-        self._augmentation = augmentation or self._resize
+        self._resize = Resize(image_size=image_size, resize=resize)
+        self._augmentation = augmentation
+        self._multiscale = None
+        if multiscale is not None:
+            self._multiscale = MultiScale(multiscale_sizes(multiscale, self._resize.image_size), seed)
+            if augmentation is not None and not isinstance(augmentation, ScalableTransform):
+                raise ConfigurationError(
+                    f"data.multiscale={list(multiscale)}: {type(augmentation).__name__} makes samples of one size; "
+                    "give it a method at_size, or set data.multiscale=null"
+                )
         self._mosaic = mosaic
         self._prepare = prepare
         self.batch_size = batch_size
@@ -174,6 +189,15 @@ class DetectionDataModule(pl.LightningDataModule):
             )
         self._class_names = tuple(class_names)
 
+    @property
+    def resize(self) -> ResizeMode:
+        """How validation and test bring images to the network's input."""
+        return self._resize.mode
+
+    def use_resize(self, resize: ResizeMode) -> None:
+        """Bring images to the input as a trained detector does; to be called before a split is opened."""
+        self._resize = Resize(image_size=self._resize.image_size, resize=resize)
+
     def prepare_data(self) -> None:
         """Put the files in place."""
         if self._prepare is not None:
@@ -192,12 +216,15 @@ class DetectionDataModule(pl.LightningDataModule):
             self._datasets[stage] = self._make_dataset(
                 **arguments,
                 class_names=self._class_names if stage == "train" else self.class_names,
-                transform=self._augmentation if stage == "train" else self._resize,
+                transform=(self._augmentation if stage == "train" else None) or self._resize,
                 seed=self._seed,
             )
             self._datasets[stage].mosaic = self._mosaic if stage == "train" else None
             if self._reduced_decoding:
-                height, width = self._resize.image_size
+                sizes = [self._resize.image_size]
+                if self._multiscale is not None and stage == "train":
+                    sizes += self._multiscale.sizes
+                height, width = map(max, zip(*sizes, strict=True))
                 self._datasets[stage].least_size_px = (REDUCED_TO * height, REDUCED_TO * width)
             if stage == "train":
                 require_objects(self._datasets[stage], stage)
@@ -212,7 +239,14 @@ class DetectionDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffle, augment, and give every rank equally many steps."""
         dataset = self._cached_dataset("train")
-        sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=True, pad=True, batch_size=self.step_size)
+        sampler = EpochSampler(
+            size=len(dataset),
+            seed=self._seed,
+            shuffle=True,
+            pad=True,
+            batch_size=self.step_size,
+            multiscale=self._multiscale,
+        )
         if self._resumed is not None:
             sampler.resume(epoch=self._resumed.epoch, samples_seen=self._resumed.samples_seen)
         return self._loader(dataset, sampler, self.device_batch_size)

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ssd_lightning.checks import require_number
+from ssd_lightning.data.resize import ResizeMode, Stretch, placements_of, undo_detections, undo_targets
 from ssd_lightning.detector import detector_spec
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import MultiBoxLoss
@@ -50,6 +51,7 @@ class SSDModule(pl.LightningModule):
         decay_biases: whether weight decay holds for biases; in the Caffe reference it does not.
         batch_scaling: fits the learning rate to the batch of a step; None leaves it as it is.
         budget: the length of the run as a time; None counts its steps.
+        resize: how the data bring images to the network's input, for checkpoints.
 
     Raises:
         ConfigurationError: the number of class names is not that of the network's classes, or post-processing cannot
@@ -70,6 +72,7 @@ class SSDModule(pl.LightningModule):
         decay_biases: bool = False,
         batch_scaling: BatchScaling | None = None,
         budget: TrainingBudget | None = None,
+        resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
     ) -> None:
         super().__init__()
         if len(class_names) != net.num_classes:
@@ -88,6 +91,7 @@ class SSDModule(pl.LightningModule):
         self.decay_biases = decay_biases
         self.batch_scaling = batch_scaling
         self.budget = budget
+        self.resize = resize
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
         self.metrics = nn.ModuleDict(
@@ -181,14 +185,15 @@ class SSDModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add all that `Detector.load` needs besides the weights."""
-        checkpoint["detector"] = detector_spec(self.net, self.class_names, self.postprocess_settings)
+        checkpoint["detector"] = detector_spec(self.net, self.class_names, self.postprocess_settings, self.resize)
 
     def _evaluate(self, batch: Batch, stage: str) -> None:
         images, targets = batch
         output = self.net(images)
         wanted = self.loss.match(targets, output.priors_cxcywh)
         values = self.loss.compare(output, wanted) | prior_errors(output, wanted.labels, wanted.offsets)
-        detections = postprocess(output, **self.postprocess_settings)
+        detections = undo_detections(postprocess(output, **self.postprocess_settings), placements_of(targets))
+        targets = undo_targets(targets)
         for metric in self.metrics[stage].values():  # type: ignore[operator]
             metric.update(detections, targets)
         # Ranks may see different numbers of batches, so their means meet at the end of the epoch only.
