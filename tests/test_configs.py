@@ -105,6 +105,25 @@ def test_backbones_take_other_sizes_that_are_not_square(backbone: str) -> None:
     assert output.class_logits.shape[1] == len(net.priors_cxcywh)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "strides", "cells"),
+    [
+        ("mobilenet_v1", "[8,16,32]", [40, 20, 10, 5, 3, 2, 1]),
+        ("mobilenet_v2", "[8,16,32]", [40, 20, 10, 5, 3, 2, 1]),
+        ("mobilenet_v3_large", "[8,16,32]", [40, 20, 10, 5, 3, 2, 1]),
+        ("squeezenet", "[8,16]", [39, 19, 11, 6, 3, 2, 1]),
+    ],
+)
+def test_a_finer_level_is_two_words(backbone: str, strides: str, cells: list[int]) -> None:
+    words = [f"backbone={backbone}", "image_size=[320,320]", f"backbone.strides={strides}"]
+    with torch.device("meta"):
+        net = build_net(compose_config("train", [*words, "priors=linear"]))
+        assert [level.grid_size[0] for level in net.levels] == cells
+        with pytest.raises(Exception, match="do not fit; choose priors=") as caught:
+            build_net(compose_config("train", words))
+    assert isinstance(find_user_error(caught.value), ConfigurationError)
+
+
 @pytest.mark.parametrize("backbone", ["resnet34", "mobilenet_v2", "efficientnet_b3"])
 def test_a_backbone_and_a_model_go_together(backbone: str) -> None:
     with torch.device("meta"):

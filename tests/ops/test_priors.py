@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from ssd_lightning.ops.priors import (
     as_height_width,
     fit_to_grids,
     levels_from_scales,
+    linear_levels,
     make_priors,
     published_levels,
 )
@@ -150,3 +152,22 @@ def test_sizes_are_height_before_width() -> None:
     assert as_height_width([240, 320]) == (240, 320)
     (level,) = levels_from_scales(scales=[(0.5, 0.5)], aspect_ratios=[[]], image_size=[100, 200])
     assert level.sizes() == [(50, 50), (50, 50)]  # a fraction of the shorter side
+
+
+@pytest.mark.parametrize("count", [1, 6, 7])
+def test_linear_levels_grow_in_equal_steps(count: int) -> None:
+    """SSD paper, equation 4; and section 2.2: the large square lies between a level's own size and the next."""
+    levels = linear_levels(num_levels=count, smallest=0.2, largest=0.9, aspect_ratios=[2, 3], image_size=(200, 400))
+    expected = [0.2 + 0.7 * k / (count - 1) for k in range(count)] if count > 1 else [0.2]
+    assert [level.min_size for level in levels] == pytest.approx([200 * scale for scale in expected])
+    for level, following in pairwise(levels):
+        assert level.max_size == pytest.approx(following.min_size)
+        assert level.boxes_per_cell == 6
+
+
+@pytest.mark.parametrize("wrong", [{"num_levels": 0}, {"smallest": 0}, {"smallest": 0.9}, {"largest": -1}])
+def test_wrong_linear_levels_are_refused(wrong: dict) -> None:
+    right = {"num_levels": 3, "smallest": 0.1, "largest": 0.9, "aspect_ratios": [2], "image_size": 100}
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(ConfigurationError, match=f"{name}={value}"):
+        linear_levels(**right | wrong)

@@ -7,6 +7,7 @@ then for each aspect ratio the wide box before the tall one.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -183,6 +184,32 @@ def levels_from_scales(
         PriorLevel(None, None, small * side, large**2 / small * side, tuple(ratios))
         for (small, large), ratios in zip(scales, aspect_ratios, strict=True)
     )
+
+
+def linear_levels(
+    *, num_levels: int, smallest: float, largest: float, aspect_ratios: Sequence[float], image_size: Size
+) -> tuple[PriorLevel, ...]:
+    """Space sizes in equal steps (SSD paper, equation 4), on whatever grids the network has.
+
+    Args:
+        num_levels: of the network.
+        smallest: side of the first level's small square, as a fraction of the picture's shorter side.
+        largest: the same of the last level.
+        aspect_ratios: of every level.
+        image_size: the network's input, one number or (height, width).
+
+    Raises:
+        ConfigurationError: there is no level, or the sizes do not grow from above 0.
+    """
+    if num_levels < 1 or not 0 < smallest < largest:
+        raise ConfigurationError(
+            f"priors.levels: num_levels={num_levels}, smallest={smallest}, largest={largest}; needed are at least one "
+            "level and 0 < smallest < largest"
+        )
+    step = (largest - smallest) / max(1, num_levels - 1)
+    sides = [smallest + step * level for level in range(num_levels + 1)]
+    scales = [(small, math.sqrt(small * large)) for small, large in pairwise(sides)]
+    return levels_from_scales(scales=scales, aspect_ratios=[aspect_ratios] * num_levels, image_size=image_size)
 
 
 def published_levels(name: str, image_size: Size | None = None) -> tuple[PriorLevel, ...]:
