@@ -18,6 +18,7 @@ from ssd_lightning.ops.priors import (
     levels_from_scales,
     linear_levels,
     make_priors,
+    octave_levels,
     published_levels,
 )
 
@@ -94,8 +95,9 @@ def test_pictures_that_are_not_square() -> None:
 
 @pytest.mark.parametrize("max_size", [None, 20.0])
 @pytest.mark.parametrize("ratios", [(), (2,), (2, 3)])
-def test_boxes_per_cell_is_what_a_cell_has(max_size: float | None, ratios: tuple[float, ...]) -> None:
-    level = PriorLevel(1, None, 10, max_size, ratios)
+@pytest.mark.parametrize("both_sizes", [False, True])
+def test_boxes_per_cell_is_what_a_cell_has(max_size: float | None, ratios: tuple[float, ...], both_sizes: bool) -> None:
+    level = PriorLevel(1, None, 10, max_size, ratios, both_sizes)
     assert len(level.sizes()) == level.boxes_per_cell == len(make_priors([level], 30))
 
 
@@ -171,3 +173,32 @@ def test_wrong_linear_levels_are_refused(wrong: dict) -> None:
     name, value = next(iter(wrong.items()))
     with pytest.raises(ConfigurationError, match=f"{name}={value}"):
         linear_levels(**right | wrong)
+
+
+@pytest.mark.parametrize(("side", "count"), [(320, 12_804), (640, 51_150)])
+def test_octave_levels_are_the_anchors_of_the_detection_api(side: int, count: int) -> None:
+    """multiscale_grid_anchor_generator.py: anchor_scale 4, two scales an octave, ratios 1, 2, .5, from level 3 to 7."""
+    strides = [2**level for level in range(3, 8)]
+    grids = [(math.ceil(side / stride),) * 2 for stride in strides]
+    levels = fit_to_grids(octave_levels(strides=strides, scale=4.0, aspect_ratios=[2]), grids)
+    priors = make_priors(levels, side) * side
+    assert len(priors) == count
+    start = 0
+    for stride, (rows, columns) in zip(strides, grids, strict=True):
+        cells = priors[start : start + rows * columns * 6].reshape(rows, columns, 6, 4)
+        start += rows * columns * 6
+        anchors = [
+            (4 * stride * 2 ** (octave / 2) * math.sqrt(ratio), 4 * stride * 2 ** (octave / 2) / math.sqrt(ratio))
+            for octave in range(2)
+            for ratio in (1, 2, 0.5)
+        ]
+        for cell in (cells[0, 0], cells[-1, -1]):
+            torch.testing.assert_close(torch.tensor(sorted(cell[:, 2:].tolist())), torch.tensor(sorted(anchors)))
+        if side % stride == 0:
+            assert cells[1, 2, :, :2].tolist() == [[2.5 * stride, 1.5 * stride]] * 6
+
+
+@pytest.mark.parametrize("wrong", [{"scale": 0}, {"strides": [8, -16]}])
+def test_wrong_octave_levels_are_refused(wrong: dict) -> None:
+    with pytest.raises(ConfigurationError, match="have to be positive"):
+        octave_levels(**{"strides": [8], "scale": 4.0, "aspect_ratios": [2]} | wrong)
