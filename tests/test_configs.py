@@ -51,6 +51,8 @@ BACKBONES = {
 MODELS = {
     "amdegroot_ssd300": 8732,
     "amdegroot_ssd512": 24564,
+    "fpnlite320": 12_804,
+    "fpnlite640": 51_150,
     "lufficc_efficientnet_b3": 8732,
     "lufficc_mobilenet_v2": 3234,
     "lufficc_mobilenet_v3": 3234,
@@ -105,6 +107,51 @@ def test_backbones_take_other_sizes_that_are_not_square(backbone: str) -> None:
     assert output.class_logits.shape[1] == len(net.priors_cxcywh)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "channels", "separable", "towers"),
+    [
+        ("mobilenet_v1", 128, True, 1),
+        ("mobilenet_v2", 128, True, 1),
+        ("mobilenet_v3_large", 128, True, 1),
+        ("efficientnet_b3", 128, True, 1),
+        ("resnet34", 256, False, 2),
+        ("resnet50", 256, False, 2),
+    ],
+)
+def test_fpnlite_suits_its_backbone(backbone: str, channels: int, separable: bool, towers: int) -> None:
+    config = compose_config("train", ["model=fpnlite320", f"backbone={backbone}"])
+    with torch.device("meta"):
+        net = build_net(config)
+    assert [level.grid_size[0] for level in net.levels] == [40, 20, 10, 5, 3]
+    assert net.extractor.out_channels == (channels,) * 5
+    assert (config.neck.separable, config.head.separable) == (separable, separable)
+    assert (net.head.cls_tower is not None) == (towers == 2)
+    assert config.loss.class_loss == "focal"
+    again = compose_config(
+        "train", ["model=fpnlite320", f"backbone={backbone}", "loss=multibox", "neck.out_channels=64"]
+    )
+    assert (again.loss.class_loss, again.neck.out_channels) == ("ce_hnm", 64)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "strides", "cells"),
+    [
+        ("mobilenet_v1", "[8,16,32]", [40, 20, 10, 5, 3, 2, 1]),
+        ("mobilenet_v2", "[8,16,32]", [40, 20, 10, 5, 3, 2, 1]),
+        ("mobilenet_v3_large", "[8,16,32]", [40, 20, 10, 5, 3, 2, 1]),
+        ("squeezenet", "[8,16]", [39, 19, 11, 6, 3, 2, 1]),
+    ],
+)
+def test_a_finer_level_is_two_words(backbone: str, strides: str, cells: list[int]) -> None:
+    words = [f"backbone={backbone}", "image_size=[320,320]", f"backbone.strides={strides}"]
+    with torch.device("meta"):
+        net = build_net(compose_config("train", [*words, "priors=linear"]))
+        assert [level.grid_size[0] for level in net.levels] == cells
+        with pytest.raises(Exception, match="do not fit; choose priors=") as caught:
+            build_net(compose_config("train", words))
+    assert isinstance(find_user_error(caught.value), ConfigurationError)
+
+
 @pytest.mark.parametrize("backbone", ["resnet34", "mobilenet_v2", "efficientnet_b3"])
 def test_a_backbone_and_a_model_go_together(backbone: str) -> None:
     with torch.device("meta"):
@@ -120,8 +167,9 @@ def test_a_neck_is_one_word() -> None:
 
 @pytest.mark.parametrize("head", options("head"))
 def test_a_head_is_one_word(head: str) -> None:
+    model = "fpnlite320" if head == "fpnlite" else "ssd300"  # a shared head needs as many channels on all levels
     with torch.device("meta"):
-        build_net(compose_config("train", [f"head={head}", "head.prior_probability=0.01"]))
+        build_net(compose_config("train", [f"model={model}", f"head={head}", "head.prior_probability=0.01"]))
 
 
 @pytest.mark.parametrize("clip", ["false", "true", "size"])
@@ -230,7 +278,9 @@ def test_ablations_change_the_papers_recipe_and_still_fit(ablation: str) -> None
 
 
 @pytest.mark.parametrize("ablation", ["one_level_less", "two_levels_less", "no_ratio_3", "squares"])
-@pytest.mark.parametrize("words", ["model=ssd512", "model=tiny_ssd", "model=ssdlite320", "backbone=resnet50"])
+@pytest.mark.parametrize(
+    "words", ["model=ssd512", "model=tiny_ssd", "model=ssdlite320", "model=fpnlite320", "backbone=resnet50"]
+)
 def test_ablations_of_the_priors_fit_other_networks(words: str, ablation: str) -> None:
     with torch.device("meta"):
         whole, less = (build_net(compose_config("train", [words, *more])) for more in ([], [f"ablation={ablation}"]))

@@ -1,6 +1,5 @@
 """`python -m ssd_lightning.show`: priors, augmentation and matches of a run, as pictures."""
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -246,14 +245,13 @@ def split_by_level(priors: Priors) -> "list[LevelPriors]":
         assert level.grid_size is not None
         rows, columns = as_height_width(level.grid_size)
         end = start + rows * columns * level.boxes_per_cell
-        squares = (
-            [level.min_size] if level.max_size is None else [level.min_size, math.sqrt(level.min_size * level.max_size)]
-        )
+        squares = level.squares()
+        shapes = [float(ratio) for ratio in level.aspect_ratios for _ in range(2)]
         step = (priors.image_size[0] / rows, priors.image_size[1] / columns)
         found.append(
             LevelPriors(
                 boxes_cxcywh=boxes[start:end].reshape(rows, columns, level.boxes_per_cell, 4),
-                ratios=(*(1.0 for _ in squares), *(float(ratio) for ratio in level.aspect_ratios for _ in range(2))),
+                ratios=(*(1.0 for _ in squares), *shapes, *(shapes if level.both_sizes else ())),
                 step_px=step if level.step is None else (level.step, level.step),
                 sizes_px=tuple(squares),
             )

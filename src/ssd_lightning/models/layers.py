@@ -129,6 +129,24 @@ def fold_norms(module: nn.Module) -> None:
                 setattr(module, name, folding.train(child.training))
 
 
+def conv3x3(
+    in_channels: int, out_channels: int, *, stride: int = 1, separable: bool = False, bias: bool = False
+) -> nn.Module:
+    """Make a 3 x 3 convolution; a separable one is a depthwise one and a 1 x 1 one with nothing between them.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        stride: of the convolution.
+        separable: see above; Keras' `SeparableConv2D`.
+        bias: whether the output has one.
+    """
+    if not separable:
+        return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=bias)
+    depthwise = nn.Conv2d(in_channels, in_channels, 3, stride, padding=1, groups=in_channels, bias=False)
+    return nn.Sequential(depthwise, nn.Conv2d(in_channels, out_channels, 1, bias=bias))
+
+
 def pass_on_meta(network: nn.Module, shape: tuple[int, ...], *, training: bool) -> list[Tensor]:
     """Pass an image of a shape through a network on the meta device, which computes nothing."""
     tensors = chain(network.named_parameters(), network.named_buffers())
@@ -151,8 +169,12 @@ def init_xavier(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def init_normal(module: nn.Module, *, std: float = 0.03) -> None:
-    """Initialise all convolutions as torchvision's SSDLite and TensorFlow's do their new layers: zero biases."""
+def init_normal(module: nn.Module, std: float = 0.03) -> None:
+    """Initialise all convolutions with normal weights of a deviation and zero biases, depthwise ones like the others.
+
+    torchvision's SSDLite has .03. Xavier counts a depthwise layer's fan-out as its channels times nine, and so starts
+    it nearly at zero.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.normal_(layer.weight, std=std)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.freezing import Stages, freeze_backbone
-from ssd_lightning.models.head import SSDHead
+from ssd_lightning.models.head import SharedHead, SSDHead
 from ssd_lightning.models.layers import pass_on_meta
 from ssd_lightning.models.neck import NoNeck
 from ssd_lightning.ops.normalization import Normalization
@@ -32,7 +32,10 @@ class FeatureExtractor(nn.Module):
         backbone: gives the first feature maps; see `models.backbones`.
         extras: makes the extra layers for a number of input channels.
         neck: makes what mixes the maps, for the channels of all of them.
-        drop_last_levels: leave out so many of the extra levels.
+        drop_last_levels: leave out so many of the extra levels, or of the neck's where there are none.
+
+    Raises:
+        ConfigurationError: neither has levels that could be left out.
     """
 
     def __init__(
@@ -45,17 +48,25 @@ class FeatureExtractor(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.extras = extras(backbone.out_channels[-1])
-        if drop_last_levels:
-            self.extras.levels = self.extras.levels[:-drop_last_levels]
-            self.extras.out_channels = self.extras.out_channels[:-drop_last_levels]
+        has_extras = bool(self.extras.out_channels)
+        if drop_last_levels and has_extras:
+            _drop_levels(self.extras, drop_last_levels)
         self._num_backbone_levels = len(backbone.out_channels) - getattr(backbone, "last_map_is_for_extras_only", False)
         self.neck = neck([*backbone.out_channels[: self._num_backbone_levels], *self.extras.out_channels])
+        if drop_last_levels and not has_extras:
+            _drop_levels(self.neck, drop_last_levels)
         self.out_channels: tuple[int, ...] = self.neck.out_channels
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalised pictures `[B, 3, H, W]` to feature maps `[B, out_channels[i], H_i, W_i]`."""
         maps = self.backbone(images)
         return self.neck([*maps[: self._num_backbone_levels], *self.extras(maps[-1])])
+
+
+def _drop_levels(part: Any, count: int) -> None:
+    if not getattr(part, "levels", None):
+        raise ConfigurationError(f"net.drop_last_levels is {count}; this network has no extra levels")
+    part.levels, part.out_channels = part.levels[:-count], part.out_channels[:-count]
 
 
 def measure_grids(extractor: nn.Module, image_size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -121,7 +132,7 @@ class SSD(Described, nn.Module):
         levels: Sequence[PriorLevel],
         image_size: Size,
         num_classes: int,
-        head: Callable[..., SSDHead] = SSDHead,
+        head: Callable[..., SSDHead | SharedHead] = SSDHead,
         neck: Callable[[Sequence[int]], Any] = NoNeck,
         normalization: Normalization | None = None,
         clip_priors: Clip = False,

@@ -117,7 +117,9 @@ def levels_of(checkpoint: Path) -> list[dict[str, Any]]:
 def _other_priors(net: SSD, origin: Origin, spec: Any) -> str | None:
     if origin.source == OURS:
         there, here = (spec or {}).get("network", {}), describe(net)
-        differs = [key for key in ("levels", "clip_priors", "image_size") if key in there and there[key] != here[key]]
+        keys = [key for key in ("levels", "clip_priors", "image_size") if key in there]
+        # Built, so that what an older file lacks has its default.
+        differs = [key for key in keys if build(there[key]) != build(here[key])]
         return f"they were trained with other priors ({', '.join(differs)} differ)" if differs else None
     distance = distance_of_priors(origin, net.priors_cxcywh)
     return (
@@ -128,7 +130,8 @@ def _other_priors(net: SSD, origin: Origin, spec: Any) -> str | None:
 def _other_classes(net: SSD, theirs: Mapping[str, Tensor], other_classes: bool) -> dict[str, str]:
     """Name the parameters that predict classes and cannot be taken over, with the reason."""
     anew = {}
-    for level, (predictor, boxes) in enumerate(zip(net.head.cls, net.levels, strict=True)):
+    # A shared head has one predictor, and all levels have as many boxes.
+    for level, (predictor, boxes) in enumerate(zip(net.head.cls, net.levels, strict=False)):
         inner = next(name for name, layer in predictor.named_modules() if layer is last_convolution(predictor))
         for kind in ("weight", "bias"):
             name = ".".join(filter(None, ("head.cls", str(level), inner, kind)))
