@@ -168,7 +168,7 @@ def read_splits(config: "DictConfig") -> "Examination":
     splits = [split for split in ("train", "val", "test") if data.has(split)]
     log.info("reading the annotations of %s", ", ".join(splits))
     for split in splits:
-        arguments = instantiate(config.data.module[split], _convert_="all")
+        arguments = data.arguments(split)
         for place in arguments.get("splits", ()):
             check_root(Path(place["root"]).expanduser())
         arguments["class_names"] = stated or list(examination.class_names) or None

@@ -214,6 +214,7 @@ def record_start(
         class_names=list(data.class_names),
         priors=len(module.net.priors_cxcywh),
         batch=batch,
+        splits=data.split_names,
         data=fingerprints,
         repeats=str(repeated) if repeated else None,
         goes_on_from=str(resume) if resume is not None else None,

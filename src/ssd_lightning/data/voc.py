@@ -1,7 +1,7 @@
 """Pascal VOC annotations, listed in `ImageSets/Main`, or in a folder for each split with images beside their XML."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -105,6 +105,12 @@ class VOCDataset(SplitDataset):
             val_fraction=val_fraction,
             max_pictures=max_pictures,
         )
+
+    @staticmethod
+    def split_sources(root: Path, split: str) -> Iterable[str]:
+        """List what a split is made of: its XML files. Raises `DataError` where there is no such split."""
+        place, names = _read_split(root, split)
+        return (str(place.xml_path(name)) for name in names)
 
 
 @dataclass(frozen=True)

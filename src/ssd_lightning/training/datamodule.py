@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from ssd_lightning.data.dataset import DetectionDataset, Transform, collate
 from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.resize import Resize
 from ssd_lightning.data.sampler import EpochSampler
+from ssd_lightning.data.stages import Arguments, choose_splits
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training.devices import device_batch_size
 from ssd_lightning.training.position import Position
@@ -38,7 +40,7 @@ class DetectionDataModule(pl.LightningDataModule):
 
     Args:
         dataset: makes a data set from the arguments of a split and `class_names`, `transform`, `seed`.
-        train: what the training split adds to those arguments.
+        train: what the training split adds to those arguments; `choose_splits` settles what its splits leave open.
         val: the same for pictures that choose the checkpoint; None trains without validation.
         test: the same for pictures that are reported on; None if there are none.
         image_size: of the network's input, (height, width) or one number.
@@ -91,11 +93,7 @@ class DetectionDataModule(pl.LightningDataModule):
         if not isinstance(reduced_decoding, bool):
             raise ConfigurationError(f"data.reduced_decoding is {reduced_decoding!r}; it must be true or false")
         self._make_dataset = dataset
-        if val is not None and val.get("part") == "val" and not val.get("val_fraction"):
-            val = None  # nothing is held out
-        if test is not None and any(split["split"] is None for split in test.get("splits", ())):
-            test = None
-        self._splits: dict[Stage, Mapping[str, Any] | None] = {"train": train, "val": val, "test": test}
+        self._given: dict[str, Any] = {"train": train, "val": val, "test": test}
         self._class_names = None if class_names is None else tuple(class_names)
         self._resize = Resize(image_size=image_size)
         self._augmentation = augmentation or self._resize
@@ -156,9 +154,30 @@ class DetectionDataModule(pl.LightningDataModule):
             self._class_names = tuple(self.dataset("train").class_names)
         return self._class_names
 
+    @cached_property
+    def _splits(self) -> Mapping[str, Arguments | None]:
+        return choose_splits(self._make_dataset, **self._given)  # by the files, which may have to be put in place first
+
     def has(self, stage: Stage) -> bool:
         """Say whether there is a split for a stage."""
         return self._splits[stage] is not None
+
+    def arguments(self, stage: Stage) -> dict[str, Any]:
+        """Give what a split adds to the arguments of its data set.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        arguments = self._splits[stage]
+        if arguments is None:
+            raise DataError(f"this data set has no {stage} split")
+        return dict(arguments)
+
+    @property
+    def split_names(self) -> dict[str, list[str]]:
+        """Names of the splits of each stage; held-out validation has those of the training."""
+        chosen = self._splits.items()
+        return {stage: [place["split"] for place in of.get("splits", ())] for stage, of in chosen if of is not None}
 
     def use_class_names(self, class_names: Sequence[str]) -> None:
         """Number the classes as a trained detector does.
@@ -185,9 +204,7 @@ class DetectionDataModule(pl.LightningDataModule):
         Raises:
             DataError: there is no such split, or it cannot be read.
         """
-        arguments = self._splits[stage]
-        if arguments is None:
-            raise DataError(f"this data set has no {stage} split")
+        arguments = self.arguments(stage)
         if stage not in self._datasets:
             self._datasets[stage] = self._make_dataset(
                 **arguments,
