@@ -230,6 +230,9 @@ def record_start(
         log.warning(
             "that is less than data.batch_size=%d: there are %d training images", config.data.batch_size, images
         )
+    samples = data.train_sampler().samples
+    if samples > images:
+        log.info("%d samples in each epoch, since images of rare classes are repeated (data.repeat_rare)", samples)
     log.info("%d training pictures, %d priors, run in %s", images, record["priors"], run_dir)
 
 

@@ -77,9 +77,12 @@ def in_part(image_id: str, part: Part, val_fraction: float) -> bool:
     return held_out == (part == "val")
 
 
-def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """Give every sample of every epoch a seed of its own, the same whatever worker or rank draws it."""
-    return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1)[0])
+def sample_seed(seed: int, epoch: int, index: int, copy: int = 0) -> int:
+    """Give every sample of every epoch a seed of its own, the same whatever worker or rank draws it.
+
+    Further copies of a sample within an epoch have others; the 2 sets them apart from the seeds of mosaics.
+    """
+    return int(np.random.SeedSequence([seed, epoch, index, *([2, copy] if copy else [])]).generate_state(1)[0])
 
 
 class DetectionDataset(Dataset[tuple[Tensor, Target]]):
@@ -163,15 +166,15 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         """(height, width) of every picture when it has been read, maybe reduced."""
         return [reduced_size_px(record.size_px, self._reduction(record)) for record in self.records]
 
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Target]:
-        """Read one sample; the key is an index or (epoch, index), as `EpochSampler` gives it."""
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+    def __getitem__(self, key: int | tuple[int, ...]) -> tuple[Tensor, Target]:
+        """Read one sample; the key is an index, or (epoch, index) or (epoch, index, copy) as of `EpochSampler`."""
+        epoch, index, copy = (*key, 0)[:3] if isinstance(key, tuple) else (0, key, 0)
         index = range(len(self.records))[index]  # seeds are not negative, and dataset[-1] is a sample too
         record = self.records[index]
-        image, boxes, labels, difficult = self._read(epoch, index)
+        image, boxes, labels, difficult = self._read(epoch, index, copy)
         kept = np.arange(len(boxes))
         if self.transform is not None:
-            image, boxes, kept = self.transform(image, boxes, sample_seed(self.seed, epoch, index))
+            image, boxes, kept = self.transform(image, boxes, sample_seed(self.seed, epoch, index, copy))
         target = Target(
             boxes=torch.from_numpy(np.ascontiguousarray(boxes, dtype=np.float32)).reshape(-1, 4),
             labels=torch.from_numpy(labels[kept]),
@@ -181,9 +184,10 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         )
         return torch.from_numpy(to_planes(image)), target
 
-    def _read(self, epoch: int, index: int) -> Sample:
+    def _read(self, epoch: int, index: int, copy: int) -> Sample:
         if self.mosaic is not None and self.mosaic.acts_in(epoch):
-            rng = np.random.default_rng([self.seed, epoch, index, 1])  # a stream beside that of the transform
+            # A stream beside that of the transform.
+            rng = np.random.default_rng([self.seed, epoch, index, 1, *([copy] if copy else [])])
             partners = self.mosaic.partners(rng, len(self))
             if partners is not None:
                 return self.mosaic.join(rng, [self._read_alone(i) for i in (index, *partners)])

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
@@ -16,7 +17,7 @@ from ssd_lightning.data.cache import CacheKind, PictureCaches
 from ssd_lightning.data.dataset import DetectionDataset, Transform, collate
 from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.resize import Resize
-from ssd_lightning.data.sampler import EpochSampler
+from ssd_lightning.data.sampler import EpochSampler, repeat_factors
 from ssd_lightning.data.stages import Arguments, choose_splits
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training.devices import device_batch_size
@@ -55,6 +56,8 @@ class DetectionDataModule(pl.LightningDataModule):
         cache: keep training and validation pictures decoded after they are first read: `none`, `ram`, `disk`.
         cache_folder: of the files on a local disk, which the next run uses again; None only without them.
         reduced_decoding: read pictures far larger than the input at 1/2, 1/4 or 1/8.
+        repeat_rare: training images with rare classes come more than once in an epoch, see `repeat_factors`.
+        repeat_threshold: share of the training images below which a class is rare.
         seed: root of the order and of the augmentation.
 
     Raises:
@@ -80,6 +83,8 @@ class DetectionDataModule(pl.LightningDataModule):
         cache: CacheKind = "none",
         cache_folder: str | Path | None = "outputs/cache",
         reduced_decoding: bool = False,
+        repeat_rare: bool = False,
+        repeat_threshold: float = 0.05,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -90,8 +95,10 @@ class DetectionDataModule(pl.LightningDataModule):
             require_number("data.num_workers", num_workers, 0, whole=True)
         if prefetch_factor is not None:
             require_number("data.prefetch_factor", prefetch_factor, 1, whole=True)
-        if not isinstance(reduced_decoding, bool):
-            raise ConfigurationError(f"data.reduced_decoding is {reduced_decoding!r}; it must be true or false")
+        for name, value in (("reduced_decoding", reduced_decoding), ("repeat_rare", repeat_rare)):
+            if not isinstance(value, bool):
+                raise ConfigurationError(f"data.{name} is {value!r}; it must be true or false")
+        require_number("data.repeat_threshold", repeat_threshold, 0, 1, above_low=True)
         self._make_dataset = dataset
         self._given: dict[str, Any] = {"train": train, "val": val, "test": test}
         self._class_names = None if class_names is None else tuple(class_names)
@@ -106,6 +113,7 @@ class DetectionDataModule(pl.LightningDataModule):
         self._caches = PictureCaches(kind=cache, folder=cache_folder)
         self._with_cache: set[Stage] = set()
         self._reduced_decoding = reduced_decoding
+        self._repeat_threshold = repeat_threshold if repeat_rare else None
         self._seed = seed
         self._datasets: dict[Stage, DetectionDataset] = {}
         self._resumed: Position | None = None
@@ -114,7 +122,7 @@ class DetectionDataModule(pl.LightningDataModule):
         """Say where in its epochs the run stands."""
         if self.trainer is None or not (self.trainer.training or self.trainer.validating):
             return {}
-        return vars(Position.of(self.trainer, batch_size=self.step_size, images=len(self.dataset("train"))))
+        return vars(Position.of(self.trainer, batch_size=self.step_size, images=self.train_sampler().samples))
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Note where the run stood, before the loaders are made.
@@ -123,7 +131,7 @@ class DetectionDataModule(pl.LightningDataModule):
             WeightsError: it stood in mid-epoch, and the epoch cannot go on there with these images and batches.
         """
         self._resumed = Position(**state_dict)
-        self._resumed.check(batch_size=self.step_size, images=len(self.dataset("train")))
+        self._resumed.check(batch_size=self.step_size, images=self.train_sampler().samples)
 
     @property
     def step_size(self) -> int:
@@ -220,10 +228,23 @@ class DetectionDataModule(pl.LightningDataModule):
                 require_objects(self._datasets[stage], stage)
         return self._datasets[stage]
 
+    @cached_property
+    def repeats(self) -> np.ndarray | None:
+        """How often each training image comes in an epoch, on average; None where all come once."""
+        if self._repeat_threshold is None:
+            return None
+        labels = [record.labels for record in self.dataset("train").records]
+        factors = repeat_factors(labels, threshold=self._repeat_threshold)
+        return factors if (factors > 1).any() else None
+
+    def train_sampler(self) -> EpochSampler:
+        """Give the order of the training images, the same on all ranks."""
+        size = len(self.dataset("train"))
+        return EpochSampler(size=size, seed=self._seed, pad=True, batch_size=self.step_size, repeats=self.repeats)
+
     def train_dataloader(self) -> DataLoader:
         """Shuffle, augment, and give every rank equally many steps."""
-        dataset = self._cached_dataset("train")
-        sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=True, pad=True, batch_size=self.step_size)
+        dataset, sampler = self._cached_dataset("train"), self.train_sampler()
         if self._resumed is not None:
             sampler.resume(epoch=self._resumed.epoch, samples_seen=self._resumed.samples_seen)
         return self._loader(dataset, sampler, self.device_batch_size)
