@@ -678,12 +678,13 @@ def write_voc(root: Path, splits: dict[str, list[str]]) -> list[str]:
 def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(run: Run, tmp_path: Path, name: str) -> None:
     cats = [f"cat_{index}" for index in range(8)]
     words = write_voc(tmp_path / "voc", {"train": cats, "test": cats, "val": [f"{name}_{index}" for index in range(3)]})
-    val = [f"data.module.val.splits=[{{root:'{tmp_path / 'voc'}',split:val}}]", "data.module.val.part=all"]
-    run("train", *words, *val, "data.val_fraction=0", "hydra.run.dir=run", "test=true", "logger=csv", "report=true")
+    run("train", *words, "data.val_split=val", "hydra.run.dir=run", "test=true", "logger=csv", "report=true")
     folder = tmp_path / "run"
     said = (folder / "train.log").read_text()
     assert "val: there is no object to score in its 3 images" in said
     assert "the last weights are taken" in said
+    splits = json.loads((folder / "run.json").read_text())["splits"]
+    assert splits == {"train": ["train"], "val": ["val"], "test": ["test"]}
     assert [path.name for path in (folder / "checkpoints").iterdir() if path.name != "previous.ckpt"] == ["last.ckpt"]
     result = json.loads((folder / "result.json").read_text())
     assert result["checkpoint"] == str(folder / "checkpoints" / "last.ckpt")

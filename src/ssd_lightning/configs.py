@@ -43,7 +43,7 @@ EXPERIMENT_GROUP = "experiment"
 
 
 def find_folder(name: str) -> Path:
-    """Find `conf` or `experiments`: inside the package where it was installed from a wheel, else in the checkout.
+    """Find `conf`, `experiments` or `demo_data`: inside the package if installed from a wheel, else in the checkout.
 
     Raises:
         ConfigurationError: it is in neither place.
@@ -61,6 +61,7 @@ def register_experiments(*, names_only: bool = False) -> None:
         names_only: leave out what they say; Hydra copies all of it more than a hundred times to print its help.
     """
     register_run_dirs()
+    OmegaConf.register_new_resolver("packaged_folder", lambda name: str(find_folder(name)), replace=True)
     store = ConfigStore.instance()
     for path in sorted(find_folder("experiments").glob("*.yaml")):
         node: Any = {} if names_only else OmegaConf.load(path)

@@ -168,7 +168,7 @@ def read_splits(config: "DictConfig") -> "Examination":
     splits = [split for split in ("train", "val", "test") if data.has(split)]
     log.info("reading the annotations of %s", ", ".join(splits))
     for split in splits:
-        arguments = instantiate(config.data.module[split], _convert_="all")
+        arguments = data.arguments(split)
         for place in arguments.get("splits", ()):
             check_root(Path(place["root"]).expanduser())
         arguments["class_names"] = stated or list(examination.class_names) or None
@@ -250,7 +250,7 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
         seconds_a_step=trial.seconds_a_step,
         measured_batch_size=batch_size,
         batch_size=config.data.batch_size,
-        num_pictures=len(examination.datasets["train"].records),
+        num_pictures=samples_of_epoch(examination, config),
         num_devices=num_devices,
         max_epochs=None if config.budget else config.trainer.max_epochs,
         max_steps=config.trainer.max_steps,
@@ -260,6 +260,15 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
         fixed_mib=trial.fixed_mib,
     )
     return {"where": f"{device.type}, {config.trainer.precision}", "losses": trial.losses, "estimate": estimate}
+
+
+def samples_of_epoch(examination: "Examination", config: "DictConfig") -> int:
+    """Count the training samples of an epoch; images of rare classes may be repeated."""
+    from ssd_lightning.data.sampler import EpochSampler, repeat_factors
+
+    labels = [record.labels for record in examination.datasets["train"].records]
+    factors = repeat_factors(labels, threshold=config.data.repeat_threshold) if config.data.repeat_rare else None
+    return EpochSampler(size=len(labels), pad=True, repeats=factors).samples
 
 
 def training_command(config: "DictConfig", overrides: Sequence[str], *, choice: str | None, directory: Path) -> str:

@@ -89,8 +89,8 @@ def open_data(config: "DictConfig", detector: "Detector") -> "DetectionDataModul
     data.use_class_names(detector.class_names)
     data.use_resize(detector.resize)
     data.prepare_data()
-    make, arguments = (instantiate(config.data.module[key], _convert_="all") for key in ("dataset", config.split))
-    with comparing_classes(detector.class_names, make, arguments, split=config.split):
+    make = instantiate(config.data.module.dataset, _convert_="all")
+    with comparing_classes(detector.class_names, make, data.arguments(config.split), split=config.split):
         dataset = data.dataset(config.split)
         if dataset.dropped:
             require_objects(dataset, config.split)

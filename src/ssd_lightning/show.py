@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import Tensor
 
-    from ssd_lightning.data.dataset import DetectionDataset
     from ssd_lightning.ops.priors import Clip, PriorLevel
     from ssd_lightning.training import DetectionDataModule
     from ssd_lightning.visualization.prior_pictures import LevelPriors
@@ -123,7 +122,7 @@ def show_batch(config: "DictConfig") -> dict[str, "np.ndarray"]:
     data = open_data(config)
     dataset = data.dataset("train")
     rows = []
-    for index in first_indices(dataset, config.num, config.seed):
+    for index in first_indices(data, config.num, config.seed):
         record = dataset.records[index]
         height, width = record.size_px
         original = Sample(
@@ -162,7 +161,7 @@ def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
     loss = instantiate(config.loss, _convert_="all")
     data = open_data(config)
     dataset = data.dataset("train")
-    indices = first_indices(dataset, max(config.num, config.data.batch_size), config.seed)
+    indices = first_indices(data, max(config.num, config.data.batch_size), config.seed)
     samples = [dataset[0, index] for index in indices]
     targets = [target for _, target in samples]
     matches = loss.match(targets, priors.boxes_cxcywh).matches
@@ -273,12 +272,13 @@ def open_data(config: "DictConfig") -> "DetectionDataModule":
     return data
 
 
-def first_indices(dataset: "DetectionDataset", count: int, seed: int) -> list[int]:
+def first_indices(data: "DetectionDataModule", count: int, seed: int) -> list[int]:
     """Give the pictures that a training on one device begins with, at most as many as there are."""
-    from ssd_lightning.data.sampler import EpochSampler
+    from ssd_lightning.data.sampler import EpochSampler, read_key
 
-    order = EpochSampler(size=len(dataset), seed=seed, shuffle=True, rank=0, world_size=1, pad=True)
-    return [key[1] for key in islice(order, count)]
+    size = len(data.dataset("train"))
+    order = EpochSampler(size=size, seed=seed, rank=0, world_size=1, pad=True, repeats=data.repeats)
+    return [read_key(key)[1] for key in islice(order, count)]
 
 
 def print_matches(summary: Mapping[str, Any], iou_threshold: float) -> None:

@@ -245,6 +245,7 @@ def record_start(
         priors=len(module.net.priors_cxcywh),
         fitted_priors=read_record(gone_on_with).get("fitted_priors") if gone_on_with else fitted,
         batch=batch,
+        splits=data.split_names,
         data=fingerprints,
         repeats=str(repeated) if repeated else None,
         goes_on_from=str(resume) if resume is not None else None,
@@ -260,6 +261,9 @@ def record_start(
         log.warning(
             "that is less than data.batch_size=%d: there are %d training images", config.data.batch_size, images
         )
+    samples = data.train_sampler().samples
+    if samples > images:
+        log.info("%d samples in each epoch, since images of rare classes are repeated (data.repeat_rare)", samples)
     log.info("%d training pictures, %d priors, run in %s", images, record["priors"], run_dir)
 
 

@@ -141,6 +141,17 @@ def test_an_epoch_that_cannot_go_on_is_refused(tmp_path: Path) -> None:
         fit(tmp_path / "run", resume=tmp_path / "run" / LAST, num_pictures=12)
 
 
+def test_an_epoch_with_repeated_images_goes_on_in_its_middle(tmp_path: Path) -> None:
+    trainer = fit(tmp_path / "whole", repeat_rare=True)
+    assert trainer.global_step == 3 * 6  # 11 images, one of them sqrt(.9 * 11) times
+    with pytest.raises(PowerCut):
+        fit(tmp_path / "run", cut=("on_train_batch_end", 10), every_n_steps=1, repeat_rare=True)
+    with pytest.raises(WeightsError, match=r"of 13 training images.*and 11 images"):
+        fit(tmp_path / "run", resume=tmp_path / "run" / LAST)
+    fit(tmp_path / "run", resume=tmp_path / "run" / LAST, repeat_rare=True)
+    assert first_difference(everything(tmp_path / "run"), everything(tmp_path / "whole")) is None
+
+
 class SeenImages(pl.Callback):
     """Notes the images of each optimiser step."""
 

@@ -19,7 +19,7 @@ from ssd_lightning.data.colour import to_planes
 from ssd_lightning.data.images import choose_reduction, read_image, reduced_size_px
 from ssd_lightning.data.mosaic import Mosaic, Sample
 from ssd_lightning.data.resize import WHOLE, Resize
-from ssd_lightning.data.sampler import SampleKey
+from ssd_lightning.data.sampler import SampleKey, read_key
 from ssd_lightning.errors import ConfigurationError, DataError, one_line
 from ssd_lightning.types import Target
 
@@ -88,9 +88,12 @@ def in_part(image_id: str, part: Part, val_fraction: float) -> bool:
     return held_out == (part == "val")
 
 
-def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """Give every sample of every epoch a seed of its own, the same whatever worker or rank draws it."""
-    return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1)[0])
+def sample_seed(seed: int, epoch: int, index: int, copy: int = 0) -> int:
+    """Give every sample of every epoch a seed of its own, the same whatever worker or rank draws it.
+
+    Further copies of a sample within an epoch have others; the 2 sets them apart from the seeds of mosaics.
+    """
+    return int(np.random.SeedSequence([seed, epoch, index, *([2, copy] if copy else [])]).generate_state(1)[0])
 
 
 class DetectionDataset(Dataset[tuple[Tensor, Target]]):
@@ -177,14 +180,14 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
 
     def __getitem__(self, key: int | SampleKey) -> tuple[Tensor, Target]:
         """Read one sample; the key is an index, or as `EpochSampler` gives it."""
-        epoch, index, *size = key if isinstance(key, tuple) else (0, key)
+        epoch, index, copy, image_size = (0, key, 0, None) if isinstance(key, int) else read_key(key)
         index = range(len(self.records))[index]  # seeds are not negative, and dataset[-1] is a sample too
         record = self.records[index]
-        image, boxes, labels, difficult = self._read(epoch, index)
+        image, boxes, labels, difficult = self._read(epoch, index, copy)
         kept, read_size_px = np.arange(len(boxes)), (image.shape[0], image.shape[1])
-        transform = self._transform_to(size[0]) if size else self.transform
+        transform = self._transform_to(image_size) if image_size else self.transform
         if transform is not None:
-            image, boxes, kept = transform(image, boxes, sample_seed(self.seed, epoch, index))
+            image, boxes, kept = transform(image, boxes, sample_seed(self.seed, epoch, index, copy))
         target = Target(
             boxes=torch.from_numpy(np.ascontiguousarray(boxes, dtype=np.float32)).reshape(-1, 4),
             labels=torch.from_numpy(labels[kept]),
@@ -202,9 +205,10 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             self._transform_at_size[image_size] = self.transform.at_size(image_size)
         return self._transform_at_size[image_size]
 
-    def _read(self, epoch: int, index: int) -> Sample:
+    def _read(self, epoch: int, index: int, copy: int) -> Sample:
         if self.mosaic is not None and self.mosaic.acts_in(epoch):
-            rng = np.random.default_rng([self.seed, epoch, index, 1])  # a stream beside that of the transform
+            # A stream beside that of the transform.
+            rng = np.random.default_rng([self.seed, epoch, index, 1, *([copy] if copy else [])])
             partners = self.mosaic.partners(rng, len(self))
             if partners is not None:
                 return self.mosaic.join(rng, [self._read_alone(i) for i in (index, *partners)])
