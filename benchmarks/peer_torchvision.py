@@ -1,58 +1,89 @@
-"""torchvision's SSD trained by a plain PyTorch loop: the other side of `bccd_against_torchvision.py`.
+"""torchvision's SSD trained by a plain PyTorch loop for a given time: sides of `real_sets.py`.
 
-The augmentation, the warm-up over the first epoch and the optimiser `reference` are those of torchvision's
-`references/detection` for these two networks, with the learning rate scaled to the batch.
+Networks, priors, augmentation and post-processing are torchvision's own; the augmentation is that of its
+`references/detection` for the network. Images are decoded once and stay in memory.
 """
 
+import math
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, SequentialLR
 from torchvision import tv_tensors
+from torchvision.models import mobilenet_v2
 from torchvision.models.detection import ssd300_vgg16, ssdlite320_mobilenet_v3_large
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.ssd import SSD
+from torchvision.models.detection.ssdlite import SSDLiteFeatureExtractorMobileNet, SSDLiteHead
 from torchvision.transforms import v2
 
-from ssd_lightning.data.dataset import DetectionDataset
-from ssd_lightning.types import Detections
+if TYPE_CHECKING:
+    from ssd_lightning.data.dataset import DetectionDataset
+
+WARMUP = 0.05
+"""Share of the run in which the learning rate rises."""
+MEAN_FILL = {tv_tensors.Image: (123, 117, 104), "others": 0}
+SCORES = {"score_thresh": 0.001, "detections_per_img": 300}
+
+
+def ssdlite320_mobilenet_v2(num_classes: int, weights: str) -> SSD:
+    """Put torchvision's SSDLite on MobileNetV2, as `ssdlite320_mobilenet_v3_large` is made, from ImageNet weights.
+
+    Args:
+        num_classes: with the background.
+        weights: torchvision's file of them.
+    """
+    network = mobilenet_v2(weights=None)
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    features = network.features
+    features[14].block = features[14].conv  # the first of stride 32, by the name that it has in MobileNetV3
+    norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
+    backbone = SSDLiteFeatureExtractorMobileNet(features, 14, norm)
+    priors = DefaultBoxGenerator([[2, 3] for _ in range(6)], min_ratio=0.2, max_ratio=0.95)
+    channels = [576, 1280, 512, 256, 256, 128]
+    return SSD(
+        backbone,
+        priors,
+        (320, 320),
+        num_classes,
+        head=SSDLiteHead(channels, priors.num_anchors_per_location(), num_classes, norm),
+        nms_thresh=0.55,
+        topk_candidates=300,
+        **SCORES,
+    )
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One network of torchvision, with the settings of its published training."""
+    """One network of torchvision, and how its reference augments.
 
-    build: Callable[..., nn.Module]
-    lr: float
-    """Of the published batch."""
-    batch_size: int
-    """The published one, over all GPUs."""
-    weight_decay: float
-    cosine: bool
-    """Else x .1 after 2/3 and 11/12 of the run."""
-    colours_and_expansion: bool
+    Args:
+        build: makes it for a number of classes with the background, and a weights file or None.
+        colours_and_expansion: the augmentation is torchvision's preset `ssd`; else `ssdlite`.
+    """
+
+    build: Callable[[int, Any], nn.Module]
+    colours_and_expansion: bool = False
+
+
+def _from_scratch(make: Callable[..., nn.Module], num_classes: int, weights: str | None) -> nn.Module:
+    return make(weights=None, weights_backbone=None, num_classes=num_classes, **SCORES)
 
 
 PEERS = {
-    "ssdlite320_mobilenet_v3_large": Peer(
-        ssdlite320_mobilenet_v3_large,
-        lr=0.15,
-        batch_size=192,
-        weight_decay=4e-5,
-        cosine=True,
-        colours_and_expansion=False,
-    ),
-    "ssd300_vgg16": Peer(
-        ssd300_vgg16, lr=0.002, batch_size=32, weight_decay=5e-4, cosine=False, colours_and_expansion=True
-    ),
+    "ssdlite320_mobilenet_v2": Peer(ssdlite320_mobilenet_v2),
+    "ssdlite320_mobilenet_v3_large": Peer(partial(_from_scratch, ssdlite320_mobilenet_v3_large)),
+    "ssd300_vgg16": Peer(partial(_from_scratch, ssd300_vgg16), colours_and_expansion=True),
 }
-MEAN_FILL = {tv_tensors.Image: (123, 117, 104), "others": 0}
 
 
-def torchvision_augmentation(peer: Peer) -> v2.Compose:
-    """Make torchvision's preset `ssd` or `ssdlite`: uint8 picture and boxes in, float picture in [0, 1] out."""
+def augmentation(peer: Peer) -> v2.Compose:
+    """Make torchvision's preset: uint8 image and boxes in, float image in [0, 1] out."""
     first = [v2.RandomPhotometricDistort(), v2.RandomZoomOut(fill=MEAN_FILL)] if peer.colours_and_expansion else []
     return v2.Compose(
         [
@@ -66,101 +97,86 @@ def torchvision_augmentation(peer: Peer) -> v2.Compose:
     )
 
 
-def make_optimizer(
-    network: nn.Module, peer: Peer, *, name: str, lr: float | None, batch_size: int
-) -> torch.optim.Optimizer:
-    """Make `reference`, the SGD of the published training, or `adamw`."""
-    if name == "reference":
-        scaled = peer.lr * batch_size / peer.batch_size
-        return torch.optim.SGD(network.parameters(), lr or scaled, momentum=0.9, weight_decay=peer.weight_decay)
-    return torch.optim.AdamW(network.parameters(), lr or 2e-3, weight_decay=0.01)
+def rate_factor(share: float) -> float:
+    """Rise from a hundredth in the first twentieth of a run, then follow half a cosine to 0."""
+    if share < WARMUP:
+        return 0.01 + 0.99 * share / WARMUP
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (share - WARMUP) / (1 - WARMUP))))
 
 
-def make_schedule(
-    optimizer: torch.optim.Optimizer, *, cosine: bool, total_steps: int, warmup_steps: int
-) -> LRScheduler:
-    """Warm up linearly from a thousandth, then follow a cosine or torchvision's steps."""
-    rest = total_steps - warmup_steps
-    warmup = LinearLR(optimizer, start_factor=1e-3, total_iters=warmup_steps)
-    after: LRScheduler = CosineAnnealingLR(optimizer, rest)
-    if not cosine:
-        after = MultiStepLR(optimizer, [round(total_steps * share) - warmup_steps for share in (2 / 3, 11 / 12)])
-    return SequentialLR(optimizer, [warmup, after], [warmup_steps])
-
-
-def train_torchvision(
-    dataset: DetectionDataset,
+def train(
+    dataset: "DetectionDataset",
     *,
-    network: str,
-    optimizer: str,
-    lr: float | None,
-    epochs: int,
+    peer: Peer,
+    weights: str | None,
+    lr: float,
     batch_size: int,
     seed: int,
+    deadline: float,
     max_steps: int | None = None,
-    on_epoch: Callable[[int, float, float], None] = lambda epoch, loss, seconds: None,
-) -> nn.Module:
-    """Train from random weights.
+) -> tuple[nn.Module, int, int]:
+    """Train by AdamW with a schedule that follows the clock.
 
     Args:
-        dataset: pictures without a transform.
-        network: a key of `PEERS`.
-        optimizer: `reference` or `adamw` (with a cosine).
-        lr: learning rate; None is the published one scaled to the batch, or .002 for `adamw`, on BCCD better than .001.
-        epochs: passes over the pictures; the last incomplete batch of each is left out.
-        batch_size: pictures a step.
+        dataset: images without a transform.
+        peer: of `PEERS`.
+        weights: file of the backbone's weights, where the peer takes one.
+        lr: highest learning rate.
+        batch_size: images of a step, fewer where the set has fewer.
         seed: of weights, order and augmentation.
-        max_steps: stop after so many steps.
-        on_epoch: told the epoch, its mean loss and the seconds so far.
+        deadline: time of the clock at which training ends.
+        max_steps: end earlier, after so many.
+
+    Returns:
+        The network, the steps that it made and the images of each.
     """
     torch.manual_seed(seed)
-    peer = PEERS[network]
-    model = peer.build(weights=None, weights_backbone=None, num_classes=len(dataset.class_names) + 1)
-    model = model.to(memory_format=torch.channels_last).train()
-    augment = torchvision_augmentation(peer)
-    samples = [dataset[index] for index in range(len(dataset))]
-    steps = len(samples) // batch_size
-    sgd = make_optimizer(model, peer, name=optimizer, lr=lr, batch_size=batch_size)
-    schedule = make_schedule(
-        sgd, cosine=peer.cosine or optimizer == "adamw", total_steps=epochs * steps, warmup_steps=steps
-    )
-    start, taken = time.perf_counter(), 0
-    for epoch in range(epochs):
-        order, total = torch.randperm(len(samples)), 0.0
-        for step in range(steps):
-            chosen = [_augmented(augment, *samples[i]) for i in order[step * batch_size : (step + 1) * batch_size]]
-            losses = model([image for image, _ in chosen], [target for _, target in chosen])
-            loss = sum(losses.values(), torch.zeros(()))
-            sgd.zero_grad()
-            loss.backward()
-            sgd.step()
-            schedule.step()
-            total, taken = total + loss.item(), taken + 1
-            if taken == max_steps:
-                return model.eval()
-        on_epoch(epoch, total / steps, time.perf_counter() - start)
-    return model.eval()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = peer.build(len(dataset.class_names) + 1, weights)
+    model = model.to(device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr, fused=True)
+    samples = [_sample(*dataset[index]) for index in range(len(dataset))]
+    batch_size = min(batch_size, len(samples))
+    augment, batches = augmentation(peer), _batches(len(samples), batch_size)
+    steps, total, step_seconds = 0, 0.0, 0.0
+    begin = last_told = time.time()
+    while (now := time.time()) + step_seconds < deadline and steps != max_steps:
+        for group in optimizer.param_groups:
+            group["lr"] = lr * rate_factor((now - begin) / (deadline - begin))
+        chosen = [augment(*samples[index]) for index in next(batches)]
+        losses = model(
+            [image.to(device) for image, _ in chosen],
+            [{name: tensor.to(device) for name, tensor in target.items()} for _, target in chosen],
+        )
+        loss = sum(losses.values(), torch.zeros((), device=device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        steps, total, step_seconds = steps + 1, total + loss.item(), time.time() - now
+        if time.time() - last_told > 10:
+            print(f"step {steps}: mean loss {total / steps:.3f}, {deadline - time.time():.0f} s left", file=sys.stderr)
+            last_told = time.time()
+    return model.eval(), steps, batch_size
 
 
-def _augmented(augment: v2.Compose, image: Tensor, target: dict) -> tuple[Tensor, dict[str, Tensor]]:
+def _sample(image: Tensor, target: dict[str, Any]) -> tuple[tv_tensors.Image, dict[str, Tensor]]:
     height, width = image.shape[-2:]
-    boxes = tv_tensors.BoundingBoxes(
-        target["boxes"] * torch.tensor([width, height, width, height]), format="XYXY", canvas_size=(height, width)
-    )
-    image, changed = augment(tv_tensors.Image(image), {"boxes": boxes, "labels": target["labels"]})
-    return image, changed
+    boxes = target["boxes"] * torch.tensor([width, height, width, height])
+    boxes = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))
+    return tv_tensors.Image(image), {"boxes": boxes, "labels": target["labels"]}
 
 
-def torchvision_detector(model: nn.Module) -> Callable[[Sequence[Tensor]], list[Detections]]:
-    """Wrap a trained model: pictures uint8 `[3, H, W]` in, normalised detections out."""
-    return partial(_detect, model)
+def _batches(images: int, batch_size: int) -> Iterator[list[int]]:
+    """Shuffle in every epoch; the last incomplete batch of each is left out."""
+    while True:
+        order = torch.randperm(images)
+        yield from (batch.tolist() for batch in order.split(batch_size) if len(batch) == batch_size)
 
 
 @torch.inference_mode()
-def _detect(model: nn.Module, images: Sequence[Tensor]) -> list[Detections]:
-    found = model([image / 255 for image in images])
-    sizes = [torch.tensor([*image.shape[:0:-1], *image.shape[:0:-1]]) for image in images]
-    return [
-        Detections(boxes=one["boxes"] / size, scores=one["scores"], labels=one["labels"])
-        for one, size in zip(found, sizes, strict=True)
-    ]
+def detect(model: nn.Module, image: Tensor) -> dict[str, list]:
+    """Detect in one image, uint8 `[3, H, W]`: normalised boxes, scores and labels in plain lists."""
+    device = next(model.parameters()).device
+    found = {name: tensor.cpu() for name, tensor in model([image.to(device) / 255])[0].items()}
+    size = torch.tensor([*image.shape[:0:-1], *image.shape[:0:-1]])
+    return {**{name: tensor.tolist() for name, tensor in found.items()}, "boxes": (found["boxes"] / size).tolist()}

@@ -1,0 +1,264 @@
+"""The comparison on real data sets, rehearsed on drawn ones."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torchvision.models import mobilenet_v2
+
+from ssd_lightning.data.toy import write_toy_dataset
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+NAMES = ("real_sets", "real_sets_sides", "real_sets_factors", "peer_torchvision")
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[dict[str, ModuleType]]:
+    sys.path.insert(0, str(FOLDER))
+    yield {name: __import__(name) for name in NAMES}
+    sys.path.remove(str(FOLDER))
+    for name in NAMES:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shapes in the layout and under the name of one of the sets."""
+    root = tmp_path_factory.mktemp("data")
+    write_toy_dataset(root / "bccd", num_train=20, num_val=2, num_test=3, image_size_px=(96, 128))
+    return root
+
+
+def rehearse(program: str, data_root: Path, out: Path, *words: str) -> str:
+    """Run it with the tree as it is; gives the table."""
+    command = [sys.executable, str(FOLDER / program), "--data-root", str(data_root), "--out", str(out)]
+    command += ["--tiny", "--commit", "tree", "--sets", "bccd", "--threads", "1", *words]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def results(out: Path) -> dict[str, dict]:
+    return {path.stem: json.loads(path.read_text()) for path in (out / "results").glob("*.json")}
+
+
+def test_a_rehearsal_of_this_project(data_root: Path, tmp_path: Path) -> None:
+    words = ("--sides", "ours", "--recipe", "model=tiny_ssd", "--seeds", "3", "--budget", "7s")
+    table = rehearse("real_sets.py", data_root, tmp_path, *words)
+    assert "| bccd | ours | 7s | its own | 3 | " in table
+    (record,) = results(tmp_path).values()
+    assert (record["images_seen"], record["seed"], record["threads"], record["seconds_train"] > 0) == (4, 3, 1, True)
+    assert (tmp_path / "runs" / "bccd-ours-7s-seed3" / "run" / "checkpoints" / "last.ckpt").is_file()
+    assert record["scores"].keys() == {"test"}
+    assert record["scores"]["test"]["images"] == 3
+    assert record["scores"]["test"]["ap_area"].keys() == {"disk", "ring", "square", "star", "triangle"}
+    assert {"commit", "hardware", "versions", "epochs", "seconds_in_all", "overrides"} <= record.keys()
+
+    (trained,) = tmp_path.glob("runs/*/trained.json")
+    trained.write_text(trained.read_text().replace('"images_seen": 4', '"images_seen": 8'))
+    rehearse("real_sets.py", data_root, tmp_path, *words, "--split", "valid")
+    assert results(tmp_path)["bccd-ours-7s-seed3"]["scores"].keys() == {"test", "valid"}
+    assert results(tmp_path)["bccd-ours-7s-seed3"]["images_seen"] == 8, "it was trained again"
+
+
+ULTRALYTICS = '''
+"""Stands in for the package: what the driver calls, as its documentation has it."""
+from pathlib import Path
+from types import SimpleNamespace
+import torch
+__version__ = "0"
+
+class YOLO:
+    def __init__(self, model):
+        self.model, self.callbacks = str(model), {}
+        assert self.model == "yolo11n.yaml" or Path(model).read_text() == "trained"
+
+    def add_callback(self, event, function):
+        self.callbacks[event] = function
+
+    def train(self, *, data, time, imgsz, pretrained, project, name, **more):
+        assert not pretrained and imgsz == 320 and 0 < time < 1
+        root = Path(data).parent
+        assert len(list(root.glob("images/train/*.png"))) == len(list(root.glob("labels/train/*.txt"))) == 8
+        for _ in range(3):
+            self.callbacks["on_train_batch_end"](self)
+        weights = Path(project, name, "weights")
+        weights.mkdir(parents=True)
+        (weights / "last.pt").write_text("trained")
+
+    def predict(self, path, *, conf, max_det, **more):
+        """Find what the label file has."""
+        assert (conf, max_det, self.model != "yolo11n.yaml") == (0.001, 300, True) and Path(path).is_file()
+        label = Path(str(path).replace("images", "labels")).with_suffix(".txt")
+        rows = torch.tensor([list(map(float, line.split())) for line in label.read_text().splitlines()]).reshape(-1, 5)
+        corners = torch.cat([rows[:, 1:3] - rows[:, 3:] / 2, rows[:, 1:3] + rows[:, 3:] / 2], dim=1)
+        boxes = SimpleNamespace(xyxyn=corners, conf=torch.ones(len(rows)), cls=rows[:, 0])
+        return [SimpleNamespace(boxes=boxes)]
+'''
+
+
+def test_yolo_is_run_by_another_python_and_scored_by_our_metric(data_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "ultralytics.py").write_text(ULTRALYTICS)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    words = ("--sides", "yolo11n", "--seeds", "0", "--yolo-python", str(python))
+    rehearse("real_sets.py", data_root, tmp_path / "out", *words)
+    (record,) = results(tmp_path / "out").values()
+    assert record["scores"]["test"]["map_area"] == pytest.approx(1.0)
+    assert (record["images_seen"], record["ultralytics"]) == (6, "0")
+
+
+def test_yolo_is_skipped_without_its_environment(data_root: Path, tmp_path: Path) -> None:
+    words = ("--sides", "yolo11n", "--seeds", "0")
+    assert "Nothing was run." in rehearse("real_sets.py", data_root, tmp_path, *words)
+
+
+@pytest.mark.slow
+def test_a_rehearsal_of_torchvision_chooses_a_rate(data_root: Path, tmp_path: Path) -> None:
+    torch.save(mobilenet_v2(weights=None).state_dict(), tmp_path / "weights.pth")
+    words = ("--sides", "torchvision", "torchvision_scratch_ssdlite", "--seeds", "0", "1", "--lr", "0.001", "0.002")
+    rehearse("real_sets.py", data_root, tmp_path, "--weights", str(tmp_path / "weights.pth"), *words)
+    records = results(tmp_path).values()
+    assert len(records) == 6
+    for side in ("torchvision", "torchvision_scratch_ssdlite"):
+        mine = [record for record in records if record["side"] == side]
+        first = {record["lr"]: record["scores"] for record in mine if record["seed"] == 0}
+        assert all("valid" in scores for scores in first.values())
+        (chosen,) = [lr for lr, scores in first.items() if "test" in scores]
+        assert first[chosen]["valid"]["map_area"] == max(scores["valid"]["map_area"] for scores in first.values())
+        assert [(record["lr"], record["scores"].keys()) for record in mine if record["seed"] == 1] == [
+            (chosen, {"test"})
+        ]
+        assert {record["images_seen"] for record in mine} == {4}
+
+
+@pytest.mark.slow
+def test_a_rehearsal_of_factors(data_root: Path, tmp_path: Path) -> None:
+    words = ("--list", "modern", "--factors", "giou", "--seeds", "0", "--epochs", "1")
+    table = rehearse("real_sets_factors.py", data_root, tmp_path, *words)
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:4]] == ["baseline", "giou"]
+    assert "loss.box_loss=giou" in results(tmp_path)["bccd-ours-modern_giou-1epochs-seed0"]["overrides"]
+
+
+def test_truth_scores_one_and_nothing_scores_nought(
+    programs: dict[str, ModuleType], data_root: Path, tmp_path: Path
+) -> None:
+    sides = programs["real_sets_sides"]
+    for name, share in (("all", 1.0), ("none", 0.0)):
+        run = sides.Run(
+            set="bccd", side="ours", seed=0, root=str(data_root / "bccd"), folder=str(tmp_path / name), budget="1s",
+            threads=1,
+        )  # fmt: skip
+        (tmp_path / name).mkdir()
+        dataset = sides.split_of(run, "test")
+        samples = [dataset[index][1] for index in range(len(dataset))]
+        found = {
+            target["image_id"]: {
+                "boxes": target["boxes"].tolist() if share else [],
+                "scores": [1.0] * len(target["labels"]) if share else [],
+                "labels": target["labels"].tolist() if share else [],
+            }
+            for target in samples
+        }
+        sides.leave(run, "test", found.items())
+        scores = sides.score(run, "test")
+        assert (scores["map_area"], scores["images"]) == (pytest.approx(share), 3)
+        assert scores["coco_map"] == pytest.approx(share)
+
+
+def test_the_peer_has_its_weights_and_torchvisions_priors(programs: dict[str, ModuleType], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights = mobilenet_v2(weights=None).state_dict()
+    torch.save(weights, tmp_path / "weights.pth")
+    model = programs["peer_torchvision"].ssdlite320_mobilenet_v2(4, str(tmp_path / "weights.pth")).eval()
+    mine = {tensor.sum().item() for tensor in model.backbone.features.state_dict().values()}
+    assert {tensor.sum().item() for name, tensor in weights.items() if name.startswith("features.")} == mine
+    maps = model.backbone(torch.zeros(1, 3, 320, 320))
+    assert [grid.shape[-1] for grid in maps.values()] == [20, 10, 5, 3, 2, 1]
+    assert model.head(list(maps.values()))["cls_logits"].shape == (1, 3234, 4)
+    found = programs["peer_torchvision"].detect(model, torch.zeros(3, 40, 60, dtype=torch.uint8))
+    assert len(found["boxes"]) == len(found["scores"]) == len(found["labels"]) <= 300
+
+
+def test_the_rate_follows_the_clock(programs: dict[str, ModuleType]) -> None:
+    factor = programs["peer_torchvision"].rate_factor
+    assert [factor(share) for share in (0.0, 0.05, 0.525, 1.0)] == pytest.approx([0.01, 1.0, 0.5, 0.0])
+    assert factor(1.2) == pytest.approx(0.0)
+
+
+def test_runs_work_with_a_commit_and_not_with_changes(
+    programs: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, out = tmp_path / "repository", tmp_path / "out"
+    repository.mkdir()
+    out.mkdir()
+    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (repository / "code.py").write_text("committed")
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "a"]):
+        subprocess.run([*git, *words], check=True)
+    (repository / "code.py").write_text("changed")
+    monkeypatch.setattr(programs["real_sets"], "REPOSITORY", repository)
+    with programs["real_sets"].code_of("HEAD", out) as (code, commit):
+        assert (code / "code.py").read_text() == "committed"
+        assert len(commit) == 40
+    assert not list(out.iterdir())
+    with programs["real_sets"].code_of("tree", out) as (code, commit):
+        assert (code / "code.py").read_text() == "changed"
+        assert commit.endswith(" and changes")
+
+
+def record(side: str, seed: int, area: float, **more: object) -> dict:
+    return {
+        "set": "cards", "side": side, "seed": seed, "lr": None, "budget": "5min", "label": "", "images_seen": 1000,
+        "commit": "0123456789", "hardware": "h", "threads": 2,
+        "scores": {"test": {"map_area": area, "coco_map": area / 2}}, **more,
+    }  # fmt: skip
+
+
+def test_the_table_has_mean_and_spread(programs: dict[str, ModuleType]) -> None:
+    records = [record("torchvision", 0, 0.5, lr=0.001), record("ours", 0, 0.6), record("ours", 1, 0.7)]
+    unscored = {**record("ours", 2, 0.0), "scores": {"valid": {}}}
+    table = programs["real_sets"].table([*records, unscored], split="test").splitlines()
+    assert table[2:4] == [
+        "| cards | ours | 5min | its own | 0, 1 | .650 +- .071 | .325 +- .035 | 1,000 | 0123456 |",
+        "| cards | torchvision | 5min | 0.001 | 0 | .500 | .250 | 1,000 | 0123456 |",
+    ]
+    assert len(table) == 6
+
+
+def test_factors_are_compared_seed_by_seed(programs: dict[str, ModuleType]) -> None:
+    records = [
+        record("ours", seed, area, label=f"finetune_{factor}")
+        for factor, areas in (("baseline", (0.5, 0.7)), ("argmax", (0.4, 0.62)))
+        for seed, area in enumerate(areas)
+    ]
+    table = programs["real_sets_factors"].table(records, ["baseline", "argmax", "expand"], split="test").splitlines()
+    assert table[2:5] == [
+        "| baseline | .600 +- .141 | .600 |",
+        "| argmax | -.090 +- .014 | -.090 |",
+        "| expand |  |  |",
+    ]
+
+
+@pytest.mark.parametrize(("budget", "seconds"), [("90s", 90), ("5min", 300), ("1.5h", 5400)])
+def test_budgets(programs: dict[str, ModuleType], budget: str, seconds: float) -> None:
+    assert programs["real_sets"].seconds_of(budget) == seconds
+
+
+@pytest.mark.parametrize("words", [["--budget", "5"], ["--budget", "0s"], ["--only", "cards:us"], ["--only", "cards"]])
+def test_what_cannot_be_is_said(
+    programs: dict[str, ModuleType], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        programs["real_sets"].parse(["--data-root", "a", "--out", "b", *words])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert words[0] in last
+    assert f"'{words[1]}'" in last
