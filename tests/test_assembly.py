@@ -162,3 +162,20 @@ def test_one_word_trains_at_many_sizes() -> None:
     assert module.net.training_sizes == ((96, 96), (128, 128))
     data = instantiate(config.data.module, _convert_="all")
     assert data._multiscale.sizes == ((64, 64), (96, 96), (128, 128))
+
+
+def test_augmentation_scales_as_far_as_the_training_boxes_stand_it(tmp_path: Path) -> None:
+    toy = ["data=toy", f"data.root={tmp_path}", "data.num_train=6", "data.num_val=2", "data.num_test=2"]
+    config = compose_config("train", [*SMALL, *toy, "auto_augmentation=true"])
+    data = assembly.make_data(config)
+    assembly.settle_augmentation(config, data)
+    settled = config.augmentation
+    assert not config.auto_augmentation
+    assert 1 <= settled.max_expand_ratio < 4  # objects of an input of 64 px are small
+    image, _ = data.dataset("train")[0]
+    again = assembly.make_data(config)  # as the recorded configuration has it: nothing is left to decide
+    assembly.settle_augmentation(config, again)
+    assert torch.equal(again.dataset("train")[0][0], image)
+    none = compose_config("train", [*SMALL, *toy, "auto_augmentation=true", "augmentation=none"])
+    with pytest.raises(ConfigurationError, match="goes with augmentation=paper"):
+        assembly.settle_augmentation(none, data)
