@@ -292,10 +292,12 @@ def test_recipes_set_what_exists(experiment: Path) -> None:
     """Hydra merges a key that nothing reads without a word."""
     recipe = OmegaConf.load(experiment)
     assert isinstance(recipe, DictConfig)
-    choices = [entry for entry in recipe.pop("defaults", []) if entry != "_self_"]
-    words = [
-        f"{key.removeprefix('override ').lstrip('/')}={value}" for entry in choices for key, value in entry.items()
-    ]
+    words = []
+    for entry in recipe.pop("defaults", []):
+        if isinstance(entry, DictConfig):
+            words += [f"{key.removeprefix('override ').lstrip('/')}={value}" for key, value in entry.items()]
+        elif entry != "_self_":
+            words.append(f"experiment={entry}")  # that it changes
     known = compose_config("train", [word.replace(" ", "") for word in words])
     assert [key for key in leaves(recipe) if not exists(known, key)] == []
 
@@ -324,6 +326,7 @@ MADE_BY_THE_RUN = {
 }  # fmt: skip
 """Arguments that no file states: the network, the data module or its splits give them."""
 NOT_OFFERED = {
+    "ssd_lightning.models.layers.init_normal": {"std"},  # which another choice of `init` would inherit
     "ssd_lightning.losses.MultiBoxLoss": {"variances"},  # post-processing and exported files have to have the same
     "ssd_lightning.data.toy.write_toy_dataset": {"seed"},  # it would be another data set in the same folder
     "ssd_lightning.data.coco.COCODataset": {"seed"}, "ssd_lightning.data.csv_boxes.CSVDataset": {"seed"},
