@@ -6,8 +6,8 @@ import numpy as np
 
 from ssd_lightning.analysis.objects import sides_px
 
-LEAST_PX = 16.0
-"""Side of an object in the network's input that it can still learn from: two cells of a map of stride 8."""
+LEAST_PX = 32.0
+"""Side that expansion leaves the median object in the input: four cells of a map of stride 8, as its smallest prior has."""
 LARGEST_SHARE = 0.5
 """Of the input's shorter side that the median object may fill after a crop."""
 LARGEST_EXPANSION, LEAST_CROP = 4.0, 0.3
