@@ -7,7 +7,7 @@ import numpy as np
 from ssd_lightning.analysis.objects import sides_px
 
 LEAST_PX = 32.0
-"""Side that expansion leaves the median object in the input: four cells of a map of stride 8, as its smallest prior has."""
+"""Side that expansion leaves the median object in the input: that of the smallest prior on a map of stride 8."""
 LARGEST_SHARE = 0.5
 """Of the input's shorter side that the median object may fill after a crop."""
 LARGEST_EXPANSION, LEAST_CROP = 4.0, 0.3
