@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +12,27 @@ from ssd_lightning.assembly import make_net
 from ssd_lightning.configs import compose_config
 from ssd_lightning.detector import Detector
 from ssd_lightning.models import SSD
-from ssd_lightning.models.neck import FPN
+from ssd_lightning.models.head import SharedHead
+from ssd_lightning.models.neck import FPN, FPNLite
 from ssd_lightning.ops.normalization import SUBTRACT_MEAN_BGR
 from tiny_nets import tiny_net
 
 CLASS_NAMES = ("circle", "square", "star")
 
 
-def tiny_detector(*, fpn: bool = False, class_names: Sequence[str] = CLASS_NAMES, **settings: object) -> Detector:
+NECKS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "fpn": {"neck": functools.partial(FPN, out_channels=8)},
+    "fpnlite": {
+        "neck": functools.partial(FPNLite, out_channels=8, extra_levels=0),
+        "head": functools.partial(SharedHead, channels=8, num_layers=2),
+    },
+}
+
+
+def tiny_detector(*, neck: str = "none", class_names: Sequence[str] = CLASS_NAMES, **settings: object) -> Detector:
     """Three levels over 32 x 48 pixels; takes BGR, so that exchanged colours are noticed."""
-    neck = {"neck": functools.partial(FPN, out_channels=8)} if fpn else {}
-    net = tiny_net(num_classes=len(class_names), normalization=SUBTRACT_MEAN_BGR, **neck)
+    net = tiny_net(num_classes=len(class_names), normalization=SUBTRACT_MEAN_BGR, **NECKS[neck])
     return Detector(spread_out(net), class_names=class_names, postprocess_settings={"top_k": 20, **settings})
 
 

@@ -3,14 +3,17 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torchvision.models import mobilenet_v2, squeezenet1_1
 
 from ssd_lightning import assembly
 from ssd_lightning.assembly import check_start, describe_start, make_module, make_net, synchronizes_batch_norm
 from ssd_lightning.configs import compose_config
+from ssd_lightning.data.resize import Letterbox, Stretch
 from ssd_lightning.detector import detector_spec
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models.weights import normalization_of
@@ -136,3 +139,43 @@ def test_batch_norm_is_synchronised_where_there_is_more_than_one_gpu(
 ) -> None:
     monkeypatch.setattr(assembly, "choose_device", lambda wanted: torch.device(device))
     assert synchronizes_batch_norm(compose_config("train", [*SMALL, *words]), ranks) == expected
+
+
+@pytest.mark.parametrize("augmentation", ["paper", "none"])
+def test_one_word_letterboxes_training_and_evaluation(augmentation: str) -> None:
+    words = ["data=toy", f"augmentation={augmentation}", "image_size=[64,64]"]
+    if augmentation == "paper":
+        words += ["augmentation.expand=false", "augmentation.crop=false", "augmentation.photometric=false"]
+    for more, mode in (([], Stretch()), (["augmentation.resize=letterbox"], Letterbox())):
+        data = instantiate(compose_config("train", [*words, *more]).data.module, _convert_="all")
+        assert data.resize == mode
+        sample, _, _ = data._augmentation(np.full((20, 40, 3), 200, np.uint8), np.zeros((0, 4), np.float32), 3)
+        assert sample.shape == (64, 64, 3)
+        assert (sample[-1] == Letterbox().fill).all() == (mode == Letterbox())
+
+
+def test_one_word_trains_at_many_sizes() -> None:
+    words = ["data=toy", "backbone=tiny", *SMALL, "data.multiscale=[64,128]", "data.batch_size=2"]
+    config = compose_config("train", words)
+    plain = OmegaConf.to_container(config, resolve=False)
+    module = make_module(config, plain, ("a", "b"), images=8, ranks=1, checkpoint=None)
+    assert module.net.training_sizes == ((96, 96), (128, 128))
+    data = instantiate(config.data.module, _convert_="all")
+    assert data._multiscale.sizes == ((64, 64), (96, 96), (128, 128))
+
+
+def test_augmentation_scales_as_far_as_the_training_boxes_stand_it(tmp_path: Path) -> None:
+    toy = ["data=toy", f"data.root={tmp_path}", "data.num_train=6", "data.num_val=2", "data.num_test=2"]
+    config = compose_config("train", [*SMALL, *toy, "auto_augmentation=true"])
+    data = assembly.make_data(config)
+    assembly.settle_augmentation(config, data)
+    settled = config.augmentation
+    assert not config.auto_augmentation
+    assert 1 <= settled.max_expand_ratio < 4  # objects of an input of 64 px are small
+    image, _ = data.dataset("train")[0]
+    again = assembly.make_data(config)  # as the recorded configuration has it: nothing is left to decide
+    assembly.settle_augmentation(config, again)
+    assert torch.equal(again.dataset("train")[0][0], image)
+    none = compose_config("train", [*SMALL, *toy, "auto_augmentation=true", "augmentation=none"])
+    with pytest.raises(ConfigurationError, match="goes with augmentation=paper"):
+        assembly.settle_augmentation(none, data)

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 from PIL import Image
 
-from ssd_lightning import evaluate, export, predict, train
+from ssd_lightning import assembly, evaluate, export, predict, train
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.toy import TOY_CLASSES
 from ssd_lightning.data.voc import VOCDataset
@@ -369,6 +371,74 @@ def test_a_run_of_few_steps_logs_each_of_them(run: Run, tmp_path: Path) -> None:
     assert all(float(row["lr"]) > 0 and float(row["train/loc"]) > 0 for row in rows)
 
 
+def test_a_run_ends_when_its_budget_says(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By this process's own time, so that others on the machine do not count."""
+    monkeypatch.setattr(assembly, "monotonic", time.process_time)
+    monkeypatch.setattr(train, "command_start", lambda *programs: time.process_time())
+    words = [word for word in SMALL if not word.startswith("trainer.check_val")]
+    run("train", *words, "budget=8s", "hydra.run.dir=run", "logger=none", "report=false")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())["budget"]
+    assert record["seconds"] == 8
+    assert 7 < record["used_seconds"] < 10
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    kept = saved["callbacks"]["BudgetCallback"]
+    assert record["steps"] == kept["steps"] == saved["global_step"] > 6
+    assert record["images"] == kept["images"] == 8 * record["steps"]
+    assert saved["optimizer_states"][0]["param_groups"][0]["lr"] < 1e-3  # of .005: the schedule has come to its end
+    assert "map_11point" in "".join(read_run(tmp_path / "run").result["scores"])  # type: ignore[index]
+
+
+def test_a_budget_that_is_no_time_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(run, capsys, "train", *SMALL, "budget=10")
+    assert "budget is 10; it must be a length of time such as 90s, 10min or 1.5h" in message
+
+
+FEW_STEPS = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "logger=none", "report=false")
+
+
+def levels_in(run: Path) -> list[dict]:
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    levels: list[dict] = saved["detector"]["network"]["levels"]
+    return levels
+
+
+def test_fitted_priors_are_recorded_and_never_fitted_again(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [*SMALL, *FEW_STEPS]
+    run("train", *small, "priors=auto", "hydra.run.dir=run")
+    told = capsys.readouterr().out
+    levels, config = levels_in(tmp_path / "run"), OmegaConf.load(tmp_path / "run" / "config.yaml")
+    assert "training boxes reach IoU .5 with a fitted prior" in told
+    assert OmegaConf.to_container(config.net.levels) == levels
+    assert not config.priors.fit
+    assert [level["min_size"] for level in levels] != pytest.approx([6.4, 12.8, 21.76, 33.28, 44.8], rel=0.01)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["fitted_priors"]["is_fitted"]
+    run("train", "--config-path", str(tmp_path / "run" / ".hydra"), "hydra.run.dir=again")
+    assert levels_in(tmp_path / "again") == levels
+
+    monkeypatch.setattr(assembly, "choose_priors", None)  # which nothing may call from here on
+    capsys.readouterr()
+    run("train", *small, "priors=auto", "trainer.max_epochs=2", "resume=run", "hydra.run.dir=run")
+    assert levels_in(tmp_path / "run") == levels
+    assert "net.levels" not in capsys.readouterr().out  # no other settings than it was begun with
+    run("evaluate", "checkpoint=run", "data=toy", *TOY_COUNTS)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["fitted_priors"]["is_fitted"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("priors=auto", "net.drop_last_levels=1"), "do not go with priors.fit=true"),
+        (("priors.fit=some",), "priors.fit is 'some'; it must be true or false"),
+    ],
+)
+def test_priors_that_cannot_be_fitted(
+    run: Run, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], sentence: str
+) -> None:
+    assert sentence in refused(run, capsys, "train", *SMALL, *words)
+
+
 class StopAfterOne(pl.Callback):
     """Stops a run after its first epoch, as a crash would, without touching its schedule."""
 
@@ -608,12 +678,13 @@ def write_voc(root: Path, splits: dict[str, list[str]]) -> list[str]:
 def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(run: Run, tmp_path: Path, name: str) -> None:
     cats = [f"cat_{index}" for index in range(8)]
     words = write_voc(tmp_path / "voc", {"train": cats, "test": cats, "val": [f"{name}_{index}" for index in range(3)]})
-    val = [f"data.module.val.splits=[{{root:'{tmp_path / 'voc'}',split:val}}]", "data.module.val.part=all"]
-    run("train", *words, *val, "data.val_fraction=0", "hydra.run.dir=run", "test=true", "logger=csv", "report=true")
+    run("train", *words, "data.val_split=val", "hydra.run.dir=run", "test=true", "logger=csv", "report=true")
     folder = tmp_path / "run"
     said = (folder / "train.log").read_text()
     assert "val: there is no object to score in its 3 images" in said
     assert "the last weights are taken" in said
+    splits = json.loads((folder / "run.json").read_text())["splits"]
+    assert splits == {"train": ["train"], "val": ["val"], "test": ["test"]}
     assert [path.name for path in (folder / "checkpoints").iterdir() if path.name != "previous.ckpt"] == ["last.ckpt"]
     result = json.loads((folder / "result.json").read_text())
     assert result["checkpoint"] == str(folder / "checkpoints" / "last.ckpt")

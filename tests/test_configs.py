@@ -51,6 +51,8 @@ BACKBONES = {
 MODELS = {
     "amdegroot_ssd300": 8732,
     "amdegroot_ssd512": 24564,
+    "fpnlite320": 12_804,
+    "fpnlite640": 51_150,
     "lufficc_efficientnet_b3": 8732,
     "lufficc_mobilenet_v2": 3234,
     "lufficc_mobilenet_v3": 3234,
@@ -105,6 +107,51 @@ def test_backbones_take_other_sizes_that_are_not_square(backbone: str) -> None:
     assert output.class_logits.shape[1] == len(net.priors_cxcywh)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "channels", "separable", "towers"),
+    [
+        ("mobilenet_v1", 128, True, 1),
+        ("mobilenet_v2", 128, True, 1),
+        ("mobilenet_v3_large", 128, True, 1),
+        ("efficientnet_b3", 128, True, 1),
+        ("resnet34", 256, False, 2),
+        ("resnet50", 256, False, 2),
+    ],
+)
+def test_fpnlite_suits_its_backbone(backbone: str, channels: int, separable: bool, towers: int) -> None:
+    config = compose_config("train", ["model=fpnlite320", f"backbone={backbone}"])
+    with torch.device("meta"):
+        net = build_net(config)
+    assert [level.grid_size[0] for level in net.levels] == [40, 20, 10, 5, 3]
+    assert net.extractor.out_channels == (channels,) * 5
+    assert (config.neck.separable, config.head.separable) == (separable, separable)
+    assert (net.head.cls_tower is not None) == (towers == 2)
+    assert config.loss.class_loss == "focal"
+    again = compose_config(
+        "train", ["model=fpnlite320", f"backbone={backbone}", "loss=multibox", "neck.out_channels=64"]
+    )
+    assert (again.loss.class_loss, again.neck.out_channels) == ("ce_hnm", 64)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "strides", "cells"),
+    [
+        ("mobilenet_v1", "[8,16,32]", [40, 20, 10, 5, 3, 2, 1]),
+        ("mobilenet_v2", "[8,16,32]", [40, 20, 10, 5, 3, 2, 1]),
+        ("mobilenet_v3_large", "[8,16,32]", [40, 20, 10, 5, 3, 2, 1]),
+        ("squeezenet", "[8,16]", [39, 19, 11, 6, 3, 2, 1]),
+    ],
+)
+def test_a_finer_level_is_two_words(backbone: str, strides: str, cells: list[int]) -> None:
+    words = [f"backbone={backbone}", "image_size=[320,320]", f"backbone.strides={strides}"]
+    with torch.device("meta"):
+        net = build_net(compose_config("train", [*words, "priors=linear"]))
+        assert [level.grid_size[0] for level in net.levels] == cells
+        with pytest.raises(Exception, match="do not fit; choose priors=") as caught:
+            build_net(compose_config("train", words))
+    assert isinstance(find_user_error(caught.value), ConfigurationError)
+
+
 @pytest.mark.parametrize("backbone", ["resnet34", "mobilenet_v2", "efficientnet_b3"])
 def test_a_backbone_and_a_model_go_together(backbone: str) -> None:
     with torch.device("meta"):
@@ -120,8 +167,9 @@ def test_a_neck_is_one_word() -> None:
 
 @pytest.mark.parametrize("head", options("head"))
 def test_a_head_is_one_word(head: str) -> None:
+    model = "fpnlite320" if head == "fpnlite" else "ssd300"  # a shared head needs as many channels on all levels
     with torch.device("meta"):
-        build_net(compose_config("train", [f"head={head}", "head.prior_probability=0.01"]))
+        build_net(compose_config("train", [f"model={model}", f"head={head}", "head.prior_probability=0.01"]))
 
 
 @pytest.mark.parametrize("clip", ["false", "true", "size"])
@@ -230,7 +278,9 @@ def test_ablations_change_the_papers_recipe_and_still_fit(ablation: str) -> None
 
 
 @pytest.mark.parametrize("ablation", ["one_level_less", "two_levels_less", "no_ratio_3", "squares"])
-@pytest.mark.parametrize("words", ["model=ssd512", "model=tiny_ssd", "model=ssdlite320", "backbone=resnet50"])
+@pytest.mark.parametrize(
+    "words", ["model=ssd512", "model=tiny_ssd", "model=ssdlite320", "model=fpnlite320", "backbone=resnet50"]
+)
 def test_ablations_of_the_priors_fit_other_networks(words: str, ablation: str) -> None:
     with torch.device("meta"):
         whole, less = (build_net(compose_config("train", [words, *more])) for more in ([], [f"ablation={ablation}"]))
@@ -242,10 +292,12 @@ def test_recipes_set_what_exists(experiment: Path) -> None:
     """Hydra merges a key that nothing reads without a word."""
     recipe = OmegaConf.load(experiment)
     assert isinstance(recipe, DictConfig)
-    choices = [entry for entry in recipe.pop("defaults", []) if entry != "_self_"]
-    words = [
-        f"{key.removeprefix('override ').lstrip('/')}={value}" for entry in choices for key, value in entry.items()
-    ]
+    words = []
+    for entry in recipe.pop("defaults", []):
+        if isinstance(entry, DictConfig):
+            words += [f"{key.removeprefix('override ').lstrip('/')}={value}" for key, value in entry.items()]
+        elif entry != "_self_":
+            words.append(f"experiment={entry}")  # that it changes
     known = compose_config("train", [word.replace(" ", "") for word in words])
     assert [key for key in leaves(recipe) if not exists(known, key)] == []
 
@@ -268,11 +320,13 @@ def exists(config: DictConfig, dotted: str) -> bool:
 
 
 MADE_BY_THE_RUN = {
-    "in_channels", "boxes_per_cell", "num_classes", "num_features", "optimizer", "total_steps", "params",
+    "in_channels", "module", "boxes_per_cell", "num_classes", "num_features", "params",
+    "optimizer", "total_steps", "progress",
     "splits", "class_names", "transform", "part", "val_fraction", "keep_difficult", "on_error", "max_pictures",
 }  # fmt: skip
 """Arguments that no file states: the network, the data module or its splits give them."""
 NOT_OFFERED = {
+    "ssd_lightning.models.layers.init_normal": {"std"},  # which another choice of `init` would inherit
     "ssd_lightning.losses.MultiBoxLoss": {"variances"},  # post-processing and exported files have to have the same
     "ssd_lightning.data.toy.write_toy_dataset": {"seed"},  # it would be another data set in the same folder
     "ssd_lightning.data.coco.COCODataset": {"seed"}, "ssd_lightning.data.csv_boxes.CSVDataset": {"seed"},
@@ -350,7 +404,7 @@ def test_post_processing_and_biases_have_the_defaults_of_their_code() -> None:
     stated = {name: argument.default for name, argument in arguments.items() if name not in ("output", "variances")}
     assert config.postprocess == stated
     module = inspect.signature(SSDModule).parameters
-    for name in ("bias_lr_factor", "decay_biases"):
+    for name in ("bias_lr_factor", "backbone_lr_factor", "decay_biases"):
         assert config[name] == module[name].default
 
 
@@ -546,3 +600,12 @@ def test_voc_has_its_twenty_classes_and_its_splits(data: str) -> None:
 
 def test_the_toy_set_has_all_its_classes_whatever_the_pictures_show() -> None:
     assert list(compose_config("train", ["data=toy"]).data.class_names) == sorted(TOY_CLASSES)
+
+
+@pytest.mark.parametrize("words", [[], ["model=ssd512"], ["backbone=mobilenet_v1"], ["experiment=toy_tiny"]])
+def test_priors_auto_fits_what_the_network_brings(words: list[str]) -> None:
+    """A choice would take the place of the priors that belong to the network's maps."""
+    plain = compose_config("train", words)
+    assert plain.priors.fit is False
+    plain.priors.fit = True
+    assert compose_config("train", [*words, "priors=auto"]) == plain

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -121,6 +122,16 @@ def test_what_training_holds_out_or_drops_is_converted_too(made: Path, tmp_path:
 
     assert contents("voc", tmp_path / "out", "train") == contents("coco", made, "train")
     assert [path.stem for path in (tmp_path / "out/ImageSets/Main").iterdir()] == ["train"]
+
+
+def test_a_validation_split_of_its_own_stays_one(made: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(made, tmp_path / "in")
+    shutil.copytree(made / "test", tmp_path / "in/valid")
+    shutil.copy(made / "annotations/instances_test.json", tmp_path / "in/annotations/instances_valid.json")
+    run("convert", "data=coco_folder", f"data.root={tmp_path}/in", "to=coco", f"output={tmp_path}/out")
+    for split, source in {"train": "train", "val": "test", "test": "test"}.items():
+        assert contents("coco", tmp_path / "out", split) == contents("coco", made, source)
+    assert "data.train_split=train data.val_split=val data.test_split=test" in capfd.readouterr().out
 
 
 def test_yolo_says_what_it_cannot_keep(made: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

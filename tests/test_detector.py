@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from ssd_lightning.data.images import read_image
+from ssd_lightning.data.resize import Letterbox, Stretch
 from ssd_lightning.detections import PictureDetections
 from ssd_lightning.detector import Detector, detector_spec, find_checkpoint, load_weights
 from ssd_lightning.errors import ConfigurationError, WeightsError
@@ -103,6 +104,44 @@ def test_boxes_are_those_of_the_resized_picture_stretched_back(detector: Detecto
     assert found.scores.tolist() == normalised["scores"].tolist()
     assert found.labels.tolist() == normalised["labels"].tolist()
     assert (found.boxes_xyxy_px.dtype, found.scores.dtype, found.labels.dtype) == (np.float32, np.float32, np.int64)
+
+
+@pytest.mark.parametrize(("height", "width"), [(100, 300), (300, 100), (64, 96)])
+def test_letterboxed_boxes_are_those_of_the_original(detector: Detector, height: int, width: int) -> None:
+    """By hand: the image lies in the top left corner of 32 x 48 pixels, all of it at one scale."""
+    (image,) = pictures((height, width))
+    scale = min(32 / height, 48 / width)
+    seen = np.full((32, 48, 3), (123, 117, 104), np.uint8)
+    fitted = (round(width * scale), round(height * scale))
+    seen[: fitted[1], : fitted[0]] = cv2.resize(image, fitted, interpolation=cv2.INTER_LINEAR)
+    (in_input,) = detector.detect(torch.from_numpy(seen).permute(2, 0, 1)[None])
+    letterboxing = Detector(
+        detector.net,
+        class_names=CLASS_NAMES,
+        postprocess_settings=detector.postprocess_settings,
+        resize=Letterbox(),
+    )
+    found = letterboxing(image)
+    assert len(found) == len(in_input["scores"]) > 0
+    factors = np.array([width * 48 / fitted[0], height * 32 / fitted[1]] * 2)
+    by_hand = (in_input["boxes"].numpy() * factors).clip(0, [width, height, width, height])
+    np.testing.assert_allclose(found.boxes_xyxy_px, by_hand, atol=1e-3)
+    assert found.scores.tolist() == in_input["scores"].tolist()
+
+
+def test_the_resize_mode_is_saved_with_the_detector(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "letterbox.ckpt"
+    detector.resize = Letterbox(fill=(1, 2, 3))
+    detector.save(path)
+    assert Detector.load(path).resize == Letterbox(fill=(1, 2, 3))
+    content = torch.load(path, weights_only=True)
+    del content["detector"]["resize"]  # as older checkpoints are
+    torch.save(content, path)
+    assert Detector.load(path).resize == Stretch()
+    content["detector"]["resize"] = {"kind": "crop"}
+    torch.save(content, path)
+    with pytest.raises(WeightsError, match=r"letterbox\.ckpt: resize is {'kind': 'crop'}; it can be"):
+        Detector.load(path)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])

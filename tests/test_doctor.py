@@ -262,6 +262,14 @@ def test_a_root_or_training_split_that_is_not_there_is_a_bad_setting(tmp_path: P
     assert examine("voc", tmp_path, "data.test_split=valley", "test=true")["spoils_the_run"] is True
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_validation_split_of_its_own_is_examined(tmp_path: Path, form: str) -> None:
+    planted.write(form, tmp_path, planted.CLEAN)
+    report = examine(form, tmp_path, "data.val_split=test", "data.test_split=null", "fit=false")
+    assert {split: of["pictures"] for split, of in report["splits"].items()} == {"train": 6, "val": 3}
+    assert found(report) == []
+
+
 def test_a_sample_of_the_pictures(tmp_path: Path) -> None:
     pictures, _ = planted.planted("csv")
     planted.write("csv", tmp_path, pictures)

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "metrics": (*BASE, "ops", "metrics"),
     "data": (*BASE, "ops.boxes", "data"),
     "analysis": (*BASE, "ops", "metrics.average_precision", "analysis"),
-    "runtime": (*BASE, "ops", "runtime"),
+    "runtime": (*BASE, "ops", "data.resize", "runtime"),
     "detections": (*BASE, "visualization.draw"),
     "visualization": ("errors", "visualization"),
     "detector": (*BASE, "ops", "specs", "models", "data", "runtime", "detections"),

@@ -127,3 +127,24 @@ def test_that_is_the_time_when_the_parent_was_started(monkeypatch: pytest.Monkey
         assert started_at({"TORCHELASTIC_RUN_ID": "none"}) in seconds
     finally:
         child.communicate(b"\n")
+
+
+PROGRAM = """
+import time
+time.sleep(0.5)
+from ssd_lightning.run_dirs import command_start
+now = time.monotonic()
+print(now - command_start("program"), now - command_start("another", "program.py"))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="Linux tells when a process began")
+def test_a_command_begins_with_its_process_where_that_runs_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    for arguments, begun in ((["-m", "program"], (True, False)), (["program.py"], (False, True))):
+        paths = os.pathsep.join(filter(None, [str(tmp_path), *sys.path]))
+        environment = {**os.environ, "PYTHONPATH": paths}
+        run = subprocess.run(
+            [sys.executable, *arguments], capture_output=True, text=True, check=True, env=environment, cwd=tmp_path
+        )
+        assert tuple(float(seconds) > 0.4 for seconds in run.stdout.split()) == begun

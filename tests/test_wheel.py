@@ -34,12 +34,21 @@ def test_the_wheel_is_what_runs(unpacked_wheel: Path, tmp_path: Path) -> None:
     assert all(Path(place).is_relative_to(unpacked_wheel) for place in places)
 
 
-def test_the_wheel_holds_every_configuration(unpacked_wheel: Path) -> None:
+def test_the_wheel_holds_every_configuration_and_the_demo_s_images(unpacked_wheel: Path) -> None:
     for folder in ("conf", "experiments"):
         source = {path.relative_to(REPOSITORY / folder) for path in (REPOSITORY / folder).rglob("*.yaml")}
         packed = unpacked_wheel / "ssd_lightning" / folder
         assert {path.relative_to(packed) for path in packed.rglob("*.yaml")} == source
-    for path in ("py.typed", "reporting/templates/style.css", "serving/page/index.html", "serving/page/app.js"):
+    images = {path.relative_to(REPOSITORY) for path in (REPOSITORY / "demo_data").rglob("*.*")}
+    assert len(images) > 364
+    assert all((unpacked_wheel / "ssd_lightning" / path).is_file() for path in images)
+    for path in (
+        "demo_data/LICENSE",
+        "py.typed",
+        "reporting/templates/style.css",
+        "serving/page/index.html",
+        "serving/page/app.js",
+    ):
         assert (unpacked_wheel / "ssd_lightning" / path).is_file()
 
 

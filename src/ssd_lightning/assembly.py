@@ -3,9 +3,12 @@
 import logging
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
@@ -14,16 +17,24 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
+from ssd_lightning.analysis.auto_augmentation import choose_scale_bounds
+from ssd_lightning.analysis.auto_priors import choose_priors
 from ssd_lightning.configs import find_user_error
+from ssd_lightning.data.multiscale import multiscale_sizes
+from ssd_lightning.data.resize import ResizeMode, Stretch
 from ssd_lightning.detector import find_checkpoint
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.examination.splits import objects_of
 from ssd_lightning.models import SSD
 from ssd_lightning.models.foreign_names import NETWORKS
 from ssd_lightning.models.ssd import check_batch_size
-from ssd_lightning.models.weights import normalization_of, start_from
+from ssd_lightning.models.weights import levels_of, normalization_of, start_from
+from ssd_lightning.ops.priors import as_height_width
+from ssd_lightning.specs import describe
 from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.agreement import Agreement
 from ssd_lightning.training.batch_scaling import split_scaling
+from ssd_lightning.training.budget import BudgetCallback, TrainingBudget, parse_budget
 from ssd_lightning.training.callbacks import LogShortRuns
 from ssd_lightning.training.checkpoint import AtomicCheckpointIO
 from ssd_lightning.training.compilation import check_compile, compile_network
@@ -65,7 +76,7 @@ def set_up_machine(config: DictConfig) -> int:
         fused=bool(config.optimizer.get("fused")),
     )
     device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
-    check_compile(config.compile, device)
+    check_compile(config.compile, device, many_sizes=config.data.get("multiscale") is not None)
     check_sync_batchnorm(bool(config.trainer.sync_batchnorm), device.type)
     if device.type == "cpu":
         keep_freed_memory()
@@ -73,6 +84,23 @@ def set_up_machine(config: DictConfig) -> int:
     torch.set_float32_matmul_precision(config.matmul_precision)
     torch.backends.cudnn.allow_tf32 = config.matmul_precision != "highest"  # convolutions have a switch of their own
     return ranks
+
+
+def make_budget(config: DictConfig, *, started: float) -> TrainingBudget | None:
+    """Read `budget`, with which `trainer.max_epochs` does not count; None if the run's length is in epochs or steps.
+
+    Args:
+        config: of the run; a budget sets `trainer.max_epochs` to -1 in it.
+        started: when the command began, on the monotonic clock.
+
+    Raises:
+        ConfigurationError: it is no length of time.
+    """
+    if config.budget is None:
+        return None
+    seconds = parse_budget(config.budget)
+    config.trainer.max_epochs = -1
+    return TrainingBudget(seconds, clock=lambda: monotonic() - started)
 
 
 def make_net(config: DictConfig, num_classes: int, *, pretrained: bool = True) -> SSD:
@@ -106,6 +134,8 @@ def make_module(
     images: int,
     ranks: int,
     checkpoint: Path | None,
+    budget: TrainingBudget | None = None,
+    resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
 ) -> SSDModule:
     """Make network, loss and optimiser.
 
@@ -116,6 +146,8 @@ def make_module(
         images: in the training split.
         ranks: devices that share a step.
         checkpoint: that the run goes on from, which brings its weights.
+        budget: of the run, if its length is a time.
+        resize: how the data bring images to the network's input.
 
     Raises:
         UserError: a setting, the weights of `init_from`, or those of the backbone cannot be used.
@@ -125,6 +157,8 @@ def make_module(
     net = make_net(config, len(class_names), pretrained=not brings_weights)
     if checkpoint is not None and config.net.normalization is None:
         net.use_normalization(normalization_of(checkpoint) or net.normalization)
+    if config.data.get("multiscale") is not None:
+        net.allow_training_sizes(multiscale_sizes(list(config.data.multiscale), net.image_size))
     accumulate = config.trainer.accumulate_grad_batches
     share = device_batch_size(config.data.batch_size, ranks=ranks, accumulate=accumulate, images=images)
     check_batch_size(net, share * ranks if synchronizes_batch_norm(config, ranks) else share)
@@ -143,8 +177,11 @@ def make_module(
         class_names=class_names,
         postprocess_settings=plain["postprocess"],
         bias_lr_factor=config.bias_lr_factor,
+        backbone_lr_factor=config.backbone_lr_factor,
         decay_biases=config.decay_biases,
         batch_scaling=batch_scaling,
+        budget=budget,
+        resize=resize,
     )
 
 
@@ -211,8 +248,84 @@ def make_data(config: DictConfig) -> DetectionDataModule:
     return data
 
 
+def training_boxes(data: DetectionDataModule, image_size: tuple[int, int]) -> np.ndarray:
+    """Give all training boxes `[N, 4]`, normalised to an input of (height, width) as the data bring images to it."""
+    placement = partial(data.resize.placement, image_size=image_size)
+    return objects_of(data.dataset("train").records, placement).boxes_xyxy
+
+
+def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Path | None) -> dict[str, Any] | None:
+    """Put the priors themselves in the place of `priors.fit`: fitted to the training boxes, or those of a checkpoint.
+
+    What is made of the configuration after this needs no data, and fits nothing again. Every rank does the same.
+
+    Args:
+        config: of the run; `net.levels` and `priors.fit` change.
+        data: of the run.
+        checkpoint: that it goes on from.
+
+    Returns:
+        What was chosen, for the record; None if nothing was fitted.
+
+    Raises:
+        UserError: a setting, the training split or the checkpoint cannot be used.
+    """
+    if not isinstance(config.priors.fit, bool):
+        raise ConfigurationError(f"priors.fit is {config.priors.fit!r}; it must be true or false")
+    if not config.priors.fit:
+        return None
+    if config.net.drop_last_levels or config.net.largest_ratio is not None:
+        raise ConfigurationError(
+            "net.drop_last_levels and net.largest_ratio take published priors away; they do not go with priors.fit=true"
+        )
+    say, choice = rank_zero_only(log.info), None
+    if checkpoint is not None:
+        levels = levels_of(checkpoint)
+        say("priors=auto: the priors are those of %s", checkpoint)
+    else:
+        # Measured without memory and weights, and without a draw from the stream that the network starts from.
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            net = make_net(config, len(data.class_names), pretrained=False)
+        choice = choose_priors(training_boxes(data, net.image_size), net.levels, net.image_size, config.net.clip_priors)
+        levels = describe(choice.levels)
+        for line in choice.describe():
+            say("%s", line)
+    OmegaConf.update(config, "net.levels", levels, merge=False)
+    config.priors.fit = False
+    return None if choice is None else choice.record()
+
+
+def settle_augmentation(config: DictConfig, data: DetectionDataModule) -> None:
+    """Put numbers in the place of `auto_augmentation`: bounds of expansion and crops for the training boxes.
+
+    Args:
+        config: of the run; `augmentation` and `auto_augmentation` change.
+        data: of the run, whose augmentation is made again.
+
+    Raises:
+        UserError: the augmentation has no such bounds, or the training split cannot be used.
+    """
+    if not config.auto_augmentation:
+        return
+    if not {"max_expand_ratio", "min_crop_scale"} <= set(config.augmentation):
+        raise ConfigurationError("auto_augmentation=true bounds expansion and crops: it goes with augmentation=paper")
+    image_size = as_height_width(list(config.image_size))
+    bounds = choose_scale_bounds(training_boxes(data, image_size), image_size)
+    config.augmentation.max_expand_ratio = bounds.max_expand_ratio
+    config.augmentation.min_crop_scale = bounds.min_crop_scale
+    config.auto_augmentation = False
+    data.use_augmentation(instantiate(config.augmentation, _convert_="all"))
+    rank_zero_only(log.info)("%s", bounds.describe())
+
+
 def make_trainer(
-    config: DictConfig, plain: Mapping[str, Any], *, run_dir: Path, ranks: int, checkpoint: Path | None
+    config: DictConfig,
+    plain: Mapping[str, Any],
+    *,
+    run_dir: Path,
+    ranks: int,
+    checkpoint: Path | None,
+    budget: TrainingBudget | None = None,
 ) -> pl.Trainer:
     """Make the trainer with its callbacks and loggers.
 
@@ -222,6 +335,7 @@ def make_trainer(
         run_dir: where the run is recorded.
         ranks: devices that share a step.
         checkpoint: that it goes on from, which has to be the same on all ranks, as the settings have.
+        budget: of the run, if its length is a time.
     """
     size = None if checkpoint is None else checkpoint.stat().st_size
     agreement = Agreement({**plain, "bytes of the checkpoint": size})
@@ -237,6 +351,8 @@ def make_trainer(
             BatchCounters(),
             NewSettings(),
             *wanted_callbacks(callbacks.values(), config.trainer),
+            # Last, so that it measures the others' part of a validation; checkpoints come later still.
+            *([BudgetCallback(budget)] if budget is not None else []),
         ],
         logger=list(loggers.values()) or False,
         plugins=[AtomicCheckpointIO()],

@@ -33,6 +33,7 @@ from ssd_lightning.overrides import (
     missing_keys,
     refuse_sweep,
     repeated_run,
+    spell_out,
     take_config_path_from_here,
 )
 from ssd_lightning.run_dirs import register_run_dirs
@@ -42,7 +43,7 @@ EXPERIMENT_GROUP = "experiment"
 
 
 def find_folder(name: str) -> Path:
-    """Find `conf` or `experiments`: inside the package where it was installed from a wheel, else in the checkout.
+    """Find `conf`, `experiments` or `demo_data`: inside the package if installed from a wheel, else in the checkout.
 
     Raises:
         ConfigurationError: it is in neither place.
@@ -60,6 +61,7 @@ def register_experiments(*, names_only: bool = False) -> None:
         names_only: leave out what they say; Hydra copies all of it more than a hundred times to print its help.
     """
     register_run_dirs()
+    OmegaConf.register_new_resolver("packaged_folder", lambda name: str(find_folder(name)), replace=True)
     store = ConfigStore.instance()
     for path in sorted(find_folder("experiments").glob("*.yaml")):
         node: Any = {} if names_only else OmegaConf.load(path)
@@ -84,7 +86,7 @@ def compose_config(
     register_experiments()
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=os.path.abspath(folder or find_folder("conf")), version_base="1.3"):
-        return compose(config_name, overrides=overrides or [], return_hydra_config=return_hydra_config)
+        return compose(config_name, overrides=spell_out(overrides or []), return_hydra_config=return_hydra_config)
 
 
 def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
@@ -96,6 +98,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     # data workers; it has to be said before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    sys.argv[1:] = spell_out(sys.argv[1:])  # of which Lightning makes the command of further ranks
     try:
         register_experiments(names_only=asks_for_help())
         take_config_path_from_here(config_name)

@@ -77,14 +77,17 @@ def open_stages(config: "DictConfig", make_dataset: "Callable[..., DetectionData
     from omegaconf import OmegaConf
 
     from ssd_lightning.data.splits import MissingSplitError
+    from ssd_lightning.data.stages import choose_splits
 
     class_names = config.data.class_names
+    stated: Any = {stage: OmegaConf.to_container(config.data.module[stage], resolve=True) for stage in STAGES}
+    chosen = choose_splits(make_dataset, **stated)
     datasets: dict[str, DetectionDataset] = {}
     missing: list[str] = []
     for stage in STAGES if config.split == "all" else (config.split,):
-        arguments: dict[str, Any] = OmegaConf.to_container(config.data.module[stage], resolve=True)  # type: ignore[assignment]
+        arguments = chosen[stage] or {}
         held_out = stage == "val" and arguments.get("part") == "val"
-        if held_out or not arguments.get("splits") or any(split["split"] is None for split in arguments["splits"]):
+        if held_out or not arguments.get("splits"):
             why = "; its pictures are held out of the training split" if held_out else ""
             missing.append(f"the data set has no {stage} split of its own{why}")
             continue
@@ -243,6 +246,7 @@ def _report(to: str, output: Path, counts: Mapping[str, int], class_names: Seque
     if to == "yolo":
         print(f"for ultralytics: data={shlex.quote(str(output / 'data.yaml'))}")
     words = [f"data={to}_folder", f"data.root={output}", f"data.train_split={next(iter(counts))}"]
+    words += ["data.val_split=val"] * ("val" in list(counts)[1:])
     words.append(f"data.test_split={'test' if 'test' in counts else 'null'}")
     if not FORMATS[to].keeps_class_order:
         names = (QuotedString(name, Quote.double).with_quotes() for name in class_names)

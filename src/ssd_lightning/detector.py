@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssd_lightning.checks import require_choice
 from ssd_lightning.data.any_picture import Picture, as_rgb, as_sequence
-from ssd_lightning.data.resize import resize_image
+from ssd_lightning.data.resize import ResizeMode, Stretch, as_resize_mode, plain_mode, undo_detections
 from ssd_lightning.detections import PictureDetections
 from ssd_lightning.errors import ConfigurationError, UserError, WeightsError
 from ssd_lightning.models.files import first_line, read_checkpoint
@@ -23,7 +23,7 @@ from ssd_lightning.runtime.loading import load_exported
 from ssd_lightning.runtime.network import ExportedNetwork
 from ssd_lightning.runtime.safetensors_file import read_detector_file
 from ssd_lightning.specs import build, describe
-from ssd_lightning.types import Detections
+from ssd_lightning.types import Detections, Placement
 
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -34,12 +34,18 @@ MOST_PRIORS = 10_000_000
 """Of a network from a file; the published ones have 25 thousand."""
 
 
-def detector_spec(net: SSD, class_names: Sequence[str], postprocess_settings: Mapping[str, Any]) -> dict[str, Any]:
+def detector_spec(
+    net: SSD,
+    class_names: Sequence[str],
+    postprocess_settings: Mapping[str, Any],
+    resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
+) -> dict[str, Any]:
     """Describe all that a detector is besides its weights, in plain containers."""
     return {
         "network": describe(net),
         "class_names": list(class_names),
         "postprocess": dict(postprocess_settings),
+        "resize": plain_mode(resize),
     }
 
 
@@ -51,6 +57,7 @@ class Detector:
         class_names: names of the classes 1..C.
         postprocess_settings: keyword arguments of `ops.postprocess.postprocess`.
         precision: of the convolutions; the weights, the scores and the boxes are float32 in any case.
+        resize: how images are brought to the network's input, which has to be as in training.
 
     Raises:
         ConfigurationError: there is no such precision, or a setting of the post-processing is unknown or cannot work.
@@ -63,12 +70,14 @@ class Detector:
         class_names: Sequence[str],
         postprocess_settings: Mapping[str, Any] | None = None,
         precision: Precision = "float32",
+        resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
     ) -> None:
         require_choice("precision", precision, PRECISIONS)
         # Pictures come with the colours of a pixel side by side, and in that order convolutions are faster on
         # processors, and it is the one order that tensor cores know.
         self.net = net.eval().to(memory_format=torch.channels_last)
         self.precision = precision
+        self.resize = resize
         self.class_names = tuple(class_names)
         self.postprocess_settings = dict(postprocess_settings or {})
         check_postprocess(self.postprocess_settings)
@@ -95,8 +104,18 @@ class Detector:
         return self.net.device if isinstance(self.net, ExportedNetwork) else self.net.priors_cxcywh.device
 
     @torch.inference_mode()
-    def detect(self, images: Tensor) -> list[Detections]:
-        """Detect in pictures that have the network's size already, `[B, 3, H, W]` RGB 0..255."""
+    def detect(self, images: Tensor, placements: Sequence[Placement] | None = None) -> list[Detections]:
+        """Detect in images that have the network's size already.
+
+        Args:
+            images: `[B, 3, H, W]` RGB 0..255.
+            placements: which part of the input each original image takes, see `resize`: boxes are relative to it. None
+                leaves them relative to the input.
+        """
+        found = self._detect_in_input(images)
+        return found if placements is None else undo_detections(found, placements)
+
+    def _detect_in_input(self, images: Tensor) -> list[Detections]:
         if isinstance(self.net, ExportedNetwork):
             return self.net.detect(images, self.postprocess_settings)
         dtype = getattr(torch, self.precision)
@@ -135,9 +154,11 @@ class Detector:
         images = [as_rgb(picture) for picture in pictures]
         shape = (len(images), *self.image_size, 3)
         batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        placements = []
         for place, image in zip(batch.numpy(), images, strict=True):
-            place[...] = resize_image(image, self.image_size)
-        found = self.detect(batch.permute(0, 3, 1, 2))
+            place[...], placement = self.resize.apply(image, self.image_size)
+            placements.append(placement)
+        found = self.detect(batch.permute(0, 3, 1, 2), placements)
         # All pictures leave the device together: each copy of its own would wait for the device once more.
         counts = [len(detections["scores"]) for detections in found]
         boxes, scores, labels = (
@@ -173,7 +194,7 @@ class Detector:
     def save(self, path: Path | str) -> None:
         """Write a file that `load` reads: weights and plain containers only."""
         weights = {f"{NET_PREFIX}{name}": tensor for name, tensor in self.network.state_dict().items()}
-        spec = detector_spec(self.network, self.class_names, self.postprocess_settings)
+        spec = detector_spec(self.network, self.class_names, self.postprocess_settings, self.resize)
         torch.save({"detector": spec, "state_dict": weights}, path)
 
     @classmethod
@@ -195,8 +216,10 @@ class Detector:
         path = find_checkpoint(Path(path))
         exported = load_exported(path, device, precision)
         if exported is not None:
-            settings = exported.description.postprocess
-            return cls(exported, class_names=exported.description.class_names, postprocess_settings=settings)
+            told = exported.description
+            return cls(
+                exported, class_names=told.class_names, postprocess_settings=told.postprocess, resize=told.resize
+            )
         is_safetensors = path.suffix == ".safetensors"
         checkpoint = read_detector_file(path, prefix=NET_PREFIX) if is_safetensors else read_checkpoint(path)
         spec = checkpoint.get("detector")
@@ -212,11 +235,13 @@ class Detector:
             raise WeightsError(f"{path} names {len(class_names)} classes for a network of {net.num_classes} classes")
         with _errors_naming(path):
             check_postprocess(settings)
+            resize = as_resize_mode(spec.get("resize"))  # older files have none: they stretch
         return cls(
             net.to(device),
             class_names=class_names,
             postprocess_settings=settings,
             precision=precision,
+            resize=resize,
         )
 
 

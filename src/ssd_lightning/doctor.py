@@ -163,12 +163,12 @@ def read_splits(config: "DictConfig") -> "Examination":
     data = instantiate(config.data.module, _convert_="all")
     data.prepare_data()
     make = instantiate(config.data.module.dataset, _convert_="all")
-    examination = Examination(is_strict=make.keywords.get("on_error", "raise") != "skip")
+    examination = Examination(is_strict=make.keywords.get("on_error", "raise") != "skip", resize=data.resize)
     stated = list(config.data.class_names) if config.data.class_names else None
     splits = [split for split in ("train", "val", "test") if data.has(split)]
     log.info("reading the annotations of %s", ", ".join(splits))
     for split in splits:
-        arguments = instantiate(config.data.module[split], _convert_="all")
+        arguments = data.arguments(split)
         for place in arguments.get("splits", ()):
             check_root(Path(place["root"]).expanduser())
         arguments["class_names"] = stated or list(examination.class_names) or None
@@ -203,6 +203,7 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
     from ssd_lightning.analysis.trial import run_estimate
     from ssd_lightning.examination.steps import sound_batches, take_steps
     from ssd_lightning.training.batch_scaling import split_scaling
+    from ssd_lightning.training.budget import parse_budget
     from ssd_lightning.training.compilation import compile_network
     from ssd_lightning.training.datamodule import spare_workers
     from ssd_lightning.training.devices import check_devices, choose_device, device_batch_size
@@ -249,15 +250,25 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
         seconds_a_step=trial.seconds_a_step,
         measured_batch_size=batch_size,
         batch_size=config.data.batch_size,
-        num_pictures=len(examination.datasets["train"].records),
+        num_pictures=samples_of_epoch(examination, config),
         num_devices=num_devices,
-        max_epochs=config.trainer.max_epochs,
+        max_epochs=None if config.budget else config.trainer.max_epochs,
         max_steps=config.trainer.max_steps,
+        budget_s=parse_budget(config.budget) if config.budget else None,
         batches_a_step=accumulate,
         activations_mib=trial.activations_mib,
         fixed_mib=trial.fixed_mib,
     )
     return {"where": f"{device.type}, {config.trainer.precision}", "losses": trial.losses, "estimate": estimate}
+
+
+def samples_of_epoch(examination: "Examination", config: "DictConfig") -> int:
+    """Count the training samples of an epoch; images of rare classes may be repeated."""
+    from ssd_lightning.data.sampler import EpochSampler, repeat_factors
+
+    labels = [record.labels for record in examination.datasets["train"].records]
+    factors = repeat_factors(labels, threshold=config.data.repeat_threshold) if config.data.repeat_rare else None
+    return EpochSampler(size=len(labels), pad=True, repeats=factors).samples
 
 
 def training_command(config: "DictConfig", overrides: Sequence[str], *, choice: str | None, directory: Path) -> str:
@@ -273,13 +284,14 @@ def training_command(config: "DictConfig", overrides: Sequence[str], *, choice: 
 
     from ssd_lightning.examination.priors import FITTED
 
-    left_out = (*OWN_SETTINGS, "priors", "net.levels", "hydra.run.dir")
+    left_out = (*OWN_SETTINGS, "priors", "priors.fit", "net.levels", "hydra.run.dir")
     kept = [text for text in overrides if text.lstrip("+~").partition("=")[0] not in left_out]
     words = ["python", "-m", "ssd_lightning.train", "--config-dir", str(directory), *kept, f"priors={FITTED}"]
     path = find_folder("conf") / "priors" / f"{choice}.yaml"
     # What a recipe sets comes after the groups, so that its priors would be merged into the fitted ones.
     as_stated = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else None
-    if OmegaConf.to_container(config.priors) != as_stated:
+    priors = {key: value for key, value in OmegaConf.to_container(config.priors).items() if key != "fit"}  # type: ignore[union-attr]
+    if priors != as_stated:
         words.append("net.levels=${priors.fitted}")
     return shlex.join(words)
 

@@ -87,9 +87,10 @@ def open_data(config: "DictConfig", detector: "Detector") -> "DetectionDataModul
     OmegaConf.update(config, "image_size", list(detector.image_size))
     data: DetectionDataModule = instantiate(config.data.module, _convert_="all")
     data.use_class_names(detector.class_names)
+    data.use_resize(detector.resize)
     data.prepare_data()
-    make, arguments = (instantiate(config.data.module[key], _convert_="all") for key in ("dataset", config.split))
-    with comparing_classes(detector.class_names, make, arguments, split=config.split):
+    make = instantiate(config.data.module.dataset, _convert_="all")
+    with comparing_classes(detector.class_names, make, data.arguments(config.split), split=config.split):
         dataset = data.dataset(config.split)
         if dataset.dropped:
             require_objects(dataset, config.split)
@@ -111,6 +112,7 @@ def score(detector: "Detector", loader: "DataLoader", voc: "VOCMeanAveragePrecis
     """Run a detector over a loader and give VOC's and COCO's scores in plain values; `voc` keeps what was found."""
     from rich.progress import track
 
+    from ssd_lightning.data.resize import placements_of, undo_targets
     from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
     from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
 
@@ -118,7 +120,7 @@ def score(detector: "Detector", loader: "DataLoader", voc: "VOCMeanAveragePrecis
     coco = COCOMeanAveragePrecision()
     pictures = 0
     for images, targets in track(loader, description="detecting", transient=True):
-        detections = detector.detect(images)
+        detections, targets = detector.detect(images, placements_of(targets)), undo_targets(targets)
         voc.update(detections, targets)
         coco.update(detections, targets)
         pictures += len(images)

@@ -198,7 +198,7 @@ def material(
 
     if data is None:
         drawn = drawn_pictures(config.pictures, checkpoint.image_size)
-        return in_batches(drawn, checkpoint.image_size, size=5), drawn
+        return in_batches(drawn, checkpoint.image_size, size=5, resize=checkpoint.resize), drawn
     records = data.dataset(config.split).records
     some = islice(records, 0, None, math.ceil(len(records) / config.pictures))
     loader = data.evaluation_loader(config.split)
@@ -214,7 +214,7 @@ def time_both(checkpoint: "Detector", exported: "Detector") -> dict[int, "Second
 
     pictures, seconds = drawn_pictures(8, checkpoint.image_size), {}
     for batch in (1, 8):
-        images, _ = next(iter(in_batches(pictures, checkpoint.image_size, batch)))
+        images, _ = next(iter(in_batches(pictures, checkpoint.image_size, batch, checkpoint.resize)))
         sides = [lambda d=detector, x=images: d.detect(x) for detector in (checkpoint, exported)]
         once = sum(seconds_of(side, torch.device("cpu")) for side in sides)
         pairs = min(15, max(3, int(10 / once)))
@@ -245,8 +245,10 @@ def print_preparation(checkpoint: "Detector", output: Path, config: "DictConfig"
     print(
         f"{output}: {len(net.state_dict())} tensors, {config.format}{f', {config.quantize}' if config.quantize else ''}"
     )
+    is_letterboxed = print_letterbox(checkpoint)
     if config.format != "safetensors" and config.preprocessing:
-        print("It takes uint8 pictures [B, H, W, 3], RGB, of any size; its metadata explain inputs and outputs.")
+        size = "so prepared" if is_letterboxed else "of any size"
+        print(f"It takes uint8 pictures [B, H, W, 3], RGB, {size}; its metadata explain inputs and outputs.")
     else:
         print_colours(checkpoint)
 
@@ -263,6 +265,7 @@ def write_foreign(checkpoint: "Detector", project: str, output: Path) -> None:
     make_parent(output)
     torch.save(weights, output)
     print(f"{output}: {len(net.state_dict())} tensors, {project}")
+    print_letterbox(checkpoint)
     print_colours(checkpoint)
     origin = recognise(weights, str(output))
     if distance_of_priors(origin, net.priors_cxcywh) > 1e-5:
@@ -271,6 +274,19 @@ def write_foreign(checkpoint: "Detector", project: str, output: Path) -> None:
         preset = net.normalization
         mean, std = (_numbers(value / 255 for value in values) for values in (preset.mean, preset.std))
         print(f"torchvision's constructors take this as image_mean=[{mean}], image_std=[{std}].")
+
+
+def print_letterbox(checkpoint: "Detector") -> bool:
+    """Say how pictures have to be fitted, where that is not by stretching them."""
+    from ssd_lightning.data.resize import Letterbox
+
+    if not isinstance(checkpoint.resize, Letterbox):
+        return False
+    print(
+        "Images are letterboxed, which `predict` and `evaluate` do by themselves: scaled to fit, in the top left "
+        f"corner, the rest filled with RGB {list(checkpoint.resize.fill)}; boxes are relative to the whole input."
+    )
+    return True
 
 
 def print_colours(checkpoint: "Detector") -> None:

@@ -5,7 +5,7 @@ import difflib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +24,15 @@ OWN_CONFIG_FLAGS = CONFIG_PATH_FLAGS | CONFIG_NAME_FLAGS | CONFIG_DIR_FLAGS
 FLAGS_WITH_VALUES = OWN_CONFIG_FLAGS | {"--package", "-p", "--cfg", "-c", "--experimental-rerun"}
 INFO_FLAGS = {"--info", "-i"}
 """What is asked for may follow, or not."""
+
+
+ABBREVIATIONS = {"priors=auto": "priors.fit=true"}
+"""Words that stand for another: fitting goes with every choice of priors, where a choice would take its place."""
+
+
+def spell_out(words: Iterable[str]) -> list[str]:
+    """Replace abbreviations on a command line."""
+    return [ABBREVIATIONS.get(word, word) for word in words]
 
 
 def command_line_overrides() -> list[str]:

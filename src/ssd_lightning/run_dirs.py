@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -134,13 +135,34 @@ def started_at(environment: Mapping[str, str]) -> str:
     return time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(seconds))
 
 
+def command_start(*programs: str) -> float:
+    """Give when a command began, in seconds of `time.monotonic`: with its process, or now if that runs something else.
+
+    Args:
+        programs: names that the command has as the program of a process: of its module, of its script.
+    """
+    now, main = time.monotonic(), sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    program = Path(getattr(main, "__file__", None) or "").name if spec is None else spec.name
+    since_boot = _start_since_boot(os.getpid())
+    if program not in programs or since_boot is None or not hasattr(time, "CLOCK_BOOTTIME"):
+        return now
+    return now - max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot)
+
+
 def _start_of(process: int) -> float | None:
     """Give the time when a process was started, in seconds since 1970, where Linux tells."""
+    since_boot = _start_since_boot(process)
+    if since_boot is None:
+        return None
+    lines = Path("/proc/stat").read_text().splitlines()
+    return since_boot + next(int(line.split()[1]) for line in lines if line.startswith("btime"))
+
+
+def _start_since_boot(process: int) -> float | None:
     try:
         # The name of the program stands in brackets and may hold blanks; the start is the 22nd entry.
         ticks = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
-        lines = Path("/proc/stat").read_text().splitlines()
     except (OSError, ValueError, IndexError):
         return None
-    booted = next(int(line.split()[1]) for line in lines if line.startswith("btime"))
-    return booted + ticks / os.sysconf("SC_CLK_TCK")
+    return ticks / os.sysconf("SC_CLK_TCK")

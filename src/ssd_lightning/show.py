@@ -1,6 +1,5 @@
 """`python -m ssd_lightning.show`: priors, augmentation and matches of a run, as pictures."""
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import Tensor
 
-    from ssd_lightning.data.dataset import DetectionDataset
     from ssd_lightning.ops.priors import Clip, PriorLevel
     from ssd_lightning.training import DetectionDataModule
     from ssd_lightning.visualization.prior_pictures import LevelPriors
@@ -76,7 +74,9 @@ def check_settings(config: "DictConfig") -> None:
 
 def show_priors(config: "DictConfig") -> dict[str, "np.ndarray"]:
     """Draw the priors of every level, and of all of them; prints a table."""
-    from ssd_lightning.data.resize import resize_image
+    from omegaconf import OmegaConf
+
+    from ssd_lightning.data.resize import as_resize_mode
     from ssd_lightning.visualization.benchmark_tables import TextTable, print_table
     from ssd_lightning.visualization.prior_pictures import (
         draw_prior_levels,
@@ -87,7 +87,8 @@ def show_priors(config: "DictConfig") -> dict[str, "np.ndarray"]:
 
     priors = read_priors(config)
     levels = split_by_level(priors)
-    image = resize_image(_picture_below_priors(config, priors), priors.image_size)
+    resize = as_resize_mode(OmegaConf.select(config, "augmentation.resize"))
+    image, _ = resize.apply(_picture_below_priors(config, priors), priors.image_size)
     clipping = CLIPPING[priors.clip]
     height, width = priors.image_size
     title = f"{len(priors.boxes_cxcywh):,} priors of an input of {width} x {height} pixels"
@@ -121,7 +122,7 @@ def show_batch(config: "DictConfig") -> dict[str, "np.ndarray"]:
     data = open_data(config)
     dataset = data.dataset("train")
     rows = []
-    for index in first_indices(dataset, config.num, config.seed):
+    for index in first_indices(data, config.num, config.seed):
         record = dataset.records[index]
         height, width = record.size_px
         original = Sample(
@@ -160,7 +161,7 @@ def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
     loss = instantiate(config.loss, _convert_="all")
     data = open_data(config)
     dataset = data.dataset("train")
-    indices = first_indices(dataset, max(config.num, config.data.batch_size), config.seed)
+    indices = first_indices(data, max(config.num, config.data.batch_size), config.seed)
     samples = [dataset[0, index] for index in indices]
     targets = [target for _, target in samples]
     matches = loss.match(targets, priors.boxes_cxcywh).matches
@@ -202,7 +203,8 @@ def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
 def read_priors(config: "DictConfig") -> Priors:
     """Lay out the priors of the network that the configuration or the checkpoint describes.
 
-    The network is measured without memory and weights. With a checkpoint the configuration takes its input size.
+    The network is measured without memory and weights. With a checkpoint the configuration takes its input size and
+    how images are brought to it.
 
     Raises:
         UserError: the checkpoint cannot be used, or network and priors do not fit.
@@ -210,16 +212,22 @@ def read_priors(config: "DictConfig") -> Priors:
     import torch
     from omegaconf import OmegaConf
 
-    from ssd_lightning.assembly import make_net
+    from ssd_lightning.assembly import make_net, settle_priors
+    from ssd_lightning.data.resize import plain_mode
     from ssd_lightning.detector import Detector
     from ssd_lightning.ops.priors import make_priors
     from ssd_lightning.specs import describe
 
     if config.checkpoint is not None:
-        net = Detector.load(config.checkpoint).network
+        detector = Detector.load(config.checkpoint)
+        net = detector.network
         clip = describe(net).get("clip_priors", False)
         OmegaConf.update(config, "image_size", list(net.image_size))
+        if OmegaConf.select(config, "augmentation.resize") is not None:
+            OmegaConf.update(config, "augmentation.resize", plain_mode(detector.resize), force_add=True)
         return Priors(net.levels, net.image_size, clip, net.priors_cxcywh)
+    if config.priors.fit:
+        settle_priors(config, open_data(config), None)
     with torch.device("meta"):
         net = make_net(config, num_classes=1, pretrained=False)
     clip = config.net.clip_priors
@@ -236,14 +244,13 @@ def split_by_level(priors: Priors) -> "list[LevelPriors]":
         assert level.grid_size is not None
         rows, columns = as_height_width(level.grid_size)
         end = start + rows * columns * level.boxes_per_cell
-        squares = (
-            [level.min_size] if level.max_size is None else [level.min_size, math.sqrt(level.min_size * level.max_size)]
-        )
+        squares = level.squares()
+        shapes = [float(ratio) for ratio in level.aspect_ratios for _ in range(2)]
         step = (priors.image_size[0] / rows, priors.image_size[1] / columns)
         found.append(
             LevelPriors(
                 boxes_cxcywh=boxes[start:end].reshape(rows, columns, level.boxes_per_cell, 4),
-                ratios=(*(1.0 for _ in squares), *(float(ratio) for ratio in level.aspect_ratios for _ in range(2))),
+                ratios=(*(1.0 for _ in squares), *shapes, *(shapes if level.both_sizes else ())),
                 step_px=step if level.step is None else (level.step, level.step),
                 sizes_px=tuple(squares),
             )
@@ -265,12 +272,13 @@ def open_data(config: "DictConfig") -> "DetectionDataModule":
     return data
 
 
-def first_indices(dataset: "DetectionDataset", count: int, seed: int) -> list[int]:
+def first_indices(data: "DetectionDataModule", count: int, seed: int) -> list[int]:
     """Give the pictures that a training on one device begins with, at most as many as there are."""
-    from ssd_lightning.data.sampler import EpochSampler
+    from ssd_lightning.data.sampler import EpochSampler, read_key
 
-    order = EpochSampler(size=len(dataset), seed=seed, shuffle=True, rank=0, world_size=1, pad=True)
-    return [index for _, index in islice(order, count)]
+    size = len(data.dataset("train"))
+    order = EpochSampler(size=size, seed=seed, rank=0, world_size=1, pad=True, repeats=data.repeats)
+    return [read_key(key)[1] for key in islice(order, count)]
 
 
 def print_matches(summary: Mapping[str, Any], iou_threshold: float) -> None:

@@ -3,12 +3,14 @@
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssd_lightning.configs import run_command
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.overrides import repeated_run
+from ssd_lightning.run_dirs import command_start
 from ssd_lightning.sweeping.parent import end_with_parent
 from ssd_lightning.sweeping.plan import rewrite_command_line
 
@@ -24,16 +26,18 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """Run the command."""
+    started = command_start("ssd_lightning.train", "ssd-train")
     end_with_parent()
     rewrite_command_line()
-    run_command("train", train)
+    run_command("train", partial(train, started=started))
 
 
-def train(config: "DictConfig") -> dict[str, float] | float:
+def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     """Train one run; as a job of a sweep, in a process of its own.
 
     Args:
         config: as `conf/train.yaml` composes it.
+        started: when the command began, on the monotonic clock.
 
     Returns:
         The last value of everything that was logged; of a sweep's job the objective, for the sweeper.
@@ -52,14 +56,23 @@ def train(config: "DictConfig") -> dict[str, float] | float:
     from omegaconf import OmegaConf
     from pytorch_lightning.utilities import rank_zero_only
 
-    from ssd_lightning.assembly import check_start, make_data, make_module, make_trainer, set_up_machine
+    from ssd_lightning.assembly import (
+        check_start,
+        make_budget,
+        make_data,
+        make_module,
+        make_trainer,
+        set_up_machine,
+        settle_augmentation,
+        settle_priors,
+    )
     from ssd_lightning.digest import config_digest
     from ssd_lightning.reporting.page import try_report
     from ssd_lightning.run_dirs import is_restarted
     from ssd_lightning.training.devices import find_launch
     from ssd_lightning.training.guards import explain_memory
     from ssd_lightning.training.ranks import end_with_launcher
-    from ssd_lightning.training.record import read_result, write_result
+    from ssd_lightning.training.record import read_record, read_result, write_record, write_result
     from ssd_lightning.training.resumption import (
         begin_directory,
         check_classes,
@@ -75,7 +88,8 @@ def train(config: "DictConfig") -> dict[str, float] | float:
     ranks = set_up_machine(config)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    digest = config_digest(plain)
+    digest = config_digest(plain)  # of what was asked for, as a sweep counts it
+    budget = make_budget(config, started=started)
     goes_on = config.resume or ("auto" if is_restarted() else None)
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if is_first:
@@ -87,13 +101,26 @@ def train(config: "DictConfig") -> dict[str, float] | float:
         return result["scores"]
     resume = choose_checkpoint(goes_on, run_dir)
     if resume is not None and goes_on != "auto":
-        check_work_is_left(resume, max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps)
+        limits = {"max_epochs": config.trainer.max_epochs, "max_steps": config.trainer.max_steps}
+        check_work_is_left(resume, **limits, budget=None if budget is None else budget.seconds)
     check_start(config, resume)
     data = make_data(config)
     if resume is not None:
         check_classes(resume, data.class_names)
+    settle_augmentation(config, data)
+    priors = settle_priors(config, data, resume)
+    plain = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     images = len(data.dataset("train"))
-    module = make_module(config, plain, tuple(data.class_names), images=images, ranks=ranks, checkpoint=resume)
+    module = make_module(
+        config,
+        plain,
+        tuple(data.class_names),
+        images=images,
+        ranks=ranks,
+        checkpoint=resume,
+        budget=budget,
+        resize=data.resize,
+    )
     if resume is not None:
         check_network(resume, module.net)
     if is_first:
@@ -101,9 +128,9 @@ def train(config: "DictConfig") -> dict[str, float] | float:
         if goes_on:
             tell_start(resume, plain, run_dir)
         begin_directory(run_dir, resume)
-    trainer = make_trainer(config, plain, run_dir=run_dir, ranks=ranks, checkpoint=resume)
+    trainer = make_trainer(config, plain, run_dir=run_dir, ranks=ranks, checkpoint=resume, budget=budget)
     if is_first:
-        record_start(config, plain, data, module, trainer, run_dir=run_dir, resume=resume)
+        record_start(config, plain, data, module, trainer, run_dir=run_dir, resume=resume, fitted=priors)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume)
     except (RuntimeError, MemoryError) as error:
@@ -127,6 +154,8 @@ def train(config: "DictConfig") -> dict[str, float] | float:
         trainer.validate(module, datamodule=data, ckpt_path=resume, verbose=False)
     scores |= logged_values(trainer)  # a test forgets those of the training
     if is_first:
+        if budget is not None:
+            write_record(run_dir, read_record(run_dir) | {"budget": budget.record})
         report(module, scores, checkpoint)
         write_result(run_dir, digest=digest, scores=scores, checkpoint=checkpoint)
         if config.report and (page := try_report(run_dir)):
@@ -178,6 +207,7 @@ def record_start(
     *,
     run_dir: Path,
     resume: Path | None,
+    fitted: dict[str, Any] | None,
 ) -> None:
     """Write all that repeats the run, and warn where the data are not those of the run it goes on with or repeats."""
     from omegaconf import OmegaConf
@@ -213,7 +243,9 @@ def record_start(
         config.seed,
         class_names=list(data.class_names),
         priors=len(module.net.priors_cxcywh),
+        fitted_priors=read_record(gone_on_with).get("fitted_priors") if gone_on_with else fitted,
         batch=batch,
+        splits=data.split_names,
         data=fingerprints,
         repeats=str(repeated) if repeated else None,
         goes_on_from=str(resume) if resume is not None else None,
@@ -229,6 +261,9 @@ def record_start(
         log.warning(
             "that is less than data.batch_size=%d: there are %d training images", config.data.batch_size, images
         )
+    samples = data.train_sampler().samples
+    if samples > images:
+        log.info("%d samples in each epoch, since images of rare classes are repeated (data.repeat_rare)", samples)
     log.info("%d training pictures, %d priors, run in %s", images, record["priors"], run_dir)
 
 

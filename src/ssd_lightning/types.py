@@ -9,6 +9,13 @@ from typing import NamedTuple, NotRequired, TypedDict
 from torch import Tensor
 
 
+class Placement(NamedTuple):
+    """The part of the network's input that an image takes, from the top left corner, as shares of the input's sides."""
+
+    width: float
+    height: float
+
+
 class Target(TypedDict):
     """Ground truth of one image. An image without objects has N = 0."""
 
@@ -22,6 +29,9 @@ class Target(TypedDict):
     """Name of the image, unique within its data set."""
     size_px: tuple[int, int]
     """(height, width) of the original image in pixels."""
+    placement: NotRequired[Placement]
+    """In evaluation, where a letterboxed image takes less than the input: `boxes` are normalised to the input, and
+    results go back to the image by it."""
 
 
 class Detections(TypedDict):

@@ -94,6 +94,19 @@ def test_a_move_takes_priors_to_the_middle_of_their_objects() -> None:
     assert (moved.min_size * moved.max_size) ** 0.5 == pytest.approx(46)  # type: ignore[operator]
 
 
+def test_a_move_knows_the_stretched_boxes_of_both_sizes() -> None:
+    level = PriorLevel(100, None, 30.0, 60.0, (2,), both_sizes=True)
+    shapes = np.array([(28.0, 28.0)] * 3 + [(72.0, 30.0)] * 5 + [(30.0, 72.0)] * 4 + [(46.0, 46.0)] * 2)
+    boxes = boxes_of(shapes, 0)
+
+    (moved,) = move_levels(boxes, [level], best_priors(boxes, [level], SIZE), SIZE)
+
+    assert moved.min_size == pytest.approx(28)
+    assert moved.aspect_ratios == (pytest.approx(2.4),)
+    assert moved.min_size * moved.max_size == pytest.approx(72 * 30)  # type: ignore[operator]
+    assert moved.both_sizes
+
+
 def test_boxes_without_objects_stay() -> None:
     boxes = boxes_of(np.full((5, 2), 31.0), 0)
     moved = move_levels(boxes, SSD300_VOC, best_priors(boxes, SSD300_VOC, SIZE), SIZE)

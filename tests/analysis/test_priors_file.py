@@ -16,7 +16,11 @@ from ssd_lightning.ops.priors import SSD300_VOC, SSDLITE320, PriorLevel
     [
         SSD300_VOC,
         tuple(replace(level, max_size=None) for level in SSDLITE320),
-        (PriorLevel((24, 32), None, 15.67, 34.85, (1.55, 3.0)), PriorLevel((1, 1), 106.67, 134.4, 175.54, ())),
+        (
+            PriorLevel((24, 32), None, 15.67, 34.85, (1.55, 3.0)),
+            PriorLevel(5, None, 20.0, 40.0, (2.0,), True),
+            PriorLevel((1, 1), 106.67, 134.4, 175.54, ()),
+        ),
     ],
 )
 def test_what_is_written_is_read_again(levels: tuple[PriorLevel, ...], clip: object) -> None:

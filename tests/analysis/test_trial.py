@@ -106,6 +106,8 @@ SETTINGS = {
         ({"batches_a_step": 2}, 310, 310 * 8 / 3600, 250),
         ({"max_epochs": -1}, None, None, 450),
         ({"max_epochs": None, "max_steps": 5}, 5, 40 / 3600, 450),
+        ({"max_epochs": -1, "budget_s": 3600.0}, 450, 1, 450),
+        ({"budget_s": 36_000.0}, 310, 310 * 8 / 3600, 450),
         ({"num_pictures": 3, "activations_mib": None}, 10, 80 / 3600, None),
     ],
 )

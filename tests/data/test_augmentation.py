@@ -70,8 +70,9 @@ def no_boxes() -> np.ndarray:
         {**NOTHING, "flip": True},
         {**NOTHING, "flip": True, "vertical_flip": True},
         {"photometric": False, "vertical_flip": True},
+        {"photometric": False, "vertical_flip": True, "resize": "letterbox"},
     ],
-    ids=["warp", "expand", "crop", "flip", "flips", "all"],
+    ids=["warp", "expand", "crop", "flip", "flips", "all", "letterbox"],
 )
 def test_boxes_follow_the_pixels(steps):
     image, boxes = scene()

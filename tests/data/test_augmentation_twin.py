@@ -85,7 +85,7 @@ def test_colours_and_warp_may_change_places(interpolation):
     changes = {"brightness": 12.0, "contrast": 0.8, "saturation": 0.9, "hue": 7.0, "contrast_first": False}
     step = DistortExpandCropWarp(image_size=(60, 80), photometric=None, max_expand_ratio=None, fill=MEAN, crop=None)
     view = view_through((0, 0, 200, 150), (150, 200), (60, 80))
-    result = step.apply(image, changes=changes, view=view, interpolation=interpolation)
+    result = step.apply(image, changes=changes, shown_size=(60, 80), view=view, interpolation=interpolation)
     expected, *_ = step_by_step(
         image,
         BOXES,

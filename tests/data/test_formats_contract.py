@@ -62,23 +62,32 @@ def on_disk(folder: Path, name: str) -> Path:
     return path
 
 
+def voc_xml(picture: Picture) -> str:
+    objects = "".join(
+        f"<object><name>{thing.name}</name><difficult>{int(thing.difficult)}</difficult><bndbox>"
+        + "".join(
+            f"<{tag}>{edge + 1}</{tag}>" for tag, edge in zip(["xmin", "ymin", "xmax", "ymax"], thing.box, strict=True)
+        )
+        + "</bndbox></object>"
+        for thing in picture.things
+    )
+    size = f"<size><width>{picture.size_px[1]}</width><height>{picture.size_px[0]}</height></size>"
+    return f"<annotation>{size}{objects}</annotation>"
+
+
 def hand_write_voc(root: Path, split: str, pictures: Sequence[Picture]) -> None:
     paint(root / "JPEGImages", pictures)
     (root / "Annotations").mkdir(exist_ok=True)
     (root / "ImageSets/Main").mkdir(parents=True, exist_ok=True)
     (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(picture.name for picture in pictures))
     for picture in pictures:
-        objects = "".join(
-            f"<object><name>{thing.name}</name><difficult>{int(thing.difficult)}</difficult><bndbox>"
-            + "".join(
-                f"<{tag}>{edge + 1}</{tag}>"
-                for tag, edge in zip(["xmin", "ymin", "xmax", "ymax"], thing.box, strict=True)
-            )
-            + "</bndbox></object>"
-            for thing in picture.things
-        )
-        size = f"<size><width>{picture.size_px[1]}</width><height>{picture.size_px[0]}</height></size>"
-        on_disk(root / "Annotations", f"{picture.name}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+        on_disk(root / "Annotations", f"{picture.name}.xml").write_text(voc_xml(picture))
+
+
+def hand_write_labelimg(root: Path, split: str, pictures: Sequence[Picture]) -> None:
+    paint(root / split, pictures)
+    for picture in pictures:
+        on_disk(root / split, f"{picture.name}.xml").write_text(voc_xml(picture))
 
 
 def hand_write_coco(root: Path, split: str, pictures: Sequence[Picture]) -> None:
@@ -193,6 +202,7 @@ class Format:
 
 ALL = {
     "voc": Format(VOCDataset, hand_write_voc),
+    "labelimg": Format(VOCDataset, hand_write_labelimg),
     "coco": Format(COCODataset, hand_write_coco),
     "yolo": Format(YOLODataset, hand_write_yolo, in_fractions=True, has_difficult=False),
     "yolo list": Format(YOLODataset, hand_write_yolo_list, in_fractions=True, has_difficult=False),
@@ -331,7 +341,7 @@ def test_boxes_in_the_wrong_unit_are_named(tmp_path: Path, form: Format) -> None
     # Two hundred times too large where fractions belong, two hundred times too small where pixels belong.
     box = (20.0, 10.0, 160.0, 70.0)
     wrong = tuple(edge * 200 for edge in box) if form.in_fractions else tuple(edge / 200 for edge in box)
-    if form is ALL["voc"]:
+    if form.dataset is VOCDataset:
         wrong = tuple(edge - 1 for edge in wrong)  # the file then has the fractions themselves
     unit, other = ("pixels", "fractions") if form.in_fractions else ("fractions", "pixels")
 
@@ -428,7 +438,7 @@ def test_boxes_are_of_the_upright_image_that_is_predicted_on(tmp_path: Path, for
     np.testing.assert_array_equal(dataset[0][0].permute(1, 2, 0), as_rgb(path))
 
 
-@pytest.mark.parametrize("form", [ALL[name] for name in ("voc", "coco", "csv", "bananas")])
+@pytest.mark.parametrize("form", [ALL[name] for name in ("voc", "labelimg", "coco", "csv", "bananas")])
 def test_boxes_of_an_image_that_exif_turns_fit_it_or_it_is_named(tmp_path: Path, form: Format) -> None:
     # The size is stated, or assumed, as 100 x 200 px; the boxes are those of 200 x 100 px.
     things = (Thing("dog", (10, 20, 150, 80)), Thing("cat", (1, 2, 30, 40)))
@@ -448,7 +458,7 @@ def test_boxes_of_an_image_that_exif_turns_fit_it_or_it_is_named(tmp_path: Path,
 
 
 @pytest.mark.parametrize("suffix", [".jfif", ".JPE", ".Tif", ".avif", ".jpeg"])
-@pytest.mark.parametrize("form", [ALL[name] for name in ("voc", "yolo", "openimages")])
+@pytest.mark.parametrize("form", [ALL[name] for name in ("voc", "labelimg", "yolo", "openimages")])
 def test_an_image_without_a_stated_suffix_may_have_any_that_is_read(tmp_path: Path, form: Format, suffix: str) -> None:
     form.open(tmp_path)
     (path,) = tmp_path.rglob("b.jpg")
@@ -481,7 +491,7 @@ def test_a_stated_image_of_a_format_that_is_not_read_is_named(
         reader(splits=[{"root": str(tmp_path), "split": "train"}], class_names=CLASSES)
 
 
-@pytest.mark.parametrize("form", [ALL[name] for name in ("voc", "yolo", "openimages")])
+@pytest.mark.parametrize("form", [ALL[name] for name in ("voc", "labelimg", "yolo", "openimages")])
 def test_an_image_of_a_format_that_is_not_read_is_named(
     tmp_path: Path, form: Format, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,10 +1,12 @@
 from collections import Counter
 
+import numpy as np
 import pytest
 from torch import distributed
 from torch.utils.data import DataLoader
 
-from ssd_lightning.data.sampler import EpochSampler
+from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
+from ssd_lightning.data.sampler import EpochSampler, read_key, repeat_factors
 from ssd_lightning.errors import ConfigurationError
 
 
@@ -158,3 +160,109 @@ def test_more_samples_than_an_epoch_has_cannot_be_skipped(samples_seen):
 def test_what_the_ranks_cannot_have_seen_together_is_not_skipped():
     with pytest.raises(ConfigurationError, match="cannot skip 3 samples of an epoch of 4 on each of 2 ranks"):
         EpochSampler(size=8, rank=0, world_size=2, pad=True).resume(epoch=0, samples_seen=3)
+
+
+def scaled_ranks(world_size: int, *, resume_after: int = 0) -> list[list[tuple]]:
+    sizes = multiscale_sizes([32, 128], (64, 64))
+    keys = []
+    for rank in range(world_size):
+        sampler = EpochSampler(
+            size=100, rank=rank, world_size=world_size, pad=True, batch_size=12, multiscale=MultiScale(sizes, seed=5)
+        )
+        if resume_after:
+            sampler.resume(epoch=3, samples_seen=resume_after)
+        sampler.set_epoch(3)
+        keys.append(list(sampler))
+    return keys
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_a_step_has_one_size_on_any_number_of_ranks(world_size):
+    (alone,) = scaled_ranks(1)
+    assert len({size for _, _, size in alone}) >= 3  # of four, in eight steps
+    share = 12 // world_size
+    for rank in scaled_ranks(world_size):
+        for step in range(8):
+            wanted = {size for _, _, size in alone[12 * step : 12 * (step + 1)]}
+            assert len(wanted) == 1
+            assert {size for _, _, size in rank[share * step : share * (step + 1)]} == wanted
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("samples_seen", [12, 18, 60])
+def test_a_run_that_goes_on_has_the_sizes_that_were_left(world_size, samples_seen):
+    """Also where it was cut between the batches that share a step."""
+    whole = scaled_ranks(world_size)
+    rest = scaled_ranks(world_size, resume_after=samples_seen)
+    assert rest == [rank[samples_seen // world_size :] for rank in whole]
+
+
+# Images of rare classes come more often
+
+LABELS = [np.array(labels, dtype=np.int64) for labels in ([1, 1], [1, 2], [], [1], [3, 2, 1], [1], [1], [1], [1], [])]
+FACTORS = np.array([1, 1.5, 1, 2.25, 1, 3, 1.25, 1.7])
+
+
+def test_repeat_factors_are_those_of_lvis():
+    threshold, count = 0.4, len(LABELS)
+    for labels, found in zip(LABELS, repeat_factors(LABELS, threshold=threshold), strict=True):
+        shares = [sum(label in other for other in LABELS) / count for label in labels]
+        assert found == pytest.approx(max([max(1, (threshold / share) ** 0.5) for share in shares], default=1))
+    assert repeat_factors(LABELS, threshold=threshold)[[0, 1, 2, 4]].tolist() == pytest.approx([1, 2**0.5, 1, 2])
+    assert repeat_factors(LABELS, threshold=0.1).tolist() == [1] * count  # the rarest class has just that share
+
+
+def test_an_epoch_has_every_sample_as_often_as_its_factor_says_and_always_as_many():
+    sampler = EpochSampler(size=8, seed=5, pad=True, repeats=FACTORS)
+    counts = np.zeros((400, 8))
+    for epoch in range(400):
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        assert len(keys) == len(sampler) == sampler.samples == int(FACTORS.sum())
+        assert len(set(keys)) == len(keys)  # copies are told apart
+        for _, index, copy in keys:
+            assert copy < np.ceil(FACTORS[index])
+            counts[epoch, index] += 1
+    # Twelve of 12.7: the thirteenth, where it is drawn, is any of them.
+    assert (counts >= np.floor(FACTORS) - 1).all()
+    assert (counts <= np.ceil(FACTORS)).all()
+    np.testing.assert_allclose(counts.mean(axis=0), FACTORS * 12 / 12.7, atol=0.1)
+    assert len(np.unique(counts, axis=0)) > 3  # drawn anew in every epoch
+
+
+def test_factors_of_one_draw_each_sample_once():
+    sampler = EpochSampler(size=50, seed=1, pad=True, repeats=np.ones(50))
+    assert sorted(sampler) == [(0, index, 0) for index in range(50)]
+    assert list(EpochSampler(size=0, pad=True, repeats=np.ones(0))) == []
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_repeated_samples_are_shared_out_as_others_are(world_size):
+    settings = {"size": 8, "seed": 2, "pad": True, "batch_size": 6, "repeats": FACTORS, "epoch": 3}
+    (alone,), ranks = all_ranks(1, **settings), all_ranks(world_size, **settings)
+    assert len(alone) == 6 * (int(FACTORS.sum()) // 6)
+    assert [ranks[place % world_size][place // world_size] for place in range(len(alone))] == alone
+
+
+def test_repeated_samples_go_on_in_mid_epoch():
+    whole, resumed = (EpochSampler(size=8, seed=1, pad=True, repeats=FACTORS) for _ in range(2))
+    whole.set_epoch(2)
+    resumed.resume(epoch=2, samples_seen=5)
+    assert list(resumed) == list(whole)[5:]
+
+
+@pytest.mark.parametrize("repeats", [np.ones(3), np.array([1, 0.5, 1, 1]), np.array([1, np.nan, 1, 1])])
+def test_factors_that_cannot_be_are_refused(repeats):
+    with pytest.raises(ConfigurationError, match="4 samples need as many repeat factors"):
+        EpochSampler(size=4, pad=True, repeats=repeats)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_repeated_samples_have_the_size_of_their_step(world_size):
+    sizes = MultiScale(multiscale_sizes([32, 128], (64, 64)), seed=5)
+    settings = {"size": 8, "seed": 2, "pad": True, "batch_size": 4, "repeats": FACTORS, "epoch": 3}
+    plain, scaled = (all_ranks(world_size, **settings, **more) for more in ({}, {"multiscale": sizes}))
+    for without, keys in zip(plain, scaled, strict=True):
+        assert [read_key(key)[:3] for key in keys] == without
+        assert [read_key(key)[3] for key in keys] == [sizes.size_at(3, p * world_size // 4) for p in range(len(keys))]
+    assert read_key((3, 5)) == (3, 5, 0, None)

@@ -362,6 +362,90 @@ def test_a_class_list_that_cannot_be(tmp_path: Path, class_names: Sequence[str],
         VOCDataset(splits=[write_voc(tmp_path, {"a": annotation()})], class_names=class_names)
 
 
+# Folders without ImageSets
+
+
+def write_folder(folder: Path, *names: str, suffix: str = ".jpg", filename: str = "") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        Image.new("RGB", (200, 100)).save(folder / f"{name}{suffix}", "JPEG")
+        (folder / f"{name}.xml").write_text(annotation(SOUND, filename=filename))
+
+
+def ids(root: Path, *splits: str) -> list[str]:
+    return [image_id for image_id, _, _ in list_images([{"root": str(root), "split": split} for split in splits])]
+
+
+def test_folders_are_splits_and_their_images_stay_apart(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", "a", "b.rf.01", suffix=".JPG")
+    write_folder(tmp_path / "test", "a")
+
+    assert ids(tmp_path, "train") == ["a", "b.rf.01"]
+    assert ids(tmp_path, "train", "test") == ["train/a", "train/b.rf.01", "test/a"]
+    dataset = VOCDataset(splits=[{"root": str(tmp_path), "split": "train"}])
+    assert [record.image_path.name for record in dataset.records] == ["a.JPG", "b.rf.01.JPG"]
+    assert [record.boxes_xyxy_px.tolist() for record in dataset.records] == [[[0, 1, 29, 39]]] * 2
+
+
+def test_one_folder_is_read_whole_but_for_splits_and_hidden_files_in_it(tmp_path: Path) -> None:
+    for folder in (".", "cam1", "Test", "valid", ".ipynb_checkpoints"):
+        write_folder(tmp_path / folder, "a")
+    (tmp_path / "._a.xml").write_bytes(b"\0\5\26\7")  # as macOS leaves them on other file systems
+
+    assert ids(tmp_path, ".") == ["a", "cam1/a"]
+    assert ids(tmp_path, "Test") == ["a"]
+
+
+@pytest.mark.parametrize(("annotations", "images"), [("Annotations", "JPEGImages"), ("annotations", "images")])
+@pytest.mark.parametrize("split", [".", "train"])
+def test_images_and_annotations_may_have_a_folder_each(
+    tmp_path: Path, annotations: str, images: str, split: str
+) -> None:
+    write_folder(tmp_path / split / images, "a")
+    (tmp_path / split / annotations).mkdir()
+    (tmp_path / split / images / "a.xml").rename(tmp_path / split / annotations / "a.xml")
+
+    dataset = VOCDataset(splits=[{"root": str(tmp_path), "split": split}])
+
+    assert [record.image_path for record in dataset.records] == [tmp_path / split / images / "a.jpg"]
+    with pytest.raises(DataError, match=rf"no split 'test'; there is {split if split == 'train' else '.'}$"):
+        ids(tmp_path, "test")
+
+
+def test_images_without_an_xml_file_are_counted_and_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_folder(tmp_path / "train", "a", "b", filename="/home/me/photo.jpg")
+    (tmp_path / "train/b.jpg").rename(tmp_path / "train/photo.jpg")  # which b.xml states
+    splits = [{"root": str(tmp_path), "split": "train"}]
+
+    VOCDataset(splits=splits)
+    assert not caplog.records
+
+    for name in ("c.png", "d.JPG", "e.heic", "readme.txt"):
+        (tmp_path / "train" / name).touch()
+    dataset = VOCDataset(splits=splits)
+
+    assert [record.image_path.name for record in dataset.records] == ["a.jpg", "photo.jpg"]
+    assert caplog.messages == [f"{tmp_path}/train: 3 images have no XML file and are skipped; the first is c.png"]
+    assert dataset.dropped == []
+
+
+def test_a_missing_folder_is_answered_with_those_that_have_xml_files(tmp_path: Path) -> None:
+    for folder in ("train", "valid"):
+        write_folder(tmp_path / folder, "a")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no split 'test'; there is train, valid$"):
+        ids(tmp_path, "test")
+    write_folder(tmp_path, "b")
+    with pytest.raises(DataError, match=r"no split 'test'; there is \., train, valid$"):
+        ids(tmp_path, "test")
+
+
+def test_lists_come_before_folders(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"a": annotation(SOUND)})
+    write_folder(tmp_path / "train", "b")
+    assert ids(tmp_path, "train") == ["a"]
+
+
 # Bad objects
 
 BAD_OBJECTS = {
@@ -534,7 +618,7 @@ def test_a_missing_split_is_answered_with_those_there_are(tmp_path: Path) -> Non
 def test_a_missing_root_and_a_folder_that_is_not_voc(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere: there is no such folder; data\.root="):
         VOCDataset(splits=[{"root": str(tmp_path / "nowhere"), "split": "train"}], class_names=CLASSES)
-    with pytest.raises(DataError, match="no VOC folder"):
+    with pytest.raises(DataError, match="no VOC folder: it has neither ImageSets/Main nor XML files"):
         VOCDataset(splits=[{"root": str(tmp_path), "split": "train"}], class_names=CLASSES)
 
 

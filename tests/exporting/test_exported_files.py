@@ -25,7 +25,8 @@ TINY = {
     "plain": {},
     "few": {"score_threshold": 0.3, "max_detections": 5, "top_k": 3},
     "agnostic": {"agnostic": True, "clip_first": True, "variances": [0.2, 0.1]},
-    "fpn": {"fpn": True},
+    "fpn": {"neck": "fpn"},
+    "fpnlite": {"neck": "fpnlite"},
 }
 
 
@@ -60,7 +61,7 @@ def test_every_combination_sees_the_same(suffix: str, preprocessing: bool, suppr
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("name", ["few", "agnostic", "fpn"])
+@pytest.mark.parametrize("name", ["few", "agnostic", "fpn", "fpnlite"])
 def test_settings_and_a_neck(name: str, suffix: str, tmp_path: Path) -> None:
     detector = tiny_detector(**TINY[name])
     check_same(detector, exported(detector, tmp_path, suffix))
@@ -77,6 +78,8 @@ def test_settings_and_a_neck(name: str, suffix: str, tmp_path: Path) -> None:
         ["model=lufficc_efficientnet_b3"],
         ["backbone=squeezenet", "backbone.weights=null"],
         ["model=qfgaohao_mobilenet_v1"],
+        ["model=fpnlite320", "backbone.weights=null"],
+        ["model=fpnlite320", "backbone=resnet50", "backbone.weights=null"],
     ],
     ids=lambda words: words[0],
 )

@@ -10,10 +10,13 @@ import torch
 from onnx import numpy_helper
 
 from exported_networks import exported, noise, tiny_detector
+from ssd_lightning.data.resize import Letterbox, Stretch
 from ssd_lightning.detector import Detector
+from ssd_lightning.errors import WeightsError
 from ssd_lightning.exporting.parity import Parity, compare_detections
 from ssd_lightning.exporting.proof import Proof, drawn_pictures, in_batches, prove
 from ssd_lightning.exporting.table import proof_table
+from ssd_lightning.runtime.description import ExportDescription
 from ssd_lightning.types import Detections
 
 
@@ -54,7 +57,10 @@ def test_sums_keep_the_largest() -> None:
 
 def proof_of(checkpoint: Detector, path: Path) -> Proof:
     pictures = drawn_pictures(6, checkpoint.image_size)
-    batches = [*in_batches(pictures, checkpoint.image_size, 4), (noise(4, checkpoint.image_size), None)]
+    batches = [
+        *in_batches(pictures, checkpoint.image_size, 4, checkpoint.resize),
+        (noise(4, checkpoint.image_size), None),
+    ]
     return prove(checkpoint, Detector.load(path), batches, pictures)
 
 
@@ -93,6 +99,31 @@ def test_exchanged_colours_in_the_resized_pictures_are_found(tmp_path: Path) -> 
     loaded.net.run = lambda inputs: run(inputs.flip(3))
     (failure,) = prove(detector, loaded, [], pictures).failures(tolerance=1e-4, max_map_loss=1.0)
     assert "in pictures that the file resizes have no partner" in failure
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".torchscript"])
+@pytest.mark.parametrize("inside", [True, False])
+def test_letterboxed_files_are_proven_and_find_the_same_in_whole_pictures(
+    tmp_path: Path, suffix: str, inside: bool
+) -> None:
+    detector = tiny_detector()
+    detector.resize = Letterbox(fill=(0, 100, 200))
+    path = exported(detector, tmp_path, suffix, preprocessing=inside, suppression=inside)
+    proof, loaded = proof_of(detector, path), Detector.load(path)
+    assert proof.failures(tolerance=1e-4, max_map_loss=0.0) == []
+    assert proof.whole is None  # the file resizes nothing
+    assert loaded.resize == detector.resize
+    pictures = drawn_pictures(3, (64, 20))
+    for ours, theirs in zip(detector(pictures), loaded(pictures), strict=True):
+        assert len(ours) > 0
+        np.testing.assert_allclose(theirs.boxes_xyxy_px, ours.boxes_xyxy_px, atol=1e-2)
+        np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)
+    metadata = loaded.net.description.as_metadata()
+    assert "top left corner, the rest filled with the RGB colour [0, 100, 200]" in metadata["inputs"]
+    older = {name: text for name, text in metadata.items() if name != "resize"}
+    assert ExportDescription.from_metadata(older, path).resize == Stretch()
+    with pytest.raises(WeightsError, match=r"resize is 'crop'; it can be stretch or letterbox"):
+        ExportDescription.from_metadata({**metadata, "resize": '"crop"'}, path)
 
 
 def test_mean_average_precision_of_both_sides(tmp_path: Path) -> None:

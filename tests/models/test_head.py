@@ -1,6 +1,9 @@
+import pytest
 import torch
+from torch import nn
 
-from ssd_lightning.models.head import SSDHead
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.models.head import SharedHead, SSDHead
 
 GRIDS, BOXES, CLASSES = [(3, 4), (2, 2), (1, 1)], [4, 6, 2], 5
 
@@ -45,3 +48,54 @@ def test_an_empty_batch() -> None:
     offsets, logits = head()(features(batch=0))
     assert offsets.shape[0] == logits.shape[0] == 0
     assert offsets.shape[2:] == (4,)
+
+
+def shared_head(**settings: object) -> SharedHead:
+    arguments = {"in_channels": [6] * 3, "boxes_per_cell": [4] * 3, "num_classes": CLASSES, "channels": 8, **settings}
+    return SharedHead(**arguments)
+
+
+@pytest.mark.parametrize("one_tower", [True, False])
+@pytest.mark.parametrize("separable", [True, False])
+def test_levels_share_convolutions_but_no_batch_norm(separable: bool, one_tower: bool) -> None:
+    net = shared_head(num_layers=2, separable=separable, one_tower=one_tower, init_std=0.3).train()
+    towers = 1 if one_tower else 2
+    convolutions = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
+    assert len(convolutions) == (2 * towers + 2) * (2 if separable else 1)  # whatever the number of levels
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in net.modules()) == 2 * 3 * towers
+
+    same = torch.randn(2, 6, 3, 4)
+    offsets, logits = net([same, same, 5 * same + 3])
+    cells = 3 * 4 * 4
+    for predicted in (offsets, logits):
+        assert torch.equal(predicted[:, :cells], predicted[:, cells : 2 * cells])
+    offsets[:, 2 * cells :].sum().backward()
+    first = net.tower.convs[0][0] if separable else net.tower.convs[0]
+    assert first.weight.grad.abs().max() > 0
+    assert [bool(norms[0].weight.grad.any()) for norms in net.tower.norms] == [False, False, True]
+    means = [norms[0].running_mean for norms in net.tower.norms]
+    assert torch.equal(means[0], means[1])
+    assert not torch.allclose(means[0], means[2])
+
+
+def test_a_shared_head_expects_background_as_others_do() -> None:
+    for net in (
+        shared_head(),
+        SSDHead(in_channels=[6], boxes_per_cell=[4], num_classes=CLASSES, prior_probability=0.01),
+    ):
+        bias = (net.cls[0][-1] if isinstance(net, SharedHead) else net.cls[0]).bias
+        foreground = 1 - bias.view(4, CLASSES + 1).softmax(dim=1)[:, 0]
+        torch.testing.assert_close(foreground, torch.full((4,), 0.01))
+
+
+@pytest.mark.parametrize(
+    ("settings", "answer"),
+    [
+        ({"in_channels": [6, 6, 8]}, r"as many channels on each of them, got \[6, 6, 8\]: neck="),
+        ({"boxes_per_cell": [4, 6, 4]}, r"as many priors a cell on each of them, got \[4, 6, 4\]: priors="),
+        ({"prior_probability": 0}, r"head\.prior_probability is 0"),
+    ],
+)
+def test_what_a_shared_head_cannot_have_is_refused(settings: dict, answer: str) -> None:
+    with pytest.raises(ConfigurationError, match=answer):
+        shared_head(**settings)

@@ -1,8 +1,10 @@
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
 
-from ssd_lightning.models.layers import L2Norm, conv_block, init_xavier
+from ssd_lightning.models.layers import FoldingSequential, L2Norm, conv_block, fold_norms, init_xavier
 
 
 def test_norm_over_channels_is_the_scale() -> None:
@@ -43,3 +45,33 @@ def test_blocks_and_their_initial_weights() -> None:
     bound = (6 / (9 * (4 + 6))) ** 0.5
     assert plain[0].bias.abs().max() == 0
     assert 0.8 * bound < plain[0].weight.abs().max() <= bound
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_folding_a_frozen_norm_changes_neither_values_nor_gradients_nor_names(affine: bool, bias: bool) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=bias), nn.BatchNorm2d(8, affine=affine), nn.ReLU6()),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=bias),
+        nn.BatchNorm2d(8, affine=affine),
+    ).double()
+    for norm in (layer for layer in plain.modules() if isinstance(layer, nn.BatchNorm2d)):
+        nn.init.normal_(norm.running_mean)
+        nn.init.uniform_(norm.running_var, 0.1, 2.0)
+        if affine:
+            nn.init.normal_(norm.weight)
+            nn.init.normal_(norm.bias)
+    holder = nn.ModuleDict({"layers": deepcopy(plain)})
+    fold_norms(holder)
+    folding = holder["layers"]
+    assert isinstance(folding, FoldingSequential)
+    assert isinstance(folding[0], FoldingSequential)
+    images = torch.rand(2, 3, 9, 9, dtype=torch.float64)
+    for network in (plain.eval(), folding.eval()):
+        network(images).square().sum().backward()
+    torch.testing.assert_close(folding(images), plain(images))
+    assert list(folding.state_dict()) == list(plain.state_dict())
+    for (name, ours), theirs in zip(folding.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
+    torch.testing.assert_close(folding.train()(images), plain.train()(images))  # a norm that learns is no constant

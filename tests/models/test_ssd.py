@@ -10,7 +10,8 @@ from ssd_lightning.models.backbones import VGG16, TinyBackbone
 from ssd_lightning.models.extras import SSDExtras, TinyExtras
 from ssd_lightning.models.ssd import check_batch_size, measure_grids
 from ssd_lightning.ops.normalization import IDENTITY, IMAGENET, SUBTRACT_MEAN_BGR, Normalization
-from ssd_lightning.ops.priors import SSD300_VOC, SSD512_VOC, PriorLevel, levels_from_scales
+from ssd_lightning.ops.priors import SSD300_VOC, SSD512_VOC, PriorLevel, levels_from_scales, rescale_levels
+from tiny_nets import tiny_net
 
 SSD300_EXTRAS = [
     {"mid_channels": 256, "out_channels": 512, "stride": 2, "padding": 1},
@@ -228,3 +229,43 @@ def test_batch_norm_on_one_cell_needs_two_pictures() -> None:
     check_batch_size(ssd300(batch_norm=False), 1)
     assert not any(module.training for module in net.modules())
     assert all(torch.equal(tensor, weights[name]) for name, tensor in net.state_dict().items())
+
+
+def test_training_accepts_other_sizes_with_priors_on_their_grids() -> None:
+    torch.manual_seed(0)
+    net = tiny_net(num_classes=2, image_size=(64, 64))
+    net.allow_training_sizes([(32, 32), (64, 64), (96, 128)])
+    assert net.training_sizes == ((32, 32), (96, 128))
+    for size in ((32, 32), (64, 64), (96, 128)):
+        output = net.train()(torch.zeros(2, 3, *size, dtype=torch.uint8))
+        assert output.box_offsets.shape[1] == len(output.priors_cxcywh)
+        levels = rescale_levels(net.levels, 64, size)
+        alone = SSD(
+            backbone=TinyBackbone(channels=(4, 4, 8)),
+            extras=functools.partial(TinyExtras, channels=[8]),
+            levels=levels,
+            image_size=size,
+            num_classes=2,
+        )
+        torch.testing.assert_close(output.priors_cxcywh, alone.priors_cxcywh)
+        alone.load_state_dict(net.state_dict())  # the sizes add no weights
+        torch.testing.assert_close(alone.train()(torch.zeros(2, 3, *size)).class_logits, output.class_logits)
+    with pytest.raises(ValueError, match=r"made for \(64, 64\) pictures, got \(160, 160\)"):
+        net(torch.zeros(2, 3, 160, 160))
+    with pytest.raises(ValueError, match=r"made for \(64, 64\) pictures, got \(32, 32\)"):
+        net.eval()(torch.zeros(2, 3, 32, 32))
+
+
+def test_a_size_that_the_layers_cannot_take_is_refused_at_the_start() -> None:
+    net = ssd300()
+    net.allow_training_sizes([(320, 320), (384, 384)])
+    with pytest.raises(ConfigurationError, match=r"data\.multiscale draws 224 x 224: .* does not fit this network's"):
+        net.allow_training_sizes([(224, 224)])
+
+
+def test_batch_norm_is_checked_at_every_size() -> None:
+    net = ssd300(batch_norm=True, image_size=384, levels=rescale_levels(SSD300_VOC, 300, 384))
+    check_batch_size(net, 1)
+    net.allow_training_sizes([(300, 300)])
+    with pytest.raises(ConfigurationError, match=r"data\.batch_size is too small: .* 300 x 300 pixels"):
+        check_batch_size(net, 1)

@@ -199,6 +199,27 @@ def test_other_number_of_classes_starts_the_class_heads_anew(tmp_path: Path) -> 
         assert torch.equal(tensor, expected), name
 
 
+def test_a_shared_head_starts_its_one_class_predictor_anew(tmp_path: Path) -> None:
+    words = "model=fpnlite320 backbone.weights=null"
+    Detector(network(words, 3), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
+    loaded = start_from(network(words, 7), tmp_path / "ours.ckpt")
+    assert set(loaded.anew) == {"head.cls.0.1.weight", "head.cls.0.1.bias"}
+    assert loaded.other_priors is None
+
+
+def test_priors_of_an_older_file_that_lacks_a_field_are_the_same(tmp_path: Path) -> None:
+    Detector(tiny(), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
+    checkpoint = torch.load(tmp_path / "ours.ckpt", weights_only=True)
+    for level in checkpoint["detector"]["network"]["levels"]:
+        assert level.pop("both_sizes") is False
+    torch.save(checkpoint, tmp_path / "older.ckpt")
+    assert start_from(tiny(), tmp_path / "older.ckpt").other_priors is None
+    for level in checkpoint["detector"]["network"]["levels"]:
+        level["min_size"] += 1
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    assert "levels differ" in str(start_from(tiny(), tmp_path / "other.ckpt").other_priors)
+
+
 def test_lite_heads_keep_their_depthwise_part(tmp_path: Path) -> None:
     torch.save(torchvision_network("ssdlite320_mobilenet_v3_large", 90).state_dict(), tmp_path / "coco.pth")
     net = network("model=torchvision_ssdlite320", num_classes=2)

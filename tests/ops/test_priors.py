@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ from ssd_lightning.ops.priors import (
     as_height_width,
     fit_to_grids,
     levels_from_scales,
+    linear_levels,
     make_priors,
+    octave_levels,
     published_levels,
+    rescale_levels,
 )
 
 TINY_SCALES = [(0.2, 0.272), (0.37, 0.447), (0.54, 0.619), (0.71, 0.79), (0.88, 0.961)]
@@ -92,8 +96,9 @@ def test_pictures_that_are_not_square() -> None:
 
 @pytest.mark.parametrize("max_size", [None, 20.0])
 @pytest.mark.parametrize("ratios", [(), (2,), (2, 3)])
-def test_boxes_per_cell_is_what_a_cell_has(max_size: float | None, ratios: tuple[float, ...]) -> None:
-    level = PriorLevel(1, None, 10, max_size, ratios)
+@pytest.mark.parametrize("both_sizes", [False, True])
+def test_boxes_per_cell_is_what_a_cell_has(max_size: float | None, ratios: tuple[float, ...], both_sizes: bool) -> None:
+    level = PriorLevel(1, None, 10, max_size, ratios, both_sizes)
     assert len(level.sizes()) == level.boxes_per_cell == len(make_priors([level], 30))
 
 
@@ -150,3 +155,63 @@ def test_sizes_are_height_before_width() -> None:
     assert as_height_width([240, 320]) == (240, 320)
     (level,) = levels_from_scales(scales=[(0.5, 0.5)], aspect_ratios=[[]], image_size=[100, 200])
     assert level.sizes() == [(50, 50), (50, 50)]  # a fraction of the shorter side
+
+
+def test_levels_of_another_size_keep_their_shares_of_the_image() -> None:
+    grids = [(48, 48), (24, 24), (12, 12), (6, 6), (4, 4), (2, 2)]
+    levels = fit_to_grids(rescale_levels(SSD300_VOC, 300, 384), grids)
+    here, there = make_priors(SSD300_VOC, 300), make_priors(levels, 384)
+    per_cell = [level.boxes_per_cell for level in levels]
+    assert len(there) == sum(rows * columns * boxes for (rows, columns), boxes in zip(grids, per_cell, strict=True))
+    starts = [0, 38 * 38 * 4], [0, 48 * 48 * 4]
+    for first, second in zip(*starts, strict=True):
+        torch.testing.assert_close(here[first : first + 4, 2:], there[second : second + 4, 2:])
+    torch.testing.assert_close(there[0, :2], torch.full((2,), 0.5 / 48))  # in the middle of the first cell
+
+
+@pytest.mark.parametrize("count", [1, 6, 7])
+def test_linear_levels_grow_in_equal_steps(count: int) -> None:
+    """SSD paper, equation 4; and section 2.2: the large square lies between a level's own size and the next."""
+    levels = linear_levels(num_levels=count, smallest=0.2, largest=0.9, aspect_ratios=[2, 3], image_size=(200, 400))
+    expected = [0.2 + 0.7 * k / (count - 1) for k in range(count)] if count > 1 else [0.2]
+    assert [level.min_size for level in levels] == pytest.approx([200 * scale for scale in expected])
+    for level, following in pairwise(levels):
+        assert level.max_size == pytest.approx(following.min_size)
+        assert level.boxes_per_cell == 6
+
+
+@pytest.mark.parametrize("wrong", [{"num_levels": 0}, {"smallest": 0}, {"smallest": 0.9}, {"largest": -1}])
+def test_wrong_linear_levels_are_refused(wrong: dict) -> None:
+    right = {"num_levels": 3, "smallest": 0.1, "largest": 0.9, "aspect_ratios": [2], "image_size": 100}
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(ConfigurationError, match=f"{name}={value}"):
+        linear_levels(**right | wrong)
+
+
+@pytest.mark.parametrize(("side", "count"), [(320, 12_804), (640, 51_150)])
+def test_octave_levels_are_the_anchors_of_the_detection_api(side: int, count: int) -> None:
+    """multiscale_grid_anchor_generator.py: anchor_scale 4, two scales an octave, ratios 1, 2, .5, from level 3 to 7."""
+    strides = [2**level for level in range(3, 8)]
+    grids = [(math.ceil(side / stride),) * 2 for stride in strides]
+    levels = fit_to_grids(octave_levels(strides=strides, scale=4.0, aspect_ratios=[2]), grids)
+    priors = make_priors(levels, side) * side
+    assert len(priors) == count
+    start = 0
+    for stride, (rows, columns) in zip(strides, grids, strict=True):
+        cells = priors[start : start + rows * columns * 6].reshape(rows, columns, 6, 4)
+        start += rows * columns * 6
+        anchors = [
+            (4 * stride * 2 ** (octave / 2) * math.sqrt(ratio), 4 * stride * 2 ** (octave / 2) / math.sqrt(ratio))
+            for octave in range(2)
+            for ratio in (1, 2, 0.5)
+        ]
+        for cell in (cells[0, 0], cells[-1, -1]):
+            torch.testing.assert_close(torch.tensor(sorted(cell[:, 2:].tolist())), torch.tensor(sorted(anchors)))
+        if side % stride == 0:
+            assert cells[1, 2, :, :2].tolist() == [[2.5 * stride, 1.5 * stride]] * 6
+
+
+@pytest.mark.parametrize("wrong", [{"scale": 0}, {"strides": [8, -16]}])
+def test_wrong_octave_levels_are_refused(wrong: dict) -> None:
+    with pytest.raises(ConfigurationError, match="have to be positive"):
+        octave_levels(**{"strides": [8], "scale": 4.0, "aspect_ratios": [2]} | wrong)

@@ -9,6 +9,7 @@ import torch
 from starlette.testclient import TestClient
 from torch import Tensor
 
+from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.detector import Detector
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.ops.coder import decode
@@ -68,6 +69,28 @@ def test_raw_outputs_leave_the_overlap_free(detector: Detector, picture: np.ndar
         np.testing.assert_array_equal(candidates.labels[kept].numpy(), wanted.labels)
         np.testing.assert_allclose(candidates.scores[kept].numpy(), wanted.scores, atol=1e-5)
         np.testing.assert_allclose(candidates.boxes_xyxy_px[kept].numpy(), wanted.boxes_xyxy_px, atol=1e-2)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("suppression", [None, False, True])
+def test_candidates_in_letterboxed_pictures_are_relative_to_these(
+    detector: Detector, picture: np.ndarray, suppression: bool | None
+) -> None:
+    asked = detector if suppression is None else exported(detector, suppression=suppression)
+    letterboxing = Detector(
+        asked.net,
+        class_names=asked.class_names,
+        postprocess_settings=asked.postprocess_settings,
+        resize=Letterbox(),
+    )
+    picture = picture[:60]
+    found, candidates = letterboxing(picture), find_candidates(letterboxing, picture)
+    height, width = picture.shape[:2]
+    inside = candidates.boxes_xyxy_px.numpy().clip(0, [width, height, width, height])
+    assert len(found) > 0
+    np.testing.assert_allclose(inside[0], found.boxes_xyxy_px[0], atol=1e-2)
+    assert candidates.scores[0].item() == pytest.approx(found.scores[0].item(), abs=1e-5)
+    assert np.abs(inside - detector(picture).boxes_xyxy_px[0]).max(axis=1).min() > 1  # stretched, they differ
 
 
 @pytest.mark.parametrize("suppression", [False, True])

@@ -18,10 +18,11 @@ def state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def test_one_kernel_gives_what_a_loop_gives() -> None:
-    net, decay = network(), 0.9
-    average, expected = ForeachAverage(net, device=torch.device("cpu"), decay=decay), state(net)
-    for _ in range(5):
+@pytest.mark.parametrize("warmup", [False, True])
+def test_one_kernel_gives_what_a_loop_gives(warmup: bool) -> None:
+    net, most = network(), 0.3
+    average, expected = ForeachAverage(net, device=torch.device("cpu"), decay=most, warmup=warmup), state(net)
+    for decay in (1 / 10, 2 / 11, 3 / 12, most, most) if warmup else [most] * 5:
         net(torch.randn(2, 3, 8, 8)).sum().backward()
         with torch.no_grad():
             for parameter in net.parameters():
@@ -48,9 +49,10 @@ class Linear(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(epochs: int, resume: Path | None = None) -> pl.Trainer:
+def fit(epochs: int, resume: Path | None = None, *, warmup: bool = False) -> pl.Trainer:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    trainer = pl.Trainer(max_epochs=epochs, enable_checkpointing=False, callbacks=[MovingAverage(decay=0.5)], **quiet)  # type: ignore[arg-type]
+    average = MovingAverage(decay=0.5, warmup=warmup)
+    trainer = pl.Trainer(max_epochs=epochs, enable_checkpointing=False, callbacks=[average], **quiet)  # type: ignore[arg-type]
     trainer.fit(Linear(), DataLoader(torch.arange(12.0).view(6, 2), batch_size=2), ckpt_path=resume)
     return trainer
 
@@ -69,8 +71,9 @@ def test_the_average_begins_with_the_first_weights() -> None:
     torch.testing.assert_close(trained.layer.weight.detach(), expected)  # which is what is left at the end
 
 
-def test_an_average_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    straight = fit(2).lightning_module.layer.weight
+@pytest.mark.parametrize("warmup", [False, True])
+def test_an_average_goes_on_where_it_stopped(tmp_path: Path, warmup: bool) -> None:
+    straight = fit(2, warmup=warmup).lightning_module.layer.weight
     # At its end a run leaves the average in place of the weights, so that what goes on is saved before.
     stop = tmp_path / "first.ckpt"
     first = Linear()
@@ -82,12 +85,12 @@ def test_an_average_goes_on_where_it_stopped(tmp_path: Path) -> None:
                 trainer.save_checkpoint(stop)
 
     trainer = pl.Trainer(
-        max_epochs=2, enable_checkpointing=False, callbacks=[MovingAverage(decay=0.5), Save()], **quiet  # type: ignore[arg-type]
+        max_epochs=2, enable_checkpointing=False, callbacks=[MovingAverage(decay=0.5, warmup=warmup), Save()], **quiet  # type: ignore[arg-type]
     )  # fmt: skip
     trainer.fit(first, DataLoader(torch.arange(12.0).view(6, 2), batch_size=2))
     saved = torch.load(stop, weights_only=True)
     assert not torch.equal(saved["state_dict"]["layer.weight"], saved["current_model_state"]["layer.weight"])
-    assert torch.equal(fit(2, resume=stop).lightning_module.layer.weight, straight)
+    assert torch.equal(fit(2, resume=stop, warmup=warmup).lightning_module.layer.weight, straight)
 
 
 def test_the_average_lies_where_the_network_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,3 +106,12 @@ def test_a_gpu_machine_without_triton_or_a_compiler(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(ConfigurationError, match="compile=default needs a C compiler"):
         check_compile("default", GPU)
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_compiled_code_is_for_images_of_one_size(mode: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"compile={mode} compiles for images of one size, and data\.multiscale"
+    ):
+        check_compile(mode, CPU, many_sizes=True)
+    check_compile(None, CPU, many_sizes=True)

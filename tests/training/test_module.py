@@ -1,6 +1,7 @@
 import csv
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -10,15 +11,16 @@ from small_network import small_net
 from torch.utils.data import DataLoader
 
 from ssd_lightning.data.dataset import collate
+from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training import module as module_file
 from ssd_lightning.training.guards import FiniteSteps, TrainingDiverged
-from ssd_lightning.training.module import split_biases
+from ssd_lightning.training.module import parameter_groups
 from ssd_lightning.training.schedules import multistep
-from ssd_lightning.types import Target
+from ssd_lightning.types import Placement, Target
 
 SIZE = 32
 
@@ -64,14 +66,22 @@ def test_biases_learn_twice_as_fast_and_do_not_decay() -> None:
     assert (weights["weight_decay"], biases["weight_decay"]) == (5e-4, 0.0)
 
 
-def test_every_trainable_parameter_is_in_one_group() -> None:
+@pytest.mark.parametrize("factor", [1.0, 0.1])
+def test_every_trainable_parameter_is_in_one_group_with_its_rate(factor: float) -> None:
     net = small_net()
     net.head.box[0].weight.requires_grad_(False)
-    weights, biases = split_biases(net)
-    trainable = {id(parameter) for parameter in net.parameters() if parameter.requires_grad}
-    assert {id(p) for p in weights} | {id(p) for p in biases} == trainable
-    assert not {id(p) for p in weights} & {id(p) for p in biases}
-    assert all(p.ndim == 1 for p in biases)
+    groups = parameter_groups(net, bias_lr_factor=2.0, backbone_lr_factor=factor)
+    found = {id(p): (group.lr_factor, group.are_biases) for group in groups for p in group.parameters}
+    assert len(found) == sum(len(group.parameters) for group in groups)
+    assert len(groups) == (2 if factor == 1 else 4)
+    assert found == {
+        id(p): (
+            (2.0 if name.endswith("bias") else 1.0) * (factor if ".backbone." in name else 1.0),
+            name.endswith("bias"),
+        )
+        for name, p in net.named_parameters()
+        if p.requires_grad
+    }
 
 
 def test_the_schedule_counts_steps_not_epochs() -> None:
@@ -232,3 +242,23 @@ def test_errors_of_the_priors_are_logged_from_the_same_matching() -> None:
     assert fit.logged_metrics["train/box_mae"] == pytest.approx(scores["val/box_mae"])
     total = fit.logged_metrics["train/loc"] + fit.logged_metrics["train/cls"]
     assert fit.logged_metrics["loss"] == pytest.approx(total.item())
+
+
+def test_letterboxed_images_are_scored_relative_to_the_originals(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = [{**target([0.0, 0.1, 0.5, 0.4], name=name), "placement": Placement(1.0, 0.5)} for name in "ab"]
+    perfect = [{"boxes": t["boxes"], "labels": t["labels"], "scores": torch.ones(1)} for t in targets]
+    monkeypatch.setattr(module_file, "postprocess", lambda output, **settings: perfect)
+    seen = []
+
+    class Look(pl.Callback):
+        def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            seen.append(pl_module.metrics["val"]["voc"].evaluation())
+
+    model, fit = module(resize=Letterbox()), trainer(callbacks=[Look()])
+    (scores,) = fit.validate(model, loader(targets), verbose=False)
+    assert scores["val/map_area"] == scores["val/map"] == 1
+    for table in (seen[0].objects, seen[0].detections):
+        torch.testing.assert_close(table.boxes, torch.tensor([[0.0, 0.2, 0.5, 0.8]] * 2))
+    checkpoint: dict[str, Any] = {}
+    model.on_save_checkpoint(checkpoint)
+    assert checkpoint["detector"]["resize"] == {"kind": "letterbox", "fill": [123, 117, 104]}

@@ -1,14 +1,17 @@
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from ssd_lightning.data.coco import COCODataset
 from ssd_lightning.data.dataset import DetectionDataset, Record
+from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training import DetectionDataModule, datamodule, loggers
 from ssd_lightning.training.checkpoint import AtomicCheckpointIO
@@ -69,6 +72,26 @@ def test_training_drops_a_last_small_batch_but_never_the_only_one(tmp_path: Path
     everything = {"train": {}}
     assert len(names(data_module(tmp_path, batch_size=4, **everything).train_dataloader())) == 8
     assert len(names(data_module(tmp_path, batch_size=64, **everything).train_dataloader())) == 10
+
+
+@pytest.mark.parametrize("repeat_rare", [False, True])
+def test_images_of_a_rare_class_come_again_in_an_epoch_and_are_augmented_anew(
+    tmp_path: Path, repeat_rare: bool
+) -> None:
+    seeds: list[int] = []
+
+    def augmentation(image: np.ndarray, boxes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        seeds.append(seed)
+        return image, boxes, np.arange(len(boxes))
+
+    settings = {"train": {}, "class_names": ("thing", "rare"), "augmentation": augmentation, "batch_size": 1}
+    module = data_module(tmp_path, repeat_rare=repeat_rare, repeat_threshold=0.9, **settings)
+    module.dataset("train").records[4].labels[:] = 2  # in a tenth of the images: 3 times
+    loader = module.train_dataloader()
+    assert len(loader) == (12 if repeat_rare else 10)
+    counts = Counter(names(loader))
+    assert counts == Counter({str(index): 1 for index in range(10)}) + Counter({"4": 2 * repeat_rare})
+    assert len(set(seeds)) == counts.total()
 
 
 def test_images_have_the_networks_size(tmp_path: Path) -> None:
@@ -155,6 +178,9 @@ def test_a_batch_needs_a_picture(tmp_path: Path) -> None:
         ("reduced_decoding", "yes"),
         ("reduced_decoding", 2),
         ("reduced_decoding", None),
+        ("repeat_rare", "yes"),
+        ("repeat_threshold", 0),
+        ("repeat_threshold", 1.5),
     ],
 )
 def test_a_bad_setting_is_named_with_its_value(tmp_path: Path, setting: str, value: object) -> None:
@@ -267,3 +293,22 @@ def test_a_record_is_plain_and_complete(tmp_path: Path) -> None:
     assert record["versions"]["torch"]
     assert record["machine"]["processor"]
     assert record.keys() >= git_state().keys()
+
+
+def test_multi_scale_batches_have_the_size_of_their_step(tmp_path: Path) -> None:
+    module = data_module(tmp_path, train={}, image_size=(64, 64), multiscale=[32, 96])
+    multiscale = MultiScale(multiscale_sizes([32, 96], (64, 64)), seed=0)
+    loader = module.train_dataloader()
+    for epoch in range(3):
+        loader.sampler.set_epoch(epoch)
+        sizes = [tuple(images.shape[-2:]) for images, _ in loader]
+        assert sizes == [multiscale.size_at(epoch, step) for step in range(5)]
+    assert {tuple(images.shape[-2:]) for images, _ in module.val_dataloader()} == {(64, 64)}
+
+
+def test_multi_scale_needs_samples_of_any_size(tmp_path: Path) -> None:
+    def fixed(image, boxes, seed):
+        return image, boxes, []
+
+    with pytest.raises(ConfigurationError, match=r"data.multiscale=\[32, 96\]: function makes samples of one size"):
+        data_module(tmp_path, multiscale=[32, 96], augmentation=fixed)

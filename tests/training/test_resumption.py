@@ -94,6 +94,28 @@ def test_other_ways_to_train_are_gone_on_with_too(tmp_path: Path, settings: dict
     assert first_difference(everything(tmp_path / "run", "best"), everything(tmp_path / "whole", "best")) is None
 
 
+def test_a_multi_scale_run_goes_on_with_the_sizes_that_were_left(tmp_path: Path) -> None:
+    class SeenSizes(pl.Callback):
+        def __init__(self) -> None:
+            self.sizes: list[int] = []
+
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            self.sizes.append(batch[0].shape[-1])
+
+    def train(name: str, **settings: Any) -> list[int]:
+        model, seen = module(), SeenSizes()
+        model.net.allow_training_sizes([(64, 64), (96, 96)])
+        fit(tmp_path / name, model=model, multiscale=[32, 96], every_n_steps=1, callbacks=(seen,), **settings)
+        return seen.sizes
+
+    whole = train("whole", max_epochs=2)
+    assert set(whole) == {32, 64, 96}
+    with pytest.raises(PowerCut):
+        train("run", max_epochs=2, cut=("on_train_batch_end", 3))
+    assert train("run", max_epochs=2, resume=find_resumable(tmp_path / "run")) == whole[2:]  # the third was not saved
+    assert first_difference(everything(tmp_path / "run"), everything(tmp_path / "whole")) is None
+
+
 def test_a_run_may_be_cut_many_times(tmp_path: Path, whole: Path) -> None:
     run = tmp_path / "run"
     for hook in ("on_train_batch_end", "on_train_batch_start", "on_validation_batch_end", "on_train_batch_end"):
@@ -117,6 +139,17 @@ def test_an_epoch_that_cannot_go_on_is_refused(tmp_path: Path) -> None:
         fit(tmp_path / "run", resume=tmp_path / "run" / LAST, batch_size=3)
     with pytest.raises(WeightsError, match=r"after 4 of 11 training images.*and 12 images"):
         fit(tmp_path / "run", resume=tmp_path / "run" / LAST, num_pictures=12)
+
+
+def test_an_epoch_with_repeated_images_goes_on_in_its_middle(tmp_path: Path) -> None:
+    trainer = fit(tmp_path / "whole", repeat_rare=True)
+    assert trainer.global_step == 3 * 6  # 11 images, one of them sqrt(.9 * 11) times
+    with pytest.raises(PowerCut):
+        fit(tmp_path / "run", cut=("on_train_batch_end", 10), every_n_steps=1, repeat_rare=True)
+    with pytest.raises(WeightsError, match=r"of 13 training images.*and 11 images"):
+        fit(tmp_path / "run", resume=tmp_path / "run" / LAST)
+    fit(tmp_path / "run", resume=tmp_path / "run" / LAST, repeat_rare=True)
+    assert first_difference(everything(tmp_path / "run"), everything(tmp_path / "whole")) is None
 
 
 class SeenImages(pl.Callback):

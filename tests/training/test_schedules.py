@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.training.schedules import cosine, cosine_factor, multistep, multistep_factor, warmup_factor
+from ssd_lightning.training.schedules import LONGEST_WARMUP, cosine, multistep
 
 
 def rates(schedule: torch.optim.lr_scheduler.LambdaLR, steps: int) -> list[float]:
@@ -23,13 +23,10 @@ def optimizer(lr: float = 1.0) -> torch.optim.SGD:
 
 def test_the_papers_schedule() -> None:
     """1e-3 for 80k steps, 1e-4 until 100k, 1e-5 until 120k (SSD paper, section 3.1, and the Caffe solver)."""
-    factor = {
-        step: multistep_factor(
-            step, total_steps=120_000, milestones=(2 / 3, 5 / 6), gamma=0.1, warmup_steps=0, warmup_start=0.1
-        )
-        for step in (0, 79_999, 80_000, 99_999, 100_000, 119_999)
-    }
-    assert list(factor.values()) == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    steps = (0, 79_999, 80_000, 99_999, 100_000, 119_999)
+    for milestones in ((2 / 3, 5 / 6), (0.6666667, 0.8333333)):  # as a configuration writes them
+        (factor,) = multistep(optimizer(), total_steps=120_000, milestones=milestones).lr_lambdas
+        assert [factor(step) for step in steps] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
 def test_multistep_over_a_short_run() -> None:
@@ -46,10 +43,33 @@ def test_cosine_falls_from_one_to_the_final_factor() -> None:
 
 
 def test_warm_up_is_linear_and_continuous() -> None:
-    values = [warmup_factor(step, warmup_steps=4, warmup_start=0.2) for step in range(6)]
+    values = rates(multistep(optimizer(), total_steps=12, warmup_steps=4, warmup_start=0.2), 6)
     assert values == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
-    joint = [cosine_factor(s, total_steps=50, final_factor=0, warmup_steps=10, warmup_start=0) for s in (9, 10, 11)]
+    joint = rates(cosine(optimizer(), total_steps=50, warmup_steps=10, warmup_start=0), 12)[9:]
     assert joint == pytest.approx([0.9, 1, 1], abs=0.01)
+
+
+@pytest.mark.parametrize("schedule", [cosine, multistep])
+def test_a_warm_up_may_be_a_share_of_the_run(schedule: Callable[..., torch.optim.lr_scheduler.LambdaLR]) -> None:
+    steps = rates(schedule(optimizer(), total_steps=40, warmup_steps=10), 40)
+    assert rates(schedule(optimizer(), total_steps=40, warmup_share=0.25, warmup_steps=7), 40) == pytest.approx(steps)
+
+
+@pytest.mark.parametrize("schedule", [cosine, multistep])
+def test_a_schedule_follows_whatever_tells_its_progress(
+    schedule: Callable[..., torch.optim.lr_scheduler.LambdaLR],
+) -> None:
+    counted = rates(schedule(optimizer(), total_steps=40, warmup_share=0.1), 40)
+    told = schedule(optimizer(), progress=lambda step: min(1.0, step / 20), warmup_share=0.1)  # twice as fast
+    assert rates(told, 20) == pytest.approx(counted[::2])
+
+
+def test_a_warm_up_in_steps_is_bounded_where_the_steps_are_unknown() -> None:
+    """500 steps would be all of a short run."""
+    few = rates(multistep(optimizer(), progress=lambda step: step / 50, warmup_steps=500, warmup_start=0.0), 9)
+    assert few == pytest.approx([step / 50 / LONGEST_WARMUP for step in range(5)] + [1] * 4)
+    many = rates(multistep(optimizer(), progress=lambda step: step / 5000, warmup_steps=4, warmup_start=0.0), 6)
+    assert many == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1])
 
 
 def test_groups_keep_their_proportions() -> None:
@@ -75,9 +95,10 @@ def test_milestones_are_shares(milestones: tuple[float, ...]) -> None:
         multistep(optimizer(), total_steps=10, milestones=milestones)
 
 
-def test_a_negative_warm_up() -> None:
-    with pytest.raises(ConfigurationError, match="warmup_steps is -1"):
-        cosine(optimizer(), total_steps=10, warmup_steps=-1)
+@pytest.mark.parametrize(("setting", "value"), [("warmup_steps", -1), ("warmup_share", 1.5), ("warmup_share", -0.1)])
+def test_a_warm_up_that_cannot_be(setting: str, value: float) -> None:
+    with pytest.raises(ConfigurationError, match=f"{setting} is {value}"):
+        cosine(optimizer(), total_steps=10, **{setting: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,12 @@ def test_the_published_levels_are_counted_and_named() -> None:
     assert len(set(ratio_colours(levels).values())) == 3
 
 
+def test_stretched_boxes_of_both_sizes_have_their_ratios() -> None:
+    (level,) = levels_of((PriorLevel(5, None, 40, 80, (2, 3), both_sizes=True),), (100, 100))
+    sides = level.boxes_cxcywh[0, 0, :, 2:]
+    np.testing.assert_allclose(sides.max(1) / sides.min(1), level.ratios, rtol=1e-5)
+
+
 def test_sheets_have_a_panel_for_every_level_and_every_level_its_colour() -> None:
     levels = levels_of(SSD300_VOC, (300, 300))
     sheet = draw_prior_levels(GREY, levels, title="t", clipping="not clipped")

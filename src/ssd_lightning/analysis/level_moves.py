@@ -46,13 +46,15 @@ def move_levels(
     for index, level in enumerate(levels):
         kind = np.where(best.level == index, best.kind, -1)
         squares = 1 if level.max_size is None else 2
-        is_large = (kind == 1) & (squares == 2)
+        shapes = 2 * len(level.aspect_ratios)
+        is_large = ((kind == 1) & (squares == 2)) | (kind >= squares + shapes)
         small = _middle(size[(kind >= 0) & ~is_large], level.min_size)
         large = None if level.max_size is None else _middle(size[is_large], np.sqrt(level.min_size * level.max_size))
         ratios = []
         for position, ratio in enumerate(level.aspect_ratios):
             wide, tall = squares + 2 * position, squares + 2 * position + 1
-            stretches = np.concatenate([stretch[kind == wide], -stretch[kind == tall]])
+            is_wide, is_tall = (np.isin(kind, (place, place + shapes)) for place in (wide, tall))
+            stretches = np.concatenate([stretch[is_wide], -stretch[is_tall]])
             ratios.append(float(np.clip(_middle(stretches, ratio), LEAST_RATIO, LARGEST_RATIO)))
         moved.append(
             replace(

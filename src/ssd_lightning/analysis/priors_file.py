@@ -41,7 +41,8 @@ def priors_yaml(
         lines.append(
             "  - {_target_: ssd_lightning.ops.priors.PriorLevel, "
             f"grid_size: [{rows}, {columns}], step: {_text(level.step)}, min_size: {_text(level.min_size)}, "
-            f"max_size: {_text(level.max_size)}, aspect_ratios: [{', '.join(map(_text, level.aspect_ratios))}]}}\n"
+            f"max_size: {_text(level.max_size)}, aspect_ratios: [{', '.join(map(_text, level.aspect_ratios))}]"
+            f"{', both_sizes: true' if level.both_sizes else ''}}}\n"
         )
     # Not a plain list: a recipe's `priors: {levels: ...}` would not merge with it, and the error would be of YAML.
     lines.append('levels: {_target_: builtins.tuple, _args_: ["${priors.fitted}"]}\n')

@@ -111,6 +111,7 @@ def run_estimate(
     batches_a_step: int,
     activations_mib: float | None,
     fixed_mib: float,
+    budget_s: float | None = None,
 ) -> dict[str, Any]:
     """Extrapolate a few steps to the whole run, validation and checkpoints left out.
 
@@ -125,6 +126,7 @@ def run_estimate(
         batches_a_step: whose gradients each device sums before a step.
         activations_mib: peak of a measured step beyond what stays; None where the device does not tell.
         fixed_mib: weights, gradients and the optimiser's state.
+        budget_s: seconds of the run; None for no limit.
 
     Returns:
         Plain values; `hours` is None for a run without an end.
@@ -134,7 +136,9 @@ def run_estimate(
     steps_an_epoch = max(1, num_pictures // batch_size)
     steps = math.inf if max_epochs in (None, -1) else max_epochs * steps_an_epoch
     steps = min(steps, math.inf if max_steps == -1 else max_steps)
-    seconds = steps * batch_size / num_devices / images_per_s
+    seconds_a_run_step = batch_size / num_devices / images_per_s
+    steps = min(steps, math.inf if budget_s is None else round(budget_s / seconds_a_run_step))
+    seconds = steps * seconds_a_run_step
     memory = None if activations_mib is None else fixed_mib + activations_mib * device_batch_size / measured_batch_size
     return {
         "measured_batch_size": measured_batch_size,

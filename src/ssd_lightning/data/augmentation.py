@@ -1,6 +1,7 @@
 """The augmentation of the SSD paper (sections 2.2 and 3.6) in the order of the Caffe reference."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from ssd_lightning.data.augmentation_steps import Chain, DistortExpandCropWarp
 from ssd_lightning.data.colour import PhotometricDistortion
 from ssd_lightning.data.crop_search import CropSearch
 from ssd_lightning.data.geometry import CropRule
-from ssd_lightning.data.resize import Resize, checked_size, resize_image
+from ssd_lightning.data.resize import Resize, as_resize_mode, checked_size, resize_image
 from ssd_lightning.errors import ConfigurationError
 
 __all__ = ["Resize", "SSDAugmentation", "resize_image"]
@@ -43,6 +44,7 @@ class SSDAugmentation:
         max_crop_aspect_ratio: a crop's sides, relative to the picture's, are in proportion 1 / max..max.
         crop_trials: crops drawn for each condition.
         allow_empty_crop: accept crops in which no object has its centre; `center` never does.
+        resize: how what is seen is brought to the input: `stretch`, the paper's, `letterbox` or a `ResizeMode`.
         further: transforms of albumentations that follow, e.g. `A.ToGray(p=0.1)`; boxes move with them. Pictures have
             to stay uint8 and of `image_size`.
 
@@ -71,6 +73,7 @@ class SSDAugmentation:
         max_crop_aspect_ratio: float = 2.0,
         crop_trials: int = 50,
         allow_empty_crop: bool = True,
+        resize: Any = "stretch",
         further: Sequence[Any] | None = (),
     ) -> None:
         _require(0 <= brightness_delta <= 255, "brightness_delta lies in 0..255 grey levels", brightness_delta)
@@ -102,11 +105,18 @@ class SSDAugmentation:
                 max_expand_ratio=max_expand_ratio if expand else None,
                 fill=(fill[0], fill[1], fill[2]),
                 crop=search if crop else None,
+                resize=as_resize_mode(resize),
             ),
             flip=flip,
             vertical_flip=vertical_flip,
             further=() if further is None else further,
         )
+
+    def at_size(self, image_size: tuple[int, int]) -> "SSDAugmentation":
+        """Give the same augmentation with samples of another (height, width)."""
+        other = copy(self)
+        other._chain = self._chain.at_size(image_size)
+        return other
 
     def __call__(
         self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int

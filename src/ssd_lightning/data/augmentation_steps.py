@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from random import Random
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from ssd_lightning.data.colour import PhotometricDistortion, distort_colours
 from ssd_lightning.data.crop_search import CropSearch
 from ssd_lightning.data.geometry import centres_inside, normalise_windows
+from ssd_lightning.data.resize import ResizeMode, Stretch, boxes_into_input
 from ssd_lightning.data.view import View, boxes_in_view, draw_canvas, paste_on_canvas, view_through
 from ssd_lightning.errors import ConfigurationError
 
@@ -28,11 +30,12 @@ class DistortExpandCropWarp(A.DualTransform):
     most of both is then cut away or shrunk.
 
     Args:
-        image_size: (height, width) of the result.
+        image_size: (height, width) of the input. The result has this size, or the part of it that `resize` gives it.
         photometric: how colours change; None leaves them.
         max_expand_ratio: largest side of the canvas, relative to the picture's; None never expands.
         fill: RGB colour of the canvas. The network's preprocessing subtracts it, and so sees zeros there.
         crop: how a crop is chosen; None takes the whole. Boxes with their centre in it stay, and are clipped to it.
+        resize: how what is seen is brought to the input. The rest of the input is left to `Chain`.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class DistortExpandCropWarp(A.DualTransform):
         max_expand_ratio: float | None,
         fill: tuple[int, int, int],
         crop: CropSearch | None,
+        resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
     ) -> None:
         super().__init__(p=1.0)
         self.image_size = image_size
@@ -50,6 +54,7 @@ class DistortExpandCropWarp(A.DualTransform):
         self.max_expand_ratio = max_expand_ratio
         self.fill = fill
         self.crop = crop
+        self.resize = resize
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Draw what happens to the sample, in the order of the paper."""
@@ -61,15 +66,24 @@ class DistortExpandCropWarp(A.DualTransform):
         if self.crop is not None:
             boxes = data["bboxes"][:, :4]
             window_px = self.crop.choose(self.py_random, self.random_generator, boxes, window_px, size_px)
+        left, top, right, bottom = window_px
+        shown_size = self.resize.fitted_size((bottom - top, right - left), self.image_size)
         return {
             "changes": changes,
             "window_px": window_px,
-            "view": view_through(window_px, size_px, self.image_size),
+            "shown_size": shown_size,
+            "view": view_through(window_px, size_px, shown_size),
             "interpolation": self.py_random.choice(INTERPOLATIONS),
         }
 
     def apply(
-        self, img: np.ndarray, changes: dict[str, Any] | None, view: View, interpolation: int, **params: Any
+        self,
+        img: np.ndarray,
+        changes: dict[str, Any] | None,
+        shown_size: tuple[int, int],
+        view: View,
+        interpolation: int,
+        **params: Any,
     ) -> np.ndarray:
         """Make the sample's picture from that of the data set, both uint8 `[H, W, 3]` RGB."""
         left, top, right, bottom = view.part_px
@@ -77,7 +91,7 @@ class DistortExpandCropWarp(A.DualTransform):
         shown = (place_right - place_left, place_bottom - place_top)
         part = img[top:bottom, left:right]
         if part.size == 0:
-            return np.full((*self.image_size, 3), self.fill, dtype=np.uint8)
+            return np.full((*shown_size, 3), self.fill, dtype=np.uint8)
         # The paper changes colours first. After the warp it is the same but for rounding, and is done where there
         # are fewer pixels.
         first = part.shape[0] * part.shape[1] <= shown[0] * shown[1]
@@ -86,13 +100,15 @@ class DistortExpandCropWarp(A.DualTransform):
         part = cv2.resize(part, shown, interpolation=interpolation)
         if changes is not None and not first:
             part = distort_colours(part, **changes)
-        return paste_on_canvas(part, view, self.image_size, self.fill)
+        return paste_on_canvas(part, view, shown_size, self.fill)
 
-    def apply_to_bboxes(self, bboxes: np.ndarray, window_px: Any, view: View, **params: Any) -> np.ndarray:
+    def apply_to_bboxes(
+        self, bboxes: np.ndarray, window_px: Any, shown_size: tuple[int, int], view: View, **params: Any
+    ) -> np.ndarray:
         """Keep boxes, columns 0..3 of `[N, 4 + ...]`, by their centres, and move them with the picture."""
         size_px = params["shape"][:2]
         kept = bboxes[centres_inside(bboxes[:, :4], normalise_windows(np.array(window_px), size_px))]
-        kept[:, :4] = boxes_in_view(kept[:, :4], view, size_px, self.image_size)
+        kept[:, :4] = boxes_in_view(kept[:, :4], view, size_px, shown_size)
         return kept
 
 
@@ -116,34 +132,51 @@ class Chain:
         further: Sequence[A.BasicTransform | A.BaseCompose],
     ) -> None:
         _require_transforms(further)
-        self._shape = (*first.image_size, 3)
+        self._image_size, self._resize = first.image_size, first.resize
         self._names = ", ".join(type(step).__name__ for step in further)
-        self._steps = [first, *[A.HorizontalFlip(p=0.5)] * flip, *[A.VerticalFlip(p=0.5)] * vertical_flip]
+        self._first = first
+        self._steps = [*[A.HorizontalFlip(p=0.5)] * flip, *[A.VerticalFlip(p=0.5)] * vertical_flip]
         # The library warns of boxes where no step knows them, as none that changes colours alone does.
         knows_boxes = A.NoOp(p=1.0)
         boxes = A.BboxParams("albumentations", clip=True)
         self._further = A.Compose([knows_boxes, *further], bbox_params=boxes) if further else None
+
+    def at_size(self, image_size: tuple[int, int]) -> "Chain":
+        """Give the same steps for another (height, width) of the result."""
+        other = copy(self)
+        other._first = copy(self._first)
+        other._first.image_size = other._image_size = image_size
+        return other
 
     def __call__(self, image: np.ndarray, bboxes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Transform one sample; the seed alone decides how."""
         # One stream for all steps: with the same seed for each, what was expanded would be flipped.
         streams = np.random.default_rng(seed), Random(seed)  # noqa: S311
         sample = {"image": image, "bboxes": bboxes}
-        for step in self._steps:
+        for step in (self._first, *self._steps):
             step.set_random_state(*streams)
             sample = step(**sample)
+        sample = self._fill_up(**sample)
         if self._further is not None:
             self._further.set_random_state(*streams)
             sample = self._further(**sample)
             self._require_picture(sample["image"])
         return sample["image"], sample["bboxes"].reshape(-1, bboxes.shape[1])
 
+    def _fill_up(self, image: np.ndarray, bboxes: np.ndarray) -> dict[str, Any]:
+        """Bring a sample to the input's size, after the flips: evaluation has the image in the same corner."""
+        shown_size, bboxes = (image.shape[0], image.shape[1]), bboxes.copy()
+        placement = self._resize.placement(shown_size, self._image_size)
+        bboxes[:, :4] = boxes_into_input(bboxes[:, :4], placement)
+        return {"image": self._resize.pad(image, self._image_size), "bboxes": bboxes}
+
     def _require_picture(self, image: Any) -> None:
-        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape == self._shape:
+        shape = (*self._image_size, 3)
+        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape == shape:
             return
         raise ConfigurationError(
             f"augmentation.further ({self._names}) gives a picture of {image.dtype} {list(image.shape)}; "
-            f"it must leave uint8 {list(self._shape)}, which the network's preprocessing expects"
+            f"it must leave uint8 {list(shape)}, which the network's preprocessing expects"
         )
 
 

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -97,6 +97,11 @@ class COCODataset(SplitDataset):
             val_fraction=val_fraction,
             max_pictures=max_pictures,
         )
+
+    @staticmethod
+    def split_sources(root: Path, split: str) -> Iterable[str]:
+        """List what a split is made of: its JSON file. Raises `DataError` where there is no such split."""
+        return [str(find_file(root, split, ANNOTATION_FILES, ".json"))]
 
 
 @dataclass(frozen=True)

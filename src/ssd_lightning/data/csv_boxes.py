@@ -1,6 +1,6 @@
 """One CSV row an object: the columns of OpenImages, of d2l.ai's bananas, and of most other tools."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -14,11 +14,11 @@ from ssd_lightning.data.annotation import (
     refuse_fractions,
     refuse_pixels,
 )
-from ssd_lightning.data.csv_table import CSVFile, PictureRows, Unit, read_csv_file
+from ssd_lightning.data.csv_table import ANNOTATION_FILES, CSVFile, PictureRows, Unit, read_csv_file
 from ssd_lightning.data.dataset import OnError, Part, Record, Transform
 from ssd_lightning.data.images import image_size_px
 from ssd_lightning.data.split_dataset import ReadPicture, SplitDataset
-from ssd_lightning.data.splits import absolute_roots, open_splits, parts_to_keep, picture_id, require_picture
+from ssd_lightning.data.splits import absolute_roots, find_file, open_splits, parts_to_keep, picture_id, require_picture
 from ssd_lightning.errors import ConfigurationError, DataError
 
 
@@ -84,6 +84,11 @@ class CSVDataset(SplitDataset):
             val_fraction=val_fraction,
             max_pictures=max_pictures,
         )
+
+    @staticmethod
+    def split_sources(root: Path, split: str) -> Iterable[str]:
+        """List what a split is made of: its CSV file. Raises `DataError` where there is no such split."""
+        return [str(find_file(root, split, ANNOTATION_FILES, ".csv"))]
 
 
 def _pictures(file: CSVFile, labels: Mapping[str, int], keep_difficult: bool) -> Iterator[tuple[str, ReadPicture]]:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from ssd_lightning.data.cache import PictureCache
 from ssd_lightning.data.colour import to_planes
 from ssd_lightning.data.images import choose_reduction, read_image, reduced_size_px
 from ssd_lightning.data.mosaic import Mosaic, Sample
+from ssd_lightning.data.resize import WHOLE, Resize
+from ssd_lightning.data.sampler import SampleKey, read_key
 from ssd_lightning.errors import ConfigurationError, DataError, one_line
 from ssd_lightning.types import Target
 
@@ -66,6 +68,15 @@ class Transform(Protocol):
         ...
 
 
+@runtime_checkable
+class ScalableTransform(Transform, Protocol):
+    """A transform that multi-scale training can use."""
+
+    def at_size(self, image_size: tuple[int, int]) -> Transform:
+        """Give the same transform with results of another (height, width)."""
+        ...
+
+
 def in_part(image_id: str, part: Part, val_fraction: float) -> bool:
     """Say whether an image belongs to a part of its data set.
 
@@ -77,9 +88,12 @@ def in_part(image_id: str, part: Part, val_fraction: float) -> bool:
     return held_out == (part == "val")
 
 
-def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """Give every sample of every epoch a seed of its own, the same whatever worker or rank draws it."""
-    return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1)[0])
+def sample_seed(seed: int, epoch: int, index: int, copy: int = 0) -> int:
+    """Give every sample of every epoch a seed of its own, the same whatever worker or rank draws it.
+
+    Further copies of a sample within an epoch have others; the 2 sets them apart from the seeds of mosaics.
+    """
+    return int(np.random.SeedSequence([seed, epoch, index, *([2, copy] if copy else [])]).generate_state(1)[0])
 
 
 class DetectionDataset(Dataset[tuple[Tensor, Target]]):
@@ -128,6 +142,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             )
         self.class_names = tuple(class_names)
         self.transform = transform
+        self._transform_at_size: dict[tuple[int, int], Transform] = {}
         self.seed = seed
         self.mosaic: Mosaic | None = None
         self.least_size_px: tuple[int, int] | None = None
@@ -163,15 +178,16 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         """(height, width) of every picture when it has been read, maybe reduced."""
         return [reduced_size_px(record.size_px, self._reduction(record)) for record in self.records]
 
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Target]:
-        """Read one sample; the key is an index or (epoch, index), as `EpochSampler` gives it."""
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+    def __getitem__(self, key: int | SampleKey) -> tuple[Tensor, Target]:
+        """Read one sample; the key is an index, or as `EpochSampler` gives it."""
+        epoch, index, copy, image_size = (0, key, 0, None) if isinstance(key, int) else read_key(key)
         index = range(len(self.records))[index]  # seeds are not negative, and dataset[-1] is a sample too
         record = self.records[index]
-        image, boxes, labels, difficult = self._read(epoch, index)
-        kept = np.arange(len(boxes))
-        if self.transform is not None:
-            image, boxes, kept = self.transform(image, boxes, sample_seed(self.seed, epoch, index))
+        image, boxes, labels, difficult = self._read(epoch, index, copy)
+        kept, read_size_px = np.arange(len(boxes)), (image.shape[0], image.shape[1])
+        transform = self._transform_to(image_size) if image_size else self.transform
+        if transform is not None:
+            image, boxes, kept = transform(image, boxes, sample_seed(self.seed, epoch, index, copy))
         target = Target(
             boxes=torch.from_numpy(np.ascontiguousarray(boxes, dtype=np.float32)).reshape(-1, 4),
             labels=torch.from_numpy(labels[kept]),
@@ -179,11 +195,20 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             image_id=record.image_id,
             size_px=record.size_px,
         )
+        if isinstance(transform, Resize) and (placement := transform.placement(read_size_px)) != WHOLE:
+            target["placement"] = placement
         return torch.from_numpy(to_planes(image)), target
 
-    def _read(self, epoch: int, index: int) -> Sample:
+    def _transform_to(self, image_size: tuple[int, int]) -> Transform:
+        if image_size not in self._transform_at_size:
+            assert isinstance(self.transform, ScalableTransform)
+            self._transform_at_size[image_size] = self.transform.at_size(image_size)
+        return self._transform_at_size[image_size]
+
+    def _read(self, epoch: int, index: int, copy: int) -> Sample:
         if self.mosaic is not None and self.mosaic.acts_in(epoch):
-            rng = np.random.default_rng([self.seed, epoch, index, 1])  # a stream beside that of the transform
+            # A stream beside that of the transform.
+            rng = np.random.default_rng([self.seed, epoch, index, 1, *([copy] if copy else [])])
             partners = self.mosaic.partners(rng, len(self))
             if partners is not None:
                 return self.mosaic.join(rng, [self._read_alone(i) for i in (index, *partners)])

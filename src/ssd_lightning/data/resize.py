@@ -1,20 +1,184 @@
-"""Warping pictures to the network's input: what evaluation and prediction do to a picture."""
+"""How images reach the size of the network's input, and how boxes come back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+from torch import Tensor
 
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.ops.boxes import clip_boxes
+from ssd_lightning.types import Detections, Placement, Target
 
 # A DataLoader's workers are processes already: threads inside them only fight for the same cores.
 cv2.setNumThreads(0)
+
+WHOLE = Placement(1.0, 1.0)
+
+
+class ResizeMode:
+    """A way to bring images of any size to one size. Both ways put the image in the top left corner."""
+
+    def fitted_size(self, size_px: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
+        """Give the (height, width) that an image of `size_px` takes within an input of `image_size`."""
+        raise NotImplementedError
+
+    def pad(self, image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Fill up an image that has its fitted size, at the right or at the bottom."""
+        raise NotImplementedError
+
+    def placement(self, size_px: tuple[int, int], image_size: tuple[int, int]) -> Placement:
+        """Say which part of an input of `image_size` an image of `size_px` takes."""
+        height, width = self.fitted_size(size_px, image_size)
+        return Placement(width / image_size[1], height / image_size[0])
+
+    def apply(self, image: np.ndarray, image_size: tuple[int, int]) -> tuple[np.ndarray, Placement]:
+        """Resize an image bilinearly.
+
+        Args:
+            image: `[H, W, 3]`.
+            image_size: (height, width) of the result.
+
+        Returns:
+            The image `[*image_size, 3]`, and which part of it the given image takes.
+        """
+        size_px = (image.shape[0], image.shape[1])
+        resized = resize_image(image, self.fitted_size(size_px, image_size))
+        return self.pad(resized, image_size), self.placement(size_px, image_size)
+
+
+@dataclass(frozen=True)
+class Stretch(ResizeMode):
+    """Warp the image to the input, whatever its aspect ratio, as the paper does."""
+
+    def fitted_size(self, size_px: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
+        """Give the whole input."""
+        return image_size
+
+    def pad(self, image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Leave the image as it is."""
+        return image
+
+
+@dataclass(frozen=True)
+class Letterbox(ResizeMode):
+    """Scale the image to fit into the input with its aspect ratio kept, and fill the rest with one colour.
+
+    The image lies in the top left corner: boxes come back by a division, without an offset, which is also the least
+    that users of exported files have to do.
+
+    Args:
+        fill: RGB colour of the rest; the network's preprocessing makes about zero of the default.
+
+    Raises:
+        ConfigurationError: `fill` is no colour.
+    """
+
+    fill: tuple[int, int, int] = (123, 117, 104)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.fill, str) or len(self.fill) != 3 or not all(_is_grey_level(value) for value in self.fill):
+            raise ConfigurationError(f"resize: fill is {self.fill!r}; it is an RGB colour of whole numbers 0..255")
+        object.__setattr__(self, "fill", tuple(self.fill))  # lists come from files
+
+    def fitted_size(self, size_px: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
+        """Scale until one side is that of the input; the other is rounded to whole pixels, at least one."""
+        scale = min(image_size[0] / size_px[0], image_size[1] / size_px[1])
+        height, width = (max(1, min(round(side * scale), most)) for side, most in zip(size_px, image_size, strict=True))
+        return height, width
+
+    def pad(self, image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Fill up to the right or to the bottom."""
+        bottom, right = image_size[0] - image.shape[0], image_size[1] - image.shape[1]
+        return cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=self.fill)
+
+
+MODES: dict[str, type[ResizeMode]] = {"stretch": Stretch, "letterbox": Letterbox}
+
+
+def as_resize_mode(value: Any) -> ResizeMode:
+    """Read a resize mode as configurations and files have it.
+
+    Args:
+        value: a mode; or its name, `stretch` or `letterbox`; or what `plain_mode` gave; None is `stretch`.
+
+    Raises:
+        ConfigurationError: it is none of these.
+    """
+    if isinstance(value, ResizeMode):
+        return value
+    settings = dict(value) if isinstance(value, Mapping) else {"kind": "stretch" if value is None else value}
+    kind = settings.pop("kind", None)
+    if not isinstance(kind, str) or kind not in MODES:
+        raise ConfigurationError(f"resize is {value!r:.200}; it can be {' or '.join(MODES)}")
+    try:
+        return MODES[kind](**settings)
+    except TypeError as error:
+        raise ConfigurationError(f"resize is {value!r:.200}: {error}") from error
+
+
+def plain_mode(mode: ResizeMode) -> dict[str, Any]:
+    """Give a mode in plain values, for checkpoints and exported files.
+
+    Raises:
+        ConfigurationError: it is a class that no file knows.
+    """
+    kind = next((name for name, known in MODES.items() if type(mode) is known), None)
+    if kind is None:
+        raise ConfigurationError(f"resize is {mode!r}, which no checkpoint can hold; it can be {' or '.join(MODES)}")
+    settings = asdict(mode)  # type: ignore[call-overload]
+    return {"kind": kind, **{name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()}}
 
 
 def resize_image(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     """Warp a picture `[H, W, 3]` to `image_size` (height, width), bilinearly, whatever its aspect ratio."""
     height, width = image_size
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def boxes_into_input(boxes_xyxy: np.ndarray, placement: Placement) -> np.ndarray:
+    """Move boxes `[N, 4]`, normalised to an image, to the input that holds it."""
+    return boxes_xyxy * np.array([*placement, *placement], dtype=boxes_xyxy.dtype)
+
+
+def undo(boxes_xyxy: Tensor, placement: Placement) -> Tensor:
+    """Make boxes `[N, 4]`, normalised to the input, relative to the image in it again, which they may reach out of."""
+    return boxes_xyxy / boxes_xyxy.new_tensor([*placement, *placement])
+
+
+def undo_detections(detections: Sequence[Detections], placements: Sequence[Placement]) -> list[Detections]:
+    """Make boxes relative to the images again, and clip them to these.
+
+    Args:
+        detections: with boxes normalised to the input, one entry an image.
+        placements: of the images in the input.
+    """
+    if all(placement == WHOLE for placement in placements):
+        return list(detections)
+    undone = [clip_boxes(undo(found["boxes"], place)) for found, place in zip(detections, placements, strict=True)]
+    return [Detections(**{**found, "boxes": boxes}) for found, boxes in zip(detections, undone, strict=True)]
+
+
+def placements_of(targets: Sequence[Target]) -> list[Placement]:
+    """Say where the images of a batch lie in the input."""
+    return [target.get("placement", WHOLE) for target in targets]
+
+
+def undo_targets(targets: Sequence[Target]) -> list[Target]:
+    """Make the boxes of a batch relative to the images again."""
+    undone = []
+    for target, placement in zip(targets, placements_of(targets), strict=True):
+        if placement != WHOLE:
+            boxes = clip_boxes(undo(target["boxes"], placement))
+            target = Target(**{**target, "boxes": boxes, "placement": WHOLE})
+        undone.append(target)
+    return undone
+
+
+def _is_grey_level(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
 
 
 def checked_size(image_size: int | Sequence[int]) -> tuple[int, int]:
@@ -31,20 +195,31 @@ def checked_size(image_size: int | Sequence[int]) -> tuple[int, int]:
 
 
 class Resize:
-    """Warp pictures to the network's input and leave the boxes alone; the `Transform` of evaluation.
+    """Bring images to the network's input and nothing else; the `Transform` of evaluation.
 
     Args:
         image_size: of the result in pixels, (height, width) or one number.
+        resize: `stretch`, `letterbox` or a `ResizeMode`.
 
     Raises:
-        ConfigurationError: the size is not a pair of positive whole numbers.
+        ConfigurationError: the size is not a pair of positive whole numbers, or there is no such mode.
     """
 
-    def __init__(self, *, image_size: int | Sequence[int]) -> None:
+    def __init__(self, *, image_size: int | Sequence[int], resize: Any = "stretch") -> None:
         self.image_size = checked_size(image_size)
+        self.mode = as_resize_mode(resize)
 
     def __call__(
         self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Resize one sample; the seed has no influence."""
-        return resize_image(image, self.image_size), boxes_xyxy, np.arange(len(boxes_xyxy))
+        resized, placement = self.mode.apply(image, self.image_size)
+        return resized, boxes_into_input(boxes_xyxy, placement), np.arange(len(boxes_xyxy))
+
+    def at_size(self, image_size: tuple[int, int]) -> "Resize":
+        """Give the same for another (height, width) of the result."""
+        return Resize(image_size=image_size, resize=self.mode)
+
+    def placement(self, size_px: tuple[int, int]) -> Placement:
+        """Say which part of the result an image of `size_px` takes."""
+        return self.mode.placement(size_px, self.image_size)

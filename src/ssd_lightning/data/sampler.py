@@ -1,15 +1,42 @@
 """In which order, and on which rank, the samples of an epoch come."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch import distributed
 from torch.utils.data import Sampler
 
+from ssd_lightning.data.multiscale import MultiScale
 from ssd_lightning.errors import ConfigurationError
 
+SampleKey = tuple[int | tuple[int, int], ...]
+"""(epoch, index); then, where images are repeated, the copy; then, in multi-scale training, the (height, width)."""
 
-class EpochSampler(Sampler[tuple[int, int]]):
+
+def read_key(key: SampleKey) -> tuple[int, int, int, tuple[int, int] | None]:
+    """Give epoch, index, copy (0 for the first) and (height, width), None where the sampler says none."""
+    epoch, index, *rest = key
+    image_size = rest.pop() if rest and isinstance(rest[-1], tuple) else None
+    return epoch, index, rest[0] if rest else 0, image_size  # type: ignore[return-value]
+
+
+def repeat_factors(labels: Sequence[np.ndarray], *, threshold: float) -> np.ndarray:
+    """Say how often each image comes in an epoch, so that rare classes come more often (LVIS, arXiv 1908.03195, 4.2).
+
+    Args:
+        labels: classes of the objects of each image.
+        threshold: share of the images below which a class is rare.
+
+    Returns:
+        float64 `[N]`: the largest max(1, sqrt(threshold / share of the images)) of an image's classes; 1 without any.
+    """
+    classes = [np.unique(of_image) for of_image in labels]
+    images_of = np.bincount(np.concatenate([np.empty(0, np.int64), *classes]))
+    factors = np.sqrt(np.maximum(1.0, threshold * len(labels) / np.maximum(1, images_of)))
+    return np.array([factors[of_image].max(initial=1.0) for of_image in classes])
+
+
+class EpochSampler(Sampler[SampleKey]):
     """Yield (epoch, index), in an order that follows from (seed, epoch) alone.
 
     The epoch travels with the index because persistent workers keep their copy of the data set and never hear
@@ -25,6 +52,13 @@ class EpochSampler(Sampler[tuple[int, int]]):
             whole batches, so that an epoch has the same steps on any number of ranks; a set smaller than a batch
             wraps around instead. Without it, for evaluation, every sample comes once, and ranks may differ by one.
         batch_size: with `pad`: samples of a step over all ranks.
+        multiscale: with `pad`: says which size each step has, which is yielded too; None yields none.
+        repeats: how often each sample comes in an epoch, on average, for instance `repeat_factors`: at least as often
+            as its whole part and at most once more, drawn anew in every epoch. The samples of an epoch are as many as
+            all of them together, rounded down, and come as (epoch, index, copy), copy being 0 for the first.
+
+    Attributes:
+        samples: of an epoch, over all ranks, before it is cut to whole batches.
 
     Raises:
         ConfigurationError: a negative size, or a rank that is not below the world size.
@@ -40,6 +74,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         world_size: int | None = None,
         pad: bool,
         batch_size: int = 1,
+        multiscale: MultiScale | None = None,
+        repeats: np.ndarray | None = None,
     ) -> None:
         if size < 0:
             raise ConfigurationError(f"a sampler cannot have {size} samples")
@@ -47,11 +83,16 @@ class EpochSampler(Sampler[tuple[int, int]]):
             raise ConfigurationError(f"rank and world_size go together, got rank={rank} and world_size={world_size}")
         if rank is not None and world_size is not None and not 0 <= rank < world_size:
             raise ConfigurationError(f"rank {rank} is not among the {world_size} ranks 0..{world_size - 1}")
+        if repeats is not None and (len(repeats) != size or not (repeats >= 1).all()):
+            raise ConfigurationError(f"{size} samples need as many repeat factors of at least 1, got {repeats}")
         self.size = size
+        self.repeats = repeats
+        self.samples = size if repeats is None else int(repeats.sum() + 1e-6)  # sums of fractions are a little off
         self.seed = seed
         self.shuffle = shuffle
         self.pad = pad
         self.batch_size = batch_size
+        self.multiscale = multiscale
         self.epoch = 0
         self._rank = rank
         self._world_size = world_size
@@ -87,25 +128,30 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank, world_size = self._place()
         if self.pad:
             return self._padded_size(world_size) // world_size
-        return len(range(rank, self.size, world_size))
+        return len(range(rank, self.samples, world_size))
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[SampleKey]:
+        _, world_size = self._place()
         epoch = self.epoch
         start = self._samples_seen if epoch == self._resumed_epoch else 0
-        for index in self._indices(epoch)[start:]:
-            yield epoch, int(index)
+        for position, (index, *copy) in enumerate(self._draws(epoch)[start:].tolist(), start):
+            if self.multiscale is None:
+                yield epoch, index, *copy
+            else:
+                step = position * world_size // self.batch_size
+                yield epoch, index, *copy, self.multiscale.size_at(epoch, step)
 
-    def _indices(self, epoch: int) -> np.ndarray:
+    def _draws(self, epoch: int) -> np.ndarray:
+        """Give the rank's rows `[S, 1]` of index, or `[S, 2]` of index and copy."""
         rank, world_size = self._place()
-        order = np.arange(self.size)
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
-        if self.pad:
-            order = np.resize(order, self._padded_size(world_size))
-        return order[rank::world_size]
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(self.size) if self.shuffle else np.arange(self.size)
+        draws = order[:, None] if self.repeats is None else _repeated(order, self.repeats[order], rng)
+        size = self._padded_size(world_size) if self.pad else self.samples
+        return np.resize(draws, (size, draws.shape[1]))[rank::world_size]
 
     def _padded_size(self, world_size: int) -> int:
-        wanted = self.size // self.batch_size * self.batch_size or self.size
+        wanted = self.samples // self.batch_size * self.batch_size or self.samples
         return -(-wanted // world_size) * world_size
 
     def _place(self) -> tuple[int, int]:
@@ -114,3 +160,15 @@ class EpochSampler(Sampler[tuple[int, int]]):
         if distributed.is_available() and distributed.is_initialized():
             return distributed.get_rank(), distributed.get_world_size()
         return 0, 1
+
+
+def _repeated(order: np.ndarray, repeats: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw how often each index comes, and give rows of index and copy in random order.
+
+    One draw for all fractional parts (systematic sampling) in place of one for each: an index comes once more with the
+    same probability, but the sum differs by less than one from epoch to epoch, so that the steps can be counted ahead.
+    """
+    ends = np.floor(repeats.cumsum() + rng.random()).astype(np.int64)
+    counts = np.diff(ends, prepend=0)
+    copies = np.arange(counts.sum()) - np.repeat(ends - counts, counts)
+    return rng.permutation(np.stack([np.repeat(order, counts), copies], axis=1))

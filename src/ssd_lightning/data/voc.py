@@ -1,11 +1,15 @@
-"""The Pascal VOC layout: `JPEGImages/`, `Annotations/` and `ImageSets/Main/<split>.txt` under one root."""
+"""Pascal VOC annotations, listed in `ImageSets/Main`, or in a folder for each split with images beside their XML."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from itertools import product
+from pathlib import Path, PurePath
 
 from ssd_lightning.data.annotation import check_class_names
 from ssd_lightning.data.dataset import OnError, Part, Transform
+from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
 from ssd_lightning.data.special_files import is_file
 from ssd_lightning.data.split_dataset import SplitDataset
 from ssd_lightning.data.splits import (
@@ -21,20 +25,26 @@ from ssd_lightning.data.splits import (
 from ssd_lightning.data.voc_xml import object_name, parse_annotation, read_voc_annotation
 from ssd_lightning.errors import DataError
 
+log = logging.getLogger(__name__)
+
 # fmt: off
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
 # fmt: on
+SPLIT_FOLDERS = ("train", "training", "trainval", "val", "valid", "validation", "test", "testing")
+"""Folders, in any letter case, that are splits of their own and no part of the folder that holds them."""
 
 
 class VOCDataset(SplitDataset):
     """Pictures with VOC annotations, from one or more splits.
 
     Args:
-        splits: each a `root` (the folder of `JPEGImages`, `Annotations` and `ImageSets`) and a `split`, the
-            name of a list in `ImageSets/Main`. VOC 07+12 is two of them.
+        splits: each a `root` and a `split`. VOC 07+12 is two of them. Where the root has `ImageSets`, a split is the
+            name of a list in it. Else it is a folder below the root, `.` for the root itself, with images beside their
+            XML files, as labelImg and Roboflow write them, or in `JPEGImages` or `images` beside `Annotations`. Images
+            without an XML file are then skipped, counted and logged.
         class_names: names of the classes 1..C; None takes all names that occur in the splits, sorted.
         keep_difficult: False drops objects flagged difficult, as ssd.pytorch does for training.
         xml_offset: subtracted from all four coordinates: 1 as most ports do, since VOC counts pixels from 1;
@@ -65,22 +75,25 @@ class VOCDataset(SplitDataset):
         if class_names is None:
             class_names = discover_class_names(splits, on_error=on_error)
         check_class_names(class_names)
+        listed = list(list_images(splits))
         pictures = (
             (
                 image_id,
                 partial(
                     read_voc_annotation,
-                    root / "Annotations" / f"{name}.xml",
+                    place.xml_path(name),
                     class_names,
-                    image_dir=root / "JPEGImages",
+                    image_dir=place.images,
                     image_id=image_id,
                     name=name,
                     keep_difficult=keep_difficult,
                     xml_offset=xml_offset,
                 ),
             )
-            for image_id, root, name in list_images(splits)
+            for image_id, place, name in listed
         )
+        for place in dict.fromkeys(place for _, place, _ in listed):
+            _log_unlabelled(place)
         super().__init__(
             roots=absolute_roots(splits),
             pictures=pictures,
@@ -93,6 +106,41 @@ class VOCDataset(SplitDataset):
             max_pictures=max_pictures,
         )
 
+    @staticmethod
+    def split_sources(root: Path, split: str) -> Iterable[str]:
+        """List what a split is made of: its XML files. Raises `DataError` where there is no such split."""
+        place, names = _read_split(root, split)
+        return (str(place.xml_path(name)) for name in names)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a split has its files."""
+
+    annotations: Path
+    images: Path
+    is_listed: bool = False
+    """Whether a list of `ImageSets` says what is in the split; otherwise all XML files are."""
+    skipped_folders: tuple[str, ...] = ()
+    """Folders in it that are other splits."""
+
+    def xml_path(self, name: str) -> Path:
+        """Give the XML file of an image."""
+        return self.annotations / f"{name}.xml"
+
+    def files(self, folder: Path, suffixes: Sequence[str]) -> Iterator[PurePath]:
+        """List the files of the split below one of its folders, relative to it. Hidden files are none."""
+        for path in sorted(folder.rglob("*")):
+            inner = path.relative_to(folder)
+            is_elsewhere = inner.parts[0].lower() in self.skipped_folders
+            is_hidden = any(part.startswith(".") for part in inner.parts)
+            if inner.suffix.lower() in suffixes and not is_elsewhere and not is_hidden:
+                yield inner
+
+    def xml_names(self) -> list[str]:
+        """List the XML files of the split, without suffix."""
+        return [path.as_posix().removesuffix(".xml") for path in self.files(self.annotations, (".xml",))]
+
 
 def discover_class_names(splits: Sequence[Mapping[str, str]], *, on_error: OnError = "raise") -> tuple[str, ...]:
     """Collect the class names of all objects in the splits, sorted.
@@ -101,9 +149,9 @@ def discover_class_names(splits: Sequence[Mapping[str, str]], *, on_error: OnErr
         DataError: no object has a name; or an annotation cannot be parsed and `on_error` is `raise`.
     """
     names: set[str] = set()
-    for _, root, name in list_images(splits):
+    for _, place, name in list_images(splits):
         try:
-            annotation = parse_annotation(root / "Annotations" / f"{name}.xml")
+            annotation = parse_annotation(place.xml_path(name))
         except DataError:
             if on_error == "raise":
                 raise
@@ -116,43 +164,89 @@ def discover_class_names(splits: Sequence[Mapping[str, str]], *, on_error: OnErr
     return tuple(sorted(names))
 
 
-def list_images(splits: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, Path, str]]:
-    """List (image id, root, name) of all pictures; one that is in several splits of a root comes once.
+def list_images(splits: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, Place, str]]:
+    """List (image id, place, name) of all images; one that is in several splits of a root comes once.
 
-    With more than one root, the id begins with the root's folder: VOC2007/000005.
+    With more than one root, the id begins with the root's folder: VOC2007/000005. Where several splits of a root are
+    folders, it begins with the split's.
 
     Raises:
-        DataError: a root or a list is missing.
+        DataError: a root or a split is missing.
     """
     roots = absolute_roots(splits)
     prefixes = root_prefixes(roots)
     seen: set[str] = set()
     for root, split in zip(roots, splits, strict=True):
-        for name in _read_split(root, split["split"]):
-            image_id = f"{prefixes[root]}{name}"
+        place, names = _read_split(root, split["split"])
+        inner = "" if place.is_listed or roots.count(root) == 1 else f"{split['split']}/"
+        for name in names:
+            image_id = f"{prefixes[root]}{inner}{name}"
             if image_id not in seen:
                 seen.add(image_id)
-                yield image_id, root, name
+                yield image_id, place, name
 
 
-def _read_split(root: Path, split: str) -> list[str]:
+def find_list(root: Path, split: str) -> Path | None:
+    """Give the list of a split in `ImageSets`, whether it exists or not; None where the root has no `ImageSets`."""
+    folders = (root / "ImageSets" / "Main", root / "ImageSets")
+    return next((folder / f"{split}.txt" for folder in folders if folder.is_dir()), None)
+
+
+def _read_split(root: Path, split: str) -> tuple[Place, list[str]]:
     check_root(root)
-    folder = next((path for path in (root / "ImageSets" / "Main", root / "ImageSets") if path.is_dir()), None)
-    if folder is None:
-        raise DataError(f"{root}: this is no VOC folder, since it has no ImageSets/Main")
-    path = folder / f"{split}.txt"
+    path = find_list(root, split)
+    if path is None:
+        return _read_folder(root, split)
     if not path.is_file():
-        raise MissingSplitError(path, split, (other.stem for other in folder.glob("*.txt")))
+        raise MissingSplitError(path, split, (other.stem for other in path.parent.glob("*.txt")))
     try:
         lines = read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the split: {error}") from error
+    place = Place(root / "Annotations", root / "JPEGImages", is_listed=True)
     names = [_name_in(line, root) for line in lines if line.strip()]
-    return [
-        name
-        for name in names
-        if not is_comment(name, [root / "JPEGImages"]) or is_file(root / "Annotations" / f"{name}.xml")
-    ]
+    return place, [name for name in names if not is_comment(name, [place.images]) or is_file(place.xml_path(name))]
+
+
+def _read_folder(root: Path, split: str) -> tuple[Place, list[str]]:
+    place, whole = _place_in(root / split), _place_in(root)
+    names = place.xml_names()
+    if names:
+        return place, names
+    folders = (path for path in root.iterdir() if path.is_dir() and path != whole.annotations)
+    others = [folder.name for folder in folders if _place_in(folder).xml_names()]
+    others += ["."] * bool(whole.xml_names())
+    if not others:
+        raise DataError(f"{root}: this is no VOC folder: it has neither ImageSets/Main nor XML files")
+    raise MissingSplitError(root / split, split, others)
+
+
+def _place_in(folder: Path) -> Place:
+    """Find out where a folder has its XML files and images: side by side, or each in a folder of their own."""
+    for annotations, images in product(("Annotations", "annotations"), ("JPEGImages", "images")):
+        if (folder / annotations).is_dir() and (folder / images).is_dir():
+            return Place(folder / annotations, folder / images)
+    return Place(folder, folder, skipped_folders=SPLIT_FOLDERS)
+
+
+def _log_unlabelled(place: Place) -> None:
+    """Say how many images of a folder have no XML file; labelImg writes none where nothing was drawn."""
+    if place.is_listed:
+        return
+    known = set(place.xml_names())
+    images = {path: path.with_suffix("").as_posix() for path in place.files(place.images, KNOWN_SUFFIXES)}
+    alone = known.difference(images.values())  # their images have other names, which they state
+    stated = {PurePath(_stated_name(place.xml_path(name))).stem for name in alone}
+    left = [path for path, name in images.items() if name not in known and path.stem not in stated]
+    if left:
+        log.warning("%s: %d images have no XML file and are skipped; the first is %s", place.images, len(left), left[0])
+
+
+def _stated_name(path: Path) -> str:
+    try:
+        return portable_path((parse_annotation(path).findtext("filename") or "").strip())
+    except DataError:
+        return ""  # the reader meets it again
 
 
 def _name_in(line: str, root: Path) -> str:

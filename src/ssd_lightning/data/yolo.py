@@ -100,6 +100,13 @@ class YOLODataset(SplitDataset):
             max_pictures=max_pictures,
         )
 
+    @staticmethod
+    def split_sources(root: Path, split: str) -> Iterable[str]:
+        """List what a split is made of: images, or list files. Raises `DataError` where there is no such split."""
+        places = [Path(os.path.realpath(place)) for place in _places(root, *_read_settings(root), split)]
+        listed = (path for place in places for path in (place.rglob("*") if place.is_dir() else (place,)))
+        return (str(path) for path in listed if path in places or is_image_name(path))
+
 
 @dataclass(frozen=True)
 class _Image:
@@ -123,6 +130,7 @@ class _List:
 def _read_list(prefix: str, root: Path, split: str, class_names: Sequence[str] | None) -> _List:
     path, settings = _read_settings(root)
     places = _places(root, path, settings, split)
+    _log_tails_of_places(root, path, settings, split, places)
     images = list(chain.from_iterable(_list_images(place, root) for place in places))
     if not any(label_path(image.path).is_file() for image in images):
         # Where all images are missing as well, each is named later.
@@ -146,8 +154,7 @@ def _log_training_images(
     root: Path, path: Path, settings: Mapping[str, Any], split: str, places: Sequence[Path]
 ) -> None:
     """Say that a split is the training split under another name, as tools write it that need a `val`."""
-    train = _stated(settings, "train")
-    names = [str(name) for name in (train if isinstance(train, list) else [train]) if name]
+    names = _stated_places(settings, "train")
     training = [_find_place(root, settings, name) or _find_tail(root, name) for name in names]
     if split != "train" and {os.path.realpath(place) for place in training if place} == set(
         map(os.path.realpath, places)
@@ -209,16 +216,13 @@ def _class_numbers(root: Path, path: Path, stated: Any, class_names: Sequence[st
 
 def _places(root: Path, path: Path, settings: Mapping[str, Any], split: str) -> list[Path]:
     """List the folders and list files of a split."""
-    stated = _stated(settings, split)
-    if stated:
-        names = [str(name) for name in (stated if isinstance(stated, list) else [stated])]
+    names = _stated_places(settings, split)
+    if names:
         places = [_find_place(root, settings, name) or _find_tail(root, name) for name in names]
         for name, place in zip(names, places, strict=True):
             if place is None:
                 said = f"no '{name}', which its line '{split}' states, nor the last parts of that path in {root}"
                 raise MissingSplitError(path, split, [said])
-            if _find_place(root, settings, name) is None:
-                log.warning("%s: there is no '%s'; %s is taken, by the last parts of that path", path, name, place)
         return [place for place in places if place is not None]
     for pattern in IMAGE_FOLDERS:
         if (root / pattern.format(split=split)).is_dir():
@@ -226,6 +230,19 @@ def _places(root: Path, path: Path, settings: Mapping[str, Any], split: str) -> 
     others = {key for key in ("train", "val", "test") if _stated(settings, key)}
     others |= {folder.name for folder in (root / "images").glob("*") if folder.is_dir()}
     raise MissingSplitError(path if settings else root / "images" / split, split, others)
+
+
+def _log_tails_of_places(
+    root: Path, path: Path, settings: Mapping[str, Any], split: str, places: Sequence[Path]
+) -> None:
+    for name, place in zip(_stated_places(settings, split), places, strict=False):
+        if _find_place(root, settings, name) is None:
+            log.warning("%s: there is no '%s'; %s is taken, by the last parts of that path", path, name, place)
+
+
+def _stated_places(settings: Mapping[str, Any], split: str) -> list[str]:
+    stated = _stated(settings, split)
+    return [str(name) for name in (stated if isinstance(stated, list) else [stated]) if name]
 
 
 def _stated(settings: Mapping[str, Any], key: str) -> Any:

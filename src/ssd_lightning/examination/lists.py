@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ssd_lightning.analysis.findings import Finding
 from ssd_lightning.data.dataset import DetectionDataset, shared_files
 from ssd_lightning.data.splits import absolute_roots, read_lines
-from ssd_lightning.data.voc import VOCDataset
+from ssd_lightning.data.voc import VOCDataset, find_list
 from ssd_lightning.errors import one_line
 
 
@@ -26,8 +26,9 @@ def repeated_findings(split: str, dataset: DetectionDataset, splits: Sequence[Ma
 
 def _of_lists(splits: Sequence[Mapping[str, str]]) -> Iterator[str]:
     for root, place in zip(absolute_roots(splits), splits, strict=True):
-        paths = (root / folder / f"{place['split']}.txt" for folder in ("ImageSets/Main", "ImageSets"))
-        path = next(path for path in paths if path.is_file())
+        path = find_list(root, place["split"])
+        if path is None:  # folders name no image twice
+            continue
         lines = defaultdict(list)
         for number, line in enumerate(read_lines(path), start=1):
             lines[line.strip()].append(str(number))

@@ -2,12 +2,9 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ssd_lightning.analysis.coverage import (
     best_priors,
@@ -16,11 +13,11 @@ from ssd_lightning.analysis.coverage import (
     describe_unreached,
     finest_step_px,
 )
-from ssd_lightning.analysis.fitting import fit_levels
+from ssd_lightning.analysis.fitting import fit_levels, fit_to_twice_the_input
 from ssd_lightning.analysis.objects import sides_px
 from ssd_lightning.analysis.priors_file import priors_yaml
 from ssd_lightning.examination.splits import Examination, objects_of
-from ssd_lightning.ops.priors import Clip, PriorLevel, as_height_width
+from ssd_lightning.ops.priors import Clip, PriorLevel
 from ssd_lightning.visualization.coverage_plot import draw_coverage
 
 log = logging.getLogger(__name__)
@@ -56,7 +53,8 @@ def judge_priors(
         The coverage, and `file` and `coverage` of the fitted priors, in plain values.
     """
     dataset = examination.datasets["train"]
-    objects, size = objects_of(dataset.records), image_size
+    size = image_size
+    objects = objects_of(dataset.records, partial(examination.resize.placement, image_size=size))
     boxes = objects.boxes_xyxy
     before = best_priors(boxes, levels, size, clip)
     paths = [str(record.image_path) for record in dataset.records]
@@ -102,21 +100,3 @@ def judge_priors(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return coverage, {"file": str(path), "coverage": after}
-
-
-def fit_to_twice_the_input(
-    boxes_xyxy: np.ndarray, levels: Sequence[PriorLevel], image_size: tuple[int, int], clip: Clip, *, seed: int
-) -> np.ndarray:
-    """Give the best IoU `[N]` of each object with priors fitted to an input of twice the height and width.
-
-    The maps of the network then have twice as many rows and columns, so that a cell is half as large beside an object.
-    """
-    doubled = []
-    for level in levels:
-        assert level.grid_size is not None
-        rows, columns = as_height_width(level.grid_size)
-        max_size = None if level.max_size is None else 2 * level.max_size
-        grid = (2 * rows, 2 * columns)
-        doubled.append(replace(level, grid_size=grid, min_size=2 * level.min_size, max_size=max_size))
-    height, width = image_size
-    return fit_levels(boxes_xyxy, doubled, (2 * height, 2 * width), clip, seed=seed, starts=2).after.iou

@@ -1,8 +1,9 @@
 """The splits of a data set: what is known of them, and what is wrong."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from ssd_lightning.analysis.findings import Finding, Severity
 from ssd_lightning.analysis.objects import Objects, split_summary
 from ssd_lightning.data.dataset import DetectionDataset, Record
 from ssd_lightning.data.inspection import PictureFacts, draw_sample, inspect_pictures, measured_by_picture
+from ssd_lightning.data.resize import WHOLE, ResizeMode, Stretch, boxes_into_input
+from ssd_lightning.types import Placement
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +28,8 @@ class Examination:
 
     is_strict: bool
     """Whether the run stops at the first fault."""
+    resize: ResizeMode = field(default_factory=Stretch)
+    """How images are brought to the network's input."""
     datasets: dict[str, DetectionDataset] = field(default_factory=dict)
     facts: dict[Path, PictureFacts] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
@@ -109,17 +114,29 @@ def judge_split(
         found += class_lists.similar_class_findings(split, counts, dataset.class_names)
     if image_size is not None:
         paths = [str(record.image_path) for record in dataset.records]
+        in_input = objects_of(dataset.records, partial(examination.resize.placement, image_size=image_size))
         found += health.tiny_findings(
-            split, objects, paths, dataset.class_names, image_size=image_size, tiny_px=tiny_px
+            split, in_input, paths, dataset.class_names, image_size=image_size, tiny_px=tiny_px
         )
     examination.findings += found
     return summary
 
 
-def objects_of(records: Sequence[Record]) -> Objects:
-    """Put the objects of all pictures into one table."""
+def objects_of(
+    records: Sequence[Record], placement: Callable[[tuple[int, int]], Placement] = lambda size_px: WHOLE
+) -> Objects:
+    """Put the objects of all pictures into one table.
+
+    Args:
+        records: of the pictures.
+        placement: says of a picture's (height, width) which part of the network's input it takes, to which boxes are
+            normalised; the picture itself without it.
+    """
     scales = [[width, height, width, height] for height, width in (record.size_px for record in records)]
-    boxes = [record.boxes_xyxy_px / np.array(scale) for record, scale in zip(records, scales, strict=True)]
+    boxes = [
+        boxes_into_input(record.boxes_xyxy_px / np.array(scale), placement(record.size_px))
+        for record, scale in zip(records, scales, strict=True)
+    ]
     return Objects(
         picture=np.repeat(np.arange(len(records)), [len(record.labels) for record in records]).astype(np.int64),
         boxes_xyxy=np.concatenate([np.empty((0, 4)), *boxes]),

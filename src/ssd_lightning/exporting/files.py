@@ -27,7 +27,8 @@ def write_onnx(detector: Detector, path: Path, *, preprocessing: bool, suppressi
     Args:
         detector: a checkpoint's.
         path: the file.
-        preprocessing: take uint8 pictures of any size, and resize and normalise inside.
+        preprocessing: take uint8 pictures of any size, and resize and normalise inside; of a letterboxing detector take
+            them letterboxed, and normalise inside.
         suppression: threshold and suppress inside; else all decoded boxes and their scores are given.
 
     Raises:
@@ -93,7 +94,7 @@ def write_torchscript(detector: Detector, path: Path, *, preprocessing: bool, su
 
 def write_safetensors(detector: Detector, path: Path) -> None:
     """Write weights under their own names, and beside them what else the detector is."""
-    spec = detector_spec(detector.network, detector.class_names, detector.postprocess_settings)
+    spec = detector_spec(detector.network, detector.class_names, detector.postprocess_settings, detector.resize)
     weights = {name: tensor.contiguous() for name, tensor in detector.network.state_dict().items()}
     path.write_bytes(save(weights, metadata={DETECTOR_KEY: json.dumps(spec)}))
 

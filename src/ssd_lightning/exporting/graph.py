@@ -39,6 +39,7 @@ def describe_export(detector: Detector, *, preprocessing: bool, suppression: boo
         preprocessing=preprocessing,
         suppression=suppression,
         postprocess=settings,
+        resize=detector.resize,
     )
 
 
@@ -88,13 +89,14 @@ class ExportGraph(nn.Module):
         )
 
     def prepared(self, pictures: Tensor) -> Tensor:
-        """Warp uint8 `[B, H, W, 3]` to the network's size and normalise it.
+        """Warp uint8 `[B, H, W, 3]` to the network's size, unless it comes letterboxed, and normalise it.
 
         OpenCV, which `Detector` resizes with, rounds the result to bytes by way of fixed-point numbers; this one does
         not round and differs from it by less than one of 255. A picture that has the network's size stays as it is.
         """
         images = pictures.permute(0, 3, 1, 2).float()
-        images = interpolate(images, size=self.description.image_size, mode="bilinear", align_corners=False)
+        if self.description.resizes:
+            images = interpolate(images, size=self.description.image_size, mode="bilinear", align_corners=False)
         images = (images - self.colour_mean) / self.colour_std
         return images.flip(1) if self.description.normalization.bgr else images
 
@@ -102,12 +104,14 @@ class ExportGraph(nn.Module):
 def example_input(description: ExportDescription, device: torch.device, batch: int = 2) -> Tensor:
     """Make an input to trace with; none of its sides is one, which exporters take for a constant."""
     height, width = description.image_size
-    if description.preprocessing:  # of another size than the network's, so that the size stays open
-        return torch.zeros(batch, height + 16, width + 24, 3, dtype=torch.uint8, device=device)
+    if description.preprocessing:
+        if description.resizes:  # of another size than the network's, so that the size stays open
+            height, width = height + 16, width + 24
+        return torch.zeros(batch, height, width, 3, dtype=torch.uint8, device=device)
     return torch.zeros(batch, 3, height, width, device=device)
 
 
 def dynamic_axes(description: ExportDescription) -> dict[int, Any]:
     """Say which axes of the input are open."""
-    names = {0: "batch", 1: "height", 2: "width"} if description.preprocessing else {0: "batch"}
+    names = {0: "batch", 1: "height", 2: "width"} if description.resizes else {0: "batch"}
     return {axis: torch.export.Dim(name) for axis, name in names.items()}

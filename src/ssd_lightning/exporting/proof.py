@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssd_lightning.data.resize import resize_image
+from ssd_lightning.data.resize import ResizeMode, placements_of, undo_detections, undo_targets
 from ssd_lightning.data.toy_scene import draw_toy_picture
 from ssd_lightning.detector import Detector
 from ssd_lightning.exporting.parity import Parity, compare_detections
@@ -99,15 +99,16 @@ def prove(
             parity += compare_detections(ours, theirs, checkpoint.image_size)
         if targets is not None:
             counted += len(images)
+            placements, undone = placements_of(targets), undo_targets(targets)
             for of_side, detections in zip(metrics, (before, after), strict=True):
                 for metric in of_side:
-                    metric.update(detections, targets)
+                    metric.update(undo_detections(detections, placements), undone)
     scores: dict[str, tuple[float, float]] = {}
     if counted:
         first, second = ({**voc.compute(), **coco.compute()} for voc, coco in metrics)
         scores = {words: (float(first[key]), float(second[key])) for words, key in MEANS.items()}
     whole = None
-    if isinstance(exported.net, ExportedNetwork) and exported.net.description.preprocessing:
+    if isinstance(exported.net, ExportedNetwork) and exported.net.description.resizes:
         whole = sum((_compare_whole(checkpoint, exported.net, picture) for picture in pictures), Parity())
     return Proof(parity, whole, scores)
 
@@ -117,7 +118,8 @@ MEANS = {"mAP 11-point": "map_11point", "mAP area": "map_area", "mAP .5:.95": "m
 
 @torch.inference_mode()
 def _compare_whole(checkpoint: Detector, net: ExportedNetwork, picture: np.ndarray) -> Parity:
-    resized = torch.from_numpy(resize_image(picture, checkpoint.image_size)).permute(2, 0, 1)[None]
+    image, _ = checkpoint.resize.apply(picture, checkpoint.image_size)
+    resized = torch.from_numpy(image).permute(2, 0, 1)[None]
     inputs = torch.from_numpy(picture)[None].to(net.device)
     (ours,), (theirs,) = checkpoint.detect(resized), net.detect_inputs(inputs, net.description.postprocess)
     size_px = (picture.shape[0], picture.shape[1])
@@ -138,8 +140,10 @@ def drawn_pictures(count: int, image_size: tuple[int, int]) -> list[np.ndarray]:
     return [draw_toy_picture(seed=2**20, split="test", index=i, size_px=size_px)[0] for i in range(count)]
 
 
-def in_batches(pictures: Sequence[np.ndarray], image_size: tuple[int, int], size: int) -> Iterable[Batch]:
+def in_batches(
+    pictures: Sequence[np.ndarray], image_size: tuple[int, int], size: int, resize: ResizeMode
+) -> Iterable[Batch]:
     """Resize pictures and stack them, without targets."""
     for start in range(0, len(pictures), size):
-        resized = [resize_image(picture, image_size) for picture in pictures[start : start + size]]
+        resized = [resize.apply(picture, image_size)[0] for picture in pictures[start : start + size]]
         yield torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2), None

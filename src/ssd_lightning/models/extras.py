@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
 from ssd_lightning.models.backbones.tiny import down_sample_block
-from ssd_lightning.models.layers import Activation, Norm, conv_block, init_xavier
+from ssd_lightning.models.layers import Activation, Init, Norm, conv_block, init_normal, init_xavier
 from ssd_lightning.specs import Described
 
 
@@ -66,7 +66,11 @@ class LiteExtras(Described, nn.Module):
         last_activation: the same after the third; None leaves the level linear, as an inverted residual does.
         squeeze_ratio: adds squeeze and excitation with this share of the channels before the second activation, as
             lufficc's MobileNetV3 has it.
+        init: gives the first weights; lufficc and qfgaohao have Xavier's. Where no normalisation follows, `init_normal`
+            would let the signal fade.
     """
+
+    not_described = ("init",)
 
     def __init__(
         self,
@@ -77,6 +81,7 @@ class LiteExtras(Described, nn.Module):
         activation: Activation = nn.ReLU6,
         last_activation: Activation | None = None,
         squeeze_ratio: float | None = None,
+        init: Init = init_normal,
     ) -> None:
         super().__init__()
         levels = []
@@ -107,7 +112,7 @@ class LiteExtras(Described, nn.Module):
             in_channels = out
         self.levels = nn.ModuleList(levels)
         self.out_channels = tuple(layer["out_channels"] for layer in layers)
-        init_xavier(self)
+        init(self)
 
     def forward(self, features: Tensor) -> list[Tensor]:
         """Map the backbone's last `[B, in_channels, H, W]` to one feature map a level."""

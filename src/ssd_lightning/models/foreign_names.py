@@ -232,7 +232,7 @@ def _torchvision_vgg(our_names: Collection[str]) -> list[Rule]:
 
 
 def _torchvision_mobilenet_v3(our_names: Collection[str]) -> list[Rule]:
-    split = MobileNetV3Large.first_of_stride_32
+    split = MobileNetV3Large.first_blocks[-1]
     return [
         (rf"extractor\.backbone\.features\.{split}\.block\.0\.(.+)", rf"backbone.features.0.{split}.\1"),
         (rf"extractor\.backbone\.features\.{split}\.block\.(.+)", r"backbone.features.1.0.\1"),

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.models.layers import pass_on_meta
+from ssd_lightning.models.layers import fold_norms, pass_on_meta
 
 Stages = int | str | None
 """How many stages are frozen, counted from the image; `all`; None or 0 freezes none."""
@@ -95,7 +95,10 @@ def freeze_backbone(
     for name in chosen:
         for parameter in backbone.get_submodule(name).parameters(recurse=False):
             parameter.requires_grad_(False)
-    return tuple(name for name in all_norms if name in chosen)
+    frozen_norms = tuple(name for name in all_norms if name in chosen)
+    if frozen_norms:
+        fold_norms(backbone)
+    return frozen_norms
 
 
 def _layers_of_stages(backbone: nn.Module, image_size: tuple[int, int], stages: Stages) -> Sequence[str]:

@@ -1,13 +1,14 @@
 """Prediction heads: small convolutions from every feature map to offsets and logits (SSD paper, section 2.1)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.models.layers import Activation, Norm, conv_block, init_xavier
+from ssd_lightning.models.layers import Activation, Init, Norm, conv3x3, conv_block, init_normal, init_xavier
 from ssd_lightning.specs import Described
 
 
@@ -20,10 +21,13 @@ class SSDHead(Described, nn.Module):
         num_classes: C, without the background.
         prior_probability: share of foreground that an untrained head should predict. Focal loss needs a small one,
             .01 (Lin et al. 2017, section 4.1); None leaves the biases at zero.
+        init: gives the first weights; Caffe's are Xavier's.
 
     Raises:
         ConfigurationError: `prior_probability` is outside (0, 1).
     """
+
+    not_described = ("init",)
 
     def __init__(
         self,
@@ -32,6 +36,7 @@ class SSDHead(Described, nn.Module):
         boxes_per_cell: Sequence[int],
         num_classes: int,
         prior_probability: float | None = None,
+        init: Init = init_xavier,
     ) -> None:
         super().__init__()
         self.num_logits = num_classes + 1
@@ -41,9 +46,9 @@ class SSDHead(Described, nn.Module):
         self.cls = nn.ModuleList(
             self.predictor(c, boxes * self.num_logits, i == last) for i, (c, boxes) in enumerate(sizes)
         )
-        init_xavier(self)
+        init(self)
         if prior_probability is not None:
-            self._expect_background(prior_probability)
+            expect_background(self.cls, self.num_logits, prior_probability)
 
     def predictor(self, in_channels: int, out_channels: int, is_last_level: bool) -> nn.Module:
         """Make what predicts from one feature map; its last layer is a convolution."""
@@ -59,17 +64,6 @@ class SSDHead(Described, nn.Module):
         logits = [_flatten(conv(x), self.num_logits) for conv, x in zip(self.cls, features, strict=True)]
         return torch.cat(offsets, dim=1), torch.cat(logits, dim=1)
 
-    def _expect_background(self, prior_probability: float) -> None:
-        if not 0 < prior_probability < 1:
-            raise ConfigurationError(f"head.prior_probability is {prior_probability}; it must lie in (0, 1)")
-        # softmax of (b, 0, .., 0) over C + 1 classes gives the foreground together the share p.
-        background = math.log((self.num_logits - 1) * (1 - prior_probability) / prior_probability)
-        for predictor in self.cls:
-            bias = last_convolution(predictor).bias
-            assert bias is not None
-            with torch.no_grad():
-                bias.view(-1, self.num_logits)[:, 0] = background
-
 
 class LiteHead(SSDHead):
     """SSDLite's head: a depthwise 3 x 3 convolution and a 1 x 1 one for every feature map (MobileNetV2, section 6.2).
@@ -84,7 +78,11 @@ class LiteHead(SSDHead):
         depthwise_bias: whether the depthwise convolution has a bias although a normalisation follows, as lufficc's
             and qfgaohao's have.
         plain_last_level: a single 1 x 1 convolution on the last feature map, as lufficc and qfgaohao have it.
+        init: gives the first weights; lufficc and qfgaohao have Xavier's. Where no normalisation follows, `init_normal`
+            would let the signal fade.
     """
+
+    not_described = ("init",)
 
     def __init__(
         self,
@@ -97,6 +95,7 @@ class LiteHead(SSDHead):
         activation: Activation = nn.ReLU6,
         depthwise_bias: bool = False,
         plain_last_level: bool = False,
+        init: Init = init_normal,
     ) -> None:
         self._norm, self._activation, self._bias = norm, activation, depthwise_bias or norm is None
         self._plain_last_level = plain_last_level
@@ -105,6 +104,7 @@ class LiteHead(SSDHead):
             boxes_per_cell=boxes_per_cell,
             num_classes=num_classes,
             prior_probability=prior_probability,
+            init=init,
         )
 
     def predictor(self, in_channels: int, out_channels: int, is_last_level: bool) -> nn.Module:
@@ -123,6 +123,129 @@ class LiteHead(SSDHead):
             bias=self._bias,
         )
         return nn.Sequential(depthwise, pointwise)
+
+
+class SharedHead(Described, nn.Module):
+    """One head for all feature maps: a tower of convolutions with batch norms for each map, then the predictors.
+
+    TensorFlow's `WeightSharedConvolutionalBoxPredictor` (convolutional_keras_box_predictor.py): "Each feature gets a
+    separate batchnorm parameter even though they share the same convolution weights." `box` and `cls` hold one
+    predictor, which reads every map.
+
+    Args:
+        in_channels: of every feature map, the same for all.
+        boxes_per_cell: of every feature map, the same for all.
+        num_classes: C, without the background.
+        prior_probability: see `SSDHead`.
+        channels: of the tower.
+        num_layers: of the tower.
+        separable: its convolutions and the predictors are depthwise ones and 1 x 1 ones.
+        one_tower: offsets and logits come from the same tower, as in FPNLite; else each has its own, as in RetinaNet.
+        norm: makes the normalisations.
+        activation: makes the activation after each of them.
+        init_std: deviation of the first weights.
+
+    Raises:
+        ConfigurationError: the feature maps differ in channels or boxes, or `prior_probability` is outside (0, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        boxes_per_cell: Sequence[int],
+        num_classes: int,
+        prior_probability: float | None = 0.01,
+        channels: int = 128,
+        num_layers: int = 4,
+        separable: bool = True,
+        one_tower: bool = True,
+        norm: Norm = nn.BatchNorm2d,
+        activation: Activation = nn.ReLU6,
+        init_std: float = 0.03,
+    ) -> None:
+        super().__init__()
+        for values, what, words in (
+            (in_channels, "channels", "neck=fpnlite or neck=fpn"),
+            (boxes_per_cell, "priors a cell", "priors=fpnlite or priors=linear"),
+        ):
+            if len(set(values)) > 1:
+                raise ConfigurationError(
+                    f"a head that all levels share needs as many {what} on each of them, got {list(values)}: {words}"
+                )
+        self.num_logits = num_classes + 1
+
+        def tower() -> _SharedTower:
+            convs = [
+                conv3x3(in_channels[0] if layer == 0 else channels, channels, separable=separable)
+                for layer in range(num_layers)
+            ]
+            return _SharedTower(convs, num_levels=len(in_channels), norm=lambda: norm(channels), activation=activation)
+
+        self.tower = tower()
+        self.cls_tower = None if one_tower else tower()
+        out = channels if num_layers else in_channels[0]
+        self.box = nn.ModuleList([conv3x3(out, boxes_per_cell[0] * 4, separable=separable, bias=True)])
+        self.cls = nn.ModuleList([conv3x3(out, boxes_per_cell[0] * self.num_logits, separable=separable, bias=True)])
+        init_normal(self, init_std)
+        if prior_probability is not None:
+            expect_background(self.cls, self.num_logits, prior_probability)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Predict from the feature maps `[B, in_channels[i], H_i, W_i]`; see `SSDHead.forward`."""
+        for_boxes = self.tower(features)
+        for_classes = for_boxes if self.cls_tower is None else self.cls_tower(features)
+        offsets = [_flatten(self.box[0](x), 4) for x in for_boxes]
+        logits = [_flatten(self.cls[0](x), self.num_logits) for x in for_classes]
+        return torch.cat(offsets, dim=1), torch.cat(logits, dim=1)
+
+
+class _SharedTower(nn.Module):
+    """Convolutions that all levels share, each followed by a normalisation of the level's own."""
+
+    def __init__(
+        self,
+        convs: Sequence[nn.Module],
+        *,
+        num_levels: int,
+        norm: Callable[[], nn.Module],
+        activation: Activation,
+    ) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(convs)
+        self.norms = nn.ModuleList(nn.ModuleList(norm() for _ in convs) for _ in range(num_levels))
+        self.activation = activation()
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        maps = []
+        norms: Any
+        for norms, x in zip(self.norms, features, strict=True):
+            for conv, norm in zip(self.convs, norms, strict=True):
+                x = self.activation(norm(conv(x)))
+            maps.append(x)
+        return maps
+
+
+def expect_background(predictors: Iterable[nn.Module], num_logits: int, prior_probability: float) -> None:
+    """Let untrained predictors of classes find a share of foreground.
+
+    Args:
+        predictors: each ends in a convolution, to boxes times logits.
+        num_logits: C + 1.
+        prior_probability: the share.
+
+    Raises:
+        ConfigurationError: it is outside (0, 1).
+    """
+    if not 0 < prior_probability < 1:
+        raise ConfigurationError(f"head.prior_probability is {prior_probability}; it must lie in (0, 1)")
+    # softmax of (b, 0, .., 0) over C + 1 classes gives the foreground together the share p.
+    background = math.log((num_logits - 1) * (1 - prior_probability) / prior_probability)
+    for predictor in predictors:
+        bias = last_convolution(predictor).bias
+        assert bias is not None
+        with torch.no_grad():
+            bias.view(-1, num_logits)[:, 0] = background
 
 
 def last_convolution(predictor: nn.Module) -> nn.Conv2d:

@@ -1,7 +1,8 @@
 """Small parts that several networks share."""
 
+from collections import OrderedDict
 from collections.abc import Callable
-from itertools import chain
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,9 @@ class L2Norm(nn.Module):
 
 Norm = Callable[[int], nn.Module]
 """Makes a normalisation for a number of channels, such as `nn.BatchNorm2d` or a `partial` of it."""
+
+Init = Callable[[nn.Module], None]
+"""Gives all convolutions of a module their first weights, such as `init_xavier`."""
 
 Activation = Callable[[], nn.Module]
 """Makes an activation, such as `nn.ReLU`."""
@@ -76,6 +80,73 @@ def conv_block(
     return nn.Sequential(*layers)
 
 
+class FoldingSequential(nn.Sequential):
+    """A sequence in which a frozen batch norm costs nothing: its factors go into the weights of the convolution before.
+
+    A batch norm with fixed statistics is one factor and one shift a channel. To apply them to the weights, which are
+    small, is the same function of image, weights and the norm's own parameters as to apply them to the map, which is
+    large; on a processor a training step of MobileNetV2 takes two thirds of the time. Parameters and their names stay.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Apply the layers in turn."""
+        layers = [*self.children(), None]
+        folded = False
+        for layer, following in pairwise(layers):
+            if folded:
+                folded = False
+            elif type(layer) is nn.Conv2d and isinstance(following, nn.BatchNorm2d) and not following.training:
+                features, folded = convolve_and_normalize(layer, following, features), True
+            else:
+                assert layer is not None
+                features = layer(features)
+        return features
+
+
+def convolve_and_normalize(conv: nn.Conv2d, norm: nn.BatchNorm2d, features: Tensor) -> Tensor:
+    """Compute a convolution and a batch norm of fixed statistics `[C]` in one."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    factor = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.affine:
+        factor = factor * norm.weight
+    shift = -norm.running_mean * factor
+    if conv.bias is not None:
+        shift = shift + conv.bias * factor
+    if norm.affine:
+        shift = shift + norm.bias
+    return conv._conv_forward(features, conv.weight * factor[:, None, None, None], shift)
+
+
+def fold_norms(module: nn.Module) -> None:
+    """Let all sequences inside of a module that hold a convolution before a batch norm fold it while it is frozen."""
+    for name, child in [*module.named_children()]:
+        fold_norms(child)
+        if isinstance(child, nn.Sequential) and not isinstance(child, FoldingSequential):
+            layers = [*child.children()]
+            if any(type(a) is nn.Conv2d and isinstance(b, nn.BatchNorm2d) for a, b in pairwise(layers)):
+                folding = FoldingSequential(OrderedDict(child.named_children()))
+                setattr(module, name, folding.train(child.training))
+
+
+def conv3x3(
+    in_channels: int, out_channels: int, *, stride: int = 1, separable: bool = False, bias: bool = False
+) -> nn.Module:
+    """Make a 3 x 3 convolution; a separable one is a depthwise one and a 1 x 1 one with nothing between them.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        stride: of the convolution.
+        separable: see above; Keras' `SeparableConv2D`.
+        bias: whether the output has one.
+    """
+    if not separable:
+        return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=bias)
+    depthwise = nn.Conv2d(in_channels, in_channels, 3, stride, padding=1, groups=in_channels, bias=False)
+    return nn.Sequential(depthwise, nn.Conv2d(in_channels, out_channels, 1, bias=bias))
+
+
 def pass_on_meta(network: nn.Module, shape: tuple[int, ...], *, training: bool) -> list[Tensor]:
     """Pass an image of a shape through a network on the meta device, which computes nothing."""
     tensors = chain(network.named_parameters(), network.named_buffers())
@@ -94,6 +165,19 @@ def init_xavier(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def init_normal(module: nn.Module, std: float = 0.03) -> None:
+    """Initialise all convolutions with normal weights of a deviation and zero biases, depthwise ones like the others.
+
+    torchvision's SSDLite has .03. Xavier counts a depthwise layer's fan-out as its channels times nine, and so starts
+    it nearly at zero.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=std)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 

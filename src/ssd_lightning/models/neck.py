@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
+from ssd_lightning.models.extras import apply_in_turn
+from ssd_lightning.models.layers import Activation, Norm, conv3x3, init_normal
 from ssd_lightning.specs import Described
 
 
@@ -25,6 +28,55 @@ class FPN(Described, nn.Module):
         """Map `[B, in_channels[i], H_i, W_i]` to `[B, out_channels, H_i, W_i]`."""
         named = {str(index): feature for index, feature in enumerate(features)}
         return list(self.pyramid(named).values())
+
+
+class FPNLite(Described, nn.Module):
+    """The feature pyramid of TensorFlow's detection API, which grows its own coarse levels.
+
+    `KerasFpnTopDownFeatureMaps` in feature_map_generators.py: the coarsest map is only projected; every other one is
+    projected, gets the map above it added, and is smoothed. The further levels follow the coarsest map, each by a
+    convolution of stride 2 (ssd_mobilenet_v2_fpn_keras_feature_extractor.py).
+
+    Args:
+        in_channels: of every feature map.
+        out_channels: of all feature maps afterwards.
+        extra_levels: how many further levels there are.
+        separable: convolutions of 3 x 3 are depthwise ones and 1 x 1 ones.
+        norm: makes the normalisation after each of these.
+        activation: makes the activation after each of these.
+        init_std: deviation of the first weights.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        *,
+        out_channels: int = 128,
+        extra_levels: int = 2,
+        separable: bool = True,
+        norm: Norm = nn.BatchNorm2d,
+        activation: Activation = nn.ReLU6,
+        init_std: float = 0.03,
+    ) -> None:
+        super().__init__()
+
+        def block(stride: int) -> nn.Sequential:
+            conv = conv3x3(out_channels, out_channels, stride=stride, separable=separable)
+            return nn.Sequential(conv, norm(out_channels), activation())
+
+        self.projections = nn.ModuleList(nn.Conv2d(channels, out_channels, 1) for channels in in_channels)
+        self.smoothings = nn.ModuleList(block(stride=1) for _ in in_channels[:-1])
+        self.levels = nn.ModuleList(block(stride=2) for _ in range(extra_levels))
+        self.out_channels = (out_channels,) * (len(in_channels) + extra_levels)
+        init_normal(self, init_std)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Map `[B, in_channels[i], H_i, W_i]` to `[B, out_channels, H_i, W_i]`, and further levels."""
+        *finer, top = (project(feature) for project, feature in zip(self.projections, features, strict=True))
+        maps = [top]
+        for lateral, smooth in zip(reversed(finer), reversed(self.smoothings), strict=True):
+            maps.append(smooth(lateral + F.interpolate(maps[-1], size=lateral.shape[-2:], mode="nearest")))
+        return [*reversed(maps), *apply_in_turn(self.levels, top)]
 
 
 class NoNeck(Described, nn.Module):

@@ -7,11 +7,20 @@ from torch import Tensor, nn
 
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.freezing import Stages, freeze_backbone
-from ssd_lightning.models.head import SSDHead
+from ssd_lightning.models.head import SharedHead, SSDHead
 from ssd_lightning.models.layers import pass_on_meta
 from ssd_lightning.models.neck import NoNeck
 from ssd_lightning.ops.normalization import Normalization
-from ssd_lightning.ops.priors import Clip, PriorLevel, Size, as_height_width, fit_to_grids, make_priors, reduce_levels
+from ssd_lightning.ops.priors import (
+    Clip,
+    PriorLevel,
+    Size,
+    as_height_width,
+    fit_to_grids,
+    make_priors,
+    reduce_levels,
+    rescale_levels,
+)
 from ssd_lightning.specs import Described
 from ssd_lightning.types import SSDOutput
 
@@ -23,7 +32,10 @@ class FeatureExtractor(nn.Module):
         backbone: gives the first feature maps; see `models.backbones`.
         extras: makes the extra layers for a number of input channels.
         neck: makes what mixes the maps, for the channels of all of them.
-        drop_last_levels: leave out so many of the extra levels.
+        drop_last_levels: leave out so many of the extra levels, or of the neck's where there are none.
+
+    Raises:
+        ConfigurationError: neither has levels that could be left out.
     """
 
     def __init__(
@@ -36,17 +48,25 @@ class FeatureExtractor(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.extras = extras(backbone.out_channels[-1])
-        if drop_last_levels:
-            self.extras.levels = self.extras.levels[:-drop_last_levels]
-            self.extras.out_channels = self.extras.out_channels[:-drop_last_levels]
+        has_extras = bool(self.extras.out_channels)
+        if drop_last_levels and has_extras:
+            _drop_levels(self.extras, drop_last_levels)
         self._num_backbone_levels = len(backbone.out_channels) - getattr(backbone, "last_map_is_for_extras_only", False)
         self.neck = neck([*backbone.out_channels[: self._num_backbone_levels], *self.extras.out_channels])
+        if drop_last_levels and not has_extras:
+            _drop_levels(self.neck, drop_last_levels)
         self.out_channels: tuple[int, ...] = self.neck.out_channels
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalised pictures `[B, 3, H, W]` to feature maps `[B, out_channels[i], H_i, W_i]`."""
         maps = self.backbone(images)
         return self.neck([*maps[: self._num_backbone_levels], *self.extras(maps[-1])])
+
+
+def _drop_levels(part: Any, count: int) -> None:
+    if not getattr(part, "levels", None):
+        raise ConfigurationError(f"net.drop_last_levels is {count}; this network has no extra levels")
+    part.levels, part.out_channels = part.levels[:-count], part.out_channels[:-count]
 
 
 def measure_grids(extractor: nn.Module, image_size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -74,13 +94,14 @@ def check_batch_size(net: "SSD", batch_size: int) -> None:
     Raises:
         ConfigurationError: a batch normalisation would see a single value of each channel.
     """
-    try:
-        pass_on_meta(net.extractor, (batch_size, 3, *net.image_size), training=True)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"data.batch_size is too small: a device sees {batch_size} image at a time, the last level has one "
-            "cell, and batch norm needs two values"
-        ) from error
+    for height, width in (net.image_size, *net.training_sizes):
+        try:
+            pass_on_meta(net.extractor, (batch_size, 3, height, width), training=True)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"data.batch_size is too small: a device sees {batch_size} image at a time, the last level has one "
+                f"cell at {height} x {width} pixels, and batch norm needs two values"
+            ) from error
 
 
 class SSD(Described, nn.Module):
@@ -111,7 +132,7 @@ class SSD(Described, nn.Module):
         levels: Sequence[PriorLevel],
         image_size: Size,
         num_classes: int,
-        head: Callable[..., SSDHead] = SSDHead,
+        head: Callable[..., SSDHead | SharedHead] = SSDHead,
         neck: Callable[[Sequence[int]], Any] = NoNeck,
         normalization: Normalization | None = None,
         clip_priors: Clip = False,
@@ -135,9 +156,32 @@ class SSD(Described, nn.Module):
             boxes_per_cell=[level.boxes_per_cell for level in self.levels],
             num_classes=num_classes,
         )
+        self._clip_priors = clip_priors
+        self._training_priors: dict[tuple[int, int], Tensor] = {}
         self.priors_cxcywh: Tensor
         priors = make_priors(self.levels, self.image_size, clip=clip_priors)
         self.register_buffer("priors_cxcywh", priors, persistent=False)  # [K, 4]
+
+    @property
+    def training_sizes(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) of inputs that are accepted in training besides `image_size`."""
+        return tuple(self._training_priors)
+
+    def allow_training_sizes(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Accept inputs of other sizes in training, each with priors on the grids that the network has there.
+
+        Raises:
+            ConfigurationError: the network's layers cannot work at one of them.
+        """
+        for size in sizes:
+            if size == self.image_size:
+                continue
+            try:
+                grids = measure_grids(self.extractor, size)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"data.multiscale draws {size[0]} x {size[1]}: {error}") from error
+            levels = fit_to_grids(rescale_levels(self.levels, self.image_size, size), grids)
+            self._training_priors[size] = make_priors(levels, size, clip=self._clip_priors)
 
     def use_normalization(self, normalization: Normalization) -> None:
         """Prepare pictures as the weights want them, which is a fact of the weights, not of the network."""
@@ -176,7 +220,8 @@ class SSD(Described, nn.Module):
         """Detect in a batch.
 
         Args:
-            images: `[B, 3, H, W]`, RGB, 0..255, uint8 or float, of the size that the network is made for.
+            images: `[B, 3, H, W]`, RGB, 0..255, uint8 or float, of the size that the network is made for, or in
+                training of one of `training_sizes`.
 
         Returns:
             Offsets `[B, K, 4]`, logits `[B, K, C + 1]` and the priors `[K, 4]`.
@@ -184,8 +229,15 @@ class SSD(Described, nn.Module):
         Raises:
             ValueError: the pictures have another size.
         """
-        if tuple(images.shape[-2:]) != self.image_size:
-            raise ValueError(f"the network is made for {self.image_size} pictures, got {tuple(images.shape[-2:])}")
+        priors_cxcywh = self._priors_for((images.shape[-2], images.shape[-1]))
         features = self.extractor(self.normalization(images))
         box_offsets, class_logits = self.head(features)
-        return SSDOutput(box_offsets, class_logits, self.priors_cxcywh)
+        return SSDOutput(box_offsets, class_logits, priors_cxcywh)
+
+    def _priors_for(self, size: tuple[int, int]) -> Tensor:
+        if size == self.image_size:
+            return self.priors_cxcywh
+        if not self.training or size not in self._training_priors:
+            raise ValueError(f"the network is made for {self.image_size} pictures, got {size}")
+        self._training_priors[size] = self._training_priors[size].to(self.priors_cxcywh.device)  # once
+        return self._training_priors[size]

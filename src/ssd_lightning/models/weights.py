@@ -18,6 +18,7 @@ from ssd_lightning.models.head import last_convolution
 from ssd_lightning.models.origins import CLASSIFIER, OURS, Origin, distance_of_priors, recognise
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.normalization import Normalization
+from ssd_lightning.ops.priors import PriorLevel
 from ssd_lightning.specs import build, describe
 
 NET_PREFIX = "net."
@@ -99,10 +100,26 @@ def normalization_of(checkpoint: Path) -> Normalization | None:
     return _described_normalization(read_checkpoint(checkpoint).get("detector"))
 
 
+def levels_of(checkpoint: Path) -> list[dict[str, Any]]:
+    """Give the prior levels of a checkpoint of ours, as `specs.describe` writes them.
+
+    Raises:
+        WeightsError: it cannot be read, or has none.
+    """
+    spec = read_checkpoint(checkpoint).get("detector")
+    network = spec.get("network") if isinstance(spec, dict) else None
+    levels = network.get("levels") if isinstance(network, dict) else None
+    if not isinstance(levels, list) or not all(isinstance(build(level), PriorLevel) for level in levels):
+        raise WeightsError(f"{checkpoint} says nothing of its priors")
+    return levels
+
+
 def _other_priors(net: SSD, origin: Origin, spec: Any) -> str | None:
     if origin.source == OURS:
         there, here = (spec or {}).get("network", {}), describe(net)
-        differs = [key for key in ("levels", "clip_priors", "image_size") if key in there and there[key] != here[key]]
+        keys = [key for key in ("levels", "clip_priors", "image_size") if key in there]
+        # Built, so that what an older file lacks has its default.
+        differs = [key for key in keys if build(there[key]) != build(here[key])]
         return f"they were trained with other priors ({', '.join(differs)} differ)" if differs else None
     distance = distance_of_priors(origin, net.priors_cxcywh)
     return (
@@ -113,7 +130,8 @@ def _other_priors(net: SSD, origin: Origin, spec: Any) -> str | None:
 def _other_classes(net: SSD, theirs: Mapping[str, Tensor], other_classes: bool) -> dict[str, str]:
     """Name the parameters that predict classes and cannot be taken over, with the reason."""
     anew = {}
-    for level, (predictor, boxes) in enumerate(zip(net.head.cls, net.levels, strict=True)):
+    # A shared head has one predictor, and all levels have as many boxes.
+    for level, (predictor, boxes) in enumerate(zip(net.head.cls, net.levels, strict=False)):
         inner = next(name for name, layer in predictor.named_modules() if layer is last_convolution(predictor))
         for kind in ("weight", "bias"):
             name = ".".join(filter(None, ("head.cls", str(level), inner, kind)))

@@ -7,6 +7,7 @@ then for each aspect ratio the wide box before the tall one.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -28,6 +29,7 @@ class PriorLevel:
         min_size: side of the small square.
         max_size: the large square has the side sqrt(min_size * max_size); None leaves it out.
         aspect_ratios: each ratio r > 1 adds a wide box r : 1 and a tall box 1 : r of the small square's area.
+        both_sizes: each ratio adds two such boxes of the large square's area as well, after all others.
     """
 
     grid_size: Size | None
@@ -35,22 +37,28 @@ class PriorLevel:
     min_size: float
     max_size: float | None
     aspect_ratios: Sequence[float]
+    both_sizes: bool = False
 
     @property
     def boxes_per_cell(self) -> int:
         """Number of priors that share one cell."""
-        return 1 + (self.max_size is not None) + 2 * len(self.aspect_ratios)
+        return len(self.squares()) + 2 * len(self.aspect_ratios) * len(self._stretched())
 
     def sizes(self) -> list[tuple[float, float]]:
         """Give the (width, height) of a cell's priors in pixels."""
-        squares = [self.min_size]
-        if self.max_size is not None:
-            squares.append(math.sqrt(self.min_size * self.max_size))
-        sizes = [(side, side) for side in squares]
-        for ratio in self.aspect_ratios:
-            long, short = self.min_size * math.sqrt(ratio), self.min_size / math.sqrt(ratio)
-            sizes += [(long, short), (short, long)]
+        sizes = [(side, side) for side in self.squares()]
+        for side in self._stretched():
+            for ratio in self.aspect_ratios:
+                long, short = side * math.sqrt(ratio), side / math.sqrt(ratio)
+                sizes += [(long, short), (short, long)]
         return sizes
+
+    def squares(self) -> list[float]:
+        """Give the sides of the squares in pixels."""
+        return [self.min_size] if self.max_size is None else [self.min_size, math.sqrt(self.min_size * self.max_size)]
+
+    def _stretched(self) -> list[float]:
+        return self.squares() if self.both_sizes else [self.min_size]
 
 
 def as_height_width(size: Size) -> tuple[int, int]:
@@ -113,6 +121,27 @@ def reduce_levels(
     return tuple(
         replace(level, aspect_ratios=tuple(ratio for ratio in level.aspect_ratios if ratio <= largest_ratio))
         for level in kept
+    )
+
+
+def rescale_levels(levels: Sequence[PriorLevel], image_size: Size, new_size: Size) -> tuple[PriorLevel, ...]:
+    """Give levels for another input size: boxes keep their share of the shorter side, and grids are to be measured.
+
+    Args:
+        levels: for an input of `image_size`.
+        image_size: one number or (height, width).
+        new_size: likewise, of the other input.
+    """
+    scale = min(as_height_width(new_size)) / min(as_height_width(image_size))
+    return tuple(
+        replace(
+            level,
+            grid_size=None,
+            step=None,
+            min_size=level.min_size * scale,
+            max_size=None if level.max_size is None else level.max_size * scale,
+        )
+        for level in levels
     )
 
 
@@ -185,6 +214,54 @@ def levels_from_scales(
     )
 
 
+def linear_levels(
+    *, num_levels: int, smallest: float, largest: float, aspect_ratios: Sequence[float], image_size: Size
+) -> tuple[PriorLevel, ...]:
+    """Space sizes in equal steps (SSD paper, equation 4), on whatever grids the network has.
+
+    Args:
+        num_levels: of the network.
+        smallest: side of the first level's small square, as a fraction of the picture's shorter side.
+        largest: the same of the last level.
+        aspect_ratios: of every level.
+        image_size: the network's input, one number or (height, width).
+
+    Raises:
+        ConfigurationError: there is no level, or the sizes do not grow from above 0.
+    """
+    if num_levels < 1 or not 0 < smallest < largest:
+        raise ConfigurationError(
+            f"priors.levels: num_levels={num_levels}, smallest={smallest}, largest={largest}; needed are at least one "
+            "level and 0 < smallest < largest"
+        )
+    step = (largest - smallest) / max(1, num_levels - 1)
+    sides = [smallest + step * level for level in range(num_levels + 1)]
+    scales = [(small, math.sqrt(small * large)) for small, large in pairwise(sides)]
+    return levels_from_scales(scales=scales, aspect_ratios=[aspect_ratios] * num_levels, image_size=image_size)
+
+
+def octave_levels(*, strides: Sequence[int], scale: float, aspect_ratios: Sequence[float]) -> tuple[PriorLevel, ...]:
+    """Give every level two sizes, half an octave apart, in all shapes, as RetinaNet has three.
+
+    TensorFlow's `MultiscaleGridAnchorGenerator` (multiscale_grid_anchor_generator.py) with two scales an octave. Where
+    a stride does not divide the picture, its centres begin at the picture's edge; here they are spread evenly.
+
+    Args:
+        strides: of the levels, in pixels of the network's input.
+        scale: side of the small square in strides.
+        aspect_ratios: of every level.
+
+    Raises:
+        ConfigurationError: the scale or a stride is not positive.
+    """
+    if scale <= 0 or min(strides, default=0) <= 0:
+        raise ConfigurationError(f"priors.levels: scale={scale} and strides={list(strides)} have to be positive")
+    return tuple(
+        PriorLevel(None, None, scale * stride, 2 * scale * stride, tuple(aspect_ratios), both_sizes=True)
+        for stride in strides
+    )
+
+
 def published_levels(name: str, image_size: Size | None = None) -> tuple[PriorLevel, ...]:
     """Look up published levels by name; see `PUBLISHED`.
 
@@ -201,17 +278,7 @@ def published_levels(name: str, image_size: Size | None = None) -> tuple[PriorLe
     published_size, levels = PUBLISHED[name]
     if image_size is None or as_height_width(image_size) == (published_size, published_size):
         return levels
-    scale = min(as_height_width(image_size)) / published_size
-    return tuple(
-        PriorLevel(
-            None,
-            None,
-            level.min_size * scale,
-            None if level.max_size is None else level.max_size * scale,
-            level.aspect_ratios,
-        )
-        for level in levels
-    )
+    return rescale_levels(levels, published_size, image_size)
 
 
 def _levels(

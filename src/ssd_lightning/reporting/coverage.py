@@ -39,8 +39,13 @@ def coverage_part(record: EvaluationRecord, checkpoint: Path) -> CoveragePart:
     Raises:
         WeightsError: the checkpoint cannot be read.
     """
-    net = Detector.load(checkpoint).network
-    boxes = record.objects.boxes.double().numpy()
+    detector = Detector.load(checkpoint)
+    net = detector.network
+    placements = [
+        detector.resize.placement((height, width), net.image_size) for height, width in record.sizes_px.tolist()
+    ]
+    shares = np.array(placements).reshape(-1, 2)[record.objects.image_index.numpy()]
+    boxes = record.objects.boxes.double().numpy() * np.tile(shares, 2)
     boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
     best = best_priors(boxes, net.levels, net.image_size, describe(net).get("clip_priors", False))
     summary = coverage_summary(boxes, best.iou, net.image_size)

@@ -3,13 +3,14 @@
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ssd_lightning.data.resize import Letterbox, ResizeMode, Stretch, as_resize_mode, plain_mode
 from ssd_lightning.errors import UserError, WeightsError
 from ssd_lightning.ops.normalization import Normalization
 from ssd_lightning.ops.postprocess import check_postprocess, postprocess
@@ -40,6 +41,8 @@ class ExportDescription:
         suppression: thresholds and non-maximum suppression are inside.
         postprocess: all settings of `ops.postprocess.postprocess`; inside, or for the user to apply.
         quantization: how weights and activations were rounded; None for float32.
+        resize: how images have to be brought to the input. Stretching is inside with `preprocessing`; letterboxing
+            never is, and boxes come out relative to the input.
     """
 
     version: str
@@ -50,6 +53,7 @@ class ExportDescription:
     suppression: bool
     postprocess: dict[str, Any]
     quantization: str | None = None
+    resize: ResizeMode = field(default_factory=Stretch)
 
     @property
     def input_name(self) -> str:
@@ -64,6 +68,11 @@ class ExportDescription:
         return pictures.permute(0, 2, 3, 1).contiguous()
 
     @property
+    def resizes(self) -> bool:
+        """Whether images of any size go in."""
+        return self.preprocessing and isinstance(self.resize, Stretch)
+
+    @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs, in order."""
         return DETECTIONS if self.suppression else PREDICTIONS
@@ -72,14 +81,26 @@ class ExportDescription:
         """Give all of it as JSON texts by name, with the tensors explained."""
         height, width = self.image_size
         order = "BGR" if self.normalization.bgr else "RGB"
-        if self.preprocessing:
+        fitted = "the picture warped to this size"
+        boxes = "x1, y1, x2, y2 as shares of the picture's width and height"
+        if isinstance(self.resize, Letterbox):
+            fitted = (
+                f"the image scaled by s = min({height} / its height, {width} / its width), put in the top left corner"
+                f", the rest filled with the RGB colour {list(self.resize.fill)}"
+            )
+            boxes = (
+                f"x1, y1, x2, y2 as shares of {width} x {height}; as shares of the image: x * {width} / round(s * "
+                f"its width), y * {height} / round(s * its height), clipped to 0..1"
+            )
+        if self.resizes:
             inputs = {"pictures": "uint8 [B, H, W, 3], RGB, any height and width; all of a batch of one size"}
+        elif self.preprocessing:
+            inputs = {"pictures": f"uint8 [B, {height}, {width}, 3], RGB: {fitted}"}
         else:
             inputs = {
-                "images": f"float32 [B, 3, {height}, {width}]: the picture warped to this size, colours of 0..255 "
+                "images": f"float32 [B, 3, {height}, {width}]: {fitted}, colours of 0..255 "
                 f"minus colour_mean over colour_std (both of red, green, blue), then channels in the order {order}"
             }
-        boxes = "x1, y1, x2, y2 as shares of the picture's width and height"
         if self.suppression:
             outputs = {
                 "boxes": f"float32 [B, D, 4]: {boxes}, within [0, 1]; zeros from num_detections on",
@@ -103,6 +124,7 @@ class ExportDescription:
             "suppression": self.suppression,
             "postprocess": self.postprocess,
             "quantization": self.quantization,
+            "resize": plain_mode(self.resize),
             "inputs": inputs,
             "outputs": outputs,
         }
@@ -131,6 +153,7 @@ class ExportDescription:
                     shown = f"{values[name]!r:.100}" if name in values else "missing"
                     raise WeightsError(f"its metadata entry '{name}' is {shown}")
             check_postprocess(values["postprocess"])
+            resize = as_resize_mode(json.loads(metadata.get("resize", "null")))  # older files have none: they stretch
         except UserError as error:
             raise WeightsError(f"{path}: {error}") from error
         except (ValueError, TypeError, RecursionError) as error:
@@ -146,6 +169,7 @@ class ExportDescription:
             suppression=values["suppression"],
             postprocess=values["postprocess"],
             quantization=values["quantization"],
+            resize=resize,
         )
 
     def quantized(self, kind: str) -> "ExportDescription":

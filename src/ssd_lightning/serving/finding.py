@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssd_lightning.data.resize import resize_image
+from ssd_lightning.data.resize import undo
 from ssd_lightning.detector import Detector
 from ssd_lightning.ops.boxes import boxes_to_pixels, clip_boxes, cxcywh_to_xyxy
 from ssd_lightning.ops.candidates import candidates_of_classes
@@ -76,7 +76,8 @@ def find_candidates(detector: Detector, image: np.ndarray) -> Candidates:
     """
     settings = settings_of(detector)
     lowest_score, top_k = max(LOWEST_SCORE, settings["score_threshold"]), settings["top_k"]
-    batch = torch.from_numpy(resize_image(image, detector.image_size)).permute(2, 0, 1)[None]
+    resized, placement = detector.resize.apply(image, detector.image_size)
+    batch = torch.from_numpy(resized).permute(2, 0, 1)[None]
     if why_overlap_is_fixed(detector) is not None:
         boxes_xyxy, scores, labels = _columns(detector.detect(batch)[0])
     elif isinstance(detector.net, ExportedNetwork):  # gives its boxes clipped, which changes a few overlaps a little
@@ -89,7 +90,7 @@ def find_candidates(detector: Detector, image: np.ndarray) -> Candidates:
         boxes_xyxy = cxcywh_to_xyxy(decode(offsets, priors_cxcywh, settings["variances"]))
         if settings["clip_first"]:
             boxes_xyxy = clip_boxes(boxes_xyxy)
-    boxes_xyxy_px = boxes_to_pixels(boxes_xyxy, image.shape[:2])
+    boxes_xyxy_px = boxes_to_pixels(undo(boxes_xyxy, placement), image.shape[:2])
     best = _best(boxes_xyxy_px, scores, labels, lowest_score=lowest_score, top_k=top_k)
     return Candidates(boxes_xyxy_px[best].cpu(), scores[best].cpu(), labels[best].cpu())
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_only
@@ -55,7 +54,8 @@ class BatchScaling:
         for group in optimizer.param_groups:
             group["lr"] = group["lr"] * factor
         rate = optimizer.param_groups[0]["lr"]
-        chosen = getattr(make_scheduler, "keywords", {}).get("warmup_steps", 0)
+        settings: Mapping[str, Any] = getattr(make_scheduler, "keywords", {})
+        chosen = settings.get("warmup_steps") or settings.get("warmup_share") is not None
         say = rank_zero_only(log.info)
         say(
             "optimizer.scale_with_batch=%d: %d images a step, learning rate x %g = %g",
@@ -67,11 +67,13 @@ class BatchScaling:
         if factor <= 1 or chosen:
             return make_scheduler
 
-        def with_warmup(optimizer: Optimizer, *, total_steps: int, **settings: Any) -> LRScheduler:
-            steps = max(1, round(WARMUP_SHARE * total_steps))
+        def with_warmup(optimizer: Optimizer, **run: Any) -> LRScheduler:
+            if "total_steps" not in run:  # the length is a time
+                say("its warm-up takes %.1f %% of the run; scheduler.warmup_share= chooses another", 100 * WARMUP_SHARE)
+                return make_scheduler(optimizer, **run, warmup_share=WARMUP_SHARE, warmup_start=1 / factor)
+            steps = max(1, round(WARMUP_SHARE * run["total_steps"]))
             say("its warm-up takes %d steps; scheduler.warmup_steps= chooses another", steps)
-            warm = partial(make_scheduler, warmup_steps=steps, warmup_start=1 / factor)
-            return warm(optimizer, total_steps=total_steps, **settings)
+            return make_scheduler(optimizer, **run, warmup_steps=steps, warmup_start=1 / factor)
 
         return with_warmup
 

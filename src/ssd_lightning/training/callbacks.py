@@ -6,6 +6,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
 
+from ssd_lightning.training.budget import BudgetCallback
+
 
 class ProgressBar(RichProgressBar):
     """Shows the metrics of the last batch that was logged: reading them at every step would wait for the device."""
@@ -20,6 +22,13 @@ class ProgressBar(RichProgressBar):
             self._shown = {**(self._shown or {}), **super().get_metrics(trainer, pl_module)}
             self._shown.pop("v_num", None)  # the end of a logger's version, which says nothing here
         return self._shown
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        if self.trainer.max_epochs != -1:
+            return super()._get_train_description(current_epoch)
+        expected = (call.expected_epochs for call in self.trainer.callbacks if isinstance(call, BudgetCallback))  # type: ignore[attr-defined]
+        epochs = next(expected, None)
+        return f"Epoch {current_epoch}" + ("" if epochs is None else f" of about {epochs:.1f}")
 
 
 class LogShortRuns(pl.Callback):

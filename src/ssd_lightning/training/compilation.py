@@ -14,16 +14,26 @@ log = logging.getLogger(__name__)
 MODES = ("default", "reduce-overhead", "max-autotune")
 
 
-def check_compile(mode: str | None, device: torch.device) -> None:
+def check_compile(mode: str | None, device: torch.device, *, many_sizes: bool = False) -> None:
     """Make sure that `compile_network` will work, before anything is loaded.
 
+    Args:
+        mode: see `compile_network`.
+        device: that the network is trained on.
+        many_sizes: whether images of different sizes are trained on.
+
     Raises:
-        ConfigurationError: there is no such mode, or no compiler on this machine.
+        ConfigurationError: there is no such mode or no compiler on this machine, or there are many sizes.
     """
     if mode is None:
         return
     if mode not in MODES:
         raise ConfigurationError(f"compile is '{mode}'; it can be null, {', '.join(MODES)}")
+    if many_sizes:
+        raise ConfigurationError(
+            f"compile={mode} compiles for images of one size, and data.multiscale draws many; set compile=null or "
+            "data.multiscale=null"
+        )
     if device.type == "cuda":
         from torch.utils._triton import has_triton
 

@@ -3,19 +3,23 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
 from ssd_lightning.checks import require_number
 from ssd_lightning.data.cache import CacheKind, PictureCaches
-from ssd_lightning.data.dataset import DetectionDataset, Transform, collate
+from ssd_lightning.data.dataset import DetectionDataset, ScalableTransform, Transform, collate
 from ssd_lightning.data.mosaic import Mosaic
-from ssd_lightning.data.resize import Resize
-from ssd_lightning.data.sampler import EpochSampler
+from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
+from ssd_lightning.data.resize import Resize, ResizeMode
+from ssd_lightning.data.sampler import EpochSampler, repeat_factors
+from ssd_lightning.data.stages import Arguments, choose_splits
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training.devices import device_batch_size
 from ssd_lightning.training.position import Position
@@ -38,12 +42,16 @@ class DetectionDataModule(pl.LightningDataModule):
 
     Args:
         dataset: makes a data set from the arguments of a split and `class_names`, `transform`, `seed`.
-        train: what the training split adds to those arguments.
+        train: what the training split adds to those arguments; `choose_splits` settles what its splits leave open.
         val: the same for pictures that choose the checkpoint; None trains without validation.
         test: the same for pictures that are reported on; None if there are none.
         image_size: of the network's input, (height, width) or one number.
         class_names: names of the classes 1..C; None takes those of the training split.
         augmentation: of the training pictures; None only resizes them.
+        resize: of validation and test, which has to be that of the augmentation: `stretch`, `letterbox` or a
+            `ResizeMode`.
+        multiscale: the least and the largest shorter side of training images, of which every optimiser step draws a
+            multiple of 32; None trains at `image_size`, as validation and test always are.
         mosaic: joins training pictures before the augmentation; None never does.
         prepare: puts the files in place before they are read, once on each machine.
         batch_size: images of one optimiser step, over all devices and accumulated batches; each device gets its share.
@@ -53,6 +61,8 @@ class DetectionDataModule(pl.LightningDataModule):
         cache: keep training and validation pictures decoded after they are first read: `none`, `ram`, `disk`.
         cache_folder: of the files on a local disk, which the next run uses again; None only without them.
         reduced_decoding: read pictures far larger than the input at 1/2, 1/4 or 1/8.
+        repeat_rare: training images with rare classes come more than once in an epoch, see `repeat_factors`.
+        repeat_threshold: share of the training images below which a class is rare.
         seed: root of the order and of the augmentation.
 
     Raises:
@@ -69,6 +79,8 @@ class DetectionDataModule(pl.LightningDataModule):
         image_size: int | Sequence[int],
         class_names: Sequence[str] | None = None,
         augmentation: Transform | None = None,
+        resize: Any = "stretch",
+        multiscale: Sequence[int] | None = None,
         mosaic: Mosaic | None = None,
         prepare: Callable[[], None] | None = None,
         batch_size: int = 32,
@@ -78,6 +90,8 @@ class DetectionDataModule(pl.LightningDataModule):
         cache: CacheKind = "none",
         cache_folder: str | Path | None = "outputs/cache",
         reduced_decoding: bool = False,
+        repeat_rare: bool = False,
+        repeat_threshold: float = 0.05,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -88,17 +102,23 @@ class DetectionDataModule(pl.LightningDataModule):
             require_number("data.num_workers", num_workers, 0, whole=True)
         if prefetch_factor is not None:
             require_number("data.prefetch_factor", prefetch_factor, 1, whole=True)
-        if not isinstance(reduced_decoding, bool):
-            raise ConfigurationError(f"data.reduced_decoding is {reduced_decoding!r}; it must be true or false")
+        for name, value in (("reduced_decoding", reduced_decoding), ("repeat_rare", repeat_rare)):
+            if not isinstance(value, bool):
+                raise ConfigurationError(f"data.{name} is {value!r}; it must be true or false")
+        require_number("data.repeat_threshold", repeat_threshold, 0, 1, above_low=True)
         self._make_dataset = dataset
-        if val is not None and val.get("part") == "val" and not val.get("val_fraction"):
-            val = None  # nothing is held out
-        if test is not None and any(split["split"] is None for split in test.get("splits", ())):
-            test = None
-        self._splits: dict[Stage, Mapping[str, Any] | None] = {"train": train, "val": val, "test": test}
+        self._given: dict[str, Any] = {"train": train, "val": val, "test": test}
         self._class_names = None if class_names is None else tuple(class_names)
-        self._resize = Resize(image_size=image_size)
-        self._augmentation = augmentation or self._resize
+        self._resize = Resize(image_size=image_size, resize=resize)
+        self._augmentation = augmentation
+        self._multiscale = None
+        if multiscale is not None:
+            self._multiscale = MultiScale(multiscale_sizes(multiscale, self._resize.image_size), seed)
+            if augmentation is not None and not isinstance(augmentation, ScalableTransform):
+                raise ConfigurationError(
+                    f"data.multiscale={list(multiscale)}: {type(augmentation).__name__} makes samples of one size; "
+                    "give it a method at_size, or set data.multiscale=null"
+                )
         self._mosaic = mosaic
         self._prepare = prepare
         self.batch_size = batch_size
@@ -108,6 +128,7 @@ class DetectionDataModule(pl.LightningDataModule):
         self._caches = PictureCaches(kind=cache, folder=cache_folder)
         self._with_cache: set[Stage] = set()
         self._reduced_decoding = reduced_decoding
+        self._repeat_threshold = repeat_threshold if repeat_rare else None
         self._seed = seed
         self._datasets: dict[Stage, DetectionDataset] = {}
         self._resumed: Position | None = None
@@ -116,7 +137,7 @@ class DetectionDataModule(pl.LightningDataModule):
         """Say where in its epochs the run stands."""
         if self.trainer is None or not (self.trainer.training or self.trainer.validating):
             return {}
-        return vars(Position.of(self.trainer, batch_size=self.step_size, images=len(self.dataset("train"))))
+        return vars(Position.of(self.trainer, batch_size=self.step_size, images=self.train_sampler().samples))
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Note where the run stood, before the loaders are made.
@@ -125,7 +146,7 @@ class DetectionDataModule(pl.LightningDataModule):
             WeightsError: it stood in mid-epoch, and the epoch cannot go on there with these images and batches.
         """
         self._resumed = Position(**state_dict)
-        self._resumed.check(batch_size=self.step_size, images=len(self.dataset("train")))
+        self._resumed.check(batch_size=self.step_size, images=self.train_sampler().samples)
 
     @property
     def step_size(self) -> int:
@@ -156,9 +177,30 @@ class DetectionDataModule(pl.LightningDataModule):
             self._class_names = tuple(self.dataset("train").class_names)
         return self._class_names
 
+    @cached_property
+    def _splits(self) -> Mapping[str, Arguments | None]:
+        return choose_splits(self._make_dataset, **self._given)  # by the files, which may have to be put in place first
+
     def has(self, stage: Stage) -> bool:
         """Say whether there is a split for a stage."""
         return self._splits[stage] is not None
+
+    def arguments(self, stage: Stage) -> dict[str, Any]:
+        """Give what a split adds to the arguments of its data set.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        arguments = self._splits[stage]
+        if arguments is None:
+            raise DataError(f"this data set has no {stage} split")
+        return dict(arguments)
+
+    @property
+    def split_names(self) -> dict[str, list[str]]:
+        """Names of the splits of each stage; held-out validation has those of the training."""
+        chosen = self._splits.items()
+        return {stage: [place["split"] for place in of.get("splits", ())] for stage, of in chosen if of is not None}
 
     def use_class_names(self, class_names: Sequence[str]) -> None:
         """Number the classes as a trained detector does.
@@ -174,6 +216,15 @@ class DetectionDataModule(pl.LightningDataModule):
             )
         self._class_names = tuple(class_names)
 
+    @property
+    def resize(self) -> ResizeMode:
+        """How validation and test bring images to the network's input."""
+        return self._resize.mode
+
+    def use_resize(self, resize: ResizeMode) -> None:
+        """Bring images to the input as a trained detector does; to be called before a split is opened."""
+        self._resize = Resize(image_size=self._resize.image_size, resize=resize)
+
     def prepare_data(self) -> None:
         """Put the files in place."""
         if self._prepare is not None:
@@ -185,28 +236,54 @@ class DetectionDataModule(pl.LightningDataModule):
         Raises:
             DataError: there is no such split, or it cannot be read.
         """
-        arguments = self._splits[stage]
-        if arguments is None:
-            raise DataError(f"this data set has no {stage} split")
+        arguments = self.arguments(stage)
         if stage not in self._datasets:
             self._datasets[stage] = self._make_dataset(
                 **arguments,
                 class_names=self._class_names if stage == "train" else self.class_names,
-                transform=self._augmentation if stage == "train" else self._resize,
+                transform=(self._augmentation if stage == "train" else None) or self._resize,
                 seed=self._seed,
             )
             self._datasets[stage].mosaic = self._mosaic if stage == "train" else None
             if self._reduced_decoding:
-                height, width = self._resize.image_size
+                sizes = [self._resize.image_size]
+                if self._multiscale is not None and stage == "train":
+                    sizes += self._multiscale.sizes
+                height, width = map(max, zip(*sizes, strict=True))
                 self._datasets[stage].least_size_px = (REDUCED_TO * height, REDUCED_TO * width)
             if stage == "train":
                 require_objects(self._datasets[stage], stage)
         return self._datasets[stage]
 
+    def use_augmentation(self, augmentation: Transform) -> None:
+        """Augment the training split by this from now on."""
+        self._augmentation = augmentation
+        if "train" in self._datasets:
+            self._datasets["train"].transform = augmentation
+
+    @cached_property
+    def repeats(self) -> np.ndarray | None:
+        """How often each training image comes in an epoch, on average; None where all come once."""
+        if self._repeat_threshold is None:
+            return None
+        labels = [record.labels for record in self.dataset("train").records]
+        factors = repeat_factors(labels, threshold=self._repeat_threshold)
+        return factors if (factors > 1).any() else None
+
+    def train_sampler(self) -> EpochSampler:
+        """Give the order of the training images, and their sizes in multi-scale training; the same on all ranks."""
+        return EpochSampler(
+            size=len(self.dataset("train")),
+            seed=self._seed,
+            pad=True,
+            batch_size=self.step_size,
+            repeats=self.repeats,
+            multiscale=self._multiscale,
+        )
+
     def train_dataloader(self) -> DataLoader:
         """Shuffle, augment, and give every rank equally many steps."""
-        dataset = self._cached_dataset("train")
-        sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=True, pad=True, batch_size=self.step_size)
+        dataset, sampler = self._cached_dataset("train"), self.train_sampler()
         if self._resumed is not None:
             sampler.resume(epoch=self._resumed.epoch, samples_seen=self._resumed.samples_seen)
         return self._loader(dataset, sampler, self.device_batch_size)

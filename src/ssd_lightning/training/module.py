@@ -1,7 +1,8 @@
 """The LightningModule: a network, a loss, and two factories."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ssd_lightning.checks import require_number
+from ssd_lightning.data.resize import ResizeMode, Stretch, placements_of, undo_detections, undo_targets
 from ssd_lightning.detector import detector_spec
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import MultiBoxLoss
@@ -20,6 +23,7 @@ from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.postprocess import check_postprocess, postprocess
 from ssd_lightning.training.batch_scaling import BatchScaling
+from ssd_lightning.training.budget import TrainingBudget
 from ssd_lightning.training.callbacks import is_looked_at
 from ssd_lightning.training.guards import spread_non_finite
 from ssd_lightning.training.making import make_part
@@ -37,12 +41,17 @@ class SSDModule(pl.LightningModule):
         net: the network.
         loss: compares its output with the targets.
         optimizer: makes the optimiser for parameter groups.
-        scheduler: makes the learning-rate schedule, called with the optimiser and `total_steps`; stepped every step.
+        scheduler: makes the learning-rate schedule, called with the optimiser and `total_steps`, or `progress` where
+            there is a budget; stepped every step.
         class_names: names of the classes 1..C.
         postprocess_settings: keyword arguments of `ops.postprocess.postprocess`.
         bias_lr_factor: learning rate of biases relative to that of weights; the Caffe reference has 2.
+        backbone_lr_factor: learning rate of the backbone relative to that of the other layers. Where it starts from
+            ImageNet with frozen batch norms, a rate that suits new layers spoils its features.
         decay_biases: whether weight decay holds for biases; in the Caffe reference it does not.
         batch_scaling: fits the learning rate to the batch of a step; None leaves it as it is.
+        budget: the length of the run as a time; None counts its steps.
+        resize: how the data bring images to the network's input, for checkpoints.
 
     Raises:
         ConfigurationError: the number of class names is not that of the network's classes, or post-processing cannot
@@ -59,8 +68,11 @@ class SSDModule(pl.LightningModule):
         class_names: Sequence[str],
         postprocess_settings: Mapping[str, Any] | None = None,
         bias_lr_factor: float = 2.0,
+        backbone_lr_factor: float = 1.0,
         decay_biases: bool = False,
         batch_scaling: BatchScaling | None = None,
+        budget: TrainingBudget | None = None,
+        resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
     ) -> None:
         super().__init__()
         if len(class_names) != net.num_classes:
@@ -72,9 +84,14 @@ class SSDModule(pl.LightningModule):
         self.loss = loss
         self.class_names = tuple(class_names)
         self.postprocess_settings = dict(postprocess_settings or {})
+        require_number("bias_lr_factor", bias_lr_factor, 0)
+        require_number("backbone_lr_factor", backbone_lr_factor, 0)
         self.bias_lr_factor = bias_lr_factor
+        self.backbone_lr_factor = backbone_lr_factor
         self.decay_biases = decay_biases
         self.batch_scaling = batch_scaling
+        self.budget = budget
+        self.resize = resize
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
         self.metrics = nn.ModuleDict(
@@ -121,20 +138,32 @@ class SSDModule(pl.LightningModule):
         Raises:
             ConfigurationError: one of them refuses its settings, or the run has no length.
         """
-        weights, biases = split_biases(self.net)
-        optimizer = make_part("optimizer", self._make_optimizer, [{"params": weights}, {"params": biases}])
-        bias_group = optimizer.param_groups[1]
-        bias_group["lr"] = bias_group["lr"] * self.bias_lr_factor
-        if not self.decay_biases:
-            bias_group["weight_decay"] = 0.0
-        total_steps = self.trainer.estimated_stepping_batches
-        if total_steps in (float("inf"), -1):
-            raise ConfigurationError("the schedule needs the length of the run: set trainer.max_epochs or max_steps")
+        groups = parameter_groups(
+            self.net, bias_lr_factor=self.bias_lr_factor, backbone_lr_factor=self.backbone_lr_factor
+        )
+        optimizer = make_part("optimizer", self._make_optimizer, [{"params": group.parameters} for group in groups])
+        for settings, group in zip(optimizer.param_groups, groups, strict=True):
+            settings["lr"] = settings["lr"] * group.lr_factor
+            if group.are_biases and not self.decay_biases:
+                settings["weight_decay"] = 0.0
+        length = self._length()
         make_scheduler = self._make_scheduler
         if self.batch_scaling is not None:
             make_scheduler = self.batch_scaling.apply(optimizer, make_scheduler)
-        scheduler = make_part("scheduler", make_scheduler, optimizer, total_steps=int(total_steps))
+        scheduler = make_part("scheduler", make_scheduler, optimizer, **length)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _length(self) -> dict[str, Any]:
+        if self.budget is not None:
+            if "progress" not in inspect.signature(self._make_scheduler).parameters:
+                raise ConfigurationError("budget= needs a schedule that follows it: scheduler=cosine or multistep")
+            return {"progress": self.budget.progress}
+        total_steps = self.trainer.estimated_stepping_batches
+        if total_steps in (float("inf"), -1):
+            raise ConfigurationError(
+                "the schedule needs the length of the run: set trainer.max_epochs, trainer.max_steps or budget"
+            )
+        return {"total_steps": int(total_steps)}
 
     def configure_gradient_clipping(
         self,
@@ -156,14 +185,15 @@ class SSDModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add all that `Detector.load` needs besides the weights."""
-        checkpoint["detector"] = detector_spec(self.net, self.class_names, self.postprocess_settings)
+        checkpoint["detector"] = detector_spec(self.net, self.class_names, self.postprocess_settings, self.resize)
 
     def _evaluate(self, batch: Batch, stage: str) -> None:
         images, targets = batch
         output = self.net(images)
         wanted = self.loss.match(targets, output.priors_cxcywh)
         values = self.loss.compare(output, wanted) | prior_errors(output, wanted.labels, wanted.offsets)
-        detections = postprocess(output, **self.postprocess_settings)
+        detections = undo_detections(postprocess(output, **self.postprocess_settings), placements_of(targets))
+        targets = undo_targets(targets)
         for metric in self.metrics[stage].values():  # type: ignore[operator]
             metric.update(detections, targets)
         # Ranks may see different numbers of batches, so their means meet at the end of the epoch only.
@@ -200,9 +230,25 @@ def _metrics(num_classes: int) -> nn.ModuleDict:
     return nn.ModuleDict({"voc": VOCMeanAveragePrecision(num_classes), "coco": COCOMeanAveragePrecision()})
 
 
-def split_biases(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Separate trainable parameters into (all others, biases)."""
+class ParameterGroup(NamedTuple):
+    """Parameters that learn at one rate."""
+
+    parameters: list[nn.Parameter]
+    lr_factor: float
+    are_biases: bool
+
+
+def parameter_groups(net: SSD, *, bias_lr_factor: float, backbone_lr_factor: float) -> list[ParameterGroup]:
+    """Group the parameters that learn: all but biases, then biases; of the backbone apart where its rate is another."""
+    backbone = {id(parameter) for parameter in net.extractor.backbone.parameters()} if backbone_lr_factor != 1 else ()
     named = [(name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad]
-    biases = [parameter for name, parameter in named if name.endswith("bias")]
-    others = [parameter for name, parameter in named if not name.endswith("bias")]
-    return others, biases
+    groups = [
+        ParameterGroup(
+            [p for name, p in named if name.endswith("bias") == are_biases and (id(p) in backbone) == in_backbone],
+            (bias_lr_factor if are_biases else 1.0) * (backbone_lr_factor if in_backbone else 1.0),
+            are_biases,
+        )
+        for in_backbone in (False, True)
+        for are_biases in (False, True)
+    ]
+    return [group for group in groups if group.parameters]

@@ -52,8 +52,8 @@ def run_record(seed: int, **extra: Any) -> dict[str, Any]:
 
 
 def write_record(directory: Path, record: Mapping[str, Any]) -> None:
-    """Write `run.json`; see `write_surroundings` for what lies beside it."""
-    (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    """Write `run.json`, whole or not at all; see `write_surroundings` for what lies beside it."""
+    _write_whole(directory / RECORD, record)
 
 
 def earlier_starts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -133,9 +133,13 @@ def write_result(
         "scores": {name: value if math.isfinite(value) else None for name, value in scores.items()},
         "checkpoint": checkpoint,
     }
-    partial = directory / f".{RESULT}.partial"
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    partial.replace(directory / RESULT)
+    _write_whole(directory / RESULT, result)
+
+
+def _write_whole(path: Path, values: Mapping[str, Any]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(values, indent=2) + "\n")
+    partial.replace(path)
 
 
 def read_result(directory: Path) -> dict[str, Any] | None:

@@ -106,18 +106,28 @@ def check_network(checkpoint: Path, net: SSD) -> None:
         raise WeightsError(f"resume={checkpoint} is of another network than this command makes: {error}") from error
 
 
-def check_work_is_left(checkpoint: Path, *, max_epochs: int | None, max_steps: int) -> None:
+def check_work_is_left(
+    checkpoint: Path, *, max_epochs: int | None, max_steps: int, budget: float | None = None
+) -> None:
     """Refuse to begin a run that would have nothing to train.
 
     Args:
         checkpoint: that a run in another directory is to go on from.
         max_epochs: of the new run; None and -1 are no limit.
         max_steps: likewise; -1 is no limit.
+        budget: likewise, in seconds; None is no limit.
 
     Raises:
         WeightsError: the run that wrote it came as far already.
     """
     state = read_checkpoint(checkpoint)
+    spent = state.get("callbacks", {}).get("BudgetCallback", {})
+    used = spent.get("seconds" if spent.get("is_spent") else "used_seconds", 0.0)
+    if budget is not None and budget <= used:
+        raise WeightsError(
+            f"resume={checkpoint} has trained for {spent['used_seconds']:.0f} s, and budget={budget:g}s leaves "
+            f"nothing; raise it to train on, or score what is there: python -m ssd_lightning.evaluate"
+        )
     epoch, step = state.get("DetectionDataModule", {}).get("epoch", 0), state.get("global_step", 0)
     for name, done, limit in (("epochs", epoch, max_epochs), ("steps", step, max_steps)):
         if limit is not None and 0 <= limit <= done:

@@ -1,9 +1,8 @@
-"""Learning rates over a run, counted in optimiser steps."""
+"""Learning rates over a run, as functions of its progress: counted in optimiser steps, or read from a clock."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -11,46 +10,57 @@ from torch.optim.lr_scheduler import LambdaLR
 from ssd_lightning.checks import require_number
 from ssd_lightning.errors import ConfigurationError
 
-
-def warmup_factor(step: int, *, warmup_steps: int, warmup_start: float) -> float:
-    """Rise linearly from `warmup_start` to 1 over the first steps."""
-    if step >= warmup_steps:
-        return 1.0
-    return warmup_start + (1 - warmup_start) * step / warmup_steps
+Progress = Callable[[int], float]
+"""The share of a run, in [0, 1], that lies behind it after so many optimiser steps."""
+LONGEST_WARMUP = 0.1
+"""Share of a run of unknown length in which a warm-up that was given in steps ends at the latest."""
 
 
-def multistep_factor(
-    step: int,
-    *,
-    total_steps: int,
-    milestones: Sequence[float],
-    gamma: float,
-    warmup_steps: int,
-    warmup_start: float,
+def warmup_factor(
+    step: int, progress: float, *, warmup_steps: int, warmup_share: float | None, warmup_start: float
 ) -> float:
+    """Rise linearly from `warmup_start` to 1 over a share of the run, or over its first steps."""
+    if warmup_share is not None:
+        risen = progress / warmup_share if warmup_share else 1.0
+    else:
+        risen = max(step / warmup_steps, progress / LONGEST_WARMUP) if warmup_steps else 1.0
+    return 1.0 if risen >= 1 else warmup_start + (1 - warmup_start) * risen
+
+
+def multistep_factor(progress: float, *, milestones: Sequence[float], gamma: float) -> float:
     """Multiply by `gamma` at each milestone, a share of the run."""
-    passed = sum(step >= round(milestone * total_steps) for milestone in milestones)
-    return gamma**passed * warmup_factor(step, warmup_steps=warmup_steps, warmup_start=warmup_start)
+    return gamma ** sum(progress >= milestone for milestone in milestones)
 
 
-def cosine_factor(step: int, *, total_steps: int, final_factor: float, warmup_steps: int, warmup_start: float) -> float:
+def cosine_factor(progress: float, *, warmup_share: float | None, final_factor: float) -> float:
     """Follow half a cosine from 1 to `final_factor` after the warm-up."""
-    if step < warmup_steps:
-        return warmup_factor(step, warmup_steps=warmup_steps, warmup_start=warmup_start)
-    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-    return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+    share = warmup_share or 0.0
+    after = min(1.0, (progress - share) / (1 - share)) if progress > share else 0.0
+    return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * after))
 
 
 def multistep(
     optimizer: Optimizer,
     *,
-    total_steps: int,
+    total_steps: int | None = None,
+    progress: Progress | None = None,
     milestones: Sequence[float] = (2 / 3, 5 / 6),
     gamma: float = 0.1,
     warmup_steps: int = 0,
+    warmup_share: float | None = None,
     warmup_start: float = 0.1,
 ) -> LambdaLR:
     """Make the paper's schedule: x .1 after 80k and 100k of 120k steps, as shares of whatever length the run has.
+
+    Args:
+        optimizer: whose rates follow it.
+        total_steps: of the run.
+        progress: in place of `total_steps` where the run's length is not counted in steps.
+        milestones: shares of the run.
+        gamma: factor at each of them.
+        warmup_steps: length of the warm-up. With `progress` it ends at `LONGEST_WARMUP` at the latest.
+        warmup_share: the same as a share of the run, in place of `warmup_steps`.
+        warmup_start: factor that the warm-up begins with.
 
     Raises:
         ConfigurationError: a milestone outside (0, 1), or another setting that cannot be.
@@ -58,41 +68,77 @@ def multistep(
     require_number("scheduler.gamma", gamma, 0)
     if any(not 0 < milestone < 1 for milestone in milestones):
         raise ConfigurationError(f"scheduler.milestones are shares of the run in (0, 1), got {list(milestones)}")
-    factor = partial(
-        multistep_factor,
-        total_steps=total_steps,
-        milestones=tuple(milestones),
-        gamma=gamma,
-        **_warmup(warmup_steps, warmup_start),
-    )
-    return LambdaLR(optimizer, factor)
+    if total_steps is not None:  # at a whole step
+        milestones = [round(milestone * total_steps) / max(1, total_steps) for milestone in milestones]
+    warmup = _warmup(total_steps, warmup_steps, warmup_share, warmup_start)
+    factor = partial(multistep_factor, milestones=tuple(milestones), gamma=gamma)
+    return _schedule(optimizer, factor, warmup, total_steps=total_steps, progress=progress)
 
 
 def cosine(
     optimizer: Optimizer,
     *,
-    total_steps: int,
+    total_steps: int | None = None,
+    progress: Progress | None = None,
     final_factor: float = 0.0,
     warmup_steps: int = 0,
+    warmup_share: float | None = None,
     warmup_start: float = 0.1,
 ) -> LambdaLR:
     """Make a cosine schedule with linear warm-up.
+
+    Args:
+        optimizer: whose rates follow it.
+        total_steps: of the run.
+        progress: in place of `total_steps` where the run's length is not counted in steps.
+        final_factor: factor at the end.
+        warmup_steps: as `multistep` has it.
+        warmup_share: as `multistep` has it.
+        warmup_start: as `multistep` has it.
 
     Raises:
         ConfigurationError: a setting that cannot be.
     """
     require_number("scheduler.final_factor", final_factor, 0)
-    factor = partial(
-        cosine_factor,
-        total_steps=total_steps,
-        final_factor=final_factor,
-        **_warmup(warmup_steps, warmup_start),
-    )
-    return LambdaLR(optimizer, factor)
+    warmup = _warmup(total_steps, warmup_steps, warmup_share, warmup_start)
+    factor = partial(cosine_factor, warmup_share=warmup.keywords["warmup_share"], final_factor=final_factor)
+    return _schedule(optimizer, factor, warmup, total_steps=total_steps, progress=progress)
 
 
-def _warmup(warmup_steps: int, warmup_start: float) -> dict[str, Any]:
+def _warmup(
+    total_steps: int | None, warmup_steps: int, warmup_share: float | None, warmup_start: float
+) -> "partial[float]":
     # Longer than the run is no mistake: a smoke test of a recipe just never leaves the warm-up.
     require_number("scheduler.warmup_steps", warmup_steps, 0, whole=True)
     require_number("scheduler.warmup_start", warmup_start, 0)
-    return {"warmup_steps": warmup_steps, "warmup_start": warmup_start}
+    if warmup_share is not None:
+        require_number("scheduler.warmup_share", warmup_share, 0, 1)
+    elif total_steps is not None:
+        warmup_share = warmup_steps / max(1, total_steps)
+    return partial(warmup_factor, warmup_steps=warmup_steps, warmup_share=warmup_share, warmup_start=warmup_start)
+
+
+def _schedule(
+    optimizer: Optimizer,
+    factor: Callable[[float], float],
+    warmup: Callable[[int, float], float],
+    *,
+    total_steps: int | None,
+    progress: Progress | None,
+) -> LambdaLR:
+    if progress is None:
+        if total_steps is None:
+            raise TypeError("a schedule needs total_steps or progress")
+        progress = partial(_counted, total_steps=total_steps)
+    return LambdaLR(optimizer, partial(_rate, factor=factor, warmup=warmup, progress=progress))
+
+
+def _counted(step: int, *, total_steps: int) -> float:
+    return min(1.0, step / max(1, total_steps))
+
+
+def _rate(
+    step: int, *, factor: Callable[[float], float], warmup: Callable[[int, float], float], progress: Progress
+) -> float:
+    share = progress(step)
+    return factor(share) * warmup(step, share)

@@ -1,50 +1,64 @@
 """EfficientNet-B3 as lufficc/SSD uses it."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import EfficientNet_B3_Weights, efficientnet_b3
 
 from ssd_lightning.models.backbones.pretrained import load_backbone
+from ssd_lightning.models.backbones.strides import check_strides
 from ssd_lightning.models.layers import Norm
 from ssd_lightning.ops.normalization import IMAGENET
 from ssd_lightning.specs import Described
 
-LAST_STAGES = (3, 5, 7)
-"""The last stages of stride 8, 16 and 32."""
+LAST_STAGES = {4: 2, 8: 3, 16: 5, 32: 7}
+"""Stride -> the last stage of that stride."""
 
 
 class EfficientNetB3(Described, nn.Module):
-    """EfficientNet-B3; gives maps of stride 8, 16 and 32.
+    """EfficientNet-B3.
 
     Args:
+        strides: of the feature maps: some of 4, 8, 16 and 32, with 32.
         same_padding: pad convolutions of stride 2 as TensorFlow does, more right and below, which weights
             converted from there (and lufficc's) want; torchvision's pads all sides alike.
         norm: makes the normalisations; None is torchvision's, with eps 1e-5. TensorFlow's and lufficc's have .001.
         weights: torchvision's `IMAGENET1K_V1` or a file.
 
     Raises:
+        ConfigurationError: there are no maps of these strides.
         WeightsError: the weights cannot be had, or do not fit.
     """
 
     not_described = ("weights",)
 
-    def __init__(self, *, same_padding: bool = False, norm: Norm | None = None, weights: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        strides: Sequence[int] = (8, 16, 32),
+        same_padding: bool = False,
+        norm: Norm | None = None,
+        weights: str | None = None,
+    ) -> None:
         super().__init__()
+        chosen = check_strides(strides, possible=(*LAST_STAGES,), network="EfficientNet-B3")
         network = efficientnet_b3(weights=None, norm_layer=norm)
         if weights is not None:
             load_backbone(network, weights, EfficientNet_B3_Weights)
-        self.features = network.features[: LAST_STAGES[-1] + 1]
+        self._last_stages = tuple(LAST_STAGES[stride] for stride in chosen)
+        self.features = network.features[: self._last_stages[-1] + 1]
         if same_padding:
             _pad_as_tensorflow(self.features)
-        self.out_channels = (48, 136, 384)
+        self.out_channels = tuple(self.features[stage][-1].out_channels for stage in self._last_stages)
         self.normalization = IMAGENET
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised pictures `[B, 3, H, W]` to maps of stride 8, 16 and 32."""
+        """Map normalised pictures `[B, 3, H, W]` to maps of the chosen strides."""
         maps: list[Tensor] = []
         for index, stage in enumerate(self.features):
             images = stage(images)
-            if index in LAST_STAGES:
+            if index in self._last_stages:
                 maps.append(images)
         return maps
 

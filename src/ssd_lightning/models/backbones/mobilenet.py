@@ -1,6 +1,6 @@
 """MobileNetV2 and MobileNetV3 as SSDLite uses them."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -9,68 +9,111 @@ from torchvision.ops import SqueezeExcitation
 
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.backbones.pretrained import load_backbone
+from ssd_lightning.models.backbones.strides import check_strides
 from ssd_lightning.models.layers import Norm
 from ssd_lightning.ops.normalization import IMAGENET
 from ssd_lightning.specs import Described
 
 Tap = Literal["expansion", "block"]
-"""Where the map of stride 16 is taken: after the expansion of the first block of stride 32 (MobileNetV2 paper, section
-6.2; torchvision, qfgaohao), or before that block (lufficc)."""
+"""Where a map is taken: after the expansion of the first block of the next stride (MobileNetV2 paper, section 6.2, for
+stride 16; torchvision, qfgaohao), or before that block (lufficc). The map of stride 32 is the network's last."""
+
+STRIDES = (4, 8, 16, 32)
 
 
-class MobileNetV2(Described, nn.Module):
-    """MobileNetV2; gives maps of stride 16 and 32.
+class _TappedNetwork(nn.Module):
+    """What the two have in common: maps that are taken inside of blocks.
+
+    Attributes:
+        first_blocks: index of the first block of stride 8, 16 and 32.
+        layers_name: attribute of a block that holds its layers.
+    """
+
+    first_blocks: tuple[int, ...]
+    layers_name: str
+
+    def _take(self, features: nn.Sequential, strides: Sequence[int], tap: Tap) -> None:
+        if tap not in ("expansion", "block"):
+            raise ConfigurationError(f"backbone.tap is '{tap}'; it can be expansion or block")
+        chosen = check_strides(strides, possible=STRIDES, network=type(self).__name__)
+        self.features = features
+        self.tap = tap
+        self._tapped = tuple(self.first_blocks[STRIDES.index(stride)] for stride in chosen[:-1])
+        expansions = [self._layers(index)[0][0] for index in self._tapped]
+        channels = (conv.out_channels if tap == "expansion" else conv.in_channels for conv in expansions)
+        last: Any = features[-1]
+        self.out_channels: tuple[int, ...] = (*channels, last.out_channels)
+
+    def _layers(self, index: int) -> Any:
+        return getattr(self.features[index], self.layers_name)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map normalised pictures `[B, 3, H, W]` to maps of the chosen strides."""
+        maps: list[Tensor] = []
+        start = 0
+        for index in self._tapped:
+            before: Tensor = self.features[start:index](images)
+            layers = self._layers(index)
+            expanded = layers[0](before)
+            maps.append(expanded if self.tap == "expansion" else before)
+            images, start = layers[1:](expanded), index + 1
+        return [*maps, self.features[start:](images)]
+
+
+class MobileNetV2(Described, _TappedNetwork):
+    """MobileNetV2.
 
     Args:
-        tap: where the map of stride 16 is taken.
+        strides: of the feature maps: some of 4, 8, 16 and 32, with 32.
+        tap: where all but the last are taken.
         weights: torchvision's `IMAGENET1K_V1` or `IMAGENET1K_V2`, or a file.
 
     Raises:
-        ConfigurationError: there is no such tap.
+        ConfigurationError: there is no such tap, or there are no maps of these strides.
         WeightsError: the weights cannot be had, or do not fit.
     """
 
     not_described = ("weights",)
-    first_of_stride_32 = 14
+    first_blocks = (4, 7, 14)
+    layers_name = "conv"
 
-    def __init__(self, *, tap: Tap = "expansion", weights: str | None = None) -> None:
+    def __init__(
+        self, *, strides: Sequence[int] = (16, 32), tap: Tap = "expansion", weights: str | None = None
+    ) -> None:
         super().__init__()
         network = mobilenet_v2(weights=None)
         if weights is not None:
             load_backbone(network, weights, MobileNet_V2_Weights)
-        self.features = network.features
-        self.tap = _checked(tap)
-        self.out_channels = (576 if tap == "expansion" else 96, 1280)
+        self._take(network.features, strides, tap)
         self.normalization = IMAGENET
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised pictures `[B, 3, H, W]` to maps of stride 16 and 32."""
-        return _tapped(self.features, self.first_of_stride_32, lambda block: block.conv, self.tap, images)
 
-
-class MobileNetV3Large(Described, nn.Module):
-    """MobileNetV3-Large; gives maps of stride 16 and 32.
+class MobileNetV3Large(Described, _TappedNetwork):
+    """MobileNetV3-Large.
 
     Args:
-        tap: where the map of stride 16 is taken.
-        reduced_tail: halve the channels after it, as torchvision's SSDLite does when it is trained from scratch
-            (MobileNetV3 paper, section 6.3).
+        strides: of the feature maps: some of 4, 8, 16 and 32, with 32.
+        tap: where all but the last are taken.
+        reduced_tail: halve the channels after the map of stride 16, as torchvision's SSDLite does when it is trained
+            from scratch (MobileNetV3 paper, section 6.3).
         norm: makes the normalisations; None is torchvision's, with eps .001 and momentum .01.
         excite_before_activation: squeeze and excitation comes before the activation of the depthwise convolution, as in
             lufficc's network, instead of after it.
         weights: torchvision's `IMAGENET1K_V1` or `IMAGENET1K_V2`, or a file.
 
     Raises:
-        ConfigurationError: there is no such tap.
+        ConfigurationError: there is no such tap, or there are no maps of these strides.
         WeightsError: the weights cannot be had, or do not fit.
     """
 
     not_described = ("weights",)
-    first_of_stride_32 = 13
+    first_blocks = (4, 7, 13)
+    layers_name = "block"
 
     def __init__(
         self,
         *,
+        strides: Sequence[int] = (16, 32),
         tap: Tap = "expansion",
         reduced_tail: bool = False,
         norm: Norm | None = None,
@@ -81,34 +124,11 @@ class MobileNetV3Large(Described, nn.Module):
         network = mobilenet_v3_large(weights=None, reduced_tail=reduced_tail, norm_layer=norm)
         if weights is not None:
             load_backbone(network, weights, MobileNet_V3_Large_Weights)
-        self.features = network.features
         if excite_before_activation:
-            for block in self.features[1:-1]:
+            for block in network.features[1:-1]:
                 _swap_excitation(block.block)
-        self.tap = _checked(tap)
-        expanded = self.features[self.first_of_stride_32].block[0].out_channels
-        self.out_channels = (expanded if tap == "expansion" else 112, self.features[-1].out_channels)
+        self._take(network.features, strides, tap)
         self.normalization = IMAGENET
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised pictures `[B, 3, H, W]` to maps of stride 16 and 32."""
-        return _tapped(self.features, self.first_of_stride_32, lambda block: block.block, self.tap, images)
-
-
-def _checked(tap: Tap) -> Tap:
-    if tap not in ("expansion", "block"):
-        raise ConfigurationError(f"backbone.tap is '{tap}'; it can be expansion or block")
-    return tap
-
-
-def _tapped(
-    features: nn.Sequential, index: int, layers_of: Callable[[Any], nn.Sequential], tap: Tap, images: Tensor
-) -> list[Tensor]:
-    stride_16: Tensor = features[:index](images)
-    layers = layers_of(features[index])
-    expanded = layers[0](stride_16)
-    stride_32 = features[index + 1 :](layers[1:](expanded))
-    return [expanded if tap == "expansion" else stride_16, stride_32]
 
 
 def _swap_excitation(layers: nn.Sequential) -> None:

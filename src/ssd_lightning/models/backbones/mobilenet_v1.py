@@ -1,10 +1,13 @@
 """MobileNetV1 (Howard et al., arXiv 1704.04861), which torchvision does not have."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from ssd_lightning.errors import WeightsError
+from ssd_lightning.models.backbones.strides import check_strides
 from ssd_lightning.models.files import read_tensors
 from ssd_lightning.models.layers import conv_block, init_he
 from ssd_lightning.ops.normalization import IMAGENET, MEAN_127_STD_128, Normalization
@@ -13,36 +16,45 @@ from ssd_lightning.specs import Described
 # (output channels, stride) of the thirteen separable convolutions (table 1 of the paper)
 SEPARABLE = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
 
+ENDS = {4: 4, 8: 6, 16: 12, 32: 14}
+"""Stride -> number of the layers up to the last one of that stride."""
+
 
 class MobileNetV1(Described, nn.Module):
-    """MobileNetV1; gives its last maps of stride 16 and 32.
+    """MobileNetV1; gives its last map of each of the strides.
 
     Args:
+        strides: of the feature maps: some of 4, 8, 16 and 32, with 32.
         weights: a file of qfgaohao/pytorch-ssd's classification network (`model.0.0.weight`, ...), trained on
             pictures of mean 127 and deviation 128.
 
     Raises:
+        ConfigurationError: there are no maps of these strides.
         WeightsError: the file cannot be read, or holds another network.
     """
 
     not_described = ("weights",)
 
-    def __init__(self, *, weights: str | None = None) -> None:
+    def __init__(self, *, strides: Sequence[int] = (16, 32), weights: str | None = None) -> None:
         super().__init__()
+        self._ends = tuple(ENDS[s] for s in check_strides(strides, possible=(*ENDS,), network="MobileNetV1"))
         blocks = [conv_block(3, 32, kernel_size=3, stride=2, padding=1, norm=nn.BatchNorm2d)]
         channels = 32
         for out_channels, stride in SEPARABLE:
             blocks.append(_separable(channels, out_channels, stride))
             channels = out_channels
         self.features = nn.Sequential(*blocks)
-        self.out_channels = (512, 1024)
+        self.out_channels = tuple(SEPARABLE[end - 2][0] for end in self._ends)  # the first layer is none of these
         init_he(self)
         self.normalization: Normalization = IMAGENET if weights is None else self._load(weights)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised pictures `[B, 3, H, W]` to `[B, 512, ...]` and `[B, 1024, ...]`."""
-        stride_16 = self.features[:12](images)
-        return [stride_16, self.features[12:](stride_16)]
+        """Map normalised pictures `[B, 3, H, W]` to maps `[B, out_channels[i], H_i, W_i]`."""
+        maps: list[Tensor] = []
+        for start, end in pairwise((0, *self._ends)):
+            images = self.features[start:end](images)
+            maps.append(images)
+        return maps
 
     def _load(self, weights: str) -> Normalization:
         given = read_tensors(Path(weights), setting="backbone.weights=")

@@ -1,5 +1,6 @@
 """ResNet-34 and ResNet-50 as SSD backbones."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -7,6 +8,7 @@ from torchvision.models import ResNet34_Weights, ResNet50_Weights, resnet34, res
 
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.backbones.pretrained import load_backbone
+from ssd_lightning.models.backbones.strides import check_strides
 from ssd_lightning.ops.normalization import IMAGENET
 from ssd_lightning.specs import Described
 
@@ -20,10 +22,11 @@ class ResNet(Described, nn.Module):
         depth: 34 or 50.
         maps: `conv4` is NVIDIA's (DeepLearningExamples): conv4 keeps the grid of conv3, 38 x 38 of 300 pixels, and is
             the only map. `conv3_to_conv5` leaves the network whole and takes its last three stages, 38, 19 and 10.
+        strides: of the feature maps of the whole network: some of 4, 8, 16 and 32, with 32. None: `maps` says it.
         weights: torchvision's name, such as `IMAGENET1K_V1`, or a file.
 
     Raises:
-        ConfigurationError: there is no such depth or choice of maps.
+        ConfigurationError: there is no such depth or choice of maps, or there are no maps of these strides.
         WeightsError: the weights cannot be had, or do not fit.
     """
 
@@ -34,6 +37,7 @@ class ResNet(Described, nn.Module):
         *,
         depth: Literal[34, 50] = 50,
         maps: Literal["conv4", "conv3_to_conv5"] = "conv4",
+        strides: Sequence[int] | None = None,
         weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -47,15 +51,16 @@ class ResNet(Described, nn.Module):
             load_backbone(network, weights, names)
         stem = (network.conv1, network.bn1, network.relu, network.maxpool)
         conv2, conv3, conv4, conv5 = network.layer1, network.layer2, network.layer3, network.layer4
-        if maps == "conv4":
+        if strides is None and maps == "conv4":
             _remove_stride(conv4[0])
             stages = [nn.Sequential(*stem, conv2, conv3, conv4)]
-            last_blocks = [conv4[-1]]
         else:
-            stages = [nn.Sequential(*stem, conv2, conv3), conv4, conv5]
-            last_blocks = [conv3[-1], conv4[-1], conv5[-1]]
+            of_stride = {4: [*stem, conv2], 8: [conv3], 16: [conv4], 32: [conv5]}
+            chosen = (8, 16, 32) if strides is None else strides
+            ends = check_strides(chosen, possible=(*of_stride,), network=f"ResNet-{depth}")
+            stages = _joined(of_stride, ends)
         self.stages = nn.ModuleList(stages)
-        self.out_channels = tuple(_channels(block) for block in last_blocks)
+        self.out_channels = tuple(_channels(stage) for stage in stages)
         self.normalization = IMAGENET
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -73,5 +78,16 @@ def _remove_stride(block: nn.Module) -> None:
             layer.stride = (1, 1)
 
 
-def _channels(block: nn.Module) -> int:
-    return [layer for layer in block.modules() if isinstance(layer, nn.Conv2d)][-1].out_channels
+def _joined(of_stride: dict[int, list[nn.Sequential]], ends: Sequence[int]) -> list[nn.Sequential]:
+    """Join layers up to each of the strides at which a map is taken."""
+    stages, layers = [], []
+    for stride, more in of_stride.items():
+        layers += more
+        if stride in ends:
+            stages.append(layers[0] if len(layers) == 1 else nn.Sequential(*layers))
+            layers = []
+    return stages
+
+
+def _channels(stage: nn.Module) -> int:
+    return [layer for layer in stage.modules() if isinstance(layer, nn.Conv2d)][-1].out_channels

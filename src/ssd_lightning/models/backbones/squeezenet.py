@@ -1,30 +1,40 @@
 """SqueezeNet 1.1 as qfgaohao's SSDLite uses it."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
 from ssd_lightning.models.backbones.pretrained import load_backbone
+from ssd_lightning.models.backbones.strides import check_strides
 from ssd_lightning.ops.normalization import IMAGENET
 from ssd_lightning.specs import Described
 
+ENDS = {4: 5, 8: 8, 16: 12}
+"""Stride -> number of the layers up to the map of that stride: before the next pooling, or the last fire module."""
+
 
 class SqueezeNet(Described, nn.Module):
-    """SqueezeNet 1.1; gives the map before its last fire module, and that module's output for the extra layers alone.
+    """SqueezeNet 1.1; gives maps of the strides, and the output of the last fire module for the extra layers alone.
 
     Args:
+        strides: of the feature maps: some of 4, 8 and 16, with 16.
         ceil_mode: of the pooling: torchvision's rounds up, which turns 300 pixels into 18 cells; qfgaohao's rounds
             down, 17 cells.
         weights: torchvision's `IMAGENET1K_V1` or a file.
 
     Raises:
+        ConfigurationError: there are no maps of these strides.
         WeightsError: the weights cannot be had, or do not fit.
     """
 
     not_described = ("weights",)
     last_map_is_for_extras_only = True
 
-    def __init__(self, *, ceil_mode: bool = True, weights: str | None = None) -> None:
+    def __init__(self, *, strides: Sequence[int] = (16,), ceil_mode: bool = True, weights: str | None = None) -> None:
         super().__init__()
+        self._ends = tuple(ENDS[s] for s in check_strides(strides, possible=(*ENDS,), network="SqueezeNet"))
         network = squeezenet1_1(weights=None)
         if weights is not None:
             load_backbone(network, weights, SqueezeNet1_1_Weights)
@@ -32,10 +42,14 @@ class SqueezeNet(Described, nn.Module):
         for layer in self.features:
             if isinstance(layer, nn.MaxPool2d):
                 layer.ceil_mode = ceil_mode
-        self.out_channels = (512, 512)
+        channels = {5: 128, 8: 256, 12: 512}  # of the fire modules that end there
+        self.out_channels = (*(channels[end] for end in self._ends), 512)
         self.normalization = IMAGENET
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised pictures `[B, 3, H, W]` to two maps `[B, 512, ...]` of stride 16."""
-        features = self.features[:-1](images)
-        return [features, self.features[-1](features)]
+        """Map normalised pictures `[B, 3, H, W]` to maps `[B, out_channels[i], H_i, W_i]`."""
+        maps: list[Tensor] = []
+        for start, end in pairwise((0, *self._ends, len(self.features))):
+            images = self.features[start:end](images)
+            maps.append(images)
+        return maps

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.models.backbones.strides import check_strides
 from ssd_lightning.models.files import first_line, read_tensors
 from ssd_lightning.ops.normalization import Normalization
 from ssd_lightning.specs import Described
@@ -21,8 +23,8 @@ class TimmBackbone(Described, nn.Module):
 
     Args:
         name: timm's, such as `resnet18` or `mobilenetv4_conv_small`.
-        out_indices: which of its feature maps, the finest first; the default are those of stride 8, 16 and 32 in
-            networks of five.
+        strides: of the feature maps, the finest first.
+        out_indices: which of its feature maps instead, by timm's numbers.
         weights: `DEFAULT` fetches timm's own; or a file of them; None starts from random numbers.
 
     Raises:
@@ -32,7 +34,14 @@ class TimmBackbone(Described, nn.Module):
 
     not_described = ("weights",)
 
-    def __init__(self, *, name: str, out_indices: Sequence[int] = (2, 3, 4), weights: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        strides: Sequence[int] = (8, 16, 32),
+        out_indices: Sequence[int] | None = None,
+        weights: str | None = None,
+    ) -> None:
         super().__init__()
         try:
             import timm
@@ -42,6 +51,8 @@ class TimmBackbone(Described, nn.Module):
             near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
             hint = f"; near it are {', '.join(near)}" if near else "; timm.list_models() lists all"
             raise ConfigurationError(f"backbone.name is '{name}', which timm does not have{hint}")
+        if out_indices is None:
+            out_indices = indices_of(name, strides)
         try:
             self.network = timm.create_model(name, features_only=True, out_indices=tuple(out_indices), pretrained=False)
         except (AssertionError, IndexError, KeyError, RuntimeError, ValueError) as error:
@@ -98,6 +109,25 @@ class TimmBackbone(Described, nn.Module):
             constants.HF_HUB_OFFLINE = was_offline
             log.setLevel(level)
         self.network.load_state_dict(filled)
+
+
+def indices_of(name: str, strides: Sequence[int]) -> tuple[int, ...]:
+    """Find which feature maps of timm's network have the wanted strides.
+
+    Raises:
+        ConfigurationError: it has no feature maps, or none of these strides.
+    """
+    import timm
+
+    try:
+        with torch.device("meta"):
+            network = timm.create_model(name, features_only=True, pretrained=False)
+    except (AssertionError, IndexError, KeyError, RuntimeError, ValueError) as error:
+        raise ConfigurationError(f"backbone.name={name}: no feature maps: {error}") from error
+    info: Any = network.feature_info
+    index_of = dict(zip(info.reduction(), info.out_indices, strict=True))  # of equal strides the last
+    chosen = check_strides(strides, possible=sorted(index_of), network=f"timm's {name}", to_the_end=False)
+    return tuple(index_of[stride] for stride in chosen)
 
 
 def is_reachable(host: str, *, port: int = 443, seconds: float = 5.0) -> bool:

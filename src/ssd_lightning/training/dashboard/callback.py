@@ -252,7 +252,7 @@ def is_last_validation(trainer: pl.Trainer) -> bool:
     interval: float = trainer.val_check_batch or math.inf
     steps = min(interval, every * trainer.num_training_batches) / trainer.accumulate_grad_batches  # until the next one
     ends_by_epochs = 0 <= (trainer.max_epochs or -1) <= trainer.current_epoch + every
-    return ends_by_epochs or 0 <= trainer.max_steps < trainer.global_step + steps
+    return trainer.should_stop or ends_by_epochs or 0 <= trainer.max_steps < trainer.global_step + steps
 
 
 def logged_step(trainer: pl.Trainer) -> int:

@@ -1,0 +1,125 @@
+"""`priors=auto`: priors that a run fits to its own training boxes before it starts."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssd_lightning.analysis.coverage import LEAST_SHARE, best_priors
+from ssd_lightning.analysis.fitting import Fit, fit_levels, fit_to_twice_the_input, reached
+from ssd_lightning.analysis.level_moves import rounded
+from ssd_lightning.ops.priors import Clip, PriorLevel
+
+SEED = 0
+"""Of the fit: not that of the run, so that runs with other seeds have the same priors."""
+HALFWAY_BOXES = 30
+"""So many boxes take the published priors half of the way to the fitted ones. A fit to ten boxes is one to chance."""
+WORTH_SHARE = 0.05
+"""Of the training boxes that an input of twice the size has to reach more, to be worth four times the work."""
+
+
+class PriorChoice(NamedTuple):
+    """The levels that a run takes, and how many training boxes have a prior of IoU .5 or more."""
+
+    levels: tuple[PriorLevel, ...]
+    is_fitted: bool
+    """Else they are the published ones."""
+    boxes: int
+    reached: int
+    published_reached: int
+    larger_image_size: tuple[int, int] | None
+    """(height, width) of an input that would pay."""
+    larger_reached: int | None
+    """With priors fitted to that input."""
+
+    def record(self) -> dict[str, Any]:
+        """Give all but the levels in plain values."""
+        values = {name: value for name, value in self._asdict().items() if name != "levels"}
+        size = self.larger_image_size
+        return values | {"larger_image_size": None if size is None else list(size)}
+
+    def describe(self) -> list[str]:
+        """Say in one line what was chosen, and in another when a larger input would pay."""
+        among = f"{self.reached} of {self.boxes} training boxes reach IoU .5"
+        if self.is_fitted:
+            lines = [f"priors=auto: {among} with a fitted prior, {self.published_reached} with the published ones"]
+        else:
+            lines = [f"priors=auto keeps the published priors: {among} with one, and fitted ones do no better"]
+        if self.larger_image_size is not None and self.larger_reached is not None:
+            height, width = self.larger_image_size
+            now, then = (f"{number / self.boxes:.0%}" for number in (self.reached, self.larger_reached))
+            lines.append(
+                f"a larger input would pay: with image_size=[{height},{width}] fitted priors would reach {then} of the "
+                f"training boxes instead of {now}"
+            )
+        return lines
+
+
+def choose_priors(
+    boxes_xyxy: np.ndarray, levels: Sequence[PriorLevel], image_size: tuple[int, int], clip: Clip = False
+) -> PriorChoice:
+    """Fit levels, or keep the published ones where fitted ones reach fewer boxes or fit no better.
+
+    Grids, and the number of boxes in a cell, stay. The same boxes give the same levels.
+
+    Args:
+        boxes_xyxy: `[N, 4]`, normalised, with areas; of the training split.
+        levels: the published ones, with their grids.
+        image_size: of the network's input, (height, width).
+        clip: as `make_priors` has it.
+    """
+    fit = _regularised(
+        fit_levels(boxes_xyxy, levels, image_size, clip, seed=SEED), boxes_xyxy, levels, image_size, clip
+    )
+    count, number = len(boxes_xyxy), reached(fit.after.iou)
+    larger = None
+    if number < LEAST_SHARE * count:
+        larger = reached(fit_to_twice_the_input(boxes_xyxy, levels, image_size, clip, seed=SEED))
+        larger = larger if larger >= number + WORTH_SHARE * count else None
+    return PriorChoice(
+        fit.levels,
+        is_fitted=fit.levels != tuple(levels),
+        boxes=count,
+        reached=number,
+        published_reached=reached(fit.before.iou),
+        larger_image_size=None if larger is None else (2 * image_size[0], 2 * image_size[1]),
+        larger_reached=larger,
+    )
+
+
+def _regularised(
+    fit: Fit, boxes_xyxy: np.ndarray, given: Sequence[PriorLevel], image_size: tuple[int, int], clip: Clip
+) -> Fit:
+    """Draw fitted levels towards the given ones, the more the fewer boxes they were fitted to.
+
+    Between the two on a scale of logarithms, what both keep is kept: the order of the levels, and the sizes that suit
+    their cells.
+    """
+    given = tuple(given)
+    if fit.levels == given:
+        return fit
+    share = len(boxes_xyxy) / (len(boxes_xyxy) + HALFWAY_BOXES)
+    levels = tuple(_between(old, new, share) for old, new in zip(given, fit.levels, strict=True))
+    after = best_priors(boxes_xyxy, levels, image_size, clip)
+    return (
+        Fit(levels, fit.before, after)
+        if reached(after.iou) >= reached(fit.before.iou)
+        else Fit(given, *[fit.before] * 2)
+    )
+
+
+def _between(old: PriorLevel, new: PriorLevel, share: float) -> PriorLevel:
+    def mix(one: float, other: float) -> float:
+        return one ** (1 - share) * other**share
+
+    ratios = zip(sorted(old.aspect_ratios), sorted(new.aspect_ratios), strict=True)
+    largest = None if old.max_size is None or new.max_size is None else mix(old.max_size, new.max_size)
+    return rounded(
+        replace(
+            old,
+            min_size=mix(old.min_size, new.min_size),
+            max_size=largest,
+            aspect_ratios=tuple(mix(one, other) for one, other in ratios),
+        )
+    )

@@ -1,0 +1,169 @@
+"""Images reach the network's input, and boxes come back to the images."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from ssd_lightning.data.augmentation import SSDAugmentation
+from ssd_lightning.data.dataset import DetectionDataset, Record, collate
+from ssd_lightning.data.resize import (
+    WHOLE,
+    Letterbox,
+    Resize,
+    Stretch,
+    as_resize_mode,
+    boxes_into_input,
+    plain_mode,
+    undo,
+    undo_detections,
+)
+from ssd_lightning.detector import Detector
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.evaluate import score
+from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
+from ssd_lightning.types import Detections, Placement
+from tiny_nets import tiny_net
+
+SIZES_PX = [(375, 500), (500, 375), (1, 900), (900, 1), (3, 3), (333, 334), (97, 2048), (32, 48)]
+INPUTS = [(300, 300), (32, 48), (320, 256)]
+NOTHING = {"photometric": False, "expand": False, "crop": False, "flip": False}
+
+
+@pytest.mark.parametrize("mode", [Stretch(), Letterbox()])
+@pytest.mark.parametrize("image_size", INPUTS)
+def test_boxes_go_into_the_input_and_come_back(mode, image_size):
+    corners = np.random.default_rng(0).uniform(0, 1, (50, 2, 2)).astype(np.float32)
+    boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1)
+    for size_px in SIZES_PX:
+        placement = mode.placement(size_px, image_size)
+        back = undo(torch.from_numpy(boxes_into_input(boxes, placement)), placement)
+        np.testing.assert_allclose(back.numpy(), boxes, atol=1e-6)
+    assert undo(torch.zeros(0, 4), placement).shape == (0, 4)
+
+
+@pytest.mark.parametrize("image_size", INPUTS)
+@pytest.mark.parametrize("size_px", SIZES_PX)
+def test_letterboxing_keeps_the_aspect_ratio_and_fills_the_rest(size_px, image_size):
+    letterbox = Letterbox(fill=(10, 20, 30))
+    image, placement = letterbox.apply(np.full((*size_px, 3), 200, np.uint8), image_size)
+    assert image.shape == (*image_size, 3)
+    height, width = placement.height * image_size[0], placement.width * image_size[1]
+    assert max(placement) == 1
+    scale = min(image_size[0] / size_px[0], image_size[1] / size_px[1])
+    assert abs(height - size_px[0] * scale) <= (0.5 if size_px[0] * scale >= 0.5 else 1)
+    assert abs(width - size_px[1] * scale) <= (0.5 if size_px[1] * scale >= 0.5 else 1)
+    height, width = round(height), round(width)
+    assert (image[:height, :width] == 200).all()
+    assert (image[height:] == (10, 20, 30)).all()
+    assert (image[:, width:] == (10, 20, 30)).all()
+
+
+@pytest.mark.parametrize("make", [Resize, partial(SSDAugmentation, photometric=False, expand=False)])
+def test_square_images_are_stretched_and_letterboxed_to_the_same(make):
+    image = np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)
+    boxes = np.array([[0.1, 0.2, 0.5, 0.9]], dtype=np.float32)
+    assert Letterbox().placement((90, 90), (64, 64)) == WHOLE
+    crop = {} if make is Resize else {"crop": False}  # crops are not square
+    for seed in range(5):
+        stretched, letterboxed = (
+            make(image_size=64, resize=kind, **crop)(image, boxes, seed) for kind in ("stretch", "letterbox")
+        )
+        for one, other in zip(stretched, letterboxed, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_training_samples_lie_where_those_of_evaluation_do():
+    """In the same corner, flipped or not, and with the same colour beside them."""
+    image = np.random.default_rng(0).integers(150, 256, (50, 100, 3), dtype=np.uint8)
+    boxes = np.array([[0.0, 0.0, 0.5, 1.0]], dtype=np.float32)
+    augment = SSDAugmentation(image_size=(64, 64), **{**NOTHING, "flip": True}, vertical_flip=True, resize="letterbox")
+    seen = set()
+    for seed in range(30):
+        result, new_boxes, _ = augment(image, boxes, seed)
+        assert (result[32:] == Letterbox().fill).all()
+        assert (result[:32].mean(axis=(1, 2)) > 140).all()
+        seen.add(tuple(new_boxes[0].tolist()))
+    assert seen == {(0.0, 0.0, 0.5, 0.5), (0.5, 0.0, 1.0, 0.5)}
+
+
+class Perfect(Detector):
+    """Finds what is there, in the coordinates of the network's input."""
+
+    truth: list
+
+    def _detect_in_input(self, images):
+        found = [self.truth.pop(0) for _ in images]
+        return [Detections(boxes=t["boxes"], labels=t["labels"], scores=torch.ones(len(t["labels"]))) for t in found]
+
+
+def test_perfect_detections_in_letterboxed_images_score_one(tmp_path: Path):
+    """One picture is read at a fraction of its size, which rounds its sides; one has no objects."""
+    sizes_px, records = [(97, 161), (60, 31), (50, 50), (40, 80)], []
+    for index, (height, width) in enumerate(sizes_px):
+        path = tmp_path / f"{index}.jpg"
+        Image.fromarray(np.full((height, width, 3), 128, np.uint8)).save(path)
+        boxes = np.array([[1, 2, width, height], [3, 4, width / 2, height / 2]], np.float32)[: 2 * (index != 3)]
+        labels = np.array([1, 2])[: len(boxes)]
+        records.append(Record(str(index), path, (height, width), boxes, labels, np.zeros(len(boxes), bool)))
+    transform = Resize(image_size=(32, 48), resize="letterbox")
+    dataset = DetectionDataset(records=records, class_names=("a", "b"), transform=transform)
+    dataset.least_size_px = (24, 40)
+    detector = Perfect(tiny_net(num_classes=2), class_names=("a", "b"), resize=Letterbox())
+    detector.truth = [dataset[index][1] for index in range(4)]
+    assert "placement" in detector.truth[0]
+    voc = VOCMeanAveragePrecision(2)
+    scores = score(detector, DataLoader(dataset, batch_size=3, collate_fn=collate), voc)
+    assert (scores["pictures"], scores["map_area"], scores["map"]) == (4, 1, 1)
+    keys, evaluation = voc.seen_by_all()
+    by_size = {tuple(size): index for index, size in enumerate(evaluation.sizes_px.tolist())}
+    for record in records:
+        height, width = record.size_px
+        for table in (evaluation.objects, evaluation.detections):
+            boxes = table.boxes[table.image_index == by_size[record.size_px]].numpy() * [width, height, width, height]
+            np.testing.assert_allclose(boxes, record.boxes_xyxy_px, atol=1e-3)
+    assert len(keys) == 4
+
+
+def test_boxes_that_reach_out_of_their_image_are_clipped_to_it():
+    found = Detections(
+        boxes=torch.tensor([[-0.1, 0.1, 0.9, 0.7]]), scores=torch.tensor([0.5]), labels=torch.tensor([1])
+    )
+    (undone,) = undo_detections([found], [Placement(1.0, 0.5)])
+    torch.testing.assert_close(undone["boxes"], torch.tensor([[0.0, 0.2, 0.9, 1.0]]))
+    assert undo_detections([], []) == []
+    nothing = Detections(boxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=torch.zeros(0, dtype=torch.int64))
+    (undone,) = undo_detections([nothing], [Placement(1.0, 0.5)])
+    assert undone["boxes"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("mode", [Stretch(), Letterbox(), Letterbox(fill=(0, 1, 2))])
+def test_modes_are_read_back_from_plain_values(mode):
+    assert as_resize_mode(plain_mode(mode)) == as_resize_mode(mode) == mode
+
+
+def test_modes_have_names():
+    assert as_resize_mode("letterbox") == Letterbox()
+    assert as_resize_mode("stretch") == as_resize_mode(None) == Stretch()
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ("letter", "resize is 'letter'; it can be stretch or letterbox"),
+        (3, "resize is 3"),
+        ({"kind": ["x"]}, "it can be stretch or letterbox"),
+        ({"kind": "stretch", "fill": [0, 0, 0]}, "resize is .*unexpected keyword argument 'fill'"),
+        ({"kind": "letterbox", "fill": [0, 0]}, r"fill is \[0, 0\]; it is an RGB colour"),
+        ({"kind": "letterbox", "fill": "red"}, "fill is 'red'"),
+        ({"kind": "letterbox", "fill": [0, 0, 256]}, r"fill is \[0, 0, 256\]"),
+        ({"kind": "letterbox", "fill": None}, "resize is .*None"),
+    ],
+)
+def test_what_is_no_mode_is_refused(value, named):
+    with pytest.raises(ConfigurationError, match=named):
+        as_resize_mode(value)

@@ -1,0 +1,138 @@
+"""Which splits are trained on, validated on and tested on: what is stated, what is found, what is held out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.utils import instantiate
+from test_formats_contract import ALL, PICTURES, Format, every_format
+
+from ssd_lightning.configs import compose_config
+from ssd_lightning.data.stages import choose_splits
+from ssd_lightning.data.voc import VOCDataset
+from ssd_lightning.data.yolo import YOLODataset
+
+ANNOTATED = tuple(picture for picture in PICTURES if picture.things)
+HELD_OUT = {"part": "val", "val_fraction": 0.4}
+
+
+def stages(root: Path, *, train: str = "train", val: str | None = None, test: str | None = "test") -> dict[str, Any]:
+    """What `conf/data/layout/folder.yaml` hands over."""
+    splits = {stage: [{"root": str(root), "split": split}] for stage, split in locals().items() if stage != "root"}
+    return {
+        "train": {"splits": splits["train"], "part": "train", "val_fraction": 0.4, "keep_difficult": False},
+        "val": {"splits": splits["val"]},
+        "test": {"splits": splits["test"]},
+    }
+
+
+def names_of(chosen: dict[str, Any]) -> list[str | None]:
+    return [arguments and arguments["splits"][0]["split"] for arguments in chosen.values()]
+
+
+def write_splits(form: Format, root: Path, *splits: str) -> None:
+    root.mkdir(exist_ok=True)
+    for split, picture in zip(splits, ANNOTATED, strict=False):
+        form.write(root, split, [picture])
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+@every_format
+def test_a_validation_split_is_found_where_there_is_a_test_split_too(tmp_path: Path, form: Format, name: str) -> None:
+    write_splits(form, tmp_path, "train", name, "test")
+
+    chosen = choose_splits(form.dataset, **stages(tmp_path))
+
+    assert names_of(chosen) == ["train", name, "test"]
+    assert chosen["train"].keys() == {"splits", "keep_difficult"}  # nothing is held out
+    assert chosen["val"].keys() == {"splits"}
+    settings = {"class_names": ("cat", "dog"), **dict(form.settings)}
+    assert [record.image_id for record in form.dataset(**chosen["val"], **settings).records] == ["b"]
+
+
+@every_format
+def test_without_a_test_split_validation_is_held_out_unless_a_split_is_stated(tmp_path: Path, form: Format) -> None:
+    write_splits(form, tmp_path, "train", "valid")
+
+    for test in ("test", "valid", None):
+        chosen = choose_splits(form.dataset, **stages(tmp_path, test=test))
+        assert names_of(chosen) == ["train", "train", test]
+        assert chosen["val"] == {**HELD_OUT, "splits": chosen["train"]["splits"]}
+        assert chosen["train"]["part"] == "train"
+
+        stated = choose_splits(form.dataset, **stages(tmp_path, val="valid", test=test))
+        assert names_of(stated) == ["train", "valid", test]
+        assert "part" not in stated["train"]
+        assert "part" not in stated["val"]
+
+
+@every_format
+def test_the_split_that_is_tested_on_is_not_validated_on(tmp_path: Path, form: Format) -> None:
+    write_splits(form, tmp_path, "train", "valid", "test")
+    chosen = choose_splits(form.dataset, **stages(tmp_path, test="valid"))
+    assert names_of(chosen) == ["train", "train", "valid"]
+
+
+def test_nothing_is_held_out_where_the_share_is_zero(tmp_path: Path) -> None:
+    given = stages(tmp_path)
+    given["train"]["val_fraction"] = 0.0
+    assert choose_splits(VOCDataset, **given)["val"] is None
+
+
+def test_lists_of_which_one_holds_the_other_are_not_validation(tmp_path: Path) -> None:
+    for split, pictures in {"trainval": PICTURES[:2], "val": PICTURES[1:2], "test": PICTURES[2:]}.items():
+        ALL["voc"].write(tmp_path, split, pictures)
+    assert names_of(choose_splits(VOCDataset, **stages(tmp_path, train="trainval"))) == ["trainval", "trainval", "test"]
+    ALL["voc"].write(tmp_path, "train", PICTURES[:1])
+    assert names_of(choose_splits(VOCDataset, **stages(tmp_path))) == ["train", "val", "test"]
+
+
+@pytest.mark.parametrize(("val", "expected"), [("../train/images", "train"), ("../valid/images", "val")])
+def test_yolos_file_says_which_folder_validation_is(tmp_path: Path, val: str, expected: str) -> None:
+    for split in ("train", "valid", "test"):
+        (tmp_path / split / "images").mkdir(parents=True)
+        (tmp_path / split / "images/a.jpg").touch()
+    (tmp_path / "valid").rename(tmp_path / ("valid" if expected == "val" else "elsewhere"))
+    (tmp_path / "data.yaml").write_text(f"train: ../train/images\nval: {val}\ntest: ../test/images\nnames: [cat]\n")
+    assert names_of(choose_splits(YOLODataset, **stages(tmp_path))) == ["train", expected, "test"]
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        (("train", "valid", "test"), ["train", "val", "test"]),
+        (("train", "valid"), ["train", "train", "val"]),
+        (("train",), ["train", "train", "test"]),
+    ],
+)
+def test_yolos_test_split_is_val_where_the_test_that_its_file_states_is_missing(
+    tmp_path: Path, there: Sequence[str], expected: list[str]
+) -> None:
+    for split in there:
+        (tmp_path / split / "images").mkdir(parents=True)
+        (tmp_path / split / "images/a.jpg").touch()
+    lines = "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [cat]\n"
+    (tmp_path / "data.yaml").write_text(lines)
+    assert names_of(choose_splits(YOLODataset, **stages(tmp_path, test="auto"))) == expected
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [(("trainval", "train"), "trainval"), (("train", "test"), "train"), ((".", "test"), "."), (("Train",), "trainval")],
+)
+def test_the_training_split_of_voc_is_a_usual_one_or_the_whole_folder(
+    tmp_path: Path, there: Sequence[str], expected: str
+) -> None:
+    write_splits(ALL["labelimg"], tmp_path, *there)
+    assert names_of(choose_splits(VOCDataset, **stages(tmp_path, train="auto")))[0] == expected
+
+
+@pytest.mark.parametrize("name", ["voc", "labelimg", "coco", "yolo", "csv"])
+def test_every_folder_format_has_the_setting(tmp_path: Path, name: str) -> None:
+    write_splits(ALL[name], tmp_path, "train", "mine", "test")
+    words = [f"data={'voc' if name == 'labelimg' else name}_folder", f"data.root={tmp_path}", "data.val_split=mine"]
+    config = compose_config("train", [*words, "data.class_names=[cat,dog]"])
+    module = instantiate(config.data.module, _convert_="all")
+    assert module.split_names == {"train": ["train"], "val": ["mine"], "test": ["test"]}
+    assert [module.dataset(stage).records[0].image_id for stage in ("train", "val", "test")] == ["a", "b", "d.v2"]

@@ -1,0 +1,91 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.models.backbones import (
+    EfficientNetB3,
+    MobileNetV1,
+    MobileNetV2,
+    MobileNetV3Large,
+    ResNet,
+    SqueezeNet,
+    TimmBackbone,
+)
+from ssd_lightning.models.ssd import measure_grids
+from ssd_lightning.specs import build, describe
+
+ALL = (4, 8, 16, 32)
+# class, settings, strides by default, and channels of all its maps
+LIGHT: dict[str, tuple[type[nn.Module], dict[str, Any], tuple[int, ...], dict[int, int]]] = {
+    "mobilenet_v1": (MobileNetV1, {}, (16, 32), {4: 128, 8: 256, 16: 512, 32: 1024}),
+    "mobilenet_v2": (MobileNetV2, {}, (16, 32), {4: 144, 8: 192, 16: 576, 32: 1280}),
+    "mobilenet_v2 block": (MobileNetV2, {"tap": "block"}, (16, 32), {4: 24, 8: 32, 16: 96, 32: 1280}),
+    "mobilenet_v3": (MobileNetV3Large, {}, (16, 32), {4: 72, 8: 240, 16: 672, 32: 960}),
+    "mobilenet_v3 block": (MobileNetV3Large, {"tap": "block"}, (16, 32), {4: 24, 8: 40, 16: 112, 32: 960}),
+    "resnet34": (ResNet, {"depth": 34, "maps": "conv3_to_conv5"}, (8, 16, 32), {4: 64, 8: 128, 16: 256, 32: 512}),
+    "resnet50": (ResNet, {"depth": 50, "maps": "conv3_to_conv5"}, (8, 16, 32), {4: 256, 8: 512, 16: 1024, 32: 2048}),
+    "efficientnet_b3": (EfficientNetB3, {}, (8, 16, 32), {4: 32, 8: 48, 16: 136, 32: 384}),
+    "timm": (TimmBackbone, {"name": "resnet18"}, (8, 16, 32), {4: 64, 8: 128, 16: 256, 32: 512}),
+}
+
+
+@pytest.mark.parametrize("strides", [(4, 8, 16, 32), (8, 16, 32), (16, 32), (32,)])
+@pytest.mark.parametrize("name", LIGHT)
+def test_maps_have_the_strides_that_are_asked_for(name: str, strides: tuple[int, ...]) -> None:
+    make, settings, _, channels = LIGHT[name]
+    with torch.device("meta"):
+        backbone = make(**settings, strides=list(strides))
+        maps = backbone(torch.empty(1, 3, 64, 96))
+    assert measure_grids(backbone, (64, 96)) == [(64 // stride, 96 // stride) for stride in strides]
+    assert backbone.out_channels == tuple(channels[stride] for stride in strides)
+    assert tuple(feature.shape[1] for feature in maps) == backbone.out_channels
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_finer_map_changes_none_of_the_others(name: str) -> None:
+    make, settings, default, _ = LIGHT[name]
+    plain = make(**settings).eval()
+    finer = build(describe(make(**settings, strides=ALL))).eval()
+    # ResNet's and timm's layers are joined up to the first map, so the names may differ, never their order.
+    finer.load_state_dict(dict(zip(finer.state_dict(), plain.state_dict().values(), strict=True)))
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        maps = dict(zip(ALL, finer(images), strict=True))
+        torch.testing.assert_close([maps[stride] for stride in default], plain(images), rtol=0, atol=0)
+    assert make(**settings, strides=default).state_dict().keys() == plain.state_dict().keys()
+
+
+def test_a_network_of_timm_with_four_maps_needs_no_indices() -> None:
+    with torch.device("meta"):
+        backbone = TimmBackbone(name="convnext_atto")
+        assert TimmBackbone(name="convnext_atto", out_indices=[1, 2, 3]).out_channels == backbone.out_channels
+    assert measure_grids(backbone, (64, 96)) == [(8, 12), (4, 6), (2, 3)]
+
+
+def test_squeezenet_has_finer_maps_before_its_poolings() -> None:
+    images = torch.randn(1, 3, 96, 128)
+    with torch.inference_mode():
+        plain = SqueezeNet(ceil_mode=False).eval()
+        finer = SqueezeNet(ceil_mode=False, strides=[4, 8, 16]).eval()
+        finer.load_state_dict(plain.state_dict())
+        maps = finer(images)
+        torch.testing.assert_close(maps[2:], plain(images), rtol=0, atol=0)
+    assert [tuple(feature.shape[1:]) for feature in maps[:2]] == [(128, 23, 31), (256, 11, 15)]
+    assert finer.out_channels == (128, 256, 512, 512)
+
+
+@pytest.mark.parametrize("strides", [[7], [16, 8, 32], [8, 8, 32], [], [8, 16], 8, "abc", [2, 32]])
+@pytest.mark.parametrize("name", LIGHT)
+def test_wrong_strides_are_answered_with_the_possible_ones(name: str, strides: Any) -> None:
+    make, settings, _, _ = LIGHT[name]
+    if make is TimmBackbone and strides in ([8, 16], [2, 32]):  # it drops the layers behind, and has a map of stride 2
+        make(**settings, strides=strides)
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        make(**settings, strides=strides)
+    possible = "2, 4, 8, 16 and 32" if make is TimmBackbone else "4, 8, 16 and 32"
+    assert f"backbone.strides is {strides}; " in str(caught.value)
+    assert f"has maps of stride {possible}: list those you want, the finest first" in str(caught.value)
