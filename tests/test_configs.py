@@ -1,5 +1,6 @@
 import inspect
 import itertools
+import json
 import shlex
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from ssd_lightning.data.voc import VOC_CLASSES
 from ssd_lightning.errors import ConfigurationError, DataError, UserError
 from ssd_lightning.ops.postprocess import postprocess
 from ssd_lightning.overrides import command_line_overrides, refuse_sweep, take_config_path_from_here
+from ssd_lightning.specs import build, describe
 from ssd_lightning.training import DetectionDataModule, SSDModule
 
 CONF = find_folder("conf")
@@ -30,7 +32,14 @@ def options(group: str) -> list[str]:
 
 
 def build_net(config: DictConfig, num_classes: int = 3) -> torch.nn.Module:
-    return make_net(config, num_classes, pretrained=False)
+    """Build it as a run does, and once more from what its checkpoint would say of it."""
+    net = make_net(config, num_classes, pretrained=False)
+    with torch.device("meta"):
+        again = build(json.loads(json.dumps(describe(net))))
+    assert {name: tensor.shape for name, tensor in again.state_dict().items()} == {
+        name: tensor.shape for name, tensor in net.state_dict().items()
+    }
+    return net
 
 
 # Networks and their priors of 300 x 300 pictures, one word each.

@@ -199,7 +199,8 @@ def test_arguments_are_remembered_as_they_were_given() -> None:
 def test_types_and_partials() -> None:
     path = f"{__name__}.Part"
     assert describe(Part) == {"_target_": path, "_partial_": True}
-    assert describe(functools.partial(Part, width=3)) == {"_target_": path, "_partial_": True, "width": 3}
+    for partial in (functools.partial(Part, width=3), functools.partial(Part, width=3, file="secret")):
+        assert describe(partial) == {"_target_": path, "_partial_": True, "width": 3}
 
 
 @pytest.mark.parametrize(

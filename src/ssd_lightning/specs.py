@@ -53,13 +53,12 @@ def describe(value: Any) -> Any:
         TypeError: there is no plain form.
     """
     if isinstance(value, Described):
-        arguments = {k: v for k, v in value._arguments.items() if k not in value.not_described}
-        return {"_target_": _path(type(value)), **{k: describe(v) for k, v in arguments.items()}}
+        return {"_target_": _path(type(value)), **_describe_arguments(type(value), value._arguments)}
     if isinstance(value, functools.partial) and not value.args:
         return {
             "_target_": _path(value.func),
             "_partial_": True,
-            **{k: describe(v) for k, v in value.keywords.items()},
+            **_describe_arguments(value.func, value.keywords),
         }
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -73,6 +72,11 @@ def describe(value: Any) -> Any:
     if isinstance(value, type):
         return {"_target_": _path(value), "_partial_": True}
     raise TypeError(f"{type(value).__name__} has no plain form; derive it from Described")
+
+
+def _describe_arguments(target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    spent = getattr(target, "not_described", ())
+    return {name: describe(value) for name, value in arguments.items() if name not in spent}
 
 
 def build(spec: Any) -> Any:
