@@ -32,7 +32,7 @@ LISTS = {
         "crop_center": ["augmentation.crop_rule=center"],
         "crop_any": ["augmentation.crop_rule=any"],
         "no_empty_crops": ["augmentation.allow_empty_crop=false"],
-        "published_priors": ["priors=ssdlite320"],
+        "fitted_priors": ["priors=auto"],
         "min_negatives_0": ["loss.min_negatives=0"],
         "argmax": ["loss.matcher=argmax"],
         "no_bias_rule": ["bias_lr_factor=1", "decay_biases=true"],
