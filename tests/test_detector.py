@@ -363,7 +363,7 @@ def test_the_description_is_a_copy() -> None:
     spec = detector_spec(tiny_net(), CLASS_NAMES, settings)
     settings["top_k"] = 4
     assert spec["postprocess"] == {"top_k": 3}
-    assert spec.keys() == {"network", "class_names", "postprocess"}
+    assert spec.keys() == {"network", "class_names", "postprocess", "resize"}
 
 
 def test_names_and_network_have_to_agree(checkpoint: Path) -> None:
