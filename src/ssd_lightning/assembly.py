@@ -310,9 +310,14 @@ def settle_augmentation(config: DictConfig, data: DetectionDataModule) -> None:
     if not {"max_expand_ratio", "min_crop_scale"} <= set(config.augmentation):
         raise ConfigurationError("auto_augmentation=true bounds expansion and crops: it goes with augmentation=paper")
     image_size = as_height_width(list(config.image_size))
-    bounds = choose_scale_bounds(training_boxes(data, image_size), image_size)
-    config.augmentation.max_expand_ratio = bounds.max_expand_ratio
-    config.augmentation.min_crop_scale = bounds.min_crop_scale
+    settings = config.augmentation
+    bounds = choose_scale_bounds(
+        training_boxes(data, image_size),
+        image_size,
+        max_expand_ratio=settings.max_expand_ratio if settings.expand else 1.0,
+        min_crop_scale=settings.min_crop_scale,
+    )
+    settings.max_expand_ratio, settings.min_crop_scale = bounds.max_expand_ratio, bounds.min_crop_scale
     config.auto_augmentation = False
     data.use_augmentation(instantiate(config.augmentation, _convert_="all"))
     rank_zero_only(log.info)("%s", bounds.describe())

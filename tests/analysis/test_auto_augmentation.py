@@ -1,9 +1,13 @@
 """The law of the bounds: neither of them takes the median object out of what can be learned."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from ssd_lightning.analysis.auto_augmentation import LARGEST_SHARE, LEAST_PX, choose_scale_bounds
+
+of_the_paper = partial(choose_scale_bounds, max_expand_ratio=4.0, min_crop_scale=0.3)
 
 
 def squares(side: float, count: int = 5) -> np.ndarray:
@@ -12,7 +16,7 @@ def squares(side: float, count: int = 5) -> np.ndarray:
 
 @pytest.mark.parametrize("side_px", [2.0, 15.0, 20.0, 48.0, 90.0, 200.0, 320.0])
 def test_the_median_object_stays_within_bounds(side_px: float) -> None:
-    bounds = choose_scale_bounds(squares(side_px / 320), (320, 320))
+    bounds = of_the_paper(squares(side_px / 320), (320, 320))
     assert bounds.median_px == pytest.approx(side_px)
     assert 1.0 <= bounds.max_expand_ratio <= 4.0
     assert 0.3 <= bounds.min_crop_scale <= 1.0
@@ -24,14 +28,17 @@ def test_the_median_object_stays_within_bounds(side_px: float) -> None:
 
 def test_few_large_objects_do_not_move_the_bounds_of_many_small_ones() -> None:
     boxes = np.concatenate([squares(20 / 320, 9), squares(0.9, 4)])
-    assert choose_scale_bounds(boxes, (320, 320)) == choose_scale_bounds(squares(20 / 320), (320, 320))
+    assert of_the_paper(boxes, (320, 320)) == of_the_paper(squares(20 / 320), (320, 320))
 
 
 def test_an_input_that_is_no_square_counts_both_sides() -> None:
-    assert choose_scale_bounds(np.array([[0.0, 0.0, 0.5, 0.125]]), (160, 320)).median_px == pytest.approx(
-        (160 * 20) ** 0.5
-    )
+    assert of_the_paper(np.array([[0.0, 0.0, 0.5, 0.125]]), (160, 320)).median_px == pytest.approx((160 * 20) ** 0.5)
 
 
-def test_without_boxes_the_papers_bounds_hold() -> None:
-    assert choose_scale_bounds(np.empty((0, 4)), (300, 300))[:2] == (4.0, 0.3)
+def test_without_boxes_the_given_bounds_stay() -> None:
+    assert of_the_paper(np.empty((0, 4)), (300, 300))[:2] == (4.0, 0.3)
+
+
+def test_what_the_user_gives_is_never_exceeded() -> None:
+    bounds = choose_scale_bounds(squares(0.3), (320, 320), max_expand_ratio=1.5, min_crop_scale=0.9)
+    assert bounds[:2] == (1.5, 0.9)

@@ -1,9 +1,12 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.head import SharedHead, SSDHead
+from ssd_lightning.models.layers import init_normal
 
 GRIDS, BOXES, CLASSES = [(3, 4), (2, 2), (1, 1)], [4, 6, 2], 5
 
@@ -58,7 +61,9 @@ def shared_head(**settings: object) -> SharedHead:
 @pytest.mark.parametrize("one_tower", [True, False])
 @pytest.mark.parametrize("separable", [True, False])
 def test_levels_share_convolutions_but_no_batch_norm(separable: bool, one_tower: bool) -> None:
-    net = shared_head(num_layers=2, separable=separable, one_tower=one_tower, init_std=0.3).train()
+    net = shared_head(
+        num_layers=2, separable=separable, one_tower=one_tower, init=partial(init_normal, std=0.3)
+    ).train()
     towers = 1 if one_tower else 2
     convolutions = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
     assert len(convolutions) == (2 * towers + 2) * (2 if separable else 1)  # whatever the number of levels

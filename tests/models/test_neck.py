@@ -9,6 +9,7 @@ from torch import nn
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.backbones import TinyBackbone
 from ssd_lightning.models.extras import NoExtras
+from ssd_lightning.models.layers import init_normal
 from ssd_lightning.models.neck import FPNLite, NoNeck
 from ssd_lightning.models.ssd import FeatureExtractor, measure_grids
 
@@ -22,7 +23,7 @@ def features() -> list[torch.Tensor]:
 def test_fpnlite_is_that_of_the_detection_api() -> None:
     """Project, add what is above, smooth; and what was smoothed is what the next finer level gets."""
     torch.manual_seed(0)
-    neck = FPNLite([3, 4, 5], out_channels=8, init_std=0.5).eval()
+    neck = FPNLite([3, 4, 5], out_channels=8, init=functools.partial(init_normal, std=0.5)).eval()
     given = features()
     with torch.no_grad():
         for layer in neck.modules():
@@ -45,7 +46,7 @@ def test_fpnlite_is_that_of_the_detection_api() -> None:
 @pytest.mark.parametrize("separable", [True, False])
 def test_all_first_weights_of_fpnlite_scatter_alike(separable: bool) -> None:
     """Xavier takes a depthwise layer for one with as many inputs as channels, and starts it far smaller."""
-    neck = FPNLite([64, 64], out_channels=256, separable=separable, init_std=0.03)
+    neck = FPNLite([64, 64], out_channels=256, separable=separable)
     convolutions = [layer for layer in neck.modules() if isinstance(layer, nn.Conv2d)]
     assert any(conv.groups > 1 for conv in convolutions) == separable
     for conv in convolutions:

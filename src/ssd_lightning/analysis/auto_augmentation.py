@@ -10,8 +10,6 @@ LEAST_PX = 32.0
 """Side that expansion leaves the median object in the input: that of the smallest prior on a map of stride 8."""
 LARGEST_SHARE = 0.5
 """Of the input's shorter side that the median object may fill after a crop."""
-LARGEST_EXPANSION, LEAST_CROP = 4.0, 0.3
-"""The paper's: side of the canvas, and side of a crop, relative to the image's."""
 LEAST_EXPANSION = 1.2
 """A smaller one is not worth its time."""
 
@@ -34,16 +32,20 @@ class ScaleBounds(NamedTuple):
         )
 
 
-def choose_scale_bounds(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> ScaleBounds:
+def choose_scale_bounds(
+    boxes_xyxy: np.ndarray, image_size: tuple[int, int], *, max_expand_ratio: float, min_crop_scale: float
+) -> ScaleBounds:
     """Bound expansion and crops so that the median object neither vanishes nor outgrows the input.
 
     Args:
-        boxes_xyxy: `[N, 4]`, normalised, with areas; of the training split. Without boxes the paper's bounds hold.
+        boxes_xyxy: `[N, 4]`, normalised, with areas; of the training split. Without boxes the given bounds stay.
         image_size: of the network's input, (height, width).
+        max_expand_ratio: largest side of the canvas, relative to the image's, that may be chosen.
+        min_crop_scale: least side of a crop, relative to the image's, that may be chosen.
     """
     if not len(boxes_xyxy):
-        return ScaleBounds(LARGEST_EXPANSION, LEAST_CROP, float("nan"))
+        return ScaleBounds(max_expand_ratio, min_crop_scale, float("nan"))
     median_px = float(np.median(np.sqrt(sides_px(boxes_xyxy, image_size).prod(axis=1))))
-    expansion = min(median_px / LEAST_PX, LARGEST_EXPANSION)
-    crop = min(max(median_px / (LARGEST_SHARE * min(image_size)), LEAST_CROP), 1.0)
+    expansion = min(median_px / LEAST_PX, max_expand_ratio)
+    crop = min(max(median_px / (LARGEST_SHARE * min(image_size)), min_crop_scale), 1.0)
     return ScaleBounds(round(expansion, 2) if expansion >= LEAST_EXPANSION else 1.0, round(crop, 2), median_px)

@@ -143,11 +143,13 @@ class SharedHead(Described, nn.Module):
         one_tower: offsets and logits come from the same tower, as in FPNLite; else each has its own, as in RetinaNet.
         norm: makes the normalisations.
         activation: makes the activation after each of them.
-        init_std: deviation of the first weights.
+        init: gives the first weights.
 
     Raises:
         ConfigurationError: the feature maps differ in channels or boxes, or `prior_probability` is outside (0, 1).
     """
+
+    not_described = ("init",)
 
     def __init__(
         self,
@@ -162,7 +164,7 @@ class SharedHead(Described, nn.Module):
         one_tower: bool = True,
         norm: Norm = nn.BatchNorm2d,
         activation: Activation = nn.ReLU6,
-        init_std: float = 0.03,
+        init: Init = init_normal,
     ) -> None:
         super().__init__()
         for values, what, words in (
@@ -187,7 +189,7 @@ class SharedHead(Described, nn.Module):
         out = channels if num_layers else in_channels[0]
         self.box = nn.ModuleList([conv3x3(out, boxes_per_cell[0] * 4, separable=separable, bias=True)])
         self.cls = nn.ModuleList([conv3x3(out, boxes_per_cell[0] * self.num_logits, separable=separable, bias=True)])
-        init_normal(self, init_std)
+        init(self)
         if prior_probability is not None:
             expect_background(self.cls, self.num_logits, prior_probability)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
 from ssd_lightning.models.extras import apply_in_turn
-from ssd_lightning.models.layers import Activation, Norm, conv3x3, init_normal
+from ssd_lightning.models.layers import Activation, Init, Norm, conv3x3, init_normal
 from ssd_lightning.specs import Described
 
 
@@ -44,8 +44,10 @@ class FPNLite(Described, nn.Module):
         separable: convolutions of 3 x 3 are depthwise ones and 1 x 1 ones.
         norm: makes the normalisation after each of these.
         activation: makes the activation after each of these.
-        init_std: deviation of the first weights.
+        init: gives the first weights.
     """
+
+    not_described = ("init",)
 
     def __init__(
         self,
@@ -56,7 +58,7 @@ class FPNLite(Described, nn.Module):
         separable: bool = True,
         norm: Norm = nn.BatchNorm2d,
         activation: Activation = nn.ReLU6,
-        init_std: float = 0.03,
+        init: Init = init_normal,
     ) -> None:
         super().__init__()
 
@@ -68,7 +70,7 @@ class FPNLite(Described, nn.Module):
         self.smoothings = nn.ModuleList(block(stride=1) for _ in in_channels[:-1])
         self.levels = nn.ModuleList(block(stride=2) for _ in range(extra_levels))
         self.out_channels = (out_channels,) * (len(in_channels) + extra_levels)
-        init_normal(self, init_std)
+        init(self)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Map `[B, in_channels[i], H_i, W_i]` to `[B, out_channels, H_i, W_i]`, and further levels."""
