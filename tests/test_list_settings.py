@@ -50,7 +50,7 @@ def test_every_format_says_so(data: str) -> None:
 def test_what_may_be_one_value_or_a_list_stays() -> None:
     words = ["data=toy", "image_size=300", "trainer.devices=[0,1]", "data.class_names=['1',no,cat]"]
     check_lists(compose_config("train", words))
-    check_lists(compose_config("train", ["experiment=bccd_modern", "data.root=x", "logger=[csv,wandb]"]))
+    check_lists(compose_config("train", ["experiment=bccd_paper", "data.root=x", "logger=[csv,wandb]"]))
 
 
 def test_what_cannot_be_found_is_left_to_those_who_make_it() -> None:

@@ -142,10 +142,10 @@ def test_a_rehearsal_of_torchvision_chooses_a_rate(data_root: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_rehearsal_of_factors(data_root: Path, tmp_path: Path) -> None:
-    words = ("--list", "modern", "--factors", "giou", "--seeds", "0", "--epochs", "1")
+    words = ("--list", "paper", "--factors", "giou", "--seeds", "0", "--epochs", "1")
     table = rehearse("real_sets_factors.py", data_root, tmp_path, *words)
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:4]] == ["baseline", "giou"]
-    assert "loss.box_loss=giou" in results(tmp_path)["bccd-ours-modern_giou-1epochs-seed0"]["overrides"]
+    assert "loss.box_loss=giou" in results(tmp_path)["bccd-ours-paper_giou-1epochs-seed0"]["overrides"]
 
 
 def test_truth_scores_one_and_nothing_scores_nought(
