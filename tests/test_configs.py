@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ssd_lightning import configs
 from ssd_lightning.assembly import make_net
-from ssd_lightning.configs import check_overrides, compose_config, find_folder, find_user_error
+from ssd_lightning.configs import check_overrides, compose_config, find_folder, find_user_error, refused_value
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.toy import TOY_CLASSES
 from ssd_lightning.data.voc import VOC_CLASSES
@@ -618,3 +619,10 @@ def test_priors_auto_fits_what_the_network_brings(words: list[str]) -> None:
     assert plain.priors.fit is False
     plain.priors.fit = True
     assert compose_config("train", [*words, "priors=auto"]) == plain
+
+
+def test_a_setting_of_another_choice_is_named_with_the_way_out() -> None:
+    config = compose_config("train", ["augmentation=none", "+augmentation.photometric=false", "data=toy"])
+    with pytest.raises(InstantiationException) as raised:
+        instantiate(OmegaConf.create({"augmentation": OmegaConf.to_container(config.augmentation, resolve=True)}))
+    assert str(refused_value(raised.value)).endswith("leave it out with ~augmentation.photometric")

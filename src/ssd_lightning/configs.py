@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections import defaultdict
@@ -206,7 +207,11 @@ def refused_value(error: BaseException) -> UserError | None:
     target, _, key = str(error).replace("full_key:", "\0").partition("\0")
     reason = str(error.__cause__).strip().splitlines()
     where = key.strip() or target.strip().splitlines()[0]
-    return ConfigurationError(f"{where}: {reason[0] if reason else type(error.__cause__).__name__}")
+    message = f"{where}: {reason[0] if reason else type(error.__cause__).__name__}"
+    if unknown := re.search(r"unexpected keyword argument '(\w+)'", message):
+        group = where.rpartition(".")[2]
+        message += f"; a recipe or an override sets it for another {group}: leave it out with ~{group}.{unknown[1]}"
+    return ConfigurationError(message)
 
 
 def _unwrapped(error: UserError) -> UserError:

@@ -28,7 +28,7 @@ MOST_ROUNDS = 40
 CLIMBING_FACTORS = (1.2, 1.07, 1.02)
 MOST_OBJECTS = 20_000
 """More do not change the clusters, and take their time."""
-LEAST_STEPS, MOST_STEPS = 0.75, 5.0
+LEAST_STEPS, MOST_STEPS = 3.0, 5.0
 """Size of a level's small square in distances of its cells. Most objects that are smaller lie between two of them; and
 what is much larger the map does not see as a whole: the published levels have .9 to 4.8."""
 LEAST_SPREAD, LARGEST_SPREAD = 1.05, 2.6

@@ -240,8 +240,10 @@ def linear_levels(
     return levels_from_scales(scales=scales, aspect_ratios=[aspect_ratios] * num_levels, image_size=image_size)
 
 
-def octave_levels(*, strides: Sequence[int], scale: float, aspect_ratios: Sequence[float]) -> tuple[PriorLevel, ...]:
-    """Give every level two sizes, half an octave apart, in all shapes, as RetinaNet has three.
+def octave_levels(
+    *, strides: Sequence[int], scale: float, aspect_ratios: Sequence[float], both_sizes: bool = True
+) -> tuple[PriorLevel, ...]:
+    """Give every level two sizes, half an octave apart, as RetinaNet has three.
 
     TensorFlow's `MultiscaleGridAnchorGenerator` (multiscale_grid_anchor_generator.py) with two scales an octave. Where
     a stride does not divide the picture, its centres begin at the picture's edge; here they are spread evenly.
@@ -250,6 +252,7 @@ def octave_levels(*, strides: Sequence[int], scale: float, aspect_ratios: Sequen
         strides: of the levels, in pixels of the network's input.
         scale: side of the small square in strides.
         aspect_ratios: of every level.
+        both_sizes: give both sizes these shapes, not only the small one.
 
     Raises:
         ConfigurationError: the scale or a stride is not positive.
@@ -257,7 +260,7 @@ def octave_levels(*, strides: Sequence[int], scale: float, aspect_ratios: Sequen
     if scale <= 0 or min(strides, default=0) <= 0:
         raise ConfigurationError(f"priors.levels: scale={scale} and strides={list(strides)} have to be positive")
     return tuple(
-        PriorLevel(None, None, scale * stride, 2 * scale * stride, tuple(aspect_ratios), both_sizes=True)
+        PriorLevel(None, None, scale * stride, 2 * scale * stride, tuple(aspect_ratios), both_sizes=both_sizes)
         for stride in strides
     )
 
