@@ -62,6 +62,7 @@ MODELS = {
     "amdegroot_ssd300": 8732,
     "amdegroot_ssd512": 24564,
     "fpnlite320": 12_804,
+    "ssdlite320_p3": 8536,
     "fpnlite640": 51_150,
     "lufficc_efficientnet_b3": 8732,
     "lufficc_mobilenet_v2": 3234,

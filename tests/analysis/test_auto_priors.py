@@ -79,7 +79,7 @@ def test_no_box_keeps_the_published_priors() -> None:
 
 
 def test_a_larger_input_is_named_where_it_would_pay() -> None:
-    small = choose_priors(boxes_of(scattered([(7.0, 7.0), (60.0, 60.0)], 200, 0), 0), SSD300_VOC, SIZE)
+    small = choose_priors(boxes_of(scattered([(14.0, 14.0), (60.0, 60.0)], 200, 0), 0), SSD300_VOC, SIZE)
     assert small.larger_image_size == (600, 600)
     assert small.larger_reached is not None
     assert small.describe()[1] == (

@@ -56,7 +56,7 @@ def test_levels_without_large_squares_stay_so() -> None:
     levels = tuple(
         replace(level, max_size=None, grid_size=g) for level, g in zip(SSDLITE320, range(20, 8, -2), strict=True)
     )
-    boxes = boxes_of(scattered([(20, 10), (60, 90)], 100, 0), 0, (320, 320))
+    boxes = boxes_of(scattered([(50, 40), (60, 90)], 100, 0), 0, (320, 320))
     fit = fit_levels(boxes, levels, (320, 320), starts=2)
     assert all(level.max_size is None for level in fit.levels)
     assert reached(fit.after.iou) > reached(fit.before.iou)
