@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 OWN_SETTINGS = ("pictures", "tiny_px", "lines", "fit", "trial_steps", "trial_batch_size")
 """Of the examination alone; all others are the run's."""
 MOST_ON_A_PROCESSOR = 8
+NO_RECIPE = "ssd"
+"""`name` of a run without `experiment=`."""
 
 
 def main() -> None:
@@ -98,7 +100,7 @@ def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
     import torch
 
     from ssd_lightning.analysis.findings import Finding, grouped, spoils_the_run
-    from ssd_lightning.analysis.health import background_findings
+    from ssd_lightning.analysis.health import background_findings, few_images_findings
     from ssd_lightning.assembly import make_net
     from ssd_lightning.examination.priors import judge_priors
     from ssd_lightning.examination.splits import decode_pictures, judge_split
@@ -126,6 +128,9 @@ def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
             without_objects=report["splits"]["train"]["pictures_without_objects"],
             class_loss=config.loss.get("class_loss"),
             min_negatives=config.loss.get("min_negatives"),
+        )
+        examination.findings += few_images_findings(
+            images=report["splits"]["train"]["pictures"], has_recipe=config.name != NO_RECIPE
         )
     if net is not None and examination.training_objects:
         report["coverage"], report["priors"] = judge_priors(

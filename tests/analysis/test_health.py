@@ -11,6 +11,7 @@ from ssd_lightning.analysis.health import (
     background_findings,
     class_number_findings,
     duplicate_findings,
+    few_images_findings,
     kind_of,
     pixel_origin_findings,
     reader_findings,
@@ -228,3 +229,9 @@ def test_images_that_teach_nothing(
 def test_a_split_without_an_object_to_score(images: int, objects: int, is_said: bool) -> None:
     found = unscored_findings("val", images=images, objects=objects)
     assert [(finding.kind, finding.split) for finding in found] == [("unscored", "val")] * is_said
+
+
+@pytest.mark.parametrize(("images", "has_recipe", "found"), [(300, False, 1), (300, True, 0), (16_551, False, 0)])
+def test_few_images_want_a_recipe(images: int, has_recipe: bool, found: int) -> None:
+    findings = few_images_findings(images=images, has_recipe=has_recipe)
+    assert [str(images) in finding.sentence for finding in findings] == [True] * found

@@ -180,12 +180,12 @@ def coverage_findings(
         return []
     small = sum(summary["by_size"][name]["objects"] for name in SIZE_NAMES[: SIZE_EDGES_PX.index(SMALL_PX) + 1])
     height, width = image_size
-    helps = [] if fitted_share is None else [f"the fitted priors, which reach {fitted_share:.0%}"]
+    helps = [] if fitted_share is None else [f"the fitted priors, which reach {fitted_share:.0%} (priors=auto)"]
     # Alone it changes nothing: priors of a published choice grow with the input.
     larger = f"a larger input with priors fitted to it, such as image_size=[{2 * height},{2 * width}]"
     helps.append(larger if larger_share is None else f"{larger}, which would reach {larger_share:.0%}")
     if finest_step_px > FINEST_PUBLISHED_PX:
-        helps.append(f"a finer first level: this one has steps of {finest_step_px:.0f} px, that of model=ssd300 of 8")
+        helps.append(f"a finer first level: this one has steps of {finest_step_px:.0f} px, that of model=ssdlite320_p3 of 8")
     sentence = (
         f"{summary['reached']} of {summary['objects']} training objects, {share:.0%}, have a prior of IoU >= "
         f"{summary['threshold']:g}; each of the others gets one prior to learn from, however badly it fits. "

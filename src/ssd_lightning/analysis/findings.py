@@ -46,12 +46,16 @@ KINDS: dict[str, Kind] = {
     ),
     "unscored": Kind("splits that cannot be scored", "a larger data.val_fraction=, or a split with objects"),
     "background": Kind("images without objects that teach nothing", "set loss.min_negatives=3"),
+    "few_images": Kind("settings that are made for more images", "begin with experiment=finetune"),
     "pixel_origin": Kind("where pixels count from", "set data.xml_offset to what the annotating tool does"),
     "within": Kind("the same picture twice in a split", "take one of them out, it counts double"),
     "repeated": Kind("pictures that a list names more than once", "take the other entries out of the list"),
     "tiny": Kind("boxes that are tiny in the network's input", "choose a larger image_size, or leave them out"),
     "similar_classes": Kind("class names that are nearly the same", "give them one name, if they are one class"),
-    "rare_class": Kind("classes with very few objects", "collect examples, or mend the name if it is a slip"),
+    "rare_class": Kind(
+        "classes with very few objects",
+        "collect examples, or mend the name if it is a slip; data.repeat_rare=true shows their images more often",
+    ),
     "unused_class": Kind(
         "classes without objects", "collect examples, or take the name out of data.class_names if no split has any"
     ),

@@ -13,6 +13,8 @@ MOST_LEFT_OUT = 0.1
 """Share of a split's objects and pictures: more of them left out is no accident of annotation."""
 MANY_WITHOUT_OBJECTS = 0.1
 """Share of the training images. Fewer are lost in nearly every batch, and a random crop leaves as many without one."""
+FEW_IMAGES = 4000
+"""Fewer training images than a quarter of VOC's."""
 FEWEST_AT_EDGE = 5
 """Boxes that begin in the first pixel: fewer are no evidence of how a tool counts."""
 
@@ -147,6 +149,22 @@ def background_findings(
         "an image with one matched prior"
     )
     return [Finding("warning", "background", "train", sentence)]
+
+
+def few_images_findings(*, images: int, has_recipe: bool) -> list[Finding]:
+    """Find a training split that is too small for the default settings, which are the paper's.
+
+    Args:
+        images: of the training split.
+        has_recipe: the run has settings of a recipe, not the default ones.
+    """
+    if has_recipe or images >= FEW_IMAGES:
+        return []
+    sentence = (
+        f"there are {images} training images; the default settings are the paper's, made for 16551, and learn little "
+        "from so few"
+    )
+    return [Finding("warning", "few_images", "train", sentence)]
 
 
 def unused_class_findings(split: str, counts: Sequence[int], class_names: Sequence[str]) -> list[Finding]:
