@@ -185,7 +185,9 @@ def coverage_findings(
     larger = f"a larger input with priors fitted to it, such as image_size=[{2 * height},{2 * width}]"
     helps.append(larger if larger_share is None else f"{larger}, which would reach {larger_share:.0%}")
     if finest_step_px > FINEST_PUBLISHED_PX:
-        helps.append(f"a finer first level: this one has steps of {finest_step_px:.0f} px, that of model=ssdlite320_p3 of 8")
+        helps.append(
+            f"a finer first level: this one has steps of {finest_step_px:.0f} px, that of model=ssdlite320_p3 of 8"
+        )
     sentence = (
         f"{summary['reached']} of {summary['objects']} training objects, {share:.0%}, have a prior of IoU >= "
         f"{summary['threshold']:g}; each of the others gets one prior to learn from, however badly it fits. "

@@ -30,8 +30,8 @@ MOST_OBJECTS = 20_000
 """More do not change the clusters, and take their time."""
 LEAST_STEPS, MOST_STEPS = 3.0, 5.0
 """Size of a level's small square in distances of its cells; a level that was smaller may stay so. Priors of one cell
-reach more small objects, but are learnt worse in short runs (experiments/README.md); and what is much larger the map does
-not see as a whole. The published levels have .9 to 4.8."""
+reach more small objects, but are learnt worse in short runs (experiments/README.md); and what is much larger the map
+does not see as a whole. The published levels have .9 to 4.8."""
 LEAST_SPREAD, LARGEST_SPREAD = 1.05, 2.6
 """Of `max_size` over `min_size`: those of the published levels. A map sees a certain size best."""
 
