@@ -399,3 +399,11 @@ def compose_with_doctor(folder: Path, *overrides: str) -> Any:
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=str(find_folder("conf")), version_base="1.3"):
         return compose("doctor", overrides=[f"hydra.searchpath=[file://{folder}]", *overrides])
+
+
+def test_few_images_and_no_recipe_are_told_to_begin_with_finetune(tmp_path: Path) -> None:
+    planted.write("voc", tmp_path, planted.CLEAN)
+    without_recipe = ["model=tiny_ssd", *words("voc", tmp_path, "trial_steps=0", "fit=false")[1:]]
+    report = doctor.examine(compose_config("doctor", without_recipe), tmp_path)
+    (group,) = [group for group in report["findings"] if group["kind"] == "few_images"]
+    assert group["advice"] == "begin with experiment=finetune"
