@@ -424,6 +424,8 @@ def test_fitted_priors_are_recorded_and_never_fitted_again(
     assert "net.levels" not in capsys.readouterr().out  # no other settings than it was begun with
     run("evaluate", "checkpoint=run", "data=toy", *TOY_COUNTS)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["fitted_priors"]["is_fitted"]
+    run("train", *small, "priors=auto", "init_from=run", "hydra.run.dir=from_it")
+    assert levels_in(tmp_path / "from_it") == levels  # which its box heads know
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from ssd_lightning.examination.splits import objects_of
 from ssd_lightning.models import SSD
 from ssd_lightning.models.foreign_names import NETWORKS
 from ssd_lightning.models.ssd import check_batch_size
-from ssd_lightning.models.weights import levels_of, normalization_of, start_from
+from ssd_lightning.models.weights import levels_behind, levels_of, normalization_of, start_from
 from ssd_lightning.ops.priors import as_height_width
 from ssd_lightning.specs import describe
 from ssd_lightning.training import DetectionDataModule, SSDModule
@@ -255,7 +255,7 @@ def training_boxes(data: DetectionDataModule, image_size: tuple[int, int]) -> np
 
 
 def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Path | None) -> dict[str, Any] | None:
-    """Put the priors themselves in the place of `priors.fit`: fitted to the training boxes, or those of a checkpoint.
+    """Put the priors themselves in the place of `priors.fit`: fitted to the training boxes, or those of weights.
 
     What is made of the configuration after this needs no data, and fits nothing again. Every rank does the same.
 
@@ -282,6 +282,10 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
     if checkpoint is not None:
         levels = levels_of(checkpoint)
         say("priors=auto: the priors are those of %s", checkpoint)
+    elif config.init_from and (behind := levels_behind(find_checkpoint(Path(config.init_from)))) != []:
+        # Box heads know the priors they were trained with; another project's file does not name them.
+        levels = behind or OmegaConf.to_container(config.net.levels, resolve=True)  # type: ignore[assignment]
+        say("priors=auto: the priors are those of %s", config.init_from if behind else "the model that init_from fills")
     else:
         # Measured without memory and weights, and without a draw from the stream that the network starts from.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
@@ -315,9 +319,10 @@ def settle_augmentation(config: DictConfig, data: DetectionDataModule) -> None:
         training_boxes(data, image_size),
         image_size,
         max_expand_ratio=settings.max_expand_ratio if settings.expand else 1.0,
-        min_crop_scale=settings.min_crop_scale,
+        min_crop_scale=settings.min_crop_scale if settings.crop else None,
     )
-    settings.max_expand_ratio, settings.min_crop_scale = bounds.max_expand_ratio, bounds.min_crop_scale
+    settings.max_expand_ratio = bounds.max_expand_ratio
+    settings.min_crop_scale = bounds.min_crop_scale or settings.min_crop_scale
     config.auto_augmentation = False
     data.use_augmentation(instantiate(config.augmentation, _convert_="all"))
     rank_zero_only(log.info)("%s", bounds.describe())

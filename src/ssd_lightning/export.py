@@ -1,5 +1,6 @@
 """`python -m ssd_lightning.export`: a trained network for another program, proven; or its weights under other names."""
 
+import logging
 import math
 import sys
 import tempfile
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
     from ssd_lightning.exporting.table import Seconds
     from ssd_lightning.training import DetectionDataModule
 
+log = logging.getLogger(__name__)
+
 SUFFIXES = {"onnx": (".onnx",), "torchscript": (".torchscript", ".pt"), "safetensors": (".safetensors",)}
 """Whole detectors; the suffix is what `Detector.load` knows them by."""
+GRAPHS = ("onnx", "torchscript")
+"""Formats that may have the post-processing inside."""
 FOREIGN = ("ssd.pytorch", "lufficc", "qfgaohao", "torchvision")
 """Projects whose names the weights can have."""
 FORMATS = (*SUFFIXES, *FOREIGN)
@@ -59,6 +64,8 @@ def export(config: "DictConfig") -> None:
         raise ConfigurationError(f"{unproven} exists, of an export that was not proven; it is not replaced")
     checkpoint = Detector.load(config.checkpoint)
     checkpoint.network  # noqa: B018  an exported file has none, and says so
+    if config.suppression and config.format in GRAPHS:
+        use_hard_nms(checkpoint)
     data = open_data(config, checkpoint)
     make_parent(output)
     write(config, checkpoint, data, unproven)
@@ -68,6 +75,18 @@ def export(config: "DictConfig") -> None:
         sys.exit(1)
     publish(unproven, output)
     print_preparation(checkpoint, output, config)
+
+
+def use_hard_nms(checkpoint: "Detector") -> None:
+    """Replace soft-NMS, which no graph holds, by NMS, and say so; the proof compares with the same."""
+    method = checkpoint.postprocess_settings.get("suppression", "nms")
+    if method != "nms":
+        checkpoint.use_postprocess(suppression="nms")
+        log.warning(
+            "the file has NMS inside in place of the checkpoint's postprocess.suppression=%s, which costs about .01 "
+            "mAP; suppression=false leaves it to the program that reads the file",
+            method,
+        )
 
 
 def make_parent(output: Path) -> None:

@@ -54,6 +54,19 @@ def test_onnx_is_written_proven_and_used_like_a_checkpoint(
         assert found["pictures"][0]["detections"]
 
 
+def test_a_graph_has_nms_in_place_of_soft_nms_and_says_so(
+    checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector = Detector.load(checkpoint)
+    detector.use_postprocess(suppression="soft_nms_gaussian")
+    detector.save(tmp_path / "soft.ckpt")
+    run("export", "checkpoint=soft.ckpt", "format=torchscript", "output=soft.pt", *QUICK)
+    assert "in place of the checkpoint's postprocess.suppression=soft_nms_gaussian" in capsys.readouterr().out
+    assert Detector.load(tmp_path / "soft.pt").postprocess_settings["suppression"] == "nms"
+    run("export", "checkpoint=soft.ckpt", "format=safetensors", "output=soft.safetensors", *QUICK)
+    assert Detector.load(tmp_path / "soft.safetensors").postprocess_settings["suppression"] == "soft_nms_gaussian"
+
+
 @pytest.mark.parametrize(
     ("format_", "name"), [("torchscript", "a.torchscript"), ("torchscript", "a.pt"), ("safetensors", "a.safetensors")]
 )

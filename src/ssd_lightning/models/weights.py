@@ -21,6 +21,9 @@ from ssd_lightning.ops.normalization import Normalization
 from ssd_lightning.ops.priors import PriorLevel
 from ssd_lightning.specs import build, describe
 
+SETTING = "init_from="
+"""What messages name."""
+
 NET_PREFIX = "net."
 """Where a training checkpoint's `state_dict` holds the network."""
 
@@ -63,14 +66,10 @@ def start_from(
         WeightsError: the file cannot be read safely, its origin is not known, or it belongs to another network.
     """
     path = Path(path)
-    setting = "init_from="
-    checkpoint = read_checkpoint(path, setting=setting)
-    given = tensors_in(checkpoint, f"{setting}{path}")
-    given = {name.removeprefix(NET_PREFIX): tensor for name, tensor in given.items() if _is_of_network(name)}
+    checkpoint, given, origin = _read(path)
     spoilt = [name for name, tensor in given.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if spoilt and not spoilt[0].startswith("classifier."):  # torchvision's IMAGENET1K_FEATURES has no fc6 and fc7
-        raise WeightsError(f"{setting}{path}: {spoilt[0]} has values that are not finite")
-    origin = recognise(given, f"{setting}{path}")
+        raise WeightsError(f"{SETTING}{path}: {spoilt[0]} has values that are not finite")
     if origin.source == CLASSIFIER:
         return _start_backbone_from(net, path, origin, keep_normalization)
 
@@ -80,10 +79,10 @@ def start_from(
     try:
         names = {name: name for name in ours} if origin.source == OURS else foreign_names(net, origin.source)
     except WeightsError as error:
-        raise WeightsError(f"{setting}{path}: these weights are made for {origin.words}; {error}") from error
+        raise WeightsError(f"{SETTING}{path}: these weights are made for {origin.words}; {error}") from error
     theirs = {name: given[other] for name, other in names.items() if other in given}
     anew = _other_classes(net, theirs, other_classes)
-    _require_a_fit(ours, theirs, anew, names, given, origin, f"{setting}{path}")
+    _require_a_fit(ours, theirs, anew, names, given, origin, f"{SETTING}{path}")
     kept = [name for name in names if name not in anew]
     net.load_state_dict({name: theirs[name].view_as(ours[name]) for name in kept}, strict=False)
     if not keep_normalization:
@@ -112,6 +111,33 @@ def levels_of(checkpoint: Path) -> list[dict[str, Any]]:
     if not isinstance(levels, list) or not all(isinstance(build(level), PriorLevel) for level in levels):
         raise WeightsError(f"{checkpoint} says nothing of its priors")
     return levels
+
+
+def levels_behind(path: Path) -> list[dict[str, Any]] | None:
+    """Give the prior levels that the box heads in a weights file were trained with.
+
+    Args:
+        path: of a checkpoint of ours, or of another project's weights.
+
+    Returns:
+        As `specs.describe` writes them; None for another project's detector, which does not name them; an empty list
+        for weights of a backbone alone.
+
+    Raises:
+        WeightsError: the file cannot be read, or its origin is not known.
+    """
+    checkpoint, _, origin = _read(path)
+    if origin.source == CLASSIFIER:
+        return []
+    return levels_of(path) if origin.source == OURS and "detector" in checkpoint else None
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Origin]:
+    """Read a file of `init_from`: as it is, the weights of its network, and whose these are."""
+    checkpoint = read_checkpoint(path, setting=SETTING)
+    given = tensors_in(checkpoint, f"{SETTING}{path}")
+    given = {name.removeprefix(NET_PREFIX): tensor for name, tensor in given.items() if _is_of_network(name)}
+    return checkpoint, given, recognise(given, f"{SETTING}{path}")
 
 
 def _other_priors(net: SSD, origin: Origin, spec: Any) -> str | None:
