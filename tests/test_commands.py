@@ -428,6 +428,14 @@ def test_fitted_priors_are_recorded_and_never_fitted_again(
     assert levels_in(tmp_path / "from_it") == levels  # which its box heads know
 
 
+def test_an_argument_that_a_part_of_the_network_does_not_take_is_named(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(run, capsys, "train", *SMALL, "+backbone.colour=red")
+    assert "colour" in message
+    assert "~backbone.colour" in message
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

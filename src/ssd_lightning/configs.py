@@ -20,7 +20,7 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ssd_lightning.errors import ConfigurationError, UserError
+from ssd_lightning.errors import ConfigurationError, UserError, with_causes
 from ssd_lightning.list_settings import check_lists
 from ssd_lightning.overrides import (
     CONFIG_DIR_FLAGS,
@@ -190,12 +190,7 @@ def quieten_libraries() -> None:
 
 def find_user_error(error: BaseException) -> UserError | None:
     """Find the cause that a user can mend, however many libraries wrapped it."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, UserError):
-            return _unwrapped(seen)
-        seen = seen.__cause__ or seen.__context__
-    return None
+    return next((_unwrapped(cause) for cause in with_causes(error) if isinstance(cause, UserError)), None)
 
 
 def refused_value(error: BaseException) -> UserError | None:

@@ -1,5 +1,7 @@
 """Errors that a user can mend: the commands print their message alone, without a stack trace."""
 
+from collections.abc import Iterator
+
 
 class UserError(ValueError):
     """Base of all errors caused by the user's input; the message names file, object and value."""
@@ -18,6 +20,16 @@ class DataError(UserError):
 
 class WeightsError(UserError):
     """A weights file or checkpoint that is missing, unsafe or does not fit."""
+
+
+def with_causes(error: BaseException) -> Iterator[BaseException]:
+    """Give an error, its cause, the cause's cause and so on, each once: `raise error from error` makes a circle."""
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        yield following
+        seen.add(id(following))
+        following = following.__cause__ or following.__context__
 
 
 def one_line(text: str) -> str:

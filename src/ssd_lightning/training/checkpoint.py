@@ -12,7 +12,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
-from ssd_lightning.errors import UserError, WeightsError
+from ssd_lightning.errors import UserError, WeightsError, with_causes
 
 
 class DiskFull(UserError):
@@ -127,9 +127,7 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _is_full(error: Exception, directory: Path) -> bool:
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return True
-        seen = seen.__cause__ or seen.__context__
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if any(isinstance(cause, OSError) and cause.errno in full for cause in with_causes(error)):
+        return True
     return isinstance(error, RuntimeError) and shutil.disk_usage(directory).free < 2**20

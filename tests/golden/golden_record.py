@@ -1,11 +1,11 @@
 """What the product computes, recorded: run it before and after a change that must not change results.
 
-    python tests/golden/record.py before.json
-    python tests/golden/record.py after.json --against before.json
+    python tests/golden/golden_record.py before.json
+    python tests/golden/golden_record.py after.json --against before.json
 
 Everything runs at fixed seeds, in one thread on the CPU, in a temporary folder. On the same machine equal code gives
 equal bits, so both files are equal; another processor may differ in the last digits. Names of parameters do not
-matter, since weights are compared by their values. Takes about four minutes. `test_golden.py` keeps a small part as a fast test.
+matter, since weights are compared by their values. Takes about four minutes.
 """
 
 import argparse
@@ -23,8 +23,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "offline"}
-
 import numpy as np
 import torch
 
@@ -35,20 +33,18 @@ from ssd_lightning.ops.postprocess import postprocess
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.types import SSDOutput
 
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "offline"}
 TOY = ["data.num_train=24", "data.num_val=5", "data.num_test=7", "data.side_px=96"]
 TRAIN = [
-    "experiment=toy_tiny", *TOY, "data.num_workers=0", "data.batch_size=8", "image_size=[64,64]", "report=false",
-    "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1",
+    "data=toy", *TOY, "data.num_workers=0", "data.batch_size=8", "report=false", "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1",
 ]  # fmt: skip
+TINY = ["experiment=toy_tiny", "image_size=[64,64]"]
 NETWORKS = {
-    "tiny_ssd": ["trainer.max_steps=20", "trainer.max_epochs=-1"],
-    "ssdlite320": [
-        "trainer.max_steps=20", "trainer.max_epochs=-1", "model=ssdlite320", "backbone=mobilenet_v2",
-        "backbone.weights=null", "image_size=[160,160]", "extras=ssdlite320", "extras.channels=[512,256,256,128]",
-        "priors=ssdlite320", "priors.levels.scales=null",
-    ],
-    "ssd300_vgg16": ["trainer.max_steps=2", "trainer.max_epochs=-1", "model=ssd300", "backbone.weights=null"],
-}  # fmt: skip
+    "tiny_ssd": [*TINY, "trainer.max_steps=20", "trainer.max_epochs=-1"],
+    "ssdlite320": ["model=ssdlite320", "backbone.weights=null", "trainer.max_steps=20", "trainer.max_epochs=-1"],
+    "ssd300_vgg16": ["model=ssd300", "backbone.weights=null", "trainer.max_steps=2", "trainer.max_epochs=-1"],
+}
 
 
 def digest(values: Any) -> str:
@@ -70,13 +66,8 @@ def digest(values: Any) -> str:
 
 def run(folder: Path, command: str, *words: str) -> str:
     """Run a command of the package in a folder; gives what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"ssd_lightning.{command}", *words],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    line = [sys.executable, "-m", f"ssd_lightning.{command}", *words]
+    done = subprocess.run(line, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{command} {' '.join(words)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
     return done.stdout
@@ -109,11 +100,10 @@ def record_training(folder: Path) -> dict[str, Any]:
 
 def record_resumption(folder: Path) -> dict[str, Any]:
     """Kill a run after its first epoch and go on with it."""
-    words = [*TRAIN, "trainer.max_epochs=8", "trainer.check_val_every_n_epoch=1", "hydra.run.dir=killed", "resume=auto"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ssd_lightning.train", *words],
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    words = [*TRAIN, *TINY, "trainer.max_epochs=8", "trainer.check_val_every_n_epoch=1", "hydra.run.dir=killed"]
+    words.append("resume=auto")
+    line, quiet = [sys.executable, "-m", "ssd_lightning.train", *words], subprocess.DEVNULL
+    process = subprocess.Popen(line, cwd=folder, env=ENVIRONMENT, stdout=quiet, stderr=quiet)
     last = folder / "killed" / "checkpoints" / "last.ckpt"
     while not last.exists() and process.poll() is None:
         time.sleep(0.02)
@@ -180,13 +170,17 @@ def run_onnx(path: Path, image: Path) -> str:
 
 def record_functions(folder: Path) -> dict[str, Any]:
     """Call augmentation, loss, post-processing and metric with random values."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    return {
-        "augmentation": record_augmentation(),
-        "loss": record_losses(),
-        "detections": record_detections(),
-        "metric": record_metric(),
+    parts = {
+        "augmentation": record_augmentation,
+        "loss": record_losses,
+        "detections": record_detections,
+        "metric": record_metric,
     }
+    found = {name: record() for name, record in parts.items()}
+    torch.set_num_threads(threads)
+    return found
 
 
 def random_targets(count: int, seed: int) -> list[dict[str, Any]]:
