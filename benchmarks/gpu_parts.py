@@ -216,8 +216,8 @@ def measure_more(part: Part) -> None:
                     part="train, bfloat16",
                     axis="batch",
                     size=batch_size,
-                    ms_a_picture=seconds * 1e3 / batch_size,
-                    mib_a_picture=None if memory is None else memory / batch_size,
+                    ms_a_image=seconds * 1e3 / batch_size,
+                    mib_a_image=None if memory is None else memory / batch_size,
                 )
             )
             part.write("growth", {**points[-1].as_record(), "exponent": exponents(points)[-1]})

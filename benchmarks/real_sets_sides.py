@@ -89,7 +89,7 @@ class Run:
     @property
     def data_words(self) -> list[str]:
         """What the command line says of the data."""
-        few = ["data.max_pictures=8", "data.batch_size=2"] if self.tiny else []
+        few = ["data.max_images=8", "data.batch_size=2"] if self.tiny else []
         return [*SETS[self.set], f"data.root={self.root}", "data.on_error=skip", *few]
 
 

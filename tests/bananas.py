@@ -1,4 +1,4 @@
-"""A stand-in for d2l.ai's bananas, which need a network: one yellow crescent a picture, in the same layout."""
+"""A stand-in for d2l.ai's bananas, which need a network: one yellow crescent an image, in the same layout."""
 
 import csv
 from pathlib import Path
@@ -26,7 +26,7 @@ def write_bananas(root: Path, *, num_train: int, num_val: int, seed: int = 0) ->
 
 
 def draw_banana(rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """Draw one picture `[256, 256, 3]` and the box of its banana in pixels."""
+    """Draw one image `[256, 256, 3]` and the box of its banana in pixels."""
     coarse = rng.integers(0, 256, (rng.integers(2, 9),) * 2 + (3,), dtype=np.uint8)
     image = cv2.resize(coarse, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC)
     image = np.clip(image + rng.normal(0, 12, image.shape), 0, 255).astype(np.uint8)

@@ -36,7 +36,7 @@ def _signal_handlers() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """Reference vectors and real pictures that are kept beside the checkout, not inside it."""
+    """Reference vectors and real images that are kept beside the checkout, not inside it."""
     folder = Path(os.environ.get("SSD_LIGHTNING_SHARED", REPOSITORY.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no reference data at {folder} (set SSD_LIGHTNING_SHARED)")
@@ -62,7 +62,7 @@ def chromium() -> "Iterator[Browser]":
 
     with sync_playwright() as playwright:
         # The sandbox needs rights that containers lack; only pages made here are opened. The camera is a moving test
-        # picture, and asks nobody.
+        # image, and asks nobody.
         words = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
         browser = playwright.chromium.launch(executable_path=executable, args=words)
         yield browser

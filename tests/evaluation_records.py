@@ -16,23 +16,23 @@ HEIGHT, WIDTH = 240, 320
 
 
 @dataclass
-class Picture:
-    """What is in a picture and what was found: rows of (box, label, difficult) and (box, score, label)."""
+class ImageSpec:
+    """What is in an image and what was found: rows of (box, label, difficult) and (box, score, label)."""
 
     objects: list[tuple[Box, int, bool]] = field(default_factory=list)
     found: list[tuple[Box, float, int]] = field(default_factory=list)
 
 
-def make_record(pictures: Sequence[Picture], *, num_classes: int = 3, **changed: Any) -> EvaluationRecord:
-    """Join pictures to a record; `changed` replaces its fields."""
-    objects = [(index, *row) for index, picture in enumerate(pictures) for row in picture.objects]
-    found = [(index, *row) for index, picture in enumerate(pictures) for row in picture.found]
-    ids = tuple(f"{index:06d}" for index in range(len(pictures)))
+def make_record(images: Sequence[ImageSpec], *, num_classes: int = 3, **changed: Any) -> EvaluationRecord:
+    """Join images to a record; `changed` replaces its fields."""
+    objects = [(index, *row) for index, image in enumerate(images) for row in image.objects]
+    found = [(index, *row) for index, image in enumerate(images) for row in image.found]
+    ids = tuple(f"{index:06d}" for index in range(len(images)))
     fields: dict[str, Any] = {
         "split": "val",
         "class_names": tuple(f"class {label}" for label in range(1, num_classes + 1)),
         "image_ids": ids,
-        "image_paths": tuple(f"pictures/{name}.jpg" for name in ids),
+        "image_paths": tuple(f"images/{name}.jpg" for name in ids),
         "sizes_px": torch.tensor([[HEIGHT, WIDTH]] * len(ids), dtype=torch.int64).reshape(-1, 2),
         "detections": DetectionTable(
             torch.tensor([row[0] for row in found], dtype=torch.int64),
@@ -55,26 +55,26 @@ NEAR_LEFT = (0.15, 0.1, 0.45, 0.4)  # IoU with LEFT: 5 / 7
 OFF_LEFT = (0.25, 0.1, 0.55, 0.4)  # 3 / 9
 CORNER = (0.95, 0.95, 1.0, 1.0)
 
-PLANTED: dict[str, Picture] = {
-    "nothing": Picture(),
-    "right": Picture([(LEFT, 1, False), (RIGHT, 2, False), (BELOW, 3, False)],
+PLANTED: dict[str, ImageSpec] = {
+    "nothing": ImageSpec(),
+    "right": ImageSpec([(LEFT, 1, False), (RIGHT, 2, False), (BELOW, 3, False)],
                      [(LEFT, 0.9, 1), (RIGHT, 0.85, 2), (BELOW, 0.8, 3)]),
-    "class": Picture([(LEFT, 1, False)], [(LEFT, 0.78, 2)]),
-    "localisation": Picture([(LEFT, 1, False)], [(OFF_LEFT, 0.76, 1)]),
-    "both": Picture([(LEFT, 1, False)], [(OFF_LEFT, 0.74, 2)]),
-    "duplicate": Picture([(LEFT, 2, False)], [(LEFT, 0.72, 2), (NEAR_LEFT, 0.7, 2)]),
-    "background": Picture([(LEFT, 3, False)], [(LEFT, 0.68, 3), (CORNER, 0.66, 3)]),
-    "background alone": Picture([], [(CORNER, 0.64, 1)]),
-    "missed": Picture([(LEFT, 1, False), (RIGHT, 3, False)], [(RIGHT, 0.62, 3)]),
-    "missed alone": Picture([(BELOW, 2, False)], []),
-    "difficult": Picture([(LEFT, 1, True), (RIGHT, 2, True)], [(LEFT, 0.6, 1)]),
+    "class": ImageSpec([(LEFT, 1, False)], [(LEFT, 0.78, 2)]),
+    "localisation": ImageSpec([(LEFT, 1, False)], [(OFF_LEFT, 0.76, 1)]),
+    "both": ImageSpec([(LEFT, 1, False)], [(OFF_LEFT, 0.74, 2)]),
+    "duplicate": ImageSpec([(LEFT, 2, False)], [(LEFT, 0.72, 2), (NEAR_LEFT, 0.7, 2)]),
+    "background": ImageSpec([(LEFT, 3, False)], [(LEFT, 0.68, 3), (CORNER, 0.66, 3)]),
+    "background alone": ImageSpec([], [(CORNER, 0.64, 1)]),
+    "missed": ImageSpec([(LEFT, 1, False), (RIGHT, 3, False)], [(RIGHT, 0.62, 3)]),
+    "missed alone": ImageSpec([(BELOW, 2, False)], []),
+    "difficult": ImageSpec([(LEFT, 1, True), (RIGHT, 2, True)], [(LEFT, 0.6, 1)]),
 }  # fmt: skip
-"""One error of the type in each picture's name, and what it brings along: an object of a wrong class in a wrong place
+"""One error of the type in each image's name, and what it brings along: an object of a wrong class in a wrong place
 (`both`) is missed too."""
 
 
 def planted_record() -> EvaluationRecord:
-    """Give a record with one picture for each error; see `PLANTED`."""
+    """Give a record with one image for each error; see `PLANTED`."""
     return make_record(list(PLANTED.values()))
 
 
@@ -89,7 +89,7 @@ def random_record(
 ) -> EvaluationRecord:
     """Draw objects, and detections of which most lie near one of them, many with its class.
 
-    Every fifth picture has no objects, every seventh no detections. Scores are all different.
+    Every fifth image has no objects, every seventh no detections. Scores are all different.
 
     Args:
         seed: of the drawing.
@@ -125,7 +125,7 @@ def random_record(
         split="test",
         class_names=tuple(f"class {label}" for label in range(1, num_classes + 1)),
         image_ids=ids,
-        image_paths=tuple(f"pictures/{name}.jpg" for name in ids),
+        image_paths=tuple(f"images/{name}.jpg" for name in ids),
         sizes_px=torch.from_numpy(sizes.astype(np.int64).reshape(-1, 2)),
         detections=DetectionTable(
             torch.from_numpy(found_in),
@@ -154,12 +154,12 @@ def _ordered(boxes: np.ndarray) -> np.ndarray:
 
 
 EMPTY: dict[str, EvaluationRecord] = {
-    "no pictures": make_record([]),
-    "no pictures, no classes": make_record([], num_classes=0),
-    "no objects": make_record([Picture([], [(LEFT, 0.9, 1), (CORNER, 0.2, 3)])]),
-    "no detections": make_record([Picture([(LEFT, 1, False), (RIGHT, 2, False)])]),
-    "neither": make_record([Picture(), Picture()]),
-    "difficult objects alone": make_record([Picture([(LEFT, 1, True)], [(LEFT, 0.9, 1), (RIGHT, 0.8, 2)])]),
-    "one class": make_record([Picture([(LEFT, 1, False)], [(LEFT, 0.9, 1)])], num_classes=1),
+    "no images": make_record([]),
+    "no images, no classes": make_record([], num_classes=0),
+    "no objects": make_record([ImageSpec([], [(LEFT, 0.9, 1), (CORNER, 0.2, 3)])]),
+    "no detections": make_record([ImageSpec([(LEFT, 1, False), (RIGHT, 2, False)])]),
+    "neither": make_record([ImageSpec(), ImageSpec()]),
+    "difficult objects alone": make_record([ImageSpec([(LEFT, 1, True)], [(LEFT, 0.9, 1), (RIGHT, 0.8, 2)])]),
+    "one class": make_record([ImageSpec([(LEFT, 1, False)], [(LEFT, 0.9, 1)])], num_classes=1),
 }
 """Records that lack something."""

@@ -29,12 +29,12 @@ SOUND = tuple(Thing(CLASSES[i % 3], (x, y, x + SIDES[0], y + SIDES[1])) for i, (
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageSpec:
     name: str
     split: str = "train"
     things: tuple[Thing, ...] = SOUND
     pixels: str | None = None
-    """Name of the picture whose pixels it has; None for its own."""
+    """Name of the image whose pixels it has; None for its own."""
     stated_size_px: tuple[int, int] = SIZE_PX
     file: str = "whole"
     """`whole`, `truncated`, `text` or `missing`."""
@@ -43,14 +43,14 @@ class Picture:
     """How often the list of its split names it; YOLO's folders cannot."""
 
 
-CLEAN = tuple(Picture(f"{split}{i}", split) for split, count in (("train", 6), ("test", 3)) for i in range(count))
+CLEAN = tuple(ImageSpec(f"{split}{i}", split) for split, count in (("train", 6), ("test", 3)) for i in range(count))
 
 
-def with_thing(name: str, thing: Thing) -> Picture:
-    return Picture(name, things=(*SOUND, thing))
+def with_thing(name: str, thing: Thing) -> ImageSpec:
+    return ImageSpec(name, things=(*SOUND, thing))
 
 
-def planted(form: str) -> tuple[tuple[Picture, ...], set[tuple[str, str, str]]]:
+def planted(form: str) -> tuple[tuple[ImageSpec, ...], set[tuple[str, str, str]]]:
     """A data set with every fault that a format can have, and (kind, split, part of the sentence) of each."""
     in_fractions = form == "yolo"
     wrong_unit = (40.0, 30.0, 30.0, 20.0) if in_fractions else (0.25, 0.25, 0.5, 0.75)
@@ -62,141 +62,139 @@ def planted(form: str) -> tuple[tuple[Picture, ...], set[tuple[str, str, str]]]:
         "pixels" if in_fractions else "fractions": Thing("dog", (0, 0, 1, 1), written=wrong_unit),
         "unknown_class": Thing("dgo", (20, 20, 60, 60)),
     }
-    pictures = [with_thing(f"bad_{kind}", thing) for kind, thing in boxes.items()]
+    images = [with_thing(f"bad_{kind}", thing) for kind, thing in boxes.items()]
     expected = {(kind, "train", f"bad_{kind}") for kind in boxes}
-    pictures += [
-        Picture("torn", file="truncated"),
-        Picture("prose", file="text"),
-        Picture("gone", file="missing"),
-        Picture("twin", pixels="train0"),
-        Picture("leak", "test", pixels="train1"),
-        Picture("broken", has_broken_annotation=True),
+    images += [
+        ImageSpec("torn", file="truncated"),
+        ImageSpec("prose", file="text"),
+        ImageSpec("gone", file="missing"),
+        ImageSpec("twin", pixels="train0"),
+        ImageSpec("leak", "test", pixels="train1"),
+        ImageSpec("broken", has_broken_annotation=True),
     ]
     expected |= {
-        ("picture", "train", "torn"),
-        ("picture", "train", "prose"),
+        ("image", "train", "torn"),
+        ("image", "train", "prose"),
         ("missing", "train", "gone"),
         ("within", "train", "twin"),
         ("across", "train, test", "leak"),
-        ("annotation", "train", "broken" if form != "coco" else "is of picture 'nowhere', which 'images' lacks"),
+        ("annotation", "train", "broken" if form != "coco" else "is of image 'nowhere', which 'images' lacks"),
         ("unused_class", "train", "'fish'"),
     }
     if not in_fractions:  # YOLO states no size, and its folders name nothing twice
-        # Boxes lie outside the second, and are tiny in the third; in the picture they are neither.
+        # Boxes lie outside the second, and are tiny in the third; in the image they are neither.
         for name, stated_size_px in (("resized", (240, 320)), ("shrunk", (60, 80)), ("swollen", (1200, 1600))):
-            pictures.append(Picture(name, stated_size_px=stated_size_px))
-            expected.add(("picture_size", "train", name))
-        pictures.append(Picture("again", times_listed=2))
+            images.append(ImageSpec(name, stated_size_px=stated_size_px))
+            expected.add(("image_size", "train", name))
+        images.append(ImageSpec("again", times_listed=2))
         expected.add(("repeated", "train", "again"))
-    return (*CLEAN, *pictures), expected
+    return (*CLEAN, *images), expected
 
 
-def write(form: str, root: Path, pictures: Sequence[Picture], class_names: Sequence[str] = CLASSES) -> None:
-    """Write pictures and annotation of one format. `test` and `train` are the splits."""
+def write(form: str, root: Path, images: Sequence[ImageSpec], class_names: Sequence[str] = CLASSES) -> None:
+    """Write images and annotation of one format. `test` and `train` are the splits."""
     for split in ("train", "test"):
-        of_split = [picture for picture in pictures if picture.split == split]
+        of_split = [image for image in images if image.split == split]
         folder = root / IMAGE_FOLDERS[form].format(split=split)
         folder.mkdir(parents=True, exist_ok=True)
-        for picture in of_split:
-            _paint(folder / f"{picture.name}.jpg", picture)
+        for image in of_split:
+            _paint(folder / f"{image.name}.jpg", image)
         WRITERS[form](root, split, of_split, class_names)
 
 
-def _paint(path: Path, picture: Picture) -> None:
-    if picture.file == "missing":
+def _paint(path: Path, image: ImageSpec) -> None:
+    if image.file == "missing":
         return
-    if picture.file == "text":
-        path.write_text("this was a picture once")
+    if image.file == "text":
+        path.write_text("this was an image once")
         return
-    name = picture.pixels or picture.name
+    name = image.pixels or image.name
     rng = np.random.default_rng(list(name.encode()))
     pixels = rng.integers(0, 256, (*SIZE_PX, 3), dtype=np.uint8)
     # A double has other metadata, so that the files differ.
-    Image.fromarray(pixels).save(path, quality=90, comment=picture.name.encode())
-    if picture.file == "truncated":
+    Image.fromarray(pixels).save(path, quality=90, comment=image.name.encode())
+    if image.file == "truncated":
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def _write_voc(
-    root: Path, split: str, pictures: Sequence[Picture], class_names: Sequence[str], offset: int = 1
+    root: Path, split: str, images: Sequence[ImageSpec], class_names: Sequence[str], offset: int = 1
 ) -> None:
     for folder in ("Annotations", "ImageSets/Main"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / f"ImageSets/Main/{split}.txt").write_text(
-        "".join(f"{picture.name}\n" * picture.times_listed for picture in pictures)
+        "".join(f"{image.name}\n" * image.times_listed for image in images)
     )
-    for picture in pictures:
-        height, width = picture.stated_size_px
+    for image in images:
+        height, width = image.stated_size_px
         objects = ""
-        for thing in picture.things:
+        for thing in image.things:
             numbers = thing.written or tuple(edge + offset for edge in thing.box)
             tags = zip(("xmin", "ymin", "xmax", "ymax"), numbers, strict=True)
             corners = "".join(f"<{tag}>{number}</{tag}>" for tag, number in tags)
             objects += f"<object><name>{thing.name}</name><bndbox>{corners}</bndbox></object>"
         size = f"<size><width>{width}</width><height>{height}</height></size>"
         text = f"<annotation>{size}{objects}</annotation>"
-        if picture.has_broken_annotation:
+        if image.has_broken_annotation:
             text = text[:-30]
-        (root / f"Annotations/{picture.name}.xml").write_text(text)
+        (root / f"Annotations/{image.name}.xml").write_text(text)
 
 
 def _write_coco(
-    root: Path, split: str, pictures: Sequence[Picture], class_names: Sequence[str], shift: int = 0
+    root: Path, split: str, images: Sequence[ImageSpec], class_names: Sequence[str], shift: int = 0
 ) -> None:
     numbers = {name: number for number, name in enumerate(class_names, start=1)}
-    images, annotations = [], []
-    listed = [picture for picture in pictures for _ in range(picture.times_listed)]
-    for image_id, picture in enumerate(listed):
-        height, width = picture.stated_size_px
-        images.append({"id": image_id, "file_name": f"{picture.name}.jpg", "width": width, "height": height})
-        for thing in picture.things:
+    entries, annotations = [], []
+    listed = [image for image in images for _ in range(image.times_listed)]
+    for image_id, image in enumerate(listed):
+        height, width = image.stated_size_px
+        entries.append({"id": image_id, "file_name": f"{image.name}.jpg", "width": width, "height": height})
+        for thing in image.things:
             x1, y1, x2, y2 = thing.box
             bbox = thing.written or (x1, y1, x2 - x1, y2 - y1)
             entry = {"id": len(annotations), "image_id": image_id, "bbox": list(bbox)}
             annotations.append(entry | {"category_id": numbers.get(thing.name, 99) + shift})
-        if picture.has_broken_annotation:
+        if image.has_broken_annotation:
             annotations.append({"id": len(annotations), "image_id": "nowhere", "category_id": 1, "bbox": [1, 2, 3, 4]})
     categories = [{"id": number, "name": name} for name, number in numbers.items()]
     (root / "annotations").mkdir(exist_ok=True)
-    content = {"images": images, "annotations": annotations, "categories": categories}
+    content = {"images": entries, "annotations": annotations, "categories": categories}
     (root / f"annotations/instances_{split}.json").write_text(json.dumps(content))
 
 
 def _write_yolo(
-    root: Path, split: str, pictures: Sequence[Picture], class_names: Sequence[str], shift: int = 0
+    root: Path, split: str, images: Sequence[ImageSpec], class_names: Sequence[str], shift: int = 0
 ) -> None:
     (root / "labels" / split).mkdir(parents=True, exist_ok=True)
     height, width = SIZE_PX
-    for picture in pictures:
+    for image in images:
         lines = []
-        for thing in picture.things:
+        for thing in image.things:
             number = class_names.index(thing.name) if thing.name in class_names else 17
             x1, y1, x2, y2 = thing.box
             box = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
             lines.append(f"{number + shift} {' '.join(map(str, thing.written or box))}\n")
-        if picture.has_broken_annotation:
+        if image.has_broken_annotation:
             lines.append("0 .1 .1 .2\n")
-        (root / "labels" / split / f"{picture.name}.txt").write_text("".join(lines))
+        (root / "labels" / split / f"{image.name}.txt").write_text("".join(lines))
     names = "".join(f"  {number}: {name}\n" for number, name in enumerate(class_names))
     (root / "data.yaml").write_text(f"train: images/train\ntest: images/test\nnames:\n{names}")
 
 
-def _write_csv(root: Path, split: str, pictures: Sequence[Picture], class_names: Sequence[str]) -> None:
+def _write_csv(root: Path, split: str, images: Sequence[ImageSpec], class_names: Sequence[str]) -> None:
     rows = ["image,width,height,label,xmin,ymin,xmax,ymax"]
-    for picture in pictures:
-        height, width = picture.stated_size_px
-        for suffix in (".jpg", "")[: picture.times_listed]:
-            start = f"{picture.name}{suffix},{width},{height}"
-            rows += [
-                f"{start},{thing.name},{','.join(map(str, thing.written or thing.box))}" for thing in picture.things
-            ]
-        if picture.has_broken_annotation:
+    for image in images:
+        height, width = image.stated_size_px
+        for suffix in (".jpg", "")[: image.times_listed]:
+            start = f"{image.name}{suffix},{width},{height}"
+            rows += [f"{start},{thing.name},{','.join(map(str, thing.written or thing.box))}" for thing in image.things]
+        if image.has_broken_annotation:
             rows.append(f"{start},broken,1,2,three,4")
     (root / f"{split}.csv").write_text("\n".join(rows) + "\n")
 
 
 IMAGE_FOLDERS = {"voc": "JPEGImages", "coco": "{split}", "yolo": "images/{split}", "csv": "{split}"}
-Write = Callable[[Path, str, Sequence[Picture], Sequence[str]], None]
+Write = Callable[[Path, str, Sequence[ImageSpec], Sequence[str]], None]
 WRITERS: Mapping[str, Write] = {"voc": _write_voc, "coco": _write_coco, "yolo": _write_yolo, "csv": _write_csv}
 
 
@@ -205,13 +203,13 @@ def write_with_shifted_classes(form: str, root: Path, shift: int) -> None:
     write(form, root, CLEAN)
     writer = {"coco": _write_coco, "yolo": _write_yolo}[form]
     for split in ("train", "test"):
-        writer(root, split, [picture for picture in CLEAN if picture.split == split], CLASSES, shift)
+        writer(root, split, [image for image in CLEAN if image.split == split], CLASSES, shift)
 
 
 def write_voc_from(offset: int, root: Path) -> None:
     """A VOC data set whose tool counts pixels from `offset`, with boxes at the left edge."""
     at_edge = Thing("dog", (0, 37.5, 30, 67.5))
-    pictures = [replace(picture, things=(*SOUND[3:], at_edge)) for picture in CLEAN]
-    write("voc", root, pictures)
+    images = [replace(image, things=(*SOUND[3:], at_edge)) for image in CLEAN]
+    write("voc", root, images)
     for split in ("train", "test"):
-        _write_voc(root, split, [picture for picture in pictures if picture.split == split], CLASSES, offset)
+        _write_voc(root, split, [image for image in images if image.split == split], CLASSES, offset)

@@ -112,14 +112,14 @@ def test_the_checkpoint_holds_plain_containers_and_is_enough_by_itself(trained: 
     assert len(detector([np.zeros((50, 70, 3), np.uint8)])) == 1
 
 
-def test_evaluate_scores_every_picture_and_draws(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_scores_every_image_and_draws(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_in(
         trained, monkeypatch, "evaluate", "checkpoint=run", "data=toy", "data.num_train=24", "data.num_val=5",
         "data.num_test=7", "data.side_px=96", "data.num_workers=0", "output=scores.json", "drawings=drawn",
         "num_drawings=3",
     )  # fmt: skip
     scores = json.loads((trained / "scores.json").read_text())
-    assert scores["pictures"] == 7
+    assert scores["images"] == 7
     assert 0 <= scores["map_11point"] <= 1
     assert set(scores["ap_area"]) == {"disk", "ring", "square", "star", "triangle"}
     assert (trained / "drawn" / "overview.jpg").is_file()
@@ -158,18 +158,18 @@ def test_evaluate_agrees_with_the_test_inside_training(trained: Path, monkeypatc
 
 
 @pytest.mark.parametrize("source", ["datasets/toy/JPEGImages/test_00000.jpg", "datasets/toy/JPEGImages/test_0000*.jpg"])
-def test_predict_writes_pictures_and_json(trained: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+def test_predict_writes_images_and_json(trained: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     run_in(trained, monkeypatch, "predict", "checkpoint=run", f"source={source}", "output=seen", "score_threshold=0.0")
     report = json.loads((trained / "seen" / "predictions.json").read_text())
-    assert len(report["pictures"]) == (7 if "*" in source else 1)
-    for picture in report["pictures"]:
-        assert Image.open(trained / "seen" / picture["drawn"]).size == (picture["width"], picture["height"]) == (96, 96)
-        for found in picture["detections"]:
+    assert len(report["images"]) == (7 if "*" in source else 1)
+    for image in report["images"]:
+        assert Image.open(trained / "seen" / image["drawn"]).size == (image["width"], image["height"]) == (96, 96)
+        for found in image["detections"]:
             x1, y1, x2, y2 = found["box_xyxy_px"]
             assert 0 <= x1 <= x2 <= 96
             assert 0 <= y1 <= y2 <= 96
             assert found["class"] in report["classes"]
-    assert report["pictures"][0]["detections"]
+    assert report["images"][0]["detections"]
 
 
 @pytest.mark.parametrize("words", [[], ["on_error=skip", "write=json"]])
@@ -182,15 +182,15 @@ def test_predict_lists_what_it_leaves_out(
     (folder / "bad.jpg").write_text("<html>not found</html>")
     run_in(trained, monkeypatch, "predict", "checkpoint=run", "source=mixed", "output=out", *words)
     report = json.loads((trained / "out" / "predictions.json").read_text())
-    assert [Path(picture["file"]).name for picture in report["pictures"]] == ["good.png"]
-    assert [picture["drawn"] for picture in report["pictures"]] == [None if words else "good.jpg"]
+    assert [Path(image["file"]).name for image in report["images"]] == ["good.png"]
+    assert [image["drawn"] for image in report["images"]] == [None if words else "good.jpg"]
     assert "bad.jpg" in report["skipped"][0]
     printed = capsys.readouterr().out
     assert "left out 1 of 2 sources:\n  mixed/bad.jpg: " in printed
-    assert " in 1 picture: json" in printed
+    assert " in 1 image: json" in printed
 
 
-def test_predict_of_nothing_but_bad_pictures_fails(
+def test_predict_of_nothing_but_bad_images_fails(
     trained: Path, run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     for name in ("a.jpg", "b.jpg"):
@@ -210,8 +210,8 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
         writer.write(frame)
     writer.release()
     words = ["checkpoint=run", "source=clip.mp4", "score_threshold=0.1", "batch_size=5", "device=cpu"]
-    run_in(trained, monkeypatch, "predict", *words, "output=film", "write=[pictures,json,voc,csv,coco]")
-    records = json.loads((trained / "film" / "predictions.json").read_text())["pictures"]
+    run_in(trained, monkeypatch, "predict", *words, "output=film", "write=[images,json,voc,csv,coco]")
+    records = json.loads((trained / "film" / "predictions.json").read_text())["images"]
     assert [(record["frame"], record["drawn"]) for record in records] == [(index, "clip.mp4") for index in range(12)]
     assert sum(len(record["detections"]) for record in records) > 0
     seen, annotated = (list(Video(trained / path).frames()) for path in ("clip.mp4", "film/clip.mp4"))
@@ -239,7 +239,7 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "score_threshold=0",
     ]
     run_in(trained, monkeypatch, "predict", *words, "output=film2", "write=json")
-    records = json.loads((trained / "film2" / "predictions.json").read_text())["pictures"]
+    records = json.loads((trained / "film2" / "predictions.json").read_text())["images"]
     assert [record["frame"] for record in records] == [0, 5]
     assert {found["class"] for record in records for found in record["detections"]} <= {"ring"}
     assert all(len(record["detections"]) <= 3 for record in records)
@@ -250,7 +250,7 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
     ("words", "answer"),
     [
         (["classes=[rnig]"], "classes: the detector knows no 'rnig'; the nearest is 'ring'"),
-        (["write=[jsn]"], "write is 'jsn'; it can be pictures, json, csv, coco or voc"),
+        (["write=[jsn]"], "write is 'jsn'; it can be images, json, csv, coco or voc"),
         (["on_error=ignore"], "on_error is 'ignore'"),
         (["every=0"], "every is 0"),
         (["max_frames=0"], "max_frames is 0"),
@@ -304,16 +304,16 @@ def test_predict_keeps_what_it_has_where_it_is_interrupted(
         run("predict", f"checkpoint={trained / 'run'}", f"source={tmp_path}", "batch_size=1", "output=out")
     assert end.value.code == 130
     report = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert [Path(picture["file"]).name for picture in report["pictures"]] == ["a.png"]
+    assert [Path(image["file"]).name for image in report["images"]] == ["a.png"]
 
 
-def test_predict_stops_at_a_bad_picture(trained: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_stops_at_a_bad_image(trained: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     Path("bad.jpg").unlink(missing_ok=True)
     bad = trained / "empty.jpg"
     bad.write_bytes(b"")
-    words = [f"checkpoint={trained / 'run'}", f"source={bad}", "write=[pictures,json,csv,coco,voc]", "output=none"]
+    words = [f"checkpoint={trained / 'run'}", f"source={bad}", "write=[images,json,csv,coco,voc]", "output=none"]
     assert "empty.jpg" in refused(run, capsys, "predict", *words)
-    assert not Path("none").exists()  # nothing that looks like results of no picture
+    assert not Path("none").exists()  # nothing that looks like results of no image
 
 
 def test_the_same_seed_gives_the_same_weights(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,7 +360,7 @@ def test_a_run_that_was_killed_before_its_result_only_writes_that(
     again = json.loads((left / "result.json").read_text())
     validated = {name: score for name, score in result["scores"].items() if name.startswith("val/")}
     assert {name: again["scores"][name] for name in validated} == validated
-    assert "validation pictures" in capsys.readouterr().out
+    assert "validation images" in capsys.readouterr().out
 
 
 def test_a_run_of_few_steps_logs_each_of_them(run: Run, tmp_path: Path) -> None:
@@ -606,7 +606,7 @@ def test_objects_that_the_metrics_ignore_are_told(
 
 
 @pytest.mark.parametrize("source", ["nowhere.jpg", "*.jpg", "."])
-def test_predict_without_pictures(trained: Path, run: Run, capsys: pytest.CaptureFixture[str], source: str) -> None:
+def test_predict_without_images(trained: Path, run: Run, capsys: pytest.CaptureFixture[str], source: str) -> None:
     assert f"source={source}" in refused(run, capsys, "predict", f"checkpoint={trained / 'run'}", f"source={source}")
 
 
@@ -632,7 +632,7 @@ def test_wandb_without_an_account_asks_nothing(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_see_every_picture_once(tmp_path: Path) -> None:
+def test_two_processes_train_and_see_every_image_once(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -722,14 +722,14 @@ def test_images_without_objects_teach_or_it_is_said_that_they_do_not(
     assert sum(loss == 0 for loss in losses) == (4 if min_negatives == 0 else 0)
 
 
-def test_predict_never_replaces_the_pictures(
+def test_predict_never_replaces_the_images(
     trained: Path, run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     mine = tmp_path / "mine.jpg"
     Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(mine)
     before = mine.read_bytes()
     arguments = [f"checkpoint={trained / 'run'}", f"source={tmp_path}", f"output={tmp_path}"]
-    assert "would replace the picture mine.jpg" in refused(run, capsys, "predict", *arguments)
+    assert "would replace the image mine.jpg" in refused(run, capsys, "predict", *arguments)
     assert mine.read_bytes() == before
 
 

@@ -43,7 +43,7 @@ def build_net(config: DictConfig, num_classes: int = 3) -> torch.nn.Module:
     return net
 
 
-# Networks and their priors of 300 x 300 pictures, one word each.
+# Networks and their priors of 300 x 300 images, one word each.
 BACKBONES = {
     "efficientnet_b3": 8732,
     "mobilenet_v1": 3000,
@@ -215,7 +215,7 @@ def test_data_sets_compose_and_instantiate(data: str) -> None:
 
 
 @pytest.mark.parametrize("data", options("data"))
-def test_validation_and_training_pictures_are_not_the_same(data: str) -> None:
+def test_validation_and_training_images_are_not_the_same(data: str) -> None:
     module = compose_config("train", [f"data={data}", *root_of(data)]).data.module
     train, val = (OmegaConf.to_container(module[stage], resolve=True) for stage in ("train", "val"))
     parts = (train.get("part"), val.get("part"))
@@ -237,7 +237,7 @@ def test_the_paper_is_the_default() -> None:
     assert (config.bias_lr_factor, config.decay_biases, config.data.batch_size) == (2.0, False, 32)
     assert config.priors.clip is False
     assert isinstance(instantiate(config.augmentation, _convert_="all"), SSDAugmentation)
-    # 120k of the paper's steps are 232 epochs of 16,551 pictures
+    # 120k of the paper's steps are 232 epochs of 16,551 images
     assert abs(config.trainer.max_epochs * (16551 // 32) - 120_000) < 120_000 // config.trainer.max_epochs
     assert [round(milestone * 120) for milestone in config.scheduler.milestones] == [80, 100]
 
@@ -333,7 +333,7 @@ def exists(config: DictConfig, dotted: str) -> bool:
 MADE_BY_THE_RUN = {
     "in_channels", "module", "boxes_per_cell", "num_classes", "num_features", "params",
     "optimizer", "total_steps", "progress",
-    "splits", "class_names", "transform", "part", "val_fraction", "keep_difficult", "on_error", "max_pictures",
+    "splits", "class_names", "transform", "part", "val_fraction", "keep_difficult", "on_error", "max_images",
 }  # fmt: skip
 """Arguments that no file states: the network, the data module or its splits give them."""
 NOT_OFFERED = {
@@ -609,7 +609,7 @@ def test_voc_has_its_twenty_classes_and_its_splits(data: str) -> None:
     assert [(Path(split.root).name, split.split) for split in config.module.test.splits] == [("VOC2007", "test")]
 
 
-def test_the_toy_set_has_all_its_classes_whatever_the_pictures_show() -> None:
+def test_the_toy_set_has_all_its_classes_whatever_the_images_show() -> None:
     assert list(compose_config("train", ["data=toy"]).data.class_names) == sorted(TOY_CLASSES)
 
 

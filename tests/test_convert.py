@@ -49,15 +49,15 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of COCO, in which `train/a.jpg` and `test/a.jpg` are different pictures."""
+    """A folder of COCO, in which `train/a.jpg` and `test/a.jpg` are different images."""
     root = tmp_path_factory.mktemp("made") / "source"
     (root / "annotations").mkdir(parents=True)
     categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES)]
     rng = np.random.default_rng(0)
-    for split, pictures in BOXES.items():
+    for split, of_split in BOXES.items():
         (root / split).mkdir()
         images, annotations = [], []
-        for number, (name, objects) in enumerate(pictures.items()):
+        for number, (name, objects) in enumerate(of_split.items()):
             pixels = rng.integers(0, 255, (100, 200, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / split / f"{name}.jpg")
             images.append({"id": number, "file_name": f"{name}.jpg", "width": 200, "height": 100})
@@ -96,14 +96,14 @@ def sources(made: Path) -> dict[str, list[str]]:
     arguments = {"coco": ["data=coco_folder", f"data.root={made}"]}
     for form in READERS.keys() - {"coco"}:
         output = made.parent / form
-        run("convert", *arguments["coco"], f"to={form}", f"output={output}", "pictures=link")
+        run("convert", *arguments["coco"], f"to={form}", f"output={output}", "images=link")
         splits = ["data.train_split=train", "data.test_split=test"]
         arguments[form] = [f"data={form}_folder", f"data.root={output}", *splits]
     return arguments
 
 
 @pytest.mark.parametrize(("source", "target"), list(itertools.permutations(READERS, 2)))
-def test_every_pair_keeps_pictures_boxes_and_classes(
+def test_every_pair_keeps_images_boxes_and_classes(
     made: Path, sources: dict[str, list[str]], tmp_path: Path, source: str, target: str
 ) -> None:
     run("convert", *sources[source], f"to={target}", f"output={tmp_path}/out")
@@ -138,7 +138,7 @@ def test_yolo_says_what_it_cannot_keep(made: Path, tmp_path: Path, capfd: pytest
     run("convert", "data=coco_folder", f"data.root={made}", "to=yolo", f"output={tmp_path}/out")
     said = "".join(capfd.readouterr())
     assert "no mark for difficult objects: 1 become ordinary ones" in said
-    assert "train: 3 pictures, test: 1 pictures" in said
+    assert "train: 3 images, test: 1 images" in said
 
 
 @pytest.mark.parametrize(
@@ -173,10 +173,10 @@ def test_data_yaml_has_what_ultralytics_asks_for(
         assert f"data.yaml: {sentence}" in said
 
 
-def test_pictures_are_copied_linked_or_left(made: Path, tmp_path: Path) -> None:
-    for pictures in ("copy", "link", "none"):
-        arguments = ["data=coco_folder", f"data.root={made}", "to=yolo", f"pictures={pictures}"]
-        run("convert", *arguments, f"output={tmp_path}/{pictures}")
+def test_images_are_copied_linked_or_left(made: Path, tmp_path: Path) -> None:
+    for images in ("copy", "link", "none"):
+        arguments = ["data=coco_folder", f"data.root={made}", "to=yolo", f"images={images}"]
+        run("convert", *arguments, f"output={tmp_path}/{images}")
     original = made / "train/a.jpg"
     assert os.path.samefile(tmp_path / "link/images/train/a.jpg", original)
     assert not os.path.samefile(tmp_path / "copy/images/train/a.jpg", original)
@@ -211,8 +211,8 @@ def test_a_failure_leaves_nothing(
     [
         ([], "say what to convert"),
         (["data=coco_folder", "data.root=ROOT", "to=kitti"], "to is 'kitti'; it can be coco, csv, voc, yolo"),
-        (["data=coco_folder", "data.root=ROOT", "split=val"], "no val split of its own; its pictures are held out"),
-        (["data=coco_folder", "data.root=ROOT", "pictures=move"], "pictures is 'move'; it can be copy, link, none"),
+        (["data=coco_folder", "data.root=ROOT", "split=val"], "no val split of its own; its images are held out"),
+        (["data=coco_folder", "data.root=ROOT", "images=move"], "images is 'move'; it can be copy, link, none"),
         (["data=coco_folder", "data.root=ROOT/nowhere"], "there is no such folder"),
         (
             ["data=coco_folder", "data.root=ROOT", "data.train_split=x", "split=train"],
@@ -231,7 +231,7 @@ def test_what_cannot_be_converted(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_picture_that_yolo_would_see_turned_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_image_that_yolo_would_see_turned_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (tmp_path / "in" / folder).mkdir(parents=True)
     exif = Image.Exif()
@@ -265,7 +265,7 @@ def test_a_name_with_a_line_feed_stays_one_line() -> None:
     def record(name: str) -> Record:
         return Record(name, Path(f"{name}.jpg"), (8, 8), np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool))
 
-    names = convert.picture_names({"train": [record("a\nb"), record("c d"), record("\udce9 \uffff")]})
+    names = convert.image_names({"train": [record("a\nb"), record("c d"), record("\udce9 \uffff")]})
     assert names == {"train": ["a_b", "c d", "_ _"]}
 
 

@@ -61,7 +61,7 @@ def test_what_cannot_be_served_is_told_in_a_sentence(
             (f"checkpoint={foreign}", "port=0"): "describes no detector",
             (good, f"port={port}"): "port=0 takes a free one",
             (good, "port=web"): "port is 'web'",
-            (good, "port=0", f"examples={tmp_path / 'none'}"): "no picture",
+            (good, "port=0", f"examples={tmp_path / 'none'}"): "no image",
             (good, "port=0", "score_threshold=2"): "score_threshold is 2",
         }
         for arguments, words in cases.items():

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 import supervision
 
-from ssd_lightning.detections import PictureDetections
+from ssd_lightning.detections import ImageDetections
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.visualization.draw import draw_detections
 
 NAMES = ("cat", "dog", "Person")
 
 
-def make(boxes: list[list[float]], scores: list[float], labels: list[int]) -> PictureDetections:
-    return PictureDetections(
+def make(boxes: list[list[float]], scores: list[float], labels: list[int]) -> ImageDetections:
+    return ImageDetections(
         image=np.full((40, 60, 3), 100, np.uint8),
         boxes_xyxy_px=np.array(boxes, np.float32).reshape(-1, 4),
         scores=np.array(scores, np.float32),
@@ -24,14 +24,14 @@ def make(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Pi
 
 
 @pytest.fixture
-def found() -> PictureDetections:
+def found() -> ImageDetections:
     return make([[1, 2, 11, 22], [5.126, 5, 50, 39.5], [0, 0, 60, 40]], [0.9, 0.5, 0.12345], [3, 1, 3])
 
 
 NONE = make([], [], [])
 
 
-def test_names_and_length(found: PictureDetections) -> None:
+def test_names_and_length(found: ImageDetections) -> None:
     assert found.names == ["Person", "cat", "Person"]
     assert (len(found), len(NONE)) == (3, 0)
     assert NONE.names == []
@@ -39,7 +39,7 @@ def test_names_and_length(found: PictureDetections) -> None:
         found.source = None  # type: ignore[misc]
 
 
-def test_selection(found: PictureDetections) -> None:
+def test_selection(found: ImageDetections) -> None:
     assert found.select(0.5).scores.tolist() == [np.float32(0.9), 0.5]  # what reaches the threshold is kept
     of_class = found.select(classes=["Person"])
     assert of_class.labels.tolist() == [3, 3]
@@ -54,12 +54,12 @@ def test_selection(found: PictureDetections) -> None:
 @pytest.mark.parametrize(
     ("name", "answer"), [("perso", "nearest is 'Person'"), ("CAT", "nearest is 'cat'"), ("xyz", "there is cat, dog")]
 )
-def test_an_unknown_class_is_named_with_the_nearest(found: PictureDetections, name: str, answer: str) -> None:
+def test_an_unknown_class_is_named_with_the_nearest(found: ImageDetections, name: str, answer: str) -> None:
     with pytest.raises(ConfigurationError, match=f"knows no '{name}'; .*{answer}"):
         found.select(classes=[name])
 
 
-def test_the_drawing_is_a_copy_of_the_pictures_size(found: PictureDetections) -> None:
+def test_the_drawing_is_a_copy_of_the_images_size(found: ImageDetections) -> None:
     for drawn, count in ((found.draw(), 2), (found.draw(0), 3), (found.draw(score_threshold=0.95), 0)):
         assert drawn.size == (60, 40)
         assert (found.image == 100).all()
@@ -74,7 +74,7 @@ def test_the_drawing_is_a_copy_of_the_pictures_size(found: PictureDetections) ->
     np.testing.assert_array_equal(np.asarray(NONE.draw()), NONE.image)
 
 
-def test_the_record_is_plain_and_rounded(found: PictureDetections) -> None:
+def test_the_record_is_plain_and_rounded(found: ImageDetections) -> None:
     record = found.as_record()
     assert (record["width"], record["height"]) == (60, 40)
     assert record["detections"][1:] == [
@@ -84,7 +84,7 @@ def test_the_record_is_plain_and_rounded(found: PictureDetections) -> None:
     assert NONE.as_record() == {"width": 60, "height": 40, "detections": []}
 
 
-def test_supervision_counts_classes_from_0_and_knows_their_names(found: PictureDetections) -> None:
+def test_supervision_counts_classes_from_0_and_knows_their_names(found: ImageDetections) -> None:
     converted = found.to_supervision()
     assert isinstance(converted, supervision.Detections)
     np.testing.assert_array_equal(converted.xyxy, found.boxes_xyxy_px)
@@ -97,13 +97,13 @@ def test_supervision_counts_classes_from_0_and_knows_their_names(found: PictureD
     assert len(supervision.Detections.merge([converted, nothing])) == 3
 
 
-def test_supervisions_annotators_print_our_names(found: PictureDetections) -> None:
+def test_supervisions_annotators_print_our_names(found: ImageDetections) -> None:
     annotated = supervision.LabelAnnotator().annotate(found.image.copy(), found.to_supervision())
     assert (annotated != found.image).any()
 
 
 def test_without_supervision_one_sentence_says_what_to_install(
-    found: PictureDetections, monkeypatch: pytest.MonkeyPatch
+    found: ImageDetections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = builtins.__import__
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.resize import Letterbox, Stretch
-from ssd_lightning.detections import PictureDetections
+from ssd_lightning.detections import ImageDetections
 from ssd_lightning.detector import Detector, detector_spec, find_checkpoint, load_weights
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models import SSD
@@ -48,19 +48,19 @@ def checkpoint(detector: Detector, tmp_path: Path) -> Path:
     return tmp_path / "tiny.ckpt"
 
 
-def pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:
+def noise_images(*sizes: tuple[int, int]) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
 
 
-def arrays(found: list[PictureDetections]) -> list[tuple[np.ndarray, ...]]:
+def arrays(found: list[ImageDetections]) -> list[tuple[np.ndarray, ...]]:
     """What was found, in the form that `assert_close` compares."""
     return [(detections.boxes_xyxy_px, detections.scores, detections.labels) for detections in found]
 
 
 def test_saved_and_loaded_it_sees_the_same(detector: Detector, checkpoint: Path) -> None:
     loaded = Detector.load(checkpoint)
-    images = pictures((32, 48), (32, 48))
+    images = noise_images((32, 48), (32, 48))
     found = detector(images)
     assert all(0 < len(detections) <= 9 for detections in found)
     torch.testing.assert_close(arrays(loaded(images)), arrays(found), rtol=0, atol=0)
@@ -75,23 +75,23 @@ def test_a_checkpoint_is_plain(checkpoint: Path) -> None:
     assert all(name.startswith("net.") for name in content["state_dict"])
 
 
-def test_pictures_of_any_size(detector: Detector) -> None:
+def test_images_of_any_size(detector: Detector) -> None:
     sizes_px = ((10, 10), (32, 48), (200, 31), (1, 1))
-    found = detector(pictures(*sizes_px))
+    found = detector(noise_images(*sizes_px))
     assert len(found) == 4
     for detections, (height, width) in zip(found, sizes_px, strict=True):
         assert (detections.boxes_xyxy_px >= 0).all()
         assert (detections.boxes_xyxy_px <= [width, height, width, height]).all()
         assert {1, 2, 3} >= set(detections.labels.tolist())
         assert detections.image.shape == (height, width, 3)
-    alone = detector(pictures((10, 10)))
+    alone = detector(noise_images((10, 10)))
     torch.testing.assert_close(arrays(alone), arrays(found[:1]))
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 300), (300, 100), (7, 2000)])
-def test_boxes_are_those_of_the_resized_picture_stretched_back(detector: Detector, height: int, width: int) -> None:
-    """By hand: the network sees 32 x 48 pixels, of which one is width / 48 by height / 32 of the picture's."""
-    (image,) = pictures((height, width))
+def test_boxes_are_those_of_the_resized_image_stretched_back(detector: Detector, height: int, width: int) -> None:
+    """By hand: the network sees 32 x 48 pixels, of which one is width / 48 by height / 32 of the image's."""
+    (image,) = noise_images((height, width))
     seen = cv2.resize(image, (48, 32), interpolation=cv2.INTER_LINEAR)
     (normalised,) = detector.detect(torch.from_numpy(seen).permute(2, 0, 1)[None])
     found = detector(image)
@@ -109,7 +109,7 @@ def test_boxes_are_those_of_the_resized_picture_stretched_back(detector: Detecto
 @pytest.mark.parametrize(("height", "width"), [(100, 300), (300, 100), (64, 96)])
 def test_letterboxed_boxes_are_those_of_the_original(detector: Detector, height: int, width: int) -> None:
     """By hand: the image lies in the top left corner of 32 x 48 pixels, all of it at one scale."""
-    (image,) = pictures((height, width))
+    (image,) = noise_images((height, width))
     scale = min(32 / height, 48 / width)
     seen = np.full((32, 48, 3), (123, 117, 104), np.uint8)
     fitted = (round(width * scale), round(height * scale))
@@ -145,9 +145,9 @@ def test_the_resize_mode_is_saved_with_the_detector(detector: Detector, tmp_path
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_a_picture_in_any_form_gives_the_same(detector: Detector, tmp_path: Path, suffix: str) -> None:
-    (image,) = pictures((90, 130))
-    path = tmp_path / f"picture{suffix}"
+def test_a_image_in_any_form_gives_the_same(detector: Detector, tmp_path: Path, suffix: str) -> None:
+    (image,) = noise_images((90, 130))
+    path = tmp_path / f"image{suffix}"
     Image.fromarray(image).save(path)
     pixels = read_image(path)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
@@ -159,8 +159,8 @@ def test_a_picture_in_any_form_gives_the_same(detector: Detector, tmp_path: Path
     assert [found.source for found in mixed] == [str(path), str(path), *[None] * 5]
 
 
-def test_a_stack_of_pictures_is_a_sequence(detector: Detector) -> None:
-    images = np.stack(pictures((40, 50), (40, 50)))
+def test_a_stack_of_images_is_a_sequence(detector: Detector) -> None:
+    images = np.stack(noise_images((40, 50), (40, 50)))
     expected = arrays(detector(list(images)))
     torch.testing.assert_close(arrays(detector(images)), expected, rtol=0, atol=0)
     tensors = torch.from_numpy(images).permute(0, 3, 1, 2)
@@ -170,7 +170,7 @@ def test_a_stack_of_pictures_is_a_sequence(detector: Detector) -> None:
 
 def test_the_size_of_batches_changes_nothing_but_the_last_bits(detector: Detector) -> None:
     """Convolutions of another batch may add in another order: some units of float32's last place (6e-8) a layer."""
-    images = pictures(*[(20 + index, 64 - 3 * index) for index in range(7)])
+    images = noise_images(*[(20 + index, 64 - 3 * index) for index in range(7)])
     expected = arrays(detector(images, batch_size=7))
     for batch_size in (1, 2, 3, 64):
         torch.testing.assert_close(arrays(detector(images, batch_size=batch_size)), expected, rtol=1e-5, atol=1e-4)
@@ -178,21 +178,21 @@ def test_the_size_of_batches_changes_nothing_but_the_last_bits(detector: Detecto
 
 def test_settings_of_the_post_processing_can_be_changed(detector: Detector) -> None:
     detector.use_postprocess(max_detections=2)
-    assert len(detector(pictures((32, 48))[0])) == 2
+    assert len(detector(noise_images((32, 48))[0])) == 2
     assert detector.postprocess_settings == {"score_threshold": 0.2, "max_detections": 2}
     with pytest.raises(ConfigurationError, match=r"postprocess\.iou_threshold is 3"):
         detector.use_postprocess(iou_threshold=3)
 
 
 def test_three_lines(checkpoint: Path, tmp_path: Path) -> None:
-    Image.fromarray(pictures((60, 90))[0]).save(tmp_path / "picture.png")
-    detections = Detector.load(checkpoint)(tmp_path / "picture.png")
+    Image.fromarray(noise_images((60, 90))[0]).save(tmp_path / "image.png")
+    detections = Detector.load(checkpoint)(tmp_path / "image.png")
     drawn = detections.draw(score_threshold=0)  # untrained, it is sure of nothing
     assert drawn.size == (90, 60)
     assert (np.asarray(drawn) != detections.image).any()
 
 
-def test_no_pictures(detector: Detector) -> None:
+def test_no_images(detector: Detector) -> None:
     assert detector([]) == []
     assert detector.detect(torch.zeros(0, 3, 32, 48, dtype=torch.uint8)) == []
 
@@ -379,7 +379,7 @@ def test_reduced_precision_sees_nearly_the_same_and_gives_and_saves_float32(
     checkpoint: Path, tmp_path: Path, precision: str
 ) -> None:
     full, reduced = Detector.load(checkpoint), Detector.load(checkpoint, precision=precision)
-    images = torch.from_numpy(pictures((32, 48))[0]).permute(2, 0, 1)[None]
+    images = torch.from_numpy(noise_images((32, 48))[0]).permute(2, 0, 1)[None]
     (expected,), (found,) = full.detect(images), reduced.detect(images)
     assert {expected[name].dtype for name in ("boxes", "scores")} == {torch.float32}
     assert {name: tensor.dtype for name, tensor in found.items()} == {
@@ -397,7 +397,7 @@ def test_an_unknown_precision_is_named(checkpoint: Path) -> None:
         Detector.load(checkpoint, precision="half")
 
 
-def test_the_order_of_a_pictures_memory_changes_nothing(detector: Detector) -> None:
-    images = torch.from_numpy(np.stack(pictures((32, 48), (32, 48)))).permute(0, 3, 1, 2)
+def test_the_order_of_a_images_memory_changes_nothing(detector: Detector) -> None:
+    images = torch.from_numpy(np.stack(noise_images((32, 48), (32, 48)))).permute(0, 3, 1, 2)
     assert images.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(detector.detect(images.contiguous()), detector.detect(images))

@@ -118,7 +118,7 @@ def write_imagenet_files(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with what the pages take for granted: pictures in three formats, loose ones, and a trained run."""
+    """A folder with what the pages take for granted: images in three formats, loose ones, and a trained run."""
     place = tmp_path_factory.mktemp("desk")
     write_imagenet_files(place / "torch" / "hub" / "checkpoints")
     toy = ["data=toy", "data.root=toy", *FEW_TOYS, "model=tiny_ssd"]
@@ -126,8 +126,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (place / "toy" / "ImageSets" / "Main" / "trainval.txt").write_text(
         "".join((place / "toy" / "ImageSets" / "Main" / f"{split}.txt").read_text() for split in ("train", "val"))
     )
-    (place / "toy").rename(place / "my_pictures")
-    words = ["data=voc_folder", "data.root=my_pictures"]
+    (place / "toy").rename(place / "my_images")
+    words = ["data=voc_folder", "data.root=my_images"]
     run(place, "convert", *words, "to=coco", "output=my_coco")
     run(place, "convert", *words, "to=yolo", "output=my_yolo")
     film = cv2.VideoWriter(str(place / "street.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (96, 64))
@@ -136,8 +136,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     film.release()
     shots = place / "shots"
     shots.mkdir()
-    for picture in sorted((place / "my_pictures" / "JPEGImages").iterdir())[:3]:
-        (shots / picture.name).write_bytes(picture.read_bytes())
+    for image in sorted((place / "my_images" / "JPEGImages").iterdir())[:3]:
+        (shots / image.name).write_bytes(image.read_bytes())
     run(place, "train", *words, "model=tiny_ssd", *SHORT, "hydra.run.dir=outputs/ssd/RUN")
     theirs = "outputs/amdegroot"  # of their network, so that it can pass for their weights
     run(
@@ -180,12 +180,12 @@ def test_what_the_pages_tell_to_type_works(desk: Path, line: Line) -> None:
     if "toy" in line.text:
         words += FEW_TOYS
     if "format=onnx" in words or "format=torchscript" in words:
-        words += ["latency=false", "pictures=2"]
+        words += ["latency=false", "images=2"]
     if "quantize=int8" in words:
         words += ["max_map_loss=1"]  # of a network that has hardly trained
     if line.command == "doctor":
         words += ["data.batch_size=4", "trainer.accelerator=cpu"]
-    shutil.rmtree(desk / "new_pictures", ignore_errors=True)  # of another page: labels are never replaced
+    shutil.rmtree(desk / "new_images", ignore_errors=True)  # of another page: labels are never replaced
     run(desk, line.command, *words)
 
 
@@ -195,13 +195,13 @@ def test_python_on_the_pages_runs(desk: Path, page: str, monkeypatch: pytest.Mon
     (block,) = re.findall(r"(?s)```python\n(.*?)```", (REPOSITORY / page).read_text())
     monkeypatch.chdir(desk)
     monkeypatch.setattr(Image.Image, "show", lambda image: None)
-    picture = next((desk / "shots").iterdir())
-    for name in ("picture.jpg", "holiday.jpg"):
-        (desk / name).write_bytes(picture.read_bytes())
+    photo = next((desk / "shots").iterdir())
+    for name in ("image.jpg", "holiday.jpg"):
+        (desk / name).write_bytes(photo.read_bytes())
     if not (desk / "outputs" / "demo").exists():
         (desk / "outputs" / "demo").symlink_to("ssd/RUN")
     if "detector.onnx" in block and not (desk / "detector.onnx").exists():
-        words = ["format=onnx", "output=detector.onnx", "latency=false", "pictures=2"]
+        words = ["format=onnx", "output=detector.onnx", "latency=false", "images=2"]
         run(desk, "export", "checkpoint=outputs/ssd/RUN", *words)
     exec(compile(block.replace('"dog"', '"disk"'), page, "exec"), {})
 

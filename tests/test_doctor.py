@@ -53,17 +53,17 @@ def test_a_whole_data_set_has_no_finding(tmp_path: Path, form: str) -> None:
 
     assert found(report) == []
     assert report["spoils_the_run"] is False
-    assert report["pictures_decoded"] == 9
+    assert report["images_decoded"] == 9
     assert report["splits"]["train"]["objects"] == 54
-    assert report["splits"]["test"]["classes"]["dog"] == {"objects": 9, "difficult": 0, "pictures": 3}
+    assert report["splits"]["test"]["classes"]["dog"] == {"objects": 9, "difficult": 0, "images": 3}
     assert (tmp_path / "coverage.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_planted_fault_is_found_and_none_is_invented(tmp_path: Path, form: str, on_error: str) -> None:
-    pictures, expected = planted.planted(form)
-    planted.write(form, tmp_path, pictures)
+    images, expected = planted.planted(form)
+    planted.write(form, tmp_path, images)
     names = [*planted.CLASSES, "fish"]
     if form == "yolo":
         (tmp_path / "data.yaml").write_text((tmp_path / "data.yaml").read_text() + "  3: fish\n")
@@ -76,9 +76,9 @@ def test_every_planted_fault_is_found_and_none_is_invented(tmp_path: Path, form:
         assert len(matching) == 1, (kind, split, part, left)
         left.remove(matching[0])
     assert left == []
-    assert report["spoils_the_run"] is True  # with on_error=skip for the picture in two splits
+    assert report["spoils_the_run"] is True  # with on_error=skip for the image in two splits
     severity = {group["kind"]: group["severity"] for group in report["findings"]}
-    assert severity["inverted"] == severity["picture"] == ("error" if on_error == "raise" else "warning")
+    assert severity["inverted"] == severity["image"] == ("error" if on_error == "raise" else "warning")
     assert (severity["across"], severity["within"], severity["tiny"]) == ("error", "warning", "warning")
     order = [group["severity"] for group in report["findings"]]
     assert order == sorted(order)  # errors come before warnings
@@ -86,8 +86,8 @@ def test_every_planted_fault_is_found_and_none_is_invented(tmp_path: Path, form:
 
 def test_priors_that_reach_few_objects_spoil_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = tuple(planted.Thing("dog", (x, y, x + 10, y + 10)) for x in (15, 75, 130) for y in (15, 55, 95))
-    pictures = [replace(picture, things=small) for picture in planted.CLEAN]
-    planted.write("voc", tmp_path, pictures, ("dog",))
+    images = [replace(image, things=small) for image in planted.CLEAN]
+    planted.write("voc", tmp_path, images, ("dog",))
 
     report = examine("voc", tmp_path)
 
@@ -102,7 +102,7 @@ def test_priors_that_reach_few_objects_spoil_the_run(tmp_path: Path, capsys: pyt
     assert capsys.readouterr().out.strip().splitlines()[-1] == "something would spoil the run"
 
 
-def test_a_list_of_pictures_that_names_one_twice(tmp_path: Path) -> None:
+def test_a_list_of_images_that_names_one_twice(tmp_path: Path) -> None:
     planted.write("yolo", tmp_path, planted.CLEAN)
     names = ["train0", "train1", "train0", "train2", "train0"]
     (tmp_path / "train.txt").write_text("".join(f"images/train/{name}.jpg\n" for name in names))
@@ -126,8 +126,8 @@ def test_a_list_of_pictures_that_names_one_twice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_class_names_that_are_nearly_the_same(tmp_path: Path, form: str) -> None:
-    pictures = (*planted.CLEAN, planted.with_thing("odd", planted.Thing("DOGS", (20, 20, 60, 60))))
-    planted.write(form, tmp_path, pictures, (*planted.CLASSES, "DOGS"))
+    images = (*planted.CLEAN, planted.with_thing("odd", planted.Thing("DOGS", (20, 20, 60, 60))))
+    planted.write(form, tmp_path, images, (*planted.CLASSES, "DOGS"))
 
     report = examine(form, tmp_path)
 
@@ -135,20 +135,20 @@ def test_class_names_that_are_nearly_the_same(tmp_path: Path, form: str) -> None
     assert "'dog' (21 objects)" in similar
     assert "'DOGS' (1 object)" in similar
     (rare,) = of_kind(report, "rare_class")
-    assert "'DOGS' has 1 object in 1 picture" in rare
+    assert "'DOGS' has 1 object in 1 image" in rare
     assert len(found(report)) == 2
     assert report["spoils_the_run"] is False
 
 
-def test_boxes_are_measured_by_the_picture_where_its_annotation_states_another_size(tmp_path: Path) -> None:
+def test_boxes_are_measured_by_the_image_where_its_annotation_states_another_size(tmp_path: Path) -> None:
     outside = planted.Thing("dog", (20, 20, 30, 130))  # of 120 px
-    pictures = (*planted.CLEAN, replace(planted.with_thing("odd", outside), stated_size_px=(60, 80)))
-    planted.write("voc", tmp_path, pictures)
+    images = (*planted.CLEAN, replace(planted.with_thing("odd", outside), stated_size_px=(60, 80)))
+    planted.write("voc", tmp_path, images)
     for decoded in ("all", "0"):
-        report = examine("voc", tmp_path, f"pictures={decoded}")
-        assert [kind for kind, _, _ in found(report)] == ["picture_size", "outside"]
+        report = examine("voc", tmp_path, f"images={decoded}")
+        assert [kind for kind, _, _ in found(report)] == ["image_size", "outside"]
         (sentence,) = of_kind(report, "outside")
-        assert "object 10 'dog' reaches out of the picture: ymax is 131" in sentence
+        assert "object 10 'dog' reaches out of the image: ymax is 131" in sentence
         assert report["splits"]["train"]["left_out"] == 2
 
 
@@ -160,7 +160,7 @@ def test_fractions_in_xml_files_are_taken_for_what_they_are(tmp_path: Path) -> N
 
     whole = planted.Thing("dog", (0, 0, 160, 120), written=(0, 0, 1, 1))
     things = (*map(in_fractions, planted.SOUND), whole)
-    planted.write("voc", tmp_path, [replace(picture, things=things) for picture in planted.CLEAN])
+    planted.write("voc", tmp_path, [replace(image, things=things) for image in planted.CLEAN])
 
     report = examine("voc", tmp_path)
 
@@ -180,11 +180,11 @@ def test_every_stage_is_logged_with_its_counts(tmp_path: Path, caplog: pytest.Lo
     lines = [record.getMessage() for record in caplog.records]
     for said in (
         "reading the annotations of train, test",
-        "train: 6 pictures, 54 usable objects; faults of the annotation: 0",
-        "test: 3 pictures, 27 usable objects; faults of the annotation: 0",
-        "decoding 9 pictures",
+        "train: 6 images, 54 usable objects; faults of the annotation: 0",
+        "test: 3 images, 27 usable objects; faults of the annotation: 0",
+        "decoding 9 images",
         "fitting priors to 54 objects",
-        "timing steps on cpu: 1, of 2 pictures each",
+        "timing steps on cpu: 1, of 2 images each",
     ):
         assert sum(said in line for line in lines) == 1, (said, lines)
     assert len(lines) == 6
@@ -217,22 +217,26 @@ def test_pixels_that_count_from_another_number(tmp_path: Path, written: int, rea
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_split_of_which_nothing_is_left(tmp_path: Path, form: str) -> None:
-    pictures = [planted.Picture(f"p{i}", split, file="missing") for i, split in enumerate(["train", "train", "test"])]
-    planted.write(form, tmp_path, pictures)
+    images = [planted.ImageSpec(f"p{i}", split, file="missing") for i, split in enumerate(["train", "train", "test"])]
+    planted.write(form, tmp_path, images)
 
     report = examine(form, tmp_path, f"data.class_names=[{','.join(planted.CLASSES)}]")
 
     if form in ("coco", "csv", "voc"):
         assert len(of_kind(report, "nothing_left")) == 2
         assert len(of_kind(report, "missing")) == 3
-    else:  # its pictures are those that exist, and there are labels without one
+    else:  # its images are those that exist, and there are labels without one
         assert of_kind(report, "nothing_left") or of_kind(report, "unopened")
     assert report["spoils_the_run"] is True
     assert report["coverage"] is None
 
 
 def test_annotations_without_any_object(tmp_path: Path) -> None:
-    planted.write("voc", tmp_path, [planted.Picture(f"{s}{i}", s, things=()) for s in ("train", "test") for i in "ab"])
+    planted.write(
+        "voc",
+        tmp_path,
+        [planted.ImageSpec(f"{s}{i}", s, things=()) for s in ("train", "test") for i in "ab"],
+    )
 
     discovered = examine("voc", tmp_path)
     assert "has a class name; give class_names" in of_kind(discovered, "unopened")[0]
@@ -245,7 +249,7 @@ def test_a_split_whose_every_object_is_skipped(tmp_path: Path) -> None:
     for path in (tmp_path / "Annotations").iterdir():
         path.write_text(path.read_text().replace("<bndbox>", "<difficult>1</difficult><bndbox>"))
     assert of_kind(examine("voc", tmp_path, "data.train_difficult=false"), "nothing_left") == [
-        "train: there is no object in its 6 pictures; 54 crowds or difficult objects are skipped; "
+        "train: there is no object in its 6 images; 54 crowds or difficult objects are skipped; "
         "data.train_difficult=true keeps them"
     ]
 
@@ -266,18 +270,18 @@ def test_a_root_or_training_split_that_is_not_there_is_a_bad_setting(tmp_path: P
 def test_a_validation_split_of_its_own_is_examined(tmp_path: Path, form: str) -> None:
     planted.write(form, tmp_path, planted.CLEAN)
     report = examine(form, tmp_path, "data.val_split=test", "data.test_split=null", "fit=false")
-    assert {split: of["pictures"] for split, of in report["splits"].items()} == {"train": 6, "val": 3}
+    assert {split: of["images"] for split, of in report["splits"].items()} == {"train": 6, "val": 3}
     assert found(report) == []
 
 
-def test_a_sample_of_the_pictures(tmp_path: Path) -> None:
-    pictures, _ = planted.planted("csv")
-    planted.write("csv", tmp_path, pictures)
+def test_a_sample_of_the_images(tmp_path: Path) -> None:
+    images, _ = planted.planted("csv")
+    planted.write("csv", tmp_path, images)
 
-    report = examine("csv", tmp_path, "pictures=0")
+    report = examine("csv", tmp_path, "images=0")
 
-    assert report["pictures_decoded"] == 0
-    assert of_kind(report, "picture") == []
+    assert report["images_decoded"] == 0
+    assert of_kind(report, "image") == []
     assert len(of_kind(report, "inverted")) == 1  # annotations are always all looked at
 
 
@@ -309,7 +313,7 @@ def test_the_command_on_a_whole_data_set(
     estimate = report["trial"]["estimate"]
     assert estimate["measured_batch_size"] == 8
     assert estimate["batch_size"] == 16
-    assert estimate["steps"] == 12  # 6 pictures are one batch; twelve epochs
+    assert estimate["steps"] == 12  # 6 images are one batch; twelve epochs
     assert estimate["memory_mib"] > 0
     assert "no finding" in out
     assert report["priors"]["command"] in out
@@ -318,15 +322,15 @@ def test_the_command_on_a_whole_data_set(
 def test_the_command_on_a_planted_data_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures, _ = planted.planted("csv")
-    planted.write("csv", tmp_path / "set", [*pictures, planted.with_thing("b2", planted.Thing("dgo", (1, 2, 30, 40)))])
+    images, _ = planted.planted("csv")
+    planted.write("csv", tmp_path / "set", [*images, planted.with_thing("b2", planted.Thing("dgo", (1, 2, 30, 40)))])
 
     more = ["hydra.run.dir=out", "lines=1", "trial_steps=0", "data.class_names=[cat,dog,bird]"]
     code = run_main(monkeypatch, tmp_path, *words("csv", Path("set"), *more))
 
     assert code == 1
     out = capsys.readouterr().out
-    assert out.index("ERRORS") < out.index("WARNINGS") < out.index("Pictures and objects")
+    assert out.index("ERRORS") < out.index("WARNINGS") < out.index("Images and objects")
     assert "objects of unknown classes: 2" in out
     assert "and 1 more in out/doctor.json" in out
     report = json.loads((tmp_path / "out" / "doctor.json").read_text())
@@ -336,7 +340,7 @@ def test_the_command_on_a_planted_data_set(
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("pictures=some", "pictures is 'some'"),
+        ("images=some", "images is 'some'"),
         ("tiny_px=-1", "tiny_px is -1"),
         ("lines=-2", "lines is -2"),
         ("trial_steps=1.5", "trial_steps is 1.5"),

@@ -1,4 +1,4 @@
-"""Every network trains, and what it saves is read again: in its own process's place, small, on toy pictures."""
+"""Every network trains, and what it saves is read again: in its own process's place, small, on toy images."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Priors, augmentation and matches as pictures, from the configuration to the PNG."""
+"""Priors, augmentation and matches as images, from the configuration to the PNG."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from ssd_lightning.detector import Detector
 from ssd_lightning.errors import DataError
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.ops.priors import make_priors
-from ssd_lightning.visualization import match_pictures, sample_pictures
+from ssd_lightning.visualization import match_images, sample_images
 
 SETTINGS = [
     "experiment=toy_tiny", "image_size=[128,128]", "data=voc_folder", "data.train_split=train", "data.test_split=test",
@@ -53,7 +53,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, directory: Path, *arguments: str) 
     ("what", "names"),
     [("priors", ["priors", "priors_overview"]), ("batch", ["batch"]), ("matches", ["matches"])],
 )
-def test_each_picture_is_written_and_the_same_every_time(
+def test_each_image_is_written_and_the_same_every_time(
     folder: Path, capsys: pytest.CaptureFixture[str], what: str, names: list[str]
 ) -> None:
     paths = draw(folder, what, "num=2")
@@ -80,7 +80,7 @@ def test_the_columns_of_a_batch_are_what_the_first_epochs_train_on(
 ) -> None:
     drawn = {}
     monkeypatch.setattr(
-        sample_pictures,
+        sample_images,
         "draw_augmentation",
         lambda rows, names, **more: drawn.update(rows=rows),
     )
@@ -108,7 +108,7 @@ def test_matches_are_those_of_the_loss_on_the_first_batch(
 ) -> None:
     drawn = {}
     monkeypatch.setattr(
-        match_pictures,
+        match_images,
         "draw_match_sheet",
         lambda rows, **more: drawn.update(rows=rows),
     )
@@ -122,12 +122,12 @@ def test_matches_are_those_of_the_loss_on_the_first_batch(
     loss = MultiBoxLoss(matcher=config.loss.matcher, iou_threshold=config.loss.iou_threshold)
     labels = loss.match(targets, priors.boxes_cxcywh).labels
     assert len(drawn["rows"]) == 2
-    for (image, objects), (pixels, target), of_picture in zip(drawn["rows"], samples[:2], labels[:2], strict=True):
+    for (image, objects), (pixels, target), of_image in zip(drawn["rows"], samples[:2], labels[:2], strict=True):
         assert (image == pixels.permute(1, 2, 0).numpy()).all()
         assert len(objects) == len(target["labels"])
-        assert sum(len(thing.priors_xyxy) for thing in objects) == int((of_picture > 0).sum())
+        assert sum(len(thing.priors_xyxy) for thing in objects) == int((of_image > 0).sum())
     count = sum(len(target["labels"]) for target in targets)
-    assert f"4 pictures, {count} objects, {int((labels > 0).sum())} matched priors" in capsys.readouterr().out
+    assert f"4 images, {count} objects, {int((labels > 0).sum())} matched priors" in capsys.readouterr().out
 
 
 def test_priors_are_those_of_the_network_and_its_weights_are_not_fetched(folder: Path) -> None:
@@ -165,9 +165,9 @@ def test_a_checkpoint_brings_its_input_size_and_priors(folder: Path) -> None:
     ("words", "said"),
     [
         (["what=anchors"], "what is 'anchors'; it can be priors, batch or matches"),
-        (["what=priors", "picture=none.jpg"], "none.jpg"),
-        (["what=batch", "picture=none.jpg"], "picture= is for what=priors"),
-        (["what=priors", "data.root=nowhere"], "picture=FILE"),
+        (["what=priors", "image=none.jpg"], "none.jpg"),
+        (["what=batch", "image=none.jpg"], "image= is for what=priors"),
+        (["what=priors", "data.root=nowhere"], "image=FILE"),
         (["what=batch", "data.root=nowhere"], "nowhere"),
         (["what=batch", "num=0"], "num is 0"),
         (["what=batch", "draws=1.5"], "draws is 1.5"),
@@ -194,15 +194,15 @@ def test_bad_input_is_told_in_one_sentence(
 
 @pytest.mark.parametrize("what", ["batch", "matches"])
 def test_data_without_any_object_are_refused(tmp_path: Path, what: str) -> None:
-    planted.write("voc", tmp_path / "set", [replace(picture, things=()) for picture in planted.CLEAN])
+    planted.write("voc", tmp_path / "set", [replace(image, things=()) for image in planted.CLEAN])
     with pytest.raises(DataError, match="no object"):
         draw(tmp_path, what, "data.class_names=[cat]")
 
 
 @pytest.mark.parametrize("what", ["priors", "batch", "matches"])
-def test_pictures_without_objects_are_drawn_like_others(tmp_path: Path, what: str) -> None:
-    pictures = [picture if picture.name == "train0" else replace(picture, things=()) for picture in planted.CLEAN]
-    planted.write("voc", tmp_path / "set", pictures)
+def test_images_without_objects_are_drawn_like_others(tmp_path: Path, what: str) -> None:
+    images = [image if image.name == "train0" else replace(image, things=()) for image in planted.CLEAN]
+    planted.write("voc", tmp_path / "set", images)
     for path in draw(tmp_path, what, "num=9", "data.val_fraction=0", "data.batch_size=2"):
         assert Image.open(path).size[0] > 500
 
@@ -210,9 +210,7 @@ def test_pictures_without_objects_are_drawn_like_others(tmp_path: Path, what: st
 def test_a_class_may_have_any_name(tmp_path: Path) -> None:
     name = "an extraordinarily long name, <b>ünïcödé</b> 猫 [red] " * 6
     things = tuple(replace(thing, name=name.strip()) for thing in planted.SOUND)
-    planted.write(
-        "coco", tmp_path / "set", [replace(picture, things=things) for picture in planted.CLEAN], [name.strip()]
-    )
+    planted.write("coco", tmp_path / "set", [replace(image, things=things) for image in planted.CLEAN], [name.strip()])
     for what in ("batch", "matches"):
         words = ["data=coco_folder", "num=1", f"data.root={tmp_path / 'set'}"]
         config = compose_config("show", [*SETTINGS, *words, f"what={what}", f"output={tmp_path / 'out'}"])
@@ -220,7 +218,7 @@ def test_a_class_may_have_any_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_leaves_nothing_but_its_pictures(folder: Path) -> None:
+def test_the_command_leaves_nothing_but_its_images(folder: Path) -> None:
     words = [*SETTINGS, "data.root=set", "what=matches", "num=1"]
     run = subprocess.run(
         [sys.executable, "-m", "ssd_lightning.show", *words], cwd=folder, capture_output=True, text=True, timeout=150

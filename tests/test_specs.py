@@ -39,9 +39,9 @@ def ssd300(**settings) -> SSD:
 
 def assert_same_network(net: SSD, again: SSD) -> None:
     again.load_state_dict(net.state_dict())
-    pictures = torch.randint(0, 256, (2, 3, *net.image_size), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, *net.image_size), dtype=torch.uint8)
     with torch.inference_mode():
-        torch.testing.assert_close(again.eval()(pictures), net.eval()(pictures), rtol=0, atol=0)
+        torch.testing.assert_close(again.eval()(images), net.eval()(images), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("settings", [{}, {"normalization": SUBTRACT_MEAN_BGR, "clip_priors": True}])

@@ -1,4 +1,4 @@
-"""TinySSD as d2l.ai trains it (section 14.7): one object a picture is found once, tightly, with confidence."""
+"""TinySSD as d2l.ai trains it (section 14.7): one object an image is found once, tightly, with confidence."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from test_commands import run_in
 
 
 @pytest.mark.slow
-def test_one_tight_box_a_picture_above_nine_tenths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_tight_box_a_image_above_nine_tenths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_bananas(tmp_path / "bananas", num_train=400, num_val=40)
     run_in(
         tmp_path, monkeypatch, "train", "experiment=tiny_bananas", "data.root=bananas", "hydra.run.dir=run",

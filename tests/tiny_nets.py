@@ -18,7 +18,7 @@ def tiny_net(
     ratios: tuple[int, ...] = (2,),
     **settings: object,
 ) -> SSD:
-    """Give three levels of priors over a small picture, the same weights each time.
+    """Give three levels of priors over a small image, the same weights each time.
 
     Args:
         num_classes: C, without background.

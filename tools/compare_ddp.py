@@ -3,7 +3,7 @@
     python tools/compare_ddp.py
     python tools/compare_ddp.py --steps 100 --accelerator gpu     # two GPUs: NCCL
 
-Prints three tables in Markdown: the weights, whether the pictures of every step are the same, and how many of the
+Prints three tables in Markdown: the weights, whether the images of every step are the same, and how many of the
 augmentation's draws are distinct. Ends with code 1 if a network without batch norm ends farther apart than `--most`.
 """
 
@@ -35,7 +35,7 @@ COMMON = (
 
 
 def train(root: Path, name: str, ranks: int, words: list[str]) -> dict[str, torch.Tensor]:
-    """Train with `BATCH` pictures a step on so many ranks, and give the weights."""
+    """Train with `BATCH` images a step on so many ranks, and give the weights."""
     run = root / name
     command = [sys.executable, "-m", "ssd_lightning.train", *COMMON, *words, f"hydra.run.dir={run}"]
     command += [f"trainer.devices={ranks}", f"data.batch_size={BATCH}"]
@@ -53,8 +53,8 @@ def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> tu
     return largest, apart / sum(float(value.square().sum()) for value in one.values()) ** 0.5
 
 
-def steps_with_the_same_pictures(size: int, epochs: int, ranks: int) -> tuple[int, int]:
-    """Count the steps whose set of pictures is that of one process, and all steps."""
+def steps_with_the_same_images(size: int, epochs: int, ranks: int) -> tuple[int, int]:
+    """Count the steps whose set of images is that of one process, and all steps."""
     same = steps = 0
     for epoch in range(epochs):
         orders = []
@@ -75,7 +75,7 @@ def steps_with_the_same_pictures(size: int, epochs: int, ranks: int) -> tuple[in
 
 
 class Draws:
-    """Augments, and paints the seed it was given and a digest of the result over the picture."""
+    """Augments, and paints the seed it was given and a digest of the result over the image."""
 
     def __init__(self, augmentation: Transform) -> None:
         self.augmentation = augmentation
@@ -90,25 +90,25 @@ class Draws:
         return image, boxes, kept
 
 
-def distinct_draws(root: Path, *, pictures: int, epochs: int, ranks: int, workers: int) -> tuple[int, int, int]:
-    """Draw the same picture again and again; give distinct seeds, distinct results, and all draws."""
+def distinct_draws(root: Path, *, images: int, epochs: int, ranks: int, workers: int) -> tuple[int, int, int]:
+    """Draw the same image again and again; give distinct seeds, distinct results, and all draws."""
     words = [*COMMON, *WITHOUT_BATCH_NORM, f"data.root={root / 'toy'}", f"data.num_train={4 * BATCH}"]
     module = instantiate(compose_config("train", words).data.module, _convert_="all")
     source = module.dataset("train")
     dataset = DetectionDataset(
-        records=source.records[:1] * pictures, class_names=source.class_names, transform=Draws(source.transform), seed=0
+        records=source.records[:1] * images, class_names=source.class_names, transform=Draws(source.transform), seed=0
     )
     seeds: Counter = Counter()
     results: Counter = Counter()
     for rank in range(ranks):
-        sampler = EpochSampler(size=pictures, pad=True, rank=rank, world_size=ranks)
+        sampler = EpochSampler(size=images, pad=True, rank=rank, world_size=ranks)
         loader = DataLoader(
             dataset, BATCH, sampler=sampler, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0
         )
         for epoch in range(epochs):
             sampler.set_epoch(epoch)
-            for images, _ in loader:
-                for image in images:
+            for batch, _ in loader:
+                for image in batch:
                     marks = bytes(image.permute(1, 2, 0).reshape(-1)[:24].tolist())
                     seeds[marks[:8]] += 1
                     results[marks[8:]] += 1
@@ -138,16 +138,16 @@ def main() -> None:
             ("one and two", distance(single, double)),
             ("one and two, batch norm", distance(train(root, "n1", 1, normed), train(root, "n2", 2, normed))),
         ]
-        print(f"| after {arguments.steps} steps of {BATCH} pictures | largest difference | relative |\n|---|---|---|")
+        print(f"| after {arguments.steps} steps of {BATCH} images | largest difference | relative |\n|---|---|---|")
         for name, (largest, relative) in rows:
             print(f"| {name} | {largest:.1e} | {relative:.1e} |")
-        print("\n| ranks | steps with the pictures of one process |\n|---|---|")
+        print("\n| ranks | steps with the images of one process |\n|---|---|")
         for ranks in (2, 4):
-            same, steps = steps_with_the_same_pictures(size, epochs=3, ranks=ranks)
+            same, steps = steps_with_the_same_images(size, epochs=3, ranks=ranks)
             print(f"| {ranks} | {same} of {steps} |")
         print("\n| ranks x workers | draws | distinct seeds | distinct samples |\n|---|---|---|---|")
         for ranks, workers in ((1, 0), (1, 2), (2, 2)):
-            seeds, results, draws = distinct_draws(root, pictures=32, epochs=4, ranks=ranks, workers=workers)
+            seeds, results, draws = distinct_draws(root, images=32, epochs=4, ranks=ranks, workers=workers)
             print(f"| {ranks} x {workers} | {draws} | {seeds} | {results} |")
     sys.exit(1 if rows[2][1][1] > arguments.most else 0)
 

@@ -1,9 +1,9 @@
-"""Damage annotations and pictures at random, read them, and count what becomes of them.
+"""Damage annotations and images at random, read them, and count what becomes of them.
 
     python tools/mutate_files.py --count 500 --seed 0
 
 Every file is one of a toy set in VOC layout, changed by one of: flipped bits, a cut, bytes put in, bytes taken out, a
-block repeated elsewhere, digits and letters exchanged. Then its annotation and its picture are read as training reads
+block repeated elsewhere, digits and letters exchanged. Then its annotation and its image are read as training reads
 them, in processes of their own, so that a crash or a hang of a decoder is seen. Each reading ends in one of:
 
 - same: the damage has no effect, as in white space, comments or metadata: boxes, classes and pixels are as before;
@@ -11,8 +11,8 @@ them, in processes of their own, so that a crash or a hang of a decoder is seen.
 - changed: it reads without an error to other boxes or pixels. No reader can see this: it is for the checksums to tell;
 - crashed: another type of error, an error without the file's name, a dead process, or more than `--timeout` seconds.
 
-A file that changed is told by the fingerprint that every run writes into `run.json` (boxes, sizes of picture files)
-or, where a picture has kept its size, by the checksums of `data.checksum=true`; what neither tells changed silently.
+A file that changed is told by the fingerprint that every run writes into `run.json` (boxes, sizes of image files)
+or, where an image has kept its size, by the checksums of `data.checksum=true`; what neither tells changed silently.
 Ends with code 1 if anything crashed or changed silently.
 """
 
@@ -44,7 +44,7 @@ from ssd_lightning.errors import DataError
 Kind = Literal["xml", "jpeg"]
 Outcome = Literal["same", "named", "changed", "crashed"]
 OUTCOMES: tuple[Outcome, ...] = ("same", "named", "changed", "crashed")
-NUM_PICTURES = 20
+NUM_IMAGES = 20
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def run_trials(
     trials: list[Trial] = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "toy"
-        write_toy_dataset(root, num_train=NUM_PICTURES, num_val=1, num_test=1, image_size_px=(120, 160))
+        write_toy_dataset(root, num_train=NUM_IMAGES, num_val=1, num_test=1, image_size_px=(120, 160))
         for kind in kinds:
             trials += _in_processes(partial(try_one, root, kind, seed), range(count), kind, timeout_s)
     return trials

@@ -207,7 +207,7 @@ def grow(device: "torch.device") -> list[dict[str, Any]]:
     from ssd_lightning.benchmarking.data_growth import measure_data
     from ssd_lightning.benchmarking.growth import exponents, measure_growth
 
-    # A picture takes a processor a fifth of a second: 64 of them show as much as 256 would.
+    # An image takes a processor a fifth of a second: 64 of them show as much as 256 would.
     points = list(
         measure_growth(
             lambda side: make_network("backbone=vgg16", f"image_size=[{side},{side}]"),

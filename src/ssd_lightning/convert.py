@@ -1,4 +1,4 @@
-"""`python -m ssd_lightning.convert`: write annotated pictures in another annotation format."""
+"""`python -m ssd_lightning.convert`: write annotated images in another annotation format."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STAGES = ("train", "val", "test")
-PICTURES = ("copy", "link", "none")
+IMAGES = ("copy", "link", "none")
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def convert(config: "DictConfig") -> dict[str, int]:
         config: as `conf/convert.yaml` composes it.
 
     Returns:
-        Pictures written for each split.
+        Images written for each split.
 
     Raises:
         UserError: the data, the output or a setting cannot be used.
@@ -51,7 +51,7 @@ def convert(config: "DictConfig") -> dict[str, int]:
 
     if config.get("data") is None:
         raise ConfigurationError("say what to convert, e.g. data=voc_folder data.root=FOLDER")
-    for key, choices in {"to": tuple(FORMATS), "split": ("all", *STAGES), "pictures": PICTURES}.items():
+    for key, choices in {"to": tuple(FORMATS), "split": ("all", *STAGES), "images": IMAGES}.items():
         if config[key] not in choices:
             raise ConfigurationError(f"{key} is '{config[key]}'; it can be {', '.join(choices)}")
     output = Path(os.path.abspath(Path(config.output).expanduser()))
@@ -62,7 +62,7 @@ def convert(config: "DictConfig") -> dict[str, int]:
     datasets = open_stages(config, instantiate(config.data.module.dataset, _convert_="all"))
     class_names = written_class_names(next(iter(datasets.values())).class_names, config.to)
     splits = {stage: dataset.records for stage, dataset in datasets.items()}
-    write_dataset(output, FORMATS[config.to], splits, class_names, pictures=config.pictures)
+    write_dataset(output, FORMATS[config.to], splits, class_names, images=config.images)
     counts = {stage: len(records) for stage, records in splits.items()}
     _report(config.to, output, counts, class_names)
     return counts
@@ -88,7 +88,7 @@ def open_stages(config: "DictConfig", make_dataset: "Callable[..., DetectionData
         arguments = chosen[stage] or {}
         held_out = stage == "val" and arguments.get("part") == "val"
         if held_out or not arguments.get("splits"):
-            why = "; its pictures are held out of the training split" if held_out else ""
+            why = "; its images are held out of the training split" if held_out else ""
             missing.append(f"the data set has no {stage} split of its own{why}")
             continue
         try:
@@ -109,7 +109,7 @@ def write_dataset(
     splits: "Mapping[str, Sequence[Record]]",
     class_names: Sequence[str],
     *,
-    pictures: str,
+    images: str,
 ) -> None:
     """Write all splits beside `output`, and move them into place when they are whole.
 
@@ -118,18 +118,18 @@ def write_dataset(
         target: the format.
         splits: split -> records.
         class_names: names of the classes 1..C.
-        pictures: `copy`, `link` (hard links) or `none`.
+        images: `copy`, `link` (hard links) or `none`.
 
     Raises:
-        DataError: it cannot be written, or the format cannot say which way up a picture is.
+        DataError: it cannot be written, or the format cannot say which way up an image is.
     """
     unfinished = output.with_name(f".{output.name}.unfinished")
-    names = picture_names(splits)
-    images = _plan_images(splits, target.image_suffixes)
+    names = image_names(splits)
+    plan = _plan_images(splits, target.image_suffixes)
     placed = {
         split: [
             replace(record, image_path=unfinished / target.image_folder.format(split=split) / f"{name}{image.suffix}")
-            for record, name, image in zip(records, names[split], images[split], strict=True)
+            for record, name, image in zip(records, names[split], plan[split], strict=True)
         ]
         for split, records in splits.items()
     }
@@ -143,11 +143,11 @@ def write_dataset(
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         target.write(unfinished, placed, class_names)
-        if pictures != "none":
+        if images != "none":
             for split, records in splits.items():
-                for record, copy, image in zip(records, placed[split], images[split], strict=True):
-                    _place(record, copy.image_path, image, link=pictures == "link")
-            _log_decoded(image for of_split in images.values() for image in of_split)
+                for record, copy, image in zip(records, placed[split], plan[split], strict=True):
+                    _place(record, copy.image_path, image, link=images == "link")
+            _log_decoded(image for of_split in plan.values() for image in of_split)
         if output.exists():
             output.rmdir()
         unfinished.rename(output)
@@ -157,7 +157,7 @@ def write_dataset(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def picture_names(splits: "Mapping[str, Sequence[Record]]") -> dict[str, list[str]]:
+def image_names(splits: "Mapping[str, Sequence[Record]]") -> dict[str, list[str]]:
     """Name the image of every record by its id, without an ending.
 
     No two records share a name: in some formats they would share a file of annotations.
@@ -214,7 +214,7 @@ def _refuse_turned(splits: "Mapping[str, Sequence[Record]]") -> None:
         for path, size_px, upright_px in zip(paths, stated, sizes, strict=True):
             if tuple(size_px) != upright_px:
                 raise DataError(
-                    f"{path}: its boxes are for a picture of {size_px[1]} x {size_px[0]} px, but upright it is "
+                    f"{path}: its boxes are for an image of {size_px[1]} x {size_px[0]} px, but upright it is "
                     f"{upright_px[1]} x {upright_px[0]} px; the format cannot say this: remove its EXIF tag first"
                 )
 
@@ -242,7 +242,7 @@ def _report(to: str, output: Path, counts: Mapping[str, int], class_names: Seque
 
     from ssd_lightning.data.writers import FORMATS
 
-    print(f"{', '.join(f'{split}: {count} pictures' for split, count in counts.items())} in {output}")
+    print(f"{', '.join(f'{split}: {count} images' for split, count in counts.items())} in {output}")
     if to == "yolo":
         print(f"for ultralytics: data={shlex.quote(str(output / 'data.yaml'))}")
     words = [f"data={to}_folder", f"data.root={output}", f"data.train_split={next(iter(counts))}"]

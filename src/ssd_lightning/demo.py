@@ -1,4 +1,4 @@
-"""`python -m ssd_lightning.demo`: a local web page where a detector looks at pictures, and a JSON endpoint."""
+"""`python -m ssd_lightning.demo`: a local web page where a detector looks at images, and a JSON endpoint."""
 
 import ipaddress
 import logging
@@ -94,7 +94,7 @@ def serve(config: "DictConfig", listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     address = ipaddress.ip_address(host)
     detector = Detector.load(config.checkpoint, choose_device(config.device))
-    detector(np.zeros((*detector.image_size, 3), np.uint8))  # the first picture takes longer than all others
+    detector(np.zeros((*detector.image_size, 3), np.uint8))  # the first image takes longer than all others
     checkpoint = Path(config.checkpoint)
     folder = None if config.examples is None else Path(config.examples).expanduser()
     application = Application(

@@ -1,4 +1,4 @@
-"""What a detector says about one picture, in that picture's own pixels: to select from, to draw, to hand on."""
+"""What a detector says about one image, in that image's own pixels: to select from, to draw, to hand on."""
 
 import difflib
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ PIXEL_DECIMALS = 2
 
 
 @dataclass(frozen=True, eq=False)
-class PictureDetections:
-    """One picture and what was found in it, best first. M = 0 where nothing is seen."""
+class ImageDetections:
+    """One image and what was found in it, best first. M = 0 where nothing is seen."""
 
     image: np.ndarray
     """uint8 `[H, W, 3]`, RGB, upright; of an array the caller gave, no copy."""
@@ -33,7 +33,7 @@ class PictureDetections:
     class_names: tuple[str, ...]
     """Of the classes 1..C."""
     source: str | None = None
-    """Path or address of the picture, where it has one."""
+    """Path or address of the image, where it has one."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -43,7 +43,7 @@ class PictureDetections:
         """Class of each detection, `[M]`."""
         return [self.class_names[label - 1] for label in self.labels]
 
-    def select(self, score_threshold: float = 0.0, classes: Sequence[str] | None = None) -> "PictureDetections":
+    def select(self, score_threshold: float = 0.0, classes: Sequence[str] | None = None) -> "ImageDetections":
         """Keep the detections that reach a score and are of some classes.
 
         Args:
@@ -60,21 +60,21 @@ class PictureDetections:
         return replace(self, boxes_xyxy_px=boxes_xyxy_px, scores=scores, labels=labels)
 
     def draw(self, score_threshold: float = 0.4) -> Image.Image:
-        """Draw boxes into a copy of the picture, in its size.
+        """Draw boxes into a copy of the image, in its size.
 
         Args:
             score_threshold: least score that is drawn. A detector gives hundreds of weak guesses, with which a drawing
                 tells nothing; 0 draws them all.
         """
         drawn = self.select(score_threshold)
-        picture = draw_detections(
+        image = draw_detections(
             self.image,
             boxes_xyxy_px=drawn.boxes_xyxy_px,
             labels=drawn.labels,
             scores=drawn.scores,
             class_names=self.class_names,
         )
-        return Image.fromarray(picture)
+        return Image.fromarray(image)
 
     def as_record(self) -> dict[str, Any]:
         """Give size and detections in plain values, rounded, as `predictions.json` has them."""

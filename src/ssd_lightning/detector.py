@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ssd_lightning.checks import require_choice
-from ssd_lightning.data.any_picture import Picture, as_rgb, as_sequence
+from ssd_lightning.data.image_io import ImageInput, as_rgb, as_sequence
 from ssd_lightning.data.resize import ResizeMode, Stretch, as_resize_mode, plain_mode, undo_detections
-from ssd_lightning.detections import PictureDetections
+from ssd_lightning.detections import ImageDetections
 from ssd_lightning.errors import ConfigurationError, UserError, WeightsError
 from ssd_lightning.models.files import first_line, read_checkpoint
 from ssd_lightning.models.ssd import SSD
@@ -50,7 +50,7 @@ def detector_spec(
 
 
 class Detector:
-    """Pictures in, detections out.
+    """Images in, detections out.
 
     Args:
         net: the network, or an exported one; it is put into evaluation mode.
@@ -73,7 +73,7 @@ class Detector:
         resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
     ) -> None:
         require_choice("precision", precision, PRECISIONS)
-        # Pictures come with the colours of a pixel side by side, and in that order convolutions are faster on
+        # Images come with the colours of a pixel side by side, and in that order convolutions are faster on
         # processors, and it is the one order that tensor cores know.
         self.net = net.eval().to(memory_format=torch.channels_last)
         self.precision = precision
@@ -125,33 +125,33 @@ class Detector:
 
     # To the type checker a path as text is a sequence of paths too.
     @overload
-    def __call__(self, images: Picture, *, batch_size: int = 64) -> PictureDetections: ...  # type: ignore[overload-overlap]
+    def __call__(self, images: ImageInput, *, batch_size: int = 64) -> ImageDetections: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, images: Sequence[Picture], *, batch_size: int = 64) -> list[PictureDetections]: ...
+    def __call__(self, images: Sequence[ImageInput], *, batch_size: int = 64) -> list[ImageDetections]: ...
     def __call__(
-        self, images: Picture | Sequence[Picture], *, batch_size: int = 64
-    ) -> PictureDetections | list[PictureDetections]:
-        """Detect in pictures of any size.
+        self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 64
+    ) -> ImageDetections | list[ImageDetections]:
+        """Detect in images of any size.
 
         Args:
-            images: one picture or a sequence, also mixed, of paths, PIL pictures, uint8 arrays `[H, W, 3]` RGB and
-                uint8 tensors `[3, H, W]`; see `data.any_picture.Picture`.
-            batch_size: pictures that the network sees at a time.
+            images: one image or a sequence, also mixed, of paths, PIL images, uint8 arrays `[H, W, 3]` RGB and
+                uint8 tensors `[3, H, W]`; see `data.image_io.Image`.
+            batch_size: images that the network sees at a time.
 
         Returns:
-            Detections of each in the pixels of that picture; those alone, not a list, for one picture alone.
+            Detections of each in the pixels of that image; those alone, not a list, for one image alone.
 
         Raises:
-            DataError: a picture cannot be read, or has another type or shape.
+            DataError: an image cannot be read, or has another type or shape.
         """
-        pictures, is_one = as_sequence(images)
-        found: list[PictureDetections] = []
-        for start in range(0, len(pictures), batch_size):
-            found += self._detect_batch(pictures[start : start + batch_size])
+        given, is_one = as_sequence(images)
+        found: list[ImageDetections] = []
+        for start in range(0, len(given), batch_size):
+            found += self._detect_batch(given[start : start + batch_size])
         return found[0] if is_one else found
 
-    def _detect_batch(self, pictures: Sequence[Picture]) -> list[PictureDetections]:
-        images = [as_rgb(picture) for picture in pictures]
+    def _detect_batch(self, given: Sequence[ImageInput]) -> list[ImageDetections]:
+        images = [as_rgb(one) for one in given]
         shape = (len(images), *self.image_size, 3)
         batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         placements = []
@@ -159,22 +159,22 @@ class Detector:
             place[...], placement = self.resize.apply(image, self.image_size)
             placements.append(placement)
         found = self.detect(batch.permute(0, 3, 1, 2), placements)
-        # All pictures leave the device together: each copy of its own would wait for the device once more.
+        # All images leave the device together: each copy of its own would wait for the device once more.
         counts = [len(detections["scores"]) for detections in found]
         boxes, scores, labels = (
             torch.cat([detections[name] for detections in found]).cpu().split(counts)
             for name in ("boxes", "scores", "labels")
         )
         return [
-            PictureDetections(
+            ImageDetections(
                 image=image,
                 boxes_xyxy_px=boxes_to_pixels(boxes[index], image.shape[:2]).numpy(),
                 scores=scores[index].numpy(),
                 labels=labels[index].numpy(),
                 class_names=self.class_names,
-                source=os.fspath(picture) if isinstance(picture, str | os.PathLike) else None,
+                source=os.fspath(one) if isinstance(one, str | os.PathLike) else None,
             )
-            for index, (picture, image) in enumerate(zip(pictures, images, strict=True))
+            for index, (one, image) in enumerate(zip(given, images, strict=True))
         ]
 
     def use_postprocess(self, **settings: Any) -> None:

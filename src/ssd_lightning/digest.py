@@ -12,7 +12,7 @@ WITHOUT_EFFECT = frozenset(
         "dirpath",  # of checkpoints
         "num_workers",  # every sample has a seed of its own, whoever draws it
         "prefetch_factor",
-        "cache",  # gives the same pictures
+        "cache",  # gives the same images
         "cache_folder",
         "checksum",
         "enable_progress_bar",

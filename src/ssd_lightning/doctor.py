@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OWN_SETTINGS = ("pictures", "tiny_px", "lines", "fit", "trial_steps", "trial_batch_size")
+OWN_SETTINGS = ("images", "tiny_px", "lines", "fit", "trial_steps", "trial_batch_size")
 """Of the examination alone; all others are the run's."""
 MOST_ON_A_PROCESSOR = 8
 NO_RECIPE = "ssd"
@@ -76,8 +76,8 @@ def check_settings(config: "DictConfig") -> None:
     Raises:
         ConfigurationError: a value cannot be used.
     """
-    if config.pictures != "all":
-        require_number("pictures", config.pictures, 0, whole=True)
+    if config.images != "all":
+        require_number("images", config.images, 0, whole=True)
     require_number("tiny_px", config.tiny_px, 0)
     require_number("lines", config.lines, 0, whole=True)
     require_number("trial_steps", config.trial_steps, 0, whole=True)
@@ -103,10 +103,10 @@ def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
     from ssd_lightning.analysis.health import background_findings, few_images_findings
     from ssd_lightning.assembly import make_net
     from ssd_lightning.examination.priors import judge_priors
-    from ssd_lightning.examination.splits import decode_pictures, judge_split
+    from ssd_lightning.examination.splits import decode_images, judge_split
 
     examination = read_splits(config)
-    report: dict[str, Any] = {"spoils_the_run": False, "findings": [], "splits": {}, "pictures_decoded": 0}
+    report: dict[str, Any] = {"spoils_the_run": False, "findings": [], "splits": {}, "images_decoded": 0}
     report["on_error"] = "raise" if examination.is_strict else "skip"
     report |= {"coverage": None, "priors": None, "trial": None}
     net = None
@@ -118,19 +118,19 @@ def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
             examination.findings.append(Finding("error", "weights", "train", str(error)))
             net = make_net(config, len(examination.class_names), pretrained=False)
     image_size = None if net is None else net.image_size
-    decode_pictures(examination, None if config.pictures == "all" else config.pictures, config.seed)
+    decode_images(examination, None if config.images == "all" else config.images, config.seed)
     for split in examination.datasets:
         report["splits"][split] = judge_split(examination, split, image_size=image_size, tiny_px=config.tiny_px)
-    report["pictures_decoded"] = len(examination.facts)
+    report["images_decoded"] = len(examination.facts)
     if "train" in report["splits"]:
         examination.findings += background_findings(
-            images=report["splits"]["train"]["pictures"],
-            without_objects=report["splits"]["train"]["pictures_without_objects"],
+            images=report["splits"]["train"]["images"],
+            without_objects=report["splits"]["train"]["images_without_objects"],
             class_loss=config.loss.get("class_loss"),
             min_negatives=config.loss.get("min_negatives"),
         )
         examination.findings += few_images_findings(
-            images=report["splits"]["train"]["pictures"], has_recipe=config.name != NO_RECIPE
+            images=report["splits"]["train"]["images"], has_recipe=config.name != NO_RECIPE
         )
     if net is not None and examination.training_objects:
         report["coverage"], report["priors"] = judge_priors(
@@ -181,7 +181,7 @@ def read_splits(config: "DictConfig") -> "Examination":
             dataset = examination.datasets[split] = open_leniently(make, **arguments)
             examination.findings += repeated_findings(split, dataset, arguments.get("splits", ()))
             log.info(
-                "%s: %d pictures, %d usable objects; faults of the annotation: %d",
+                "%s: %d images, %d usable objects; faults of the annotation: %d",
                 split,
                 len(dataset.records),
                 sum(len(record.labels) for record in dataset.records),
@@ -238,7 +238,7 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
         net = net.to(memory_format=torch.channels_last)
     compile_network(net, config.compile)
     settings, _ = split_scaling(config.optimizer, batch_size)  # the rate of a few steps does not matter
-    log.info("timing steps on %s: %d, of %d pictures each", device.type, config.trial_steps, batch_size)
+    log.info("timing steps on %s: %d, of %d images each", device.type, config.trial_steps, batch_size)
     trial = take_steps(
         examination,
         net,
@@ -255,7 +255,7 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
         seconds_a_step=trial.seconds_a_step,
         measured_batch_size=batch_size,
         batch_size=config.data.batch_size,
-        num_pictures=samples_of_epoch(examination, config),
+        num_images=samples_of_epoch(examination, config),
         num_devices=num_devices,
         max_epochs=None if config.budget else config.trainer.max_epochs,
         max_steps=config.trainer.max_steps,
@@ -314,7 +314,7 @@ def print_report(report: Mapping[str, Any], *, lines: int, directory: Path) -> N
         print_coverage(coverage, after, lines=lines, everything_in=everything)
     if trial is not None:
         print_trial(trial["losses"], trial["estimate"], where=trial["where"])
-    print(f"\n{report['pictures_decoded']} pictures decoded; all findings: {everything}")
+    print(f"\n{report['images_decoded']} images decoded; all findings: {everything}")
     if coverage is not None:
         print(f"plot:   {directory / 'coverage.png'}")
     if priors is not None:
@@ -323,7 +323,7 @@ def print_report(report: Mapping[str, Any], *, lines: int, directory: Path) -> N
     if not report["spoils_the_run"]:
         print("nothing would spoil the run" + ("; the warnings above may lower its scores" * bool(report["findings"])))
     elif report["on_error"] == "raise" and errors != {"coverage"}:
-        print("something would spoil the run (data.on_error=skip leaves unusable objects and pictures out)")
+        print("something would spoil the run (data.on_error=skip leaves unusable objects and images out)")
     else:
         print("something would spoil the run")
 

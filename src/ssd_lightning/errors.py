@@ -12,7 +12,7 @@ class ConfigurationError(UserError):
 
 
 class DataError(UserError):
-    """A data set, picture or annotation that cannot be used; told in one line, whatever the files are called."""
+    """A data set, image or annotation that cannot be used; told in one line, whatever the files are called."""
 
     def __str__(self) -> str:
         return one_line(super().__str__())

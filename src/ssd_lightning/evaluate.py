@@ -1,4 +1,4 @@
-"""`python -m ssd_lightning.evaluate`: score a trained detector on annotated pictures."""
+"""`python -m ssd_lightning.evaluate`: score a trained detector on annotated images."""
 
 import json
 import logging
@@ -45,7 +45,7 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
     from ssd_lightning.visualization.tables import print_scores
 
     if config.get("data") is None:
-        raise ConfigurationError("say which pictures to score, e.g. data=voc2007 or data=voc_folder data.root=FOLDER")
+        raise ConfigurationError("say which images to score, e.g. data=voc2007 or data=voc_folder data.root=FOLDER")
     if config.split not in ("train", "val", "test"):
         raise ConfigurationError(f"split is '{config.split}'; it can be train, val or test")
     device = choose_device(config.device)
@@ -56,7 +56,7 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
     voc = VOCMeanAveragePrecision(len(detector.class_names))
     scores = score(detector, data.evaluation_loader(config.split), voc)
     per_class = {column: scores[key] for column, key in COLUMNS.items()}
-    print_scores(f"{config.split}: {scores['pictures']} pictures", per_class, {k: scores[k] for k in SUMMARY})
+    print_scores(f"{config.split}: {scores['images']} images", per_class, {k: scores[k] for k in SUMMARY})
     print(f"checkpoint: {find_checkpoint(Path(config.checkpoint))}")
     if config.drawings:
         draw_comparisons(detector, data.dataset(config.split), Path(config.drawings), count=config.num_drawings)
@@ -118,15 +118,15 @@ def score(detector: "Detector", loader: "DataLoader", voc: "VOCMeanAveragePrecis
 
     voc = VOCMeanAveragePrecision(len(detector.class_names)) if voc is None else voc
     coco = COCOMeanAveragePrecision()
-    pictures = 0
+    num_images = 0
     for images, targets in track(loader, description="detecting", transient=True):
         detections, targets = detector.detect(images, placements_of(targets)), undo_targets(targets)
         voc.update(detections, targets)
         coco.update(detections, targets)
-        pictures += len(images)
+        num_images += len(images)
     scores, summary = voc.compute(), coco.compute()
     return {
-        "pictures": pictures,
+        "images": num_images,
         **{name: float(scores[name]) for name in ("map_11point", "map_area")},
         **{name: float(summary[name]) for name in ("map", "map_50", "map_75")},
         **{
@@ -144,13 +144,13 @@ def draw_comparisons(
     count: int,
     score_threshold: float = 0.4,
 ) -> None:
-    """Draw what was found beside what is there, for pictures spread over the data set.
+    """Draw what was found beside what is there, for images spread over the data set.
 
     Args:
         detector: finds.
-        dataset: has the pictures and the truth.
-        folder: where the pictures go, and `overview.jpg` with all of them.
-        count: how many pictures.
+        dataset: has the images and the truth.
+        folder: where the images go, and `overview.jpg` with all of them.
+        count: how many images.
         score_threshold: detections below it are not drawn.
     """
     from PIL import Image

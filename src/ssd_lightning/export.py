@@ -114,15 +114,15 @@ def check_settings(config: "DictConfig") -> None:
         raise ConfigurationError(f"output={config.output}: a file of format={config.format} ends in {suffixes[0]}")
     require_number("tolerance", config.tolerance, 0)
     require_number("max_map_loss", config.max_map_loss, 0, 1)
-    require_number("pictures", config.pictures, 1, whole=True)
+    require_number("images", config.images, 1, whole=True)
     if config.quantize is not None:
         require_choice("quantize", config.quantize, ("null", "int8"))
-        require_number("calibration_pictures", config.calibration_pictures, 1, whole=True)
+        require_number("calibration_images", config.calibration_images, 1, whole=True)
         if config.format != "onnx":
             raise ConfigurationError(f"quantize={config.quantize} needs format=onnx, not format={config.format}")
         if config.get("data") is None:
             raise ConfigurationError(
-                "quantize=int8 calibrates on training pictures and measures its cost: say which, e.g. data=voc_folder "
+                "quantize=int8 calibrates on training images and measures its cost: say which, e.g. data=voc_folder "
                 "data.root=FOLDER"
             )
     if config.split not in ("train", "val", "test"):
@@ -161,8 +161,8 @@ def write(config: "DictConfig", checkpoint: "Detector", data: "DetectionDataModu
             source = Path(folder) / "float32.onnx"
             description = write_onnx(checkpoint, source, **inside)
             dataset = data.dataset("train")
-            step = max(1, len(dataset) // config.calibration_pictures)
-            chosen = range(0, len(dataset), step)[: config.calibration_pictures]
+            step = max(1, len(dataset) // config.calibration_images)
+            chosen = range(0, len(dataset), step)[: config.calibration_images]
             images = (dataset[index][0][None] for index in chosen)  # without augmentation: `augmentation` is null
             quantize_int8(source, path, description, [description.as_input(image).numpy() for image in images])
 
@@ -181,12 +181,12 @@ def prove_file(
     from ssd_lightning.visualization.benchmark_tables import print_table
 
     exported = Detector.load(path)
-    batches, pictures = material(config, checkpoint, data)
-    proof = prove(checkpoint, exported, batches, pictures)
+    batches, images = material(config, checkpoint, data)
+    proof = prove(checkpoint, exported, batches, images)
     tolerance = None if config.quantize else float(config.tolerance)
     weights = sum(tensor.nbytes for tensor in checkpoint.network.state_dict().values())
-    source = "drawn pictures" if data is None else f"pictures of the {config.split} split"
-    print(f"{config.checkpoint} and {path} on {proof.parity.pictures} {source}:")
+    source = "drawn images" if data is None else f"images of the {config.split} split"
+    print(f"{config.checkpoint} and {path} on {proof.parity.images} {source}:")
     print_table(
         proof_table(
             proof,
@@ -196,44 +196,42 @@ def prove_file(
             bytes_of=(weights, path.stat().st_size),
         )
     )
-    print("Boxes in shares of the picture's sides; partners are of one class and no more than 0.02 apart.")
+    print("Boxes in shares of the image's sides; partners are of one class and no more than 0.02 apart.")
     if proof.whole is not None:
-        print("resized: pictures of their own size go in, and the file resizes them; partners are 0.05 apart at most.")
+        print("resized: images of their own size go in, and the file resizes them; partners are 0.05 apart at most.")
     if proof.parity.detections + proof.parity.others == 0:
-        print(
-            "Nothing was detected on either side, which proves little; give pictures with data=, or lower thresholds."
-        )
+        print("Nothing was detected on either side, which proves little; give images with data=, or lower thresholds.")
     return proof.failures(tolerance=tolerance, max_map_loss=config.max_map_loss)
 
 
 def material(
     config: "DictConfig", checkpoint: "Detector", data: "DetectionDataModule | None"
 ) -> tuple[Iterable["Batch"], list["np.ndarray"]]:
-    """Give batches of the network's size for the proof, and some pictures as they are on disk."""
+    """Give batches of the network's size for the proof, and some images as they are on disk."""
     from rich.progress import track
 
     from ssd_lightning.data.images import read_image
-    from ssd_lightning.exporting.proof import drawn_pictures, in_batches
+    from ssd_lightning.exporting.proof import drawn_images, in_batches
 
     if data is None:
-        drawn = drawn_pictures(config.pictures, checkpoint.image_size)
+        drawn = drawn_images(config.images, checkpoint.image_size)
         return in_batches(drawn, checkpoint.image_size, size=5, resize=checkpoint.resize), drawn
     records = data.dataset(config.split).records
-    some = islice(records, 0, None, math.ceil(len(records) / config.pictures))
+    some = islice(records, 0, None, math.ceil(len(records) / config.images))
     loader = data.evaluation_loader(config.split)
     return track(loader, description="both", transient=True), [read_image(r.image_path, r.size_px) for r in some]
 
 
 def time_both(checkpoint: "Detector", exported: "Detector") -> dict[int, "Seconds"]:
-    """Time both in turns, from pictures of the network's size to detections, for about ten seconds a batch size."""
+    """Time both in turns, from images of the network's size to detections, for about ten seconds a batch size."""
     import torch
 
     from ssd_lightning.benchmarking.timing import seconds_of, time_pairs
-    from ssd_lightning.exporting.proof import drawn_pictures, in_batches
+    from ssd_lightning.exporting.proof import drawn_images, in_batches
 
-    pictures, seconds = drawn_pictures(8, checkpoint.image_size), {}
+    drawn, seconds = drawn_images(8, checkpoint.image_size), {}
     for batch in (1, 8):
-        images, _ = next(iter(in_batches(pictures, checkpoint.image_size, batch, checkpoint.resize)))
+        images, _ = next(iter(in_batches(drawn, checkpoint.image_size, batch, checkpoint.resize)))
         sides = [lambda d=detector, x=images: d.detect(x) for detector in (checkpoint, exported)]
         once = sum(seconds_of(side, torch.device("cpu")) for side in sides)
         pairs = min(15, max(3, int(10 / once)))
@@ -267,7 +265,7 @@ def print_preparation(checkpoint: "Detector", output: Path, config: "DictConfig"
     is_letterboxed = print_letterbox(checkpoint)
     if config.format != "safetensors" and config.preprocessing:
         size = "so prepared" if is_letterboxed else "of any size"
-        print(f"It takes uint8 pictures [B, H, W, 3], RGB, {size}; its metadata explain inputs and outputs.")
+        print(f"It takes uint8 images [B, H, W, 3], RGB, {size}; its metadata explain inputs and outputs.")
     else:
         print_colours(checkpoint)
 
@@ -296,7 +294,7 @@ def write_foreign(checkpoint: "Detector", project: str, output: Path) -> None:
 
 
 def print_letterbox(checkpoint: "Detector") -> bool:
-    """Say how pictures have to be fitted, where that is not by stretching them."""
+    """Say how images have to be fitted, where that is not by stretching them."""
     from ssd_lightning.data.resize import Letterbox
 
     if not isinstance(checkpoint.resize, Letterbox):
@@ -309,10 +307,10 @@ def print_letterbox(checkpoint: "Detector") -> bool:
 
 
 def print_colours(checkpoint: "Detector") -> None:
-    """Say how pictures have to be prepared."""
+    """Say how images have to be prepared."""
     preset = checkpoint.network.normalization
     print(
-        f"They want {'BGR' if preset.bgr else 'RGB'} pictures of 0..255 minus {_numbers(preset.mean)} over "
+        f"They want {'BGR' if preset.bgr else 'RGB'} images of 0..255 minus {_numbers(preset.mean)} over "
         f"{_numbers(preset.std)}, and classes numbered from 1."
     )
 

@@ -1,4 +1,4 @@
-"""`python -m ssd_lightning.predict`: detect in pictures, videos or a camera, draw and write what was found."""
+"""`python -m ssd_lightning.predict`: detect in images, videos or a camera, draw and write what was found."""
 
 import logging
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def predict(config: "DictConfig") -> dict[str, Any]:
         config: as `conf/predict.yaml` composes it.
 
     Returns:
-        How many `pictures`, `frames` and `detections` there were, and what was `skipped`.
+        How many `images`, `frames` and `detections` there were, and what was `skipped`.
 
     Raises:
         UserError: the checkpoint or a setting cannot be used, or nothing can be read.
@@ -71,7 +71,7 @@ def predict(config: "DictConfig") -> dict[str, Any]:
         raise DataError(skipped[0] if len(skipped) == 1 else f"none of the {len(skipped)} sources can be read")
     _print_summary(tally, Path(config.output), _words(config.write))
     return {
-        "pictures": tally.pictures,
+        "images": tally.images,
         "frames": tally.frames,
         "detections": tally.detections.total(),
         "skipped": skipped,
@@ -180,7 +180,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def _print_summary(tally: "Tally", folder: Path, outputs: Sequence[str]) -> None:
-    seen = [_counted(count, what) for count, what in ((tally.pictures, "picture"), (tally.frames, "frame")) if count]
+    seen = [_counted(count, what) for count, what in ((tally.images, "image"), (tally.frames, "frame")) if count]
     classes = ", ".join(f"{count} {one_line(name)}" for name, count in tally.detections.most_common(10))
     found = _counted(tally.detections.total(), "detection") + (f" ({classes})" if classes else "")
     where = f": {', '.join(outputs)} in {folder}" if outputs and tally.shots else ""

@@ -1,4 +1,4 @@
-"""`python -m ssd_lightning.show`: priors, augmentation and matches of a run, as pictures."""
+"""`python -m ssd_lightning.show`: priors, augmentation and matches of a run, as images."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from ssd_lightning.ops.priors import Clip, PriorLevel
     from ssd_lightning.training import DetectionDataModule
-    from ssd_lightning.visualization.prior_pictures import LevelPriors
+    from ssd_lightning.visualization.draw_priors import LevelPriors
 
 SUBJECTS = ("priors", "batch", "matches")
 CLIPPING: Mapping["Clip", str] = {
     False: "not clipped",
-    True: "centres and sides clipped to the picture's",
-    "size": "sides clipped to the picture's",
+    True: "centres and sides clipped to the image's",
+    "size": "sides clipped to the image's",
 }
 
 
@@ -52,11 +52,11 @@ def show(config: "DictConfig") -> list[Path]:
         The files.
 
     Raises:
-        UserError: a setting, the picture, the data or the checkpoint cannot be used, or nothing can be written.
+        UserError: a setting, the image, the data or the checkpoint cannot be used, or nothing can be written.
     """
     check_settings(config)
-    pictures = {"priors": show_priors, "batch": show_batch, "matches": show_matches}[config.what](config)
-    return write_pictures(pictures, Path(config.output))
+    images = {"priors": show_priors, "batch": show_batch, "matches": show_matches}[config.what](config)
+    return write_images(images, Path(config.output))
 
 
 def check_settings(config: "DictConfig") -> None:
@@ -68,8 +68,8 @@ def check_settings(config: "DictConfig") -> None:
     require_choice("what", config.what, SUBJECTS)
     require_number("num", config.num, 1, whole=True)
     require_number("draws", config.draws, 1, whole=True)
-    if config.picture is not None and config.what != "priors":
-        raise ConfigurationError(f"picture= is for what=priors; what={config.what} takes pictures of the data")
+    if config.image is not None and config.what != "priors":
+        raise ConfigurationError(f"image= is for what=priors; what={config.what} takes images of the data")
 
 
 def show_priors(config: "DictConfig") -> dict[str, "np.ndarray"]:
@@ -78,7 +78,7 @@ def show_priors(config: "DictConfig") -> dict[str, "np.ndarray"]:
 
     from ssd_lightning.data.resize import as_resize_mode
     from ssd_lightning.visualization.benchmark_tables import TextTable, print_table
-    from ssd_lightning.visualization.prior_pictures import (
+    from ssd_lightning.visualization.draw_priors import (
         draw_prior_levels,
         draw_prior_overview,
         ratio_texts,
@@ -88,7 +88,7 @@ def show_priors(config: "DictConfig") -> dict[str, "np.ndarray"]:
     priors = read_priors(config)
     levels = split_by_level(priors)
     resize = as_resize_mode(OmegaConf.select(config, "augmentation.resize"))
-    image, _ = resize.apply(_picture_below_priors(config, priors), priors.image_size)
+    image, _ = resize.apply(_image_below_priors(config, priors), priors.image_size)
     clipping = CLIPPING[priors.clip]
     height, width = priors.image_size
     title = f"{len(priors.boxes_cxcywh):,} priors of an input of {width} x {height} pixels"
@@ -114,9 +114,9 @@ def show_priors(config: "DictConfig") -> dict[str, "np.ndarray"]:
 
 
 def show_batch(config: "DictConfig") -> dict[str, "np.ndarray"]:
-    """Draw pictures as they are annotated, and as the first epochs show them to the network."""
+    """Draw images as they are annotated, and as the first epochs show them to the network."""
     from ssd_lightning.data.images import read_image
-    from ssd_lightning.visualization.sample_pictures import Sample, draw_augmentation
+    from ssd_lightning.visualization.draw_samples import Sample, draw_augmentation
 
     image_size = _use_input_of_checkpoint(config)
     data = open_data(config)
@@ -143,19 +143,19 @@ def show_batch(config: "DictConfig") -> dict[str, "np.ndarray"]:
     mosaics = config.data.mosaic_probability
     lines = [f"Seed {config.seed}" + (f", mosaics with probability {mosaics:g}" if mosaics else "")]
     header = ["as annotated", *(f"epoch {epoch + 1}" for epoch in range(config.draws))]
-    title = f"Training pictures as the network sees them, {width} x {height} pixels"
+    title = f"Training images as the network sees them, {width} x {height} pixels"
     drawn = draw_augmentation(rows, data.class_names, image_size=image_size, title=title, lines=lines, header=header)
     return {"batch": drawn}
 
 
 def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
-    """Draw pictures of the first batch with the priors of each object; prints counts of the whole batch."""
+    """Draw images of the first batch with the priors of each object; prints counts of the whole batch."""
     from hydra.utils import instantiate
 
     from ssd_lightning.analysis.matched_priors import by_object, level_of_priors, summarise_matches
     from ssd_lightning.ops.boxes import cxcywh_to_xyxy
+    from ssd_lightning.visualization.draw_matches import MatchedObject, draw_match_sheet
     from ssd_lightning.visualization.fonts import drawable_names
-    from ssd_lightning.visualization.match_pictures import MatchedObject, draw_match_sheet
 
     priors = read_priors(config)
     loss = instantiate(config.loss, _convert_="all")
@@ -165,13 +165,13 @@ def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
     samples = [dataset[0, index] for index in indices]
     targets = [target for _, target in samples]
     matches = loss.match(targets, priors.boxes_cxcywh).matches
-    pictures, level_of_prior = by_object(matches, targets), level_of_priors(priors.levels)
-    summary = summarise_matches(pictures, level_of_prior, loss.iou_threshold)
+    matched, level_of_prior = by_object(matches, targets), level_of_priors(priors.levels)
+    summary = summarise_matches(matched, level_of_prior, loss.iou_threshold)
     print_matches(summary, loss.iou_threshold)
     priors_xyxy = cxcywh_to_xyxy(priors.boxes_cxcywh).numpy()
     class_names = drawable_names(data.class_names)
     rows = []
-    for (image, target), picture in islice(zip(samples, pictures, strict=True), config.num):
+    for (image, target), found in islice(zip(samples, matched, strict=True), config.num):
         objects = [
             MatchedObject(
                 name=class_names[int(label) - 1],
@@ -184,9 +184,9 @@ def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
             for label, box, owned, best, is_forced in zip(
                 target["labels"],
                 target["boxes"],
-                picture.priors,
-                picture.best_iou,
-                picture.is_forced(loss.iou_threshold),
+                found.priors,
+                found.best_iou,
+                found.is_forced(loss.iou_threshold),
                 strict=True,
             )
         ]
@@ -237,7 +237,7 @@ def read_priors(config: "DictConfig") -> Priors:
 def split_by_level(priors: Priors) -> "list[LevelPriors]":
     """Cut priors `[K, 4]` into levels of `[rows, columns, boxes, 4]`."""
     from ssd_lightning.ops.priors import as_height_width
-    from ssd_lightning.visualization.prior_pictures import LevelPriors
+    from ssd_lightning.visualization.draw_priors import LevelPriors
 
     boxes, start, found = priors.boxes_cxcywh.numpy(), 0, []
     for level in priors.levels:
@@ -273,7 +273,7 @@ def open_data(config: "DictConfig") -> "DetectionDataModule":
 
 
 def first_indices(data: "DetectionDataModule", count: int, seed: int) -> list[int]:
-    """Give the pictures that a training on one device begins with, at most as many as there are."""
+    """Give the images that a training on one device begins with, at most as many as there are."""
     from ssd_lightning.data.sampler import EpochSampler, read_key
 
     size = len(data.dataset("train"))
@@ -288,9 +288,7 @@ def print_matches(summary: Mapping[str, Any], iou_threshold: float) -> None:
     objects = summary["objects"]
     counts = [(name, str(count), _share(count, objects)) for name, count in summary["by_count"].items()]
     forced = (f"forced: best IoU below {iou_threshold:g}", str(summary["forced"]), _share(summary["forced"], objects))
-    print(
-        f"{_counted(summary['pictures'], 'picture')}, {_counted(objects, 'object')}, {summary['priors']} matched priors"
-    )
+    print(f"{_counted(summary['images'], 'image')}, {_counted(objects, 'object')}, {summary['priors']} matched priors")
     print_table(TextTable(("objects with", "objects", "share"), (*counts, forced)))
     levels = [
         (str(number), f"{level['priors']} of {level['of']:,}", str(level["objects"]), str(level["forced"]))
@@ -299,7 +297,7 @@ def print_matches(summary: Mapping[str, Any], iou_threshold: float) -> None:
     print_table(TextTable(("level", "matched priors", "objects", "of these forced"), tuple(levels)))
 
 
-def write_pictures(pictures: Mapping[str, "np.ndarray"], folder: Path) -> list[Path]:
+def write_images(images: Mapping[str, "np.ndarray"], folder: Path) -> list[Path]:
     """Write `NAME.png` of each, in place of what has that name, and say where.
 
     Raises:
@@ -310,7 +308,7 @@ def write_pictures(pictures: Mapping[str, "np.ndarray"], folder: Path) -> list[P
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, image in pictures.items():
+        for name, image in images.items():
             paths.append(folder / f"{name}.png")
             size = save_png(image, paths[-1])
             height, width = image.shape[:2]
@@ -320,16 +318,16 @@ def write_pictures(pictures: Mapping[str, "np.ndarray"], folder: Path) -> list[P
     return paths
 
 
-def _picture_below_priors(config: "DictConfig", priors: Priors) -> "np.ndarray":
+def _image_below_priors(config: "DictConfig", priors: Priors) -> "np.ndarray":
     from ssd_lightning.data.images import read_image
 
-    if config.picture is not None:
-        return read_image(Path(config.picture))
+    if config.image is not None:
+        return read_image(Path(config.image))
     try:
         data = open_data(config)
         dataset = data.dataset("val" if data.has("val") else "train")
     except DataError as error:
-        raise DataError(f"{error}; or give a picture of your own: picture=FILE") from error
+        raise DataError(f"{error}; or give an image of your own: image=FILE") from error
     records = dataset.records
     record = next((record for record in records if len(record.labels)), records[0])
     return read_image(record.image_path, record.size_px)

@@ -264,7 +264,7 @@ def record_start(
     samples = data.train_sampler().samples
     if samples > images:
         log.info("%d samples in each epoch, since images of rare classes are repeated (data.repeat_rare)", samples)
-    log.info("%d training pictures, %d priors, run in %s", images, record["priors"], run_dir)
+    log.info("%d training images, %d priors, run in %s", images, record["priors"], run_dir)
 
 
 def describe_batch(batch: dict[str, int]) -> str:
@@ -298,7 +298,7 @@ def report(module: "SSDModule", scores: dict[str, float], checkpoint: str | None
     per_class = {name: scores.get(f"{stage}/ap_11point/{name}", float("nan")) for name in module.class_names}
     summary = {name: scores[f"{stage}/{name}"] for name in SUMMARY if f"{stage}/{name}" in scores}
     if summary:
-        title = "test pictures" if stage == "test" else "validation pictures, last epoch"
+        title = "test images" if stage == "test" else "validation images, last epoch"
         print_scores(title, {"AP 11-point": per_class}, summary)
     else:
         print("scores:     none, for nothing was validated", file=sys.stderr)

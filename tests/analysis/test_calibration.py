@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from evaluation_records import EMPTY, LEFT, RIGHT, Picture, make_record, random_record
+from evaluation_records import EMPTY, LEFT, RIGHT, ImageSpec, make_record, random_record
 from ssd_lightning.analysis.calibration import calibration, calibration_curve
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.metrics.average_precision import HIT, IGNORED, match_detections
@@ -69,6 +69,6 @@ def test_all_numbers_are_finite_where_there_is_nothing(record: EvaluationRecord)
 
 
 def test_detections_below_the_threshold_and_those_of_difficult_objects_are_left_out() -> None:
-    picture = Picture([(LEFT, 1, True), (RIGHT, 1, False)], [(LEFT, 0.9, 1), (RIGHT, 0.7, 1), (RIGHT, 0.1, 1)])
-    assert calibration(make_record([picture])).overall.counts.sum() == 2
-    assert calibration(make_record([picture]), score_threshold=0.2).overall.counts.sum() == 1
+    image = ImageSpec([(LEFT, 1, True), (RIGHT, 1, False)], [(LEFT, 0.9, 1), (RIGHT, 0.7, 1), (RIGHT, 0.1, 1)])
+    assert calibration(make_record([image])).overall.counts.sum() == 2
+    assert calibration(make_record([image]), score_threshold=0.2).overall.counts.sum() == 1

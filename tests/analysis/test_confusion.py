@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from torchvision.ops import box_iou
 
-from evaluation_records import EMPTY, LEFT, RIGHT, Picture, make_record, planted_record, random_record
+from evaluation_records import EMPTY, LEFT, RIGHT, ImageSpec, make_record, planted_record, random_record
 from ssd_lightning.analysis.confusion import confusion_matrix
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 
@@ -64,11 +64,11 @@ def test_planted_errors_lie_where_they_belong() -> None:
 
 
 def test_what_finds_a_difficult_object_is_left_out_whatever_its_class() -> None:
-    picture = Picture([(LEFT, 1, True), (RIGHT, 2, False)], [(LEFT, 0.9, 1), (LEFT, 0.8, 2), (RIGHT, 0.7, 1)])
-    assert confusion_matrix(make_record([picture])).tolist() == [[0] * 4, [0] * 4, [0, 1, 0, 0], [0] * 4]
+    image = ImageSpec([(LEFT, 1, True), (RIGHT, 2, False)], [(LEFT, 0.9, 1), (LEFT, 0.8, 2), (RIGHT, 0.7, 1)])
+    assert confusion_matrix(make_record([image])).tolist() == [[0] * 4, [0] * 4, [0, 1, 0, 0], [0] * 4]
 
 
 def test_the_better_score_takes_the_object_and_the_other_finds_background() -> None:
-    picture = Picture([(LEFT, 1, False)], [(LEFT, 0.6, 1), (LEFT, 0.9, 2)])
-    matrix = confusion_matrix(make_record([picture]))
+    image = ImageSpec([(LEFT, 1, False)], [(LEFT, 0.6, 1), (LEFT, 0.9, 2)])
+    matrix = confusion_matrix(make_record([image]))
     assert (matrix[1, 2], matrix[0, 1], matrix.sum()) == (1, 1, 2)

@@ -112,7 +112,7 @@ def test_the_finest_level_is_that_of_the_shortest_steps() -> None:
 
 def test_unreached_objects_are_named_the_worst_first() -> None:
     objects = Objects(
-        picture=np.array([0, 0, 2]),
+        image=np.array([0, 0, 2]),
         boxes_xyxy=np.array([[0, 0, 0.5, 0.5], [0, 0, 0.1, 0.2], [0.5, 0, 1, 0.1]]),
         labels=np.array([1, 2, 1]),
         difficult=np.zeros(3, bool),

@@ -15,7 +15,7 @@ from evaluation_records import (
     OFF_LEFT,
     PLANTED,
     RIGHT,
-    Picture,
+    ImageSpec,
     make_record,
     planted_record,
     random_record,
@@ -86,11 +86,11 @@ def test_planted_errors_are_named() -> None:
 @pytest.mark.parametrize("name", ["class", "localisation", "both", "duplicate", "background", "missed"])
 def test_an_error_alone_gives_back_what_is_lacking(name: str) -> None:
     """Right detections beside it, which come after it, so that every false positive costs."""
-    others = Picture([(BELOW, label, False) for label in (1, 2, 3)], [(BELOW, 0.1, label) for label in (1, 2, 3)])
+    others = ImageSpec([(BELOW, label, False) for label in (1, 2, 3)], [(BELOW, 0.1, label) for label in (1, 2, 3)])
     # An object that is not found would be missed too.
-    alone = Picture([(LEFT, 1, False)], [(LEFT, 0.95, 1), (OFF_LEFT, 0.9, 2)])
-    picture = alone if name == "both" else PLANTED[name]
-    split = error_split(make_record([picture, others]))
+    alone = ImageSpec([(LEFT, 1, False)], [(LEFT, 0.95, 1), (OFF_LEFT, 0.9, 2)])
+    image = alone if name == "both" else PLANTED[name]
+    split = error_split(make_record([image, others]))
     assert split.map < 1
     assert split.errors[name].count == 1  # type: ignore[index]
     assert split.map + split.errors[name].gain == pytest.approx(1)  # type: ignore[index]
@@ -126,22 +126,22 @@ def test_map_is_vocs_where_no_detection_has_a_second_object(seed: int) -> None:
 def test_a_detection_whose_object_is_taken_hits_another() -> None:
     """VOC's rule calls it a miss."""
     near = (0.15, 0.1, 0.45, 0.4)
-    picture = Picture([(LEFT, 1, False), (near, 1, False)], [(LEFT, 0.9, 1), (LEFT, 0.8, 1)])
-    assert error_split(make_record([picture])).map == 1
+    image = ImageSpec([(LEFT, 1, False), (near, 1, False)], [(LEFT, 0.9, 1), (LEFT, 0.8, 1)])
+    assert error_split(make_record([image])).map == 1
 
 
 def test_difficult_objects_are_neither_errors_nor_missed() -> None:
-    picture = Picture(
+    image = ImageSpec(
         [(LEFT, 1, True), (RIGHT, 1, False)], [(LEFT, 0.9, 1), (LEFT, 0.8, 1), (RIGHT, 0.7, 1), (LEFT, 0.6, 2)]
     )
-    split = error_split(make_record([picture]))
+    split = error_split(make_record([image]))
     assert split.map == 1
     assert split.detection_types.tolist() == [-2, -2, -1, ERROR_TYPES.index("background")]
     assert split.false_negatives.count == 0
 
 
 @pytest.mark.parametrize(
-    "name", ["no pictures", "no pictures, no classes", "no objects", "neither", "difficult objects alone"]
+    "name", ["no images", "no images, no classes", "no objects", "neither", "difficult objects alone"]
 )
 def test_without_counted_objects_nothing_is_known(name: str) -> None:
     split = error_split(EMPTY[name])
@@ -164,16 +164,16 @@ def test_a_perfect_detector_makes_no_errors() -> None:
     assert set(gains(split).values()) == {0}
 
 
-def test_the_order_of_the_pictures_changes_nothing() -> None:
+def test_the_order_of_the_images_changes_nothing() -> None:
     record = random_record(5, num_images=10)
-    turned = reverse_pictures(record)
+    turned = reverse_images(record)
     one, two = error_split(record), error_split(turned)
     assert gains(one) == pytest.approx(gains(two), abs=1e-12)
     assert counts(one) == counts(two)
     assert sorted(one.detection_types) == sorted(two.detection_types)
 
 
-def reverse_pictures(record: EvaluationRecord) -> EvaluationRecord:
+def reverse_images(record: EvaluationRecord) -> EvaluationRecord:
     last = len(record.image_ids) - 1
 
     def turn(table: Any) -> Any:
@@ -186,7 +186,7 @@ def reverse_pictures(record: EvaluationRecord) -> EvaluationRecord:
 
 
 def test_types_are_given_in_the_order_of_the_record() -> None:
-    picture = Picture([(LEFT, 1, False)], [(RIGHT, 0.1, 1), (LEFT, 0.9, 1)])
-    types = error_split(make_record([picture])).detection_types
+    image = ImageSpec([(LEFT, 1, False)], [(RIGHT, 0.1, 1), (LEFT, 0.9, 1)])
+    types = error_split(make_record([image])).detection_types
     assert types.tolist() == [ERROR_TYPES.index("background"), -1]
     assert types.dtype == np.int8

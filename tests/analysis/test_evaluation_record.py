@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation_records import EMPTY, LEFT, Picture, make_record, random_record
+from evaluation_records import EMPTY, LEFT, ImageSpec, make_record, random_record
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.errors import DataError
 from ssd_lightning.metrics.average_precision import voc_average_precision
@@ -39,7 +39,7 @@ def test_the_file_gives_the_same_ap_to_the_last_bit(tmp_path: Path) -> None:
 
 def test_names_may_hold_anything(tmp_path: Path) -> None:
     names = ("a\x00", "ü\udcff\n", "")
-    record = make_record([Picture()] * 3, image_ids=names, image_paths=names)
+    record = make_record([ImageSpec()] * 3, image_ids=names, image_paths=names)
     record.save(tmp_path / "val.npz")
     assert EvaluationRecord.load(tmp_path / "val.npz").image_ids == names
 
@@ -47,8 +47,8 @@ def test_names_may_hold_anything(tmp_path: Path) -> None:
 def test_a_detection_costs_22_bytes(tmp_path: Path) -> None:
     sizes = []
     for count in (0, 10_000):
-        picture = Picture(found=[(LEFT, 0.5, 1)] * count)
-        make_record([picture]).save(tmp_path / "val.npz")
+        image = ImageSpec(found=[(LEFT, 0.5, 1)] * count)
+        make_record([image]).save(tmp_path / "val.npz")
         sizes.append((tmp_path / "val.npz").stat().st_size)
     assert sizes[1] - sizes[0] == 220_000
 
@@ -89,10 +89,10 @@ def test_a_damaged_file_is_said(length: int, tmp_path: Path) -> None:
         ({"format": np.int64(9)}, "format 9; this version reads 1"),
         ({"names": np.frombuffer(b"{}", np.uint8)}, "no evaluation"),
         ({"names": np.array([{"split": 1}], dtype=object)}, "no evaluation"),
-        ({"detections_counts": np.array([1] * 30, np.int32)}, r"it has \d+ detections, but its pictures have 30"),
-        ({"objects_counts": np.array([-1] * 30, np.int32)}, "objects, but its pictures have -30"),
-        ({"sizes_px": np.zeros((2, 2), np.int32)}, "30 pictures has 30 paths and sizes of shape"),
-        ({"objects_labels": np.array([], np.int16)}, "0 objects, but its pictures"),
+        ({"detections_counts": np.array([1] * 30, np.int32)}, r"it has \d+ detections, but its images have 30"),
+        ({"objects_counts": np.array([-1] * 30, np.int32)}, "objects, but its images have -30"),
+        ({"sizes_px": np.zeros((2, 2), np.int32)}, "30 images has 30 paths and sizes of shape"),
+        ({"objects_labels": np.array([], np.int16)}, "0 objects, but its images"),
         ({"detections_boxes": np.zeros((3, 4), np.float32)}, "columns of shapes"),
         ({"detections_labels": None}, "labels outside 1..4"),
     ],
@@ -137,14 +137,14 @@ def test_a_folder_says_why_it_cannot_be_read(tmp_path: Path) -> None:
         EvaluationRecord.load(tmp_path)
 
 
-def test_tables_have_to_be_sorted_by_picture() -> None:
+def test_tables_have_to_be_sorted_by_image() -> None:
     record = random_record(0)
     turned = type(record.objects)(*(column.flip(0) for column in record.objects))
-    with pytest.raises(DataError, match="objects of an evaluation are not sorted by its 30 pictures"):
+    with pytest.raises(DataError, match="objects of an evaluation are not sorted by its 30 images"):
         replace(record, objects=turned)
 
 
 def test_equal_scores_rank_in_the_order_of_the_record() -> None:
-    record = make_record([Picture(found=[(LEFT, 0.5, 1), (LEFT, 0.75, 2), (LEFT, 0.5, 3)])])
+    record = make_record([ImageSpec(found=[(LEFT, 0.5, 1), (LEFT, 0.75, 2), (LEFT, 0.5, 3)])])
     assert record.ranking().tolist() == [1, 0, 2]
     assert record.ranked_detections().labels.tolist() == [2, 1, 3]

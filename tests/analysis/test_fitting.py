@@ -14,7 +14,7 @@ SIZE = (300, 300)
 
 
 def boxes_of(shapes_px: np.ndarray, seed: int, image_size: tuple[int, int] = SIZE) -> np.ndarray:
-    """Put (width, height) `[N, 2]` at random places within the picture."""
+    """Put (width, height) `[N, 2]` at random places within the image."""
     height, width = image_size
     shapes = shapes_px / (width, height)
     start = np.random.default_rng(seed).random(shapes.shape) * (1 - shapes)
@@ -133,7 +133,7 @@ def test_few_objects_of_a_size_weigh_more() -> None:
     np.testing.assert_allclose(weights, [1 / 6] * 4 + [1 / 3])
 
 
-def test_sizes_relative_to_the_picture_keep_their_grids() -> None:
+def test_sizes_relative_to_the_image_keep_their_grids() -> None:
     levels = levels_from_scales(scales=[[0.2, 0.3], [0.5, 0.7]], aspect_ratios=[[2], [2, 3]], image_size=(96, 160))
     levels = tuple(replace(level, grid_size=grid) for level, grid in zip(levels, [(12, 20), (3, 5)], strict=True))
     boxes = boxes_of(scattered([(12, 12), (70, 50)], 100, 2), 2, (96, 160))

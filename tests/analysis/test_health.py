@@ -61,7 +61,7 @@ def test_class_numbers(numbers: list[object], counts: list[int], found: str | No
 
 
 @pytest.mark.parametrize(
-    ("pictures", "objects", "left_out", "trained", "kinds"),
+    ("images", "objects", "left_out", "trained", "kinds"),
     [
         (10, 100, 11, True, []),
         (10, 100, 12, True, ["left_out"]),
@@ -70,8 +70,8 @@ def test_class_numbers(numbers: list[object], counts: list[int], found: str | No
         (4, 0, 0, False, []),
     ],
 )
-def test_amounts(pictures: int, objects: int, left_out: int, trained: bool, kinds: list[str]) -> None:
-    found = amount_findings("x", pictures=pictures, objects=objects, left_out=left_out, is_trained_on=trained)
+def test_amounts(images: int, objects: int, left_out: int, trained: bool, kinds: list[str]) -> None:
+    found = amount_findings("x", images=images, objects=objects, left_out=left_out, is_trained_on=trained)
     assert [finding.kind for finding in found] == kinds
 
 
@@ -101,7 +101,7 @@ def test_where_pixels_count_from(at_zero: int, at_one: int, offset: int, found: 
 
 
 OBJECTS = Objects(
-    picture=np.array([0, 0, 2, 2]),
+    image=np.array([0, 0, 2, 2]),
     boxes_xyxy=np.array([[0, 0, 0.5, 0.5], [0, 0, 0.02, 0.5], [0, 0, 0.5, 0.04], [0, 0, 0.021, 0.041]]),
     labels=np.array([1, 2, 1, 1]),
     difficult=np.array([False, True, False, False]),
@@ -117,16 +117,16 @@ def test_tiny_boxes_are_judged_in_the_input() -> None:
 
 
 def test_counts() -> None:
-    assert split_summary(OBJECTS, ["x", "y", "z"], pictures=4, left_out=1) == {
-        "pictures": 4,
+    assert split_summary(OBJECTS, ["x", "y", "z"], images=4, left_out=1) == {
+        "images": 4,
         "objects": 4,
         "difficult": 1,
-        "pictures_without_objects": 2,
+        "images_without_objects": 2,
         "left_out": 1,
         "classes": {
-            "x": {"objects": 3, "difficult": 0, "pictures": 2},
-            "y": {"objects": 1, "difficult": 1, "pictures": 1},
-            "z": {"objects": 0, "difficult": 0, "pictures": 0},
+            "x": {"objects": 3, "difficult": 0, "images": 2},
+            "y": {"objects": 1, "difficult": 1, "images": 1},
+            "z": {"objects": 0, "difficult": 0, "images": 0},
         },
     }
     assert [finding.sentence for finding in unused_class_findings("train", [3, 1, 0], ["x", "y", "z"])] == [
@@ -163,19 +163,19 @@ def test_published_class_lists_have_no_name_twice() -> None:
 
 def test_classes_with_few_objects() -> None:
     counts = {
-        name: {"objects": count, "difficult": 0, "pictures": min(count, 2)}
+        name: {"objects": count, "difficult": 0, "images": min(count, 2)}
         for name, count in (("none", 0), ("one", 1), ("four", 4), ("five", 5))
     }
     assert [(finding.severity, finding.sentence) for finding in rare_class_findings("train", counts)] == [
-        ("warning", "train: class 2 'one' has 1 object in 1 picture"),
-        ("warning", "train: class 3 'four' has 4 objects in 2 pictures"),
+        ("warning", "train: class 2 'one' has 1 object in 1 image"),
+        ("warning", "train: class 3 'four' has 4 objects in 2 images"),
     ]
 
 
 def test_whole_numbers_beside_fractions_are_fractions() -> None:
     whole = "a.xml: object 1 'x' has no area: xmin is 0 and xmax 1 of 160 px"
     thin = "a.xml: object 2 'x' has no area: xmin is 7 and xmax 7 of 160 px"
-    part = "a.xml: object 3 'x' has the box (0.1, 0, 1, 1), which looks like fractions of the picture"
+    part = "a.xml: object 3 'x' has the box (0.1, 0, 1, 1), which looks like fractions of the image"
 
     def kinds(*sentences: str) -> list[str]:
         found = reader_findings("train", sentences, otherwise="annotation", severity="error")
@@ -189,13 +189,13 @@ def test_kinds_and_order() -> None:
     assert {kind for _, kind in PHRASES} <= KINDS.keys()
     assert kind_of("a.xml: object 1 'x' is inverted: xmin 5 is greater than xmax 3", "annotation") == "inverted"
     assert kind_of("something else", "annotation") == "annotation"
-    tiny, torn = Finding("warning", "tiny", "train", "t"), Finding("error", "picture", "train", "p")
-    across, again = Finding("error", "across", "train, val", "a"), Finding("error", "picture", "val", "p")
+    tiny, torn = Finding("warning", "tiny", "train", "t"), Finding("error", "image", "train", "p")
+    across, again = Finding("error", "across", "train, val", "a"), Finding("error", "image", "val", "p")
     assert in_order([tiny, torn, again, across]) == [across, torn, tiny]
     groups = grouped([tiny, torn, across])
     assert [(group["severity"], group["kind"], len(group["items"])) for group in groups] == [
         ("error", "across", 1),
-        ("error", "picture", 1),
+        ("error", "image", 1),
         ("warning", "tiny", 1),
     ]
     assert spoils_the_run([tiny, torn])

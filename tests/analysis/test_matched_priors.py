@@ -47,17 +47,17 @@ def test_objects_have_the_priors_that_the_loss_trains(seed: int, matcher: str) -
     loss = MultiBoxLoss(matcher=matcher)  # type: ignore[arg-type]
     wanted = loss.match(targets, PRIORS)
 
-    pictures = by_object(wanted.matches, targets)
+    images = by_object(wanted.matches, targets)
 
-    for picture, labels, boxes, given in zip(pictures, wanted.labels, wanted.matches.boxes_xyxy, targets, strict=True):
-        owned = np.concatenate([np.zeros(0, dtype=np.int64), *picture.priors])
+    for image, labels, boxes, given in zip(images, wanted.labels, wanted.matches.boxes_xyxy, targets, strict=True):
+        owned = np.concatenate([np.zeros(0, dtype=np.int64), *image.priors])
         assert sorted(owned) == (labels > 0).nonzero().flatten().tolist()
-        for index, priors in enumerate(picture.priors):
+        for index, priors in enumerate(image.priors):
             assert (boxes[priors] == given["boxes"][index]).all()
             ious = [slow_iou(given["boxes"][index].tolist(), prior) for prior in PRIORS.tolist()]
-            assert picture.best_iou[index] == pytest.approx(max(ious), abs=1e-5)
+            assert image.best_iou[index] == pytest.approx(max(ious), abs=1e-5)
             forced = max(ious) < loss.iou_threshold and len(priors) > 0
-            assert picture.is_forced(loss.iou_threshold)[index] == forced
+            assert image.is_forced(loss.iou_threshold)[index] == forced
             if forced:
                 assert len(priors) == 1
 
@@ -66,13 +66,13 @@ def test_objects_have_the_priors_that_the_loss_trains(seed: int, matcher: str) -
 def test_the_summary_is_a_plain_count(seed: int) -> None:
     targets = random_targets(seed)
     loss = MultiBoxLoss()
-    pictures = by_object(loss.match(targets, PRIORS).matches, targets)
+    images = by_object(loss.match(targets, PRIORS).matches, targets)
     levels = level_of_priors(LEVELS)
 
-    summary = summarise_matches(pictures, levels, loss.iou_threshold)
+    summary = summarise_matches(images, levels, loss.iou_threshold)
 
-    counts = [len(priors) for picture in pictures for priors in picture.priors]
-    assert (summary["pictures"], summary["objects"], summary["priors"]) == (3, 14, sum(counts))
+    counts = [len(priors) for image in images for priors in image.priors]
+    assert (summary["images"], summary["objects"], summary["priors"]) == (3, 14, sum(counts))
     assert list(summary["by_count"]) == list(COUNTS)
     assert list(summary["by_count"].values()) == [
         sum(count == 0 for count in counts),
@@ -80,7 +80,7 @@ def test_the_summary_is_a_plain_count(seed: int) -> None:
         sum(2 <= count <= 5 for count in counts),
         sum(count >= 6 for count in counts),
     ]
-    assert summary["forced"] == sum(int(picture.is_forced(0.5).sum()) for picture in pictures) > 0
+    assert summary["forced"] == sum(int(image.is_forced(0.5).sum()) for image in images) > 0
     assert sum(level["priors"] for level in summary["levels"]) == sum(counts)
     assert sum(level["forced"] for level in summary["levels"]) == summary["forced"]  # one prior each, so one level
     assert [level["of"] for level in summary["levels"]] == [3 * 36 * 4, 3 * 6 * 5]
@@ -90,14 +90,14 @@ def test_priors_of_the_paper_by_level() -> None:
     assert np.bincount(level_of_priors(SSD300_VOC)).tolist() == [0, 5776, 2166, 600, 150, 36, 4]
 
 
-def test_no_picture_no_object_and_a_box_without_area() -> None:
+def test_no_image_no_object_and_a_box_without_area() -> None:
     loss, levels = MultiBoxLoss(), level_of_priors(LEVELS)
     assert by_object(loss.match([], PRIORS).matches, []) == []
     assert summarise_matches([], levels, 0.5)["by_count"] == dict.fromkeys(COUNTS, 0)
     empty = [target(torch.zeros(0, 4))]
     assert summarise_matches(by_object(loss.match(empty, PRIORS).matches, empty), levels, 0.5)["objects"] == 0
     flat = [target(torch.tensor([[0.3, 0.3, 0.3, 0.6]]))]
-    (picture,) = by_object(loss.match(flat, PRIORS).matches, flat)
-    assert len(picture.priors[0]) == 0
-    assert picture.best_iou.tolist() == [0]
-    assert not picture.is_forced(0.5).any()
+    (image,) = by_object(loss.match(flat, PRIORS).matches, flat)
+    assert len(image.priors[0]) == 0
+    assert image.best_iou.tolist() == [0]
+    assert not image.is_forced(0.5).any()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation_records import EMPTY, LEFT, RIGHT, Picture, make_record, random_record
+from evaluation_records import EMPTY, LEFT, RIGHT, ImageSpec, make_record, random_record
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.object_sizes import SIDES_PX, ap_by_size, coco_average, recall_by_size
 from ssd_lightning.metrics import COCOMeanAveragePrecision
@@ -23,7 +23,7 @@ def coco_scores(record: EvaluationRecord) -> dict[str, float]:
         size_px = tuple(record.sizes_px[index].tolist())
         targets.append(Target(boxes=boxes, labels=labels, difficult=difficult, image_id=image_id, size_px=size_px))
     metric = COCOMeanAveragePrecision()
-    # The metric sorts pictures by a hash of their names; the order decides among equal scores alone.
+    # The metric sorts images by a hash of their names; the order decides among equal scores alone.
     metric.update(preds, targets)
     return {name: float(value) for name, value in metric.compute().items()}
 
@@ -70,7 +70,7 @@ def test_sizes_without_objects_have_no_ap(record: EvaluationRecord) -> None:
 
 def test_a_border_belongs_to_both_sizes() -> None:
     square = (0.0, 0.0, 0.25, 0.25)
-    record = make_record([Picture([(square, 1, False)], [(square, 0.9, 1)])], sizes_px=torch.tensor([[128, 128]]))
+    record = make_record([ImageSpec([(square, 1, False)], [(square, 0.9, 1)])], sizes_px=torch.tensor([[128, 128]]))
     assert [(row.num_objects, row.ap == 1) for row in ap_by_size(record)] == [(1, True), (1, True), (0, False)]
     assert SIDES_PX["small"][1] == 128 / 4
 
@@ -97,10 +97,10 @@ def test_bins_hold_every_counted_object_once_and_equally_many(seed: int, bins: i
     assert all(0 <= row.recall <= 1 for row in rows)
 
 
-def test_recall_counts_what_is_found_in_pixels_of_the_picture() -> None:
+def test_recall_counts_what_is_found_in_pixels_of_the_image() -> None:
     small, large = (0.0, 0.0, 0.125, 0.25), (0.5, 0.0, 1.0, 0.5)
-    picture = Picture([(small, 1, False), (large, 1, False)], [(large, 0.9, 1), (small, 0.3, 1), (small, 0.9, 2)])
-    record = make_record([picture], sizes_px=torch.tensor([[100, 200]]))
+    image = ImageSpec([(small, 1, False), (large, 1, False)], [(large, 0.9, 1), (small, 0.3, 1), (small, 0.9, 2)])
+    record = make_record([image], sizes_px=torch.tensor([[100, 200]]))
     first, second = recall_by_size(record, 2)
     assert (first.num_objects, first.num_found, first.least_side_px) == (1, 0, 25.0)
     assert (second.num_objects, second.num_found) == (1, 1)
@@ -109,16 +109,16 @@ def test_recall_counts_what_is_found_in_pixels_of_the_picture() -> None:
 
 
 def test_objects_of_one_size_lie_in_one_bin() -> None:
-    record = make_record([Picture([(LEFT, 1, False), (LEFT, 2, False), (LEFT, 3, False)], [(LEFT, 0.9, 2)])])
+    record = make_record([ImageSpec([(LEFT, 1, False), (LEFT, 2, False), (LEFT, 3, False)], [(LEFT, 0.9, 2)])])
     (row,) = recall_by_size(record, 3)
     assert (row.num_objects, row.num_found) == (3, 1)
 
 
-@pytest.mark.parametrize("name", ["no pictures", "no objects", "difficult objects alone"])
+@pytest.mark.parametrize("name", ["no images", "no objects", "difficult objects alone"])
 def test_without_counted_objects_there_are_no_bins(name: str) -> None:
     assert recall_by_size(EMPTY[name]) == []
 
 
 def test_an_object_is_found_once() -> None:
-    record = make_record([Picture([(LEFT, 1, False), (RIGHT, 1, False)], [(LEFT, 0.9, 1), (LEFT, 0.8, 1)])])
+    record = make_record([ImageSpec([(LEFT, 1, False), (RIGHT, 1, False)], [(LEFT, 0.9, 1), (LEFT, 0.8, 1)])])
     assert sum(row.num_found for row in recall_by_size(record)) == 1

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation_records import EMPTY, LEFT, RIGHT, Picture, make_record, random_record
+from evaluation_records import EMPTY, LEFT, RIGHT, ImageSpec, make_record, random_record
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves
 from ssd_lightning.metrics import VOCMeanAveragePrecision
@@ -44,10 +44,10 @@ def test_the_area_is_that_of_the_metric_exactly(record: EvaluationRecord) -> Non
 
 
 def test_a_curve_by_hand() -> None:
-    picture = Picture(
+    image = ImageSpec(
         [(LEFT, 1, False), (RIGHT, 1, False)], [(LEFT, 0.75, 1), (LEFT, 0.5, 1), (RIGHT, 0.25, 1), (RIGHT, 0.9, 2)]
     )
-    curve, other, _ = pr_curves(make_record([picture]))
+    curve, other, _ = pr_curves(make_record([image]))
     assert curve.recall.tolist() == [0.5, 0.5, 1.0]
     assert curve.precision.tolist() == [1.0, 0.5, 2 / 3]
     assert curve.scores.tolist() == [0.75, 0.5, 0.25]

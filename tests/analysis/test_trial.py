@@ -92,7 +92,7 @@ def test_the_first_step_is_not_timed() -> None:
 
 
 SETTINGS = {
-    "seconds_a_step": 2.0, "measured_batch_size": 8, "batch_size": 32, "num_pictures": 1000, "num_devices": 1,
+    "seconds_a_step": 2.0, "measured_batch_size": 8, "batch_size": 32, "num_images": 1000, "num_devices": 1,
     "max_epochs": 10, "max_steps": -1, "batches_a_step": 1, "activations_mib": 100.0, "fixed_mib": 50.0,
 }  # fmt: skip
 
@@ -108,7 +108,7 @@ SETTINGS = {
         ({"max_epochs": None, "max_steps": 5}, 5, 40 / 3600, 450),
         ({"max_epochs": -1, "budget_s": 3600.0}, 450, 1, 450),
         ({"budget_s": 36_000.0}, 310, 310 * 8 / 3600, 450),
-        ({"num_pictures": 3, "activations_mib": None}, 10, 80 / 3600, None),
+        ({"num_images": 3, "activations_mib": None}, 10, 80 / 3600, None),
     ],
 )
 def test_the_estimate_of_a_run(

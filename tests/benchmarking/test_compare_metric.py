@@ -8,7 +8,7 @@ from ssd_lightning.errors import ConfigurationError
 def test_both_sides_see_the_same_evaluation() -> None:
     """The area under the curve and its value at 101 points are two numbers, but not far apart."""
     pytest.importorskip("pycocotools")
-    comparison, slowest = compare_metric(pairs=9, pictures=200, detections=20, num_classes=3)
+    comparison, slowest = compare_metric(pairs=9, images=200, detections=20, num_classes=3)
     words = comparison.note.replace(",", "").split()
     area, points = float(words[words.index("area") + 1]), float(words[-1])
     assert 0.3 < area < 1
@@ -22,12 +22,12 @@ def test_both_sides_see_the_same_evaluation() -> None:
 def test_a_missing_peer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metric, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match="pycocotools, which is not installed"):
-        compare_metric(pairs=1, pictures=1)
+        compare_metric(pairs=1, images=1)
 
 
 @pytest.mark.parametrize("detections", [1, 2, 50])
-def test_every_picture_has_as_many_detections_as_asked_for(detections: int) -> None:
-    preds, targets = made_evaluation(pictures=30, detections=detections, num_classes=4)
+def test_every_image_has_as_many_detections_as_asked_for(detections: int) -> None:
+    preds, targets = made_evaluation(images=30, detections=detections, num_classes=4)
     assert len(preds) == len(targets) == 30
     for pred, target in zip(preds, targets, strict=True):
         assert pred["boxes"].shape == (detections, 4)

@@ -9,7 +9,7 @@ def test_both_kinds_of_logits_are_measured_and_both_sides_detect_the_same() -> N
     comparisons = compare_postprocess(pairs=1, device=torch.device("cpu"), batch_size=2, num_classes=3)
     assert [comparison.setting.split(",")[0] for comparison in comparisons] == ["random logits", "trained-like logits"]
     for comparison in comparisons:
-        assert comparison.note.startswith("equal detections in 2 of 2 pictures")
+        assert comparison.note.startswith("equal detections in 2 of 2 images")
         assert comparison.bar == 3.0
         assert len(comparison.ratios) == 1
 

@@ -4,7 +4,7 @@ import torch
 
 from ssd_lightning.benchmark import TORCHVISION_SSD300, make_network
 from ssd_lightning.benchmarking.predict import _share_found, compare_predict
-from ssd_lightning.detections import PictureDetections
+from ssd_lightning.detections import ImageDetections
 
 
 @pytest.mark.slow
@@ -20,7 +20,7 @@ def test_both_sides_see_nearly_the_same_with_the_same_weights() -> None:
 def test_a_box_is_found_by_its_class_and_place() -> None:
     box = torch.tensor([[0.1, 0.1, 0.5, 0.5]])
     in_pixels = box * torch.tensor([500.0, 375.0, 500.0, 375.0])
-    ours = PictureDetections(
+    ours = ImageDetections(
         image=np.zeros((375, 500, 3), np.uint8),
         boxes_xyxy_px=in_pixels.numpy(),
         scores=np.ones(1, np.float32),

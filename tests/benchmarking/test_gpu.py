@@ -55,7 +55,7 @@ def test_a_short_rehearsal(tmp_path: Path) -> None:
 
 def check_more(record: dict) -> None:
     assert [point["size"] for point in record["growth"]] == [2, 4]
-    assert all(point["mib_a_picture"] > 0 for point in record["growth"])
+    assert all(point["mib_a_image"] > 0 for point in record["growth"])
     assert len(settings_of(record, "more")) == 4
     assert all("compile=reduce-overhead" in setting for setting in settings_of(record, "more"))
 

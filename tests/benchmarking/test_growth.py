@@ -16,7 +16,7 @@ def curve(axis: str, sizes: list[int], costs: list[float], part: str = "p") -> l
 def test_exponents_of_known_growth() -> None:
     assert exponents(curve("boxes", [1, 10, 100], [1.0, 10.0, 1000.0])) == [None, pytest.approx(1), pytest.approx(2)]
     assert exponents(curve("classes", [1, 4], [3.0, 3.0])) == [None, pytest.approx(0)]
-    # A picture of a larger batch that costs the same makes a batch that costs as much more as it is larger.
+    # An image of a larger batch that costs the same makes a batch that costs as much more as it is larger.
     assert exponents(curve("batch", [1, 16], [5.0, 5.0])) == [None, pytest.approx(1)]
     # Twice the side is four times the pixels.
     assert exponents(curve("input", [256, 512], [1.0, 4.0])) == [None, pytest.approx(1)]
@@ -55,7 +55,7 @@ def test_every_curve_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         ("network", "input", 64),
         ("network", "input", 96),
     ]
-    assert all(point.ms_a_picture > 0 and point.mib_a_picture > 0 for point in points)
+    assert all(point.ms_a_image > 0 and point.mib_a_image > 0 for point in points)
 
 
 AXES = {"batch": (1, 2), "classes": (1, 3), "boxes": (0, 2), "input": (64, 96)}

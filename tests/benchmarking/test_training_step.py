@@ -42,7 +42,7 @@ def test_a_step_is_compared_in_time_and_memory(precision: str) -> None:
     assert 0 < loss.ratio < 0.5
     assert (as_it_comes.bar, best.bar) == (1.15, None)
     assert (memory.unit, memory.bar, memory.at_most) == ("MiB", 1.0, True)
-    assert memory.ours[0] > 50  # conv1_1 and conv1_2 of one picture are 44 MiB in float32
+    assert memory.ours[0] > 50  # conv1_1 and conv1_2 of one image are 44 MiB in float32
     assert precision in memory.setting
 
 

@@ -1,4 +1,4 @@
-"""The paper's augmentation step by step on whole pictures: the slow twin of `DistortExpandCropWarp`."""
+"""The paper's augmentation step by step on whole images: the slow twin of `DistortExpandCropWarp`."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def step_by_step(
     image_size: tuple[int, int],
     fill: tuple[int, int, int],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distort all of the picture, paint a canvas around it, cut the window out, and warp that.
+    """Distort all of the image, paint a canvas around it, cut the window out, and warp that.
 
     Args:
         image: uint8 `[H, W, 3]`.

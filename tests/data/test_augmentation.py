@@ -172,7 +172,7 @@ def test_colours_change_before_the_canvas_is_painted():
 
 
 def test_steps_do_not_share_their_coins():
-    # The same seed in every step would expand and flip the same pictures.
+    # The same seed in every step would expand and flip the same images.
     image, boxes = scene()
     augment = SSDAugmentation(image_size=(64, 64), photometric=False, crop=False)
     outcomes: Counter[tuple[bool, bool]] = Counter()
@@ -225,8 +225,8 @@ def test_crops_overlap_at_least_one_box_or_all(min_iou, rule):
         assert (found > 0) == (min_iou < 0.5)
 
 
-def test_each_candidate_is_as_likely_as_the_whole_picture():
-    # Crops of at most .81 of the picture meet all conditions but .9: 4 + free + whole = 6 candidates.
+def test_each_candidate_is_as_likely_as_the_whole_image():
+    # Crops of at most .81 of the image meet all conditions but .9: 4 + free + whole = 6 candidates.
     search = crop_search(scale=(0.3, 0.9))
     random, rng = Random(0), np.random.default_rng(0)
     boxes = np.array([[0.0, 0.0, 1.0, 1.0]])
@@ -275,8 +275,8 @@ def test_crops_have_the_scale_and_aspect_that_were_asked_for(min_scale, max_aspe
         min_crop_scale=min_scale,
         max_crop_aspect_ratio=max_aspect_ratio,
     )
-    pictures = [augment(image, no_boxes(), seed)[0].reshape(-1, 3) for seed in range(400)]
-    sides = np.array([np.ptp(picture[:, :2].astype(int), axis=0) + 1 for picture in pictures])
+    samples = [augment(image, no_boxes(), seed)[0].reshape(-1, 3) for seed in range(400)]
+    sides = np.array([np.ptp(sample[:, :2].astype(int), axis=0) + 1 for sample in samples])
     crops = sides[(sides < 249).all(axis=1)]
     assert len(crops) > 120
     assert np.sqrt(crops.prod(axis=1)).min() / 250 == pytest.approx(min_scale, rel=0.05)
@@ -306,10 +306,10 @@ def test_the_center_rule_never_loses_all_objects():
 
 
 @pytest.mark.parametrize("expand", [False, True])
-def test_pictures_without_objects_are_augmented_too(expand):
+def test_images_without_objects_are_augmented_too(expand):
     image = noise()
     augment = SSDAugmentation(image_size=(32, 48), expand=expand)
-    pictures, beside = set(), 0
+    images, beside = set(), 0
     for seed in range(50):
         result, boxes, kept = augment(image, no_boxes(), seed)
         assert result.shape == (32, 48, 3)
@@ -318,15 +318,15 @@ def test_pictures_without_objects_are_augmented_too(expand):
         if (result == MEAN).all():
             beside += 1  # the crop shows nothing but canvas, one like the other; nothing asks it for an object
         else:
-            pictures.add(result.tobytes())
-    assert len(pictures) + beside == 50
+            images.add(result.tobytes())
+    assert len(images) + beside == 50
     assert beside < (8 if expand else 1)
 
 
 def test_what_survives_is_a_valid_box():
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 1, (60, 2))
-    sides = 10 ** rng.uniform(-6, 0, (60, 2))  # from a thousandth of a pixel to the whole picture
+    sides = 10 ** rng.uniform(-6, 0, (60, 2))  # from a thousandth of a pixel to the whole image
     boxes = np.hstack([corners, np.minimum(corners + sides, 1)]).astype(np.float32)
     boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)]
     augment = SSDAugmentation(image_size=(64, 64), photometric=False)
@@ -344,11 +344,11 @@ def test_what_survives_is_a_valid_box():
 def test_warp_takes_one_of_opencvs_five_interpolations():
     image = noise()
     augment = SSDAugmentation(image_size=(33, 47), **NOTHING)
-    pictures = Counter(augment(image, no_boxes(), seed)[0].tobytes() for seed in range(500))
+    images = Counter(augment(image, no_boxes(), seed)[0].tobytes() for seed in range(500))
     how = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_LANCZOS4)
     expected = {cv2.resize(image, (47, 33), interpolation=each).tobytes() for each in how}
-    assert pictures.keys() == expected
-    assert min(pictures.values()) > 70
+    assert images.keys() == expected
+    assert min(images.values()) > 70
 
 
 def test_the_seed_decides_whatever_came_before():
@@ -422,16 +422,16 @@ def test_samples_do_not_depend_on_the_number_of_workers(records):
         for epoch in range(2):
             sampler.set_epoch(epoch)
             batches = list(loader)
-            pictures = torch.cat([images for images, _ in batches])
+            images = torch.cat([batch for batch, _ in batches])
             targets = [target for _, targets in batches for target in targets]
-            epochs[workers].append((pictures, targets))
-    for (pictures, targets), (other_pictures, other_targets) in zip(epochs[0], epochs[2], strict=True):
-        assert torch.equal(pictures, other_pictures)
+            epochs[workers].append((images, targets))
+    for (images, targets), (other_images, other_targets) in zip(epochs[0], epochs[2], strict=True):
+        assert torch.equal(images, other_images)
         for target, other in zip(targets, other_targets, strict=True):
             assert target["image_id"] == other["image_id"]
             assert all(torch.equal(target[key], other[key]) for key in ("boxes", "labels", "difficult"))
-    all_pictures = torch.cat([pictures for pictures, _ in epochs[2]])
-    assert len({picture.numpy().tobytes() for picture in all_pictures}) == 12
+    all_images = torch.cat([images for images, _ in epochs[2]])
+    assert len({image.numpy().tobytes() for image in all_images}) == 12
 
 
 def test_resize_interpolates_bilinearly_and_leaves_boxes_alone():
@@ -517,7 +517,7 @@ def test_further_transforms_leave_valid_boxes_and_draw_anew_for_every_seed():
     settings = {**NOTHING, "image_size": (64, 64)}
     augment = SSDAugmentation(**settings, further=[A.Affine(translate_percent=(-0.6, 0.6), p=1.0)])
     again = SSDAugmentation(**settings, further=[A.Affine(translate_percent=(-0.6, 0.6), p=1.0)])
-    lost, pictures = 0, set()
+    lost, images = 0, set()
     for seed in range(40):
         result, new_boxes, kept = augment(image, boxes, seed)
         assert new_boxes.min(initial=1) >= 0
@@ -525,10 +525,10 @@ def test_further_transforms_leave_valid_boxes_and_draw_anew_for_every_seed():
         assert (new_boxes[:, 2:] > new_boxes[:, :2]).all()
         assert len(new_boxes) == len(kept)
         lost += len(kept) < 3
-        pictures.add(result.tobytes())
+        images.add(result.tobytes())
         np.testing.assert_array_equal(result, again(image, boxes, seed)[0])
     assert lost > 5
-    assert len(pictures) == 40
+    assert len(images) == 40
     assert augment(image, no_boxes(), 0)[1].shape == (0, 4)
 
 
@@ -540,12 +540,12 @@ class TransposedToTensor(A.ImageOnlyTransform):
 @pytest.mark.parametrize(
     ("transform", "given"),
     [
-        (A.ToFloat(p=1.0), r"\(ToFloat\) gives a picture of float32 \[32, 48, 3\]"),
-        (A.Normalize(p=1.0), r"\(Normalize\) gives a picture of float32"),
-        (A.ToGray(num_output_channels=1, p=1.0), r"\(ToGray\) gives a picture of uint8 \[32, 48\]"),
-        (A.RandomCrop(8, 9, p=1.0), r"\(RandomCrop\) gives a picture of uint8 \[8, 9, 3\]"),
-        (A.Sequential([A.NoOp(), A.Resize(48, 32)], p=1.0), r"\(Sequential\) gives a picture of uint8 \[48, 32, 3\]"),
-        (TransposedToTensor(p=1.0), r"\(TransposedToTensor\) gives a picture of torch.uint8 \[3, 32, 48\]"),
+        (A.ToFloat(p=1.0), r"\(ToFloat\) gives an image of float32 \[32, 48, 3\]"),
+        (A.Normalize(p=1.0), r"\(Normalize\) gives an image of float32"),
+        (A.ToGray(num_output_channels=1, p=1.0), r"\(ToGray\) gives an image of uint8 \[32, 48\]"),
+        (A.RandomCrop(8, 9, p=1.0), r"\(RandomCrop\) gives an image of uint8 \[8, 9, 3\]"),
+        (A.Sequential([A.NoOp(), A.Resize(48, 32)], p=1.0), r"\(Sequential\) gives an image of uint8 \[48, 32, 3\]"),
+        (TransposedToTensor(p=1.0), r"\(TransposedToTensor\) gives an image of torch.uint8 \[3, 32, 48\]"),
     ],
     ids=lambda value: type(value).__name__,
 )

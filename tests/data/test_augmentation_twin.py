@@ -18,7 +18,7 @@ PAPER = PhotometricDistortion(brightness_delta=32, contrast=(0.5, 1.5), saturati
 BOXES = np.array([[0.053, 0.107, 0.351, 0.803], [0.4, 0.501, 0.957, 0.953], [0.503, 0.057, 0.751, 0.401]])
 
 
-def soft_picture(height: int = 150, width: int = 200) -> np.ndarray:
+def soft_image(height: int = 150, width: int = 200) -> np.ndarray:
     """Blurred, so that a shift by half a pixel does not change everything."""
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     smooth = cv2.GaussianBlur(noise, (0, 0), 4).astype(np.float64)
@@ -40,7 +40,7 @@ def crop_search(**settings) -> CropSearch:
 @pytest.mark.parametrize("photometric", [None, PAPER], ids=["plain", "colours"])
 @pytest.mark.parametrize("expansion", [None, 4.0], ids=["cropped", "expanded"])
 def test_one_go_gives_what_the_steps_give(photometric, expansion):
-    image, size = soft_picture(), (120, 110)
+    image, size = soft_image(), (120, 110)
     settings = {"image_size": size, "fill": MEAN, "max_expand_ratio": expansion, "crop": crop_search()}
     step = DistortExpandCropWarp(**settings, photometric=photometric)
     indexed = np.column_stack([BOXES, np.arange(3)])
@@ -70,8 +70,8 @@ def test_one_go_gives_what_the_steps_give(photometric, expansion):
 
 
 def test_a_result_differs_from_that_of_other_draws():
-    """The bounds above can fail: another window gives another picture."""
-    image = soft_picture()
+    """The bounds above can fail: another window gives another image."""
+    image = soft_image()
     settings = {"changes": None, "interpolation": cv2.INTER_LINEAR, "image_size": (120, 110), "fill": MEAN}
     one, *_ = step_by_step(image, BOXES, window_px=(0, 0, 200, 150), **settings)
     other, *_ = step_by_step(image, BOXES, window_px=(6, 0, 200, 150), **settings)
@@ -80,8 +80,8 @@ def test_a_result_differs_from_that_of_other_draws():
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_colours_and_warp_may_change_places(interpolation):
-    """Where the picture shrinks, colours change after the warp: the same within rounding and saturation."""
-    image = soft_picture()
+    """Where the image shrinks, colours change after the warp: the same within rounding and saturation."""
+    image = soft_image()
     changes = {"brightness": 12.0, "contrast": 0.8, "saturation": 0.9, "hue": 7.0, "contrast_first": False}
     step = DistortExpandCropWarp(image_size=(60, 80), photometric=None, max_expand_ratio=None, fill=MEAN, crop=None)
     view = view_through((0, 0, 200, 150), (150, 200), (60, 80))
@@ -112,7 +112,7 @@ def test_a_view_is_never_thinner_than_a_pixel_and_never_beside_the_sample():
 
 
 @pytest.mark.parametrize("window_px", [(-50, 0, 0, 10), (400, 0, 450, 10), (0, 300, 10, 400), (0, -9, 10, 0)])
-def test_a_window_beside_the_picture_shows_nothing(window_px):
+def test_a_window_beside_the_image_shows_nothing(window_px):
     view = view_through(window_px, (300, 400), (30, 40))
     assert view == ((0, 0, 0, 0), (0, 0, 0, 0))
     assert boxes_in_view(np.zeros((0, 4)), view, (300, 400), (30, 40)).shape == (0, 4)
@@ -179,7 +179,7 @@ def test_no_crop_overlaps_more_than_is_within_reach(canvas_px):
     assert search.largest_iou(np.zeros((0, 4)), canvas_px, (150, 200)) == 0
 
 
-def test_a_search_on_a_canvas_reaches_beyond_the_picture():
+def test_a_search_on_a_canvas_reaches_beyond_the_image():
     search = crop_search(min_ious=())
     windows = np.array(
         [

@@ -19,7 +19,7 @@ def zip_of(*extra: zipfile.ZipInfo, names: tuple[str, ...] = ("0.png", "1.png"))
         for split in SPLITS:
             archive.writestr(f"banana-detection/{split}/label.csv", "img_name,label,xmin\n0.png,0,1\n1.png,0,1\n")
             for name in names:
-                archive.writestr(f"banana-detection/{split}/images/{name}", b"picture")
+                archive.writestr(f"banana-detection/{split}/images/{name}", b"image")
         archive.writestr("__MACOSX/banana-detection/._x", b"")
         for info in extra:
             archive.writestr(info, b"/etc/passwd")
@@ -46,7 +46,7 @@ def test_an_archive_that_lies_there_is_unpacked_once(tmp_path: Path) -> None:
     }
 
 
-def test_a_lost_picture_is_noticed(tmp_path: Path) -> None:
+def test_a_lost_image_is_noticed(tmp_path: Path) -> None:
     archive = put(tmp_path, zip_of())
     prepare_bananas(tmp_path, download=True, archive=archive)
     (tmp_path / SPLITS[1] / "images/1.png").unlink()
@@ -63,8 +63,8 @@ def test_an_archive_of_another_checksum_is_not_unpacked(tmp_path: Path) -> None:
     assert not (tmp_path / SPLITS[0]).exists()
 
 
-def test_an_archive_that_lacks_pictures(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the archive lacks pictures"):
+def test_an_archive_that_lacks_images(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the archive lacks images"):
         prepare_bananas(tmp_path, download=True, archive=put(tmp_path, zip_of(names=("0.png",))))
 
 

@@ -1,4 +1,4 @@
-"""Decoded pictures are kept once for all processes, and never when their file is another."""
+"""Decoded images are kept once for all processes, and never when their file is another."""
 
 import inspect
 import multiprocessing
@@ -19,7 +19,7 @@ from ssd_lightning.configs import compose_config
 from ssd_lightning.data import cache as cache_module
 from ssd_lightning.data import dataset as dataset_module
 from ssd_lightning.data.augmentation import SSDAugmentation
-from ssd_lightning.data.cache import PictureCache, PictureCaches
+from ssd_lightning.data.cache import ImageCache, ImageCaches
 from ssd_lightning.data.dataset import DetectionDataset, Record, collate
 from ssd_lightning.data.free_space import free_disk, free_memory
 from ssd_lightning.data.images import read_image
@@ -31,7 +31,7 @@ SIZES = [(20, 30), (31, 17), (1, 1), (64, 48)]
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[Path]:
+def images(tmp_path: Path) -> list[Path]:
     paths = []
     for number, (height, width) in enumerate(SIZES):
         pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -49,8 +49,8 @@ def make_records(paths: list[Path]) -> list[Record]:
 
 
 @pytest.fixture(params=["ram", "disk"])
-def cache(request, pictures, tmp_path: Path) -> PictureCache:
-    opened = PictureCaches(kind=request.param, folder=tmp_path / "cache").open(pictures, SIZES)
+def cache(request, images, tmp_path: Path) -> ImageCache:
+    opened = ImageCaches(kind=request.param, folder=tmp_path / "cache").open(images, SIZES)
     assert opened is not None
     return opened
 
@@ -59,73 +59,73 @@ def refuse() -> np.ndarray:
     raise AssertionError("the file was read again")
 
 
-def test_a_picture_is_read_once(cache, pictures):
+def test_a_image_is_read_once(cache, images):
     for index in (2, 0, 3, 1):
-        expected = read_image(pictures[index])
-        np.testing.assert_array_equal(cache.get(index, lambda path=pictures[index]: read_image(path)), expected)
+        expected = read_image(images[index])
+        np.testing.assert_array_equal(cache.get(index, lambda path=images[index]: read_image(path)), expected)
     for index in range(4):
         for _ in range(2):
             kept = cache.get(index, refuse)
-            np.testing.assert_array_equal(kept, read_image(pictures[index]))
+            np.testing.assert_array_equal(kept, read_image(images[index]))
             kept[:] = 7  # a copy: the slot stays as it is
 
 
-def test_a_changed_picture_is_read_again(cache, pictures):
-    cache.get(0, lambda: read_image(pictures[0]))
+def test_a_changed_image_is_read_again(cache, images):
+    cache.get(0, lambda: read_image(images[0]))
     for change in range(2):
-        before = pictures[0].stat()
-        Image.new("RGB", (30, 20), (change, 2, 3)).save(pictures[0])
-        os.utime(pictures[0], ns=(0, before.st_mtime_ns + 1))  # however coarse the clock is
-        assert cache.get(0, lambda: read_image(pictures[0]))[0, 0].tolist() == [change, 2, 3]
+        before = images[0].stat()
+        Image.new("RGB", (30, 20), (change, 2, 3)).save(images[0])
+        os.utime(images[0], ns=(0, before.st_mtime_ns + 1))  # however coarse the clock is
+        assert cache.get(0, lambda: read_image(images[0]))[0, 0].tolist() == [change, 2, 3]
         assert cache.get(0, refuse)[0, 0].tolist() == [change, 2, 3]
 
 
-def test_what_cannot_be_read_or_has_another_size_is_not_kept(cache, pictures):
-    pictures[1].write_bytes(b"")
+def test_what_cannot_be_read_or_has_another_size_is_not_kept(cache, images):
+    images[1].write_bytes(b"")
     for _ in range(2):
         with pytest.raises(DataError, match="empty"):
-            cache.get(1, lambda: read_image(pictures[1]))
+            cache.get(1, lambda: read_image(images[1]))
     for _ in range(2):
         assert cache.get(3, lambda: np.zeros((5, 5, 3), np.uint8)).shape == (5, 5, 3)
-    pictures[0].unlink()
+    images[0].unlink()
     with pytest.raises(DataError, match="No such file"):
-        cache.get(0, lambda: read_image(pictures[0]))
+        cache.get(0, lambda: read_image(images[0]))
 
 
-def fill_slot(cache: PictureCache, index: int, path: Path) -> None:
+def fill_slot(cache: ImageCache, index: int, path: Path) -> None:
     cache.get(index, lambda: read_image(path))
 
 
-def test_forked_processes_share_it(cache, pictures):
-    process = multiprocessing.get_context("fork").Process(target=fill_slot, args=(cache, 3, pictures[3]))
+def test_forked_processes_share_it(cache, images):
+    process = multiprocessing.get_context("fork").Process(target=fill_slot, args=(cache, 3, images[3]))
     process.start()
     process.join()
-    np.testing.assert_array_equal(cache.get(3, refuse), read_image(pictures[3]))
+    np.testing.assert_array_equal(cache.get(3, refuse), read_image(images[3]))
     assert np.array_equal(cache.get(0, lambda: np.zeros((20, 30, 3), np.uint8)), np.zeros((20, 30, 3)))
 
 
-def test_a_process_that_dies_before_the_stamp_leaves_an_empty_slot(cache, pictures, monkeypatch):
+def test_a_process_that_dies_before_the_stamp_leaves_an_empty_slot(cache, images, monkeypatch):
     def die_between(offset: int, values: np.ndarray) -> None:
         write(offset, values)
         os.kill(os.getpid(), signal.SIGKILL)
 
     write = cache._storage.write
     monkeypatch.setattr(cache._storage, "write", die_between)
-    process = multiprocessing.get_context("fork").Process(target=fill_slot, args=(cache, 0, pictures[0]))
+    process = multiprocessing.get_context("fork").Process(target=fill_slot, args=(cache, 0, images[0]))
     process.start()
     process.join()
     monkeypatch.undo()
     assert process.exitcode == -signal.SIGKILL
     with pytest.raises(AssertionError, match="read again"):
         cache.get(0, refuse)
-    fill_slot(cache, 0, pictures[0])
-    np.testing.assert_array_equal(cache.get(0, refuse), read_image(pictures[0]))
+    fill_slot(cache, 0, images[0])
+    np.testing.assert_array_equal(cache.get(0, refuse), read_image(images[0]))
 
 
 @pytest.mark.parametrize("writes", [1, 2])
-def test_a_process_that_dies_while_it_replaces_a_picture_leaves_an_empty_slot(cache, pictures, monkeypatch, writes):
-    fill_slot(cache, 0, pictures[0])
-    before, contents = pictures[0].stat(), pictures[0].read_bytes()
+def test_a_process_that_dies_while_it_replaces_a_image_leaves_an_empty_slot(cache, images, monkeypatch, writes):
+    fill_slot(cache, 0, images[0])
+    before, contents = images[0].stat(), images[0].read_bytes()
     write, left = cache._storage.write, writes
 
     def die_later(offset: int, values: np.ndarray) -> None:
@@ -135,24 +135,22 @@ def test_a_process_that_dies_while_it_replaces_a_picture_leaves_an_empty_slot(ca
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Image.new("RGB", (30, 20), (1, 2, 3)).save(pictures[0])
-    os.utime(pictures[0], ns=(0, before.st_mtime_ns + 1))
+    Image.new("RGB", (30, 20), (1, 2, 3)).save(images[0])
+    os.utime(images[0], ns=(0, before.st_mtime_ns + 1))
     monkeypatch.setattr(cache._storage, "write", die_later)
-    process = multiprocessing.get_context("fork").Process(target=fill_slot, args=(cache, 0, pictures[0]))
+    process = multiprocessing.get_context("fork").Process(target=fill_slot, args=(cache, 0, images[0]))
     process.start()
     process.join()
     monkeypatch.undo()
     assert process.exitcode == -signal.SIGKILL
-    pictures[0].write_bytes(
-        contents
-    )  # the old file again, as from a backup: its stamp must not stand for the new pixels
-    os.utime(pictures[0], ns=(0, before.st_mtime_ns))
-    np.testing.assert_array_equal(cache.get(0, lambda: read_image(pictures[0])), read_image(pictures[0]))
-    np.testing.assert_array_equal(cache.get(0, refuse), read_image(pictures[0]))
+    images[0].write_bytes(contents)  # the old file again, as from a backup: its stamp must not stand for the new pixels
+    os.utime(images[0], ns=(0, before.st_mtime_ns))
+    np.testing.assert_array_equal(cache.get(0, lambda: read_image(images[0])), read_image(images[0]))
+    np.testing.assert_array_equal(cache.get(0, refuse), read_image(images[0]))
 
 
-def test_a_slot_that_is_replaced_while_it_is_copied_is_not_given(cache, pictures):
-    fill_slot(cache, 0, pictures[0])
+def test_a_slot_that_is_replaced_while_it_is_copied_is_not_given(cache, images):
+    fill_slot(cache, 0, images[0])
     slots = cache._storage
 
     class Replaced:
@@ -167,52 +165,52 @@ def test_a_slot_that_is_replaced_while_it_is_copied_is_not_given(cache, pictures
         write = slots.write
 
     cache._storage = Replaced()
-    np.testing.assert_array_equal(cache.get(0, lambda: read_image(pictures[0])), read_image(pictures[0]))
+    np.testing.assert_array_equal(cache.get(0, lambda: read_image(images[0])), read_image(images[0]))
 
 
-def test_the_next_run_and_another_process_find_the_file(pictures, tmp_path):
+def test_the_next_run_and_another_process_find_the_file(images, tmp_path):
     folder = tmp_path / "cache"
-    first = PictureCaches(kind="disk", folder=folder).open(pictures, SIZES)
-    second = PictureCaches(kind="disk", folder=folder).open(pictures, SIZES)
+    first = ImageCaches(kind="disk", folder=folder).open(images, SIZES)
+    second = ImageCaches(kind="disk", folder=folder).open(images, SIZES)
     sent = pickle.loads(pickle.dumps(first))
-    fill_slot(first, 0, pictures[0])
-    fill_slot(second, 1, pictures[1])
-    fill_slot(sent, 3, pictures[3])
-    third = PictureCaches(kind="disk", folder=folder).open(pictures, SIZES)
+    fill_slot(first, 0, images[0])
+    fill_slot(second, 1, images[1])
+    fill_slot(sent, 3, images[3])
+    third = ImageCaches(kind="disk", folder=folder).open(images, SIZES)
     for each in (first, second, sent, third):
         for index in (0, 1, 3):
-            np.testing.assert_array_equal(each.get(index, refuse), read_image(pictures[index]))
+            np.testing.assert_array_equal(each.get(index, refuse), read_image(images[index]))
     assert len(list(folder.iterdir())) == 1
-    other = PictureCaches(kind="disk", folder=folder).open(pictures[:3], SIZES[:3])
+    other = ImageCaches(kind="disk", folder=folder).open(images[:3], SIZES[:3])
     with pytest.raises(AssertionError, match="read again"):
         other.get(0, refuse)
     assert len(list(folder.iterdir())) == 2
 
 
-def test_in_memory_a_process_that_was_not_forked_reads_files(pictures, tmp_path, caplog):
-    cache = PictureCaches(kind="ram", folder=tmp_path).open(pictures, SIZES)
+def test_in_memory_a_process_that_was_not_forked_reads_files(images, tmp_path, caplog):
+    cache = ImageCaches(kind="ram", folder=tmp_path).open(images, SIZES)
     sent = pickle.loads(pickle.dumps(cache))
     assert "shared with forked processes only" in caplog.text
     for _ in range(2):
-        np.testing.assert_array_equal(sent.get(0, lambda: read_image(pictures[0])), read_image(pictures[0]))
+        np.testing.assert_array_equal(sent.get(0, lambda: read_image(images[0])), read_image(images[0]))
     with pytest.raises(AssertionError, match="read again"):
         cache.get(0, refuse)
 
 
-def test_a_full_disk_ends_the_keeping_with_one_warning(pictures, tmp_path, monkeypatch, caplog):
+def test_a_full_disk_ends_the_keeping_with_one_warning(images, tmp_path, monkeypatch, caplog):
     def no_room(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    cache = PictureCaches(kind="disk", folder=tmp_path / "cache").open(pictures, SIZES)
-    fill_slot(cache, 3, pictures[3])
+    cache = ImageCaches(kind="disk", folder=tmp_path / "cache").open(images, SIZES)
+    fill_slot(cache, 3, images[3])
     monkeypatch.setattr(os, "pwrite", no_room)
     for _ in range(2):
         for index in range(3):
             np.testing.assert_array_equal(
-                cache.get(index, lambda path=pictures[index]: read_image(path)), read_image(pictures[index])
+                cache.get(index, lambda path=images[index]: read_image(path)), read_image(images[index])
             )
     assert caplog.text.count("No space left on device") == 1
-    np.testing.assert_array_equal(cache.get(3, refuse), read_image(pictures[3]))
+    np.testing.assert_array_equal(cache.get(3, refuse), read_image(images[3]))
 
 
 NEEDED = sum(height * width * 3 for height, width in SIZES) + 4 * 16
@@ -220,77 +218,77 @@ NEEDED = sum(height * width * 3 for height, width in SIZES) + 4 * 16
 
 @pytest.mark.parametrize("kind", ["ram", "disk"])
 @pytest.mark.parametrize(("share", "fits"), [(1.0, True), (0.99, False)])
-def test_what_does_not_fit_is_said_once_and_not_kept(pictures, tmp_path, monkeypatch, caplog, kind, share, fits):
+def test_what_does_not_fit_is_said_once_and_not_kept(images, tmp_path, monkeypatch, caplog, kind, share, fits):
     free = int(NEEDED * share / cache_module.USABLE_SHARE) + 1
     for name in ("free_memory", "free_disk"):
         monkeypatch.setattr(cache_module, name, lambda *_: free)
-    opened = PictureCaches(kind=kind, folder=tmp_path / "cache").open(pictures, SIZES)
+    opened = ImageCaches(kind=kind, folder=tmp_path / "cache").open(images, SIZES)
     assert (opened is not None) == fits
     assert len(caplog.records) == (0 if fits else 1)
-    assert fits or f"data.cache={kind}: 4 decoded pictures need 0.00 GiB" in caplog.text
+    assert fits or f"data.cache={kind}: 4 decoded images need 0.00 GiB" in caplog.text
 
 
-def test_both_numbers_are_told(pictures, tmp_path, monkeypatch, caplog):
+def test_both_numbers_are_told(images, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(cache_module, "free_memory", lambda: 5 * 2**30)
-    caches = PictureCaches(kind="ram", folder=tmp_path)
+    caches = ImageCaches(kind="ram", folder=tmp_path)
     sizes = [(16384, 16384)] * 4  # .75 GiB each
-    assert caches.open(pictures, sizes, processes=2) is None
+    assert caches.open(images, sizes, processes=2) is None
     assert "need 6.00 GiB in 2 processes, and 4.00 GiB of memory may be used" in caplog.text
-    assert caches.open(pictures, sizes) is not None  # 3 GiB; taken when they are filled
-    assert caches.open(pictures[:2], sizes[:2]) is None
+    assert caches.open(images, sizes) is not None  # 3 GiB; taken when they are filled
+    assert caches.open(images[:2], sizes[:2]) is None
     assert "need 1.50 GiB, and 1.00 GiB of memory" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["ram", "disk"])
-def test_what_a_cache_has_filled_is_not_counted_twice(pictures, tmp_path, monkeypatch, kind):
+def test_what_a_cache_has_filled_is_not_counted_twice(images, tmp_path, monkeypatch, kind):
     free = [int(2 * NEEDED / cache_module.USABLE_SHARE) + 2]
     for name in ("free_memory", "free_disk"):
         monkeypatch.setattr(cache_module, name, lambda *_: free[0])
-    caches = PictureCaches(kind=kind, folder=tmp_path / "cache")
-    first = caches.open(pictures, SIZES)
+    caches = ImageCaches(kind=kind, folder=tmp_path / "cache")
+    first = caches.open(images, SIZES)
     assert first is not None
     assert first.empty_bytes == NEEDED - 4 * 16
-    others = pictures[::-1], SIZES[::-1]
+    others = images[::-1], SIZES[::-1]
     free[0] //= 2
     assert caches.open(*others) is None  # the half that is left is promised
-    for index, path in enumerate(pictures):
+    for index, path in enumerate(images):
         fill_slot(first, index, path)
     assert first.empty_bytes == 0
     assert caches.open(*others) is not None
 
 
-def test_every_process_has_its_promise(pictures, tmp_path, monkeypatch):
+def test_every_process_has_its_promise(images, tmp_path, monkeypatch):
     monkeypatch.setattr(cache_module, "free_memory", lambda: int(4 * NEEDED / cache_module.USABLE_SHARE) + 1)
-    caches = PictureCaches(kind="ram", folder=None)
-    assert caches.open(pictures, SIZES, processes=3) is not None
-    assert caches.open(pictures, SIZES, processes=2) is None
-    assert caches.open(pictures, SIZES) is not None
+    caches = ImageCaches(kind="ram", folder=None)
+    assert caches.open(images, SIZES, processes=3) is not None
+    assert caches.open(images, SIZES, processes=2) is None
+    assert caches.open(images, SIZES) is not None
 
 
-def test_what_a_file_holds_already_needs_no_room(pictures, tmp_path, monkeypatch):
+def test_what_a_file_holds_already_needs_no_room(images, tmp_path, monkeypatch):
     folder = tmp_path / "cache"
-    cache = PictureCaches(kind="disk", folder=folder).open(pictures, SIZES)
-    for index, path in enumerate(pictures):
+    cache = ImageCaches(kind="disk", folder=folder).open(images, SIZES)
+    for index, path in enumerate(images):
         fill_slot(cache, index, path)
     monkeypatch.setattr(cache_module, "free_disk", lambda _: 0)
-    assert PictureCaches(kind="disk", folder=folder).open(pictures, SIZES) is not None
-    assert PictureCaches(kind="disk", folder=folder).open(pictures[1:], SIZES[1:]) is None
+    assert ImageCaches(kind="disk", folder=folder).open(images, SIZES) is not None
+    assert ImageCaches(kind="disk", folder=folder).open(images[1:], SIZES[1:]) is None
 
 
-def test_no_cache_and_no_pictures(pictures, tmp_path):
-    assert PictureCaches(kind="none", folder=tmp_path).open(pictures, SIZES) is None
-    assert PictureCaches(kind="ram", folder=tmp_path).open([], []) is None
+def test_no_cache_and_no_images(images, tmp_path):
+    assert ImageCaches(kind="none", folder=tmp_path).open(images, SIZES) is None
+    assert ImageCaches(kind="ram", folder=tmp_path).open([], []) is None
     with pytest.raises(ConfigurationError, match=r"data\.cache is 'memory'; it is one of none, ram, disk"):
-        PictureCaches(kind="memory", folder=tmp_path)  # type: ignore[arg-type]
+        ImageCaches(kind="memory", folder=tmp_path)  # type: ignore[arg-type]
 
 
-def test_a_folder_that_cannot_be_made_is_named(pictures, tmp_path):
+def test_a_folder_that_cannot_be_made_is_named(images, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file: data\.cache=disk cannot be made: "):
-        PictureCaches(kind="disk", folder=tmp_path / "file").open(pictures, SIZES)
+        ImageCaches(kind="disk", folder=tmp_path / "file").open(images, SIZES)
 
 
-def test_a_cache_that_cannot_be_made_says_what_can_be_done(pictures, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_made_says_what_can_be_done(images, tmp_path, monkeypatch):
     def refuse_to_open(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
 
@@ -299,11 +297,11 @@ def test_a_cache_that_cannot_be_made_says_what_can_be_done(pictures, tmp_path, m
 
     monkeypatch.setattr(os, "open", refuse_to_open)
     with pytest.raises(DataError, match=r"shelf: data\.cache=disk .*: Permission denied; data\.cache_folder= names "):
-        PictureCaches(kind="disk", folder=tmp_path / "shelf").open(pictures, SIZES)
+        ImageCaches(kind="disk", folder=tmp_path / "shelf").open(images, SIZES)
     monkeypatch.undo()
     monkeypatch.setattr("mmap.mmap", no_memory)
     with pytest.raises(DataError, match=r"^data\.cache=ram cannot be made: Cannot allocate memory$"):
-        PictureCaches(kind="ram", folder=tmp_path).open(pictures, SIZES)
+        ImageCaches(kind="ram", folder=tmp_path).open(images, SIZES)
 
 
 @pytest.mark.parametrize(("kind", "folder"), [("disk", None), ("disk", 5), ("ram", 5)])
@@ -313,18 +311,18 @@ def test_a_folder_is_a_path(module, kind, folder):
     assert module(cache="ram", cache_folder=None).train_dataloader().dataset.cache is not None
 
 
-class FolderOfPictures(DetectionDataset):
+class FolderOfImages(DetectionDataset):
     def __init__(self, *, paths: list[Path], **settings) -> None:
         super().__init__(records=make_records(paths), **{**settings, "class_names": ["x"]})
 
 
 @pytest.fixture
-def module(pictures, tmp_path):
+def module(images, tmp_path):
     def make(**settings) -> DetectionDataModule:
-        split = {"paths": pictures}
+        split = {"paths": images}
         defaults = {"image_size": (8, 9), "batch_size": 2, "num_workers": 0, "cache_folder": tmp_path / "cache"}
         return DetectionDataModule(
-            dataset=FolderOfPictures, train=split, val=split, test=split, **{**defaults, **settings}
+            dataset=FolderOfImages, train=split, val=split, test=split, **{**defaults, **settings}
         )
 
     return make
@@ -370,13 +368,13 @@ def test_the_test_split_is_read_once_and_not_kept(module, caplog):
     assert module().train_dataloader().dataset.cache is None
 
 
-def test_the_smallest_crop_of_a_reduced_picture_has_the_inputs_pixels():
+def test_the_smallest_crop_of_a_reduced_image_has_the_inputs_pixels():
     settings = inspect.signature(SSDAugmentation).parameters
     scale, aspect_ratio = (settings[name].default for name in ("min_crop_scale", "max_crop_aspect_ratio"))
     assert REDUCED_TO * scale / aspect_ratio**0.5 >= 1
 
 
-def test_reduced_decoding_leaves_five_times_the_input_and_the_same_boxes(module, pictures):
+def test_reduced_decoding_leaves_five_times_the_input_and_the_same_boxes(module, images):
     data = module(image_size=(3, 2), reduced_decoding=True, cache="ram")
     dataset = data.train_dataloader().dataset
     assert dataset.sizes_as_read_px == [(20, 30), (31, 17), (1, 1), (16, 12)]  # only 64 x 48 is 4 x 15 and 4 x 10
@@ -398,7 +396,7 @@ def test_prefetching_is_the_loaders(module):
         module(prefetch_factor=0)
 
 
-def test_a_batch_of_kept_pictures_can_be_written_to(module):
+def test_a_batch_of_kept_images_can_be_written_to(module):
     data = module(cache="ram", image_size=(20, 30), batch_size=1)
     dataset = data.train_dataloader().dataset
     for _ in range(2):
@@ -423,7 +421,7 @@ def test_the_command_line_reaches_cache_and_further_transforms(tmp_path):
         ],
     )
     split = {"paths": []}
-    arguments = {"dataset": FolderOfPictures, "train": split, "val": None, "test": None}
+    arguments = {"dataset": FolderOfImages, "train": split, "val": None, "test": None}
     data = instantiate(config.data.module, **arguments, _convert_="all")
     assert (data._caches.kind, data._caches.folder) == ("disk", tmp_path)
     assert (data._prefetch_factor, data._reduced_decoding) == (4, True)

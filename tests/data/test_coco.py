@@ -84,7 +84,7 @@ def test_the_file_may_lie_in_any_usual_place(tmp_path: Path, place: str) -> None
     assert len(read(tmp_path, place, images="train")) == 1
 
 
-def test_a_size_that_is_not_stated_is_the_pictures(tmp_path: Path) -> None:
+def test_a_size_that_is_not_stated_is_the_images(tmp_path: Path) -> None:
     write(tmp_path, [], images=[{"id": 139, "file_name": "/somewhere/else/000000000139.jpg"}])
     assert read(tmp_path).records[0].size_px == (100, 200)
 
@@ -98,8 +98,8 @@ def test_a_size_that_is_not_stated_is_the_pictures(tmp_path: Path) -> None:
         ({"category_id": 1, "bbox": [1, 2, -3, 4]}, "is inverted: xmin 1 is greater than xmax -2"),
         ({"category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 2}, "has iscrowd '2'"),
         ({"category_id": 4, "bbox": [1, 2, 3, 4]}, "annotation 5 '4' of 000000000139.jpg is of none of the 3 classes"),
-        ({"category_id": 1, "bbox": [1, 2, 3, 4], "image_id": 7}, "annotation 5 is of picture 7, which 'images' lacks"),
-        ({"category_id": 1, "bbox": [1, 2, 3, 4], "image_id": 1.5}, "annotation 5 is of picture 1.5, which 'images'"),
+        ({"category_id": 1, "bbox": [1, 2, 3, 4], "image_id": 7}, "annotation 5 is of image 7, which 'images' lacks"),
+        ({"category_id": 1, "bbox": [1, 2, 3, 4], "image_id": 1.5}, "annotation 5 is of image 1.5, which 'images'"),
         ({"category_id": 1.5, "bbox": [1, 2, 3, 4]}, "annotation 5 '1.5' of 000000000139.jpg is of none of the 3"),
     ],
 )

@@ -85,7 +85,7 @@ def test_contrast_comes_before_or_after_the_hue_and_brightness_always_first(imag
     assert (first != last).any()
 
 
-def test_the_given_picture_is_left_alone(image):
+def test_the_given_image_is_left_alone(image):
     before = image.copy()
     result = distort_colours(image, brightness=20, contrast=0.5, saturation=1.5, hue=9)
     np.testing.assert_array_equal(image, before)
@@ -93,7 +93,7 @@ def test_the_given_picture_is_left_alone(image):
     assert result.shape == image.shape
 
 
-def test_planes_are_a_transposed_copy_of_a_picture_and_of_nothing_else(image):
+def test_planes_are_a_transposed_copy_of_a_image_and_of_nothing_else(image):
     for view in (image, image[::-1, ::-2], image[3:4, 5:6]):
         planes = to_planes(view)
         np.testing.assert_array_equal(planes, view.transpose(2, 0, 1))
@@ -105,5 +105,5 @@ def test_planes_are_a_transposed_copy_of_a_picture_and_of_nothing_else(image):
         image[..., :1],
         np.dstack([image] * 2),
     ):
-        with pytest.raises(ValueError, match=r"a picture is uint8 \[H, W, 3\], not "):
+        with pytest.raises(ValueError, match=r"an image is uint8 \[H, W, 3\], not "):
             to_planes(other)

@@ -13,11 +13,11 @@ from ssd_lightning.data.csv_table import sniff_columns
 from ssd_lightning.errors import ConfigurationError, DataError
 
 
-def write(root: Path, text: str, place: str = "train.csv", pictures: str = "train") -> None:
+def write(root: Path, text: str, place: str = "train.csv", images: str = "train") -> None:
     (root / place).parent.mkdir(parents=True, exist_ok=True)
-    (root / pictures).mkdir(parents=True, exist_ok=True)
+    (root / images).mkdir(parents=True, exist_ok=True)
     (root / place).write_text(text)
-    Image.new("RGB", (200, 100)).save(root / pictures / "a.jpg")
+    Image.new("RGB", (200, 100)).save(root / images / "a.jpg")
 
 
 def read(root: Path, split: str = "train", **settings: Any) -> CSVDataset:
@@ -46,7 +46,7 @@ def test_a_column_is_missing(tmp_path: Path, header: str) -> None:
         read(tmp_path)
 
 
-def test_rows_of_a_picture_need_not_follow_each_other(tmp_path: Path) -> None:
+def test_rows_of_a_image_need_not_follow_each_other(tmp_path: Path) -> None:
     write(tmp_path, "image,label,xmin,ymin,xmax,ymax\na.jpg,x,1,2,3,4\nb.jpg,y,5,6,7,8\n\na.jpg,y,9,10,11,12\n")
     Image.new("RGB", (20, 30)).save(tmp_path / "train/b.jpg")
     dataset = read(tmp_path)
@@ -55,9 +55,9 @@ def test_rows_of_a_picture_need_not_follow_each_other(tmp_path: Path) -> None:
     assert dataset.records[0].boxes_xyxy_px.tolist() == [[1, 2, 3, 4], [9, 10, 11, 12]]
 
 
-def test_a_stated_size_saves_a_look_at_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stated_size_saves_a_look_at_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,200,100,x,1,2,3,4\n")
-    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("a picture was opened"))
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("an image was opened"))
     assert read(tmp_path).records[0].size_px == (100, 200)
 
 
@@ -122,7 +122,7 @@ def test_nothing_to_discover(tmp_path: Path) -> None:
     assert read(tmp_path, class_names=["x"])[0][1]["boxes"].shape == (0, 4)
 
 
-def test_two_pictures_that_differ_in_their_suffix_have_ids_of_their_own(tmp_path: Path) -> None:
+def test_two_images_that_differ_in_their_suffix_have_ids_of_their_own(tmp_path: Path) -> None:
     write(tmp_path, "image,label,xmin,ymin,xmax,ymax\na.jpg,x,1,2,3,4\na.png,x,1,2,3,4\n")
     Image.new("RGB", (20, 30)).save(tmp_path / "train/a.png")
     assert [record.image_id for record in read(tmp_path).records] == ["a", "a.png"]
@@ -144,7 +144,7 @@ def test_a_number_that_is_not_whole_is_named(tmp_path: Path, row: str) -> None:
     write(tmp_path, f"image_id,width,height,label,xmin,ymin,xmax,ymax\n{row}\n")
     (tmp_path / "train/a.jpg").rename(tmp_path / "train/17.jpg")
     with pytest.raises(
-        DataError, match=r"train/1\.5: the picture is missing|line 2 '1\.5' .* is of none of the 1 classes"
+        DataError, match=r"train/1\.5: the image is missing|line 2 '1\.5' .* is of none of the 1 classes"
     ):
         read(tmp_path, class_names=["1"])
 
@@ -154,13 +154,11 @@ def test_a_missing_image_of_another_machine_is_not_named_as_one_below_the_root(t
     write(tmp_path, f"image,label,xmin,ymin,xmax,ymax\n{stated},cat,1,2,30,40\n")
     with pytest.raises(DataError) as caught:
         read(tmp_path)
-    assert str(caught.value).startswith(f"{stated}: the picture is missing")
+    assert str(caught.value).startswith(f"{stated}: the image is missing")
 
 
 def test_rows_of_an_image_are_joined_whatever_the_separator(tmp_path: Path) -> None:
-    write(
-        tmp_path, "image,label,xmin,ymin,xmax,ymax\nsub\\a.jpg,x,1,2,3,4\nsub/a.jpg,x,5,6,7,8\n", pictures="train/sub"
-    )
+    write(tmp_path, "image,label,xmin,ymin,xmax,ymax\nsub\\a.jpg,x,1,2,3,4\nsub/a.jpg,x,5,6,7,8\n", images="train/sub")
     assert [(record.image_id, len(record.labels)) for record in read(tmp_path).records] == [("sub/a", 2)]
 
 

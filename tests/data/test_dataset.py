@@ -137,7 +137,7 @@ def test_a_sample_does_not_change_its_record(tmp_path: Path) -> None:
     assert dataset[0][1]["labels"].tolist() == [1]
 
 
-def test_a_broken_picture_raises_when_it_is_read_or_is_dropped_at_the_start(
+def test_a_broken_image_raises_when_it_is_read_or_is_dropped_at_the_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     records = [make_record(tmp_path, name) for name in "abcd"]
@@ -168,7 +168,7 @@ def test_two_entries_of_one_file_are_told(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_nothing_left() -> None:
-    with pytest.raises(DataError, match=r"no picture is left in part 'all' .*data\.val_fraction="):
+    with pytest.raises(DataError, match=r"no image is left in part 'all' .*data\.val_fraction="):
         DetectionDataset(records=[], class_names=["x"])
 
 

@@ -20,7 +20,7 @@ TAR_NAME = "fake.tar"
 FILES = {
     "VOC2007/ImageSets/Main/train.txt": b"000001\n000002\n",
     "VOC2007/JPEGImages/000001.jpg": bytes(30_000),
-    "VOC2007/JPEGImages/000002.jpg": b"picture",
+    "VOC2007/JPEGImages/000002.jpg": b"image",
     "VOC2007/Annotations/000001.xml": b"<annotation/>",
     "VOC2007/Annotations/000002.xml": b"<annotation/>",
 }
@@ -313,13 +313,13 @@ def test_an_archive_with_anything_odd_in_it_is_refused_whole(
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
 
 
-def test_an_archive_that_is_none_or_lacks_pictures(tmp_path: Path, server: Server) -> None:
+def test_an_archive_that_is_none_or_lacks_images(tmp_path: Path, server: Server) -> None:
     server.content = b"no tar" * 1000
     with pytest.raises(DataError, match="no tar archive"):
         download_voc(tmp_path / "a", archives=["fake"], catalogue=server.archive("good"))
 
     server.content = tar_of({name: FILES[name] for name in FILES if "000002" not in name})
-    with pytest.raises(DataError, match=r"lacks pictures of VOC2007/ImageSets/Main/train\.txt"):
+    with pytest.raises(DataError, match=r"lacks images of VOC2007/ImageSets/Main/train\.txt"):
         download_voc(tmp_path / "b", archives=["fake"], catalogue=server.archive("good"))
 
 

@@ -36,8 +36,8 @@ def changed(record: Record, **values: object) -> Record:
 
 Change = Callable[[list[Record]], Sequence[Record]]
 CHANGES: dict[str, tuple[Change, set[str]]] = {
-    "one less": (lambda r: r[:-1], {"pictures", "objects", "names", "boxes", "bytes", "files"}),
-    "none": (lambda r: [], {"pictures", "objects", "names", "boxes", "bytes", "files"}),
+    "one less": (lambda r: r[:-1], {"images", "objects", "names", "boxes", "bytes", "files"}),
+    "none": (lambda r: [], {"images", "objects", "names", "boxes", "bytes", "files"}),
     "other order": (lambda r: r[::-1], {"names", "boxes", "files"}),
     "another name": (lambda r: [changed(r[0], image_id="x"), *r[1:]], {"names"}),
     "a moved box": (
@@ -63,7 +63,7 @@ def test_a_change_is_told_by_name(tmp_path: Path, name: str) -> None:
 def test_nothing_changed(tmp_path: Path) -> None:
     before = fingerprint(records(tmp_path), CLASSES)
     assert differences(before, fingerprint(records(tmp_path), CLASSES)) == []
-    assert before["pictures"] == 4
+    assert before["images"] == 4
     assert before["objects"] == 6
     assert before["bytes"] == 406
     assert differences({}, before) == differences(before, {}) == []
@@ -79,7 +79,7 @@ def test_contents_are_told_only_where_they_were_read(tmp_path: Path) -> None:
     (tmp_path / "2.jpg").write_bytes(bytes(102))
     now = fingerprint(records(tmp_path), CLASSES, contents=True)
     assert differences(before[0], now) == []
-    assert differences(before[1], now) == ["the contents of the picture files"]
+    assert differences(before[1], now) == ["the contents of the image files"]
     assert checksum(tmp_path / "nothing") == ""
 
 

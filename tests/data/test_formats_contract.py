@@ -13,10 +13,10 @@ import yaml
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ssd_lightning.data.any_picture import as_rgb
 from ssd_lightning.data.coco import COCODataset
 from ssd_lightning.data.csv_boxes import CSVDataset
 from ssd_lightning.data.dataset import DetectionDataset, collate
+from ssd_lightning.data.image_io import as_rgb
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.data.writers import FORMATS
 from ssd_lightning.data.yolo import YOLODataset
@@ -33,25 +33,25 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageSpec:
     name: str
     size_px: tuple[int, int]
     things: tuple[Thing, ...] = ()
 
 
-PICTURES = (
-    Picture("a", (100, 200), (Thing("dog", (10, 20, 100, 80)), Thing("cat", (0, 0, 29.5, 40.25)))),
-    Picture("b", (80, 120), (Thing("cat", (5, 6, 50, 70), difficult=True), Thing("cat", (3, 4, 120, 80)))),
-    Picture("c", (60, 60)),
-    Picture("d.v2", (50, 90), (Thing("dog", (1, 1, 89, 49)),)),
+IMAGES = (
+    ImageSpec("a", (100, 200), (Thing("dog", (10, 20, 100, 80)), Thing("cat", (0, 0, 29.5, 40.25)))),
+    ImageSpec("b", (80, 120), (Thing("cat", (5, 6, 50, 70), difficult=True), Thing("cat", (3, 4, 120, 80)))),
+    ImageSpec("c", (60, 60)),
+    ImageSpec("d.v2", (50, 90), (Thing("dog", (1, 1, 89, 49)),)),
 )
 
 
-def paint(folder: Path, pictures: Sequence[Picture], suffix: str = ".jpg") -> None:
+def paint(folder: Path, images: Sequence[ImageSpec], suffix: str = ".jpg") -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for picture in pictures:
-        height, width = picture.size_px
-        path = on_disk(folder, f"{picture.name}{suffix}")
+    for image in images:
+        height, width = image.size_px
+        path = on_disk(folder, f"{image.name}{suffix}")
         Image.new("RGB", (width, height), "teal").save(path)
 
 
@@ -62,40 +62,40 @@ def on_disk(folder: Path, name: str) -> Path:
     return path
 
 
-def voc_xml(picture: Picture) -> str:
+def voc_xml(image: ImageSpec) -> str:
     objects = "".join(
         f"<object><name>{thing.name}</name><difficult>{int(thing.difficult)}</difficult><bndbox>"
         + "".join(
             f"<{tag}>{edge + 1}</{tag}>" for tag, edge in zip(["xmin", "ymin", "xmax", "ymax"], thing.box, strict=True)
         )
         + "</bndbox></object>"
-        for thing in picture.things
+        for thing in image.things
     )
-    size = f"<size><width>{picture.size_px[1]}</width><height>{picture.size_px[0]}</height></size>"
+    size = f"<size><width>{image.size_px[1]}</width><height>{image.size_px[0]}</height></size>"
     return f"<annotation>{size}{objects}</annotation>"
 
 
-def hand_write_voc(root: Path, split: str, pictures: Sequence[Picture]) -> None:
-    paint(root / "JPEGImages", pictures)
+def hand_write_voc(root: Path, split: str, images: Sequence[ImageSpec]) -> None:
+    paint(root / "JPEGImages", images)
     (root / "Annotations").mkdir(exist_ok=True)
     (root / "ImageSets/Main").mkdir(parents=True, exist_ok=True)
-    (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(picture.name for picture in pictures))
-    for picture in pictures:
-        on_disk(root / "Annotations", f"{picture.name}.xml").write_text(voc_xml(picture))
+    (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(image.name for image in images))
+    for image in images:
+        on_disk(root / "Annotations", f"{image.name}.xml").write_text(voc_xml(image))
 
 
-def hand_write_labelimg(root: Path, split: str, pictures: Sequence[Picture]) -> None:
-    paint(root / split, pictures)
-    for picture in pictures:
-        on_disk(root / split, f"{picture.name}.xml").write_text(voc_xml(picture))
+def hand_write_labelimg(root: Path, split: str, images: Sequence[ImageSpec]) -> None:
+    paint(root / split, images)
+    for image in images:
+        on_disk(root / split, f"{image.name}.xml").write_text(voc_xml(image))
 
 
-def hand_write_coco(root: Path, split: str, pictures: Sequence[Picture]) -> None:
-    paint(root / split, pictures)
+def hand_write_coco(root: Path, split: str, images: Sequence[ImageSpec]) -> None:
+    paint(root / split, images)
     ids = {"cat": 17, "dog": 18}
-    images = [
+    listed = [
         {"id": 1000 - i, "file_name": f"{p.name}.jpg", "height": p.size_px[0], "width": p.size_px[1]}
-        for i, p in enumerate(pictures)
+        for i, p in enumerate(images)
     ]
     annotations = [
         {
@@ -106,76 +106,76 @@ def hand_write_coco(root: Path, split: str, pictures: Sequence[Picture]) -> None
             "iscrowd": int(thing.difficult),
             "segmentation": [[1, 2, 3, 4]],
         }
-        for i, picture in enumerate(pictures)
-        for j, thing in enumerate(picture.things)
+        for i, image in enumerate(images)
+        for j, thing in enumerate(image.things)
     ]
     categories = [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}]
     (root / "annotations").mkdir(exist_ok=True)
-    content = {"images": images, "annotations": annotations[::-1], "categories": categories}
+    content = {"images": listed, "annotations": annotations[::-1], "categories": categories}
     content["annotations"].sort(key=lambda entry: entry["id"])
     (root / f"annotations/instances_{split}.json").write_text(json.dumps(content))
 
 
-def yolo_lines(picture: Picture) -> str:
-    height, width = picture.size_px
+def yolo_lines(image: ImageSpec) -> str:
+    height, width = image.size_px
     numbers = {"cat": 0, "dog": 1}
     return "".join(
         f"{numbers.get(thing.name, 7)} {(x1 + x2) / 2 / width} {(y1 + y2) / 2 / height} {(x2 - x1) / width} "
         f"{(y2 - y1) / height}\n"
-        for thing in picture.things
+        for thing in image.things
         for x1, y1, x2, y2 in [thing.box]
     )
 
 
-def hand_write_yolo(root: Path, split: str, pictures: Sequence[Picture], place: str = "images/{split}") -> None:
-    paint(root / "images" / split, pictures)
+def hand_write_yolo(root: Path, split: str, images: Sequence[ImageSpec], place: str = "images/{split}") -> None:
+    paint(root / "images" / split, images)
     (root / "labels" / split).mkdir(parents=True)
-    for picture in pictures:
-        if picture.things:  # none for a picture without objects
-            on_disk(root / "labels" / split, f"{picture.name}.txt").write_text(yolo_lines(picture))
+    for image in images:
+        if image.things:  # none for an image without objects
+            on_disk(root / "labels" / split, f"{image.name}.txt").write_text(yolo_lines(image))
     lines = "".join(f"{other}: {place.format(split=other)}\n" for other in ("train", "test"))
     (root / "data.yaml").write_text(f"path: /nowhere/on/this/machine\n{lines}names:\n  0: cat\n  1: dog\n")
 
 
-def hand_write_yolo_list(root: Path, split: str, pictures: Sequence[Picture]) -> None:
-    hand_write_yolo(root, split, pictures, place="{split}.txt")
-    names = [f"./images/{split}/{picture.name}.jpg" for picture in pictures]
+def hand_write_yolo_list(root: Path, split: str, images: Sequence[ImageSpec]) -> None:
+    hand_write_yolo(root, split, images, place="{split}.txt")
+    names = [f"./images/{split}/{image.name}.jpg" for image in images]
     (root / f"{split}.txt").write_text("\n".join(names) + "\n")
 
 
-def hand_write_csv(root: Path, split: str, pictures: Sequence[Picture]) -> None:
-    paint(root / "images", pictures, ".png")
+def hand_write_csv(root: Path, split: str, images: Sequence[ImageSpec]) -> None:
+    paint(root / "images", images, ".png")
     rows = ["filename;class;difficult;xmin;xmax;ymin;ymax".replace(";", ",")]
-    for picture in pictures:
+    for image in images:
         rows += [
-            f"{picture.name}.png,{t.name},{int(t.difficult)},{t.box[0]},{t.box[2]},{t.box[1]},{t.box[3]}"
-            for t in picture.things
-        ] or [f"{picture.name}.png,,,,,,"]
+            f"{image.name}.png,{t.name},{int(t.difficult)},{t.box[0]},{t.box[2]},{t.box[1]},{t.box[3]}"
+            for t in image.things
+        ] or [f"{image.name}.png,,,,,,"]
     (root / f"{split}.csv").write_text("\n".join(rows) + "\n")
 
 
-def hand_write_openimages(root: Path, split: str, pictures: Sequence[Picture]) -> None:
-    paint(root / split, pictures)
+def hand_write_openimages(root: Path, split: str, images: Sequence[ImageSpec]) -> None:
+    paint(root / split, images)
     codes = {"cat": "/m/01yrx", "dog": "/m/0bt9lr"}
     (root / "descriptions.csv").write_text("/m/01yrx,cat\n/m/0bt9lr,dog\n/m/04rky,Mammal\n")
     rows = ["ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsGroupOf"]
-    for picture in pictures:
-        height, width = picture.size_px
+    for image in images:
+        height, width = image.size_px
         rows += [
-            f"{picture.name},xclick,{codes.get(thing.name, thing.name)},1,{x1 / width},{x2 / width},{y1 / height},"
+            f"{image.name},xclick,{codes.get(thing.name, thing.name)},1,{x1 / width},{x2 / width},{y1 / height},"
             f"{y2 / height},-1,{1 if thing.difficult else -1}"
-            for thing in picture.things
+            for thing in image.things
             for x1, y1, x2, y2 in [thing.box]
-        ] or [f"{picture.name},,,,,,,,,"]
+        ] or [f"{image.name},,,,,,,,,"]
     (root / f"{split}-annotations-bbox.csv").write_text("\n".join(rows) + "\n")
 
 
-def hand_write_bananas(root: Path, split: str, pictures: Sequence[Picture]) -> None:
-    paint(root / split / "images", pictures, ".png")
+def hand_write_bananas(root: Path, split: str, images: Sequence[ImageSpec]) -> None:
+    paint(root / split / "images", images, ".png")
     rows = ["img_name,label,xmin,ymin,xmax,ymax"]
-    for picture in pictures:
-        rows += [f"{picture.name}.png,{thing.name},{','.join(map(str, thing.box))}" for thing in picture.things] or [
-            f"{picture.name}.png,,,,,"
+    for image in images:
+        rows += [f"{image.name}.png,{thing.name},{','.join(map(str, thing.box))}" for thing in image.things] or [
+            f"{image.name}.png,,,,,"
         ]
     (root / split / "label.csv").write_text("\n".join(rows) + "\n")
 
@@ -183,14 +183,14 @@ def hand_write_bananas(root: Path, split: str, pictures: Sequence[Picture]) -> N
 @dataclass(frozen=True)
 class Format:
     dataset: Callable[..., DetectionDataset]
-    write: Callable[[Path, str, Sequence[Picture]], None]
+    write: Callable[[Path, str, Sequence[ImageSpec]], None]
     in_fractions: bool = False
     has_difficult: bool = True
     settings: tuple[tuple[str, Any], ...] = ()
 
-    def open(self, root: Path, pictures: Sequence[Picture] = PICTURES, **settings: Any) -> DetectionDataset:
+    def open(self, root: Path, images: Sequence[ImageSpec] = IMAGES, **settings: Any) -> DetectionDataset:
         root.mkdir(exist_ok=True)
-        self.write(root, "train", pictures)
+        self.write(root, "train", images)
         return self.reopen(root, **settings)
 
     def reopen(self, root: Path, **settings: Any) -> DetectionDataset:
@@ -215,9 +215,9 @@ ALL = {
 every_format = pytest.mark.parametrize("form", ALL.values(), ids=list(ALL))
 
 
-def with_extra(*things: Thing) -> tuple[Picture, ...]:
-    """Add objects to the first picture."""
-    return (replace(PICTURES[0], things=(*PICTURES[0].things, *things)), *PICTURES[1:])
+def with_extra(*things: Thing) -> tuple[ImageSpec, ...]:
+    """Add objects to the first image."""
+    return (replace(IMAGES[0], things=(*IMAGES[0].things, *things)), *IMAGES[1:])
 
 
 def summary(dataset: DetectionDataset) -> list[tuple[str, tuple[int, int], list[tuple[str, list[float]]]]]:
@@ -235,11 +235,11 @@ def summary(dataset: DetectionDataset) -> list[tuple[str, tuple[int, int], list[
     ]
 
 
-EXPECTED = [(p.name, p.size_px, [(thing.name, list(thing.box)) for thing in p.things]) for p in PICTURES]
+EXPECTED = [(p.name, p.size_px, [(thing.name, list(thing.box)) for thing in p.things]) for p in IMAGES]
 
 
 @every_format
-def test_the_same_pictures_boxes_and_labels(tmp_path: Path, form: Format) -> None:
+def test_the_same_images_boxes_and_labels(tmp_path: Path, form: Format) -> None:
     dataset = form.open(tmp_path)
 
     assert summary(dataset) == EXPECTED
@@ -276,7 +276,7 @@ def test_difficult_objects_may_be_dropped(tmp_path: Path, form: Format) -> None:
 
 @every_format
 def test_workers_read_it(tmp_path: Path, form: Format) -> None:
-    dataset = form.open(tmp_path, [replace(picture, size_px=(100, 200)) for picture in PICTURES])
+    dataset = form.open(tmp_path, [replace(image, size_px=(100, 200)) for image in IMAGES])
 
     batches = list(DataLoader(dataset, batch_size=2, num_workers=2, collate_fn=collate))
 
@@ -293,11 +293,11 @@ def test_parts_are_complementary_and_the_same_in_every_format(tmp_path: Path, fo
         for part in ("train", "val")
     }
 
-    assert sorted(parts["train"] + parts["val"]) == [picture.name for picture in PICTURES]
+    assert sorted(parts["train"] + parts["val"]) == [image.name for image in IMAGES]
     assert parts["train"]
     voc = ALL["voc"].open(tmp_path / "voc", part="val", val_fraction=0.4)
     assert parts["val"] == [record.image_id for record in voc.records]
-    assert len(form.reopen(tmp_path, max_pictures=2)) == 2
+    assert len(form.reopen(tmp_path, max_images=2)) == 2
 
 
 BAD_THINGS = {
@@ -305,8 +305,8 @@ BAD_THINGS = {
     "no area": (Thing("dog", (50, 1, 50, 9)), "has no area: xmin is"),
     "not a number": (Thing("dog", (1, 1, float("nan"), 9)), "nan"),
     "infinite": (Thing("dog", (1, 1, 9, float("inf"))), "inf"),
-    "outside": (Thing("dog", (1, 1, 210, 9)), "reaches out of the picture: xmax is 21"),
-    "too far left": (Thing("dog", (-5, 1, 20, 9)), "reaches out of the picture: xmin is -"),
+    "outside": (Thing("dog", (1, 1, 210, 9)), "reaches out of the image: xmax is 21"),
+    "too far left": (Thing("dog", (-5, 1, 20, 9)), "reaches out of the image: xmin is -"),
 }
 
 
@@ -357,11 +357,11 @@ def test_a_tiny_box_in_the_corner_is_no_wrong_unit(tmp_path: Path, form: Format)
 
 
 @every_format
-def test_a_missing_picture_is_named_or_skipped(tmp_path: Path, form: Format) -> None:
+def test_a_missing_image_is_named_or_skipped(tmp_path: Path, form: Format) -> None:
     form.open(tmp_path)
     (gone,) = (path for path in tmp_path.rglob("b.*") if path.suffix in (".jpg", ".png"))
     gone.unlink()
-    with pytest.raises(DataError, match=r"b\S*: the picture is missing"):
+    with pytest.raises(DataError, match=r"b\S*: the image is missing"):
         form.reopen(tmp_path)
     dataset = form.reopen(tmp_path, on_error="skip")
     assert [record.image_id for record in dataset.records] == ["a", "c", "d.v2"]
@@ -375,8 +375,8 @@ def test_images_inside_the_root_come_before_those_outside(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, form: str, stated: str, folder: str
 ) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside/a.jpg"
-    paint(root / folder, PICTURES[:1])
-    paint(outside.parent, PICTURES[:1])
+    paint(root / folder, IMAGES[:1])
+    paint(outside.parent, IMAGES[:1])
     name = str(outside) if stated == "absolute" else "../../outside/a.jpg"
     content = {"images": [{"id": 1, "file_name": name}], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
     (root / "train.json").write_text(json.dumps(content))
@@ -393,7 +393,7 @@ def test_images_inside_the_root_come_before_those_outside(
 
 
 CAMERAS = tuple(
-    Picture(name, (60, 80), (Thing("cat", (1, 2, 20 + place, 40)),))
+    ImageSpec(name, (60, 80), (Thing("cat", (1, 2, 20 + place, 40)),))
     for place, name in enumerate(("cam1/f1", "cam2/f1", "f1", "night/cam1/f1"))
 )
 
@@ -403,20 +403,20 @@ CAMERAS = tuple(
 def test_images_of_one_name_in_several_folders(
     tmp_path: Path, form: Format, separator: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pictures = [replace(picture, name=picture.name.replace("/", separator)) for picture in CAMERAS]
+    images = [replace(image, name=image.name.replace("/", separator)) for image in CAMERAS]
 
-    dataset = form.open(tmp_path, pictures)
+    dataset = form.open(tmp_path, images)
 
     found = {record.image_id: record for record in dataset.records}
-    assert set(found) == {picture.name for picture in CAMERAS}
-    for picture in CAMERAS:
-        assert found[picture.name].image_path.with_suffix("").as_posix().endswith(f"/{picture.name}")
-        assert found[picture.name].boxes_xyxy_px[0].round(2).tolist() == list(picture.things[0].box)
+    assert set(found) == {image.name for image in CAMERAS}
+    for image in CAMERAS:
+        assert found[image.name].image_path.with_suffix("").as_posix().endswith(f"/{image.name}")
+        assert found[image.name].boxes_xyxy_px[0].round(2).tolist() == list(image.things[0].box)
     assert len({record.image_path for record in dataset.records}) == len(CAMERAS)
     assert not caplog.records
 
     found["cam2/f1"].image_path.unlink()
-    with pytest.raises(DataError, match=r"cam2[/\\]f1\S*: the picture is missing"):
+    with pytest.raises(DataError, match=r"cam2[/\\]f1\S*: the image is missing"):
         form.reopen(tmp_path)
     assert len(form.reopen(tmp_path, on_error="skip")) == len(CAMERAS) - 1
 
@@ -442,9 +442,9 @@ def test_boxes_are_of_the_upright_image_that_is_predicted_on(tmp_path: Path, for
 def test_boxes_of_an_image_that_exif_turns_fit_it_or_it_is_named(tmp_path: Path, form: Format) -> None:
     # The size is stated, or assumed, as 100 x 200 px; the boxes are those of 200 x 100 px.
     things = (Thing("dog", (10, 20, 150, 80)), Thing("cat", (1, 2, 30, 40)))
-    form.open(tmp_path, (Picture("t", (200, 100), ()), *PICTURES[1:]))
+    form.open(tmp_path, (ImageSpec("t", (200, 100), ()), *IMAGES[1:]))
     (path,) = (path for path in tmp_path.rglob("t.*") if path.suffix in (".jpg", ".png"))
-    form.write(tmp_path, "train", (Picture("t", (200, 100), things), *PICTURES[1:]))
+    form.write(tmp_path, "train", (ImageSpec("t", (200, 100), things), *IMAGES[1:]))
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (200, 100)).save(path, exif=exif)
@@ -487,7 +487,7 @@ def test_a_stated_image_of_a_format_that_is_not_read_is_named(
     (tmp_path / "train.csv").write_text("image,width,height,label,xmin,ymin,xmax,ymax\nb.heic,20,20,,,,,\n")
     (tmp_path / "train").mkdir()
     (tmp_path / "train/b.heic").touch()
-    with pytest.raises(DataError, match=r"train/b\.heic: cannot read the picture: \.heic is not read; convert it"):
+    with pytest.raises(DataError, match=r"train/b\.heic: cannot read the image: \.heic is not read; convert it"):
         reader(splits=[{"root": str(tmp_path), "split": "train"}], class_names=CLASSES)
 
 
@@ -498,7 +498,7 @@ def test_an_image_of_a_format_that_is_not_read_is_named(
     form.open(tmp_path)
     (path,) = tmp_path.rglob("b.jpg")
     path.rename(path.with_suffix(".HEIC"))
-    with pytest.raises(DataError, match=r"b\.HEIC: cannot read the picture: \.HEIC is not read; convert it"):
+    with pytest.raises(DataError, match=r"b\.HEIC: cannot read the image: \.HEIC is not read; convert it"):
         form.reopen(tmp_path)
     assert summary(form.reopen(tmp_path, on_error="skip")) == [EXPECTED[0], *EXPECTED[2:]]
     assert "b.HEIC" in caplog.text
@@ -514,16 +514,14 @@ def test_a_missing_split_or_root_is_answered_with_what_there_is(tmp_path: Path, 
 
 
 @every_format
-def test_two_roots_keep_their_pictures_apart(tmp_path: Path, form: Format) -> None:
+def test_two_roots_keep_their_images_apart(tmp_path: Path, form: Format) -> None:
     for name in ("one", "two"):
         form.open(tmp_path / name)
     splits = [{"root": str(tmp_path / name), "split": "train"} for name in ("one", "two")]
 
     dataset = form.dataset(splits=splits, class_names=CLASSES, **dict(form.settings))
 
-    assert [record.image_id for record in dataset.records] == [
-        f"{n}/{p.name}" for n in ("one", "two") for p in PICTURES
-    ]
+    assert [record.image_id for record in dataset.records] == [f"{n}/{p.name}" for n in ("one", "two") for p in IMAGES]
 
 
 # What the writers leave
@@ -553,8 +551,8 @@ def test_any_format_comes_back_from_any_other(tmp_path: Path, source: str, targe
         )
     )
     whole = tuple(Thing("dog", tuple(np.round(thing.box))) for thing in things)  # type: ignore[arg-type]
-    pictures = (*PICTURES, Picture("e", (1333, 1501), things), Picture("f", (1333, 1501), whole))
-    before = ALL[source].open(tmp_path / "source", pictures)
+    images = (*IMAGES, ImageSpec("e", (1333, 1501), things), ImageSpec("f", (1333, 1501), whole))
+    before = ALL[source].open(tmp_path / "source", images)
 
     write(target, tmp_path / "target", before)
     middle = ALL[target].reopen(tmp_path / "target", class_names=None)
@@ -607,7 +605,7 @@ def test_an_independent_reading_of_what_is_written(tmp_path: Path) -> None:
     from_csv = {
         (row["image"], row["label"], *(float(row[edge]) for edge in ("xmin", "ymin", "xmax", "ymax"))) for row in rows
     }
-    expected = {(f"{p.name}.jpg", thing.name, *thing.box) for p in PICTURES for thing in p.things}
+    expected = {(f"{p.name}.jpg", thing.name, *thing.box) for p in IMAGES for thing in p.things}
     assert from_coco == from_csv == expected
     assert (
         [e["difficult"] for e in content["annotations"]] == [int(row["difficult"]) for row in rows] == [0, 0, 1, 0, 0]

@@ -43,8 +43,8 @@ def test_a_window_gives_boxes_its_own_coordinates():
 def test_expansion_and_crop_undo_each_other():
     boxes = random_boxes(0, 20)
     canvas = np.array([-0.7, -0.2, 1.3, 2.5])
-    (picture_on_canvas,) = boxes_in_window(np.array([[0.0, 0.0, 1.0, 1.0]]), canvas)
-    np.testing.assert_allclose(boxes_in_window(boxes_in_window(boxes, canvas), picture_on_canvas), boxes)
+    (image_on_canvas,) = boxes_in_window(np.array([[0.0, 0.0, 1.0, 1.0]]), canvas)
+    np.testing.assert_allclose(boxes_in_window(boxes_in_window(boxes, canvas), image_on_canvas), boxes)
 
 
 def test_iou_is_torchvisions():
@@ -60,7 +60,7 @@ def test_centres_on_the_edge_are_inside():
     assert centres_inside(NO_BOXES, windows).shape == (2, 0)
 
 
-def test_crops_lie_within_the_picture_and_have_the_stated_distribution():
+def test_crops_lie_within_the_image_and_have_the_stated_distribution():
     windows = normalise_windows(draw(0, 20_000), (3000, 4000))
     widths, heights = (windows[:, 2:] - windows[:, :2]).T
     assert windows.min() >= 0
@@ -79,7 +79,7 @@ def test_crops_lie_within_the_picture_and_have_the_stated_distribution():
 
 
 @pytest.mark.parametrize("size_px", [(1, 1), (2, 1), (3, 5)])
-def test_crops_of_tiny_pictures_have_pixels(size_px):
+def test_crops_of_tiny_images_have_pixels(size_px):
     height, width = size_px
     windows_px = draw(3, 500, size_px)
     assert (windows_px[:, 2:] > windows_px[:, :2]).all()
@@ -119,7 +119,7 @@ class Refused(Exception):
 
 
 def torchvision_accepts(window: np.ndarray, boxes_px: np.ndarray, min_iou: float, monkeypatch) -> bool:
-    """Let torchvision's crop draw this window, in pixels of a picture of 400 x 300, and see whether it takes it."""
+    """Let torchvision's crop draw this window, in pixels of an image of 400 x 300, and see whether it takes it."""
     left, top, right, bottom = window.tolist()
     width, height = right - left, bottom - top
     sides = ((width + 0.5) / 400, (height + 0.5) / 300)  # torchvision rounds down

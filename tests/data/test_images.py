@@ -1,4 +1,4 @@
-"""Pictures of every kind come out as the RGB that was put in; broken files give one sentence."""
+"""Images of every kind come out as the RGB that was put in; broken files give one sentence."""
 
 import struct
 import zlib
@@ -30,7 +30,7 @@ def save_with_orientation(path: Path, pixels: np.ndarray, orientation: int) -> P
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".ppm", ".webp"])
 def test_lossless_rgb_comes_back_exactly(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"picture{suffix}"
+    path = tmp_path / f"image{suffix}"
     Image.fromarray(gradient()).save(path, lossless=True)
 
     pixels = read_image(path, (24, 40))
@@ -52,7 +52,7 @@ def test_jpeg_has_the_right_channels(tmp_path: Path) -> None:
     np.testing.assert_allclose(pixels, np.broadcast_to([200, 30, 10], pixels.shape), atol=3)
 
 
-def test_the_first_picture_of_a_camera_with_several_in_one_jpeg(tmp_path: Path) -> None:
+def test_the_first_image_of_a_camera_with_several_in_one_jpeg(tmp_path: Path) -> None:
     path = tmp_path / "stereo.jpg"
     first, second = Image.new("RGB", (32, 16), "red"), Image.new("RGB", (32, 16), "blue")
     first.save(path, "MPO", save_all=True, append_images=[second])
@@ -149,7 +149,7 @@ def test_the_size_of_the_header_reads_the_upright_pixels(
     path = save_with_orientation(tmp_path / f"phone{suffix}", gradient(*shape), orientation)
 
     upright = read_image(path)
-    # A turn of half a circle, a mirror or a square picture keeps the size; what is predicted on is what is trained on.
+    # A turn of half a circle, a mirror or a square image keeps the size; what is predicted on is what is trained on.
     np.testing.assert_array_equal(read_image(path, image_size_px(path)), upright)
     turned = np.abs(upright.astype(int)[:8, :8].mean(axis=(0, 1)) - gradient(*shape)[:8, :8].mean(axis=(0, 1))).max()
     assert (turned > 20) == (orientation not in (1, 5))
@@ -213,15 +213,15 @@ def bomb(path: Path) -> None:
     ("write", "cause"),
     [
         (truncated_jpeg, "truncated"),
-        (truncated_png, "cannot read the picture"),
-        (damaged_png, "cannot read the picture"),
+        (truncated_png, "cannot read the image"),
+        (damaged_png, "cannot read the image"),
         (bomb, "decompression bomb"),
         (lambda path: path.write_bytes(b""), r"empty \(0 bytes\)"),
         (lambda path: path.write_text("\n<!DOCTYPE html><html>404</html>"), "HTML"),
-        (lambda path: path.write_bytes(bytes(range(256))), "no picture in a known format"),
+        (lambda path: path.write_bytes(bytes(range(256))), "no image in a known format"),
         (
             lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
-            "no picture in a known",
+            "no image in a known",
         ),
         (lambda path: path.mkdir(), "directory"),
         (lambda path: None, "No such file"),
@@ -256,6 +256,6 @@ def test_a_truncated_jpeg_fails_with_and_without_a_stated_size(tmp_path: Path, s
 
 
 def test_a_path_may_be_text(tmp_path: Path) -> None:
-    for name in ("picture.jpg", "picture.png"):
+    for name in ("image.jpg", "image.png"):
         Image.new("RGB", (8, 6), "red").save(tmp_path / name)
         assert np.array_equal(read_image(str(tmp_path / name)), read_image(tmp_path / name))

@@ -12,11 +12,11 @@ import planted
 from ssd_lightning.data.csv_boxes import CSVDataset
 from ssd_lightning.data.dataset import Record
 from ssd_lightning.data.inspection import (
-    PictureFacts,
+    ImageFacts,
     count_edges,
     draw_sample,
-    inspect_pictures,
-    measured_by_picture,
+    inspect_images,
+    measured_by_image,
     open_leniently,
 )
 from ssd_lightning.data.voc import VOCDataset
@@ -28,8 +28,8 @@ def record(path: Path, size_px: tuple[int, int] = (30, 40)) -> Record:
 
 
 def test_all_faults_of_the_annotation_are_collected(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    pictures, _ = planted.planted("csv")
-    planted.write("csv", tmp_path, pictures)
+    images, _ = planted.planted("csv")
+    planted.write("csv", tmp_path, images)
     splits = [{"root": str(tmp_path), "split": "train"}]
     make = partial(CSVDataset, on_error="raise", class_names=planted.CLASSES)
     with pytest.raises(DataError):
@@ -44,13 +44,13 @@ def test_all_faults_of_the_annotation_are_collected(tmp_path: Path, caplog: pyte
     assert {record.image_id for record in opened.records} == {record.image_id for record in strict.records} | lost
     *others, of_shrunk = sorted(opened.dropped, key=lambda sentence: "shrunk" in sentence)
     assert set(others) == {sentence for sentence in strict.dropped if not any(name in sentence for name in lost)}
-    # Its boxes lie outside the size that is stated, but in the picture; that is decoded for it.
-    assert f"{tmp_path}/train/shrunk.jpg: the picture is 160 x 120 px" in of_shrunk
+    # Its boxes lie outside the size that is stated, but in the image; that is decoded for it.
+    assert f"{tmp_path}/train/shrunk.jpg: the image is 160 x 120 px" in of_shrunk
     assert isinstance(opened, CSVDataset)
 
 
 def test_a_split_of_which_nothing_is_left_can_be_opened(tmp_path: Path) -> None:
-    planted.write("csv", tmp_path, [planted.Picture("gone", file="missing")])
+    planted.write("csv", tmp_path, [planted.ImageSpec("gone", file="missing")])
     opened = open_leniently(CSVDataset, splits=[{"root": str(tmp_path), "split": "train"}])
     assert opened.records == []
     assert len(opened.dropped) == 1
@@ -77,7 +77,7 @@ def test_pixels_make_the_digest_and_nothing_else(tmp_path: Path) -> None:
     paths = sorted(tmp_path.iterdir())
     done = []
 
-    facts = inspect_pictures([record(path) for path in [*paths, paths[0]]], advance=lambda: done.append(1))
+    facts = inspect_images([record(path) for path in [*paths, paths[0]]], advance=lambda: done.append(1))
 
     digests = [facts[path].digest for path in paths]
     assert digests[0] == digests[1] == digests[2]
@@ -88,33 +88,37 @@ def test_pixels_make_the_digest_and_nothing_else(tmp_path: Path) -> None:
     assert len(done) == 5  # a file that is named twice is decoded once
 
 
-def test_broken_pictures_have_a_problem_and_no_digest(tmp_path: Path) -> None:
-    planted.write("voc", tmp_path, [planted.Picture("torn", file="truncated"), planted.Picture("prose", file="text")])
-    facts = inspect_pictures([record(tmp_path / f"JPEGImages/{name}.jpg", (120, 160)) for name in ("torn", "prose")])
+def test_broken_images_have_a_problem_and_no_digest(tmp_path: Path) -> None:
+    planted.write(
+        "voc",
+        tmp_path,
+        [planted.ImageSpec("torn", file="truncated"), planted.ImageSpec("prose", file="text")],
+    )
+    facts = inspect_images([record(tmp_path / f"JPEGImages/{name}.jpg", (120, 160)) for name in ("torn", "prose")])
     for path, fact in facts.items():
         assert fact.digest is None
         assert str(path) in (fact.problem or "")
-    assert inspect_pictures([]) == {}
+    assert inspect_images([]) == {}
 
 
-def test_a_record_is_measured_by_its_picture() -> None:
+def test_a_record_is_measured_by_its_image() -> None:
     boxes = np.array([[1, 2, 30, 30], [1, 2, 40.5, 31], [1, 2, 42, 9], [40.2, 2, 40.9, 9], [50, 2, 60, 9]], np.float32)
     labels = np.arange(1, 6)
     stated = Record("a", Path("a.jpg"), (60, 80), boxes, labels, labels > 1)
 
-    def facts(size_px: tuple[int, int] | None) -> PictureFacts:
-        return PictureFacts(stated.image_path, "digest", size_px, "another size")
+    def facts(size_px: tuple[int, int] | None) -> ImageFacts:
+        return ImageFacts(stated.image_path, "digest", size_px, "another size")
 
-    measured = measured_by_picture(stated, facts((30, 40)))
+    measured = measured_by_image(stated, facts((30, 40)))
     assert measured.size_px == (30, 40)
     assert measured.boxes_xyxy_px.tolist() == [[1, 2, 30, 30], [1, 2, 40, 30]]
     assert measured.labels.tolist() == [1, 2]
     assert measured.difficult.tolist() == [False, True]
-    grown = measured_by_picture(stated, facts((600, 800)))
+    grown = measured_by_image(stated, facts((600, 800)))
     assert grown.boxes_xyxy_px.tolist() == boxes.tolist()
     for known in (None, facts((60, 80)), facts(None)):
-        assert measured_by_picture(stated, known) is stated
-    assert len(measured_by_picture(record(Path("b.jpg")), facts((1, 1))).labels) == 0
+        assert measured_by_image(stated, known) is stated
+    assert len(measured_by_image(record(Path("b.jpg")), facts((1, 1))).labels) == 0
 
 
 def test_a_sample_is_drawn_from_all_splits_together() -> None:

@@ -56,7 +56,7 @@ def test_the_size_decides_about_orientation_as_for_other_formats(tmp_path, orien
     with Image.open(path) as image:
         upright = np.array(ImageOps.exif_transpose(image))
 
-    # The size of a picture that is mirrored or upside down is the same upright, and upright it is read.
+    # The size of an image that is mirrored or upside down is the same upright, and upright it is read.
     keeps_size = orientation in (2, 3, 4)
     assert (decode_plain_jpeg(path, (60, 90)) is None) == keeps_size
     assert decode_plain_jpeg(path, None) is None
@@ -106,7 +106,7 @@ def test_what_is_not_plain_is_left_to_pillow(tmp_path):
 
 @pytest.mark.parametrize("cut", [0.1, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_truncated_jpeg_never_gives_a_picture(tmp_path, cut, progressive):
+def test_a_truncated_jpeg_never_gives_a_image(tmp_path, cut, progressive):
     path = tmp_path / "half.jpg"
     photo(200, 300).save(path, quality=95, progressive=progressive)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * cut)])
@@ -116,7 +116,7 @@ def test_a_truncated_jpeg_never_gives_a_picture(tmp_path, cut, progressive):
                 read_image(path, size, reduction=reduction)
 
 
-def test_a_picture_beyond_pillows_limit_is_left_to_pillow(tmp_path, monkeypatch):
+def test_a_image_beyond_pillows_limit_is_left_to_pillow(tmp_path, monkeypatch):
     path = tmp_path / "large.jpg"
     photo().save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
@@ -137,14 +137,14 @@ def test_the_header_is_read_past_fill_bytes_and_other_segments():
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 @pytest.mark.parametrize("size", [(960, 1280), (957, 1273)])
-def test_reduced_pictures_look_as_the_full_ones_shrunk(tmp_path, suffix, reduction, size):
+def test_reduced_images_look_as_the_full_ones_shrunk(tmp_path, suffix, reduction, size):
     path = tmp_path / f"large{suffix}"
     photo(120, 160).resize(size[::-1], Image.Resampling.BICUBIC).save(path, quality=95)
 
     reduced = read_image(path, size, reduction=reduction)
 
     assert reduced.shape[:2] == reduced_size_px(size, reduction)
-    # To the input of a network, a third of the reduced picture's sides.
+    # To the input of a network, a third of the reduced image's sides.
     target = (reduced.shape[1] // 3, reduced.shape[0] // 3)
     small = [cv2.resize(image, target, interpolation=cv2.INTER_AREA) for image in (reduced, read_image(path, size))]
     difference = np.abs(small[0].astype(float) - small[1])
@@ -153,7 +153,7 @@ def test_reduced_pictures_look_as_the_full_ones_shrunk(tmp_path, suffix, reducti
     assert mirrored > 10 * difference.mean()
 
 
-def test_reduced_pictures_are_turned_too(tmp_path):
+def test_reduced_images_are_turned_too(tmp_path):
     path = with_orientation(tmp_path / "phone.jpg", 6)
     upright = read_image(path, (90, 60))
     reduced = read_image(path, (90, 60), reduction=2)

@@ -17,7 +17,7 @@ COLOURS = {1: (255, 0, 0), 2: (0, 255, 0), 3: (0, 0, 255), 4: (255, 255, 0)}
 
 
 def one_object(label: int, size: tuple[int, int], box_px: tuple[int, int, int, int]) -> Sample:
-    """A black picture with one rectangle in the colour of its class."""
+    """A black image with one rectangle in the colour of its class."""
     image = np.zeros((*size, 3), dtype=np.uint8)
     left, top, right, bottom = box_px
     image[top:bottom, left:right] = COLOURS[label]
@@ -82,7 +82,7 @@ def test_labels_and_difficult_follow_their_boxes(monkeypatch: pytest.MonkeyPatch
     assert joined.difficult.tolist() == [True, False] * 4
 
 
-def test_pictures_without_boxes_join() -> None:
+def test_images_without_boxes_join() -> None:
     empty = Sample(np.zeros((60, 80, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, bool))
 
     joined = join_samples(np.random.default_rng(0), [empty] * 4, min_scale=0.5)
@@ -91,7 +91,7 @@ def test_pictures_without_boxes_join() -> None:
     assert joined.labels.shape == joined.difficult.shape == (0,)
 
 
-def test_the_smallest_pictures_join() -> None:
+def test_the_smallest_images_join() -> None:
     dot = Sample(np.full((2, 2, 3), 9, np.uint8), np.array([[0, 0, 1, 1.0]]), np.array([1]), np.array([False]))
 
     assert (join_samples(np.random.default_rng(0), [dot] * 4, min_scale=0.5).image == 9).all()
@@ -99,7 +99,7 @@ def test_the_smallest_pictures_join() -> None:
 
 @pytest.mark.parametrize("scale", [0.01, 0.5, 1.0])
 @pytest.mark.parametrize("shown_px", [(60, 40), (180, 240), (500, 20)])
-def test_a_window_lies_in_the_picture_and_keeps_the_aspect_ratio(shown_px: tuple[int, int], scale: float) -> None:
+def test_a_window_lies_in_the_image_and_keeps_the_aspect_ratio(shown_px: tuple[int, int], scale: float) -> None:
     window = draw_window(np.random.default_rng(0), (240, 320), shown_px, scale=scale)
 
     assert (window >= -1e-9).all()
@@ -123,7 +123,7 @@ def make_dataset(folder: Path, *, seed: int = 0, mosaic: Mosaic | None = None) -
 
 
 def backgrounds(image: torch.Tensor) -> set[int]:
-    """The blue of the pictures' backgrounds, which names the picture."""
+    """The blue of the images' backgrounds, which names the image."""
     return set(image[2].unique().tolist()) - {0}
 
 
@@ -178,7 +178,7 @@ def test_so_many_samples_are_joined(probability: float) -> None:
     assert all(len(draw) == 3 and set(draw) <= set(range(10)) for draw in draws if draw is not None)
 
 
-def test_a_mosaic_shows_several_pictures(tmp_path: Path) -> None:
+def test_a_mosaic_shows_several_images(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path, mosaic=Mosaic(probability=1.0))
 
     assert max(len(backgrounds(dataset[0, index][0])) for index in range(12)) >= 3

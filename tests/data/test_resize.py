@@ -102,7 +102,7 @@ class Perfect(Detector):
 
 
 def test_perfect_detections_in_letterboxed_images_score_one(tmp_path: Path):
-    """One picture is read at a fraction of its size, which rounds its sides; one has no objects."""
+    """One image is read at a fraction of its size, which rounds its sides; one has no objects."""
     sizes_px, records = [(97, 161), (60, 31), (50, 50), (40, 80)], []
     for index, (height, width) in enumerate(sizes_px):
         path = tmp_path / f"{index}.jpg"
@@ -118,7 +118,7 @@ def test_perfect_detections_in_letterboxed_images_score_one(tmp_path: Path):
     assert "placement" in detector.truth[0]
     voc = VOCMeanAveragePrecision(2)
     scores = score(detector, DataLoader(dataset, batch_size=3, collate_fn=collate), voc)
-    assert (scores["pictures"], scores["map_area"], scores["map"]) == (4, 1, 1)
+    assert (scores["images"], scores["map_area"], scores["map"]) == (4, 1, 1)
     keys, evaluation = voc.seen_by_all()
     by_size = {tuple(size): index for index, size in enumerate(evaluation.sizes_px.tolist())}
     for record in records:

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 from hydra.utils import instantiate
-from test_formats_contract import ALL, PICTURES, Format, every_format
+from test_formats_contract import ALL, IMAGES, Format, every_format
 
 from ssd_lightning.configs import compose_config
 from ssd_lightning.data.stages import choose_splits
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.data.yolo import YOLODataset
 
-ANNOTATED = tuple(picture for picture in PICTURES if picture.things)
+ANNOTATED = tuple(image for image in IMAGES if image.things)
 HELD_OUT = {"part": "val", "val_fraction": 0.4}
 
 
@@ -33,8 +33,8 @@ def names_of(chosen: dict[str, Any]) -> list[str | None]:
 
 def write_splits(form: Format, root: Path, *splits: str) -> None:
     root.mkdir(exist_ok=True)
-    for split, picture in zip(splits, ANNOTATED, strict=False):
-        form.write(root, split, [picture])
+    for split, image in zip(splits, ANNOTATED, strict=False):
+        form.write(root, split, [image])
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
@@ -81,10 +81,10 @@ def test_nothing_is_held_out_where_the_share_is_zero(tmp_path: Path) -> None:
 
 
 def test_lists_of_which_one_holds_the_other_are_not_validation(tmp_path: Path) -> None:
-    for split, pictures in {"trainval": PICTURES[:2], "val": PICTURES[1:2], "test": PICTURES[2:]}.items():
-        ALL["voc"].write(tmp_path, split, pictures)
+    for split, images in {"trainval": IMAGES[:2], "val": IMAGES[1:2], "test": IMAGES[2:]}.items():
+        ALL["voc"].write(tmp_path, split, images)
     assert names_of(choose_splits(VOCDataset, **stages(tmp_path, train="trainval"))) == ["trainval", "trainval", "test"]
-    ALL["voc"].write(tmp_path, "train", PICTURES[:1])
+    ALL["voc"].write(tmp_path, "train", IMAGES[:1])
     assert names_of(choose_splits(VOCDataset, **stages(tmp_path))) == ["train", "val", "test"]
 
 

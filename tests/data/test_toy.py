@@ -10,7 +10,7 @@ from defusedxml import ElementTree
 
 from ssd_lightning.data import toy
 from ssd_lightning.data.toy import TOY_CLASSES, write_toy_dataset
-from ssd_lightning.data.toy_scene import draw_toy_picture
+from ssd_lightning.data.toy_scene import draw_toy_image
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.errors import ConfigurationError, DataError
 
@@ -27,7 +27,7 @@ def test_reading_back_gives_what_was_drawn(tmp_path):
     assert len(dataset) == 12
     for index in range(12):
         image, target = dataset[index]
-        drawn, items = draw_toy_picture(seed=3, split="train", index=index, size_px=(96, 128))
+        drawn, items = draw_toy_image(seed=3, split="train", index=index, size_px=(96, 128))
         read = target["boxes"].numpy() * [128, 96, 128, 96]
         drawn_boxes = np.array([item.box_xyxy_px for item in items]).reshape(-1, 4)
         np.testing.assert_allclose(read[:, :2], drawn_boxes[:, :2], atol=1e-3)
@@ -44,7 +44,7 @@ def test_reading_back_gives_what_was_drawn(tmp_path):
 def test_coordinates_count_from_one_and_include_the_last_pixel(tmp_path):
     write_toy_dataset(tmp_path, **SMALL)
     for index in range(SMALL["num_train"]):
-        _, items = draw_toy_picture(seed=0, split="train", index=index, size_px=(96, 128))
+        _, items = draw_toy_image(seed=0, split="train", index=index, size_px=(96, 128))
         root = ElementTree.parse(tmp_path / "Annotations" / f"train_{index:05d}.xml").getroot()
         assert [root.findtext(f"size/{tag}") for tag in ("width", "height", "depth")] == ["128", "96", "3"]
         assert root.findtext("filename") == f"train_{index:05d}.jpg"
@@ -74,7 +74,7 @@ def test_layout_and_splits(tmp_path):
         assert sorted(p.stem for p in (tmp_path / "a/toy" / folder).iterdir()) == everything
 
 
-def test_zero_pictures(tmp_path):
+def test_zero_images(tmp_path):
     write_toy_dataset(tmp_path / "toy", num_train=0, num_val=0, num_test=0)
     assert (tmp_path / "toy/ImageSets/Main/train.txt").read_text() == ""
 
@@ -86,9 +86,9 @@ def test_same_seed_gives_the_same_bytes_and_others_differ(tmp_path):
     write_toy_dataset(tmp_path / "d", **(SMALL | {"num_train": 6}), seed=5)
     a, b, c, d = (contents(tmp_path / name) for name in "abcd")
     assert a == b
-    pictures = [name for name in a if name.endswith(".jpg")]
-    assert len({a[name] for name in pictures} | {c[name] for name in pictures}) == 2 * len(pictures)
-    assert all(d[name] == a[name] for name in pictures)
+    images = [name for name in a if name.endswith(".jpg")]
+    assert len({a[name] for name in images} | {c[name] for name in images}) == 2 * len(images)
+    assert all(d[name] == a[name] for name in images)
 
 
 def test_second_call_returns_at_once_and_touches_nothing(tmp_path):
@@ -130,7 +130,7 @@ def test_an_interrupted_writing_leaves_no_half_set(tmp_path, monkeypatch, had_on
     if had_one_before:
         write_toy_dataset(root, **SMALL, seed=1)
     before = contents(root)
-    draw = toy.draw_toy_picture
+    draw = toy.draw_toy_image
 
     def interrupted(**settings):
         if settings["split"] == "val":
@@ -138,7 +138,7 @@ def test_an_interrupted_writing_leaves_no_half_set(tmp_path, monkeypatch, had_on
         return draw(**settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(toy, "draw_toy_picture", interrupted)
+        patch.setattr(toy, "draw_toy_image", interrupted)
         with pytest.raises(KeyboardInterrupt):
             write_toy_dataset(root, **SMALL, seed=2)
     assert contents(root) == before
@@ -191,4 +191,4 @@ def test_several_processes_at_once(tmp_path):
     outputs = [rank.communicate(timeout=60)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0, 0]
     assert all(output.split()[-1] == "64" for output in outputs)
-    assert sum("drawing 64 toy pictures" in output for output in outputs) == 1
+    assert sum("drawing 64 toy images" in output for output in outputs) == 1

@@ -2,20 +2,20 @@ import cv2
 import numpy as np
 import pytest
 
-from ssd_lightning.data.toy_scene import ToyObject, draw_toy_picture
+from ssd_lightning.data.toy_scene import ToyObject, draw_toy_image
 from ssd_lightning.data.toy_shapes import TOY_CLASSES
 
 SIZE_PX = (192, 192)
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[tuple[np.ndarray, list[ToyObject]]]:
-    return [draw_toy_picture(seed=7, split="train", index=i, size_px=SIZE_PX) for i in range(300)]
+def images() -> list[tuple[np.ndarray, list[ToyObject]]]:
+    return [draw_toy_image(seed=7, split="train", index=i, size_px=SIZE_PX) for i in range(300)]
 
 
 @pytest.fixture(scope="module")
-def objects(pictures: list[tuple[np.ndarray, list[ToyObject]]]) -> list[ToyObject]:
-    return [item for _, items in pictures for item in items]
+def objects(images: list[tuple[np.ndarray, list[ToyObject]]]) -> list[ToyObject]:
+    return [item for _, items in images for item in items]
 
 
 def longer_side(item: ToyObject) -> int:
@@ -29,15 +29,15 @@ def test_boxes_are_tight_around_the_visible_pixels(objects):
         assert item.box_xyxy_px == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
 
 
-def test_no_pixel_belongs_to_two_objects(pictures):
-    for _, items in pictures:
+def test_no_pixel_belongs_to_two_objects(images):
+    for _, items in images:
         if items:
             assert sum(item.visible_mask.astype(int) for item in items).max() == 1
 
 
-def test_masks_lie_where_the_picture_changes_colour(pictures):
+def test_masks_lie_where_the_image_changes_colour(images):
     distances = []
-    for image, items in pictures:
+    for image, items in images:
         lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
         for item in items:
             if not item.difficult and longer_side(item) > 20 and item.visible_share > 0.9:
@@ -50,7 +50,7 @@ def test_masks_lie_where_the_picture_changes_colour(pictures):
     assert np.quantile(distances, 0.03) > 15
 
 
-def test_every_mask_has_the_shape_of_its_class(pictures):
+def test_every_mask_has_the_shape_of_its_class(images):
     # Area over that of the ellipse with the same second moments: the same for all affine images of a shape.
     hole = 0.58**2
     expected = {
@@ -60,7 +60,7 @@ def test_every_mask_has_the_shape_of_its_class(pictures):
         "ring": (1 - hole) / (1 + hole),
     }
     seen = set()
-    for _, items in pictures:
+    for _, items in images:
         if len(items) == 1 and not items[0].truncated and longer_side(items[0]) > 40:
             covariance = np.cov(np.argwhere(items[0].visible_mask).T)
             fullness = items[0].visible_mask.sum() / (4 * np.pi * np.sqrt(np.linalg.det(covariance)))
@@ -73,8 +73,8 @@ def test_every_mask_has_the_shape_of_its_class(pictures):
     assert seen == set(TOY_CLASSES)
 
 
-def test_visible_share_is_one_for_a_lone_whole_object(pictures):
-    lone = [items[0] for _, items in pictures if len(items) == 1 and not items[0].truncated]
+def test_visible_share_is_one_for_a_lone_whole_object(images):
+    lone = [items[0] for _, items in images if len(items) == 1 and not items[0].truncated]
     assert len(lone) > 20
     assert min(item.visible_share for item in lone) > 0.9
 
@@ -100,10 +100,10 @@ def test_scales_reach_from_small_to_large(objects):
     assert 0.6 < max(whole) <= 0.81
 
 
-def test_classes_are_balanced_and_not_told_by_size_or_colour(pictures):
+def test_classes_are_balanced_and_not_told_by_size_or_colour(images):
     sides: dict[int, list[int]] = {label: [] for label in range(1, len(TOY_CLASSES) + 1)}
     colours: dict[int, list[np.ndarray]] = {label: [] for label in sides}
-    for image, items in pictures:
+    for image, items in images:
         for item in items:
             sides[item.label].append(longer_side(item))
             colours[item.label].append(image[item.visible_mask].mean(0))
@@ -115,16 +115,16 @@ def test_classes_are_balanced_and_not_told_by_size_or_colour(pictures):
         assert np.abs(np.mean(colours[label], 0) - overall.mean(0)).max() < 20
 
 
-def test_shares_of_empty_difficult_and_overlapped(pictures, objects):
-    counts = [len(items) for _, items in pictures]
+def test_shares_of_empty_difficult_and_overlapped(images, objects):
+    counts = [len(items) for _, items in images]
     assert 0.02 < counts.count(0) / len(counts) < 0.10
     assert max(counts) == 6
     assert 0.02 < np.mean([item.difficult for item in objects]) < 0.10
     assert 0.15 < np.mean([item.visible_share < 0.95 for item in objects]) < 0.40
 
 
-def test_boxes_stay_apart_enough_for_suppression(pictures):
-    for _, items in pictures:
+def test_boxes_stay_apart_enough_for_suppression(images):
+    for _, items in images:
         for i, item in enumerate(items):
             for other in items[:i]:
                 assert _iou(item.box_xyxy_px, other.box_xyxy_px) <= 0.45
@@ -137,7 +137,7 @@ def _iou(a: tuple[int, ...], b: tuple[int, ...]) -> float:
     return (canvas[0] & canvas[1]).sum() / (canvas[0] | canvas[1]).sum()
 
 
-def test_pictures_of_other_shapes():
-    image, items = draw_toy_picture(seed=0, split="val", index=1, size_px=(100, 240))
+def test_images_of_other_shapes():
+    image, items = draw_toy_image(seed=0, split="val", index=1, size_px=(100, 240))
     assert image.shape == (100, 240, 3)
     assert all(item.visible_mask.shape == (100, 240) for item in items)

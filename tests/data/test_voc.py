@@ -143,7 +143,7 @@ def test_the_boxes_of_parts_are_not_those_of_the_object(tmp_path: Path) -> None:
     assert boxes_px(dataset_of(tmp_path, voc_object(extra=head))) == [[10, 20, 100, 80]]
 
 
-def test_a_picture_without_objects_is_a_sample(tmp_path: Path) -> None:
+def test_a_image_without_objects_is_a_sample(tmp_path: Path) -> None:
     image, target = dataset_of(tmp_path)[0]
 
     assert image.shape == (3, 100, 200)
@@ -155,14 +155,14 @@ def test_a_picture_without_objects_is_a_sample(tmp_path: Path) -> None:
     "size",
     ["", "<size><width>0</width><height>0</height></size>", "<size><width/><height>n/a</height></size>"],
 )
-def test_a_size_that_is_not_stated_is_the_pictures(tmp_path: Path, size: str) -> None:
+def test_a_size_that_is_not_stated_is_the_images(tmp_path: Path, size: str) -> None:
     split = write_voc(tmp_path, {"a": annotation(SOUND, size=size)})
 
     assert VOCDataset(splits=[split], class_names=CLASSES).records[0].size_px == (100, 200)
 
 
 @pytest.mark.parametrize("annotated", ["as stored", "as seen"])
-def test_boxes_agree_with_the_pixels_of_a_picture_that_exif_turns(tmp_path: Path, annotated: str) -> None:
+def test_boxes_agree_with_the_pixels_of_a_image_that_exif_turns(tmp_path: Path, annotated: str) -> None:
     split = write_voc(tmp_path, {"a": ""})
     seen = np.zeros((200, 100, 3), dtype=np.uint8)
     seen[150:180, 10:40] = 255
@@ -186,14 +186,14 @@ def test_boxes_agree_with_the_pixels_of_a_picture_that_exif_turns(tmp_path: Path
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".JPG", ".jpeg", ".png", ".PNG", ".bmp"])
-def test_the_picture_may_have_any_usual_suffix(tmp_path: Path, suffix: str) -> None:
+def test_the_image_may_have_any_usual_suffix(tmp_path: Path, suffix: str) -> None:
     split = write_voc(tmp_path, {"a": annotation(SOUND, filename="a")}, suffix=suffix)
 
     assert VOCDataset(splits=[split], class_names=CLASSES).records[0].image_path.name == f"a{suffix}"
 
 
 @pytest.mark.parametrize("filename", ["photo.jpg", "C:\\data\\photo.jpg", "/home/me/photo.jpg", "../photo.jpg"])
-def test_the_picture_may_be_the_one_that_the_xml_states(tmp_path: Path, filename: str) -> None:
+def test_the_image_may_be_the_one_that_the_xml_states(tmp_path: Path, filename: str) -> None:
     split = write_voc(tmp_path, {"a": annotation(SOUND, filename=filename)})
     (tmp_path / "JPEGImages/a.jpg").rename(tmp_path / "JPEGImages/photo.jpg")
 
@@ -203,7 +203,7 @@ def test_the_picture_may_be_the_one_that_the_xml_states(tmp_path: Path, filename
     assert record.image_id == "a"
 
 
-def test_the_picture_named_like_the_xml_wins_over_a_stale_filename(tmp_path: Path) -> None:
+def test_the_image_named_like_the_xml_wins_over_a_stale_filename(tmp_path: Path) -> None:
     split = write_voc(tmp_path, {"a": annotation(SOUND, filename="b.jpg"), "b": annotation(SOUND)})
 
     dataset = VOCDataset(splits=[split], class_names=CLASSES)
@@ -264,7 +264,7 @@ def test_an_image_in_a_folder_of_its_own_is_never_one_of_another_folder(tmp_path
         (tmp_path / f"JPEGImages/{name}.jpg").rename(tmp_path / f"JPEGImages/{place}.jpg")
 
     splits = [{"root": str(tmp_path), "split": "train"}]
-    with pytest.raises(DataError, match=r"cam2/f2\.jpg: the picture is missing"):
+    with pytest.raises(DataError, match=r"cam2/f2\.jpg: the image is missing"):
         VOCDataset(splits=splits, class_names=CLASSES)
     dataset = VOCDataset(splits=splits, class_names=CLASSES, on_error="skip")
 
@@ -463,14 +463,14 @@ BAD_OBJECTS = {
     "zero width": (voc_object(box=bndbox(50, 1, 50, 9)), "has no area: xmin is 50 and xmax 50"),
     "zero height": (voc_object(box=bndbox(5, 7, 50, 7)), "has no area: ymin is 7 and ymax 7"),
     "all beyond": (voc_object(box=bndbox(0, 1, 1, 9)), "has no area: xmin is 0 and xmax 1"),
-    "too far left": (voc_object(box=bndbox(-1, 1, 9, 9)), "reaches out of the picture: xmin is -1"),
+    "too far left": (voc_object(box=bndbox(-1, 1, 9, 9)), "reaches out of the image: xmin is -1"),
     "too far right": (
         voc_object(box=bndbox(1, 1, 202, 9)),
-        "reaches out of the picture: xmax is 202 of 200 px",
+        "reaches out of the image: xmax is 202 of 200 px",
     ),
     "too far down": (
         voc_object(box=bndbox(1, 1, 9, 140)),
-        "reaches out of the picture: ymax is 140 of 100 px",
+        "reaches out of the image: ymax is 140 of 100 px",
     ),
     "unknown class": (voc_object("dgo"), "object 2 'dgo' is of none of the 2 classes; the nearest is 'dog'"),
     "class unlike any": (voc_object("xylophone"), "'xylophone' is of none of the 2 classes: cat, dog"),
@@ -517,7 +517,7 @@ def test_a_box_a_pixel_outside_is_clipped(tmp_path: Path, xml_offset: int) -> No
     assert dataset.dropped == []
 
 
-def test_a_picture_whose_every_object_is_bad_stays(tmp_path: Path) -> None:
+def test_a_image_whose_every_object_is_bad_stays(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, voc_object(box=""), on_error="skip")
 
     assert dataset[0][1]["boxes"].shape == (0, 4)
@@ -531,7 +531,7 @@ EXTERNAL = """<?xml version="1.0"?><!DOCTYPE annotation [<!ENTITY a SYSTEM "file
 <annotation><filename>&a;</filename></annotation>"""
 
 
-def remove_picture(root: Path) -> None:
+def remove_image(root: Path) -> None:
     (root / "JPEGImages/b.jpg").unlink()
 
 
@@ -551,12 +551,12 @@ BAD_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "HTML": (overwrite(b"<html><body>404</body></html>"), "begins with <html>, not with <annotation>"),
     "missing": (lambda root: (root / "Annotations/b.xml").unlink(), "the annotation is missing"),
-    "without its picture": (remove_picture, "the picture is missing"),
+    "without its image": (remove_image, "the image is missing"),
 }
 
 
 @pytest.mark.parametrize(("spoil", "said"), BAD_FILES.values(), ids=BAD_FILES)
-def test_a_bad_file_raises_or_drops_its_picture(
+def test_a_bad_file_raises_or_drops_its_image(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None], said: str
 ) -> None:
     split = write_voc(tmp_path, {"a": annotation(SOUND), "b": annotation(SOUND), "c": annotation(SOUND)})
@@ -574,7 +574,7 @@ def test_a_bad_file_raises_or_drops_its_picture(
     assert message in caplog.text
 
 
-def test_a_broken_picture_is_dropped_and_listed_with_bad_objects(
+def test_a_broken_image_is_dropped_and_listed_with_bad_objects(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     split = write_voc(tmp_path, {"a": annotation(SOUND, voc_object(box="")), "b": annotation(SOUND)})
@@ -603,7 +603,7 @@ def test_a_long_list_is_shortened_in_the_log_alone(tmp_path: Path, caplog: pytes
 def test_nothing_is_left(tmp_path: Path) -> None:
     split = write_voc(tmp_path, {"a": "broken"})
 
-    with pytest.raises(DataError, match="no picture is left"):
+    with pytest.raises(DataError, match="no image is left"):
         VOCDataset(splits=[split], class_names=CLASSES, on_error="skip")
 
 
@@ -625,13 +625,13 @@ def test_a_missing_root_and_a_folder_that_is_not_voc(tmp_path: Path) -> None:
 def test_an_empty_split_is_an_error_of_one_sentence(tmp_path: Path) -> None:
     write_voc(tmp_path, {}, lines=["", " "])
 
-    with pytest.raises(DataError, match="no picture is left"):
+    with pytest.raises(DataError, match="no image is left"):
         VOCDataset(splits=[{"root": str(tmp_path), "split": "train"}], class_names=CLASSES)
 
 
-def test_reading_annotations_opens_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_annotations_opens_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_voc(tmp_path, {"a": annotation(SOUND)})
-    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("a picture was opened"))
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("an image was opened"))
 
     record, problems = read_voc_annotation(
         tmp_path / "Annotations/a.xml", CLASSES, image_dir=tmp_path / "JPEGImages", image_id="a"
@@ -644,7 +644,7 @@ def test_reading_annotations_opens_no_picture(tmp_path: Path, monkeypatch: pytes
 def test_real_blood_cells(shared_dir: Path) -> None:
     root = shared_dir / "data" / "bccd"
     if not root.is_dir():
-        pytest.skip(f"no real pictures at {root}")
+        pytest.skip(f"no real images at {root}")
     splits = [{"root": str(root), "split": name} for name in ("trainval", "test")]
 
     dataset = VOCDataset(splits=splits[:1], on_error="skip")
@@ -664,5 +664,5 @@ def test_real_blood_cells(shared_dir: Path) -> None:
 )
 def test_only_the_first_so_many(tmp_path: Path, limit: int | None, names: list[str]) -> None:
     split = write_voc(tmp_path, {name: annotation(voc_object()) for name in ("000", "001", "002")})
-    dataset = VOCDataset(splits=[split], max_pictures=limit)
+    dataset = VOCDataset(splits=[split], max_images=limit)
     assert [record.image_id for record in dataset.records] == names

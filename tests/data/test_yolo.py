@@ -1,4 +1,4 @@
-"""What is YOLO's alone: data.yaml in its dialects, where labels lie, and which way up a picture is."""
+"""What is YOLO's alone: data.yaml in its dialects, where labels lie, and which way up an image is."""
 
 import os
 import shutil
@@ -152,7 +152,7 @@ def test_images_of_another_machine_are_found_by_their_last_parts(
     (tmp_path / list_file).write_text(f"# all\n\n{folder}train/images/a.jpg\n{missing}\n")
     with pytest.raises(DataError) as caught:
         read(tmp_path)
-    assert str(caught.value) == f"{tmp_path}/{list_file}: line 4 '{missing}': the picture is missing"
+    assert str(caught.value) == f"{tmp_path}/{list_file}: line 4 '{missing}': the image is missing"
     caplog.clear()
     [record] = read(tmp_path, on_error="skip").records
     assert (record.image_id, record.image_path) == ("a", tmp_path / "train/images/a.jpg")
@@ -170,7 +170,7 @@ def test_a_list_may_have_comments_and_names_that_look_like_them(tmp_path: Path) 
 def test_images_that_are_all_missing_are_not_missing_labels(tmp_path: Path) -> None:
     write(tmp_path, settings="train: list.txt\nnames: [cat, dog]\n")
     (tmp_path / "list.txt").write_text("images/train/x.jpg\n")
-    with pytest.raises(DataError, match=r"list\.txt: line 1 'images/train/x\.jpg': the picture is missing"):
+    with pytest.raises(DataError, match=r"list\.txt: line 1 'images/train/x\.jpg': the image is missing"):
         read(tmp_path)
 
 
@@ -259,10 +259,10 @@ def test_labels_take_the_place_of_the_last_images() -> None:
     assert label_path(Path("flat/a.jpg")) == Path("flat/a.txt")
 
 
-def test_a_split_without_any_label_file_is_no_split_of_empty_pictures(tmp_path: Path) -> None:
+def test_a_split_without_any_label_file_is_no_split_of_empty_images(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "labels/train/a.txt").unlink()
-    with pytest.raises(DataError, match=r"labels/train/a\.txt: the labels are missing: none of the 1 pictures"):
+    with pytest.raises(DataError, match=r"labels/train/a\.txt: the labels are missing: none of the 1 images"):
         read(tmp_path)
 
 
@@ -288,7 +288,7 @@ def test_a_bad_line(tmp_path: Path, line: str, said: str) -> None:
     assert read(tmp_path, on_error="skip").records[0].boxes_xyxy_px.tolist() == [[0, 0, 200, 100]]
 
 
-def test_fractions_are_of_the_upright_picture(tmp_path: Path) -> None:
+def test_fractions_are_of_the_upright_image(tmp_path: Path) -> None:
     write(tmp_path, "0 .5 .25 1 .5\n")
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -19,7 +19,7 @@ from test_commands import SMALL, Run, refused, run, run_in
 __all__ = ["run"]  # a fixture
 
 TOY = ["data=toy", "data.num_train=6", "data.num_val=5", "data.num_test=2", "data.side_px=96", "data.num_workers=0"]
-QUICK = ["latency=false", "pictures=3"]
+QUICK = ["latency=false", "images=3"]
 
 
 @pytest.fixture
@@ -29,9 +29,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "tiny.ckpt"
 
 
-@pytest.mark.parametrize(
-    "words", [pytest.param(["latency=true", "pictures=3"], marks=pytest.mark.slow), [*QUICK, *TOY]]
-)
+@pytest.mark.parametrize("words", [pytest.param(["latency=true", "images=3"], marks=pytest.mark.slow), [*QUICK, *TOY]])
 def test_onnx_is_written_proven_and_used_like_a_checkpoint(
     words: list[str], checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -46,12 +44,12 @@ def test_onnx_is_written_proven_and_used_like_a_checkpoint(
         for file in ("tiny.ckpt", "new/tiny.onnx"):
             run("evaluate", f"checkpoint={file}", *TOY, "split=val", "output=scores.json")
             scores.append(json.loads((tmp_path / "scores.json").read_text()))
-        for name in ("pictures", "map_11point", "map_area", "map"):
+        for name in ("images", "map_11point", "map_area", "map"):
             assert scores[0][name] == pytest.approx(scores[1][name], abs=1e-6), name
-        picture = "datasets/toy/JPEGImages/val_00000.jpg"
-        run("predict", "checkpoint=new/tiny.onnx", f"source={picture}", "output=seen", "score_threshold=0.0")
+        image = "datasets/toy/JPEGImages/val_00000.jpg"
+        run("predict", "checkpoint=new/tiny.onnx", f"source={image}", "output=seen", "score_threshold=0.0")
         found = json.loads((tmp_path / "seen" / "predictions.json").read_text())
-        assert found["pictures"][0]["detections"]
+        assert found["images"][0]["detections"]
 
 
 def test_a_graph_has_nms_in_place_of_soft_nms_and_says_so(
@@ -104,7 +102,7 @@ def test_a_file_that_is_not_what_it_should_be_ends_with_1(
 
 
 @pytest.mark.slow
-def test_int8_is_calibrated_on_training_pictures_and_judged_by_map(
+def test_int8_is_calibrated_on_training_images_and_judged_by_map(
     checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ssd_lightning.exporting import quantization
@@ -114,7 +112,7 @@ def test_int8_is_calibrated_on_training_pictures_and_judged_by_map(
     monkeypatch.setattr(
         quantization, "quantize_int8", lambda *args: (given.append([x.shape for x in args[3]]), quantize(*args))
     )
-    words = ["checkpoint=tiny.ckpt", "format=onnx", "quantize=int8", "calibration_pictures=4", "max_map_loss=1"]
+    words = ["checkpoint=tiny.ckpt", "format=onnx", "quantize=int8", "calibration_images=4", "max_map_loss=1"]
     run("export", *words, "output=small.onnx", *QUICK, *TOY)
     assert given == [[(1, 32, 48, 3)] * 4]
     assert "small.onnx: " in capsys.readouterr().out

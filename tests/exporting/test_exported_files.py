@@ -98,7 +98,7 @@ def test_networks_of_the_configurations(words: list[str], suffix: str, tmp_path:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_nothing_found_and_a_picture_of_one_colour(suffix: str, tmp_path: Path) -> None:
+def test_nothing_found_and_a_image_of_one_colour(suffix: str, tmp_path: Path) -> None:
     blind = tiny_detector(score_threshold=0.9999)
     path = exported(blind, tmp_path, suffix)
     images = torch.full((2, 3, *blind.image_size), 90, dtype=torch.uint8)
@@ -118,7 +118,7 @@ def test_onnx_as_its_users_see_it(tmp_path: Path) -> None:
     path = exported(detector, tmp_path, ".onnx")
     session = onnxruntime.InferenceSession(path)
     assert [(end.name, end.type, end.shape) for end in session.get_inputs()] == [
-        ("pictures", "tensor(uint8)", ["batch", "height", "width", 3])
+        ("images", "tensor(uint8)", ["batch", "height", "width", 3])
     ]
     assert [(end.name, end.shape) for end in session.get_outputs()] == [
         ("boxes", ["batch", 9, 4]),
@@ -133,7 +133,7 @@ def test_onnx_as_its_users_see_it(tmp_path: Path) -> None:
     assert told["colour_order"] == "BGR"
     assert told["postprocess"]["iou_threshold"] == 0.45
     assert told["postprocess"]["max_detections"] == 9
-    assert told["inputs"].keys() == {"pictures"}
+    assert told["inputs"].keys() == {"images"}
     assert list(told["outputs"]) == [end.name for end in session.get_outputs()]
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
@@ -145,8 +145,8 @@ def test_what_has_to_be_prepared_is_in_the_metadata(tmp_path: Path) -> None:
     detector = tiny_detector()
     session = onnxruntime.InferenceSession(exported(detector, tmp_path, ".onnx", preprocessing=False))
     told = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
-    picture = noise(1, (70, 50))[0].permute(1, 2, 0).numpy()
-    resized = cv2.resize(picture, told["image_size"][::-1])
+    image = noise(1, (70, 50))[0].permute(1, 2, 0).numpy()
+    resized = cv2.resize(image, told["image_size"][::-1])
     colours = (resized - np.array(told["colour_mean"])) / np.array(told["colour_std"])
     colours = colours[..., ::-1] if told["colour_order"] == "BGR" else colours
     images = colours.transpose(2, 0, 1)[None].astype(np.float32)
@@ -165,9 +165,9 @@ def test_the_resize_inside_is_opencvs_but_for_rounding(size_px: tuple[int, int])
     detector = tiny_detector()
     description = describe_export(detector, preprocessing=True, suppression=True)
     graph = ExportGraph(detector.network, description, suppress)
-    picture = noise(1, size_px)[0].permute(1, 2, 0).contiguous()
-    expected = torch.from_numpy(cv2.resize(picture.numpy(), (48, 32))).permute(2, 0, 1)[None]
-    difference = (graph.prepared(picture[None]) - detector.network.normalization(expected)).abs().max()
+    image = noise(1, size_px)[0].permute(1, 2, 0).contiguous()
+    expected = torch.from_numpy(cv2.resize(image.numpy(), (48, 32))).permute(2, 0, 1)[None]
+    difference = (graph.prepared(image[None]) - detector.network.normalization(expected)).abs().max()
     assert difference < (1 if size_px != (32, 48) else 1e-5)
 
 

@@ -56,7 +56,7 @@ def twin(boxes: Tensor, scores: Tensor, settings: Settings) -> Outputs:
 
 
 def scene(batch: int, seed: int, *, ties: bool) -> tuple[Tensor, Tensor]:
-    """Crowded boxes, some beyond the picture; with ties, scores of a few values."""
+    """Crowded boxes, some beyond the image; with ties, scores of a few values."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.rand(batch, PRIORS, 2, generator=generator)
     sizes = 0.05 + 0.4 * torch.rand(batch, PRIORS, 2, generator=generator)

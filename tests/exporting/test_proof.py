@@ -14,7 +14,7 @@ from ssd_lightning.data.resize import Letterbox, Stretch
 from ssd_lightning.detector import Detector
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.exporting.parity import Parity, compare_detections
-from ssd_lightning.exporting.proof import Proof, drawn_pictures, in_batches, prove
+from ssd_lightning.exporting.proof import Proof, drawn_images, in_batches, prove
 from ssd_lightning.exporting.table import proof_table
 from ssd_lightning.runtime.description import ExportDescription
 from ssd_lightning.types import Detections
@@ -31,7 +31,7 @@ def test_differences_and_partners() -> None:
     ours = found((0.1, 0.9, 1), (0.3, 0.8, 2), (0.6, 0.7, 1))
     theirs = found((0.3, 0.801, 2), (0.1001, 0.9, 1), (0.6, 0.7, 3))
     parity = compare_detections(ours, theirs, (100, 200))
-    assert (parity.pictures, parity.detections, parity.others, parity.unmatched) == (1, 3, 3, 2)
+    assert (parity.images, parity.detections, parity.others, parity.unmatched) == (1, 3, 3, 2)
     assert parity.boxes == pytest.approx(1e-4, rel=1e-3)
     assert parity.boxes_px == pytest.approx(0.02, rel=1e-3)
     assert parity.scores == pytest.approx(1e-3, rel=1e-3)
@@ -45,7 +45,7 @@ def test_each_has_one_partner_and_the_nearest() -> None:
 
 
 def test_no_detections_on_one_side_or_both() -> None:
-    assert compare_detections(found(), found(), (9, 9)) == Parity(pictures=1)
+    assert compare_detections(found(), found(), (9, 9)) == Parity(images=1)
     assert compare_detections(found((0.1, 0.5, 1)), found(), (9, 9)) == Parity(1, 1, 0, 1)
     assert Parity().unmatched_share == 0
 
@@ -56,20 +56,20 @@ def test_sums_keep_the_largest() -> None:
 
 
 def proof_of(checkpoint: Detector, path: Path) -> Proof:
-    pictures = drawn_pictures(6, checkpoint.image_size)
+    images = drawn_images(6, checkpoint.image_size)
     batches = [
-        *in_batches(pictures, checkpoint.image_size, 4, checkpoint.resize),
+        *in_batches(images, checkpoint.image_size, 4, checkpoint.resize),
         (noise(4, checkpoint.image_size), None),
     ]
-    return prove(checkpoint, Detector.load(path), batches, pictures)
+    return prove(checkpoint, Detector.load(path), batches, images)
 
 
 def test_a_faithful_file_passes(tmp_path: Path) -> None:
     detector = tiny_detector()
     proof = proof_of(detector, exported(detector, tmp_path, ".onnx"))
-    assert proof.parity.pictures == 10
+    assert proof.parity.images == 10
     assert proof.whole is not None
-    assert proof.whole.pictures == 6
+    assert proof.whole.images == 6
     assert proof.whole.boxes > 0  # it did resize
     assert proof.failures(tolerance=1e-4, max_map_loss=0.0) == []
     assert len(proof.failures(tolerance=0.0, max_map_loss=0.0)) >= 1
@@ -89,21 +89,21 @@ def test_one_changed_weight_is_found(suffix: str, tmp_path: Path) -> None:
     assert any("scores differ" in failure for failure in proof.failures(tolerance=1e-4, max_map_loss=1.0))
 
 
-def test_exchanged_colours_in_the_resized_pictures_are_found(tmp_path: Path) -> None:
+def test_exchanged_colours_in_the_resized_images_are_found(tmp_path: Path) -> None:
     detector = tiny_detector()
     path = exported(detector, tmp_path, ".onnx")
-    loaded, pictures = Detector.load(path), drawn_pictures(8, detector.image_size)
-    pictures = [picture // 2 + np.array([0, 60, 127], np.uint8) for picture in pictures]
-    assert not prove(detector, loaded, [], pictures).failures(tolerance=1e-4, max_map_loss=1.0)
+    loaded, images = Detector.load(path), drawn_images(8, detector.image_size)
+    images = [image // 2 + np.array([0, 60, 127], np.uint8) for image in images]
+    assert not prove(detector, loaded, [], images).failures(tolerance=1e-4, max_map_loss=1.0)
     run = loaded.net.run
     loaded.net.run = lambda inputs: run(inputs.flip(3))
-    (failure,) = prove(detector, loaded, [], pictures).failures(tolerance=1e-4, max_map_loss=1.0)
-    assert "in pictures that the file resizes have no partner" in failure
+    (failure,) = prove(detector, loaded, [], images).failures(tolerance=1e-4, max_map_loss=1.0)
+    assert "in images that the file resizes have no partner" in failure
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".torchscript"])
 @pytest.mark.parametrize("inside", [True, False])
-def test_letterboxed_files_are_proven_and_find_the_same_in_whole_pictures(
+def test_letterboxed_files_are_proven_and_find_the_same_in_whole_images(
     tmp_path: Path, suffix: str, inside: bool
 ) -> None:
     detector = tiny_detector()
@@ -113,8 +113,8 @@ def test_letterboxed_files_are_proven_and_find_the_same_in_whole_pictures(
     assert proof.failures(tolerance=1e-4, max_map_loss=0.0) == []
     assert proof.whole is None  # the file resizes nothing
     assert loaded.resize == detector.resize
-    pictures = drawn_pictures(3, (64, 20))
-    for ours, theirs in zip(detector(pictures), loaded(pictures), strict=True):
+    images = drawn_images(3, (64, 20))
+    for ours, theirs in zip(detector(images), loaded(images), strict=True):
         assert len(ours) > 0
         np.testing.assert_allclose(theirs.boxes_xyxy_px, ours.boxes_xyxy_px, atol=1e-2)
         np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from golden_record import record_functions
 
 RECORDED = Path(__file__).with_name("functions.json")

@@ -97,7 +97,7 @@ def test_a_fused_optimiser_skips_steps_that_are_not_finite(
     for state in trainer.optimizers[0].state.values():
         assert all(value.isfinite().all() for value in state.values() if isinstance(value, Tensor))
     assert f"({len(spoiled)} of at most 10)" in caplog.text
-    assert "pictures image0, image1, image2, image3" in caplog.text
+    assert "images image0, image1, image2, image3" in caplog.text
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

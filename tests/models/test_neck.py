@@ -13,7 +13,7 @@ from ssd_lightning.models.layers import init_normal
 from ssd_lightning.models.neck import FPNLite, NoNeck
 from ssd_lightning.models.ssd import FeatureExtractor, measure_grids
 
-GRIDS = [(9, 13), (5, 7), (3, 4)]  # not each half of the one before, as with a picture of 300 pixels
+GRIDS = [(9, 13), (5, 7), (3, 4)]  # not each half of the one before, as with an image of 300 pixels
 
 
 def features() -> list[torch.Tensor]:

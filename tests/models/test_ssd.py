@@ -112,13 +112,13 @@ def test_tiny_ssd_is_that_of_the_book() -> None:
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 5), (1, 7)])
 def test_a_prediction_stands_at_its_prior(row: int, column: int) -> None:
-    """A light square in the picture changes those predictions whose priors' centres lie on or beside it."""
+    """A light square in the image changes those predictions whose priors' centres lie on or beside it."""
     net = windows_ssd()
     net.head.apply(lambda layer: nn.init.ones_(layer.weight) if isinstance(layer, nn.Conv2d) else None)
-    picture = torch.zeros(1, 3, 32, 64)
-    picture[:, :, row * 8 : (row + 1) * 8, column * 8 : (column + 1) * 8] = 255
+    image = torch.zeros(1, 3, 32, 64)
+    image[:, :, row * 8 : (row + 1) * 8, column * 8 : (column + 1) * 8] = 255
     with torch.inference_mode():
-        output = net(picture)
+        output = net(image)
     centre = torch.tensor([(column + 0.5) * 8, (row + 0.5) * 8])
     centres = net.priors_cxcywh[:, :2] * torch.tensor([64.0, 32.0])
     distance = (centres - centre).abs().amax(dim=1)
@@ -128,7 +128,7 @@ def test_a_prediction_stands_at_its_prior(row: int, column: int) -> None:
         assert torch.equal(changed[second], distance[second] <= 4 + 16)  # its cell of 16 pixels, and those beside it
 
 
-def test_pictures_that_are_not_square() -> None:
+def test_images_that_are_not_square() -> None:
     net = tiny_ssd((128, 256))
     assert grids(net) == [(16, 32), (8, 16), (4, 8), (2, 4), (1, 1)]
     with torch.inference_mode():
@@ -154,7 +154,7 @@ def test_wrong_priors_are_refused_with_a_table() -> None:
 
 
 @pytest.mark.parametrize("image_size", [(4, 4), (100, 100), (0, 300)])
-def test_too_small_a_picture_is_refused(image_size: tuple[int, int]) -> None:
+def test_too_small_a_image_is_refused(image_size: tuple[int, int]) -> None:
     with torch.device("meta"), pytest.raises(ConfigurationError, match=f"image_size .{image_size[0]}, "):
         ssd300(image_size=image_size)
 
@@ -165,7 +165,7 @@ def test_wrong_settings_are_refused() -> None:
 
 
 @pytest.mark.parametrize("size", [(32, 63), (64, 32), (300, 300)])
-def test_forward_refuses_pictures_of_another_size(size: tuple[int, int]) -> None:
+def test_forward_refuses_images_of_another_size(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=r"\(32, 64\).*" + str(size[1])):
         windows_ssd()(torch.zeros(1, 3, *size))
 
@@ -189,9 +189,9 @@ def test_colours_are_normalised_inside(normalization: Normalization | None) -> N
         normalization=normalization,
     )
     assert net.normalization == (normalization or IDENTITY)
-    picture = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8)
-    expected = net.head(net.extractor(net.normalization(picture)))
-    torch.testing.assert_close(net(picture)[:2], expected)
+    image = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8)
+    expected = net.head(net.extractor(net.normalization(image)))
+    torch.testing.assert_close(net(image)[:2], expected)
 
 
 def test_one_forward_in_training_and_in_evaluation() -> None:
@@ -219,7 +219,7 @@ def test_priors_keep_their_digits_in_a_half_precision_network() -> None:
     assert torch.equal(net.priors_cxcywh, before)
 
 
-def test_batch_norm_on_one_cell_needs_two_pictures() -> None:
+def test_batch_norm_on_one_cell_needs_two_images() -> None:
     extras = functools.partial(SSDExtras, layers=SSD300_EXTRAS, norm=nn.BatchNorm2d)
     net = SSD(backbone=VGG16(), extras=extras, levels=SSD300_VOC, image_size=300, num_classes=2).eval()
     weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
@@ -250,9 +250,9 @@ def test_training_accepts_other_sizes_with_priors_on_their_grids() -> None:
         torch.testing.assert_close(output.priors_cxcywh, alone.priors_cxcywh)
         alone.load_state_dict(net.state_dict())  # the sizes add no weights
         torch.testing.assert_close(alone.train()(torch.zeros(2, 3, *size)).class_logits, output.class_logits)
-    with pytest.raises(ValueError, match=r"made for \(64, 64\) pictures, got \(160, 160\)"):
+    with pytest.raises(ValueError, match=r"made for \(64, 64\) images, got \(160, 160\)"):
         net(torch.zeros(2, 3, 160, 160))
-    with pytest.raises(ValueError, match=r"made for \(64, 64\) pictures, got \(32, 32\)"):
+    with pytest.raises(ValueError, match=r"made for \(64, 64\) images, got \(32, 32\)"):
         net.eval()(torch.zeros(2, 3, 32, 32))
 
 

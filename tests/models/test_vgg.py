@@ -69,11 +69,11 @@ def test_maps_are_those_of_the_paper(batch_norm: bool) -> None:
 
 def test_only_the_head_sees_the_normalised_map() -> None:
     backbone = VGG16().eval()
-    pictures = torch.rand(1, 3, 32, 32)
+    images = torch.rand(1, 3, 32, 32)
     with torch.inference_mode():
-        conv4_3, conv7 = backbone(pictures)
+        conv4_3, conv7 = backbone(images)
         backbone.norm.weight *= 3
-        scaled, unchanged = backbone(pictures)
+        scaled, unchanged = backbone(images)
     torch.testing.assert_close(conv4_3.norm(dim=1), torch.full((1, 4, 4), 20.0))
     torch.testing.assert_close(scaled, 3 * conv4_3)
     assert torch.equal(unchanged, conv7)

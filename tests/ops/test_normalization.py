@@ -11,14 +11,14 @@ from ssd_lightning.ops.normalization import (
     Normalization,
 )
 
-PICTURES = torch.arange(2 * 3 * 4 * 5, dtype=torch.uint8).reshape(2, 3, 4, 5)
+IMAGES = torch.arange(2 * 3 * 4 * 5, dtype=torch.uint8).reshape(2, 3, 4, 5)
 
 
 @pytest.mark.parametrize(("preset", "weights"), [(IMAGENET, "IMAGENET1K_V1"), (TORCHVISION_SSD, "IMAGENET1K_FEATURES")])
 def test_presets_are_what_torchvision_does_to_its_weights(preset: Normalization, weights: str) -> None:
     transforms = VGG16_Weights[weights].transforms()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (transforms.mean, transforms.std))
-    torch.testing.assert_close(preset(PICTURES), (PICTURES / 255 - mean) / std, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(preset(IMAGES), (IMAGES / 255 - mean) / std, rtol=1e-5, atol=1e-5)
 
 
 def test_mean_is_subtracted_in_the_order_of_the_weights() -> None:
@@ -28,7 +28,7 @@ def test_mean_is_subtracted_in_the_order_of_the_weights() -> None:
 
 
 def test_integers_become_float_and_floats_stay_as_they_are() -> None:
-    assert IDENTITY(PICTURES).dtype is torch.float32
-    assert torch.equal(IDENTITY(PICTURES), PICTURES.float())
-    assert IMAGENET(PICTURES.double()).dtype is torch.float64
-    assert IMAGENET(PICTURES[:0]).shape == (0, 3, 4, 5)
+    assert IDENTITY(IMAGES).dtype is torch.float32
+    assert torch.equal(IDENTITY(IMAGES), IMAGES.float())
+    assert IMAGENET(IMAGES.double()).dtype is torch.float64
+    assert IMAGENET(IMAGES[:0]).shape == (0, 3, 4, 5)

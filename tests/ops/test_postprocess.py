@@ -66,7 +66,7 @@ def test_equals_the_slow_loop(batch: int, num_priors: int, num_classes: int, set
 
 @pytest.mark.parametrize("spread", [1.0, 10.0])
 def test_classes_and_images_do_not_see_each_other(spread: float) -> None:
-    """Boxes may reach far beyond the picture, before they are clipped; none of another group may fall onto them."""
+    """Boxes may reach far beyond the image, before they are clipped; none of another group may fall onto them."""
     output = draw_output(12, 30, 6, seed=0, spread=spread)
     settings = {"score_threshold": 0.1, "iou_threshold": 0.45, "top_k": 400, "max_detections": 200}
     together = postprocess(output, **settings)
@@ -77,7 +77,7 @@ def test_classes_and_images_do_not_see_each_other(spread: float) -> None:
         torch.testing.assert_close(alone, together[index : index + 1], rtol=0, atol=0)
 
 
-def test_a_class_beside_the_picture_suppresses_nothing_inside() -> None:
+def test_a_class_beside_the_image_suppresses_nothing_inside() -> None:
     """Of class 1 one box inside, of class 2 one outside to the left that is the same box moved by 1.9."""
     inside, outside = torch.tensor([0.55, 0.55, 0.7, 0.7]), torch.tensor([-1.35, -1.35, 0.7, 0.7])
     logits = torch.tensor([[[0.0, 5.0, 0.0], [0.0, 0.0, 4.0]]])

@@ -213,7 +213,7 @@ def test_boxes_without_area() -> None:
     output = draw(1, 20, 2, seed=4)
     output.priors_cxcywh[::2, 2:] = 0
     check(output, clip_first=True)
-    check(output._replace(box_offsets=output.box_offsets + 100), clip_first=True)  # all beside the picture
+    check(output._replace(box_offsets=output.box_offsets + 100), clip_first=True)  # all beside the image
 
 
 def test_what_is_detected_holds_no_memory_but_its_own() -> None:
@@ -221,7 +221,7 @@ def test_what_is_detected_holds_no_memory_but_its_own() -> None:
         assert detections["boxes"].untyped_storage().nbytes() <= 2 * 5 * 4 * 4
 
 
-def test_candidates_are_the_best_pairs_of_each_picture() -> None:
+def test_candidates_are_the_best_pairs_of_each_image() -> None:
     output = draw(3, 50, 4, seed=0)
     candidates, more = best_candidates(output.class_logits, 0.05, max_priors=7)
     scores: Tensor = output.class_logits.softmax(-1)[..., 1:]

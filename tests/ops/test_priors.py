@@ -83,7 +83,7 @@ def test_tiny_priors_equal_the_formula_of_the_book() -> None:
     torch.testing.assert_close(priors, torch.tensor(expected), rtol=1e-5, atol=1e-6)
 
 
-def test_pictures_that_are_not_square() -> None:
+def test_images_that_are_not_square() -> None:
     level = PriorLevel((2, 4), None, 10, None, (4,))
     boxes = make_priors([level], (100, 200)).reshape(2, 4, 3, 4)
     assert torch.allclose(boxes[1, 2, :, 0], torch.tensor(2.5 / 4))  # columns go with the width
@@ -133,7 +133,7 @@ def test_settings_that_cannot_work() -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_levels_follow_the_picture(name: str) -> None:
+def test_published_levels_follow_the_image(name: str) -> None:
     size, levels = PUBLISHED[name]
     assert published_levels(name, size) == published_levels(name, [size, size]) == levels
     doubled = published_levels(name, (2 * size, 3 * size))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from prediction_media import Web, sends
 
-from ssd_lightning.detections import PictureDetections
+from ssd_lightning.detections import ImageDetections
 from ssd_lightning.errors import DataError
 from ssd_lightning.prediction.loop import Tally, detect_in, in_batches
 from ssd_lightning.prediction.progress import progress_bar
@@ -33,7 +33,7 @@ def test_all_kinds_one_after_the_other(web: Web, clip: Path, tmp_path: Path) -> 
     content = png(tmp_path / "a.png")
     answers |= {
         "/a.png": sends(content, "image/png"),
-        "/picture": sends(content),
+        "/image": sends(content),
         "/film": sends(clip.read_bytes(), "video/mp4"),
         "/film.mp4": sends(clip.read_bytes()),
     }
@@ -41,7 +41,7 @@ def test_all_kinds_one_after_the_other(web: Web, clip: Path, tmp_path: Path) -> 
     names = [f"{tmp_path}/bad.jpg", f"{tmp_path}/a.png", *(f"{url}{path}" for path in answers), str(clip), "87"]
     shots, bad = read(find_sources(names), Reading(every=6))
     assert [(str(shot.source).rpartition("/")[2], shot.frame) for shot in shots] == [
-        ("a.png", None), ("a.png", None), ("picture", None), ("film", 0), ("film", 6), ("film.mp4", 0), ("film.mp4", 6),
+        ("a.png", None), ("a.png", None), ("image", None), ("film", 0), ("film", 6), ("film.mp4", 0), ("film.mp4", 6),
         ("clip.mp4", 0), ("clip.mp4", 6),
     ]  # fmt: skip
     assert all((shot.image == 77).all() for shot in shots[:3])
@@ -108,18 +108,18 @@ def test_batches_have_all_shots_once_in_order(count: int, size: int) -> None:
 
 
 class FindsOne:
-    """Stands in for a detector: one detection in every picture, surer in the brighter ones."""
+    """Stands in for a detector: one detection in every image, surer in the brighter ones."""
 
-    def __call__(self, images: list[np.ndarray]) -> list[PictureDetections]:
+    def __call__(self, images: list[np.ndarray]) -> list[ImageDetections]:
         box, label = np.array([[1, 2, 3, 4]], np.float32), np.array([1])
         return [
-            PictureDetections(image, box, np.array([image.mean() / 255], np.float32), label, ("thing",))
+            ImageDetections(image, box, np.array([image.mean() / 255], np.float32), label, ("thing",))
             for image in images
         ]
 
 
-def test_no_more_pictures_are_held_than_two_batches() -> None:
-    """One is worked on while the next is made, whatever the number of pictures."""
+def test_no_more_images_are_held_than_two_batches() -> None:
+    """One is worked on while the next is made, whatever the number of images."""
     alive: list[weakref.ref] = []
     most = 0
 
@@ -129,20 +129,20 @@ def test_no_more_pictures_are_held_than_two_batches() -> None:
             image = np.full((8, 8, 3), index, np.uint8)
             alive.append(weakref.ref(image))
             most = max(most, sum(reference() is not None for reference in alive))
-            yield Shot(Source("picture", str(index)), image)
+            yield Shot(Source("image", str(index)), image)
 
     tally = Tally()
     detect_in(shots(), FindsOne(), batch_size=4, select=lambda found: found, writers=[], tally=tally)  # type: ignore[arg-type]
-    assert tally.pictures == 60
+    assert tally.images == 60
     assert most <= 2 * 4 + 1
 
 
 def test_what_is_counted_written_and_shown() -> None:
-    shots = [Shot(Source("picture", str(i)), np.full((4, 4, 3), 25 * i, np.uint8)) for i in range(10)]
+    shots = [Shot(Source("image", str(i)), np.full((4, 4, 3), 25 * i, np.uint8)) for i in range(10)]
     written: list[tuple[str, int]] = []
     shown: list[str] = []
 
-    def show(picture: Image.Image, *, title: str, fps: float | None = None) -> bool:
+    def show(image: Image.Image, *, title: str, fps: float | None = None) -> bool:
         shown.append(title)
         return len(shown) < 7
 
@@ -158,7 +158,7 @@ def test_what_is_counted_written_and_shown() -> None:
         on_shot=lambda: steps.append(1),
     )
     assert written == [(str(i), int(25 * i >= 127.5)) for i in range(7)]  # after the seventh the user had enough
-    assert (tally.pictures, tally.frames, tally.shots, dict(tally.detections)) == (7, 0, 7, {"thing": 1})
+    assert (tally.images, tally.frames, tally.shots, dict(tally.detections)) == (7, 0, 7, {"thing": 1})
     assert len(steps) == 7
     assert shown[6] == "6: 1 found - space: next, q: quit"
 

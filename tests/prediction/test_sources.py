@@ -8,7 +8,7 @@ from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES, UNREADABLE_SUFFIXE
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import DataError
 from ssd_lightning.prediction.names import MOST_BYTES, UniqueNames, clean_name, output_names
-from ssd_lightning.prediction.sources import VIDEO_SUFFIXES, Source, find_pictures, find_sources
+from ssd_lightning.prediction.sources import VIDEO_SUFFIXES, Source, find_images, find_sources
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_what_is_looked_for_can_be_read(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix.upper()}"
     image = Image.new("1" if suffix == ".pbm" else "L" if suffix == ".pgm" else "RGB", (32, 16), "white")
     image.save(path, kinds.get(suffix))
-    assert find_pictures(str(tmp_path)) == [path]
+    assert find_images(str(tmp_path)) == [path]
     assert read_image(path).shape == (16, 32, 3)
 
 
@@ -43,23 +43,23 @@ def found(given: object, **settings: bool) -> list[tuple[str, str]]:
 
 
 def test_what_a_source_can_be(folder: Path) -> None:
-    assert found("shots") == [("picture", "shots/a.PNG"), ("picture", "shots/b.jpg")]
-    deeper = [("picture", "shots/deep/a.jpg"), ("picture", "shots/deep/er/c.webp")]
+    assert found("shots") == [("image", "shots/a.PNG"), ("image", "shots/b.jpg")]
+    deeper = [("image", "shots/deep/a.jpg"), ("image", "shots/deep/er/c.webp")]
     assert found("shots", recursive=True) == [*found("shots"), *deeper]
-    assert found("shots/*/*.jpg") == [("picture", "shots/again/b.jpg"), ("picture", "shots/deep/a.jpg")]
+    assert found("shots/*/*.jpg") == [("image", "shots/again/b.jpg"), ("image", "shots/deep/a.jpg")]
     assert found("shots/film.MP4") == found("shots/*.MP4") == [("video", "shots/film.MP4")]
-    assert found("shots/notes.txt") == [("picture", "shots/notes.txt")]  # what is named is tried
+    assert found("shots/notes.txt") == [("image", "shots/notes.txt")]  # what is named is tried
     assert found(0) == found("0") == found("00") == [("camera", "0")]
     assert found("HTTPS://host/a.jpg") == [("url", "HTTPS://host/a.jpg")]
     assert found([0, "shots/b.jpg", "shots", "http://h/v.mp4"]) == [
-        ("camera", "0"), ("picture", "shots/b.jpg"), ("picture", "shots/a.PNG"), ("url", "http://h/v.mp4"),
+        ("camera", "0"), ("image", "shots/b.jpg"), ("image", "shots/a.PNG"), ("url", "http://h/v.mp4"),
     ]  # fmt: skip
 
 
 def test_a_file_whose_name_is_a_number_is_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     Path("0").touch()
-    assert found("0") == [("picture", "0")]
+    assert found("0") == [("image", "0")]
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_a_file_whose_name_is_a_number_is_a_file(folder: Path, monkeypatch: pyte
         (["shots", "nowhere"], "source=nowhere: "),
         ("rtsp://camera", "only http:// and https://"),
         ("file:///etc/passwd", "only http:// and https://"),
-        ("empty", "no picture .* in the folder$"),
-        ("films", r"no picture .*; its videos are taken by a pattern such as source='films/\*\.mp4'$"),
-        ("outer", "no picture .*; recursive=true looks into its folders$"),
+        ("empty", "no image .* in the folder$"),
+        ("films", r"no image .*; its videos are taken by a pattern such as source='films/\*\.mp4'$"),
+        ("outer", "no image .*; recursive=true looks into its folders$"),
         ("a\0b", "source=a"),
         ("x" * 5000, "source=xxx"),
     ],
@@ -88,7 +88,7 @@ def test_what_is_no_source(folder: Path, given: object, answer: str) -> None:
 
 
 def test_what_outputs_are_called_after() -> None:
-    assert Source("picture", "a/b.c.jpg").stem == "b.c"
+    assert Source("image", "a/b.c.jpg").stem == "b.c"
     assert Source("camera", "3").stem == "camera_3"
     assert str(Source("camera", "3")) == "camera 3"
     assert Source("url", "https://host/x/caf%C3%A9%2f..%2fy.jpg?z=1.png#w").stem == "y"
@@ -119,18 +119,18 @@ def test_images_that_are_not_read_are_counted_and_named(folder: Path, caplog: py
     Path("mixed/below").mkdir(parents=True)
     for name in ("a.jfif", "b.HEIC", "c.dng", "below/d.heif", "notes.txt"):
         Path("mixed", name).write_bytes(b"")
-    assert [path.name for path in find_pictures("mixed")] == ["a.jfif"]
+    assert [path.name for path in find_images("mixed")] == ["a.jfif"]
     assert "mixed: skipped 2 images of formats that are not read (b.HEIC, c.dng)" in caplog.text
-    find_pictures("mixed", recursive=True)
+    find_images("mixed", recursive=True)
     assert "skipped 3 images of formats that are not read (b.HEIC, c.dng, d.heif)" in caplog.text
     Path("mixed/a.jfif").unlink()
-    with pytest.raises(DataError, match=r"no picture .* in the folder; there are 2 images of formats that"):
-        find_pictures("mixed")
+    with pytest.raises(DataError, match=r"no image .* in the folder; there are 2 images of formats that"):
+        find_images("mixed")
 
 
-def test_videos_beside_pictures_are_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_videos_beside_images_are_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     Path("mixed").mkdir()
     for name in ("a.jpg", "b.mp4", "c.MOV"):
         Path("mixed", name).write_bytes(b"")
-    assert [path.name for path in find_pictures("mixed")] == ["a.jpg"]
+    assert [path.name for path in find_images("mixed")] == ["a.jpg"]
     assert "2 videos in mixed are left out; its videos are taken by a pattern" in caplog.text

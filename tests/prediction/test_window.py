@@ -75,16 +75,16 @@ def test_closing_the_window_ends(window: Window) -> None:
 
 
 @pytest.mark.timeout(30)
-def test_the_picture_is_seen(window: Window, display: str) -> None:
+def test_the_image_is_seen(window: Window, display: str) -> None:
     seen: list[np.ndarray] = []
 
     def look() -> None:
         seen.append(np.asarray(ImageGrab.grab(xdisplay=display).convert("RGB")))
         window._end(goes_on=True)
 
-    for picture in (GREEN, Image.new("RGB", (4000, 1000), (200, 0, 0))):
+    for image in (GREEN, Image.new("RGB", (4000, 1000), (200, 0, 0))):
         window._root.after(400, look)
-        assert window.show(picture, title="a picture")
+        assert window.show(image, title="an image")
     green = (seen[0] == (0, 200, 0)).all(axis=2)
     assert green.sum() == 320 * 200
     red = (seen[1] == (200, 0, 0)).all(axis=2)

@@ -15,7 +15,7 @@ from ssd_lightning.data.coco import COCODataset
 from ssd_lightning.data.csv_boxes import CSVDataset
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.voc import VOCDataset
-from ssd_lightning.detections import PictureDetections
+from ssd_lightning.detections import ImageDetections
 from ssd_lightning.errors import DataError
 from ssd_lightning.prediction.names import output_names
 from ssd_lightning.prediction.pre_labels import PreLabels
@@ -28,12 +28,12 @@ CLASSES = ("a<b>&c", "dog", "größe")
 RNG = np.random.default_rng(0)
 
 
-def detections(image: np.ndarray, count: int) -> PictureDetections:
-    """Boxes anywhere in a picture, no side below 3 pixels."""
+def detections(image: np.ndarray, count: int) -> ImageDetections:
+    """Boxes anywhere in an image, no side below 3 pixels."""
     height, width = image.shape[:2]
     low = RNG.uniform(0, [width - 3, height - 3], (count, 2))
     high = low + RNG.uniform(3, np.maximum(3.001, [width, height] - low))
-    return PictureDetections(
+    return ImageDetections(
         image=image,
         boxes_xyxy_px=np.hstack([low, np.minimum(high, [width, height])]).astype(np.float32),
         scores=np.sort(RNG.random(count)).astype(np.float32)[::-1],
@@ -48,12 +48,12 @@ def patches(height: int, width: int) -> np.ndarray:
     return colours.repeat(16, axis=0).repeat(16, axis=1)[:height, :width]
 
 
-def picture(path: Path, size_px: tuple[int, int], orientation: int = 1) -> Shot:
+def image(path: Path, size_px: tuple[int, int], orientation: int = 1) -> Shot:
     path.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(patches(*size_px)).save(path, exif=exif)
-    return Shot(Source("picture", str(path)), read_image(path), path)
+    return Shot(Source("image", str(path)), read_image(path), path)
 
 
 @pytest.fixture
@@ -62,23 +62,23 @@ def shots(tmp_path: Path) -> list[Shot]:
     frames = [patches(40, 50) for _ in range(3)]
     film, clip = Source("video", str(folder / "film.mp4")), Clip(fps=4.0)
     return [
-        picture(folder / "one.jpg", (60, 90)),
-        picture(folder / "deep" / "one.png", (91, 33)),
-        picture(folder / "shot 1.JPG", (20, 30)),
-        picture(folder / "line\nfeed.jpg", (20, 30)),
-        *(picture(folder / f"turned{index}.jpg", (40, 70), index) for index in range(1, 9)),
-        picture(folder / "none.jpg", (20, 30)),
+        image(folder / "one.jpg", (60, 90)),
+        image(folder / "deep" / "one.png", (91, 33)),
+        image(folder / "shot 1.JPG", (20, 30)),
+        image(folder / "line\nfeed.jpg", (20, 30)),
+        *(image(folder / f"turned{index}.jpg", (40, 70), index) for index in range(1, 9)),
+        image(folder / "none.jpg", (20, 30)),
         *(Shot(film, frame, clip=clip, frame=2 * i, time_s=i / 4) for i, frame in enumerate(frames)),
         Shot(Source("url", "http://host/x/one.jpg?size=3"), frames[0]),
     ]
 
 
 @pytest.fixture
-def found(shots: list[Shot]) -> list[PictureDetections]:
+def found(shots: list[Shot]) -> list[ImageDetections]:
     return [detections(shot.image, 0 if "none" in str(shot.source) else 5) for shot in shots]
 
 
-def write(shots: Sequence[Shot], found: Sequence[PictureDetections], folder: Path, *outputs: str) -> Path:
+def write(shots: Sequence[Shot], found: Sequence[ImageDetections], folder: Path, *outputs: str) -> Path:
     folder.mkdir(exist_ok=True)
     sources = list(dict.fromkeys(shot.source for shot in shots))
     header = {"checkpoint": "c.ckpt", "classes": list(CLASSES), "score_threshold": 0.4}
@@ -95,7 +95,7 @@ def write(shots: Sequence[Shot], found: Sequence[PictureDetections], folder: Pat
 
 @pytest.mark.parametrize("layout", ["voc", "coco"])
 def test_a_data_set_reads_back_to_the_same_boxes_in_the_same_pixels(
-    shots: list[Shot], found: list[PictureDetections], tmp_path: Path, layout: str
+    shots: list[Shot], found: list[ImageDetections], tmp_path: Path, layout: str
 ) -> None:
     root = write(shots, found, tmp_path / "out", layout) / layout
     splits = [{"root": str(root), "split": {"voc": "trainval", "coco": "train"}[layout]}]
@@ -115,24 +115,24 @@ def test_a_data_set_reads_back_to_the_same_boxes_in_the_same_pixels(
     assert len(reader(splits=splits, class_names=CLASSES).records) == len(shots)
 
 
-def test_turned_pictures_are_stored_as_they_were_seen(tmp_path: Path) -> None:
-    """A picture turned by 180 degrees has the size of its pixels as stored: readers cannot tell them apart."""
+def test_turned_images_are_stored_as_they_were_seen(tmp_path: Path) -> None:
+    """An image turned by 180 degrees has the size of its pixels as stored: readers cannot tell them apart."""
     gradient = np.repeat(np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None], 32, axis=0).repeat(3, axis=2)
     exif = Image.Exif()
     exif[0x0112] = 3
     path = tmp_path / "upside_down.jpg"
     Image.fromarray(gradient).save(path, exif=exif)
-    shot = Shot(Source("picture", str(path)), read_image(path), path)
+    shot = Shot(Source("image", str(path)), read_image(path), path)
     root = write([shot], [detections(shot.image, 1)], tmp_path / "out", "voc") / "voc"
     stored = read_image(root / "JPEGImages" / "upside_down.jpg", (32, 64))
     assert np.abs(stored.astype(int) - gradient[:, ::-1]).max() < 12
 
 
 def test_specks_are_left_out_of_data_sets(tmp_path: Path) -> None:
-    shot = picture(tmp_path / "one.png", (60, 90))
+    shot = image(tmp_path / "one.png", (60, 90))
     boxes = np.array([[0.2, 0.2, 1.1, 1.3], [5, 5, 5, 50], [10, 10, 12, 12.5]], np.float32)
     labels, scores = np.array([1, 2, 3]), np.array([0.9, 0.8, 0.7], np.float32)
-    specks = PictureDetections(shot.image, boxes, scores, labels, CLASSES)
+    specks = ImageDetections(shot.image, boxes, scores, labels, CLASSES)
     folder = write([shot], [specks], tmp_path / "out", "voc", "coco")
     for reader, layout, split in ((VOCDataset, "voc", "trainval"), (COCODataset, "coco", "train")):
         (record,) = reader(splits=[{"root": str(folder / layout), "split": split}], class_names=CLASSES).records
@@ -140,7 +140,7 @@ def test_specks_are_left_out_of_data_sets(tmp_path: Path) -> None:
 
 
 def test_coco_results_are_what_its_own_tools_read(
-    shots: list[Shot], found: list[PictureDetections], tmp_path: Path
+    shots: list[Shot], found: list[ImageDetections], tmp_path: Path
 ) -> None:
     path = write(shots, found, tmp_path / "out", "coco") / "coco" / "annotations" / "instances_train.json"
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -156,35 +156,35 @@ def test_coco_results_are_what_its_own_tools_read(
             assert row["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1], abs=2e-4)
 
 
-def test_json_has_every_picture_and_frame(shots: list[Shot], found: list[PictureDetections], tmp_path: Path) -> None:
-    folder = write(shots, found, tmp_path / "out", "json", "pictures")
+def test_json_has_every_image_and_frame(shots: list[Shot], found: list[ImageDetections], tmp_path: Path) -> None:
+    folder = write(shots, found, tmp_path / "out", "json", "images")
     report = json.loads((folder / "predictions.json").read_text())
-    assert list(report) == ["checkpoint", "classes", "score_threshold", "pictures", "skipped"]
+    assert list(report) == ["checkpoint", "classes", "score_threshold", "images", "skipped"]
     assert report["skipped"] == ["x: is bad\n"]
-    assert [(entry["file"], entry.get("frame")) for entry in report["pictures"]] == [
+    assert [(entry["file"], entry.get("frame")) for entry in report["images"]] == [
         (str(shot.source), shot.frame) for shot in shots
     ]
-    for entry, shot, expected in zip(report["pictures"], shots, found, strict=True):
+    for entry, shot, expected in zip(report["images"], shots, found, strict=True):
         assert {key: entry[key] for key in ("width", "height", "detections")} == expected.as_record()
         if shot.clip is None:
             assert Image.open(folder / entry["drawn"]).size == (entry["width"], entry["height"])
             assert "time_s" not in entry
         else:
             assert (entry["drawn"], entry["time_s"]) == ("film.mp4", shot.time_s)
-    drawn = [entry["drawn"] for entry in report["pictures"] if entry.get("frame", 0) == 0]
+    drawn = [entry["drawn"] for entry in report["images"] if entry.get("frame", 0) == 0]
     assert len(set(drawn)) == len(drawn)
     assert not list(folder.glob("*.part"))
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_json_of_nothing_and_of_one_and_without_drawings(tmp_path: Path, count: int) -> None:
-    shots = [picture(tmp_path / "one.png", (6, 9))][:count]
+    shots = [image(tmp_path / "one.png", (6, 9))][:count]
     folder = write(shots, [detections(shot.image, 1) for shot in shots], tmp_path / "out", "json")
-    entries = json.loads((folder / "predictions.json").read_text())["pictures"]
+    entries = json.loads((folder / "predictions.json").read_text())["images"]
     assert [entry["drawn"] for entry in entries] == [None] * count
 
 
-def test_csv_has_a_row_a_detection(shots: list[Shot], found: list[PictureDetections], tmp_path: Path) -> None:
+def test_csv_has_a_row_a_detection(shots: list[Shot], found: list[ImageDetections], tmp_path: Path) -> None:
     folder = write(shots, found, tmp_path / "out", "csv")
     with (folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -204,7 +204,7 @@ def test_csv_has_a_row_a_detection(shots: list[Shot], found: list[PictureDetecti
 
 def test_the_projects_own_reader_takes_the_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    shots = [picture(Path("shots/one.png"), (60, 90)), picture(Path("shots/two.png"), (50, 50))]
+    shots = [image(Path("shots/one.png"), (60, 90)), image(Path("shots/two.png"), (50, 50))]
     found = [detections(shots[0].image, 4), detections(shots[1].image, 0)]
     write(shots, found, Path("out"), "csv")
     data = CSVDataset(splits=[{"root": ".", "split": "out/predictions.csv"}], images=".", class_names=CLASSES)
@@ -212,8 +212,8 @@ def test_the_projects_own_reader_takes_the_csv(tmp_path: Path, monkeypatch: pyte
         np.testing.assert_allclose(record.boxes_xyxy_px, expected.boxes_xyxy_px, rtol=0, atol=0.0051)
 
 
-def test_the_annotated_video_has_every_frame(shots: list[Shot], found: list[PictureDetections], tmp_path: Path) -> None:
-    video = Video(write(shots, found, tmp_path / "out", "pictures") / "film.mp4")
+def test_the_annotated_video_has_every_frame(shots: list[Shot], found: list[ImageDetections], tmp_path: Path) -> None:
+    video = Video(write(shots, found, tmp_path / "out", "images") / "film.mp4")
     assert video.fps == 4.0
     drawn = [np.asarray(one.draw(score_threshold=0)) for shot, one in zip(shots, found, strict=True) if shot.clip]
     frames = [frame.image for frame in video.frames()]
@@ -226,14 +226,14 @@ def test_two_videos_one_after_the_other(tmp_path: Path) -> None:
     image = np.zeros((16, 16, 3), np.uint8)
     sources = [Source("video", "a/film.mp4"), Source("camera", "0"), Source("video", "b/film.mp4")]
     shots = [Shot(source, image, clip=Clip(None), frame=i) for source in sources for i in range(4)]
-    folder = write(shots, [detections(image, 0)] * 12, tmp_path / "out", "pictures")
+    folder = write(shots, [detections(image, 0)] * 12, tmp_path / "out", "images")
     assert sorted(path.name for path in folder.iterdir()) == ["camera_0.mp4", "film.mp4", "film_2.mp4"]
     assert [len(list(Video(path).frames())) for path in folder.iterdir()] == [4, 4, 4]
 
 
 @pytest.mark.parametrize("link", [None, "symlink_to", "hardlink_to"])
 def test_no_output_takes_the_place_of_an_original(tmp_path: Path, link: str | None) -> None:
-    original = picture(tmp_path / "in" / "one.jpg", (6, 9)).source
+    original = image(tmp_path / "in" / "one.jpg", (6, 9)).source
     film = Source("video", str(tmp_path / "in" / "film.mp4"))
     Path(film.address).touch()
     output = tmp_path / "in"
@@ -243,16 +243,16 @@ def test_no_output_takes_the_place_of_an_original(tmp_path: Path, link: str | No
         getattr(output / "one.jpg", link)(original.address)
         getattr(output / "film.mp4", link)(film.address)
     for source in (original, film):
-        with pytest.raises(DataError, match="would replace the picture"):
-            refuse_replacing(["json", "pictures"], output, sources=[source], names=output_names([source]))
+        with pytest.raises(DataError, match="would replace the image"):
+            refuse_replacing(["json", "images"], output, sources=[source], names=output_names([source]))
         refuse_replacing(["json"], output, sources=[source], names=output_names([source]))
 
 
 def test_a_data_set_neither_grows_out_of_itself_nor_loses_what_was_corrected(tmp_path: Path) -> None:
-    source = picture(tmp_path / "voc" / "JPEGImages" / "one.png", (6, 9)).source
+    source = image(tmp_path / "voc" / "JPEGImages" / "one.png", (6, 9)).source
     with pytest.raises(DataError, match="voc exists, and may hold labels that were corrected by hand"):
         refuse_replacing(["voc"], tmp_path, sources=[source], names=output_names([source]))
-    refuse_replacing(["pictures", "coco"], tmp_path, sources=[source], names=output_names([source]))
+    refuse_replacing(["images", "coco"], tmp_path, sources=[source], names=output_names([source]))
 
 
 def test_class_names_that_the_layout_cannot_hold_are_told_before_anything_is_written(tmp_path: Path) -> None:

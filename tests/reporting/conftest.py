@@ -33,8 +33,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def record(tmp_path_factory: pytest.TempPathFactory) -> EvaluationRecord:
-    """A validation of 30 pictures that lie on the disk, but for two: one is missing, one is no picture."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """A validation of 30 images that lie on the disk, but for two: one is missing, one is no image."""
+    folder = tmp_path_factory.mktemp("images")
     drawn = random_record(3, num_classes=len(CLASS_NAMES))
     paths = [folder / f"<b>{name}.jpg" for name in drawn.image_ids]
     pixels = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def make_run(tmp_path: Path, record: EvaluationRecord, checkpoint: Path) -> Make
             "started": "2026-01-02T03:04:05+00:00", "command": "python -m ssd_lightning.train experiment=toy <b>",
             "seed": seed, "ssd_lightning": "0.1.0", "git_commit": "0123456789abcdef", "git_dirty": False,
             "versions": {"torch": "2.15.0"}, "machine": {"processor": "2 x <i>chip</i>", "devices": []},
-            "class_names": list(CLASS_NAMES), "priors": 300, "data": {"train": {"pictures": 99}},
+            "class_names": list(CLASS_NAMES), "priors": 300, "data": {"train": {"images": 99}},
         }  # fmt: skip
         result = {"finished": "2026-01-02T04:06:05+00:00", "status": "finished", "scores": {}, "digest": "0"}
         texts = {

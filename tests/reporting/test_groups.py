@@ -6,7 +6,7 @@ from statistics import stdev
 
 import pytest
 
-from evaluation_records import Picture, make_record
+from evaluation_records import ImageSpec, make_record
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.reporting.groups import (
     config_differences,
@@ -68,7 +68,7 @@ def test_a_score_that_is_not_there_is_a_dash(make_run: MakeRun) -> None:
     assert all(not cell.is_best for cell in score_cells(groups, "test/map"))
 
 
-FINGERPRINT = {"pictures": 30, "objects": 60, "classes": "c", "names": "n", "boxes": "b", "bytes": 5, "files": "f"}
+FINGERPRINT = {"images": 30, "objects": 60, "classes": "c", "names": "n", "boxes": "b", "bytes": 5, "files": "f"}
 THREE = ["disk", "ring", "star"]
 
 
@@ -76,13 +76,13 @@ THREE = ["disk", "ring", "star"]
     ("first", "second", "are_alike"),
     [
         ({"data": {"val": FINGERPRINT}}, {"data": {"val": FINGERPRINT}}, True),
-        ({"data": {"val": FINGERPRINT}}, {"data": {"val": FINGERPRINT, "train": {"pictures": 4}}}, True),
+        ({"data": {"val": FINGERPRINT}}, {"data": {"val": FINGERPRINT, "train": {"images": 4}}}, True),
         ({"data": {"val": FINGERPRINT}}, {"data": {"val": FINGERPRINT | {"contents": "x"}}}, True),
         ({"data": {"val": FINGERPRINT}}, {"data": {"val": FINGERPRINT | {"boxes": "other"}}}, False),
         ({"data": {"val": FINGERPRINT}}, {"data": {"val": FINGERPRINT | {"names": "other"}}}, False),
         ({"data": {"val": FINGERPRINT}, "class_names": THREE}, {"data": {"val": FINGERPRINT}}, True),
-        ({"data": {"val": FINGERPRINT}}, {"data": {"val": {"pictures": 30}}}, True),
-        ({"data": {"val": FINGERPRINT}}, {"data": {"val": {"pictures": 31}}}, False),
+        ({"data": {"val": FINGERPRINT}}, {"data": {"val": {"images": 30}}}, True),
+        ({"data": {"val": FINGERPRINT}}, {"data": {"val": {"images": 31}}}, False),
         ({"data": {"val": FINGERPRINT}}, {"data": {"val": [1]}}, True),
         ({"class_names": THREE}, {"class_names": THREE}, True),
         ({"class_names": THREE}, {"class_names": THREE[::-1]}, False),
@@ -90,7 +90,7 @@ THREE = ["disk", "ring", "star"]
         ({}, {"data": 5, "class_names": 5}, True),
     ],
 )
-def test_runs_are_alike_where_pictures_and_classes_are(
+def test_runs_are_alike_where_images_and_classes_are(
     make_run: MakeRun, first: dict, second: dict, are_alike: bool
 ) -> None:
     runs = []
@@ -101,10 +101,10 @@ def test_runs_are_alike_where_pictures_and_classes_are(
     assert [len(alike) for alike in runs_by_data(runs)] == ([2] if are_alike else [1, 1])
 
 
-def test_older_runs_are_alike_by_the_pictures_of_their_evaluations(make_run: MakeRun, record: EvaluationRecord) -> None:
+def test_older_runs_are_alike_by_the_images_of_their_evaluations(make_run: MakeRun, record: EvaluationRecord) -> None:
     runs = [make_run(name) for name in "abc"]
-    make_record([Picture()] * 30, class_names=record.class_names).save(runs[1] / "evaluations" / "val.npz")
-    make_record([Picture()] * 29, class_names=record.class_names).save(runs[2] / "evaluations" / "val.npz")
+    make_record([ImageSpec()] * 30, class_names=record.class_names).save(runs[1] / "evaluations" / "val.npz")
+    make_record([ImageSpec()] * 29, class_names=record.class_names).save(runs[2] / "evaluations" / "val.npz")
     found = runs_by_data([read_run(directory) for directory in runs])
     assert [[run.directory.name for run in alike] for alike in found] == [["a", "b"], ["c"]]
 

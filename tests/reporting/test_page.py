@@ -12,16 +12,16 @@ import pytest
 import yaml
 from PIL import Image
 
-from evaluation_records import EMPTY, LEFT, Picture, make_record, planted_record
+from evaluation_records import EMPTY, LEFT, ImageSpec, make_record, planted_record
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.analysis.picture_scores import picture_scores
+from ssd_lightning.analysis.image_scores import image_scores
 from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves
 from ssd_lightning.errors import DataError
-from ssd_lightning.reporting import pictures
+from ssd_lightning.reporting import images
 from ssd_lightning.reporting.comparison import write_comparison
 from ssd_lightning.reporting.evaluation import evaluation_part
+from ssd_lightning.reporting.images import show_images
 from ssd_lightning.reporting.page import evaluated_epoch, try_report, write_report
-from ssd_lightning.reporting.pictures import show_pictures
 from ssd_lightning.reporting.run import Run, read_run
 from ssd_lightning.reporting.summary import data_words, duration, gaps, reproduction
 
@@ -75,7 +75,7 @@ def test_the_page_of_a_run_has_all_its_parts(make_run: MakeRun) -> None:
     path = write_report(directory)
     assert path == directory / "report.html"
     page = read(path)
-    of_split = ("classes", "curves", "confusion", "errors", "sizes", "calibration", "pictures")
+    of_split = ("classes", "curves", "confusion", "errors", "sizes", "calibration", "images")
     wanted = {"summary", "curves", "val", "test", "priors", "configuration", "reproduction"}
     wanted |= {f"{split}-{part}" for split in ("val", "test") for part in of_split}
     assert set(page.ids) == wanted
@@ -118,31 +118,31 @@ def test_the_page_stays_small(make_run: MakeRun) -> None:
     assert write_report(make_run(splits=("val", "test"))).stat().st_size < MOST_BYTES
 
 
-def test_pictures_are_drawn_scaled_down_and_missing_ones_noted(record: EvaluationRecord) -> None:
+def test_images_are_drawn_scaled_down_and_missing_ones_noted(record: EvaluationRecord) -> None:
     Path(record.image_paths[0]).rename(f"{record.image_paths[0]}.away")
     try:
-        shown = show_pictures(record, picture_scores(record), [0, 1], score_threshold=0.4)
+        shown = show_images(record, image_scores(record), [0, 1], score_threshold=0.4)
     finally:
         Path(f"{record.image_paths[0]}.away").rename(record.image_paths[0])
     assert (shown[0].uri, shown[1].problem) == ("", "")
     assert "there is no" in shown[0].problem or "No such file" in shown[0].problem
     jpeg = base64.b64decode(shown[1].uri.removeprefix("data:image/jpeg;base64,"))
-    assert max(Image.open(io.BytesIO(jpeg)).size) == pictures.LONGER_SIDE_PX
+    assert max(Image.open(io.BytesIO(jpeg)).size) == images.LONGER_SIDE_PX
     assert shown[1].hits + shown[1].missed == int((record.objects.image_index == 1).sum())
 
 
-def test_a_picture_that_is_another_now_is_noted(record: EvaluationRecord) -> None:
+def test_a_image_that_is_another_now_is_noted(record: EvaluationRecord) -> None:
     path = record.image_paths[1]
     moved = replace(record, image_paths=(path, *record.image_paths[1:]))  # of another size
-    (shown,) = show_pictures(moved, picture_scores(moved), [0], score_threshold=0.4)
+    (shown,) = show_images(moved, image_scores(moved), [0], score_threshold=0.4)
     assert "but its annotation says" in shown.problem
 
 
-def test_pictures_beyond_the_limit_are_left_out(record: EvaluationRecord, monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = picture_scores(record)
-    first = show_pictures(record, scores, [0], score_threshold=0.4)[0]
-    monkeypatch.setattr(pictures, "MOST_BYTES", len(first.uri) * 3 // 4 + 100)
-    shown = show_pictures(record, scores, [0, 1, 2], score_threshold=0.4)
+def test_images_beyond_the_limit_are_left_out(record: EvaluationRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = image_scores(record)
+    first = show_images(record, scores, [0], score_threshold=0.4)[0]
+    monkeypatch.setattr(images, "MOST_BYTES", len(first.uri) * 3 // 4 + 100)
+    shown = show_images(record, scores, [0, 1, 2], score_threshold=0.4)
     assert [bool(one.uri) for one in shown] == [True, False, False]
     assert "too large" in shown[1].problem
 
@@ -150,18 +150,18 @@ def test_pictures_beyond_the_limit_are_left_out(record: EvaluationRecord, monkey
 def test_relative_paths_are_those_of_where_the_run_was_started(record: EvaluationRecord) -> None:
     folder = Path(record.image_paths[0]).parent
     moved = replace(record, image_paths=tuple(Path(path).name for path in record.image_paths))
-    scores = picture_scores(moved)
-    assert show_pictures(moved, scores, [0], score_threshold=0.4)[0].uri == ""
-    assert show_pictures(moved, scores, [0], score_threshold=0.4, ran_in=folder)[0].uri
+    scores = image_scores(moved)
+    assert show_images(moved, scores, [0], score_threshold=0.4)[0].uri == ""
+    assert show_images(moved, scores, [0], score_threshold=0.4, ran_in=folder)[0].uri
 
 
-def test_the_best_and_the_worst_pictures_are_those_of_the_analysis(record: EvaluationRecord) -> None:
-    part, pictures = evaluation_part(record), picture_scores(record)
-    names = [record.image_ids[index] for index in pictures.best_first]
+def test_the_best_and_the_worst_images_are_those_of_the_analysis(record: EvaluationRecord) -> None:
+    part, images = evaluation_part(record), image_scores(record)
+    names = [record.image_ids[index] for index in images.best_first]
     assert [one.name for one in part.best] == names[:4]
     assert [one.name for one in part.worst] == names[::-1][:8]
     right = make_record(
-        [Picture([(LEFT, 1, False)], [(LEFT, 0.9, 1)])] * 4 + [Picture([(LEFT, 1, False)])] + [Picture()]
+        [ImageSpec([(LEFT, 1, False)], [(LEFT, 0.9, 1)])] * 4 + [ImageSpec([(LEFT, 1, False)])] + [ImageSpec()]
     )
     assert len(evaluation_part(right).best) == 2
     assert [one.score for one in evaluation_part(right).worst] == [0.0]  # what is all right is none of the worst
@@ -175,7 +175,7 @@ def test_numbers_are_those_of_the_analyses() -> None:
     assert [row[:2] for row in part.class_rows] == [(curve.class_name, curve.num_objects) for curve in curves]
     # The planted errors: one of each type, and what each brings along.
     assert {row[0] for row in part.error_rows} == {"class", "localisation", "both", "duplicate", "background", "missed"}
-    assert part.counts == "11 pictures, 13 objects (2 of them difficult, which count for nothing), 13 detections"
+    assert part.counts == "11 images, 13 objects (2 of them difficult, which count for nothing), 13 detections"
 
 
 @pytest.mark.parametrize("name", EMPTY)
@@ -209,7 +209,7 @@ def test_a_run_without_a_validation_says_why(make_run: MakeRun) -> None:
     assert "val" not in page.ids
 
 
-@pytest.mark.parametrize("odd", [None, 5, "x", [1, "a"], {"a": {"pictures": "x"}}, [], {}, float("nan")])
+@pytest.mark.parametrize("odd", [None, 5, "x", [1, "a"], {"a": {"images": "x"}}, [], {}, float("nan")])
 @pytest.mark.parametrize("name", ["run.json", "result.json", "config.yaml"])
 def test_entries_of_another_kind_than_expected_are_passed_over(make_run: MakeRun, name: str, odd: object) -> None:
     directory = make_run(splits=())
@@ -303,22 +303,22 @@ def test_a_comparison_of_runs_that_share_little(make_run: MakeRun, tmp_path: Pat
     other = make_run("b", without=("config.yaml", "run.json", "result.json", "val"), splits=())
     make_record([]).save(make_run("c", splits=()) / "evaluations" / "val.npz")
     page = read(write_comparison([make_run("a"), other, tmp_path / "c"], tmp_path / "x.html"))
-    assert "B without an evaluation of the validation pictures" in page.text
+    assert "B without an evaluation of the validation images" in page.text
     assert "Nothing that is recorded." in page.text
     assert "nan" not in page.text
 
 
-def test_scores_on_different_pictures_are_not_compared(make_run: MakeRun, tmp_path: Path) -> None:
+def test_scores_on_different_images_are_not_compared(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run("a0"), make_run("a1", seed=1, shift=0.1), make_run("b", lr=0.2, shift=-0.1)]
     marks = ('class="best"', 'class="sure"', "−0.150", "the difference to")
     alike = write_comparison(runs, tmp_path / "alike.html").read_text()
     assert all(mark in alike for mark in marks)
     assert "cannot be compared" not in alike
-    make_record([Picture()], class_names=("<i>",)).save(runs[2] / "evaluations" / "val.npz")
+    make_record([ImageSpec()], class_names=("<i>",)).save(runs[2] / "evaluations" / "val.npz")
     html = write_comparison(runs, tmp_path / "other.html").read_text()
     assert not [mark for mark in marks if mark in html]
     said = (
-        "These runs were validated on different pictures or classes, so their scores cannot be compared: "
+        "These runs were validated on different images or classes, so their scores cannot be compared: "
         "a0, a1 against b."
     )
     assert 0 < html.index(said) < html.index('id="runs"')

@@ -14,7 +14,7 @@ def test_a_whole_run_is_read(make_run: MakeRun) -> None:
     run = read_run(make_run())
     assert run.name == "toy · run"
     assert run.seconds() == 3720
-    assert run.pictures() == {"train": 99, "val": 30}
+    assert run.images() == {"train": 99, "val": 30}
     assert run.epochs_trained() == 3
     assert run.checkpoint is not None
     assert set(run.evaluations) == {"val"}

@@ -15,7 +15,7 @@ from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.data.yolo import YOLODataset
 from ssd_lightning.errors import DataError, one_line
 from ssd_lightning.prediction.names import output_names
-from ssd_lightning.prediction.sources import find_pictures
+from ssd_lightning.prediction.sources import find_images
 from ssd_lightning.visualization.tables import print_scores
 
 BOX = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>20</xmax><ymax>20</ymax></bndbox>"
@@ -39,9 +39,9 @@ def voc(root: Path, names: list[str], *, newline: str = "\n", mark: str = "") ->
     return [{"root": str(root), "split": "train"}]
 
 
-def coco(root: Path, names: list[str], *, pictures: bool = True) -> list[dict[str, str]]:
+def coco(root: Path, names: list[str], *, images: bool = True) -> list[dict[str, str]]:
     (root / "train").mkdir(parents=True)
-    if pictures:
+    if images:
         for name in names:
             Image.new("RGB", (32, 24)).save(root / "train" / name, "JPEG")
     content = {
@@ -104,7 +104,7 @@ def test_a_name_forges_no_line_of_a_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, on_error: str
 ) -> None:
     splits = coco(tmp_path, [f"{name}.jpg", "good.jpg"])
-    (tmp_path / "train" / f"{name}.jpg").write_bytes(b"no picture")
+    (tmp_path / "train" / f"{name}.jpg").write_bytes(b"no image")
     text = ""
     if on_error == "raise":
         with pytest.raises(DataError) as caught:
@@ -141,7 +141,7 @@ LONG = ["x" * 5000, "x/" * 3000, "x\0y", ""]
 @pytest.mark.parametrize("name", LONG)
 def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError):
-        COCODataset(splits=coco(tmp_path / "coco", [name or " "], pictures=False))
+        COCODataset(splits=coco(tmp_path / "coco", [name or " "], images=False))
     splits = voc(tmp_path / "voc", ["a"])
     (tmp_path / "voc/ImageSets/Main/train.txt").write_text(f"{name or 'absent'}\n")
     with pytest.raises(DataError):
@@ -150,7 +150,7 @@ def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
     os.remove(tmp_path / "voc/JPEGImages/a.jpg")
     stated = name.replace("\0", "") or "absent"
     (tmp_path / "voc/Annotations/a.xml").write_text(XML.replace("<size>", f"<filename>{stated}</filename><size>"))
-    with pytest.raises(DataError, match="the picture is missing"):
+    with pytest.raises(DataError, match="the image is missing"):
         VOCDataset(splits=splits, class_names=["cat"])
 
 
@@ -179,13 +179,13 @@ def test_what_predict_finds_in_a_folder_of_loops(tmp_path: Path) -> None:
     for link in ("self", "again", "more"):
         (tmp_path / link).symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
-    pictures = {tmp_path / f"{name}.jpg" for name in [*NAMES, *LINE_FEEDS]}
-    assert set(find_pictures(str(tmp_path))) == {*pictures, tmp_path / "loop.jpg"}
-    pictures.remove(tmp_path / "..a.jpg")  # patterns leave hidden files out
-    assert set(find_pictures(f"{tmp_path}/**/*.jpg")) == pictures
-    assert set(find_pictures(f"{tmp_path}/**")) == pictures
-    assert set(find_pictures(f"{tmp_path}/*.jpg")) == pictures
-    names = output_names(find_pictures(str(tmp_path)))
+    images = {tmp_path / f"{name}.jpg" for name in [*NAMES, *LINE_FEEDS]}
+    assert set(find_images(str(tmp_path))) == {*images, tmp_path / "loop.jpg"}
+    images.remove(tmp_path / "..a.jpg")  # patterns leave hidden files out
+    assert set(find_images(f"{tmp_path}/**/*.jpg")) == images
+    assert set(find_images(f"{tmp_path}/**")) == images
+    assert set(find_images(f"{tmp_path}/*.jpg")) == images
+    names = output_names(find_images(str(tmp_path)))
     assert len(set(names.values())) == len(names)
     assert all(Path(name).name == name for name in names.values())
 

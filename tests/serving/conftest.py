@@ -1,4 +1,4 @@
-"""A small detector that finds many boxes in any picture, pictures for it, and a server on this machine."""
+"""A small detector that finds many boxes in any image, images for it, and a server on this machine."""
 
 import io
 import socket
@@ -25,25 +25,25 @@ CLASS_NAMES = ("disk", "ring, large", "star")
 @pytest.fixture(scope="session")
 def detector() -> Detector:
     net = tiny_net(num_classes=len(CLASS_NAMES), image_size=(48, 64))
-    with torch.no_grad():  # scores of all sizes, boxes beside their priors and over the picture's edge
+    with torch.no_grad():  # scores of all sizes, boxes beside their priors and over the image's edge
         for name, weight in net.head.named_parameters():
             weight.mul_(0.0 if name.endswith("bias") else 150.0)
     return Detector(net, class_names=CLASS_NAMES, postprocess_settings={"max_detections": 150})
 
 
 @pytest.fixture(scope="session")
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (6, 8, 3), np.uint8).repeat(20, axis=0).repeat(20, axis=1)
 
 
 @pytest.fixture(scope="session")
-def png(picture: np.ndarray) -> bytes:
-    return encoded(picture, "PNG")
+def png(image: np.ndarray) -> bytes:
+    return encoded(image, "PNG")
 
 
-def encoded(picture: np.ndarray, image_format: str, **settings: object) -> bytes:
+def encoded(image: np.ndarray, image_format: str, **settings: object) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format=image_format, **settings)
+    Image.fromarray(image).save(file, format=image_format, **settings)
     return file.getvalue()
 
 

@@ -26,7 +26,7 @@ SUPPRESS = """async ([cases, thresholds, agnostic]) => {
 
 @pytest.fixture
 def posts() -> list[str]:
-    """Addresses that the page sends pictures to, one for each picture."""
+    """Addresses that the page sends images to, one for each image."""
     return []
 
 
@@ -62,10 +62,10 @@ def rows(page: "Page") -> list[list[str]]:
     return page.locator("#rows").evaluate("body => [...body.rows].map(row => [...row.cells].map(c => c.textContent))")
 
 
-def as_rows(detector: Detector, picture: np.ndarray, *, score: float, overlap: float) -> list[list[str]]:
+def as_rows(detector: Detector, image: np.ndarray, *, score: float, overlap: float) -> list[list[str]]:
     settings = {**detector.postprocess_settings, "iou_threshold": overlap}
     changed = Detector(detector.net, class_names=detector.class_names, postprocess_settings=settings)
-    found = changed(picture).select(score)
+    found = changed(image).select(score)
     return [[name, f"{score:.3f}"] for name, score in zip(found.names, found.scores, strict=True)]
 
 
@@ -96,17 +96,17 @@ def test_the_page_suppresses_as_torchvision_does(demo: "Page", whole: bool, agno
     assert sum(map(len, wanted)) < sum(len(case["scores"]) for case in cases)
 
 
-def test_an_uploaded_picture_shows_what_the_detector_finds(
-    demo: "Page", detector: Detector, picture: np.ndarray, png_path: Path
+def test_an_uploaded_image_shows_what_the_detector_finds(
+    demo: "Page", detector: Detector, image: np.ndarray, png_path: Path
 ) -> None:
     assert demo.locator("#nothing").is_visible()
     look_at(demo, png_path)
-    wanted = as_rows(detector, picture, score=0.3, overlap=0.45)
+    wanted = as_rows(detector, image, score=0.3, overlap=0.45)
     found = rows(demo)
     assert [row[:2] for row in found] == wanted
     assert demo.locator("#count").text_content() == str(len(wanted))
     boxes = [[float(edge) for edge in row[2:]] for row in found]
-    np.testing.assert_allclose(boxes, detector(picture).select(0.3).boxes_xyxy_px, atol=0.51)
+    np.testing.assert_allclose(boxes, detector(image).select(0.3).boxes_xyxy_px, atol=0.51)
     assert "160 × 120 px" in demo.locator("#figures").text_content()
     label = demo.locator("#canvas").get_attribute("aria-label")
     assert label.startswith(f"grid.png: {len(wanted)} detections")
@@ -129,14 +129,14 @@ def has_colours(page: "Page") -> bool:
 
 
 def test_sliders_choose_without_asking_the_network_again(
-    demo: "Page", detector: Detector, picture: np.ndarray, png_path: Path, posts: list[str]
+    demo: "Page", detector: Detector, image: np.ndarray, png_path: Path, posts: list[str]
 ) -> None:
     look_at(demo, png_path)
     numbers = set()
     for score, overlap in [(0.3, 0.1), (0.5, 0.9), (0.6, 0.7), (0.6, 0.2), (0.05, 0.3)]:
         move(demo, "#score", score)
         move(demo, "#overlap", overlap)
-        wanted = as_rows(detector, picture, score=score, overlap=overlap)
+        wanted = as_rows(detector, image, score=score, overlap=overlap)
         assert [row[:2] for row in rows(demo)] == wanted
         numbers.add(len(wanted))
     assert len(numbers) == 5
@@ -154,10 +154,10 @@ def test_the_slider_goes_by_keyboard(demo: "Page", png_path: Path) -> None:
 
 
 def test_classes_are_counted_and_can_be_left_out(
-    demo: "Page", detector: Detector, picture: np.ndarray, png_path: Path
+    demo: "Page", detector: Detector, image: np.ndarray, png_path: Path
 ) -> None:
     look_at(demo, png_path)
-    names = detector(picture).select(0.3).names
+    names = detector(image).select(0.3).names
     counts = demo.locator(".of-class").all_text_contents()
     assert counts == [str(names.count(name)) for name in detector.class_names]
     demo.locator("#classes label", has_text="star").click()
@@ -187,14 +187,14 @@ def test_of_many_classes_those_that_are_found_come_first(demo: "Page", number: i
 
 
 def test_the_copy_is_what_the_endpoint_says(
-    demo: "Page", detector: Detector, picture: np.ndarray, png_path: Path
+    demo: "Page", detector: Detector, image: np.ndarray, png_path: Path
 ) -> None:
     look_at(demo, png_path)
     demo.context.grant_permissions(["clipboard-read", "clipboard-write"])
     demo.locator("#copy").click()
     demo.locator("#copy", has_text="Copied").wait_for()
     copied = json.loads(demo.evaluate("navigator.clipboard.readText()"))
-    wanted = {"file": "grid.png", **detector(picture).select(0.3).as_record()}
+    wanted = {"file": "grid.png", **detector(image).select(0.3).as_record()}
     boxes, wanted_boxes = ([found.pop("box_xyxy_px") for found in record["detections"]] for record in (copied, wanted))
     np.testing.assert_allclose(boxes, wanted_boxes, atol=0.011)
     assert copied == wanted
@@ -233,18 +233,18 @@ GIVE = """async ([bytes, name, type, how]) => {
 
 
 @pytest.mark.parametrize("how", ["drop", "paste"])
-def test_a_picture_is_dropped_or_pasted(demo: "Page", png: bytes, how: str) -> None:
+def test_a_image_is_dropped_or_pasted(demo: "Page", png: bytes, how: str) -> None:
     prevented = demo.evaluate(GIVE, [list(png), "mine.png", "image/png", how])
     assert prevented == (how == "drop")  # else the browser would leave the page and open the file
     demo.locator("#figures", has_text="160 × 120").wait_for(timeout=READY_MS)
     assert demo.locator("#canvas").get_attribute("aria-label").startswith("mine.png: ")
 
 
-def test_what_is_no_picture_is_told_and_the_page_goes_on(demo: "Page", png_path: Path) -> None:
+def test_what_is_no_image_is_told_and_the_page_goes_on(demo: "Page", png_path: Path) -> None:
     demo.evaluate(GIVE, [list(b"<svg><script>alert(1)</script></svg>"), "<b>a.svg", "image/svg+xml", "drop"])
     message = demo.locator("#message", has_text="known format")
     message.wait_for(timeout=READY_MS)
-    assert message.text_content().startswith("<b>a.svg: The upload is no picture")
+    assert message.text_content().startswith("<b>a.svg: The upload is no image")
     assert message.locator("b").count() == 0
     look_at(demo, png_path)
     assert message.is_hidden()
@@ -260,11 +260,11 @@ def test_what_is_too_large_is_not_even_sent(demo: "Page", tmp_path: Path, posts:
     assert posts == []
 
 
-def test_a_format_that_browsers_do_not_show_has_its_boxes(demo: "Page", picture: np.ndarray, tmp_path: Path) -> None:
+def test_a_format_that_browsers_do_not_show_has_its_boxes(demo: "Page", image: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "grid.ppm"
-    path.write_bytes(b"P6 160 120 255\n" + picture.tobytes())
+    path.write_bytes(b"P6 160 120 255\n" + image.tobytes())
     look_at(demo, path)
-    assert "cannot show the picture" in demo.locator("#message").text_content()
+    assert "cannot show the image" in demo.locator("#message").text_content()
     assert len(rows(demo)) > 0
     assert has_colours(demo)
 
@@ -292,7 +292,7 @@ def test_the_webcam_sends_one_frame_after_the_other(demo: "Page", posts: list[st
     assert demo.locator("#webcam").text_content() == "Start webcam"
 
 
-def test_a_picture_ends_the_webcam(demo: "Page", png_path: Path, posts: list[str]) -> None:
+def test_a_image_ends_the_webcam(demo: "Page", png_path: Path, posts: list[str]) -> None:
     demo.locator("#webcam").click()
     demo.locator("#figures", has_text="FPS").wait_for(timeout=READY_MS)
     demo.set_input_files("#file", png_path)
@@ -354,7 +354,7 @@ def test_it_is_readable_in_either_light(demo: "Page", scheme: str) -> None:
 
 
 def test_a_fixed_overlap_has_no_slider(
-    page: "Page", detector: Detector, picture: np.ndarray, png_path: Path, serve: Callable[[Application], str]
+    page: "Page", detector: Detector, image: np.ndarray, png_path: Path, serve: Callable[[Application], str]
 ) -> None:
     soft = Detector(
         detector.net, class_names=detector.class_names, postprocess_settings={"suppression": "soft_nms_linear"}
@@ -364,7 +364,7 @@ def test_a_fixed_overlap_has_no_slider(
     assert page.locator("#overlap").is_disabled()
     assert page.locator("#examples").is_hidden()
     look_at(page, png_path)
-    found = soft(picture).select(0.3)
+    found = soft(image).select(0.3)
     assert [row[:2] for row in rows(page)] == [
         [name, f"{score:.3f}"] for name, score in zip(found.names, found.scores, strict=True)
     ]

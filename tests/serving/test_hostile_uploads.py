@@ -51,7 +51,7 @@ def png_claiming(width: int, height: int) -> bytes:
 def zipped() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("picture.jpg", written("JPEG"))
+        archive.writestr("image.jpg", written("JPEG"))
     return file.getvalue()
 
 
@@ -66,7 +66,7 @@ HOSTILE = {
     "HTML": (b"<!doctype html><script>alert(1)</script>", 415, "known format"),
     "SVG": (SVG, 415, "known format"),
     "XML bomb": (b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "&c;&c;">]><svg>&b;</svg>', 415, "known format"),
-    "zip with a picture": (zipped(), 415, "known format"),
+    "zip with an image": (zipped(), 415, "known format"),
     "HTML that begins as a BMP": (b"BM<script>alert(1)</script>", 400, ""),
     "HTML that begins as a GIF": (b"GIF89a/*<script>alert(1)</script>", 400, ""),
     "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", 415, "known format"),
@@ -81,7 +81,7 @@ HOSTILE = {
     "fewer pixels than said": (png_claiming(1000, 1000), 400, ""),
     "no pixels": (png_claiming(0, 0), 400, ""),
     "PPM of any size": (b"P6 999999999 999999999 255\n", 413, ""),
-    "WebP without a picture": (b"RIFF\x04\x00\x00\x00WEBP", 400, ""),
+    "WebP without an image": (b"RIFF\x04\x00\x00\x00WEBP", 400, ""),
     "TIFF that points beyond itself": (b"II*\x00\xff\xff\xff\x7f", 400, ""),
     "larger than allowed": (PNG + bytes(MAX_BYTES), 413, "larger than 0.2 MB"),
 }
@@ -152,13 +152,13 @@ def test_a_broken_form(client: TestClient, kind: str) -> None:
     [{"image_format": image_format} for image_format in ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")],
     ids=lambda settings: settings["image_format"],
 )
-def test_pictures_of_all_formats_are_none(client: TestClient, settings: dict[str, str]) -> None:
+def test_images_of_all_formats_are_none(client: TestClient, settings: dict[str, str]) -> None:
     answer = client.post("/api/detect", content=written(**settings), headers={"content-type": "text/plain"})
     assert answer.status_code == 200
     assert (answer.json()["width"], answer.json()["height"]) == (50, 40)
 
 
-def test_a_picture_with_an_archive_behind_it_is_a_picture(client: TestClient) -> None:
+def test_a_image_with_an_archive_behind_it_is_a_image(client: TestClient) -> None:
     """It is never given out again, so that what it is to others does no harm."""
     assert client.post("/api/detect", content=PNG + zipped()).status_code == 200
 
@@ -186,7 +186,7 @@ def test_no_path_of_the_client_is_opened(client: TestClient, monkeypatch: pytest
 
 
 def test_a_form_may_be_as_large_as_a_body(client: TestClient) -> None:
-    """The limit is the picture's; what a form adds has a limit of its own."""
+    """The limit is the image's; what a form adds has a limit of its own."""
     full = PNG + bytes(MAX_BYTES - len(PNG))
     assert client.post("/api/detect", content=full).status_code == 200
     assert client.post("/api/detect", files={"file": ("a.png", full)}).status_code == 200

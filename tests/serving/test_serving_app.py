@@ -24,9 +24,9 @@ def with_settings(detector: Detector, **settings: object) -> Detector:
 
 
 def test_what_is_found_is_what_the_detector_finds(
-    client: TestClient, detector: Detector, picture: np.ndarray, png: bytes
+    client: TestClient, detector: Detector, image: np.ndarray, png: bytes
 ) -> None:
-    wanted = detector(picture).select(0.5).as_record()
+    wanted = detector(image).select(0.5).as_record()
     assert len(wanted["detections"]) > 3
     raw = client.post("/api/detect?score_threshold=0.5", content=png)
     form = client.post("/api/detect?score_threshold=0.5", files={"file": ("a.png", png, "image/png")})
@@ -38,10 +38,10 @@ def test_what_is_found_is_what_the_detector_finds(
 
 
 def test_without_a_threshold_it_is_that_of_the_page(
-    client: TestClient, detector: Detector, picture: np.ndarray, png: bytes
+    client: TestClient, detector: Detector, image: np.ndarray, png: bytes
 ) -> None:
     found = client.post("/api/detect", content=png).json()["detections"]
-    assert len(found) == len(detector(picture).select(0.3)) < len(detector(picture))
+    assert len(found) == len(detector(image).select(0.3)) < len(detector(image))
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_a_parameter_that_cannot_be(client: TestClient, png: bytes, query: str, 
 @pytest.mark.parametrize("settings", [{}, {"agnostic": True}, {"clip_first": True}, {"score_threshold": 0.2}])
 @pytest.mark.parametrize("iou_threshold", [0.1, 0.45, 0.8])
 def test_candidates_suppressed_are_the_detections(
-    detector: Detector, picture: np.ndarray, settings: dict[str, object], iou_threshold: float
+    detector: Detector, image: np.ndarray, settings: dict[str, object], iou_threshold: float
 ) -> None:
     """The slow way that the page goes gives what `postprocess` gives at any setting of the sliders."""
     changed = with_settings(detector, **settings)
-    candidates = find_candidates(changed, picture)
+    candidates = find_candidates(changed, image)
     lowest_score = max(LOWEST_SCORE, settings_of(changed)["score_threshold"])
     assert (candidates.scores >= lowest_score).all()
     assert (candidates.scores.diff() <= 0).all()
@@ -92,18 +92,18 @@ def test_candidates_suppressed_are_the_detections(
     order = group.argsort(stable=True)
     boxes, scores = candidates.boxes_xyxy_px[order], candidates.scores[order]
     kept = order[suppress_by_groups(boxes, scores, group[order], iou_threshold)].sort().values[:150]
-    wanted = with_settings(changed, iou_threshold=iou_threshold)(picture).select(lowest_score)
+    wanted = with_settings(changed, iou_threshold=iou_threshold)(image).select(lowest_score)
     assert 0 < len(wanted) < len(candidates.scores)
     np.testing.assert_array_equal(candidates.labels[kept].numpy(), wanted.labels)
     np.testing.assert_allclose(candidates.scores[kept].numpy(), wanted.scores, atol=1e-6)
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     clipped = candidates.boxes_xyxy_px[kept].clamp(min=0).minimum(torch.tensor([width, height, width, height]))
     np.testing.assert_allclose(clipped.numpy(), wanted.boxes_xyxy_px, atol=1e-3)
 
 
-def test_candidates_are_plain_numbers(client: TestClient, detector: Detector, picture: np.ndarray, png: bytes) -> None:
+def test_candidates_are_plain_numbers(client: TestClient, detector: Detector, image: np.ndarray, png: bytes) -> None:
     answer = client.post("/api/candidates", content=png).json()
-    candidates = find_candidates(detector, picture)
+    candidates = find_candidates(detector, image)
     assert (answer["width"], answer["height"]) == (160, 120)
     np.testing.assert_allclose(answer["boxes_xyxy_px"], candidates.boxes_xyxy_px.numpy(), atol=1e-3)
     np.testing.assert_allclose(answer["scores"], candidates.scores.numpy(), rtol=1e-7)
@@ -111,21 +111,21 @@ def test_candidates_are_plain_numbers(client: TestClient, detector: Detector, pi
 
 
 def test_a_network_gone_wrong_has_no_candidates(
-    detector: Detector, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    detector: Detector, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """JSON has no NaN."""
     output = detector.net(torch.zeros(1, 3, 48, 64, dtype=torch.uint8))
     broken = output._replace(box_offsets=torch.full_like(output.box_offsets, torch.nan))
     monkeypatch.setattr(detector.net, "forward", lambda images: broken)
-    assert find_candidates(detector, picture).as_record() == {"boxes_xyxy_px": [], "scores": [], "labels": []}
+    assert find_candidates(detector, image).as_record() == {"boxes_xyxy_px": [], "scores": [], "labels": []}
 
 
-def test_soft_suppression_has_a_fixed_overlap(detector: Detector, picture: np.ndarray, png: bytes) -> None:
+def test_soft_suppression_has_a_fixed_overlap(detector: Detector, image: np.ndarray, png: bytes) -> None:
     soft = with_settings(detector, suppression="soft_nms_gaussian")
     with TestClient(Application(soft, name="soft").build(), base_url="http://localhost") as client:
         assert "soft_nms_gaussian" in client.get("/api/model").json()["overlap_note"]
         answer = client.post("/api/candidates", content=png).json()
-    wanted = soft(picture).select(LOWEST_SCORE)
+    wanted = soft(image).select(LOWEST_SCORE)
     assert answer["labels"] == wanted.labels.tolist()
     np.testing.assert_allclose(answer["scores"], wanted.scores, atol=1e-6)
 
@@ -237,7 +237,7 @@ def test_a_failure_is_told_without_its_details(
 def test_while_the_network_is_busy_others_are_answered(
     application: Application, png: bytes, serve: Callable[[Application], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond the queue's length a picture is refused; those in it are all answered, one at a time."""
+    """Beyond the queue's length an image is refused; those in it are all answered, one at a time."""
     released, inside, most = threading.Event(), [], []
     forward = application.detector.net.forward
 

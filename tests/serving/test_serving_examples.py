@@ -11,7 +11,7 @@ from ssd_lightning.errors import DataError
 from ssd_lightning.serving.examples import MOST_EXAMPLES, data_of_run, find_examples
 
 
-def make_pictures(folder: Path, *names: str) -> None:
+def make_images(folder: Path, *names: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         Image.fromarray(np.zeros((300, 500, 3), np.uint8)).save(folder / name)
@@ -24,7 +24,7 @@ def make_run(folder: Path, root: str) -> Path:
 
 
 def test_those_of_a_folder(tmp_path: Path) -> None:
-    make_pictures(tmp_path, "b.jpg", "a.png")
+    make_images(tmp_path, "b.jpg", "a.png")
     (tmp_path / "notes.txt").write_text("none")
     examples = find_examples(tmp_path, Path("none.ckpt"), ["cat"])
     assert [example.name for example in examples] == ["a.png", "b.jpg"]
@@ -34,14 +34,14 @@ def test_those_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_few_of_many_from_all_over_the_folder(tmp_path: Path) -> None:
-    make_pictures(tmp_path, *(f"{index:03d}.png" for index in range(50)))
+    make_images(tmp_path, *(f"{index:03d}.png" for index in range(50)))
     names = [example.name for example in find_examples(tmp_path, Path("none.ckpt"), ["cat"])]
     assert len(names) == MOST_EXAMPLES
     assert names[-1] > "040"
 
 
 def test_a_broken_one_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    make_pictures(tmp_path, "good.png")
+    make_images(tmp_path, "good.png")
     (tmp_path / "bad.png").write_bytes(b"none")
     with caplog.at_level(logging.WARNING):
         assert [example.name for example in find_examples(tmp_path, Path("none.ckpt"), ["cat"])] == ["good.png"]
@@ -49,15 +49,15 @@ def test_a_broken_one_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_a_folder_without_pictures_is_refused(tmp_path: Path, is_there: bool) -> None:
+def test_a_folder_without_images_is_refused(tmp_path: Path, is_there: bool) -> None:
     folder = tmp_path if is_there else tmp_path / "none"
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="no image"):
         find_examples(folder, Path("none.ckpt"), TOY_CLASSES)
 
 
 def test_those_of_the_runs_test_split(tmp_path: Path) -> None:
     """The root is relative to where the run was started, some folders above it."""
-    make_pictures(tmp_path / "datasets" / "mine" / "JPEGImages", "train_1.jpg", "test_1.jpg", "test_2.jpg")
+    make_images(tmp_path / "datasets" / "mine" / "JPEGImages", "train_1.jpg", "test_1.jpg", "test_2.jpg")
     splits = tmp_path / "datasets" / "mine" / "ImageSets" / "Main"
     splits.mkdir(parents=True)
     (splits / "test.txt").write_text("test_1\ntest_2\nmissing\n../../../secret\n")
@@ -67,8 +67,8 @@ def test_those_of_the_runs_test_split(tmp_path: Path) -> None:
         assert [example.name for example in examples] == ["test_1.jpg", "test_2.jpg"]
 
 
-def test_without_a_test_split_any_of_its_pictures(tmp_path: Path) -> None:
-    make_pictures(tmp_path / "elsewhere" / "images" / "val", "a.jpg")
+def test_without_a_test_split_any_of_its_images(tmp_path: Path) -> None:
+    make_images(tmp_path / "elsewhere" / "images" / "val", "a.jpg")
     checkpoint = make_run(tmp_path / "run", str(tmp_path / "elsewhere"))
     assert [example.name for example in find_examples(None, checkpoint, ["cat"])] == ["a.jpg"]
 

@@ -53,17 +53,17 @@ def exported(detector: Detector, *, suppression: bool) -> Detector:
 
 
 @torch.inference_mode()
-def test_raw_outputs_leave_the_overlap_free(detector: Detector, picture: np.ndarray) -> None:
+def test_raw_outputs_leave_the_overlap_free(detector: Detector, image: np.ndarray) -> None:
     raw = exported(detector, suppression=False)
     assert why_overlap_is_fixed(raw) is None
-    candidates = find_candidates(raw, picture)
+    candidates = find_candidates(raw, image)
     order = candidates.labels.argsort(stable=True)
     labels = candidates.labels[order]
     for overlap in (0.2, 0.45, 0.7):
         boxes, scores = candidates.boxes_xyxy_px[order], candidates.scores[order]
         kept = order[suppress_by_groups(boxes, scores, labels, overlap)].sort().values[:150]
         settings = {**detector.postprocess_settings, "iou_threshold": overlap, "clip_first": True}
-        wanted = Detector(detector.net, class_names=detector.class_names, postprocess_settings=settings)(picture)
+        wanted = Detector(detector.net, class_names=detector.class_names, postprocess_settings=settings)(image)
         wanted = wanted.select(LOWEST_SCORE)
         assert len(wanted) > 10
         np.testing.assert_array_equal(candidates.labels[kept].numpy(), wanted.labels)
@@ -73,8 +73,8 @@ def test_raw_outputs_leave_the_overlap_free(detector: Detector, picture: np.ndar
 
 @torch.inference_mode()
 @pytest.mark.parametrize("suppression", [None, False, True])
-def test_candidates_in_letterboxed_pictures_are_relative_to_these(
-    detector: Detector, picture: np.ndarray, suppression: bool | None
+def test_candidates_in_letterboxed_images_are_relative_to_these(
+    detector: Detector, image: np.ndarray, suppression: bool | None
 ) -> None:
     asked = detector if suppression is None else exported(detector, suppression=suppression)
     letterboxing = Detector(
@@ -83,27 +83,25 @@ def test_candidates_in_letterboxed_pictures_are_relative_to_these(
         postprocess_settings=asked.postprocess_settings,
         resize=Letterbox(),
     )
-    picture = picture[:60]
-    found, candidates = letterboxing(picture), find_candidates(letterboxing, picture)
-    height, width = picture.shape[:2]
+    image = image[:60]
+    found, candidates = letterboxing(image), find_candidates(letterboxing, image)
+    height, width = image.shape[:2]
     inside = candidates.boxes_xyxy_px.numpy().clip(0, [width, height, width, height])
     assert len(found) > 0
     np.testing.assert_allclose(inside[0], found.boxes_xyxy_px[0], atol=1e-2)
     assert candidates.scores[0].item() == pytest.approx(found.scores[0].item(), abs=1e-5)
-    assert np.abs(inside - detector(picture).boxes_xyxy_px[0]).max(axis=1).min() > 1  # stretched, they differ
+    assert np.abs(inside - detector(image).boxes_xyxy_px[0]).max(axis=1).min() > 1  # stretched, they differ
 
 
 @pytest.mark.parametrize("suppression", [False, True])
-def test_both_answer_as_the_network_does(
-    detector: Detector, picture: np.ndarray, png: bytes, suppression: bool
-) -> None:
+def test_both_answer_as_the_network_does(detector: Detector, image: np.ndarray, png: bytes, suppression: bool) -> None:
     application = Application(exported(detector, suppression=suppression), name="file", score_threshold=0.3)
     with TestClient(application.build(), base_url="http://127.0.0.1") as client:
         note = client.get("/api/model").json()["overlap_note"]
         assert (note is not None) == suppression
         found = client.post("/api/detect", content=png).json()["detections"]
         candidates = client.post("/api/candidates", content=png).json()
-    wanted = detector(picture)
+    wanted = detector(image)
     assert [detection["class"] for detection in found] == wanted.select(0.3).names
     if suppression:
         assert "suppression inside" in note

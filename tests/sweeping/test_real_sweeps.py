@@ -1,4 +1,4 @@
-"""Sweeps through the command line that do train: two or three steps an epoch on a handful of toy pictures."""
+"""Sweeps through the command line that do train: two or three steps an epoch on a handful of toy images."""
 
 import csv
 import os
@@ -77,7 +77,7 @@ def test_jobs_on_two_devices(tmp_path: Path) -> None:
         config = yaml.safe_load((jobs / job / "config.yaml").read_text())
         assert (config["optimizer"]["lr"], config["trainer"]["devices"]) == (rate, 2)
         checkpoint = torch.load(jobs / job / "checkpoints" / "last.ckpt", weights_only=True)
-        assert checkpoint["global_step"] == 1  # 24 pictures, 8 at a time on each of two ranks; one device makes 3
+        assert checkpoint["global_step"] == 1  # 24 images, 8 at a time on each of two ranks; one device makes 3
     assert [row["status"] for row in rows(tmp_path)] == ["finished", "finished"]
     first, second = (weights(jobs / job) for job in "01")
     assert not all(torch.equal(first[name], second[name]) for name in first)
@@ -97,4 +97,4 @@ def test_jobs_beside_each_other(tmp_path: Path, launcher: tuple[str, str]) -> No
     assert re.search(r"best( \(2 settings are equal; the first\))?: python -m ssd_lightning\.train", output)
     for job in "01":
         console = (tmp_path / "outputs" / "toy_tiny" / "s" / job / "console.txt").read_text()
-        assert "training pictures" in console
+        assert "training images" in console

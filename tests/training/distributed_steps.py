@@ -16,13 +16,13 @@ from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.errors import UserError
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics import VOCMeanAveragePrecision
-from ssd_lightning.training.agreement import require_same_pictures, require_same_settings
+from ssd_lightning.training.agreement import require_same_images, require_same_settings
 from ssd_lightning.types import Detections, Target
 
 NORMALIZERS = ("positives", "positives_per_image", "batch_size", "priors")
 SIZE = 32
 BATCH = 8
-PICTURES = 33
+IMAGES = 33
 
 
 def draw_boxes(generator: torch.Generator, count: int) -> Tensor:
@@ -75,10 +75,10 @@ def gradients(normalizer: str, accumulate: int, rank: int, world_size: int, devi
     return torch.cat([weight.grad.flatten() for weight in net.parameters() if weight.grad is not None]).cpu()
 
 
-def mean_ap(num_pictures: int, rank: int, world_size: int) -> dict[str, Tensor]:
-    """mAP of drawn detections, over the pictures that the evaluation sampler gives this rank."""
+def mean_ap(num_images: int, rank: int, world_size: int) -> dict[str, Tensor]:
+    """mAP of drawn detections, over the images that the evaluation sampler gives this rank."""
     metric = VOCMeanAveragePrecision(2)
-    sampler = EpochSampler(size=num_pictures, shuffle=False, pad=False, rank=rank, world_size=world_size)
+    sampler = EpochSampler(size=num_images, shuffle=False, pad=False, rank=rank, world_size=world_size)
     for _, index in sampler:
         generator = torch.Generator().manual_seed(index)
         target = draw_target(generator, index + 1)
@@ -90,7 +90,7 @@ def mean_ap(num_pictures: int, rank: int, world_size: int) -> dict[str, Tensor]:
     return metric.compute()
 
 
-def records(*, count: int = 3, shift: float = 0.0, name: str = "picture") -> list[Record]:
+def records(*, count: int = 3, shift: float = 0.0, name: str = "image") -> list[Record]:
     boxes = np.array([[1, 2, 10, 12 + shift]], dtype=np.float32)
     one, no = np.array([1]), np.array([False])
     return [Record(f"{name}{index}", Path(f"{index}.jpg"), (20, 30), boxes, one, no) for index in range(count)]
@@ -112,10 +112,10 @@ def disagreements(rank: int) -> dict[str, str]:
     return {
         "lr": told(lambda: require_same_settings(settings)),
         "without effect": told(lambda: require_same_settings(quiet)),
-        "same": told(lambda: require_same_pictures(records())),
-        "count": told(lambda: require_same_pictures(records(count=4 if odd else 3))),
-        "box": told(lambda: require_same_pictures(records(shift=0.5 * odd))),
-        "name": told(lambda: require_same_pictures(records(name="other" if odd else "picture"))),
+        "same": told(lambda: require_same_images(records())),
+        "count": told(lambda: require_same_images(records(count=4 if odd else 3))),
+        "box": told(lambda: require_same_images(records(shift=0.5 * odd))),
+        "name": told(lambda: require_same_images(records(name="other" if odd else "image"))),
     }
 
 
@@ -136,6 +136,6 @@ def run_rank(rank: int, world_size: int, folder: Path, backend: str) -> None:
         "disagreements": disagreements(rank),
     }
     if backend == "gloo":  # metrics lie on the processor here; the backend has to be its
-        results["mean_ap"] = {count: mean_ap(count, rank, world_size) for count in (PICTURES, 1)}
+        results["mean_ap"] = {count: mean_ap(count, rank, world_size) for count in (IMAGES, 1)}
     torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()

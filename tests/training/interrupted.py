@@ -23,7 +23,7 @@ from ssd_lightning.training.keeping import BestCheckpoint, LastCheckpoint
 from ssd_lightning.training.random_streams import RandomStreams
 from ssd_lightning.training.schedules import cosine
 
-NUM_PICTURES, BATCH_SIZE, EPOCHS = 11, 2, 3  # five batches an epoch, and a picture left over
+NUM_IMAGES, BATCH_SIZE, EPOCHS = 11, 2, 3  # five batches an epoch, and an image left over
 
 
 def sometimes(values: Iterable[Any], *, fast: tuple[Any, ...]) -> list[Any]:
@@ -71,7 +71,7 @@ def module(optimizer: Any = SGD) -> NoisyModule:
     )
 
 
-def pictures(folder: Path, count: int = NUM_PICTURES) -> list[Record]:
+def images(folder: Path, count: int = NUM_IMAGES) -> list[Record]:
     records = []
     for index in range(count):
         path = folder / f"{index}.png"
@@ -86,11 +86,11 @@ def data(
     folder: Path,
     num_workers: int,
     batch_size: int = BATCH_SIZE,
-    num_pictures: int = NUM_PICTURES,
+    num_images: int = NUM_IMAGES,
     multiscale: list[int] | None = None,
     repeat_rare: bool = False,
 ) -> DetectionDataModule:
-    records = pictures(folder, num_pictures)
+    records = images(folder, num_images)
     for record in records[1:] if repeat_rare else ():
         record.labels[:] = 1  # the other class is in one image alone
     return DetectionDataModule(
@@ -117,7 +117,7 @@ def fit(
     num_workers: int = 0,
     every_n_steps: int | None = None,
     batch_size: int = BATCH_SIZE,
-    num_pictures: int = NUM_PICTURES,
+    num_images: int = NUM_IMAGES,
     multiscale: list[int] | None = None,
     repeat_rare: bool = False,
     callbacks: tuple[pl.Callback, ...] = (),
@@ -125,7 +125,7 @@ def fit(
     max_bad_batches: int = 10,
     **settings: Any,
 ) -> pl.Trainer:
-    """Train in `run`, the pictures beside it, until the end or the cut."""
+    """Train in `run`, the images beside it, until the end or the cut."""
     torch.manual_seed(7)
     kept = run / "checkpoints"
     watchers = [
@@ -148,7 +148,7 @@ def fit(
         **{"logger": False, "check_val_every_n_epoch": 1, "max_epochs": EPOCHS, **settings},
     )
     run.mkdir(parents=True, exist_ok=True)
-    datamodule = data(run.parent, num_workers, batch_size, num_pictures, multiscale, repeat_rare)
+    datamodule = data(run.parent, num_workers, batch_size, num_images, multiscale, repeat_rare)
     trainer.fit(model or module(), datamodule=datamodule, ckpt_path=resume, weights_only=True)
     return trainer
 

@@ -19,8 +19,8 @@ def ranks_with(monkeypatch: pytest.MonkeyPatch, *others: list[object]) -> None:
     monkeypatch.setattr(agreement, "gather", lambda value: [value, *map(next, answers)])
 
 
-def set_up(config: dict, *, world_size: int, stage: str = "fit", pictures: list[Record] | None = None) -> None:
-    data = SimpleNamespace(dataset=lambda name: SimpleNamespace(records=pictures or records()))
+def set_up(config: dict, *, world_size: int, stage: str = "fit", images: list[Record] | None = None) -> None:
+    data = SimpleNamespace(dataset=lambda name: SimpleNamespace(records=images or records()))
     trainer = SimpleNamespace(world_size=world_size, datamodule=data)
     Agreement(config).setup(trainer, None, stage)  # type: ignore[arg-type]
 
@@ -48,14 +48,14 @@ def test_every_rank_that_differs_is_named() -> None:
     assert "key8" not in text
 
 
-def test_missing_pictures_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_images_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agreement, "require_same_settings", lambda config: None)
     ranks_with(monkeypatch, ["other digest", []])
-    with pytest.raises(DataError, match=r"different training pictures: .* 3 and 0 pictures"):
+    with pytest.raises(DataError, match=r"different training images: .* 3 and 0 images"):
         set_up({}, world_size=2)
 
 
-def test_where_a_picture_lies_does_not_matter_but_what_it_shows_does() -> None:
+def test_where_a_image_lies_does_not_matter_but_what_it_shows_does() -> None:
     first = records()[0]
     fields = vars(first)
     assert record_digest(first) == record_digest(Record(**{**fields, "image_path": Path("/scratch/0.jpg")}))

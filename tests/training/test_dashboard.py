@@ -19,7 +19,7 @@ from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
 from ssd_lightning.training import DetectionDataModule
 from ssd_lightning.training.dashboard import callback, file_sink
 from ssd_lightning.training.dashboard.callback import Dashboard
-from ssd_lightning.training.dashboard.contents import Validation, choose_pictures
+from ssd_lightning.training.dashboard.contents import Validation, choose_images
 from ssd_lightning.training.dashboard.file_sink import FileSink
 from ssd_lightning.training.loggers import SturdyCSVLogger
 from ssd_lightning.training.random_streams import random_state
@@ -63,8 +63,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> type[Seen]:
 
 
 def train(run: Path, **settings: Any) -> pl.Trainer:
-    own = {key: settings.pop(key) for key in ("every_n_validations", "num_pictures") if key in settings}
-    watch = Dashboard(**{"every_n_validations": 1, "num_pictures": 4, **own})
+    own = {key: settings.pop(key) for key in ("every_n_validations", "num_images") if key in settings}
+    watch = Dashboard(**{"every_n_validations": 1, "num_images": 4, **own})
     return fit(run, callbacks=(watch,), default_root_dir=run, **settings)
 
 
@@ -73,7 +73,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_run_leaves_pictures_and_tables(tmp_path: Path) -> None:
+def test_a_run_leaves_images_and_tables(tmp_path: Path) -> None:
     run = tmp_path / "run"
     logger = SturdyCSVLogger(save_dir=str(run), name="", version="")
     train(run, every_n_validations=2, logger=[logger], log_every_n_steps=2)
@@ -82,7 +82,7 @@ def test_a_run_leaves_pictures_and_tables(tmp_path: Path) -> None:
     assert files == {
         "training_batch.jpg", "matched_priors.png", "matched_priors.csv", "pr_curves.png", "pr_curves.csv",
         "confusion_matrix.png", "confusion_matrix.csv", "class_ap.png", "class_ap.csv", "curves.png",
-        "pictures/epoch_0000_step_0000004.jpg", "pictures/epoch_0002_step_0000014.jpg",
+        "images/epoch_0000_step_0000004.jpg", "images/epoch_0002_step_0000014.jpg",
     }  # fmt: skip
     for name in files:
         if not name.endswith(".csv"):
@@ -141,10 +141,10 @@ def test_a_run_that_goes_on_shows_what_it_would_have_shown(
     for one in whole:
         two = again[one.epoch]
         assert (two.step, two.history) == (one.step, one.history)
-        assert [picture.image_id for picture in two.pictures] == [picture.image_id for picture in one.pictures]
-        assert all(np.array_equal(a.image, b.image) for a, b in zip(one.pictures, two.pictures, strict=True))
+        assert [image.image_id for image in two.images] == [image.image_id for image in one.images]
+        assert all(np.array_equal(a.image, b.image) for a, b in zip(one.images, two.images, strict=True))
         assert np.array_equal(two.confusion, one.confusion)
-    names = [[picture.image_id for picture in validation.pictures] for validation in whole]
+    names = [[image.image_id for image in validation.images] for validation in whole]
     assert names[0] == names[1] == names[2]
     assert len(set(names[0])) == 4
 
@@ -171,16 +171,16 @@ def test_some_validations_are_shown_the_last_one_always(
     assert seen.calls[:2] == ["batch", "matches"]
 
 
-def test_an_epoch_s_pictures_are_thinned_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_epoch_s_images_are_thinned_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_sink, "MOST_SHEETS", 3)
     train(tmp_path / "run", max_epochs=8)
-    sheets = sorted(path.name[:10] for path in (tmp_path / "run" / "dashboard" / "pictures").iterdir())
+    sheets = sorted(path.name[:10] for path in (tmp_path / "run" / "dashboard" / "images").iterdir())
     assert len(sheets) <= 3
     assert (sheets[0], sheets[-1]) == ("epoch_0000", "epoch_0007")
 
 
 def test_another_run_in_the_same_directory_begins_with_an_empty_one(tmp_path: Path) -> None:
-    stale = tmp_path / "run" / "dashboard" / "pictures" / "epoch_0099_step_0000001.jpg"
+    stale = tmp_path / "run" / "dashboard" / "images" / "epoch_0099_step_0000001.jpg"
     stale.parent.mkdir(parents=True)
     stale.touch()
     train(tmp_path / "run", max_epochs=1)
@@ -204,9 +204,9 @@ def test_without_validation_the_training_alone_is_shown(tmp_path: Path, seen: ty
 
 
 def test_a_small_split_is_shown_whole(tmp_path: Path, seen: type[Seen]) -> None:
-    train(tmp_path / "run", num_pictures=16, max_epochs=1, limit_val_batches=2)
-    assert len(seen.validations[0].pictures) == 4  # two batches of two
-    assert len({picture.image_id for picture in seen.validations[0].pictures}) == 4
+    train(tmp_path / "run", num_images=16, max_epochs=1, limit_val_batches=2)
+    assert len(seen.validations[0].images) == 4  # two batches of two
+    assert len({image.image_id for image in seen.validations[0].images}) == 4
 
 
 def test_without_a_data_module_or_in_a_trial_nothing_is_written(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_without_a_data_module_or_in_a_trial_nothing_is_written(tmp_path: Path) 
     assert list(tmp_path.rglob("dashboard")) == []
 
 
-def test_pictures_that_are_gone_are_left_out(tmp_path: Path, seen: type[Seen], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_are_gone_are_left_out(tmp_path: Path, seen: type[Seen], monkeypatch: pytest.MonkeyPatch) -> None:
     from ssd_lightning.training.dashboard import contents
 
     read = contents.read_image
@@ -233,8 +233,8 @@ def test_pictures_that_are_gone_are_left_out(tmp_path: Path, seen: type[Seen], m
         return read(path, size_px)
 
     monkeypatch.setattr(contents, "read_image", read_some)
-    train(tmp_path / "run", num_pictures=11, max_epochs=1)
-    shown = {picture.image_id for picture in seen.validations[0].pictures}
+    train(tmp_path / "run", num_images=11, max_epochs=1)
+    shown = {image.image_id for image in seen.validations[0].images}
     assert shown == {str(index) for index in range(11)} - {"3"}
 
 
@@ -262,17 +262,17 @@ def test_random_streams_stay_where_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"every_n_validations": 0}, {"num_pictures": -1}, {"score_threshold": 1.5}, {"seed": 0.5}], ids=str
+    "settings", [{"every_n_validations": 0}, {"num_images": -1}, {"score_threshold": 1.5}, {"seed": 0.5}], ids=str
 )
 def test_settings_that_cannot_work_are_refused(settings: dict) -> None:
     with pytest.raises(ConfigurationError, match=rf"callbacks.dashboard.{next(iter(settings))}"):
         Dashboard(**settings)
 
 
-def record_of(labels_of_pictures: list[list[int]], num_classes: int) -> EvaluationRecord:
-    """Make a record of pictures with objects of these classes and no detection."""
-    counts = [len(labels) for labels in labels_of_pictures]
-    labels = torch.tensor([label for labels in labels_of_pictures for label in labels], dtype=torch.int64)
+def record_of(labels_of_images: list[list[int]], num_classes: int) -> EvaluationRecord:
+    """Make a record of images with objects of these classes and no detection."""
+    counts = [len(labels) for labels in labels_of_images]
+    labels = torch.tensor([label for labels in labels_of_images for label in labels], dtype=torch.int64)
     index = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts, dtype=torch.int64))
     box = torch.tensor([[0.1, 0.1, 0.5, 0.5]])
     names = tuple(map(str, range(len(counts))))
@@ -283,29 +283,29 @@ def record_of(labels_of_pictures: list[list[int]], num_classes: int) -> Evaluati
     )  # fmt: skip
 
 
-def test_pictures_are_chosen_by_chance_but_of_all_classes() -> None:
+def test_images_are_chosen_by_chance_but_of_all_classes() -> None:
     common = [[1] for _ in range(500)]
     rare = [[2], [], [3, 1], [4]]
     record = record_of(common + rare, num_classes=5)
-    choices = [choose_pictures(record, 16, seed) for seed in range(20)]
+    choices = [choose_images(record, 16, seed) for seed in range(20)]
     for chosen in choices:
         assert len(set(chosen)) == 16
         assert {"500", "502", "503"} <= set(chosen)  # the only ones with classes 2, 3 and 4
     assert len(set(choices)) == 20
-    assert choices[3] == choose_pictures(record, 16, 3)
+    assert choices[3] == choose_images(record, 16, 3)
 
 
-@pytest.mark.parametrize(("pictures", "count"), [(0, 16), (3, 16), (3, 0), (40, 16)])
-def test_there_are_as_many_as_there_can_be(pictures: int, count: int) -> None:
-    chosen = choose_pictures(record_of([[]] * pictures, num_classes=1), count, 0)
-    assert len(set(chosen)) == len(chosen) == min(pictures, count)
+@pytest.mark.parametrize(("images", "count"), [(0, 16), (3, 16), (3, 0), (40, 16)])
+def test_there_are_as_many_as_there_can_be(images: int, count: int) -> None:
+    chosen = choose_images(record_of([[]] * images, num_classes=1), count, 0)
+    assert len(set(chosen)) == len(chosen) == min(images, count)
 
 
 def test_one_class_and_many(tmp_path: Path, seen: type[Seen]) -> None:
     """80 classes of which two have objects; the plots of one class are drawn in `tests/visualization`."""
     from functools import partial
 
-    from interrupted import pictures
+    from interrupted import images
     from small_network import small_net
 
     from ssd_lightning.losses import MultiBoxLoss
@@ -317,7 +317,7 @@ def test_one_class_and_many(tmp_path: Path, seen: type[Seen]) -> None:
         net=small_net(num_classes=80), loss=MultiBoxLoss(), optimizer=partial(torch.optim.SGD, lr=0.01),
         scheduler=partial(cosine, warmup_steps=1), class_names=names,
     )  # fmt: skip
-    records = pictures(tmp_path, 3)
+    records = images(tmp_path, 3)
     module = DetectionDataModule(
         dataset=lambda **split: DetectionDataset(records=records, **split),
         train={}, val={}, test=None, image_size=32, class_names=names, batch_size=2, num_workers=0,
@@ -329,7 +329,7 @@ def test_one_class_and_many(tmp_path: Path, seen: type[Seen]) -> None:
     )  # fmt: skip
     trainer.fit(model, datamodule=module)
     (shown,) = seen.validations
-    assert len(shown.pictures) == 3
+    assert len(shown.images) == 3
     assert shown.confusion.shape == (81, 81)
     with_objects = [row for row in shown.rows() if row[1]]
     assert [row[0] for row in with_objects] == ["class 0", "class 1"]

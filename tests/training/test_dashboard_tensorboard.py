@@ -23,7 +23,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> EventAccumulator:
     model = module()
     model.class_names = ("a|cat", "dog")
     fit(
-        run, callbacks=(Dashboard(every_n_validations=2, num_pictures=3), Speed()), logger=[logger],
+        run, callbacks=(Dashboard(every_n_validations=2, num_images=3), Speed()), logger=[logger],
         default_root_dir=run, model=model, log_every_n_steps=2,
     )  # fmt: skip
     read = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0, "scalars": 0, "tensors": 0})
@@ -38,9 +38,9 @@ def test_numbers_arrive(events: EventAccumulator) -> None:
     assert {"loss", "lr", "train/loc", "train/cls", "speed/images_per_s", "speed/data_wait"} <= set(scalars)
 
 
-def test_pictures_arrive_at_the_steps_of_their_scores(events: EventAccumulator) -> None:
+def test_images_arrive_at_the_steps_of_their_scores(events: EventAccumulator) -> None:
     steps = [event.step for event in events.Scalars("val/map")][::2]
-    for name in ("pictures", "pr_curves", "confusion_matrix", "class_ap"):
+    for name in ("images", "pr_curves", "confusion_matrix", "class_ap"):
         images = events.Images(f"val/{name}")
         assert [event.step for event in images] == steps
         for event in images:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import wandb
-from interrupted import EPOCHS, NUM_PICTURES, fit, module
+from interrupted import EPOCHS, NUM_IMAGES, fit, module
 from wandb_records import config_of, files_of, history_of, records_of
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
@@ -33,7 +33,7 @@ def train(run: Path, **settings: Any) -> None:
     model.class_names = NAMES
     fit(
         run,
-        callbacks=(Dashboard(every_n_validations=2, num_pictures=4), Evaluations(), Speed()),
+        callbacks=(Dashboard(every_n_validations=2, num_images=4), Evaluations(), Speed()),
         logger=[logger],
         default_root_dir=run,
         model=model,
@@ -89,12 +89,12 @@ def test_every_number_arrives(rows: list[dict[str, Any]]) -> None:
 
 
 def test_validations_are_shown_at_the_right_steps(rows: list[dict[str, Any]]) -> None:
-    steps = [row["trainer/global_step"] for row in rows if "val/pictures" in row]
+    steps = [row["trainer/global_step"] for row in rows if "val/images" in row]
     assert steps == [row["trainer/global_step"] for row in rows if "val/map" in row][::2]
 
 
-def test_the_same_pictures_come_with_two_layers_of_boxes(run: Path, rows: list[dict[str, Any]]) -> None:
-    shown = column(rows, "val/pictures")
+def test_the_same_images_come_with_two_layers_of_boxes(run: Path, rows: list[dict[str, Any]]) -> None:
+    shown = column(rows, "val/images")
     assert len(shown) == 2
     assert shown[0]["captions"] == shown[1]["captions"]
     assert len(set(shown[0]["captions"])) == 4
@@ -109,7 +109,7 @@ def test_the_same_pictures_come_with_two_layers_of_boxes(run: Path, rows: list[d
         assert len(content["ground_truth"]["box_data"]) == 2
         assert {box["class_id"] for box in content["ground_truth"]["box_data"]} == {1, 2}
         index = int(last["captions"][place])
-        # The pictures have 40 x 32 pixels, the squares of W&B the longer side; the box is that of `interrupted`.
+        # The images have 40 x 32 pixels, the squares of W&B the longer side; the box is that of `interrupted`.
         corners = content["ground_truth"]["box_data"][0]["position"]
         expected = {"minX": 2 / 40, "minY": 2 / 40, "maxX": (10 + index) / 40, "maxY": 16 / 40}
         assert corners == pytest.approx(expected, abs=1e-6)
@@ -129,7 +129,7 @@ def test_classes_can_be_filtered_by_name(run: Path, rows: list[dict[str, Any]], 
 def test_tables_and_charts_arrive(run: Path, rows: list[dict[str, Any]], records: list[Any]) -> None:
     table = read_table(run, rows, "val/ap_per_class")
     assert [row["class"] for row in table] == ["a/cat $x_", r"dog\n\udc80"]
-    assert [row["objects"] for row in table] == [NUM_PICTURES] * 2
+    assert [row["objects"] for row in table] == [NUM_IMAGES] * 2
     last = [column(rows, f"val/ap_11point/{name}")[-1] for name in ("a/cat $x_", "dog\n\\udc80")]
     assert [row["ap_11point"] for row in table] == pytest.approx(last)
     assert np.mean([row["ap_area"] for row in table]) == pytest.approx(column(rows, "val/map_area")[-1], abs=1e-5)
@@ -143,7 +143,7 @@ def test_tables_and_charts_arrive(run: Path, rows: list[dict[str, Any]], records
     assert [point["lineVal"] for point in by_epoch] == pytest.approx(column(rows, "val/ap_11point/a/cat $x_"), abs=1e-5)
     cells = read_table(run, rows, "val/confusion_matrix_table")
     assert len(cells) == 9
-    assert sum(cell["nPredictions"] for cell in cells if cell["Actual"] != "(background)") == 2 * NUM_PICTURES
+    assert sum(cell["nPredictions"] for cell in cells if cell["Actual"] != "(background)") == 2 * NUM_IMAGES
     levels = read_table(run, rows, "train/matched_priors_table")
     assert len(levels) == 3
     assert sum(level["matched"] for level in levels) >= 2 * 10  # an object has a prior at least

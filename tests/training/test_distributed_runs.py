@@ -35,7 +35,7 @@ ENDS_WITHIN_S = 30
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Few to train on and more to validate, so that a run can be met in either."""
     root = tmp_path_factory.mktemp("toy")
     counts = {"num_train": 32, "num_val": 64, "num_test": 4}
@@ -122,19 +122,19 @@ def as_srun_does(rank: int, port: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("launcher", [as_torchrun_does, as_srun_does], ids=["torchrun", "srun"])
 def test_processes_that_others_started_make_one_run(
-    run: Run, pictures: list[str], launcher: Callable[[int, str], dict[str, str]]
+    run: Run, images: list[str], launcher: Callable[[int, str], dict[str, str]]
 ) -> None:
     port = free_port()
     for rank in range(2):
-        run.start([*TRAIN, *SETTINGS, *pictures, "trainer.max_epochs=1"], **launcher(rank, port))
+        run.start([*TRAIN, *SETTINGS, *images, "trainer.max_epochs=1"], **launcher(rank, port))
     assert run.wait_for_all(STARTS_WITHIN_S) == [0, 0], run.output(0) + run.output(1)
     (result,) = (run.folder / "outputs").rglob("result.json")  # one directory
     assert json.loads(result.read_text())["status"] == "finished"
 
 
-def test_two_processes_fill_one_dashboard(run: Run, pictures: list[str]) -> None:
+def test_two_processes_fill_one_dashboard(run: Run, images: list[str]) -> None:
     words = ["logger=[csv,wandb]", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "seed=3"]
-    run.start([*TRAIN, *SETTINGS, *pictures, *words, f"hydra.run.dir={run.folder}/run"], WANDB_MODE="offline")
+    run.start([*TRAIN, *SETTINGS, *images, *words, f"hydra.run.dir={run.folder}/run"], WANDB_MODE="offline")
     assert run.wait_for_all(STARTS_WITHIN_S) == [0], run.output()
     directory = run.folder / "run"
     rows = history_of(records_of(directory))  # of the one run that is there
@@ -142,26 +142,26 @@ def test_two_processes_fill_one_dashboard(run: Run, pictures: list[str]) -> None
     result = json.loads((directory / "result.json").read_text())
     assert len(validations) == 2
     assert result["scores"]["val/map_11point"] in [pytest.approx(score, abs=1e-6) for score in validations]
-    assert [len(row["val/pictures"]["captions"]) for row in rows if "val/pictures" in row] == [16, 16]
-    # The evaluation has the pictures of both ranks, each once.
+    assert [len(row["val/images"]["captions"]) for row in rows if "val/images" in row] == [16, 16]
+    # The evaluation has the images of both ranks, each once.
     record = EvaluationRecord.load(directory / "evaluations" / "val.npz")
     assert len(set(record.image_ids)) == len(record.image_ids) == 64
     assert (directory / "report.html").is_file()
     assert (directory / "dashboard").is_dir()
 
 
-def test_ranks_with_different_settings_stop(run: Run, pictures: list[str]) -> None:
+def test_ranks_with_different_settings_stop(run: Run, images: list[str]) -> None:
     port = free_port()
     for rank, rate in enumerate(("0.001", "0.002")):
-        words = [*SETTINGS, *pictures, f"optimizer.lr={rate}", f"hydra.run.dir={run.folder}/run"]
+        words = [*SETTINGS, *images, f"optimizer.lr={rate}", f"hydra.run.dir={run.folder}/run"]
         run.start([*TRAIN, *words], **as_torchrun_does(rank, port))
     assert run.wait_for_all(STARTS_WITHIN_S) == [2, 2]
     for rank in range(2):
         assert "rank 0 and rank 1 (of 2) have optimizer.lr: 0.001 and 0.002" in run.output(rank)
 
 
-def test_a_launcher_with_other_numbers_is_refused(run: Run, pictures: list[str]) -> None:
-    run.start([*TRAIN, *SETTINGS, *pictures, "trainer.devices=1"], **as_torchrun_does(0, free_port()))
+def test_a_launcher_with_other_numbers_is_refused(run: Run, images: list[str]) -> None:
+    run.start([*TRAIN, *SETTINGS, *images, "trainer.devices=1"], **as_torchrun_does(0, free_port()))
     assert run.wait_for_all(STARTS_WITHIN_S) == [2]
     assert "set trainer.devices=2" in run.output()
 
@@ -191,11 +191,11 @@ def parent(pid: int) -> int:
     ids=lambda value: ("torchrun" if "torch.distributed.run" in value else "own") if isinstance(value, list) else value,
 )
 def test_a_killed_process_takes_all_with_it(
-    run: Run, pictures: list[str], command: list[str], victim: str, moment: str
+    run: Run, images: list[str], command: list[str], victim: str, moment: str
 ) -> None:
     epochs = 1000 if moment == "training" else 1  # between validations
-    words = [*SETTINGS, *pictures, f"trainer.check_val_every_n_epoch={epochs}", "trainer.log_every_n_steps=1"]
-    # A validation takes some seconds, one picture at a time, and begins after four steps.
+    words = [*SETTINGS, *images, f"trainer.check_val_every_n_epoch={epochs}", "trainer.log_every_n_steps=1"]
+    # A validation takes some seconds, one image at a time, and begins after four steps.
     words += ["data.eval_batch_size=1", "trainer.max_epochs=1000", f"hydra.run.dir={run.folder}/run"]
     process = run.start([*command, *words])
     metrics = run.folder / "run" / "metrics.csv"

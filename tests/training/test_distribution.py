@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
-from distributed_steps import NORMALIZERS, PICTURES, gradients, mean_ap, run_rank
+from distributed_steps import IMAGES, NORMALIZERS, gradients, mean_ap, run_rank
 from test_plumbing import dataset
 from torch.utils.data import DataLoader
 
@@ -48,7 +48,7 @@ def test_two_processes_have_the_gradients_of_one(ranks: list[dict], normalizer: 
         assert relative_difference(single, rank["gradients"][normalizer, accumulate]) < 1e-6
 
 
-@pytest.mark.parametrize("count", [PICTURES, 1], ids=["uneven", "an empty rank"])
+@pytest.mark.parametrize("count", [IMAGES, 1], ids=["uneven", "an empty rank"])
 def test_mean_average_precision_of_uneven_ranks_is_that_of_one_process(ranks: list[dict], count: int) -> None:
     single = mean_ap(count, 0, 1)
     assert 0 < single["map_area"] < 1 or count == 1
@@ -61,9 +61,9 @@ def test_ranks_that_differ_are_told_apart(ranks: list[dict]) -> None:
     assert first == second  # all ranks stop, with the same words
     assert first["without effect"] == first["same"] == ""
     assert "rank 0 and rank 1 (of 2) have optimizer.lr: 0.001 and 0.002" in first["lr"]
-    assert "3 and 4 pictures" in first["count"]
-    assert "other boxes or another size of picture0" in first["box"]
-    assert "picture0 and other0" in first["name"]
+    assert "3 and 4 images" in first["count"]
+    assert "other boxes or another size of image0" in first["box"]
+    assert "image0 and other0" in first["name"]
 
 
 @pytest.mark.gpu

@@ -130,7 +130,7 @@ def test_a_run_that_goes_on_elsewhere_takes_it_along(tmp_path: Path, whole: Path
     assert (tmp_path / "run" / "evaluations" / "val.npz").read_bytes() == (whole / "evaluations/val.npz").read_bytes()
 
 
-def test_part_of_the_pictures_is_a_record_too(tmp_path: Path) -> None:
+def test_part_of_the_images_is_a_record_too(tmp_path: Path) -> None:
     train(tmp_path / "run", max_epochs=1, limit_val_batches=2)
     record = EvaluationRecord.load(tmp_path / "run" / "evaluations" / "val.npz")
     assert sorted(record.image_ids) == ["0", "1", "2", "3"]
@@ -176,7 +176,7 @@ def test_two_ranks_see_what_one_process_sees(split: int) -> None:
     first, second, whole = (VOCMeanAveragePrecision(2) for _ in range(3))
     whole.update(*images_of(slice(0, 6)))
     first.update(*images_of(slice(0, split)))
-    second.update(*images_of(slice(max(0, split - 1), 6)))  # one picture twice
+    second.update(*images_of(slice(max(0, split - 1), 6)))  # one image twice
     sent: list[torch.Tensor] = []
     second.sync(dist_sync_fn=lambda tensor, group: sent.append(tensor) or [tensor], distributed_available=lambda: True)  # type: ignore[func-returns-value]
     second.unsync()

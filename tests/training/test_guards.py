@@ -21,7 +21,7 @@ from ssd_lightning.training.guards import (
 
 
 class Spoil(pl.Callback):
-    """Makes the pictures of some batches infinite, or the gradients of one weight NaN."""
+    """Makes the images of some batches infinite, or the gradients of one weight NaN."""
 
     def __init__(self, batches: set[int], *, gradients: bool = False) -> None:
         self.batches, self.gradients, self.seen, self.names = batches, gradients, -1, []
@@ -63,7 +63,7 @@ def test_a_bad_step_is_named_and_changes_nothing(
     for index in range(1, 14):
         assert same(spoil.weights[index], spoil.weights[index + 1]) == (index in spoil.batches), index
     for names in spoil.names:
-        assert f"pictures {', '.join(names)}): the step is left out" in caplog.text
+        assert f"images {', '.join(names)}): the step is left out" in caplog.text
     assert "(2 of at most 10)" in caplog.text
 
 
@@ -76,18 +76,18 @@ def test_it_leaves_the_statistics_of_batch_norm_alone(tmp_path: Path) -> None:
 
 def test_one_bad_batch_too_many_stops_the_run_and_spoils_no_checkpoint(tmp_path: Path) -> None:
     spoil = Spoil({1, 3, 6}, gradients=True)
-    with pytest.raises(TrainingDiverged, match=r"step 6 \(epoch 1; pictures .*2 bad batches before it were left out"):
+    with pytest.raises(TrainingDiverged, match=r"step 6 \(epoch 1; images .*2 bad batches before it were left out"):
         fit(tmp_path / "run", callbacks=(spoil,), every_n_steps=1, max_bad_batches=2)
     kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert kept["callbacks"]["FiniteSteps"] == {"num_bad": 2}
     assert all(value.isfinite().all() for value in kept["state_dict"].values())
 
 
-def test_a_gathered_step_is_named_with_all_its_pictures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_gathered_step_is_named_with_all_its_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spoil = Spoil({2}, gradients=True)
     fit(tmp_path / "run", callbacks=(spoil,), batch_size=4, accumulate_grad_batches=2)
     line = next(line for line in caplog.text.splitlines() if "left out" in line)
-    assert line.count(",") - line.count("step, ") >= 3  # four pictures
+    assert line.count(",") - line.count("step, ") >= 3  # four images
 
 
 def test_an_infinite_loss_shows_in_its_gradients() -> None:

@@ -96,7 +96,7 @@ def test_a_run_without_an_end_is_refused() -> None:
         trainer(max_steps=-1, max_epochs=-1).fit(module(), loader([target()]))
 
 
-def test_pictures_without_objects_train_with_a_finite_loss() -> None:
+def test_images_without_objects_train_with_a_finite_loss() -> None:
     model = module(loss=MultiBoxLoss(min_negatives=3))
     trainer(callbacks=[FiniteSteps()]).fit(model, loader([target(), target()]))
     assert all(parameter.isfinite().all() for parameter in model.parameters())
@@ -116,11 +116,11 @@ def test_the_loss_falls_on_one_batch() -> None:
     assert total() < 0.7 * before
 
 
-def test_a_diverged_loss_stops_the_run_and_names_the_pictures() -> None:
+def test_a_diverged_loss_stops_the_run_and_names_the_images() -> None:
     model = module(optimizer=partial(torch.optim.SGD, lr=1e30))
     data = loader([target([0.1, 0.1, 0.6, 0.6], name="p"), target([0.3, 0.2, 0.9, 0.8], name="q")])
     fit = trainer(max_steps=50, callbacks=[FiniteSteps()], log_every_n_steps=1)
-    with pytest.raises(TrainingDiverged, match=r"loss is (nan|inf).*pictures p, q"):
+    with pytest.raises(TrainingDiverged, match=r"loss is (nan|inf).*images p, q"):
         fit.fit(model, data)
 
 

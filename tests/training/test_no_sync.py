@@ -41,7 +41,7 @@ LOSSES = [
 ]
 
 
-def no_pictures(count: int, size: int = SIZE) -> torch.Tensor:
+def no_images(count: int, size: int = SIZE) -> torch.Tensor:
     return torch.zeros(count, 3, size, size, dtype=torch.uint8, device=NO_DATA)
 
 
@@ -49,7 +49,7 @@ def no_pictures(count: int, size: int = SIZE) -> torch.Tensor:
 @pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
 def test_network_and_loss_never_ask_for_a_value(settings: dict[str, object], matcher: str) -> None:
     net, loss = small_net(SIZE).to(NO_DATA), MultiBoxLoss(matcher=matcher, **settings)  # type: ignore[arg-type]
-    output = net(no_pictures(4))
+    output = net(no_images(4))
     wanted = loss.match([target(index) for index in range(4)], output.priors_cxcywh)
     losses = loss.compare(output, wanted)
     prior_errors(output, wanted.labels, wanted.offsets)
@@ -79,15 +79,15 @@ def test_no_gradient_waits(settings: dict[str, object]) -> None:
     assert not {name for name in names if name.startswith("Prod")}
 
 
-def test_pictures_without_objects_never_ask_either() -> None:
+def test_images_without_objects_never_ask_either() -> None:
     net, loss = small_net(SIZE).to(NO_DATA), MultiBoxLoss()
-    sum(loss(net(no_pictures(2)), [target(0), target(0)]).values()).backward()
+    sum(loss(net(no_images(2)), [target(0), target(0)]).values()).backward()
 
 
 def test_the_network_of_the_paper_never_asks_for_a_value() -> None:
     with NO_DATA:
         net = make_net(compose_config("train"), 20, pretrained=False)
-    output = net(no_pictures(1, 300))
+    output = net(no_images(1, 300))
     assert output.class_logits.shape == (1, 8732, 21)
     (output.class_logits.sum() + output.box_offsets.sum()).backward()
 
@@ -141,7 +141,7 @@ def test_what_asks_for_a_value_is_noticed(asks: Callable[[torch.Tensor], object]
 
 
 def target(index: int) -> Target:
-    count = index % 3  # pictures without objects too
+    count = index % 3  # images without objects too
     corner = torch.rand(count, 2) * 0.5
     return Target(
         boxes=torch.cat((corner, corner + 0.3), dim=1),
@@ -177,7 +177,7 @@ def test_a_step_logs_nothing_of_the_device() -> None:
     model.trainer = SimpleNamespace(  # type: ignore[assignment]
         num_training_batches=9, accumulate_grad_batches=1, global_step=1, log_every_n_steps=5
     )
-    model.training_step((no_pictures(2), [target(1), target(2)]), 1)
+    model.training_step((no_images(2), [target(1), target(2)]), 1)
     assert logged == []
 
 

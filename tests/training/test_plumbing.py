@@ -54,7 +54,7 @@ def names(loader: torch.utils.data.DataLoader) -> list[str]:
     return [target["image_id"] for _, targets in loader for target in targets]
 
 
-def test_training_and_validation_share_no_picture_and_lose_none(tmp_path: Path) -> None:
+def test_training_and_validation_share_no_image_and_lose_none(tmp_path: Path) -> None:
     module = data_module(tmp_path, batch_size=1)
     train, val = set(names(module.train_dataloader())), set(names(module.val_dataloader()))
     assert train
@@ -112,7 +112,7 @@ def test_training_without_a_single_object_is_refused(tmp_path: Path) -> None:
     empty = DetectionDataModule(
         dataset=lambda **settings: module.dataset("train"), train={}, val=None, test=None, image_size=24
     )
-    with pytest.raises(DataError, match=r"there is no object in the .* training pictures"):
+    with pytest.raises(DataError, match=r"there is no object in the .* training images"):
         empty.train_dataloader()
 
 
@@ -158,7 +158,7 @@ def test_classes_come_from_the_training_split(tmp_path: Path) -> None:
     assert data_module(tmp_path).class_names == ("thing",)
 
 
-def test_a_batch_needs_a_picture(tmp_path: Path) -> None:
+def test_a_batch_needs_a_image(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"data\.batch_size is 0"):
         data_module(tmp_path, batch_size=0)
 

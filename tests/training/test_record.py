@@ -84,7 +84,7 @@ def test_every_installed_package_is_listed_once(tmp_path: Path) -> None:
 
 def test_a_record_comes_back_and_a_broken_one_is_none(tmp_path: Path) -> None:
     assert read_record(tmp_path) == {}
-    record = run_record(seed=7, data={"train": {"pictures": 3}})
+    record = run_record(seed=7, data={"train": {"images": 3}})
     write_record(tmp_path, record)
     assert read_record(tmp_path) == json.loads(json.dumps(record))
     for text in ("", "[1]", "{"):
@@ -93,13 +93,13 @@ def test_a_record_comes_back_and_a_broken_one_is_none(tmp_path: Path) -> None:
 
 
 def test_changed_data_are_told_with_what_differs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    now = {"train": {"pictures": 5, "boxes": "a"}, "val": {"pictures": 2, "boxes": "b"}}
+    now = {"train": {"images": 5, "boxes": "a"}, "val": {"images": 2, "boxes": "b"}}
     with caplog.at_level(logging.WARNING):
-        for same in ({}, {"data": None}, {"data": {"train": None}}, {"data": now}, {"data": {"test": {"pictures": 1}}}):
+        for same in ({}, {"data": None}, {"data": {"train": None}}, {"data": now}, {"data": {"test": {"images": 1}}}):
             tell_changed_data(same, now, run=tmp_path)
         assert caplog.messages == []
-        tell_changed_data({"data": {**now, "train": {"pictures": 4, "boxes": "z"}}}, now, run=tmp_path)
+        tell_changed_data({"data": {**now, "train": {"images": 4, "boxes": "z"}}}, now, run=tmp_path)
     (message,) = caplog.messages
-    assert message.startswith(f"the train pictures are not those of {tmp_path}; what differs: ")
-    assert "the number of pictures (4, now 5)" in message
+    assert message.startswith(f"the train images are not those of {tmp_path}; what differs: ")
+    assert "the number of images (4, now 5)" in message
     assert "boxes, labels" in message

@@ -52,7 +52,7 @@ def digest_of(run: Path) -> str:
 def test_a_run_directory_has_all_that_repeats_it(first: Path) -> None:
     record = json.loads((first / "run.json").read_text())
     assert {"command", "seed", "git_commit", "git_untracked", "machine", "directory", "data"} <= record.keys()
-    assert record["data"]["train"]["pictures"] == 12
+    assert record["data"]["train"]["images"] == 12
     assert record["data"]["train"].keys() >= {"names", "boxes", "files", "contents"}
     assert set(record["data"]) == {"train", "val"}  # the test split is not looked at unless it is scored
     assert f"torch=={torch.__version__.split('+')[0]}" in (first / "requirements.txt").read_text()
@@ -112,18 +112,18 @@ def test_a_folder_that_repeats_nothing(
 def test_other_data_are_told(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = first.parents[2]
     toy = root / "datasets/toy"
-    picture = toy / f"JPEGImages/{(toy / 'ImageSets/Main/train.txt').read_text().split()[0]}.jpg"
-    kept = picture.read_bytes()
-    with Image.open(picture) as image:
+    path = toy / f"JPEGImages/{(toy / 'ImageSets/Main/train.txt').read_text().split()[0]}.jpg"
+    kept = path.read_bytes()
+    with Image.open(path) as image:
         changed = image.convert("L").convert("RGB")
-    changed.save(picture, "JPEG", quality=50)
+    changed.save(path, "JPEG", quality=50)
     try:
         again = run_in(root, monkeypatch, "--config-path", str(first / ".hydra"))
     finally:
-        picture.write_bytes(kept)
+        path.write_bytes(kept)
     told = [line for line in (again / "train.log").read_text().splitlines() if "are not those of" in line]
     assert len(told) == 1
-    assert "the sizes of single picture files" in told[0]
-    assert "the contents of the picture files" in told[0]
+    assert "the sizes of single image files" in told[0]
+    assert "the contents of the image files" in told[0]
     assert "boxes" not in told[0]
     shutil.rmtree(again)

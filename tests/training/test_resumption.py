@@ -138,7 +138,7 @@ def test_an_epoch_that_cannot_go_on_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"middle of epoch 0, after 4 of 11 .*batch_size=2;.*batch_size=3 and 11"):
         fit(tmp_path / "run", resume=tmp_path / "run" / LAST, batch_size=3)
     with pytest.raises(WeightsError, match=r"after 4 of 11 training images.*and 12 images"):
-        fit(tmp_path / "run", resume=tmp_path / "run" / LAST, num_pictures=12)
+        fit(tmp_path / "run", resume=tmp_path / "run" / LAST, num_images=12)
 
 
 def test_an_epoch_with_repeated_images_goes_on_in_its_middle(tmp_path: Path) -> None:

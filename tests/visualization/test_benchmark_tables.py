@@ -51,11 +51,11 @@ def test_a_comparison_is_a_row(bar: float | None, at_most: bool, met: bool | Non
 
 def test_growth_and_markdown() -> None:
     points = [
-        {"part": "loss", "axis": "boxes", "size": 1, "ms_a_picture": 0.5, "mib_a_picture": None, "exponent": None},
-        {"part": "loss", "axis": "boxes", "size": 10, "ms_a_picture": 1.0, "mib_a_picture": 2.0, "exponent": 0.301},
+        {"part": "loss", "axis": "boxes", "size": 1, "ms_a_image": 0.5, "mib_a_image": None, "exponent": None},
+        {"part": "loss", "axis": "boxes", "size": 10, "ms_a_image": 1.0, "mib_a_image": 2.0, "exponent": 0.301},
     ]
     assert as_markdown(growth_table(points)).splitlines() == [
-        "| part | axis | size | time a picture | memory a picture | grows as size to the |",
+        "| part | axis | size | time an image | memory an image | grows as size to the |",
         "| --- | --- | --- | --- | --- | --- |",
         "| loss | boxes | 1 | 0.5 ms |  |  |",
         "| loss | boxes | 10 | 1 ms | 2 MiB | 0.30 |",

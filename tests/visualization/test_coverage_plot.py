@@ -16,7 +16,7 @@ def summary(count: int) -> dict[str, object]:
 
 @pytest.mark.parametrize("count", [1, 50, MOST_POINTS + 5])
 @pytest.mark.parametrize("fitted", [False, True])
-def test_it_is_a_picture(tmp_path: Path, count: int, fitted: bool) -> None:
+def test_it_is_a_image(tmp_path: Path, count: int, fitted: bool) -> None:
     rng = np.random.default_rng(0)
     after = {"after": summary(count), "iou_after": rng.random(count), "shapes_after": [(25.0, 25.0)]} if fitted else {}
     draw_coverage(

@@ -35,7 +35,7 @@ def test_scores_decide_what_lies_on_top():
         assert tuple(image[100, 50]) == class_colour(winner)
 
 
-def test_no_boxes_leave_the_picture_as_it_is():
+def test_no_boxes_leave_the_image_as_it_is():
     empty = np.zeros((0, 4), dtype=np.float32)
     image = draw_detections(GREY, boxes_xyxy_px=empty, labels=[], class_names=NAMES, scores=[])
     assert (image == GREY).all()
@@ -61,7 +61,7 @@ def test_boxes_without_an_area_inside_are_left_out(box):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (7, 9, 1), (40, 30), (16, 16, 3), (900, 40)])
-def test_pictures_of_any_size_and_grey_ones(shape):
+def test_images_of_any_size_and_grey_ones(shape):
     ground = np.full(shape, 200, dtype=np.uint8)
     boxes = [[0, 0, shape[1], shape[0]], [0, 0, 0.4, 0.4]]
     image = draw_detections(ground, boxes_xyxy_px=boxes, labels=[1, 2], class_names=NAMES, scores=[0.9, 0.8])
@@ -99,7 +99,7 @@ def test_ground_truth_is_dashed_and_difficult_is_finer():
     assert fine_changes > 2 * changes > 20
 
 
-def test_comparison_scales_picture_and_boxes():
+def test_comparison_scales_image_and_boxes():
     small = np.full((96, 192, 3), 128, dtype=np.uint8)
     image = draw_comparison(
         small,
@@ -120,9 +120,9 @@ def test_comparison_scales_picture_and_boxes():
     assert (kept == small).all()
 
 
-def test_grid_places_pictures_row_by_row():
-    pictures = [np.full((20, 30, 3), value, dtype=np.uint8) for value in (100, 150, 200)]
-    sheet = image_grid(pictures, columns=2, gap_px=4)
+def test_grid_places_images_row_by_row():
+    images = [np.full((20, 30, 3), value, dtype=np.uint8) for value in (100, 150, 200)]
+    sheet = image_grid(images, columns=2, gap_px=4)
     assert sheet.shape == (4 + 2 * 24, 4 + 2 * 34, 3)
     assert (sheet[4:24, 4:34] == 100).all()
     assert (sheet[4:24, 38:68] == 150).all()

@@ -63,9 +63,9 @@ def test_no_finding(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_splits_and_classes(capsys: pytest.CaptureFixture[str]) -> None:
-    counts = {"objects": 6, "difficult": 3, "pictures": 2}
-    empty = {"pictures": 0, "objects": 0, "difficult": 0, "pictures_without_objects": 0, "left_out": 4, "classes": {}}
-    train = {"pictures": 9, "objects": 6, "difficult": 3, "pictures_without_objects": 1, "left_out": 2}
+    counts = {"objects": 6, "difficult": 3, "images": 2}
+    empty = {"images": 0, "objects": 0, "difficult": 0, "images_without_objects": 0, "left_out": 4, "classes": {}}
+    train = {"images": 9, "objects": 6, "difficult": 3, "images_without_objects": 1, "left_out": 2}
     print_splits({"train": train | {"classes": {"cat": counts}}, "test": empty})
     out = capsys.readouterr().out
     assert "3 (50.0 %)" in out

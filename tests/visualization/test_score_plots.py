@@ -13,8 +13,8 @@ def names(count: int) -> list[str]:
     return [ODD[index] if index < len(ODD) else f"class {index}" for index in range(count)]
 
 
-def has(picture: np.ndarray, colour: tuple[float, ...], *, pixels: int = 60) -> bool:
-    near = np.abs(picture.astype(int) - np.array(colour) * 255).max(axis=-1) < 12
+def has(image: np.ndarray, colour: tuple[float, ...], *, pixels: int = 60) -> bool:
+    near = np.abs(image.astype(int) - np.array(colour) * 255).max(axis=-1) < 12
     return bool(near.sum() > pixels)
 
 
@@ -25,11 +25,11 @@ def test_pr_curves_of_the_best_and_the_worst_are_coloured(count: int) -> None:
         PRLine(name, recall, 1 - recall * index / max(1, count), 1 - index / count)
         for index, name in enumerate(names(count))
     ]
-    picture = draw_pr_curves(lines, title="title")
-    assert picture.dtype == np.uint8
-    assert picture.shape == (550, 902, 3)
-    assert has(picture, line_colour(1))
-    assert has(picture, line_colour(count))
+    image = draw_pr_curves(lines, title="title")
+    assert image.dtype == np.uint8
+    assert image.shape == (550, 902, 3)
+    assert has(image, line_colour(1))
+    assert has(image, line_colour(count))
 
 
 def test_classes_without_detections_or_objects_are_drawn_as_nothing() -> None:
@@ -55,10 +55,10 @@ def test_confusion_is_dark_where_the_counts_are(count: int) -> None:
 def test_ap_is_drawn_over_the_epochs(count: int, validations: int) -> None:
     values = np.tile(np.linspace(0.05, 0.95, count), (validations, 1))
     values[:, 0] = np.nan
-    picture = draw_class_ap(range(1, validations + 1), values, names(count), title="title")
-    assert picture.shape == (550, 902, 3)
+    image = draw_class_ap(range(1, validations + 1), values, names(count), title="title")
+    assert image.shape == (550, 902, 3)
     if validations > 1 and count > 1:
-        assert has(picture, line_colour(count))
+        assert has(image, line_colour(count))
 
 
 def test_few_lines_are_all_named_of_many_the_best_and_the_worst() -> None:

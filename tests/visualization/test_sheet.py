@@ -42,7 +42,7 @@ def test_no_sheet_without_panels_or_columns(panels: list[Panel], columns: int) -
         lay_out(panels, columns=columns, title="t")
 
 
-def test_a_png_holds_the_picture_and_a_large_one_gets_a_palette(tmp_path: Path) -> None:
+def test_a_png_holds_the_image_and_a_large_one_gets_a_palette(tmp_path: Path) -> None:
     size = save_png(RED, tmp_path / "a.png")
     assert size == (tmp_path / "a.png").stat().st_size
     assert (np.asarray(Image.open(tmp_path / "a.png")) == RED).all()

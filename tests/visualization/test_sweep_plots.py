@@ -46,18 +46,18 @@ def test_mean_and_deviation_at_every_value() -> None:
 
 
 @pytest.mark.parametrize("panels", [1, 2, 5])
-def test_a_picture_with_a_panel_a_parameter(tmp_path: Path, panels: int) -> None:
+def test_a_image_with_a_panel_a_parameter(tmp_path: Path, panels: int) -> None:
     drawn = [Panel(f"p{index}", ("1", "x", "1"), (0.1, 0.2, 0.4)) for index in range(panels)]
     save_sweep_plot(tmp_path / "plot.png", drawn, objective="val/map", title="a sweep")
-    with Image.open(tmp_path / "plot.png") as picture:
-        width, height = picture.size
+    with Image.open(tmp_path / "plot.png") as image:
+        width, height = image.size
     columns, rows = min(panels, 4), math.ceil(panels / 4)
     assert width >= 540 * columns
     assert height >= 480 * rows
-    with Image.open(tmp_path / "plot.png") as picture:
-        assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 20
+    with Image.open(tmp_path / "plot.png") as image:
+        assert len(image.convert("RGB").getcolors(1 << 24) or []) > 20
 
 
-def test_a_sweep_with_one_run_has_a_picture(tmp_path: Path) -> None:
+def test_a_sweep_with_one_run_has_a_image(tmp_path: Path) -> None:
     save_sweep_plot(tmp_path / "plot.png", [Panel("lr", ("0.1",), (0.5,))], objective="val/map", title="one")
     assert (tmp_path / "plot.png").stat().st_size > 2000

@@ -50,7 +50,7 @@ def rare_class_findings(split: str, classes: Mapping[str, Mapping[str, int]]) ->
 
     Args:
         split: which one.
-        classes: name -> `objects` and `pictures`, as `objects.class_counts` gives them.
+        classes: name -> `objects` and `images`, as `objects.class_counts` gives them.
     """
     return [
         Finding(
@@ -58,7 +58,7 @@ def rare_class_findings(split: str, classes: Mapping[str, Mapping[str, int]]) ->
             "rare_class",
             split,
             f"{split}: class {label} '{name}' has {_count(of_class['objects'], 'object')} in "
-            f"{_count(of_class['pictures'], 'picture')}",
+            f"{_count(of_class['images'], 'image')}",
         )
         for label, (name, of_class) in enumerate(classes.items(), start=1)
         if 0 < of_class["objects"] < FEWEST_OBJECTS

@@ -1,6 +1,6 @@
 """How well priors cover the ground truth: the best IoU that any prior has with each object.
 
-A training picture is cropped and expanded before it meets the priors; here it is as it comes.
+A training image is cropped and expanded before it meets the priors; here it is as it comes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -144,7 +144,7 @@ def describe_unreached(
     Args:
         objects: of the split.
         iou: `[N]`, the best of each.
-        paths: of its pictures.
+        paths: of its images.
         class_names: names of the classes 1..C.
         image_size: of the network's input, (height, width).
         threshold: from which on a prior reaches an object.

@@ -1,4 +1,4 @@
-"""What a detector said about every picture of a split, and what is there: all that the analyses read.
+"""What a detector said about every image of a split, and what is there: all that the analyses read.
 
 A record keeps every detection that was scored, in the order in which the metrics see them, and boxes and scores as
 float32: mAP that is computed from the file is that of the evaluation, bit for bit.
@@ -22,7 +22,7 @@ from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
 
 @dataclass(frozen=True, eq=False)
 class EvaluationRecord:
-    """Detections and objects of all I pictures of a split.
+    """Detections and objects of all I images of a split.
 
     Raises:
         DataError: the parts do not fit each other.
@@ -35,19 +35,19 @@ class EvaluationRecord:
     image_ids: tuple[str, ...]
     """`[I]`, unique."""
     image_paths: tuple[str, ...]
-    """`[I]`: where the pictures lay when they were evaluated."""
+    """`[I]`: where the images lay when they were evaluated."""
     sizes_px: Tensor
-    """int64 `[I, 2]`: (height, width) of each original picture."""
+    """int64 `[I, 2]`: (height, width) of each original image."""
     detections: DetectionTable
-    """Sorted by picture; `image_index` counts `image_ids`. Boxes are normalised xyxy, float32."""
+    """Sorted by image; `image_index` counts `image_ids`. Boxes are normalised xyxy, float32."""
     objects: ObjectTable
-    """Sorted by picture, boxes normalised xyxy, float32."""
+    """Sorted by image, boxes normalised xyxy, float32."""
 
     def __post_init__(self) -> None:
         num_images, num_classes = len(self.image_ids), len(self.class_names)
         if len(self.image_paths) != num_images or self.sizes_px.shape != (num_images, 2):
             raise DataError(
-                f"an evaluation of {num_images} pictures has {len(self.image_paths)} paths and sizes of shape "
+                f"an evaluation of {num_images} images has {len(self.image_paths)} paths and sizes of shape "
                 f"{tuple(self.sizes_px.shape)}"
             )
         for what, table in (("detections", self.detections), ("objects", self.objects)):
@@ -59,7 +59,7 @@ class EvaluationRecord:
                 )
             index = table.image_index
             if len(index) and (int(index[0]) < 0 or int(index[-1]) >= num_images or bool((index.diff() < 0).any())):
-                raise DataError(f"the {what} of an evaluation are not sorted by its {num_images} pictures")
+                raise DataError(f"the {what} of an evaluation are not sorted by its {num_images} images")
 
     @property
     def num_classes(self) -> int:
@@ -78,7 +78,7 @@ class EvaluationRecord:
     def save(self, path: Path | str) -> None:
         """Write an uncompressed `.npz` without pickles, whole or not at all.
 
-        A detection has 22 bytes: pictures tell the number of their rows, and labels are int16. Floats hardly compress.
+        A detection has 22 bytes: images tell the number of their rows, and labels are int16. Floats hardly compress.
         """
         names = {key: getattr(self, key) for key in _NAMES}
         arrays: dict[str, Any] = {
@@ -167,5 +167,5 @@ def _columns(arrays: dict[str, np.ndarray], what: str, *names: str) -> dict[str,
     counts = arrays[f"{what}_counts"].astype(np.int64)
     columns = {name: torch.from_numpy(arrays[f"{what}_{name}"].astype(_TYPES[name])) for name in names}
     if (counts < 0).any() or counts.sum() != len(columns["labels"]):
-        raise DataError(f"it has {len(columns['labels'])} {what}, but its pictures have {counts.sum()}")
+        raise DataError(f"it has {len(columns['labels'])} {what}, but its images have {counts.sum()}")
     return {"image_index": torch.arange(len(counts)).repeat_interleave(torch.from_numpy(counts)), **columns}

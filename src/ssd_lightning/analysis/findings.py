@@ -23,21 +23,21 @@ KINDS: dict[str, Kind] = {
     "unopened": Kind("splits that cannot be opened", "mend the file that is named; nothing of the split is usable"),
     "nothing_left": Kind("splits with nothing to learn or to score", "see the other findings of the split"),
     "class_numbers": Kind("class numbers off by one", "renumber the labels, or correct the list of class names"),
-    "across": Kind("the same picture in two splits", "take one of them out: scores on known pictures are too good"),
+    "across": Kind("the same image in two splits", "take one of them out: scores on known images are too good"),
     "left_out": Kind("much is left out", "data.on_error=skip leaves out what is found below; mend it instead"),
-    "picture": Kind("pictures that cannot be read", "fetch the file again, or take it out of the list of its split"),
-    "missing": Kind("pictures or annotations that are missing", "copy the file, or take it out of the list"),
-    "picture_size": Kind("size in the annotation against the picture", "annotate the picture that is on the disk"),
+    "image": Kind("images that cannot be read", "fetch the file again, or take it out of the list of its split"),
+    "missing": Kind("images or annotations that are missing", "copy the file, or take it out of the list"),
+    "image_size": Kind("size in the annotation against the image", "annotate the image that is on the disk"),
     "annotation": Kind("annotations that cannot be used", "mend the value that is named"),
     "unknown_class": Kind("objects of unknown classes", "mend the name, or add it to data.class_names"),
     "fractions": Kind(
         "fractions where pixels are expected",
-        "the unit is probably fractions of 1: multiply x by the picture's width and y by its height "
+        "the unit is probably fractions of 1: multiply x by the image's width and y by its height "
         "(for CSV files data.unit=fractions does it)",
     ),
     "pixels": Kind("pixels where fractions are expected", "for CSV files data.unit=pixels; YOLO wants fractions"),
     "inverted": Kind("inverted boxes", "exchange the corners; for COCO the numbers are x, y, width, height"),
-    "outside": Kind("boxes that reach out of the picture", "check unit, size and order of the numbers"),
+    "outside": Kind("boxes that reach out of the image", "check unit, size and order of the numbers"),
     "no_area": Kind("boxes without area", "remove the object or draw it anew"),
     "weights": Kind("weights that the run would start from", "fetch the file, or start from random weights"),
     "first_loss": Kind("the first loss", "check weights, normalisation and the loss settings"),
@@ -48,8 +48,8 @@ KINDS: dict[str, Kind] = {
     "background": Kind("images without objects that teach nothing", "set loss.min_negatives=3"),
     "few_images": Kind("settings that are made for more images", "begin with experiment=finetune"),
     "pixel_origin": Kind("where pixels count from", "set data.xml_offset to what the annotating tool does"),
-    "within": Kind("the same picture twice in a split", "take one of them out, it counts double"),
-    "repeated": Kind("pictures that a list names more than once", "take the other entries out of the list"),
+    "within": Kind("the same image twice in a split", "take one of them out, it counts double"),
+    "repeated": Kind("images that a list names more than once", "take the other entries out of the list"),
     "tiny": Kind("boxes that are tiny in the network's input", "choose a larger image_size, or leave them out"),
     "similar_classes": Kind("class names that are nearly the same", "give them one name, if they are one class"),
     "rare_class": Kind(
@@ -85,7 +85,7 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
     seen: set[tuple[str, str]] = set()
     kept = []
     for finding in findings:
-        # Two parts of one list of pictures meet the same faults of its file.
+        # Two parts of one list of images meet the same faults of its file.
         if (finding.kind, finding.sentence) not in seen:
             seen.add((finding.kind, finding.sentence))
             kept.append(finding)

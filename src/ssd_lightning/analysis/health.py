@@ -1,4 +1,4 @@
-"""What is wrong with annotated pictures, judged from plain values that others have read."""
+"""What is wrong with annotated images, judged from plain values that others have read."""
 
 import re
 from collections import defaultdict
@@ -10,7 +10,7 @@ from ssd_lightning.analysis.findings import Finding, Severity
 from ssd_lightning.analysis.objects import Objects, name_object, sides_px
 
 MOST_LEFT_OUT = 0.1
-"""Share of a split's objects and pictures: more of them left out is no accident of annotation."""
+"""Share of a split's objects and images: more of them left out is no accident of annotation."""
 MANY_WITHOUT_OBJECTS = 0.1
 """Share of the training images. Fewer are lost in nearly every batch, and a random crop leaves as many without one."""
 FEW_IMAGES = 4000
@@ -19,19 +19,19 @@ FEWEST_AT_EDGE = 5
 """Boxes that begin in the first pixel: fewer are no evidence of how a tool counts."""
 
 PHRASES = (
-    ("but its annotation says", "picture_size"),
+    ("but its annotation says", "image_size"),
     ("looks like fractions", "fractions"),
     ("looks like pixels", "pixels"),
     ("is of none of the", "unknown_class"),
     ("is inverted:", "inverted"),
-    ("reaches out of the picture:", "outside"),
+    ("reaches out of the image:", "outside"),
     ("has no area:", "no_area"),
-    ("the picture is missing", "missing"),
+    ("the image is missing", "missing"),
     ("the annotation is missing", "missing"),
-    ("cannot read the picture", "picture"),
-    ("its EXIF tag turns", "picture_size"),
-    ("not a picture", "picture"),
-    ("this is no picture", "picture"),
+    ("cannot read the image", "image"),
+    ("its EXIF tag turns", "image_size"),
+    ("not an image", "image"),
+    ("this is no image", "image"),
 )
 """What the readers of all formats say (`data.annotation`, `data.images`), and the kind of fault it is."""
 _FROM_0_TO_1 = re.compile(r"has no area: [xy]min is 0 and [xy]max 1 of ")
@@ -54,7 +54,7 @@ def reader_findings(split: str, sentences: Sequence[str], *, otherwise: str, sev
     """
     kinds = [kind_of(sentence, otherwise) for sentence in sentences]
     if "fractions" in kinds:
-        # 0 and 1 alone might be pixels; beside other fractions they are edges of the picture.
+        # 0 and 1 alone might be pixels; beside other fractions they are edges of the image.
         kinds = ["fractions" if _FROM_0_TO_1.search(of) else kind for of, kind in zip(sentences, kinds, strict=True)]
     return [Finding(severity, kind, split, sentence) for kind, sentence in zip(kinds, sentences, strict=True)]
 
@@ -88,28 +88,28 @@ def class_number_findings(
 
 
 def amount_findings(
-    split: str, *, pictures: int, objects: int, left_out: int, is_trained_on: bool, skipped: str = ""
+    split: str, *, images: int, objects: int, left_out: int, is_trained_on: bool, skipped: str = ""
 ) -> list[Finding]:
     """Find splits of which nothing, or not enough, is left.
 
     Args:
         split: which one.
-        pictures: that can be used.
+        images: that can be used.
         objects: usable ones.
-        left_out: objects and pictures that cannot be used.
-        is_trained_on: background pictures alone teach nothing; but they may be scored.
+        left_out: objects and images that cannot be used.
+        is_trained_on: background images alone teach nothing; but they may be scored.
         skipped: see `DetectionDataset.skipped`.
     """
-    if pictures == 0 or (objects == 0 and is_trained_on):
-        what = "picture" if pictures == 0 else f"object in its {pictures} pictures"
+    if images == 0 or (objects == 0 and is_trained_on):
+        what = "image" if images == 0 else f"object in its {images} images"
         why = "a larger data.val_fraction= holds some" if split == "val" and not left_out else ""
-        why = why or skipped or f"{left_out} objects or pictures cannot be used"
+        why = why or skipped or f"{left_out} objects or images cannot be used"
         sentence = f"{split}: there is no {what}; {why}"
         return [Finding("error", "nothing_left", split, sentence)]
     share = left_out / (objects + left_out) if left_out else 0.0
     if share <= MOST_LEFT_OUT:
         return []
-    sentence = f"{split}: {left_out} objects or pictures cannot be used, {share:.0%} beside {objects} usable objects"
+    sentence = f"{split}: {left_out} objects or images cannot be used, {share:.0%} beside {objects} usable objects"
     return [Finding("error", "left_out", split, sentence)]
 
 
@@ -185,12 +185,12 @@ def tiny_findings(
     image_size: tuple[int, int],
     tiny_px: float,
 ) -> list[Finding]:
-    """Find boxes whose shorter side is below `tiny_px` when the picture has the size of the network's input.
+    """Find boxes whose shorter side is below `tiny_px` when the image has the size of the network's input.
 
     Args:
         split: where they are.
         objects: of the split.
-        paths: of its pictures.
+        paths: of its images.
         class_names: names of the classes 1..C.
         image_size: of the network's input, (height, width).
         tiny_px: in pixels of the input.
@@ -208,17 +208,17 @@ def tiny_findings(
 
 
 def duplicate_findings(digests: Mapping[str, Mapping[str, str]]) -> list[Finding]:
-    """Find pictures with the same pixels.
+    """Find images with the same pixels.
 
     Args:
-        digests: split -> path of a picture -> digest of its pixels.
+        digests: split -> path of an image -> digest of its pixels.
 
     Returns:
-        A finding for each picture beyond the first of its kind in a split, and for each pair of splits that share one.
+        A finding for each image beyond the first of its kind in a split, and for each pair of splits that share one.
     """
     alike: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for split, pictures in digests.items():
-        for path, digest in pictures.items():
+    for split, images in digests.items():
+        for path, digest in images.items():
             alike[digest][split].append(path)
     return [finding for by_split in alike.values() for finding in _duplicates(by_split)]
 

@@ -17,7 +17,7 @@ COUNTS = {"0 priors": (0, 0), "1 prior": (1, 1), "2 to 5 priors": (2, 5), "6 pri
 
 
 class ObjectMatches(NamedTuple):
-    """Matches, seen from the objects of one picture."""
+    """Matches, seen from the objects of one image."""
 
     priors: tuple[np.ndarray, ...]
     """Of each object the int64 indices of its priors, ascending."""
@@ -31,10 +31,10 @@ class ObjectMatches(NamedTuple):
 
 
 def by_object(matches: Matches, targets: Sequence[Target]) -> list[ObjectMatches]:
-    """Sort a batch's matches by picture and object.
+    """Sort a batch's matches by image and object.
 
     Args:
-        matches: of B pictures, as the loss makes them from these targets.
+        matches: of B images, as the loss makes them from these targets.
         targets: B, with any number of boxes.
     """
     priors_xyxy = cxcywh_to_xyxy(matches.priors_cxcywh)
@@ -59,25 +59,25 @@ def level_of_priors(levels: Sequence[PriorLevel]) -> np.ndarray:
 
 
 def summarise_matches(
-    pictures: Sequence[ObjectMatches], level_of_prior: np.ndarray, iou_threshold: float
+    images: Sequence[ObjectMatches], level_of_prior: np.ndarray, iou_threshold: float
 ) -> dict[str, Any]:
     """Count objects by their number of priors, and priors and objects by level, in plain values.
 
     Args:
-        pictures: of a batch.
+        images: of a batch.
         level_of_prior: int64 `[K]`, 1..L.
         iou_threshold: least overlap of a match that is not forced.
 
     Returns:
-        `pictures`, `objects`, `priors`; `by_count`: the groups of `COUNTS`; `forced`: objects; `levels`: of each level
+        `images`, `objects`, `priors`; `by_count`: the groups of `COUNTS`; `forced`: objects; `levels`: of each level
         `priors` that are matched, `of` all, `objects` that have some there, and of these `forced`.
     """
-    priors = [indices for picture in pictures for indices in picture.priors]
-    forced = np.concatenate([np.zeros(0, dtype=bool), *(picture.is_forced(iou_threshold) for picture in pictures)])
+    priors = [indices for image in images for indices in image.priors]
+    forced = np.concatenate([np.zeros(0, dtype=bool), *(image.is_forced(iou_threshold) for image in images)])
     counts = np.array([len(indices) for indices in priors], dtype=np.int64)
     levels = [level_of_prior[indices] for indices in priors]
     return {
-        "pictures": len(pictures),
+        "images": len(images),
         "objects": len(priors),
         "priors": int(counts.sum()),
         "by_count": {
@@ -88,7 +88,7 @@ def summarise_matches(
         "levels": [
             {
                 "priors": sum(int((of == level).sum()) for of in levels),
-                "of": int((level_of_prior == level).sum()) * len(pictures),
+                "of": int((level_of_prior == level).sum()) * len(images),
                 "objects": sum(bool((of == level).any()) for of in levels),
                 "forced": sum(
                     bool((of == level).any()) for of, is_forced in zip(levels, forced, strict=True) if is_forced

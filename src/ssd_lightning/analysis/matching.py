@@ -9,11 +9,11 @@ from torch import Tensor
 from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable, paired_iou
 
 _BLOCK = 16_384
-"""Detections paired with objects at a time: bounds the memory where objects crowd a picture."""
+"""Detections paired with objects at a time: bounds the memory where objects crowd an image."""
 
 
 class Pairs(NamedTuple):
-    """P pairs of a detection and an object of one picture; by detection, then by object."""
+    """P pairs of a detection and an object of one image; by detection, then by object."""
 
     detection: Tensor
     """int64 `[P]`: row in the table of detections."""

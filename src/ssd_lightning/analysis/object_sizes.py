@@ -25,7 +25,7 @@ class SizeAP:
     name: str
     """`small`, `medium` or `large`."""
     least_side_px: float
-    """Square root of the least area, in pixels of the original picture."""
+    """Square root of the least area, in pixels of the original image."""
     largest_side_px: float
     """Infinite for `large`."""
     num_objects: int
@@ -41,7 +41,7 @@ class SizeRecall:
     """Objects between two quantiles of the data set's own sizes."""
 
     least_side_px: float
-    """Square root of the area of the smallest object, in pixels of the original picture."""
+    """Square root of the area of the smallest object, in pixels of the original image."""
     largest_side_px: float
     num_objects: int
     num_found: int
@@ -155,7 +155,7 @@ def _mean_average(labels: Tensor, outcomes: Tensor, totals: Tensor) -> float:
 
 
 def _in_pixels(record: EvaluationRecord) -> tuple[DetectionTable, ObjectTable]:
-    """Give detections, ranked, and objects with boxes in pixels of the original pictures."""
+    """Give detections, ranked, and objects with boxes in pixels of the original images."""
     ranked, objects = record.ranked_detections(), record.objects
     return (
         ranked._replace(boxes=_to_pixels(ranked.boxes, record.sizes_px[ranked.image_index])),
@@ -164,7 +164,7 @@ def _in_pixels(record: EvaluationRecord) -> tuple[DetectionTable, ObjectTable]:
 
 
 def _to_pixels(boxes: Tensor, sizes_px: Tensor) -> Tensor:
-    """Scale normalised boxes `[P, 4]`, each of a picture of its own (height, width)."""
+    """Scale normalised boxes `[P, 4]`, each of an image of its own (height, width)."""
     return boxes * sizes_px.flip(1).repeat(1, 2)
 
 

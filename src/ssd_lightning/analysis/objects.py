@@ -12,23 +12,23 @@ class Objects:
     """The usable objects of a split, one a row.
 
     Attributes:
-        picture: int64 `[N]`: index of the picture, ascending.
-        boxes_xyxy: float64 `[N, 4]`, normalised to the picture.
+        image: int64 `[N]`: index of the image, ascending.
+        boxes_xyxy: float64 `[N, 4]`, normalised to the image.
         labels: int64 `[N]`, 1..C.
         difficult: bool `[N]`.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     boxes_xyxy: np.ndarray
     labels: np.ndarray
     difficult: np.ndarray
 
 
 def name_object(objects: Objects, index: int, paths: Sequence[str], class_names: Sequence[str]) -> str:
-    """Name an object by the file of its picture, its number among the usable objects of it, and its class."""
-    picture = objects.picture[index]
-    number = index - int(np.searchsorted(objects.picture, picture)) + 1
-    return f"{paths[picture]}: usable object {number} '{class_names[objects.labels[index] - 1]}'"
+    """Name an object by the file of its image, its number among the usable objects of it, and its class."""
+    image = objects.image[index]
+    number = index - int(np.searchsorted(objects.image, image)) + 1
+    return f"{paths[image]}: usable object {number} '{class_names[objects.labels[index] - 1]}'"
 
 
 def sides_px(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
@@ -37,25 +37,25 @@ def sides_px(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
 
 
 def class_counts(objects: Objects, class_names: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Count each class's objects, its difficult ones, and the pictures it is in."""
+    """Count each class's objects, its difficult ones, and the images it is in."""
     counts = {}
     for label, name in enumerate(class_names, start=1):
         of_class = objects.labels == label
         counts[name] = {
             "objects": int(of_class.sum()),
             "difficult": int((of_class & objects.difficult).sum()),
-            "pictures": len(np.unique(objects.picture[of_class])),
+            "images": len(np.unique(objects.image[of_class])),
         }
     return counts
 
 
-def split_summary(objects: Objects, class_names: Sequence[str], *, pictures: int, left_out: int) -> dict[str, Any]:
+def split_summary(objects: Objects, class_names: Sequence[str], *, images: int, left_out: int) -> dict[str, Any]:
     """Describe a split in plain values."""
     return {
-        "pictures": pictures,
+        "images": images,
         "objects": len(objects.labels),
         "difficult": int(objects.difficult.sum()),
-        "pictures_without_objects": pictures - len(np.unique(objects.picture)),
+        "images_without_objects": images - len(np.unique(objects.image)),
         "left_out": left_out,
         "classes": class_counts(objects, class_names),
     }

@@ -33,7 +33,7 @@ def uniform_class_loss(num_classes: int, negative_ratio: float) -> float:
 
 @torch.no_grad()
 def first_losses(net: nn.Module, loss: Loss, batches: Sequence[Batch]) -> dict[str, dict[str, float]]:
-    """Compare the loss of an untrained network with that of the uniform guess on the same pictures.
+    """Compare the loss of an untrained network with that of the uniform guess on the same images.
 
     The guess says nothing: all logits 0, so that every prior that counts costs ln(C + 1), and all offsets 0, so that
     every matched prior is off by its whole distance to the object. It holds for any class loss and normaliser.
@@ -104,7 +104,7 @@ def run_estimate(
     seconds_a_step: float,
     measured_batch_size: int,
     batch_size: int,
-    num_pictures: int,
+    num_images: int,
     num_devices: int,
     max_epochs: int | None,
     max_steps: int,
@@ -117,9 +117,9 @@ def run_estimate(
 
     Args:
         seconds_a_step: measured.
-        measured_batch_size: pictures of a measured step.
+        measured_batch_size: images of a measured step.
         batch_size: images of the run's steps, see `data.batch_size`.
-        num_pictures: of the training split.
+        num_images: of the training split.
         num_devices: that share a step; they are taken to be as fast as this one.
         max_epochs: of the run; None or -1 for no limit.
         max_steps: of the run; -1 for no limit.
@@ -133,7 +133,7 @@ def run_estimate(
     """
     images_per_s = measured_batch_size / seconds_a_step
     device_batch_size = batch_size / (num_devices * batches_a_step)
-    steps_an_epoch = max(1, num_pictures // batch_size)
+    steps_an_epoch = max(1, num_images // batch_size)
     steps = math.inf if max_epochs in (None, -1) else max_epochs * steps_an_epoch
     steps = min(steps, math.inf if max_steps == -1 else max_steps)
     seconds_a_run_step = batch_size / num_devices / images_per_s

@@ -17,32 +17,32 @@ from ssd_lightning.benchmarking.timing import Comparison, time_pairs
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.dataset import Record
 from ssd_lightning.data.images import read_image
-from ssd_lightning.data.toy_scene import draw_toy_picture
+from ssd_lightning.data.toy_scene import draw_toy_image
 
 SIZE_PX = (375, 500)
-"""(height, width) of most pictures of VOC."""
+"""(height, width) of most images of VOC."""
 NOISE, JPEG_QUALITY = 9.0, 95
 """Chosen to give files as large as VOC's, 80 to 110 KB: the time of decoding follows the bytes."""
 MEAN = (123, 117, 104)
 
 
-def compare_data(*, pairs: int, pictures: int = 64, image_size: int = 300, folder: Path) -> list[Comparison]:
+def compare_data(*, pairs: int, images: int = 64, image_size: int = 300, folder: Path) -> list[Comparison]:
     """Compare the paper's augmentation, from the file, with decoding alone and with torchvision's transforms.
 
     Args:
-        pairs: how often each side goes through all pictures.
-        pictures: how many are drawn.
+        pairs: how often each side goes through all images.
+        images: how many are drawn.
         image_size: side of the samples in pixels.
-        folder: where the pictures are written.
+        folder: where the images are written.
     """
-    records = write_pictures(folder, pictures)
+    records = write_images(folder, images)
     files = [record.image_path.read_bytes() for record in records]
     setting = f"{SIZE_PX[1]} x {SIZE_PX[0]} JPEG to {image_size} x {image_size}, one core"
-    note = f"{pictures} pictures of {np.mean([len(data) for data in files]) / 1000:.0f} kB on the mean"
+    note = f"{images} images of {np.mean([len(data) for data in files]) / 1000:.0f} kB on the mean"
     decode = partial(_for_each, files, lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
     read = partial(_for_each, records, lambda record: read_image(record.image_path, record.size_px))
     augment = paper_augmentation(records, image_size)
-    compare = partial(_compare, pairs=pairs, pictures=pictures)
+    compare = partial(_compare, pairs=pairs, images=images)
     with one_core():
         torchvision, reader = _torchvision_recipe(records, image_size)
         return [
@@ -61,12 +61,12 @@ def compare_data(*, pairs: int, pictures: int = 64, image_size: int = 300, folde
         ]
 
 
-def write_pictures(folder: Path, count: int) -> list[Record]:
-    """Draw toy pictures with the noise of a camera and write them as JPEGs; those that are there are kept."""
+def write_images(folder: Path, count: int) -> list[Record]:
+    """Draw toy images with the noise of a camera and write them as JPEGs; those that are there are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     records = []
     for index in range(count):
-        image, objects = draw_toy_picture(seed=0, split="train", index=index, size_px=SIZE_PX)
+        image, objects = draw_toy_image(seed=0, split="train", index=index, size_px=SIZE_PX)
         path = folder / f"{index:04}.jpg"
         if not path.is_file():
             noise = np.random.default_rng(index).normal(0, NOISE, image.shape)
@@ -105,12 +105,12 @@ def _compare(
     theirs: Callable[[], object],
     *,
     pairs: int,
-    pictures: int,
+    images: int,
     note: str,
     bar: float | None = None,
 ) -> Comparison:
     seconds = time_pairs(ours, theirs, pairs=pairs, device=torch.device("cpu"))
-    rates = [tuple(pictures / each for each in side) for side in seconds]
+    rates = [tuple(images / each for each in side) for side in seconds]
     return Comparison(part, setting, peer, ours=rates[0], theirs=rates[1], unit="images/s", bar=bar, note=note)
 
 
@@ -124,7 +124,7 @@ def _nothing() -> None:
 
 
 def paper_augmentation(records: Sequence[Record], image_size: int) -> Callable[[], None]:
-    """Make what reads and augments all pictures once, every time with other draws."""
+    """Make what reads and augments all images once, every time with other draws."""
     augment = SSDAugmentation(image_size=image_size, fill=MEAN)
     sides = np.array(SIZE_PX[::-1] * 2, dtype=np.float32)
     seeds = iter(range(10**9))

@@ -7,7 +7,7 @@ from statistics import median
 
 import torch
 
-from ssd_lightning.benchmarking.data import one_core, paper_augmentation, write_pictures
+from ssd_lightning.benchmarking.data import one_core, paper_augmentation, write_images
 from ssd_lightning.benchmarking.growth import INPUT, INPUTS, Point
 from ssd_lightning.benchmarking.timing import seconds_of
 from ssd_lightning.data.augmentation import SSDAugmentation
@@ -18,25 +18,25 @@ WORKERS = (0, 1, 2, 4, 8, 16)
 CPU = torch.device("cpu")
 
 
-def measure_data(folder: Path, *, pictures: int = 64, samples: int = 1024, repeats: int = 3) -> Iterator[Point]:
+def measure_data(folder: Path, *, images: int = 64, samples: int = 1024, repeats: int = 3) -> Iterator[Point]:
     """Measure the paper's augmentation from JPEG files, on one core along `input`, in the loader along `workers`.
 
     Args:
-        folder: where the pictures are written.
-        pictures: how many are drawn.
-        samples: of an epoch of the loader, each picture repeatedly.
+        folder: where the images are written.
+        images: how many are drawn.
+        samples: of an epoch of the loader, each image repeatedly.
         repeats: of each size of the input; the median counts.
     """
-    records = write_pictures(folder, pictures)
+    records = write_images(folder, images)
     with one_core():
         for side in INPUTS:
             augment = paper_augmentation(records, side)
             augment()
             seconds = median(seconds_of(augment, CPU) for _ in range(repeats))
-            yield Point("augmentation", "input", side, 1e3 * seconds / pictures)
+            yield Point("augmentation", "input", side, 1e3 * seconds / images)
     for workers in WORKERS:
         data = DetectionDataModule(
-            dataset=partial(DetectionDataset, records=[records[index % pictures] for index in range(samples)]),
+            dataset=partial(DetectionDataset, records=[records[index % images] for index in range(samples)]),
             train={},
             val=None,
             test=None,
@@ -47,5 +47,5 @@ def measure_data(folder: Path, *, pictures: int = 64, samples: int = 1024, repea
         )
         loader = data.train_dataloader()
         seconds_of(lambda loader=loader: list(loader), CPU)  # type: ignore[misc]  # starts the workers
-        seconds = seconds_of(lambda loader=loader: sum(len(images) for images, _ in loader), CPU)  # type: ignore[misc]
+        seconds = seconds_of(lambda loader=loader: sum(len(batch) for batch, _ in loader), CPU)  # type: ignore[misc]
         yield Point("loader", "workers", workers, 1e3 * seconds / (len(loader) * loader.batch_size))  # type: ignore[operator]

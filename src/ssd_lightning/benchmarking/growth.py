@@ -1,4 +1,4 @@
-"""How cost grows with batch, classes, boxes and input: time and memory a picture."""
+"""How cost grows with batch, classes, boxes and input: time and memory an image."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -26,13 +26,13 @@ BATCH, NUM_CLASSES, NUM_BOXES, INPUT = 8, 20, 4, 300
 
 @dataclass(frozen=True)
 class Point:
-    """What one picture costs at one size of one axis."""
+    """What one image costs at one size of one axis."""
 
     part: str
     axis: str
     size: int
-    ms_a_picture: float
-    mib_a_picture: float | None = None
+    ms_a_image: float
+    mib_a_image: float | None = None
     """Of tensors at the peak; None where it was not measured."""
 
     def as_record(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def exponents(points: list[Point]) -> list[float | None]:
             continue
         size = math.log(point.size / before.size) * (2 if point.axis == "input" else 1)
         whole_batch = 1 if point.axis == "batch" else 0
-        found.append(math.log(point.ms_a_picture / before.ms_a_picture) / size + whole_batch)
+        found.append(math.log(point.ms_a_image / before.ms_a_image) / size + whole_batch)
     return found
 
 

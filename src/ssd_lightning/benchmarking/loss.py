@@ -78,7 +78,7 @@ def random_output(batch_size: int, priors_cxcywh: Tensor, num_classes: int) -> S
 
 
 def random_targets(batch_size: int, num_classes: int, boxes: tuple[int, int]) -> list[Target]:
-    """Draw images with `boxes[0]` to `boxes[1]` objects of 5 to 55 % of the picture's sides, on the host."""
+    """Draw images with `boxes[0]` to `boxes[1]` objects of 5 to 55 % of the image's sides, on the host."""
     generator = torch.Generator().manual_seed(1)
     targets = []
     for index in range(batch_size):

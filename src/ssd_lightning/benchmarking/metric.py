@@ -16,22 +16,20 @@ BATCH_SIZE = 32
 BAR_SECONDS = 5.0
 
 
-def compare_metric(
-    *, pairs: int, pictures: int = 4952, detections: int = 200, num_classes: int = 20
-) -> list[Comparison]:
+def compare_metric(*, pairs: int, images: int = 4952, detections: int = 200, num_classes: int = 20) -> list[Comparison]:
     """Compare updates in batches of 32 and the evaluation, at an IoU of .5, on the processor, and its time with 5 s.
 
     Args:
         pairs: how often each side is timed; three times at most, since the peer takes half a minute.
-        pictures: of the test set; VOC2007 has 4952.
-        detections: of a picture.
+        images: of the test set; VOC2007 has 4952.
+        detections: of an image.
         num_classes: C, without the background.
 
     Raises:
         ConfigurationError: pycocotools is not installed.
     """
     check_peer()
-    preds, targets = made_evaluation(pictures, detections, num_classes)
+    preds, targets = made_evaluation(images, detections, num_classes)
     results: dict[str, float] = {}
 
     def ours() -> None:
@@ -46,7 +44,7 @@ def compare_metric(
 
     pairs = min(pairs, 3)
     ours_s, theirs_s = time_pairs(ours, theirs, pairs=pairs, device=torch.device("cpu"), warmup=0)
-    setting = f"VOC mAP of {pictures} pictures, {detections} detections each, {num_classes} classes"
+    setting = f"VOC mAP of {images} images, {detections} detections each, {num_classes} classes"
     return [
         Comparison(
             part="metric",
@@ -80,11 +78,11 @@ def check_peer() -> None:
         raise ConfigurationError("what=metric compares with pycocotools, which is not installed; uv sync installs it")
 
 
-def made_evaluation(pictures: int, detections: int, num_classes: int) -> tuple[list[Detections], list[Target]]:
-    """Draw pictures of 1 to 5 objects, each detected a little beside its place, and noise of lower scores."""
+def made_evaluation(images: int, detections: int, num_classes: int) -> tuple[list[Detections], list[Target]]:
+    """Draw images of 1 to 5 objects, each detected a little beside its place, and noise of lower scores."""
     generator = torch.Generator().manual_seed(0)
     preds, targets = [], []
-    for index in range(pictures):
+    for index in range(images):
         count = int(torch.randint(1, 6, (1,), generator=generator))
         # Objects first, then the noise.
         centre, size, chance = torch.rand(3, max(count, detections), 2, generator=generator)

@@ -32,7 +32,7 @@ def compare_postprocess(
         "random logits": random_output(batch_size, priors, num_classes),
         "trained-like logits": trained_like_output(batch_size, priors, num_classes),
     }
-    # Its thresholds, 400 boxes of a class and 200 of a picture, are the paper's and ours.
+    # Its thresholds, 400 boxes of a class and 200 of an image, are the paper's and ours.
     peer = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=num_classes + 1).eval()
     anchors = [cxcywh_to_xyxy(priors) * IMAGE_SIZE] * batch_size
     sizes = [(IMAGE_SIZE, IMAGE_SIZE)] * batch_size
@@ -60,7 +60,7 @@ def compare_postprocess(
                 ours=ours_s,
                 theirs=theirs_s,
                 bar=3.0 if device.type == "cpu" else 10.0,
-                note=f"equal detections in {equal} of {batch_size} pictures, {found / batch_size:.0f} a picture",
+                note=f"equal detections in {equal} of {batch_size} images, {found / batch_size:.0f} an image",
             )
         )
     return comparisons

@@ -1,4 +1,4 @@
-"""Pictures in and boxes out, beside torchvision's SSD300 with the same weights."""
+"""Images in and boxes out, beside torchvision's SSD300 with the same weights."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from torchvision.ops import box_iou
 
 from ssd_lightning.benchmarking.data import SIZE_PX
 from ssd_lightning.benchmarking.timing import Comparison, time_pairs
-from ssd_lightning.detections import PictureDetections
+from ssd_lightning.detections import ImageDetections
 from ssd_lightning.detector import Detector
 from ssd_lightning.models import SSD
 from ssd_lightning.models.weights import export_weights
@@ -17,27 +17,27 @@ from ssd_lightning.ops.normalization import TORCHVISION_SSD
 
 
 def compare_predict(*, net: SSD, pairs: int, device: torch.device, batch_size: int) -> list[Comparison]:
-    """Compare detection in uint8 pictures of 500 x 375, conversion, resizing and post-processing counted on both sides.
+    """Compare detection in uint8 images of 500 x 375, conversion, resizing and post-processing counted on both sides.
 
     Args:
         net: an untrained network with the names and priors of torchvision's `ssd300_vgg16`, whose head expects
             background; it gets the peer's colours, and its weights are scaled.
         pairs: how often each side is timed.
         device: where the networks lie.
-        batch_size: pictures of a call.
+        batch_size: images of a call.
     """
-    pictures = random_pictures(batch_size)
-    detector, peer = same_detectors(net, device, pictures)
+    images = random_images(batch_size)
+    detector, peer = same_detectors(net, device, images)
     results: dict[str, list] = {}
 
     def ours() -> None:
-        results["ours"] = detector(pictures)
+        results["ours"] = detector(images)
 
     def theirs() -> None:
         with torch.inference_mode():
             # It takes floats of 0..1; sent as bytes, they are a quarter as much to send.
-            images = [torch.from_numpy(picture).to(device).permute(2, 0, 1) / 255 for picture in pictures]
-            results["theirs"] = peer(images)
+            tensors = [torch.from_numpy(image).to(device).permute(2, 0, 1) / 255 for image in images]
+            results["theirs"] = peer(tensors)
 
     ours_s, theirs_s = time_pairs(ours, theirs, pairs=pairs, device=device)
     same = [_share_found(*sides) for sides in zip(results["ours"], results["theirs"], strict=True)]
@@ -57,29 +57,29 @@ def compare_predict(*, net: SSD, pairs: int, device: torch.device, batch_size: i
     ]
 
 
-def random_pictures(count: int) -> list[np.ndarray]:
+def random_images(count: int) -> list[np.ndarray]:
     """Draw smooth blobs of colour, uint8 `[375, 500, 3]`."""
     generator = np.random.default_rng(0)
     height, width = SIZE_PX
     blobs = generator.integers(0, 256, (count, 12, 16, 3), dtype=np.uint8)
-    return [cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC) for picture in blobs]
+    return [cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC) for image in blobs]
 
 
-def same_detectors(net: SSD, device: torch.device, pictures: list[np.ndarray]) -> tuple[Detector, nn.Module]:
+def same_detectors(net: SSD, device: torch.device, images: list[np.ndarray]) -> tuple[Detector, nn.Module]:
     """Make both sides with one set of weights, which see about as much as trained ones do.
 
     Args:
         net: see `compare_predict`.
         device: where they go.
-        pictures: what the outputs are scaled on.
+        images: what the outputs are scaled on.
     """
     net.use_normalization(TORCHVISION_SSD)
     num_classes = net.num_classes
     settings = {"clip_first": True}  # as torchvision does; its thresholds are ours
     detector = Detector(net, class_names=list(map(str, range(num_classes))), postprocess_settings=settings)
-    # Offsets and logits of deviation 1 let a few hundred scores of a picture pass the threshold.
+    # Offsets and logits of deviation 1 let a few hundred scores of an image pass the threshold.
     with torch.no_grad():
-        sample = torch.from_numpy(cv2.resize(pictures[0], (300, 300))).permute(2, 0, 1)[None]
+        sample = torch.from_numpy(cv2.resize(images[0], (300, 300))).permute(2, 0, 1)[None]
         output = net(sample)
         for convolutions, values in ((net.head.box, output.box_offsets), (net.head.cls, output.class_logits)):
             for convolution in convolutions:
@@ -90,7 +90,7 @@ def same_detectors(net: SSD, device: torch.device, pictures: list[np.ndarray]) -
     return detector, peer.to(device)
 
 
-def _share_found(ours: PictureDetections, theirs: dict[str, Tensor]) -> float:
+def _share_found(ours: ImageDetections, theirs: dict[str, Tensor]) -> float:
     """Which share of their boxes has one of ours of the same class and an IoU above .9."""
     iou = box_iou(theirs["boxes"].cpu(), torch.from_numpy(ours.boxes_xyxy_px))
     same_class = theirs["labels"][:, None].cpu() == torch.from_numpy(ours.labels)

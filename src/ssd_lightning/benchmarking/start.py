@@ -19,18 +19,18 @@ FIRST_STEP = (
     "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.enable_checkpointing=false",
     "trainer.log_every_n_steps=1", "hydra.run.dir=run",
 )  # fmt: skip
-"""One step on four pictures of 96 x 96, without validation and checkpoints."""
+"""One step on four images of 96 x 96, without validation and checkpoints."""
 
 
 def compare_start(*, pairs: int, folder: Path) -> list[Comparison]:
     """Compare `train --help` and a run of one step with the import of torch and Lightning, each a process of its own.
 
     A run is timed as a whole, from the start of its process to its end, so that its start, the reading of four small
-    pictures, its first step and its end are all in it: what it takes to the first step is less than that.
+    images, its first step and its end are all in it: what it takes to the first step is less than that.
 
     Args:
         pairs: how often each is timed.
-        folder: where the toy pictures are written.
+        folder: where the toy images are written.
     """
     write_toy_dataset(folder / "datasets" / "toy", num_train=4, num_val=1, num_test=1, image_size_px=(96, 96))
     train = ("-m", "ssd_lightning.train")
@@ -51,7 +51,7 @@ def compare_start(*, pairs: int, folder: Path) -> list[Comparison]:
         "start of a run to its first step": (
             "run",
             1.5,
-            "the whole run of one step on four pictures, its end included",
+            "the whole run of one step on four images, its end included",
         ),
     }
     return [

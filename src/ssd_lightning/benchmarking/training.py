@@ -285,7 +285,7 @@ def peer_step(images: Tensor, targets: list[Target], num_classes: int, precision
             net.get_submodule(name).compile(mode=peer.compile_mode)
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimizer = make_sgd(trained, fused=peer.fused)
-    pictures = list(images.float() / 255)
+    scaled = list(images.float() / 255)
     size = torch.tensor([images.shape[-1], images.shape[-2]] * 2)
     wanted = [
         {"boxes": (target["boxes"] * size).to(device), "labels": target["labels"].to(device)} for target in targets
@@ -293,7 +293,7 @@ def peer_step(images: Tensor, targets: list[Target], num_classes: int, precision
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            losses = net(pictures, wanted)
+            losses = net(scaled, wanted)
         sum(losses.values()).backward()
         optimizer.step()
         optimizer.zero_grad()

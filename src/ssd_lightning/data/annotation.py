@@ -18,7 +18,7 @@ from ssd_lightning.data.images import image_size_px
 from ssd_lightning.errors import DataError
 
 RANGE_TOLERANCE_PX = 1
-"""Annotation tools round: a box up to this far outside the picture is clipped, beyond it is an error."""
+"""Annotation tools round: a box up to this far outside the image is clipped, beyond it is an error."""
 LARGEST_FRACTION = 1.5
 """A box that an annotator drew over the edge is still below it; beyond it a fraction must be a pixel."""
 
@@ -26,7 +26,7 @@ Box = tuple[float, float, float, float]
 
 
 class Objects:
-    """The sound objects of one picture, and a sentence for each unsound one.
+    """The sound objects of one image, and a sentence for each unsound one.
 
     Args:
         keep_difficult: False skips crowds and difficult objects, and counts them.
@@ -67,10 +67,10 @@ class Objects:
         self._difficult.append(difficult)
 
     def record(self, *, image_id: str, image_path: Path, size_px: tuple[int, int]) -> Record:
-        """Give the picture with all objects taken.
+        """Give the image with all objects taken.
 
         Raises:
-            DataError: boxes fit the picture only before or after the turn of its EXIF tag, and not as it is read.
+            DataError: boxes fit the image only before or after the turn of its EXIF tag, and not as it is read.
         """
         if self._beyond:
             self._refuse_other_side_up(image_path, size_px)
@@ -98,14 +98,14 @@ class Objects:
 
 
 class _BeyondError(DataError):
-    """A box reaches out of its picture."""
+    """A box reaches out of its image."""
 
     def __init__(self, reason: str, right_px: float, bottom_px: float) -> None:
-        super().__init__(f"reaches out of the picture: {reason}")
+        super().__init__(f"reaches out of the image: {reason}")
         self._reach_px = right_px, bottom_px
 
     def fits(self, size_px: tuple[int, int]) -> bool:
-        """Say whether a picture of this (height, width) would hold the box."""
+        """Say whether an image of this (height, width) would hold the box."""
         return all(
             reach <= side + RANGE_TOLERANCE_PX for reach, side in zip(self._reach_px, reversed(size_px), strict=True)
         )
@@ -203,14 +203,14 @@ def flag_of(value: object, what: str) -> bool:
 
 
 def refuse_fractions(numbers: Sequence[float], size_px: tuple[int, int]) -> None:
-    """Refuse a box in fractions of the picture where its format is in pixels.
+    """Refuse a box in fractions of the image where its format is in pixels.
 
     Taken for fractions is what has all four numbers within [0, 1.5], not all of them whole: as pixels it would
     lie in the very corner.
 
     Args:
         numbers: the four numbers of the box as the file has them.
-        size_px: (height, width) of the picture.
+        size_px: (height, width) of the image.
 
     Raises:
         DataError: it looks like fractions.
@@ -218,13 +218,13 @@ def refuse_fractions(numbers: Sequence[float], size_px: tuple[int, int]) -> None
     within = all(0 <= number <= LARGEST_FRACTION for number in numbers)
     if within and max(size_px) > 2 and not all(number == int(number) for number in numbers):
         raise DataError(
-            f"has the box {_in_words(numbers)}, which looks like fractions of the picture, but pixels are expected "
-            f"(the picture is {size_px[1]} x {size_px[0]} px)"
+            f"has the box {_in_words(numbers)}, which looks like fractions of the image, but pixels are expected "
+            f"(the image is {size_px[1]} x {size_px[0]} px)"
         )
 
 
 def refuse_pixels(numbers: Sequence[float]) -> None:
-    """Refuse a box in pixels where its format is in fractions of the picture.
+    """Refuse a box in pixels where its format is in fractions of the image.
 
     Args:
         numbers: the four numbers of the box as the file has them.
@@ -234,24 +234,24 @@ def refuse_pixels(numbers: Sequence[float]) -> None:
     """
     if any(abs(number) > LARGEST_FRACTION for number in numbers):
         raise DataError(
-            f"has the box {_in_words(numbers)}, which looks like pixels, but fractions of the picture (0 to 1) "
+            f"has the box {_in_words(numbers)}, which looks like pixels, but fractions of the image (0 to 1) "
             "are expected"
         )
 
 
 def checked_box(corners_px: Sequence[float], size_px: tuple[int, int], *, offset: int = 0) -> Box:
-    """Check a box and clip it to its picture.
+    """Check a box and clip it to its image.
 
     Args:
         corners_px: xmin, ymin, xmax, ymax in pixels that count from `offset`.
-        size_px: (height, width) of the picture.
+        size_px: (height, width) of the image.
         offset: subtracted from all four.
 
     Returns:
         (x1, y1, x2, y2) in pixels that count from 0.
 
     Raises:
-        DataError: the box is inverted, more than a pixel outside the picture, or has no area.
+        DataError: the box is inverted, more than a pixel outside the image, or has no area.
     """
     xmin, ymin, xmax, ymax = corners_px
     box = []
@@ -259,7 +259,7 @@ def checked_box(corners_px: Sequence[float], size_px: tuple[int, int], *, offset
         if low > high:
             raise DataError(f"is inverted: {axis}min {low:g} is greater than {axis}max {high:g}")
         if low < offset - RANGE_TOLERANCE_PX:
-            raise DataError(f"reaches out of the picture: {axis}min is {low:g}")
+            raise DataError(f"reaches out of the image: {axis}min is {low:g}")
         if high > side_px + RANGE_TOLERANCE_PX:
             raise _BeyondError(f"{axis}max is {high:g} of {side_px} px", xmax, ymax)
         start = min(max(low - offset, 0.0), side_px)

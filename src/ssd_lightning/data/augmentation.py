@@ -16,7 +16,7 @@ from ssd_lightning.errors import ConfigurationError
 __all__ = ["Resize", "SSDAugmentation", "resize_image"]
 
 MIN_SIDE = 1e-4
-"""Boxes with a side below this share of the picture, .03 of 300 pixels, have no offsets worth learning."""
+"""Boxes with a side below this share of the image, .03 of 300 pixels, have no offsets worth learning."""
 
 
 class SSDAugmentation:
@@ -30,22 +30,22 @@ class SSDAugmentation:
         expand: make objects smaller, on a larger canvas (`draw_canvas`).
         crop: make objects larger (`CropSearch`).
         flip: mirror left and right.
-        vertical_flip: mirror top and bottom, for pictures that have no up, such as those of a microscope.
+        vertical_flip: mirror top and bottom, for images that have no up, such as those of a microscope.
         brightness_delta: largest shift, in grey levels.
         contrast: range of the factor.
         saturation: range of the factor.
         hue_delta: largest shift, in OpenCV's units of 2 degrees.
-        max_expand_ratio: largest side of the canvas, relative to the picture's.
+        max_expand_ratio: largest side of the canvas, relative to the image's.
         fill: RGB colour of the canvas.
         crop_rule: which boxes a crop has to overlap: `any` (at least one, the paper's), `all` (mmdet, gluon) or
             `center` (at least one of those whose centre is inside, torchvision's).
         min_ious: by how much: one condition each.
         min_crop_scale: least square root of a crop's relative area.
-        max_crop_aspect_ratio: a crop's sides, relative to the picture's, are in proportion 1 / max..max.
+        max_crop_aspect_ratio: a crop's sides, relative to the image's, are in proportion 1 / max..max.
         crop_trials: crops drawn for each condition.
         allow_empty_crop: accept crops in which no object has its centre; `center` never does.
         resize: how what is seen is brought to the input: `stretch`, the paper's, `letterbox` or a `ResizeMode`.
-        further: transforms of albumentations that follow, e.g. `A.ToGray(p=0.1)`; boxes move with them. Pictures have
+        further: transforms of albumentations that follow, e.g. `A.ToGray(p=0.1)`; boxes move with them. Images have
             to stay uint8 and of `image_size`.
 
     Raises:

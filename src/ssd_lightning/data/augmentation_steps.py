@@ -26,13 +26,13 @@ EXPANSION_PROBABILITY = 0.5
 class DistortExpandCropWarp(A.DualTransform):
     """The paper's steps up to the flip, done at once: everything is drawn first, then only what is seen is touched.
 
-    Step by step, colours change in every pixel of the picture, a canvas of up to 16 times its area is painted, and
+    Step by step, colours change in every pixel of the image, a canvas of up to 16 times its area is painted, and
     most of both is then cut away or shrunk.
 
     Args:
         image_size: (height, width) of the input. The result has this size, or the part of it that `resize` gives it.
         photometric: how colours change; None leaves them.
-        max_expand_ratio: largest side of the canvas, relative to the picture's; None never expands.
+        max_expand_ratio: largest side of the canvas, relative to the image's; None never expands.
         fill: RGB colour of the canvas. The network's preprocessing subtracts it, and so sees zeros there.
         crop: how a crop is chosen; None takes the whole. Boxes with their centre in it stay, and are clipped to it.
         resize: how what is seen is brought to the input. The rest of the input is left to `Chain`.
@@ -85,7 +85,7 @@ class DistortExpandCropWarp(A.DualTransform):
         interpolation: int,
         **params: Any,
     ) -> np.ndarray:
-        """Make the sample's picture from that of the data set, both uint8 `[H, W, 3]` RGB."""
+        """Make the sample's image from that of the data set, both uint8 `[H, W, 3]` RGB."""
         left, top, right, bottom = view.part_px
         place_left, place_top, place_right, place_bottom = view.place_px
         shown = (place_right - place_left, place_bottom - place_top)
@@ -105,7 +105,7 @@ class DistortExpandCropWarp(A.DualTransform):
     def apply_to_bboxes(
         self, bboxes: np.ndarray, window_px: Any, shown_size: tuple[int, int], view: View, **params: Any
     ) -> np.ndarray:
-        """Keep boxes, columns 0..3 of `[N, 4 + ...]`, by their centres, and move them with the picture."""
+        """Keep boxes, columns 0..3 of `[N, 4 + ...]`, by their centres, and move them with the image."""
         size_px = params["shape"][:2]
         kept = bboxes[centres_inside(bboxes[:, :4], normalise_windows(np.array(window_px), size_px))]
         kept[:, :4] = boxes_in_view(kept[:, :4], view, size_px, shown_size)
@@ -119,7 +119,7 @@ class Chain:
     valid. What the user adds has its protection.
 
     Raises:
-        ConfigurationError: `further` is no list of transforms, or, when a sample is made, they do not give a picture
+        ConfigurationError: `further` is no list of transforms, or, when a sample is made, they do not give an image
             of the type and size that they were given.
     """
 
@@ -160,7 +160,7 @@ class Chain:
         if self._further is not None:
             self._further.set_random_state(*streams)
             sample = self._further(**sample)
-            self._require_picture(sample["image"])
+            self._require_image(sample["image"])
         return sample["image"], sample["bboxes"].reshape(-1, bboxes.shape[1])
 
     def _fill_up(self, image: np.ndarray, bboxes: np.ndarray) -> dict[str, Any]:
@@ -170,12 +170,12 @@ class Chain:
         bboxes[:, :4] = boxes_into_input(bboxes[:, :4], placement)
         return {"image": self._resize.pad(image, self._image_size), "bboxes": bboxes}
 
-    def _require_picture(self, image: Any) -> None:
+    def _require_image(self, image: Any) -> None:
         shape = (*self._image_size, 3)
         if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape == shape:
             return
         raise ConfigurationError(
-            f"augmentation.further ({self._names}) gives a picture of {image.dtype} {list(image.shape)}; "
+            f"augmentation.further ({self._names}) gives an image of {image.dtype} {list(image.shape)}; "
             f"it must leave uint8 {list(shape)}, which the network's preprocessing expects"
         )
 

@@ -48,16 +48,16 @@ def prepare_bananas(root: str | Path, *, download: bool, archive: Archive = BANA
             if not _is_in_place(root):
                 unpack(obtain(archive, root, timeout_s=timeout_s), root, top_folder="banana-detection")
                 if not _is_in_place(root):
-                    raise DataError(f"{root / archive.filename}: the archive lacks pictures of {' or '.join(SPLITS)}")
+                    raise DataError(f"{root / archive.filename}: the archive lacks images of {' or '.join(SPLITS)}")
     except OSError as error:
         raise DataError(f"{root}: cannot write {archive.filename} or its contents there: {error}") from error
 
 
 def _is_in_place(root: Path) -> bool:
-    return all(_all_pictures_exist(root / split) for split in SPLITS)
+    return all(_all_images_exist(root / split) for split in SPLITS)
 
 
-def _all_pictures_exist(folder: Path) -> bool:
+def _all_images_exist(folder: Path) -> bool:
     try:
         with (folder / "label.csv").open(newline="") as stream:
             names = {row["img_name"] for row in csv.DictReader(stream)}

@@ -1,4 +1,4 @@
-"""Decoded pictures, kept after they are first read, in one piece of memory or one file that all processes share."""
+"""Decoded images, kept after they are first read, in one piece of memory or one file that all processes share."""
 
 import hashlib
 import logging
@@ -19,16 +19,16 @@ CacheKind = Literal["none", "ram", "disk"]
 USABLE_SHARE = 0.8
 """Of what is free: training itself, and what others do on the machine, need the rest."""
 STAMP_BYTES = 16
-"""Of the time of a picture's last change, in ns, and the size of its file, in bytes: two int64."""
+"""Of the time of an image's last change, in ns, and the size of its file, in bytes: two int64."""
 LAYOUT = "stamps, pixels"
 """Part of a cache file's name: another layout is another file."""
 
 
-class PictureCache:
-    """The pictures of one data set: a slot for each, whose stamp says which state of the file its pixels are from.
+class ImageCache:
+    """The images of one data set: a slot for each, whose stamp says which state of the file its pixels are from.
 
     A slot is filled in the order empty stamp, pixels, stamp, so that a process that dies in between leaves an empty
-    slot, and a picture that changes is read again. Any number of processes may fill the same slots: they write the
+    slot, and an image that changes is read again. Any number of processes may fill the same slots: they write the
     same.
 
     In memory, the slots are shared by processes that were forked from the one that made the cache, as the
@@ -38,7 +38,7 @@ class PictureCache:
     lose the pixels, makes it necessary to delete the file.
 
     Args:
-        paths: files of the pictures.
+        paths: files of the images.
         sizes_px: (height, width) of each as it is read.
         file: of the cache; None keeps it in memory.
     """
@@ -56,10 +56,10 @@ class PictureCache:
         self._stamps = self._storage.values[: self._offsets[0]].view(np.int64).reshape(-1, 2)
 
     def get(self, index: int, read: Callable[[], np.ndarray]) -> np.ndarray:
-        """Give a picture, from its slot if that is up to date.
+        """Give an image, from its slot if that is up to date.
 
         Args:
-            index: of the picture.
+            index: of the image.
             read: reads it from its own file, uint8 `[H, W, 3]`. What it raises passes through, and nothing is kept.
 
         Returns:
@@ -85,7 +85,7 @@ class PictureCache:
                 self._storage.write(int(self._offsets[index]), pixels)
                 self._storage.write(index * STAMP_BYTES, stamp)
             except OSError as error:
-                log.warning("%s: no more pictures are kept: %s", self._file, error.strerror or error)
+                log.warning("%s: no more images are kept: %s", self._file, error.strerror or error)
                 self._is_full = True
         return pixels
 
@@ -108,7 +108,7 @@ class PictureCache:
             self._open()
 
 
-class PictureCaches:
+class ImageCaches:
     """Opens a cache for every data set of a run, as long as all of them fit.
 
     Args:
@@ -126,15 +126,15 @@ class PictureCaches:
             raise ConfigurationError(f"data.cache_folder is {folder!r}; data.cache=disk needs the path of a folder")
         self.kind = kind
         self.folder = Path(folder or ".").expanduser()
-        self._opened: list[tuple[PictureCache, int]] = []
+        self._opened: list[tuple[ImageCache, int]] = []
 
     def open(
         self, paths: Sequence[Path], sizes_px: Sequence[tuple[int, int]], *, processes: int = 1
-    ) -> PictureCache | None:
+    ) -> ImageCache | None:
         """Open the cache of a data set; None where there shall be none, or where it does not fit, with a warning.
 
         Args:
-            paths: files of the pictures.
+            paths: files of the images.
             sizes_px: (height, width) of each as it is read.
             processes: how many on this machine do the same, its ranks: memory is used by each, a file by all.
 
@@ -149,7 +149,7 @@ class PictureCaches:
                 reason = f"{self.folder}: {reason}; data.cache_folder= names another folder"
             raise DataError(reason) from error
 
-    def _open(self, paths: Sequence[Path], sizes_px: Sequence[tuple[int, int]], processes: int) -> PictureCache | None:
+    def _open(self, paths: Sequence[Path], sizes_px: Sequence[tuple[int, int]], processes: int) -> ImageCache | None:
         if self.kind == "none" or not paths:
             return None
         file, needed = None, int(_offsets(sizes_px)[-1])
@@ -165,7 +165,7 @@ class PictureCaches:
         usable = max(0, int(free * USABLE_SHARE) - promised)
         if needed > usable:
             log.warning(
-                "data.cache=%s: %d decoded pictures need %s%s, and %s of %s may be used; every epoch decodes them anew",
+                "data.cache=%s: %d decoded images need %s%s, and %s of %s may be used; every epoch decodes them anew",
                 self.kind,
                 len(paths),
                 _in_words(needed),
@@ -174,13 +174,13 @@ class PictureCaches:
                 where,
             )
             return None
-        cache = PictureCache(paths=paths, sizes_px=sizes_px, file=file)
+        cache = ImageCache(paths=paths, sizes_px=sizes_px, file=file)
         self._opened.append((cache, processes if self.kind == "ram" else 1))
         return cache
 
 
 def _offsets(sizes_px: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Give where each picture's pixels begin, behind all stamps, and where the last end: int64 `[N + 1]`."""
+    """Give where each image's pixels begin, behind all stamps, and where the last end: int64 `[N + 1]`."""
     sizes = [height * width * 3 for height, width in sizes_px]
     return len(sizes) * STAMP_BYTES + np.cumsum([0, *sizes], dtype=np.int64)
 

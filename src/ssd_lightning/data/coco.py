@@ -1,4 +1,4 @@
-"""COCO's object annotations: one JSON file of a split, and a folder of its pictures."""
+"""COCO's object annotations: one JSON file of a split, and a folder of its images."""
 
 import json
 import logging
@@ -23,15 +23,15 @@ from ssd_lightning.data.annotation import (
 )
 from ssd_lightning.data.dataset import OnError, Part, Record, Transform
 from ssd_lightning.data.images import image_size_px
-from ssd_lightning.data.split_dataset import ReadPicture, SplitDataset
+from ssd_lightning.data.split_dataset import ReadImage, SplitDataset
 from ssd_lightning.data.splits import (
     absolute_roots,
     find_file,
     find_image_dir,
     open_splits,
     parts_to_keep,
-    picture_id,
-    require_picture,
+    require_image,
+    unique_image_id,
 )
 from ssd_lightning.errors import DataError
 
@@ -47,7 +47,7 @@ ANNOTATION_FILES = (
 
 
 class COCODataset(SplitDataset):
-    """Pictures with COCO annotations, from one or more splits.
+    """Images with COCO annotations, from one or more splits.
 
     Crowds (`iscrowd`) count as difficult: the metric ignores them. So does an object with `difficult`, a key
     that is not COCO's own.
@@ -55,15 +55,15 @@ class COCODataset(SplitDataset):
     Args:
         splits: each a `root` and a `split`: the name in `annotations/instances_NAME.json` (or another place of
             `ANNOTATION_FILES`), or the path of the JSON file below the root.
-        images: folder of the pictures below the root; None looks in the usual places.
+        images: folder of the images below the root; None looks in the usual places.
         class_names: names of the classes 1..C; None takes all categories in the order of their ids.
         keep_difficult: False drops crowds and difficult objects.
-        on_error: `raise` stops at the first bad object or picture; `skip` drops and lists them.
-        transform, seed, part, val_fraction, max_pictures: see `SplitDataset`.
+        on_error: `raise` stops at the first bad object or image; `skip` drops and lists them.
+        transform, seed, part, val_fraction, max_images: see `SplitDataset`.
 
     Raises:
-        DataError: a root, split, picture or annotation is missing or unusable; class names are empty or
-            repeated; no picture is left.
+        DataError: a root, split, image or annotation is missing or unusable; class names are empty or
+            repeated; no image is left.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class COCODataset(SplitDataset):
         on_error: OnError = "raise",
         part: Part = "all",
         val_fraction: float = 0.0,
-        max_pictures: int | None = None,
+        max_images: int | None = None,
     ) -> None:
         files = [_read_file(*opened, images) for opened in open_splits(splits)]
         if class_names is None:
@@ -87,7 +87,7 @@ class COCODataset(SplitDataset):
         labels = number_classes(class_names)
         super().__init__(
             roots=absolute_roots(splits),
-            pictures=(picture for file in files for picture in _pictures(file, labels, keep_difficult)),
+            images=(image for file in files for image in _images(file, labels, keep_difficult)),
             problems=[problem for file in files for problem in file.problems],
             class_names=class_names,
             transform=transform,
@@ -95,7 +95,7 @@ class COCODataset(SplitDataset):
             on_error=on_error,
             part=part,
             val_fraction=val_fraction,
-            max_pictures=max_pictures,
+            max_images=max_images,
         )
 
     @staticmethod
@@ -128,26 +128,26 @@ def _read_file(prefix: str, root: Path, split: str, images: str | None) -> _File
     names = [str(category["name"]) for category in categories]
     if len(set(names)) < len(names):
         raise DataError(f"{path}: two of the {len(names)} 'categories' have the same name ({', '.join(names)})")
-    pictures = _entries(path, content, "images", needed=("id", "file_name"))
+    listed = _entries(path, content, "images", needed=("id", "file_name"))
     annotations: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    known = {picture["id"] for picture in pictures}
-    if len(known) < len(pictures):
-        raise DataError(f"{path}: two of the {len(pictures)} 'images' have the same id")
+    known = {entry["id"] for entry in listed}
+    if len(known) < len(listed):
+        raise DataError(f"{path}: two of the {len(listed)} 'images' have the same id")
     problems = []
     for entry in entries:
         if entry["image_id"] in known:
             annotations[entry["image_id"]].append(entry)
         else:
             problems.append(
-                f"{path}: annotation {entry.get('id')} is of picture {entry['image_id']!r}, which 'images' lacks"
+                f"{path}: annotation {entry.get('id')} is of image {entry['image_id']!r}, which 'images' lacks"
             )
     return _File(
         path=path,
         root=root,
         prefix=prefix,
-        image_dir=find_image_dir(root, path, images, samples=[str(picture["file_name"]) for picture in pictures[:10]]),
+        image_dir=find_image_dir(root, path, images, samples=[str(entry["file_name"]) for entry in listed[:10]]),
         category_names={category["id"]: name for category, name in zip(categories, names, strict=True)},
-        images=pictures,
+        images=listed,
         annotations=annotations,
         problems=problems,
     )
@@ -216,19 +216,17 @@ def _check_category_name(path: Path, category: dict[str, Any]) -> None:
         )
 
 
-def _pictures(file: _File, labels: Mapping[str, int], keep_difficult: bool) -> Iterator[tuple[str, ReadPicture]]:
+def _images(file: _File, labels: Mapping[str, int], keep_difficult: bool) -> Iterator[tuple[str, ReadImage]]:
     seen: set[str] = set()
     keep = parts_to_keep([str(entry["file_name"]) for entry in file.images])
     for entry in file.images:
         name = str(entry["file_name"])
-        image_id = file.prefix + picture_id(name, seen)
-        find = partial(
-            require_picture, file.image_dir, name, root=file.root, keep=keep.get(name, 1), stated_by=file.path
-        )
-        yield image_id, partial(_read_picture, file, entry, find, image_id, labels, keep_difficult)
+        image_id = file.prefix + unique_image_id(name, seen)
+        find = partial(require_image, file.image_dir, name, root=file.root, keep=keep.get(name, 1), stated_by=file.path)
+        yield image_id, partial(_read_image, file, entry, find, image_id, labels, keep_difficult)
 
 
-def _read_picture(
+def _read_image(
     file: _File,
     entry: dict[str, Any],
     find: Callable[[], Path],

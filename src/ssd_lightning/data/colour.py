@@ -1,4 +1,4 @@
-"""Colours of uint8 RGB pictures under SSD's photometric distortion."""
+"""Colours of uint8 RGB images under SSD's photometric distortion."""
 
 from dataclasses import dataclass
 from random import Random
@@ -49,7 +49,7 @@ def distort_colours(
     hue: float = 0.0,
     contrast_first: bool = True,
 ) -> np.ndarray:
-    """Distort the colours of a picture, every step rounded and saturated to 8 bits as in the Caffe reference.
+    """Distort the colours of an image, every step rounded and saturated to 8 bits as in the Caffe reference.
 
     Args:
         image: uint8 `[H, W, 3]`, RGB.
@@ -97,11 +97,11 @@ def to_planes(image: np.ndarray) -> np.ndarray:
     """Copy `[H, W, 3]` to `[3, H, W]`, faster than numpy's transposition does.
 
     Raises:
-        ValueError: the picture is not uint8 `[H, W, 3]`.
+        ValueError: the image is not uint8 `[H, W, 3]`.
     """
     # OpenCV would write planes of another type, or fewer of them, elsewhere, and leave these as they were in memory.
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"a picture is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+        raise ValueError(f"an image is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
     planes = np.empty((3, *image.shape[:2]), dtype=np.uint8)
     cv2.split(image, list(planes))
     return planes

@@ -18,7 +18,7 @@ class CropSearch:
     one box by that IoU, `trials` times at most; then one is chosen at random among those found and the whole.
     A crop may overlap a box and yet hold no centre, and the one without a condition may miss all objects.
     Such a sample has no boxes, which is legal, as in Caffe; `allow_empty=False` asks for a centre as well.
-    Pictures without objects have two candidates, the whole and the crop without a condition.
+    Images without objects have two candidates, the whole and the crop without a condition.
     """
 
     min_ious: Sequence[float]
@@ -48,9 +48,9 @@ class CropSearch:
         Args:
             random: source of the choice among the candidates.
             rng: source of the crops.
-            boxes: `[N, 4]` xyxy, normalised to the picture.
-            canvas_px: what is cropped, in pixels of the picture: the picture itself or more than it.
-            size_px: (height, width) of the picture.
+            boxes: `[N, 4]` xyxy, normalised to the image.
+            canvas_px: what is cropped, in pixels of the image: the image itself or more than it.
+            size_px: (height, width) of the image.
         """
         # The first of a shuffled list that can be had is a uniform choice among all that can be had, and those
         # behind it need not be searched.

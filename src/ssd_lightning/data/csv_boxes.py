@@ -14,36 +14,43 @@ from ssd_lightning.data.annotation import (
     refuse_fractions,
     refuse_pixels,
 )
-from ssd_lightning.data.csv_table import ANNOTATION_FILES, CSVFile, PictureRows, Unit, read_csv_file
+from ssd_lightning.data.csv_table import ANNOTATION_FILES, CSVFile, ImageRows, Unit, read_csv_file
 from ssd_lightning.data.dataset import OnError, Part, Record, Transform
 from ssd_lightning.data.images import image_size_px
-from ssd_lightning.data.split_dataset import ReadPicture, SplitDataset
-from ssd_lightning.data.splits import absolute_roots, find_file, open_splits, parts_to_keep, picture_id, require_picture
+from ssd_lightning.data.split_dataset import ReadImage, SplitDataset
+from ssd_lightning.data.splits import (
+    absolute_roots,
+    find_file,
+    open_splits,
+    parts_to_keep,
+    require_image,
+    unique_image_id,
+)
 from ssd_lightning.errors import ConfigurationError, DataError
 
 
 class CSVDataset(SplitDataset):
-    """Pictures with boxes from CSV files, from one or more splits.
+    """Images with boxes from CSV files, from one or more splits.
 
-    The header tells the columns (`csv_table.COLUMN_NAMES`). A picture comes once, however many rows it has; a row whose
-    class and corners are empty (`csv_table.EMPTY`) stands for a picture without objects.
+    The header tells the columns (`csv_table.COLUMN_NAMES`). An image comes once, however many rows it has; a row whose
+    class and corners are empty (`csv_table.EMPTY`) stands for an image without objects.
 
     Args:
         splits: each a `root` and a `split`: the name in `NAME.csv`, `NAME/label.csv` or another place of
             `csv_table.ANNOTATION_FILES`, or the path of the CSV file below the root.
-        images: folder of the pictures below the root; None looks in the usual places.
+        images: folder of the images below the root; None looks in the usual places.
         unit: what the corners count; None takes fractions for files with OpenImages' columns, else pixels.
         class_descriptions: names for codes such as /m/0k4j or 0: a mapping, or a file of (code, name) rows
             below the root; None leaves them as they are.
         class_names: names of the classes 1..C; None takes all names that occur in the splits, sorted.
         keep_difficult: False drops difficult objects, and groups, which OpenImages flags `IsGroupOf`.
-        on_error: `raise` stops at the first bad object or picture; `skip` drops and lists them.
-        transform, seed, part, val_fraction, max_pictures: see `SplitDataset`.
+        on_error: `raise` stops at the first bad object or image; `skip` drops and lists them.
+        transform, seed, part, val_fraction, max_images: see `SplitDataset`.
 
     Raises:
         ConfigurationError: there is no such unit.
-        DataError: a root, split, column or picture is missing or unusable; class names are empty or repeated;
-            no picture is left.
+        DataError: a root, split, column or image is missing or unusable; class names are empty or repeated;
+            no image is left.
     """
 
     def __init__(
@@ -60,7 +67,7 @@ class CSVDataset(SplitDataset):
         on_error: OnError = "raise",
         part: Part = "all",
         val_fraction: float = 0.0,
-        max_pictures: int | None = None,
+        max_images: int | None = None,
     ) -> None:
         if unit is not None and unit not in get_args(Unit):
             raise ConfigurationError(f"unit={unit!r}: it is one of {get_args(Unit)}, or null to go by the columns")
@@ -74,7 +81,7 @@ class CSVDataset(SplitDataset):
         labels = number_classes(class_names)
         super().__init__(
             roots=absolute_roots(splits),
-            pictures=(picture for file in files for picture in _pictures(file, labels, keep_difficult)),
+            images=(image for file in files for image in _images(file, labels, keep_difficult)),
             problems=[problem for file in files for problem in file.problems],
             class_names=class_names,
             transform=transform,
@@ -82,7 +89,7 @@ class CSVDataset(SplitDataset):
             on_error=on_error,
             part=part,
             val_fraction=val_fraction,
-            max_pictures=max_pictures,
+            max_images=max_images,
         )
 
     @staticmethod
@@ -91,20 +98,18 @@ class CSVDataset(SplitDataset):
         return [str(find_file(root, split, ANNOTATION_FILES, ".csv"))]
 
 
-def _pictures(file: CSVFile, labels: Mapping[str, int], keep_difficult: bool) -> Iterator[tuple[str, ReadPicture]]:
+def _images(file: CSVFile, labels: Mapping[str, int], keep_difficult: bool) -> Iterator[tuple[str, ReadImage]]:
     seen: set[str] = set()
     keep = parts_to_keep(file.rows)
     for name, rows in file.rows.items():
-        image_id = file.prefix + picture_id(name, seen)
-        find = partial(
-            require_picture, file.image_dir, name, root=file.root, keep=keep.get(name, 1), stated_by=file.path
-        )
-        yield image_id, partial(_read_picture, file, rows, find, image_id, labels, keep_difficult)
+        image_id = file.prefix + unique_image_id(name, seen)
+        find = partial(require_image, file.image_dir, name, root=file.root, keep=keep.get(name, 1), stated_by=file.path)
+        yield image_id, partial(_read_image, file, rows, find, image_id, labels, keep_difficult)
 
 
-def _read_picture(
+def _read_image(
     file: CSVFile,
-    rows: PictureRows,
+    rows: ImageRows,
     find: Callable[[], Path],
     image_id: str,
     labels: Mapping[str, int],

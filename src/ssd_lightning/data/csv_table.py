@@ -1,4 +1,4 @@
-"""The rows of a CSV file with boxes: which column is what, and what belongs to which picture."""
+"""The rows of a CSV file with boxes: which column is what, and what belongs to which image."""
 
 import csv
 from array import array
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ssd_lightning.data.annotation import flag_of, id_of, number_of, whole_number
-from ssd_lightning.data.splits import find_file, find_image_dir, find_picture, portable_path
+from ssd_lightning.data.splits import find_file, find_image, find_image_dir, portable_path
 from ssd_lightning.errors import DataError
 
 Unit = Literal["pixels", "fractions"]
@@ -43,8 +43,8 @@ EMPTY = ("", "nan", "na", "n/a", "<na>", "none", "null")
 
 
 @dataclass(slots=True)
-class PictureRows:
-    """The rows of one picture, packed: OpenImages has fifteen million."""
+class ImageRows:
+    """The rows of one image, packed: OpenImages has fifteen million."""
 
     size_px: tuple[int, int] | None = None
     numbers: array = field(default_factory=lambda: array("d"))
@@ -54,7 +54,7 @@ class PictureRows:
 
 @dataclass
 class CSVFile:
-    """What one file says, picture by picture, before it is judged."""
+    """What one file says, image by image, before it is judged."""
 
     path: Path
     root: Path
@@ -63,8 +63,8 @@ class CSVFile:
     unit: Unit
     names: list[str] = field(default_factory=list)
     """Of the classes, in the order of their first rows."""
-    rows: dict[str, PictureRows] = field(default_factory=dict)
-    """Picture -> its rows, in the order of the file."""
+    rows: dict[str, ImageRows] = field(default_factory=dict)
+    """Image -> its rows, in the order of the file."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -107,10 +107,10 @@ def read_csv_file(
     """Read the file of a split.
 
     Args:
-        prefix: of the ids of its pictures.
+        prefix: of the ids of its images.
         root: folder of the data set.
         split: its name, or the path of the file below the root.
-        images: folder of the pictures below the root; None looks in the usual places.
+        images: folder of the images below the root; None looks in the usual places.
         unit: what the corners count; None goes by the columns.
         class_descriptions: names for codes, or a file of them below the root.
 
@@ -142,7 +142,7 @@ def _strip_names(file: CSVFile) -> None:
     stated, file.rows = file.rows, {}
     for name, rows in stated.items():
         stripped = name.strip()
-        if stripped != name and find_picture(file.image_dir, name, root=file.root) is not None:
+        if stripped != name and find_image(file.image_dir, name, root=file.root) is not None:
             stripped = name
         joined = file.rows.setdefault(stripped, rows)
         if joined is not rows:
@@ -162,7 +162,7 @@ def _take_row(
     if len(row) <= max(columns.values()):
         file.problems.append(f"{file.path}: line {line} has {len(row)} values, not {max(columns.values()) + 1}")
         return
-    rows = file.rows.setdefault(portable_path(row[columns["image"]]), PictureRows())
+    rows = file.rows.setdefault(portable_path(row[columns["image"]]), ImageRows())
     if rows.size_px is None:
         rows.size_px = _stated_size_px(row, columns)
     name, texts = _code(row[columns["label"]]), [row[columns[corner]] for corner in CORNERS]

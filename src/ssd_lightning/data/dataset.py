@@ -1,4 +1,4 @@
-"""From annotated pictures to samples: what all annotation formats share."""
+"""From annotated images to samples: what all annotation formats share."""
 
 import logging
 import zlib
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssd_lightning.data.cache import PictureCache
+from ssd_lightning.data.cache import ImageCache
 from ssd_lightning.data.colour import to_planes
 from ssd_lightning.data.images import choose_reduction, read_image, reduced_size_px
 from ssd_lightning.data.mosaic import Mosaic, Sample
@@ -31,7 +31,7 @@ OnError = Literal["raise", "skip"]
 
 @dataclass(frozen=True)
 class Record:
-    """One annotated picture, before it is read from disk."""
+    """One annotated image, before it is read from disk."""
 
     image_id: str
     image_path: Path
@@ -49,7 +49,7 @@ class Record:
 
 
 class Transform(Protocol):
-    """What turns a picture and its boxes into a training or test sample."""
+    """What turns an image and its boxes into a training or test sample."""
 
     def __call__(
         self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int
@@ -80,7 +80,7 @@ class ScalableTransform(Transform, Protocol):
 def in_part(image_id: str, part: Part, val_fraction: float) -> bool:
     """Say whether an image belongs to a part of its data set.
 
-    The choice hangs on the image's name alone: a reordered list, new pictures or another seed change nothing.
+    The choice hangs on the image's name alone: a reordered list, new images or another seed change nothing.
     """
     if part == "all":
         return True
@@ -97,30 +97,30 @@ def sample_seed(seed: int, epoch: int, index: int, copy: int = 0) -> int:
 
 
 class DetectionDataset(Dataset[tuple[Tensor, Target]]):
-    """Annotated pictures as (image uint8 `[3, H, W]` RGB, `Target`).
+    """Annotated images as (image uint8 `[3, H, W]` RGB, `Target`).
 
     Args:
-        records: the pictures, in a fixed order.
+        records: the images, in a fixed order.
         class_names: names of the classes 1..C.
-        transform: what is done to each sample; None gives the picture as it is.
+        transform: what is done to each sample; None gives the image as it is.
         seed: root of all samples' seeds.
-        on_error: `raise` stops at the first picture that cannot be read; `skip` reads all of them once at the
+        on_error: `raise` stops at the first image that cannot be read; `skip` reads all of them once at the
             start, drops those that fail, and lists them in `dropped` and in a warning.
         part: `train` and `val` are complementary parts of the data, `all` is everything.
-        val_fraction: share of the pictures that `val` holds.
+        val_fraction: share of the images that `val` holds.
         dropped: what was left out while the annotations were read, a sentence each.
 
     Attributes:
-        dropped: a sentence for every object and picture that was left out.
+        dropped: a sentence for every object and image that was left out.
         mosaic: joins samples with others before the transform; None, as at the start, never does.
-        least_size_px: pictures of twice this (height, width) or more are read at 1/2, 1/4 or 1/8, no smaller than
+        least_size_px: images of twice this (height, width) or more are read at 1/2, 1/4 or 1/8, no smaller than
             this; None, as at the start, reads them as they are.
-        cache: keeps pictures after they are first read; None, as at the start, does not. Its numbering is that of
+        cache: keeps images after they are first read; None, as at the start, does not. Its numbering is that of
             `records`, its sizes are those of `sizes_as_read_px`.
 
     Raises:
         ConfigurationError: `on_error`, `part` or `val_fraction` has a value that does not exist.
-        DataError: no picture is left; or, when a sample is read, its picture is broken.
+        DataError: no image is left; or, when a sample is read, its image is broken.
     """
 
     def __init__(
@@ -146,22 +146,22 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         self.seed = seed
         self.mosaic: Mosaic | None = None
         self.least_size_px: tuple[int, int] | None = None
-        self.cache: PictureCache | None = None
+        self.cache: ImageCache | None = None
         self.records = [record for record in records if in_part(record.image_id, part, val_fraction)]
         self.dropped = [one_line(sentence) for sentence in dropped]
         if on_error == "skip":
             self._drop_unreadable()
         if self.dropped:
-            log.warning("left out %d objects or pictures:\n  %s", len(self.dropped), _shortened(self.dropped))
+            log.warning("left out %d objects or images:\n  %s", len(self.dropped), _shortened(self.dropped))
         if self.skipped:
             log.info("%s", self.skipped)
         shared = list(shared_files(self.records))
         if shared:
-            log.warning("%d picture files have more than one entry:\n  %s", len(shared), _shortened(shared))
+            log.warning("%d image files have more than one entry:\n  %s", len(shared), _shortened(shared))
         if not self.records:
             hint = "" if part == "train" else "; in a small set a larger data.val_fraction= holds some"
             raise DataError(
-                f"no picture is left in part '{part}' (val_fraction={val_fraction}; {len(self.dropped)} left out){hint}"
+                f"no image is left in part '{part}' (val_fraction={val_fraction}; {len(self.dropped)} left out){hint}"
             )
 
     def __len__(self) -> int:
@@ -175,7 +175,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
 
     @property
     def sizes_as_read_px(self) -> list[tuple[int, int]]:
-        """(height, width) of every picture when it has been read, maybe reduced."""
+        """(height, width) of every image when it has been read, maybe reduced."""
         return [reduced_size_px(record.size_px, self._reduction(record)) for record in self.records]
 
     def __getitem__(self, key: int | SampleKey) -> tuple[Tensor, Target]:
@@ -241,7 +241,7 @@ def _problem_with(record: Record) -> str | None:
 
 
 def shared_files(records: Sequence[Record]) -> Iterator[str]:
-    """Give a sentence for each picture file that more than one record has."""
+    """Give a sentence for each image file that more than one record has."""
     ids: dict[Path, list[str]] = {}
     for record in records:
         ids.setdefault(record.image_path, []).append(record.image_id)

@@ -18,7 +18,7 @@ class VOCArchive(Archive):
     """An archive of VOC."""
 
     split: str
-    """The list, relative to the root, whose pictures say whether everything is in place."""
+    """The list, relative to the root, whose images say whether everything is in place."""
 
 
 def _voc_archive(year: int, filename: str, size_bytes: int, md5: str, split: str) -> VOCArchive:
@@ -129,7 +129,7 @@ def _is_in_place(root: Path, archive: VOCArchive) -> bool:
 
 
 def _all_files_exist(root: Path, archive: VOCArchive) -> bool:
-    """Say whether every picture of the split is there, so that one's own copy needs no archive."""
+    """Say whether every image of the split is there, so that one's own copy needs no archive."""
     split = root / archive.split
     if not split.is_file():
         return False
@@ -143,6 +143,6 @@ def _all_files_exist(root: Path, archive: VOCArchive) -> bool:
 
 def _finish(root: Path, archive: VOCArchive) -> None:
     if not _all_files_exist(root, archive):
-        raise DataError(f"{root / archive.filename}: the archive lacks pictures of {archive.split}")
+        raise DataError(f"{root / archive.filename}: the archive lacks images of {archive.split}")
     _marker(root, archive).touch()
     log.info("%s is unpacked in %s; the archive itself is no longer needed", archive.filename, root)

@@ -9,14 +9,14 @@ from typing import Any
 from ssd_lightning.data.dataset import Record
 
 WHAT_DIFFERS = {
-    "pictures": "the number of pictures",
+    "images": "the number of images",
     "objects": "the number of objects",
     "classes": "the class names",
-    "names": "the names of the pictures or their order",
-    "boxes": "boxes, labels, difficult flags or sizes of pictures",
-    "bytes": "the size of the picture files together",
-    "files": "the sizes of single picture files",
-    "contents": "the contents of the picture files",
+    "names": "the names of the images or their order",
+    "boxes": "boxes, labels, difficult flags or sizes of images",
+    "bytes": "the size of the image files together",
+    "files": "the sizes of single image files",
+    "contents": "the contents of the image files",
 }
 """Entries of a fingerprint, from the coarsest."""
 
@@ -24,13 +24,13 @@ WHAT_DIFFERS = {
 def fingerprint(records: Sequence[Record], class_names: Sequence[str], *, contents: bool = False) -> dict[str, Any]:
     """Describe a split in plain values.
 
-    The order of the pictures counts, since samplers draw by number. Pictures are looked at by the sizes of their files
+    The order of the images counts, since samplers draw by number. Images are looked at by the sizes of their files
     alone, which takes microseconds each; bit rot that leaves the size as it was shows in `contents` only.
 
     Args:
         records: the split.
         class_names: names of the classes 1..C.
-        contents: read every picture file and hash it as well.
+        contents: read every image file and hash it as well.
 
     Returns:
         Numbers and hashes of 16 hexadecimal digits; see `WHAT_DIFFERS`. A file that is missing counts as of size -1.
@@ -40,7 +40,7 @@ def fingerprint(records: Sequence[Record], class_names: Sequence[str], *, conten
         sizes = list(pool.map(_size_bytes, paths))
         checksums = list(pool.map(checksum, paths)) if contents else None
     found = {
-        "pictures": len(records),
+        "images": len(records),
         "objects": sum(len(record.labels) for record in records),
         "classes": _hash(name.encode(errors="surrogateescape") for name in class_names),
         "names": _hash(record.image_id.encode(errors="surrogateescape") for record in records),

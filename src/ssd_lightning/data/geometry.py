@@ -1,7 +1,7 @@
 """Boxes under expansion and cropping, and the search for crops.
 
-A window is the part of the plane that becomes the new picture: a crop is a window inside the picture, an
-expansion one around it. Windows and boxes are xyxy and normalised to the old picture unless their name ends
+A window is the part of the plane that becomes the new image: a crop is a window inside the image, an
+expansion one around it. Windows and boxes are xyxy and normalised to the old image unless their name ends
 in `_px`.
 """
 
@@ -13,7 +13,7 @@ CropRule = Literal["any", "all", "center"]
 
 
 def normalise_windows(windows_px: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
-    """Divide windows `[..., 4]` in pixels by the picture's size (height, width)."""
+    """Divide windows `[..., 4]` in pixels by the image's size (height, width)."""
     height, width = size_px
     return windows_px / np.array([width, height, width, height], dtype=np.float64)
 
@@ -55,14 +55,14 @@ def sample_windows(
     """Draw crops as Caffe's batch sampler does, on whole pixels.
 
     A crop has the relative width s * sqrt(a) and height s / sqrt(a). s is uniform in `scale`; a is uniform in
-    the part of `aspect_ratio` that keeps both sides within the picture, [s^2, 1 / s^2]; the place is uniform.
+    the part of `aspect_ratio` that keeps both sides within the image, [s^2, 1 / s^2]; the place is uniform.
 
     Args:
         rng: source of the numbers.
         shape: how many crops, in which arrangement.
-        size_px: (height, width) of the picture.
+        size_px: (height, width) of the image.
         scale: range of the square root of a crop's relative area, in (0, 1].
-        aspect_ratio: range of width over height, relative to those of the picture; holds 1.
+        aspect_ratio: range of width over height, relative to those of the image; holds 1.
 
     Returns:
         int64 `[*shape, 4]`, xyxy in pixels; the right and bottom edges are exclusive.

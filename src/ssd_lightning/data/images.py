@@ -1,6 +1,6 @@
-"""Pictures from disk: always uint8 RGB, or one sentence that says what is wrong with the file.
+"""Images from disk: always uint8 RGB, or one sentence that says what is wrong with the file.
 
-Whole, plain JPEGs, which most pictures are, take the quick way of `jpeg.py`; Pillow decodes all others and finds the
+Whole, plain JPEGs, which most images are, take the quick way of `jpeg.py`; Pillow decodes all others and finds the
 words for what is broken.
 """
 
@@ -29,25 +29,25 @@ QUARTER_TURNS = (5, 6, 7, 8)
 
 
 def read_image(path: Path | str, size_px: tuple[int, int] | None = None, *, reduction: int = 1) -> np.ndarray:
-    """Read a picture of any colour mode as RGB.
+    """Read an image of any colour mode as RGB.
 
     Grey is repeated; 16-bit grey is scaled to 8 bits, not clipped; transparent pixels become white, since the
     colours stored beneath them are arbitrary and a viewer's page is what the annotator saw. An animation
     gives its first frame.
 
     Args:
-        path: file of the picture.
-        size_px: (height, width) that the annotation states. It decides about EXIF: the picture is upright, as a
+        path: file of the image.
+        size_px: (height, width) that the annotation states. It decides about EXIF: the image is upright, as a
             viewer shows it, unless only the pixels as stored have this size; then they are taken as they are. None
-            gives the picture upright.
-        reduction: 1, 2, 4 or 8: give the picture with sides so many times smaller, see `reduced_size_px`. A JPEG
+            gives the image upright.
+        reduction: 1, 2, 4 or 8: give the image with sides so many times smaller, see `reduced_size_px`. A JPEG
             is decoded at that size, which is much quicker.
 
     Returns:
         uint8 `[H, W, 3]`, RGB, C-contiguous.
 
     Raises:
-        DataError: the file is missing, truncated, no picture, too large, or of another size than `size_px`.
+        DataError: the file is missing, truncated, no image, too large, or of another size than `size_px`.
     """
     path, stated = Path(path), None if size_px is None else (size_px[0], size_px[1])
     refuse_special_file(path)
@@ -61,13 +61,13 @@ def read_image(path: Path | str, size_px: tuple[int, int] | None = None, *, redu
 
 
 def reduced_size_px(size_px: tuple[int, int], reduction: int) -> tuple[int, int]:
-    """Give (height, width) of a reduced picture: JPEG decoders round up."""
+    """Give (height, width) of a reduced image: JPEG decoders round up."""
     height, width = size_px
     return -(-height // reduction), -(-width // reduction)
 
 
 def choose_reduction(size_px: tuple[int, int], at_least_px: tuple[int, int]) -> int:
-    """Give the largest `reduction` that leaves a picture (height, width) at least so large."""
+    """Give the largest `reduction` that leaves an image (height, width) at least so large."""
     ratio = min(side / least for side, least in zip(size_px, at_least_px, strict=True))
     return max((reduction for reduction in REDUCTIONS if reduction <= ratio), default=1)
 
@@ -83,7 +83,7 @@ def _read_by_pillow(path: Path, size_px: tuple[int, int] | None) -> np.ndarray:
     if size_px is not None and pixels.shape[:2] != size_px:
         stored, stated = _in_words(stored_size_px), _in_words(size_px)
         turned = " and its EXIF tag turns it," if orientation != 1 else ""
-        raise DataError(f"{path}: the picture is {stored},{turned} but its annotation says {stated}")
+        raise DataError(f"{path}: the image is {stored},{turned} but its annotation says {stated}")
     return pixels
 
 
@@ -91,12 +91,12 @@ def image_size_px(path: Path, *, upright: bool = True) -> tuple[int, int]:
     """Read (height, width) from the header alone.
 
     Args:
-        path: file of the picture.
+        path: file of the image.
         upright: the size after the turn that the EXIF tag asks for, as `read_image` has it; False gives that of the
             pixels as stored.
 
     Raises:
-        DataError: the file is missing or no picture.
+        DataError: the file is missing or no image.
     """
     refuse_special_file(path)
     with _opened(path) as image:
@@ -130,7 +130,7 @@ def _upright_size_px(image: Image.Image, orientation: int) -> tuple[int, int]:
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """Give the pixels of a picture of any mode as uint8 `[H, W, 3]`.
+    """Give the pixels of an image of any mode as uint8 `[H, W, 3]`.
 
     Raises:
         ValueError: they are of no known range.
@@ -158,24 +158,24 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{path}: {_what_it_is_instead(path)}") from None
     except Image.DecompressionBombError as error:  # from the header; nothing was decoded
         raise DataError(
-            f"{path}: the picture is taken for a decompression bomb and not decoded: {error}; make it smaller, or set "
+            f"{path}: the image is taken for a decompression bomb and not decoded: {error}; make it smaller, or set "
             "PIL.Image.MAX_IMAGE_PIXELS"
         ) from error
     except OSError as error:
-        raise DataError(f"{path}: cannot read the picture: {error.strerror or error}") from error
+        raise DataError(f"{path}: cannot read the image: {error.strerror or error}") from error
     except Exception as error:  # decoders answer broken files with nearly any type
-        raise DataError(f"{path}: cannot read the picture: {error or type(error).__name__}") from error
+        raise DataError(f"{path}: cannot read the image: {error or type(error).__name__}") from error
 
 
 def _what_it_is_instead(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(512).lstrip()
     if path.stat().st_size == 0:
-        return "the file is empty (0 bytes), not a picture"
+        return "the file is empty (0 bytes), not an image"
     if start.startswith(b"<"):
         beginning = start[:20].decode(errors="replace")
-        return f"this is an HTML or XML page, not a picture (it begins with {beginning!r})"
-    return f"this is no picture in a known format ({', '.join(FORMATS)})"
+        return f"this is an HTML or XML page, not an image (it begins with {beginning!r})"
+    return f"this is no image in a known format ({', '.join(FORMATS)})"
 
 
 def _in_words(size_px: tuple[int, int]) -> str:

@@ -16,14 +16,14 @@ import numpy as np
 from ssd_lightning.data.annotation import RANGE_TOLERANCE_PX
 from ssd_lightning.data.dataset import DetectionDataset, Record
 from ssd_lightning.data.images import read_image
-from ssd_lightning.data.split_dataset import ReadPicture, SplitDataset
+from ssd_lightning.data.split_dataset import ReadImage, SplitDataset
 from ssd_lightning.errors import ConfigurationError, DataError
 
 
 def open_leniently(make: Callable[..., DetectionDataset], **arguments: Any) -> DetectionDataset:
     """Open a split with all faults of its annotation in `dropped`; it may be empty.
 
-    No picture is decoded, except where boxes reach out of the size that its annotation states: if the picture has
+    No image is decoded, except where boxes reach out of the size that its annotation states: if the image has
     another size, boxes inside it are not in `dropped`, and the size is.
 
     Args:
@@ -32,7 +32,7 @@ def open_leniently(make: Callable[..., DetectionDataset], **arguments: Any) -> D
 
     Raises:
         ConfigurationError: `make` is no class of data sets.
-        DataError: the list of pictures, or what all of them share, cannot be read.
+        DataError: the list of images, or what all of them share, cannot be read.
     """
     made, settings = (make.func, make.keywords) if isinstance(make, partial) else (make, {})
     if not (isinstance(made, type) and issubclass(made, DetectionDataset)):
@@ -42,7 +42,7 @@ def open_leniently(make: Callable[..., DetectionDataset], **arguments: Any) -> D
 
 
 def _lenient(dataset: type[DetectionDataset]) -> type[DetectionDataset]:
-    # The reader calls SplitDataset by `super()`, so that what stands between them sees the pictures.
+    # The reader calls SplitDataset by `super()`, so that what stands between them sees the images.
     bases = (dataset, _MeasuredDataset) if issubclass(dataset, SplitDataset) else (dataset,)
 
     class Lenient(*bases):  # type: ignore[misc]
@@ -55,22 +55,22 @@ def _lenient(dataset: type[DetectionDataset]) -> type[DetectionDataset]:
                 # All has been read and nothing of it is left, which is for the caller to judge.
 
         def _drop_unreadable(self) -> None:
-            """Leave the pictures to `inspect_pictures`, which reports every one of them."""
+            """Leave the images to `inspect_images`, which reports every one of them."""
 
     return Lenient
 
 
 class _MeasuredDataset(SplitDataset):
-    """Measures boxes that reach out of the size that is stated by the picture itself."""
+    """Measures boxes that reach out of the size that is stated by the image itself."""
 
-    def __init__(self, *, pictures: Iterable[tuple[str, ReadPicture]], **settings: Any) -> None:
-        super().__init__(pictures=((name, partial(_read_measured, read)) for name, read in pictures), **settings)
-
-
-_BEYOND = re.compile(r"reaches out of the picture: ([xy])max is (\S+) of \d+ px")
+    def __init__(self, *, images: Iterable[tuple[str, ReadImage]], **settings: Any) -> None:
+        super().__init__(images=((name, partial(_read_measured, read)) for name, read in images), **settings)
 
 
-def _read_measured(read: ReadPicture) -> tuple[Record, list[str]]:
+_BEYOND = re.compile(r"reaches out of the image: ([xy])max is (\S+) of \d+ px")
+
+
+def _read_measured(read: ReadImage) -> tuple[Record, list[str]]:
     record, sentences = read()
     if not any(_BEYOND.search(sentence) for sentence in sentences):
         return record, sentences
@@ -97,8 +97,8 @@ def _quiet() -> Iterator[None]:
         log.disabled = before
 
 
-class PictureFacts(NamedTuple):
-    """What is known of a picture once it has been decoded."""
+class ImageFacts(NamedTuple):
+    """What is known of an image once it has been decoded."""
 
     path: Path
     digest: str | None
@@ -109,18 +109,18 @@ class PictureFacts(NamedTuple):
     """A sentence that names the file, if it cannot be decoded or has another size than its annotation says."""
 
 
-def inspect_pictures(
+def inspect_images(
     records: Sequence[Record], *, advance: Callable[[], object] = lambda: None
-) -> dict[Path, PictureFacts]:
-    """Decode every picture once, in threads: the decoders leave the interpreter to the others.
+) -> dict[Path, ImageFacts]:
+    """Decode every image once, in threads: the decoders leave the interpreter to the others.
 
     Args:
         records: of all splits; a file that several of them name is decoded for the first.
-        advance: called after each picture.
+        advance: called after each image.
     """
     first = {record.image_path: record for record in reversed(records)}
 
-    def look(record: Record) -> PictureFacts:
+    def look(record: Record) -> ImageFacts:
         facts = _look_at(record)
         advance()
         return facts
@@ -129,25 +129,25 @@ def inspect_pictures(
         return {facts.path: facts for facts in pool.map(look, reversed(first.values()))}
 
 
-def _look_at(record: Record) -> PictureFacts:
+def _look_at(record: Record) -> ImageFacts:
     path = record.image_path
     try:
-        return PictureFacts(path, _digest(read_image(path, record.size_px)), record.size_px, None)
+        return ImageFacts(path, _digest(read_image(path, record.size_px)), record.size_px, None)
     except DataError as error:
         problem = str(error)
-    try:  # a picture of another size can still be the double of another one
+    try:  # an image of another size can still be the double of another one
         pixels = read_image(path)
     except DataError:
-        return PictureFacts(path, None, None, problem)
-    return PictureFacts(path, _digest(pixels), pixels.shape[:2], problem)
+        return ImageFacts(path, None, None, problem)
+    return ImageFacts(path, _digest(pixels), pixels.shape[:2], problem)
 
 
-def measured_by_picture(record: Record, facts: PictureFacts | None) -> Record:
-    """Give a record the size of its picture; boxes that reach out of it are left out, a pixel more is clipped.
+def measured_by_image(record: Record, facts: ImageFacts | None) -> Record:
+    """Give a record the size of its image; boxes that reach out of it are left out, a pixel more is clipped.
 
     Args:
         record: with the size that its annotation states.
-        facts: of its picture, None if they are not known.
+        facts: of its image, None if they are not known.
     """
     if facts is None or facts.size_px in (None, record.size_px):
         return record

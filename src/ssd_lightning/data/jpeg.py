@@ -32,7 +32,7 @@ def decode_plain_jpeg(path: Path, size_px: tuple[int, int] | None, *, reduction:
     That is a whole file with one or three 8-bit components, whose pixels are wanted as they are stored.
 
     Args:
-        path: file of the picture.
+        path: file of the image.
         size_px: (height, width) that the pixels must have as stored, and not upright as well if EXIF data ask for a
             turn; None takes any where no EXIF data could ask for a turn.
         reduction: 1, 2, 4 or 8 times smaller sides.
@@ -45,7 +45,7 @@ def decode_plain_jpeg(path: Path, size_px: tuple[int, int] | None, *, reduction:
             data = file.readall()
     except OSError:
         return None
-    # OpenCV fills the rest of a truncated picture with grey and says nothing.
+    # OpenCV fills the rest of a truncated image with grey and says nothing.
     if not data.startswith(START) or not data.endswith(END):
         return None
     frame = read_frame(data)
@@ -64,7 +64,7 @@ def decode_plain_jpeg(path: Path, size_px: tuple[int, int] | None, *, reduction:
 
 
 def _may_be_turned(frame: Frame) -> bool:
-    """Say whether EXIF data ask for a turn after which the picture has the same size."""
+    """Say whether EXIF data ask for a turn after which the image has the same size."""
     if frame.exif is None:
         return False
     exif = Image.Exif()

@@ -1,6 +1,6 @@
-"""Mosaic: four pictures around a random centre as one training sample (YOLOv4, arXiv 2004.10934, section 3.4).
+"""Mosaic: four images around a random centre as one training sample (YOLOv4, arXiv 2004.10934, section 3.4).
 
-It shows objects in other company and, since the parts are scaled down, smaller. Its pictures look unlike those of
+It shows objects in other company and, since the parts are scaled down, smaller. Its images look unlike those of
 the test, so that the last epochs of a run are better without it (YOLOX, arXiv 2107.08430, section 2.1).
 """
 
@@ -14,11 +14,11 @@ from ssd_lightning.data.geometry import boxes_in_window, centres_inside
 from ssd_lightning.errors import ConfigurationError
 
 CENTRE = (0.25, 0.75)
-"""Range of the point where the four meet, relative to the picture's sides: no part is thinner than a quarter."""
+"""Range of the point where the four meet, relative to the image's sides: no part is thinner than a quarter."""
 
 
 class Sample(NamedTuple):
-    """A picture with its objects, before augmentation."""
+    """An image with its objects, before augmentation."""
 
     image: np.ndarray
     """uint8 `[H, W, 3]`, RGB."""
@@ -31,12 +31,12 @@ class Sample(NamedTuple):
 
 
 class Mosaic:
-    """When a sample becomes a mosaic, and with which other pictures.
+    """When a sample becomes a mosaic, and with which other images.
 
     Args:
         probability: of each sample; 0 switches it off.
         epochs: it acts in so many epochs from the first; None is all of them.
-        min_scale: a part shows its picture at U(min_scale, 1) of its size, or larger where it would leave a gap.
+        min_scale: a part shows its image at U(min_scale, 1) of its size, or larger where it would leave a gap.
 
     Raises:
         ConfigurationError: a setting is out of its range.
@@ -58,7 +58,7 @@ class Mosaic:
         return self.probability > 0 and (self.epochs is None or epoch < self.epochs)
 
     def partners(self, rng: np.random.Generator, size: int) -> list[int] | None:
-        """Draw the indices of the three other pictures among `size`; None where the sample stays as it is."""
+        """Draw the indices of the three other images among `size`; None where the sample stays as it is."""
         return rng.integers(size, size=3).tolist() if rng.random() < self.probability else None
 
     def join(self, rng: np.random.Generator, samples: Sequence[Sample]) -> Sample:
@@ -69,7 +69,7 @@ class Mosaic:
 def join_samples(rng: np.random.Generator, samples: Sequence[Sample], *, min_scale: float) -> Sample:
     """Join four samples around a random centre on a canvas with the size of the first.
 
-    Each quarter, in the order of reading, is filled by a random window of its picture, scaled with its aspect ratio
+    Each quarter, in the order of reading, is filled by a random window of its image, scaled with its aspect ratio
     kept. Boxes with their centre in the window stay and are clipped to it, as in the paper's crop.
 
     Args:
@@ -103,8 +103,8 @@ def join_samples(rng: np.random.Generator, samples: Sequence[Sample], *, min_sca
 def draw_window(
     rng: np.random.Generator, size_px: tuple[int, int], shown_px: tuple[int, int], *, scale: float
 ) -> np.ndarray:
-    """Draw the part of a picture of size (height, width) that fills `shown_px` at a scale: xyxy, normalised."""
-    shares = np.array(shown_px[::-1]) / np.array(size_px[::-1])  # of the picture's width and height, at scale 1
+    """Draw the part of an image of size (height, width) that fills `shown_px` at a scale: xyxy, normalised."""
+    shares = np.array(shown_px[::-1]) / np.array(size_px[::-1])  # of the image's width and height, at scale 1
     shares = shares / max(scale, shares.max())
     corner = rng.uniform(0, 1, 2) * (1 - shares)
     return np.concatenate([corner, corner + shares])

@@ -133,7 +133,7 @@ def plain_mode(mode: ResizeMode) -> dict[str, Any]:
 
 
 def resize_image(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Warp a picture `[H, W, 3]` to `image_size` (height, width), bilinearly, whatever its aspect ratio."""
+    """Warp an image `[H, W, 3]` to `image_size` (height, width), bilinearly, whatever its aspect ratio."""
     height, width = image_size
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 

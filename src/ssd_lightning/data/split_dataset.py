@@ -1,4 +1,4 @@
-"""From the pictures of named splits to a data set: what the readers of all annotation formats share."""
+"""From the images of named splits to a data set: what the readers of all annotation formats share."""
 
 import logging
 import os
@@ -14,51 +14,51 @@ from ssd_lightning.errors import DataError
 log = logging.getLogger(__name__)
 
 READ_AT_ONCE = 1024
-"""Pictures handed to the threads together: enough to keep them busy, few enough to stop soon at an error."""
+"""Images handed to the threads together: enough to keep them busy, few enough to stop soon at an error."""
 
-ReadPicture = Callable[[], tuple[Record, list[str]]]
+ReadImage = Callable[[], tuple[Record, list[str]]]
 """Gives the record of all sound objects and a sentence for each unsound one; raises `DataError` if none is sound."""
 
 
 class SplitDataset(DetectionDataset):
-    """What the readers of all annotation formats do once they know the pictures of their splits.
+    """What the readers of all annotation formats do once they know the images of their splits.
 
     Args:
         roots: of the splits; images outside of them are logged.
-        pictures: (image id, what reads its annotation), in the order of the records.
+        images: (image id, what reads its annotation), in the order of the records.
         class_names: names of the classes 1..C.
-        transform: what is done to each sample; None gives the picture as it is.
+        transform: what is done to each sample; None gives the image as it is.
         seed: root of all samples' seeds.
-        on_error: `raise` stops at the first bad object or picture; `skip` drops and lists them.
+        on_error: `raise` stops at the first bad object or image; `skip` drops and lists them.
         part: `train` and `val` are complementary parts of the data, `all` is everything.
-        val_fraction: share of the pictures that `val` holds.
-        max_pictures: take only the first so many of the part.
-        problems: a sentence for all that was found before the pictures were looked at.
+        val_fraction: share of the images that `val` holds.
+        max_images: take only the first so many of the part.
+        problems: a sentence for all that was found before the images were looked at.
 
     Raises:
-        DataError: a picture or annotation is missing or unusable; no picture is left.
+        DataError: an image or annotation is missing or unusable; no image is left.
     """
 
     def __init__(
         self,
         *,
         roots: Sequence[Path],
-        pictures: Iterable[tuple[str, ReadPicture]],
+        images: Iterable[tuple[str, ReadImage]],
         class_names: Sequence[str],
         transform: Transform | None,
         seed: int,
         on_error: OnError,
         part: Part,
         val_fraction: float,
-        max_pictures: int | None,
+        max_images: int | None,
         problems: Sequence[str] = (),
     ) -> None:
         records, dropped = collect_records(
-            pictures,
+            images,
             on_error=on_error,
             part=part,
             val_fraction=val_fraction,
-            max_pictures=max_pictures,
+            max_images=max_images,
             problems=problems,
         )
         super().__init__(
@@ -88,23 +88,23 @@ class SplitDataset(DetectionDataset):
 
 
 def collect_records(
-    pictures: Iterable[tuple[str, ReadPicture]],
+    images: Iterable[tuple[str, ReadImage]],
     *,
     on_error: OnError,
     part: Part,
     val_fraction: float,
-    max_pictures: int | None,
+    max_images: int | None,
     problems: Sequence[str] = (),
 ) -> tuple[list[Record], list[str]]:
-    """Read the pictures of one part of a data set, in threads, since this mostly waits for the disk.
+    """Read the images of one part of a data set, in threads, since this mostly waits for the disk.
 
     Args:
-        pictures: (image id, what reads it), in the order of the records.
-        on_error: `raise` stops at the first problem; `skip` leaves the object or picture out.
+        images: (image id, what reads it), in the order of the records.
+        on_error: `raise` stops at the first problem; `skip` leaves the object or image out.
         part: the part that is wanted.
-        val_fraction: share of the pictures that `val` holds.
-        max_pictures: take only the first so many.
-        problems: what was found before the pictures were looked at.
+        val_fraction: share of the images that `val` holds.
+        max_images: take only the first so many.
+        problems: what was found before the images were looked at.
 
     Returns:
         The records, and a sentence for all that was left out.
@@ -116,10 +116,10 @@ def collect_records(
     dropped = list(problems)
     if on_error == "raise":
         _raise_first(dropped)
-    wanted = (read for image_id, read in pictures if in_part(image_id, part, val_fraction))
+    wanted = (read for image_id, read in images if in_part(image_id, part, val_fraction))
     with ThreadPoolExecutor() as pool:
         while True:
-            room = READ_AT_ONCE if max_pictures is None else min(READ_AT_ONCE, max_pictures - len(records))
+            room = READ_AT_ONCE if max_images is None else min(READ_AT_ONCE, max_images - len(records))
             chunk = list(islice(wanted, room))
             if not chunk:
                 return records, dropped
@@ -136,7 +136,7 @@ def collect_records(
                 dropped.extend(faults)
 
 
-def _attempt(read: ReadPicture) -> tuple[Record, list[str]] | DataError:
+def _attempt(read: ReadImage) -> tuple[Record, list[str]] | DataError:
     try:
         return read()
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Where the splits that a data set names have their files: roots, annotations, pictures and their names."""
+"""Where the splits that a data set names have their files: roots, annotations, images and their names."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ from ssd_lightning.data.special_files import is_file, refuse_special_file
 from ssd_lightning.errors import DataError
 
 IMAGE_FOLDERS = ("{name}", "images/{name}", "{name}/images")
-"""Where pictures usually lie below the root; `name` is that of the annotation file or of its folder."""
+"""Where images usually lie below the root; `name` is that of the annotation file or of its folder."""
 
 
 class MissingSplitError(DataError):
@@ -37,7 +37,7 @@ def absolute_roots(splits: Sequence[Mapping[str, str]]) -> list[Path]:
 
 
 def root_prefixes(roots: Sequence[Path]) -> dict[Path, str]:
-    """Give every root what the ids of its pictures begin with: nothing for one root, else its folder's name."""
+    """Give every root what the ids of its images begin with: nothing for one root, else its folder's name."""
     distinct = set(roots)
     if len(distinct) <= 1:
         return dict.fromkeys(distinct, "")
@@ -60,7 +60,7 @@ def check_root(root: Path) -> None:
 
 
 def open_splits(splits: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, Path, str]]:
-    """List (prefix of the ids, root, split), for formats in which pictures of two splits may have one name.
+    """List (prefix of the ids, root, split), for formats in which images of two splits may have one name.
 
     Raises:
         DataError: a root is missing.
@@ -78,8 +78,8 @@ def portable_path(stated: str) -> str:
     return stated.replace("\\", "/").removeprefix("./")
 
 
-def picture_id(name: str, seen: set[str]) -> str:
-    """Name a picture by its path without suffix; by its whole path where `seen` has that id. Adds it to `seen`."""
+def unique_image_id(name: str, seen: set[str]) -> str:
+    """Name an image by its path without suffix; by its whole path where `seen` has that id. Adds it to `seen`."""
     name = portable_path(name)
     while name.startswith("../"):
         name = name.removeprefix("../")
@@ -115,13 +115,13 @@ def find_file(root: Path, split: str, patterns: Sequence[str], suffix: str) -> P
 
 
 def find_image_dir(root: Path, annotation_path: Path, images: str | None, samples: Sequence[str]) -> Path:
-    """Find the folder of the pictures that an annotation file names.
+    """Find the folder of the images that an annotation file names.
 
     Args:
         root: folder of the data set.
         annotation_path: the annotation file.
         images: the folder below the root, if it is known.
-        samples: names of some pictures.
+        samples: names of some images.
 
     Returns:
         The first usual place that has one of them; the first that exists if none has.
@@ -144,7 +144,7 @@ def folder_with(candidates: Sequence[Path], samples: Sequence[str], *, root: Pat
     """
     for outside, keep in product((False, True), (sys.maxsize, 1)):
         for folder in candidates:
-            found = (find_picture(folder, name, root=root, keep=keep) for name in samples)
+            found = (find_image(folder, name, root=root, keep=keep) for name in samples)
             if any(path is not None and (outside or is_within(root, path)) for path in found):
                 return folder
     return None
@@ -192,8 +192,8 @@ def path_tails(stated: str, *, keep: int = 1) -> Iterator[str]:
         yield "/".join(parts[start:])
 
 
-def find_picture(folder: Path, stated: str, *, root: Path, keep: int = 1) -> Path | None:
-    """Find a picture by the path that its annotation states, with or without suffix; below the root first.
+def find_image(folder: Path, stated: str, *, root: Path, keep: int = 1) -> Path | None:
+    """Find an image by the path that its annotation states, with or without suffix; below the root first.
 
     Some tools state a path of their own machine; its first parts are dropped one after the other.
 
@@ -206,23 +206,23 @@ def find_picture(folder: Path, stated: str, *, root: Path, keep: int = 1) -> Pat
     outside = None
     for tail in path_tails(stated, keep=keep):
         path = folder / tail
-        found = path if is_file(path) else picture_with_suffix(path.parent, path.name)
+        found = path if is_file(path) else image_with_suffix(path.parent, path.name)
         if found is not None and is_within(root, found):
             return found
         outside = outside or found
     return outside
 
 
-def require_picture(folder: Path, stated: str, *, root: Path, keep: int = 1, stated_by: Path) -> Path:
-    """Find a picture as `find_picture` does.
+def require_image(folder: Path, stated: str, *, root: Path, keep: int = 1, stated_by: Path) -> Path:
+    """Find an image as `find_image` does.
 
     Raises:
         DataError: there is none, or none in a format that is read.
     """
-    path = find_picture(folder, stated, root=root, keep=keep)
+    path = find_image(folder, stated, root=root, keep=keep)
     if path is None:
         place = stated if PureWindowsPath(stated).anchor else folder / portable_path(stated)  # C:\\a is below no folder
-        raise DataError(f"{place}: the picture is missing (stated by {stated_by})")
+        raise DataError(f"{place}: the image is missing (stated by {stated_by})")
     refuse_unreadable(path)
     return path
 
@@ -234,20 +234,20 @@ def refuse_unreadable(path: Path) -> None:
         DataError: its ending says that it is one.
     """
     if is_unreadable_image_name(path):
-        raise DataError(f"{path}: cannot read the picture: {path.suffix} is not read; convert it to .jpg or .png")
+        raise DataError(f"{path}: cannot read the image: {path.suffix} is not read; convert it to .jpg or .png")
 
 
-def picture_with_suffix(folder: Path, name: str) -> Path | None:
-    """Find the picture of a name without suffix, or with one in another letter case; None if there is none.
+def image_with_suffix(folder: Path, name: str) -> Path | None:
+    """Find the image of a name without suffix, or with one in another letter case; None if there is none.
 
-    A picture of a format that is not read is found where there is no other.
+    An image of a format that is not read is found where there is no other.
     """
     for suffix in IMAGE_SUFFIXES[:3]:  # quicker than a list of the folder
         path = folder / f"{name}{suffix}"
         if is_file(path):
             return path
     try:
-        by_stem = _pictures_by_stem(folder, folder.stat().st_mtime_ns)
+        by_stem = _images_by_stem(folder, folder.stat().st_mtime_ns)
     except (OSError, ValueError):
         return None
     suffix = Path(name).suffix.lower()
@@ -258,7 +258,7 @@ def picture_with_suffix(folder: Path, name: str) -> Path | None:
 
 
 @lru_cache(maxsize=16)
-def _pictures_by_stem(folder: Path, changed_ns: int) -> dict[str, list[Path]]:
+def _images_by_stem(folder: Path, changed_ns: int) -> dict[str, list[Path]]:
     by_stem = defaultdict(list)
     for path in folder.iterdir():
         if path.suffix.lower() in KNOWN_SUFFIXES and is_file(path):
@@ -272,7 +272,7 @@ def is_comment(line: str, folders: Iterable[Path]) -> bool:
     """Say whether a line of a list is a comment: it begins with `#`, and no image in the folders has that name."""
     name = portable_path(line.strip())
     return name.startswith("#") and not any(
-        is_file(folder / name) or picture_with_suffix((folder / name).parent, Path(name).name) for folder in folders
+        is_file(folder / name) or image_with_suffix((folder / name).parent, Path(name).name) for folder in folders
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 from filelock import FileLock
 
-from ssd_lightning.data.toy_scene import ToyObject, draw_toy_picture
+from ssd_lightning.data.toy_scene import ToyObject, draw_toy_image
 from ssd_lightning.data.toy_shapes import TOY_CLASSES
 from ssd_lightning.errors import ConfigurationError, DataError
 
@@ -39,13 +39,13 @@ def write_toy_dataset(
 ) -> None:
     """Write the toy data set, unless it is already there with the same settings.
 
-    A picture shows up to six shapes on a textured ground: turned, tilted, shaded, some of them outlined.
-    Later ones cover earlier ones, some reach over the border, about 5 % of the pictures are empty. Neither
-    colour nor size nor place tells the class. Picture i of a split depends on the seed, the split, i and the
+    An image shows up to six shapes on a textured ground: turned, tilted, shaded, some of them outlined.
+    Later ones cover earlier ones, some reach over the border, about 5 % of the images are empty. Neither
+    colour nor size nor place tells the class. Image i of a split depends on the seed, the split, i and the
     size only.
 
     Boxes are tight around what can be seen of an object. An object is `difficult` if less than half of it can
-    be seen, if the longer side of its box is under 8 % of the picture's shorter side, or if its colour is
+    be seen, if the longer side of its box is under 8 % of the image's shorter side, or if its colour is
     less than 20 CIELAB units away from what surrounds it. At least a fifth of every object can be seen.
 
     The set is built beside `root` and moved into place when it is whole. Processes that call this at the same
@@ -53,14 +53,14 @@ def write_toy_dataset(
 
     Args:
         root: folder of the data set; made if it does not exist.
-        num_train: pictures of the split `train`.
-        num_val: pictures of the split `val`; `trainval` is `train` and `val`.
-        num_test: pictures of the split `test`.
-        image_size_px: (height, width) of all pictures.
+        num_train: images of the split `train`.
+        num_val: images of the split `val`; `trainval` is `train` and `val`.
+        num_test: images of the split `test`.
+        image_size_px: (height, width) of all images.
         seed: root of all random numbers.
 
     Raises:
-        ConfigurationError: a negative number of pictures or pictures too small for the smallest objects.
+        ConfigurationError: a negative number of images or images too small for the smallest objects.
         DataError: `root` holds something that this function did not write, or cannot be written to.
     """
     root = Path(root).resolve()
@@ -73,7 +73,7 @@ def write_toy_dataset(
     settings = {
         "dataset": "ssd_lightning toy",
         "version": DRAWING_VERSION,
-        "pictures": counts,
+        "images": counts,
         "image_size_px": list(size_px),
         "seed": seed,
     }
@@ -84,7 +84,7 @@ def write_toy_dataset(
         with FileLock(root.with_name(f".{root.name}.lock")):
             if not _is_complete(root, settings, counts):
                 _refuse_foreign_files(root)
-                log.info("drawing %d toy pictures into %s", sum(counts.values()), root)
+                log.info("drawing %d toy images into %s", sum(counts.values()), root)
                 unfinished = root.with_name(f".{root.name}.toy-unfinished")
                 shutil.rmtree(unfinished, ignore_errors=True)
                 _write_files(unfinished, counts=counts, size_px=size_px, seed=seed)
@@ -124,7 +124,7 @@ def _write_files(root: Path, *, counts: dict[str, int], size_px: tuple[int, int]
     for split, count in counts.items():
         names[split] = [f"{split}_{index:05d}" for index in range(count)]
         for index, name in enumerate(names[split]):
-            image, objects = draw_toy_picture(seed=seed, split=split, index=index, size_px=size_px)
+            image, objects = draw_toy_image(seed=seed, split=split, index=index, size_px=size_px)
             options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
             encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1]
             (root / "JPEGImages" / f"{name}.jpg").write_bytes(encoded.tobytes())

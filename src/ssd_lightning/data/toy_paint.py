@@ -1,4 +1,4 @@
-"""The colours of the toy pictures: textured grounds, painted objects and the camera's noise."""
+"""The colours of the toy images: textured grounds, painted objects and the camera's noise."""
 
 import cv2
 import numpy as np

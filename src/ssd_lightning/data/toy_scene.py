@@ -1,4 +1,4 @@
-"""Toy pictures: which objects they show, where these lie and which of them are difficult."""
+"""Toy images: which objects they show, where these lie and which of them are difficult."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -35,7 +35,7 @@ DIFFICULT_CONTRAST = 20.0
 
 @dataclass(frozen=True)
 class ToyObject:
-    """One drawn object, as it can be seen in the finished picture."""
+    """One drawn object, as it can be seen in the finished image."""
 
     label: int
     """1..C, an index into `TOY_CLASSES` plus one."""
@@ -44,18 +44,18 @@ class ToyObject:
     visible_mask: np.ndarray
     """bool `[H, W]`: the pixels it covers by at least half and nothing drawn later covers by half."""
     visible_share: float
-    """Visible pixels over the area of the whole shape: coverings and the picture's border both count."""
+    """Visible pixels over the area of the whole shape: coverings and the image's border both count."""
     contrast: float
     """Median distance, in CIELAB, of its colour from the pixels around it."""
     truncated: bool
-    """It reaches over the border of the picture."""
+    """It reaches over the border of the image."""
     difficult: bool
 
 
-def draw_toy_picture(
+def draw_toy_image(
     *, seed: int, split: str, index: int, size_px: tuple[int, int]
 ) -> tuple[np.ndarray, list[ToyObject]]:
-    """Draw one picture: uint8 `[H, W, 3]` RGB and its objects, the lowest first."""
+    """Draw one image: uint8 `[H, W, 3]` RGB and its objects, the lowest first."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, SPLITS.index(split), index]))
     canvas = draw_background(rng, size_px)
     owner = np.full(size_px, -1, dtype=np.int16)  # which object each pixel shows, -1 for the ground

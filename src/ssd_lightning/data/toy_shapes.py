@@ -8,7 +8,7 @@ import numpy as np
 TOY_CLASSES: tuple[str, ...] = ("disk", "square", "triangle", "star", "ring")
 
 SCALE_RANGE = (0.05, 0.80)
-"""Longest side of a whole object over the shorter side of the picture."""
+"""Longest side of a whole object over the shorter side of the image."""
 SCALE_BETA = (3.2, 2.0)
 """Parameters of the Beta distribution of log(scale): (1, 1) is log-uniform; these make the extremes rarer."""
 MAX_TURN = np.pi / 6
@@ -30,15 +30,15 @@ class Outline:
     contours: list[np.ndarray]
     """Polygons `[P, 2]` (x, y) in pixels of the window; the second one, if any, is the hole."""
     window: tuple[slice, slice]
-    """Rows and columns of the picture that it touches, with a margin."""
+    """Rows and columns of the image that it touches, with a margin."""
     coverage: np.ndarray
     """float32, of the window's shape: share of each pixel that the shape covers."""
     area: float
-    """In square pixels, also of what lies outside the picture."""
+    """In square pixels, also of what lies outside the image."""
     truncated: bool
 
 
-def random_shape(rng: np.random.Generator, label: int, picture_side: int) -> tuple[list[np.ndarray], np.ndarray]:
+def random_shape(rng: np.random.Generator, label: int, image_side: int) -> tuple[list[np.ndarray], np.ndarray]:
     """Turn, tilt and scale a shape: its contours, their box's corner at 0, and the box's (width, height)."""
     # Turned, then squeezed along one axis as if seen at an angle.
     axis = rng.uniform(0, 2 * np.pi)
@@ -47,7 +47,7 @@ def random_shape(rng: np.random.Generator, label: int, picture_side: int) -> tup
     contours = [contour @ matrix for contour in _unit_contours(label)]
     corner, extent = contours[0].min(0), np.ptp(contours[0], axis=0)
     low, high = np.log(SCALE_RANGE)
-    scale = np.exp(low + (high - low) * rng.beta(*SCALE_BETA)) * picture_side / extent.max()
+    scale = np.exp(low + (high - low) * rng.beta(*SCALE_BETA)) * image_side / extent.max()
     return [(contour - corner) * scale for contour in contours], extent * scale
 
 
@@ -80,7 +80,7 @@ def _rotation(angle: float) -> np.ndarray:
 
 
 def rasterise(contours: list[np.ndarray], size_px: tuple[int, ...]) -> Outline:
-    """Lay contours `[P, 2]` (x, y), in pixels of a picture of (height, width), on its pixels."""
+    """Lay contours `[P, 2]` (x, y), in pixels of an image of (height, width), on its pixels."""
     corner, far_corner, border = contours[0].min(0), contours[0].max(0), np.array(size_px[::-1])
     first = np.clip(np.floor(corner).astype(int) - MARGIN_PX, 0, border)
     last = np.clip(np.ceil(far_corner).astype(int) + MARGIN_PX, 0, border)

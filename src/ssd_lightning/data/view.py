@@ -1,6 +1,6 @@
-"""Which part of a picture a sample shows, and where: expansion, crop and warp as one step.
+"""Which part of an image a sample shows, and where: expansion, crop and warp as one step.
 
-The plane goes on beyond the picture, filled with one colour. A window of it, cut at whole pixels of the picture, is
+The plane goes on beyond the image, filled with one colour. A window of it, cut at whole pixels of the image, is
 shown at the size of the network's input.
 """
 
@@ -17,24 +17,24 @@ Window = tuple[int, int, int, int]
 
 
 class View(NamedTuple):
-    """What is seen of the picture through a window. Both are empty where the window lies beside the picture."""
+    """What is seen of the image through a window. Both are empty where the window lies beside the image."""
 
     part_px: Window
-    """The part of the picture, in its own pixels."""
+    """The part of the image, in its own pixels."""
     place_px: Window
     """Its place in the sample, in the sample's pixels."""
 
 
 def draw_canvas(random: Random, size_px: tuple[int, int], max_ratio: float) -> Window:
-    """Draw a canvas of U(1, max_ratio) times the picture's sides around it, at a uniform place (section 3.6).
+    """Draw a canvas of U(1, max_ratio) times the image's sides around it, at a uniform place (section 3.6).
 
     Args:
         random: source of the numbers.
-        size_px: (height, width) of the picture.
-        max_ratio: largest side of the canvas, relative to the picture's.
+        size_px: (height, width) of the image.
+        max_ratio: largest side of the canvas, relative to the image's.
 
     Returns:
-        The canvas in pixels of the picture: it begins at or before 0.
+        The canvas in pixels of the image: it begins at or before 0.
     """
     height, width = size_px
     ratio = random.uniform(1.0, max_ratio)
@@ -50,8 +50,8 @@ def view_through(window_px: Window, size_px: tuple[int, int], image_size: tuple[
     go through the same rounding. `cv2.warpAffine` would do without it, but is slower and has no area interpolation.
 
     Args:
-        window_px: in pixels of the picture; it may reach beyond it.
-        size_px: (height, width) of the picture.
+        window_px: in pixels of the image; it may reach beyond it.
+        size_px: (height, width) of the image.
         image_size: (height, width) of the sample.
     """
     left, top, right, bottom = window_px
@@ -78,9 +78,9 @@ def boxes_in_view(boxes: np.ndarray, view: View, size_px: tuple[int, int], image
     """Move boxes with the pixels that they surround, and clip them to what is seen.
 
     Args:
-        boxes: `[N, 4]` xyxy, normalised to the picture.
-        view: of that picture; not empty unless N = 0.
-        size_px: (height, width) of the picture.
+        boxes: `[N, 4]` xyxy, normalised to the image.
+        view: of that image; not empty unless N = 0.
+        size_px: (height, width) of the image.
         image_size: (height, width) of the sample.
 
     Returns:

@@ -16,8 +16,8 @@ from ssd_lightning.data.splits import (
     MissingSplitError,
     absolute_roots,
     check_root,
+    image_with_suffix,
     is_comment,
-    picture_with_suffix,
     portable_path,
     read_lines,
     root_prefixes,
@@ -38,7 +38,7 @@ SPLIT_FOLDERS = ("train", "training", "trainval", "val", "valid", "validation", 
 
 
 class VOCDataset(SplitDataset):
-    """Pictures with VOC annotations, from one or more splits.
+    """Images with VOC annotations, from one or more splits.
 
     Args:
         splits: each a `root` and a `split`. VOC 07+12 is two of them. Where the root has `ImageSets`, a split is the
@@ -49,13 +49,13 @@ class VOCDataset(SplitDataset):
         keep_difficult: False drops objects flagged difficult, as ssd.pytorch does for training.
         xml_offset: subtracted from all four coordinates: 1 as most ports do, since VOC counts pixels from 1;
             0 as the Caffe reference does, and for tools that count from 0.
-        on_error: `raise` stops at the first bad object or file; `skip` drops the object, or the picture where
+        on_error: `raise` stops at the first bad object or file; `skip` drops the object, or the image where
             the whole file is unusable, and lists all of them in `dropped` and in a warning.
-        transform, seed, part, val_fraction, max_pictures: see `SplitDataset`.
+        transform, seed, part, val_fraction, max_images: see `SplitDataset`.
 
     Raises:
-        DataError: a root, split, picture or annotation is missing or unusable; class names are empty or
-            repeated; no picture is left.
+        DataError: a root, split, image or annotation is missing or unusable; class names are empty or
+            repeated; no image is left.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class VOCDataset(SplitDataset):
         on_error: OnError = "raise",
         part: Part = "all",
         val_fraction: float = 0.0,
-        max_pictures: int | None = None,
+        max_images: int | None = None,
     ) -> None:
         if class_names is None:
             class_names = discover_class_names(splits, on_error=on_error)
         check_class_names(class_names)
         listed = list(list_images(splits))
-        pictures = (
+        images = (
             (
                 image_id,
                 partial(
@@ -96,14 +96,14 @@ class VOCDataset(SplitDataset):
             _log_unlabelled(place)
         super().__init__(
             roots=absolute_roots(splits),
-            pictures=pictures,
+            images=images,
             class_names=class_names,
             transform=transform,
             seed=seed,
             on_error=on_error,
             part=part,
             val_fraction=val_fraction,
-            max_pictures=max_pictures,
+            max_images=max_images,
         )
 
     @staticmethod
@@ -250,10 +250,10 @@ def _stated_name(path: Path) -> str:
 
 
 def _name_in(line: str, root: Path) -> str:
-    """Give the picture's name of a line `name` or, in the lists of one class, `name flag`."""
+    """Give the image's name of a line `name` or, in the lists of one class, `name flag`."""
     whole = portable_path(line.strip())
     name, *flag = whole.rsplit(maxsplit=1)
     if not flag or flag[0] not in ("-1", "0", "1") or is_file(root / "Annotations" / f"{whole}.xml"):
         return whole
     image = root / "JPEGImages" / whole
-    return name if picture_with_suffix(image.parent, image.name) is None else whole
+    return name if image_with_suffix(image.parent, image.name) is None else whole

@@ -20,7 +20,7 @@ from ssd_lightning.data.annotation import (
 from ssd_lightning.data.dataset import Record
 from ssd_lightning.data.images import image_size_px
 from ssd_lightning.data.special_files import refuse_special_file
-from ssd_lightning.data.splits import find_picture, inside_first, picture_with_suffix, portable_path, refuse_unreadable
+from ssd_lightning.data.splits import find_image, image_with_suffix, inside_first, portable_path, refuse_unreadable
 from ssd_lightning.errors import DataError
 
 
@@ -34,15 +34,15 @@ def read_voc_annotation(
     keep_difficult: bool = True,
     xml_offset: int = 1,
 ) -> tuple[Record, list[str]]:
-    """Read one XML file; no picture is opened unless the XML leaves its size out.
+    """Read one XML file; no image is opened unless the XML leaves its size out.
 
     Args:
         path: the XML file.
         class_names: names of the classes 1..C.
-        image_dir: folder of the pictures. The picture is the one named like the XML file, as VOC's own tools
+        image_dir: folder of the images. The image is the one named like the XML file, as VOC's own tools
             have it; where there is none, the one that its `filename` states.
         image_id: name of the record.
-        name: path of the picture below its folder, without suffix; by default the XML file's name.
+        name: path of the image below its folder, without suffix; by default the XML file's name.
         keep_difficult: False leaves out objects flagged difficult.
         xml_offset: subtracted from all four coordinates.
 
@@ -50,7 +50,7 @@ def read_voc_annotation(
         The record of all sound objects, and a sentence for each unsound one, which is left out.
 
     Raises:
-        DataError: the file is missing or no annotation, or its picture is missing.
+        DataError: the file is missing or no annotation, or its image is missing.
     """
     annotation = parse_annotation(path)
     image_path = _find_image(image_dir, name or path.stem, annotation.findtext("filename"))
@@ -106,18 +106,18 @@ def _difficult_texts(element: Element) -> list[str]:
 
 def _find_image(image_dir: Path, name: str, stated_filename: str | None) -> Path:
     stated_filename = portable_path((stated_filename or "").strip())
-    path = picture_with_suffix((image_dir / name).parent, Path(name).name)
+    path = image_with_suffix((image_dir / name).parent, Path(name).name)
     if path is None and stated_filename:
         # Other tools write whole paths here, of other machines and systems. In a folder of its own an image keeps that
         # folder: the same name in another one is another image.
         root = image_dir.parent
-        found = [find_picture((image_dir / name).parent, stated_filename, root=root)]
+        found = [find_image((image_dir / name).parent, stated_filename, root=root)]
         if "/" in stated_filename:
-            found.append(find_picture(image_dir, stated_filename, root=root, keep=2))
+            found.append(find_image(image_dir, stated_filename, root=root, keep=2))
         path = next(iter(inside_first(filter(None, found), root)), None)
     if path is None:
         stated = f", nor the {stated_filename!r} that its annotation states" if stated_filename else ""
-        raise DataError(f"{image_dir / name}.jpg: the picture is missing; there is none with another suffix{stated}")
+        raise DataError(f"{image_dir / name}.jpg: the image is missing; there is none with another suffix{stated}")
     refuse_unreadable(path)
     return path
 
@@ -131,7 +131,7 @@ def _stated_size_px(annotation: Element) -> tuple[int, int] | None:
 
 
 def _read_box(element: Element, size_px: tuple[int, int], xml_offset: int) -> Box:
-    """Read `<bndbox>` as 0-based (x1, y1, x2, y2), clipped to the picture."""
+    """Read `<bndbox>` as 0-based (x1, y1, x2, y2), clipped to the image."""
     bndbox = element.find("bndbox")
     if bndbox is None:
         raise DataError("has no <bndbox>")

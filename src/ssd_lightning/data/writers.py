@@ -1,6 +1,6 @@
 """Records to files, a writer for each annotation format. What a writer leaves, its reader gives back.
 
-Pictures are not the writers' business: a record's `image_path` says where its picture lies or will lie.
+Images are not the writers' business: a record's `image_path` says where its image lies or will lie.
 """
 
 import csv
@@ -22,9 +22,9 @@ from ssd_lightning.errors import DataError
 log = logging.getLogger(__name__)
 
 DECIMALS = 4
-"""Of pixels: the finest that float32 holds in a picture of a thousand pixels."""
+"""Of pixels: the finest that float32 holds in an image of a thousand pixels."""
 FRACTION_DECIMALS = 10
-"""Of fractions: a millionth of a pixel in the largest pictures, so that whole pixels come back whole."""
+"""Of fractions: a millionth of a pixel in the largest images, so that whole pixels come back whole."""
 
 ULTRALYTICS_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 """Of the images that are read here, those that ultralytics takes; it passes over all others."""
@@ -38,7 +38,7 @@ class Format:
     """How a data set of one format is written."""
 
     image_folder: str
-    """Where the pictures of a split lie below the root."""
+    """Where the images of a split lie below the root."""
     write: Write
     keeps_difficult: bool = True
     states_size: bool = True
@@ -110,18 +110,18 @@ def _yolo_settings(splits: Sequence[str], class_names: Sequence[str]) -> str:
 
 
 def write_csv(root: Path, splits: Mapping[str, Sequence[Record]], class_names: Sequence[str]) -> None:
-    """Write `SPLIT.csv` in pixels, with the pictures' sizes; a picture without objects has a row without class."""
+    """Write `SPLIT.csv` in pixels, with the images' sizes; an image without objects has a row without class."""
     for split, records in splits.items():
         with (root / f"{split}.csv").open("w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(["image", "width", "height", "label", "xmin", "ymin", "xmax", "ymax", "difficult"])
             for record in records:
                 height, width = record.size_px
-                picture = [record.image_path.name, width, height]
+                image = [record.image_path.name, width, height]
                 if not len(record.labels):
-                    writer.writerow([*picture, *[""] * 6])
+                    writer.writerow([*image, *[""] * 6])
                 for box, label, difficult in _objects(record):
-                    writer.writerow([*picture, class_names[label - 1], *map(_pixels, box), int(difficult)])
+                    writer.writerow([*image, class_names[label - 1], *map(_pixels, box), int(difficult)])
 
 
 def write_voc(root: Path, splits: Mapping[str, Sequence[Record]], class_names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The YOLO layout: `data.yaml`, pictures in `images/`, and a text file of fractions for each in `labels/`."""
+"""The YOLO layout: `data.yaml`, images in `images/`, and a text file of fractions for each in `labels/`."""
 
 import logging
 import os
@@ -26,11 +26,11 @@ from ssd_lightning.data.dataset import OnError, Part, Record, Transform
 from ssd_lightning.data.image_suffixes import is_image_name, is_unreadable_image_name, log_unreadable
 from ssd_lightning.data.images import image_size_px
 from ssd_lightning.data.special_files import is_file
-from ssd_lightning.data.split_dataset import ReadPicture, SplitDataset
+from ssd_lightning.data.split_dataset import ReadImage, SplitDataset
 from ssd_lightning.data.splits import (
     MissingSplitError,
     absolute_roots,
-    find_picture,
+    find_image,
     folder_with,
     inside_first,
     is_comment,
@@ -38,10 +38,10 @@ from ssd_lightning.data.splits import (
     open_splits,
     parts_to_keep,
     path_tails,
-    picture_id,
     portable_path,
     read_lines,
     refuse_unreadable,
+    unique_image_id,
 )
 from ssd_lightning.errors import DataError
 
@@ -52,22 +52,22 @@ SETTINGS_FILES = ("data.yaml", "data.yml", "dataset.yaml")
 
 
 class YOLODataset(SplitDataset):
-    """Pictures with YOLO labels, from one or more splits. No object is difficult: the format cannot say it.
+    """Images with YOLO labels, from one or more splits. No object is difficult: the format cannot say it.
 
-    A line is `class cx cy w h`: the class's number from 0, the others fractions of the upright picture. A
-    picture whose label file is empty or missing has no objects.
+    A line is `class cx cy w h`: the class's number from 0, the others fractions of the upright image. An
+    image whose label file is empty or missing has no objects.
 
     Args:
         splits: each a `root` and a `split`: a key of `data.yaml` (`train`, `val`, `test`) that names a folder
-            or a list of pictures; without it, the folder `images/NAME` or `NAME/images`.
+            or a list of images; without it, the folder `images/NAME` or `NAME/images`.
         class_names: names of the classes 1..C; None takes the `names` of `data.yaml` in their order. Where
             there is no `data.yaml`, the numbers of the label files count these names, or those of `classes.txt`.
-        on_error: `raise` stops at the first bad object or picture; `skip` drops and lists them.
-        transform, seed, part, val_fraction, max_pictures: see `SplitDataset`.
+        on_error: `raise` stops at the first bad object or image; `skip` drops and lists them.
+        transform, seed, part, val_fraction, max_images: see `SplitDataset`.
 
     Raises:
-        DataError: a root, split or picture is missing or unusable, a split has no label file at all; class
-            names are empty or repeated; no picture is left.
+        DataError: a root, split or image is missing or unusable, a split has no label file at all; class
+            names are empty or repeated; no image is left.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class YOLODataset(SplitDataset):
         on_error: OnError = "raise",
         part: Part = "all",
         val_fraction: float = 0.0,
-        max_pictures: int | None = None,
+        max_images: int | None = None,
     ) -> None:
         lists = [_read_list(*opened, class_names) for opened in open_splits(splits)]
         if class_names is None:
@@ -89,7 +89,7 @@ class YOLODataset(SplitDataset):
         labels = number_classes(class_names)
         super().__init__(
             roots=absolute_roots(splits),
-            pictures=(picture for listed in lists for picture in _pictures(listed, labels)),
+            images=(image for listed in lists for image in _images(listed, labels)),
             problems=[problem for listed in lists for problem in listed.problems],
             class_names=class_names,
             transform=transform,
@@ -97,7 +97,7 @@ class YOLODataset(SplitDataset):
             on_error=on_error,
             part=part,
             val_fraction=val_fraction,
-            max_pictures=max_pictures,
+            max_images=max_images,
         )
 
     @staticmethod
@@ -124,7 +124,7 @@ class _List:
     """Number in the label files -> class name."""
     images: list["_Image"]
     problems: list[str]
-    """A sentence for each label file without a picture."""
+    """A sentence for each label file without an image."""
 
 
 def _read_list(prefix: str, root: Path, split: str, class_names: Sequence[str] | None) -> _List:
@@ -137,7 +137,7 @@ def _read_list(prefix: str, root: Path, split: str, class_names: Sequence[str] |
         for image in images:
             if is_file(image.path):
                 raise DataError(
-                    f"{label_path(image.path)}: the labels are missing: none of the {len(images)} pictures of split "
+                    f"{label_path(image.path)}: the labels are missing: none of the {len(images)} images of split "
                     f"'{split}' has a file there"
                 )
     _log_shared_labels(image.path for image in images)
@@ -146,7 +146,7 @@ def _read_list(prefix: str, root: Path, split: str, class_names: Sequence[str] |
     if count is not None and whole_number(count) != len(names):
         log.warning("%s: 'nc' is %s, but the number of names is %d; the names are taken", path, count, len(names))
     _log_training_images(root, path, settings, split, places)
-    problems = _labels_without_pictures(places, [image.path for image in images])
+    problems = _labels_without_images(places, [image.path for image in images])
     return _List(prefix=prefix, names=names, images=images, problems=problems)
 
 
@@ -169,12 +169,12 @@ def _log_shared_labels(images: Iterable[Path]) -> None:
         log.warning("%d label files belong to more than one image each, the first is %s", len(shared), shared[0])
 
 
-def _labels_without_pictures(places: Sequence[Path], images: Sequence[Path]) -> list[str]:
-    # A list file takes part of a folder, and beside pictures other text files may lie.
+def _labels_without_images(places: Sequence[Path], images: Sequence[Path]) -> list[str]:
+    # A list file takes part of a folder, and beside images other text files may lie.
     folders = [folder for place in places if place.is_dir() for folder in [label_path(place / "any.jpg").parent]]
     expected = set(map(label_path, images))
     return [
-        f"{path}: the picture is missing, though it has labels"
+        f"{path}: the image is missing, though it has labels"
         for folder in folders
         if folder not in places
         for path in sorted(folder.rglob("*.txt"))
@@ -277,14 +277,14 @@ def _list_images(place: Path, root: Path) -> list[_Image]:
     try:
         lines = read_lines(place)
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{place}: cannot read the list of pictures: {error}") from error
+        raise DataError(f"{place}: cannot read the list of images: {error}") from error
     texts = {number: line.strip() for number, line in enumerate(lines, start=1) if line.strip()}
     texts = {number: text for number, text in texts.items() if not is_comment(text, (root, place.parent))}
     names = list(map(portable_path, texts.values()))
     # Tools disagree on what the lines are relative to; the first images tell.
     base = folder_with((root, place.parent), names[:10], root=root) or place.parent
     keep = parts_to_keep(names)
-    found = [find_picture(base, name, root=root, keep=keep.get(name, 1)) for name in names]
+    found = [find_image(base, name, root=root, keep=keep.get(name, 1)) for name in names]
     _log_tails(place, base, names, found)
     parts = [PurePosixPath(name).parts for name in names]
     shared = 0
@@ -314,7 +314,7 @@ def _log_tails(place: Path, base: Path, names: Sequence[str], paths: Sequence[Pa
 
 
 def label_path(image_path: Path) -> Path:
-    """Give the place of a picture's label file: `labels` in place of the last `images`, else beside the picture."""
+    """Give the place of an image's label file: `labels` in place of the last `images`, else beside the image."""
     folders = list(image_path.parent.parts)
     if "images" in folders:
         last = len(folders) - 1 - folders[::-1].index("images")
@@ -322,19 +322,19 @@ def label_path(image_path: Path) -> Path:
     return Path(*folders) / f"{image_path.stem}.txt"
 
 
-def _pictures(listed: _List, labels: Mapping[str, int]) -> Iterator[tuple[str, ReadPicture]]:
+def _images(listed: _List, labels: Mapping[str, int]) -> Iterator[tuple[str, ReadImage]]:
     seen: set[str] = set()
     for image in listed.images:
-        image_id = listed.prefix + picture_id(image.name, seen)
-        yield image_id, partial(_read_picture, image, image_id, listed.names, labels)
+        image_id = listed.prefix + unique_image_id(image.name, seen)
+        yield image_id, partial(_read_image, image, image_id, listed.names, labels)
 
 
-def _read_picture(
+def _read_image(
     image: _Image, image_id: str, names: Mapping[int, str], labels: Mapping[str, int]
 ) -> tuple[Record, list[str]]:
     image_path = image.path
     if not is_file(image_path):
-        raise DataError(f"{image.stated}: the picture is missing")
+        raise DataError(f"{image.stated}: the image is missing")
     path = label_path(image_path)
     refuse_unreadable(image_path)
     size_px = image_size_px(image_path)

@@ -1,4 +1,4 @@
-"""Pictures that the list of a split names more than once."""
+"""Images that the list of a split names more than once."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from ssd_lightning.errors import one_line
 
 
 def repeated_findings(split: str, dataset: DetectionDataset, splits: Sequence[Mapping[str, str]] = ()) -> list[Finding]:
-    """Find pictures that a split has more than once, by their files.
+    """Find images that a split has more than once, by their files.
 
     Args:
         split: which one.
@@ -19,7 +19,7 @@ def repeated_findings(split: str, dataset: DetectionDataset, splits: Sequence[Ma
         splits: `root` and `split` of each list that it was opened from.
     """
     sentences = [*shared_files(dataset.records)]
-    if isinstance(dataset, VOCDataset):  # its reader takes such a picture once
+    if isinstance(dataset, VOCDataset):  # its reader takes such an image once
         sentences += _of_lists(splits)
     return [Finding("warning", "repeated", split, one_line(sentence)) for sentence in sentences]
 

@@ -15,7 +15,7 @@ from ssd_lightning.analysis import class_lists, health
 from ssd_lightning.analysis.findings import Finding, Severity
 from ssd_lightning.analysis.objects import Objects, split_summary
 from ssd_lightning.data.dataset import DetectionDataset, Record
-from ssd_lightning.data.inspection import PictureFacts, draw_sample, inspect_pictures, measured_by_picture
+from ssd_lightning.data.inspection import ImageFacts, draw_sample, inspect_images, measured_by_image
 from ssd_lightning.data.resize import WHOLE, ResizeMode, Stretch, boxes_into_input
 from ssd_lightning.types import Placement
 
@@ -31,7 +31,7 @@ class Examination:
     resize: ResizeMode = field(default_factory=Stretch)
     """How images are brought to the network's input."""
     datasets: dict[str, DetectionDataset] = field(default_factory=dict)
-    facts: dict[Path, PictureFacts] = field(default_factory=dict)
+    facts: dict[Path, ImageFacts] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -45,34 +45,34 @@ class Examination:
         return sum(len(record.labels) for record in self.datasets["train"].records)
 
     def problems(self, split: str) -> list[str]:
-        """List the pictures of a split that were decoded and cannot be used."""
+        """List the images of a split that were decoded and cannot be used."""
         facts = (self.facts.get(record.image_path) for record in self.datasets[split].records)
         return [known.problem for known in facts if known is not None and known.problem is not None]
 
 
-def decode_pictures(examination: Examination, count: int | None, seed: int) -> None:
-    """Decode `count` pictures of all splits together, or all; find the broken ones and the doubles.
+def decode_images(examination: Examination, count: int | None, seed: int) -> None:
+    """Decode `count` images of all splits together, or all; find the broken ones and the doubles.
 
-    Boxes of pictures that have another size than their annotation says are measured by the picture from then on.
+    Boxes of images that have another size than their annotation says are measured by the image from then on.
     """
     records = {split: dataset.records for split, dataset in examination.datasets.items()}
     sample = draw_sample(records, count, seed)
     chosen = [record for of_split in sample.values() for record in of_split]
     total = len({record.image_path for record in chosen})
-    log.info("decoding %d pictures", total)
+    log.info("decoding %d images", total)
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("decoding", total=total)
-        examination.facts = inspect_pictures(chosen, advance=lambda: progress.advance(task))
+        examination.facts = inspect_images(chosen, advance=lambda: progress.advance(task))
     digests = {split: _digests(of_split, examination.facts) for split, of_split in sample.items()}
     examination.findings += health.duplicate_findings(digests)
     for dataset in examination.datasets.values():
         dataset.records = [
-            measured_by_picture(record, examination.facts.get(record.image_path)) for record in dataset.records
+            measured_by_image(record, examination.facts.get(record.image_path)) for record in dataset.records
         ]
 
 
-def _digests(records: Sequence[Record], facts: Mapping[Path, PictureFacts]) -> dict[str, str]:
+def _digests(records: Sequence[Record], facts: Mapping[Path, ImageFacts]) -> dict[str, str]:
     known = (facts[record.image_path] for record in records)
     return {str(fact.path): fact.digest for fact in known if fact.digest is not None}
 
@@ -93,21 +93,21 @@ def judge_split(
     severity: Severity = "error" if examination.is_strict else "warning"
     unsound, unread = dataset.dropped, examination.problems(split)
     left_out = len(unsound) + len({*unread} - {*unsound})
-    summary = split_summary(objects, dataset.class_names, pictures=len(dataset.records), left_out=left_out)
+    summary = split_summary(objects, dataset.class_names, images=len(dataset.records), left_out=left_out)
     counts = [of_class["objects"] for of_class in summary["classes"].values()]
     found = health.reader_findings(split, unsound, otherwise="annotation", severity=severity)
-    found += health.reader_findings(split, unread, otherwise="picture", severity=severity)
+    found += health.reader_findings(split, unread, otherwise="image", severity=severity)
     found += health.class_number_findings(split, unsound, counts, dataset.class_names)
     found += health.amount_findings(
         split,
-        pictures=len(dataset.records) - len(unread),
+        images=len(dataset.records) - len(unread),
         objects=len(objects.labels),
         left_out=left_out,
         is_trained_on=split == "train",
         skipped=dataset.skipped,
     )
     if split == "val":
-        found += health.unscored_findings(split, images=summary["pictures"], objects=int((~objects.difficult).sum()))
+        found += health.unscored_findings(split, images=summary["images"], objects=int((~objects.difficult).sum()))
     if split == "train" and len(objects.labels):
         found += health.unused_class_findings(split, counts, dataset.class_names)
         found += class_lists.rare_class_findings(split, summary["classes"])
@@ -125,12 +125,12 @@ def judge_split(
 def objects_of(
     records: Sequence[Record], placement: Callable[[tuple[int, int]], Placement] = lambda size_px: WHOLE
 ) -> Objects:
-    """Put the objects of all pictures into one table.
+    """Put the objects of all images into one table.
 
     Args:
-        records: of the pictures.
-        placement: says of a picture's (height, width) which part of the network's input it takes, to which boxes are
-            normalised; the picture itself without it.
+        records: of the images.
+        placement: says of an image's (height, width) which part of the network's input it takes, to which boxes are
+            normalised; the image itself without it.
     """
     scales = [[width, height, width, height] for height, width in (record.size_px for record in records)]
     boxes = [
@@ -138,7 +138,7 @@ def objects_of(
         for record, scale in zip(records, scales, strict=True)
     ]
     return Objects(
-        picture=np.repeat(np.arange(len(records)), [len(record.labels) for record in records]).astype(np.int64),
+        image=np.repeat(np.arange(len(records)), [len(record.labels) for record in records]).astype(np.int64),
         boxes_xyxy=np.concatenate([np.empty((0, 4)), *boxes]),
         labels=np.concatenate([np.empty(0, np.int64), *(record.labels for record in records)]),
         difficult=np.concatenate([np.empty(0, bool), *(record.difficult for record in records)]),

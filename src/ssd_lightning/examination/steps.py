@@ -1,4 +1,4 @@
-"""A few training steps on the pictures that are known to be sound."""
+"""A few training steps on the images that are known to be sound."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,12 +40,12 @@ class Trial:
 def sound_batches(
     examination: Examination, transform: Transform, *, batch_size: int, steps: int, num_workers: int, seed: int
 ) -> Batches | None:
-    """Read and augment batches of decoded, sound training pictures; None if there are none.
+    """Read and augment batches of decoded, sound training images; None if there are none.
 
     Args:
         examination: knows them.
-        transform: of the run's training pictures.
-        batch_size: pictures of a batch.
+        transform: of the run's training images.
+        batch_size: images of a batch.
         steps: that are to be timed.
         num_workers: processes that read.
         seed: of the choice and the augmentation.

@@ -27,7 +27,7 @@ def write_onnx(detector: Detector, path: Path, *, preprocessing: bool, suppressi
     Args:
         detector: a checkpoint's.
         path: the file.
-        preprocessing: take uint8 pictures of any size, and resize and normalise inside; of a letterboxing detector take
+        preprocessing: take uint8 images of any size, and resize and normalise inside; of a letterboxing detector take
             them letterboxed, and normalise inside.
         suppression: threshold and suppress inside; else all decoded boxes and their scores are given.
 

@@ -44,7 +44,7 @@ def describe_export(detector: Detector, *, preprocessing: bool, suppression: boo
 
 
 class ExportGraph(nn.Module):
-    """Pictures in, boxes out, in tensors alone; see `ExportDescription` for inputs and outputs.
+    """Images in, boxes out, in tensors alone; see `ExportDescription` for inputs and outputs.
 
     Args:
         net: the network, in evaluation mode.
@@ -67,10 +67,10 @@ class ExportGraph(nn.Module):
             values = torch.tensor(getattr(description.normalization, name), device=net.priors_cxcywh.device)
             self.register_buffer(f"colour_{name}", values.view(1, 3, 1, 1))
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Detect in the input that the description promises."""
         settings = self.description.postprocess
-        images = self.prepared(pictures) if self.description.preprocessing else pictures
+        images = self.prepared(inputs) if self.description.preprocessing else inputs
         box_offsets, class_logits = self.head(self.extractor(images))
         boxes_xyxy = cxcywh_to_xyxy(decode(box_offsets, self.priors_cxcywh, tuple(settings["variances"])))
         scores = class_logits.float().softmax(dim=-1)
@@ -88,13 +88,13 @@ class ExportGraph(nn.Module):
             settings["agnostic"],
         )
 
-    def prepared(self, pictures: Tensor) -> Tensor:
+    def prepared(self, inputs: Tensor) -> Tensor:
         """Warp uint8 `[B, H, W, 3]` to the network's size, unless it comes letterboxed, and normalise it.
 
         OpenCV, which `Detector` resizes with, rounds the result to bytes by way of fixed-point numbers; this one does
-        not round and differs from it by less than one of 255. A picture that has the network's size stays as it is.
+        not round and differs from it by less than one of 255. An image that has the network's size stays as it is.
         """
-        images = pictures.permute(0, 3, 1, 2).float()
+        images = inputs.permute(0, 3, 1, 2).float()
         if self.description.resizes:
             images = interpolate(images, size=self.description.image_size, mode="bilinear", align_corners=False)
         images = (images - self.colour_mean) / self.colour_std

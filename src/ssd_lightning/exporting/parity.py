@@ -8,16 +8,16 @@ from torch import Tensor
 from ssd_lightning.types import Detections
 
 CLOSE = 0.02
-"""Two detections of a class are one and the same if neither an edge, as a share of the picture, nor the score differs
+"""Two detections of a class are one and the same if neither an edge, as a share of the image, nor the score differs
 by more. Farther apart they count as unmatched: what is compared are the same boxes, not similar ones."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Differences over some pictures.
+    """Differences over some images.
 
     Attributes:
-        pictures: that both saw.
+        images: that both saw.
         detections: of the first.
         others: of the second.
         unmatched: detections of either that the other has not.
@@ -26,7 +26,7 @@ class Parity:
         scores: largest difference of a score among those that both have.
     """
 
-    pictures: int = 0
+    images: int = 0
     detections: int = 0
     others: int = 0
     unmatched: int = 0
@@ -36,7 +36,7 @@ class Parity:
 
     def __add__(self, other: "Parity") -> "Parity":
         return Parity(
-            self.pictures + other.pictures,
+            self.images + other.images,
             self.detections + other.detections,
             self.others + other.others,
             self.unmatched + other.unmatched,
@@ -52,7 +52,7 @@ class Parity:
 
 
 def compare_detections(ours: Detections, theirs: Detections, size_px: tuple[int, int], close: float = CLOSE) -> Parity:
-    """Compare the detections of one picture.
+    """Compare the detections of one image.
 
     Args:
         ours: of one detector.
@@ -68,7 +68,7 @@ def compare_detections(ours: Detections, theirs: Detections, size_px: tuple[int,
     height, width = size_px
     sides_px = matched.new_tensor([width, height, width, height])
     return Parity(
-        pictures=1,
+        images=1,
         detections=len(ours["scores"]),
         others=len(theirs["scores"]),
         unmatched=len(ours["scores"]) + len(theirs["scores"]) - 2 * len(first),

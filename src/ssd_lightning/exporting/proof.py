@@ -1,4 +1,4 @@
-"""An exported file beside the checkpoint that it came from: the same pictures through both."""
+"""An exported file beside the checkpoint that it came from: the same images through both."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssd_lightning.data.resize import ResizeMode, placements_of, undo_detections, undo_targets
-from ssd_lightning.data.toy_scene import draw_toy_picture
+from ssd_lightning.data.toy_scene import draw_toy_image
 from ssd_lightning.detector import Detector
 from ssd_lightning.exporting.parity import Parity, compare_detections
 from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
@@ -21,7 +21,7 @@ MOST_UNMATCHED = 0.005
 the other, and the last place of a full list goes to either."""
 
 RESIZE_CLOSE = 0.05
-"""Where the file resizes whole pictures itself, partners may be so far apart: its pixels differ from OpenCV's by less
+"""Where the file resizes whole images itself, partners may be so far apart: its pixels differ from OpenCV's by less
 than one of 255, which networks answer with differences of about .01."""
 RESIZE_MOST_UNMATCHED = 0.1
 """Share of detections without a partner there. About .01 has none, as weak ones cross a threshold; exchanged colours or
@@ -36,8 +36,8 @@ class Proof:
     """What came out.
 
     Attributes:
-        parity: on pictures of the network's size.
-        whole: on pictures of other sizes, where the file resizes.
+        parity: on images of the network's size.
+        whole: on images of other sizes, where the file resizes.
         scores: name of a mean average precision -> that of the checkpoint and of the file.
     """
 
@@ -65,7 +65,7 @@ class Proof:
                     found.append(f"{what} differ by {largest:.2g}, more than tolerance={tolerance:g}")
             found += _lonely(self.parity, "", MOST_UNMATCHED)
         if tolerance is not None and self.whole is not None:
-            found += _lonely(self.whole, " in pictures that the file resizes", RESIZE_MOST_UNMATCHED)
+            found += _lonely(self.whole, " in images that the file resizes", RESIZE_MOST_UNMATCHED)
         if self.map_loss > max_map_loss:
             found.append(f"mAP is lower by {self.map_loss:.4f}, more than max_map_loss={max_map_loss:g}")
         return found
@@ -81,24 +81,24 @@ def _lonely(parity: Parity, where: str, most: float) -> list[str]:
 
 
 def prove(
-    checkpoint: Detector, exported: Detector, batches: Iterable[Batch], pictures: Iterable[np.ndarray] = ()
+    checkpoint: Detector, exported: Detector, batches: Iterable[Batch], images: Iterable[np.ndarray] = ()
 ) -> Proof:
-    """Run both on the same pictures.
+    """Run both on the same images.
 
     Args:
         checkpoint: what it should be.
         exported: what it is, read back from the file.
-        batches: of pictures; with targets, mean average precision is measured too.
-        pictures: uint8 `[H, W, 3]` RGB of any size, for a file that resizes.
+        batches: of images; with targets, mean average precision is measured too.
+        images: uint8 `[H, W, 3]` RGB of any size, for a file that resizes.
     """
     parity, counted = Parity(), 0
     metrics = [(VOCMeanAveragePrecision(len(checkpoint.class_names)), COCOMeanAveragePrecision()) for _ in range(2)]
-    for images, targets in batches:
-        before, after = (_on_cpu(detector.detect(images)) for detector in (checkpoint, exported))
+    for batch, targets in batches:
+        before, after = (_on_cpu(detector.detect(batch)) for detector in (checkpoint, exported))
         for ours, theirs in zip(before, after, strict=True):
             parity += compare_detections(ours, theirs, checkpoint.image_size)
         if targets is not None:
-            counted += len(images)
+            counted += len(batch)
             placements, undone = placements_of(targets), undo_targets(targets)
             for of_side, detections in zip(metrics, (before, after), strict=True):
                 for metric in of_side:
@@ -109,7 +109,7 @@ def prove(
         scores = {words: (float(first[key]), float(second[key])) for words, key in MEANS.items()}
     whole = None
     if isinstance(exported.net, ExportedNetwork) and exported.net.description.resizes:
-        whole = sum((_compare_whole(checkpoint, exported.net, picture) for picture in pictures), Parity())
+        whole = sum((_compare_whole(checkpoint, exported.net, image) for image in images), Parity())
     return Proof(parity, whole, scores)
 
 
@@ -117,12 +117,12 @@ MEANS = {"mAP 11-point": "map_11point", "mAP area": "map_area", "mAP .5:.95": "m
 
 
 @torch.inference_mode()
-def _compare_whole(checkpoint: Detector, net: ExportedNetwork, picture: np.ndarray) -> Parity:
-    image, _ = checkpoint.resize.apply(picture, checkpoint.image_size)
-    resized = torch.from_numpy(image).permute(2, 0, 1)[None]
-    inputs = torch.from_numpy(picture)[None].to(net.device)
+def _compare_whole(checkpoint: Detector, net: ExportedNetwork, image: np.ndarray) -> Parity:
+    fitted, _ = checkpoint.resize.apply(image, checkpoint.image_size)
+    resized = torch.from_numpy(fitted).permute(2, 0, 1)[None]
+    inputs = torch.from_numpy(image)[None].to(net.device)
     (ours,), (theirs,) = checkpoint.detect(resized), net.detect_inputs(inputs, net.description.postprocess)
-    size_px = (picture.shape[0], picture.shape[1])
+    size_px = (image.shape[0], image.shape[1])
     ours, theirs = _on_cpu([ours, theirs])
     return compare_detections(ours, theirs, size_px, close=RESIZE_CLOSE)
 
@@ -134,16 +134,16 @@ def _on_cpu(detections: Sequence[Detections]) -> list[Detections]:
     ]
 
 
-def drawn_pictures(count: int, image_size: tuple[int, int]) -> list[np.ndarray]:
+def drawn_images(count: int, image_size: tuple[int, int]) -> list[np.ndarray]:
     """Draw scenes that nobody has trained on: uint8 `[H, W, 3]`, larger than the network's input, of another shape."""
     size_px = (max(128, image_size[0] * 3 // 2), max(160, image_size[1] * 5 // 4))
-    return [draw_toy_picture(seed=2**20, split="test", index=i, size_px=size_px)[0] for i in range(count)]
+    return [draw_toy_image(seed=2**20, split="test", index=i, size_px=size_px)[0] for i in range(count)]
 
 
 def in_batches(
-    pictures: Sequence[np.ndarray], image_size: tuple[int, int], size: int, resize: ResizeMode
+    images: Sequence[np.ndarray], image_size: tuple[int, int], size: int, resize: ResizeMode
 ) -> Iterable[Batch]:
-    """Resize pictures and stack them, without targets."""
-    for start in range(0, len(pictures), size):
-        resized = [resize.apply(picture, image_size)[0] for picture in pictures[start : start + size]]
+    """Resize images and stack them, without targets."""
+    for start in range(0, len(images), size):
+        resized = [resize.apply(image, image_size)[0] for image in images[start : start + size]]
         yield torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2), None

@@ -35,7 +35,7 @@ def quantize_int8(source: Path, target: Path, description: ExportDescription, in
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     if not inputs:
-        raise ConfigurationError("quantize=int8 needs pictures to calibrate with; there are none")
+        raise ConfigurationError("quantize=int8 needs images to calibrate with; there are none")
     logging.getLogger().addFilter(_drop_advice)
     try:
         with tempfile.TemporaryDirectory() as folder:

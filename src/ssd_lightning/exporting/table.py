@@ -30,7 +30,7 @@ def proof_table(
         bytes_of: size of the weights in the checkpoint and of the file.
     """
     rows = [*_parity_rows(proof.parity, "", tolerance, tolerance and MOST_UNMATCHED)]
-    if proof.whole is not None and proof.whole.pictures:
+    if proof.whole is not None and proof.whole.images:
         rows += _parity_rows(proof.whole, "resized: ", None, tolerance and RESIZE_MOST_UNMATCHED)
     for name, (before, after) in proof.scores.items():
         rows.append((name, _score(before), _score(after), f"{after - before:+.4f}", f"{-max_map_loss:g}"))

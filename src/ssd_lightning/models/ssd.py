@@ -58,7 +58,7 @@ class FeatureExtractor(nn.Module):
         self.out_channels: tuple[int, ...] = self.neck.out_channels
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised pictures `[B, 3, H, W]` to feature maps `[B, out_channels[i], H_i, W_i]`."""
+        """Map normalised images `[B, 3, H, W]` to feature maps `[B, out_channels[i], H_i, W_i]`."""
         maps = self.backbone(images)
         return self.neck([*maps[: self._num_backbone_levels], *self.extras(maps[-1])])
 
@@ -73,7 +73,7 @@ def measure_grids(extractor: nn.Module, image_size: tuple[int, int]) -> list[tup
     """Find (rows, columns) of every feature map by a forward pass on the meta device, which computes nothing.
 
     Raises:
-        ConfigurationError: a layer cannot work on pictures of this size.
+        ConfigurationError: a layer cannot work on images of this size.
     """
     try:
         maps = pass_on_meta(extractor, (1, 3, *image_size), training=False)
@@ -184,7 +184,7 @@ class SSD(Described, nn.Module):
             self._training_priors[size] = make_priors(levels, size, clip=self._clip_priors)
 
     def use_normalization(self, normalization: Normalization) -> None:
-        """Prepare pictures as the weights want them, which is a fact of the weights, not of the network."""
+        """Prepare images as the weights want them, which is a fact of the weights, not of the network."""
         self.normalization = normalization
         # A checkpoint carries weights without their origin, so it has to name the preset that belongs to them.
         self.describe_as(normalization=normalization)
@@ -212,7 +212,7 @@ class SSD(Described, nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SSD":
         priors = self.priors_cxcywh
         super()._apply(fn, recurse)
-        # A network in half precision still decodes in float32: three digits are too few for a place in a picture.
+        # A network in half precision still decodes in float32: three digits are too few for a place in an image.
         self.priors_cxcywh = priors.to(self.priors_cxcywh.device)
         return self
 
@@ -227,7 +227,7 @@ class SSD(Described, nn.Module):
             Offsets `[B, K, 4]`, logits `[B, K, C + 1]` and the priors `[K, 4]`.
 
         Raises:
-            ValueError: the pictures have another size.
+            ValueError: the images have another size.
         """
         priors_cxcywh = self._priors_for((images.shape[-2], images.shape[-1]))
         features = self.extractor(self.normalization(images))
@@ -238,6 +238,6 @@ class SSD(Described, nn.Module):
         if size == self.image_size:
             return self.priors_cxcywh
         if not self.training or size not in self._training_priors:
-            raise ValueError(f"the network is made for {self.image_size} pictures, got {size}")
+            raise ValueError(f"the network is made for {self.image_size} images, got {size}")
         self._training_priors[size] = self._training_priors[size].to(self.priors_cxcywh.device)  # once
         return self._training_priors[size]

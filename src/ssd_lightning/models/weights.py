@@ -36,7 +36,7 @@ class Loaded:
         origin: where the weights come from.
         kept: names of our parameters that were filled.
         anew: names of our parameters that keep their fresh start, with the reason.
-        normalization: that the network now prepares pictures with.
+        normalization: that the network now prepares images with.
         other_priors: a sentence, where the weights were trained with other priors than the network has.
     """
 
@@ -218,7 +218,7 @@ def export_weights(net: SSD, source: str) -> dict[str, Tensor]:
     """Give a network's weights under another project's names and in its shapes.
 
     Args:
-        net: the network. The other project has to prepare pictures as `net.normalization` says.
+        net: the network. The other project has to prepare images as `net.normalization` says.
         source: see `foreign_names`.
 
     Raises:

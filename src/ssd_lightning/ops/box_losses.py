@@ -76,7 +76,7 @@ def overlap_loss(
 
     `giou` subtracts the empty share of the smallest enclosing box (Rezatofighi et al. 2019), `diou` the squared
     distance of the centres over the enclosing diagonal's, `ciou` also a difference of aspect ratios (both Zheng et
-    al. 2020). Distances and aspect ratios are those of the normalised picture, which the network sees as a square.
+    al. 2020). Distances and aspect ratios are those of the normalised image, which the network sees as a square.
 
     Offsets so extreme that a size leaves its prior by more than `exp(MAX_LOG_RATIO)` times, or a centre by more than
     `MAX_CENTRE_OFFSET`, count as those at the bound and have no gradient; none is NaN.
@@ -102,7 +102,7 @@ def overlap_loss_of_boxes(boxes_xyxy: Tensor, target_boxes_xyxy: Tensor, *, kind
     """Do what `overlap_loss` does for boxes `[..., 4]` with positive areas: `[...]`.
 
     torchvision has these losses too, but with boolean indices, for which the host waits, and with an epsilon of 1e-7 on
-    areas, which is a tenth of a box of a thousandth of the picture.
+    areas, which is a tenth of a box of a thousandth of the image.
     """
     (low, high), (target_low, target_high) = (each.split(2, dim=-1) for each in (boxes_xyxy, target_boxes_xyxy))
     shared = _area((torch.minimum(high, target_high) - torch.maximum(low, target_low)).clamp(min=0))

@@ -1,4 +1,4 @@
-"""What a picture's colours become before the first layer. The preset belongs to the weights: swapping costs 5 mAP."""
+"""What an image's colours become before the first layer. The preset belongs to the weights: swapping costs 5 mAP."""
 
 from dataclasses import dataclass
 
@@ -26,9 +26,9 @@ class Normalization:
         object.__setattr__(self, "std", tuple(self.std))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalise `[B, 3, H, W]` RGB pictures of 0..255, uint8 or float; gives a float tensor."""
+        """Normalise `[B, 3, H, W]` RGB images of 0..255, uint8 or float; gives a float tensor."""
         images = images if images.is_floating_point() else images.to(torch.get_default_dtype())
-        # Filled where the pictures are: a list of numbers would be copied there, and the host would wait.
+        # Filled where the images are: a list of numbers would be copied there, and the host would wait.
         mean, std = (
             torch.stack([images.new_full((1, 1), value) for value in values]) for values in (self.mean, self.std)
         )

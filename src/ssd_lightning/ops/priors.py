@@ -192,10 +192,10 @@ def make_priors(levels: Sequence[PriorLevel], image_size: Size, clip: Clip = Fal
 def levels_from_scales(
     *, scales: Sequence[Sequence[float]], aspect_ratios: Sequence[Sequence[float]], image_size: Size
 ) -> tuple[PriorLevel, ...]:
-    """Describe levels by sizes relative to the picture, on whatever grids the network has.
+    """Describe levels by sizes relative to the image, on whatever grids the network has.
 
     Args:
-        scales: for every level the sides of the small and of the large square, as fractions of the picture's
+        scales: for every level the sides of the small and of the large square, as fractions of the image's
             shorter side.
         aspect_ratios: for every level.
         image_size: the network's input, one number or (height, width).
@@ -221,7 +221,7 @@ def linear_levels(
 
     Args:
         num_levels: of the network.
-        smallest: side of the first level's small square, as a fraction of the picture's shorter side.
+        smallest: side of the first level's small square, as a fraction of the image's shorter side.
         largest: the same of the last level.
         aspect_ratios: of every level.
         image_size: the network's input, one number or (height, width).
@@ -246,7 +246,7 @@ def octave_levels(
     """Give every level two sizes, half an octave apart, as RetinaNet has three.
 
     TensorFlow's `MultiscaleGridAnchorGenerator` (multiscale_grid_anchor_generator.py) with two scales an octave. Where
-    a stride does not divide the picture, its centres begin at the picture's edge; here they are spread evenly.
+    a stride does not divide the image, its centres begin at the image's edge; here they are spread evenly.
 
     Args:
         strides: of the levels, in pixels of the network's input.
@@ -271,7 +271,7 @@ def published_levels(name: str, image_size: Size | None = None) -> tuple[PriorLe
     Args:
         name: such as `ssd300_voc`.
         image_size: of the network's input, one number or (height, width). Where it is not the published one, the
-            sizes keep their share of the picture's shorter side, and the grids are those that the network measures.
+            sizes keep their share of the image's shorter side, and the grids are those that the network measures.
 
     Raises:
         ConfigurationError: there is no such name.
@@ -311,7 +311,7 @@ SQUEEZENET_SSD300 = _levels(
 MOBILENET_SSD320 = _levels(
     (20, 10, 5, 3, 2, 1), (16, 32, 64, 107, 160, 320), (60, 105, 150, 195, 240, 285, 330), "333333"
 )
-# torchvision: .2 to .95 of the picture in five equal steps, then 1.
+# torchvision: .2 to .95 of the image in five equal steps, then 1.
 SSDLITE320 = _levels((20, 10, 5, 3, 2, 1), (None,) * 6, (64, 112, 160, 208, 256, 304, 320), "333333")
 
 PUBLISHED: dict[str, tuple[int, tuple[PriorLevel, ...]]] = {
@@ -324,4 +324,4 @@ PUBLISHED: dict[str, tuple[int, tuple[PriorLevel, ...]]] = {
     "mobilenet_ssd320": (320, MOBILENET_SSD320),
     "ssdlite320": (320, SSDLITE320),
 }
-"""Side of the picture, and the levels."""
+"""Side of the image, and the levels."""

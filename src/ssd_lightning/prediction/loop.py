@@ -4,36 +4,36 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ssd_lightning.detections import PictureDetections
+from ssd_lightning.detections import ImageDetections
 from ssd_lightning.detector import Detector
 from ssd_lightning.prediction.shots import Shot
 from ssd_lightning.prediction.window import Window
 from ssd_lightning.prediction.writers import Writer
 
-Select = Callable[[PictureDetections], PictureDetections]
+Select = Callable[[ImageDetections], ImageDetections]
 
 
 @dataclass
 class Tally:
     """What a run has seen so far."""
 
-    pictures: int = 0
+    images: int = 0
     frames: int = 0
     detections: Counter[str] = field(default_factory=Counter)
     """Class name -> number."""
 
-    def add(self, shot: Shot, found: PictureDetections) -> None:
+    def add(self, shot: Shot, found: ImageDetections) -> None:
         """Count one shot."""
         if shot.clip is None:
-            self.pictures += 1
+            self.images += 1
         else:
             self.frames += 1
         self.detections.update(found.names)
 
     @property
     def shots(self) -> int:
-        """Pictures and frames together."""
-        return self.pictures + self.frames
+        """Images and frames together."""
+        return self.images + self.frames
 
 
 def detect_in(
@@ -70,7 +70,7 @@ def detect_in(
                 return
 
 
-def _show(window: Window, shot: Shot, found: PictureDetections) -> bool:
+def _show(window: Window, shot: Shot, found: ImageDetections) -> bool:
     if shot.clip is None:
         return window.show(
             found.draw(score_threshold=0), title=f"{shot.source}: {len(found)} found - space: next, q: quit"

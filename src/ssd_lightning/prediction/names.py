@@ -39,7 +39,7 @@ def clean_name(wanted: str) -> str:
     """Replace what breaks lines, terminals, paths or encodings by `_`, and shorten what is too long."""
     kept = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in wanted)
     stem = kept.encode()[:MOST_BYTES].decode(errors="ignore").strip()
-    return stem if stem.strip(".") else "picture"  # of dots alone, a suffix becomes the name
+    return stem if stem.strip(".") else "image"  # of dots alone, a suffix becomes the name
 
 
 Thing = TypeVar("Thing", bound=HasStem)

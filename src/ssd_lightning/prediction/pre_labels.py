@@ -11,29 +11,29 @@ from PIL import ExifTags, Image
 
 from ssd_lightning.data.dataset import Record
 from ssd_lightning.data.image_suffixes import is_image_name
-from ssd_lightning.data.images import FORMATS as PICTURE_FORMATS
+from ssd_lightning.data.images import FORMATS as IMAGE_FORMATS
 from ssd_lightning.data.writers import FORMATS, written_class_names
-from ssd_lightning.detections import SCORE_DECIMALS, PictureDetections
+from ssd_lightning.detections import SCORE_DECIMALS, ImageDetections
 from ssd_lightning.prediction.names import UniqueNames
 from ssd_lightning.prediction.shots import Shot
 from ssd_lightning.prediction.sources import Source
 
 LEAST_SIDE_PX = 2
-"""Of a box; readers take a smaller one in the picture's corner for fractions, and nobody can correct it."""
+"""Of a box; readers take a smaller one in the image's corner for fractions, and nobody can correct it."""
 JPEG_QUALITY = 95
 SPLITS = {"voc": "trainval", "coco": "train"}
 """The split that the readers take unless told otherwise."""
 
 
 class PreLabels:
-    """A folder in the layout of VOC or COCO, with copies of the pictures and the frames.
+    """A folder in the layout of VOC or COCO, with copies of the images and the frames.
 
-    A picture that its EXIF tag turns is stored upright: annotation tools differ in whether they turn it.
+    An image that its EXIF tag turns is stored upright: annotation tools differ in whether they turn it.
 
     Args:
         root: of the data set; made if need be.
         layout: `voc` or `coco`. COCO's annotations have a `score` each, as its results have.
-        names: source -> what its pictures are called, without suffix.
+        names: source -> what its images are called, without suffix.
         class_names: of the classes 1..C.
 
     Raises:
@@ -53,8 +53,8 @@ class PreLabels:
         self._image_folder = root / FORMATS[layout].image_folder.format(split=SPLITS[layout])
         self._image_folder.mkdir(parents=True, exist_ok=True)
 
-    def write(self, shot: Shot, found: PictureDetections) -> None:
-        """Copy the picture and note its boxes."""
+    def write(self, shot: Shot, found: ImageDetections) -> None:
+        """Copy the image and note its boxes."""
         stem = self.names[shot.source] + ("" if shot.frame is None else f"_{shot.frame:06d}")
         # VOC's lists have a name a line, and with a blank in it a name and a number.
         image_path = self._copy(shot, self._taken.take(stem.replace(" ", "_")))
@@ -94,7 +94,7 @@ class PreLabels:
 def _is_upright(path: Path) -> bool:
     """Say whether the pixels as stored are those that were detected in."""
     try:
-        with Image.open(path, formats=PICTURE_FORMATS) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             return image.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9)
     except Exception:  # of a damaged tag; the pixels can be read
         return False

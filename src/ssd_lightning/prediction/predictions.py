@@ -1,4 +1,4 @@
-"""`predictions.json` and `predictions.csv`: what was found, as the pictures come."""
+"""`predictions.json` and `predictions.csv`: what was found, as the images come."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssd_lightning.detections import PIXEL_DECIMALS, SCORE_DECIMALS, PictureDetections
+from ssd_lightning.detections import PIXEL_DECIMALS, SCORE_DECIMALS, ImageDetections
 from ssd_lightning.prediction.names import drawn_name
 from ssd_lightning.prediction.shots import Shot
 from ssd_lightning.prediction.sources import Source
@@ -17,7 +17,7 @@ COLUMNS = ("image", "width", "height", "label", "score", "xmin", "ymin", "xmax",
 
 
 class PredictionsJson:
-    """`predictions.json`, written picture by picture; it takes its name when it is whole.
+    """`predictions.json`, written image by image; it takes its name when it is whole.
 
     Args:
         path: of the file.
@@ -33,11 +33,11 @@ class PredictionsJson:
         self.drawn = drawn
         self.skipped = skipped
         self._file = _part_of(path).open("w", encoding="utf-8")
-        self._file.write(json.dumps(header, indent=2).removesuffix("\n}") + ',\n  "pictures": [')
+        self._file.write(json.dumps(header, indent=2).removesuffix("\n}") + ',\n  "images": [')
         self._separator = "\n"
 
-    def write(self, shot: Shot, found: PictureDetections) -> None:
-        """Add one picture or frame."""
+    def write(self, shot: Shot, found: ImageDetections) -> None:
+        """Add one image or frame."""
         is_video = shot.clip is not None
         stem = None if self.drawn is None else self.drawn[shot.source]
         record = {
@@ -58,7 +58,7 @@ class PredictionsJson:
 
 
 class PredictionsCsv:
-    """`predictions.csv`, a row a detection; a picture in which nothing is seen has a row without label.
+    """`predictions.csv`, a row a detection; an image in which nothing is seen has a row without label.
 
     `data=csv_folder` reads these columns.
 
@@ -73,8 +73,8 @@ class PredictionsCsv:
         self._rows = csv.writer(self._file)
         self._rows.writerow(COLUMNS)
 
-    def write(self, shot: Shot, found: PictureDetections) -> None:
-        """Add the rows of one picture or frame."""
+    def write(self, shot: Shot, found: ImageDetections) -> None:
+        """Add the rows of one image or frame."""
         height, width = found.image.shape[:2]
         start, end = [str(shot.source), width, height], [shot.frame, _rounded(shot.time_s)]
         if not len(found):

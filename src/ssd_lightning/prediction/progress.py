@@ -1,4 +1,4 @@
-"""A bar of pictures and frames, for work of known and of unknown length."""
+"""A bar of images and frames, for work of known and of unknown length."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ class Speed(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Write it, once there is one."""
-        return Text("" if task.speed is None else f"{task.speed:.1f} pictures/s")
+        return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
 
 
 class Bar:
@@ -30,7 +30,7 @@ class Bar:
         self._task = progress.add_task("detecting", total=expected)
 
     def step(self) -> None:
-        """Count one picture or frame."""
+        """Count one image or frame."""
         self._progress.advance(self._task)
 
     def opened_video(self, frames: int | None) -> None:

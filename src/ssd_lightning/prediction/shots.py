@@ -1,4 +1,4 @@
-"""All pictures and frames of all sources, one after the other; never more than one is held here."""
+"""All images and frames of all sources, one after the other; never more than one is held here."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,17 +26,17 @@ class Clip:
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture, or a frame of a video."""
+    """An image, or a frame of a video."""
 
     source: Source
     image: np.ndarray
     """uint8 `[H, W, 3]`, RGB, upright."""
     path: Path | None = None
-    """The file of a picture; None for frames and for what came from the web, which is not kept."""
+    """The file of an image; None for frames and for what came from the web, which is not kept."""
     clip: Clip | None = None
-    """None for pictures."""
+    """None for images."""
     frame: int | None = None
-    """Counts all frames of the video, from 0; None for pictures."""
+    """Counts all frames of the video, from 0; None for images."""
     time_s: float | None = None
     """Since the video's beginning, where known."""
 
@@ -80,7 +80,7 @@ def shots_of(
 
 def _shots_of_one(source: Source, reading: Reading, on_video: Callable[[int | None], None]) -> Iterator[Shot]:
     match source.kind:
-        case "picture":
+        case "image":
             path = Path(source.address)
             yield Shot(source, read_image(path), path)
         case "video":
@@ -106,7 +106,7 @@ def _frames(
 def _from_web(source: Source, reading: Reading, on_video: Callable[[int | None], None]) -> Iterator[Shot]:
     url = source.address
     with TemporaryDirectory(prefix="ssd_lightning_") as folder:
-        name = clean_name(PurePosixPath(unquote(urlsplit(url).path)).name or "picture")
+        name = clean_name(PurePosixPath(unquote(urlsplit(url).path)).name or "image")
         path = Path(folder, name)
         try:
             content_type = fetch(url, path, most_bytes=reading.most_bytes)

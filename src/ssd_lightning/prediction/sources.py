@@ -1,4 +1,4 @@
-"""What `source=` can name: pictures, folders, patterns, web addresses, videos, cameras, and lists of these."""
+"""What `source=` can name: images, folders, patterns, web addresses, videos, cameras, and lists of these."""
 
 import glob
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp"}
 
-Kind = Literal["picture", "video", "camera", "url"]
+Kind = Literal["image", "video", "camera", "url"]
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,16 @@ def _sources_of(word: str, recursive: bool) -> Iterator[Source]:
     elif word.isascii() and word.isdigit() and not os.path.exists(word):
         yield Source("camera", str(int(word)))
     else:
-        for path in find_pictures(word, recursive=recursive):
-            yield Source("video" if path.suffix.lower() in VIDEO_SUFFIXES else "picture", str(path))
+        for path in find_images(word, recursive=recursive):
+            yield Source("video" if path.suffix.lower() in VIDEO_SUFFIXES else "image", str(path))
 
 
-def find_pictures(source: str, *, recursive: bool = False) -> list[Path]:
-    """List the pictures of a file, a folder or a pattern, sorted; files and patterns may name videos too.
+def find_images(source: str, *, recursive: bool = False) -> list[Path]:
+    """List the images of a file, a folder or a pattern, sorted; files and patterns may name videos too.
 
     Args:
         source: path or pattern.
-        recursive: of a folder, take the pictures in its folders too. Links to folders are not followed: they may
+        recursive: of a folder, take the images in its folders too. Links to folders are not followed: they may
             lead back.
 
     Raises:
@@ -85,7 +85,7 @@ def find_pictures(source: str, *, recursive: bool = False) -> list[Path]:
     try:
         if path.is_dir():
             found = _of_folder(path, recursive)
-            wanted = f"no picture ({', '.join(IMAGE_SUFFIXES)}) in the folder" + ("" if found else _hint(path))
+            wanted = f"no image ({', '.join(IMAGE_SUFFIXES)}) in the folder" + ("" if found else _hint(path))
         elif path.is_file():
             return [path]
         else:
@@ -105,20 +105,20 @@ def _of_folder(folder: Path, recursive: bool) -> list[Path]:
         for below, folders, names in os.walk(folder):
             folders[:] = [name for name in folders if not name.startswith(".")]
             files += [Path(below, name) for name in names]
-    pictures = [file for file in files if is_image_name(file)]
-    if pictures:
+    images = [file for file in files if is_image_name(file)]
+    if images:
         log_unreadable(folder, files)
     videos = sum(file.suffix.lower() in VIDEO_SUFFIXES for file in files)
-    if videos and pictures:
-        log.warning("a folder means its pictures: %d videos in %s are left out%s", videos, folder, VIDEO_HINT % folder)
-    return pictures
+    if videos and images:
+        log.warning("a folder means its images: %d videos in %s are left out%s", videos, folder, VIDEO_HINT % folder)
+    return images
 
 
 VIDEO_HINT = "; its videos are taken by a pattern such as source='%s/*.mp4'"
 
 
 def _hint(folder: Path) -> str:
-    """Say what could have been meant by a folder without pictures."""
+    """Say what could have been meant by a folder without images."""
     entries = list(folder.iterdir())
     unreadable = describe_unreadable(entries)
     hints = [f"; there are {unreadable}"] if unreadable else []

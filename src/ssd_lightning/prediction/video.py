@@ -138,7 +138,7 @@ def _open(address: Path | int) -> Any:
             refuse_special_file(address)
             if not address.is_file():
                 raise DataError(f"{address}: there is no such video")
-            # FFmpeg alone: other readers take numbers and percent signs in a name for a series of pictures.
+            # FFmpeg alone: other readers take numbers and percent signs in a name for a series of images.
             capture = cv2.VideoCapture(_as_opencv_can(address), cv2.CAP_FFMPEG)
     if not capture.isOpened():
         if isinstance(address, int):

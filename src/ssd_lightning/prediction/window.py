@@ -1,4 +1,4 @@
-"""A window that shows pictures as they come. OpenCV's own is not in its headless build; this is Python's tkinter."""
+"""A window that shows images as they come. OpenCV's own is not in its headless build; this is Python's tkinter."""
 
 import gc
 import time
@@ -8,11 +8,11 @@ from PIL import Image
 from ssd_lightning.errors import ConfigurationError
 
 SHARE_OF_SCREEN = 0.9
-INSTEAD = "leave show out: write=pictures has the annotated copies"
+INSTEAD = "leave show out: write=images has the annotated copies"
 
 
 class Window:
-    """Shows one picture after the other; space, return or an arrow goes on, q, escape or closing it ends.
+    """Shows one image after the other; space, return or an arrow goes on, q, escape or closing it ends.
 
     Raises:
         ConfigurationError: this Python has no tkinter, or there is no display.
@@ -49,11 +49,11 @@ class Window:
         self._root.report_callback_exception = self._keep_error
         self._tick()
 
-    def show(self, picture: Image.Image, *, title: str, fps: float | None = None) -> bool:
-        """Show a picture until a key is pressed, or as a frame of a video.
+    def show(self, image: Image.Image, *, title: str, fps: float | None = None) -> bool:
+        """Show an image until a key is pressed, or as a frame of a video.
 
         Args:
-            picture: is made smaller where it does not fit the screen.
+            image: is made smaller where it does not fit the screen.
             title: of the window.
             fps: the frame stays until the next is due; None waits for a key.
 
@@ -63,7 +63,7 @@ class Window:
         most = [
             int(side * SHARE_OF_SCREEN) for side in (self._root.winfo_screenwidth(), self._root.winfo_screenheight())
         ]
-        fitted = picture.copy()
+        fitted = image.copy()
         fitted.thumbnail((most[0], most[1]))
         photo = self._to_photo(fitted, master=self._root)
         self._label.configure(image=photo)

@@ -1,6 +1,6 @@
-"""What `write=` offers: annotated pictures and videos, and what was found as JSON, CSV, COCO or VOC.
+"""What `write=` offers: annotated images and videos, and what was found as JSON, CSV, COCO or VOC.
 
-All write as the pictures come; none keeps one.
+All write as the images come; none keeps one.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from ssd_lightning.detections import PictureDetections
+from ssd_lightning.detections import ImageDetections
 from ssd_lightning.errors import DataError
 from ssd_lightning.prediction.names import drawn_name
 from ssd_lightning.prediction.pre_labels import PreLabels
@@ -20,18 +20,18 @@ from ssd_lightning.prediction.shots import Shot
 from ssd_lightning.prediction.sources import Source
 from ssd_lightning.prediction.video import VideoFile
 
-Output = Literal["pictures", "json", "csv", "coco", "voc"]
+Output = Literal["images", "json", "csv", "coco", "voc"]
 OUTPUTS: tuple[str, ...] = get_args(Output)
 DATA_SETS = ("coco", "voc")
-"""Those that are a folder of their own, with pictures in it."""
+"""Those that are a folder of their own, with images in it."""
 JPEG_QUALITY = 92
 
 
 class Writer(Protocol):
     """One kind of output."""
 
-    def write(self, shot: Shot, found: PictureDetections) -> None:
-        """Take the detections of one picture or frame."""
+    def write(self, shot: Shot, found: ImageDetections) -> None:
+        """Take the detections of one image or frame."""
 
     def close(self) -> None:
         """Finish the files."""
@@ -59,10 +59,10 @@ def open_writers(
     writers: list[Writer] = []
     for output in outputs:
         match output:
-            case "pictures":
+            case "images":
                 writers.append(Annotated(folder, names))
             case "json":
-                drawn = names if "pictures" in outputs else None
+                drawn = names if "images" in outputs else None
                 writers.append(PredictionsJson(folder / "predictions.json", header, drawn, skipped))
             case "csv":
                 writers.append(PredictionsCsv(folder / "predictions.csv"))
@@ -82,7 +82,7 @@ class FromFirstShot:
         self._open_all = open_all
         self._writers: list[Writer] | None = None
 
-    def write(self, shot: Shot, found: PictureDetections) -> None:
+    def write(self, shot: Shot, found: ImageDetections) -> None:
         """Hand on to all writers."""
         if self._writers is None:
             self._writers = self._open_all()
@@ -99,7 +99,7 @@ class FromFirstShot:
 def refuse_replacing(
     outputs: Sequence[str], folder: Path, *, sources: Sequence[Source], names: Mapping[Source, str]
 ) -> None:
-    """Make sure that no output takes the place of a picture or video that is read, nor of labels that are there.
+    """Make sure that no output takes the place of an image or video that is read, nor of labels that are there.
 
     Raises:
         DataError: one would.
@@ -110,15 +110,15 @@ def refuse_replacing(
                 f"{folder / output} exists, and may hold labels that were corrected by hand; choose another output= or "
                 "remove it first"
             )
-    local = [source for source in sources if source.kind in ("picture", "video")]
-    if "pictures" in outputs:
+    local = [source for source in sources if source.kind in ("image", "video")]
+    if "images" in outputs:
         originals = {_identity(Path(source.address)) for source in local} - {None}
         for source in sources:
             for is_video in (False, True):
                 name = drawn_name(names[source], is_video=is_video)
                 if _identity(folder / name) in originals:
                     raise DataError(
-                        f"output={folder}: the annotated copy would replace the picture {name}; choose another folder"
+                        f"output={folder}: the annotated copy would replace the image {name}; choose another folder"
                     )
 
 
@@ -132,7 +132,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 class Annotated:
-    """A JPEG for each picture and an MP4 for each video, with what was found drawn in.
+    """A JPEG for each image and an MP4 for each video, with what was found drawn in.
 
     Args:
         folder: where they go.
@@ -145,7 +145,7 @@ class Annotated:
         self._source: Source | None = None
         self._video: VideoFile | None = None
 
-    def write(self, shot: Shot, found: PictureDetections) -> None:
+    def write(self, shot: Shot, found: ImageDetections) -> None:
         """Draw and save."""
         drawn = found.draw(score_threshold=0)
         path = self.folder / drawn_name(self.names[shot.source], is_video=shot.clip is not None)

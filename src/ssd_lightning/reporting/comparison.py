@@ -148,7 +148,7 @@ def curve_charts(groups: Sequence[RunGroup]) -> list[Chart]:
     score = objective.removeprefix("val/")
     titles = {objective: f"Validation: {SCORES.get(score, score)}", "loss": "Training loss"}
     titles |= {f"val/{key}": f"Validation: {title.lower()}" for key, title in SHARED_LOSSES.items()}
-    titles |= {"lr": "Learning rate", "speed/images_per_s": "Pictures a second"}
+    titles |= {"lr": "Learning rate", "speed/images_per_s": "Images a second"}
     charts = []
     for key, title in titles.items():
         series = [
@@ -202,7 +202,7 @@ def error_charts(groups: Sequence[RunGroup]) -> tuple[list[Chart], list[str]]:
         if without:
             which = "No run has" if len(without) == len(groups) else f"{', '.join(without)} without"
             if split == "val" or len(without) < len(groups):
-                notes.append(f"{which} an evaluation of the {name} pictures (evaluations/{split}.npz).")
+                notes.append(f"{which} an evaluation of the {name} images (evaluations/{split}.npz).")
     return charts, notes
 
 

@@ -52,7 +52,7 @@ def coverage_part(record: EvaluationRecord, checkpoint: Path) -> CoveragePart:
     counts, edges = np.histogram(best.iou.clip(0, 1), bins=BINS, range=(0, 1))
     share = "–" if summary["share"] is None else f"{summary['share']:.1%}"
     return CoveragePart(
-        sentence=f"{summary['reached']:,} of {summary['objects']:,} objects of the {SPLITS[record.split]} pictures, "
+        sentence=f"{summary['reached']:,} of {summary['objects']:,} objects of the {SPLITS[record.split]} images, "
         f"{share}, have a prior of IoU {summary['threshold']:g} or more; the network has {len(net.priors_cxcywh):,} "
         f"priors on {len(net.levels)} levels",
         charts=[

@@ -11,7 +11,7 @@ from ssd_lightning.reporting.summary import SCORES
 
 SHARED_LOSSES = {"cls": "Loss of the classes", "loc": "Loss of the boxes"}
 """Logged name, after the stage, of what training and validation share."""
-SCORES_TITLE, CLASSES_TITLE = "mAP on the validation pictures", "AP of each class, 11 points"
+SCORES_TITLE, CLASSES_TITLE = "mAP on the validation images", "AP of each class, 11 points"
 MOST_CLASS_CURVES = 7
 FEW_POINTS = 30
 """So many are marked one by one."""
@@ -28,7 +28,7 @@ def curve_charts(run: Run) -> list[Chart]:
     classes = {name: name.removeprefix(prefix) for name in run.curves if name.startswith(prefix)}
     if 1 < len(classes) <= MOST_CLASS_CURVES:
         groups.append((CLASSES_TITLE, classes))
-    groups += [("Learning rate", {"lr": "learning rate"}), ("Pictures a second", {"speed/images_per_s": "training"})]
+    groups += [("Learning rate", {"lr": "learning rate"}), ("Images a second", {"speed/images_per_s": "training"})]
     last_step = max((int(curve.steps[-1]) + 1 for curve in run.curves.values()), default=1)
     charts = []
     for title, names in groups:

@@ -1,4 +1,4 @@
-"""What a page shows of one evaluation: scores, classes, curves, confusions, errors, sizes, calibration, pictures."""
+"""What a page shows of one evaluation: scores, classes, curves, confusions, errors, sizes, calibration, images."""
 
 import math
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from ssd_lightning.analysis.calibration import calibration
 from ssd_lightning.analysis.confusion import confusion_matrix
 from ssd_lightning.analysis.error_split import ErrorSplit, ErrorType, error_split
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.analysis.image_scores import image_scores
 from ssd_lightning.analysis.object_sizes import ap_by_size, recall_by_size
-from ssd_lightning.analysis.picture_scores import picture_scores
 from ssd_lightning.analysis.pr_curves import PRCurve, mean_ap, pr_curves
 from ssd_lightning.metrics.average_precision import voc_average_precision
 from ssd_lightning.reporting.bars import bar_chart, column_chart
 from ssd_lightning.reporting.charts import Chart, Series, line_chart
+from ssd_lightning.reporting.images import ShownImage, show_images
 from ssd_lightning.reporting.matrix import confusions, matrix_chart
-from ssd_lightning.reporting.pictures import ShownPicture, show_pictures
 from ssd_lightning.visualization.fonts import describe_numbers, numbered_names
 
 SCORE_THRESHOLD = 0.4
@@ -43,9 +43,9 @@ class EvaluationPart:
     """The parts of the page that one evaluation fills."""
 
     split: str
-    num_pictures: int
+    num_images: int
     counts: str
-    """Pictures, objects and detections in words."""
+    """Images, objects and detections in words."""
     scores: list[tuple[str, str]]
     class_charts: list[Chart]
     class_rows: list[tuple[str, int, str, str]]
@@ -62,8 +62,8 @@ class EvaluationPart:
     calibration_error: str
     numbered: str
     """Classes that images show by number, since no font had their names; empty where there are none."""
-    best: list[ShownPicture]
-    worst: list[ShownPicture]
+    best: list[ShownImage]
+    worst: list[ShownImage]
 
 
 def _objects(record: EvaluationRecord) -> str:
@@ -75,25 +75,25 @@ def evaluation_part(record: EvaluationRecord, *, ran_in: Path | None = None) -> 
     """Compute all that a page shows of an evaluation.
 
     Args:
-        record: of the evaluation; it may lack pictures, objects or detections.
-        ran_in: directory that the run was started in, for relative paths of pictures.
+        record: of the evaluation; it may lack images, objects or detections.
+        ran_in: directory that the run was started in, for relative paths of images.
     """
     names = record.class_names
     curves, strict_curves = pr_curves(record), pr_curves(record, 0.75)
     eleven = voc_average_precision(record.detections, record.objects, num_classes=len(names)).eleven_point.tolist()
     matrix = confusion_matrix(record, score_threshold=SCORE_THRESHOLD)
     errors = error_split(record)
-    pictures = picture_scores(record, score_threshold=SCORE_THRESHOLD)
-    order = pictures.best_first.tolist()
+    images = image_scores(record, score_threshold=SCORE_THRESHOLD)
+    order = images.best_first.tolist()
     num_best = min(NUM_BEST, len(order) // 3)
-    best = [index for index in order[:num_best] if pictures.hits[index]]
-    worst = [index for index in order[num_best:][::-1] if pictures.scores[index] < 1][:NUM_WORST]
+    best = [index for index in order[:num_best] if images.hits[index]]
+    worst = [index for index in order[num_best:][::-1] if images.scores[index] < 1][:NUM_WORST]
     calibrated = calibration(record, score_threshold=CALIBRATED_FROM).overall
     eleven_mean = _mean(eleven)
     return EvaluationPart(
         split=record.split,
-        num_pictures=len(record.image_ids),
-        counts=f"{len(record.image_ids):,} pictures, {_objects(record)}, {len(record.detections.labels):,} detections",
+        num_images=len(record.image_ids),
+        counts=f"{len(record.image_ids):,} images, {_objects(record)}, {len(record.detections.labels):,} detections",
         scores=[
             ("mAP, 11 points", number(eleven_mean)),
             ("mAP, area", number(mean_ap(curves))),
@@ -115,8 +115,8 @@ def evaluation_part(record: EvaluationRecord, *, ran_in: Path | None = None) -> 
         calibration=calibration_charts(calibrated.mean_scores, calibrated.precisions, calibrated.counts),
         calibration_error=number(calibrated.error),
         numbered=describe_numbers(numbered_names(names)),
-        best=show_pictures(record, pictures, best, score_threshold=SCORE_THRESHOLD, ran_in=ran_in),
-        worst=show_pictures(record, pictures, worst, score_threshold=SCORE_THRESHOLD, ran_in=ran_in),
+        best=show_images(record, images, best, score_threshold=SCORE_THRESHOLD, ran_in=ran_in),
+        worst=show_images(record, images, worst, score_threshold=SCORE_THRESHOLD, ran_in=ran_in),
     )
 
 
@@ -185,7 +185,7 @@ def size_charts(record: EvaluationRecord) -> list[Chart]:
             [("AP at IoU .5", [size.ap_50 for size in sizes]), ("AP at IoU .5 to .95", [size.ap for size in sizes])],
             texts=[[number(size.ap_50) for size in sizes], [number(size.ap) for size in sizes]],
             high=1.0,
-            note="COCO's ranges: sides up to 32, up to 96 and above 96 px of the original picture; in brackets the "
+            note="COCO's ranges: sides up to 32, up to 96 and above 96 px of the original image; in brackets the "
             "number of objects.",
         )
     ]
@@ -196,7 +196,7 @@ def size_charts(record: EvaluationRecord) -> list[Chart]:
                 [f"{one.least_side_px:.0f}–{one.largest_side_px:.0f}" for one in bins],
                 [("found", [one.recall for one in bins])],
                 texts=[[f"{one.num_found} of {one.num_objects} found" for one in bins]],
-                x_label="side in px of the original picture",
+                x_label="side in px of the original image",
                 high=1.0,
                 note=f"At IoU .5, from score {SCORE_THRESHOLD:g} on; each column has as many objects.",
             )

@@ -99,14 +99,14 @@ def different_data(runs: Sequence[Run]) -> str:
         return ""
     names = dict(zip(runs, short_names([run.directory for run in runs]), strict=True))
     against = " against ".join(_joined([names[run] for run in alike]) for alike in sets)
-    said = "These runs were validated on different pictures or classes, so their scores cannot be compared"
+    said = "These runs were validated on different images or classes, so their scores cannot be compared"
     return f"{said}: {against}."
 
 
 def runs_by_data(runs: Sequence[Run]) -> list[list[Run]]:
-    """Put runs together that were validated on the same pictures and classes, in the order of their first ones.
+    """Put runs together that were validated on the same images and classes, in the order of their first ones.
 
-    What a run did not record is not held against it: one without a fingerprint of its pictures is told by their number.
+    What a run did not record is not held against it: one without a fingerprint of its images is told by their number.
     """
     sets: list[list[Run]] = []
     for run in runs:
@@ -155,7 +155,7 @@ def _have_same_data(one: Run, two: Run) -> bool:
     prints = [run.validation_fingerprint() for run in (one, two)]
     if all(prints):
         return not fingerprint_differences(*prints)
-    counts = [run.pictures().get("val") for run in (one, two)]
+    counts = [run.images().get("val") for run in (one, two)]
     return None in counts or counts[0] == counts[1]
 
 

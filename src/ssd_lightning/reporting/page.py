@@ -31,7 +31,7 @@ EVALUATION_PARTS = {
     "errors": "Errors",
     "sizes": "Sizes",
     "calibration": "Calibration",
-    "pictures": "Pictures",
+    "images": "Images",
 }
 
 

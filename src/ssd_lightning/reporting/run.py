@@ -105,16 +105,16 @@ class Run:
             return None
         return (finished - started).total_seconds()
 
-    def pictures(self) -> dict[str, int]:
-        """Give how many pictures each split has, as far as it is recorded."""
+    def images(self) -> dict[str, int]:
+        """Give how many images each split has, as far as it is recorded."""
         data = self.record.get("data")
         entries = data.items() if isinstance(data, Mapping) else ()
-        counts = {split: entry.get("pictures") for split, entry in entries if isinstance(entry, Mapping)}
+        counts = {split: entry.get("images") for split, entry in entries if isinstance(entry, Mapping)}
         recorded = {split: count for split, count in counts.items() if isinstance(count, int)}
         return {**recorded, **{split: len(record.image_ids) for split, record in self.evaluations.items()}}
 
     def validation_fingerprint(self) -> Mapping[str, Any]:
-        """Give what was recorded of the validation pictures, see `data.fingerprint`; empty where nothing was."""
+        """Give what was recorded of the validation images, see `data.fingerprint`; empty where nothing was."""
         data = self.record.get("data")
         entry = data.get("val") if isinstance(data, Mapping) else None
         return entry if isinstance(entry, Mapping) else {}

@@ -46,10 +46,10 @@ def facts(run: Run) -> list[tuple[str, str]]:
         found.append(("Epochs", f"{trained} of {planned}" if planned and planned > 0 else f"{trained}"))
     if (seconds := run.seconds()) is not None:
         found.append(("Time", duration(seconds) + (", since it was last started" if record.get("earlier") else "")))
-    if pictures := run.pictures():
+    if images := run.images():
         names = {"train": "training", **SPLITS}
-        counts = ", ".join(f"{count:,} {names.get(split, split)}" for split, count in pictures.items())
-        found.append(("Pictures", counts))
+        counts = ", ".join(f"{count:,} {names.get(split, split)}" for split, count in images.items())
+        found.append(("Images", counts))
     if classes := run.class_names:
         more = f" and {len(classes) - MOST_NAMES} more" if len(classes) > MOST_NAMES else ""
         found.append(("Classes", f"{len(classes)}: {', '.join(classes[:MOST_NAMES])}{more}"))
@@ -90,7 +90,7 @@ def gaps(run: Run) -> list[str]:
     for split in wanted:
         if split not in run.evaluations:
             found.append(
-                f"No classes, curves, errors and pictures of the {SPLITS[split]}: there is no {EVALUATIONS}/{split}.npz"
+                f"No classes, curves, errors and images of the {SPLITS[split]}: there is no {EVALUATIONS}/{split}.npz"
                 + (f". It is written by: {evaluation_command(run, split)}" if run.checkpoint else " and no checkpoint.")
             )
     return found

@@ -28,7 +28,7 @@ def tag(element: str, *children: str, **attributes: str | float | None) -> Marku
 
 
 def drawing(label: str, width: float, height: float, *children: str, fixed: bool = False) -> Markup:
-    """Wrap elements as a picture that says what it shows.
+    """Wrap elements as an image that says what it shows.
 
     Args:
         label: for those who do not see it.

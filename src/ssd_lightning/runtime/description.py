@@ -58,14 +58,14 @@ class ExportDescription:
     @property
     def input_name(self) -> str:
         """Name of the one input."""
-        return "pictures" if self.preprocessing else "images"
+        return "images"
 
     def as_input(self, images: Tensor) -> Tensor:
-        """Turn pictures `[B, 3, H, W]`, RGB, 0..255, of the network's size into the file's input."""
+        """Turn images `[B, 3, H, W]`, RGB, 0..255, of the network's size into the file's input."""
         if not self.preprocessing:
             return self.normalization(images.float()).contiguous()
-        pictures = images.round().clamp(0, 255).to(torch.uint8) if images.is_floating_point() else images
-        return pictures.permute(0, 2, 3, 1).contiguous()
+        pixels = images.round().clamp(0, 255).to(torch.uint8) if images.is_floating_point() else images
+        return pixels.permute(0, 2, 3, 1).contiguous()
 
     @property
     def resizes(self) -> bool:
@@ -81,8 +81,8 @@ class ExportDescription:
         """Give all of it as JSON texts by name, with the tensors explained."""
         height, width = self.image_size
         order = "BGR" if self.normalization.bgr else "RGB"
-        fitted = "the picture warped to this size"
-        boxes = "x1, y1, x2, y2 as shares of the picture's width and height"
+        fitted = "the image warped to this size"
+        boxes = "x1, y1, x2, y2 as shares of the image's width and height"
         if isinstance(self.resize, Letterbox):
             fitted = (
                 f"the image scaled by s = min({height} / its height, {width} / its width), put in the top left corner"
@@ -93,9 +93,9 @@ class ExportDescription:
                 f"its width), y * {height} / round(s * its height), clipped to 0..1"
             )
         if self.resizes:
-            inputs = {"pictures": "uint8 [B, H, W, 3], RGB, any height and width; all of a batch of one size"}
+            inputs = {"images": "uint8 [B, H, W, 3], RGB, any height and width; all of a batch of one size"}
         elif self.preprocessing:
-            inputs = {"pictures": f"uint8 [B, {height}, {width}, 3], RGB: {fitted}"}
+            inputs = {"images": f"uint8 [B, {height}, {width}, 3], RGB: {fitted}"}
         else:
             inputs = {
                 "images": f"float32 [B, 3, {height}, {width}]: {fitted}, colours of 0..255 "

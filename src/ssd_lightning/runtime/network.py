@@ -47,11 +47,11 @@ class ExportedNetwork(nn.Module):
             B detections.
 
         Raises:
-            ValueError: the pictures have another size.
+            ValueError: the images have another size.
             WeightsError: the file fails, or gives something else than it says.
         """
         if tuple(images.shape[-2:]) != self.image_size:
-            raise ValueError(f"the network is made for {self.image_size} pictures, got {tuple(images.shape[-2:])}")
+            raise ValueError(f"the network is made for {self.image_size} images, got {tuple(images.shape[-2:])}")
         if len(images) == 0:
             return []
         return self.detect_inputs(self.description.as_input(images.to(self.device)), postprocess_settings)

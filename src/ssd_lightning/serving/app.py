@@ -38,7 +38,7 @@ PAGE = Path(__file__).parent / "page"
 mimetypes.add_type("text/javascript", ".js")  # some systems say text/plain, which browsers do not run
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 MOST_WAITING = 8
-"""Pictures that are uploaded, wait or are looked at; a ninth is asked to come again."""
+"""Images that are uploaded, wait or are looked at; a ninth is asked to come again."""
 
 IN_WORDS = {
     "Not Found": "there is nothing at this address",
@@ -50,12 +50,12 @@ IN_WORDS = {
 class Application:
     """Answers of the server.
 
-    The network sees one picture at a time, in a thread of its own, so that all else is answered meanwhile.
+    The network sees one image at a time, in a thread of its own, so that all else is answered meanwhile.
 
     Args:
         detector: what finds.
         name: of the model, for the page.
-        examples: pictures to try.
+        examples: images to try.
         score_threshold: least score that is shown or told at first.
         limits: what an upload may cost.
         hosts: names that requests may call this server by, see `Guard`.
@@ -111,7 +111,7 @@ class Application:
         return Response(self._example(request).thumbnail, media_type="image/jpeg")
 
     async def health(self, request: Request) -> Response:
-        """Say that the server answers, and how many pictures it has to look at."""
+        """Say that the server answers, and how many images it has to look at."""
         return JSONResponse({"status": "ok", "waiting": self._waiting})
 
     async def model(self, request: Request) -> Response:
@@ -138,12 +138,12 @@ class Application:
         )
 
     async def detect(self, request: Request) -> Response:
-        """Detect in an uploaded picture: what `predict` writes about it, and the network's time."""
+        """Detect in an uploaded image: what `predict` writes about it, and the network's time."""
         score_threshold, classes = self._parameters(request)
         return await self._look(request, lambda image: find_detections(self.detector, image, score_threshold, classes))
 
     async def candidates(self, request: Request) -> Response:
-        """Give all candidates in an uploaded picture, for a page that thresholds and suppresses by itself."""
+        """Give all candidates in an uploaded image, for a page that thresholds and suppresses by itself."""
 
         def find(image: np.ndarray) -> dict[str, Any]:
             height, width = image.shape[:2]
@@ -153,7 +153,7 @@ class Application:
 
     async def _look(self, request: Request, find: Callable[[np.ndarray], dict[str, Any]]) -> Response:
         if self._waiting >= MOST_WAITING:
-            raise HTTPException(503, f"{MOST_WAITING} pictures are waiting already; try again", {"Retry-After": "1"})
+            raise HTTPException(503, f"{MOST_WAITING} images are waiting already; try again", {"Retry-After": "1"})
         self._waiting += 1
         try:
             data = await read_upload(request, self.limits)

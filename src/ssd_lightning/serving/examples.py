@@ -1,4 +1,4 @@
-"""Pictures that a visitor can try at once: from a folder, from what a run was trained on, or drawn on the spot."""
+"""Images that a visitor can try at once: from a folder, from what a run was trained on, or drawn on the spot."""
 
 import io
 import logging
@@ -12,7 +12,7 @@ from PIL import Image
 
 from ssd_lightning.data.image_suffixes import BROWSER_MEDIA_TYPES
 from ssd_lightning.data.images import read_image
-from ssd_lightning.data.toy_scene import draw_toy_picture
+from ssd_lightning.data.toy_scene import draw_toy_image
 from ssd_lightning.data.toy_shapes import TOY_CLASSES
 from ssd_lightning.errors import DataError
 
@@ -27,7 +27,7 @@ TOY_SIDE_PX = 384
 
 @dataclass(frozen=True)
 class Example:
-    """A picture as a browser gets it."""
+    """An image as a browser gets it."""
 
     name: str
     data: bytes
@@ -37,26 +37,26 @@ class Example:
 
 
 def find_examples(folder: Path | None, checkpoint: Path, class_names: Sequence[str]) -> list[Example]:
-    """Choose a few pictures.
+    """Choose a few images.
 
     Args:
-        folder: of pictures; None takes those of the run's data, as long as they are still where they were, then toy
+        folder: of images; None takes those of the run's data, as long as they are still where they were, then toy
             scenes for a detector of toy shapes.
         checkpoint: a file or a run directory.
         class_names: of the detector.
 
     Raises:
-        DataError: the folder holds no picture.
+        DataError: the folder holds no image.
     """
     if folder is not None:
-        examples = _read(_pictures_in(folder)) if folder.is_dir() else []
+        examples = _read(_images_in(folder)) if folder.is_dir() else []
         if not examples:
             raise DataError(
-                f"examples={folder}: no picture ({', '.join(BROWSER_MEDIA_TYPES)}) in the folder, or no such folder"
+                f"examples={folder}: no image ({', '.join(BROWSER_MEDIA_TYPES)}) in the folder, or no such folder"
             )
         return examples
     data = data_of_run(checkpoint)
-    examples = _read(_test_pictures(data)) if data is not None else []
+    examples = _read(_test_images(data)) if data is not None else []
     if not examples and tuple(class_names) == tuple(TOY_CLASSES):
         return draw_toy_examples()
     return examples
@@ -65,11 +65,11 @@ def find_examples(folder: Path | None, checkpoint: Path, class_names: Sequence[s
 def draw_toy_examples() -> list[Example]:
     """Draw toy scenes that no training has seen."""
     size_px = (TOY_SIDE_PX, TOY_SIDE_PX)
-    scenes = [draw_toy_picture(seed=1, split="test", index=index, size_px=size_px)[0] for index in range(6)]
-    pictures = [Image.fromarray(scene) for scene in scenes]
+    scenes = [draw_toy_image(seed=1, split="test", index=index, size_px=size_px)[0] for index in range(6)]
+    images = [Image.fromarray(scene) for scene in scenes]
     return [
-        Example(f"toy scene {number}", _encoded(picture, "PNG"), "image/png", _thumbnail(picture))
-        for number, picture in enumerate(pictures, 1)
+        Example(f"toy scene {number}", _encoded(image, "PNG"), "image/png", _thumbnail(image))
+        for number, image in enumerate(images, 1)
     ]
 
 
@@ -87,18 +87,18 @@ def data_of_run(checkpoint: Path) -> Path | None:
     return next((place / root for place in places if (place / root).is_dir()), None)
 
 
-def _test_pictures(root: Path) -> list[Path]:
-    """Choose among the pictures of a data set, those of its test split first."""
+def _test_images(root: Path) -> list[Path]:
+    """Choose among the images of a data set, those of its test split first."""
     in_voc_layout = root / "JPEGImages"
     try:
         names = (root / "ImageSets" / "Main" / "test.txt").read_text().split()
     except (OSError, ValueError):
         names = []
     named = [path for name in names[:MOST_LOOKED_AT] if (path := in_voc_layout / f"{name}.jpg").is_file()]
-    return _spread(named) or _pictures_in(root)
+    return _spread(named) or _images_in(root)
 
 
-def _pictures_in(folder: Path) -> list[Path]:
+def _images_in(folder: Path) -> list[Path]:
     files = islice(folder.rglob("*"), MOST_LOOKED_AT)
     return _spread(sorted(path for path in files if path.suffix.lower() in BROWSER_MEDIA_TYPES and path.is_file()))
 
@@ -121,13 +121,13 @@ def _read(paths: Sequence[Path]) -> list[Example]:
     return examples
 
 
-def _thumbnail(picture: Image.Image) -> bytes:
-    small = picture.copy()
+def _thumbnail(image: Image.Image) -> bytes:
+    small = image.copy()
     small.thumbnail((THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX))
     return _encoded(small, "JPEG")
 
 
-def _encoded(picture: Image.Image, image_format: str) -> bytes:
+def _encoded(image: Image.Image, image_format: str) -> bytes:
     file = io.BytesIO()
-    picture.save(file, format=image_format)
+    image.save(file, format=image_format)
     return file.getvalue()

@@ -21,17 +21,17 @@ from ssd_lightning.runtime.network import ExportedNetwork
 from ssd_lightning.types import Detections
 
 LOWEST_SCORE = 0.02
-"""Of candidates: below it, a picture has thousands that nobody wants to see."""
+"""Of candidates: below it, an image has thousands that nobody wants to see."""
 MOST_CANDIDATES = 3000
-"""Of a picture. Boxes are suppressed by better ones alone, so that leaving out the worst changes no other's fate."""
+"""Of an image. Boxes are suppressed by better ones alone, so that leaving out the worst changes no other's fate."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Boxes of one picture from before suppression, the best first."""
+    """Boxes of one image from before suppression, the best first."""
 
     boxes_xyxy_px: Tensor
-    """float32 `[R, 4]`; they may reach over the picture's border, where suppression comes before clipping."""
+    """float32 `[R, 4]`; they may reach over the image's border, where suppression comes before clipping."""
     scores: Tensor
     """float32 `[R]`, descending."""
     labels: Tensor
@@ -98,7 +98,7 @@ def find_candidates(detector: Detector, image: np.ndarray) -> Candidates:
 def find_detections(
     detector: Detector, image: np.ndarray, score_threshold: float, classes: Sequence[str] | None
 ) -> dict[str, Any]:
-    """Detect in a picture as the command `predict` does, and give what it writes about it.
+    """Detect in an image as the command `predict` does, and give what it writes about it.
 
     Args:
         detector: whichever.

@@ -1,4 +1,4 @@
-"""Pictures that arrive over HTTP: whoever sends what, it ends as pixels or as one sentence with a 4xx."""
+"""Images that arrive over HTTP: whoever sends what, it ends as pixels or as one sentence with a 4xx."""
 
 import asyncio
 import tempfile
@@ -16,7 +16,7 @@ from ssd_lightning.data.images import image_size_px, read_image
 from ssd_lightning.errors import DataError
 
 ENVELOPE_BYTES = 16 * 1024
-"""What a form may add to the picture in it."""
+"""What a form may add to the image in it."""
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*")
 PPM_MAGIC = tuple(b"P%d" % kind for kind in range(1, 7))
 
@@ -27,16 +27,16 @@ class Limits:
 
     max_bytes: int = 20_000_000
     max_pixels: int = 64_000_000
-    """Of the picture; two copies of three bytes a pixel are in memory while it is read."""
+    """Of the image; two copies of three bytes a pixel are in memory while it is read."""
     seconds: float = 20.0
     """For an upload to arrive."""
 
 
 async def read_upload(request: Request, limits: Limits) -> bytes:
-    """Read the one picture that a request brings, as a form's file or as its whole body.
+    """Read the one image that a request brings, as a form's file or as its whole body.
 
     Raises:
-        HTTPException: 400 no file or no picture in it, 408 too slow, 413 too large, 415 no type of picture.
+        HTTPException: 400 no file or no image in it, 408 too slow, 413 too large, 415 no type of image.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_form = media_type == "multipart/form-data"
@@ -45,14 +45,14 @@ async def read_upload(request: Request, limits: Limits) -> bytes:
     if len(data) > limits.max_bytes:
         raise _too_large(limits)
     if not data:
-        raise HTTPException(400, "the upload is empty (0 bytes), not a picture")
-    if not _begins_as_picture(data):
-        raise HTTPException(415, "the upload is no picture in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM)")
+        raise HTTPException(400, "the upload is empty (0 bytes), not an image")
+    if not _begins_as_image(data):
+        raise HTTPException(415, "the upload is no image in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM)")
     return data
 
 
 def decode_upload(data: bytes, limits: Limits) -> np.ndarray:
-    """Decode a picture: uint8 `[H, W, 3]` RGB, upright.
+    """Decode an image: uint8 `[H, W, 3]` RGB, upright.
 
     Raises:
         HTTPException: 400 it is broken, 413 it has too many pixels.
@@ -68,7 +68,7 @@ def decode_upload(data: bytes, limits: Limits) -> np.ndarray:
             if not isinstance(error.__cause__, Image.DecompressionBombError):
                 raise HTTPException(400, str(error).replace(f"{path}: ", "")) from error
     most = f"{limits.max_pixels / 1e6:g} million"
-    raise HTTPException(413, f"the picture has too many pixels; at most {most} are read")
+    raise HTTPException(413, f"the image has too many pixels; at most {most} are read")
 
 
 async def _read_body(request: Request, max_bytes: int, limits: Limits) -> bytes:
@@ -102,13 +102,13 @@ async def _file_in_form(request: Request, body: bytes) -> bytes:
     try:
         files = [value for value in form.values() if not isinstance(value, str)]
         if not files:
-            raise HTTPException(400, "the form holds no whole file; send the picture as its field 'file'")
+            raise HTTPException(400, "the form holds no whole file; send the image as its field 'file'")
         return await files[0].read()
     finally:
         await form.close()
 
 
-def _begins_as_picture(data: bytes) -> bool:
+def _begins_as_image(data: bytes) -> bool:
     is_webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
     is_ppm = data.startswith(PPM_MAGIC) and data[2:3].isspace()
     return is_webp or is_ppm or data.startswith(MAGIC)

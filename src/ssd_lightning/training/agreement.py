@@ -20,7 +20,7 @@ MOST_KEYS = 8
 
 
 class Agreement(pl.Callback):
-    """Compares settings, software and training pictures of all ranks, and stops all of them where they differ.
+    """Compares settings, software and training images of all ranks, and stops all of them where they differ.
 
     DDP copies the weights of rank 0 to the others, averages whatever gradients come, and so never notices.
 
@@ -36,14 +36,14 @@ class Agreement(pl.Callback):
 
         Raises:
             ConfigurationError: settings or versions differ.
-            DataError: the pictures differ, or their boxes.
+            DataError: the images differ, or their boxes.
         """
         if stage != "fit" or trainer.world_size == 1:
             return
         require_same_settings(self._config)
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         if datamodule is not None:
-            require_same_pictures(datamodule.dataset("train").records)
+            require_same_images(datamodule.dataset("train").records)
 
 
 def require_same_settings(config: Mapping[str, Any]) -> None:
@@ -65,8 +65,8 @@ def require_same_settings(config: Mapping[str, Any]) -> None:
     raise ConfigurationError(disagreement("settings", odd))
 
 
-def require_same_pictures(records: Sequence[Record]) -> None:
-    """Compare names, sizes, boxes and classes of the training pictures over all ranks; a collective call.
+def require_same_images(records: Sequence[Record]) -> None:
+    """Compare names, sizes, boxes and classes of the training images over all ranks; a collective call.
 
     Raises:
         DataError: on all ranks, if one differs from rank 0.
@@ -77,11 +77,11 @@ def require_same_pictures(records: Sequence[Record]) -> None:
         return
     lists = gather(mine)
     odd = {rank: _first_difference(lists[0], other) for rank, other in enumerate(lists)}
-    raise DataError(disagreement("training pictures", odd))
+    raise DataError(disagreement("training images", odd))
 
 
 def record_digest(record: Record) -> str:
-    """Hash what a picture is trained on; where it lies does not matter."""
+    """Hash what an image is trained on; where it lies does not matter."""
     known = hashlib.blake2b(repr(tuple(record.size_px)).encode(), digest_size=8)
     for values, kind in ((record.boxes_xyxy_px, "<f4"), (record.labels, "<i8"), (record.difficult, "<u1")):
         known.update(np.ascontiguousarray(values).astype(kind).tobytes())
@@ -102,7 +102,7 @@ def disagreement(what: str, differences_by_rank: Mapping[int, Sequence[str]]) ->
 def _first_difference(first: Sequence[str], second: Sequence[str]) -> list[str]:
     if list(first) == list(second):
         return []
-    found = [f"{len(first)} and {len(second)} pictures"] if len(first) != len(second) else []
+    found = [f"{len(first)} and {len(second)} images"] if len(first) != len(second) else []
     for one, two in zip(first, second, strict=False):
         if one != two:
             (name, _), (other, _) = one.rsplit(" ", 1), two.rsplit(" ", 1)

@@ -1,4 +1,4 @@
-"""The LightningDataModule: which pictures are trained on, chosen by, and reported on."""
+"""The LightningDataModule: which images are trained on, chosen by, and reported on."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ssd_lightning.checks import require_number
-from ssd_lightning.data.cache import CacheKind, PictureCaches
+from ssd_lightning.data.cache import CacheKind, ImageCaches
 from ssd_lightning.data.dataset import DetectionDataset, ScalableTransform, Transform, collate
 from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 Stage = Literal["train", "val", "test"]
 REDUCED_TO = 5
-"""Pictures are not reduced below so many times the input's sides, so that crops have the input's pixels: the smallest,
+"""Images are not reduced below so many times the input's sides, so that crops have the input's pixels: the smallest,
 of scale .3 and aspect 2, have .3 * sqrt(1 / 2) = .21 of a side."""
 
 
@@ -43,24 +43,24 @@ class DetectionDataModule(pl.LightningDataModule):
     Args:
         dataset: makes a data set from the arguments of a split and `class_names`, `transform`, `seed`.
         train: what the training split adds to those arguments; `choose_splits` settles what its splits leave open.
-        val: the same for pictures that choose the checkpoint; None trains without validation.
-        test: the same for pictures that are reported on; None if there are none.
+        val: the same for images that choose the checkpoint; None trains without validation.
+        test: the same for images that are reported on; None if there are none.
         image_size: of the network's input, (height, width) or one number.
         class_names: names of the classes 1..C; None takes those of the training split.
-        augmentation: of the training pictures; None only resizes them.
+        augmentation: of the training images; None only resizes them.
         resize: of validation and test, which has to be that of the augmentation: `stretch`, `letterbox` or a
             `ResizeMode`.
         multiscale: the least and the largest shorter side of training images, of which every optimiser step draws a
             multiple of 32; None trains at `image_size`, as validation and test always are.
-        mosaic: joins training pictures before the augmentation; None never does.
+        mosaic: joins training images before the augmentation; None never does.
         prepare: puts the files in place before they are read, once on each machine.
         batch_size: images of one optimiser step, over all devices and accumulated batches; each device gets its share.
         eval_batch_size: images of a batch of validation or test on each device; None is a device's share in training.
-        num_workers: processes that read pictures; None takes what the machine has to spare.
+        num_workers: processes that read images; None takes what the machine has to spare.
         prefetch_factor: batches that each of them reads ahead; None is torch's default.
-        cache: keep training and validation pictures decoded after they are first read: `none`, `ram`, `disk`.
+        cache: keep training and validation images decoded after they are first read: `none`, `ram`, `disk`.
         cache_folder: of the files on a local disk, which the next run uses again; None only without them.
-        reduced_decoding: read pictures far larger than the input at 1/2, 1/4 or 1/8.
+        reduced_decoding: read images far larger than the input at 1/2, 1/4 or 1/8.
         repeat_rare: training images with rare classes come more than once in an epoch, see `repeat_factors`.
         repeat_threshold: share of the training images below which a class is rare.
         seed: root of the order and of the augmentation.
@@ -125,7 +125,7 @@ class DetectionDataModule(pl.LightningDataModule):
         self._eval_batch_size = eval_batch_size
         self._num_workers = num_workers
         self._prefetch_factor = prefetch_factor
-        self._caches = PictureCaches(kind=cache, folder=cache_folder)
+        self._caches = ImageCaches(kind=cache, folder=cache_folder)
         self._with_cache: set[Stage] = set()
         self._reduced_decoding = reduced_decoding
         self._repeat_threshold = repeat_threshold if repeat_rare else None
@@ -289,21 +289,21 @@ class DetectionDataModule(pl.LightningDataModule):
         return self._loader(dataset, sampler, self.device_batch_size)
 
     def val_dataloader(self) -> DataLoader | list:
-        """Give every picture once over all ranks."""
+        """Give every image once over all ranks."""
         return self.evaluation_loader("val") if self.has("val") else []
 
     def test_dataloader(self) -> DataLoader:
-        """Give every picture once over all ranks."""
+        """Give every image once over all ranks."""
         return self.evaluation_loader("test")
 
     def evaluation_loader(self, stage: Stage) -> DataLoader:
-        """Give every picture of a split once over all ranks, in order.
+        """Give every image of a split once over all ranks, in order.
 
         Raises:
             DataError: there is no such split, or it cannot be read.
         """
         dataset = self._cached_dataset(stage)
-        # Padding would count some pictures twice.
+        # Padding would count some images twice.
         sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=False, pad=False)
         return self._loader(dataset, sampler, self._eval_batch_size or self.device_batch_size)
 
@@ -352,7 +352,7 @@ def require_objects(dataset: DetectionDataset, split: str) -> None:
     if not any(len(record.labels) for record in dataset.records):
         first = f"; {len(dataset.dropped)} were left out, the first: {dataset.dropped[0]}" if dataset.dropped else ""
         skipped = f"; {dataset.skipped}" if dataset.skipped else ""
-        raise DataError(f"there is no object in the {len(dataset)} {WORDS_OF[split]} pictures{first}{skipped}")
+        raise DataError(f"there is no object in the {len(dataset)} {WORDS_OF[split]} images{first}{skipped}")
 
 
 def spare_workers(ranks: int, most: int = 16) -> int:

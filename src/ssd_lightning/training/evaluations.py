@@ -1,4 +1,4 @@
-"""Keeps what a run's evaluations found, picture by picture."""
+"""Keeps what a run's evaluations found, image by image."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ class Evaluations(pl.Callback):
     Without a `BestCheckpoint`, or a finite score, the first is of the last validation. Both lie in the trainer's
     `default_root_dir`; what an earlier run left there is removed when another begins, and a run that goes on elsewhere
     takes `val.npz` along, as it takes the checkpoint. Nothing is written where the trainer has no data module: its
-    pictures have no names then.
+    images have no names then.
     """
 
     def __init__(self) -> None:
@@ -111,13 +111,13 @@ def make_record(
 
     Args:
         metric: that was updated since its reset.
-        dataset: has all the pictures that it was updated with.
+        dataset: has all the images that it was updated with.
         split: that the data set is.
         class_names: of the detector.
     """
     keys, evaluation = metric.seen_by_all()
-    pictures = {image_key(record.image_id): record for record in dataset.records}
-    records = [pictures[key] for key in keys.tolist()]
+    images = {image_key(record.image_id): record for record in dataset.records}
+    records = [images[key] for key in keys.tolist()]
     return EvaluationRecord(
         split=split,
         class_names=tuple(class_names),

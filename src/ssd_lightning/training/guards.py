@@ -84,7 +84,7 @@ class FiniteSteps(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Note the pictures, and at the first batch of a step the statistics."""
+        """Note the images, and at the first batch of a step the statistics."""
         if not self._names and self._statistics:
             torch._foreach_copy_([kept for _, kept in self._statistics], [buffer for buffer, _ in self._statistics])
         self._names += [target["image_id"] for target in batch[1]]
@@ -108,7 +108,7 @@ class FiniteSteps(pl.Callback):
         if not gradients:
             return
         is_bad = any_non_finite(gradients)
-        where = f"step {trainer.global_step} (epoch {trainer.current_epoch}; pictures {_shortened(names)})"
+        where = f"step {trainer.global_step} (epoch {trainer.current_epoch}; images {_shortened(names)})"
         if is_bad.device.type == "cuda" and optimizer.defaults.get("fused"):
             self._leave_out_on_device(optimizer, is_bad)
             self._read_later(is_bad, where)

@@ -121,7 +121,7 @@ class LastCheckpoint(Checkpoint):
             return
         if self._is_wanted:
             self._save(trainer)
-        # A rank without a picture passes no hook in which it could join the others.
+        # A rank without an image passes no hook in which it could join the others.
         self._has_answered = not self._signals.all_say(0 < sum(trainer.num_val_batches) < float("inf"))
 
     def on_validation_batch_end(

@@ -130,7 +130,7 @@ def wandb_logger(*, log_model: ModelLogging = "best", **settings: Any) -> Sturdy
     A run that goes on in its own directory goes on in W&B, too.
 
     Args:
-        log_model: what becomes of `best.ckpt`. `best` makes it an artifact at those validations whose pictures are
+        log_model: what becomes of `best.ckpt`. `best` makes it an artifact at those validations whose images are
             logged, if it has got better, and at the end; `end` at the end alone, and so does `best` while the run is
             recorded offline, where every artifact would be a copy on this disk; `none` never.
         **settings: of `pytorch_lightning.loggers.WandbLogger`; the tags of `WANDB_TAGS` are added to its own.

@@ -99,7 +99,7 @@ class SSDModule(pl.LightningModule):
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Send the pictures without waiting; targets stay, since the loss stacks them before it sends them."""
+        """Send the images without waiting; targets stay, since the loss stacks them before it sends them."""
         images, targets = batch
         return images.to(device, non_blocking=True), targets
 
@@ -117,11 +117,11 @@ class SSDModule(pl.LightningModule):
         return total
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Score one batch of the pictures kept out of training."""
+        """Score one batch of the images kept out of training."""
         self._evaluate(batch, "val")
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        """Score one batch of test pictures."""
+        """Score one batch of test images."""
         self._evaluate(batch, "test")
 
     def on_validation_epoch_end(self) -> None:

@@ -111,7 +111,7 @@ def tell_changed_data(earlier: Mapping[str, Any], fingerprints: Mapping[str, Map
         before = recorded.get(split) if isinstance(recorded, dict) else None
         changed = differences(before, now) if isinstance(before, dict) else []
         if changed:
-            log.warning("the %s pictures are not those of %s; what differs: %s", split, run, "; ".join(changed))
+            log.warning("the %s images are not those of %s; what differs: %s", split, run, "; ".join(changed))
 
 
 def write_result(

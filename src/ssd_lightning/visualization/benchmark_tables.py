@@ -80,15 +80,15 @@ def growth_table(points: Sequence[Mapping[str, Any]]) -> TextTable:
     """Tabulate how cost grows.
 
     Args:
-        points: records with `part`, `axis`, `size`, `ms_a_picture`, `mib_a_picture` and `exponent`, the power of the
+        points: records with `part`, `axis`, `size`, `ms_a_image`, `mib_a_image` and `exponent`, the power of the
             size that the time grew with since the point before.
     """
-    header = ("part", "axis", "size", "time a picture", "memory a picture", "grows as size to the")
+    header = ("part", "axis", "size", "time an image", "memory an image", "grows as size to the")
     return TextTable(header, tuple(_growth_row(point) for point in points))
 
 
 def _growth_row(point: Mapping[str, Any]) -> tuple[str, ...]:
-    memory = "" if point["mib_a_picture"] is None else quantity(point["mib_a_picture"], "MiB")
+    memory = "" if point["mib_a_image"] is None else quantity(point["mib_a_image"], "MiB")
     exponent = "" if point["exponent"] is None else f"{point['exponent']:.2f}"
-    milliseconds = quantity(point["ms_a_picture"], "ms")
+    milliseconds = quantity(point["ms_a_image"], "ms")
     return point["part"], point["axis"], str(point["size"]), milliseconds, memory, exponent

@@ -23,7 +23,7 @@ _GOLDEN_RATIO = 0.618034
 
 
 def class_colour(label: int) -> Colour:
-    """Give the class 1..C its colour: the same in every picture, distinct for any number of classes."""
+    """Give the class 1..C its colour: the same in every image, distinct for any number of classes."""
     if label <= len(_PALETTE):
         return _PALETTE[label - 1]
     # Steps of the golden ratio never come back to a hue; the lightness helps where hues are close.

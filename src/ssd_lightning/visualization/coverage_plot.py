@@ -1,4 +1,4 @@
-"""How well priors cover the objects of a data set, in one picture."""
+"""How well priors cover the objects of a data set, in one image."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Boxes, classes and scores drawn into pictures, and pictures laid out on one sheet."""
+"""Boxes, classes and scores drawn into images, and images laid out on one sheet."""
 
 from collections.abc import Sequence
 
@@ -22,8 +22,8 @@ def draw_detections(
 ) -> np.ndarray:
     """Draw boxes in the colours of their classes, each with a tag of class and score.
 
-    Boxes are cut at the picture's border; those without an area inside it are left out. Tags lie inside the
-    picture, where they hide the least of the boxes and of each other.
+    Boxes are cut at the image's border; those without an area inside it are left out. Tags lie inside the
+    image, where they hide the least of the boxes and of each other.
 
     Args:
         image: uint8 `[H, W, 3]` RGB, or `[H, W]` or `[H, W, 1]` grey; it is not changed.
@@ -33,7 +33,7 @@ def draw_detections(
         scores: `[N]`, 0..1; without them the tags name the class alone.
 
     Returns:
-        A new picture, uint8 `[H, W, 3]`.
+        A new image, uint8 `[H, W, 3]`.
 
     Raises:
         ValueError: the image is not uint8, the lengths differ, or a label has no name.
@@ -62,7 +62,7 @@ def draw_detections(
 
 
 def draw_ground_truth(image: np.ndarray, *, boxes_xyxy_px: ArrayLike, difficult: ArrayLike | None = None) -> np.ndarray:
-    """Draw boxes as thin dashed white lines, difficult ones dotted: uint8 `[H, W, 3]`, a new picture."""
+    """Draw boxes as thin dashed white lines, difficult ones dotted: uint8 `[H, W, 3]`, a new image."""
     canvas = Image.fromarray(_as_rgb(image))
     boxes = np.asarray(boxes_xyxy_px, dtype=np.float64).reshape(-1, 4)
     dotted = np.zeros(len(boxes), dtype=bool) if difficult is None else np.asarray(difficult, dtype=bool)
@@ -88,7 +88,7 @@ def draw_comparison(
 ) -> np.ndarray:
     """Draw detections in colour over the ground truth in dashed white.
 
-    The picture is brought to `longer_side_px` first, so that lines and tags stay fine on a small one; None
+    The image is brought to `longer_side_px` first, so that lines and tags stay fine on a small one; None
     leaves its size. The other arguments are those of `draw_detections` and `draw_ground_truth`.
     """
     rgb = _as_rgb(image)
@@ -105,24 +105,24 @@ def draw_comparison(
 
 
 def image_grid(images: Sequence[np.ndarray], *, columns: int, title: str | None = None, gap_px: int = 8) -> np.ndarray:
-    """Lay pictures out on one dark sheet, row by row: uint8 `[H, W, 3]`.
+    """Lay images out on one dark sheet, row by row: uint8 `[H, W, 3]`.
 
     Args:
         images: uint8 `[H, W, 3]` or grey, of any sizes; each is centred in a cell of the largest size.
-        columns: pictures in a row.
+        columns: images in a row.
         title: a line above them.
-        gap_px: between the pictures and around them.
+        gap_px: between the images and around them.
 
     Raises:
         ValueError: `columns` is less than one.
     """
     if columns < 1:
         raise ValueError(f"columns must be at least 1, got {columns}")
-    pictures = [_as_rgb(image) for image in images]
-    columns = max(1, min(columns, len(pictures)))
-    rows = -(-len(pictures) // columns)
-    cell_height = max((picture.shape[0] for picture in pictures), default=0)
-    cell_width = max((picture.shape[1] for picture in pictures), default=0)
+    cells = [_as_rgb(image) for image in images]
+    columns = max(1, min(columns, len(cells)))
+    rows = -(-len(cells) // columns)
+    cell_height = max((cell.shape[0] for cell in cells), default=0)
+    cell_width = max((cell.shape[1] for cell in cells), default=0)
     sheet_width = columns * (cell_width + gap_px) + gap_px
     font, header = None, 0
     if title is not None:
@@ -131,11 +131,11 @@ def image_grid(images: Sequence[np.ndarray], *, columns: int, title: str | None 
     sheet = Image.new("RGB", (sheet_width, header + rows * (cell_height + gap_px) + gap_px), SHEET)
     if title is not None and font is not None:
         write_text(ImageDraw.Draw(sheet), (gap_px, gap_px), title, font, WHITE)
-    for i, picture in enumerate(pictures):
+    for i, cell in enumerate(cells):
         row, column = divmod(i, columns)
-        x = gap_px + column * (cell_width + gap_px) + (cell_width - picture.shape[1]) // 2
-        y = gap_px + header + row * (cell_height + gap_px) + (cell_height - picture.shape[0]) // 2
-        sheet.paste(Image.fromarray(picture), (x, y))
+        x = gap_px + column * (cell_width + gap_px) + (cell_width - cell.shape[1]) // 2
+        y = gap_px + header + row * (cell_height + gap_px) + (cell_height - cell.shape[0]) // 2
+        sheet.paste(Image.fromarray(cell), (x, y))
     return np.asarray(sheet).copy()
 
 
@@ -144,7 +144,7 @@ def _as_rgb(image: np.ndarray) -> np.ndarray:
     if image.ndim == 2:
         image = image[..., None]
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
-        raise ValueError(f"a picture is uint8 [H, W, 3] or grey, got {image.dtype} {list(image.shape)}")
+        raise ValueError(f"an image is uint8 [H, W, 3] or grey, got {image.dtype} {list(image.shape)}")
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 

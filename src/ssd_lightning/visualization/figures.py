@@ -56,7 +56,7 @@ def tidy(axes: Any) -> None:
 
 
 def line_colour(label: int) -> tuple[float, float, float]:
-    """Give a class the colour that it has in pictures, darkened where a line of it would be lost on white."""
+    """Give a class the colour that it has in images, darkened where a line of it would be lost on white."""
     red, green, blue = class_colour(label)
     brightness = (0.3 * red + 0.59 * green + 0.11 * blue) / 255
     factor = min(1.0, 0.62 / brightness) / 255

@@ -41,18 +41,18 @@ def print_splits(splits: Mapping[str, Mapping[str, Any]]) -> None:
     """Print what each split has, and its classes.
 
     Args:
-        splits: name -> `pictures`, `objects`, `difficult`, `pictures_without_objects`, `left_out`, and `classes`:
-            name -> `objects`, `difficult` and `pictures`.
+        splits: name -> `images`, `objects`, `difficult`, `images_without_objects`, `left_out`, and `classes`:
+            name -> `objects`, `difficult` and `images`.
     """
     console = Console()
     table = Table("split")
-    for header in ("pictures", "without objects", "objects", "difficult", "left out"):
+    for header in ("images", "without objects", "objects", "difficult", "left out"):
         table.add_column(header, justify="right")
     for name, split in splits.items():
         difficult = f"{split['difficult']} ({_percent(split['difficult'], split['objects'])})"
-        counts = (split["pictures"], split["pictures_without_objects"], split["objects"], difficult, split["left_out"])
+        counts = (split["images"], split["images_without_objects"], split["objects"], difficult, split["left_out"])
         table.add_row(name, *map(str, counts))
-    console.print("\nPictures and objects")
+    console.print("\nImages and objects")
     console.print(table)
 
     classes = list(dict.fromkeys(name for split in splits.values() for name in split["classes"]))
@@ -62,11 +62,11 @@ def print_splits(splits: Mapping[str, Mapping[str, Any]]) -> None:
     for class_name in classes[:MOST_CLASSES]:
         cells = []
         for split in splits.values():
-            counts = split["classes"].get(class_name, {"objects": 0, "pictures": 0})
-            cells.append(f"{counts['objects']} ({counts['pictures']})")
+            counts = split["classes"].get(class_name, {"objects": 0, "images": 0})
+            cells.append(f"{counts['objects']} ({counts['images']})")
         table.add_row(class_name, *cells)
     if classes:
-        console.print("Objects of each class (in so many pictures)", highlight=False)
+        console.print("Objects of each class (in so many images)", highlight=False)
         console.print(table)
     if len(classes) > MOST_CLASSES:
         console.print(f"and {len(classes) - MOST_CLASSES} more classes")
@@ -97,7 +97,7 @@ def print_coverage(
                 table.add_row(name, str(values["objects"]), *_coverage_cells(values), *fitted)
         table.add_section()
     console = Console(soft_wrap=True, highlight=False)
-    console.print(f"\nTraining objects that a prior reaches with IoU >= {before['threshold']:g}, pictures as they are")
+    console.print(f"\nTraining objects that a prior reaches with IoU >= {before['threshold']:g}, images as they are")
     console.print(table)
     unreached = before["unreached"]
     if unreached:

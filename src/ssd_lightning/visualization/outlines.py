@@ -1,4 +1,4 @@
-"""Boxes as whole pixels of a picture, and the lines around them."""
+"""Boxes as whole pixels of an image, and the lines around them."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -21,7 +21,7 @@ def cut_at_border(box_xyxy_px: np.ndarray, size: tuple[int, int]) -> Rectangle |
 
 
 def line_width(canvas: Image.Image) -> int:
-    """Choose the width of lines, in pixels, that suits the size of the picture."""
+    """Choose the width of lines, in pixels, that suits the size of the image."""
     return max(1, round(min(canvas.size) / 200))
 
 

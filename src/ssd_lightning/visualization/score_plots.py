@@ -39,7 +39,7 @@ def draw_pr_curves(lines: Sequence[PRLine], *, title: str) -> np.ndarray:
 
     Args:
         lines: of the classes 1..C.
-        title: of the picture.
+        title: of the image.
     """
     figure = new_figure(8.2, 5)
     axes = figure.subplots()
@@ -69,7 +69,7 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], *, title: str
     Args:
         counts: int64 `[C + 1, C + 1]`: row the true class, column the found one, 0 the background, which is drawn last.
         class_names: of the classes 1..C.
-        title: of the picture.
+        title: of the image.
     """
     counts = np.roll(counts, -1, axis=(0, 1))
     names = [*(literal(name, most=18) for name in drawable_names(class_names)), "background"]
@@ -103,7 +103,7 @@ def draw_class_ap(epochs: Sequence[float], values: np.ndarray, class_names: Sequ
         epochs: `[V]`, of the validations.
         values: float `[V, C]`; NaN for a class without objects.
         class_names: of the classes 1..C.
-        title: of the picture.
+        title: of the image.
     """
     figure = new_figure(8.2, 5)
     axes = figure.subplots()

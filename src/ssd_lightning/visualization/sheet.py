@@ -1,4 +1,4 @@
-"""Pictures with captions on one white sheet, as a paper or a README shows them."""
+"""Images with captions on one white sheet, as a paper or a README shows them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ MOST_BYTES = 1_500_000
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture with a caption.
+    """An image with a caption.
 
     Attributes:
         image: uint8 `[H, W, 3]`.
@@ -81,7 +81,7 @@ def lay_out(
 
 
 def blank(height: int, width: int) -> Image.Image:
-    """Make an empty white picture."""
+    """Make an empty white image."""
     return Image.new("RGB", (width, height), WHITE)
 
 
@@ -136,16 +136,16 @@ def draw_keys(keys: Sequence[Key], width: int, *, size: int = 15) -> np.ndarray:
 
 
 def save_png(image: np.ndarray, path: Path) -> int:
-    """Write a PNG and say how many bytes it has; the same picture gives the same bytes."""
-    picture = Image.fromarray(image)
-    picture.save(path)
+    """Write a PNG and say how many bytes it has; the same image gives the same bytes."""
+    drawn = Image.fromarray(image)
+    drawn.save(path)
     if path.stat().st_size > MOST_BYTES:
-        picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG).save(path)
+        drawn.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG).save(path)
     return path.stat().st_size
 
 
 def frame(image: np.ndarray) -> np.ndarray:
-    """Draw a thin grey line around a picture, inside it: a new picture."""
+    """Draw a thin grey line around an image, inside it: a new image."""
     canvas = Image.fromarray(image)
     draw_outline(ImageDraw.Draw(canvas), (0, 0, canvas.width - 1, canvas.height - 1), (176, 180, 186), 1)
     return np.asarray(canvas).copy()
@@ -174,17 +174,17 @@ def _header_strip(header: Sequence[str], cell: int, width: int) -> np.ndarray:
 
 
 def _row_strip(row: Sequence[Panel], cell: int, width: int) -> np.ndarray:
-    picture_height = max(panel.image.shape[0] for panel in row)
+    image_height = max(panel.image.shape[0] for panel in row)
     has_title = any(panel.title for panel in row)
     caption = has_title * 26 + 20 * max(len(panel.lines) for panel in row)
-    height = picture_height + GAP_PX + (caption + 4 if caption else 0)
+    height = image_height + GAP_PX + (caption + 4 if caption else 0)
     canvas = blank(height, width)
     draw = ImageDraw.Draw(canvas)
     for index, panel in enumerate(row):
         left, image = GAP_PX + index * (cell + GAP_PX), panel.image
-        place = (left + (cell - image.shape[1]) // 2, (picture_height - image.shape[0]) // 2 + 6)
+        place = (left + (cell - image.shape[1]) // 2, (image_height - image.shape[0]) // 2 + 6)
         canvas.paste(Image.fromarray(image), place)
-        y = picture_height + 14
+        y = image_height + 14
         if has_title:
             write_line(draw, (left, y), panel.title, size=18, room=cell)
             y += 26

@@ -1,4 +1,4 @@
-"""What a sweep found, as a picture."""
+"""What a sweep found, as an image."""
 
 import math
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def save_sweep_plot(path: Path, panels: Sequence[Panel], *, objective: str, titl
         path: of the PNG file.
         panels: one a parameter, at least one.
         objective: what the upright axis is.
-        title: of the picture.
+        title: of the image.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -14,7 +14,7 @@ def print_scores(title: str, per_class: Mapping[str, Mapping[str, float]], summa
     """Print one row a class and the means below.
 
     Args:
-        title: which pictures were scored.
+        title: which images were scored.
         per_class: columns of the table: name of the score -> class -> value; NaN where a class has no objects.
         summary: name -> value, printed below the table.
     """

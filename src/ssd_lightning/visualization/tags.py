@@ -1,4 +1,4 @@
-"""Text in pictures, and the tags that name boxes."""
+"""Text in images, and the tags that name boxes."""
 
 from collections.abc import Sequence
 from functools import lru_cache

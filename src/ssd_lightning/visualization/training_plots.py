@@ -34,7 +34,7 @@ class Curve(NamedTuple):
 
 
 class LevelCount(NamedTuple):
-    """Priors of a feature map in some training pictures."""
+    """Priors of a feature map in some training images."""
 
     matched: int
     priors: int
@@ -47,7 +47,7 @@ def draw_curves(curves: Mapping[str, Curve], *, title: str) -> np.ndarray | None
 
     Args:
         curves: by name in the log.
-        title: of the picture.
+        title: of the image.
     """
     panels = {name: [key for key in keys if _finite(curves.get(key))] for name, keys in PANELS.items()}
     panels = {name: keys for name, keys in panels.items() if keys}

@@ -1,4 +1,4 @@
-"""Backbones: pictures in, the first feature maps out. One file a family.
+"""Backbones: images in, the first feature maps out. One file a family.
 
 A backbone is an `nn.Module` that gives a list of feature maps, states their channels as `out_channels` and the
 `normalization` that its weights were trained with. Layers that ImageNet weights do not have are its `new_layers`.
@@ -43,5 +43,5 @@ class Backbone(Protocol):
     normalization: Normalization
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        """Map normalised pictures `[B, 3, H, W]` to feature maps `[B, out_channels[i], H_i, W_i]`."""
+        """Map normalised images `[B, 3, H, W]` to feature maps `[B, out_channels[i], H_i, W_i]`."""
         ...

@@ -54,7 +54,7 @@ class EfficientNetB3(Described, nn.Module):
         self.normalization = IMAGENET
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised pictures `[B, 3, H, W]` to maps of the chosen strides."""
+        """Map normalised images `[B, 3, H, W]` to maps of the chosen strides."""
         maps: list[Tensor] = []
         for index, stage in enumerate(self.features):
             images = stage(images)

@@ -48,7 +48,7 @@ class _TappedNetwork(nn.Module):
         return getattr(self.features[index], self.layers_name)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised pictures `[B, 3, H, W]` to maps of the chosen strides."""
+        """Map normalised images `[B, 3, H, W]` to maps of the chosen strides."""
         maps: list[Tensor] = []
         start = 0
         for index in self._tapped:

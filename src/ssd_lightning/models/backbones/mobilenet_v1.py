@@ -26,7 +26,7 @@ class MobileNetV1(Described, nn.Module):
     Args:
         strides: of the feature maps: some of 4, 8, 16 and 32, with 32.
         weights: a file of qfgaohao/pytorch-ssd's classification network (`model.0.0.weight`, ...), trained on
-            pictures of mean 127 and deviation 128.
+            images of mean 127 and deviation 128.
 
     Raises:
         ConfigurationError: there are no maps of these strides.
@@ -49,7 +49,7 @@ class MobileNetV1(Described, nn.Module):
         self.normalization: Normalization = IMAGENET if weights is None else self._load(weights)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised pictures `[B, 3, H, W]` to maps `[B, out_channels[i], H_i, W_i]`."""
+        """Map normalised images `[B, 3, H, W]` to maps `[B, out_channels[i], H_i, W_i]`."""
         maps: list[Tensor] = []
         for start, end in pairwise((0, *self._ends)):
             images = self.features[start:end](images)

@@ -64,7 +64,7 @@ class ResNet(Described, nn.Module):
         self.normalization = IMAGENET
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised pictures `[B, 3, H, W]` to the chosen maps."""
+        """Map normalised images `[B, 3, H, W]` to the chosen maps."""
         maps: list[Tensor] = []
         for stage in self.stages:
             images = stage(images)

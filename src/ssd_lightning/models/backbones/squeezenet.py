@@ -47,7 +47,7 @@ class SqueezeNet(Described, nn.Module):
         self.normalization = IMAGENET
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised pictures `[B, 3, H, W]` to maps `[B, out_channels[i], H_i, W_i]`."""
+        """Map normalised images `[B, 3, H, W]` to maps `[B, out_channels[i], H_i, W_i]`."""
         maps: list[Tensor] = []
         for start, end in pairwise((0, *self._ends, len(self.features))):
             images = self.features[start:end](images)

@@ -67,7 +67,7 @@ class TimmBackbone(Described, nn.Module):
         self.normalization = Normalization((red, green, blue), tuple(255 * value for value in std))  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised pictures `[B, 3, H, W]` to the chosen maps `[B, out_channels[i], H_i, W_i]`."""
+        """Map normalised images `[B, 3, H, W]` to the chosen maps `[B, out_channels[i], H_i, W_i]`."""
         maps = self.network(images)
         channels_last = any(m.shape[1] != c for m, c in zip(maps, self.out_channels, strict=True))
         return [m.permute(0, 3, 1, 2).contiguous() for m in maps] if channels_last else list(maps)  # as Swin gives them

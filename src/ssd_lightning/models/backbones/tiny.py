@@ -34,5 +34,5 @@ class TinyBackbone(Described, nn.Module):
         self.normalization = IMAGENET
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised pictures `[B, 3, H, W]` to one feature map of an eighth of their size."""
+        """Map normalised images `[B, 3, H, W]` to one feature map of an eighth of their size."""
         return [self.blocks(images)]

@@ -67,7 +67,7 @@ class VGG16(Described, nn.Module):
         self.normalization = IMAGENET if weights is None else self._load(weights, batch_norm)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised pictures `[B, 3, H, W]` to conv4_3 `[B, 512, ...]` and conv7 `[B, 1024, ...]`."""
+        """Map normalised images `[B, 3, H, W]` to conv4_3 `[B, 512, ...]` and conv7 `[B, 1024, ...]`."""
         conv4_3 = self.to_conv4_3(images)
         return [self.norm(conv4_3), self.to_conv7(conv4_3)]
 

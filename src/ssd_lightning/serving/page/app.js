@@ -1,8 +1,8 @@
-// The page: pictures come in, the network looks at each once, and the sliders choose among what it found.
+// The page: images come in, the network looks at each once, and the sliders choose among what it found.
 
 import { detectionAt, draw } from "./drawing.js";
 import { element, make } from "./elements.js";
-import { takePictures } from "./intake.js";
+import { takeImages } from "./intake.js";
 import { ClassList, fillTable } from "./lists.js";
 import { Refusal, fetchCandidates, fetchExample, fetchModel } from "./server.js";
 import { suppress } from "./suppression.js";
@@ -15,13 +15,13 @@ const model = await fetchModel().catch((error) => {
 const classes = new ClassList(element("classes"), model.classes, showChoice);
 const webcam = new Webcam(lookAtFrame);
 
-let picture = null; // what is shown; null where the browser cannot show it
-let pictureName = "";
+let image = null; // what is shown; null where the browser cannot show it
+let imageName = "";
 let found = null; // what the network says about it
 let kept = []; // places in `found` that are left by suppression
 let shown = []; // of these, what scores well enough and is of a ticked class
 let chosen = -1; // place in `shown` that is pointed at
-let looks = 0; // pictures so far: an answer to an older one comes too late
+let looks = 0; // images so far: an answer to an older one comes too late
 let framesPerSecond = null;
 let lastFrame = null;
 
@@ -39,7 +39,7 @@ function begin() {
   element("examples").append(...model.examples.map(exampleButton));
   element("examples").hidden = element("or-example").hidden = model.examples.length === 0;
 
-  takePictures(lookAtFile, () => tell("There is no picture in the clipboard."));
+  takeImages(lookAtFile, () => tell("There is no image in the clipboard."));
   element("webcam").addEventListener("click", () => (isWebcamWanted() ? stopWebcam() : startWebcam()));
   element("score").addEventListener("input", showChoice);
   element("overlap").addEventListener("input", () => {
@@ -68,7 +68,7 @@ function lookAtFile(file) {
   else look(file, file.name);
 }
 
-/** Look at a picture that is here or will be. */
+/** Look at an image that is here or will be. */
 async function look(data, name) {
   stopWebcam();
   tell("");
@@ -80,7 +80,7 @@ async function look(data, name) {
     const [bitmap, answer] = await Promise.all([createImageBitmap(blob).catch(() => null), fetchCandidates(blob)]);
     if (turn !== looks) return;
     show(bitmap, name, answer);
-    if (!bitmap) tell(`${name}: this browser cannot show the picture; its boxes are right nevertheless.`);
+    if (!bitmap) tell(`${name}: this browser cannot show the image; its boxes are right nevertheless.`);
   } catch (error) {
     if (turn === looks) tell(`${name}: ${error.message}`);
     if (!(error instanceof Refusal)) throw error;
@@ -142,8 +142,8 @@ function showWebcamButton(isOn) {
 }
 
 function show(bitmap, name, answer) {
-  picture?.close();
-  [picture, pictureName, found] = [bitmap, name, answer];
+  image?.close();
+  [image, imageName, found] = [bitmap, name, answer];
   element("canvas").hidden = false;
   element("invitation").hidden = true;
   suppressAgain();
@@ -205,16 +205,16 @@ function pointAt({ offsetX, offsetY, currentTarget: canvas }) {
 function redraw() {
   if (!found) return;
   const room = { width: element("stage").clientWidth, height: Math.max(260, 0.68 * window.innerHeight) };
-  draw(element("canvas"), { picture, width: found.width, height: found.height }, shown, { room, chosen });
+  draw(element("canvas"), { image, width: found.width, height: found.height }, shown, { room, chosen });
   const texts = shown.slice(0, 10).map(({ text }) => `, ${text}`);
-  element("canvas").ariaLabel = `${pictureName}: ${shown.length} detections${texts.join("")}`;
+  element("canvas").ariaLabel = `${imageName}: ${shown.length} detections${texts.join("")}`;
 }
 
 /** What is shown, as `predict` writes it. */
 function record() {
   const rounded = (number, digits) => Number(number.toFixed(digits));
   return {
-    file: pictureName,
+    file: imageName,
     width: found.width,
     height: found.height,
     detections: shown.map(({ name, score, box }) => ({

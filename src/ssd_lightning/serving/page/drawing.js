@@ -1,14 +1,14 @@
-// The picture and its boxes on a canvas, in the screen's own pixels, so that lines and tags stay sharp.
+// The image and its boxes on a canvas, in the screen's own pixels, so that lines and tags stay sharp.
 
 const FONT_PX = 13;
 const TAG_HEIGHT = 20;
 const TAG_PADDING = 6;
-const MOST_TAGS = 40; // more would hide the picture; the one that is pointed at has its tag in any case
+const MOST_TAGS = 40; // more would hide the image; the one that is pointed at has its tag in any case
 
 /**
  * @param {HTMLCanvasElement} canvas
- * @param {{picture: CanvasImageSource | null, width: number, height: number}} scene size in the picture's pixels;
- *   without a picture (a format that browsers do not show) the boxes lie on grey
+ * @param {{image: CanvasImageSource | null, width: number, height: number}} scene size in the image's pixels;
+ *   without an image (a format that browsers do not show) the boxes lie on grey
  * @param {{box: number[], text: string, colour: string, textColour: string}[]} detections best first
  * @param {{room: {width: number, height: number}, chosen: number}} view the room to fill in CSS pixels, and the place
  *   of the detection that is pointed at, or -1
@@ -25,8 +25,8 @@ export function draw(canvas, scene, detections, { room, chosen }) {
   const context = canvas.getContext("2d");
   context.scale(density, density);
   context.imageSmoothingQuality = "high";
-  if (scene.picture) {
-    context.drawImage(scene.picture, 0, 0, width, height);
+  if (scene.image) {
+    context.drawImage(scene.image, 0, 0, width, height);
   } else {
     context.fillStyle = "#8a8f98";
     context.fillRect(0, 0, width, height);
@@ -59,7 +59,7 @@ export function draw(canvas, scene, detections, { room, chosen }) {
   context.globalAlpha = 1;
 }
 
-/** The place of the smallest detection around a point of the picture, or -1. */
+/** The place of the smallest detection around a point of the image, or -1. */
 export function detectionAt(detections, [x, y]) {
   let best = -1;
   let bestArea = Infinity;

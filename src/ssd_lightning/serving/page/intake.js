@@ -1,12 +1,12 @@
-// The ways in which a visitor hands a picture over: chosen, dropped, pasted.
+// The ways in which a visitor hands an image over: chosen, dropped, pasted.
 
 import { element } from "./elements.js";
 
 /**
- * @param {(file: File) => void} take is called with a picture
+ * @param {(file: File) => void} take is called with an image
  * @param {() => void} missed is called when something was pasted that holds none
  */
-export function takePictures(take, missed) {
+export function takeImages(take, missed) {
   for (const id of ["choose", "invitation"]) element(id).addEventListener("click", () => element("file").click());
   element("file").addEventListener("change", () => {
     const [file] = element("file").files;

@@ -16,7 +16,7 @@ export async function fetchExample(index) {
   return (await answer(fetch(`examples/${index}`))).blob();
 }
 
-/** Have the network look at a picture once, and give all boxes that the sliders may choose from. */
+/** Have the network look at an image once, and give all boxes that the sliders may choose from. */
 export async function fetchCandidates(blob) {
   const found = await (await answer(fetch("api/candidates", { method: "POST", body: blob }))).json();
   return {

@@ -1,1 +1,1 @@
-"""What a training shows besides its numbers: pictures, curves and tables, in every place where it is looked at."""
+"""What a training shows besides its numbers: images, curves and tables, in every place where it is looked at."""

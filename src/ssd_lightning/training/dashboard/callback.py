@@ -16,7 +16,7 @@ from torch import Tensor
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.checks import require_number
 from ssd_lightning.errors import one_line
-from ssd_lightning.training.dashboard.contents import BestModel, ClassScores, choose_pictures, make_validation
+from ssd_lightning.training.dashboard.contents import BestModel, ClassScores, choose_images, make_validation
 from ssd_lightning.training.dashboard.file_sink import FileSink
 from ssd_lightning.training.dashboard.matches import count_levels, draw_batch
 from ssd_lightning.training.dashboard.sink import Sink
@@ -32,37 +32,37 @@ from ssd_lightning.visualization.training_plots import draw_level_counts
 log = logging.getLogger(__name__)
 
 FOLDER = "dashboard"
-MATCHED_PICTURES = 256
-"""Training pictures whose matches are counted."""
+MATCHED_IMAGES = 256
+"""Training images whose matches are counted."""
 
 
 class Dashboard(pl.Callback):
-    """Shows pictures, curves and tables in W&B and TensorBoard, where these are used, and always in `dashboard/`.
+    """Shows images, curves and tables in W&B and TensorBoard, where these are used, and always in `dashboard/`.
 
-    The first training batch is drawn with its matched priors, and the priors that the first pictures match are counted.
-    Some validations, the first and the last of them always, are shown with the same pictures every time, also when
+    The first training batch is drawn with its matched priors, and the priors that the first images match are counted.
+    Some validations, the first and the last of them always, are shown with the same images every time, also when
     a run goes on. Nothing happens in training steps but the first one, and nothing is drawn from the global random
     streams. What cannot be shown is told once and never ends a training. Without a data module nothing is shown.
 
     Args:
         every_n_validations: show so manieth validation, besides the last.
-        num_pictures: validation pictures that are shown.
+        num_images: validation images that are shown.
         score_threshold: least score of the detections that are drawn and counted in the confusion matrix.
-        seed: chooses the pictures, the same for all runs on the same data.
+        seed: chooses the images, the same for all runs on the same data.
 
     Raises:
         ConfigurationError: a number is out of range.
     """
 
     def __init__(
-        self, *, every_n_validations: int = 5, num_pictures: int = 16, score_threshold: float = 0.4, seed: int = 0
+        self, *, every_n_validations: int = 5, num_images: int = 16, score_threshold: float = 0.4, seed: int = 0
     ) -> None:
         require_number("callbacks.dashboard.every_n_validations", every_n_validations, 1, whole=True)
-        require_number("callbacks.dashboard.num_pictures", num_pictures, 0, whole=True)
+        require_number("callbacks.dashboard.num_images", num_images, 0, whole=True)
         require_number("callbacks.dashboard.score_threshold", score_threshold, 0, 1)
         require_number("callbacks.dashboard.seed", seed, 0, whole=True)
         self.every_n_validations = every_n_validations
-        self.num_pictures = num_pictures
+        self.num_images = num_images
         self.score_threshold = score_threshold
         self.seed = seed
         self._image_ids: tuple[str, ...] | None = None
@@ -111,7 +111,7 @@ class Dashboard(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: tuple[Tensor, list[Target]], batch_idx: int
     ) -> None:
         """Show the first batch, and put the targets of the first ones aside."""
-        if not self._sinks or self._targets is None or len(self._targets) >= MATCHED_PICTURES:
+        if not self._sinks or self._targets is None or len(self._targets) >= MATCHED_IMAGES:
             return
         images, targets = batch
         if not self._targets:
@@ -143,7 +143,7 @@ class Dashboard(pl.Callback):
         self._note_scores(trainer, pl_module)
         if self._record is not None:
             if self._image_ids is None:
-                self._image_ids = choose_pictures(self._record, self.num_pictures, self.seed)
+                self._image_ids = choose_images(self._record, self.num_images, self.seed)
             if self._sinks:
                 self._attempt("val", self._show_validation, trainer, self._record)
             self._is_due = True
@@ -173,7 +173,7 @@ class Dashboard(pl.Callback):
 
     def _show_counts(self, trainer: pl.Trainer, pl_module: Any, targets: list[Target]) -> None:
         levels = count_levels(targets, net=pl_module.net, loss=pl_module.loss)
-        drawing = draw_level_counts(levels, title=f"priors that {len(targets)} training pictures match")
+        drawing = draw_level_counts(levels, title=f"priors that {len(targets)} training images match")
         for sink in self._sinks:
             self._attempt(sink, sink.show_matches, levels, drawing, step=trainer.global_step)
 
@@ -237,7 +237,7 @@ class Dashboard(pl.Callback):
 
 
 def is_shown(trainer: pl.Trainer) -> bool:
-    """Say whether a training has pictures with names, and is no trial."""
+    """Say whether a training has images with names, and is no trial."""
     return trainer.datamodule is not None and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
 

@@ -16,20 +16,20 @@ from ssd_lightning.errors import DataError
 from ssd_lightning.visualization.draw import draw_comparison, image_grid
 from ssd_lightning.visualization.score_plots import PRLine, draw_class_ap, draw_confusion, draw_pr_curves
 
-PICTURE_PX = 400
-"""Longer side of the pictures that are shown."""
+IMAGE_PX = 400
+"""Longer side of the images that are shown."""
 MOST_BOXES = 100
-"""Detections of a picture that are handed on, best first."""
+"""Detections of an image that are handed on, best first."""
 CURVE_POINTS = 101
 
 
 @dataclass(frozen=True, eq=False)
-class ShownPicture:
-    """A validation picture with what is there and what was found."""
+class ShownImage:
+    """A validation image with what is there and what was found."""
 
     image_id: str
     image: np.ndarray
-    """uint8 `[H, W, 3]`, its longer side `PICTURE_PX`."""
+    """uint8 `[H, W, 3]`, its longer side `IMAGE_PX`."""
     boxes_xyxy: np.ndarray
     """float32 `[M, 4]`, normalised, best score first."""
     scores: np.ndarray
@@ -69,14 +69,14 @@ class Validation:
     class_names: tuple[str, ...]
     score_threshold: float
     """Of the confusion matrix and of the detections that are drawn."""
-    pictures: tuple[ShownPicture, ...]
+    images: tuple[ShownImage, ...]
     curves: tuple[PRCurve, ...]
     """One a class, of at most `CURVE_POINTS` points."""
     confusion: np.ndarray
     """See `analysis.confusion.confusion_matrix`."""
     history: ClassScores
     drawings: Mapping[str, np.ndarray]
-    """uint8 `[H, W, 3]` each: `pictures`, `pr_curves`, `confusion_matrix`, `class_ap`."""
+    """uint8 `[H, W, 3]` each: `images`, `pr_curves`, `confusion_matrix`, `class_ap`."""
 
     def rows(self) -> list[tuple[str, int, float | None, float | None]]:
         """Give of each class name, counted objects, 11-point AP and area AP; None where it has no objects."""
@@ -103,14 +103,14 @@ def number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def choose_pictures(record: EvaluationRecord, count: int, seed: int) -> tuple[str, ...]:
-    """Choose pictures by chance, but so that all classes have their share.
+def choose_images(record: EvaluationRecord, count: int, seed: int) -> tuple[str, ...]:
+    """Choose images by chance, but so that all classes have their share.
 
     Each next one is the first, in an order that the seed makes, with an object of the class that was chosen least yet.
 
     Args:
-        record: of a validation. Its order hangs on the pictures' names alone, and so does the choice.
-        count: most pictures.
+        record: of a validation. Its order hangs on the images' names alone, and so does the choice.
+        count: most images.
         seed: of the order.
 
     Returns:
@@ -131,8 +131,8 @@ def choose_pictures(record: EvaluationRecord, count: int, seed: int) -> tuple[st
     return tuple(record.image_ids[place] for place in sorted(chosen))
 
 
-def show_pictures(record: EvaluationRecord, image_ids: Sequence[str]) -> tuple[ShownPicture, ...]:
-    """Read pictures and take their rows of a record; what is gone, or cannot be read any more, is left out."""
+def show_images(record: EvaluationRecord, image_ids: Sequence[str]) -> tuple[ShownImage, ...]:
+    """Read images and take their rows of a record; what is gone, or cannot be read any more, is left out."""
     places = {image_id: place for place, image_id in enumerate(record.image_ids)}
     shown = []
     for place in (places[image_id] for image_id in image_ids if image_id in places):
@@ -141,7 +141,7 @@ def show_pictures(record: EvaluationRecord, image_ids: Sequence[str]) -> tuple[S
             image = Image.fromarray(read_image(record.image_paths[place], (height, width)))
         except DataError:
             continue
-        scale = PICTURE_PX / max(height, width)
+        scale = IMAGE_PX / max(height, width)
         image = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BICUBIC)
         found = record.detections.image_index == place
         boxes, scores, labels = (column[found].numpy() for column in record.detections[1:])
@@ -149,7 +149,7 @@ def show_pictures(record: EvaluationRecord, image_ids: Sequence[str]) -> tuple[S
         here = record.objects.image_index == place
         true_boxes, true_labels, difficult = (column[here].numpy() for column in record.objects[1:])
         shown.append(
-            ShownPicture(
+            ShownImage(
                 image_id=record.image_ids[place],
                 image=np.asarray(image),
                 boxes_xyxy=boxes[best].clip(0, 1),
@@ -176,7 +176,7 @@ def make_validation(
 
     Args:
         record: what it found.
-        image_ids: of the pictures that are shown.
+        image_ids: of the images that are shown.
         history: of the classes up to this validation.
         epoch: counted from 0.
         step: of the optimiser.
@@ -186,7 +186,7 @@ def make_validation(
     names = record.class_names
     curves = tuple(pr_curves(record))
     confusion = confusion_matrix(record, score_threshold=score_threshold)
-    pictures = show_pictures(record, image_ids)
+    images = show_images(record, image_ids)
     lines = [PRLine(one.class_name, one.recall, one.precision, one.ap) for one in (c.thinned(200) for c in curves)]
     drawings = {
         "pr_curves": draw_pr_curves(lines, title=f"precision and recall at IoU .5, {when}"),
@@ -195,16 +195,16 @@ def make_validation(
         ),
         "class_ap": draw_class_ap(history.epochs, history.table(len(names)), names, title=f"AP by class, {when}"),
     }
-    if pictures:
-        drawings["pictures"] = draw_pictures(
-            pictures, names, score_threshold, title=f"{when}: score {score_threshold:g} or more; dashed: ground truth"
+    if images:
+        drawings["images"] = draw_images(
+            images, names, score_threshold, title=f"{when}: score {score_threshold:g} or more; dashed: ground truth"
         )
     return Validation(
         epoch=epoch,
         step=step,
         class_names=names,
         score_threshold=score_threshold,
-        pictures=pictures,
+        images=images,
         curves=tuple(curve.thinned(CURVE_POINTS) for curve in curves),
         confusion=confusion,
         history=history,
@@ -212,24 +212,24 @@ def make_validation(
     )
 
 
-def draw_pictures(
-    pictures: Sequence[ShownPicture], class_names: Sequence[str], score_threshold: float, *, title: str
+def draw_images(
+    images: Sequence[ShownImage], class_names: Sequence[str], score_threshold: float, *, title: str
 ) -> np.ndarray:
-    """Draw detections over the ground truth, four pictures in a row: uint8 `[H, W, 3]`."""
+    """Draw detections over the ground truth, four images in a row: uint8 `[H, W, 3]`."""
     drawn = []
-    for picture in pictures:
-        height, width = picture.image.shape[:2]
+    for image in images:
+        height, width = image.image.shape[:2]
         to_px = np.array([width, height, width, height])
-        kept = picture.scores >= score_threshold
+        kept = image.scores >= score_threshold
         settings: dict[str, Any] = {"longer_side_px": None, "class_names": class_names}
         drawn.append(
             draw_comparison(
-                picture.image,
-                true_boxes_xyxy_px=picture.true_boxes_xyxy * to_px,
-                difficult=picture.difficult,
-                boxes_xyxy_px=picture.boxes_xyxy[kept] * to_px,
-                labels=picture.labels[kept],
-                scores=picture.scores[kept],
+                image.image,
+                true_boxes_xyxy_px=image.true_boxes_xyxy * to_px,
+                difficult=image.difficult,
+                boxes_xyxy_px=image.boxes_xyxy[kept] * to_px,
+                labels=image.labels[kept],
+                scores=image.scores[kept],
                 **settings,
             )
         )

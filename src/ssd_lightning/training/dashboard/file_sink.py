@@ -20,7 +20,7 @@ JPEG_QUALITY = 88
 class FileSink(Sink):
     """Writes PNG, JPEG and CSV files.
 
-    The newest validation's plots and tables have fixed names. Sheets of pictures are kept for several validations:
+    The newest validation's plots and tables have fixed names. Sheets of images are kept for several validations:
     whenever there are more than `MOST_SHEETS`, every second one goes.
 
     Args:
@@ -36,25 +36,25 @@ class FileSink(Sink):
 
     def clear(self) -> None:
         """Remove what an earlier run left."""
-        for pattern in ("*.png", "*.jpg", "*.csv", "pictures/*.jpg"):
+        for pattern in ("*.png", "*.jpg", "*.csv", "images/*.jpg"):
             for path in self.folder.glob(pattern):
                 path.unlink()
 
     def show_batch(self, drawing: np.ndarray, *, step: int) -> None:
         """Write `training_batch.jpg`."""
-        self._write_picture("training_batch.jpg", drawing)
+        self._write_image("training_batch.jpg", drawing)
 
     def show_matches(self, levels: Sequence[LevelCount], drawing: np.ndarray, *, step: int) -> None:
         """Write `matched_priors.png` and `.csv`."""
-        self._write_picture("matched_priors.png", drawing)
+        self._write_image("matched_priors.png", drawing)
         rows = [(number, *level.grid, level.matched, level.priors) for number, level in enumerate(levels, start=1)]
         self._write_table("matched_priors.csv", ("level", "rows", "columns", "matched", "priors"), rows)
 
     def show_validation(self, validation: Validation) -> None:
-        """Write `pr_curves`, `confusion_matrix` and `class_ap` (`.png` and `.csv`), and a sheet in `pictures/`."""
+        """Write `pr_curves`, `confusion_matrix` and `class_ap` (`.png` and `.csv`), and a sheet in `images/`."""
         names = validation.class_names
         for name in ("pr_curves", "confusion_matrix", "class_ap"):
-            self._write_picture(f"{name}.png", validation.drawings[name])
+            self._write_image(f"{name}.png", validation.drawings[name])
         self._write_table(
             "pr_curves.csv",
             ("class", "recall", "precision", "score"),
@@ -72,24 +72,24 @@ class FileSink(Sink):
         )
         header = ("class", "objects", "ap_11point", "ap_area")
         self._write_table("class_ap.csv", header, validation.rows())
-        if "pictures" in validation.drawings:
-            name = f"pictures/epoch_{validation.epoch:04d}_step_{validation.step:07d}.jpg"
-            self._write_picture(name, validation.drawings["pictures"])
+        if "images" in validation.drawings:
+            name = f"images/epoch_{validation.epoch:04d}_step_{validation.step:07d}.jpg"
+            self._write_image(name, validation.drawings["images"])
             self._thin_out()
 
     def show_curves(self) -> None:
         """Write `curves.png`."""
         drawing = draw_curves(read_curves(self.metrics), title=self.title)
         if drawing is not None:
-            self._write_picture("curves.png", drawing)
+            self._write_image("curves.png", drawing)
 
     def _thin_out(self) -> None:
-        sheets = sorted((self.folder / "pictures").glob("epoch_*.jpg"))
+        sheets = sorted((self.folder / "images").glob("epoch_*.jpg"))
         if len(sheets) > MOST_SHEETS:
             for path in sheets[1:-1:2]:
                 path.unlink()
 
-    def _write_picture(self, name: str, drawing: np.ndarray) -> None:
+    def _write_image(self, name: str, drawing: np.ndarray) -> None:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.stem}.partial{path.suffix}")

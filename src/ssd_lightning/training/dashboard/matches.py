@@ -13,18 +13,18 @@ from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.ops.priors import as_height_width
 from ssd_lightning.types import Target
 from ssd_lightning.visualization.draw import image_grid
-from ssd_lightning.visualization.match_pictures import MatchedObject, draw_window
+from ssd_lightning.visualization.draw_matches import MatchedObject, draw_window
 from ssd_lightning.visualization.training_plots import LevelCount
 
-MOST_PICTURES = 16
-PICTURE_PX = 360
+MOST_IMAGES = 16
+IMAGE_PX = 360
 AT_A_TIME = 16
-"""Pictures that are matched at once: a batch's overlaps are not to fill the host's memory."""
+"""Images that are matched at once: a batch's overlaps are not to fill the host's memory."""
 
 
 @torch.no_grad()
 def draw_batch(images: Tensor, targets: Sequence[Target], *, net: SSD, loss: MultiBoxLoss) -> np.ndarray:
-    """Draw the first pictures of a batch with objects (solid) and the priors that they match: uint8 `[H, W, 3]`.
+    """Draw the first images of a batch with objects (solid) and the priors that they match: uint8 `[H, W, 3]`.
 
     Args:
         images: uint8 `[B, 3, H, W]`, as the network is shown them, on any device.
@@ -32,17 +32,17 @@ def draw_batch(images: Tensor, targets: Sequence[Target], *, net: SSD, loss: Mul
         net: whose priors they are.
         loss: which matches them.
     """
-    targets = targets[:MOST_PICTURES]
-    pixels = images[:MOST_PICTURES].cpu().permute(0, 2, 3, 1).clamp(0, 255).to(torch.uint8).numpy()
+    targets = targets[:MOST_IMAGES]
+    pixels = images[:MOST_IMAGES].cpu().permute(0, 2, 3, 1).clamp(0, 255).to(torch.uint8).numpy()
     priors = net.priors_cxcywh.cpu()
     priors_xyxy = cxcywh_to_xyxy(priors).numpy()
     level_of_prior = level_of_priors(net.levels)
     height, width = pixels.shape[1:3]
-    scale = PICTURE_PX / max(height, width)
+    scale = IMAGE_PX / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     drawn = []
     found = by_object(loss.match(targets, priors).matches, targets)
-    for image, target, picture in zip(pixels, targets, found, strict=True):
+    for image, target, matched in zip(pixels, targets, found, strict=True):
         objects = [
             MatchedObject(
                 name="",
@@ -53,7 +53,7 @@ def draw_batch(images: Tensor, targets: Sequence[Target], *, net: SSD, loss: Mul
                 is_forced=bool(forced),
             )
             for box, owned, best, forced in zip(
-                target["boxes"].numpy(), picture.priors, picture.best_iou, picture.is_forced(loss.iou_threshold),
+                target["boxes"].numpy(), matched.priors, matched.best_iou, matched.is_forced(loss.iou_threshold),
                 strict=True,
             )
         ]  # fmt: skip
@@ -64,10 +64,10 @@ def draw_batch(images: Tensor, targets: Sequence[Target], *, net: SSD, loss: Mul
 
 @torch.no_grad()
 def count_levels(targets: Sequence[Target], *, net: SSD, loss: MultiBoxLoss) -> list[LevelCount]:
-    """Count the priors of each feature map that training pictures match.
+    """Count the priors of each feature map that training images match.
 
     Args:
-        targets: of the pictures, on the host.
+        targets: of the images, on the host.
         net: whose priors they are.
         loss: which matches them.
     """

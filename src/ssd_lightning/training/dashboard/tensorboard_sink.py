@@ -12,7 +12,7 @@ from ssd_lightning.visualization.training_plots import PANELS, LevelCount
 
 
 class TensorBoardSink(Sink):
-    """Adds pictures, plots and tables to what the logger writes.
+    """Adds images, plots and tables to what the logger writes.
 
     Args:
         logger: of Lightning.

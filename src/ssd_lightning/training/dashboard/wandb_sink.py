@@ -9,9 +9,9 @@ import numpy as np
 from ssd_lightning.errors import one_line
 from ssd_lightning.training.dashboard.contents import (
     CURVE_POINTS,
-    PICTURE_PX,
+    IMAGE_PX,
     BestModel,
-    ShownPicture,
+    ShownImage,
     Validation,
     number,
 )
@@ -60,7 +60,7 @@ class WandbSink(Sink):
         self._log({"train/matched_priors": chart}, step)
 
     def show_validation(self, validation: Validation) -> None:
-        """Log `val/pictures`, `val/ap_per_class`, `val/class_ap`, `val/pr_curves` and `val/confusion_matrix`."""
+        """Log `val/images`, `val/ap_per_class`, `val/class_ap`, `val/pr_curves` and `val/confusion_matrix`."""
         import wandb
 
         names = [one_line(name) for name in validation.class_names]
@@ -73,8 +73,8 @@ class WandbSink(Sink):
             "val/class_ap": class_ap_chart(validation, names),
             "val/confusion_matrix": confusion_chart(validation.confusion, names),
         }
-        if validation.pictures:
-            values["val/pictures"] = [picture_with_boxes(picture, names) for picture in validation.pictures]
+        if validation.images:
+            values["val/images"] = [image_with_boxes(image, names) for image in validation.images]
         self._log(values, validation.step)
 
     def keep_model(self, best: BestModel, *, is_last: bool) -> None:
@@ -99,40 +99,40 @@ class WandbSink(Sink):
         self.logger.experiment.log({**values, "trainer/global_step": step})
 
 
-def picture_with_boxes(picture: ShownPicture, class_names: Sequence[str]) -> "wandb.Image":
-    """Make a picture with the layers of boxes `prediction` and `ground_truth`, to be filtered by class and score.
+def image_with_boxes(image: ShownImage, class_names: Sequence[str]) -> "wandb.Image":
+    """Make an image with the layers of boxes `prediction` and `ground_truth`, to be filtered by class and score.
 
-    W&B shows pictures of one size only side by side: all are padded to a square.
+    W&B shows images of one size only side by side: all are padded to a square.
     """
     import wandb
 
-    height, width = picture.image.shape[:2]
-    square = np.full((PICTURE_PX, PICTURE_PX, 3), 28, dtype=np.uint8)
-    square[:height, :width] = picture.image
-    scale = np.array([width, height, width, height]) / PICTURE_PX
-    found = picture.scores >= LEAST_SCORE
+    height, width = image.image.shape[:2]
+    square = np.full((IMAGE_PX, IMAGE_PX, 3), 28, dtype=np.uint8)
+    square[:height, :width] = image.image
+    scale = np.array([width, height, width, height]) / IMAGE_PX
+    found = image.scores >= LEAST_SCORE
     predicted = [
         _box(box, label, f"{class_names[label - 1]} {score:.2f}", score=score)
         for box, label, score in zip(
-            (picture.boxes_xyxy[found] * scale).tolist(),
-            picture.labels[found].tolist(),
-            picture.scores[found].tolist(),
+            (image.boxes_xyxy[found] * scale).tolist(),
+            image.labels[found].tolist(),
+            image.scores[found].tolist(),
             strict=True,
         )
     ]
     true = [
         _box(box, label, f"{class_names[label - 1]}{' (difficult)' if is_difficult else ''}")
         for box, label, is_difficult in zip(
-            (picture.true_boxes_xyxy * scale).tolist(),
-            picture.true_labels.tolist(),
-            picture.difficult.tolist(),
+            (image.true_boxes_xyxy * scale).tolist(),
+            image.true_labels.tolist(),
+            image.difficult.tolist(),
             strict=True,
         )
     ]
     labels = dict(enumerate(class_names, start=1))
     return wandb.Image(
         square,
-        caption=one_line(picture.image_id),
+        caption=one_line(image.image_id),
         file_type="jpg",
         boxes={
             "prediction": {"box_data": predicted, "class_labels": labels},

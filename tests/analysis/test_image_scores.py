@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from torchvision.ops import box_iou
 
-from evaluation_records import EMPTY, LEFT, PLANTED, RIGHT, Picture, make_record, planted_record, random_record
+from evaluation_records import EMPTY, LEFT, PLANTED, RIGHT, ImageSpec, make_record, planted_record, random_record
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.analysis.picture_scores import picture_scores
+from ssd_lightning.analysis.image_scores import image_scores
 
 
 def slow_scores(record: EvaluationRecord, score_threshold: float) -> list[tuple[float, int, int, int]]:
-    """Picture by picture: score, hits, false positives, missed."""
+    """Image by image: score, hits, false positives, missed."""
     objects, found, rows = record.objects, record.detections, []
     for index in range(len(record.image_ids)):
         there = (objects.image_index == index).nonzero()[:, 0].tolist()
@@ -38,17 +38,17 @@ def slow_scores(record: EvaluationRecord, score_threshold: float) -> list[tuple[
 
 @pytest.mark.parametrize("score_threshold", [0.0, 0.4])
 @pytest.mark.parametrize("seed", range(4))
-def test_scores_are_the_panoptic_quality_picture_by_picture(seed: int, score_threshold: float) -> None:
+def test_scores_are_the_panoptic_quality_image_by_image(seed: int, score_threshold: float) -> None:
     record = random_record(seed, difficult=0.3 * (seed % 2))
-    result = picture_scores(record, score_threshold=score_threshold)
+    result = image_scores(record, score_threshold=score_threshold)
     scores, *counts = zip(*slow_scores(record, score_threshold), strict=True)
     assert result.scores == pytest.approx(np.array(scores), abs=1e-12)
     for column, expected in zip((result.hits, result.false_positives, result.missed), counts, strict=True):
         assert column.tolist() == list(expected)
 
 
-def test_planted_pictures_come_in_order() -> None:
-    result = picture_scores(planted_record())
+def test_planted_images_come_in_order() -> None:
+    result = image_scores(planted_record())
     assert [list(PLANTED)[index] for index in result.best_first] == [
         "right", "duplicate", "background", "missed",  # a hit each; of equal ones by id
         "nothing", "difficult",  # nothing to see
@@ -61,26 +61,26 @@ def test_planted_pictures_come_in_order() -> None:
 def test_a_loose_box_is_worse_than_a_tight_one_and_a_false_detection_than_none() -> None:
     loose = (0.1, 0.1, 0.4, 0.5)
     objects = [(LEFT, 1, False)]
-    pictures = [Picture(objects, [(box, 0.9, 1)]) for box in (loose, LEFT)]
-    pictures.append(Picture(objects, [(LEFT, 0.9, 1), (RIGHT, 0.8, 1), (RIGHT, 0.7, 2)]))
-    result = picture_scores(make_record(pictures))
+    images = [ImageSpec(objects, [(box, 0.9, 1)]) for box in (loose, LEFT)]
+    images.append(ImageSpec(objects, [(LEFT, 0.9, 1), (RIGHT, 0.8, 1), (RIGHT, 0.7, 2)]))
+    result = image_scores(make_record(images))
     assert result.scores == pytest.approx([0.75, 1.0, 0.5], abs=1e-6)
     assert result.best_first.tolist() == [1, 0, 2]
 
 
-def test_equal_pictures_come_by_id() -> None:
+def test_equal_images_come_by_id() -> None:
     record = make_record([PLANTED["right"]] * 3, image_ids=("b", "c", "a"))
-    assert picture_scores(record).best_first.tolist() == [2, 0, 1]
+    assert image_scores(record).best_first.tolist() == [2, 0, 1]
 
 
 @pytest.mark.parametrize("record", EMPTY.values(), ids=EMPTY.keys())
-def test_every_picture_has_a_score(record: EvaluationRecord) -> None:
-    result = picture_scores(record)
+def test_every_image_has_a_score(record: EvaluationRecord) -> None:
+    result = image_scores(record)
     assert np.isfinite(result.scores).all()
     assert ((result.scores >= 0) & (result.scores <= 1)).all()
     assert sorted(result.best_first) == list(range(len(record.image_ids)))
 
 
 def test_a_detection_where_nothing_is_makes_the_score_0() -> None:
-    assert picture_scores(EMPTY["no objects"]).scores.tolist() == [0.0]
-    assert picture_scores(EMPTY["neither"]).scores.tolist() == [1.0, 1.0]
+    assert image_scores(EMPTY["no objects"]).scores.tolist() == [0.0]
+    assert image_scores(EMPTY["neither"]).scores.tolist() == [1.0, 1.0]

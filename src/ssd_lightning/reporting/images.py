@@ -1,4 +1,4 @@
-"""The best and the worst pictures of an evaluation, with what is there and what was found, inside the page."""
+"""The best and the worst images of an evaluation, with what is there and what was found, inside the page."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.analysis.picture_scores import PictureScores
+from ssd_lightning.analysis.image_scores import ImageScores
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import DataError
 from ssd_lightning.visualization.draw import draw_comparison
@@ -18,12 +18,12 @@ from ssd_lightning.visualization.draw import draw_comparison
 LONGER_SIDE_PX = 480
 JPEG_QUALITY = 80
 MOST_BYTES = 1_500_000
-"""Of the pictures of one split, before base64 makes four characters of three bytes."""
+"""Of the images of one split, before base64 makes four characters of three bytes."""
 
 
 @dataclass(frozen=True)
-class ShownPicture:
-    """A picture in the page, or the reason why it is not."""
+class ShownImage:
+    """An image in the page, or the reason why it is not."""
 
     name: str
     score: float
@@ -31,25 +31,25 @@ class ShownPicture:
     false_positives: int
     missed: int
     uri: str
-    """`data:image/jpeg;...`; empty where the picture cannot be shown."""
+    """`data:image/jpeg;...`; empty where the image cannot be shown."""
     problem: str
     """Why it cannot; empty where it can."""
 
 
-def show_pictures(
+def show_images(
     record: EvaluationRecord,
-    scores: PictureScores,
+    scores: ImageScores,
     indices: Sequence[int],
     *,
     score_threshold: float,
     ran_in: Path | None = None,
-) -> list[ShownPicture]:
-    """Draw pictures of an evaluation, true boxes dashed in white and detections in colour.
+) -> list[ShownImage]:
+    """Draw images of an evaluation, true boxes dashed in white and detections in colour.
 
     Args:
         record: of the evaluation.
-        scores: of its pictures.
-        indices: of the pictures, in the order in which they are shown.
+        scores: of its images.
+        indices: of the images, in the order in which they are shown.
         score_threshold: detections below it are not drawn.
         ran_in: directory that the run was started in: relative paths are of there, where they are not of here.
     """
@@ -64,7 +64,7 @@ def show_pictures(
             jpeg, problem = b"", "left out, for the page would become too large"
         room -= len(jpeg)
         shown.append(
-            ShownPicture(
+            ShownImage(
                 name=record.image_ids[index],
                 score=float(scores.scores[index]),
                 hits=int(scores.hits[index]),

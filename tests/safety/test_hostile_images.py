@@ -1,4 +1,4 @@
-"""Pictures and annotations made to harm: refused by their header, no hang, one line that names the file."""
+"""Images and annotations made to harm: refused by their header, no hang, one line that names the file."""
 
 import os
 import resource
@@ -27,7 +27,7 @@ def png(width: int, height: int, rows: bytes) -> bytes:
 
 
 def jpeg_of_size(width: int, height: int) -> bytes:
-    """A small JPEG whose header says another size: to a decoder, a picture that was cut off."""
+    """A small JPEG whose header says another size: to a decoder, an image that was cut off."""
     import io
 
     stream = io.BytesIO()
@@ -60,7 +60,7 @@ def test_twenty_thousand_squared_is_refused_by_its_header(
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(("width", "height"), [(65_000, 2), (2, 65_000), (9_000, 9_000), (63, 64), (1, 1), (0, 64)])
-def test_a_jpeg_header_that_lies_gives_a_picture_of_that_size_or_one_sentence(
+def test_a_jpeg_header_that_lies_gives_a_image_of_that_size_or_one_sentence(
     tmp_path: Path, width: int, height: int
 ) -> None:
     path = tmp_path / "lies.jpg"
@@ -188,7 +188,7 @@ def test_xml_that_is_deep_or_wide(tmp_path: Path) -> None:
     assert parse_annotation(path).tag == "annotation"
 
 
-def test_pixels_of_a_whole_picture_come_through(tmp_path: Path) -> None:
+def test_pixels_of_a_whole_image_come_through(tmp_path: Path) -> None:
     path = tmp_path / "good.png"
     path.write_bytes(png(3, 2, bytes([0, 1, 2, 3, 0, 4, 5, 6])))
     np.testing.assert_array_equal(read_image(path)[..., 0], [[1, 2, 3], [4, 5, 6]])

@@ -1,4 +1,4 @@
-"""Which pictures went well and which did not."""
+"""Which images went well and which did not."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ from ssd_lightning.metrics.average_precision import paired_iou
 
 
 @dataclass(frozen=True, eq=False)
-class PictureScores:
-    """A score for each of I pictures, in the order of the record."""
+class ImageScores:
+    """A score for each of I images, in the order of the record."""
 
     scores: np.ndarray
     """float64 `[I]`, 0 to 1: 2 * the sum of IoUs of hits / (detections + objects); 1 where there is neither."""
@@ -24,19 +24,17 @@ class PictureScores:
     missed: np.ndarray
     """int64 `[I]`: objects that were not found."""
     best_first: np.ndarray
-    """int64 `[I]`: indices of the pictures, the best first; see `picture_scores`."""
+    """int64 `[I]`: indices of the images, the best first; see `image_scores`."""
 
 
-def picture_scores(
-    record: EvaluationRecord, *, iou_threshold: float = 0.5, score_threshold: float = 0.4
-) -> PictureScores:
-    """Score every picture by what a user would see of it.
+def image_scores(record: EvaluationRecord, *, iou_threshold: float = 0.5, score_threshold: float = 0.4) -> ImageScores:
+    """Score every image by what a user would see of it.
 
     The score is the panoptic quality of all classes together (Kirillov et al., "Panoptic Segmentation", CVPR 2019,
     equation 1): F1 in which a hit counts with its IoU. It falls with a missed object, a false detection and a loose box
-    alike, and detections of small score do not decide it, as they would an AP of one picture.
+    alike, and detections of small score do not decide it, as they would an AP of one image.
 
-    The order is that of the scores; pictures where nothing is and nothing was found come after those with a hit, so
+    The order is that of the scores; images where nothing is and nothing was found come after those with a hit, so
     that at both ends there is something to see, and those with score 0 by the number of their errors. Equal ones are in
     the order of their ids.
 
@@ -65,7 +63,7 @@ def picture_scores(
     quality = 2 * count(found.image_index[is_hit], ious)
     scores = np.where(rows > 0, quality / np.maximum(rows, 1), 1.0)
     group = np.where(rows == 0, 1, np.where(scores > 0, 0, 2))
-    return PictureScores(
+    return ImageScores(
         scores=scores,
         hits=hits,
         false_positives=false_positives,

@@ -6,7 +6,7 @@ from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel, make_priors
 from ssd_lightning.show import Priors, split_by_level
 from ssd_lightning.visualization.colours import Colour
-from ssd_lightning.visualization.prior_pictures import (
+from ssd_lightning.visualization.draw_priors import (
     LevelPriors,
     draw_level,
     draw_prior_levels,
@@ -70,7 +70,7 @@ def test_all_centres_are_marked() -> None:
     assert dark == 40 * 9
 
 
-def test_what_reaches_out_of_the_picture_is_faint() -> None:
+def test_what_reaches_out_of_the_image_is_faint() -> None:
     level = PriorLevel(1, None, 330, None, ())  # of an input of 300
     ground = lay_ground(GREY, SIDE_PX)
     (drawn_level,) = levels_of((level,), (300, 300))
@@ -126,4 +126,4 @@ def test_sheets_have_a_panel_for_every_level_and_every_level_its_colour() -> Non
 def test_clipped_priors_stay_within_their_sides() -> None:
     (level,) = levels_of((PriorLevel(1, None, 330, None, ()),), (300, 300), clip=True)
     assert level.share_reaching_out == 0
-    assert level_caption(1, level)[1][2] == "all within the picture"
+    assert level_caption(1, level)[1][2] == "all within the image"

@@ -1,4 +1,4 @@
-"""Priors over a picture, level by level, in the manner of the SSD paper's figure 1."""
+"""Priors over an image, level by level, in the manner of the SSD paper's figure 1."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from ssd_lightning.visualization.outlines import Rectangle, draw_outline
 from ssd_lightning.visualization.sheet import INK, SOFT_INK, Key, Panel, blank, lay_out, write_line
 
 MARGIN = 0.13
-"""Of the picture's longer side: white around it, into which priors reach."""
+"""Of the image's longer side: white around it, into which priors reach."""
 FADING = 0.35
-"""Share of white in the picture, so that lines stand out."""
+"""Share of white in the image, so that lines stand out."""
 PALE = 0.55
-"""Opacity of the priors of further cells, and of what reaches out of the picture."""
-_ORDER = (5, 7, 3, 6, 2, 1, 4)  # of the palette, the darkest first: they are lines on a faded picture
+"""Opacity of the priors of further cells, and of what reaches out of the image."""
+_ORDER = (5, 7, 3, 6, 2, 1, 4)  # of the palette, the darkest first: they are lines on a faded image
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,19 @@ class LevelPriors:
 
     @property
     def share_reaching_out(self) -> float:
-        """Share of its priors that are not within the picture."""
+        """Share of its priors that are not within the image."""
         boxes = self.boxes_xyxy
         return float(((boxes < -1e-6) | (boxes > 1 + 1e-6)).any(-1).mean())
 
 
 @dataclass(frozen=True)
 class Ground:
-    """A faded picture on paper, and where boxes lie on it.
+    """A faded image on paper, and where boxes lie on it.
 
     Attributes:
         canvas: uint8 `[H, W, 3]`, with a white margin.
-        corner: (x, y) of the picture in it.
-        size: (width, height) of the picture in it.
+        corner: (x, y) of the image in it.
+        size: (width, height) of the image in it.
     """
 
     canvas: np.ndarray
@@ -79,14 +79,14 @@ class Ground:
 
 
 def lay_ground(image: np.ndarray, longer_side_px: int) -> Ground:
-    """Put a picture on white, faded, its longer side `longer_side_px` with the margin."""
+    """Put an image on white, faded, its longer side `longer_side_px` with the margin."""
     height, width = image.shape[:2]
     scale = longer_side_px / (max(height, width) * (1 + 2 * MARGIN))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     margin = round(MARGIN * max(size))
-    picture = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+    faded = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
     canvas = blank(size[1] + 2 * margin, size[0] + 2 * margin)
-    canvas.paste(Image.blend(picture, blank(size[1], size[0]), FADING), (margin, margin))
+    canvas.paste(Image.blend(faded, blank(size[1], size[0]), FADING), (margin, margin))
     rim = (margin - 1, margin - 1, margin + size[0], margin + size[1])
     draw_outline(ImageDraw.Draw(canvas), rim, SOFT_INK, 1)
     return Ground(np.asarray(canvas).copy(), (margin, margin), size)
@@ -107,7 +107,7 @@ def draw_level(ground: Ground, level: LevelPriors, colours: dict[float, Colour])
         colours: of the aspect ratios.
 
     Returns:
-        A new picture of the canvas' size.
+        A new image of the canvas' size.
     """
     middle, further = _chosen_cells(level)
     boxes = level.boxes_xyxy
@@ -132,7 +132,7 @@ def level_caption(number: int, level: LevelPriors) -> tuple[str, tuple[str, ...]
     return title, (
         f"step {step_text(level.step_px)} px, squares of {sizes} px",
         f"{len(level.ratios)} a cell: {', '.join(ratio_texts(level))}",
-        f"{out:.0%} reach out of the picture" if out else "all within the picture",
+        f"{out:.0%} reach out of the image" if out else "all within the image",
     )
 
 
@@ -145,7 +145,7 @@ def draw_prior_levels(
         image: uint8 `[H, W, 3]`, at the network's input size or in its proportions.
         levels: of the network.
         title: of the sheet.
-        clipping: what is done to priors that reach out of the picture, in words.
+        clipping: what is done to priors that reach out of the image, in words.
         panel_px: longer side of a panel.
     """
     colours, ground = ratio_colours(levels), lay_ground(image, panel_px)
@@ -156,17 +156,17 @@ def draw_prior_levels(
     keys = [Key(_ratio_in_words(ratio), colour, is_dashed=True) for ratio, colour in colours.items()]
     explanation = [
         "Dots: centres of the cells. Dashed: the priors of the middle cell.",
-        f"Pale: those of some other cells, and what reaches out of the picture ({clipping}).",
+        f"Pale: those of some other cells, and what reaches out of the image ({clipping}).",
     ]
     columns = 2 if len(panels) in (1, 2, 4) else 3
     return lay_out(panels, columns=columns, title=title, lines=explanation, keys=keys)
 
 
 def draw_prior_overview(
-    image: np.ndarray, levels: Sequence[LevelPriors], *, title: str, clipping: str, picture_px: int = 560
+    image: np.ndarray, levels: Sequence[LevelPriors], *, title: str, clipping: str, image_px: int = 560
 ) -> np.ndarray:
-    """Draw the middle cell's priors of all levels into one picture, coloured by level, with a table beside it."""
-    ground = lay_ground(image, picture_px)
+    """Draw the middle cell's priors of all levels into one image, coloured by level, with a table beside it."""
+    ground = lay_ground(image, image_px)
     canvas = ground.canvas
     colours = [_dark_colour(index) for index in range(len(levels))]
     for level, colour in reversed(list(zip(levels, colours, strict=True))):

@@ -1,4 +1,4 @@
-"""What augmentation does: each picture as it is annotated, and beside it what the network is shown of it."""
+"""What augmentation does: each image as it is annotated, and beside it what the network is shown of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ssd_lightning.visualization.sheet import Key, Panel, frame, lay_out, shorte
 from ssd_lightning.visualization.tags import draw_tag
 
 MOST_TAGS = 8
-"""Objects of a picture up to which each has its class written at it; more would hide what they name."""
+"""Objects of an image up to which each has its class written at it; more would hide what they name."""
 MOST_LETTERS = 24
 """Of a class' name at an object; the legend has more."""
 MOST_KEYS = 24
@@ -22,7 +22,7 @@ MOST_KEYS = 24
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture with its objects.
+    """An image with its objects.
 
     Attributes:
         image: uint8 `[H, W, 3]`.
@@ -40,15 +40,15 @@ class Sample:
 
 
 def draw_sample(sample: Sample, class_names: Sequence[str], *, within_px: tuple[int, int]) -> np.ndarray:
-    """Draw the objects of a picture in the colours of their classes, difficult ones dashed.
+    """Draw the objects of an image in the colours of their classes, difficult ones dashed.
 
     Args:
-        sample: the picture; it is brought to the largest size within `within_px`, its proportions kept.
+        sample: the image; it is brought to the largest size within `within_px`, its proportions kept.
         class_names: of the classes 1..C.
         within_px: (height, width).
 
     Returns:
-        A new picture.
+        A new image.
     """
     height, width = sample.image.shape[:2]
     scale = min(within_px[0] / height, within_px[1] / width)
@@ -83,7 +83,7 @@ def draw_augmentation(
     header: Sequence[str] = (),
     cell_px: int = 224,
 ) -> np.ndarray:
-    """Draw a row for each picture: as it is, then what the network is shown of it.
+    """Draw a row for each image: as it is, then what the network is shown of it.
 
     Args:
         rows: equally many samples each.

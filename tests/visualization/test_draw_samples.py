@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ssd_lightning.visualization.colours import class_colour
-from ssd_lightning.visualization.sample_pictures import MOST_TAGS, Sample, class_keys, draw_augmentation, draw_sample
+from ssd_lightning.visualization.draw_samples import MOST_TAGS, Sample, class_keys, draw_augmentation, draw_sample
 
 GREY = np.full((120, 160, 3), 128, dtype=np.uint8)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ssd_lightning.data.any_picture import as_rgb, as_sequence
+from ssd_lightning.data.image_io import as_rgb, as_sequence
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import DataError
 
@@ -14,24 +14,24 @@ RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16", "I"])
-def test_pil_pictures_of_any_mode_are_read_as_files_are(tmp_path: Path, mode: str) -> None:
-    picture = Image.fromarray(RGB)
-    picture = picture.convert("L").convert("I").convert(mode) if mode.startswith("I") else picture.convert(mode)
-    found = as_rgb(picture)
+def test_pil_images_of_any_mode_are_read_as_files_are(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(RGB)
+    image = image.convert("L").convert("I").convert(mode) if mode.startswith("I") else image.convert(mode)
+    found = as_rgb(image)
     assert (found.shape, found.dtype) == ((6, 9, 3), np.uint8)
     suffix = {"CMYK": ".tif", "YCbCr": ".tif", "I": ".tif", "HSV": None, "PA": None}.get(mode, ".png")
     if suffix:
-        picture.save(tmp_path / f"saved{suffix}")
+        image.save(tmp_path / f"saved{suffix}")
         np.testing.assert_array_equal(found, read_image(tmp_path / f"saved{suffix}"))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pil_pictures_are_turned_upright_as_files_are(tmp_path: Path, orientation: int) -> None:
+def test_pil_images_are_turned_upright_as_files_are(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
-    with Image.open(tmp_path / "turned.png") as picture:
-        found = as_rgb(picture)
+    with Image.open(tmp_path / "turned.png") as image:
+        found = as_rgb(image)
     np.testing.assert_array_equal(found, read_image(tmp_path / "turned.png"))
     assert found.shape[:2] == ((9, 6) if orientation >= 5 else (6, 9))
 
@@ -59,7 +59,7 @@ def test_an_array_that_is_right_already_is_not_copied() -> None:
 
 
 @pytest.mark.parametrize(
-    ("picture", "answer"),
+    ("image", "answer"),
     [
         (RGB.astype(np.float32) / 255, r"an array is uint8, 0\.\.255, got float32: values of 0\.\.1"),
         (RGB.astype(np.uint16), "got uint16"),
@@ -74,20 +74,20 @@ def test_an_array_that_is_right_already_is_not_copied() -> None:
         (b"bytes", "not a bytes"),
     ],
 )
-def test_what_is_no_picture_is_refused_in_one_sentence(picture: object, answer: str) -> None:
+def test_what_is_no_image_is_refused_in_one_sentence(image: object, answer: str) -> None:
     with pytest.raises(DataError, match=answer):
-        as_rgb(picture)  # type: ignore[arg-type]
+        as_rgb(image)  # type: ignore[arg-type]
 
 
-def test_a_damaged_pil_picture_is_refused_in_one_sentence() -> None:
+def test_a_damaged_pil_image_is_refused_in_one_sentence() -> None:
     stream = io.BytesIO()
     Image.fromarray(np.tile(RGB, (20, 20, 1))).save(stream, "JPEG")
     cut_off = Image.open(io.BytesIO(stream.getvalue()[:2000]))
-    with pytest.raises(DataError, match=r"cannot read the picture: .*truncated"):
+    with pytest.raises(DataError, match=r"cannot read the image: .*truncated"):
         as_rgb(cut_off)
 
 
-def test_one_picture_and_many() -> None:
+def test_one_image_and_many() -> None:
     assert as_sequence("a.jpg") == (["a.jpg"], True)
     assert as_sequence(Path("a.jpg")) == ([Path("a.jpg")], True)
     assert as_sequence(RGB)[1]
@@ -95,5 +95,5 @@ def test_one_picture_and_many() -> None:
     assert as_sequence(["a.jpg"]) == (["a.jpg"], False)
     assert len(as_sequence(np.stack([RGB, RGB]))[0]) == 2
     for given in (None, 3, {"a.jpg"}):
-        with pytest.raises(DataError, match="neither a picture nor a list of pictures"):
+        with pytest.raises(DataError, match="neither an image nor a list of images"):
             as_sequence(given)  # type: ignore[arg-type]

@@ -23,13 +23,13 @@ from ssd_lightning.visualization.sheet import (
 from ssd_lightning.visualization.tags import draw_tag
 
 TEXT_PX = 520
-"""Width of the list beside a picture."""
+"""Width of the list beside an image."""
 LINE_PX = 22
 SMALL = 0.2
-"""Objects with sides below this share of the picture's are hard to see."""
+"""Objects with sides below this share of the image's are hard to see."""
 CLOSE_UPS, CLOSE_UP_PX = 2, 200
 MOST_LINES = 12
-"""Of the list: it may make a row higher than its picture."""
+"""Of the list: it may make a row higher than its image."""
 LEAST_WINDOW_PX = 8.0
 """Of a close-up: of less there is nothing to see."""
 FADING = 0.25
@@ -75,7 +75,7 @@ def describe_object(number: int, matched: MatchedObject) -> str:
     return f"{start}{where}, best IoU {matched.best_iou:.2f}"
 
 
-def draw_matches(image: np.ndarray, objects: Sequence[MatchedObject], *, picture_px: int = 480) -> np.ndarray:
+def draw_matches(image: np.ndarray, objects: Sequence[MatchedObject], *, image_px: int = 480) -> np.ndarray:
     """Draw a sample with its objects (solid) and their priors (dashed), a colour each, and list them beside it.
 
     Up to two objects that are hard to see, or that no prior reaches, are enlarged.
@@ -83,29 +83,29 @@ def draw_matches(image: np.ndarray, objects: Sequence[MatchedObject], *, picture
     Args:
         image: uint8 `[H, W, 3]`, as the network is shown it.
         objects: in the order of their numbers.
-        picture_px: longer side of the picture.
+        image_px: longer side of the image.
 
     Returns:
         uint8 `[H', W', 3]`.
     """
-    scale = picture_px / max(image.shape[:2])
+    scale = image_px / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    picture = draw_window(image, objects, window_xyxy=np.array([0.0, 0.0, 1.0, 1.0]), size=size)
+    drawn = draw_window(image, objects, window_xyxy=np.array([0.0, 0.0, 1.0, 1.0]), size=size)
     close_ups = hard_to_see(objects)[:CLOSE_UPS]
     side = CLOSE_UP_PX if close_ups else 0
     extra = side + LINE_PX + 10 if close_ups else 0
     list_height = LINE_PX * min(len(objects), MOST_LINES)
-    # Close-ups go where there is room: below a long list's picture, else below the list.
-    is_below_picture = size[1] < list_height
-    height = max(size[1] + extra, list_height) if is_below_picture else max(size[1], list_height + extra)
-    canvas = blank(height, picture_px + GAP_PX + TEXT_PX)
-    canvas.paste(Image.fromarray(picture), ((picture_px - size[0]) // 2, 0))
-    left = picture_px + GAP_PX
-    _write_list(canvas, objects, left=left, height=height if is_below_picture else height - extra)
+    # Close-ups go where there is room: below a long list's image, else below the list.
+    is_below_image = size[1] < list_height
+    height = max(size[1] + extra, list_height) if is_below_image else max(size[1], list_height + extra)
+    canvas = blank(height, image_px + GAP_PX + TEXT_PX)
+    canvas.paste(Image.fromarray(drawn), ((image_px - size[0]) // 2, 0))
+    left = image_px + GAP_PX
+    _write_list(canvas, objects, left=left, height=height if is_below_image else height - extra)
     for place, index in enumerate(close_ups):
         window = _window_around(objects[index], image.shape[:2])
         detail = draw_window(image, objects, window_xyxy=window, size=(side, side))
-        x = (0 if is_below_picture else left) + place * (side + GAP_PX)
+        x = (0 if is_below_image else left) + place * (side + GAP_PX)
         canvas.paste(Image.fromarray(detail), (x, height - side))
         zoom = side / ((window[2] - window[0]) * size[0])
         caption = f"object {index + 1}, {zoom:.1f} times larger"
@@ -120,7 +120,7 @@ def draw_match_sheet(
     """Draw several samples with their matches below each other: uint8 `[H, W, 3]`.
 
     Args:
-        rows: pictures uint8 `[H, W, 3]`, each with its objects.
+        rows: images uint8 `[H, W, 3]`, each with its objects.
         title: of the sheet.
         lines: below it.
     """

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ssd_lightning.visualization.colours import class_colour
-from ssd_lightning.visualization.match_pictures import (
+from ssd_lightning.visualization.draw_matches import (
     CLOSE_UP_PX,
     TEXT_PX,
     MatchedObject,
@@ -75,6 +75,6 @@ def test_the_size_of_a_row_and_no_object_at_all() -> None:
 
 @pytest.mark.parametrize("box", [(0.5, 0.5, 0.5, 0.5), (0.0, 0.0, 1.0, 1.0), (0.999, 0.999, 1.0, 1.0)])
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (64, 64)])
-def test_any_box_in_any_picture_can_be_drawn(box: tuple[float, float, float, float], size: tuple[int, int]) -> None:
+def test_any_box_in_image_io_can_be_drawn(box: tuple[float, float, float, float], size: tuple[int, int]) -> None:
     image = np.zeros((*size, 3), dtype=np.uint8)
     assert draw_matches(image, [matched(box, [], best_iou=0.0)]).dtype == np.uint8

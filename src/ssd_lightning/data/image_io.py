@@ -1,0 +1,81 @@
+"""Images as callers have them - paths, PIL, arrays, tensors - as the one form that all else works on."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ssd_lightning.data.images import read_image, to_rgb
+from ssd_lightning.errors import DataError
+
+ImageInput = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
+"""A path; PIL of any mode; uint8 `[H, W, 3]` RGB, `[H, W, 4]` RGBA or `[H, W]` grey; a uint8 tensor `[3, H, W]`."""
+
+
+def as_sequence(given: ImageInput | Sequence[ImageInput]) -> tuple[Sequence[ImageInput], bool]:
+    """Give images as a sequence, and whether it was one image alone.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if isinstance(given, np.ndarray | Tensor):
+        return (list(given), False) if given.ndim == 4 else ([given], True)
+    if isinstance(given, str | os.PathLike | Image.Image):
+        return [given], True
+    if isinstance(given, Sequence):
+        return given, False
+    raise DataError(f"a {type(given).__name__} is neither an image nor a list of images")
+
+
+def as_rgb(image: ImageInput) -> np.ndarray:
+    """Give an image as uint8 `[H, W, 3]` RGB, upright; an array that is so already is not copied.
+
+    Files and PIL images are turned by their EXIF tag, and transparent pixels become white, as `read_image` has it.
+
+    Raises:
+        DataError: a file cannot be read; an array or tensor has another type or shape.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image(os.fspath(image))
+    if isinstance(image, Image.Image):
+        return _from_pil(image)
+    if isinstance(image, Tensor):
+        return _from_tensor(image)
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    raise DataError(f"an image is a path, a PIL image, an array or a tensor, not a {type(image).__name__}")
+
+
+def _from_pil(image: Image.Image) -> np.ndarray:
+    try:
+        return to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # decoders answer broken files with nearly any type
+        name = getattr(image, "filename", "") or f"PIL image of mode {image.mode}"
+        raise DataError(f"{name}: cannot read the image: {error or type(error).__name__}") from error
+
+
+def _from_tensor(image: Tensor) -> np.ndarray:
+    _check_values(str(image.dtype).removeprefix("torch."), "tensor")
+    if image.ndim != 3 or image.shape[0] not in (1, 3, 4) or 0 in image.shape:
+        raise DataError(f"an image as a tensor is [3, H, W], got {list(image.shape)}")
+    return _from_array(image.detach().cpu().permute(1, 2, 0).numpy())
+
+
+def _from_array(image: np.ndarray) -> np.ndarray:
+    _check_values(str(image.dtype), "array")
+    planes = image if image.ndim != 2 else image[..., None]
+    if planes.ndim != 3 or planes.shape[2] not in (1, 3, 4) or 0 in image.shape:
+        raise DataError(f"an image as an array is [H, W, 3], got {list(image.shape)}")
+    if planes.shape[2] == 4:
+        return _from_pil(Image.fromarray(np.ascontiguousarray(image), "RGBA"))
+    return np.ascontiguousarray(np.broadcast_to(planes, (*image.shape[:2], 3)))
+
+
+def _check_values(dtype: str, kind: str) -> None:
+    if dtype != "uint8":
+        raise DataError(
+            f"an image as {'an' if kind == 'array' else 'a'} {kind} is uint8, 0..255, got {dtype}: values of 0..1 "
+            "become so by (255 * x).round() and the type's change"
+        )
