@@ -65,7 +65,7 @@ def main() -> int:
     return int(any(part["status"] != "finished" for part in parts.values()))
 
 
-def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(command_line: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
@@ -76,7 +76,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, default=REPOSITORY / ".gpu" / "weights", help="folder with *.pth")
     parser.add_argument("--commit", default=os.environ.get("GIT_COMMIT"), help="where there is no git folder")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(command_line)
     if arguments.seconds is None:
         arguments.seconds = sum(PARTS[part] for part in arguments.only) * (
             REHEARSAL_FACTOR if arguments.rehearse else 1
@@ -162,7 +162,7 @@ def run_part(command: Sequence[str], log: Any, *, limit: float, on_tick: Callabl
     """Run a command in a process group of its own, and end all of the group with it.
 
     Args:
-        command: it gets one word more, the time of the clock at which it is killed.
+        command: it gets one more argument, the time of the clock at which it is killed.
         log: an open file for all that it prints.
         limit: it is killed after so many seconds.
         on_tick: is called every second.

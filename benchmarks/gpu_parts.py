@@ -152,9 +152,18 @@ def run_tests(part: Part) -> None:
                 part.has_failed |= report.failed
 
     # Not the settings of pyproject.toml: plug-ins of theirs may be missing where the card is.
-    words = ["-o", "addopts=", "-p", "no:cacheprovider", "-q", "-m", "gpu", f"--basetemp={part.settings['scratch']}/t"]
+    arguments = [
+        "-o",
+        "addopts=",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "-m",
+        "gpu",
+        f"--basetemp={part.settings['scratch']}/t",
+    ]
     files = ["tests/gpu", "tests/training/test_no_sync.py", "tests/training/test_distribution.py"]
-    code = pytest.main([*words, *(str(REPOSITORY / file) for file in files)], plugins=[Recorder()])
+    code = pytest.main([*arguments, *(str(REPOSITORY / file) for file in files)], plugins=[Recorder()])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise RuntimeError(f"pytest ended with {code!r}")
 
@@ -249,12 +258,12 @@ def measure_training(part: Part) -> None:
     }
     with part.attempt("the same steps on both devices"):
         compare_devices(part, data)
-    for index, (name, words) in enumerate(networks.items()):
+    for index, (name, arguments) in enumerate(networks.items()):
         with part.attempt(name):
             seconds = min(part.scale.most_seconds, part.seconds_left / (len(networks) - index) - BESIDE_TRAINING_S)
             if seconds < 1:
                 raise RuntimeError(f"only {part.seconds_left:.0f} s are left")
-            train(part, name, data, words, seconds)
+            train(part, name, data, arguments, seconds)
 
 
 def training_data(part: Part) -> list[str]:

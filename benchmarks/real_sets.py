@@ -46,9 +46,9 @@ SECONDS = {"s": 1, "min": 60, "h": 3600}
 SCORES = {"map_area": "VOC area mAP", "coco_map": "COCO mAP"}
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(command_line: Sequence[str] | None = None) -> int:
     """Run what is missing and print the table; gives 1 if a run failed."""
-    arguments = parse(words)
+    arguments = parse(command_line)
     arguments.out.mkdir(parents=True, exist_ok=True)
     failed = 0
     if not arguments.table:
@@ -63,7 +63,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return int(failed > 0)
 
 
-def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(command_line: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common(parser)
@@ -77,7 +77,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--table", action="store_true", help="print the table of the results that are there, run nothing"
     )
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(command_line)
     try:
         arguments.seconds = seconds_of(arguments.budget)
         arguments.only = pairs_of(arguments.only, sets=arguments.sets, sides=arguments.sides)

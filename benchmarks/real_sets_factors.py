@@ -56,9 +56,9 @@ LISTS = {
 """Name of a list -> factor -> overrides, which come after those of its baseline."""
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(command_line: Sequence[str] | None = None) -> int:
     """Run what is missing and print the table; gives 1 if a run failed."""
-    arguments = parse(words)
+    arguments = parse(command_line)
     factors = LISTS[arguments.list]
     chosen = [BASELINE, *(name for name in factors if name in arguments.factors and name != BASELINE)]
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return int(failed > 0)
 
 
-def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(command_line: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common(parser)
@@ -85,7 +85,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=["aquarium", "cards", "bccd"], metavar="SET")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--overrides", nargs="+", default=[], help="of every run, before the factor's")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(command_line)
     known = list(LISTS[arguments.list])
     arguments.factors = arguments.factors or known
     unknown = [factor for factor in arguments.factors if factor not in known]
@@ -98,7 +98,7 @@ def make_run(arguments: argparse.Namespace, name: str, seed: int, factor: str) -
     """Describe the run of a factor; what comes later on its command line counts."""
     factors = LISTS[arguments.list]
     own = factors[factor] if factor != BASELINE else []
-    is_recipe = any(word.startswith("experiment=") for word in own)
+    is_recipe = any(override.startswith("experiment=") for override in own)
     return Run(
         set=name,
         side="ours",

@@ -87,7 +87,7 @@ class Run:
         return "-".join(str(part) for part in parts if part)
 
     @property
-    def data_words(self) -> list[str]:
+    def data_overrides(self) -> list[str]:
         """What the command line says of the data."""
         few = ["data.max_images=8", "data.batch_size=2"] if self.tiny else []
         return [*SETS[self.set], f"data.root={self.root}", "data.on_error=skip", *few]
@@ -153,17 +153,17 @@ def machine() -> dict[str, Any]:
 
 
 @cache
-def open_data(run_root: str, words: tuple[str, ...]) -> Any:
+def open_data(run_root: str, overrides: tuple[str, ...]) -> Any:
     """Open a set as this project's training command does, see `split_of`."""
     from ssd_lightning.assembly import make_data
     from ssd_lightning.configs import compose_config
 
-    return make_data(compose_config("train", list(words)))
+    return make_data(compose_config("train", list(overrides)))
 
 
 def split_of(run: Run, stage: str) -> "DetectionDataset":
     """Open the images of `train`, `val` or `test` without any transform."""
-    dataset: DetectionDataset = open_data(run.root, tuple(run.data_words)).dataset(stage)
+    dataset: DetectionDataset = open_data(run.root, tuple(run.data_overrides)).dataset(stage)
     dataset.transform = None
     return dataset
 
@@ -220,7 +220,7 @@ def train_ours(run: Run, started: float) -> dict[str, Any]:
     length = [f"budget={run.budget}"] if run.seconds is not None and not run.tiny else []
     length += ["trainer.max_steps=2"] if run.tiny else []
     weights = [f"backbone.weights={run.weights}"] if run.weights else []
-    overrides = [*run.recipe, *run.data_words, *weights, *length, f"seed={run.seed}", f"hydra.run.dir={run_dir}"]
+    overrides = [*run.recipe, *run.data_overrides, *weights, *length, f"seed={run.seed}", f"hydra.run.dir={run_dir}"]
     run_program([sys.executable, "-m", "ssd_lightning.train", *overrides], os.environ)
     seconds = time.time() - started
 

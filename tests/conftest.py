@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share."""
+"""Fixtures that several packages share."""
 
 import os
 import shutil
@@ -63,8 +63,8 @@ def chromium() -> "Iterator[Browser]":
     with sync_playwright() as playwright:
         # The sandbox needs rights that containers lack; only pages made here are opened. The camera is a moving test
         # image, and asks nobody.
-        words = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-        browser = playwright.chromium.launch(executable_path=executable, args=words)
+        overrides = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        browser = playwright.chromium.launch(executable_path=executable, args=overrides)
         yield browser
         browser.close()
 

@@ -27,7 +27,7 @@ class Line:
         return self.text.removeprefix(COMMAND).split()[0]
 
     @property
-    def words(self) -> list[str]:
+    def overrides(self) -> list[str]:
         return shlex.split(self.text, comments=True)[3:]
 
     def __str__(self) -> str:

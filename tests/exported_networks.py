@@ -36,10 +36,10 @@ def tiny_detector(*, neck: str = "none", class_names: Sequence[str] = CLASS_NAME
     return Detector(spread_out(net), class_names=class_names, postprocess_settings={"top_k": 20, **settings})
 
 
-def composed_detector(*words: str) -> Detector:
+def composed_detector(*overrides: str) -> Detector:
     """A network of the configurations, with random weights."""
     torch.manual_seed(0)
-    net = make_net(compose_config("train", list(words)), 3, pretrained=False)
+    net = make_net(compose_config("train", list(overrides)), 3, pretrained=False)
     return Detector(spread_out(net), class_names=CLASS_NAMES)
 
 

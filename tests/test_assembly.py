@@ -1,4 +1,4 @@
-"""From words to objects: what a run starts from, and what it shares out."""
+"""From settings to objects: what a run starts from, and what it shares out."""
 
 import logging
 from pathlib import Path
@@ -48,8 +48,13 @@ def test_the_missions_line_starts_from_what_caffes_ssd_starts_from() -> None:
 @pytest.mark.parametrize("norm", [False, True])
 def test_real_imagenet_weights(shared_dir: Path, norm: bool) -> None:
     file = shared_dir / "weights" / "mobilenet_v2-b0353104.pth"
-    words = ["backbone=mobilenet_v2", f"backbone.weights={file}", "backbone.freeze=3", f"backbone.freeze_norm={norm}"]
-    config = compose_config("train", words)
+    overrides = [
+        "backbone=mobilenet_v2",
+        f"backbone.weights={file}",
+        "backbone.freeze=3",
+        f"backbone.freeze_norm={norm}",
+    ]
+    config = compose_config("train", overrides)
     net = make_net(config, 20)
     theirs = mobilenet_v2()
     theirs.load_state_dict(torch.load(file, weights_only=True))
@@ -63,7 +68,7 @@ def test_real_imagenet_weights(shared_dir: Path, norm: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "start"),
+    ("overrides", "start"),
     [
         (["backbone=vgg16"], "the ImageNet weights IMAGENET1K_FEATURES in the backbone"),
         (["backbone=vgg16", "backbone.weights=null"], "random weights (backbone.weights=null);"),
@@ -71,8 +76,8 @@ def test_real_imagenet_weights(shared_dir: Path, norm: bool) -> None:
         (["init_from=run"], "the weights of run;"),
     ],
 )
-def test_one_line_says_what_a_run_starts_from(words: list[str], start: str) -> None:
-    config = compose_config("train", words)
+def test_one_line_says_what_a_run_starts_from(overrides: list[str], start: str) -> None:
+    config = compose_config("train", overrides)
     with torch.device("meta"):
         net = make_net(config, 3, pretrained=False)
     told = describe_start(config, net, None)
@@ -93,8 +98,8 @@ def test_layers_that_would_stay_random_are_not_frozen(setting: str) -> None:
 def test_frozen_parameters_are_in_no_group_of_the_optimiser(tmp_path: Path) -> None:
     file = tmp_path / "squeezenet.pth"
     torch.save(squeezenet1_1().state_dict(), file)
-    words = ["backbone=squeezenet", f"backbone.weights={file}", "backbone.freeze=all", "image_size=[96,96]"]
-    config = compose_config("train", words)
+    overrides = ["backbone=squeezenet", f"backbone.weights={file}", "backbone.freeze=all", "image_size=[96,96]"]
+    config = compose_config("train", overrides)
     plain = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("optimizer", "postprocess")}
     module = make_module(config, plain, ("a", "b"), images=99, ranks=1, checkpoint=None)  # type: ignore[arg-type]
     module.trainer = type("Fit", (), {"estimated_stepping_batches": 3})()  # type: ignore[assignment]
@@ -124,7 +129,7 @@ def test_a_run_that_goes_on_needs_no_imagenet_file_and_keeps_its_colours(
 
 
 @pytest.mark.parametrize(
-    ("words", "ranks", "device", "expected"),
+    ("overrides", "ranks", "device", "expected"),
     [
         ([], 4, "cuda", True),
         ([], 1, "cuda", False),
@@ -135,19 +140,19 @@ def test_a_run_that_goes_on_needs_no_imagenet_file_and_keeps_its_colours(
     ],
 )
 def test_batch_norm_is_synchronised_where_there_is_more_than_one_gpu(
-    words: list[str], ranks: int, device: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+    overrides: list[str], ranks: int, device: str, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(assembly, "choose_device", lambda wanted: torch.device(device))
-    assert synchronizes_batch_norm(compose_config("train", [*SMALL, *words]), ranks) == expected
+    assert synchronizes_batch_norm(compose_config("train", [*SMALL, *overrides]), ranks) == expected
 
 
 @pytest.mark.parametrize("augmentation", ["paper", "none"])
 def test_one_word_letterboxes_training_and_evaluation(augmentation: str) -> None:
-    words = ["data=toy", f"augmentation={augmentation}", "image_size=[64,64]"]
+    overrides = ["data=toy", f"augmentation={augmentation}", "image_size=[64,64]"]
     if augmentation == "paper":
-        words += ["augmentation.expand=false", "augmentation.crop=false", "augmentation.photometric=false"]
+        overrides += ["augmentation.expand=false", "augmentation.crop=false", "augmentation.photometric=false"]
     for more, mode in (([], Stretch()), (["augmentation.resize=letterbox"], Letterbox())):
-        data = instantiate(compose_config("train", [*words, *more]).data.module, _convert_="all")
+        data = instantiate(compose_config("train", [*overrides, *more]).data.module, _convert_="all")
         assert data.resize == mode
         sample, _, _ = data._augmentation(np.full((20, 40, 3), 200, np.uint8), np.zeros((0, 4), np.float32), 3)
         assert sample.shape == (64, 64, 3)
@@ -155,8 +160,8 @@ def test_one_word_letterboxes_training_and_evaluation(augmentation: str) -> None
 
 
 def test_one_word_trains_at_many_sizes() -> None:
-    words = ["data=toy", "backbone=tiny", *SMALL, "data.multiscale=[64,128]", "data.batch_size=2"]
-    config = compose_config("train", words)
+    overrides = ["data=toy", "backbone=tiny", *SMALL, "data.multiscale=[64,128]", "data.batch_size=2"]
+    config = compose_config("train", overrides)
     plain = OmegaConf.to_container(config, resolve=False)
     module = make_module(config, plain, ("a", "b"), images=8, ranks=1, checkpoint=None)
     assert module.net.training_sizes == ((96, 96), (128, 128))

@@ -87,11 +87,11 @@ def test_single_values_are_lists_of_one(tmp_path: Path, monkeypatch: pytest.Monk
         seen.append({name: settings[name] for name in ("precision", "batch_size") if name in settings})
         return []
 
-    monkeypatch.setattr(benchmark, "make_network", lambda *words: None)
+    monkeypatch.setattr(benchmark, "make_network", lambda *overrides: None)
     monkeypatch.setattr(training, "compare_training", remember)
     monkeypatch.setattr(predict, "compare_predict", remember)
-    words = ["what=[train,predict]", "precision=bfloat16", "predict_batch_sizes=64", f"output={tmp_path}"]
-    benchmark.benchmark(compose_config("benchmark", words))
+    overrides = ["what=[train,predict]", "precision=bfloat16", "predict_batch_sizes=64", f"output={tmp_path}"]
+    benchmark.benchmark(compose_config("benchmark", overrides))
     assert seen == [{"precision": "bfloat16", "batch_size": 32}, {"batch_size": 64}]
 
 
@@ -123,7 +123,7 @@ def test_growth_covers_every_axis(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(growth, name, value)
     monkeypatch.setattr(data_growth, "INPUTS", (300,))
     monkeypatch.setattr(data_growth, "WORKERS", (0,))
-    monkeypatch.setattr(benchmark, "make_network", lambda *words: tiny_network(*words))
+    monkeypatch.setattr(benchmark, "make_network", lambda *overrides: tiny_network(*overrides))
     record = benchmark.benchmark(compose_config("benchmark", ["what=growth", f"output={tmp_path}"]))
     axes = {(point["part"], point["axis"]) for point in record["growth"]}
     assert axes == {
@@ -140,6 +140,6 @@ def test_growth_covers_every_axis(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 REAL = benchmark.make_network
 
 
-def tiny_network(*words: str) -> torch.nn.Module:
-    size = next((word for word in words if word.startswith("image_size")), "image_size=[300,300]")
+def tiny_network(*overrides: str) -> torch.nn.Module:
+    size = next((word for word in overrides if word.startswith("image_size")), "image_size=[300,300]")
     return REAL("backbone=tiny", size)

@@ -90,8 +90,8 @@ def test_validation_is_logged_every_epoch(trained: Path) -> None:
 
 
 def test_a_run_says_how_fast_it_is_and_where_its_time_goes(run: Run, tmp_path: Path) -> None:
-    words = ["trainer.max_epochs=4", "trainer.log_every_n_steps=2", "trainer.profiler=trace", "hydra.run.dir=run"]
-    run("train", *SMALL, *words)
+    overrides = ["trainer.max_epochs=4", "trainer.log_every_n_steps=2", "trainer.profiler=trace", "hydra.run.dir=run"]
+    run("train", *SMALL, *overrides)
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["speed/images_per_s"]]
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 5, 7, 8, 9, 11]  # three steps an epoch, its end too
@@ -172,18 +172,18 @@ def test_predict_writes_images_and_json(trained: Path, monkeypatch: pytest.Monke
     assert report["images"][0]["detections"]
 
 
-@pytest.mark.parametrize("words", [[], ["on_error=skip", "write=json"]])
+@pytest.mark.parametrize("overrides", [[], ["on_error=skip", "write=json"]])
 def test_predict_lists_what_it_leaves_out(
-    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], overrides: list[str]
 ) -> None:
     folder = trained / "mixed"
     folder.mkdir(exist_ok=True)
     Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(folder / "good.png")
     (folder / "bad.jpg").write_text("<html>not found</html>")
-    run_in(trained, monkeypatch, "predict", "checkpoint=run", "source=mixed", "output=out", *words)
+    run_in(trained, monkeypatch, "predict", "checkpoint=run", "source=mixed", "output=out", *overrides)
     report = json.loads((trained / "out" / "predictions.json").read_text())
     assert [Path(image["file"]).name for image in report["images"]] == ["good.png"]
-    assert [image["drawn"] for image in report["images"]] == [None if words else "good.jpg"]
+    assert [image["drawn"] for image in report["images"]] == [None if overrides else "good.jpg"]
     assert "bad.jpg" in report["skipped"][0]
     printed = capsys.readouterr().out
     assert "left out 1 of 2 sources:\n  mixed/bad.jpg: " in printed
@@ -195,9 +195,9 @@ def test_predict_of_nothing_but_bad_images_fails(
 ) -> None:
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"")
-    words = [f"checkpoint={trained / 'run'}", f"source={tmp_path}"]
-    assert refused(run, capsys, "predict", *words) == "error: none of the 2 sources can be read"
-    assert "a.jpg: the file is empty" in refused(run, capsys, "predict", *words, "on_error=raise")
+    overrides = [f"checkpoint={trained / 'run'}", f"source={tmp_path}"]
+    assert refused(run, capsys, "predict", *overrides) == "error: none of the 2 sources can be read"
+    assert "a.jpg: the file is empty" in refused(run, capsys, "predict", *overrides, "on_error=raise")
 
 
 def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,8 +209,8 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for frame in frames:
         writer.write(frame)
     writer.release()
-    words = ["checkpoint=run", "source=clip.mp4", "score_threshold=0.1", "batch_size=5", "device=cpu"]
-    run_in(trained, monkeypatch, "predict", *words, "output=film", "write=[images,json,voc,csv,coco]")
+    overrides = ["checkpoint=run", "source=clip.mp4", "score_threshold=0.1", "batch_size=5", "device=cpu"]
+    run_in(trained, monkeypatch, "predict", *overrides, "output=film", "write=[images,json,voc,csv,coco]")
     records = json.loads((trained / "film" / "predictions.json").read_text())["images"]
     assert [(record["frame"], record["drawn"]) for record in records] == [(index, "clip.mp4") for index in range(12)]
     assert sum(len(record["detections"]) for record in records) > 0
@@ -230,7 +230,7 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
             assert found["score"] == pytest.approx(expected["score"], abs=2e-4)
     data = VOCDataset(splits=[{"root": str(trained / "film/voc"), "split": "trainval"}], class_names=None)
     assert [len(record.labels) for record in data.records] == [len(record["detections"]) for record in records]
-    words[2:] = [
+    overrides[2:] = [
         "classes=ring",
         "every=5",
         "max_frames=2",
@@ -238,7 +238,7 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "max_detections=3",
         "score_threshold=0",
     ]
-    run_in(trained, monkeypatch, "predict", *words, "output=film2", "write=json")
+    run_in(trained, monkeypatch, "predict", *overrides, "output=film2", "write=json")
     records = json.loads((trained / "film2" / "predictions.json").read_text())["images"]
     assert [record["frame"] for record in records] == [0, 5]
     assert {found["class"] for record in records for found in record["detections"]} <= {"ring"}
@@ -247,7 +247,7 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
-    ("words", "answer"),
+    ("overrides", "answer"),
     [
         (["classes=[rnig]"], "classes: the detector knows no 'rnig'; the nearest is 'ring'"),
         (["write=[jsn]"], "write is 'jsn'; it can be images, json, csv, coco or voc"),
@@ -273,19 +273,19 @@ def test_what_predict_cannot_do(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    words: list[str],
+    overrides: list[str],
     answer: str,
 ) -> None:
-    if any(word.startswith("show") for word in words):
+    if any(word.startswith("show") for word in overrides):
         pytest.importorskip("tkinter")
     monkeypatch.setenv("DISPLAY", ":987")
     Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / "good.png")
     (tmp_path / "film.mp4").write_bytes(b"no film")
-    given = {word.partition("=")[0] for word in words}
+    given = {word.partition("=")[0] for word in overrides}
     usual = [
         word for word in (f"checkpoint={trained / 'run'}", "source=good.png") if word.partition("=")[0] not in given
     ]
-    assert answer in refused(run, capsys, "predict", *usual, *words)
+    assert answer in refused(run, capsys, "predict", *usual, *overrides)
 
 
 def test_predict_keeps_what_it_has_where_it_is_interrupted(
@@ -311,8 +311,8 @@ def test_predict_stops_at_a_bad_image(trained: Path, run: Run, capsys: pytest.Ca
     Path("bad.jpg").unlink(missing_ok=True)
     bad = trained / "empty.jpg"
     bad.write_bytes(b"")
-    words = [f"checkpoint={trained / 'run'}", f"source={bad}", "write=[images,json,csv,coco,voc]", "output=none"]
-    assert "empty.jpg" in refused(run, capsys, "predict", *words)
+    overrides = [f"checkpoint={trained / 'run'}", f"source={bad}", "write=[images,json,csv,coco,voc]", "output=none"]
+    assert "empty.jpg" in refused(run, capsys, "predict", *overrides)
     assert not Path("none").exists()  # nothing that looks like results of no image
 
 
@@ -327,7 +327,7 @@ def test_the_same_seed_gives_the_same_weights(trained: Path, monkeypatch: pytest
 
 
 def test_a_run_goes_on_at_its_last_epoch(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = [word for word in SMALL if not word.startswith("trainer.max_epochs")]
+    small = [item for item in SMALL if not item.startswith("trainer.max_epochs")]
     cut_off = [*small, "trainer.max_epochs=2", "trainer.limit_train_batches=3", "logger=none"]
     # Both runs have a schedule of 2 epochs; the first is stopped after one.
     run_in(
@@ -349,13 +349,13 @@ def test_a_run_goes_on_at_its_last_epoch(trained: Path, monkeypatch: pytest.Monk
 def test_a_run_that_was_killed_before_its_result_only_writes_that(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*SMALL, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "hydra.run.dir=run", "resume=auto"]
-    run("train", *words)
+    overrides = [*SMALL, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "hydra.run.dir=run", "resume=auto"]
+    run("train", *overrides)
     left = tmp_path / "run"
     logged, result = (left / "metrics.csv").read_text(), json.loads((left / "result.json").read_text())
     (left / "result.json").unlink()
     capsys.readouterr()
-    run("train", *words)
+    run("train", *overrides)
     assert (left / "metrics.csv").read_text() == logged
     again = json.loads((left / "result.json").read_text())
     validated = {name: score for name, score in result["scores"].items() if name.startswith("val/")}
@@ -375,8 +375,8 @@ def test_a_run_ends_when_its_budget_says(run: Run, tmp_path: Path, monkeypatch: 
     """By this process's own time, so that others on the machine do not count."""
     monkeypatch.setattr(assembly, "monotonic", time.process_time)
     monkeypatch.setattr(train, "command_start", lambda *programs: time.process_time())
-    words = [word for word in SMALL if not word.startswith("trainer.check_val")]
-    run("train", *words, "budget=8s", "hydra.run.dir=run", "logger=none", "report=false")
+    overrides = [item for item in SMALL if not item.startswith("trainer.check_val")]
+    run("train", *overrides, "budget=8s", "hydra.run.dir=run", "logger=none", "report=false")
     record = json.loads((tmp_path / "run" / "run.json").read_text())["budget"]
     assert record["seconds"] == 8
     assert 7 < record["used_seconds"] < 10
@@ -437,16 +437,16 @@ def test_an_argument_that_a_part_of_the_network_does_not_take_is_named(
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("overrides", "sentence"),
     [
         (("priors=auto", "net.drop_last_levels=1"), "do not go with priors.fit=true"),
         (("priors.fit=some",), "priors.fit is 'some'; it must be true or false"),
     ],
 )
 def test_priors_that_cannot_be_fitted(
-    run: Run, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], sentence: str
+    run: Run, capsys: pytest.CaptureFixture[str], overrides: tuple[str, ...], sentence: str
 ) -> None:
-    assert sentence in refused(run, capsys, "train", *SMALL, *words)
+    assert sentence in refused(run, capsys, "train", *SMALL, *overrides)
 
 
 class StopAfterOne(pl.Callback):
@@ -550,8 +550,8 @@ def test_a_result_has_the_scores_of_validation_and_test(trained: Path) -> None:
 
 def test_scores_that_cannot_be_written_are_said(trained: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     (trained / "a_file").write_text("")
-    words = [f"checkpoint={trained / 'run'}", "data=toy", f"data.root={trained / 'datasets/toy'}", *TOY_COUNTS]
-    assert "a_file" in refused(run, capsys, "evaluate", *words, f"drawings={trained / 'a_file'}")
+    overrides = [f"checkpoint={trained / 'run'}", "data=toy", f"data.root={trained / 'datasets/toy'}", *TOY_COUNTS]
+    assert "a_file" in refused(run, capsys, "evaluate", *overrides, f"drawings={trained / 'a_file'}")
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
@@ -567,9 +567,9 @@ def test_classes_that_have_nothing_in_common_are_told_in_one_sentence(
     shutil.copytree(trained / "datasets" / "toy", tmp_path / "other")
     for path in (tmp_path / "other" / "Annotations").iterdir():
         path.write_text(re.sub("<name>.*?</name>", "<name>zebra</name>", path.read_text()))
-    words = ["data=voc_folder", f"data.root={tmp_path / 'other'}", "split=test", f"data.on_error={on_error}"]
+    overrides = ["data=voc_folder", f"data.root={tmp_path / 'other'}", "split=test", f"data.on_error={on_error}"]
     with pytest.raises(SystemExit) as end:
-        run(*command, f"checkpoint={trained / 'run'}", *words)
+        run(*command, f"checkpoint={trained / 'run'}", *overrides)
     printed = capsys.readouterr()
     known = ", ".join(sorted(TOY_CLASSES))
     told = f"error: the model knows {known}; the annotations of the test split have zebra: none is the same"
@@ -584,13 +584,13 @@ def test_a_class_that_the_model_lacks_is_told_by_object(
     shutil.copytree(trained / "datasets" / "toy", tmp_path / "other")
     path = tmp_path / "other" / "Annotations" / "test_00003.xml"
     path.write_text(re.sub("<name>.*?</name>", "<name>zebra</name>", path.read_text()))
-    words = ["data=voc_folder", f"data.root={tmp_path / 'other'}", "split=test", f"data.on_error={on_error}"]
-    words = ["evaluate", f"checkpoint={trained / 'run'}", *words, "data.num_workers=0"]
+    overrides = ["data=voc_folder", f"data.root={tmp_path / 'other'}", "split=test", f"data.on_error={on_error}"]
+    overrides = ["evaluate", f"checkpoint={trained / 'run'}", *overrides, "data.num_workers=0"]
     if on_error == "skip":
-        run(*words)
+        run(*overrides)
         told = capsys.readouterr().out
     else:
-        told = refused(run, capsys, *words)
+        told = refused(run, capsys, *overrides)
     assert f"object 1 'zebra' is of none of the {len(TOY_CLASSES)} classes: {', '.join(sorted(TOY_CLASSES))}" in told
 
 
@@ -600,8 +600,8 @@ def test_objects_that_the_metrics_ignore_are_told(
     shutil.copytree(trained / "datasets" / "toy", tmp_path / "other")
     for path in (tmp_path / "other" / "Annotations").iterdir():
         path.write_text(re.sub("<difficult>.</difficult>", "<difficult>1</difficult>", path.read_text()))
-    words = ["data=voc_folder", f"data.root={tmp_path / 'other'}", "split=test", "data.num_workers=0"]
-    run("evaluate", f"checkpoint={trained / 'run'}", *words)
+    overrides = ["data=voc_folder", f"data.root={tmp_path / 'other'}", "split=test", "data.num_workers=0"]
+    run("evaluate", f"checkpoint={trained / 'run'}", *overrides)
     assert re.search(r"all \d+ objects of the test split are crowds or difficult", capsys.readouterr().out)
 
 
@@ -621,8 +621,8 @@ def test_wandb_without_an_account_asks_nothing(tmp_path: Path, monkeypatch: pyte
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    words = ["trainer.max_epochs=1", "logger=[csv,wandb]", "hydra.run.dir=run"]
-    command = [sys.executable, "-m", "ssd_lightning.train", *SMALL, *words]
+    overrides = ["trainer.max_epochs=1", "logger=[csv,wandb]", "hydra.run.dir=run"]
+    command = [sys.executable, "-m", "ssd_lightning.train", *SMALL, *overrides]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL
     )
@@ -680,15 +680,17 @@ def write_voc(root: Path, splits: dict[str, list[str]]) -> list[str]:
             )
             things = "" if name.startswith("none") else thing
             (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{things}</annotation>")
-    small = [word for word in SMALL if not word.startswith(("data.num_t", "data.num_v", "data.side"))]
+    small = [item for item in SMALL if not item.startswith(("data.num_t", "data.num_v", "data.side"))]
     return [*small, "data=voc_folder", f"data.root={root}", "data.train_split=train"]
 
 
 @pytest.mark.parametrize("name", ["none", "difficult"])
 def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(run: Run, tmp_path: Path, name: str) -> None:
     cats = [f"cat_{index}" for index in range(8)]
-    words = write_voc(tmp_path / "voc", {"train": cats, "test": cats, "val": [f"{name}_{index}" for index in range(3)]})
-    run("train", *words, "data.val_split=val", "hydra.run.dir=run", "test=true", "logger=csv", "report=true")
+    overrides = write_voc(
+        tmp_path / "voc", {"train": cats, "test": cats, "val": [f"{name}_{index}" for index in range(3)]}
+    )
+    run("train", *overrides, "data.val_split=val", "hydra.run.dir=run", "test=true", "logger=csv", "report=true")
     folder = tmp_path / "run"
     said = (folder / "train.log").read_text()
     assert "val: there is no object to score in its 3 images" in said
@@ -701,7 +703,7 @@ def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(run: R
     assert find_checkpoint(folder).name == "last.ckpt"
     assert (folder / "report.html").is_file()
     assert read_run(folder).checkpoint == folder / "checkpoints" / "last.ckpt"
-    evaluated = [word for word in words if word.startswith("data")]
+    evaluated = [word for word in overrides if word.startswith("data")]
     run("evaluate", "checkpoint=run", *evaluated, "output=scores.json")
     assert json.loads((tmp_path / "scores.json").read_text())["map_11point"] == result["scores"]["test/map_11point"]
 
@@ -711,9 +713,9 @@ def test_images_without_objects_teach_or_it_is_said_that_they_do_not(
     run: Run, tmp_path: Path, min_negatives: int
 ) -> None:
     names = ["cat_0", *(f"none_{index}" for index in range(4))]
-    words = write_voc(tmp_path / "voc", {"train": names})
+    overrides = write_voc(tmp_path / "voc", {"train": names})
     steps = ["data.batch_size=1", "data.val_fraction=0", "data.test_split=null", "trainer.max_epochs=1"]
-    run("train", *words, *steps, "hydra.run.dir=run", "logger=csv", f"loss.min_negatives={min_negatives}")
+    run("train", *overrides, *steps, "hydra.run.dir=run", "logger=csv", f"loss.min_negatives={min_negatives}")
     said = "train: 4 of 5 images (80%) have no object and teach nothing, since loss.min_negatives=0"
     assert (said in (tmp_path / "run" / "train.log").read_text()) == (min_negatives == 0)
     with (tmp_path / "run" / "metrics.csv").open() as file:
@@ -745,9 +747,9 @@ def test_an_earlier_run_in_the_same_directory_does_not_pass_for_this_one(run: Ru
 
 def test_everything_can_be_trained_on(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = ["data=voc_folder", "data.root=datasets/toy", "data.train_split=val", "data.val_fraction=0"]
-    small = [word for word in SMALL if not word.startswith(("data.num_t", "data.num_v", "data.side", "trainer.max"))]
-    words = ["data.test_split=null", "trainer.max_epochs=1", "hydra.run.dir=all", "logger=none", "test=true"]
-    run_in(trained, monkeypatch, "train", *small, *folder, *words)
+    small = [item for item in SMALL if not item.startswith(("data.num_t", "data.num_v", "data.side", "trainer.max"))]
+    overrides = ["data.test_split=null", "trainer.max_epochs=1", "hydra.run.dir=all", "logger=none", "test=true"]
+    run_in(trained, monkeypatch, "train", *small, *folder, *overrides)
     assert [path.name for path in (trained / "all" / "checkpoints").iterdir()] == ["last.ckpt"]
 
 

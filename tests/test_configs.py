@@ -43,7 +43,7 @@ def build_net(config: DictConfig, num_classes: int = 3) -> torch.nn.Module:
     return net
 
 
-# Networks and their priors of 300 x 300 images, one word each.
+# Networks and their priors of 300 x 300 images, one setting each.
 BACKBONES = {
     "efficientnet_b3": 8732,
     "mobilenet_v1": 3000,
@@ -153,13 +153,13 @@ def test_fpnlite_suits_its_backbone(backbone: str, channels: int, separable: boo
         ("squeezenet", "[8,16]", [39, 19, 11, 6, 3, 2, 1]),
     ],
 )
-def test_a_finer_level_is_two_words(backbone: str, strides: str, cells: list[int]) -> None:
-    words = [f"backbone={backbone}", "image_size=[320,320]", f"backbone.strides={strides}"]
+def test_a_finer_level_is_two_settings(backbone: str, strides: str, cells: list[int]) -> None:
+    overrides = [f"backbone={backbone}", "image_size=[320,320]", f"backbone.strides={strides}"]
     with torch.device("meta"):
-        net = build_net(compose_config("train", [*words, "priors=linear"]))
+        net = build_net(compose_config("train", [*overrides, "priors=linear"]))
         assert [level.grid_size[0] for level in net.levels] == cells
         with pytest.raises(Exception, match="do not fit; choose priors=") as caught:
-            build_net(compose_config("train", words))
+            build_net(compose_config("train", overrides))
     assert isinstance(find_user_error(caught.value), ConfigurationError)
 
 
@@ -290,26 +290,28 @@ def test_ablations_change_the_papers_recipe_and_still_fit(ablation: str) -> None
 
 @pytest.mark.parametrize("ablation", ["one_level_less", "two_levels_less", "no_ratio_3", "squares"])
 @pytest.mark.parametrize(
-    "words", ["model=ssd512", "model=tiny_ssd", "model=ssdlite320", "model=fpnlite320", "backbone=resnet50"]
+    "overrides", ["model=ssd512", "model=tiny_ssd", "model=ssdlite320", "model=fpnlite320", "backbone=resnet50"]
 )
-def test_ablations_of_the_priors_fit_other_networks(words: str, ablation: str) -> None:
+def test_ablations_of_the_priors_fit_other_networks(overrides: str, ablation: str) -> None:
     with torch.device("meta"):
-        whole, less = (build_net(compose_config("train", [words, *more])) for more in ([], [f"ablation={ablation}"]))
+        whole, less = (
+            build_net(compose_config("train", [overrides, *more])) for more in ([], [f"ablation={ablation}"])
+        )
     assert len(less.priors_cxcywh) <= len(whole.priors_cxcywh)
 
 
 @pytest.mark.parametrize("experiment", sorted(find_folder("experiments").glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_set_what_exists(experiment: Path) -> None:
-    """Hydra merges a key that nothing reads without a word."""
+    """Hydra merges a key that nothing reads silently."""
     recipe = OmegaConf.load(experiment)
     assert isinstance(recipe, DictConfig)
-    words = []
+    overrides = []
     for entry in recipe.pop("defaults", []):
         if isinstance(entry, DictConfig):
-            words += [f"{key.removeprefix('override ').lstrip('/')}={value}" for key, value in entry.items()]
+            overrides += [f"{key.removeprefix('override ').lstrip('/')}={value}" for key, value in entry.items()]
         elif entry != "_self_":
-            words.append(f"experiment={entry}")  # that it changes
-    known = compose_config("train", [word.replace(" ", "") for word in words])
+            overrides.append(f"experiment={entry}")  # that it changes
+    known = compose_config("train", [word.replace(" ", "") for word in overrides])
     assert [key for key in leaves(recipe) if not exists(known, key)] == []
 
 
@@ -451,7 +453,7 @@ def test_recipes_are_short(experiment: Path) -> None:
         ("logger=null", "must be a string or a list"),
     ],
 )
-def test_wrong_words_are_answered_with_the_nearest_right_one(override: str, answer: str) -> None:
+def test_wrong_overrides_are_answered_with_the_nearest_right_one(override: str, answer: str) -> None:
     with pytest.raises(ConfigurationError, match=answer):
         check_overrides("train", [override])
 
@@ -539,7 +541,7 @@ def test_the_nearest_is_found_whatever_the_flags(tmp_path: Path, monkeypatch: py
         ["experiment=toy_tiny", "data.num_train=8"],
     ],
 )
-def test_right_words_pass(overrides: list[str]) -> None:
+def test_right_overrides_pass(overrides: list[str]) -> None:
     check_overrides("train", overrides)
 
 
@@ -613,13 +615,13 @@ def test_the_toy_set_has_all_its_classes_whatever_the_images_show() -> None:
     assert list(compose_config("train", ["data=toy"]).data.class_names) == sorted(TOY_CLASSES)
 
 
-@pytest.mark.parametrize("words", [[], ["model=ssd512"], ["backbone=mobilenet_v1"], ["experiment=toy_tiny"]])
-def test_priors_auto_fits_what_the_network_brings(words: list[str]) -> None:
+@pytest.mark.parametrize("overrides", [[], ["model=ssd512"], ["backbone=mobilenet_v1"], ["experiment=toy_tiny"]])
+def test_priors_auto_fits_what_the_network_brings(overrides: list[str]) -> None:
     """A choice would take the place of the priors that belong to the network's maps."""
-    plain = compose_config("train", words)
+    plain = compose_config("train", overrides)
     assert plain.priors.fit is False
     plain.priors.fit = True
-    assert compose_config("train", [*words, "priors=auto"]) == plain
+    assert compose_config("train", [*overrides, "priors=auto"]) == plain
 
 
 def test_a_setting_of_another_choice_is_named_with_the_way_out() -> None:

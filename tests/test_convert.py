@@ -394,9 +394,11 @@ def test_the_command_that_is_told_keeps_every_class_name(
 ) -> None:
     convert._report("csv", Path("a b"), {"train": 1}, names)
     command = capsys.readouterr().out.splitlines()[-1].removeprefix("train on it: ")
-    words = shlex.split(command)
-    assert words[:3] == ["python", "-m", "ssd_lightning.train"]
-    settings = {parsed.key_or_group: parsed.value() for parsed in OverridesParser.create().parse_overrides(words[3:])}
+    overrides = shlex.split(command)
+    assert overrides[:3] == ["python", "-m", "ssd_lightning.train"]
+    settings = {
+        parsed.key_or_group: parsed.value() for parsed in OverridesParser.create().parse_overrides(overrides[3:])
+    }
     assert tuple(map(str, settings["data.class_names"])) == names
     assert settings["data.root"] == "a b"
 

@@ -64,8 +64,8 @@ def test_what_cannot_be_served_is_told_in_a_sentence(
             (good, "port=0", f"examples={tmp_path / 'none'}"): "no image",
             (good, "port=0", "score_threshold=2"): "score_threshold is 2",
         }
-        for arguments, words in cases.items():
-            assert words in refused(monkeypatch, capsys, *arguments), arguments
+        for arguments, overrides in cases.items():
+            assert overrides in refused(monkeypatch, capsys, *arguments), arguments
 
 
 def test_a_missing_package_is_named(
@@ -147,7 +147,7 @@ def test_a_models_name_has_no_folders_of_the_machine(checkpoint: str, name: str)
 
 
 @pytest.mark.parametrize(
-    ("host", "port", "words"),
+    ("host", "port", "overrides"),
     [
         ("127.0.0.1", 70000, "port is 70000"),
         ("127.0.0.1", -1, "port is -1"),
@@ -155,8 +155,8 @@ def test_a_models_name_has_no_folders_of_the_machine(checkpoint: str, name: str)
         ("192.0.2.1", 0, "host=192.0.2.1"),  # an address of no machine (RFC 5737)
     ],
 )
-def test_an_address_that_cannot_be_taken(host: str, port: int, words: str) -> None:
-    with pytest.raises(ConfigurationError, match=words):
+def test_an_address_that_cannot_be_taken(host: str, port: int, overrides: str) -> None:
+    with pytest.raises(ConfigurationError, match=overrides):
         demo.open_socket(host, port)
 
 

@@ -36,15 +36,15 @@ def test_the_pages_have_commands() -> None:
 
 @pytest.mark.parametrize("line", LINES, ids=str)
 def test_every_word_of_a_command_exists(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", [line.command, *line.words])
+    monkeypatch.setattr("sys.argv", [line.command, *line.overrides])
     if flag_value(CONFIG_PATH_FLAGS | {"--config-dir"}):
         pytest.skip("it brings a configuration of its own; the slow test runs it")
-    words = [word for word in line.words if "=" in word and not word.startswith("-") and "=NAME" not in word]
+    overrides = [word for word in line.overrides if "=" in word and not word.startswith("-") and "=NAME" not in word]
     if line.command == "train" and (
-        "--multirun" in line.words or any(w.startswith(("seeds=", "sweep=")) for w in words)
+        "--multirun" in line.overrides or any(w.startswith(("seeds=", "sweep=")) for w in overrides)
     ):
-        words = [word for word in plan_sweep(line.words, words) if "=" in word]
-    check_overrides(line.command, words)
+        overrides = [word for word in plan_sweep(line.overrides, overrides) if "=" in word]
+    check_overrides(line.command, overrides)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -91,7 +91,7 @@ SHORT = [
     *("trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=1"),
     *("trainer.limit_val_batches=2", "trainer.enable_progress_bar=false", "data.batch_size=4", "data.num_workers=0"),
 ]
-"""Makes a training a matter of seconds; later words win."""
+"""Makes a training a matter of seconds; later overrides win."""
 FEW_TOYS = ["data.num_train=24", "data.num_val=4", "data.num_test=6"]
 
 
@@ -127,9 +127,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "".join((place / "toy" / "ImageSets" / "Main" / f"{split}.txt").read_text() for split in ("train", "val"))
     )
     (place / "toy").rename(place / "my_images")
-    words = ["data=voc_folder", "data.root=my_images"]
-    run(place, "convert", *words, "to=coco", "output=my_coco")
-    run(place, "convert", *words, "to=yolo", "output=my_yolo")
+    overrides = ["data=voc_folder", "data.root=my_images"]
+    run(place, "convert", *overrides, "to=coco", "output=my_coco")
+    run(place, "convert", *overrides, "to=yolo", "output=my_yolo")
     film = cv2.VideoWriter(str(place / "street.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (96, 64))
     for grey in range(0, 240, 20):
         film.write(np.full((64, 96, 3), grey, np.uint8))
@@ -138,12 +138,12 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shots.mkdir()
     for image in sorted((place / "my_images" / "JPEGImages").iterdir())[:3]:
         (shots / image.name).write_bytes(image.read_bytes())
-    run(place, "train", *words, "model=tiny_ssd", *SHORT, "hydra.run.dir=outputs/ssd/RUN")
+    run(place, "train", *overrides, "model=tiny_ssd", *SHORT, "hydra.run.dir=outputs/ssd/RUN")
     theirs = "outputs/amdegroot"  # of their network, so that it can pass for their weights
     run(
         place,
         "train",
-        *words,
+        *overrides,
         "model=amdegroot_ssd300",
         "backbone.weights=null",
         *SHORT,
@@ -157,16 +157,16 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield place
 
 
-def run(place: Path, command: str, *words: str) -> None:
+def run(place: Path, command: str, *overrides: str) -> None:
     """Run a command in this process, which has everything imported; several ranks need processes of their own."""
-    if "trainer.devices=2" in words:
-        line = [sys.executable, "-m", f"ssd_lightning.{command}", *words]
+    if "trainer.devices=2" in overrides:
+        line = [sys.executable, "-m", f"ssd_lightning.{command}", *overrides]
         done = subprocess.run(line, cwd=place, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         return
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(place)
-        monkeypatch.setattr(sys, "argv", [command, *words])
+        monkeypatch.setattr(sys, "argv", [command, *overrides])
         monkeypatch.setattr(run_dirs, "_chosen", {})
         monkeypatch.setattr(signal, "signal", lambda number, handler: signal.SIG_DFL)
         GlobalHydra.instance().clear()
@@ -176,17 +176,17 @@ def run(place: Path, command: str, *words: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in LINES if not reason_against(line)], ids=str)
 def test_what_the_pages_tell_to_type_works(desk: Path, line: Line) -> None:
-    words = line.words + (SHORT if line.command == "train" else [])
+    overrides = line.overrides + (SHORT if line.command == "train" else [])
     if "toy" in line.text:
-        words += FEW_TOYS
-    if "format=onnx" in words or "format=torchscript" in words:
-        words += ["latency=false", "images=2"]
-    if "quantize=int8" in words:
-        words += ["max_map_loss=1"]  # of a network that has hardly trained
+        overrides += FEW_TOYS
+    if "format=onnx" in overrides or "format=torchscript" in overrides:
+        overrides += ["latency=false", "images=2"]
+    if "quantize=int8" in overrides:
+        overrides += ["max_map_loss=1"]  # of a network that has hardly trained
     if line.command == "doctor":
-        words += ["data.batch_size=4", "trainer.accelerator=cpu"]
+        overrides += ["data.batch_size=4", "trainer.accelerator=cpu"]
     shutil.rmtree(desk / "new_images", ignore_errors=True)  # of another page: labels are never replaced
-    run(desk, line.command, *words)
+    run(desk, line.command, *overrides)
 
 
 @pytest.mark.slow
@@ -201,8 +201,8 @@ def test_python_on_the_pages_runs(desk: Path, page: str, monkeypatch: pytest.Mon
     if not (desk / "outputs" / "demo").exists():
         (desk / "outputs" / "demo").symlink_to("ssd/RUN")
     if "detector.onnx" in block and not (desk / "detector.onnx").exists():
-        words = ["format=onnx", "output=detector.onnx", "latency=false", "images=2"]
-        run(desk, "export", "checkpoint=outputs/ssd/RUN", *words)
+        overrides = ["format=onnx", "output=detector.onnx", "latency=false", "images=2"]
+        run(desk, "export", "checkpoint=outputs/ssd/RUN", *overrides)
     exec(compile(block.replace('"dog"', '"disk"'), page, "exec"), {})
 
 

@@ -28,13 +28,13 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def words(form: str, root: Path, *more: str) -> list[str]:
+def overrides(form: str, root: Path, *more: str) -> list[str]:
     # `experiment=toy_tiny` says data=toy; what stands on the command line wins.
     return [*SETTINGS, f"data={form}_folder", f"data.root={root}", *more]
 
 
 def examine(form: str, root: Path, *more: str) -> dict[str, Any]:
-    return doctor.examine(compose_config("doctor", words(form, root, "trial_steps=0", *more)), root)
+    return doctor.examine(compose_config("doctor", overrides(form, root, "trial_steps=0", *more)), root)
 
 
 def found(report: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -175,7 +175,7 @@ def test_every_stage_is_logged_with_its_counts(tmp_path: Path, caplog: pytest.Lo
     planted.write("voc", tmp_path, planted.CLEAN)
     with caplog.at_level(logging.INFO, logger="ssd_lightning"):
         doctor.examine(
-            compose_config("doctor", words("voc", tmp_path, "trial_steps=1", "trial_batch_size=2")), tmp_path
+            compose_config("doctor", overrides("voc", tmp_path, "trial_steps=1", "trial_batch_size=2")), tmp_path
         )
     lines = [record.getMessage() for record in caplog.records]
     for said in (
@@ -301,7 +301,7 @@ def test_the_command_on_a_whole_data_set(
 ) -> None:
     planted.write("voc", tmp_path / "set", planted.CLEAN)
 
-    code = run_main(monkeypatch, tmp_path, *words("voc", Path("set"), "hydra.run.dir=out", "trial_steps=1"))
+    code = run_main(monkeypatch, tmp_path, *overrides("voc", Path("set"), "hydra.run.dir=out", "trial_steps=1"))
 
     out = capsys.readouterr().out
     assert code == 0, out
@@ -326,7 +326,7 @@ def test_the_command_on_a_planted_data_set(
     planted.write("csv", tmp_path / "set", [*images, planted.with_thing("b2", planted.Thing("dgo", (1, 2, 30, 40)))])
 
     more = ["hydra.run.dir=out", "lines=1", "trial_steps=0", "data.class_names=[cat,dog,bird]"]
-    code = run_main(monkeypatch, tmp_path, *words("csv", Path("set"), *more))
+    code = run_main(monkeypatch, tmp_path, *overrides("csv", Path("set"), *more))
 
     assert code == 1
     out = capsys.readouterr().out
@@ -354,7 +354,7 @@ def test_bad_settings_end_with_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str, said: str
 ) -> None:
     planted.write("voc", tmp_path / "set", planted.CLEAN[:1])
-    settings = words("voc", Path("set"), "trial_steps=0", *word.split(), "hydra.run.dir=out")
+    settings = overrides("voc", Path("set"), "trial_steps=0", *word.split(), "hydra.run.dir=out")
     code = run_main(monkeypatch, tmp_path, *settings)
     message = capsys.readouterr().err
     assert code == 2
@@ -390,7 +390,7 @@ def test_fitted_priors_are_a_choice_of_priors(
     net = make_net(config, 3, pretrained=False)  # its grids are those that the file states
 
     assert levels_of(config) == list(net.levels)
-    # A recipe that has priors of its own needs one word more.
+    # A recipe that has priors of its own needs one argument more.
     assert ("net.levels=${priors.fitted}" in arguments) == (experiment is not None)
     again = doctor.examine(
         compose_with_doctor(tmp_path / "out", *arguments[5:], "trial_steps=0", "fit=false"), tmp_path
@@ -407,7 +407,7 @@ def compose_with_doctor(folder: Path, *overrides: str) -> Any:
 
 def test_few_images_and_no_recipe_are_told_to_begin_with_finetune(tmp_path: Path) -> None:
     planted.write("voc", tmp_path, planted.CLEAN)
-    without_recipe = ["model=tiny_ssd", *words("voc", tmp_path, "trial_steps=0", "fit=false")[1:]]
+    without_recipe = ["model=tiny_ssd", *overrides("voc", tmp_path, "trial_steps=0", "fit=false")[1:]]
     report = doctor.examine(compose_config("doctor", without_recipe), tmp_path)
     (group,) = [group for group in report["findings"] if group["kind"] == "few_images"]
     assert group["advice"] == "begin with experiment=finetune"

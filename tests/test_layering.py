@@ -1,4 +1,4 @@
-"""Who may import whom, and that the lower floors work without Lightning, Hydra and W&B."""
+"""Who may import whom, and that the lower layers work without Lightning, Hydra and W&B."""
 
 import ast
 import json
@@ -33,18 +33,18 @@ MAY_IMPORT = {
     "visualization": ("errors", "visualization"),
     "detector": (*BASE, "ops", "specs", "models", "data", "runtime", "detections"),
 }
-"""The lower floors. A name stands for itself and all that is in it."""
+"""The lower layers. A name stands for itself and all that is in it."""
 
-TOP_FLOOR = {
+TOP_LAYER = {
     *("assembly", "configs", "list_settings", "overrides", "run_dirs", "sweeping"),
     *("train", "evaluate", "predict", "export", "convert", "benchmark", "doctor", "report", "show", "demo"),
 }
 """The commands, and what composes their configurations: above all others."""
-UPPER_FLOORS = {
-    "benchmarking": TOP_FLOOR,
-    "examination": TOP_FLOOR,
-    "training": {*TOP_FLOOR, "benchmarking"},
-    **{room: {*TOP_FLOOR, "training"} for room in ("prediction", "exporting", "reporting", "serving")},
+UPPER_LAYERS = {
+    "benchmarking": TOP_LAYER,
+    "examination": TOP_LAYER,
+    "training": {*TOP_LAYER, "benchmarking"},
+    **{package: {*TOP_LAYER, "training"} for package in ("prediction", "exporting", "reporting", "serving")},
 }
 """Room -> what it may not import."""
 
@@ -68,7 +68,7 @@ def imports(source: str) -> list[tuple[str, int]]:
         if isinstance(node, ast.Import):
             found += [(alias.name, 0) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            # `from ssd_lightning import losses` imports a room as much as `import ssd_lightning.losses` does.
+            # `from ssd_lightning import losses` imports a package as much as `import ssd_lightning.losses` does.
             found += [(f"{node.module or ''}.{alias.name}", node.level) for alias in node.names]
     return found
 
@@ -77,14 +77,14 @@ def of_this_package(source: str) -> list[str]:
     return [name.removeprefix("ssd_lightning.") for name, _ in imports(source) if name.startswith("ssd_lightning.")]
 
 
-def within(name: str, rooms: tuple[str, ...] | set[str]) -> bool:
-    return any(f"{name}.".startswith(f"{room}.") for room in rooms)
+def within(name: str, packages: tuple[str, ...] | set[str]) -> bool:
+    return any(f"{name}.".startswith(f"{package}.") for package in packages)
 
 
-def forbidden(room: str, source: str) -> list[str]:
-    if room in MAY_IMPORT:
-        return [name for name in of_this_package(source) if not within(name, MAY_IMPORT[room])]
-    return [name for name in of_this_package(source) if within(name, UPPER_FLOORS.get(room, set()))]
+def forbidden(package: str, source: str) -> list[str]:
+    if package in MAY_IMPORT:
+        return [name for name in of_this_package(source) if not within(name, MAY_IMPORT[package])]
+    return [name for name in of_this_package(source) if within(name, UPPER_LAYERS.get(package, set()))]
 
 
 def frameworks_after_importing(modules: list[str], path: Path | None = None) -> set[str]:
@@ -124,16 +124,18 @@ def test_a_module_that_loads_one_is_noticed(framework: str, statement: str, tmp_
 
 @pytest.mark.parametrize("path", FILES, ids=[module_of(path) or "ssd_lightning" for path in FILES])
 def test_imports_go_downwards(path: Path) -> None:
-    source, room = path.read_text(), module_of(path).partition(".")[0]
-    assert room in {"", *MAY_IMPORT, *UPPER_FLOORS, *TOP_FLOOR}, f"{room} is a new room: say what it may import"
+    source, package = path.read_text(), module_of(path).partition(".")[0]
+    assert package in {"", *MAY_IMPORT, *UPPER_LAYERS, *TOP_LAYER}, (
+        f"{package} is a new package: say what it may import"
+    )
     assert [name for name, level in imports(source) if level] == []
-    assert forbidden(room, source) == []
-    if room == "":
+    assert forbidden(package, source) == []
+    if package == "":
         assert of_this_package(source) == []
 
 
 @pytest.mark.parametrize(
-    ("room", "statement"),
+    ("package", "statement"),
     [
         ("ops", "from ssd_lightning.models.ssd import SSD"),
         ("ops", "import ssd_lightning.losses"),
@@ -151,12 +153,12 @@ def test_imports_go_downwards(path: Path) -> None:
         ("benchmarking", "from ssd_lightning.configs import compose_config"),
     ],
 )
-def test_an_import_upwards_or_sideways_is_noticed(room: str, statement: str) -> None:
-    assert len(forbidden(room, statement)) == 1
+def test_an_import_upwards_or_sideways_is_noticed(package: str, statement: str) -> None:
+    assert len(forbidden(package, statement)) == 1
 
 
 @pytest.mark.parametrize(
-    ("room", "statement"),
+    ("package", "statement"),
     [
         ("data", "from ssd_lightning.ops.boxes import clip_boxes"),
         ("data", "from ssd_lightning.ops import boxes"),
@@ -166,8 +168,8 @@ def test_an_import_upwards_or_sideways_is_noticed(room: str, statement: str) -> 
         ("ops", "import torch"),
     ],
 )
-def test_an_import_downwards_is_none_of_our_business(room: str, statement: str) -> None:
-    assert forbidden(room, statement) == []
+def test_an_import_downwards_is_none_of_our_business(package: str, statement: str) -> None:
+    assert forbidden(package, statement) == []
 
 
 def test_relative_imports_are_seen() -> None:

@@ -48,8 +48,8 @@ def test_every_format_says_so(data: str) -> None:
 
 
 def test_what_may_be_one_value_or_a_list_stays() -> None:
-    words = ["data=toy", "image_size=300", "trainer.devices=[0,1]", "data.class_names=['1',no,cat]"]
-    check_lists(compose_config("train", words))
+    overrides = ["data=toy", "image_size=300", "trainer.devices=[0,1]", "data.class_names=['1',no,cat]"]
+    check_lists(compose_config("train", overrides))
     check_lists(compose_config("train", ["experiment=bccd_paper", "data.root=x", "logger=[csv,wandb]"]))
 
 

@@ -21,14 +21,14 @@ QUICK = {"backbone=squeezenet", "model=tiny_ssd", "model=fpnlite320"}
 
 
 @pytest.mark.parametrize(
-    "words", [word if word in QUICK else pytest.param(word, marks=pytest.mark.slow) for word in WORDS]
+    "overrides", [word if word in QUICK else pytest.param(word, marks=pytest.mark.slow) for word in WORDS]
 )
 def test_network_trains_an_epoch_and_its_weights_load_again(
-    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    overrides: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    extra = needed(words.removeprefix("backbone="))
-    extra += [] if words == "model=tiny_ssd" else ["backbone.weights=null"]
-    run_in(tmp_path, monkeypatch, "train", words, *extra, *SMALL)
+    extra = needed(overrides.removeprefix("backbone="))
+    extra += [] if overrides == "model=tiny_ssd" else ["backbone.weights=null"]
+    run_in(tmp_path, monkeypatch, "train", overrides, *extra, *SMALL)
     trained = Detector.load(tmp_path / "run")
     assert all(tensor.isfinite().all() for tensor in trained.net.state_dict().values())
 
@@ -46,10 +46,10 @@ def test_network_trains_an_epoch_and_its_weights_load_again(
 
 @pytest.mark.slow
 def test_fine_tuning_starts_from_a_run_with_other_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = [*SMALL, "model=tiny_ssd"]
-    run_in(tmp_path, monkeypatch, "train", *words)
+    overrides = [*SMALL, "model=tiny_ssd"]
+    run_in(tmp_path, monkeypatch, "train", *overrides)
     run_in(
-        tmp_path, monkeypatch, "train", *words, "init_from=run", "data.class_names=[disk,star]",
+        tmp_path, monkeypatch, "train", *overrides, "init_from=run", "data.class_names=[disk,star]",
         "data.on_error=skip", "hydra.run.dir=second",
     )  # fmt: skip
     assert Detector.load(tmp_path / "second").class_names == ("disk", "star")

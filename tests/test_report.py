@@ -144,7 +144,7 @@ def test_a_page_of_its_own_runs_is_rewritten_and_one_of_others_is_not(
     run("run=sweep", "output=sweep.html")
     shutil.copytree(runs[1], tmp_path / "sweep" / "2")
     before = files_below(tmp_path)
-    for words in (
+    for overrides in (
         ["run=sweep/1", "output=one.html"],
         ["run=sweep", "output=one.html"],
         ["run=sweep/0", "output=sweep.html"],
@@ -152,7 +152,7 @@ def test_a_page_of_its_own_runs_is_rewritten_and_one_of_others_is_not(
         ["run=sweep", "output=both.html"],
     ):
         with pytest.raises(SystemExit) as end:
-            run(*words)
+            run(*overrides)
         assert end.value.code == 2
         assert "is a page of other runs" in capsys.readouterr().err
     assert files_below(tmp_path) == before
@@ -167,9 +167,9 @@ def test_the_default_place_is_rewritten_whatever_lies_there(run: Run, runs: list
         ("run=sweep/0", places[0], "sweep/0/report.html"),
         ("run=sweep", places[1], "sweep/comparison.html"),
     ):
-        for words in ([named], [named, f"output={output}"]):
+        for overrides in ([named], [named, f"output={output}"]):
             place.write_text("of an older version")
-            run(*words)
+            run(*overrides)
             assert "Written by ssd_lightning" in place.read_text()
 
 

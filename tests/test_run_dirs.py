@@ -17,10 +17,10 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_dirs, "_chosen", {})
 
 
-def begin(name: str, *words: str, age_s: float = 0.0, over: bool = False) -> Path:
+def begin(name: str, *overrides: str, age_s: float = 0.0, over: bool = False) -> Path:
     run = Path("outputs") / "ssd" / name
     (run / ".hydra").mkdir(parents=True)
-    OmegaConf.save(OmegaConf.create(list(words)), run / ".hydra" / "overrides.yaml")
+    OmegaConf.save(OmegaConf.create(list(overrides)), run / ".hydra" / "overrides.yaml")
     (run / "run.json").write_text("{}")
     if over:
         (run / "result.json").write_text("{}")
@@ -29,12 +29,12 @@ def begin(name: str, *words: str, age_s: float = 0.0, over: bool = False) -> Pat
     return run
 
 
-def chosen(resume: str | None, *words: str) -> str:
-    root = OmegaConf.create({"hydra": {"overrides": {"task": list(words)}}})
+def chosen(resume: str | None, *overrides: str) -> str:
+    root = OmegaConf.create({"hydra": {"overrides": {"task": list(overrides)}}})
     return run_dir("ssd", resume, _root_=root)
 
 
-def test_auto_goes_on_with_the_newest_run_of_the_same_words() -> None:
+def test_auto_goes_on_with_the_newest_run_of_the_same_overrides() -> None:
     begin("a", "seed=1", "experiment=x", age_s=30)
     wanted = begin("b", "experiment=x", "seed=1", age_s=20)
     begin("c", "experiment=x", "seed=2", age_s=10)
@@ -92,7 +92,7 @@ def test_runs_of_one_second_have_directories_of_their_own(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("unreadable", ["", "{", "a: 1"])
-def test_runs_whose_words_cannot_be_read_are_passed_over(unreadable: str) -> None:
+def test_runs_whose_overrides_cannot_be_read_are_passed_over(unreadable: str) -> None:
     run = begin("a", "seed=1")
     (run / ".hydra" / "overrides.yaml").write_text(unreadable)
     assert newest_unfinished(Path("outputs/ssd"), ["seed=1"]) is None

@@ -34,8 +34,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def draw(folder: Path, what: str, *more: str) -> list[Path]:
-    words = [*SETTINGS, f"data.root={folder / 'set'}", f"output={folder / 'out'}", f"what={what}", *more]
-    return show.show(compose_config("show", words))
+    overrides = [*SETTINGS, f"data.root={folder / 'set'}", f"output={folder / 'out'}", f"what={what}", *more]
+    return show.show(compose_config("show", overrides))
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, directory: Path, *arguments: str) -> int:
@@ -84,8 +84,8 @@ def test_the_columns_of_a_batch_are_what_the_first_epochs_train_on(
         "draw_augmentation",
         lambda rows, names, **more: drawn.update(rows=rows),
     )
-    words = ["augmentation=paper", "num=3", "draws=2", "data.mosaic_probability=0.5"]
-    config = compose_config("show", [*SETTINGS, f"data.root={folder / 'set'}", "what=batch", *words])
+    overrides = ["augmentation=paper", "num=3", "draws=2", "data.mosaic_probability=0.5"]
+    config = compose_config("show", [*SETTINGS, f"data.root={folder / 'set'}", "what=batch", *overrides])
     show.show_batch(config)
 
     data = show.open_data(config)
@@ -102,9 +102,9 @@ def test_the_columns_of_a_batch_are_what_the_first_epochs_train_on(
             assert (row[1 + epoch].boxes_xyxy == target["boxes"].numpy()).all()
 
 
-@pytest.mark.parametrize("words", [["loss.matcher=argmax", "loss.iou_threshold=0.6"], []])
+@pytest.mark.parametrize("overrides", [["loss.matcher=argmax", "loss.iou_threshold=0.6"], []])
 def test_matches_are_those_of_the_loss_on_the_first_batch(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], overrides: list[str]
 ) -> None:
     drawn = {}
     monkeypatch.setattr(
@@ -112,7 +112,7 @@ def test_matches_are_those_of_the_loss_on_the_first_batch(
         "draw_match_sheet",
         lambda rows, **more: drawn.update(rows=rows),
     )
-    config = compose_config("show", [*SETTINGS, f"data.root={folder / 'set'}", "what=matches", "num=2", *words])
+    config = compose_config("show", [*SETTINGS, f"data.root={folder / 'set'}", "what=matches", "num=2", *overrides])
     show.show_matches(config)
 
     data = show.open_data(config)
@@ -131,16 +131,16 @@ def test_matches_are_those_of_the_loss_on_the_first_batch(
 
 
 def test_priors_are_those_of_the_network_and_its_weights_are_not_fetched(folder: Path) -> None:
-    words = ["model=ssd300", "backbone.weights=IMAGENET1K_V1", "priors.clip=true", "data.root=x"]
-    priors = show.read_priors(compose_config("show", ["what=priors", *words]))
+    overrides = ["model=ssd300", "backbone.weights=IMAGENET1K_V1", "priors.clip=true", "data.root=x"]
+    priors = show.read_priors(compose_config("show", ["what=priors", *overrides]))
     assert [level.grid_size for level in priors.levels] == [(n, n) for n in (38, 19, 10, 5, 3, 1)]
     assert torch.equal(priors.boxes_cxcywh, make_priors(priors.levels, 300, clip=True))
     assert priors.boxes_cxcywh.shape == (8732, 4)
 
 
 def small_detector(path: Path) -> Detector:
-    words = [*SETTINGS, "data.root=x", "what=priors", "image_size=[64,96]", "priors.clip=size"]
-    net = make_net(compose_config("show", words), 2, pretrained=False)
+    overrides = [*SETTINGS, "data.root=x", "what=priors", "image_size=[64,96]", "priors.clip=size"]
+    net = make_net(compose_config("show", overrides), 2, pretrained=False)
     detector = Detector(net, class_names=["a", "b"])
     detector.save(path)
     return detector
@@ -148,9 +148,9 @@ def small_detector(path: Path) -> Detector:
 
 def test_a_checkpoint_brings_its_input_size_and_priors(folder: Path) -> None:
     trained = folder / "a.ckpt"
-    words = [*SETTINGS, f"data.root={folder / 'set'}", f"checkpoint={trained}"]
+    overrides = [*SETTINGS, f"data.root={folder / 'set'}", f"checkpoint={trained}"]
     net = small_detector(trained).network
-    config = compose_config("show", [*words, "what=matches"])
+    config = compose_config("show", [*overrides, "what=matches"])
     priors = show.read_priors(config)
     assert priors.image_size == (64, 96)
     assert priors.clip == "size"
@@ -162,7 +162,7 @@ def test_a_checkpoint_brings_its_input_size_and_priors(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("overrides", "said"),
     [
         (["what=anchors"], "what is 'anchors'; it can be priors, batch or matches"),
         (["what=priors", "image=none.jpg"], "none.jpg"),
@@ -181,11 +181,11 @@ def test_bad_input_is_told_in_one_sentence(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    words: list[str],
+    overrides: list[str],
     said: str,
 ) -> None:
     torch.save({"model": torch.zeros(3)}, folder / "other.ckpt")
-    assert run_main(monkeypatch, folder, *SETTINGS, "data.root=set", *words) == 2
+    assert run_main(monkeypatch, folder, *SETTINGS, "data.root=set", *overrides) == 2
     message = capsys.readouterr().err.strip()
     assert message.startswith("error: ")
     assert said in message
@@ -212,16 +212,20 @@ def test_a_class_may_have_any_name(tmp_path: Path) -> None:
     things = tuple(replace(thing, name=name.strip()) for thing in planted.SOUND)
     planted.write("coco", tmp_path / "set", [replace(image, things=things) for image in planted.CLEAN], [name.strip()])
     for what in ("batch", "matches"):
-        words = ["data=coco_folder", "num=1", f"data.root={tmp_path / 'set'}"]
-        config = compose_config("show", [*SETTINGS, *words, f"what={what}", f"output={tmp_path / 'out'}"])
+        overrides = ["data=coco_folder", "num=1", f"data.root={tmp_path / 'set'}"]
+        config = compose_config("show", [*SETTINGS, *overrides, f"what={what}", f"output={tmp_path / 'out'}"])
         assert Image.open(show.show(config)[0]).size[0] < 1200
 
 
 @pytest.mark.slow
 def test_the_command_leaves_nothing_but_its_images(folder: Path) -> None:
-    words = [*SETTINGS, "data.root=set", "what=matches", "num=1"]
+    overrides = [*SETTINGS, "data.root=set", "what=matches", "num=1"]
     run = subprocess.run(
-        [sys.executable, "-m", "ssd_lightning.show", *words], cwd=folder, capture_output=True, text=True, timeout=150
+        [sys.executable, "-m", "ssd_lightning.show", *overrides],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=150,
     )
     assert run.returncode == 0, run.stderr
     assert "matches.png" in run.stdout

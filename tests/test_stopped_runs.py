@@ -18,10 +18,10 @@ TOOLS = Path(__file__).parents[1] / "tools"
 ENDLESS = [*SMALL, "trainer.max_epochs=10000", "trainer.check_val_every_n_epoch=7", "callbacks.last.every_n_steps=2"]
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("PL_GLOBAL_SEED", None)
-    command = [sys.executable, "-m", "ssd_lightning.train", *words, "hydra.run.dir=run"]
+    command = [sys.executable, "-m", "ssd_lightning.train", *overrides, "hydra.run.dir=run"]
     log = (folder / "log").open("a")
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, text=True)
 
@@ -51,7 +51,7 @@ def wait_for(folder: Path, process: subprocess.Popen[str], steps: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "words"),
+    ("number", "code", "overrides"),
     [
         (signal.SIGTERM, 143, ["data.num_workers=2"]),
         pytest.param(signal.SIGINT, 130, [], marks=pytest.mark.slow),
@@ -66,13 +66,13 @@ def wait_for(folder: Path, process: subprocess.Popen[str], steps: int) -> None:
     ],
 )
 def test_a_signal_ends_a_run_with_a_checkpoint_and_no_orphans(
-    tmp_path: Path, number: int, code: int, words: list[str]
+    tmp_path: Path, number: int, code: int, overrides: list[str]
 ) -> None:
-    process = start(tmp_path, *ENDLESS, *words)
+    process = start(tmp_path, *ENDLESS, *overrides)
     try:
         wait_for(tmp_path, process, 2)
         started = descendants(process.pid)
-        assert started or not words
+        assert started or not overrides
         process.send_signal(number)
         # Data workers would live on for all of their grace, and keep the run waiting.
         assert process.wait(SECONDS_OF_GRACE - 4) == code, (tmp_path / "log").read_text()
@@ -90,8 +90,8 @@ def test_a_signal_ends_a_run_with_a_checkpoint_and_no_orphans(
     assert not any(map(lives, started))
 
 
-def kill_runs(tmp_path: Path, *words: str) -> str:
-    command = [sys.executable, str(TOOLS / "kill_runs.py"), "--folder", str(tmp_path), *words]
+def kill_runs(tmp_path: Path, *overrides: str) -> str:
+    command = [sys.executable, str(TOOLS / "kill_runs.py"), "--folder", str(tmp_path), *overrides]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -102,15 +102,15 @@ def test_killed_runs_end_as_if_they_had_not_been_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [("--count", "10", "--seed", "1"), ("--count", "2", "--ranks", "2")])
-def test_many_killed_runs_do_too(tmp_path: Path, words: tuple[str, ...]) -> None:
-    assert "lost checkpoints                           0" in kill_runs(tmp_path, *words)
+@pytest.mark.parametrize("overrides", [("--count", "10", "--seed", "1"), ("--count", "2", "--ranks", "2")])
+def test_many_killed_runs_do_too(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    assert "lost checkpoints                           0" in kill_runs(tmp_path, *overrides)
 
 
 @pytest.mark.slow
-def test_auto_goes_on_by_the_same_words_and_then_has_nothing_to_do(tmp_path: Path) -> None:
-    words = [*SMALL, "trainer.max_epochs=3", "resume=auto", "hydra.run.dir=run"]
-    command = [sys.executable, "-m", "ssd_lightning.train", *[word for word in words if "run.dir" not in word]]
+def test_auto_goes_on_by_the_same_overrides_and_then_has_nothing_to_do(tmp_path: Path) -> None:
+    overrides = [*SMALL, "trainer.max_epochs=3", "resume=auto", "hydra.run.dir=run"]
+    command = [sys.executable, "-m", "ssd_lightning.train", *[word for word in overrides if "run.dir" not in word]]
     for _ in range(2):
         subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
     runs = list((tmp_path / "outputs" / "toy_tiny").iterdir())

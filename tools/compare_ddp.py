@@ -34,10 +34,10 @@ COMMON = (
 )  # fmt: skip
 
 
-def train(root: Path, name: str, ranks: int, words: list[str]) -> dict[str, torch.Tensor]:
+def train(root: Path, name: str, ranks: int, overrides: list[str]) -> dict[str, torch.Tensor]:
     """Train with `BATCH` images a step on so many ranks, and give the weights."""
     run = root / name
-    command = [sys.executable, "-m", "ssd_lightning.train", *COMMON, *words, f"hydra.run.dir={run}"]
+    command = [sys.executable, "-m", "ssd_lightning.train", *COMMON, *overrides, f"hydra.run.dir={run}"]
     command += [f"trainer.devices={ranks}", f"data.batch_size={BATCH}"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
@@ -92,8 +92,8 @@ class Draws:
 
 def distinct_draws(root: Path, *, images: int, epochs: int, ranks: int, workers: int) -> tuple[int, int, int]:
     """Draw the same image again and again; give distinct seeds, distinct results, and all draws."""
-    words = [*COMMON, *WITHOUT_BATCH_NORM, f"data.root={root / 'toy'}", f"data.num_train={4 * BATCH}"]
-    module = instantiate(compose_config("train", words).data.module, _convert_="all")
+    overrides = [*COMMON, *WITHOUT_BATCH_NORM, f"data.root={root / 'toy'}", f"data.num_train={4 * BATCH}"]
+    module = instantiate(compose_config("train", overrides).data.module, _convert_="all")
     source = module.dataset("train")
     dataset = DetectionDataset(
         records=source.records[:1] * images, class_names=source.class_names, transform=Draws(source.transform), seed=0

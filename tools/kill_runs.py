@@ -30,7 +30,7 @@ from ssd_lightning.errors import WeightsError
 from ssd_lightning.training import SSDModule, resumption  # noqa: F401
 from ssd_lightning.training.checkpoint import check_intact
 
-WORDS = [
+OVERRIDES = [
     "experiment=toy_tiny", "data.num_train=26", "data.num_val=6", "data.num_test=3", "data.side_px=96",
     "data.batch_size=8", "image_size=[64,64]", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1",
     "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "callbacks=[default,ema]",
@@ -94,26 +94,32 @@ SEEN = (
 
 
 SAVES = 12
-"""Checkpoints that a whole run of `WORDS` writes: one a step but the last of each epoch, one at the start of each
+"""Checkpoints that a whole run of `OVERRIDES` writes: one a step but the last of each epoch, one at the start of each
 validation, one at the end of each epoch."""
 
 
-def run(name: str, ranks: int, workers: int, *words: str, kill_at: tuple[int, float] | None = None) -> float:
+def run(name: str, ranks: int, workers: int, *overrides: str, kill_at: tuple[int, float] | None = None) -> float:
     """Run once; gives the seconds it took, negative where it was killed.
 
     Args:
         name: of its directory.
         ranks: number of its processes.
         workers: data workers of each.
-        words: further settings.
+        overrides: further settings.
         kill_at: after so many checkpoints, and then after this share of the time that the last one took to come.
 
     Raises:
         RuntimeError: it ended by itself with another code than 0.
     """
-    words = (*WORDS, f"data.num_workers={workers}", f"trainer.devices={ranks}", f"hydra.run.dir={name}", *words)
+    overrides = (
+        *OVERRIDES,
+        f"data.num_workers={workers}",
+        f"trainer.devices={ranks}",
+        f"hydra.run.dir={name}",
+        *overrides,
+    )
     began = time.monotonic()
-    process = fork(name, words) if ranks == 1 else start(name, words)
+    process = fork(name, overrides) if ranks == 1 else start(name, overrides)
     last, saves, seen = Path(name) / "checkpoints" / "last.ckpt", 0, (0, began, 0.1)
     while (code := exit_code(process)) is None:
         now = time.monotonic()
@@ -130,7 +136,7 @@ def run(name: str, ranks: int, workers: int, *words: str, kill_at: tuple[int, fl
     return taken if code == 0 else -taken
 
 
-def fork(name: str, words: tuple[str, ...]) -> int:
+def fork(name: str, overrides: tuple[str, ...]) -> int:
     """Start a run in a copy of this process."""
     process = os.fork()
     if process:
@@ -138,7 +144,7 @@ def fork(name: str, words: tuple[str, ...]) -> int:
     log = os.open(f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    sys.argv = ["train", *words]
+    sys.argv = ["train", *overrides]
     code = 0
     try:
         train.main()
@@ -153,10 +159,10 @@ def fork(name: str, words: tuple[str, ...]) -> int:
     os._exit(code)
 
 
-def start(name: str, words: tuple[str, ...]) -> subprocess.Popen:
+def start(name: str, overrides: tuple[str, ...]) -> subprocess.Popen:
     """Start a run by the command line."""
     with Path(f"{name}.log").open("a") as log:
-        command = [sys.executable, "-m", "ssd_lightning.train", *words]
+        command = [sys.executable, "-m", "ssd_lightning.train", *overrides]
         return subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603
 
 

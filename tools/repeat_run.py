@@ -2,9 +2,9 @@
 
     python tools/repeat_run.py --times 10
 
-The first run is trained from words, the others by `--config-path RUN/.hydra`, each in a process of its own that is
-forked off after the libraries are loaded. Further words are handed to the first run: `trainer.max_epochs=3`. Ends with
-code 1 if a weight differs.
+The first run is trained from overrides, the others by `--config-path RUN/.hydra`, each in a process of its own that is
+forked off after the libraries are loaded. Further overrides are handed to the first run: `trainer.max_epochs=3`. Ends
+with code 1 if a weight differs.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import torch
 from ssd_lightning import train
 from ssd_lightning.data.toy import write_toy_dataset
 
-WORDS = (
+OVERRIDES = (
     "experiment=toy_tiny", "data.num_train=32", "data.num_val=4", "data.num_test=2", "data.side_px=96",
     "data.num_workers=0", "data.batch_size=8", "image_size=[64,64]", "trainer.max_epochs=2", "seed=0",
     "trainer.check_val_every_n_epoch=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
@@ -40,7 +40,7 @@ LOADED_ONCE = (
 """Libraries that the command loads when it needs them, which takes seconds."""
 
 
-def run_in_child(folder: Path, name: str, words: Sequence[str]) -> Path:
+def run_in_child(folder: Path, name: str, overrides: Sequence[str]) -> Path:
     """Train in a forked process and give the run's directory.
 
     Raises:
@@ -56,7 +56,7 @@ def run_in_child(folder: Path, name: str, words: Sequence[str]) -> Path:
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.chdir(folder)
-            sys.argv = ["train", *words, f"hydra.run.dir=outputs/{name}"]
+            sys.argv = ["train", *overrides, f"hydra.run.dir=outputs/{name}"]
             train.main()
             code = 0
         except BaseException:
@@ -84,14 +84,14 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=10, help="runs, the first one included")
-    parser.add_argument("words", nargs="*", help="settings of the run, key=value")
+    parser.add_argument("overrides", nargs="*", help="settings of the run, key=value")
     arguments = parser.parse_args()
     for name in LOADED_ONCE:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_toy_dataset(root / "datasets/toy", num_train=32, num_val=4, num_test=2, image_size_px=(96, 96))
-        first = run_in_child(root, "run1", [*WORDS, *arguments.words])
+        first = run_in_child(root, "run1", [*OVERRIDES, *arguments.overrides])
         digests = [digest_of_weights(first)]
         for number in range(2, arguments.times + 1):
             # A relative path, as a user types it.

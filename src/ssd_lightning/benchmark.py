@@ -222,7 +222,7 @@ def grow(device: "torch.device") -> list[dict[str, Any]]:
 
 
 def make_network(*overrides: str, num_classes: int = 20) -> "SSD":
-    """Make an untrained network as a training with these words would."""
+    """Make an untrained network as a training with these overrides would."""
     import torch
 
     from ssd_lightning.assembly import make_net

@@ -7,7 +7,7 @@ from ssd_lightning.errors import ConfigurationError
 
 
 def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Check that a setting is one of some words.
+    """Check that a setting is one of the given choices.
 
     Raises:
         ConfigurationError: it is not; the message has the setting's full name, its value and the choices.

@@ -28,7 +28,7 @@ from ssd_lightning.overrides import (
     CONFIG_PATH_FLAGS,
     REPEATED,
     asks_for_help,
-    check_words,
+    check_each,
     command_line_overrides,
     flag_value,
     missing_keys,
@@ -156,7 +156,7 @@ def store_repeated_run(config_name: str) -> None:
         saved.resume = None  # a repetition begins at the beginning
     if not asks_for_help():
         overrides = command_line_overrides()
-        check_words(overrides, {}, lambda words: saved)
+        check_each(overrides, {}, lambda overrides: saved)
     settings: Any = OmegaConf.load(find_folder("conf") / f"{config_name}.yaml")
     node = OmegaConf.create({"hydra": settings.get("hydra", {}), **saved})
     ConfigStore.instance().store(name=REPEATED, node=node, provider="repeated run")
@@ -238,10 +238,10 @@ def check_overrides(config_name: str, overrides: list[str]) -> None:
     if others and not searched:
         searched = [f'hydra.searchpath=["{os.path.abspath(others[0])}"]']
 
-    def compose_as_here(words: list[str]) -> DictConfig:
-        return compose_config(name, [*searched, *words], folder=folder, return_hydra_config=True)
+    def compose_as_here(overrides: list[str]) -> DictConfig:
+        return compose_config(name, [*searched, *overrides], folder=folder, return_hydra_config=True)
 
-    check_words(overrides, _groups(folder, *others), compose_as_here)
+    check_each(overrides, _groups(folder, *others), compose_as_here)
 
 
 def _groups(*roots: Path) -> dict[str, list[str]]:

@@ -245,13 +245,13 @@ def _report(to: str, output: Path, counts: Mapping[str, int], class_names: Seque
     print(f"{', '.join(f'{split}: {count} images' for split, count in counts.items())} in {output}")
     if to == "yolo":
         print(f"for ultralytics: data={shlex.quote(str(output / 'data.yaml'))}")
-    words = [f"data={to}_folder", f"data.root={output}", f"data.train_split={next(iter(counts))}"]
-    words += ["data.val_split=val"] * ("val" in list(counts)[1:])
-    words.append(f"data.test_split={'test' if 'test' in counts else 'null'}")
+    overrides = [f"data={to}_folder", f"data.root={output}", f"data.train_split={next(iter(counts))}"]
+    overrides += ["data.val_split=val"] * ("val" in list(counts)[1:])
+    overrides.append(f"data.test_split={'test' if 'test' in counts else 'null'}")
     if not FORMATS[to].keeps_class_order:
         names = (QuotedString(name, Quote.double).with_quotes() for name in class_names)
-        words.append(f"data.class_names=[{','.join(names)}]")
-    print(f"train on it: {shlex.join(['python', '-m', 'ssd_lightning.train', *words])}")
+        overrides.append(f"data.class_names=[{','.join(names)}]")
+    print(f"train on it: {shlex.join(['python', '-m', 'ssd_lightning.train', *overrides])}")
 
 
 if __name__ == "__main__":

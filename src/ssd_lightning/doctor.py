@@ -291,14 +291,14 @@ def training_command(config: "DictConfig", overrides: Sequence[str], *, choice: 
 
     left_out = (*OWN_SETTINGS, "priors", "priors.fit", "net.levels", "hydra.run.dir")
     kept = [text for text in overrides if text.lstrip("+~").partition("=")[0] not in left_out]
-    words = ["python", "-m", "ssd_lightning.train", "--config-dir", str(directory), *kept, f"priors={FITTED}"]
+    arguments = ["python", "-m", "ssd_lightning.train", "--config-dir", str(directory), *kept, f"priors={FITTED}"]
     path = find_folder("conf") / "priors" / f"{choice}.yaml"
     # What a recipe sets comes after the groups, so that its priors would be merged into the fitted ones.
     as_stated = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else None
     priors = {key: value for key, value in OmegaConf.to_container(config.priors).items() if key != "fit"}  # type: ignore[union-attr]
     if priors != as_stated:
-        words.append("net.levels=${priors.fitted}")
-    return shlex.join(words)
+        arguments.append("net.levels=${priors.fitted}")
+    return shlex.join(arguments)
 
 
 def print_report(report: Mapping[str, Any], *, lines: int, directory: Path) -> None:

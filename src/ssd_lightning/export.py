@@ -286,7 +286,7 @@ def write_foreign(checkpoint: "Detector", project: str, output: Path) -> None:
     print_colours(checkpoint)
     origin = recognise(weights, str(output))
     if distance_of_priors(origin, net.priors_cxcywh) > 1e-5:
-        print(f"Its priors are not those of {origin.words}: boxes have to be decoded with this network's own.")
+        print(f"Its priors are not those of {origin.overrides}: boxes have to be decoded with this network's own.")
     if project == "torchvision":
         preset = net.normalization
         mean, std = (_numbers(value / 255 for value in values) for values in (preset.mean, preset.std))

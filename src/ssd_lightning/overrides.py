@@ -30,9 +30,9 @@ ABBREVIATIONS = {"priors=auto": "priors.fit=true"}
 """Words that stand for another: fitting goes with every choice of priors, where a choice would take its place."""
 
 
-def spell_out(words: Iterable[str]) -> list[str]:
+def spell_out(overrides: Iterable[str]) -> list[str]:
     """Replace abbreviations on a command line."""
-    return [ABBREVIATIONS.get(word, word) for word in words]
+    return [ABBREVIATIONS.get(override, override) for override in overrides]
 
 
 def command_line_overrides() -> list[str]:
@@ -123,7 +123,7 @@ def asks_for_help() -> bool:
     return bool({"-h", "--help"} & set(sys.argv))
 
 
-def check_words(
+def check_each(
     overrides: list[str],
     groups: Mapping[str, Sequence[str]],
     compose: Callable[[list[str]], DictConfig],

@@ -57,7 +57,7 @@ def predict(config: "DictConfig") -> dict[str, Any]:
     overrides = {name: config[name] for name in ("iou_threshold", "max_detections") if config[name] is not None}
     if overrides:
         detector.use_postprocess(**overrides)
-    labels_of(_words(config.classes), detector.class_names)
+    labels_of(_as_list(config.classes), detector.class_names)
     skipped: list[str] = []
     with ExitStack() as stack:
         window = None
@@ -69,7 +69,7 @@ def predict(config: "DictConfig") -> dict[str, Any]:
         log.warning("left out %d of %d sources:\n  %s", len(skipped), len(sources), "\n  ".join(skipped))
     if not tally.shots and skipped:
         raise DataError(skipped[0] if len(skipped) == 1 else f"none of the {len(skipped)} sources can be read")
-    _print_summary(tally, Path(config.output), _words(config.write))
+    _print_summary(tally, Path(config.output), _as_list(config.write))
     return {
         "images": tally.images,
         "frames": tally.frames,
@@ -86,7 +86,7 @@ def check_settings(config: "DictConfig") -> None:
     """
     from ssd_lightning.prediction.writers import OUTPUTS
 
-    for output in _words(config.write):
+    for output in _as_list(config.write):
         require_choice("write", output, OUTPUTS)
     require_choice("on_error", config.on_error, ("skip", "raise"))
     for name in ("recursive", "show"):
@@ -113,9 +113,9 @@ def _run(
     from ssd_lightning.prediction.shots import Reading, shots_of
     from ssd_lightning.prediction.writers import FromFirstShot, open_writers, refuse_replacing
 
-    folder, names, outputs = Path(config.output), output_names(sources), _words(config.write)
+    folder, names, outputs = Path(config.output), output_names(sources), _as_list(config.write)
     reading = Reading(config.every, config.max_frames, round(config.max_download_mb * 1e6))
-    classes = None if config.classes is None else _words(config.classes)
+    classes = None if config.classes is None else _as_list(config.classes)
     has_camera = any(source.kind == "camera" for source in sources)
     header = {
         "checkpoint": str(config.checkpoint),
@@ -168,11 +168,11 @@ def _run(
     return tally
 
 
-def _words(given: Any) -> list[str]:
-    """Read a setting that is a list, a word or nothing."""
+def _as_list(given: Any) -> list[str]:
+    """Read a setting that is a list, one text or nothing."""
     if given is None:
         return []
-    return [given] if isinstance(given, str) else [str(word) for word in given]
+    return [given] if isinstance(given, str) else [str(item) for item in given]
 
 
 def _counted(count: int, what: str) -> str:

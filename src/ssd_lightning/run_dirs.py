@@ -25,7 +25,7 @@ def register_run_dirs() -> None:
 def run_dir(name: str, resume: str | None, *, _root_: DictConfig) -> str:
     """Choose the directory of a run: a new one, or with `resume=auto` that of the run it goes on with.
 
-    Gone on with is the newest run under `outputs/NAME` that was begun by the same words of the command line and is
+    Gone on with is the newest run under `outputs/NAME` that was begun by the same command line and is
     not over. Jobs that SLURM or torchrun have started again go on by themselves.
 
     Args:
@@ -36,8 +36,8 @@ def run_dir(name: str, resume: str | None, *, _root_: DictConfig) -> str:
     goes_on = resume == "auto" or is_restarted()
     if (name, goes_on) not in _chosen:
         folder = Path("outputs") / name
-        words = list(_root_.hydra.overrides.task)
-        found = newest_unfinished(folder, words) if goes_on else None
+        overrides = list(_root_.hydra.overrides.task)
+        found = newest_unfinished(folder, overrides) if goes_on else None
         _chosen[name, goes_on] = str(found or unused(folder / started_at(os.environ)))
     return _chosen[name, goes_on]
 
@@ -58,29 +58,29 @@ def is_restarted() -> bool:
     return any(count.isdigit() and int(count) > 0 for count in counts)
 
 
-def newest_unfinished(folder: Path, words: Sequence[str]) -> Path | None:
-    """Find the newest run in a folder that was begun by the same words and is not over; None if there is none.
+def newest_unfinished(folder: Path, overrides: Sequence[str]) -> Path | None:
+    """Find the newest run in a folder that was begun by the same overrides and is not over; None if there is none.
 
     Args:
         folder: of run directories.
-        words: of the command line; their order counts for nothing, nor does `resume`.
+        overrides: of the command line; their order counts for nothing, nor does `resume`.
     """
-    wanted = _deciding(words)
-    return next((run for run in _unfinished(folder) if _deciding(_words_of(run)) == wanted), None)
+    wanted = _deciding(overrides)
+    return next((run for run in _unfinished(folder) if _deciding(_overrides_of(run)) == wanted), None)
 
 
-def why_new(run: Path, words: Sequence[str]) -> str:
-    """Say which unfinished run beside a new one `resume=auto` did not take, and for which words.
+def why_new(run: Path, overrides: Sequence[str]) -> str:
+    """Say which unfinished run beside a new one `resume=auto` did not take, and for which overrides.
 
     Args:
         run: directory of the new one.
-        words: of the command line.
+        overrides: of the command line.
     """
     others = [other for other in _unfinished(run.parent) if other.resolve() != run.resolve()]
     if not others:
         return f"no run in {run.parent} waits for its end"
-    theirs, ours = (set(_deciding(found)) for found in (_words_of(others[0]), words))
-    missing, new = (" ".join(sorted(words)) or "nothing" for words in (theirs - ours, ours - theirs))
+    theirs, ours = (set(_deciding(found)) for found in (_overrides_of(others[0]), overrides))
+    missing, new = (" ".join(sorted(overrides)) or "nothing" for overrides in (theirs - ours, ours - theirs))
     return f"{others[0]} is not over, but was begun with {missing} where this command has {new}"
 
 
@@ -95,7 +95,7 @@ def _unfinished(folder: Path) -> list[Path]:
 
 
 def _repeats(run: Path) -> str | None:
-    """Name the run that a run repeats: `--config-path` stands among no words."""
+    """Name the run that a run repeats: `--config-path` is no override."""
     try:
         record = json.loads((run / RECORD).read_text())
     except (OSError, ValueError):
@@ -108,16 +108,16 @@ def _age(run: Path) -> tuple[float, str]:
     return (-begun.stat().st_mtime if begun.is_dir() else 0.0, run.name)
 
 
-def _deciding(words: Sequence[str]) -> list[str]:
-    return sorted(word for word in words if not word.lstrip("+").startswith(("resume=", "hydra.")))
+def _deciding(overrides: Sequence[str]) -> list[str]:
+    return sorted(override for override in overrides if not override.lstrip("+").startswith(("resume=", "hydra.")))
 
 
-def _words_of(run: Path) -> list[str]:
+def _overrides_of(run: Path) -> list[str]:
     try:
-        words: Any = OmegaConf.to_container(OmegaConf.load(run / ".hydra" / "overrides.yaml"))
+        overrides: Any = OmegaConf.to_container(OmegaConf.load(run / ".hydra" / "overrides.yaml"))
     except (OSError, ValueError, YAMLError):
         return []
-    return [str(word) for word in words] if isinstance(words, list) else []
+    return [str(override) for override in overrides] if isinstance(overrides, list) else []
 
 
 def started_at(environment: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Names of the files in a run directory that more than one room knows."""
+"""Names of the files in a run directory that more than one package knows."""
 
 RESULT = "result.json"
 """The last file that a run writes: where it lies, the run is over."""

@@ -1,4 +1,4 @@
-"""What passes between the rooms: ground truth, network output and detections.
+"""What passes between the packages: ground truth, network output and detections.
 
 Axis letters throughout the package: B batch, K priors, C object classes without background, N ground-truth
 boxes of an image, M detections of an image, H and W height and width.

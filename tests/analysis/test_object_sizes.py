@@ -30,9 +30,9 @@ def coco_scores(record: EvaluationRecord) -> dict[str, float]:
 
 @pytest.fixture
 def thresholds_of_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    room = "ssd_lightning.analysis.object_sizes"
-    monkeypatch.setattr(f"{room}.IOU_THRESHOLDS", torch.linspace(0.5, 0.95, 10).double().numpy())
-    monkeypatch.setattr(f"{room}.RECALL_THRESHOLDS", torch.linspace(0.0, 1.0, 101).double().numpy())
+    module = "ssd_lightning.analysis.object_sizes"
+    monkeypatch.setattr(f"{module}.IOU_THRESHOLDS", torch.linspace(0.5, 0.95, 10).double().numpy())
+    monkeypatch.setattr(f"{module}.RECALL_THRESHOLDS", torch.linspace(0.0, 1.0, 101).double().numpy())
 
 
 @pytest.mark.usefixtures("thresholds_of_torchmetrics")

@@ -9,8 +9,8 @@ def test_both_sides_see_the_same_evaluation() -> None:
     """The area under the curve and its value at 101 points are two numbers, but not far apart."""
     pytest.importorskip("pycocotools")
     comparison, slowest = compare_metric(pairs=9, images=200, detections=20, num_classes=3)
-    words = comparison.note.replace(",", "").split()
-    area, points = float(words[words.index("area") + 1]), float(words[-1])
+    overrides = comparison.note.replace(",", "").split()
+    area, points = float(overrides[overrides.index("area") + 1]), float(overrides[-1])
     assert 0.3 < area < 1
     assert area == pytest.approx(points, abs=0.02)
     assert len(comparison.ratios) == 3

@@ -26,11 +26,11 @@ def gpu() -> ModuleType:
     return module
 
 
-def rehearse(folder: Path, *words: str) -> dict:
+def rehearse(folder: Path, *overrides: str) -> dict:
     """Run it from another folder, where nothing but its own place leads it to the sources, and without `.gpu`."""
     nowhere = ["--data", str(folder / "none"), "--weights", str(folder / "none")]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, str(PROGRAM), "--out", str(folder / "out"), "--rehearse", *nowhere, *words]
+    command = [sys.executable, str(PROGRAM), "--out", str(folder / "out"), "--rehearse", *nowhere, *overrides]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + (folder / "out" / "log.txt").read_text()[-3000:]
     assert {path.name for path in (folder / "out").iterdir()} == FILES

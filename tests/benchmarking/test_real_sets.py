@@ -35,10 +35,10 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def rehearse(program: str, data_root: Path, out: Path, *words: str) -> str:
+def rehearse(program: str, data_root: Path, out: Path, *overrides: str) -> str:
     """Run it with the tree as it is; gives the table."""
     command = [sys.executable, str(FOLDER / program), "--data-root", str(data_root), "--out", str(out)]
-    command += ["--tiny", "--commit", "tree", "--sets", "bccd", "--threads", "1", *words]
+    command += ["--tiny", "--commit", "tree", "--sets", "bccd", "--threads", "1", *overrides]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -50,8 +50,8 @@ def results(out: Path) -> dict[str, dict]:
 
 
 def test_a_rehearsal_of_this_project(data_root: Path, tmp_path: Path) -> None:
-    words = ("--sides", "ours", "--recipe", "model=tiny_ssd", "--seeds", "3", "--budget", "7s")
-    table = rehearse("real_sets.py", data_root, tmp_path, *words)
+    overrides = ("--sides", "ours", "--recipe", "model=tiny_ssd", "--seeds", "3", "--budget", "7s")
+    table = rehearse("real_sets.py", data_root, tmp_path, *overrides)
     assert "| bccd | ours | 7s | its own | 3 | " in table
     (record,) = results(tmp_path).values()
     assert (record["images_seen"], record["seed"], record["threads"], record["seconds_train"] > 0) == (4, 3, 1, True)
@@ -63,7 +63,7 @@ def test_a_rehearsal_of_this_project(data_root: Path, tmp_path: Path) -> None:
 
     (trained,) = tmp_path.glob("runs/*/trained.json")
     trained.write_text(trained.read_text().replace('"images_seen": 4', '"images_seen": 8'))
-    rehearse("real_sets.py", data_root, tmp_path, *words, "--split", "valid")
+    rehearse("real_sets.py", data_root, tmp_path, *overrides, "--split", "valid")
     assert results(tmp_path)["bccd-ours-7s-seed3"]["scores"].keys() == {"test", "valid"}
     assert results(tmp_path)["bccd-ours-7s-seed3"]["images_seen"] == 8, "it was trained again"
 
@@ -109,23 +109,23 @@ def test_yolo_is_run_by_another_python_and_scored_by_our_metric(data_root: Path,
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
-    words = ("--sides", "yolo11n", "--seeds", "0", "--yolo-python", str(python))
-    rehearse("real_sets.py", data_root, tmp_path / "out", *words)
+    overrides = ("--sides", "yolo11n", "--seeds", "0", "--yolo-python", str(python))
+    rehearse("real_sets.py", data_root, tmp_path / "out", *overrides)
     (record,) = results(tmp_path / "out").values()
     assert record["scores"]["test"]["map_area"] == pytest.approx(1.0)
     assert (record["images_seen"], record["ultralytics"]) == (6, "0")
 
 
 def test_yolo_is_skipped_without_its_environment(data_root: Path, tmp_path: Path) -> None:
-    words = ("--sides", "yolo11n", "--seeds", "0")
-    assert "Nothing was run." in rehearse("real_sets.py", data_root, tmp_path, *words)
+    overrides = ("--sides", "yolo11n", "--seeds", "0")
+    assert "Nothing was run." in rehearse("real_sets.py", data_root, tmp_path, *overrides)
 
 
 @pytest.mark.slow
 def test_a_rehearsal_of_torchvision_chooses_a_rate(data_root: Path, tmp_path: Path) -> None:
     torch.save(mobilenet_v2(weights=None).state_dict(), tmp_path / "weights.pth")
-    words = ("--sides", "torchvision", "torchvision_scratch_ssdlite", "--seeds", "0", "1", "--lr", "0.001", "0.002")
-    rehearse("real_sets.py", data_root, tmp_path, "--weights", str(tmp_path / "weights.pth"), *words)
+    overrides = ("--sides", "torchvision", "torchvision_scratch_ssdlite", "--seeds", "0", "1", "--lr", "0.001", "0.002")
+    rehearse("real_sets.py", data_root, tmp_path, "--weights", str(tmp_path / "weights.pth"), *overrides)
     records = results(tmp_path).values()
     assert len(records) == 6
     for side in ("torchvision", "torchvision_scratch_ssdlite"):
@@ -142,8 +142,8 @@ def test_a_rehearsal_of_torchvision_chooses_a_rate(data_root: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_rehearsal_of_factors(data_root: Path, tmp_path: Path) -> None:
-    words = ("--list", "paper", "--factors", "giou", "--seeds", "0", "--epochs", "1")
-    table = rehearse("real_sets_factors.py", data_root, tmp_path, *words)
+    overrides = ("--list", "paper", "--factors", "giou", "--seeds", "0", "--epochs", "1")
+    table = rehearse("real_sets_factors.py", data_root, tmp_path, *overrides)
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:4]] == ["baseline", "giou"]
     assert "loss.box_loss=giou" in results(tmp_path)["bccd-ours-paper_giou-1epochs-seed0"]["overrides"]
 
@@ -202,8 +202,8 @@ def test_runs_work_with_a_commit_and_not_with_changes(
     out.mkdir()
     git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
     (repository / "code.py").write_text("committed")
-    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "a"]):
-        subprocess.run([*git, *words], check=True)
+    for overrides in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "a"]):
+        subprocess.run([*git, *overrides], check=True)
     (repository / "code.py").write_text("changed")
     monkeypatch.setattr(programs["real_sets"], "REPOSITORY", repository)
     with programs["real_sets"].code_of("HEAD", out) as (code, commit):
@@ -253,12 +253,14 @@ def test_budgets(programs: dict[str, ModuleType], budget: str, seconds: float) -
     assert programs["real_sets"].seconds_of(budget) == seconds
 
 
-@pytest.mark.parametrize("words", [["--budget", "5"], ["--budget", "0s"], ["--only", "cards:us"], ["--only", "cards"]])
+@pytest.mark.parametrize(
+    "overrides", [["--budget", "5"], ["--budget", "0s"], ["--only", "cards:us"], ["--only", "cards"]]
+)
 def test_what_cannot_be_is_said(
-    programs: dict[str, ModuleType], words: list[str], capsys: pytest.CaptureFixture[str]
+    programs: dict[str, ModuleType], overrides: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        programs["real_sets"].parse(["--data-root", "a", "--out", "b", *words])
+        programs["real_sets"].parse(["--data-root", "a", "--out", "b", *overrides])
     last = capsys.readouterr().err.splitlines()[-1]
-    assert words[0] in last
-    assert f"'{words[1]}'" in last
+    assert overrides[0] in last
+    assert f"'{overrides[1]}'" in last

@@ -56,7 +56,9 @@ def test_a_change_is_told_by_name(tmp_path: Path, name: str) -> None:
     change, expected = CHANGES[name]
     before, now = fingerprint(records(tmp_path), CLASSES), fingerprint(change(records(tmp_path)), CLASSES)
     told = differences(before, now)
-    assert {key for key, words in WHAT_DIFFERS.items() if any(text.startswith(words) for text in told)} == expected
+    assert {
+        key for key, overrides in WHAT_DIFFERS.items() if any(text.startswith(overrides) for text in told)
+    } == expected
     assert len(told) == len(expected)
 
 

@@ -131,8 +131,8 @@ def test_the_training_split_of_voc_is_a_usual_one_or_the_whole_folder(
 @pytest.mark.parametrize("name", ["voc", "labelimg", "coco", "yolo", "csv"])
 def test_every_folder_format_has_the_setting(tmp_path: Path, name: str) -> None:
     write_splits(ALL[name], tmp_path, "train", "mine", "test")
-    words = [f"data={'voc' if name == 'labelimg' else name}_folder", f"data.root={tmp_path}", "data.val_split=mine"]
-    config = compose_config("train", [*words, "data.class_names=[cat,dog]"])
+    overrides = [f"data={'voc' if name == 'labelimg' else name}_folder", f"data.root={tmp_path}", "data.val_split=mine"]
+    config = compose_config("train", [*overrides, "data.class_names=[cat,dog]"])
     module = instantiate(config.data.module, _convert_="all")
     assert module.split_names == {"train": ["train"], "val": ["mine"], "test": ["test"]}
     assert [module.dataset(stage).records[0].image_id for stage in ("train", "val", "test")] == ["a", "b", "d.v2"]

@@ -29,17 +29,19 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "tiny.ckpt"
 
 
-@pytest.mark.parametrize("words", [pytest.param(["latency=true", "images=3"], marks=pytest.mark.slow), [*QUICK, *TOY]])
+@pytest.mark.parametrize(
+    "overrides", [pytest.param(["latency=true", "images=3"], marks=pytest.mark.slow), [*QUICK, *TOY]]
+)
 def test_onnx_is_written_proven_and_used_like_a_checkpoint(
-    words: list[str], checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    overrides: list[str], checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("export", "checkpoint=tiny.ckpt", "format=onnx", "output=new/tiny.onnx", *words)
+    run("export", "checkpoint=tiny.ckpt", "format=onnx", "output=new/tiny.onnx", *overrides)
     printed = capsys.readouterr().out
     assert "0 without partner" in printed
-    assert ("mAP .5:.95" in printed) == ("data=toy" in words)
-    assert ("time, batch of 8" in printed) == ("latency=true" in words)
+    assert ("mAP .5:.95" in printed) == ("data=toy" in overrides)
+    assert ("time, batch of 8" in printed) == ("latency=true" in overrides)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["tiny.onnx"]
-    if "data=toy" in words:
+    if "data=toy" in overrides:
         scores = []
         for file in ("tiny.ckpt", "new/tiny.onnx"):
             run("evaluate", f"checkpoint={file}", *TOY, "split=val", "output=scores.json")
@@ -90,15 +92,15 @@ def test_a_file_that_is_not_what_it_should_be_ends_with_1(
         return description
 
     monkeypatch.setattr(files, "write_torchscript", write_spoilt)
-    words = ["checkpoint=tiny.ckpt", "format=torchscript", "output=a.torchscript", *QUICK]
+    overrides = ["checkpoint=tiny.ckpt", "format=torchscript", "output=a.torchscript", *QUICK]
     with pytest.raises(SystemExit) as end:
-        run("export", *words)
+        run("export", *overrides)
     assert end.value.code == 1
     printed = capsys.readouterr().err.strip()
     assert printed.startswith("error: a.unproven.torchscript is not proven and keeps that name: ")
     assert "scores differ by" in printed
     assert not (tmp_path / "a.torchscript").exists()
-    assert "a.unproven.torchscript exists" in refused(run, capsys, "export", *words)
+    assert "a.unproven.torchscript exists" in refused(run, capsys, "export", *overrides)
 
 
 @pytest.mark.slow
@@ -112,8 +114,8 @@ def test_int8_is_calibrated_on_training_images_and_judged_by_map(
     monkeypatch.setattr(
         quantization, "quantize_int8", lambda *args: (given.append([x.shape for x in args[3]]), quantize(*args))
     )
-    words = ["checkpoint=tiny.ckpt", "format=onnx", "quantize=int8", "calibration_images=4", "max_map_loss=1"]
-    run("export", *words, "output=small.onnx", *QUICK, *TOY)
+    overrides = ["checkpoint=tiny.ckpt", "format=onnx", "quantize=int8", "calibration_images=4", "max_map_loss=1"]
+    run("export", *overrides, "output=small.onnx", *QUICK, *TOY)
     assert given == [[(1, 32, 48, 3)] * 4]
     assert "small.onnx: " in capsys.readouterr().out
     metadata = onnxruntime.InferenceSession(tmp_path / "small.onnx").get_modelmeta().custom_metadata_map
@@ -121,7 +123,7 @@ def test_int8_is_calibrated_on_training_images_and_judged_by_map(
 
 
 @pytest.mark.parametrize(
-    ("words", "answer"),
+    ("overrides", "answer"),
     [
         (["format=onnx", "output=a.pth"], "output=a.pth: a file of format=onnx ends in .onnx"),
         (["format=torchscript", "output=a.onnx"], "ends in .torchscript"),
@@ -139,11 +141,11 @@ def test_int8_is_calibrated_on_training_images_and_judged_by_map(
     ],
 )
 def test_what_export_cannot_do(
-    words: list[str], answer: str, checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    overrides: list[str], answer: str, checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "there.onnx").write_bytes(b"mine")
-    given = [] if any(word.startswith("checkpoint=") for word in words) else ["checkpoint=tiny.ckpt"]
-    assert answer in refused(run, capsys, "export", *given, *words)
+    given = [] if any(word.startswith("checkpoint=") for word in overrides) else ["checkpoint=tiny.ckpt"]
+    assert answer in refused(run, capsys, "export", *given, *overrides)
     assert (tmp_path / "there.onnx").read_bytes() == b"mine"
     assert not list(tmp_path.glob("a*"))
 
@@ -176,20 +178,20 @@ def test_int8_of_a_trained_network_costs_little(
 ) -> None:
     data = ["data.num_train=120", "data.num_val=20", "data.num_test=2"]
     changed = ("data.num_", "trainer.max_epochs", "trainer.check_val")
-    small = [word for word in SMALL if not word.startswith(changed)]
+    small = [item for item in SMALL if not item.startswith(changed)]
     epochs = ["trainer.max_epochs=6", "trainer.check_val_every_n_epoch=6"]
     run_in(tmp_path, monkeypatch, "train", *small, *data, *epochs, "hydra.run.dir=run", "logger=none")
-    words = ["checkpoint=run", "format=onnx", "quantize=int8", "max_map_loss=0.03", "latency=false"]
+    overrides = ["checkpoint=run", "format=onnx", "quantize=int8", "max_map_loss=0.03", "latency=false"]
     toy = ["data=toy", "data.side_px=96", "data.num_workers=0", *data]
-    run_in(tmp_path, monkeypatch, "export", *words, "output=int8.onnx", *toy)
+    run_in(tmp_path, monkeypatch, "export", *overrides, "output=int8.onnx", *toy)
     assert "mAP area" in capsys.readouterr().out
     assert (tmp_path / "int8.onnx").is_file()
 
 
 @pytest.mark.slow
 def test_the_command_as_a_process(checkpoint: Path, tmp_path: Path) -> None:
-    words = ["checkpoint=tiny.ckpt", "format=onnx", "output=a.onnx", *QUICK]
-    process = [sys.executable, "-m", "ssd_lightning.export", *words]
+    overrides = ["checkpoint=tiny.ckpt", "format=onnx", "output=a.onnx", *QUICK]
+    process = [sys.executable, "-m", "ssd_lightning.export", *overrides]
     done = subprocess.run(process, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -70,7 +70,7 @@ def test_settings_and_a_neck(name: str, suffix: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ["backbone=vgg16", "backbone.weights=null"],
         ["model=ssdlite320", "backbone=mobilenet_v3_large", "backbone.weights=null"],
@@ -81,11 +81,11 @@ def test_settings_and_a_neck(name: str, suffix: str, tmp_path: Path) -> None:
         ["model=fpnlite320", "backbone.weights=null"],
         ["model=fpnlite320", "backbone=resnet50", "backbone.weights=null"],
     ],
-    ids=lambda words: words[0],
+    ids=lambda overrides: overrides[0],
 )
-def test_networks_of_the_configurations(words: list[str], suffix: str, tmp_path: Path) -> None:
+def test_networks_of_the_configurations(overrides: list[str], suffix: str, tmp_path: Path) -> None:
     """Before suppression: random weights of deep networks see the same everywhere, and any of equal boxes may stay."""
-    detector = composed_detector(*words)
+    detector = composed_detector(*overrides)
     path = exported(detector, tmp_path, suffix, suppression=False)
     net = Detector.load(path).net
     graph = ExportGraph(detector.network, net.description, suppress)

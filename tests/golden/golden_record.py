@@ -64,12 +64,12 @@ def digest(values: Any) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def run(folder: Path, command: str, *words: str) -> str:
+def run(folder: Path, command: str, *overrides: str) -> str:
     """Run a command of the package in a folder; gives what it printed."""
-    line = [sys.executable, "-m", f"ssd_lightning.{command}", *words]
+    line = [sys.executable, "-m", f"ssd_lightning.{command}", *overrides]
     done = subprocess.run(line, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{command} {' '.join(words)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        raise SystemExit(f"{command} {' '.join(overrides)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
     return done.stdout
 
 
@@ -92,17 +92,17 @@ def weights_of(run_dir: Path) -> str:
 def record_training(folder: Path) -> dict[str, Any]:
     """Train some steps of three networks."""
     found = {}
-    for name, words in NETWORKS.items():
-        run(folder, "train", *TRAIN, *words, f"hydra.run.dir={name}")
+    for name, overrides in NETWORKS.items():
+        run(folder, "train", *TRAIN, *overrides, f"hydra.run.dir={name}")
         found[name] = {"losses": losses_of(folder / name), "weights": weights_of(folder / name)}
     return found
 
 
 def record_resumption(folder: Path) -> dict[str, Any]:
     """Kill a run after its first epoch and go on with it."""
-    words = [*TRAIN, *TINY, "trainer.max_epochs=8", "trainer.check_val_every_n_epoch=1", "hydra.run.dir=killed"]
-    words.append("resume=auto")
-    line, quiet = [sys.executable, "-m", "ssd_lightning.train", *words], subprocess.DEVNULL
+    overrides = [*TRAIN, *TINY, "trainer.max_epochs=8", "trainer.check_val_every_n_epoch=1", "hydra.run.dir=killed"]
+    overrides.append("resume=auto")
+    line, quiet = [sys.executable, "-m", "ssd_lightning.train", *overrides], subprocess.DEVNULL
     process = subprocess.Popen(line, cwd=folder, env=ENVIRONMENT, stdout=quiet, stderr=quiet)
     last = folder / "killed" / "checkpoints" / "last.ckpt"
     while not last.exists() and process.poll() is None:
@@ -110,7 +110,7 @@ def record_resumption(folder: Path) -> dict[str, Any]:
     process.send_signal(signal.SIGKILL)
     process.wait()
     was_killed = process.returncode == -signal.SIGKILL
-    run(folder, "train", *words)
+    run(folder, "train", *overrides)
     return {"was_killed": was_killed, "weights": weights_of(folder / "killed")}
 
 

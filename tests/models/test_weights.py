@@ -28,7 +28,7 @@ from ssd_lightning.ops.normalization import (
 )
 from ssd_lightning.ops.postprocess import postprocess
 
-# (reference, words of the command line, normalisation, largest difference in units of a level's deviation)
+# (reference, overrides, normalisation, largest difference in units of a level's deviation)
 PUBLISHED = [
     ("ssd_pytorch", "amdegroot_ssd300", SUBTRACT_MEAN_RGB, 1e-5),
     ("lufficc_vgg16", "lufficc_ssd300", SUBTRACT_MEAN_RGB, 1e-5),
@@ -45,8 +45,8 @@ PUBLISHED = [
 ]
 
 
-def network(words: str, num_classes: int = 20) -> SSD:
-    return make_net(compose_config("train", words.split()), num_classes, pretrained=False).eval()
+def network(overrides: str, num_classes: int = 20) -> SSD:
+    return make_net(compose_config("train", overrides.split()), num_classes, pretrained=False).eval()
 
 
 def drawn(name: str, shape: list[int], ssd_pytorch: bool) -> Tensor:
@@ -70,18 +70,20 @@ def reference_weights(reference: np.lib.npyio.NpzFile, ssd_pytorch: bool) -> dic
     return {name: drawn(name, shape, ssd_pytorch) for name, shape in zip(names, shapes, strict=True)}
 
 
-@pytest.mark.parametrize(("name", "words", "normalization", "tolerance"), PUBLISHED, ids=[row[0] for row in PUBLISHED])
+@pytest.mark.parametrize(
+    ("name", "overrides", "normalization", "tolerance"), PUBLISHED, ids=[row[0] for row in PUBLISHED]
+)
 def test_published_network_gives_the_reference_and_exports_it(
-    reference_dir: Path, tmp_path: Path, name: str, words: str, normalization: Normalization, tolerance: float
+    reference_dir: Path, tmp_path: Path, name: str, overrides: str, normalization: Normalization, tolerance: float
 ) -> None:
     reference = np.load(reference_dir / f"{name}_forward_0.npz")
     is_ssd_pytorch = name == "ssd_pytorch"
     weights = reference_weights(reference, is_ssd_pytorch)
     torch.save(weights, tmp_path / "theirs.pth")
-    net = network(f"model={words}")
+    net = network(f"model={overrides}")
 
     loaded = start_from(net, tmp_path / "theirs.pth")
-    assert loaded.origin.words == f"model={words}"
+    assert loaded.origin.overrides == f"model={overrides}"
     assert net.normalization == normalization
     assert not loaded.anew
     assert len(loaded.kept) == len(weights)
@@ -131,20 +133,20 @@ def torchvision_network(name: str, num_classes: int) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "normalization"),
+    ("name", "overrides", "normalization"),
     [
         ("ssd300_vgg16", "torchvision_ssd300", TORCHVISION_SSD),
         ("ssdlite320_mobilenet_v3_large", "torchvision_ssdlite320", TORCHVISION_SSDLITE),
     ],
 )
 def test_torchvisions_modules_and_ours_agree(
-    tmp_path: Path, name: str, words: str, normalization: Normalization
+    tmp_path: Path, name: str, overrides: str, normalization: Normalization
 ) -> None:
     theirs = torchvision_network(name, num_classes=5)
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
-    net = network(f"model={words}", num_classes=5)
+    net = network(f"model={overrides}", num_classes=5)
     loaded = start_from(net, tmp_path / "theirs.pth")
-    assert loaded.origin.words == f"model={words}"
+    assert loaded.origin.overrides == f"model={overrides}"
     assert net.normalization == normalization
     images = torch.randint(0, 256, (2, 3, *net.image_size), dtype=torch.uint8)
     with torch.no_grad():
@@ -200,9 +202,9 @@ def test_other_number_of_classes_starts_the_class_heads_anew(tmp_path: Path) -> 
 
 
 def test_a_shared_head_starts_its_one_class_predictor_anew(tmp_path: Path) -> None:
-    words = "model=fpnlite320 backbone.weights=null"
-    Detector(network(words, 3), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
-    loaded = start_from(network(words, 7), tmp_path / "ours.ckpt")
+    overrides = "model=fpnlite320 backbone.weights=null"
+    Detector(network(overrides, 3), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
+    loaded = start_from(network(overrides, 7), tmp_path / "ours.ckpt")
     assert set(loaded.anew) == {"head.cls.0.1.weight", "head.cls.0.1.bias"}
     assert loaded.other_priors is None
 
@@ -280,7 +282,7 @@ def test_unknown_file_names_what_it_begins_with(tmp_path: Path) -> None:
     assert "qfgaohao" in str(e.value)
 
 
-def test_weights_of_another_network_name_the_words_for_theirs(tmp_path: Path) -> None:
+def test_weights_of_another_network_name_the_overrides_for_theirs(tmp_path: Path) -> None:
     torch.save(torchvision_network("ssdlite320_mobilenet_v3_large", 3).state_dict(), tmp_path / "lite.pth")
     with pytest.raises(
         WeightsError,
@@ -320,14 +322,14 @@ def test_export_names_what_it_cannot_do() -> None:
         export_weights(network("model=torchvision_ssd300 neck=fpn"), "torchvision")
 
 
-def test_every_origin_names_words_that_compose() -> None:
+def test_every_origin_names_overrides_that_compose() -> None:
     for origin in ORIGINS:
-        if origin.words.startswith("model="):
-            compose_config("train", [origin.words])
+        if origin.overrides.startswith("model="):
+            compose_config("train", [origin.overrides])
 
 
 @pytest.mark.parametrize(
-    ("words", "source"),
+    ("overrides", "source"),
     [
         ("backbone=vgg16_bn", "ssd.pytorch"),
         ("backbone=vgg16_bn", "lufficc"),
@@ -342,9 +344,9 @@ def test_every_origin_names_words_that_compose() -> None:
         ("model=ssd300 net.drop_last_levels=1", "ssd.pytorch"),
     ],
 )
-def test_no_export_that_its_project_could_not_load(words: str, source: str) -> None:
+def test_no_export_that_its_project_could_not_load(overrides: str, source: str) -> None:
     with torch.device("meta"):
-        net = network(words)
+        net = network(overrides)
     with pytest.raises(WeightsError, match=source):
         export_weights(net, source)
 

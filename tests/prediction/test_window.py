@@ -27,8 +27,8 @@ def display() -> Iterator[str]:
     if server is None:
         pytest.skip("Xvfb is not installed")
     read_end, write_end = os.pipe()
-    words = [server, "-displayfd", str(write_end), "-screen", "0", "800x600x24", "-nolisten", "tcp"]
-    process = subprocess.Popen(words, pass_fds=[write_end], stderr=subprocess.DEVNULL)
+    overrides = [server, "-displayfd", str(write_end), "-screen", "0", "800x600x24", "-nolisten", "tcp"]
+    process = subprocess.Popen(overrides, pass_fds=[write_end], stderr=subprocess.DEVNULL)
     os.close(write_end)
     with os.fdopen(read_end) as stream:
         number = stream.readline().strip()

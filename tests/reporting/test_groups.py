@@ -112,7 +112,7 @@ def test_older_runs_are_alike_by_the_images_of_their_evaluations(make_run: MakeR
 @pytest.mark.parametrize(
     ("values", "text"), [([], "–"), ([0.25], "0.250"), ([0.0, 1.0], f"0.500 ± {math.sqrt(0.5):.3f}")]
 )
-def test_spreads_in_words(values: list[float], text: str) -> None:
+def test_spreads_as_text(values: list[float], text: str) -> None:
     assert spread(values) == text
 
 

@@ -23,7 +23,7 @@ from ssd_lightning.reporting.evaluation import evaluation_part
 from ssd_lightning.reporting.images import show_images
 from ssd_lightning.reporting.page import evaluated_epoch, try_report, write_report
 from ssd_lightning.reporting.run import Run, read_run
-from ssd_lightning.reporting.summary import data_words, duration, gaps, reproduction
+from ssd_lightning.reporting.summary import data_overrides, duration, gaps, reproduction
 
 MakeRun = Callable[..., Path]
 MOST_BYTES = 6_000_000
@@ -82,7 +82,7 @@ def test_the_page_of_a_run_has_all_its_parts(make_run: MakeRun) -> None:
     assert len(page.ids) == len(wanted)
     links = {target for target in page.targets if target.startswith("#")}
     assert links == {f"#{name}" for name in wanted}  # each has a line in the table of contents
-    for words in (
+    for overrides in (
         "0.600",
         "after epoch 2, step 20",
         "3 of 3",
@@ -91,7 +91,7 @@ def test_the_page_of_a_run_has_all_its_parts(make_run: MakeRun) -> None:
         "0123456789ab",
         "batch_size: 8",
     ):
-        assert words in page.text, words
+        assert overrides in page.text, overrides
 
 
 def test_names_are_escaped_wherever_they_stand(make_run: MakeRun) -> None:
@@ -189,8 +189,8 @@ def test_a_record_that_lacks_something_has_a_page(make_run: MakeRun, name: str) 
 
 def test_parts_that_are_missing_are_said_and_the_others_shown(make_run: MakeRun) -> None:
     page = read(write_report(make_run("a", without=("checkpoint", "result.json", "config.yaml"))))
-    for words in ("The run is not over", "No configuration: there is no config.yaml", "No coverage by the priors"):
-        assert words in page.text
+    for overrides in ("The run is not over", "No configuration: there is no config.yaml", "No coverage by the priors"):
+        assert overrides in page.text
     assert "val-errors" in page.ids
     assert not {"priors", "configuration"} & set(page.ids)
 
@@ -251,21 +251,21 @@ def test_reproduction_names_commit_changes_and_configuration(make_run: MakeRun) 
     assert reproduction(nothing) == ""
 
 
-def test_the_words_that_chose_the_data_are_repeated(tmp_path: Path) -> None:
+def test_the_overrides_that_chose_the_data_are_repeated(tmp_path: Path) -> None:
     (tmp_path / ".hydra").mkdir()
-    assert data_words(tmp_path) == ["data=..."]
+    assert data_overrides(tmp_path) == ["data=..."]
     (tmp_path / ".hydra" / "hydra.yaml").write_text(
         "hydra: {runtime: {choices: {data: toy}}, overrides: {task: [data.root=a b, seed=1, data=toy]}}"
     )
-    assert data_words(tmp_path) == ["data=toy", "data.root=a b"]
+    assert data_overrides(tmp_path) == ["data=toy", "data.root=a b"]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "overrides"),
     [(-1, "0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (3720, "1 h 2 min"), (90_000, "1 d 1 h")],
 )
-def test_times_have_two_units(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+def test_times_have_two_units(seconds: float, overrides: str) -> None:
+    assert duration(seconds) == overrides
 
 
 def test_a_page_that_cannot_be_written_is_said(make_run: MakeRun, tmp_path: Path) -> None:
@@ -293,8 +293,15 @@ def test_a_comparison_has_all_its_parts(make_run: MakeRun, tmp_path: Path) -> No
     write_report(runs[2])
     page = read(write_comparison(runs, tmp_path / "pages" / "both.html"))
     assert set(page.ids) == {"runs", "scores", "curves", "classes", "errors", "settings"}
-    for words in ("3 runs of 2 configurations", "0.650 ± 0.071", "0.500", "−0.150", "optimizer.lr: 0.1 -> 0.2", "0, 1"):
-        assert words in page.text, words
+    for overrides in (
+        "3 runs of 2 configurations",
+        "0.650 ± 0.071",
+        "0.500",
+        "−0.150",
+        "optimizer.lr: 0.1 -> 0.2",
+        "0, 1",
+    ):
+        assert overrides in page.text, overrides
     assert "../b/report.html" in page.targets
     assert "../a0/report.html" not in page.targets
 

@@ -94,11 +94,11 @@ def is_alive(client: TestClient) -> bool:
 @pytest.mark.parametrize("path", ["/api/detect", "/api/candidates"])
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_body(client: TestClient, kind: str, path: str) -> None:
-    body, status, words = HOSTILE[kind]
+    body, status, overrides = HOSTILE[kind]
     answer = client.post(path, content=body)
     assert (answer.status_code, list(answer.json())) == (status, ["error"]), answer.text
     sentence = answer.json()["error"]
-    assert words in sentence
+    assert overrides in sentence
     assert "/tmp" not in sentence
     assert "ssd-demo-" not in sentence
     assert "\n" not in sentence
@@ -140,10 +140,10 @@ FORMS = {
 
 @pytest.mark.parametrize("kind", FORMS)
 def test_a_broken_form(client: TestClient, kind: str) -> None:
-    media_type, body, words = FORMS[kind]
+    media_type, body, overrides = FORMS[kind]
     answer = client.post("/api/detect", content=body, headers={"content-type": media_type})
     assert (answer.status_code, list(answer.json())) == (400, ["error"]), answer.text
-    assert words in answer.json()["error"]
+    assert overrides in answer.json()["error"]
     assert is_alive(client)
 
 
@@ -219,10 +219,10 @@ def test_an_endless_upload_is_not_read_to_its_end(
     assert httpx.post(f"{url}/api/detect", content=PNG).status_code == 200
 
 
-def raw_request(url: str, *words: bytes) -> socket.socket:
+def raw_request(url: str, *overrides: bytes) -> socket.socket:
     host, port = url.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)), timeout=10)
-    connection.sendall(b"POST /api/detect HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"".join(words))
+    connection.sendall(b"POST /api/detect HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"".join(overrides))
     return connection
 
 

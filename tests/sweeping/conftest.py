@@ -21,9 +21,9 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweep]:
     for name in ("WANDB_RUN_GROUP", "WANDB_JOB_TYPE", "WANDB_NAME", "WANDB_TAGS"):
         monkeypatch.delenv(name, raising=False)
 
-    def run(*words: str) -> int:
+    def run(*overrides: str) -> int:
         GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["train", *words])
+        monkeypatch.setattr(sys, "argv", ["train", *overrides])
         try:
             train.main()
         except SystemExit as end:

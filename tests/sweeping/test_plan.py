@@ -7,9 +7,9 @@ from ssd_lightning.sweeping.plan import plan_sweep, sweep_hash, what_is_swept
 
 
 def planned(line: str, *, own_config: bool = False) -> list[str]:
-    words = shlex.split(line)
-    overrides = [word for word in words if not word.startswith("-")]
-    return plan_sweep(words, overrides, own_config=own_config)
+    arguments = shlex.split(line)
+    overrides = [word for word in arguments if not word.startswith("-")]
+    return plan_sweep(arguments, overrides, own_config=own_config)
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ def test_seeds_are_a_sweep_from_the_first_seed_on() -> None:
 
 
 def test_seeds_go_with_other_sweeps() -> None:
-    words = planned("--multirun seeds=2 optimizer.lr=0.1,0.2")
-    assert words[:3] == ["--multirun", "optimizer.lr=0.1,0.2", "seed=0,1"]
+    arguments = planned("--multirun seeds=2 optimizer.lr=0.1,0.2")
+    assert arguments[:3] == ["--multirun", "optimizer.lr=0.1,0.2", "seed=0,1"]
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_a_sweep_is_named_after_what_it_is() -> None:
     assert name("-m a=1,2") == name("--multirun a=1,2")
     assert name("-m a=1,2") == name("-m a=1,2 hydra/launcher=basic hydra.sweep.dir=x")
     assert name("sweep=tpe a=1,2 sweep.n_trials=5") == name("sweep=tpe a=1,2 sweep.n_trials=50 sweep.batch_size=2")
-    assert len({name(f"-m {words}") for words in ("a=1,2", "a=2,1", "a=1,3", "b=1,2", "a=1,2 c=3")}) == 5
+    assert len({name(f"-m {arguments}") for arguments in ("a=1,2", "a=2,1", "a=1,3", "b=1,2", "a=1,2 c=3")}) == 5
     assert name("-m a=1,2 sweep.name=mine") == "sweep.name=mine"
     assert len(sweep_hash(["a=1"])) == 8
 
 
 def test_what_is_swept() -> None:
-    words = [
+    arguments = [
         "a=1,2",
         "b=[1,2]",
         "c='1,2'",
@@ -85,7 +85,7 @@ def test_what_is_swept() -> None:
         "~g",
         "h/i=x,y",
     ]
-    assert what_is_swept([*words, "seed=range(0,3)"]) == ["a", "d", "e", "f", "h/i", "seed"]
+    assert what_is_swept([*arguments, "seed=range(0,3)"]) == ["a", "d", "e", "f", "h/i", "seed"]
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def test_a_killed_process_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "last_words", "reason"),
+    ("code", "last_lines", "reason"),
     [
         (1, [], "exit code 1"),
         (
@@ -53,8 +53,8 @@ def test_a_killed_process_says_so() -> None:
         (143, ["stopped"], "ended by SIGTERM"),
     ],
 )
-def test_reasons(code: int, last_words: list[str], reason: str) -> None:
-    assert describe(code, last_words) == reason
+def test_reasons(code: int, last_lines: list[str], reason: str) -> None:
+    assert describe(code, last_lines) == reason
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

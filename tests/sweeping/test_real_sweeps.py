@@ -22,9 +22,9 @@ SMALL = [
 pytestmark = pytest.mark.slow
 
 
-def start(directory: Path, *words: str) -> subprocess.Popen[str]:
+def start(directory: Path, *overrides: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "ssd_lightning.train", *SMALL, *words]
+    command = [sys.executable, "-m", "ssd_lightning.train", *SMALL, *overrides]
     return subprocess.Popen(
         command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -47,9 +47,9 @@ def weights(job: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_sweep_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    words = ("--multirun", "optimizer.lr=0.001,0.003", "trainer.max_epochs=6")
+    overrides = ("--multirun", "optimizer.lr=0.001,0.003", "trainer.max_epochs=6")
     jobs = tmp_path / "outputs" / "toy_tiny" / "s"
-    sweep = start(tmp_path, *words)
+    sweep = start(tmp_path, *overrides)
     end = time.monotonic() + 300
     while not (jobs / "1" / "objective.jsonl").is_file():  # after its first epoch
         assert sweep.poll() is None, sweep.communicate()[0]
@@ -58,7 +58,7 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path) -> 
     sweep.send_signal(signal.SIGKILL)
     sweep.communicate(timeout=60)
     first = (jobs / "0" / "result.json").read_bytes()
-    output = finish(start(tmp_path, *words))
+    output = finish(start(tmp_path, *overrides))
     assert "job 0 was finished before" in output
     assert "job 1 finished" in output
     assert (jobs / "0" / "result.json").read_bytes() == first
@@ -89,8 +89,8 @@ def test_jobs_on_two_devices(tmp_path: Path) -> None:
 def test_jobs_beside_each_other(tmp_path: Path, launcher: tuple[str, str]) -> None:
     pytest.importorskip(f"hydra_plugins.hydra_{launcher[0].partition('_')[0]}_launcher")
     search = ["sweep=random", "sweep.n_trials=2", "sweep.batch_size=2", "optimizer.lr=tag(log,interval(1e-4,1e-2))"]
-    words = [f"hydra/launcher={launcher[0]}", launcher[1], "trainer.max_epochs=1"]
-    output = finish(start(tmp_path, *search, *words))
+    overrides = [f"hydra/launcher={launcher[0]}", launcher[1], "trainer.max_epochs=1"]
+    output = finish(start(tmp_path, *search, *overrides))
     table = rows(tmp_path)
     assert [(row["job"], row["status"]) for row in table] == [("0", "finished"), ("1", "finished")]
     assert len({row["optimizer.lr"] for row in table}) == 2

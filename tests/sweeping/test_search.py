@@ -21,7 +21,7 @@ RATES = "optimizer.lr=tag(log,interval(1e-4,1e-2))"
 
 
 @pytest.mark.parametrize(
-    ("words", "distribution"),
+    ("overrides", "distribution"),
     [
         ("a=interval(0.5,2.0)", FloatDistribution(0.5, 2.0)),
         ("a=interval(1,8)", FloatDistribution(1, 8)),
@@ -37,14 +37,14 @@ RATES = "optimizer.lr=tag(log,interval(1e-4,1e-2))"
         ("+a=x,'y z'", Categories(["x", "'y z'"])),
     ],
 )
-def test_spaces_are_said_in_hydras_words(words: str, distribution: object) -> None:
-    fixed, space = read_space(["b=1", words, "~c"])
+def test_spaces_are_written_as_hydras_overrides(overrides: str, distribution: object) -> None:
+    fixed, space = read_space(["b=1", overrides, "~c"])
     assert fixed == ["b=1", "~c"]
-    assert space == {words.partition("=")[0]: distribution}
+    assert space == {overrides.partition("=")[0]: distribution}
 
 
 @pytest.mark.parametrize(
-    ("words", "answer"),
+    ("overrides", "answer"),
     [
         ([], "nothing to search"),
         (["a=1"], "nothing to search"),
@@ -52,14 +52,14 @@ def test_spaces_are_said_in_hydras_words(words: str, distribution: object) -> No
         (["a=tag(log,interval(0,1))"], "log"),
     ],
 )
-def test_what_cannot_be_searched(words: list[str], answer: str) -> None:
+def test_what_cannot_be_searched(overrides: list[str], answer: str) -> None:
     with pytest.raises(ConfigurationError, match=answer):
-        read_space(words)
+        read_space(overrides)
 
 
 def test_a_search_finds_and_remembers(sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    words = ("sweep=random", *FEW, RATES, "sweep.name=search", "sweep.pruner=null")
-    assert sweep(*words, "sweep.n_trials=3") == 0
+    overrides = ("sweep=random", *FEW, RATES, "sweep.name=search", "sweep.pruner=null")
+    assert sweep(*overrides, "sweep.n_trials=3") == 0
     directory = tmp_path / "outputs" / "toy_tiny" / "search"
     first = [job for _, job in read_jobs(directory)]
     assert [job.status for job in first] == [FINISHED] * 3
@@ -67,7 +67,7 @@ def test_a_search_finds_and_remembers(sweep: Sweep, tmp_path: Path, capfd: pytes
     assert all(1e-4 <= float(job.settings()["optimizer.lr"]) <= 1e-2 for job in first)
     study = open_study(directory)
     assert [trial.value for trial in study.trials] == pytest.approx([job.objective for job in first])
-    assert sweep(*words, "sweep.n_trials=5") == 0  # two more, and not those of before
+    assert sweep(*overrides, "sweep.n_trials=5") == 0  # two more, and not those of before
     jobs = [job for _, job in read_jobs(directory)]
     assert jobs[:3] == first
     assert len({job.settings()["optimizer.lr"] for job in jobs}) == 5
@@ -80,10 +80,10 @@ def test_the_same_seed_searches_the_same_values_in_one_go_or_in_two(sweep: Sweep
     def values(name: str) -> list[str]:
         return [job.settings()["optimizer.lr"] for _, job in read_jobs(tmp_path / "outputs" / "toy_tiny" / name)]
 
-    words = ("sweep=random", *FEW, RATES)
+    overrides = ("sweep=random", *FEW, RATES)
     for name, trials in (("whole", 2), ("parts", 1), ("parts", 2)):
-        assert sweep(*words, f"sweep.name={name}", f"sweep.n_trials={trials}") == 0
-    assert sweep(*words, "sweep.name=other", "sweep.n_trials=2", "sweep.seed=1") == 0
+        assert sweep(*overrides, f"sweep.name={name}", f"sweep.n_trials={trials}") == 0
+    assert sweep(*overrides, "sweep.name=other", "sweep.n_trials=2", "sweep.seed=1") == 0
     assert values("whole") == values("parts")
     assert values("whole") != values("other")
 
@@ -118,8 +118,8 @@ def test_what_others_have_left_behind_is_pruned(
                 intermediate_values=dict.fromkeys(range(40), 2.0),
             )
         )
-    words = ("sweep=tpe", "experiment=toy_tiny", "trainer.max_epochs=40", RATES, "sweep.name=search")
-    assert sweep(*words, "sweep.n_trials=6") == 0
+    overrides = ("sweep=tpe", "experiment=toy_tiny", "trainer.max_epochs=40", RATES, "sweep.name=search")
+    assert sweep(*overrides, "sweep.n_trials=6") == 0
     ((path, job),) = read_jobs(directory)
     assert (job.number, job.status, job.objective) == (5, PRUNED, None)
     assert 1 <= len((path / "checkpoints/epochs.txt").read_text().split()) < 40
@@ -128,10 +128,10 @@ def test_what_others_have_left_behind_is_pruned(
 
 
 def test_failed_trials_are_told_and_made_up_for(sweep: Sweep, tmp_path: Path) -> None:
-    words = ("sweep=random", *FEW, "optimizer.lr=choice(13)", "sweep.name=search", "sweep.n_trials=1")
+    overrides = ("sweep=random", *FEW, "optimizer.lr=choice(13)", "sweep.name=search", "sweep.n_trials=1")
     directory = tmp_path / "outputs" / "toy_tiny" / "search"
     for calls in (1, 2):
-        assert sweep(*words) == 1
+        assert sweep(*overrides) == 1
         assert [job.status for _, job in read_jobs(directory)] == [FAILED] * calls
         assert [trial.state.name for trial in open_study(directory).trials] == ["FAIL"] * calls
 

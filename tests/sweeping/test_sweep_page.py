@@ -14,8 +14,8 @@ COMMANDS = [line for line in PAGE.splitlines() if line.startswith("python -m ssd
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_commands_are_sweeps_of_what_exists(line: str) -> None:
-    words = shlex.split(line.removeprefix("python -m ssd_lightning.train "))
-    planned = plan_sweep(words, [word for word in words if "=" in word])
+    arguments = shlex.split(line.removeprefix("python -m ssd_lightning.train "))
+    planned = plan_sweep(arguments, [word for word in arguments if "=" in word])
     overrides = [word for word in planned if "=" in word]
     check_overrides("train", overrides)
     assert planned[0] == "--multirun"
@@ -26,9 +26,9 @@ def test_commands_are_sweeps_of_what_exists(line: str) -> None:
     assert config.sweep.name.startswith("sweep_")
 
 
-def test_words_of_the_tables_are_settings() -> None:
+def test_entries_of_the_tables_are_settings() -> None:
     cells = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `")]
-    words = [word for cell in cells for quoted in cell.split("`")[1::2] for word in shlex.split(quoted)]
-    assert len(words) > 10
-    for word in words:
+    arguments = [word for cell in cells for quoted in cell.split("`")[1::2] for word in shlex.split(quoted)]
+    assert len(arguments) > 10
+    for word in arguments:
         check_overrides("train", [word] if word.startswith("sweep=") else ["sweep=tpe", word])

@@ -53,12 +53,12 @@ def test_a_grid_with_seeds(sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFi
 
 
 def test_a_finished_sweep_runs_nothing_again(sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    words = ("--multirun", *FEW, "optimizer.lr=1e-3,3e-3")
-    assert sweep(*words) == 0
+    overrides = ("--multirun", *FEW, "optimizer.lr=1e-3,3e-3")
+    assert sweep(*overrides) == 0
     directory = only_sweep(tmp_path)
     before = [(directory / job / "result.json").stat().st_mtime_ns for job in "01"]
     first = rows(directory)
-    assert sweep(*words) == 0
+    assert sweep(*overrides) == 0
     assert [(directory / job / "result.json").stat().st_mtime_ns for job in "01"] == before
     assert rows(directory) == first
     assert "job 1 was finished before" in capfd.readouterr().out
@@ -68,8 +68,8 @@ def test_a_job_whose_settings_were_edited_begins_anew(
     sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The command line stays the same when a recipe's file is edited; its digest does not."""
-    words = ("--multirun", *FEW, "optimizer.lr=1e-3,3e-3")
-    sweep(*words)
+    overrides = ("--multirun", *FEW, "optimizer.lr=1e-3,3e-3")
+    sweep(*overrides)
     job = only_sweep(tmp_path) / "0"
     with (job / "objective.jsonl").open("a") as file:
         file.write('{"epoch": 9, "value": 0.9}\n')
@@ -77,7 +77,7 @@ def test_a_job_whose_settings_were_edited_begins_anew(
         content = json.loads((job / name).read_text())
         (job / name).write_text(json.dumps({**content, "digest": "another"}))
     capfd.readouterr()
-    sweep(*words)
+    sweep(*overrides)
     printed = capfd.readouterr().out
     assert "job 0 was begun with other settings" in printed
     assert "job 0 finished" in printed
@@ -92,7 +92,7 @@ def test_a_sweep_that_was_stopped_goes_on(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int, code: int
 ) -> None:
     monkeypatch.setenv("FAKE_EPOCH_S", "0.1")
-    words = ("--multirun", "experiment=toy_tiny", "trainer.max_epochs=8", "optimizer.lr=1e-3,3e-3,1e-2")
+    overrides = ("--multirun", "experiment=toy_tiny", "trainer.max_epochs=8", "optimizer.lr=1e-3,3e-3,1e-2")
 
     def stop_in_the_second_job() -> None:
         while not list(tmp_path.glob("outputs/*/*/1/checkpoints/epochs.txt")):
@@ -100,7 +100,7 @@ def test_a_sweep_that_was_stopped_goes_on(
         os.kill(os.getpid(), signum)
 
     threading.Thread(target=stop_in_the_second_job, daemon=True).start()
-    assert sweep(*words) == code
+    assert sweep(*overrides) == code
     directory = only_sweep(tmp_path)
     done = [len(path.read_text().split()) for path in sorted(directory.glob("*/checkpoints/epochs.txt"))]
     assert done[0] == 8
@@ -109,7 +109,7 @@ def test_a_sweep_that_was_stopped_goes_on(
     stopped = JobRecord.read(directory / "1")
     assert stopped is not None
     assert stopped.status == "stopped"
-    assert sweep(*words) == 0
+    assert sweep(*overrides) == 0
     assert [len(path.read_text().split()) for path in sorted(directory.glob("*/checkpoints/epochs.txt"))] == [8, 8, 8]
     finished = JobRecord.read(directory / "1")
     assert finished is not None
@@ -119,8 +119,8 @@ def test_a_sweep_that_was_stopped_goes_on(
 def test_a_failed_job_is_told_and_the_others_run(
     sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--multirun", *FEW, "optimizer.lr=13,3e-3")
-    assert sweep(*words) == 1
+    overrides = ("--multirun", *FEW, "optimizer.lr=13,3e-3")
+    assert sweep(*overrides) == 1
     table = rows(only_sweep(tmp_path))
     assert [(row["status"], row["reason"]) for row in table] == [("failed", "13 brings bad luck"), ("finished", "")]
     assert table[0]["val/map_11point"] == ""
@@ -170,9 +170,9 @@ def test_all_jobs_lie_in_one_directory_whatever_their_names(sweep: Sweep, tmp_pa
 def test_a_directory_of_another_sweep_is_refused(
     sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--multirun", *FEW, "sweep.name=mine")
-    assert sweep(*words, "optimizer.lr=1e-3") == 0
-    assert sweep(*words, "optimizer.lr=3e-3") == 2
+    overrides = ("--multirun", *FEW, "sweep.name=mine")
+    assert sweep(*overrides, "optimizer.lr=1e-3") == 0
+    assert sweep(*overrides, "optimizer.lr=3e-3") == 2
     assert "outputs/toy_tiny/mine holds another sweep" in capfd.readouterr().err
     assert [
         row["optimizer.lr"] for row in rows(tmp_path / "outputs" / "toy_tiny" / "mine") if "optimizer.lr" in row

@@ -18,8 +18,8 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-un
     for name in ROOMS:
         monkeypatch.delenv(name, raising=False)
 
-    def compose(*words: str) -> dict[str, object]:
-        config = compose_config("train", ["logger=wandb", *words])
+    def compose(*overrides: str) -> dict[str, object]:
+        config = compose_config("train", ["logger=wandb", *overrides])
         config.logger.wandb.save_dir = str(tmp_path)
         return instantiate(config.logger.wandb, _convert_="all")._wandb_init
 
@@ -54,8 +54,8 @@ def test_the_shipped_sweep_asks_for_what_exists() -> None:
     command = shipped["command"]
     assert command[:5] == ["${env}", "python", "-m", "ssd_lightning.train", "logger=[csv,wandb]"]
     assert command[-1] == "${args_no_hyphens}"
-    words = [
+    overrides = [
         f"{key}={(setting.get('values') or [setting.get('min')])[0]}" for key, setting in shipped["parameters"].items()
     ]
-    config = compose_config("train", [*command[4:-1], *words])
+    config = compose_config("train", [*command[4:-1], *overrides])
     assert shipped["metric"] == {"name": config.objective, "goal": "maximize"}

@@ -50,7 +50,7 @@ def test_a_full_disk_leaves_the_old_checkpoints_and_no_litter(tmp_path: Path, mo
     opened = Path.open
     # Linux has a file that is always full.
     monkeypatch.setattr(Path, "open", lambda self, mode="r": opened(Path("/dev/full"), mode))
-    with pytest.raises(DiskFull, match=r"no room for .*last.ckpt: the disk has \d+ MiB left.*resume=.*run continues"):
+    with pytest.raises(DiskFull, match=r"no space for .*last.ckpt: the disk has \d+ MiB left.*resume=.*run continues"):
         AtomicCheckpointIO().save_checkpoint(content(2), tmp_path / "run" / "checkpoints" / "last.ckpt")
     monkeypatch.undo()
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
@@ -70,7 +70,7 @@ except DiskFull as error:
     print("told:", error)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "told: there is no room for" in done.stdout
+    assert "told: there is no space for" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

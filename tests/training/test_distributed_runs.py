@@ -69,10 +69,10 @@ class Run:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
-                    words = (entry / "environ").read_bytes().split(b"\0")
+                    overrides = (entry / "environ").read_bytes().split(b"\0")
                 except OSError:
                     continue
-                variables = dict(word.decode(errors="replace").partition("=")[::2] for word in words)
+                variables = dict(word.decode(errors="replace").partition("=")[::2] for word in overrides)
                 if variables.get(MARK) == self.mark:
                     found[int(entry.name)] = variables
         return found
@@ -133,8 +133,8 @@ def test_processes_that_others_started_make_one_run(
 
 
 def test_two_processes_fill_one_dashboard(run: Run, images: list[str]) -> None:
-    words = ["logger=[csv,wandb]", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "seed=3"]
-    run.start([*TRAIN, *SETTINGS, *images, *words, f"hydra.run.dir={run.folder}/run"], WANDB_MODE="offline")
+    overrides = ["logger=[csv,wandb]", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "seed=3"]
+    run.start([*TRAIN, *SETTINGS, *images, *overrides, f"hydra.run.dir={run.folder}/run"], WANDB_MODE="offline")
     assert run.wait_for_all(STARTS_WITHIN_S) == [0], run.output()
     directory = run.folder / "run"
     rows = history_of(records_of(directory))  # of the one run that is there
@@ -153,8 +153,8 @@ def test_two_processes_fill_one_dashboard(run: Run, images: list[str]) -> None:
 def test_ranks_with_different_settings_stop(run: Run, images: list[str]) -> None:
     port = free_port()
     for rank, rate in enumerate(("0.001", "0.002")):
-        words = [*SETTINGS, *images, f"optimizer.lr={rate}", f"hydra.run.dir={run.folder}/run"]
-        run.start([*TRAIN, *words], **as_torchrun_does(rank, port))
+        overrides = [*SETTINGS, *images, f"optimizer.lr={rate}", f"hydra.run.dir={run.folder}/run"]
+        run.start([*TRAIN, *overrides], **as_torchrun_does(rank, port))
     assert run.wait_for_all(STARTS_WITHIN_S) == [2, 2]
     for rank in range(2):
         assert "rank 0 and rank 1 (of 2) have optimizer.lr: 0.001 and 0.002" in run.output(rank)
@@ -194,10 +194,10 @@ def test_a_killed_process_takes_all_with_it(
     run: Run, images: list[str], command: list[str], victim: str, moment: str
 ) -> None:
     epochs = 1000 if moment == "training" else 1  # between validations
-    words = [*SETTINGS, *images, f"trainer.check_val_every_n_epoch={epochs}", "trainer.log_every_n_steps=1"]
+    overrides = [*SETTINGS, *images, f"trainer.check_val_every_n_epoch={epochs}", "trainer.log_every_n_steps=1"]
     # A validation takes some seconds, one image at a time, and begins after four steps.
-    words += ["data.eval_batch_size=1", "trainer.max_epochs=1000", f"hydra.run.dir={run.folder}/run"]
-    process = run.start([*command, *words])
+    overrides += ["data.eval_batch_size=1", "trainer.max_epochs=1000", f"hydra.run.dir={run.folder}/run"]
+    process = run.start([*command, *overrides])
     metrics = run.folder / "run" / "metrics.csv"
     run.wait_until(lambda: metrics.exists() and metrics.stat().st_size > 0, STARTS_WITHIN_S)
     assert process.poll() is None, run.output()

@@ -111,7 +111,7 @@ sgd = partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4)
 
 def train_beside(
     make: Callable[..., nn.Module],
-    words: str,
+    overrides: str,
     tmp_path: Path,
     *,
     steps: int,
@@ -122,7 +122,7 @@ def train_beside(
     torch.manual_seed(0)
     peer = make(weights=None, weights_backbone=None, num_classes=NUM_CLASSES + 1)
     torch.save(peer.state_dict(), tmp_path / "weights.pth")
-    net = make_net(compose_config("train", [f"model={words}"]), NUM_CLASSES, pretrained=False)
+    net = make_net(compose_config("train", [f"model={overrides}"]), NUM_CLASSES, pretrained=False)
     start_from(net, tmp_path / "weights.pth")
     module = SSDModule(
         net=net,

@@ -30,7 +30,7 @@ def no_end(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def watch(says: str | None, *, leaves_first: bool = False) -> socket.socket:
-    """Let rank 1 say a word, or break off, and watch it as rank 0 does; give the line to rank 2."""
+    """Let rank 1 send a message, or break off, and watch it as rank 0 does; give the line to rank 2."""
     mine, theirs = socket.socketpair()
     second, third = socket.socketpair()
     lifeline = Lifeline()

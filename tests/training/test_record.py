@@ -25,8 +25,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     module = package / "training" / "record.py"
     module.parent.mkdir(parents=True)
     module.write_text("first\n\n")
-    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "m"]):
-        subprocess.run(["git", "-C", str(package.parent), *words], check=True)
+    for overrides in (["init", "-q"], ["add", "."], ["-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "m"]):
+        subprocess.run(["git", "-C", str(package.parent), *overrides], check=True)
     monkeypatch.setattr(record_module, "__file__", str(module))
     return package
 

@@ -20,7 +20,7 @@ def test_a_run_is_the_same_on_one_and_two_devices(tmp_path: Path) -> None:
     """
     toy = {"num_train": 45, "num_val": 8, "num_test": 2}  # five steps an epoch, and five images left over
     write_toy_dataset(root=tmp_path / "toy", image_size_px=(96, 96), **toy)
-    words = [
+    overrides = [
         "data=toy", f"data.root={tmp_path / 'toy'}", *(f"data.{key}={count}" for key, count in toy.items()),
         "data.side_px=96", "data.batch_size=8", "data.num_workers=0", "model=qfgaohao_squeezenet_lite",
         "backbone.weights=null", "image_size=[160,160]", "optimizer.lr=0.001", "trainer.accelerator=cpu",
@@ -31,7 +31,7 @@ def test_a_run_is_the_same_on_one_and_two_devices(tmp_path: Path) -> None:
     for ranks in (1, 2):
         run, folder = Run(tmp_path), tmp_path / str(ranks)
         path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-        command = [*TRAIN, *words, f"trainer.devices={ranks}", f"hydra.run.dir={folder}"]
+        command = [*TRAIN, *overrides, f"trainer.devices={ranks}", f"hydra.run.dir={folder}"]
         run.start(command, PYTHONPATH=path, SEEN_IMAGES=str(tmp_path / f"seen{ranks}"))
         assert run.wait_for_all(STARTS_WITHIN_S) == [0], run.output()
         with (folder / "metrics.csv").open() as file:

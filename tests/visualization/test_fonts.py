@@ -151,4 +151,4 @@ def test_every_drawing_numbers_what_no_font_has(system: list[str], tmp_path: Pat
 
 
 def test_a_font_of_another_script_fits_its_room_too(chinese_font: str) -> None:
-    assert text_size("猫" * 20, fitting_font("猫" * 20, size=20, room=150))[0] <= 150
+    assert text_size("猫" * 20, fitting_font("猫" * 20, size=20, max_width=150))[0] <= 150

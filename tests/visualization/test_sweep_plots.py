@@ -14,7 +14,7 @@ from ssd_lightning.visualization.sweep_plots import (
 )
 
 
-def test_numbers_stand_where_they_are_and_words_side_by_side() -> None:
+def test_numbers_stand_where_they_are_and_names_side_by_side() -> None:
     assert positions_of(["1e-3", "2", "0.5"]) == ([0.001, 2.0, 0.5], None)
     assert positions_of(["sgd", "adamw", "sgd"]) == ([0.0, 1.0, 0.0], ["sgd", "adamw"])
     assert positions_of(["1", "none"]) == ([0.0, 1.0], ["1", "none"])

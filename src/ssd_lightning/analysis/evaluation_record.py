@@ -139,7 +139,7 @@ class EvaluationRecord:
             zipfile.BadZipFile,
             zlib.error,
         ) as error:
-            # Of an OSError alone: numpy's own words advise to unpickle what cannot be read.
+            # Of an OSError alone: numpy's own message advises to unpickle what cannot be read.
             reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
             raise DataError(f"{path} is no evaluation of this package, or it is damaged{reason}") from error
 

@@ -29,7 +29,7 @@ def priors_yaml(
         image_size: of the network's input, (height, width).
         data: name of the data set.
         objects: how many they were fitted to.
-        before: share of these that the priors before reach, in words.
+        before: share of these that the priors before reach, as text.
         after: the same of the fitted ones.
     """
     height, width = image_size

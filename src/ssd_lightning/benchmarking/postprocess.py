@@ -38,7 +38,7 @@ def compare_postprocess(
     sizes = [(IMAGE_SIZE, IMAGE_SIZE)] * batch_size
     results: dict[str, list] = {}
     comparisons = []
-    for words, output in outputs.items():
+    for name, output in outputs.items():
         output = SSDOutput(*(tensor.detach() for tensor in output))
         head = {"bbox_regression": output.box_offsets, "cls_logits": output.class_logits}
 
@@ -55,7 +55,7 @@ def compare_postprocess(
         comparisons.append(
             Comparison(
                 part="postprocess",
-                setting=f"{words}, batch {batch_size}, {len(priors)} priors, {num_classes} classes, {device.type}",
+                setting=f"{name}, batch {batch_size}, {len(priors)} priors, {num_classes} classes, {device.type}",
                 peer="torchvision SSD",
                 ours=ours_s,
                 theirs=theirs_s,

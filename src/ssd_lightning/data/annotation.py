@@ -191,7 +191,7 @@ NO = ("0", "false", "no", "f", "n", "", "none", "null", "unspecified", "unknown"
 
 
 def flag_of(value: object, what: str) -> bool:
-    """Read a flag from text or JSON: a number, or a word of `YES` or `NO`.
+    """Read a flag from text or JSON: a number, or one of `YES` or `NO`.
 
     Raises:
         DataError: it is none of these.
@@ -218,7 +218,7 @@ def refuse_fractions(numbers: Sequence[float], size_px: tuple[int, int]) -> None
     within = all(0 <= number <= LARGEST_FRACTION for number in numbers)
     if within and max(size_px) > 2 and not all(number == int(number) for number in numbers):
         raise DataError(
-            f"has the box {_in_words(numbers)}, which looks like fractions of the image, but pixels are expected "
+            f"has the box {_as_text(numbers)}, which looks like fractions of the image, but pixels are expected "
             f"(the image is {size_px[1]} x {size_px[0]} px)"
         )
 
@@ -234,7 +234,7 @@ def refuse_pixels(numbers: Sequence[float]) -> None:
     """
     if any(abs(number) > LARGEST_FRACTION for number in numbers):
         raise DataError(
-            f"has the box {_in_words(numbers)}, which looks like pixels, but fractions of the image (0 to 1) "
+            f"has the box {_as_text(numbers)}, which looks like pixels, but fractions of the image (0 to 1) "
             "are expected"
         )
 
@@ -271,5 +271,5 @@ def checked_box(corners_px: Sequence[float], size_px: tuple[int, int], *, offset
     return x1, y1, x2, y2
 
 
-def _in_words(numbers: Sequence[float]) -> str:
+def _as_text(numbers: Sequence[float]) -> str:
     return f"({', '.join(f'{number:g}' for number in numbers)})"

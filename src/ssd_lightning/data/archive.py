@@ -61,7 +61,7 @@ def obtain(archive: Archive, folder: Path, *, timeout_s: float) -> Path:
         timeout_s: longest silence of a server, in seconds.
 
     Raises:
-        DataError: no mirror has it, or there is not enough room for it and its contents.
+        DataError: no mirror has it, or there is not enough space for it and its contents.
     """
     path = folder / archive.filename
     if path.is_file():
@@ -158,7 +158,7 @@ def _stream(url: str, part: Path, start: int, archive: Archive, timeout_s: float
 def unpack(path: Path, folder: Path, *, top_folder: str) -> None:
     """Unpack what lies below `top_folder` of a tar or .zip file into `folder`, without the name of the top folder.
 
-    An archive that has anything but regular files below its top folder, or more than the disk has room for, is
+    An archive that has anything but regular files below its top folder, or more than the disk has space for, is
     refused before one is written.
     Written out because `tarfile`'s own data filter is missing before Python 3.11.4.
 

@@ -168,9 +168,9 @@ class ImageCaches:
                 "data.cache=%s: %d decoded images need %s%s, and %s of %s may be used; every epoch decodes them anew",
                 self.kind,
                 len(paths),
-                _in_words(needed),
+                _as_text(needed),
                 f" in {processes} processes" if self.kind == "ram" and processes > 1 else "",
-                _in_words(usable),
+                _as_text(usable),
                 where,
             )
             return None
@@ -190,5 +190,5 @@ def _digest(paths: Sequence[Path], sizes_px: Sequence[tuple[int, int]]) -> str:
     return hashlib.sha256("\n".join([LAYOUT, *lines]).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-def _in_words(num_bytes: int) -> str:
+def _as_text(num_bytes: int) -> str:
     return f"{num_bytes / 2**30:.2f} GiB"

@@ -169,7 +169,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
 
     @property
     def skipped(self) -> str:
-        """How many crowds and difficult objects the reader was told to skip, in words; empty if none."""
+        """How many crowds and difficult objects the reader was told to skip, as a sentence; empty if none."""
         number = sum(record.num_skipped for record in self.records)
         return f"{number} crowds or difficult objects are skipped; data.train_difficult=true keeps them" * bool(number)
 

@@ -52,10 +52,10 @@ def fingerprint(records: Sequence[Record], class_names: Sequence[str], *, conten
 
 
 def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say in words what two fingerprints of a split do not share; an entry that one of them lacks is not compared."""
+    """Describe what two fingerprints of a split do not share; an entry that one of them lacks is not compared."""
     return [
-        f"{words} ({earlier[key]}, now {now[key]})" if isinstance(now[key], int) else words
-        for key, words in WHAT_DIFFERS.items()
+        f"{text} ({earlier[key]}, now {now[key]})" if isinstance(now[key], int) else text
+        for key, text in WHAT_DIFFERS.items()
         if key in earlier and key in now and earlier[key] != now[key]
     ]
 

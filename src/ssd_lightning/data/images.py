@@ -1,7 +1,7 @@
 """Images from disk: always uint8 RGB, or one sentence that says what is wrong with the file.
 
 Whole, plain JPEGs, which most images are, take the quick way of `jpeg.py`; Pillow decodes all others and finds the
-words for what is broken.
+messages for what is broken.
 """
 
 from collections.abc import Callable, Iterator
@@ -81,7 +81,7 @@ def _read_by_pillow(path: Path, size_px: tuple[int, int] | None) -> np.ndarray:
             image = ImageOps.exif_transpose(image)
         pixels = to_rgb(image)
     if size_px is not None and pixels.shape[:2] != size_px:
-        stored, stated = _in_words(stored_size_px), _in_words(size_px)
+        stored, stated = _as_text(stored_size_px), _as_text(size_px)
         turned = " and its EXIF tag turns it," if orientation != 1 else ""
         raise DataError(f"{path}: the image is {stored},{turned} but its annotation says {stated}")
     return pixels
@@ -178,6 +178,6 @@ def _what_it_is_instead(path: Path) -> str:
     return f"this is no image in a known format ({', '.join(FORMATS)})"
 
 
-def _in_words(size_px: tuple[int, int]) -> str:
+def _as_text(size_px: tuple[int, int]) -> str:
     height, width = size_px
     return f"{width} x {height} px (width x height)"

@@ -28,7 +28,7 @@ class SharedBytes:
             self._memory = mmap.mmap(-1, num_bytes)
         else:
             self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-            os.ftruncate(self._descriptor, num_bytes)  # sparse: it takes room as it is filled
+            os.ftruncate(self._descriptor, num_bytes)  # sparse: it takes space as it is filled
             self._memory = mmap.mmap(self._descriptor, num_bytes, access=mmap.ACCESS_READ)
         self.values = np.frombuffer(self._memory, np.uint8)
         self.values.flags.writeable = False

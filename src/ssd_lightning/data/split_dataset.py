@@ -119,8 +119,8 @@ def collect_records(
     wanted = (read for image_id, read in images if in_part(image_id, part, val_fraction))
     with ThreadPoolExecutor() as pool:
         while True:
-            room = READ_AT_ONCE if max_images is None else min(READ_AT_ONCE, max_images - len(records))
-            chunk = list(islice(wanted, room))
+            chunk_size = READ_AT_ONCE if max_images is None else min(READ_AT_ONCE, max_images - len(records))
+            chunk = list(islice(wanted, chunk_size))
             if not chunk:
                 return records, dropped
             for outcome in pool.map(_attempt, chunk):

@@ -106,8 +106,8 @@ def _place(rng: np.random.Generator, label: int, owner: np.ndarray, areas: list[
 
 def _corner(rng: np.random.Generator, extent: np.ndarray, size_px: tuple[int, ...]) -> np.ndarray:
     outside = rng.uniform(0, 0.45) if rng.random() < BORDER_PROBABILITY else 0.0
-    room = np.array(size_px[::-1]) - extent * (1 - 2 * outside)
-    return room * rng.random(2) - extent * outside
+    free_px = np.array(size_px[::-1]) - extent * (1 - 2 * outside)
+    return free_px * rng.random(2) - extent * outside
 
 
 def _corner_on_object(rng: np.random.Generator, extent: np.ndarray, owner: np.ndarray) -> np.ndarray:

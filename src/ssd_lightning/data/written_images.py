@@ -10,7 +10,7 @@ from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES, is_image_name
 from ssd_lightning.data.images import image_format, read_image
 
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "PPM": ".pnm"}
-"""Pillow's name of a format -> its ending, where it is another word."""
+"""Pillow's name of a format -> its ending, where they differ."""
 
 
 @dataclass(frozen=True)

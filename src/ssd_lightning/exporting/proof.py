@@ -106,7 +106,7 @@ def prove(
     scores: dict[str, tuple[float, float]] = {}
     if counted:
         first, second = ({**voc.compute(), **coco.compute()} for voc, coco in metrics)
-        scores = {words: (float(first[key]), float(second[key])) for words, key in MEANS.items()}
+        scores = {name: (float(first[key]), float(second[key])) for name, key in MEANS.items()}
     whole = None
     if isinstance(exported.net, ExportedNetwork) and exported.net.description.resizes:
         whole = sum((_compare_whole(checkpoint, exported.net, image) for image in images), Parity())

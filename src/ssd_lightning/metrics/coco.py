@@ -53,7 +53,7 @@ class COCOMeanAveragePrecision(DetectionMetric):
         evaluator.warn_on_many_detections = False
         evaluator.update(preds, targets)
         summary = {name: value for name, value in evaluator.compute().items() if _is_summary(name)}
-        # -1 is COCO's word for undefined.
+        # -1 is COCO's value for undefined.
         return {name: value.masked_fill(value < 0, torch.nan).to(self.device) for name, value in summary.items()}
 
 

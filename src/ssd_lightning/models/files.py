@@ -50,7 +50,7 @@ def read_checkpoint(path: Path, *, setting: str = "") -> dict[str, Any]:
         raise
     except SafetensorError as error:
         raise WeightsError(f"{setting}{path} is damaged or no safetensors file: {first_line(error)}") from error
-    except Exception as error:  # damaged files are answered with nearly any type, and often without a word
+    except Exception as error:  # damaged files are answered with nearly any type, and often without a message
         reason = first_line(error).partition(". ")[0]
         raise WeightsError(f"{setting}{path} is damaged or no checkpoint: {reason}") from error
     if not isinstance(checkpoint, dict):

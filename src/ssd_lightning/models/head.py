@@ -167,13 +167,13 @@ class SharedHead(Described, nn.Module):
         init: Init = init_normal,
     ) -> None:
         super().__init__()
-        for values, what, words in (
+        for values, what, reason in (
             (in_channels, "channels", "neck=fpnlite or neck=fpn"),
             (boxes_per_cell, "priors a cell", "priors=fpnlite or priors=linear"),
         ):
             if len(set(values)) > 1:
                 raise ConfigurationError(
-                    f"a head that all levels share needs as many {what} on each of them, got {list(values)}: {words}"
+                    f"a head that all levels share needs as many {what} on each of them, got {list(values)}: {reason}"
                 )
         self.num_logits = num_classes + 1
 

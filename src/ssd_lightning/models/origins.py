@@ -21,12 +21,12 @@ CLASSIFIER = "torchvision's classifier"
 
 @dataclass(frozen=True)
 class Origin:
-    """One published network: how its file is recognised, and which words of the command line make the same network.
+    """One published network: how its file is recognised, and which overrides make the same network.
 
     Attributes:
         source: the project.
         keys: parameters that only this network's file has.
-        words: of the command line.
+        overrides: of the command line.
         tensors: how many its state dict has.
         normalization: that the weights were trained with; None where the file says so itself.
         priors: that the weights were trained with, by their name in `ops.priors.PUBLISHED`.
@@ -35,19 +35,19 @@ class Origin:
 
     source: str
     keys: tuple[str, ...]
-    words: str
+    overrides: str
     tensors: int = 0
     normalization: Normalization | None = None
     priors: str = ""
     clip: Clip = True
 
 
-def _lufficc(key: str, words: str, tensors: int, priors: str, *more_keys: str) -> Origin:
-    return Origin("lufficc", ("box_head.", key, *more_keys), words, tensors, SUBTRACT_MEAN_RGB, priors)
+def _lufficc(key: str, overrides: str, tensors: int, priors: str, *more_keys: str) -> Origin:
+    return Origin("lufficc", ("box_head.", key, *more_keys), overrides, tensors, SUBTRACT_MEAN_RGB, priors)
 
 
-def _qfgaohao(key: str, words: str, tensors: int, priors: str = "mobilenet_ssd300", head: str = "") -> Origin:
-    return Origin("qfgaohao", (f"classification_headers.{head}", key), words, tensors, MEAN_127_STD_128, priors)
+def _qfgaohao(key: str, overrides: str, tensors: int, priors: str = "mobilenet_ssd300", head: str = "") -> Origin:
+    return Origin("qfgaohao", (f"classification_headers.{head}", key), overrides, tensors, MEAN_127_STD_128, priors)
 
 
 # The first that fits is taken, so the special ones come before the general.

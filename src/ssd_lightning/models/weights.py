@@ -79,7 +79,7 @@ def start_from(
     try:
         names = {name: name for name in ours} if origin.source == OURS else foreign_names(net, origin.source)
     except WeightsError as error:
-        raise WeightsError(f"{SETTING}{path}: these weights are made for {origin.words}; {error}") from error
+        raise WeightsError(f"{SETTING}{path}: these weights are made for {origin.overrides}; {error}") from error
     theirs = {name: given[other] for name, other in names.items() if other in given}
     anew = _other_classes(net, theirs, other_classes)
     _require_a_fit(ours, theirs, anew, names, given, origin, f"{SETTING}{path}")
@@ -149,7 +149,9 @@ def _other_priors(net: SSD, origin: Origin, spec: Any) -> str | None:
         return f"they were trained with other priors ({', '.join(differs)} differ)" if differs else None
     distance = distance_of_priors(origin, net.priors_cxcywh)
     return (
-        f"they were trained with the priors of {origin.words}, up to {distance:.3f} away" if distance > 1e-5 else None
+        f"they were trained with the priors of {origin.overrides}, up to {distance:.3f} away"
+        if distance > 1e-5
+        else None
     )
 
 
@@ -188,7 +190,7 @@ def _require_a_fit(
     problems += [f"{name} is unknown" for name in given.keys() - set(names.values())]
     if problems:
         raise WeightsError(
-            f"{file}: these weights are {origin.source}'s, made for {origin.words}; in this network "
+            f"{file}: these weights are {origin.source}'s, made for {origin.overrides}; in this network "
             f"{len(problems)} names or shapes differ: {'; '.join(problems[:3])}"
         )
 
@@ -235,7 +237,7 @@ def export_weights(net: SSD, source: str) -> dict[str, Tensor]:
     origin = recognise(exported, source)
     if len(exported) != origin.tensors:
         raise WeightsError(
-            f"{source} has no such network: the nearest, {origin.words}, has {origin.tensors} tensors, this one "
+            f"{source} has no such network: the nearest, {origin.overrides}, has {origin.tensors} tensors, this one "
             f"{len(exported)}"
         )
     return exported

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 ROUNDS_WITHOUT_A_LOOK = 32
-"""An accelerator settles images of fewer boxes than that without a word to the host."""
+"""An accelerator settles images of fewer boxes than that without waiting for the host."""
 
 
 def settle_last(choice_iou: Tensor, choice_prior: Tensor, num_priors: int) -> Tensor:

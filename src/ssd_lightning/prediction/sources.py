@@ -50,23 +50,23 @@ def find_sources(given: object, *, recursive: bool = False) -> list[Source]:
     Raises:
         DataError: one of them is nothing, or there is none at all.
     """
-    words = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    found = [source for word in words for source in _sources_of(str(word), recursive)]
+    items = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    found = [source for item in items for source in _sources_of(str(item), recursive)]
     if not found:
         raise DataError(f"source={given}: the list is empty")
     return list(dict.fromkeys(found))
 
 
-def _sources_of(word: str, recursive: bool) -> Iterator[Source]:
-    scheme, separator, _ = word.partition("://")
+def _sources_of(text: str, recursive: bool) -> Iterator[Source]:
+    scheme, separator, _ = text.partition("://")
     if separator and scheme.isalnum():
         if scheme.lower() not in ("http", "https"):
-            raise DataError(f"source={word}: of web addresses only http:// and https:// are fetched")
-        yield Source("url", word)
-    elif word.isascii() and word.isdigit() and not os.path.exists(word):
-        yield Source("camera", str(int(word)))
+            raise DataError(f"source={text}: of web addresses only http:// and https:// are fetched")
+        yield Source("url", text)
+    elif text.isascii() and text.isdigit() and not os.path.exists(text):
+        yield Source("camera", str(int(text)))
     else:
-        for path in find_images(word, recursive=recursive):
+        for path in find_images(text, recursive=recursive):
             yield Source("video" if path.suffix.lower() in VIDEO_SUFFIXES else "image", str(path))
 
 

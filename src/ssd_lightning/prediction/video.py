@@ -111,7 +111,7 @@ class VideoFile:
         if self._writer is None:
             self._size_px = image.shape[:2]
             self._writer = self._open()
-        if image.shape[:2] != self._size_px:  # the writer would drop it without a word
+        if image.shape[:2] != self._size_px:  # the writer would drop it silently
             image = cv2.resize(image, self._size_px[::-1], interpolation=cv2.INTER_AREA)
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 

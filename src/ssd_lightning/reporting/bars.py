@@ -46,8 +46,8 @@ def bar_chart(
     """
     bar_px = 16.0 if len(names) * len(series) <= 30 else 13.0
     row_px, left = bar_px * len(series) + 8, _name_column(names)
-    room = LETTER_PX * max((columns(text) for row in texts for text in row), default=0) + 8
-    axis = Axis(0.0, _top([value for _, values in series for value in values], high), left, WIDTH_PX - room)
+    label_px = LETTER_PX * max((columns(text) for row in texts for text in row), default=0) + 8
+    axis = Axis(0.0, _top([value for _, values in series for value in values], high), left, WIDTH_PX - label_px)
     parts: list[Markup] = []
     for row, name in enumerate(names):
         top = row * row_px
@@ -86,7 +86,7 @@ def column_chart(
 
     Args:
         title: of the chart.
-        names: of the places; only as many as have room are written.
+        names: of the places; only as many as fit are written.
         series: name and values of each, at least 0; what is not finite has no bar.
         texts: for every series what is shown under the pointer; by default the values.
         x_label: below the names.

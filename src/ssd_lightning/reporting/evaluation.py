@@ -45,7 +45,7 @@ class EvaluationPart:
     split: str
     num_images: int
     counts: str
-    """Images, objects and detections in words."""
+    """Images, objects and detections as text."""
     scores: list[tuple[str, str]]
     class_charts: list[Chart]
     class_rows: list[tuple[str, int, str, str]]

@@ -53,16 +53,16 @@ def show_images(
         score_threshold: detections below it are not drawn.
         ran_in: directory that the run was started in: relative paths are of there, where they are not of here.
     """
-    shown, room = [], MOST_BYTES
+    shown, bytes_left = [], MOST_BYTES
     for index in indices:
         jpeg, problem = b"", ""
         try:
             jpeg = _draw(record, index, score_threshold, _find(Path(record.image_paths[index]), ran_in))
         except DataError as error:
             problem = str(error)
-        if len(jpeg) > room:
+        if len(jpeg) > bytes_left:
             jpeg, problem = b"", "left out, for the page would become too large"
-        room -= len(jpeg)
+        bytes_left -= len(jpeg)
         shown.append(
             ShownImage(
                 name=record.image_ids[index],

@@ -1,4 +1,4 @@
-"""The confusion matrix as a heat map: numbers where they have room, shades where they have none."""
+"""The confusion matrix as a heat map: numbers where they fit, shades elsewhere."""
 
 from collections.abc import Sequence
 

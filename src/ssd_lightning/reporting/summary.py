@@ -33,12 +33,12 @@ def score_rows(run: Run) -> list[tuple[str, list[tuple[str, float | None]]]]:
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
-    """List what was trained, how long, on what: (name, words)."""
+    """List what was trained, how long, on what: (name, text)."""
     record, found = run.record, []
     best, curve = run.best_validation(), run.curves.get(run.objective)
     if best is not None and curve is not None:
-        words = f"after epoch {curve.epochs[best] + 1}, step {curve.steps[best] + 1:,}: {run.objective} "
-        found.append(("Best validation", f"{words}{curve.values[best]:.4f}"))
+        text = f"after epoch {curve.epochs[best] + 1}, step {curve.steps[best] + 1:,}: {run.objective} "
+        found.append(("Best validation", f"{text}{curve.values[best]:.4f}"))
     trained = run.epochs_trained()
     trainer = run.config.get("trainer")
     planned = trainer.get("max_epochs") if isinstance(trainer, Mapping) else None
@@ -99,16 +99,16 @@ def gaps(run: Run) -> list[str]:
 def evaluation_command(run: Run, split: str) -> str:
     """Write the command that evaluates the run's checkpoint for its page."""
     record = run.directory / EVALUATIONS / f"{split}.npz"
-    words = [f"checkpoint={run.directory}", *data_words(run.directory), f"split={split}", f"record={record}"]
-    return shlex.join(["python", "-m", "ssd_lightning.evaluate", *words])
+    overrides = [f"checkpoint={run.directory}", *data_overrides(run.directory), f"split={split}", f"record={record}"]
+    return shlex.join(["python", "-m", "ssd_lightning.evaluate", *overrides])
 
 
-def data_words(directory: Path) -> list[str]:
-    """Repeat the words of a run's command line that chose its data; `data=...` where they are not recorded."""
+def data_overrides(directory: Path) -> list[str]:
+    """Repeat the overrides of a run's command line that chose its data; `data=...` where they are not recorded."""
     try:
         hydra = yaml.safe_load((directory / ".hydra" / "hydra.yaml").read_bytes())["hydra"]
-        words = [word for word in hydra["overrides"]["task"] if str(word).lstrip("+").startswith("data.")]
-        return [f"data={hydra['runtime']['choices']['data']}", *words]
+        overrides = [text for text in hydra["overrides"]["task"] if str(text).lstrip("+").startswith("data.")]
+        return [f"data={hydra['runtime']['choices']['data']}", *overrides]
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return ["data=..."]
 

@@ -23,8 +23,8 @@ def tag(element: str, *children: str, **attributes: str | float | None) -> Marku
             digits after the point at most.
     """
     named = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
-    words = "".join(f' {key}="{escape(_shortened(value))}"' for key, value in named.items())
-    return Markup(f"<{element}{words}>{''.join(map(escape, children))}</{element}>")  # noqa: S704 - all is escaped
+    attributes = "".join(f' {key}="{escape(_shortened(value))}"' for key, value in named.items())
+    return Markup(f"<{element}{attributes}>{''.join(map(escape, children))}</{element}>")  # noqa: S704 - all is escaped
 
 
 def drawing(label: str, width: float, height: float, *children: str, fixed: bool = False) -> Markup:
@@ -107,8 +107,8 @@ def wide_range(low: float, high: float) -> tuple[float, float]:
     """Widen a range of values that are all the same, so that an axis can be made of it."""
     if high > low:
         return low, high
-    room = abs(low) / 2 or 1.0
-    return low - room, high + room
+    margin = abs(low) / 2 or 1.0
+    return low - margin, high + margin
 
 
 def tick_text(value: float) -> str:

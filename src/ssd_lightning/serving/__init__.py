@@ -1,1 +1,1 @@
-"""A detector behind a local web page and a JSON endpoint: the room that knows HTTP."""
+"""A detector behind a local web page and a JSON endpoint: the package that knows HTTP."""

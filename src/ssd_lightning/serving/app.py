@@ -175,7 +175,7 @@ class Application:
         return self.examples[index]
 
     def _parameters(self, request: Request) -> tuple[float, list[str] | None]:
-        """Read `score_threshold` and `classes`, a list with commas or the word again and again."""
+        """Read `score_threshold` and `classes`, a list with commas or several of them."""
         query = request.query_params
         for key in query:
             if key not in ("score_threshold", "classes"):
@@ -188,8 +188,8 @@ class Application:
         if not 0 <= score_threshold <= 1:
             raise HTTPException(422, f"score_threshold is {text!r:.60}; it must be a number from 0 to 1")
         known = self.detector.class_names
-        words = [[given] if given in known else given.split(",") for given in query.getlist("classes")]
-        classes = [word.strip() for group in words for word in group]
+        groups = [[given] if given in known else given.split(",") for given in query.getlist("classes")]
+        classes = [name.strip() for group in groups for name in group]
         try:
             labels_of(classes, known)
         except UserError as error:

@@ -23,9 +23,9 @@ class SweepCallback(Callback):
 
         directory = Path(config.hydra.sweep.dir).resolve()
         fix_directory(config, directory)
-        words = list(config.hydra.overrides.task)
+        overrides = list(config.hydra.overrides.task)
         more = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-        sweep = {"overrides": what_it_is(words), "swept": what_is_swept([*more, *words])}
+        sweep = {"overrides": what_it_is(overrides), "swept": what_is_swept([*more, *overrides])}
         earlier = read_json(directory / SWEEP)
         if earlier is not None and earlier != sweep:
             print(
@@ -55,7 +55,7 @@ def fix_directory(config: DictConfig, directory: Path) -> None:
     quoted = str(directory).replace("\\", "\\\\").replace("'", "\\'")
     with read_write(config), open_dict(config):
         config.hydra.sweep.dir = str(directory)
-        others = [word for word in config.hydra.overrides.hydra if not word.startswith("hydra.sweep.dir=")]
+        others = [override for override in config.hydra.overrides.hydra if not override.startswith("hydra.sweep.dir=")]
         config.hydra.overrides.hydra = OmegaConf.create([*others, f"hydra.sweep.dir='{quoted}'"])
 
 

@@ -38,35 +38,35 @@ def plan_sweep(arguments: Sequence[str], overrides: Sequence[str], *, own_config
     """Write out what a command line means as a sweep; a line that is none comes back as it was.
 
     Args:
-        arguments: all words of the command line.
+        arguments: of the command line.
         overrides: those of them that are `key=value`.
         own_config: the line names a configuration of the user's.
 
     Raises:
         ConfigurationError: `seeds=` is no number of seeds or does not go with the rest, or a package is missing.
     """
-    for word, module in NEEDED.items():
-        if word in overrides and not _is_installed(module):
-            raise ConfigurationError(f"{word} needs a further package: pip install 'ssd-lightning[sweep]'")
-    words = dict(override.split("=", 1) for override in overrides if "=" in override)
-    flags, chosen = [word for word in arguments if word not in overrides], list(overrides)
-    seeds = words.get("seeds", "null")
+    for setting, module in NEEDED.items():
+        if setting in overrides and not _is_installed(module):
+            raise ConfigurationError(f"{setting} needs a further package: pip install 'ssd-lightning[sweep]'")
+    values = dict(override.split("=", 1) for override in overrides if "=" in override)
+    flags, chosen = [item for item in arguments if item not in overrides], list(overrides)
+    seeds = values.get("seeds", "null")
     if seeds != "null":
-        sweep = seed_sweep(seeds, words, own_config=own_config)
+        sweep = seed_sweep(seeds, values, own_config=own_config)
         print(f"seeds={seeds}: a sweep over {sweep}", file=sys.stderr)
-        chosen = [word for word in chosen if word.partition("=")[0] not in ("seed", "seeds")] + [sweep]
-    is_search = words.get("sweep", "grid") != "grid"
+        chosen = [item for item in chosen if item.partition("=")[0] not in ("seed", "seeds")] + [sweep]
+    is_search = values.get("sweep", "grid") != "grid"
     is_multirun = bool({"-m", "--multirun"} & set(flags))
     if seeds == "null" and not is_search and not is_multirun and "hydra.mode=MULTIRUN" not in chosen:
         return list(arguments)
-    if "sweep.name" not in words and not own_config:
-        named = [word for word in chosen if not word.lstrip("+~").startswith("hydra")]
+    if "sweep.name" not in values and not own_config:
+        named = [item for item in chosen if not item.lstrip("+~").startswith("hydra")]
         chosen.append(f"sweep.name=sweep_{sweep_hash(named)}")
-    # Hydra wants its flags before or after all other words.
+    # Hydra wants its flags before or after all others.
     return [*flags, *([] if is_multirun else ["--multirun"]), *chosen]
 
 
-def seed_sweep(seeds: str, words: dict[str, str], *, own_config: bool) -> str:
+def seed_sweep(seeds: str, values: dict[str, str], *, own_config: bool) -> str:
     """Write `seeds=N` as a sweep over `seed`, from the seed of the command line or the recipe on.
 
     Raises:
@@ -74,18 +74,18 @@ def seed_sweep(seeds: str, words: dict[str, str], *, own_config: bool) -> str:
     """
     if not seeds.isdecimal() or int(seeds) == 0:
         raise ConfigurationError(f"seeds={seeds}: the number of seeds to run, 1 or more")
-    if words.get("sweep", "grid") != "grid":
+    if values.get("sweep", "grid") != "grid":
         raise ConfigurationError(
-            f"seeds={seeds} with sweep={words['sweep']}: search first, then give the best its seeds"
+            f"seeds={seeds} with sweep={values['sweep']}: search first, then give the best its seeds"
         )
-    if "seed" in words and not words["seed"].isdecimal():
-        raise ConfigurationError(f"seeds={seeds} with seed={words['seed']}: seed= is the first seed here, one number")
-    if "seed" in words:
-        first = int(words["seed"])
+    if "seed" in values and not values["seed"].isdecimal():
+        raise ConfigurationError(f"seeds={seeds} with seed={values['seed']}: seed= is the first seed here, one number")
+    if "seed" in values:
+        first = int(values["seed"])
     elif own_config:
         raise ConfigurationError(f"seeds={seeds} with --config-path: say the first seed too, seed=0")
     else:
-        recipe = [f"experiment={words['experiment']}"] if "," not in words.get("experiment", ",") else []
+        recipe = [f"experiment={values['experiment']}"] if "," not in values.get("experiment", ",") else []
         check_overrides("train", recipe)
         first = int(compose_config("train", recipe).seed)
     return "seed=" + ",".join(str(first + index) for index in range(int(seeds)))
@@ -107,7 +107,7 @@ def what_it_is(overrides: Sequence[str]) -> list[str]:
 
 
 def sweep_hash(overrides: Sequence[str]) -> str:
-    """Name a sweep by its words; in their order, since that numbers the jobs."""
+    """Name a sweep by its overrides; in their order, since that numbers the jobs."""
     return hashlib.blake2b("\0".join(what_it_is(overrides)).encode(), digest_size=4).hexdigest()
 
 

@@ -29,7 +29,7 @@ class Ending:
 
     Args:
         code: of its exit, as a shell gives it: 128 + n after signal n.
-        reason: its last words, if the code is not 0.
+        reason: the last line of its output, if the code is not 0.
         signal: the last that came for the sweep and was passed on.
         given_up: the process was ended because `give_up` asked for it.
         seconds: that it ran.
@@ -70,8 +70,8 @@ def run_process(
         )
         received: list[int] = []
         stack.enter_context(_passing_on(process, received))
-        last_words: deque[str] = deque(maxlen=50)
-        reader = threading.Thread(target=_copy, args=(process.stderr, output, last_words), daemon=True)
+        last_lines: deque[str] = deque(maxlen=50)
+        reader = threading.Thread(target=_copy, args=(process.stderr, output, last_lines), daemon=True)
         reader.start()
         given_up = _wait(process, received, give_up or (lambda: False))
         if process.returncode != 0:  # its ranks and workers must not outlive it
@@ -80,34 +80,34 @@ def run_process(
         code = process.returncode if process.returncode >= 0 else 128 - process.returncode
         return Ending(
             code=code,
-            reason=describe(code, list(last_words)) if code else "",
+            reason=describe(code, list(last_lines)) if code else "",
             signal=received[-1] if received else None,
             given_up=given_up,
             seconds=time.monotonic() - began,
         )
 
 
-def describe(code: int, last_words: Sequence[str]) -> str:
-    """Say in one line why a process ended: its own error, the signal, or its last words.
+def describe(code: int, last_lines: Sequence[str]) -> str:
+    """Say in one line why a process ended: its own error, the signal, or the last line of its output.
 
     Args:
         code: of its exit, as a shell gives it.
-        last_words: the last lines it wrote to standard error.
+        last_lines: the last lines it wrote to standard error.
     """
-    errors = [line.partition("error: ")[2] for line in last_words if line.startswith("error: ")]
+    errors = [line.partition("error: ")[2] for line in last_lines if line.startswith("error: ")]
     if errors:
         return errors[-1]
     if code == 128 + signal.SIGKILL:
         return "killed by SIGKILL, as systems do when memory runs out"
-    frames = [at for at, line in enumerate(last_words) if line.startswith('  File "')]
-    after_trace = list(last_words[frames[-1] :]) if frames else []
+    frames = [at for at, line in enumerate(last_lines) if line.startswith('  File "')]
+    after_trace = list(last_lines[frames[-1] :]) if frames else []
     raised = [line for line in after_trace if line and not line.startswith(" ")]
     if raised:
         return raised[0]
-    words = [line for line in last_words if line.strip()]
+    written = [line for line in last_lines if line.strip()]
     with contextlib.suppress(ValueError):
         return f"ended by {signal.Signals(code - 128).name}"
-    return words[-1].strip() if words else f"exit code {code}"
+    return written[-1].strip() if written else f"exit code {code}"
 
 
 def _wait(process: subprocess.Popen[bytes], received: Sequence[int], give_up: Callable[[], bool]) -> bool:
@@ -145,10 +145,10 @@ def _passing_on(process: subprocess.Popen[bytes], received: list[int]) -> Iterat
             signal.signal(signum, handler)
 
 
-def _copy(source: IO[bytes], output: IO[bytes] | None, last_words: deque[str]) -> None:
+def _copy(source: IO[bytes], output: IO[bytes] | None, last_lines: deque[str]) -> None:
     for line in source:
         text = line.decode(errors="replace").rstrip("\n")
-        last_words.append(text)
+        last_lines.append(text)
         if output is None:
             print(text, file=sys.stderr, flush=True)
         else:

@@ -52,7 +52,7 @@ class JobRecord:
 
     def settings(self) -> dict[str, str]:
         """Give the job's values by key or group."""
-        return {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in self.overrides)}
+        return {key.lstrip("+"): value for key, _, value in (override.partition("=") for override in self.overrides)}
 
 
 def read_jobs(sweep: Path) -> list[tuple[Path, JobRecord]]:

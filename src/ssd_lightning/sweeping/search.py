@@ -33,14 +33,14 @@ NAME = "hydra_plugins.ssd_lightning.SearchSweeper"
 
 
 def read_space(overrides: Sequence[str]) -> tuple[list[str], dict[str, "BaseDistribution"]]:
-    """Read a search space from Hydra's words.
+    """Read a search space from Hydra's overrides.
 
     Args:
         overrides: `key=value`; `interval(1e-4,1e-2)`, `tag(log,interval(...))`, `int(interval(2,8))`, `range(2,9)`
             and `choice(a,b)` or `a,b` are searched; a range ends before its end, as Python's do.
 
     Returns:
-        The words with one value, and the distribution of each other key.
+        The overrides with one value, and the distribution of each other key.
 
     Raises:
         ConfigurationError: nothing is to be searched, or a space is empty.

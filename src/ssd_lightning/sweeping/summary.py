@@ -1,6 +1,7 @@
 """What a sweep found, from the records of its jobs."""
 
 import csv
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,8 +78,8 @@ def best_command(jobs: Jobs, swept: Sequence[str]) -> str | None:
     if not best:
         return None
     dropped = {"sweep", "seed"} if "seed" in swept else {"sweep"}
-    words = [word for word in best[0].overrides if word.lstrip("+").partition("=")[0].partition(".")[0] not in dropped]
-    return shlex.join(["python", "-m", "ssd_lightning.train", *words])
+    overrides = [text for text in best[0].overrides if re.split("[=.]", text.lstrip("+"), maxsplit=1)[0] not in dropped]
+    return shlex.join(["python", "-m", "ssd_lightning.train", *overrides])
 
 
 def objectives(group: Sequence[JobRecord]) -> list[float]:
@@ -98,11 +99,11 @@ def result_table(jobs: Jobs, swept: Sequence[str], objective: str) -> TextTable:
     for _, job in jobs:
         if job.status != FINISHED:
             settings = job.settings()
-            words = job.status if not with_seeds else f"{job.status}, seed={settings.get('seed', '')}"
+            status = job.status if not with_seeds else f"{job.status}, seed={settings.get('seed', '')}"
             last = job.scores.get(objective)
             shown = "" if last is None else f"({last:.4f})"
             values = tuple(short(settings.get(key, "")) for key in keys)
-            rows.append((str(job.number), *values, shown, _seconds([job]), words))
+            rows.append((str(job.number), *values, shown, _seconds([job]), status))
     score = f"{objective}\nmean +- sd" if with_seeds else objective
     return TextTable(("jobs" if with_seeds else "job", *keys, score, "seconds", "status"), tuple(rows))
 

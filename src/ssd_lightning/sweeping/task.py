@@ -74,7 +74,7 @@ def run_as_job(config: DictConfig) -> float:
     if job.status == PRUNED:
         job.scores = {str(config.objective): last_objective(directory)}
     job.write(directory)
-    log.info("job %d %s", job.number, in_words(job, str(config.objective), anew=ending is not None))
+    log.info("job %d %s", job.number, describe_job(job, str(config.objective), anew=ending is not None))
     if ending is not None and ending.signal is not None:
         _stop(ending, job)
     return math.nan if job.objective is None else job.objective
@@ -169,7 +169,7 @@ def finished_result(directory: Path, digest: str) -> dict[str, Any] | None:
     return result if result is not None and result.get("digest") == digest else None
 
 
-def in_words(job: JobRecord, objective: str, *, anew: bool) -> str:
+def describe_job(job: JobRecord, objective: str, *, anew: bool) -> str:
     """Say how a job stands."""
     if job.status == FINISHED:
         return f"{'finished' if anew else 'was finished before'}: {objective} {job.objective:.4f}"

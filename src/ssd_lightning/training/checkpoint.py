@@ -16,7 +16,7 @@ from ssd_lightning.errors import UserError, WeightsError, with_causes
 
 
 class DiskFull(UserError):
-    """There is no room for a checkpoint; the older ones are as they were."""
+    """There is no space for a checkpoint; the older ones are as they were."""
 
 
 class NonFiniteWeights(UserError):
@@ -35,7 +35,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
         Raises:
             NonFiniteWeights: a number in it is not finite; nothing is written.
-            DiskFull: there is no room; what was written so far is removed.
+            DiskFull: there is no space; what was written so far is removed.
             WeightsError: the file does not read back as it was written; it is removed.
         """
         target = Path(path)
@@ -61,8 +61,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 raise
             free = shutil.disk_usage(target.parent).free / 2**20
             raise DiskFull(
-                f"there is no room for {target}: the disk has {free:.0f} MiB left; older checkpoints are as they were, "
-                f"and resume={target.parent.parent} continues when there is room"
+                f"there is no space for {target}: the disk has {free:.0f} MiB left; older checkpoints are unchanged, "
+                f"and resume={target.parent.parent} continues when there is space"
             ) from error
         finally:
             partial.unlink(missing_ok=True)

@@ -72,7 +72,7 @@ class FiniteSteps(pl.Callback):
         self.num_bad = state_dict["num_bad"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Make room for the statistics of batch norm before a step."""
+        """Allocate the statistics of batch norm before a step."""
         buffers = [
             buffer
             for module in pl_module.modules()

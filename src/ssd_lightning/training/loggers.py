@@ -73,7 +73,7 @@ def describe(error: BaseException) -> str:
 
 
 class SturdyCSVLogger(Sturdy, GrowingCSVLogger):
-    """Writes `metrics.csv`; rows that found no room are tried again with the next ones."""
+    """Writes `metrics.csv`; rows that could not be written are tried again with the next ones."""
 
 
 class SturdyTensorBoardLogger(Sturdy, TensorBoardLogger):

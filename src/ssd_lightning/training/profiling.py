@@ -17,19 +17,19 @@ log = logging.getLogger(__name__)
 PROFILERS = ("simple", "advanced", "trace")
 
 
-def make_profiler(word: Any, run_dir: Path) -> Any:
-    """Make the profiler of a word: `simple` (seconds of every part), `advanced` (of every function) or `trace`.
+def make_profiler(name: Any, run_dir: Path) -> Any:
+    """Make the profiler of a name: `simple` (seconds of every part), `advanced` (of every function) or `trace`.
 
     Args:
-        word: the setting; None, profilers and what Hydra makes one of (`_target_`) are handed on.
+        name: the setting; None, profilers and what Hydra makes one of (`_target_`) are handed on.
         run_dir: where the profiler writes.
 
     Raises:
         ConfigurationError: there is no such profiler.
     """
-    if word is None or isinstance(word, Profiler) or (isinstance(word, Mapping) and "_target_" in word):
-        return word
-    match word:
+    if name is None or isinstance(name, Profiler) or (isinstance(name, Mapping) and "_target_" in name):
+        return name
+    match name:
         case "trace":
             return TraceProfiler(run_dir)
         case "simple":
@@ -37,7 +37,7 @@ def make_profiler(word: Any, run_dir: Path) -> Any:
         case "advanced":
             profiler = AdvancedProfiler(dirpath=run_dir, filename="profile")
         case _:
-            raise ConfigurationError(f"there is no trainer.profiler={word}; there is {', '.join(PROFILERS)}")
+            raise ConfigurationError(f"there is no trainer.profiler={name}; there is {', '.join(PROFILERS)}")
     log.info("profile: %s is written at the end of the run", run_dir / "fit-profile.txt")
     return profiler
 

@@ -11,11 +11,11 @@ from torch import distributed as dist
 
 def random_state() -> dict[str, Any]:
     """Give the state of all global random streams of this process in plain containers and tensors."""
-    _, words, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     state: dict[str, Any] = {
         "python": list(random.getstate()[1]),
         "python_gauss": random.getstate()[2],
-        "numpy": torch.from_numpy(np.asarray(words, dtype=np.int64)),
+        "numpy": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
         "numpy_rest": [int(position), int(has_gauss), float(gauss)],
         "torch": torch.get_rng_state(),
     }
@@ -28,8 +28,8 @@ def set_random_state(state: dict[str, Any]) -> None:
     """Put the streams where `random_state` found them."""
     random.setstate((3, tuple(state["python"]), state["python_gauss"]))
     position, has_gauss, gauss = state["numpy_rest"]
-    words = state["numpy"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", words, position, has_gauss, gauss))  # noqa: NPY002
+    keys = state["numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", keys, position, has_gauss, gauss))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

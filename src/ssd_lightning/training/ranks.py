@@ -128,10 +128,10 @@ class Lifeline(pl.Callback):
         self._lines = {}
 
     def _watch(self, rank: int, line: socket.socket, is_closed: threading.Event) -> None:
-        word = receive(line)
-        if word == "bye" or is_closed.is_set():
+        message = receive(line)
+        if message == "bye" or is_closed.is_set():
             return
-        lost = int(word.removeprefix("lost ")) if word.startswith("lost ") else rank
+        lost = int(message.removeprefix("lost ")) if message.startswith("lost ") else rank
         for other in list(self._lines.values()):
             send(other, f"lost {lost}")
         time.sleep(self._grace_s)
@@ -196,8 +196,8 @@ def _accept(server: socket.socket, world_size: int, secret: str) -> dict[int, so
     while len(lines) < world_size - 1:
         line, _ = server.accept()
         line.settimeout(STRANGER_S)
-        word, _, rank = receive(line).partition(" ")
-        if not hmac.compare_digest(word.encode(), secret.encode()):  # anybody on the network may knock
+        message, _, rank = receive(line).partition(" ")
+        if not hmac.compare_digest(message.encode(), secret.encode()):  # anybody on the network may knock
             line.close()
             continue
         _keep(line)
@@ -213,10 +213,10 @@ def _keep(line: socket.socket) -> None:
             line.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
-def send(line: socket.socket, word: str) -> None:
+def send(line: socket.socket, message: str) -> None:
     """Send a line of text; to one who is gone, nothing."""
     try:
-        line.sendall(f"{word}\n".encode())
+        line.sendall(f"{message}\n".encode())
     except OSError:
         return
 

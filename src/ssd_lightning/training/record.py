@@ -72,7 +72,7 @@ def read_record(directory: Path) -> dict[str, Any]:
 
 
 def write_surroundings(directory: Path) -> None:
-    """Write what a record has no room for: `requirements.txt`, all installed packages, and `git.diff`.
+    """Write what a record does not hold: `requirements.txt`, all installed packages, and `git.diff`.
 
     `git.diff` is what the checkout had besides its commit, where it had something; what is beyond `LARGEST_DIFF`
     bytes is left out, and its last line says so.

@@ -126,7 +126,7 @@ def end_data_workers() -> None:
 def end_at_signals(when: str) -> dict[int, Any]:
     """Let SIGTERM and SIGINT end the process, as long as there is nothing to save.
 
-    Lightning takes SIGINT for the end of the program, with code 1 and no word, and passes over SIGTERM.
+    Lightning takes SIGINT for the end of the program, with code 1 and no message, and passes over SIGTERM.
 
     Args:
         when: this is, for the log.

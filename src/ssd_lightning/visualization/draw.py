@@ -126,7 +126,7 @@ def image_grid(images: Sequence[np.ndarray], *, columns: int, title: str | None 
     sheet_width = columns * (cell_width + gap_px) + gap_px
     font, header = None, 0
     if title is not None:
-        font = fitting_font(title, size=max(12, min(28, sheet_width // 50)), room=sheet_width - 2 * gap_px)
+        font = fitting_font(title, size=max(12, min(28, sheet_width // 50)), max_width=sheet_width - 2 * gap_px)
         header = text_size(title, font)[1] + gap_px
     sheet = Image.new("RGB", (sheet_width, header + rows * (cell_height + gap_px) + gap_px), SHEET)
     if title is not None and font is not None:

@@ -95,7 +95,7 @@ def draw_matches(image: np.ndarray, objects: Sequence[MatchedObject], *, image_p
     side = CLOSE_UP_PX if close_ups else 0
     extra = side + LINE_PX + 10 if close_ups else 0
     list_height = LINE_PX * min(len(objects), MOST_LINES)
-    # Close-ups go where there is room: below a long list's image, else below the list.
+    # Close-ups go where there is space: below a long list's image, else below the list.
     is_below_image = size[1] < list_height
     height = max(size[1] + extra, list_height) if is_below_image else max(size[1], list_height + extra)
     canvas = blank(height, image_px + GAP_PX + TEXT_PX)
@@ -110,7 +110,7 @@ def draw_matches(image: np.ndarray, objects: Sequence[MatchedObject], *, image_p
         zoom = side / ((window[2] - window[0]) * size[0])
         caption = f"object {index + 1}, {zoom:.1f} times larger"
         line = (x, height - side - LINE_PX)
-        write_line(ImageDraw.Draw(canvas), line, caption, size=14, room=side, colour=SOFT_INK)
+        write_line(ImageDraw.Draw(canvas), line, caption, size=14, max_width=side, colour=SOFT_INK)
     return np.asarray(canvas).copy()
 
 
@@ -197,14 +197,14 @@ def _write_list(canvas: Image.Image, objects: Sequence[MatchedObject], *, left: 
         ranked = sorted(shown, key=lambda item: not item[1].is_weak)[: most - 1]
         shown = sorted(ranked, key=lambda item: item[0])
     if not objects:
-        write_line(draw, (left, 2), "no object", size=15, room=TEXT_PX, colour=SOFT_INK)
+        write_line(draw, (left, 2), "no object", size=15, max_width=TEXT_PX, colour=SOFT_INK)
     for line, (index, matched) in enumerate(shown):
         y = line * LINE_PX
         colour = class_colour(index + 1)
         draw.rectangle((left, y + 2, left + 14, y + 14), fill=colour, outline=text_colour(colour))
         ink = WARNING_INK if matched.is_weak else INK
         text = describe_object(index + 1, matched)
-        write_line(draw, (left + 24, y + 2), text, size=15, room=TEXT_PX - 24, colour=ink)
+        write_line(draw, (left + 24, y + 2), text, size=15, max_width=TEXT_PX - 24, colour=ink)
     if len(shown) < len(objects):
         text = f"and {len(objects) - len(shown)} more"
-        write_line(draw, (left + 24, len(shown) * LINE_PX + 2), text, size=15, room=TEXT_PX, colour=SOFT_INK)
+        write_line(draw, (left + 24, len(shown) * LINE_PX + 2), text, size=15, max_width=TEXT_PX, colour=SOFT_INK)

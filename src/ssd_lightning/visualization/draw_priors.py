@@ -124,7 +124,7 @@ def draw_level(ground: Ground, level: LevelPriors, colours: dict[float, Colour])
 
 
 def level_caption(number: int, level: LevelPriors) -> tuple[str, tuple[str, ...]]:
-    """Say in words what a level has: a title and lines."""
+    """Describe a level: a title and lines."""
     rows, columns = level.grid
     sizes = " and ".join(f"{size:.4g}" for size in level.sizes_px)
     title = f"Level {number}: {rows} x {columns} cells, {level.count:,} priors"
@@ -145,7 +145,7 @@ def draw_prior_levels(
         image: uint8 `[H, W, 3]`, at the network's input size or in its proportions.
         levels: of the network.
         title: of the sheet.
-        clipping: what is done to priors that reach out of the image, in words.
+        clipping: what is done to priors that reach out of the image, as text.
         panel_px: longer side of a panel.
     """
     colours, ground = ratio_colours(levels), lay_ground(image, panel_px)
@@ -153,7 +153,7 @@ def draw_prior_levels(
     for number, level in enumerate(levels, 1):
         caption, lines = level_caption(number, level)
         panels.append(Panel(draw_level(ground, level, colours), caption, lines))
-    keys = [Key(_ratio_in_words(ratio), colour, is_dashed=True) for ratio, colour in colours.items()]
+    keys = [Key(_ratio_as_text(ratio), colour, is_dashed=True) for ratio, colour in colours.items()]
     explanation = [
         "Dots: centres of the cells. Dashed: the priors of the middle cell.",
         f"Pale: those of some other cells, and what reaches out of the image ({clipping}).",
@@ -202,7 +202,7 @@ def _short_ratio(ratio: float) -> str:
     return "1:1" if ratio == 1 else f"{ratio:.3g}:1, 1:{ratio:.3g}"
 
 
-def _ratio_in_words(ratio: float) -> str:
+def _ratio_as_text(ratio: float) -> str:
     return "1 : 1" if ratio == 1 else f"{ratio:.3g} : 1 and 1 : {ratio:.3g}"
 
 
@@ -265,7 +265,7 @@ def _draw_table(levels: Sequence[LevelPriors], colours: Sequence[Colour], *, hei
 
     def write(row: int, cells: Sequence[str], colour: Colour = INK) -> None:
         for place, end, text in zip(places, (*places[1:], width), cells, strict=True):
-            write_line(draw, (place, top + row * pitch), text, size=15, room=end - place - 6, colour=colour)
+            write_line(draw, (place, top + row * pitch), text, size=15, max_width=end - place - 6, colour=colour)
 
     write(0, ("", "cells", "step px", "squares px", "ratios", "priors"), SOFT_INK)
     for row, (level, colour) in enumerate(zip(levels, colours, strict=True), 1):
@@ -275,6 +275,6 @@ def _draw_table(levels: Sequence[LevelPriors], colours: Sequence[Colour], *, hei
         ratios = "  ".join(f"{ratio:.3g}" for ratio in sorted(set(level.ratios)))
         rows, columns = level.grid
         write(row, ("", f"{rows} x {columns}", step_text(level.step_px), sizes, ratios, f"{level.count:,}"))
-        write_line(draw, (places[0] + 8, y + 1), str(row), size=14, room=20, colour=text_colour(colour))
+        write_line(draw, (places[0] + 8, y + 1), str(row), size=14, max_width=20, colour=text_colour(colour))
     write(len(levels) + 1, ("", "", "", "", "in all", f"{sum(level.count for level in levels):,}"), SOFT_INK)
     return np.asarray(canvas)

@@ -86,13 +86,13 @@ def blank(height: int, width: int) -> Image.Image:
 
 
 def write_line(
-    draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, *, size: int, room: int, colour: Colour = INK
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, *, size: int, max_width: int, colour: Colour = INK
 ) -> int:
-    """Write a line, smaller or cut where it is wider than `room` pixels, and say how wide it is."""
-    text = shortened(text, room // 3)  # letters are wider than that, and measuring takes its time
-    font = fitting_font(text, size=size, room=room)
+    """Write a line, smaller or cut where it is wider than `max_width` pixels, and say how wide it is."""
+    text = shortened(text, max_width // 3)  # letters are wider than that, and measuring takes its time
+    font = fitting_font(text, size=size, max_width=max_width)
     letters = len(text)
-    while letters and text_size(text, font)[0] > room:
+    while letters and text_size(text, font)[0] > max_width:
         letters = letters * 9 // 10
         text = shortened(text, letters)
     write_text(draw, corner, text, font, colour)
@@ -109,15 +109,18 @@ def draw_keys(keys: Sequence[Key], width: int, *, size: int = 15) -> np.ndarray:
     line_px, height = 34, size + 12
     keys = [replace(key, text=shortened(key.text, MOST_LETTERS)) for key in keys]
     rows: list[list[Key]] = [[]]
-    room = width
+    remaining = width
     for key in keys:
         needed = (
-            line_px + 8 + min(text_size(key.text, fitting_font(key.text, size=size, room=width))[0], width // 2) + 24
+            line_px
+            + 8
+            + min(text_size(key.text, fitting_font(key.text, size=size, max_width=width))[0], width // 2)
+            + 24
         )
-        if needed > room and rows[-1]:
+        if needed > remaining and rows[-1]:
             rows.append([])
-            room = width
-        room -= needed
+            remaining = width
+        remaining -= needed
         rows[-1].append(key)
     canvas = blank(height * len(rows), width)
     draw = ImageDraw.Draw(canvas)
@@ -131,7 +134,7 @@ def draw_keys(keys: Sequence[Key], width: int, *, size: int = 15) -> np.ndarray:
                 for gap in range(x + 8, x + line_px - 1, 12):
                     draw.rectangle((gap, middle - 3, gap + 4, middle + 3), fill=WHITE)
             x += line_px + 8
-            x += write_line(draw, (x, y + 1), key.text, size=size, room=width // 2, colour=INK) + 24
+            x += write_line(draw, (x, y + 1), key.text, size=size, max_width=width // 2, colour=INK) + 24
     return np.asarray(canvas).copy()
 
 
@@ -152,15 +155,15 @@ def frame(image: np.ndarray) -> np.ndarray:
 
 
 def _title_strip(title: str, lines: Sequence[str], keys: Sequence[Key], width: int) -> np.ndarray:
-    room = width - 2 * GAP_PX
+    max_width = width - 2 * GAP_PX
     canvas = blank(GAP_PX + 30 + 22 * len(lines), width)
     draw = ImageDraw.Draw(canvas)
-    write_line(draw, (GAP_PX, GAP_PX), title, size=22, room=room)
+    write_line(draw, (GAP_PX, GAP_PX), title, size=22, max_width=max_width)
     for index, line in enumerate(lines):
-        write_line(draw, (GAP_PX, GAP_PX + 32 + 22 * index), line, size=15, room=room, colour=SOFT_INK)
+        write_line(draw, (GAP_PX, GAP_PX + 32 + 22 * index), line, size=15, max_width=max_width, colour=SOFT_INK)
     strips = [np.asarray(canvas)]
     if keys:
-        legend = draw_keys(keys, room)
+        legend = draw_keys(keys, max_width)
         strips.append(_padded(legend, width, above=8))
     return np.concatenate(strips)
 
@@ -169,7 +172,7 @@ def _header_strip(header: Sequence[str], cell: int, width: int) -> np.ndarray:
     canvas = blank(26, width)
     draw = ImageDraw.Draw(canvas)
     for index, text in enumerate(header):
-        write_line(draw, (GAP_PX + index * (cell + GAP_PX), 10), text, size=15, room=cell)
+        write_line(draw, (GAP_PX + index * (cell + GAP_PX), 10), text, size=15, max_width=cell)
     return np.asarray(canvas)
 
 
@@ -186,10 +189,10 @@ def _row_strip(row: Sequence[Panel], cell: int, width: int) -> np.ndarray:
         canvas.paste(Image.fromarray(image), place)
         y = image_height + 14
         if has_title:
-            write_line(draw, (left, y), panel.title, size=18, room=cell)
+            write_line(draw, (left, y), panel.title, size=18, max_width=cell)
             y += 26
         for offset, line in enumerate(panel.lines):
-            write_line(draw, (left, y + 20 * offset), line, size=14, room=cell, colour=SOFT_INK)
+            write_line(draw, (left, y + 20 * offset), line, size=14, max_width=cell, colour=SOFT_INK)
     return np.asarray(canvas)
 
 

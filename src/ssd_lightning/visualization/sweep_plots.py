@@ -62,7 +62,7 @@ def _draw(axes, panel: Panel) -> None:  # type: ignore[no-untyped-def]
     positions, names = positions_of(panel.values)
     places, means, deviations = summaries(positions, panel.objectives)
     if places:
-        line = "-" if names is None else ""  # there is nothing between two words
+        line = "-" if names is None else ""  # there is nothing between two names
         bars = {"markersize": 5, "capsize": 4, "linewidth": 1.2, "zorder": 3}
         axes.errorbar(places, means, deviations, fmt=f"o{line}", color=MEAN, **bars)
     axes.scatter(positions, panel.objectives, s=20, color=POINT, alpha=0.7, linewidths=0, zorder=2)
@@ -102,10 +102,10 @@ def ticks_of(values: Sequence[float], *, by_factors: bool) -> list[float] | None
 
 
 def positions_of(values: Sequence[str]) -> tuple[list[float], list[str] | None]:
-    """Place values on an axis: numbers where they are, words side by side in the order in which they come.
+    """Place values on an axis: numbers where they are, names side by side in the order in which they come.
 
     Returns:
-        A position for every value, and the names of the places 0, 1, ... if they are words.
+        A position for every value, and the names of the places 0, 1, ... if they are no numbers.
     """
     try:
         numbers = [float(value) for value in values]

@@ -24,7 +24,7 @@ def draw_tag(
 ) -> Rectangle:
     """Write a tag at the best of some places around or in its box, and say where it lies."""
     padding = _TAG_PADDING_PX
-    font = fitting_font(text, size=max(10, round(min(size) / 30)), room=size[0] - 2 * padding)
+    font = fitting_font(text, size=max(10, round(min(size) / 30)), max_width=size[0] - 2 * padding)
     text_width, text_height = text_size(text, font)
     width, height = text_width + 2 * padding, text_height + 2 * padding
     left, top, right, bottom = rectangle
@@ -39,17 +39,17 @@ def draw_tag(
     return best
 
 
-def fitting_font(text: str, *, size: int, room: int) -> Font:
-    """Give a font that has the letters, of the size, or smaller where the text is wider than `room` pixels."""
+def fitting_font(text: str, *, size: int, max_width: int) -> Font:
+    """Give a font that has the letters, of the size, or smaller where the text is wider than `max_width` pixels."""
     file = spell(text)[1]
-    while size > 6 and text_size(text, _font(size, file))[0] > room:
+    while size > 6 and text_size(text, _font(size, file))[0] > max_width:
         size -= 1
     return _font(size, file)
 
 
 def text_size(text: str, font: Font) -> tuple[int, int]:
     """Measure a text: (width, height) in pixels."""
-    # The height is the font's, not the word's: tags with and without descenders look alike.
+    # The height is the font's, not the text's: tags with and without descenders look alike.
     left, _, right, _ = font.getbbox(spell(text)[0])
     _, top, _, bottom = font.getbbox("Ag")
     return round(right - left), round(bottom - top)

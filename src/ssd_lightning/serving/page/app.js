@@ -204,8 +204,8 @@ function pointAt({ offsetX, offsetY, currentTarget: canvas }) {
 
 function redraw() {
   if (!found) return;
-  const room = { width: element("stage").clientWidth, height: Math.max(260, 0.68 * window.innerHeight) };
-  draw(element("canvas"), { image, width: found.width, height: found.height }, shown, { room, chosen });
+  const space = { width: element("stage").clientWidth, height: Math.max(260, 0.68 * window.innerHeight) };
+  draw(element("canvas"), { image, width: found.width, height: found.height }, shown, { space, chosen });
   const texts = shown.slice(0, 10).map(({ text }) => `, ${text}`);
   element("canvas").ariaLabel = `${imageName}: ${shown.length} detections${texts.join("")}`;
 }

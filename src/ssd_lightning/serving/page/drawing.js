@@ -10,11 +10,11 @@ const MOST_TAGS = 40; // more would hide the image; the one that is pointed at h
  * @param {{image: CanvasImageSource | null, width: number, height: number}} scene size in the image's pixels;
  *   without an image (a format that browsers do not show) the boxes lie on grey
  * @param {{box: number[], text: string, colour: string, textColour: string}[]} detections best first
- * @param {{room: {width: number, height: number}, chosen: number}} view the room to fill in CSS pixels, and the place
+ * @param {{space: {width: number, height: number}, chosen: number}} view the space to fill in CSS pixels, and the place
  *   of the detection that is pointed at, or -1
  */
-export function draw(canvas, scene, detections, { room, chosen }) {
-  const scale = Math.min(room.width / scene.width, room.height / scene.height);
+export function draw(canvas, scene, detections, { space, chosen }) {
+  const scale = Math.min(space.width / scene.width, space.height / scene.height);
   const width = Math.max(1, Math.floor(scene.width * scale));
   const height = Math.max(1, Math.floor(scene.height * scale));
   const density = window.devicePixelRatio || 1;

@@ -14,8 +14,8 @@ export class ClassList {
     this.rows = classes.map(({ name, colour }) => {
       const box = make("input", { type: "checkbox", checked: true });
       const number = make("span", { className: "of-class", textContent: "0" });
-      const words = make("span", { className: "name", textContent: name });
-      return { box, number, label: make("label", {}, box, swatch(colour), words, number) };
+      const text = make("span", { className: "name", textContent: name });
+      return { box, number, label: make("label", {}, box, swatch(colour), text, number) };
     });
     container.append(...this.rows.map(({ label }) => label));
     container.addEventListener("change", changed);

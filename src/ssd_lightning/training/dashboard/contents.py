@@ -99,7 +99,7 @@ class BestModel:
 
 
 def number(value: float) -> float | None:
-    """Give None for what is not finite: tables have no word for it."""
+    """Give None for what is not finite: tables cannot show it."""
     return float(value) if np.isfinite(value) else None
 
 
