@@ -49,7 +49,7 @@ LISTS = {
         "ema": ["callbacks=[default,ema]", "callbacks.ema.decay=0.98"],
         "cosine": ["scheduler=cosine", "scheduler.warmup_steps=0"],
         "warmup": ["scheduler.warmup_steps=36"],
-        "giou": ["loss.box_loss=giou", "loss.loc_weight=3.0"],
+        "giou": ["loss.box_loss=giou", "loss.box_weight=3.0"],
         "mosaic": ["data.mosaic_probability=0.5", "data.mosaic_epochs=7"],
     },
 }

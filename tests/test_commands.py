@@ -24,7 +24,7 @@ from ssd_lightning.data.images import read_image
 from ssd_lightning.data.toy import TOY_CLASSES
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.detector import Detector, find_checkpoint
-from ssd_lightning.prediction import shots
+from ssd_lightning.prediction import frames
 from ssd_lightning.prediction.video import Video
 from ssd_lightning.reporting.run import read_run
 
@@ -299,7 +299,7 @@ def test_predict_keeps_what_it_has_where_it_is_interrupted(
             raise KeyboardInterrupt
         return read_image(path)
 
-    monkeypatch.setattr(shots, "read_image", read_or_interrupt)
+    monkeypatch.setattr(frames, "read_image", read_or_interrupt)
     with pytest.raises(SystemExit) as end:
         run("predict", f"checkpoint={trained / 'run'}", f"source={tmp_path}", "batch_size=1", "output=out")
     assert end.value.code == 130

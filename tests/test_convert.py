@@ -19,7 +19,7 @@ from PIL import Image
 from ssd_lightning import convert, train
 from ssd_lightning.data.coco import COCODataset
 from ssd_lightning.data.csv_boxes import CSVDataset
-from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.dataset import ImageAnnotation
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.data.writers import FORMATS
@@ -262,8 +262,8 @@ def test_a_network_trains_on_every_format(made: Path, tmp_path: Path, form: str)
 
 
 def test_a_name_with_a_line_feed_stays_one_line() -> None:
-    def record(name: str) -> Record:
-        return Record(name, Path(f"{name}.jpg"), (8, 8), np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool))
+    def record(name: str) -> ImageAnnotation:
+        return ImageAnnotation(name, Path(f"{name}.jpg"), (8, 8), np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool))
 
     names = convert.image_names({"train": [record("a\nb"), record("c d"), record("\udce9 \uffff")]})
     assert names == {"train": ["a_b", "c d", "_ _"]}

@@ -140,7 +140,7 @@ def test_imports_go_downwards(path: Path) -> None:
         ("ops", "from ssd_lightning.models.ssd import SSD"),
         ("ops", "import ssd_lightning.losses"),
         ("ops", "def late():\n    from ssd_lightning import data"),
-        ("models", "from ssd_lightning.data.dataset import Record"),
+        ("models", "from ssd_lightning.data.dataset import ImageAnnotation"),
         ("losses", "from ssd_lightning.models import SSD"),
         ("data", "from ssd_lightning.ops.priors import make_priors"),
         ("data", "from ssd_lightning.ops import priors"),

@@ -188,7 +188,7 @@ def test_first_confidence_loss_is_four_times_log_of_the_classes(num_classes: int
 
 def test_perfect_boxes_have_no_loss_and_alpha_weighs() -> None:
     output, targets = draw_output(2, seed=0), draw_targets([2, 1], seed=0)
-    once, twice = MultiBoxLoss()(output, targets), MultiBoxLoss(loc_weight=2.5)(output, targets)
+    once, twice = MultiBoxLoss()(output, targets), MultiBoxLoss(box_weight=2.5)(output, targets)
     torch.testing.assert_close(twice, {"loc": 2.5 * once["loc"], "cls": once["cls"]})
     prior = PRIORS[20]
     box = torch.cat([prior[:2] - prior[2:] / 2, prior[:2] + prior[2:] / 2])
@@ -241,12 +241,12 @@ def test_negatives_of_an_image_do_not_depend_on_the_others() -> None:
         {"iou_threshold": "half"},
         {"box_loss": "iou"},
         {"smooth_l1_beta": -1},
-        {"loc_weight": math.nan},
+        {"box_weight": math.nan},
         {"class_loss": "hinge"},
         {"negative_ratio": -1},
         {"min_negatives": -1},
         {"min_negatives": 2.5},
-        {"negatives_by": "chance"},
+        {"mining_score": "chance"},
         {"focal_alpha": 1.5},
         {"focal_gamma": -2},
         {"normalizer": "none"},
@@ -292,7 +292,7 @@ def test_normalizers(class_loss: str) -> None:
 def test_the_loss_of_d2l() -> None:
     """Section 14.7 in its own words: all priors, mean over an image, four numbers a prior in the mean of the boxes."""
     output, targets = draw_output(3, seed=4), draw_targets([2, 0, 5], seed=5)
-    loss = MultiBoxLoss(box_loss="l1", class_loss="ce", normalizer="priors", loc_weight=0.25)
+    loss = MultiBoxLoss(box_loss="l1", class_loss="ce", normalizer="priors", box_weight=0.25)
     wanted = loss.match(targets, PRIORS)
     entropies = torch.nn.CrossEntropyLoss(reduction="none")
     cls = entropies(output.class_logits.reshape(-1, NUM_CLASSES + 1), wanted.labels.reshape(-1))
@@ -355,7 +355,7 @@ def test_smaller_beta_is_closer_to_l1() -> None:
 def test_negatives_by_foreground_score_are_others() -> None:
     output, targets = draw_output(2, seed=0), draw_targets([3, 1], seed=0)
     by = {
-        name: MultiBoxLoss(negatives_by=name)(output, targets)["cls"] for name in ("loss", "background", "foreground")
+        name: MultiBoxLoss(mining_score=name)(output, targets)["cls"] for name in ("loss", "background", "foreground")
     }
     assert by["loss"] == by["background"] > by["foreground"]
 

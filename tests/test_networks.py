@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ssd_lightning.detector import Detector
-from ssd_lightning.models.weights import start_from
+from ssd_lightning.models.weights import load_pretrained
 from test_commands import run_in
 from test_configs import BACKBONES, MODELS, needed
 
@@ -36,7 +36,7 @@ def test_network_trains_an_epoch_and_its_weights_load_again(
     again = Detector.load(tmp_path / "run").net
     for parameter in again.parameters():
         torch.nn.init.zeros_(parameter)
-    loaded = start_from(again, tmp_path / "weights.safetensors")
+    loaded = load_pretrained(again, tmp_path / "weights.safetensors")
     assert not loaded.anew
     images = torch.randint(0, 256, (1, 3, *again.image_size), dtype=torch.uint8)
     with torch.no_grad():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ssd_lightning.data.dataset import DetectionDataset, Record, in_part
+from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation, in_subset
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.data.writers import write_csv
 
@@ -26,8 +26,8 @@ def main(source: Path, target: Path) -> None:
     # Two boxes have no area and are skipped.
     trainval, test = (open_split(source, name) for name in ("trainval", "test"))
     splits = {
-        "train": [record for record in trainval.records if in_part(record.image_id, "train", VAL_FRACTION)],
-        "val": [record for record in trainval.records if in_part(record.image_id, "val", VAL_FRACTION)],
+        "train": [record for record in trainval.records if in_subset(record.image_id, "train", VAL_FRACTION)],
+        "val": [record for record in trainval.records if in_subset(record.image_id, "val", VAL_FRACTION)],
         "test": test.records,
     }
     written = {
@@ -41,7 +41,7 @@ def open_split(source: Path, split: str) -> DetectionDataset:
     return VOCDataset(splits=[{"root": str(source), "split": split}], on_error="skip")
 
 
-def write_reduced(record: Record, folder: Path) -> Record:
+def write_reduced(record: ImageAnnotation, folder: Path) -> ImageAnnotation:
     """Write one image at the reduced size, and give its record with the boxes there."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{record.image_id}.jpg"

@@ -34,7 +34,7 @@ from typing import Literal
 
 import numpy as np
 
-from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.dataset import ImageAnnotation
 from ssd_lightning.data.fingerprint import differences, fingerprint
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.toy import TOY_CLASSES, write_toy_dataset
@@ -106,7 +106,7 @@ DAMAGES: tuple[Callable[[bytes, random.Random], bytes], ...] = (
 )  # fmt: skip
 
 
-def read_record(root: Path, name: str) -> Record:
+def read_record(root: Path, name: str) -> ImageAnnotation:
     """Read an annotation as training does; the first unsound object is an error."""
     record, problems = read_voc_annotation(
         root / "Annotations" / f"{name}.xml", TOY_CLASSES, image_dir=root / "JPEGImages", image_id=name
@@ -156,13 +156,13 @@ def try_one(root: Path, kind: Kind, seed: int, number: int) -> Trial:
         )
 
 
-def _equal(one: Record, two: Record) -> bool:
+def _equal(one: ImageAnnotation, two: ImageAnnotation) -> bool:
     return one.size_px == two.size_px and all(
         np.array_equal(getattr(one, name), getattr(two, name)) for name in ("boxes_xyxy_px", "labels", "difficult")
     )
 
 
-def _read(root: Path, name: str) -> tuple[Record, np.ndarray]:
+def _read(root: Path, name: str) -> tuple[ImageAnnotation, np.ndarray]:
     record = read_record(root, name)
     return record, read_image(record.image_path, record.size_px)
 

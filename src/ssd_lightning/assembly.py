@@ -26,9 +26,9 @@ from ssd_lightning.detector import find_checkpoint
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.examination.splits import objects_of
 from ssd_lightning.models import SSD
-from ssd_lightning.models.foreign_names import NETWORKS
+from ssd_lightning.models.key_mapping import NETWORKS
 from ssd_lightning.models.ssd import check_batch_size
-from ssd_lightning.models.weights import levels_behind, levels_of, normalization_of, start_from
+from ssd_lightning.models.weights import levels_behind, levels_of, load_pretrained, normalization_of
 from ssd_lightning.ops.priors import as_height_width
 from ssd_lightning.specs import describe
 from ssd_lightning.training import DetectionDataModule, SSDModule
@@ -38,6 +38,7 @@ from ssd_lightning.training.budget import BudgetCallback, TrainingBudget, parse_
 from ssd_lightning.training.callbacks import LogShortRuns
 from ssd_lightning.training.checkpoint import AtomicCheckpointIO
 from ssd_lightning.training.compilation import check_compile, compile_network
+from ssd_lightning.training.data_state import BatchCounters
 from ssd_lightning.training.devices import (
     check_devices,
     check_launch,
@@ -48,7 +49,6 @@ from ssd_lightning.training.devices import (
 )
 from ssd_lightning.training.host_memory import keep_freed_memory
 from ssd_lightning.training.new_settings import NewSettings
-from ssd_lightning.training.position import BatchCounters
 from ssd_lightning.training.precision import check_precision
 from ssd_lightning.training.profiling import make_profiler
 from ssd_lightning.training.ranks import Lifeline
@@ -381,7 +381,7 @@ def fill(net: SSD, config: DictConfig, class_names: tuple[str, ...]) -> None:
     Raises:
         WeightsError: they cannot be read, or do not fit.
     """
-    loaded = start_from(
+    loaded = load_pretrained(
         net,
         find_checkpoint(Path(config.init_from)),
         class_names=class_names,

@@ -18,7 +18,7 @@ from ssd_lightning.errors import ConfigurationError, DataError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from ssd_lightning.data.dataset import DetectionDataset, Record
+    from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation
     from ssd_lightning.data.writers import Format
     from ssd_lightning.data.written_images import WrittenImage
 
@@ -106,7 +106,7 @@ def open_stages(config: "DictConfig", make_dataset: "Callable[..., DetectionData
 def write_dataset(
     output: Path,
     target: "Format",
-    splits: "Mapping[str, Sequence[Record]]",
+    splits: "Mapping[str, Sequence[ImageAnnotation]]",
     class_names: Sequence[str],
     *,
     images: str,
@@ -157,7 +157,7 @@ def write_dataset(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def image_names(splits: "Mapping[str, Sequence[Record]]") -> dict[str, list[str]]:
+def image_names(splits: "Mapping[str, Sequence[ImageAnnotation]]") -> dict[str, list[str]]:
     """Name the image of every record by its id, without an ending.
 
     No two records share a name: in some formats they would share a file of annotations.
@@ -174,7 +174,7 @@ def image_names(splits: "Mapping[str, Sequence[Record]]") -> dict[str, list[str]
     return plain
 
 
-def _plain_name(record: "Record") -> str:
+def _plain_name(record: "ImageAnnotation") -> str:
     # VOC's and YOLO's lists have a name a line, without the blanks around it; XML and UTF-8 lack some characters.
     name = re.sub(r"[/\\\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "_", record.image_id)
     suffix = record.image_path.suffix if is_image_name(record.image_path) else ""
@@ -182,7 +182,7 @@ def _plain_name(record: "Record") -> str:
 
 
 def _plan_images(
-    splits: "Mapping[str, Sequence[Record]]", suffixes: tuple[str, ...]
+    splits: "Mapping[str, Sequence[ImageAnnotation]]", suffixes: tuple[str, ...]
 ) -> "dict[str, list[WrittenImage]]":
     from concurrent.futures import ThreadPoolExecutor
 
@@ -202,7 +202,7 @@ def _refuse_to_overwrite(output: Path) -> None:
         raise DataError(f"output={output}: this exists already and is left as it is; choose a new folder")
 
 
-def _refuse_turned(splits: "Mapping[str, Sequence[Record]]") -> None:
+def _refuse_turned(splits: "Mapping[str, Sequence[ImageAnnotation]]") -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     from ssd_lightning.data.images import image_size_px
@@ -219,7 +219,7 @@ def _refuse_turned(splits: "Mapping[str, Sequence[Record]]") -> None:
                 )
 
 
-def _place(record: "Record", target: Path, image: "WrittenImage", *, link: bool) -> None:
+def _place(record: "ImageAnnotation", target: Path, image: "WrittenImage", *, link: bool) -> None:
     from ssd_lightning.data.written_images import write_as_png
 
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -205,7 +205,7 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
     import torch
     from hydra.utils import instantiate
 
-    from ssd_lightning.analysis.trial import run_estimate
+    from ssd_lightning.analysis.dry_run import run_estimate
     from ssd_lightning.examination.steps import sound_batches, take_steps
     from ssd_lightning.training.batch_scaling import split_scaling
     from ssd_lightning.training.budget import parse_budget

@@ -274,7 +274,7 @@ def write_foreign(checkpoint: "Detector", project: str, output: Path) -> None:
     """Write weights under another project's names."""
     import torch
 
-    from ssd_lightning.models.origins import distance_of_priors, recognise
+    from ssd_lightning.models.checkpoint_formats import distance_of_priors, recognise
     from ssd_lightning.models.weights import export_weights
 
     net = checkpoint.network

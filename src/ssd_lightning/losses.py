@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.ops.box_losses import BOX_LOSSES, BoxLoss, box_regression_loss
 from ssd_lightning.ops.boxes import xyxy_to_cxcywh
-from ssd_lightning.ops.class_losses import ClassLoss, NegativesBy, cross_entropy, focal_loss, mined_cross_entropy
+from ssd_lightning.ops.class_losses import ClassLoss, MiningScore, cross_entropy, focal_loss, mined_cross_entropy
 from ssd_lightning.ops.coder import VARIANCES, encode
 from ssd_lightning.ops.matching import Matcher, Matches, match_priors, pad_targets
 from ssd_lightning.ops.rows import rows_that_count, take_rows
@@ -57,7 +57,7 @@ def image_weights(
         normalizer: what the summed loss of a batch is divided by, at least 1. `positives`: all positives of the batch
             (the paper, Caffe, ssd.pytorch, lufficc, qfgaohao, torchvision, gluon, mmdet). `positives_per_image`: each
             image by its own positives, then the mean over images (NVIDIA). `batch_size`: the images. `priors`: all
-            priors of the batch (Caffe's `FULL`; d2l's TinySSD for the classes, and with `loc_weight` .25 for the
+            priors of the batch (Caffe's `FULL`; d2l's TinySSD for the classes, and with `box_weight` .25 for the
             boxes, as it counts four numbers a prior).
         over_ranks: count over all ranks, so that averaged gradients equal those of one big batch.
 
@@ -84,11 +84,11 @@ class MultiBoxLoss(nn.Module):
         iou_threshold: least IoU of a match that is not forced.
         box_loss: `smooth_l1` (the paper), `l1`, `giou`, `diou` or `ciou`; see `ops.box_losses`.
         smooth_l1_beta: where the smooth L1 loss becomes linear, in units of the offsets.
-        loc_weight: the paper's alpha, weight of the localisation loss.
+        box_weight: the paper's alpha, weight of the localisation loss.
         class_loss: `ce_hnm`, cross entropy with hard negative mining (the paper); `focal`; or `ce`, over all priors.
         negative_ratio: negatives per positive in each image (`ce_hnm`).
         min_negatives: least number of negatives in an image; the paper has 0 (`ce_hnm`).
-        negatives_by: `loss`, `background` (the same ranking) or `foreground`; see `ops.class_losses` (`ce_hnm`).
+        mining_score: `loss`, `background` (the same ranking) or `foreground`; see `ops.class_losses` (`ce_hnm`).
         focal_alpha: weight of objects, that of the background being the rest to 1 (`focal`).
         focal_gamma: discount of easy priors (`focal`).
         normalizer: what both losses are divided by; see `image_weights`.
@@ -105,11 +105,11 @@ class MultiBoxLoss(nn.Module):
         iou_threshold: float = 0.5,
         box_loss: BoxLoss = "smooth_l1",
         smooth_l1_beta: float = 1.0,
-        loc_weight: float = 1.0,
+        box_weight: float = 1.0,
         class_loss: ClassLoss = "ce_hnm",
         negative_ratio: float = 3.0,
         min_negatives: int = 0,
-        negatives_by: NegativesBy = "loss",
+        mining_score: MiningScore = "loss",
         focal_alpha: float = 0.25,
         focal_gamma: float = 2.0,
         normalizer: Normalizer = "positives",
@@ -120,11 +120,11 @@ class MultiBoxLoss(nn.Module):
         require_number("loss.iou_threshold", iou_threshold, 0, 1, above_low=True)
         require_choice("loss.box_loss", box_loss, BOX_LOSSES)
         require_number("loss.smooth_l1_beta", smooth_l1_beta, 0)
-        require_number("loss.loc_weight", loc_weight, 0)
+        require_number("loss.box_weight", box_weight, 0)
         require_choice("loss.class_loss", class_loss, ("ce_hnm", "ce", "focal"))
         require_number("loss.negative_ratio", negative_ratio, 0)
         require_number("loss.min_negatives", min_negatives, 0, whole=True)
-        require_choice("loss.negatives_by", negatives_by, ("loss", "background", "foreground"))
+        require_choice("loss.mining_score", mining_score, ("loss", "background", "foreground"))
         require_number("loss.focal_alpha", focal_alpha, 0, 1)
         require_number("loss.focal_gamma", focal_gamma, 0)
         require_choice("loss.normalizer", normalizer, ("positives", "positives_per_image", "batch_size", "priors"))
@@ -134,11 +134,11 @@ class MultiBoxLoss(nn.Module):
         self.iou_threshold = iou_threshold
         self.box_loss: BoxLoss = box_loss
         self.smooth_l1_beta = smooth_l1_beta
-        self.loc_weight = loc_weight
+        self.box_weight = box_weight
         self.class_loss: ClassLoss = class_loss
         self.negative_ratio = negative_ratio
         self.min_negatives = min_negatives
-        self.negatives_by: NegativesBy = negatives_by
+        self.mining_score: MiningScore = mining_score
         self.focal_alpha = focal_alpha
         self.focal_gamma = focal_gamma
         self.normalizer: Normalizer = normalizer
@@ -188,7 +188,7 @@ class MultiBoxLoss(nn.Module):
         )  # [R]
         box_weights = take_rows(weights[:, None].expand_as(positive), rows)
         return {
-            "loc": self.loc_weight * (box_weights * box_loss).sum(),
+            "loc": self.box_weight * (box_weights * box_loss).sum(),
             "cls": (weights * class_loss.sum(dim=1)).sum(),
         }
 
@@ -204,5 +204,5 @@ class MultiBoxLoss(nn.Module):
                     labels,
                     ratio=self.negative_ratio,
                     min_negatives=self.min_negatives,
-                    negatives_by=self.negatives_by,
+                    mining_score=self.mining_score,
                 )

@@ -107,10 +107,10 @@ def _run(
     window: "Window | None",
 ) -> "Tally":
     """Read, detect, write and show; fills `skipped`."""
+    from ssd_lightning.prediction.frames import Reading, shots_of
     from ssd_lightning.prediction.loop import Tally, detect_in
     from ssd_lightning.prediction.names import output_names
     from ssd_lightning.prediction.progress import progress_bar
-    from ssd_lightning.prediction.shots import Reading, shots_of
     from ssd_lightning.prediction.writers import FromFirstShot, open_writers, refuse_replacing
 
     folder, names, outputs = Path(config.output), output_names(sources), _as_list(config.write)

@@ -81,7 +81,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
         choose_checkpoint,
         hold_directory,
     )
-    from ssd_lightning.training.stopping import end_at_signals
+    from ssd_lightning.training.signals import end_at_signals
 
     end_at_signals("while nothing was trained")
     end_with_launcher()
@@ -126,7 +126,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     if is_first:
         warn_about_data(config, data)
         if goes_on:
-            tell_start(resume, plain, run_dir)
+            log_start(resume, plain, run_dir)
         begin_directory(run_dir, resume)
     trainer = make_trainer(config, plain, run_dir=run_dir, ranks=ranks, checkpoint=resume, budget=budget)
     if is_first:
@@ -163,17 +163,17 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     return scores
 
 
-def tell_start(resume: Path | None, plain: dict[str, Any], run_dir: Path) -> None:
+def log_start(resume: Path | None, plain: dict[str, Any], run_dir: Path) -> None:
     """Say where a run goes on and with which other settings, or why it begins anew."""
     from hydra.core.hydra_config import HydraConfig
 
     from ssd_lightning.run_dirs import why_new
     from ssd_lightning.sweeping.parent import is_job
-    from ssd_lightning.training.resumption import tell_checkpoint, tell_differences
+    from ssd_lightning.training.resumption import log_checkpoint, log_differences
 
     if resume is not None:
-        tell_checkpoint(resume)
-        tell_differences(resume, plain)
+        log_checkpoint(resume)
+        log_differences(resume, plain)
     elif not is_job():
         why = why_new(run_dir, list(HydraConfig.get().overrides.task))
         log.info("resume=auto begins a new run in %s: %s", run_dir, why)
@@ -216,9 +216,9 @@ def record_start(
     from ssd_lightning.training.record import (
         data_fingerprints,
         earlier_starts,
+        log_changed_data,
         read_record,
         run_record,
-        tell_changed_data,
         write_record,
         write_surroundings,
     )
@@ -230,7 +230,7 @@ def record_start(
     gone_on_with = resume.parent.parent if resume is not None else None
     for earlier in (gone_on_with, repeated):
         if earlier is not None:
-            tell_changed_data(read_record(earlier), fingerprints, run=earlier)
+            log_changed_data(read_record(earlier), fingerprints, run=earlier)
     devices, accumulate, images = trainer.world_size, trainer.accumulate_grad_batches, len(data.dataset("train"))
     share = device_batch_size(config.data.batch_size, ranks=devices, accumulate=accumulate, images=images)
     batch = {

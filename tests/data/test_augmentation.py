@@ -22,10 +22,10 @@ from torchvision.transforms.v2 import functional as tv
 from ssd_lightning.data.augmentation import MIN_SIDE, Resize, SSDAugmentation, resize_image
 from ssd_lightning.data.augmentation_steps import DistortExpandCropWarp
 from ssd_lightning.data.colour import PhotometricDistortion
-from ssd_lightning.data.crop_search import CropSearch
-from ssd_lightning.data.dataset import DetectionDataset, Record, collate
+from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation, collate
+from ssd_lightning.data.random_iou_crop import RandomIoUCrop
 from ssd_lightning.data.sampler import EpochSampler
-from ssd_lightning.data.view import boxes_in_view, draw_canvas, paste_on_canvas, view_through
+from ssd_lightning.data.view import boxes_in_view, paste_on_canvas, random_zoom_out, view_through
 from ssd_lightning.errors import ConfigurationError
 
 MEAN = (123, 117, 104)
@@ -114,7 +114,7 @@ def test_flip_is_torchvisions():
 def test_expansion_keeps_every_pixel_and_paints_the_rest_in_the_mean():
     image = noise(30, 40)
     for seed in range(50):
-        left, top, right, bottom = draw_canvas(Random(seed), (30, 40), max_ratio=4.0)
+        left, top, right, bottom = random_zoom_out(Random(seed), (30, 40), max_ratio=4.0)
         size = (bottom - top, right - left)
         view = view_through((left, top, right, bottom), (30, 40), size)
         canvas = paste_on_canvas(image, view, size, MEAN)
@@ -187,7 +187,7 @@ def test_steps_do_not_share_their_coins():
 WHOLE_PX = (0, 0, 500, 375)
 
 
-def crop_search(**settings) -> CropSearch:
+def random_iou_crop(**settings) -> RandomIoUCrop:
     defaults = {
         "min_ious": PAPER_IOUS,
         "rule": "any",
@@ -196,7 +196,7 @@ def crop_search(**settings) -> CropSearch:
         "trials": 50,
         "allow_empty": True,
     }
-    return CropSearch(**{**defaults, **settings})
+    return RandomIoUCrop(**{**defaults, **settings})
 
 
 def overlaps(window_px: tuple[int, ...], boxes: np.ndarray) -> np.ndarray:
@@ -208,7 +208,7 @@ def overlaps(window_px: tuple[int, ...], boxes: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("rule", ["any", "all"])
 def test_crops_overlap_at_least_one_box_or_all(min_iou, rule):
     boxes = np.array([[0.0, 0.0, 1.0, 0.97], [0.1, 0.1, 0.9, 0.95], [0.5, 0.5, 0.9, 0.9]])
-    search = crop_search(min_ious=(min_iou,), rule=rule)
+    search = random_iou_crop(min_ious=(min_iou,), rule=rule)
     found, some_but_not_all = 0, 0
     for seed in range(150):
         window_px = search.find(np.random.default_rng(seed), boxes, WHOLE_PX, (375, 500), min_iou=min_iou)
@@ -227,7 +227,7 @@ def test_crops_overlap_at_least_one_box_or_all(min_iou, rule):
 
 def test_each_candidate_is_as_likely_as_the_whole_image():
     # Crops of at most .81 of the image meet all conditions but .9: 4 + free + whole = 6 candidates.
-    search = crop_search(scale=(0.3, 0.9))
+    search = random_iou_crop(scale=(0.3, 0.9))
     random, rng = Random(0), np.random.default_rng(0)
     boxes = np.array([[0.0, 0.0, 1.0, 1.0]])
     whole = sum(search.choose(random, rng, boxes, WHOLE_PX, (375, 500)) == WHOLE_PX for _ in range(1400))
@@ -241,7 +241,7 @@ def warp_step(**settings) -> DistortExpandCropWarp:
 
 def test_centres_decide_and_boxes_are_clipped():
     image, boxes = scene()
-    step = warp_step(crop=crop_search())
+    step = warp_step(crop=random_iou_crop())
     indexed = np.column_stack([boxes.astype(np.float64), np.arange(3)])
     dropped, clipped = 0, 0
     for seed in range(200):
@@ -380,7 +380,7 @@ def test_the_inputs_are_left_alone():
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> list[Record]:
+def records(tmp_path: Path) -> list[ImageAnnotation]:
     image, boxes = scene()
     result = []
     for index in range(6):
@@ -388,7 +388,7 @@ def records(tmp_path: Path) -> list[Record]:
         Image.fromarray(image[: 300 + index]).save(path)
         scale = np.array([500, 375, 500, 300], dtype=np.float32)
         result.append(
-            Record(
+            ImageAnnotation(
                 image_id=str(index),
                 image_path=path,
                 size_px=(300 + index, 500),

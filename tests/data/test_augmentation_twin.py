@@ -9,8 +9,8 @@ from slow_augmentation import choose_window, step_by_step
 
 from ssd_lightning.data.augmentation_steps import INTERPOLATIONS, DistortExpandCropWarp
 from ssd_lightning.data.colour import PhotometricDistortion
-from ssd_lightning.data.crop_search import CropSearch
 from ssd_lightning.data.geometry import sample_windows, window_iou
+from ssd_lightning.data.random_iou_crop import RandomIoUCrop
 from ssd_lightning.data.view import boxes_in_view, view_through
 
 MEAN = (123, 117, 104)
@@ -25,7 +25,7 @@ def soft_image(height: int = 150, width: int = 200) -> np.ndarray:
     return ((smooth - smooth.min()) / np.ptp(smooth) * 255).astype(np.uint8)
 
 
-def crop_search(**settings) -> CropSearch:
+def random_iou_crop(**settings) -> RandomIoUCrop:
     defaults = {
         "min_ious": (0.1, 0.3, 0.5, 0.7, 0.9),
         "rule": "any",
@@ -34,14 +34,14 @@ def crop_search(**settings) -> CropSearch:
         "trials": 50,
         "allow_empty": True,
     }
-    return CropSearch(**{**defaults, **settings})
+    return RandomIoUCrop(**{**defaults, **settings})
 
 
 @pytest.mark.parametrize("photometric", [None, PAPER], ids=["plain", "colours"])
 @pytest.mark.parametrize("expansion", [None, 4.0], ids=["cropped", "expanded"])
 def test_one_go_gives_what_the_steps_give(photometric, expansion):
     image, size = soft_image(), (120, 110)
-    settings = {"image_size": size, "fill": MEAN, "max_expand_ratio": expansion, "crop": crop_search()}
+    settings = {"image_size": size, "fill": MEAN, "max_expand_ratio": expansion, "crop": random_iou_crop()}
     step = DistortExpandCropWarp(**settings, photometric=photometric)
     indexed = np.column_stack([BOXES, np.arange(3)])
     beside, differences = 0, []
@@ -123,7 +123,7 @@ def test_a_window_beside_the_image_shows_nothing(window_px):
 )
 def test_a_search_that_stops_early_chooses_as_one_that_goes_to_the_end(rule, allow_empty):
     size_px, trials = (150, 200), 6  # few, so that some conditions stay unmet
-    search = crop_search(rule=rule, allow_empty=allow_empty, trials=trials)
+    search = random_iou_crop(rule=rule, allow_empty=allow_empty, trials=trials)
     random, rng, slow_rng = Random(0), np.random.default_rng(1), np.random.default_rng(2)
     whole = (0, 0, 200, 150)
     quick, slow = [], []
@@ -145,7 +145,7 @@ def test_a_search_that_stops_early_chooses_as_one_that_goes_to_the_end(rule, all
     for side in range(4):
         assert largest_gap(quick_px[:, side], slow_px[:, side]) < 0.065
     # The measure can tell: without its conditions, the search chooses others.
-    free = np.array([crop_search(min_ious=()).choose(random, rng, BOXES, whole, size_px) for _ in range(1200)])
+    free = np.array([random_iou_crop(min_ious=()).choose(random, rng, BOXES, whole, size_px) for _ in range(1200)])
     assert largest_gap(area(free), area(slow_px)) > 0.1
 
 
@@ -162,7 +162,7 @@ def largest_gap(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.mark.parametrize("canvas_px", [(0, 0, 200, 150), (-150, -20, 350, 400), (0, 0, 9, 7)])
 def test_no_crop_overlaps_more_than_is_within_reach(canvas_px):
-    search = crop_search()
+    search = random_iou_crop()
     left, top, right, bottom = canvas_px
     rng = np.random.default_rng(0)
     drawn = sample_windows(rng, (20_000,), (bottom - top, right - left), scale=(0.3, 1.0), aspect_ratio=(0.5, 2.0))
@@ -180,7 +180,7 @@ def test_no_crop_overlaps_more_than_is_within_reach(canvas_px):
 
 
 def test_a_search_on_a_canvas_reaches_beyond_the_image():
-    search = crop_search(min_ious=())
+    search = random_iou_crop(min_ious=())
     windows = np.array(
         [
             search.choose(Random(seed), np.random.default_rng(seed), BOXES, (-100, -50, 300, 250), (150, 200))

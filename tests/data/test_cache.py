@@ -20,7 +20,7 @@ from ssd_lightning.data import cache as cache_module
 from ssd_lightning.data import dataset as dataset_module
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.cache import ImageCache, ImageCaches
-from ssd_lightning.data.dataset import DetectionDataset, Record, collate
+from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation, collate
 from ssd_lightning.data.free_space import free_disk, free_memory
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import ConfigurationError, DataError
@@ -40,10 +40,10 @@ def images(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def make_records(paths: list[Path]) -> list[Record]:
+def make_records(paths: list[Path]) -> list[ImageAnnotation]:
     boxes = np.array([[0, 0, 1, 1]], dtype=np.float32)
     return [
-        Record(path.stem, path, size, boxes, np.array([1]), np.array([False]))
+        ImageAnnotation(path.stem, path, size, boxes, np.array([1]), np.array([False]))
         for path, size in zip(paths, SIZES, strict=True)
     ]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ssd_lightning.data.dataset import DetectionDataset, Record, collate, in_part, sample_seed
+from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation, collate, in_subset, sample_seed
 from ssd_lightning.errors import ConfigurationError, DataError
 
 NAMES = [f"image_{i:05}" for i in range(4000)]
@@ -16,12 +16,12 @@ NAMES = [f"image_{i:05}" for i in range(4000)]
 
 def make_record(
     folder: Path, name: str, boxes: object = ((10, 20, 50, 60),), size: tuple[int, int] = (80, 100)
-) -> Record:
+) -> ImageAnnotation:
     path = folder / f"{name}.png"
     Image.new("RGB", (100, 80), (1, 2, 3)).save(path)
     boxes_xyxy_px = np.array(boxes, dtype=np.float32).reshape(-1, 4)
     labels = np.arange(1, len(boxes_xyxy_px) + 1)
-    return Record(name, path, size, boxes_xyxy_px, labels, labels % 2 == 0)
+    return ImageAnnotation(name, path, size, boxes_xyxy_px, labels, labels % 2 == 0)
 
 
 class Recorder:
@@ -38,23 +38,23 @@ class Recorder:
 
 @pytest.mark.parametrize("val_fraction", [0.0, 0.1, 0.5, 1.0])
 def test_parts_are_complementary_and_of_the_stated_size(val_fraction: float) -> None:
-    train = [name for name in NAMES if in_part(name, "train", val_fraction)]
-    val = [name for name in NAMES if in_part(name, "val", val_fraction)]
+    train = [name for name in NAMES if in_subset(name, "train", val_fraction)]
+    val = [name for name in NAMES if in_subset(name, "val", val_fraction)]
 
     assert sorted(train + val) == NAMES
     assert len(val) / len(NAMES) == pytest.approx(val_fraction, abs=0.02)
-    assert all(in_part(name, "all", val_fraction) for name in NAMES)
+    assert all(in_subset(name, "all", val_fraction) for name in NAMES)
 
 
 def test_a_larger_validation_part_contains_the_smaller_one() -> None:
-    small, large = ({name for name in NAMES if in_part(name, "val", share)} for share in (0.1, 0.2))
+    small, large = ({name for name in NAMES if in_subset(name, "val", share)} for share in (0.1, 0.2))
 
     assert small < large
 
 
 def test_a_name_stays_in_its_part_in_every_release() -> None:
     # Else a checkpoint would be validated on what it was trained on.
-    held_out = [name for name in NAMES[:20] if in_part(name, "val", 0.2)]
+    held_out = [name for name in NAMES[:20] if in_subset(name, "val", 0.2)]
 
     assert held_out == ["image_00001", "image_00005", "image_00009"]
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.dataset import ImageAnnotation
 from ssd_lightning.data.fingerprint import WHAT_DIFFERS, checksum, differences, fingerprint
 
 CLASSES = ("cat", "dog")
 
 
-def records(folder: Path, count: int = 4) -> list[Record]:
+def records(folder: Path, count: int = 4) -> list[ImageAnnotation]:
     made = []
     for index in range(count):
         path = folder / f"{index}.jpg"
@@ -26,15 +26,15 @@ def records(folder: Path, count: int = 4) -> list[Record]:
             path.write_bytes(bytes([index]) * (100 + index))
         boxes = np.arange(4 * index, dtype=np.float32).reshape(-1, 4)
         labels, difficult = np.ones(index, dtype=np.int64), np.zeros(index, dtype=bool)
-        made.append(Record(str(index), path, (20, 30), boxes, labels, difficult))
+        made.append(ImageAnnotation(str(index), path, (20, 30), boxes, labels, difficult))
     return made
 
 
-def changed(record: Record, **values: object) -> Record:
+def changed(record: ImageAnnotation, **values: object) -> ImageAnnotation:
     return dataclasses.replace(record, **values)  # type: ignore[arg-type]
 
 
-Change = Callable[[list[Record]], Sequence[Record]]
+Change = Callable[[list[ImageAnnotation]], Sequence[ImageAnnotation]]
 CHANGES: dict[str, tuple[Change, set[str]]] = {
     "one less": (lambda r: r[:-1], {"images", "objects", "names", "boxes", "bytes", "files"}),
     "none": (lambda r: [], {"images", "objects", "names", "boxes", "bytes", "files"}),
@@ -90,7 +90,7 @@ def test_names_are_not_joined(first: list[str], second: list[str]) -> None:
     """Twin: the lists themselves."""
     none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
     made = [
-        fingerprint([Record(name, Path("nothing"), (1, 1), *none) for name in names], CLASSES)["names"]
+        fingerprint([ImageAnnotation(name, Path("nothing"), (1, 1), *none) for name in names], CLASSES)["names"]
         for names in (first, second)
     ]
     assert (made[0] == made[1]) == (first == second)

@@ -10,7 +10,7 @@ from PIL import Image
 
 import planted
 from ssd_lightning.data.csv_boxes import CSVDataset
-from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.dataset import ImageAnnotation
 from ssd_lightning.data.inspection import (
     ImageFacts,
     count_edges,
@@ -23,8 +23,10 @@ from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.errors import ConfigurationError, DataError
 
 
-def record(path: Path, size_px: tuple[int, int] = (30, 40)) -> Record:
-    return Record(path.stem, path, size_px, np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, bool))
+def record(path: Path, size_px: tuple[int, int] = (30, 40)) -> ImageAnnotation:
+    return ImageAnnotation(
+        path.stem, path, size_px, np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, bool)
+    )
 
 
 def test_all_faults_of_the_annotation_are_collected(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -104,7 +106,7 @@ def test_broken_images_have_a_problem_and_no_digest(tmp_path: Path) -> None:
 def test_a_record_is_measured_by_its_image() -> None:
     boxes = np.array([[1, 2, 30, 30], [1, 2, 40.5, 31], [1, 2, 42, 9], [40.2, 2, 40.9, 9], [50, 2, 60, 9]], np.float32)
     labels = np.arange(1, 6)
-    stated = Record("a", Path("a.jpg"), (60, 80), boxes, labels, labels > 1)
+    stated = ImageAnnotation("a", Path("a.jpg"), (60, 80), boxes, labels, labels > 1)
 
     def facts(size_px: tuple[int, int] | None) -> ImageFacts:
         return ImageFacts(stated.image_path, "digest", size_px, "another size")

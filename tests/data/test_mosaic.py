@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ssd_lightning.data.dataset import DetectionDataset, Record, collate
+from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation, collate
 from ssd_lightning.data.mosaic import Mosaic, Sample, draw_window, join_samples
 from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.errors import ConfigurationError
@@ -116,7 +116,7 @@ def make_dataset(folder: Path, *, seed: int = 0, mosaic: Mosaic | None = None) -
         path = folder / f"{index}.png"
         Image.fromarray(np.where(sample.image == 0, index, sample.image)).save(path)
         boxes_px = sample.boxes_xyxy * np.array([320, 240, 320, 240], dtype=np.float32)
-        records.append(Record(str(index), path, (240, 320), boxes_px, sample.labels, sample.difficult))
+        records.append(ImageAnnotation(str(index), path, (240, 320), boxes_px, sample.labels, sample.difficult))
     dataset = DetectionDataset(records=records, class_names=["a", "b"], seed=seed)
     dataset.mosaic = mosaic
     return dataset

@@ -10,7 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from ssd_lightning.data.augmentation import SSDAugmentation
-from ssd_lightning.data.dataset import DetectionDataset, Record, collate
+from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation, collate
 from ssd_lightning.data.resize import (
     WHOLE,
     Letterbox,
@@ -109,7 +109,7 @@ def test_perfect_detections_in_letterboxed_images_score_one(tmp_path: Path):
         Image.fromarray(np.full((height, width, 3), 128, np.uint8)).save(path)
         boxes = np.array([[1, 2, width, height], [3, 4, width / 2, height / 2]], np.float32)[: 2 * (index != 3)]
         labels = np.array([1, 2])[: len(boxes)]
-        records.append(Record(str(index), path, (height, width), boxes, labels, np.zeros(len(boxes), bool)))
+        records.append(ImageAnnotation(str(index), path, (height, width), boxes, labels, np.zeros(len(boxes), bool)))
     transform = Resize(image_size=(32, 48), resize="letterbox")
     dataset = DetectionDataset(records=records, class_names=("a", "b"), transform=transform)
     dataset.least_size_px = (24, 40)

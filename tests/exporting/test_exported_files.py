@@ -18,13 +18,13 @@ from ssd_lightning.exporting.files import write_onnx, write_safetensors
 from ssd_lightning.exporting.graph import ExportGraph, describe_export
 from ssd_lightning.exporting.parity import Parity, compare_detections
 from ssd_lightning.exporting.suppression import suppress
-from ssd_lightning.models.weights import start_from
+from ssd_lightning.models.weights import load_pretrained
 
 SUFFIXES = (".onnx", ".torchscript")
 TINY = {
     "plain": {},
     "few": {"score_threshold": 0.3, "max_detections": 5, "top_k": 3},
-    "agnostic": {"agnostic": True, "clip_first": True, "variances": [0.2, 0.1]},
+    "class_agnostic": {"class_agnostic": True, "clip_first": True, "variances": [0.2, 0.1]},
     "fpn": {"neck": "fpn"},
     "fpnlite": {"neck": "fpnlite"},
 }
@@ -61,7 +61,7 @@ def test_every_combination_sees_the_same(suffix: str, preprocessing: bool, suppr
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("name", ["few", "agnostic", "fpn", "fpnlite"])
+@pytest.mark.parametrize("name", ["few", "class_agnostic", "fpn", "fpnlite"])
 def test_settings_and_a_neck(name: str, suffix: str, tmp_path: Path) -> None:
     detector = tiny_detector(**TINY[name])
     check_same(detector, exported(detector, tmp_path, suffix))
@@ -200,7 +200,7 @@ def test_safetensors_hold_the_very_detector(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded.detect(images), detector.detect(images), rtol=0, atol=0)
     for parameter in loaded.network.parameters():
         torch.nn.init.zeros_(parameter)
-    assert not start_from(loaded.network, path).anew  # its names are the network's own
+    assert not load_pretrained(loaded.network, path).anew  # its names are the network's own
 
 
 def test_an_exported_file_is_no_checkpoint(tmp_path: Path) -> None:

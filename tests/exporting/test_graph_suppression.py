@@ -17,7 +17,7 @@ from ssd_lightning.types import SSDOutput
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
 Settings = tuple[float, float, int, int, bool]
-"""Score threshold, IoU threshold, top_k, max_detections, agnostic."""
+"""Score threshold, IoU threshold, top_k, max_detections, class_agnostic."""
 
 PRIORS, CLASSES = 30, 3
 SETTINGS: list[Settings] = [
@@ -31,7 +31,7 @@ SETTINGS: list[Settings] = [
 
 def twin(boxes: Tensor, scores: Tensor, settings: Settings) -> Outputs:
     """A pair at a time; of equal scores the lower class comes first, then the earlier prior."""
-    score_threshold, iou_threshold, top_k, max_detections, agnostic = settings
+    score_threshold, iou_threshold, top_k, max_detections, class_agnostic = settings
     rows = min(max_detections, scores.shape[1] * (scores.shape[2] - 1))
     found_boxes, found_scores = torch.zeros(len(boxes), rows, 4), torch.zeros(len(boxes), rows)
     found_labels = torch.zeros(len(boxes), rows, dtype=torch.int64)
@@ -43,7 +43,7 @@ def twin(boxes: Tensor, scores: Tensor, settings: Settings) -> Outputs:
             pairs += sorted((-s, label, k) for k, s in enumerate(of_class) if s > score_threshold)[:top_k]
         kept: list[tuple[float, int, int]] = []
         for score, label, prior in sorted(pairs):
-            rivals = [other for _, of, other in kept if agnostic or of == label]
+            rivals = [other for _, of, other in kept if class_agnostic or of == label]
             overlap = box_iou(boxes[image][[prior]], boxes[image][rivals]) if rivals else torch.zeros(1)
             if not (overlap > iou_threshold).any():
                 kept.append((score, label, prior))
@@ -133,13 +133,15 @@ def test_nothing_to_see(settings: Settings, in_onnx: Callable[[Tensor, Tensor], 
         assert found[0].shape[2] == 4
 
 
-@pytest.mark.parametrize("agnostic", [False, True])
-def test_the_rules_are_those_of_postprocess(agnostic: bool) -> None:
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_the_rules_are_those_of_postprocess(class_agnostic: bool) -> None:
     for seed in range(20):
         boxes, scores = scene(1, seed, ties=False)
         output = SSDOutput(torch.zeros(1, PRIORS, 4), scores.log(), xyxy_to_cxcywh(boxes[0]))
-        (expected,) = postprocess(output, 0.1, 0.45, 12, 8, agnostic=agnostic)
-        found, found_scores, labels, count = (out[0] for out in suppress(boxes, scores, 0.1, 0.45, 12, 8, agnostic))
+        (expected,) = postprocess(output, 0.1, 0.45, 12, 8, class_agnostic=class_agnostic)
+        found, found_scores, labels, count = (
+            out[0] for out in suppress(boxes, scores, 0.1, 0.45, 12, 8, class_agnostic)
+        )
         number = int(count)
         assert labels[:number].tolist() == expected["labels"].tolist()
         torch.testing.assert_close(found_scores[:number], expected["scores"])

@@ -235,8 +235,8 @@ LOSSES: dict[str, Callable[[], MultiBoxLoss]] = {
     "paper": lambda: MultiBoxLoss(),
     "argmax_focal_giou": lambda: MultiBoxLoss(matcher="argmax", class_loss="focal", box_loss="giou"),
     "ciou_ce": lambda: MultiBoxLoss(class_loss="ce", box_loss="ciou", normalizer="priors"),
-    "l1_background": lambda: MultiBoxLoss(box_loss="l1", negatives_by="background", min_negatives=5, iou_threshold=0.4),
-    "diou_foreground": lambda: MultiBoxLoss(box_loss="diou", negatives_by="foreground", negative_ratio=2, loc_weight=2),
+    "l1_background": lambda: MultiBoxLoss(box_loss="l1", mining_score="background", min_negatives=5, iou_threshold=0.4),
+    "diou_foreground": lambda: MultiBoxLoss(box_loss="diou", mining_score="foreground", negative_ratio=2, box_weight=2),
     "per_image": lambda: MultiBoxLoss(normalizer="positives_per_image", smooth_l1_beta=0.11),
     "batch_size": lambda: MultiBoxLoss(normalizer="batch_size"),
 }
@@ -264,7 +264,7 @@ def record_losses() -> dict[str, Any]:
 
 POSTPROCESS: dict[str, dict[str, Any]] = {
     "paper": {},
-    "agnostic_clip": {"agnostic": True, "clip_first": True, "iou_threshold": 0.6},
+    "agnostic_clip": {"class_agnostic": True, "clip_first": True, "iou_threshold": 0.6},
     "few": {"score_threshold": 0.3, "top_k": 20, "max_detections": 10},
     "many": {"score_threshold": 0.0001, "max_detections": 300},
     "soft_linear": {"suppression": "soft_nms_linear", "score_threshold": 0.2},

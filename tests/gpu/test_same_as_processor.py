@@ -101,7 +101,7 @@ def losses_and_gradients(
 LOSSES = [
     *({"box_loss": box_loss} for box_loss in BOX_LOSSES),
     *({"class_loss": class_loss} for class_loss in ("ce", "focal")),
-    *({"negatives_by": "foreground", "min_negatives": count} for count in (0, 5)),
+    *({"mining_score": "foreground", "min_negatives": count} for count in (0, 5)),
     {"normalizer": "positives_per_image"},
 ]
 
@@ -121,13 +121,13 @@ def test_losses_and_their_gradients(settings: dict[str, object]) -> None:
     assert (found_logits - logits).norm() < 0.05 * logits.norm()
 
 
-@pytest.mark.parametrize("agnostic", [False, True])
+@pytest.mark.parametrize("class_agnostic", [False, True])
 @pytest.mark.parametrize("kind", SUPPRESSIONS)
 @pytest.mark.parametrize("logits", ["random", "trained"])
-def test_detections(logits: str, kind: str, agnostic: bool) -> None:
+def test_detections(logits: str, kind: str, class_agnostic: bool) -> None:
     make = random_output if logits == "random" else trained_like_output
     output = to(torch.device("cpu"), make(3, PRIORS, NUM_CLASSES))
-    settings = {"suppression": kind, "agnostic": agnostic, "top_k": 200 if logits == "trained" else 40}
+    settings = {"suppression": kind, "class_agnostic": class_agnostic, "top_k": 200 if logits == "trained" else 40}
     expected = postprocess(output, **settings)  # type: ignore[arg-type]
     with accelerator() as device:
         found = on_host(postprocess(to(device, output), **settings))  # type: ignore[arg-type]

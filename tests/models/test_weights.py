@@ -14,9 +14,9 @@ from ssd_lightning.configs import compose_config
 from ssd_lightning.detector import Detector
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models import SSD
+from ssd_lightning.models.checkpoint_formats import ORIGINS
 from ssd_lightning.models.head import last_convolution
-from ssd_lightning.models.origins import ORIGINS
-from ssd_lightning.models.weights import export_weights, foreign_names, start_from
+from ssd_lightning.models.weights import export_weights, key_mapping, load_pretrained
 from ssd_lightning.ops.normalization import (
     IDENTITY,
     IMAGENET,
@@ -82,7 +82,7 @@ def test_published_network_gives_the_reference_and_exports_it(
     torch.save(weights, tmp_path / "theirs.pth")
     net = network(f"model={overrides}")
 
-    loaded = start_from(net, tmp_path / "theirs.pth")
+    loaded = load_pretrained(net, tmp_path / "theirs.pth")
     assert loaded.origin.overrides == f"model={overrides}"
     assert net.normalization == normalization
     assert not loaded.anew
@@ -145,7 +145,7 @@ def test_torchvisions_modules_and_ours_agree(
     theirs = torchvision_network(name, num_classes=5)
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
     net = network(f"model={overrides}", num_classes=5)
-    loaded = start_from(net, tmp_path / "theirs.pth")
+    loaded = load_pretrained(net, tmp_path / "theirs.pth")
     assert loaded.origin.overrides == f"model={overrides}"
     assert net.normalization == normalization
     images = torch.randint(0, 256, (2, 3, *net.image_size), dtype=torch.uint8)
@@ -192,7 +192,7 @@ def test_other_number_of_classes_starts_the_class_heads_anew(tmp_path: Path) -> 
     Detector(source, class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
     net = tiny(7)
     fresh = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    loaded = start_from(net, tmp_path / "ours.ckpt")
+    loaded = load_pretrained(net, tmp_path / "ours.ckpt")
     assert set(loaded.anew) == {f"head.cls.{level}.{kind}" for level in range(5) for kind in ("weight", "bias")}
     assert set(loaded.anew.values()) == {"3 classes there, 7 here"}
     assert net.normalization == SUBTRACT_MEAN_RGB
@@ -204,7 +204,7 @@ def test_other_number_of_classes_starts_the_class_heads_anew(tmp_path: Path) -> 
 def test_a_shared_head_starts_its_one_class_predictor_anew(tmp_path: Path) -> None:
     overrides = "model=fpnlite320 backbone.weights=null"
     Detector(network(overrides, 3), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
-    loaded = start_from(network(overrides, 7), tmp_path / "ours.ckpt")
+    loaded = load_pretrained(network(overrides, 7), tmp_path / "ours.ckpt")
     assert set(loaded.anew) == {"head.cls.0.1.weight", "head.cls.0.1.bias"}
     assert loaded.other_priors is None
 
@@ -215,25 +215,25 @@ def test_priors_of_an_older_file_that_lacks_a_field_are_the_same(tmp_path: Path)
     for level in checkpoint["detector"]["network"]["levels"]:
         assert level.pop("both_sizes") is False
     torch.save(checkpoint, tmp_path / "older.ckpt")
-    assert start_from(tiny(), tmp_path / "older.ckpt").other_priors is None
+    assert load_pretrained(tiny(), tmp_path / "older.ckpt").other_priors is None
     for level in checkpoint["detector"]["network"]["levels"]:
         level["min_size"] += 1
     torch.save(checkpoint, tmp_path / "other.ckpt")
-    assert "levels differ" in str(start_from(tiny(), tmp_path / "other.ckpt").other_priors)
+    assert "levels differ" in str(load_pretrained(tiny(), tmp_path / "other.ckpt").other_priors)
 
 
 def test_lite_heads_keep_their_depthwise_part(tmp_path: Path) -> None:
     torch.save(torchvision_network("ssdlite320_mobilenet_v3_large", 90).state_dict(), tmp_path / "coco.pth")
     net = network("model=torchvision_ssdlite320", num_classes=2)
-    loaded = start_from(net, tmp_path / "coco.pth")
+    loaded = load_pretrained(net, tmp_path / "coco.pth")
     assert set(loaded.anew) == {f"head.cls.{level}.1.{kind}" for level in range(6) for kind in ("weight", "bias")}
     assert last_convolution(net.head.cls[0]).out_channels == 6 * 3
 
 
 def test_same_number_of_other_classes_starts_anew_too(tmp_path: Path) -> None:
     Detector(tiny(), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
-    assert not start_from(tiny(), tmp_path / "ours.ckpt", class_names=("a", "b", "c")).anew
-    anew = start_from(tiny(), tmp_path / "ours.ckpt", class_names=("a", "b", "x")).anew
+    assert not load_pretrained(tiny(), tmp_path / "ours.ckpt", class_names=("a", "b", "c")).anew
+    anew = load_pretrained(tiny(), tmp_path / "ours.ckpt", class_names=("a", "b", "x")).anew
     assert set(anew.values()) == {"other classes"}
 
 
@@ -242,7 +242,7 @@ def test_stated_normalisation_is_kept(tmp_path: Path) -> None:
     source.use_normalization(SUBTRACT_MEAN_RGB)
     Detector(source, class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
     net = tiny()
-    start_from(net, tmp_path / "ours.ckpt", keep_normalization=True)
+    load_pretrained(net, tmp_path / "ours.ckpt", keep_normalization=True)
     assert net.normalization == IMAGENET
 
 
@@ -254,7 +254,7 @@ def test_safetensors_and_data_parallel_names_are_read(tmp_path: Path) -> None:
     torch.save({"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "parallel.pth")
     for file in ("ours.safetensors", "parallel.pth"):
         net = tiny()
-        start_from(net, tmp_path / file)
+        load_pretrained(net, tmp_path / file)
         assert all(
             torch.equal(a, b) for a, b in zip(net.state_dict().values(), source.state_dict().values(), strict=True)
         )
@@ -265,7 +265,7 @@ def test_classifier_fills_the_backbone(tmp_path: Path) -> None:
     torch.save(classifier.state_dict(), tmp_path / "vgg16.pth")
     net = network("model=ssd300")
     net.use_normalization(IDENTITY)
-    loaded = start_from(net, tmp_path / "vgg16.pth")
+    loaded = load_pretrained(net, tmp_path / "vgg16.pth")
     assert torch.equal(net.extractor.backbone.to_conv4_3[0].weight, classifier.features[0].weight)
     assert net.normalization == IMAGENET
     assert all(name.startswith("extractor.backbone.") for name in loaded.kept)
@@ -277,7 +277,7 @@ def test_unknown_file_names_what_it_begins_with(tmp_path: Path) -> None:
     with pytest.raises(
         WeightsError, match=r"other\.pth.*stem\.conv\.weight \(8, 3, 3, 3\).*Known are.*ssd\.pytorch"
     ) as e:
-        start_from(tiny(), tmp_path / "other.pth")
+        load_pretrained(tiny(), tmp_path / "other.pth")
     assert "lufficc" in str(e.value)
     assert "qfgaohao" in str(e.value)
 
@@ -288,17 +288,17 @@ def test_weights_of_another_network_name_the_overrides_for_theirs(tmp_path: Path
         WeightsError,
         match=r"lite\.pth: these weights are made for model=torchvision_ssdlite320; .*a part such as head\.box",
     ):
-        start_from(network("backbone=mobilenet_v3_large head=plain", 3), tmp_path / "lite.pth")
+        load_pretrained(network("backbone=mobilenet_v3_large head=plain", 3), tmp_path / "lite.pth")
     with pytest.raises(
         WeightsError, match="made for model=torchvision_ssdlite320; torchvision has no network with a TinyBackbone"
     ):
-        start_from(tiny(), tmp_path / "lite.pth")
+        load_pretrained(tiny(), tmp_path / "lite.pth")
 
 
 def test_pickled_objects_are_refused_with_the_way_out(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
     with pytest.raises(WeightsError, match=r"init_from=.*module\.pth holds more than plain tensors.*state_dict\(\)"):
-        start_from(tiny(), tmp_path / "module.pth")
+        load_pretrained(tiny(), tmp_path / "module.pth")
 
 
 def test_missing_empty_and_damaged_files_are_named(tmp_path: Path) -> None:
@@ -312,12 +312,12 @@ def test_missing_empty_and_damaged_files_are_named(tmp_path: Path) -> None:
         ("empty.pth", "holds no weights; it holds epoch"),
     ]:
         with pytest.raises(WeightsError, match=rf"{file}.*{reason}"):
-            start_from(tiny(), tmp_path / file)
+            load_pretrained(tiny(), tmp_path / file)
 
 
 def test_export_names_what_it_cannot_do() -> None:
     with pytest.raises(ConfigurationError, match=r"'caffe'.*ssd\.pytorch, lufficc, qfgaohao, torchvision"):
-        foreign_names(tiny(), "caffe")
+        key_mapping(tiny(), "caffe")
     with pytest.raises(WeightsError, match=r"torchvision has no network with a part such as extractor\.neck"):
         export_weights(network("model=torchvision_ssd300 neck=fpn"), "torchvision")
 
@@ -354,7 +354,7 @@ def test_no_export_that_its_project_could_not_load(overrides: str, source: str) 
 def test_other_priors_are_told(tmp_path: Path) -> None:
     torch.save(torchvision_network("ssdlite320_mobilenet_v3_large", 3).state_dict(), tmp_path / "lite.pth")
     told = [
-        start_from(network(f"model=torchvision_ssdlite320 {more}", 3), tmp_path / "lite.pth").other_priors
+        load_pretrained(network(f"model=torchvision_ssdlite320 {more}", 3), tmp_path / "lite.pth").other_priors
         for more in (
             "",
             "priors.clip=false",
@@ -367,9 +367,9 @@ def test_other_priors_are_told(tmp_path: Path) -> None:
     assert "model=torchvision_ssdlite320" in told[1]
 
     Detector(tiny(), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
-    assert start_from(tiny(), tmp_path / "ours.ckpt").other_priors is None
+    assert load_pretrained(tiny(), tmp_path / "ours.ckpt").other_priors is None
     other = network("model=tiny_ssd data=toy priors.clip=true", 3)
-    assert "clip_priors" in str(start_from(other, tmp_path / "ours.ckpt").other_priors)
+    assert "clip_priors" in str(load_pretrained(other, tmp_path / "ours.ckpt").other_priors)
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
@@ -377,11 +377,11 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     state["head.box.0.bias"][3] = float("nan")
     torch.save(state, tmp_path / "nan.pth")
     with pytest.raises(WeightsError, match=r"nan\.pth: head\.box\.0\.bias has values that are not finite"):
-        start_from(tiny(), tmp_path / "nan.pth")
+        load_pretrained(tiny(), tmp_path / "nan.pth")
 
 
 @pytest.mark.parametrize("content", [b"<!DOCTYPE html>", b"version https://git-lfs", b"hello"])
 def test_what_is_no_weights_file_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "page.pth").write_bytes(content)
     with pytest.raises(WeightsError, match=r"page\.pth is no weights file of torch: it begins with"):
-        start_from(tiny(), tmp_path / "page.pth")
+        load_pretrained(tiny(), tmp_path / "page.pth")

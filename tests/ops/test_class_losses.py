@@ -11,8 +11,8 @@ from ssd_lightning.ops.class_losses import (
     cross_entropy,
     focal_loss,
     hardest_negatives,
-    hardness,
     mined_cross_entropy,
+    mining_scores,
 )
 
 
@@ -76,12 +76,12 @@ def test_ranking_by_loss_and_by_background_score_is_the_same() -> None:
     assert torch.equal(loss[~positive], as_lufficc[~positive])
     by_score = hardest_negatives(as_lufficc, positive, 3)
     for name in ("loss", "background"):
-        assert torch.equal(hardest_negatives(hardness(logits, loss, name), positive, 3), by_score)
+        assert torch.equal(hardest_negatives(mining_scores(logits, loss, name), positive, 3), by_score)
 
 
 def test_ranking_by_foreground_is_by_the_best_object_score() -> None:
     logits, labels = draw(4, 200, 20)
-    ranks = hardness(logits, cross_entropy(logits, labels), "foreground")
+    ranks = mining_scores(logits, cross_entropy(logits, labels), "foreground")
     best = logits.softmax(-1)[..., 1:].amax(-1)
     torch.testing.assert_close(ranks.exp(), best)
     positive = labels > 0
@@ -90,16 +90,16 @@ def test_ranking_by_foreground_is_by_the_best_object_score() -> None:
     # One prior is sure of a single class (.6), the other wavers between two (.35 and .35).
     logits = torch.tensor([[[0.4, 0.6, 1e-9], [0.3, 0.35, 0.35]]]).log()
     loss = cross_entropy(logits, torch.zeros(1, 2, dtype=torch.int64))
-    assert hardness(logits, loss, "foreground").argmax() == 0
-    assert hardness(logits, loss, "loss").argmax() == 1
+    assert mining_scores(logits, loss, "foreground").argmax() == 0
+    assert mining_scores(logits, loss, "loss").argmax() == 1
 
 
-@pytest.mark.parametrize("negatives_by", ["loss", "background", "foreground"])
-def test_mined_loss_is_that_of_the_chosen_and_of_no_other(negatives_by: str) -> None:
+@pytest.mark.parametrize("mining_score", ["loss", "background", "foreground"])
+def test_mined_loss_is_that_of_the_chosen_and_of_no_other(mining_score: str) -> None:
     logits, labels = draw(3, 80, 5)
     logits.requires_grad_()
-    loss, every = mined_cross_entropy(logits, labels, ratio=2, negatives_by=negatives_by), cross_entropy(logits, labels)
-    ranks = {"foreground": logits[..., 1:].amax(-1).exp() / logits.exp().sum(-1)}.get(negatives_by, every)
+    loss, every = mined_cross_entropy(logits, labels, ratio=2, mining_score=mining_score), cross_entropy(logits, labels)
+    ranks = {"foreground": logits[..., 1:].amax(-1).exp() / logits.exp().sum(-1)}.get(mining_score, every)
     for image in range(3):
         order = [k for k in ranks[image].argsort(descending=True).tolist() if labels[image, k] == 0]
         positives = (labels[image] > 0).nonzero().flatten().tolist()

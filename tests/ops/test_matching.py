@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from ssd_lightning.ops import matching
-from ssd_lightning.ops.assignment import settle_best, settle_last
+from ssd_lightning.ops.assignment import argmax_assignment, greedy_bipartite
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssd_lightning.ops.coder import encode
 from ssd_lightning.ops.matching import best_choices, match_priors, pad_targets, pairwise_iou
@@ -19,12 +19,12 @@ NAN = math.nan
 
 
 def assign_argmax(iou: Tensor) -> Tensor:
-    return settle_last(*iou.max(dim=2, keepdim=True), iou.shape[2])
+    return argmax_assignment(*iou.max(dim=2, keepdim=True), iou.shape[2])
 
 
 def assign_bipartite(iou: Tensor) -> Tensor:
     """A box loses at most N - 1 of its choices to the others, so its N best priors are all that can matter."""
-    return settle_best(*iou.topk(min(iou.shape[1:]), dim=2), iou.shape[2])
+    return greedy_bipartite(*iou.topk(min(iou.shape[1:]), dim=2), iou.shape[2])
 
 
 def make_target(boxes: Tensor, labels: Tensor) -> Target:

@@ -147,9 +147,11 @@ def test_half_precision_is_read_in_float32() -> None:
 
 @pytest.mark.parametrize(("batch", "num_priors"), [(0, 5), (2, 0), (0, 0)])
 @pytest.mark.parametrize("suppression", SUPPRESSIONS)
-@pytest.mark.parametrize("agnostic", [False, True])
-def test_nothing_in_nothing_out(batch: int, num_priors: int, suppression: str, agnostic: bool) -> None:
-    found = postprocess(draw_output(batch, num_priors, 3, seed=0), suppression=suppression, agnostic=agnostic)
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_nothing_in_nothing_out(batch: int, num_priors: int, suppression: str, class_agnostic: bool) -> None:
+    found = postprocess(
+        draw_output(batch, num_priors, 3, seed=0), suppression=suppression, class_agnostic=class_agnostic
+    )
     torch.testing.assert_close(found, [empty_detections() for _ in range(batch)])
 
 
@@ -161,7 +163,9 @@ def test_nothing_above_the_threshold() -> None:
     assert len(something["scores"]) > 0
 
 
-def slow_soft_nms(output: SSDOutput, decay: str, iou_threshold: float, sigma: float, agnostic: bool) -> list[list]:
+def slow_soft_nms(
+    output: SSDOutput, decay: str, iou_threshold: float, sigma: float, class_agnostic: bool
+) -> list[list]:
     """Every score above .05 of every image: (lowered score, label, box), one box at a time."""
     results = []
     for offsets, logits in zip(output.box_offsets, output.class_logits, strict=True):
@@ -176,7 +180,7 @@ def slow_soft_nms(output: SSDOutput, decay: str, iou_threshold: float, sigma: fl
                 break
             taken.append((score, best[1], boxes[best[0]]))
             for k, c in left:
-                if c == best[1] or agnostic:
+                if c == best[1] or class_agnostic:
                     iou = float(box_iou(boxes[best[0]][None], boxes[k][None]))
                     linear = 1 - iou if iou >= iou_threshold else 1
                     left[k, c] *= linear if decay == "linear" else math.exp(-(iou**2) / sigma)
@@ -185,8 +189,8 @@ def slow_soft_nms(output: SSDOutput, decay: str, iou_threshold: float, sigma: fl
 
 
 @pytest.mark.parametrize("decay", ["linear", "gaussian"])
-@pytest.mark.parametrize("agnostic", [False, True])
-def test_soft_suppression_equals_the_slow_loop(decay: str, agnostic: bool) -> None:
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_soft_suppression_equals_the_slow_loop(decay: str, class_agnostic: bool) -> None:
     output = draw_output(3, 25, 3, seed=1)
     found = postprocess(
         output,
@@ -194,10 +198,10 @@ def test_soft_suppression_equals_the_slow_loop(decay: str, agnostic: bool) -> No
         iou_threshold=0.2,
         max_detections=20,
         suppression=f"soft_nms_{decay}",
-        agnostic=agnostic,
+        class_agnostic=class_agnostic,
         soft_nms_sigma=0.3,
     )
-    for detections, expected in zip(found, slow_soft_nms(output, decay, 0.2, 0.3, agnostic), strict=True):
+    for detections, expected in zip(found, slow_soft_nms(output, decay, 0.2, 0.3, class_agnostic), strict=True):
         assert len(detections["scores"]) == min(20, len(expected))
         for box, score, label, (their_score, their_label, their_box) in zip(
             detections["boxes"], detections["scores"], detections["labels"], expected, strict=False
@@ -218,7 +222,9 @@ def test_without_overlap_all_suppressions_agree(suppression: str) -> None:
 def test_agnostic_suppression_is_that_of_one_class() -> None:
     """Torchvision's `nms` over the boxes of all classes together."""
     output = draw_output(3, 40, 4, seed=6)
-    for index, detections in enumerate(postprocess(output, score_threshold=0.1, max_detections=10**6, agnostic=True)):
+    for index, detections in enumerate(
+        postprocess(output, score_threshold=0.1, max_detections=10**6, class_agnostic=True)
+    ):
         scores = output.class_logits[index].softmax(-1)[:, 1:]
         prior, label = (scores > 0.1).nonzero(as_tuple=True)
         boxes = cxcywh_to_xyxy(decode(output.box_offsets[index], output.priors_cxcywh))[prior]
@@ -227,7 +233,7 @@ def test_agnostic_suppression_is_that_of_one_class() -> None:
         torch.testing.assert_close(detections["boxes"], clip_boxes(boxes[kept]))
     by_class = postprocess(output, score_threshold=0.1, max_detections=10**6)
     assert sum(map(len, (d["scores"] for d in by_class))) > sum(
-        len(d["scores"]) for d in postprocess(output, score_threshold=0.1, max_detections=10**6, agnostic=True)
+        len(d["scores"]) for d in postprocess(output, score_threshold=0.1, max_detections=10**6, class_agnostic=True)
     )
 
 
@@ -241,7 +247,7 @@ BAD_SETTINGS = [
     {"top_k": 1.5},
     {"max_detections": "all"},
     {"suppression": "hard"},
-    {"agnostic": 1},
+    {"class_agnostic": 1},
     {"soft_nms_sigma": 0},
     {"variances": (0.1, -0.2)},
     {"nms_threshold": 0.45},

@@ -17,9 +17,9 @@ from ssd_lightning.data.images import read_image
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.detections import ImageDetections
 from ssd_lightning.errors import DataError
+from ssd_lightning.prediction.frames import Clip, Shot
 from ssd_lightning.prediction.names import output_names
 from ssd_lightning.prediction.pre_labels import PreLabels
-from ssd_lightning.prediction.shots import Clip, Shot
 from ssd_lightning.prediction.sources import Source
 from ssd_lightning.prediction.video import Video
 from ssd_lightning.prediction.writers import open_writers, refuse_replacing

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 READY_MS = 10_000
-SUPPRESS = """async ([cases, thresholds, agnostic]) => {
+SUPPRESS = """async ([cases, thresholds, class_agnostic]) => {
     const { suppress } = await import("/page/suppression.js");
-    return cases.map((candidates, index) => suppress(candidates, thresholds[index], agnostic));
+    return cases.map((candidates, index) => suppress(candidates, thresholds[index], class_agnostic));
 }"""
 
 
@@ -78,9 +78,9 @@ def random_candidates(generator: np.random.Generator, *, whole: bool) -> tuple[n
     return (boxes.round() if whole else boxes), scores, generator.integers(1, 4, count)
 
 
-@pytest.mark.parametrize("agnostic", [False, True])
+@pytest.mark.parametrize("class_agnostic", [False, True])
 @pytest.mark.parametrize("whole", [False, True], ids=["anywhere", "on whole pixels"])
-def test_the_page_suppresses_as_torchvision_does(demo: "Page", whole: bool, agnostic: bool) -> None:
+def test_the_page_suppresses_as_torchvision_does(demo: "Page", whole: bool, class_agnostic: bool) -> None:
     """Whole pixels bring boxes without area, equal ones, and overlaps of exactly a half."""
     generator = np.random.default_rng(0)
     cases, thresholds, wanted = [], [], []
@@ -90,9 +90,11 @@ def test_the_page_suppresses_as_torchvision_does(demo: "Page", whole: bool, agno
         cases.append({"boxes": boxes.tolist(), "scores": scores.tolist(), "labels": labels.tolist()})
         thresholds.append(threshold)
         tensors = torch.from_numpy(boxes), torch.from_numpy(scores)  # 64 bits, as JavaScript's numbers
-        kept = nms(*tensors, threshold) if agnostic else batched_nms(*tensors, torch.from_numpy(labels), threshold)
+        kept = (
+            nms(*tensors, threshold) if class_agnostic else batched_nms(*tensors, torch.from_numpy(labels), threshold)
+        )
         wanted.append(kept.tolist())
-    assert demo.evaluate(SUPPRESS, [cases, thresholds, agnostic]) == wanted
+    assert demo.evaluate(SUPPRESS, [cases, thresholds, class_agnostic]) == wanted
     assert sum(map(len, wanted)) < sum(len(case["scores"]) for case in cases)
 
 

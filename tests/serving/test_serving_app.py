@@ -77,7 +77,7 @@ def test_a_parameter_that_cannot_be(client: TestClient, png: bytes, query: str, 
     assert message in answer.json()["error"]
 
 
-@pytest.mark.parametrize("settings", [{}, {"agnostic": True}, {"clip_first": True}, {"score_threshold": 0.2}])
+@pytest.mark.parametrize("settings", [{}, {"class_agnostic": True}, {"clip_first": True}, {"score_threshold": 0.2}])
 @pytest.mark.parametrize("iou_threshold", [0.1, 0.45, 0.8])
 def test_candidates_suppressed_are_the_detections(
     detector: Detector, image: np.ndarray, settings: dict[str, object], iou_threshold: float
@@ -88,7 +88,7 @@ def test_candidates_suppressed_are_the_detections(
     lowest_score = max(LOWEST_SCORE, settings_of(changed)["score_threshold"])
     assert (candidates.scores >= lowest_score).all()
     assert (candidates.scores.diff() <= 0).all()
-    group = torch.zeros_like(candidates.labels) if settings.get("agnostic") else candidates.labels
+    group = torch.zeros_like(candidates.labels) if settings.get("class_agnostic") else candidates.labels
     order = group.argsort(stable=True)
     boxes, scores = candidates.boxes_xyxy_px[order], candidates.scores[order]
     kept = order[suppress_by_groups(boxes, scores, group[order], iou_threshold)].sort().values[:150]

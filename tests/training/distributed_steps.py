@@ -11,7 +11,7 @@ import torch.distributed as dist
 from small_network import small_net
 from torch import Tensor, nn
 
-from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.dataset import ImageAnnotation
 from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.errors import UserError
 from ssd_lightning.losses import MultiBoxLoss
@@ -90,10 +90,10 @@ def mean_ap(num_images: int, rank: int, world_size: int) -> dict[str, Tensor]:
     return metric.compute()
 
 
-def records(*, count: int = 3, shift: float = 0.0, name: str = "image") -> list[Record]:
+def records(*, count: int = 3, shift: float = 0.0, name: str = "image") -> list[ImageAnnotation]:
     boxes = np.array([[1, 2, 10, 12 + shift]], dtype=np.float32)
     one, no = np.array([1]), np.array([False])
-    return [Record(f"{name}{index}", Path(f"{index}.jpg"), (20, 30), boxes, one, no) for index in range(count)]
+    return [ImageAnnotation(f"{name}{index}", Path(f"{index}.jpg"), (20, 30), boxes, one, no) for index in range(count)]
 
 
 def told(check: Callable[[], None]) -> str:

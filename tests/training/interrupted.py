@@ -13,14 +13,14 @@ from PIL import Image
 from small_network import small_net
 from torch import Tensor
 
-from ssd_lightning.data.dataset import DetectionDataset, Record
+from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.averaging import MovingAverage
 from ssd_lightning.training.checkpoint import AtomicCheckpointIO
+from ssd_lightning.training.checkpointing import BestCheckpoint, LastCheckpoint
 from ssd_lightning.training.guards import FiniteSteps
-from ssd_lightning.training.keeping import BestCheckpoint, LastCheckpoint
-from ssd_lightning.training.random_streams import RandomStreams
+from ssd_lightning.training.rng_state import RandomStreams
 from ssd_lightning.training.schedules import cosine
 
 NUM_IMAGES, BATCH_SIZE, EPOCHS = 11, 2, 3  # five batches an epoch, and an image left over
@@ -71,14 +71,14 @@ def module(optimizer: Any = SGD) -> NoisyModule:
     )
 
 
-def images(folder: Path, count: int = NUM_IMAGES) -> list[Record]:
+def images(folder: Path, count: int = NUM_IMAGES) -> list[ImageAnnotation]:
     records = []
     for index in range(count):
         path = folder / f"{index}.png"
         if not path.exists():
             Image.fromarray(np.random.default_rng(index).integers(0, 255, (32, 40, 3), np.uint8)).save(path)
         boxes = np.array([[2, 2, 10 + index, 16], [8, 8, 30, 30]], dtype=np.float32)
-        records.append(Record(str(index), path, (32, 40), boxes, np.array([1, 2]), np.zeros(2, dtype=bool)))
+        records.append(ImageAnnotation(str(index), path, (32, 40), boxes, np.array([1, 2]), np.zeros(2, dtype=bool)))
     return records
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from distributed_steps import records
 
-from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.dataset import ImageAnnotation
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training import agreement
 from ssd_lightning.training.agreement import Agreement, disagreement, record_digest
@@ -19,7 +19,7 @@ def ranks_with(monkeypatch: pytest.MonkeyPatch, *others: list[object]) -> None:
     monkeypatch.setattr(agreement, "gather", lambda value: [value, *map(next, answers)])
 
 
-def set_up(config: dict, *, world_size: int, stage: str = "fit", images: list[Record] | None = None) -> None:
+def set_up(config: dict, *, world_size: int, stage: str = "fit", images: list[ImageAnnotation] | None = None) -> None:
     data = SimpleNamespace(dataset=lambda name: SimpleNamespace(records=images or records()))
     trainer = SimpleNamespace(world_size=world_size, datamodule=data)
     Agreement(config).setup(trainer, None, stage)  # type: ignore[arg-type]
@@ -58,18 +58,18 @@ def test_missing_images_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_a_image_lies_does_not_matter_but_what_it_shows_does() -> None:
     first = records()[0]
     fields = vars(first)
-    assert record_digest(first) == record_digest(Record(**{**fields, "image_path": Path("/scratch/0.jpg")}))
+    assert record_digest(first) == record_digest(ImageAnnotation(**{**fields, "image_path": Path("/scratch/0.jpg")}))
     changed = {
         "size_px": (20, 31),
         "boxes_xyxy_px": first.boxes_xyxy_px + 1,
         "labels": first.labels + 1,
         "difficult": ~first.difficult,
     }
-    digests = {record_digest(Record(**{**fields, key: value})) for key, value in changed.items()}
+    digests = {record_digest(ImageAnnotation(**{**fields, key: value})) for key, value in changed.items()}
     assert len(digests | {record_digest(first)}) == 5
 
 
 def test_the_digest_is_that_of_values_not_of_their_layout() -> None:
     first = records()[0]
     wide = np.repeat(first.boxes_xyxy_px.astype(np.float64), 2, axis=1)[:, ::2]
-    assert record_digest(first) == record_digest(Record(**{**vars(first), "boxes_xyxy_px": wide}))
+    assert record_digest(first) == record_digest(ImageAnnotation(**{**vars(first), "boxes_xyxy_px": wide}))

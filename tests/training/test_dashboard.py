@@ -22,8 +22,8 @@ from ssd_lightning.training.dashboard.callback import Dashboard
 from ssd_lightning.training.dashboard.contents import Validation, choose_images
 from ssd_lightning.training.dashboard.file_sink import FileSink
 from ssd_lightning.training.loggers import SturdyCSVLogger
-from ssd_lightning.training.random_streams import random_state
 from ssd_lightning.training.resumption import find_resumable
+from ssd_lightning.training.rng_state import random_state
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 LOSSES = [
     *({"box_loss": box_loss} for box_loss in BOX_LOSSES),
     *({"class_loss": class_loss} for class_loss in ("ce_hnm", "ce", "focal")),
-    *({"negatives_by": ranking, "min_negatives": 2} for ranking in ("loss", "background", "foreground")),
+    *({"mining_score": ranking, "min_negatives": 2} for ranking in ("loss", "background", "foreground")),
     *({"normalizer": name} for name in ("positives", "positives_per_image", "batch_size", "priors")),
 ]
 

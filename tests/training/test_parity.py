@@ -23,7 +23,7 @@ from ssd_lightning.configs import compose_config
 from ssd_lightning.data.dataset import collate
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.models import SSD
-from ssd_lightning.models.weights import foreign_names, start_from
+from ssd_lightning.models.weights import key_mapping, load_pretrained
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training.schedules import multistep
@@ -95,7 +95,7 @@ class Beside(pl.Callback):
             self.restart(module.net, trainer.optimizers[0])
 
     def restart(self, net: SSD, optimizer: torch.optim.Optimizer) -> None:
-        names, weights, theirs = foreign_names(net, "torchvision"), net.state_dict(), self.peer.state_dict()
+        names, weights, theirs = key_mapping(net, "torchvision"), net.state_dict(), self.peer.state_dict()
         for name, tensor in weights.items():
             if "running" in name:  # evaluation sees them, no loss of the training does
                 torch.testing.assert_close(tensor, theirs[names[name]], rtol=1e-3, atol=1e-6)
@@ -123,7 +123,7 @@ def train_beside(
     peer = make(weights=None, weights_backbone=None, num_classes=NUM_CLASSES + 1)
     torch.save(peer.state_dict(), tmp_path / "weights.pth")
     net = make_net(compose_config("train", [f"model={overrides}"]), NUM_CLASSES, pretrained=False)
-    start_from(net, tmp_path / "weights.pth")
+    load_pretrained(net, tmp_path / "weights.pth")
     module = SSDModule(
         net=net,
         loss=MultiBoxLoss(matcher="argmax", min_negatives=0),

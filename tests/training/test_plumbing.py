@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ssd_lightning.data.coco import COCODataset
-from ssd_lightning.data.dataset import DetectionDataset, Record
+from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training import DetectionDataModule, datamodule, loggers
@@ -29,7 +29,7 @@ def dataset(tmp_path: Path, count: int = 10, **settings: object) -> DetectionDat
         if not path.exists():
             Image.fromarray(np.full((20, 30, 3), index, np.uint8)).save(path)
         boxes = np.array([[2, 2, 12, 12]], dtype=np.float32)
-        records.append(Record(str(index), path, (20, 30), boxes, np.array([1]), np.array([False])))
+        records.append(ImageAnnotation(str(index), path, (20, 30), boxes, np.array([1]), np.array([False])))
     settings.setdefault("class_names", ("thing",))
     if settings["class_names"] is None:
         settings["class_names"] = ("thing",)

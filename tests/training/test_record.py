@@ -10,9 +10,9 @@ import pytest
 from ssd_lightning.training import record as record_module
 from ssd_lightning.training.record import (
     git_state,
+    log_changed_data,
     read_record,
     run_record,
-    tell_changed_data,
     write_record,
     write_surroundings,
 )
@@ -96,9 +96,9 @@ def test_changed_data_are_told_with_what_differs(tmp_path: Path, caplog: pytest.
     now = {"train": {"images": 5, "boxes": "a"}, "val": {"images": 2, "boxes": "b"}}
     with caplog.at_level(logging.WARNING):
         for same in ({}, {"data": None}, {"data": {"train": None}}, {"data": now}, {"data": {"test": {"images": 1}}}):
-            tell_changed_data(same, now, run=tmp_path)
+            log_changed_data(same, now, run=tmp_path)
         assert caplog.messages == []
-        tell_changed_data({"data": {**now, "train": {"images": 4, "boxes": "z"}}}, now, run=tmp_path)
+        log_changed_data({"data": {**now, "train": {"images": 4, "boxes": "z"}}}, now, run=tmp_path)
     (message,) = caplog.messages
     assert message.startswith(f"the train images are not those of {tmp_path}; what differs: ")
     assert "the number of images (4, now 5)" in message

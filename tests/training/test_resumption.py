@@ -16,17 +16,17 @@ from small_network import small_net
 
 from ssd_lightning.detector import Detector
 from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.training.data_state import BatchCounters
 from ssd_lightning.training.new_settings import NewSettings
-from ssd_lightning.training.position import BatchCounters
-from ssd_lightning.training.random_streams import random_state, set_random_state
 from ssd_lightning.training.resumption import (
     begin_directory,
     check_network,
     check_work_is_left,
     find_resumable,
     hold_directory,
-    tell_differences,
+    log_differences,
 )
+from ssd_lightning.training.rng_state import random_state, set_random_state
 
 LAST = Path("checkpoints") / "last.ckpt"
 
@@ -317,7 +317,7 @@ def test_a_directory_is_one_process_s(tmp_path: Path) -> None:
 def test_other_settings_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "config.yaml").write_text("seed: 1\noptimizer: {lr: 0.1}\ndata: {num_workers: 3}\n")
     config = {"seed": 1, "optimizer": {"lr": 0.2}, "data": {"num_workers": 0}}
-    tell_differences(tmp_path / LAST, config)
+    log_differences(tmp_path / LAST, config)
     assert caplog.text.count("\n  ") == 1
     assert "optimizer.lr: 0.1 -> 0.2" in caplog.text
 

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from ssd_lightning.benchmarking.timing import Comparison, time_pairs
 from ssd_lightning.data.augmentation import SSDAugmentation
-from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.dataset import ImageAnnotation
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.toy_scene import draw_toy_image
 
@@ -61,7 +61,7 @@ def compare_data(*, pairs: int, images: int = 64, image_size: int = 300, folder:
         ]
 
 
-def write_images(folder: Path, count: int) -> list[Record]:
+def write_images(folder: Path, count: int) -> list[ImageAnnotation]:
     """Draw toy images with the noise of a camera and write them as JPEGs; those that are there are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     records = []
@@ -72,7 +72,7 @@ def write_images(folder: Path, count: int) -> list[Record]:
             noise = np.random.default_rng(index).normal(0, NOISE, image.shape)
             Image.fromarray((image + noise).clip(0, 255).astype(np.uint8)).save(path, quality=JPEG_QUALITY)
         records.append(
-            Record(
+            ImageAnnotation(
                 image_id=path.stem,
                 image_path=path,
                 size_px=SIZE_PX,
@@ -123,19 +123,19 @@ def _nothing() -> None:
     pass
 
 
-def paper_augmentation(records: Sequence[Record], image_size: int) -> Callable[[], None]:
+def paper_augmentation(records: Sequence[ImageAnnotation], image_size: int) -> Callable[[], None]:
     """Make what reads and augments all images once, every time with other draws."""
     augment = SSDAugmentation(image_size=image_size, fill=MEAN)
     sides = np.array(SIZE_PX[::-1] * 2, dtype=np.float32)
     seeds = iter(range(10**9))
 
-    def one(record: Record) -> None:
+    def one(record: ImageAnnotation) -> None:
         augment(read_image(record.image_path, record.size_px), record.boxes_xyxy_px / sides, next(seeds))
 
     return partial(_for_each, records, one)
 
 
-def _torchvision_recipe(records: Sequence[Record], image_size: int) -> tuple[Callable[[], None], str]:
+def _torchvision_recipe(records: Sequence[ImageAnnotation], image_size: int) -> tuple[Callable[[], None], str]:
     """Build the augmentation of torchvision's SSD reference with the quicker of its decoders, and name that."""
     recipe = v2.Compose(
         [
@@ -148,7 +148,7 @@ def _torchvision_recipe(records: Sequence[Record], image_size: int) -> tuple[Cal
         ]
     )
 
-    def one(decode: Callable[[Path], torch.Tensor], record: Record) -> None:
+    def one(decode: Callable[[Path], torch.Tensor], record: ImageAnnotation) -> None:
         boxes = tv_tensors.BoundingBoxes(
             torch.from_numpy(record.boxes_xyxy_px), format="XYXY", canvas_size=record.size_px
         )
@@ -159,7 +159,7 @@ def _torchvision_recipe(records: Sequence[Record], image_size: int) -> tuple[Cal
     return partial(_for_each, records, partial(one, _DECODERS[quickest])), quickest
 
 
-def _least_seconds(decode: Callable[[Path], torch.Tensor], records: Sequence[Record]) -> float:
+def _least_seconds(decode: Callable[[Path], torch.Tensor], records: Sequence[ImageAnnotation]) -> float:
     def all_of_them() -> None:
         _for_each(records, lambda record: decode(record.image_path))
 

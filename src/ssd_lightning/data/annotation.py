@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.dataset import ImageAnnotation
 from ssd_lightning.data.images import image_size_px
 from ssd_lightning.errors import DataError
 
@@ -66,7 +66,7 @@ class Objects:
         self._boxes.append(box_xyxy_px)
         self._difficult.append(difficult)
 
-    def record(self, *, image_id: str, image_path: Path, size_px: tuple[int, int]) -> Record:
+    def record(self, *, image_id: str, image_path: Path, size_px: tuple[int, int]) -> ImageAnnotation:
         """Give the image with all objects taken.
 
         Raises:
@@ -74,7 +74,7 @@ class Objects:
         """
         if self._beyond:
             self._refuse_other_side_up(image_path, size_px)
-        return Record(
+        return ImageAnnotation(
             image_id=image_id,
             image_path=image_path,
             size_px=size_px,

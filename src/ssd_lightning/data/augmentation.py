@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ssd_lightning.data.augmentation_steps import Chain, DistortExpandCropWarp
+from ssd_lightning.data.augmentation_steps import Compose, DistortExpandCropWarp
 from ssd_lightning.data.colour import PhotometricDistortion
-from ssd_lightning.data.crop_search import CropSearch
 from ssd_lightning.data.geometry import CropRule
+from ssd_lightning.data.random_iou_crop import RandomIoUCrop
 from ssd_lightning.data.resize import Resize, as_resize_mode, checked_size, resize_image
 from ssd_lightning.errors import ConfigurationError
 
@@ -27,8 +27,8 @@ class SSDAugmentation:
     Args:
         image_size: of the result in pixels, (height, width) or one number.
         photometric: change colours (`PhotometricDistortion`).
-        expand: make objects smaller, on a larger canvas (`draw_canvas`).
-        crop: make objects larger (`CropSearch`).
+        expand: make objects smaller, on a larger canvas (`random_zoom_out`).
+        crop: make objects larger (`RandomIoUCrop`).
         flip: mirror left and right.
         vertical_flip: mirror top and bottom, for images that have no up, such as those of a microscope.
         brightness_delta: largest shift, in grey levels.
@@ -90,7 +90,7 @@ class SSDAugmentation:
         distortion = PhotometricDistortion(
             brightness_delta=brightness_delta, contrast=contrast, saturation=saturation, hue_delta=hue_delta
         )
-        search = CropSearch(
+        search = RandomIoUCrop(
             min_ious=tuple(min_ious),
             rule=crop_rule,
             scale=(min_crop_scale, 1.0),
@@ -98,7 +98,7 @@ class SSDAugmentation:
             trials=crop_trials,
             allow_empty=allow_empty_crop,
         )
-        self._chain = Chain(
+        self._chain = Compose(
             DistortExpandCropWarp(
                 image_size=checked_size(image_size),
                 photometric=distortion if photometric else None,

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 
 from ssd_lightning.data.colour import PhotometricDistortion, distort_colours
-from ssd_lightning.data.crop_search import CropSearch
 from ssd_lightning.data.geometry import centres_inside, normalise_windows
+from ssd_lightning.data.random_iou_crop import RandomIoUCrop
 from ssd_lightning.data.resize import ResizeMode, Stretch, boxes_into_input
-from ssd_lightning.data.view import View, boxes_in_view, draw_canvas, paste_on_canvas, view_through
+from ssd_lightning.data.view import CropWindow, boxes_in_view, paste_on_canvas, random_zoom_out, view_through
 from ssd_lightning.errors import ConfigurationError
 
 INTERPOLATIONS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_LANCZOS4)
@@ -35,7 +35,7 @@ class DistortExpandCropWarp(A.DualTransform):
         max_expand_ratio: largest side of the canvas, relative to the image's; None never expands.
         fill: RGB colour of the canvas. The network's preprocessing subtracts it, and so sees zeros there.
         crop: how a crop is chosen; None takes the whole. Boxes with their centre in it stay, and are clipped to it.
-        resize: how what is seen is brought to the input. The rest of the input is left to `Chain`.
+        resize: how what is seen is brought to the input. The rest of the input is left to `Compose`.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class DistortExpandCropWarp(A.DualTransform):
         photometric: PhotometricDistortion | None,
         max_expand_ratio: float | None,
         fill: tuple[int, int, int],
-        crop: CropSearch | None,
+        crop: RandomIoUCrop | None,
         resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
     ) -> None:
         super().__init__(p=1.0)
@@ -62,7 +62,7 @@ class DistortExpandCropWarp(A.DualTransform):
         changes = None if self.photometric is None else self.photometric.draw(self.py_random)
         window_px = (0, 0, size_px[1], size_px[0])
         if self.max_expand_ratio is not None and self.py_random.random() < EXPANSION_PROBABILITY:
-            window_px = draw_canvas(self.py_random, size_px, self.max_expand_ratio)
+            window_px = random_zoom_out(self.py_random, size_px, self.max_expand_ratio)
         if self.crop is not None:
             boxes = data["bboxes"][:, :4]
             window_px = self.crop.choose(self.py_random, self.random_generator, boxes, window_px, size_px)
@@ -81,7 +81,7 @@ class DistortExpandCropWarp(A.DualTransform):
         img: np.ndarray,
         changes: dict[str, Any] | None,
         shown_size: tuple[int, int],
-        view: View,
+        view: CropWindow,
         interpolation: int,
         **params: Any,
     ) -> np.ndarray:
@@ -103,7 +103,7 @@ class DistortExpandCropWarp(A.DualTransform):
         return paste_on_canvas(part, view, shown_size, self.fill)
 
     def apply_to_bboxes(
-        self, bboxes: np.ndarray, window_px: Any, shown_size: tuple[int, int], view: View, **params: Any
+        self, bboxes: np.ndarray, window_px: Any, shown_size: tuple[int, int], view: CropWindow, **params: Any
     ) -> np.ndarray:
         """Keep boxes, columns 0..3 of `[N, 4 + ...]`, by their centres, and move them with the image."""
         size_px = params["shape"][:2]
@@ -112,7 +112,7 @@ class DistortExpandCropWarp(A.DualTransform):
         return kept
 
 
-class Chain:
+class Compose:
     """The steps one after another, over `image` and `bboxes` `[N, 4 + ...]`, xyxy normalised and further columns.
 
     The paper's steps are called without `A.Compose`, which is slower: it looks again and again whether the boxes are
@@ -141,7 +141,7 @@ class Chain:
         boxes = A.BboxParams("albumentations", clip=True)
         self._further = A.Compose([knows_boxes, *further], bbox_params=boxes) if further else None
 
-    def at_size(self, image_size: tuple[int, int]) -> "Chain":
+    def at_size(self, image_size: tuple[int, int]) -> "Compose":
         """Give the same steps for another (height, width) of the result."""
         other = copy(self)
         other._first = copy(self._first)

@@ -21,7 +21,7 @@ from ssd_lightning.data.annotation import (
     refuse_fractions,
     whole_number,
 )
-from ssd_lightning.data.dataset import OnError, Part, Record, Transform
+from ssd_lightning.data.dataset import ImageAnnotation, OnError, Subset, Transform
 from ssd_lightning.data.images import image_size_px
 from ssd_lightning.data.split_dataset import ReadImage, SplitDataset
 from ssd_lightning.data.splits import (
@@ -76,7 +76,7 @@ class COCODataset(SplitDataset):
         seed: int = 0,
         keep_difficult: bool = True,
         on_error: OnError = "raise",
-        part: Part = "all",
+        part: Subset = "all",
         val_fraction: float = 0.0,
         max_images: int | None = None,
     ) -> None:
@@ -233,7 +233,7 @@ def _read_image(
     image_id: str,
     labels: Mapping[str, int],
     keep_difficult: bool,
-) -> tuple[Record, list[str]]:
+) -> tuple[ImageAnnotation, list[str]]:
     image_path = find()
     size_px = _stated_size_px(entry) or image_size_px(image_path)
     objects = Objects(keep_difficult=keep_difficult)

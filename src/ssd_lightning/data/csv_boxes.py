@@ -15,7 +15,7 @@ from ssd_lightning.data.annotation import (
     refuse_pixels,
 )
 from ssd_lightning.data.csv_table import ANNOTATION_FILES, CSVFile, ImageRows, Unit, read_csv_file
-from ssd_lightning.data.dataset import OnError, Part, Record, Transform
+from ssd_lightning.data.dataset import ImageAnnotation, OnError, Subset, Transform
 from ssd_lightning.data.images import image_size_px
 from ssd_lightning.data.split_dataset import ReadImage, SplitDataset
 from ssd_lightning.data.splits import (
@@ -65,7 +65,7 @@ class CSVDataset(SplitDataset):
         seed: int = 0,
         keep_difficult: bool = True,
         on_error: OnError = "raise",
-        part: Part = "all",
+        part: Subset = "all",
         val_fraction: float = 0.0,
         max_images: int | None = None,
     ) -> None:
@@ -114,7 +114,7 @@ def _read_image(
     image_id: str,
     labels: Mapping[str, int],
     keep_difficult: bool,
-) -> tuple[Record, list[str]]:
+) -> tuple[ImageAnnotation, list[str]]:
     image_path = find()
     size_px = rows.size_px or image_size_px(image_path)
     height, width = size_px

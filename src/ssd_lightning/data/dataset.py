@@ -25,12 +25,12 @@ from ssd_lightning.types import Target
 
 log = logging.getLogger(__name__)
 
-Part = Literal["all", "train", "val"]
+Subset = Literal["all", "train", "val"]
 OnError = Literal["raise", "skip"]
 
 
 @dataclass(frozen=True)
-class Record:
+class ImageAnnotation:
     """One annotated image, before it is read from disk."""
 
     image_id: str
@@ -77,7 +77,7 @@ class ScalableTransform(Transform, Protocol):
         ...
 
 
-def in_part(image_id: str, part: Part, val_fraction: float) -> bool:
+def in_subset(image_id: str, part: Subset, val_fraction: float) -> bool:
     """Say whether an image belongs to a part of its data set.
 
     The choice hangs on the image's name alone: a reordered list, new images or another seed change nothing.
@@ -126,19 +126,19 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     def __init__(
         self,
         *,
-        records: Sequence[Record],
+        records: Sequence[ImageAnnotation],
         class_names: Sequence[str],
         transform: Transform | None = None,
         seed: int = 0,
         on_error: OnError = "raise",
-        part: Part = "all",
+        part: Subset = "all",
         val_fraction: float = 0.0,
         dropped: Sequence[str] = (),
     ) -> None:
-        if on_error not in get_args(OnError) or part not in get_args(Part) or not 0 <= val_fraction <= 1:
+        if on_error not in get_args(OnError) or part not in get_args(Subset) or not 0 <= val_fraction <= 1:
             raise ConfigurationError(
                 f"on_error={on_error!r}, part={part!r}, val_fraction={val_fraction!r}: on_error is one of "
-                f"{get_args(OnError)}, part one of {get_args(Part)}, val_fraction a number from 0 to 1"
+                f"{get_args(OnError)}, part one of {get_args(Subset)}, val_fraction a number from 0 to 1"
             )
         self.class_names = tuple(class_names)
         self.transform = transform
@@ -147,7 +147,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         self.mosaic: Mosaic | None = None
         self.least_size_px: tuple[int, int] | None = None
         self.cache: ImageCache | None = None
-        self.records = [record for record in records if in_part(record.image_id, part, val_fraction)]
+        self.records = [record for record in records if in_subset(record.image_id, part, val_fraction)]
         self.dropped = [one_line(sentence) for sentence in dropped]
         if on_error == "skip":
             self._drop_unreadable()
@@ -222,7 +222,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         image = read() if self.cache is None else self.cache.get(index, read)
         return Sample(image, boxes, record.labels, record.difficult)
 
-    def _reduction(self, record: Record) -> int:
+    def _reduction(self, record: ImageAnnotation) -> int:
         return 1 if self.least_size_px is None else choose_reduction(record.size_px, self.least_size_px)
 
     def _drop_unreadable(self) -> None:
@@ -232,7 +232,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         self.records = [record for record, problem in zip(self.records, problems, strict=True) if not problem]
 
 
-def _problem_with(record: Record) -> str | None:
+def _problem_with(record: ImageAnnotation) -> str | None:
     try:
         read_image(record.image_path, record.size_px)
     except DataError as error:
@@ -240,7 +240,7 @@ def _problem_with(record: Record) -> str | None:
     return None
 
 
-def shared_files(records: Sequence[Record]) -> Iterator[str]:
+def shared_files(records: Sequence[ImageAnnotation]) -> Iterator[str]:
     """Give a sentence for each image file that more than one record has."""
     ids: dict[Path, list[str]] = {}
     for record in records:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.dataset import ImageAnnotation
 
 WHAT_DIFFERS = {
     "images": "the number of images",
@@ -21,7 +21,9 @@ WHAT_DIFFERS = {
 """Entries of a fingerprint, from the coarsest."""
 
 
-def fingerprint(records: Sequence[Record], class_names: Sequence[str], *, contents: bool = False) -> dict[str, Any]:
+def fingerprint(
+    records: Sequence[ImageAnnotation], class_names: Sequence[str], *, contents: bool = False
+) -> dict[str, Any]:
     """Describe a split in plain values.
 
     The order of the images counts, since samplers draw by number. Images are looked at by the sizes of their files
@@ -73,7 +75,7 @@ def _new_hash() -> Any:
     return hashlib.blake2b(digest_size=16)
 
 
-def _annotation(record: Record) -> Iterable[bytes]:
+def _annotation(record: ImageAnnotation) -> Iterable[bytes]:
     yield repr(tuple(record.size_px)).encode()
     yield record.boxes_xyxy_px.astype("<f4").tobytes()
     yield record.labels.astype("<i8").tobytes()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssd_lightning.data.annotation import RANGE_TOLERANCE_PX
-from ssd_lightning.data.dataset import DetectionDataset, Record
+from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.split_dataset import ReadImage, SplitDataset
 from ssd_lightning.errors import ConfigurationError, DataError
@@ -70,7 +70,7 @@ class _MeasuredDataset(SplitDataset):
 _BEYOND = re.compile(r"reaches out of the image: ([xy])max is (\S+) of \d+ px")
 
 
-def _read_measured(read: ReadImage) -> tuple[Record, list[str]]:
+def _read_measured(read: ReadImage) -> tuple[ImageAnnotation, list[str]]:
     record, sentences = read()
     if not any(_BEYOND.search(sentence) for sentence in sentences):
         return record, sentences
@@ -110,7 +110,7 @@ class ImageFacts(NamedTuple):
 
 
 def inspect_images(
-    records: Sequence[Record], *, advance: Callable[[], object] = lambda: None
+    records: Sequence[ImageAnnotation], *, advance: Callable[[], object] = lambda: None
 ) -> dict[Path, ImageFacts]:
     """Decode every image once, in threads: the decoders leave the interpreter to the others.
 
@@ -120,7 +120,7 @@ def inspect_images(
     """
     first = {record.image_path: record for record in reversed(records)}
 
-    def look(record: Record) -> ImageFacts:
+    def look(record: ImageAnnotation) -> ImageFacts:
         facts = _look_at(record)
         advance()
         return facts
@@ -129,7 +129,7 @@ def inspect_images(
         return {facts.path: facts for facts in pool.map(look, reversed(first.values()))}
 
 
-def _look_at(record: Record) -> ImageFacts:
+def _look_at(record: ImageAnnotation) -> ImageFacts:
     path = record.image_path
     try:
         return ImageFacts(path, _digest(read_image(path, record.size_px)), record.size_px, None)
@@ -142,7 +142,7 @@ def _look_at(record: Record) -> ImageFacts:
     return ImageFacts(path, _digest(pixels), pixels.shape[:2], problem)
 
 
-def measured_by_image(record: Record, facts: ImageFacts | None) -> Record:
+def measured_by_image(record: ImageAnnotation, facts: ImageFacts | None) -> ImageAnnotation:
     """Give a record the size of its image; boxes that reach out of it are left out, a pixel more is clipped.
 
     Args:
@@ -170,13 +170,15 @@ def _digest(pixels: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def draw_sample(records: Mapping[str, Sequence[Record]], count: int | None, seed: int) -> dict[str, list[Record]]:
+def draw_sample(
+    records: Mapping[str, Sequence[ImageAnnotation]], count: int | None, seed: int
+) -> dict[str, list[ImageAnnotation]]:
     """Draw at most `count` records of all splits together, in their order; None takes all."""
     flat = [(split, record) for split, of_split in records.items() for record in of_split]
     chosen = np.arange(len(flat))
     if count is not None and count < len(flat):
         chosen = np.sort(np.random.default_rng(seed).choice(len(flat), size=count, replace=False))
-    sample: dict[str, list[Record]] = {split: [] for split in records}
+    sample: dict[str, list[ImageAnnotation]] = {split: [] for split in records}
     for index in chosen:
         split, record = flat[index]
         sample[split].append(record)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from ssd_lightning.data.dataset import DetectionDataset, OnError, Part, Record, Transform, in_part
+from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation, OnError, Subset, Transform, in_subset
 from ssd_lightning.data.splits import is_within
 from ssd_lightning.errors import DataError
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 READ_AT_ONCE = 1024
 """Images handed to the threads together: enough to keep them busy, few enough to stop soon at an error."""
 
-ReadImage = Callable[[], tuple[Record, list[str]]]
+ReadImage = Callable[[], tuple[ImageAnnotation, list[str]]]
 """Gives the record of all sound objects and a sentence for each unsound one; raises `DataError` if none is sound."""
 
 
@@ -48,7 +48,7 @@ class SplitDataset(DetectionDataset):
         transform: Transform | None,
         seed: int,
         on_error: OnError,
-        part: Part,
+        part: Subset,
         val_fraction: float,
         max_images: int | None,
         problems: Sequence[str] = (),
@@ -91,11 +91,11 @@ def collect_records(
     images: Iterable[tuple[str, ReadImage]],
     *,
     on_error: OnError,
-    part: Part,
+    part: Subset,
     val_fraction: float,
     max_images: int | None,
     problems: Sequence[str] = (),
-) -> tuple[list[Record], list[str]]:
+) -> tuple[list[ImageAnnotation], list[str]]:
     """Read the images of one part of a data set, in threads, since this mostly waits for the disk.
 
     Args:
@@ -112,11 +112,11 @@ def collect_records(
     Raises:
         DataError: the first problem, if `on_error` is `raise`.
     """
-    records: list[Record] = []
+    records: list[ImageAnnotation] = []
     dropped = list(problems)
     if on_error == "raise":
         _raise_first(dropped)
-    wanted = (read for image_id, read in images if in_part(image_id, part, val_fraction))
+    wanted = (read for image_id, read in images if in_subset(image_id, part, val_fraction))
     with ThreadPoolExecutor() as pool:
         while True:
             chunk_size = READ_AT_ONCE if max_images is None else min(READ_AT_ONCE, max_images - len(records))
@@ -136,7 +136,7 @@ def collect_records(
                 dropped.extend(faults)
 
 
-def _attempt(read: ReadImage) -> tuple[Record, list[str]] | DataError:
+def _attempt(read: ReadImage) -> tuple[ImageAnnotation, list[str]] | DataError:
     try:
         return read()
     except DataError as error:

@@ -16,7 +16,7 @@ Window = tuple[int, int, int, int]
 """xyxy in pixels; right and bottom edges are exclusive."""
 
 
-class View(NamedTuple):
+class CropWindow(NamedTuple):
     """What is seen of the image through a window. Both are empty where the window lies beside the image."""
 
     part_px: Window
@@ -25,7 +25,7 @@ class View(NamedTuple):
     """Its place in the sample, in the sample's pixels."""
 
 
-def draw_canvas(random: Random, size_px: tuple[int, int], max_ratio: float) -> Window:
+def random_zoom_out(random: Random, size_px: tuple[int, int], max_ratio: float) -> Window:
     """Draw a canvas of U(1, max_ratio) times the image's sides around it, at a uniform place (section 3.6).
 
     Args:
@@ -43,7 +43,7 @@ def draw_canvas(random: Random, size_px: tuple[int, int], max_ratio: float) -> W
     return -left, -top, width + more_width - left, height + more_height - top
 
 
-def view_through(window_px: Window, size_px: tuple[int, int], image_size: tuple[int, int]) -> View:
+def view_through(window_px: Window, size_px: tuple[int, int], image_size: tuple[int, int]) -> CropWindow:
     """Find what a window shows when it is warped to `image_size`.
 
     The place is rounded to whole pixels, which stretches the part by half a pixel at each side at most, and boxes
@@ -58,10 +58,12 @@ def view_through(window_px: Window, size_px: tuple[int, int], image_size: tuple[
     columns = _seen(left, right, size_px[1], image_size[1])
     rows = _seen(top, bottom, size_px[0], image_size[0])
     if columns is None or rows is None:
-        return View((0, 0, 0, 0), (0, 0, 0, 0))
+        return CropWindow((0, 0, 0, 0), (0, 0, 0, 0))
     (part_left, part_right), (place_left, place_right) = columns
     (part_top, part_bottom), (place_top, place_bottom) = rows
-    return View((part_left, part_top, part_right, part_bottom), (place_left, place_top, place_right, place_bottom))
+    return CropWindow(
+        (part_left, part_top, part_right, part_bottom), (place_left, place_top, place_right, place_bottom)
+    )
 
 
 def _seen(start: int, end: int, side: int, shown: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
@@ -74,7 +76,9 @@ def _seen(start: int, end: int, side: int, shown: int) -> tuple[tuple[int, int],
     return (first, last), (place, max(round((last - start) * scale), place + 1))
 
 
-def boxes_in_view(boxes: np.ndarray, view: View, size_px: tuple[int, int], image_size: tuple[int, int]) -> np.ndarray:
+def boxes_in_view(
+    boxes: np.ndarray, view: CropWindow, size_px: tuple[int, int], image_size: tuple[int, int]
+) -> np.ndarray:
     """Move boxes with the pixels that they surround, and clip them to what is seen.
 
     Args:
@@ -100,7 +104,7 @@ def _sides(size: tuple[int, int]) -> np.ndarray:
 
 
 def paste_on_canvas(
-    part: np.ndarray, view: View, image_size: tuple[int, int], fill: tuple[int, int, int]
+    part: np.ndarray, view: CropWindow, image_size: tuple[int, int], fill: tuple[int, int, int]
 ) -> np.ndarray:
     """Put a part, already of the size of its place, on a canvas of one colour: uint8 `[*image_size, 3]`."""
     left, top, right, bottom = view.place_px

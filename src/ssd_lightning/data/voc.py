@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path, PurePath
 
 from ssd_lightning.data.annotation import check_class_names
-from ssd_lightning.data.dataset import OnError, Part, Transform
+from ssd_lightning.data.dataset import OnError, Subset, Transform
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
 from ssd_lightning.data.special_files import is_file
 from ssd_lightning.data.split_dataset import SplitDataset
@@ -68,7 +68,7 @@ class VOCDataset(SplitDataset):
         keep_difficult: bool = True,
         xml_offset: int = 1,
         on_error: OnError = "raise",
-        part: Part = "all",
+        part: Subset = "all",
         val_fraction: float = 0.0,
         max_images: int | None = None,
     ) -> None:

@@ -17,7 +17,7 @@ from ssd_lightning.data.annotation import (
     number_of,
     refuse_fractions,
 )
-from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.dataset import ImageAnnotation
 from ssd_lightning.data.images import image_size_px
 from ssd_lightning.data.special_files import refuse_special_file
 from ssd_lightning.data.splits import find_image, image_with_suffix, inside_first, portable_path, refuse_unreadable
@@ -33,7 +33,7 @@ def read_voc_annotation(
     name: str | None = None,
     keep_difficult: bool = True,
     xml_offset: int = 1,
-) -> tuple[Record, list[str]]:
+) -> tuple[ImageAnnotation, list[str]]:
     """Read one XML file; no image is opened unless the XML leaves its size out.
 
     Args:

@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape  # writes only: defusedxml parses
 
 import yaml
 
-from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.dataset import ImageAnnotation
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
 from ssd_lightning.errors import DataError
 
@@ -29,7 +29,7 @@ FRACTION_DECIMALS = 10
 ULTRALYTICS_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 """Of the images that are read here, those that ultralytics takes; it passes over all others."""
 
-Write = Callable[[Path, Mapping[str, Sequence[Record]], Sequence[str]], None]
+Write = Callable[[Path, Mapping[str, Sequence[ImageAnnotation]], Sequence[str]], None]
 """Takes the root, which exists; split -> records; names of the classes 1..C."""
 
 
@@ -50,7 +50,7 @@ class Format:
     """What the format's readers take for images."""
 
 
-def write_coco(root: Path, splits: Mapping[str, Sequence[Record]], class_names: Sequence[str]) -> None:
+def write_coco(root: Path, splits: Mapping[str, Sequence[ImageAnnotation]], class_names: Sequence[str]) -> None:
     """Write `annotations/instances_SPLIT.json`; difficult is a key of our own beside `iscrowd`."""
     (root / "annotations").mkdir(exist_ok=True)
     categories = [{"id": label, "name": name, "supercategory": ""} for label, name in enumerate(class_names, start=1)]
@@ -78,7 +78,7 @@ def write_coco(root: Path, splits: Mapping[str, Sequence[Record]], class_names: 
         path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_yolo(root: Path, splits: Mapping[str, Sequence[Record]], class_names: Sequence[str]) -> None:
+def write_yolo(root: Path, splits: Mapping[str, Sequence[ImageAnnotation]], class_names: Sequence[str]) -> None:
     """Write `data.yaml` and `labels/SPLIT/*.txt`; classes count from 0, and difficult is lost."""
     for split, records in splits.items():
         folder = root / "labels" / split
@@ -109,7 +109,7 @@ def _yolo_settings(splits: Sequence[str], class_names: Sequence[str]) -> str:
     return "\n".join([*lines, f"nc: {len(class_names)}", "names:", names])
 
 
-def write_csv(root: Path, splits: Mapping[str, Sequence[Record]], class_names: Sequence[str]) -> None:
+def write_csv(root: Path, splits: Mapping[str, Sequence[ImageAnnotation]], class_names: Sequence[str]) -> None:
     """Write `SPLIT.csv` in pixels, with the images' sizes; an image without objects has a row without class."""
     for split, records in splits.items():
         with (root / f"{split}.csv").open("w", encoding="utf-8", newline="") as stream:
@@ -124,7 +124,7 @@ def write_csv(root: Path, splits: Mapping[str, Sequence[Record]], class_names: S
                     writer.writerow([*image, class_names[label - 1], *map(_pixels, box), int(difficult)])
 
 
-def write_voc(root: Path, splits: Mapping[str, Sequence[Record]], class_names: Sequence[str]) -> None:
+def write_voc(root: Path, splits: Mapping[str, Sequence[ImageAnnotation]], class_names: Sequence[str]) -> None:
     """Write `Annotations/*.xml` and `ImageSets/Main/SPLIT.txt`; pixels count from 1, as readers expect."""
     for folder in ("Annotations", "ImageSets/Main"):
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ def written_class_names(class_names: Sequence[str], to: str) -> tuple[str, ...]:
     return tuple(owners)
 
 
-def _objects(record: Record) -> Iterator[tuple[list[float], int, bool]]:
+def _objects(record: ImageAnnotation) -> Iterator[tuple[list[float], int, bool]]:
     rows = zip(record.boxes_xyxy_px.tolist(), record.labels.tolist(), record.difficult.tolist(), strict=True)
     yield from rows
 
@@ -200,7 +200,7 @@ def _yolo_line(number: int, box_xyxy_px: Sequence[float], size_px: tuple[int, in
     return f"{number} {' '.join(f'{fraction:.{FRACTION_DECIMALS}f}' for fraction in fractions)}\n"
 
 
-def _voc_xml(record: Record, class_names: Sequence[str]) -> str:
+def _voc_xml(record: ImageAnnotation, class_names: Sequence[str]) -> str:
     height, width = record.size_px
     objects = [
         f"  <object>\n    <name>{escape(class_names[label - 1])}</name>\n    <difficult>{difficult:d}</difficult>\n"

@@ -22,7 +22,7 @@ from ssd_lightning.data.annotation import (
     refuse_pixels,
     whole_number,
 )
-from ssd_lightning.data.dataset import OnError, Part, Record, Transform
+from ssd_lightning.data.dataset import ImageAnnotation, OnError, Subset, Transform
 from ssd_lightning.data.image_suffixes import is_image_name, is_unreadable_image_name, log_unreadable
 from ssd_lightning.data.images import image_size_px
 from ssd_lightning.data.special_files import is_file
@@ -78,7 +78,7 @@ class YOLODataset(SplitDataset):
         transform: Transform | None = None,
         seed: int = 0,
         on_error: OnError = "raise",
-        part: Part = "all",
+        part: Subset = "all",
         val_fraction: float = 0.0,
         max_images: int | None = None,
     ) -> None:
@@ -331,7 +331,7 @@ def _images(listed: _List, labels: Mapping[str, int]) -> Iterator[tuple[str, Rea
 
 def _read_image(
     image: _Image, image_id: str, names: Mapping[int, str], labels: Mapping[str, int]
-) -> tuple[Record, list[str]]:
+) -> tuple[ImageAnnotation, list[str]]:
     image_path = image.path
     if not is_file(image_path):
         raise DataError(f"{image.stated}: the image is missing")

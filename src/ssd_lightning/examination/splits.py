@@ -14,7 +14,7 @@ from rich.progress import Progress
 from ssd_lightning.analysis import class_lists, health
 from ssd_lightning.analysis.findings import Finding, Severity
 from ssd_lightning.analysis.objects import Objects, split_summary
-from ssd_lightning.data.dataset import DetectionDataset, Record
+from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation
 from ssd_lightning.data.inspection import ImageFacts, draw_sample, inspect_images, measured_by_image
 from ssd_lightning.data.resize import WHOLE, ResizeMode, Stretch, boxes_into_input
 from ssd_lightning.types import Placement
@@ -72,7 +72,7 @@ def decode_images(examination: Examination, count: int | None, seed: int) -> Non
         ]
 
 
-def _digests(records: Sequence[Record], facts: Mapping[Path, ImageFacts]) -> dict[str, str]:
+def _digests(records: Sequence[ImageAnnotation], facts: Mapping[Path, ImageFacts]) -> dict[str, str]:
     known = (facts[record.image_path] for record in records)
     return {str(fact.path): fact.digest for fact in known if fact.digest is not None}
 
@@ -123,7 +123,7 @@ def judge_split(
 
 
 def objects_of(
-    records: Sequence[Record], placement: Callable[[tuple[int, int]], Placement] = lambda size_px: WHOLE
+    records: Sequence[ImageAnnotation], placement: Callable[[tuple[int, int]], Placement] = lambda size_px: WHOLE
 ) -> Objects:
     """Put the objects of all images into one table.
 

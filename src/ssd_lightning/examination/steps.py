@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, RandomSampler
 
+from ssd_lightning.analysis.dry_run import first_loss_findings, first_losses, time_steps
 from ssd_lightning.analysis.findings import Finding
-from ssd_lightning.analysis.trial import first_loss_findings, first_losses, time_steps
 from ssd_lightning.benchmarking.memory import MIB, peak_memory_mib
 from ssd_lightning.data.dataset import DetectionDataset, Transform, collate
 from ssd_lightning.examination.splits import Examination

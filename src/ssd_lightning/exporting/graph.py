@@ -85,7 +85,7 @@ class ExportGraph(nn.Module):
             float(settings["iou_threshold"]),
             settings["top_k"],
             settings["max_detections"],
-            settings["agnostic"],
+            settings["class_agnostic"],
         )
 
     def prepared(self, inputs: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def suppress(
     iou_threshold: float,
     top_k: int,
     max_detections: int,
-    agnostic: bool,
+    class_agnostic: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Suppress image by image and class by class; written in what TorchScript understands.
 
@@ -32,7 +32,7 @@ def suppress(
         iou_threshold: of two boxes that overlap more, the weaker one goes.
         top_k: best boxes of a class that enter suppression.
         max_detections: best boxes of an image that are kept.
-        agnostic: boxes of different classes suppress each other too.
+        class_agnostic: boxes of different classes suppress each other too.
 
     Returns:
         Boxes `[B, D, 4]`, clipped, scores `[B, D]`, labels int64 `[B, D]` and their number int64 `[B]`, where D is the
@@ -51,12 +51,12 @@ def suppress(
             of_class = scores[image, :, label]
             prior = (of_class > score_threshold).nonzero()[:, 0]
             prior = prior[of_class[prior].sort(stable=True, dim=0, descending=True)[1][:top_k]]
-            if not agnostic:
+            if not class_agnostic:
                 prior = prior[torch.ops.torchvision.nms(boxes_xyxy[image][prior], of_class[prior], iou_threshold)]
             priors = torch.cat([priors, prior])
             labels = torch.cat([labels, torch.full_like(prior, label)])
         found = scores[image][priors, labels]
-        if agnostic:
+        if class_agnostic:
             kept = torch.ops.torchvision.nms(boxes_xyxy[image][priors], found, iou_threshold)
             priors, labels, found = priors[kept], labels[kept], found[kept]
         order = found.sort(stable=True, dim=0, descending=True)[1][:rows]
@@ -80,7 +80,7 @@ def _(
     iou_threshold: float,
     top_k: int,
     max_detections: int,
-    agnostic: bool,
+    class_agnostic: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, num_priors, num_logits = scores.shape
     rows = min(max_detections, num_priors * (num_logits - 1))
@@ -100,7 +100,7 @@ def suppress_in_onnx(
     iou_threshold: float,
     top_k: int,
     max_detections: int,
-    agnostic: bool,
+    class_agnostic: bool,
 ) -> tuple[Any, Any, Any, Any]:
     """Do what `suppress` does, as nodes of an ONNX graph.
 
@@ -119,7 +119,7 @@ def suppress_in_onnx(
         best, place = op.TopK(of_class, [top_k], axis=2)
         of_class = op.ScatterElements(zeros, place, best, axis=2)
     boxes = boxes_xyxy
-    if agnostic:  # every pair of class and prior becomes a box of one class
+    if class_agnostic:  # every pair of class and prior becomes a box of one class
         boxes = op.Expand(op.Unsqueeze(boxes, [1]), [1, num_classes, 1, 1])  # [B, C, K, 4]
         boxes = op.Reshape(boxes, [0, num_classes * num_priors, 4])
         of_class, zeros = (op.Reshape(x, [0, 1, num_classes * num_priors]) for x in (of_class, zeros))

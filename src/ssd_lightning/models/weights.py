@@ -1,6 +1,6 @@
 """Other people's weights in our networks, and ours in theirs.
 
-`start_from` is what `init_from=FILE` does; `export_weights` is the way back.
+`load_pretrained` is what `init_from=FILE` does; `export_weights` is the way back.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models.backbones import VGG16
+from ssd_lightning.models.checkpoint_formats import CLASSIFIER, OURS, CheckpointFormat, distance_of_priors, recognise
 from ssd_lightning.models.files import read_checkpoint, tensors_in
-from ssd_lightning.models.foreign_names import NETWORKS, rules_for, translate
 from ssd_lightning.models.head import last_convolution
-from ssd_lightning.models.origins import CLASSIFIER, OURS, Origin, distance_of_priors, recognise
+from ssd_lightning.models.key_mapping import NETWORKS, rules_for, translate
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.normalization import Normalization
 from ssd_lightning.ops.priors import PriorLevel
@@ -30,7 +30,7 @@ NET_PREFIX = "net."
 
 @dataclass
 class Loaded:
-    """What `start_from` did.
+    """What `load_pretrained` did.
 
     Attributes:
         origin: where the weights come from.
@@ -40,14 +40,14 @@ class Loaded:
         other_priors: a sentence, where the weights were trained with other priors than the network has.
     """
 
-    origin: Origin
+    origin: CheckpointFormat
     kept: list[str]
     normalization: Normalization
     anew: dict[str, str]
     other_priors: str | None = None
 
 
-def start_from(
+def load_pretrained(
     net: SSD, path: Path | str, *, class_names: tuple[str, ...] | None = None, keep_normalization: bool = False
 ) -> Loaded:
     """Fill a network with the weights of a file, whoever wrote it.
@@ -77,7 +77,7 @@ def start_from(
     other_classes = bool(spec and class_names and tuple(spec.get("class_names", ())) != class_names)
     ours = net.state_dict()
     try:
-        names = {name: name for name in ours} if origin.source == OURS else foreign_names(net, origin.source)
+        names = {name: name for name in ours} if origin.source == OURS else key_mapping(net, origin.source)
     except WeightsError as error:
         raise WeightsError(f"{SETTING}{path}: these weights are made for {origin.overrides}; {error}") from error
     theirs = {name: given[other] for name, other in names.items() if other in given}
@@ -132,7 +132,7 @@ def levels_behind(path: Path) -> list[dict[str, Any]] | None:
     return levels_of(path) if origin.source == OURS and "detector" in checkpoint else None
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Origin]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], CheckpointFormat]:
     """Read a file of `init_from`: as it is, the weights of its network, and whose these are."""
     checkpoint = read_checkpoint(path, setting=SETTING)
     given = tensors_in(checkpoint, f"{SETTING}{path}")
@@ -140,7 +140,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Origin]:
     return checkpoint, given, recognise(given, f"{SETTING}{path}")
 
 
-def _other_priors(net: SSD, origin: Origin, spec: Any) -> str | None:
+def _other_priors(net: SSD, origin: CheckpointFormat, spec: Any) -> str | None:
     if origin.source == OURS:
         there, here = (spec or {}).get("network", {}), describe(net)
         keys = [key for key in ("levels", "clip_priors", "image_size") if key in there]
@@ -179,7 +179,7 @@ def _require_a_fit(
     anew: Mapping[str, str],
     names: Mapping[str, str],
     given: Mapping[str, Tensor],
-    origin: Origin,
+    origin: CheckpointFormat,
     file: str,
 ) -> None:
     problems = [f"{names[name]} is missing" for name in ours if name not in theirs]
@@ -195,7 +195,7 @@ def _require_a_fit(
         )
 
 
-def foreign_names(net: SSD, source: str) -> dict[str, str]:
+def key_mapping(net: SSD, source: str) -> dict[str, str]:
     """Translate the names of a network's parameters and buffers into another project's.
 
     Args:
@@ -221,14 +221,14 @@ def export_weights(net: SSD, source: str) -> dict[str, Tensor]:
 
     Args:
         net: the network. The other project has to prepare images as `net.normalization` says.
-        source: see `foreign_names`.
+        source: see `key_mapping`.
 
     Raises:
         ConfigurationError: there is no such project.
         WeightsError: the project has no such network.
     """
     state = net.state_dict()
-    names = foreign_names(net, source)
+    names = key_mapping(net, source)
     # lufficc's squeeze and excitation has fully connected layers where ours has 1 x 1 convolutions.
     exported = {
         theirs: state[ours].flatten(1) if ".fc." in theirs and state[ours].dim() == 4 else state[ours]
@@ -243,7 +243,7 @@ def export_weights(net: SSD, source: str) -> dict[str, Tensor]:
     return exported
 
 
-def _start_backbone_from(net: SSD, path: Path, origin: Origin, keep_normalization: bool) -> Loaded:
+def _start_backbone_from(net: SSD, path: Path, origin: CheckpointFormat, keep_normalization: bool) -> Loaded:
     backbone = net.extractor.backbone
     if not isinstance(backbone, VGG16):
         raise WeightsError(
@@ -273,7 +273,7 @@ def _trimmed(tensor: Tensor) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _normalization_of(origin: Origin, spec: Any) -> Normalization | None:
+def _normalization_of(origin: CheckpointFormat, spec: Any) -> Normalization | None:
     return _described_normalization(spec) if origin.source == OURS else origin.normalization
 
 

@@ -7,8 +7,8 @@ ROUNDS_WITHOUT_A_LOOK = 32
 """An accelerator settles images of fewer boxes than that without waiting for the host."""
 
 
-def settle_last(choice_iou: Tensor, choice_prior: Tensor, num_priors: int) -> Tensor:
-    """Give each box its first choice, the last box a shared one; see `settle_best` for the shapes."""
+def argmax_assignment(choice_iou: Tensor, choice_prior: Tensor, num_priors: int) -> Tensor:
+    """Give each box its first choice, the last box a shared one; see `greedy_bipartite` for the shapes."""
     batch, num_boxes, _ = choice_iou.shape
     rank = torch.arange(num_boxes, device=choice_iou.device).expand(batch, -1)
     rank = rank.masked_fill(choice_iou[..., 0] <= 0, -1)
@@ -17,7 +17,7 @@ def settle_last(choice_iou: Tensor, choice_prior: Tensor, num_priors: int) -> Te
     return nobody.scatter_reduce_(1, choice_prior[..., 0], rank, reduce="amax")
 
 
-def settle_best(choice_iou: Tensor, choice_prior: Tensor, num_priors: int) -> Tensor:
+def greedy_bipartite(choice_iou: Tensor, choice_prior: Tensor, num_priors: int) -> Tensor:
     """Give priors to boxes, the best pair of all that are left first.
 
     Since both sides judge a pair by the same overlap, this is what deferred acceptance (Gale and Shapley 1962) arrives

@@ -9,7 +9,7 @@ from torch import Tensor
 from ssd_lightning.ops.rows import put_rows, rows_that_count, take_rows
 
 ClassLoss = Literal["ce_hnm", "ce", "focal"]
-NegativesBy = Literal["loss", "background", "foreground"]
+MiningScore = Literal["loss", "background", "foreground"]
 
 MAX_LOSS = 88.0
 """The largest whole number whose exponential is a float32 number."""
@@ -36,7 +36,7 @@ def mined_cross_entropy(
     *,
     ratio: float = 3.0,
     min_negatives: int = 0,
-    negatives_by: NegativesBy = "loss",
+    mining_score: MiningScore = "loss",
 ) -> Tensor:
     """Cross entropy over positives and the hardest negatives (SSD paper, section 2.2, equation 3).
 
@@ -45,14 +45,14 @@ def mined_cross_entropy(
         labels: int64 `[B, K]`; 0 is the background.
         ratio: negatives per positive at most, in each image by itself.
         min_negatives: least number of negatives in an image.
-        negatives_by: see `hardness`.
+        mining_score: see `mining_scores`.
 
     Returns:
         `[B, K]`, 0 for the negatives that were not chosen.
     """
     positive = labels > 0
     with torch.no_grad():
-        rank_by = hardness(class_logits, background_cross_entropy(class_logits), negatives_by)
+        rank_by = mining_scores(class_logits, background_cross_entropy(class_logits), mining_score)
         chosen = positive | hardest_negatives(rank_by, positive, ratio, min_negatives)
     # Only what was chosen has a gradient, and so only there is the loss computed with one.
     rows = rows_that_count(chosen)
@@ -85,7 +85,7 @@ def background_cross_entropy(class_logits: Tensor) -> Tensor:
     return losses.log_().clamp_(max=MAX_LOSS).view(logits.shape[:-1])
 
 
-def hardness(class_logits: Tensor, class_loss: Tensor, negatives_by: NegativesBy) -> Tensor:
+def mining_scores(class_logits: Tensor, class_loss: Tensor, mining_score: MiningScore) -> Tensor:
     """Say how hard every prior is if it is background.
 
     `loss` ranks by cross entropy (the paper, Caffe, ssd.pytorch, torchvision), `background` by the lowest background
@@ -96,22 +96,22 @@ def hardness(class_logits: Tensor, class_loss: Tensor, negatives_by: NegativesBy
     Args:
         class_logits: `[B, K, C + 1]`.
         class_loss: `[B, K]`, cross entropy against the labels.
-        negatives_by: the ranking.
+        mining_score: the ranking.
 
     Returns:
         `[B, K]`, for priors that are background; positives have a value without a meaning.
     """
-    if negatives_by != "foreground":
+    if mining_score != "foreground":
         return class_loss
     logits = class_logits.float()
     return logits[..., 1:].amax(dim=-1) - logits.logsumexp(dim=-1)
 
 
-def hardest_negatives(hardness: Tensor, positive: Tensor, ratio: float, min_negatives: int = 0) -> Tensor:
+def hardest_negatives(mining_scores: Tensor, positive: Tensor, ratio: float, min_negatives: int = 0) -> Tensor:
     """Choose the background priors that teach (SSD paper, section 2.2, "Hard negative mining").
 
     Args:
-        hardness: `[B, K]`, higher is harder.
+        mining_scores: `[B, K]`, higher is harder.
         positive: bool `[B, K]`.
         ratio: negatives per positive at most, in each image by itself.
         min_negatives: least number in an image, so that images without objects teach too; the paper has 0.
@@ -119,14 +119,14 @@ def hardest_negatives(hardness: Tensor, positive: Tensor, ratio: float, min_nega
     Returns:
         bool `[B, K]`: the hardest negatives.
     """
-    hardness = hardness.masked_fill(positive, float("-inf"))
+    mining_scores = mining_scores.masked_fill(positive, float("-inf"))
     num_positive = positive.sum(dim=1, keepdim=True)
     wanted = (num_positive * ratio).floor().clamp(min=min_negatives)  # [B, 1]
-    most = hardness.shape[1]
+    most = mining_scores.shape[1]
     if wanted.device.type == "cpu" and len(wanted):  # an accelerator sorts them all before the host knew how many
         most = min(most, int(wanted.max()))
-    hardest = hardness.topk(most, dim=1).indices
-    rank = torch.arange(most, device=hardness.device).expand_as(hardest)
+    hardest = mining_scores.topk(most, dim=1).indices
+    rank = torch.arange(most, device=mining_scores.device).expand_as(hardest)
     chosen = torch.zeros_like(positive).scatter_(1, hardest, rank < wanted)
     return chosen & ~positive
 

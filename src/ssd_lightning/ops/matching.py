@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ssd_lightning.ops.assignment import settle_best, settle_last
+from ssd_lightning.ops.assignment import argmax_assignment, greedy_bipartite
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy, valid_boxes
 from ssd_lightning.ops.rows import Rows
 from ssd_lightning.types import Target
@@ -102,7 +102,7 @@ def match_priors(
     # A box loses at most N - 1 of its choices to the others, so its N best priors are all that can matter.
     num_choices = 1 if matcher == "argmax" else min(labels.shape[1], len(priors_cxcywh))
     overlaps = find_overlaps(boxes_xyxy, labels, cxcywh_to_xyxy(priors_cxcywh), num_choices)
-    assign = settle_last if matcher == "argmax" else settle_best
+    assign = argmax_assignment if matcher == "argmax" else greedy_bipartite
     forced = assign(overlaps.choice_iou, overlaps.choice_prior, len(priors_cxcywh))
     box_index = overlaps.best_box.masked_fill_(overlaps.best_iou < iou_threshold, -1)
     box_index = torch.where(forced >= 0, forced, box_index)

@@ -33,7 +33,7 @@ def postprocess(
     max_detections: int = 200,
     variances: tuple[float, float] = VARIANCES,
     suppression: Suppression = "nms",
-    agnostic: bool = False,
+    class_agnostic: bool = False,
     soft_nms_sigma: float = 0.5,
     clip_first: bool = False,
 ) -> list[Detections]:
@@ -51,7 +51,7 @@ def postprocess(
         max_detections: best boxes of an image that are kept.
         variances: those that the offsets are encoded with.
         suppression: `nms` (the paper), `soft_nms_linear` or `soft_nms_gaussian`; see `ops.soft_nms`.
-        agnostic: boxes of different classes suppress each other too.
+        class_agnostic: boxes of different classes suppress each other too.
         soft_nms_sigma: of `soft_nms_gaussian`.
         clip_first: clip boxes to the image before suppression, as torchvision does, not after it, as the Caffe
             reference does.
@@ -71,7 +71,7 @@ def postprocess(
         max_detections=max_detections,
         variances=variances,
         suppression=suppression,
-        agnostic=agnostic,
+        class_agnostic=class_agnostic,
         soft_nms_sigma=soft_nms_sigma,
         clip_first=clip_first,
     )
@@ -105,7 +105,7 @@ def check_postprocess(settings: Mapping[str, Any]) -> None:
                 require_number(where, value, 1, whole=True)
             case "suppression":
                 require_choice(where, value, SUPPRESSIONS)
-            case "agnostic" | "clip_first":
+            case "class_agnostic" | "clip_first":
                 if not isinstance(value, bool):
                     raise ConfigurationError(f"{where} is {value!r}; it can be true or false")
             case "soft_nms_sigma":
@@ -127,7 +127,7 @@ def _detect(
     max_detections: int,
     variances: tuple[float, float],
     suppression: Suppression,
-    agnostic: bool,
+    class_agnostic: bool,
     soft_nms_sigma: float,
     clip_first: bool,
 ) -> list[Detections]:
@@ -136,14 +136,14 @@ def _detect(
     of_class = candidates.image * num_logits + candidates.label
     order = _by_group_and_score(of_class, candidates.scores)
     candidates = candidates.rows(order[rank_in_group(of_class[order]) < top_k])
-    if agnostic:
+    if class_agnostic:
         candidates = candidates.rows(_by_group_and_score(candidates.image, candidates.scores))
     image, label, prior, scores = candidates
     boxes_xyxy = cxcywh_to_xyxy(decode(output.box_offsets[image, prior], output.priors_cxcywh[prior], variances))
     if clip_first:
         boxes_xyxy = clip_boxes(boxes_xyxy)
 
-    group = image if agnostic else image * num_logits + label
+    group = image if class_agnostic else image * num_logits + label
     if suppression == "nms":
         kept = suppress(boxes_xyxy, scores, group, iou_threshold).nonzero()[:, 0]
         scores = scores[kept]

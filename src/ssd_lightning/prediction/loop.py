@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ssd_lightning.detections import ImageDetections
 from ssd_lightning.detector import Detector
-from ssd_lightning.prediction.shots import Shot
+from ssd_lightning.prediction.frames import Shot
 from ssd_lightning.prediction.window import Window
 from ssd_lightning.prediction.writers import Writer
 

@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image
 
-from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.dataset import ImageAnnotation
 from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.images import FORMATS as IMAGE_FORMATS
 from ssd_lightning.data.writers import FORMATS, written_class_names
 from ssd_lightning.detections import SCORE_DECIMALS, ImageDetections
+from ssd_lightning.prediction.frames import Shot
 from ssd_lightning.prediction.names import UniqueNames
-from ssd_lightning.prediction.shots import Shot
 from ssd_lightning.prediction.sources import Source
 
 LEAST_SIDE_PX = 2
@@ -48,7 +48,7 @@ class PreLabels:
         self.names = names
         self.class_names = written_class_names(class_names, layout)
         self._taken = UniqueNames()
-        self._records: list[Record] = []
+        self._records: list[ImageAnnotation] = []
         self._scores: list[float] = []
         self._image_folder = root / FORMATS[layout].image_folder.format(split=SPLITS[layout])
         self._image_folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ class PreLabels:
         sides_px = found.boxes_xyxy_px[:, 2:] - found.boxes_xyxy_px[:, :2]
         kept = (sides_px >= LEAST_SIDE_PX).all(axis=1)
         self._records.append(
-            Record(
+            ImageAnnotation(
                 image_id=image_path.stem,
                 image_path=image_path,
                 size_px=found.image.shape[:2],

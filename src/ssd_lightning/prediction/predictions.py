@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ssd_lightning.detections import PIXEL_DECIMALS, SCORE_DECIMALS, ImageDetections
+from ssd_lightning.prediction.frames import Shot
 from ssd_lightning.prediction.names import drawn_name
-from ssd_lightning.prediction.shots import Shot
 from ssd_lightning.prediction.sources import Source
 
 COLUMNS = ("image", "width", "height", "label", "score", "xmin", "ymin", "xmax", "ymax", "frame", "time_s")

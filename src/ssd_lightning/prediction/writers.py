@@ -13,10 +13,10 @@ import numpy as np
 
 from ssd_lightning.detections import ImageDetections
 from ssd_lightning.errors import DataError
+from ssd_lightning.prediction.frames import Shot
 from ssd_lightning.prediction.names import drawn_name
 from ssd_lightning.prediction.pre_labels import PreLabels
 from ssd_lightning.prediction.predictions import PredictionsCsv, PredictionsJson
-from ssd_lightning.prediction.shots import Shot
 from ssd_lightning.prediction.sources import Source
 from ssd_lightning.prediction.video import VideoFile
 

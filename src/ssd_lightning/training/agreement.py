@@ -11,7 +11,7 @@ import torch
 from torch import distributed
 
 import ssd_lightning
-from ssd_lightning.data.dataset import Record
+from ssd_lightning.data.dataset import ImageAnnotation
 from ssd_lightning.digest import config_digest, differences
 from ssd_lightning.errors import ConfigurationError, DataError
 
@@ -65,7 +65,7 @@ def require_same_settings(config: Mapping[str, Any]) -> None:
     raise ConfigurationError(disagreement("settings", odd))
 
 
-def require_same_images(records: Sequence[Record]) -> None:
+def require_same_images(records: Sequence[ImageAnnotation]) -> None:
     """Compare names, sizes, boxes and classes of the training images over all ranks; a collective call.
 
     Raises:
@@ -80,7 +80,7 @@ def require_same_images(records: Sequence[Record]) -> None:
     raise DataError(disagreement("training images", odd))
 
 
-def record_digest(record: Record) -> str:
+def record_digest(record: ImageAnnotation) -> str:
     """Hash what an image is trained on; where it lies does not matter."""
     known = hashlib.blake2b(repr(tuple(record.size_px)).encode(), digest_size=8)
     for values, kind in ((record.boxes_xyxy_px, "<f4"), (record.labels, "<i8"), (record.difficult, "<u1")):

@@ -15,7 +15,7 @@ from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.metrics.detection_state import DetectionMetric, image_key
 from ssd_lightning.run_files import EVALUATIONS
-from ssd_lightning.training.keeping import BestCheckpoint
+from ssd_lightning.training.checkpointing import BestCheckpoint
 
 log = logging.getLogger(__name__)
 

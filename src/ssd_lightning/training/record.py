@@ -98,7 +98,7 @@ def data_fingerprints(datasets: Mapping[Any, DetectionDataset], *, contents: boo
     }
 
 
-def tell_changed_data(earlier: Mapping[str, Any], fingerprints: Mapping[str, Mapping[str, Any]], *, run: Path) -> None:
+def log_changed_data(earlier: Mapping[str, Any], fingerprints: Mapping[str, Mapping[str, Any]], *, run: Path) -> None:
     """Warn where the data are not those of an earlier run.
 
     Args:

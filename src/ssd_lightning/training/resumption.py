@@ -137,7 +137,7 @@ def check_work_is_left(
             )
 
 
-def tell_checkpoint(checkpoint: Path) -> None:
+def log_checkpoint(checkpoint: Path) -> None:
     """Say where a run goes on."""
     state = read_checkpoint(checkpoint)
     epoch = state.get("DetectionDataModule", {}).get("epoch", 0)
@@ -180,7 +180,7 @@ _held: dict[Path, FileLock] = {}
 """The system gives a lock back when its process ends; until then it must not be collected."""
 
 
-def tell_differences(checkpoint: Path, config: Mapping[str, Any], *, at_most: int = 5) -> None:
+def log_differences(checkpoint: Path, config: Mapping[str, Any], *, at_most: int = 5) -> None:
     """Warn where a run goes on with other settings than it was begun with.
 
     Args:

@@ -110,7 +110,7 @@ def print_trial(losses: Mapping[str, Mapping[str, float]], estimate: Mapping[str
 
     Args:
         losses: `expected` and `measured`: name -> value.
-        estimate: as `analysis.trial.run_estimate` gives it.
+        estimate: as `analysis.dry_run.run_estimate` gives it.
         where: the device, and the precision that was measured.
     """
     console = Console(soft_wrap=True, highlight=False)

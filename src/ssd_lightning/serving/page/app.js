@@ -152,9 +152,9 @@ function show(bitmap, name, answer) {
 
 function suppressAgain() {
   if (!found) return;
-  const { agnostic, max_detections: most } = model.postprocess;
+  const { class_agnostic, max_detections: most } = model.postprocess;
   const isFixed = model.overlap_note !== null;
-  const left = isFixed ? [...found.scores.keys()] : suppress(found, Number(element("overlap").value), agnostic);
+  const left = isFixed ? [...found.scores.keys()] : suppress(found, Number(element("overlap").value), class_agnostic);
   kept = left.slice(0, most);
 }
 

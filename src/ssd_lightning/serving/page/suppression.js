@@ -6,14 +6,14 @@
  *
  * @param {{boxes: number[][], labels: number[]}} candidates boxes as [x1, y1, x2, y2], best first
  * @param {number} iouThreshold the largest overlap that is not yet too much
- * @param {boolean} agnostic boxes of different classes remove each other too
+ * @param {boolean} class_agnostic boxes of different classes remove each other too
  * @returns {number[]} places of the boxes that are left, best first
  */
-export function suppress({ boxes, labels }, iouThreshold, agnostic = false) {
+export function suppress({ boxes, labels }, iouThreshold, class_agnostic = false) {
   const keptOfGroup = new Map();
   const kept = [];
   boxes.forEach((box, place) => {
-    const group = agnostic ? 0 : labels[place];
+    const group = class_agnostic ? 0 : labels[place];
     if (!keptOfGroup.has(group)) keptOfGroup.set(group, []);
     const better = keptOfGroup.get(group);
     if (better.some((other) => overlap(other, box) > iouThreshold)) return;

@@ -16,6 +16,7 @@ from torch import Tensor
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.checks import require_number
 from ssd_lightning.errors import one_line
+from ssd_lightning.training.checkpointing import BestCheckpoint
 from ssd_lightning.training.dashboard.contents import BestModel, ClassScores, choose_images, make_validation
 from ssd_lightning.training.dashboard.file_sink import FileSink
 from ssd_lightning.training.dashboard.matches import count_levels, draw_batch
@@ -23,9 +24,8 @@ from ssd_lightning.training.dashboard.sink import Sink
 from ssd_lightning.training.dashboard.tensorboard_sink import TensorBoardSink
 from ssd_lightning.training.dashboard.wandb_sink import WandbSink
 from ssd_lightning.training.evaluations import is_best, make_record
-from ssd_lightning.training.keeping import BestCheckpoint
 from ssd_lightning.training.loggers import SturdyWandbLogger
-from ssd_lightning.training.random_streams import random_state, set_random_state
+from ssd_lightning.training.rng_state import random_state, set_random_state
 from ssd_lightning.types import Target
 from ssd_lightning.visualization.training_plots import draw_level_counts
 

@@ -11,7 +11,7 @@ from ssd_lightning.data.view import Window
 
 
 @dataclass(frozen=True)
-class CropSearch:
+class RandomIoUCrop:
     """Choose a crop, or the whole.
 
     For each value of `min_ious`, and once without a condition, crops are drawn until one overlaps at least

@@ -20,7 +20,7 @@ CLASSIFIER = "torchvision's classifier"
 
 
 @dataclass(frozen=True)
-class Origin:
+class CheckpointFormat:
     """One published network: how its file is recognised, and which overrides make the same network.
 
     Attributes:
@@ -42,30 +42,40 @@ class Origin:
     clip: Clip = True
 
 
-def _lufficc(key: str, overrides: str, tensors: int, priors: str, *more_keys: str) -> Origin:
-    return Origin("lufficc", ("box_head.", key, *more_keys), overrides, tensors, SUBTRACT_MEAN_RGB, priors)
+def _lufficc(key: str, overrides: str, tensors: int, priors: str, *more_keys: str) -> CheckpointFormat:
+    return CheckpointFormat("lufficc", ("box_head.", key, *more_keys), overrides, tensors, SUBTRACT_MEAN_RGB, priors)
 
 
-def _qfgaohao(key: str, overrides: str, tensors: int, priors: str = "mobilenet_ssd300", head: str = "") -> Origin:
-    return Origin("qfgaohao", (f"classification_headers.{head}", key), overrides, tensors, MEAN_127_STD_128, priors)
+def _qfgaohao(
+    key: str, overrides: str, tensors: int, priors: str = "mobilenet_ssd300", head: str = ""
+) -> CheckpointFormat:
+    return CheckpointFormat(
+        "qfgaohao", (f"classification_headers.{head}", key), overrides, tensors, MEAN_127_STD_128, priors
+    )
 
 
 # The first that fits is taken, so the special ones come before the general.
 ORIGINS = (
-    Origin(OURS, ("extractor.backbone.",), "the network that its run's config.yaml describes"),
-    Origin("ssd.pytorch", ("vgg.0.", "loc.6."), "model=amdegroot_ssd512", 79, SUBTRACT_MEAN_RGB, "ssd512_voc"),
-    Origin("ssd.pytorch", ("vgg.0.", "loc.0."), "model=amdegroot_ssd300", 71, SUBTRACT_MEAN_RGB, "ssd300_voc"),
+    CheckpointFormat(OURS, ("extractor.backbone.",), "the network that its run's config.yaml describes"),
+    CheckpointFormat(
+        "ssd.pytorch", ("vgg.0.", "loc.6."), "model=amdegroot_ssd512", 79, SUBTRACT_MEAN_RGB, "ssd512_voc"
+    ),
+    CheckpointFormat(
+        "ssd.pytorch", ("vgg.0.", "loc.0."), "model=amdegroot_ssd300", 71, SUBTRACT_MEAN_RGB, "ssd300_voc"
+    ),
     _lufficc("backbone.vgg.0.", "model=lufficc_ssd512", 79, "ssd512_voc", "backbone.extras.9."),
     _lufficc("backbone.vgg.0.", "model=lufficc_ssd300", 71, "ssd300_voc"),
     _lufficc("backbone._blocks.0.", "model=lufficc_efficientnet_b3", 602, "ssd300_voc"),
     _lufficc("backbone.features.1.conv.0.0.", "model=lufficc_mobilenet_v2", 478, "mobilenet_ssd320"),
     _lufficc("backbone.features.1.conv.4.", "model=lufficc_mobilenet_v3", 490, "mobilenet_ssd320"),
-    Origin("qfgaohao", ("source_layer_add_ons.",), "model=qfgaohao_vgg16", 75, SUBTRACT_MEAN_RGB, "ssd300_voc"),
+    CheckpointFormat(
+        "qfgaohao", ("source_layer_add_ons.",), "model=qfgaohao_vgg16", 75, SUBTRACT_MEAN_RGB, "ssd300_voc"
+    ),
     _qfgaohao("base_net.3.squeeze.", "model=qfgaohao_squeezenet_lite", 124, "squeezenet_ssd300"),
     _qfgaohao("base_net.1.conv.", "model=qfgaohao_mobilenet_v2_lite", 478),
     _qfgaohao("base_net.1.3.", "model=qfgaohao_mobilenet_v1_lite", 230, head="0.2."),
     _qfgaohao("base_net.1.3.", "model=qfgaohao_mobilenet_v1", 202, head="0."),
-    Origin(
+    CheckpointFormat(
         "torchvision",
         ("head.classification_head.", "backbone.scale_weight"),
         "model=torchvision_ssd300",
@@ -74,7 +84,7 @@ ORIGINS = (
         "ssd300_coco",
         "size",
     ),
-    Origin(
+    CheckpointFormat(
         "torchvision",
         ("head.classification_head.", "backbone.features.0.13."),
         "model=torchvision_ssdlite320",
@@ -83,13 +93,13 @@ ORIGINS = (
         "ssdlite320",
         "size",
     ),
-    Origin(CLASSIFIER, ("features.0.", "classifier."), "backbone.weights=FILE"),
-    Origin(CLASSIFIER, ("layer1.0.conv1.", "fc."), "backbone.weights=FILE"),
-    Origin(CLASSIFIER, ("0.weight", "2.weight", "33.weight"), "backbone.weights=FILE"),  # vgg16_reducedfc.pth
+    CheckpointFormat(CLASSIFIER, ("features.0.", "classifier."), "backbone.weights=FILE"),
+    CheckpointFormat(CLASSIFIER, ("layer1.0.conv1.", "fc."), "backbone.weights=FILE"),
+    CheckpointFormat(CLASSIFIER, ("0.weight", "2.weight", "33.weight"), "backbone.weights=FILE"),  # vgg16_reducedfc.pth
 )
 
 
-def distance_of_priors(origin: Origin, priors_cxcywh: Tensor) -> float:
+def distance_of_priors(origin: CheckpointFormat, priors_cxcywh: Tensor) -> float:
     """Measure how far priors `[K, 4]` are from those that weights were trained with: the largest difference.
 
     0 where the origin does not say, infinity where there are other numbers of priors.
@@ -103,7 +113,7 @@ def distance_of_priors(origin: Origin, priors_cxcywh: Tensor) -> float:
     return float((theirs - priors_cxcywh.cpu()).abs().max())
 
 
-def recognise(state_dict: Mapping[str, Tensor], file: str) -> Origin:
+def recognise(state_dict: Mapping[str, Tensor], file: str) -> CheckpointFormat:
     """Tell whose network a state dict belongs to, by its names.
 
     Raises:
@@ -117,5 +127,5 @@ def recognise(state_dict: Mapping[str, Tensor], file: str) -> Origin:
     raise WeightsError(f"{file}: whose weights these are is not known. It begins with {first}. Known are {known}")
 
 
-def _one_a_source() -> list[Origin]:
+def _one_a_source() -> list[CheckpointFormat]:
     return list({origin.source: origin for origin in reversed(ORIGINS)}.values())[::-1]

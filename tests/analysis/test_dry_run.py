@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssd_lightning.analysis.trial import (
+from ssd_lightning.analysis.dry_run import (
     first_loss_findings,
     first_losses,
     run_estimate,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssd_lightning.checks import require_number
 from ssd_lightning.training.checkpoint import LAST
-from ssd_lightning.training.stopping import Signals, Stopped, is_on_slurm, requeue
+from ssd_lightning.training.signals import Signals, Stopped, is_on_slurm, requeue
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from prediction_media import Web, sends
 
 from ssd_lightning.detections import ImageDetections
 from ssd_lightning.errors import DataError
+from ssd_lightning.prediction.frames import Reading, Shot, shots_of
 from ssd_lightning.prediction.loop import Tally, detect_in, in_batches
 from ssd_lightning.prediction.progress import progress_bar
-from ssd_lightning.prediction.shots import Reading, Shot, shots_of
 from ssd_lightning.prediction.sources import Source, find_sources
 
 

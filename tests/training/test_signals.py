@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 from interrupted import everything, first_difference, fit
 
 from ssd_lightning.training.resumption import find_resumable
-from ssd_lightning.training.stopping import Stopped
+from ssd_lightning.training.signals import Stopped
 
 
 class Send(pl.Callback):
@@ -136,7 +136,7 @@ def test_a_job_that_cannot_be_queued_again_does_not_end_as_if_all_were_well(
 
 def test_data_workers_outlive_what_is_sent_to_all(tmp_path: Path) -> None:
     script = (
-        "from ssd_lightning.training.stopping import outlive_signals; outlive_signals(); print('ready', flush=True); "
+        "from ssd_lightning.training.signals import outlive_signals; outlive_signals(); print('ready', flush=True); "
         "import sys, time; time.sleep(60)"
     )
     worker = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
