@@ -21,7 +21,7 @@ install: $(VENV)/.synced  ## build .venv from uv.lock (uv is fetched by pip if i
 demo: install  ## train a detector on real images of blood cells, score it, draw what it finds (about 4 minutes)
 	@$(BIN)/python -m ssd_lightning.train experiment=demo hydra.run.dir=$(DEMO)
 	@$(BIN)/python -m ssd_lightning.evaluate checkpoint=$(DEMO) data=demo split=test \
-		output=$(DEMO)/scores.json drawings=$(DEMO)/drawings
+		output=$(DEMO)/scores.json visualizations=$(DEMO)/visualizations
 
 test: install  ## run the tests (about 10 minutes on two cores, no network)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile

@@ -8,7 +8,7 @@ Parts, in this order: `tests` (those that need a GPU), `step` (a training step b
 post-processing, prediction), `training` (real runs from JPEG files), `more` (CUDA graphs, larger batches). Each is a
 process of its own with its own limit; one that fails or hangs is ended with all that it started, and the next begins.
 
-FOLDER gets `gpu.md` and `gpu.json`, written anew with every result, `rows.jsonl`, the results one a line, and
+FOLDER gets `gpu.md` and `gpu.json`, rewritten with every result, `rows.jsonl`, the results one a line, and
 `log.txt`. Data and weights are looked for in `.gpu/`; a rehearsal without them draws a toy data set.
 """
 
@@ -131,7 +131,7 @@ def run_parts(
     Args:
         commands: of the parts.
         header: of the report.
-        folder: of the results; `rows.jsonl` there is begun anew.
+        folder: of the results; `rows.jsonl` there is started from scratch.
         seconds: for all of them.
 
     Returns:

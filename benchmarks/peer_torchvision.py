@@ -167,7 +167,7 @@ def _sample(image: Tensor, target: dict[str, Any]) -> tuple[tv_tensors.Image, di
 
 
 def _batches(images: int, batch_size: int) -> Iterator[list[int]]:
-    """Shuffle in every epoch; the last incomplete batch of each is left out."""
+    """Shuffle in every epoch; the last incomplete batch of each is skipped."""
     while True:
         order = torch.randperm(images)
         yield from (batch.tolist() for batch in order.split(batch_size) if len(batch) == batch_size)

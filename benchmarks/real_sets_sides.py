@@ -42,7 +42,7 @@ SETS = {
         "data.test_split=test",
     ),
 }
-"""What the command line says of each set, to every side; two boxes without area are left out, too."""
+"""What the command line says of each set, to every side; two boxes without area are skipped, too."""
 STAGES = {"valid": "val", "test": "test"}
 SCORE_THRESHOLD, MAX_DETECTIONS = 0.001, 300
 BATCH_SIZE = 16

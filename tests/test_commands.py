@@ -115,8 +115,8 @@ def test_the_checkpoint_holds_plain_containers_and_is_enough_by_itself(trained: 
 def test_evaluate_scores_every_image_and_draws(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_in(
         trained, monkeypatch, "evaluate", "checkpoint=run", "data=toy", "data.num_train=24", "data.num_val=5",
-        "data.num_test=7", "data.side_px=96", "data.num_workers=0", "output=scores.json", "drawings=drawn",
-        "num_drawings=3",
+        "data.num_test=7", "data.side_px=96", "data.num_workers=0", "output=scores.json", "visualizations=drawn",
+        "num_visualizations=3",
     )  # fmt: skip
     scores = json.loads((trained / "scores.json").read_text())
     assert scores["images"] == 7
@@ -139,7 +139,7 @@ def test_drawings_of_images_of_one_name_in_several_folders_stay_apart(
 
     run_in(
         trained, monkeypatch, "evaluate", "checkpoint=run", "data=csv_folder", "data.root=cams", "data.num_workers=0",
-        "drawings=drawn_cams",
+        "visualizations=drawn_cams",
     )  # fmt: skip
 
     drawn = {path.name for path in (trained / "drawn_cams").iterdir()}
@@ -172,7 +172,7 @@ def test_predict_writes_images_and_json(trained: Path, monkeypatch: pytest.Monke
     assert report["images"][0]["detections"]
 
 
-@pytest.mark.parametrize("overrides", [[], ["on_error=skip", "write=json"]])
+@pytest.mark.parametrize("overrides", [[], ["on_error=skip", "save=json"]])
 def test_predict_lists_what_it_leaves_out(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], overrides: list[str]
 ) -> None:
@@ -186,7 +186,7 @@ def test_predict_lists_what_it_leaves_out(
     assert [image["drawn"] for image in report["images"]] == [None if overrides else "good.jpg"]
     assert "bad.jpg" in report["skipped"][0]
     printed = capsys.readouterr().out
-    assert "left out 1 of 2 sources:\n  mixed/bad.jpg: " in printed
+    assert "skipped 1 of 2 sources:\n  mixed/bad.jpg: " in printed
     assert " in 1 image: json" in printed
 
 
@@ -210,7 +210,7 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
         writer.write(frame)
     writer.release()
     overrides = ["checkpoint=run", "source=clip.mp4", "score_threshold=0.1", "batch_size=5", "device=cpu"]
-    run_in(trained, monkeypatch, "predict", *overrides, "output=film", "write=[images,json,voc,csv,coco]")
+    run_in(trained, monkeypatch, "predict", *overrides, "output=film", "save=[images,json,voc,csv,coco]")
     records = json.loads((trained / "film" / "predictions.json").read_text())["images"]
     assert [(record["frame"], record["drawn"]) for record in records] == [(index, "clip.mp4") for index in range(12)]
     assert sum(len(record["detections"]) for record in records) > 0
@@ -232,13 +232,13 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert [len(record.labels) for record in data.records] == [len(record["detections"]) for record in records]
     overrides[2:] = [
         "classes=ring",
-        "every=5",
+        "frame_stride=5",
         "max_frames=2",
         "iou_threshold=0.3",
         "max_detections=3",
         "score_threshold=0",
     ]
-    run_in(trained, monkeypatch, "predict", *overrides, "output=film2", "write=json")
+    run_in(trained, monkeypatch, "predict", *overrides, "output=film2", "save=json")
     records = json.loads((trained / "film2" / "predictions.json").read_text())["images"]
     assert [record["frame"] for record in records] == [0, 5]
     assert {found["class"] for record in records for found in record["detections"]} <= {"ring"}
@@ -250,9 +250,9 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
     ("overrides", "answer"),
     [
         (["classes=[rnig]"], "classes: the detector knows no 'rnig'; the nearest is 'ring'"),
-        (["write=[jsn]"], "write is 'jsn'; it can be images, json, csv, coco or voc"),
+        (["save=[jsn]"], "save is 'jsn'; it can be images, json, csv, coco or voc"),
         (["on_error=ignore"], "on_error is 'ignore'"),
-        (["every=0"], "every is 0"),
+        (["frame_stride=0"], "frame_stride is 0"),
         (["max_frames=0"], "max_frames is 0"),
         (["score_threshold=40"], "score_threshold is 40"),
         (["iou_threshold=2"], "postprocess.iou_threshold is 2"),
@@ -311,7 +311,7 @@ def test_predict_stops_at_a_bad_image(trained: Path, run: Run, capsys: pytest.Ca
     Path("bad.jpg").unlink(missing_ok=True)
     bad = trained / "empty.jpg"
     bad.write_bytes(b"")
-    overrides = [f"checkpoint={trained / 'run'}", f"source={bad}", "write=[images,json,csv,coco,voc]", "output=none"]
+    overrides = [f"checkpoint={trained / 'run'}", f"source={bad}", "save=[images,json,csv,coco,voc]", "output=none"]
     assert "empty.jpg" in refused(run, capsys, "predict", *overrides)
     assert not Path("none").exists()  # nothing that looks like results of no image
 
@@ -551,7 +551,7 @@ def test_a_result_has_the_scores_of_validation_and_test(trained: Path) -> None:
 def test_scores_that_cannot_be_written_are_said(trained: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     (trained / "a_file").write_text("")
     overrides = [f"checkpoint={trained / 'run'}", "data=toy", f"data.root={trained / 'datasets/toy'}", *TOY_COUNTS]
-    assert "a_file" in refused(run, capsys, "evaluate", *overrides, f"drawings={trained / 'a_file'}")
+    assert "a_file" in refused(run, capsys, "evaluate", *overrides, f"visualizations={trained / 'a_file'}")
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])

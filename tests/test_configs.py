@@ -628,4 +628,4 @@ def test_a_setting_of_another_choice_is_named_with_the_way_out() -> None:
     config = compose_config("train", ["augmentation=none", "+augmentation.photometric=false", "data=toy"])
     with pytest.raises(InstantiationException) as raised:
         instantiate(OmegaConf.create({"augmentation": OmegaConf.to_container(config.augmentation, resolve=True)}))
-    assert str(refused_value(raised.value)).endswith("leave it out with ~augmentation.photometric")
+    assert str(refused_value(raised.value)).endswith("remove it with ~augmentation.photometric")

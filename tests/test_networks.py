@@ -37,7 +37,7 @@ def test_network_trains_an_epoch_and_its_weights_load_again(
     for parameter in again.parameters():
         torch.nn.init.zeros_(parameter)
     loaded = load_pretrained(again, tmp_path / "weights.safetensors")
-    assert not loaded.anew
+    assert not loaded.reinitialised
     images = torch.randint(0, 256, (1, 3, *again.image_size), dtype=torch.uint8)
     with torch.no_grad():
         for ours, theirs in zip(again.eval()(images), trained.net(images), strict=True):

@@ -5,7 +5,7 @@
 Each trial is the same small run with a moving average, saved after every step, killed by SIGKILL once at a random
 moment and gone on with by `resume=auto`. Half of the trials have two data workers. Runs are forked from this process,
 which has imported everything, so that the time between start and end is nearly all training and saving; the temporary
-directory lies on another file system where there is one. With `--ranks 2` runs are started anew, two processes each.
+directory lies on another file system where there is one. With `--ranks 2` runs are started again, two processes each.
 """
 
 import argparse

@@ -388,15 +388,15 @@ def fill(net: SSD, config: DictConfig, class_names: tuple[str, ...]) -> None:
         # A normalisation that the command line states is meant; else the weights bring their own.
         keep_normalization=config.net.normalization is not None,
     )
-    rank_zero_only(print_weights)(f"{config.init_from}: {loaded.origin.source}", loaded.kept, loaded.anew)
+    rank_zero_only(print_weights)(f"{config.init_from}: {loaded.origin.source}", loaded.kept, loaded.reinitialised)
     if loaded.other_priors:
         log.warning("%s: %s; boxes start out wrong by that", config.init_from, loaded.other_priors)
-    if loaded.origin.source in NETWORKS and not loaded.anew:
+    if loaded.origin.source in NETWORKS and not loaded.reinitialised:
         log.info("the class heads are kept: the file's %d classes have to be yours, in its order", net.num_classes)
 
 
 def wanted_callbacks(callbacks: Iterable[Any], trainer: DictConfig) -> list[Any]:
-    """Leave out the callbacks that the trainer's switches for progress bar and checkpoints turn off."""
+    """Skip the callbacks that the trainer's switches for progress bar and checkpoints turn off."""
     off: list[type] = [] if trainer.enable_progress_bar else [ProgressBar]
     off += [] if trainer.enable_checkpointing else [Checkpoint]
     return [callback for callback in callbacks if not isinstance(callback, tuple(off))]

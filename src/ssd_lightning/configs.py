@@ -59,7 +59,7 @@ def register_experiments(*, names_only: bool = False) -> None:
     """Offer every file of `experiments/` as a choice of the group `experiment`.
 
     Args:
-        names_only: leave out what they say; Hydra copies all of it more than a hundred times to print its help.
+        names_only: skip what they say; Hydra copies all of it more than a hundred times to print its help.
     """
     register_run_dirs()
     OmegaConf.register_new_resolver("packaged_folder", lambda name: str(find_folder(name)), replace=True)
@@ -170,7 +170,7 @@ def quieten_libraries() -> None:
         "faster_coco_eval",
         "pytorch_lightning.utilities.rank_zero",
         "pytorch_lightning.trainer.connectors",
-        "lightning_fabric.utilities",  # the package itself sets its level anew when it is imported
+        "lightning_fabric.utilities",  # the package itself sets its level again when it is imported
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
@@ -205,7 +205,7 @@ def refused_value(error: BaseException) -> UserError | None:
     message = f"{where}: {reason[0] if reason else type(error.__cause__).__name__}"
     if unknown := re.search(r"unexpected keyword argument '(\w+)'", message):
         group = where.rpartition(".")[2]
-        message += f"; a recipe or an override sets it for another {group}: leave it out with ~{group}.{unknown[1]}"
+        message += f"; a recipe or an override sets it for another {group}: remove it with ~{group}.{unknown[1]}"
     return ConfigurationError(message)
 
 

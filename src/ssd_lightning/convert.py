@@ -94,7 +94,7 @@ def open_stages(config: "DictConfig", make_dataset: "Callable[..., DetectionData
         try:
             datasets[stage] = make_dataset(splits=arguments["splits"], class_names=class_names)
         except MissingSplitError as error:
-            log.warning("%s: left out", error)
+            log.warning("%s: skipped", error)
             missing.append(str(error))
             continue
         class_names = datasets[stage].class_names

@@ -58,9 +58,10 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
     per_class = {column: scores[key] for column, key in COLUMNS.items()}
     print_scores(f"{config.split}: {scores['images']} images", per_class, {k: scores[k] for k in SUMMARY})
     print(f"checkpoint: {find_checkpoint(Path(config.checkpoint))}")
-    if config.drawings:
-        draw_comparisons(detector, data.dataset(config.split), Path(config.drawings), count=config.num_drawings)
-        print(f"drawings:   {Path(config.drawings) / 'overview.jpg'} (true boxes dashed in white)")
+    if config.visualizations:
+        folder = Path(config.visualizations)
+        draw_comparisons(detector, data.dataset(config.split), folder, count=config.num_visualizations)
+        print(f"images:     {folder / 'overview.jpg'} (true boxes dashed in white)")
     if config.output:
         Path(config.output).parent.mkdir(parents=True, exist_ok=True)
         Path(config.output).write_text(json.dumps(scores, indent=2) + "\n")
@@ -76,7 +77,7 @@ def open_data(config: "DictConfig", detector: "Detector") -> "DetectionDataModul
     """Open the data of `data=` and its split of `split=`, with a detector's classes.
 
     Raises:
-        DataError: they cannot be read, all their objects were left out, or none of their classes is the detector's.
+        DataError: they cannot be read, all their objects were skipped, or none of their classes is the detector's.
     """
     from hydra.utils import instantiate
     from omegaconf import OmegaConf

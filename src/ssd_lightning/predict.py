@@ -30,7 +30,7 @@ def main() -> None:
 def predict(config: "DictConfig") -> dict[str, Any]:
     """Detect in all that a source names.
 
-    What cannot be read is named and left out, unless `on_error=raise`.
+    What cannot be read is named and skipped, unless `on_error=raise`.
 
     Args:
         config: as `conf/predict.yaml` composes it.
@@ -66,10 +66,10 @@ def predict(config: "DictConfig") -> dict[str, Any]:
             stack.callback(window.close)
         tally = _run(config, detector, sources, skipped, window)
     if skipped and len(sources) > 1:
-        log.warning("left out %d of %d sources:\n  %s", len(skipped), len(sources), "\n  ".join(skipped))
+        log.warning("skipped %d of %d sources:\n  %s", len(skipped), len(sources), "\n  ".join(skipped))
     if not tally.shots and skipped:
         raise DataError(skipped[0] if len(skipped) == 1 else f"none of the {len(skipped)} sources can be read")
-    _print_summary(tally, Path(config.output), _as_list(config.write))
+    _print_summary(tally, Path(config.output), _as_list(config.save))
     return {
         "images": tally.images,
         "frames": tally.frames,
@@ -86,14 +86,14 @@ def check_settings(config: "DictConfig") -> None:
     """
     from ssd_lightning.prediction.writers import OUTPUTS
 
-    for output in _as_list(config.write):
-        require_choice("write", output, OUTPUTS)
+    for output in _as_list(config.save):
+        require_choice("save", output, OUTPUTS)
     require_choice("on_error", config.on_error, ("skip", "raise"))
     for name in ("recursive", "show"):
         require_choice(name, str(config[name]).lower(), ("true", "false"))
     require_number("score_threshold", config.score_threshold, 0, 1)
     require_number("batch_size", config.batch_size, 1, whole=True)
-    require_number("every", config.every, 1, whole=True)
+    require_number("frame_stride", config.frame_stride, 1, whole=True)
     if config.max_frames is not None:
         require_number("max_frames", config.max_frames, 1, whole=True)
     require_number("max_download_mb", config.max_download_mb, 0, above_low=True)
@@ -113,8 +113,8 @@ def _run(
     from ssd_lightning.prediction.progress import progress_bar
     from ssd_lightning.prediction.writers import FromFirstShot, open_writers, refuse_replacing
 
-    folder, names, outputs = Path(config.output), output_names(sources), _as_list(config.write)
-    reading = Reading(config.every, config.max_frames, round(config.max_download_mb * 1e6))
+    folder, names, outputs = Path(config.output), output_names(sources), _as_list(config.save)
+    reading = Reading(config.frame_stride, config.max_frames, round(config.max_download_mb * 1e6))
     classes = None if config.classes is None else _as_list(config.classes)
     has_camera = any(source.kind == "camera" for source in sources)
     header = {

@@ -84,7 +84,7 @@ def build(spec: Any) -> Any:
 
     Raises:
         WeightsError: a target outside `TRUSTED_MODULES`, one that does not exist, arguments that do not fit it, or
-            one of those that `describe` leaves out.
+            one of those that `describe` skips.
     """
     if isinstance(spec, list):
         return [build(item) for item in spec]

@@ -164,7 +164,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
 
 
 def log_start(resume: Path | None, plain: dict[str, Any], run_dir: Path) -> None:
-    """Say where a run goes on and with which other settings, or why it begins anew."""
+    """Say where a run goes on and with which other settings, or why it starts from scratch."""
     from hydra.core.hydra_config import HydraConfig
 
     from ssd_lightning.run_dirs import why_new

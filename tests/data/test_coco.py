@@ -94,7 +94,7 @@ def test_a_size_that_is_not_stated_is_the_images(tmp_path: Path) -> None:
     [
         ({"category_id": 1}, "'person' of 000000000139.jpg has the bbox None, not four numbers"),
         ({"category_id": 1, "bbox": [1, 2, 3]}, "has the bbox [1, 2, 3], not four numbers"),
-        ({"category_id": 1, "bbox": [1, None, 3, 4]}, "has y None, which is no number"),
+        ({"category_id": 1, "bbox": [1, None, 3, 4]}, "has y None, which is not a number"),
         ({"category_id": 1, "bbox": [1, 2, -3, 4]}, "is inverted: xmin 1 is greater than xmax -2"),
         ({"category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 2}, "has iscrowd '2'"),
         ({"category_id": 4, "bbox": [1, 2, 3, 4]}, "annotation 5 '4' of 000000000139.jpg is of none of the 3 classes"),

@@ -156,7 +156,7 @@ def test_a_broken_image_raises_when_it_is_read_or_is_dropped_at_the_start(
         "e.xml",
         *(str(records[i].image_path) for i in (1, 3)),
     ]
-    assert "left out 3" in caplog.text
+    assert "skipped 3" in caplog.text
     assert len(caplog.records) == 1
 
 

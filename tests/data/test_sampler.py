@@ -227,7 +227,7 @@ def test_an_epoch_has_every_sample_as_often_as_its_factor_says_and_always_as_man
     assert (counts >= np.floor(FACTORS) - 1).all()
     assert (counts <= np.ceil(FACTORS)).all()
     np.testing.assert_allclose(counts.mean(axis=0), FACTORS * 12 / 12.7, atol=0.1)
-    assert len(np.unique(counts, axis=0)) > 3  # drawn anew in every epoch
+    assert len(np.unique(counts, axis=0)) > 3  # drawn again in every epoch
 
 
 def test_factors_of_one_draw_each_sample_once():

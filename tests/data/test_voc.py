@@ -454,8 +454,8 @@ BAD_OBJECTS = {
         voc_object(box="<bndbox><xmin>1</xmin></bndbox>"),
         "object 2 'dog' has a <bndbox> without <ymin>",
     ),
-    "empty coordinate": (voc_object(box=bndbox("", 1, 2, 2)), "has xmin '', which is no number"),
-    "text": (voc_object(box=bndbox(1, "top", 2, 2)), "object 2 'dog' has ymin 'top', which is no number"),
+    "empty coordinate": (voc_object(box=bndbox("", 1, 2, 2)), "has xmin '', which is not a number"),
+    "text": (voc_object(box=bndbox(1, "top", 2, 2)), "object 2 'dog' has ymin 'top', which is not a number"),
     "NaN": (voc_object(box=bndbox(1, 1, "nan", 2)), "object 2 'dog' has xmax 'nan', which is not finite"),
     "infinite": (voc_object(box=bndbox(1, 1, 9, "inf")), "has ymax 'inf', which is not finite"),
     "inverted": (voc_object(box=bndbox(50, 1, 20, 9)), "is inverted: xmin 50 is greater than xmax 20"),
@@ -503,7 +503,7 @@ def test_a_bad_object_is_skipped_counted_and_listed(
     assert len(dataset.dropped) == 1
     assert said in dataset.dropped[0]
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "left out 1 objects" in caplog.text
+    assert "skipped 1 objects" in caplog.text
     assert said in caplog.text
 
 
@@ -594,7 +594,7 @@ def test_a_long_list_is_shortened_in_the_log_alone(tmp_path: Path, caplog: pytes
     dataset = dataset_of(tmp_path, *[voc_object(f"thing{i:02}") for i in range(25)], on_error="skip")
 
     assert len(dataset.dropped) == 25
-    assert "left out 25" in caplog.text
+    assert "skipped 25" in caplog.text
     assert "thing19" in caplog.text
     assert "thing20" not in caplog.text
     assert "and 5 more" in caplog.text

@@ -271,7 +271,7 @@ def test_a_split_without_any_label_file_is_no_split_of_empty_images(tmp_path: Pa
     [
         ("1 .5 .5 .2", "has 4 values, not the 5 of a box"),
         ("1 .1 .1 .2 .1 .2 .2", "has 7 values, not the 5 of a box"),
-        ("1 .5 x .2 .1", "has cy 'x', which is no number"),
+        ("1 .5 x .2 .1", "has cy 'x', which is not a number"),
         ("1 100 50 40 40", "line 2 'dog' has the box (100, 50, 40, 40), which looks like pixels"),
         ("1 .5 .5 -.2 .1", "is inverted: xmin 120 is greater than xmax 80"),
         ("1.5 .5 .5 .2 .1", "line 2 '1.5' is of none of the 2 classes: cat, dog"),

@@ -200,7 +200,7 @@ def test_safetensors_hold_the_very_detector(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded.detect(images), detector.detect(images), rtol=0, atol=0)
     for parameter in loaded.network.parameters():
         torch.nn.init.zeros_(parameter)
-    assert not load_pretrained(loaded.network, path).anew  # its names are the network's own
+    assert not load_pretrained(loaded.network, path).reinitialised  # its names are the network's own
 
 
 def test_an_exported_file_is_no_checkpoint(tmp_path: Path) -> None:

@@ -120,9 +120,7 @@ def record_commands(folder: Path) -> dict[str, Any]:
     run(folder, "evaluate", "checkpoint=tiny_ssd", *data, "device=cpu", "output=scores.json")
     scores = json.loads((folder / "scores.json").read_text())
     image = sorted((folder / "datasets/toy/JPEGImages").glob("test_*.jpg"))[0]
-    run(
-        folder, "predict", "checkpoint=tiny_ssd", f"source={image}", "device=cpu", "score_threshold=0.1", "write=[json]"
-    )
+    run(folder, "predict", "checkpoint=tiny_ssd", f"source={image}", "device=cpu", "score_threshold=0.1", "save=[json]")
     predictions = json.loads((folder / "predictions/predictions.json").read_text())
     run(folder, "export", "checkpoint=tiny_ssd", "format=onnx", "output=tiny.onnx", "latency=false")
     formats = {}

@@ -25,7 +25,7 @@ def test_a_file_of_timms_fills_the_backbone(resnet18: Path) -> None:
 
 @pytest.mark.parametrize("name", ["resnet34", "mobilenetv2_100"])
 def test_a_file_of_another_network_is_refused(name: str, resnet18: Path) -> None:
-    """timm itself leaves out what it does not find."""
+    """timm itself skips what it does not find."""
     with pytest.raises(WeightsError, match=rf"backbone\.weights=.*resnet18\.pth: not timm's {name}: "):
         TimmBackbone(name=name, weights=str(resnet18))
 

@@ -85,7 +85,7 @@ def test_published_network_gives_the_reference_and_exports_it(
     loaded = load_pretrained(net, tmp_path / "theirs.pth")
     assert loaded.origin.overrides == f"model={overrides}"
     assert net.normalization == normalization
-    assert not loaded.anew
+    assert not loaded.reinitialised
     assert len(loaded.kept) == len(weights)
 
     net.use_normalization(IDENTITY)
@@ -193,11 +193,13 @@ def test_other_number_of_classes_starts_the_class_heads_anew(tmp_path: Path) -> 
     net = tiny(7)
     fresh = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     loaded = load_pretrained(net, tmp_path / "ours.ckpt")
-    assert set(loaded.anew) == {f"head.cls.{level}.{kind}" for level in range(5) for kind in ("weight", "bias")}
-    assert set(loaded.anew.values()) == {"3 classes there, 7 here"}
+    assert set(loaded.reinitialised) == {
+        f"head.cls.{level}.{kind}" for level in range(5) for kind in ("weight", "bias")
+    }
+    assert set(loaded.reinitialised.values()) == {"3 classes there, 7 here"}
     assert net.normalization == SUBTRACT_MEAN_RGB
     for name, tensor in net.state_dict().items():
-        expected = fresh[name] if name in loaded.anew else source.state_dict()[name]
+        expected = fresh[name] if name in loaded.reinitialised else source.state_dict()[name]
         assert torch.equal(tensor, expected), name
 
 
@@ -205,7 +207,7 @@ def test_a_shared_head_starts_its_one_class_predictor_anew(tmp_path: Path) -> No
     overrides = "model=fpnlite320 backbone.weights=null"
     Detector(network(overrides, 3), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
     loaded = load_pretrained(network(overrides, 7), tmp_path / "ours.ckpt")
-    assert set(loaded.anew) == {"head.cls.0.1.weight", "head.cls.0.1.bias"}
+    assert set(loaded.reinitialised) == {"head.cls.0.1.weight", "head.cls.0.1.bias"}
     assert loaded.other_priors is None
 
 
@@ -226,15 +228,17 @@ def test_lite_heads_keep_their_depthwise_part(tmp_path: Path) -> None:
     torch.save(torchvision_network("ssdlite320_mobilenet_v3_large", 90).state_dict(), tmp_path / "coco.pth")
     net = network("model=torchvision_ssdlite320", num_classes=2)
     loaded = load_pretrained(net, tmp_path / "coco.pth")
-    assert set(loaded.anew) == {f"head.cls.{level}.1.{kind}" for level in range(6) for kind in ("weight", "bias")}
+    assert set(loaded.reinitialised) == {
+        f"head.cls.{level}.1.{kind}" for level in range(6) for kind in ("weight", "bias")
+    }
     assert last_convolution(net.head.cls[0]).out_channels == 6 * 3
 
 
 def test_same_number_of_other_classes_starts_anew_too(tmp_path: Path) -> None:
     Detector(tiny(), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
-    assert not load_pretrained(tiny(), tmp_path / "ours.ckpt", class_names=("a", "b", "c")).anew
-    anew = load_pretrained(tiny(), tmp_path / "ours.ckpt", class_names=("a", "b", "x")).anew
-    assert set(anew.values()) == {"other classes"}
+    assert not load_pretrained(tiny(), tmp_path / "ours.ckpt", class_names=("a", "b", "c")).reinitialised
+    reinitialised = load_pretrained(tiny(), tmp_path / "ours.ckpt", class_names=("a", "b", "x")).reinitialised
+    assert set(reinitialised.values()) == {"other classes"}
 
 
 def test_stated_normalisation_is_kept(tmp_path: Path) -> None:
@@ -269,7 +273,7 @@ def test_classifier_fills_the_backbone(tmp_path: Path) -> None:
     assert torch.equal(net.extractor.backbone.to_conv4_3[0].weight, classifier.features[0].weight)
     assert net.normalization == IMAGENET
     assert all(name.startswith("extractor.backbone.") for name in loaded.kept)
-    assert any(name.startswith("head.") for name in loaded.anew)
+    assert any(name.startswith("head.") for name in loaded.reinitialised)
 
 
 def test_unknown_file_names_what_it_begins_with(tmp_path: Path) -> None:

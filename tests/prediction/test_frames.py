@@ -39,7 +39,7 @@ def test_all_kinds_one_after_the_other(web: Web, clip: Path, tmp_path: Path) -> 
     }
     (tmp_path / "bad.jpg").write_text("<html>404</html>")
     names = [f"{tmp_path}/bad.jpg", f"{tmp_path}/a.png", *(f"{url}{path}" for path in answers), str(clip), "87"]
-    shots, bad = read(find_sources(names), Reading(every=6))
+    shots, bad = read(find_sources(names), Reading(frame_stride=6))
     assert [(str(shot.source).rpartition("/")[2], shot.frame) for shot in shots] == [
         ("a.png", None), ("a.png", None), ("image", None), ("film", 0), ("film", 6), ("film.mp4", 0), ("film.mp4", 6),
         ("clip.mp4", 0), ("clip.mp4", 6),

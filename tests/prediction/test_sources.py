@@ -133,4 +133,4 @@ def test_videos_beside_images_are_counted(folder: Path, caplog: pytest.LogCaptur
     for name in ("a.jpg", "b.mp4", "c.MOV"):
         Path("mixed", name).write_bytes(b"")
     assert [path.name for path in find_images("mixed")] == ["a.jpg"]
-    assert "2 videos in mixed are left out; its videos are taken by a pattern" in caplog.text
+    assert "2 videos in mixed are skipped; its videos are taken by a pattern" in caplog.text

@@ -27,13 +27,13 @@ def test_all_frames_come_in_their_order(clip: Path) -> None:
     assert greys(clip) == GREYS
 
 
-@pytest.mark.parametrize("every", [1, 2, 5, 12, 100])
+@pytest.mark.parametrize("frame_stride", [1, 2, 5, 12, 100])
 @pytest.mark.parametrize("most", [None, 1, 2, 50])
-def test_every_nth_frame_and_no_more_than_asked(clip: Path, every: int, most: int | None) -> None:
-    frames = list(Video(clip).frames(every=every, most=most))
-    expected = list(range(0, 12, every))[:most]
+def test_every_nth_frame_and_no_more_than_asked(clip: Path, frame_stride: int, most: int | None) -> None:
+    frames = list(Video(clip).frames(frame_stride=frame_stride, most=most))
+    expected = list(range(0, 12, frame_stride))[:most]
     assert [frame.number for frame in frames] == expected
-    assert greys(clip, every=every, most=most) == [GREYS[number] for number in expected]
+    assert greys(clip, frame_stride=frame_stride, most=most) == [GREYS[number] for number in expected]
 
 
 def test_colours_are_rgb(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
     path.write_text("epoch,loss,step\n0,1.5,0\n,1.25,1\n0,nan,2\n0,1.")
     curve = read_curves(path)["loss"]
     assert curve.steps.tolist() == [0, 1, 2]
-    assert curve.epochs.tolist() == [0, 0, 0]  # what was left out is that of the line before
+    assert curve.epochs.tolist() == [0, 0, 0]  # what was skipped is that of the line before
     assert curve.values[:2].tolist() == [1.5, 1.25]
 
 

@@ -161,7 +161,7 @@ def test_a_run_that_goes_on_has_what_is_left() -> None:
     again = Clock(0.0)
     second = TrainingBudget(110.0, clock=again)
     second.load_state_dict(state)
-    again.now = 6.0  # the command starts anew, which costs time
+    again.now = 6.0  # the command is reinitialised, which costs time
     second.begin(40, validation_steps=0)
     assert second.progress(40) == pytest.approx(40 / 94, abs=0.01)
     steps = 40

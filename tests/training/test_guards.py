@@ -63,7 +63,7 @@ def test_a_bad_step_is_named_and_changes_nothing(
     for index in range(1, 14):
         assert same(spoil.weights[index], spoil.weights[index + 1]) == (index in spoil.batches), index
     for names in spoil.names:
-        assert f"images {', '.join(names)}): the step is left out" in caplog.text
+        assert f"images {', '.join(names)}): the step is skipped" in caplog.text
     assert "(2 of at most 10)" in caplog.text
 
 
@@ -76,7 +76,7 @@ def test_it_leaves_the_statistics_of_batch_norm_alone(tmp_path: Path) -> None:
 
 def test_one_bad_batch_too_many_stops_the_run_and_spoils_no_checkpoint(tmp_path: Path) -> None:
     spoil = Spoil({1, 3, 6}, gradients=True)
-    with pytest.raises(TrainingDiverged, match=r"step 6 \(epoch 1; images .*2 bad batches before it were left out"):
+    with pytest.raises(TrainingDiverged, match=r"step 6 \(epoch 1; images .*2 bad batches before it were skipped"):
         fit(tmp_path / "run", callbacks=(spoil,), every_n_steps=1, max_bad_batches=2)
     kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert kept["callbacks"]["FiniteSteps"] == {"num_bad": 2}
@@ -86,7 +86,7 @@ def test_one_bad_batch_too_many_stops_the_run_and_spoils_no_checkpoint(tmp_path:
 def test_a_gathered_step_is_named_with_all_its_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spoil = Spoil({2}, gradients=True)
     fit(tmp_path / "run", callbacks=(spoil,), batch_size=4, accumulate_grad_batches=2)
-    line = next(line for line in caplog.text.splitlines() if "left out" in line)
+    line = next(line for line in caplog.text.splitlines() if "skipped" in line)
     assert line.count(",") - line.count("step, ") >= 3  # four images
 
 

@@ -99,7 +99,7 @@ def test_a_run_that_goes_on_goes_on_in_wandb(tmp_path: Path, monkeypatch: pytest
     assert earlier_id(tmp_path) is None
     for name in ("run-20260101_000000-old00000", "offline-run-20260102_000000-new00000", "latest-run"):
         (tmp_path / "wandb" / name).mkdir(parents=True)
-    assert earlier_id(tmp_path) is None  # it begins anew: `begin_directory` has removed the checkpoints
+    assert earlier_id(tmp_path) is None  # it starts from scratch: `begin_directory` has removed the checkpoints
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     assert earlier_id(tmp_path) == "new00000"

@@ -208,7 +208,7 @@ ERROR = 2  # as `torch.cuda.get_sync_debug_mode` gives it
 
 
 def default_callbacks() -> list[pl.Callback]:
-    """Make the callbacks of the defaults and the moving average; checkpoints are left out, since files wait."""
+    """Make the callbacks of the defaults and the moving average; checkpoints are skipped, since files wait."""
     config = compose_config("train", ["callbacks=[default,ema]"]).callbacks
     return [instantiate(config[name], _convert_="all") for name in config if name not in ("best", "last")]
 

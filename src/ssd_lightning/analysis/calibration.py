@@ -47,7 +47,7 @@ def calibration(
         record: of the evaluation.
         bins: B, of equal width.
         iou_threshold: least overlap of a hit.
-        score_threshold: detections below it are left out: an SSD's many of small score decide the error of all.
+        score_threshold: detections below it are skipped: an SSD's many of small score decide the error of all.
     """
     ranked = above(record.ranked_detections(), score_threshold)
     outcomes = match_detections(ranked, record.objects, iou_threshold=iou_threshold)

@@ -15,13 +15,13 @@ def confusion_matrix(
     """Count which objects were found as which class.
 
     In descending order of score every detection takes, whatever its class, the free object that it overlaps most. What
-    takes none is found in the background, unless it overlaps a difficult object: this is left out, and so are difficult
+    takes none is found in the background, unless it overlaps a difficult object: this is skipped, and so are difficult
     objects themselves.
 
     Args:
         record: of the evaluation.
         iou_threshold: least overlap of a detection with the object it takes.
-        score_threshold: detections below it are left out.
+        score_threshold: detections below it are skipped.
 
     Returns:
         int64 `[C + 1, C + 1]`: row the true class, column the found one, 0 the background. A row c > 0 sums up to the

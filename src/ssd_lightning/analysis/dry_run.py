@@ -76,7 +76,7 @@ def first_loss_findings(losses: Mapping[str, Mapping[str, float]]) -> list[Findi
 
 
 def time_steps(step: Callable[[], object], count: int, device: torch.device) -> float:
-    """Give the median seconds of a step that fetches its batch; one before it, in which libraries warm up, is left out.
+    """Give the median seconds of a step that fetches its batch; one before it, in which libraries warm up, is skipped.
 
     Args:
         step: does one step.
@@ -113,7 +113,7 @@ def run_estimate(
     fixed_mib: float,
     budget_s: float | None = None,
 ) -> dict[str, Any]:
-    """Extrapolate a few steps to the whole run, validation and checkpoints left out.
+    """Extrapolate a few steps to the whole run, validation and checkpoints skipped.
 
     Args:
         seconds_a_step: measured.

@@ -6,7 +6,7 @@ tidecv for what the paper leaves open. Three things are not tidecv's:
 - AP is the area under the envelope unless said otherwise, not COCO's mean over 101 recalls.
 - A detection that overlaps a difficult object of its class, and hits nothing, is neither hit nor error. tidecv leaves
   it out of AP by the share of its own area, and counts it among the errors.
-- Classes without counted objects are left out of the mean. tidecv has them with AP 0 where something was found.
+- Classes without counted objects are skipped of the mean. tidecv has them with AP 0 where something was found.
 
 The matching is TIDE's and COCO's, where a detection whose object is taken may hit another one; VOC's gives the same mAP
 but for such cases.
@@ -53,7 +53,7 @@ class ErrorSplit:
     false_negatives: ErrorShare
     """All objects that no detection hits; mended by leaving them out."""
     detection_types: np.ndarray
-    """int8 `[M]`, rows as in the record: place in `ERROR_TYPES`, -1 for hits, -2 for what is left out."""
+    """int8 `[M]`, rows as in the record: place in `ERROR_TYPES`, -1 for hits, -2 for what is skipped."""
     missed: np.ndarray
     """bool `[N]`, rows as in the record: objects of the type `missed`."""
 

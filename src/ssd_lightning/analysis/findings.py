@@ -24,7 +24,7 @@ KINDS: dict[str, Kind] = {
     "nothing_left": Kind("splits with nothing to learn or to score", "see the other findings of the split"),
     "class_numbers": Kind("class numbers off by one", "renumber the labels, or correct the list of class names"),
     "across": Kind("the same image in two splits", "take one of them out: scores on known images are too good"),
-    "left_out": Kind("much is left out", "data.on_error=skip leaves out what is found below; mend it instead"),
+    "left_out": Kind("much is skipped", "data.on_error=skip skips what is found below; mend it instead"),
     "image": Kind("images that cannot be read", "fetch the file again, or take it out of the list of its split"),
     "missing": Kind("images or annotations that are missing", "copy the file, or take it out of the list"),
     "image_size": Kind("size in the annotation against the image", "annotate the image that is on the disk"),
@@ -38,7 +38,7 @@ KINDS: dict[str, Kind] = {
     "pixels": Kind("pixels where fractions are expected", "for CSV files data.unit=pixels; YOLO wants fractions"),
     "inverted": Kind("inverted boxes", "exchange the corners; for COCO the numbers are x, y, width, height"),
     "outside": Kind("boxes that reach out of the image", "check unit, size and order of the numbers"),
-    "no_area": Kind("boxes without area", "remove the object or draw it anew"),
+    "no_area": Kind("boxes without area", "remove the object or draw it again"),
     "weights": Kind("weights that the run would start from", "fetch the file, or start from random weights"),
     "first_loss": Kind("the first loss", "check weights, normalisation and the loss settings"),
     "memory": Kind(
@@ -81,7 +81,7 @@ class Finding:
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """Sort by severity, then by kind, and leave out what another split said already."""
+    """Sort by severity, then by kind, and skip what another split said already."""
     seen: set[tuple[str, str]] = set()
     kept = []
     for finding in findings:

@@ -10,7 +10,7 @@ from ssd_lightning.analysis.findings import Finding, Severity
 from ssd_lightning.analysis.objects import Objects, name_object, sides_px
 
 MOST_LEFT_OUT = 0.1
-"""Share of a split's objects and images: more of them left out is no accident of annotation."""
+"""Share of a split's objects and images: more of them skipped is no accident of annotation."""
 MANY_WITHOUT_OBJECTS = 0.1
 """Share of the training images. Fewer are lost in nearly every batch, and a random crop leaves as many without one."""
 FEW_IMAGES = 4000

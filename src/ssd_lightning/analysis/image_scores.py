@@ -41,7 +41,7 @@ def image_scores(record: EvaluationRecord, *, iou_threshold: float = 0.5, score_
     Args:
         record: of the evaluation.
         iou_threshold: least overlap of a hit.
-        score_threshold: detections below it are left out.
+        score_threshold: detections below it are skipped.
     """
     found = above(record.ranked_detections(), score_threshold)
     counted, difficult = split_difficult(record.objects)

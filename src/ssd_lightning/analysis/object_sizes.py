@@ -95,7 +95,7 @@ def recall_by_size(
         record: of the evaluation.
         bins: how many; fewer where objects of one size would fall into two, none without counted objects.
         iou_threshold: least overlap of a hit.
-        score_threshold: detections below it are left out.
+        score_threshold: detections below it are skipped.
     """
     counted, _ = split_difficult(record.objects)
     found = above(record.ranked_detections(), score_threshold)

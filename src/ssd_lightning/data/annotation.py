@@ -154,12 +154,12 @@ def number_of(value: object, what: str) -> float:
     """Read a finite number from text or JSON.
 
     Raises:
-        DataError: it is no number, or not finite.
+        DataError: it is not a number, or not finite.
     """
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        raise DataError(f"has {what} {value!r}, which is no number") from None
+        raise DataError(f"has {what} {value!r}, which is not a number") from None
     if not math.isfinite(number):
         raise DataError(f"has {what} {value!r}, which is not finite")
     return number

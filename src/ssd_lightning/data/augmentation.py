@@ -121,7 +121,7 @@ class SSDAugmentation:
     def __call__(
         self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Augment one sample, see `Transform`; boxes thinner than `MIN_SIDE` are left out."""
+        """Augment one sample, see `Transform`; boxes thinner than `MIN_SIDE` are skipped."""
         indexed = np.empty((len(boxes_xyxy), 5))
         indexed[:, :4], indexed[:, 4] = boxes_xyxy, np.arange(len(boxes_xyxy))
         image, boxes = self._chain(image, indexed, seed)

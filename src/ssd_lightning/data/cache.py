@@ -165,7 +165,7 @@ class ImageCaches:
         usable = max(0, int(free * USABLE_SHARE) - promised)
         if needed > usable:
             log.warning(
-                "data.cache=%s: %d decoded images need %s%s, and %s of %s may be used; every epoch decodes them anew",
+                "data.cache=%s: %d decoded images need %s%s, and %s of %s may be used; every epoch decodes them again",
                 self.kind,
                 len(paths),
                 _as_text(needed),

@@ -108,10 +108,10 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             start, drops those that fail, and lists them in `dropped` and in a warning.
         part: `train` and `val` are complementary parts of the data, `all` is everything.
         val_fraction: share of the images that `val` holds.
-        dropped: what was left out while the annotations were read, a sentence each.
+        dropped: what was skipped while the annotations were read, a sentence each.
 
     Attributes:
-        dropped: a sentence for every object and image that was left out.
+        dropped: a sentence for every object and image that was skipped.
         mosaic: joins samples with others before the transform; None, as at the start, never does.
         least_size_px: images of twice this (height, width) or more are read at 1/2, 1/4 or 1/8, no smaller than
             this; None, as at the start, reads them as they are.
@@ -152,7 +152,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         if on_error == "skip":
             self._drop_unreadable()
         if self.dropped:
-            log.warning("left out %d objects or images:\n  %s", len(self.dropped), _shortened(self.dropped))
+            log.warning("skipped %d objects or images:\n  %s", len(self.dropped), _shortened(self.dropped))
         if self.skipped:
             log.info("%s", self.skipped)
         shared = list(shared_files(self.records))
@@ -161,7 +161,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         if not self.records:
             hint = "" if part == "train" else "; in a small set a larger data.val_fraction= holds some"
             raise DataError(
-                f"no image is left in part '{part}' (val_fraction={val_fraction}; {len(self.dropped)} left out){hint}"
+                f"no image is left in part '{part}' (val_fraction={val_fraction}; {len(self.dropped)} skipped){hint}"
             )
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ def comparing_classes(
 ) -> Iterator[None]:
     """Tell an error in the opening of a split as one about its classes, where none of them is the detector's.
 
-    Only after an error are the annotations read again, for their own class names. What is logged of objects left out
+    Only after an error are the annotations read again, for their own class names. What is logged of objects skipped
     waits until the split is open, since these may be all.
 
     Args:

@@ -1,4 +1,4 @@
-"""Data sets opened to be looked at: faults are collected, where a run would stop or leave out and go on."""
+"""Data sets opened to be looked at: faults are collected, where a run would stop or skip and go on."""
 
 import hashlib
 import logging
@@ -88,7 +88,7 @@ def _is_within(sentence: str, size_px: tuple[int, int]) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    # What is left out is in the report; a data set also warns of it.
+    # What is skipped is in the report; a data set also warns of it.
     log = logging.getLogger(DetectionDataset.__module__)
     before, log.disabled = log.disabled, True
     try:
@@ -143,7 +143,7 @@ def _look_at(record: ImageAnnotation) -> ImageFacts:
 
 
 def measured_by_image(record: ImageAnnotation, facts: ImageFacts | None) -> ImageAnnotation:
-    """Give a record the size of its image; boxes that reach out of it are left out, a pixel more is clipped.
+    """Give a record the size of its image; boxes that reach out of it are skipped, a pixel more is clipped.
 
     Args:
         record: with the size that its annotation states.

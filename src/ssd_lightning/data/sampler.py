@@ -45,7 +45,7 @@ class EpochSampler(Sampler[SampleKey]):
     Args:
         size: number of samples in the data set.
         seed: root of the order.
-        shuffle: permute anew in every epoch; otherwise the order of the data set.
+        shuffle: permute again in every epoch; otherwise the order of the data set.
         rank: this process among `world_size`; None asks torch.distributed when the sampler is used.
         world_size: number of processes; None as above.
         pad: for training: all ranks have equally many samples, and so make equally many steps. The order is cut to
@@ -54,7 +54,7 @@ class EpochSampler(Sampler[SampleKey]):
         batch_size: with `pad`: samples of a step over all ranks.
         multiscale: with `pad`: says which size each step has, which is yielded too; None yields none.
         repeats: how often each sample comes in an epoch, on average, for instance `repeat_factors`: at least as often
-            as its whole part and at most once more, drawn anew in every epoch. The samples of an epoch are as many as
+            as its whole part and at most once more, drawn again in every epoch. The samples of an epoch are as many as
             all of them together, rounded down, and come as (epoch, index, copy), copy being 0 for the first.
 
     Attributes:

@@ -107,7 +107,7 @@ def collect_records(
         problems: what was found before the images were looked at.
 
     Returns:
-        The records, and a sentence for all that was left out.
+        The records, and a sentence for all that was skipped.
 
     Raises:
         DataError: the first problem, if `on_error` is `raise`.

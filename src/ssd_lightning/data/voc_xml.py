@@ -43,11 +43,11 @@ def read_voc_annotation(
             have it; where there is none, the one that its `filename` states.
         image_id: name of the record.
         name: path of the image below its folder, without suffix; by default the XML file's name.
-        keep_difficult: False leaves out objects flagged difficult.
+        keep_difficult: False skips objects flagged difficult.
         xml_offset: subtracted from all four coordinates.
 
     Returns:
-        The record of all sound objects, and a sentence for each unsound one, which is left out.
+        The record of all sound objects, and a sentence for each unsound one, which is skipped.
 
     Raises:
         DataError: the file is missing or no annotation, or its image is missing.

@@ -70,5 +70,5 @@ class _Calibration:
 
 
 def _drop_advice(record: logging.LogRecord) -> bool:
-    """Leave out onnxruntime's advice to do what is done here."""
+    """Skip onnxruntime's advice to do what is done here."""
     return "pre-processing before quantization" not in record.getMessage()

@@ -61,7 +61,7 @@ def voc_average_precision(
     Args:
         detections: rows in any order; among equal scores the earlier row comes first.
         objects: rows in any order; a detection that overlaps two of them equally takes the earlier row.
-        num_classes: C, without the background. Rows with other labels than 1..C are left out.
+        num_classes: C, without the background. Rows with other labels than 1..C are skipped.
         iou_threshold: least overlap of a hit.
     """
     order = detections.scores.argsort(descending=True, stable=True)

@@ -43,7 +43,7 @@ class VOCMeanAveragePrecision(DetectionMetric):
 
         Returns:
             float32: `map_11point` and `map_area` (scalars), `ap_11point` and `ap_area` (`[C]`). A class
-            without counted objects is NaN and left out of the mean; if all are, the mean is NaN.
+            without counted objects is NaN and skipped of the mean; if all are, the mean is NaN.
         """
         _, detections, objects = self.evaluation()
         ap = voc_average_precision(detections, objects, num_classes=self.num_classes, iou_threshold=self.iou_threshold)

@@ -32,10 +32,10 @@ class FeatureExtractor(nn.Module):
         backbone: gives the first feature maps; see `models.backbones`.
         extras: makes the extra layers for a number of input channels.
         neck: makes what mixes the maps, for the channels of all of them.
-        drop_last_levels: leave out so many of the extra levels, or of the neck's where there are none.
+        drop_last_levels: skip so many of the extra levels, or of the neck's where there are none.
 
     Raises:
-        ConfigurationError: neither has levels that could be left out.
+        ConfigurationError: neither has levels that could be skipped.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ class SSD(Described, nn.Module):
         image_size: of the input, one number or (height, width).
         num_classes: C, without the background.
         normalization: of the colours; by default that of the backbone's weights.
-        drop_last_levels: leave out so many of the extra levels and their priors, for ablations.
-        largest_ratio: leave out priors of aspect ratios above it, for ablations.
+        drop_last_levels: skip so many of the extra levels and their priors, for ablations.
+        largest_ratio: skip priors of aspect ratios above it, for ablations.
         clip_priors: see `make_priors`; the PyTorch ports clip, each in its way, and Caffe does not.
 
     Raises:

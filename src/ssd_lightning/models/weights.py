@@ -35,7 +35,7 @@ class Loaded:
     Attributes:
         origin: where the weights come from.
         kept: names of our parameters that were filled.
-        anew: names of our parameters that keep their fresh start, with the reason.
+        reinitialised: names of our parameters that keep their fresh start, with the reason.
         normalization: that the network now prepares images with.
         other_priors: a sentence, where the weights were trained with other priors than the network has.
     """
@@ -43,7 +43,7 @@ class Loaded:
     origin: CheckpointFormat
     kept: list[str]
     normalization: Normalization
-    anew: dict[str, str]
+    reinitialised: dict[str, str]
     other_priors: str | None = None
 
 
@@ -52,8 +52,8 @@ def load_pretrained(
 ) -> Loaded:
     """Fill a network with the weights of a file, whoever wrote it.
 
-    All that fits is taken. What predicts classes starts anew where the file has another number of classes, or names
-    other classes than `class_names`; anything else that does not fit is an error.
+    All that fits is taken. What predicts classes is reinitialised where the file has another number of classes, or
+    names other classes than `class_names`; anything else that does not fit is an error.
 
     Args:
         net: to be filled, in place. It takes on the weights' normalisation too.
@@ -81,13 +81,13 @@ def load_pretrained(
     except WeightsError as error:
         raise WeightsError(f"{SETTING}{path}: these weights are made for {origin.overrides}; {error}") from error
     theirs = {name: given[other] for name, other in names.items() if other in given}
-    anew = _other_classes(net, theirs, other_classes)
-    _require_a_fit(ours, theirs, anew, names, given, origin, f"{SETTING}{path}")
-    kept = [name for name in names if name not in anew]
+    reinitialised = _other_classes(net, theirs, other_classes)
+    _require_a_fit(ours, theirs, reinitialised, names, given, origin, f"{SETTING}{path}")
+    kept = [name for name in names if name not in reinitialised]
     net.load_state_dict({name: theirs[name].view_as(ours[name]) for name in kept}, strict=False)
     if not keep_normalization:
         net.use_normalization(_normalization_of(origin, spec) or net.normalization)
-    return Loaded(origin, kept, net.normalization, anew, _other_priors(net, origin, spec))
+    return Loaded(origin, kept, net.normalization, reinitialised, _other_priors(net, origin, spec))
 
 
 def normalization_of(checkpoint: Path) -> Normalization | None:
@@ -157,7 +157,7 @@ def _other_priors(net: SSD, origin: CheckpointFormat, spec: Any) -> str | None:
 
 def _other_classes(net: SSD, theirs: Mapping[str, Tensor], other_classes: bool) -> dict[str, str]:
     """Name the parameters that predict classes and cannot be taken over, with the reason."""
-    anew = {}
+    reinitialised = {}
     # A shared head has one predictor, and all levels have as many boxes.
     for level, (predictor, boxes) in enumerate(zip(net.head.cls, net.levels, strict=False)):
         inner = next(name for name, layer in predictor.named_modules() if layer is last_convolution(predictor))
@@ -167,16 +167,16 @@ def _other_classes(net: SSD, theirs: Mapping[str, Tensor], other_classes: bool) 
                 continue
             there = len(theirs[name]) // boxes.boxes_per_cell - 1
             if there != net.num_classes:
-                anew[name] = f"{there} classes there, {net.num_classes} here"
+                reinitialised[name] = f"{there} classes there, {net.num_classes} here"
             elif other_classes:
-                anew[name] = "other classes"
-    return anew
+                reinitialised[name] = "other classes"
+    return reinitialised
 
 
 def _require_a_fit(
     ours: Mapping[str, Tensor],
     theirs: Mapping[str, Tensor],
-    anew: Mapping[str, str],
+    reinitialised: Mapping[str, str],
     names: Mapping[str, str],
     given: Mapping[str, Tensor],
     origin: CheckpointFormat,
@@ -184,7 +184,7 @@ def _require_a_fit(
 ) -> None:
     problems = [f"{names[name]} is missing" for name in ours if name not in theirs]
     for name, tensor in theirs.items():
-        start = 1 if name in anew else 0  # of what starts anew, all but the number of classes has to fit
+        start = 1 if name in reinitialised else 0  # of what is reinitialised, all but the number of classes has to fit
         if _trimmed(tensor)[start:] != _trimmed(ours[name])[start:]:
             problems.append(f"{names[name]} has shape {tuple(tensor.shape)}, needed is {tuple(ours[name].shape)}")
     problems += [f"{name} is unknown" for name in given.keys() - set(names.values())]
@@ -254,10 +254,10 @@ def _start_backbone_from(net: SSD, path: Path, origin: CheckpointFormat, keep_no
     backbone.load_state_dict(pretrained.state_dict())
     prefix = "extractor.backbone."
     kept = [name for name in state if name.startswith(prefix)]
-    anew = {name: "not in a classifier" for name in state if not name.startswith(prefix)}
+    reinitialised = {name: "not in a classifier" for name in state if not name.startswith(prefix)}
     if not keep_normalization:
         net.use_normalization(pretrained.normalization)
-    return Loaded(origin, kept, net.normalization, anew)
+    return Loaded(origin, kept, net.normalization, reinitialised)
 
 
 def _is_of_network(name: str) -> bool:

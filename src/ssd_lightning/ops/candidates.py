@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 SLACK = 1e-2
-"""How far below the threshold, in logits, nothing is left out on a first look: far more than float32 rounds."""
+"""How far below the threshold, in logits, nothing is skipped on a first look: far more than float32 rounds."""
 
 
 class Candidates(NamedTuple):
@@ -31,7 +31,7 @@ def best_candidates(class_logits: Tensor, score_threshold: float, max_priors: in
     """Find the best pairs of each image, whatever their class.
 
     A score above t needs a logit more than log t above the background's, as softmax is at most the ratio of the two.
-    This look costs no exponentials and leaves out nearly all of a trained network's priors.
+    This look costs no exponentials and skips nearly all of a trained network's priors.
 
     Args:
         class_logits: `[B, K, C + 1]`. A prior with a logit that is NaN or positive infinity has no scores.

@@ -103,12 +103,12 @@ def _comparison(grids: Sequence[tuple[int, int]], stated: Sequence[tuple[int, in
 def reduce_levels(
     levels: Sequence[PriorLevel], *, drop_last: int = 0, largest_ratio: float | None = None
 ) -> tuple[PriorLevel, ...]:
-    """Take levels or shapes away, as the paper's ablations do (section 3.3; it spreads the boxes anew, this does not).
+    """Take levels or shapes away, as the paper's ablations do (section 3.3; it spreads the boxes again, this does not).
 
     Args:
         levels: the whole.
-        drop_last: leave out so many of the coarsest levels.
-        largest_ratio: leave out aspect ratios above it.
+        drop_last: skip so many of the coarsest levels.
+        largest_ratio: skip aspect ratios above it.
 
     Raises:
         ConfigurationError: no level is left.

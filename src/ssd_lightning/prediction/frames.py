@@ -46,12 +46,12 @@ class Reading:
     """How sources are read.
 
     Args:
-        every: of a video, the first of so many frames.
+        frame_stride: of a video, the first of so many frames.
         max_frames: of one video or camera; None is all.
         most_bytes: of one file from the web.
     """
 
-    every: int = 1
+    frame_stride: int = 1
     max_frames: int | None = None
     most_bytes: int = 200_000_000
 
@@ -95,11 +95,11 @@ def _frames(
     source: Source, address: Path | int, reading: Reading, on_video: Callable[[int | None], None]
 ) -> Iterator[Shot]:
     video = Video(address)
-    stated = None if video.stated_frames is None else -(-video.stated_frames // reading.every)
+    stated = None if video.stated_frames is None else -(-video.stated_frames // reading.frame_stride)
     bounds = [number for number in (stated, reading.max_frames) if number is not None]
     on_video(min(bounds) if bounds else None)
-    clip = Clip(fps=video.fps / reading.every if video.fps else None)
-    for frame in video.frames(every=reading.every, most=reading.max_frames):
+    clip = Clip(fps=video.fps / reading.frame_stride if video.fps else None)
+    for frame in video.frames(frame_stride=reading.frame_stride, most=reading.max_frames):
         yield Shot(source, frame.image, clip=clip, frame=frame.number, time_s=frame.time_s)
 
 

@@ -110,7 +110,7 @@ def _of_folder(folder: Path, recursive: bool) -> list[Path]:
         log_unreadable(folder, files)
     videos = sum(file.suffix.lower() in VIDEO_SUFFIXES for file in files)
     if videos and images:
-        log.warning("a folder means its images: %d videos in %s are left out%s", videos, folder, VIDEO_HINT % folder)
+        log.warning("a folder means its images: %d videos in %s are skipped%s", videos, folder, VIDEO_HINT % folder)
     return images
 
 

@@ -53,11 +53,11 @@ class Video:
         self.stated_frames = int(count) if math.isfinite(count) and 0 < count < 1e9 else None
         """What the file says; there may be fewer or more. None for cameras and where it says nothing."""
 
-    def frames(self, *, every: int = 1, most: int | None = None) -> Iterator[Frame]:
+    def frames(self, *, frame_stride: int = 1, most: int | None = None) -> Iterator[Frame]:
         """Decode one frame after the other; the video is closed at the end.
 
         Args:
-            every: give the first of so many frames.
+            frame_stride: give the first of so many frames.
             most: end after so many given frames.
 
         Raises:
@@ -69,7 +69,7 @@ class Video:
             while most is None or given < most:
                 if not self._capture.grab():
                     break
-                if number % every == 0:
+                if number % frame_stride == 0:
                     was_decoded, bgr = self._capture.retrieve()
                     if not was_decoded or bgr is None or bgr.ndim != 3:
                         break

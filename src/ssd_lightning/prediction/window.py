@@ -8,7 +8,7 @@ from PIL import Image
 from ssd_lightning.errors import ConfigurationError
 
 SHARE_OF_SCREEN = 0.9
-INSTEAD = "leave show out: write=images has the annotated copies"
+INSTEAD = "leave show out: save=images has the annotated copies"
 
 
 class Window:

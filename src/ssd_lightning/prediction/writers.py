@@ -1,4 +1,4 @@
-"""What `write=` offers: annotated images and videos, and what was found as JSON, CSV, COCO or VOC.
+"""What `save=` offers: annotated images and videos, and what was found as JSON, CSV, COCO or VOC.
 
 All write as the images come; none keeps one.
 """

@@ -29,7 +29,7 @@ MOST_POINTS = 200
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Numbers that are drawn in one colour; what is not finite is left out."""
+    """Numbers that are drawn in one colour; what is not finite is skipped."""
 
     name: str
     x: np.ndarray

@@ -186,7 +186,7 @@ def error_charts(groups: Sequence[RunGroup]) -> tuple[list[Chart], list[str]]:
     """Draw what mending each type of error would give back, for all groups that have evaluations.
 
     Returns:
-        One chart a split, and sentences that say which runs are left out.
+        One chart a split, and sentences that say which runs are skipped.
     """
     charts, notes = [], []
     for split, name in SPLITS.items():

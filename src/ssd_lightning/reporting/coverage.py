@@ -33,7 +33,7 @@ def coverage_part(record: EvaluationRecord, checkpoint: Path) -> CoveragePart:
     """Measure how the priors cover the objects of an evaluation.
 
     Args:
-        record: of the evaluation; objects without an area are left out.
+        record: of the evaluation; objects without an area are skipped.
         checkpoint: of the network.
 
     Raises:

@@ -222,7 +222,7 @@ def calibration_charts(mean_scores: np.ndarray, precisions: np.ndarray, counts: 
             [("detections", counts[shown].tolist())],
             texts=[[f"{count:,} detections" for count in counts[shown].tolist()]],
             x_label="score, from",
-            note=f"The many of less than {CALIBRATED_FROM:g} are left out.",
+            note=f"The many of less than {CALIBRATED_FROM:g} are skipped.",
         ),
     ]  # fmt: skip
 

@@ -67,7 +67,7 @@ def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
 
 
 def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out the seed wherever a configuration repeats it."""
+    """Skip the seed wherever a configuration repeats it."""
     return {key: value for key, value in _pruned(config, config.get("seed")).items() if key != "seed"}
 
 

@@ -61,7 +61,7 @@ def show_images(
         except DataError as error:
             problem = str(error)
         if len(jpeg) > bytes_left:
-            jpeg, problem = b"", "left out, for the page would become too large"
+            jpeg, problem = b"", "skipped, for the page would become too large"
         bytes_left -= len(jpeg)
         shown.append(
             ShownImage(

@@ -22,7 +22,7 @@ class Curve:
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
-    """Read `metrics.csv`: by name what was logged; a last line that was cut off by a crash is left out.
+    """Read `metrics.csv`: by name what was logged; a last line that was cut off by a crash is skipped.
 
     Raises:
         DataError: it is damaged.

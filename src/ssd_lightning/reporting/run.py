@@ -154,7 +154,7 @@ def runs_below(path: Path) -> list[Path]:
     """Give a run directory itself, and that of a checkpoint; of a folder that is none, the run directories in it.
 
     Such a folder is a sweep's, that of all runs of one name, or `outputs` with the folders of several names. The order
-    is that of their names, numbers by value; those that have neither logged nor evaluated anything are left out. A path
+    is that of their names, numbers by value; those that have neither logged nor evaluated anything are skipped. A path
     without any is given as it is, for the message of what reads it.
     """
     if path.is_file():

@@ -43,7 +43,7 @@ def plan_sweep(arguments: Sequence[str], overrides: Sequence[str], *, own_config
         own_config: the line names a configuration of the user's.
 
     Raises:
-        ConfigurationError: `seeds=` is no number of seeds or does not go with the rest, or a package is missing.
+        ConfigurationError: `seeds=` is not a number of seeds or does not go with the rest, or a package is missing.
     """
     for setting, module in NEEDED.items():
         if setting in overrides and not _is_installed(module):
@@ -70,7 +70,7 @@ def seed_sweep(seeds: str, values: dict[str, str], *, own_config: bool) -> str:
     """Write `seeds=N` as a sweep over `seed`, from the seed of the command line or the recipe on.
 
     Raises:
-        ConfigurationError: it is no number of seeds, or seeds are chosen twice.
+        ConfigurationError: it is not a number of seeds, or seeds are chosen twice.
     """
     if not seeds.isdecimal() or int(seeds) == 0:
         raise ConfigurationError(f"seeds={seeds}: the number of seeds to run, 1 or more")
@@ -102,7 +102,7 @@ def what_is_swept(overrides: Sequence[str]) -> list[str]:
 
 
 def what_it_is(overrides: Sequence[str]) -> list[str]:
-    """Leave out of a sweep's command line what does not make it another sweep."""
+    """Skip of a sweep's command line what does not make it another sweep."""
     return [override for override in overrides if override.split("=")[0].lstrip("+") not in HOW_NOT_WHAT]
 
 

@@ -63,7 +63,7 @@ def run_as_job(config: DictConfig) -> float:
     if before is not None and before.digest == digest:
         job.seconds = before.seconds
     elif before is not None:  # a file of the configuration was edited
-        log.info("job %d was begun with other settings: it begins anew", job.number)
+        log.info("job %d was begun with other settings: it starts from scratch", job.number)
         clear(directory)
     ending = None
     if finished_result(directory, digest) is None:
@@ -74,14 +74,14 @@ def run_as_job(config: DictConfig) -> float:
     if job.status == PRUNED:
         job.scores = {str(config.objective): last_objective(directory)}
     job.write(directory)
-    log.info("job %d %s", job.number, describe_job(job, str(config.objective), anew=ending is not None))
+    log.info("job %d %s", job.number, describe_job(job, str(config.objective), is_new=ending is not None))
     if ending is not None and ending.signal is not None:
         _stop(ending, job)
     return math.nan if job.objective is None else job.objective
 
 
 def job_config(config: DictConfig, hydra: HydraConf) -> dict[str, Any]:
-    """Write out what a job's process composes: all settings, the sweep's own left out, and Hydra's of this sweep.
+    """Write out what a job's process composes: all settings, the sweep's own skipped, and Hydra's of this sweep.
 
     Args:
         config: of the job.
@@ -169,10 +169,10 @@ def finished_result(directory: Path, digest: str) -> dict[str, Any] | None:
     return result if result is not None and result.get("digest") == digest else None
 
 
-def describe_job(job: JobRecord, objective: str, *, anew: bool) -> str:
+def describe_job(job: JobRecord, objective: str, *, is_new: bool) -> str:
     """Say how a job stands."""
     if job.status == FINISHED:
-        return f"{'finished' if anew else 'was finished before'}: {objective} {job.objective:.4f}"
+        return f"{'finished' if is_new else 'was finished before'}: {objective} {job.objective:.4f}"
     if job.status == PRUNED:
         return f"pruned after {job.seconds:.0f} s: others did better"
     return f"{job.status}: {job.reason}"

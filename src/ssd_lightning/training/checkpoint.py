@@ -20,7 +20,7 @@ class DiskFull(UserError):
 
 
 class NonFiniteWeights(UserError):
-    """Weights that are no numbers any more, and were not written."""
+    """Weights that are not finite any more, and were not written."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

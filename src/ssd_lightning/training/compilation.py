@@ -56,7 +56,7 @@ def check_compile(mode: str | None, device: torch.device, *, many_sizes: bool = 
 def compile_network(net: SSD, mode: str | None) -> None:
     """Compile extractor and head in place, at their first call; names of weights stay as they are.
 
-    The loss stays out: ground truth is ragged, and padding it to the longest of a batch would compile anew for many
+    The loss stays out: ground truth is ragged, and padding it to the longest of a batch would compile again for many
     batches.
 
     Args:

@@ -350,7 +350,7 @@ def require_objects(dataset: DetectionDataset, split: str) -> None:
         DataError: there is not.
     """
     if not any(len(record.labels) for record in dataset.records):
-        first = f"; {len(dataset.dropped)} were left out, the first: {dataset.dropped[0]}" if dataset.dropped else ""
+        first = f"; {len(dataset.dropped)} were skipped, the first: {dataset.dropped[0]}" if dataset.dropped else ""
         skipped = f"; {dataset.skipped}" if dataset.skipped else ""
         raise DataError(f"there is no object in the {len(dataset)} {WORDS_OF[split]} images{first}{skipped}")
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class TrainingDiverged(UserError):
-    """Losses or gradients are no numbers any more."""
+    """Losses or gradients are not finite any more."""
 
 
 class OutOfMemory(UserError):
@@ -41,11 +41,11 @@ def any_non_finite(gradients: Iterable[Tensor]) -> Tensor:
 class FiniteSteps(pl.Callback):
     """Leaves out optimiser steps whose loss or gradients are not finite, and stops a run that makes too many of them.
 
-    A step that is left out changes neither weights nor the optimiser's state nor the statistics of batch norm; the
-    schedule goes on. The batch is named. With a fused optimiser on a GPU, the step is left out by its own kernel and
+    A step that is skipped changes neither weights nor the optimiser's state nor the statistics of batch norm; the
+    schedule goes on. The batch is named. With a fused optimiser on a GPU, the step is skipped by its own kernel and
     the host hears of it one step later, so that nothing waits; every other optimiser waits for the answer.
 
-    With float16, Lightning's scaler leaves out such steps itself, as a part of finding its scale; they are not counted.
+    With float16, Lightning's scaler skips such steps itself, as a part of finding its scale; they are not counted.
 
     Args:
         max_bad_batches: stop at one more; 0 stops at the first.
@@ -172,12 +172,10 @@ class FiniteSteps(pl.Callback):
         what = what if what.startswith("the loss") else f"{what} are not finite"
         if self.num_bad > self.max_bad_batches:
             raise TrainingDiverged(
-                f"{what} at {where}, and {self.max_bad_batches} bad batches before it were left out: lower "
+                f"{what} at {where}, and {self.max_bad_batches} bad batches before it were skipped: lower "
                 "optimizer.lr, raise scheduler.warmup_steps or set trainer.gradient_clip_val"
             )
-        log.warning(
-            "%s at %s: the step is left out (%d of at most %d)", what, where, self.num_bad, self.max_bad_batches
-        )
+        log.warning("%s at %s: the step is skipped (%d of at most %d)", what, where, self.num_bad, self.max_bad_batches)
 
 
 def _shortened(names: list[str], at_most: int = 8) -> str:

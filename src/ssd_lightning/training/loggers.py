@@ -154,9 +154,9 @@ def wandb_logger(*, log_model: ModelLogging = "best", **settings: Any) -> Sturdy
 
 
 def earlier_id(directory: Path) -> str | None:
-    """Find the id of the W&B run that was recorded in a directory before; None if the run there begins anew.
+    """Find the id of the W&B run that was recorded in a directory before; None if the run there starts from scratch.
 
-    A run that begins anew has no checkpoints: those of an earlier one are removed before the loggers are made.
+    A run that starts from scratch has no checkpoints: those of an earlier one are removed before the loggers are made.
     """
     if not any((directory / "checkpoints").glob("*.ckpt")):
         return None

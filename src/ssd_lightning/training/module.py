@@ -204,7 +204,7 @@ class SSDModule(pl.LightningModule):
         """Log numbers of the whole step, each the mean over the ranks.
 
         As tensors of the host: Lightning turns what stands in the progress bar into plain numbers at every
-        batch, logged anew or not, and would wait for the device each time.
+        batch, logged again or not, and would wait for the device each time.
         """
         stacked = torch.stack([value.detach() for value in values.values()])
         means: Tensor = self.trainer.strategy.reduce(stacked, reduce_op="mean")

@@ -75,7 +75,7 @@ def write_surroundings(directory: Path) -> None:
     """Write what a record does not hold: `requirements.txt`, all installed packages, and `git.diff`.
 
     `git.diff` is what the checkout had besides its commit, where it had something; what is beyond `LARGEST_DIFF`
-    bytes is left out, and its last line says so.
+    bytes is skipped, and its last line says so.
     """
     installed = {f"{part.metadata['Name']}=={part.version}" for part in distributions() if part.metadata["Name"]}
     (directory / "requirements.txt").write_text("".join(f"{line}\n" for line in sorted(installed, key=str.lower)))

@@ -65,7 +65,7 @@ def choose_checkpoint(resume: str | None, run_dir: Path) -> Path | None:
 
     Args:
         resume: `auto` is what lies in the run's own directory, if anything does; else a checkpoint or another run's
-            directory; None begins anew.
+            directory; None starts from scratch.
         run_dir: of this run.
 
     Raises:
@@ -208,7 +208,7 @@ def begin_directory(run_dir: Path, checkpoint: Path | None) -> None:
 
     Args:
         run_dir: of this run.
-        checkpoint: what it goes on from; None begins anew.
+        checkpoint: what it goes on from; None starts from scratch.
     """
     (run_dir / RESULT).unlink(missing_ok=True)
     metrics, kept = run_dir / "metrics.csv", run_dir / "checkpoints"

@@ -139,7 +139,7 @@ class Speed(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Leave out what came between the last batch and the request for this one, where that was not training."""
+        """Skip what came between the last batch and the request for this one, where that was not training."""
         assert self._watch is not None
         if self._was_interrupted:
             self._left_out += self._watch.waits_since - self._ended

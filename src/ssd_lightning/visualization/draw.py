@@ -22,7 +22,7 @@ def draw_detections(
 ) -> np.ndarray:
     """Draw boxes in the colours of their classes, each with a tag of class and score.
 
-    Boxes are cut at the image's border; those without an area inside it are left out. Tags lie inside the
+    Boxes are cut at the image's border; those without an area inside it are skipped. Tags lie inside the
     image, where they hide the least of the boxes and of each other.
 
     Args:

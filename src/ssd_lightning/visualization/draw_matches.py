@@ -193,7 +193,7 @@ def _write_list(canvas: Image.Image, objects: Sequence[MatchedObject], *, left: 
     draw = ImageDraw.Draw(canvas)
     most = max(1, height // LINE_PX)
     shown = list(enumerate(objects))
-    if len(shown) > most:  # what no prior reaches is never left out for what some do
+    if len(shown) > most:  # what no prior reaches is never skipped for what some do
         ranked = sorted(shown, key=lambda item: not item[1].is_weak)[: most - 1]
         shown = sorted(ranked, key=lambda item: item[0])
     if not objects:

@@ -70,7 +70,7 @@ def describe_numbers(numbered: Mapping[int, str]) -> str:
 
 
 def _key(text: str) -> frozenset[str]:
-    """Give the letters that a font must have; those without a shape of their own may be left out."""
+    """Give the letters that a font must have; those without a shape of their own may be skipped."""
     letters = {letter for letter in text if not _is_ignorable(letter)}
     return frozenset(letters | set(string.digits) if any(letter in string.digits for letter in letters) else letters)
 

@@ -46,7 +46,7 @@ def print_splits(splits: Mapping[str, Mapping[str, Any]]) -> None:
     """
     console = Console()
     table = Table("split")
-    for header in ("images", "without objects", "objects", "difficult", "left out"):
+    for header in ("images", "without objects", "objects", "difficult", "skipped"):
         table.add_column(header, justify="right")
     for name, split in splits.items():
         difficult = f"{split['difficult']} ({_percent(split['difficult'], split['objects'])})"
@@ -127,7 +127,7 @@ def print_trial(losses: Mapping[str, Mapping[str, float]], estimate: Mapping[str
     memory = estimate["memory_mib"]
     console.print(
         f"{estimate['images_per_s']:.1f} images/s ({where}, batches of {estimate['measured_batch_size']}, reading and "
-        f"augmentation included): {run}{steps}{devices}, validation left out"
+        f"augmentation included): {run}{steps}{devices}, validation skipped"
     )
     if memory is not None:
         console.print(

@@ -105,7 +105,7 @@ def positions_of(values: Sequence[str]) -> tuple[list[float], list[str] | None]:
     """Place values on an axis: numbers where they are, names side by side in the order in which they come.
 
     Returns:
-        A position for every value, and the names of the places 0, 1, ... if they are no numbers.
+        A position for every value, and the names of the places 0, 1, ... if they are not finite.
     """
     try:
         numbers = [float(value) for value in values]

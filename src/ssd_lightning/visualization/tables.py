@@ -31,18 +31,18 @@ def print_scores(title: str, per_class: Mapping[str, Mapping[str, float]], summa
         console.print(f"  {name:<24} {_number(value)}", highlight=False)
 
 
-def print_weights(title: str, kept: Sequence[str], anew: Mapping[str, str]) -> None:
-    """Print which parts of a network were filled from a file and which start anew.
+def print_weights(title: str, kept: Sequence[str], reinitialised: Mapping[str, str]) -> None:
+    """Print which parts of a network were filled from a file and which are reinitialised.
 
     Args:
         title: where the weights come from.
         kept: dotted names of the parameters that were filled.
-        anew: dotted names of the others, with the reason.
+        reinitialised: dotted names of the others, with the reason.
     """
-    table = Table("part", "filled", "starts anew", "because")
-    for part in dict.fromkeys(map(_part, [*kept, *anew])):
-        reasons = dict.fromkeys(reason for name, reason in anew.items() if _part(name) == part)
-        filled, fresh = (sum(_part(name) == part for name in names) for names in (kept, anew))
+    table = Table("part", "filled", "is reinitialised", "because")
+    for part in dict.fromkeys(map(_part, [*kept, *reinitialised])):
+        reasons = dict.fromkeys(reason for name, reason in reinitialised.items() if _part(name) == part)
+        filled, fresh = (sum(_part(name) == part for name in names) for names in (kept, reinitialised))
         table.add_row(part, str(filled), str(fresh or "-"), ", ".join(reasons))
     console = Console()
     console.print(f"\n{title}", highlight=False)

@@ -86,7 +86,7 @@ class TimmBackbone(Described, nn.Module):
         was_offline, level = constants.HF_HUB_OFFLINE, log.level
         if given is None and not is_reachable("huggingface.co"):
             constants.HF_HUB_OFFLINE = True  # else it tries for a minute; its cache is read all the same
-        log.setLevel(logging.ERROR)  # it lists all keys that it leaves out
+        log.setLevel(logging.ERROR)  # it lists all keys that it skips
         try:
             filled = timm.create_model(
                 name,

@@ -72,7 +72,7 @@ class VGG16(Described, nn.Module):
         return [self.norm(conv4_3), self.to_conv7(conv4_3)]
 
     def with_weights(self, weights: str) -> "VGG16":
-        """Make the same backbone anew, with the weights of a name or file."""
+        """Make the same backbone again, with the weights of a name or file."""
         return VGG16(**{**self._arguments, "weights": weights})
 
     def _load(self, weights: str, batch_norm: bool) -> Normalization:

@@ -132,7 +132,7 @@ def choose_images(record: EvaluationRecord, count: int, seed: int) -> tuple[str,
 
 
 def show_images(record: EvaluationRecord, image_ids: Sequence[str]) -> tuple[ShownImage, ...]:
-    """Read images and take their rows of a record; what is gone, or cannot be read any more, is left out."""
+    """Read images and take their rows of a record; what is gone, or cannot be read any more, is skipped."""
     places = {image_id: place for place, image_id in enumerate(record.image_ids)}
     shown = []
     for place in (places[image_id] for image_id in image_ids if image_id in places):
