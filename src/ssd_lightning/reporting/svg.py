@@ -23,8 +23,8 @@ def tag(element: str, *children: str, **attributes: str | float | None) -> Marku
             digits after the point at most.
     """
     named = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
-    attributes = "".join(f' {key}="{escape(_shortened(value))}"' for key, value in named.items())
-    return Markup(f"<{element}{attributes}>{''.join(map(escape, children))}</{element}>")  # noqa: S704 - all is escaped
+    markup = "".join(f' {key}="{escape(_shortened(value))}"' for key, value in named.items())
+    return Markup(f"<{element}{markup}>{''.join(map(escape, children))}</{element}>")  # noqa: S704 - all is escaped
 
 
 def drawing(label: str, width: float, height: float, *children: str, fixed: bool = False) -> Markup:
