@@ -19,7 +19,7 @@ from ssd_lightning.detector import Detector
 from ssd_lightning.errors import DataError
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.ops.priors import make_priors
-from ssd_lightning.visualization import match_images, sample_images
+from ssd_lightning.visualization import draw_matches, draw_samples
 
 SETTINGS = [
     "experiment=toy_tiny", "image_size=[128,128]", "data=voc_folder", "data.train_split=train", "data.test_split=test",
@@ -80,7 +80,7 @@ def test_the_columns_of_a_batch_are_what_the_first_epochs_train_on(
 ) -> None:
     drawn = {}
     monkeypatch.setattr(
-        sample_images,
+        draw_samples,
         "draw_augmentation",
         lambda rows, names, **more: drawn.update(rows=rows),
     )
@@ -108,7 +108,7 @@ def test_matches_are_those_of_the_loss_on_the_first_batch(
 ) -> None:
     drawn = {}
     monkeypatch.setattr(
-        match_images,
+        draw_matches,
         "draw_match_sheet",
         lambda rows, **more: drawn.update(rows=rows),
     )

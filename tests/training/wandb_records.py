@@ -35,7 +35,7 @@ def records_of(directory: Path) -> list[Any]:
     (path,) = directory.glob("wandb/offline-run-*/run-*.wandb")
     records = []
     for part in parts_of(path.read_bytes()):
-        record = wandb_internal_pb2.ImageAnnotation()
+        record = wandb_internal_pb2.Record()
         record.ParseFromString(part)
         records.append(record)
     return records
