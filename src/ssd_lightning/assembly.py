@@ -28,7 +28,7 @@ from ssd_lightning.examination.splits import objects_of
 from ssd_lightning.models import SSD
 from ssd_lightning.models.key_mapping import NETWORKS
 from ssd_lightning.models.ssd import check_batch_size
-from ssd_lightning.models.weights import levels_behind, levels_of, load_pretrained, normalization_of
+from ssd_lightning.models.weights import levels_for_weights, levels_of, load_pretrained, normalization_of
 from ssd_lightning.ops.priors import as_height_width
 from ssd_lightning.specs import describe
 from ssd_lightning.training import DetectionDataModule, SSDModule
@@ -281,13 +281,13 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
             "net.drop_last_levels and net.largest_ratio take published priors away; they do not go with priors.fit=true"
         )
     say, choice = rank_zero_only(log.info), None
+    levels: Any
+    published: Any = OmegaConf.to_container(config.net.levels, resolve=True)
     if checkpoint is not None:
         levels = levels_of(checkpoint)
         say("priors=auto: the priors are those of %s", checkpoint)
-    elif config.init_from and (behind := levels_behind(find_checkpoint(Path(config.init_from)))) != []:
-        # Box heads know the priors they were trained with; another project's file does not name them.
-        levels = behind or OmegaConf.to_container(config.net.levels, resolve=True)  # type: ignore[assignment]
-        say("priors=auto: the priors are those of %s", config.init_from if behind else "the model that init_from fills")
+    elif config.init_from and (levels := levels_for_weights(find_checkpoint(Path(config.init_from)), published)):
+        say("priors=auto: nothing is fitted, since the box heads of %s are trained for their priors", config.init_from)
     else:
         # Measured without memory and weights, and without a draw from the stream that the network starts from.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):

@@ -83,8 +83,8 @@ def use_hard_nms(checkpoint: "Detector") -> None:
     if method != "nms":
         checkpoint.use_postprocess(suppression="nms")
         log.warning(
-            "the file has NMS inside in place of the checkpoint's postprocess.suppression=%s, which costs about .01 "
-            "mAP; suppression=false leaves it to the program that reads the file",
+            "the file has NMS inside in place of the checkpoint's postprocess.suppression=%s; "
+            "suppression=false leaves it to the program that reads the file",
             method,
         )
 

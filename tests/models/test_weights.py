@@ -16,7 +16,7 @@ from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models import SSD
 from ssd_lightning.models.checkpoint_formats import ORIGINS
 from ssd_lightning.models.head import last_convolution
-from ssd_lightning.models.weights import export_weights, key_mapping, load_pretrained
+from ssd_lightning.models.weights import export_weights, key_mapping, levels_for_weights, load_pretrained
 from ssd_lightning.ops.normalization import (
     IDENTITY,
     IMAGENET,
@@ -274,6 +274,17 @@ def test_classifier_fills_the_backbone(tmp_path: Path) -> None:
     assert net.normalization == IMAGENET
     assert all(name.startswith("extractor.backbone.") for name in loaded.kept)
     assert any(name.startswith("head.") for name in loaded.reinitialised)
+
+
+def test_priors_come_with_the_box_heads_of_a_file(tmp_path: Path) -> None:
+    default = [{"min_size": 1.0}]
+    Detector(tiny(), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
+    saved = torch.load(tmp_path / "ours.ckpt", weights_only=True)
+    assert levels_for_weights(tmp_path / "ours.ckpt", default) == saved["detector"]["network"]["levels"]
+    torch.save(torchvision_network("ssdlite320_mobilenet_v3_large", 3).state_dict(), tmp_path / "theirs.pth")
+    assert levels_for_weights(tmp_path / "theirs.pth", default) == default
+    torch.save(torchvision.models.vgg16(weights=None).state_dict(), tmp_path / "backbone.pth")
+    assert levels_for_weights(tmp_path / "backbone.pth", default) is None
 
 
 def test_unknown_file_names_what_it_begins_with(tmp_path: Path) -> None:

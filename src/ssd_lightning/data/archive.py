@@ -43,7 +43,7 @@ class Archive:
 
     filename: str
     size_bytes: int | None = None
-    """None where it is not known; a download that was cut off then is reinitialised."""
+    """None where it is not known; an interrupted download then starts again."""
     md5: str | None = None
     sha1: str | None = None
     urls: tuple[str, ...]

@@ -113,23 +113,23 @@ def levels_of(checkpoint: Path) -> list[dict[str, Any]]:
     return levels
 
 
-def levels_behind(path: Path) -> list[dict[str, Any]] | None:
-    """Give the prior levels that the box heads in a weights file were trained with.
+def levels_for_weights(path: Path, default: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """Give the prior levels that suit the box heads in a weights file.
 
     Args:
         path: of a checkpoint of ours, or of another project's weights.
+        default: levels for a detector of another project, whose file does not name its own.
 
     Returns:
-        As `specs.describe` writes them; None for another project's detector, which does not name them; an empty list
-        for weights of a backbone alone.
+        As `specs.describe` writes them; None for weights of a backbone alone.
 
     Raises:
         WeightsError: the file cannot be read, or its origin is not known.
     """
     checkpoint, _, origin = _read(path)
     if origin.source == CLASSIFIER:
-        return []
-    return levels_of(path) if origin.source == OURS and "detector" in checkpoint else None
+        return None
+    return levels_of(path) if origin.source == OURS and "detector" in checkpoint else default
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], CheckpointFormat]:

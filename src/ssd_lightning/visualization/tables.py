@@ -39,7 +39,7 @@ def print_weights(title: str, kept: Sequence[str], reinitialised: Mapping[str, s
         kept: dotted names of the parameters that were filled.
         reinitialised: dotted names of the others, with the reason.
     """
-    table = Table("part", "filled", "is reinitialised", "because")
+    table = Table("part", "filled", "reinitialised", "because")
     for part in dict.fromkeys(map(_part, [*kept, *reinitialised])):
         reasons = dict.fromkeys(reason for name, reason in reinitialised.items() if _part(name) == part)
         filled, fresh = (sum(_part(name) == part for name in names) for names in (kept, reinitialised))
