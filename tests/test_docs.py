@@ -88,7 +88,7 @@ WHY_NOT_RUN = {
     "outputs/demo": "make demo runs it; see its figures",
 }
 SHORT = [
-    *("trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=1"),
+    *("budget=null", "trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=1"),
     *("trainer.limit_val_batches=2", "trainer.enable_progress_bar=false", "data.batch_size=4", "data.num_workers=0"),
 ]
 """Makes a training a matter of seconds; later overrides win."""
@@ -151,6 +151,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         f"hydra.run.dir={theirs}",
     )
     (place / "outputs" / "vgg16").symlink_to("amdegroot")
+    (place / "outputs" / "finetune").symlink_to("ssd")
     run(place, "export", f"checkpoint={theirs}", "format=ssd.pytorch", "output=ssd300_mAP_77.43_v2.pth")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("TORCH_HOME", str(place / "torch"))
