@@ -151,10 +151,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         f"hydra.run.dir={theirs}",
     )
     (place / "outputs" / "vgg16").symlink_to("amdegroot")
-    (place / "outputs" / "finetune").symlink_to("ssd")
     run(place, "export", f"checkpoint={theirs}", "format=ssd.pytorch", "output=ssd300_mAP_77.43_v2.pth")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("TORCH_HOME", str(place / "torch"))
+        run(place, "train", "experiment=finetune", *overrides, *SHORT, "hydra.run.dir=outputs/finetune/RUN")
         yield place
 
 
@@ -180,6 +180,8 @@ def test_what_the_pages_tell_to_type_works(desk: Path, line: Line) -> None:
     overrides = line.overrides + (SHORT if line.command == "train" else [])
     if "toy" in line.text:
         overrides += FEW_TOYS
+    if line.command == "export":  # after one step the finer network's scores are tied, and no order of them is proven
+        overrides = [text.replace("outputs/finetune/RUN", "outputs/ssd/RUN") for text in overrides]
     if "format=onnx" in overrides or "format=torchscript" in overrides:
         overrides += ["latency=false", "images=2"]
     if "quantize=int8" in overrides:
@@ -187,6 +189,7 @@ def test_what_the_pages_tell_to_type_works(desk: Path, line: Line) -> None:
     if line.command == "doctor":
         overrides += ["data.batch_size=4", "trainer.accelerator=cpu"]
     shutil.rmtree(desk / "new_images", ignore_errors=True)  # of another page: labels are never replaced
+    (desk / "detector.onnx").unlink(missing_ok=True)  # nor are exported files
     run(desk, line.command, *overrides)
 
 
