@@ -208,7 +208,7 @@ def run_program(command: Sequence[str], environment: Mapping[str, str]) -> None:
     """Run a program whose messages are in the log already; this process fails with it."""
     done = subprocess.run(command, env=environment, check=False)  # noqa: S603
     if done.returncode:
-        sys.exit(f"{' '.join(command[:3])} ... ended with exit code {done.returncode}")
+        sys.exit(f"{' '.join(command[:2])} ... ended with exit code {done.returncode}")
 
 
 # The sides.

@@ -14,6 +14,7 @@ from ssd_lightning.detector import Detector
 from ssd_lightning.models import SSD
 from ssd_lightning.models.head import SharedHead
 from ssd_lightning.models.neck import FPN, FPNLite
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.normalization import SUBTRACT_MEAN_BGR
 from tiny_nets import tiny_net
 
@@ -33,7 +34,7 @@ NECKS: dict[str, dict[str, Any]] = {
 def tiny_detector(*, neck: str = "none", class_names: Sequence[str] = CLASS_NAMES, **settings: object) -> Detector:
     """Three levels over 32 x 48 pixels; takes BGR, so that exchanged colours are noticed."""
     net = tiny_net(num_classes=len(class_names), normalization=SUBTRACT_MEAN_BGR, **NECKS[neck])
-    return Detector(spread_out(net), class_names=class_names, postprocess_settings={"top_k": 20, **settings})
+    return Detector(spread_out(net), class_names=class_names, postprocess=PostProcess(**{"top_k": 20, **settings}))
 
 
 def composed_detector(*overrides: str) -> Detector:
@@ -74,5 +75,5 @@ def exported(detector: Detector, folder: Path, suffix: str, **inside: bool) -> P
 
     write = {".onnx": write_onnx, ".torchscript": write_torchscript}[suffix]
     path = folder / f"detector{suffix}"
-    write(detector, path, **{"preprocessing": True, "suppression": True, **inside})
+    write(detector, path, **{"preprocessing": True, "nms": True, **inside})
     return path

@@ -84,7 +84,7 @@ def test_a_run_records_all_that_repeats_it(trained: Path) -> None:
 def test_validation_is_logged_every_epoch(trained: Path) -> None:
     with (trained / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    for name in ("val/map", "val/map_50", "val/map_11point", "val/map_area", "val/loc", "val/cls"):
+    for name in ("val/map", "val/map_50", "val/map_11point", "val/map_area", "val/loss_box", "val/loss_cls"):
         assert sum(bool(row[name]) for row in rows) == 2, name
     assert any(row["test/map_11point"] for row in rows)
 
@@ -368,7 +368,7 @@ def test_a_run_of_few_steps_logs_each_of_them(run: Run, tmp_path: Path) -> None:
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["loss"]]
     assert [row["step"] for row in rows] == ["0", "1", "2", "3"]
-    assert all(float(row["lr"]) > 0 and float(row["train/loc"]) > 0 for row in rows)
+    assert all(float(row["lr"]) > 0 and float(row["train/loss_box"]) > 0 for row in rows)
 
 
 def test_a_run_ends_when_its_budget_says(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -505,7 +505,7 @@ def test_without_voc_one_sentence_says_what_to_do(run: Run, capsys: pytest.Captu
         (["init_from=nowhere.pth", "data=voc_folder", "data.root=nowhere_either"], "nowhere.pth"),
         (["init_from=a.pth", "resume=auto", *SMALL], "give one of them"),
         (["backbone=tiny", "priors=ssd300", "data=toy", "data.num_train=9"], "differs"),
-        (["loss.matcher=greedy", "data=toy", "data.num_train=9"], "loss.matcher"),
+        (["loss.matcher=greedy", "data=toy", "data.num_train=9"], "loss/matcher="),
         (["resume=nowhere.ckpt", *SMALL], "nowhere.ckpt"),
         ([*SMALL, "trainer.precision=seven"], "error: trainer: Precision 'seven' is invalid"),
         ([*SMALL, "trainer.profiler=trance"], "trainer.profiler=trance; there is simple, advanced, trace"),
@@ -715,8 +715,10 @@ def test_images_without_objects_teach_or_it_is_said_that_they_do_not(
     names = ["cat_0", *(f"none_{index}" for index in range(4))]
     overrides = write_voc(tmp_path / "voc", {"train": names})
     steps = ["data.batch_size=1", "data.val_fraction=0", "data.test_split=null", "trainer.max_epochs=1"]
-    run("train", *overrides, *steps, "hydra.run.dir=run", "logger=csv", f"loss.min_negatives={min_negatives}")
-    said = "train: 4 of 5 images (80%) have no object and teach nothing, since loss.min_negatives=0"
+    run(
+        "train", *overrides, *steps, "hydra.run.dir=run", "logger=csv", f"loss.class_loss.min_negatives={min_negatives}"
+    )
+    said = "train: 4 of 5 images (80%) have no object and teach nothing, since loss.class_loss.min_negatives=0"
     assert (said in (tmp_path / "run" / "train.log").read_text()) == (min_negatives == 0)
     with (tmp_path / "run" / "metrics.csv").open() as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]

@@ -18,6 +18,7 @@ from ssd_lightning.models import SSD
 from ssd_lightning.models.backbones import TinyBackbone
 from ssd_lightning.models.extras import TinyExtras
 from ssd_lightning.models.files import read_checkpoint
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.normalization import SUBTRACT_MEAN_BGR
 from ssd_lightning.ops.priors import PriorLevel
 
@@ -39,7 +40,7 @@ def tiny_net(num_classes: int = 3, width: int = 8) -> SSD:
 def detector() -> Detector:
     torch.manual_seed(0)
     settings = {"score_threshold": 0.2, "max_detections": 9}
-    return Detector(tiny_net(), class_names=CLASS_NAMES, postprocess_settings=settings)
+    return Detector(tiny_net(), class_names=CLASS_NAMES, postprocess=PostProcess(**settings))
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_saved_and_loaded_it_sees_the_same(detector: Detector, checkpoint: Path)
     assert all(0 < len(detections) <= 9 for detections in found)
     torch.testing.assert_close(arrays(loaded(images)), arrays(found), rtol=0, atol=0)
     assert loaded.class_names == CLASS_NAMES
-    assert loaded.postprocess_settings == detector.postprocess_settings
+    assert loaded.postprocess == detector.postprocess
     assert not loaded.net.training
 
 
@@ -118,7 +119,7 @@ def test_letterboxed_boxes_are_those_of_the_original(detector: Detector, height:
     letterboxing = Detector(
         detector.net,
         class_names=CLASS_NAMES,
-        postprocess_settings=detector.postprocess_settings,
+        postprocess=detector.postprocess,
         resize=Letterbox(),
     )
     found = letterboxing(image)
@@ -179,7 +180,7 @@ def test_the_size_of_batches_changes_nothing_but_the_last_bits(detector: Detecto
 def test_settings_of_the_post_processing_can_be_changed(detector: Detector) -> None:
     detector.use_postprocess(max_detections=2)
     assert len(detector(noise_images((32, 48))[0])) == 2
-    assert detector.postprocess_settings == {"score_threshold": 0.2, "max_detections": 2}
+    assert detector.postprocess == PostProcess(score_threshold=0.2, max_detections=2)
     with pytest.raises(ConfigurationError, match=r"postprocess\.iou_threshold is 3"):
         detector.use_postprocess(iou_threshold=3)
 
@@ -358,11 +359,9 @@ def test_a_refused_checkpoint_leaves_the_network_as_it_was() -> None:
     torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
 
 
-def test_the_description_is_a_copy() -> None:
-    settings = {"top_k": 3}
-    spec = detector_spec(tiny_net(), CLASS_NAMES, settings)
-    settings["top_k"] = 4
-    assert spec["postprocess"] == {"top_k": 3}
+def test_the_description_has_all_settings() -> None:
+    spec = detector_spec(tiny_net(), CLASS_NAMES, PostProcess(top_k=3))
+    assert spec["postprocess"] == PostProcess(top_k=3).settings()
     assert spec.keys() == {"network", "class_names", "postprocess", "resize"}
 
 

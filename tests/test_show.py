@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
 from PIL import Image
 
 import planted
@@ -17,7 +18,6 @@ from ssd_lightning.assembly import make_net
 from ssd_lightning.configs import compose_config
 from ssd_lightning.detector import Detector
 from ssd_lightning.errors import DataError
-from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.ops.priors import make_priors
 from ssd_lightning.visualization import draw_matches, draw_samples
 
@@ -102,7 +102,7 @@ def test_the_columns_of_a_batch_are_what_the_first_epochs_train_on(
             assert (row[1 + epoch].boxes_xyxy == target["boxes"].numpy()).all()
 
 
-@pytest.mark.parametrize("overrides", [["loss.matcher=argmax", "loss.iou_threshold=0.6"], []])
+@pytest.mark.parametrize("overrides", [["loss/matcher=argmax", "loss.matcher.iou_threshold=0.6"], []])
 def test_matches_are_those_of_the_loss_on_the_first_batch(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], overrides: list[str]
 ) -> None:
@@ -119,8 +119,7 @@ def test_matches_are_those_of_the_loss_on_the_first_batch(
     samples = [data.dataset("train")[0, index] for _, index in list(data.train_dataloader().sampler)[:4]]
     targets = [target for _, target in samples]
     priors = show.read_priors(config)
-    loss = MultiBoxLoss(matcher=config.loss.matcher, iou_threshold=config.loss.iou_threshold)
-    labels = loss.match(targets, priors.boxes_cxcywh).labels
+    labels = instantiate(config.loss.matcher)(targets, priors.boxes_cxcywh).labels
     assert len(drawn["rows"]) == 2
     for (image, objects), (pixels, target), of_image in zip(drawn["rows"], samples[:2], labels[:2], strict=True):
         assert (image == pixels.permute(1, 2, 0).numpy()).all()

@@ -177,7 +177,7 @@ def make_module(
         optimizer=instantiate(optimizer, _convert_="all"),
         scheduler=instantiate(config.scheduler, _convert_="all"),
         class_names=class_names,
-        postprocess_settings=plain["postprocess"],
+        postprocess=instantiate(config.postprocess, _convert_="all"),
         bias_lr_factor=config.bias_lr_factor,
         backbone_lr_factor=config.backbone_lr_factor,
         decay_biases=config.decay_biases,

@@ -28,7 +28,7 @@ def require_number(
     """Check that a setting is a finite number in a range.
 
     Args:
-        name: the setting's full name, such as `loss.iou_threshold`.
+        name: the setting's full name, such as `loss.matcher.iou_threshold`.
         value: what was given.
         low: least value allowed.
         high: largest value allowed.

@@ -15,10 +15,10 @@ from ssd_lightning.data.resize import ResizeMode, Stretch, as_resize_mode, plain
 from ssd_lightning.detections import ImageDetections
 from ssd_lightning.errors import ConfigurationError, UserError, WeightsError
 from ssd_lightning.models.files import first_line, read_checkpoint
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.boxes import boxes_to_pixels
 from ssd_lightning.ops.normalization import Normalization
-from ssd_lightning.ops.postprocess import check_postprocess, postprocess
 from ssd_lightning.runtime.loading import load_exported
 from ssd_lightning.runtime.network import ExportedNetwork
 from ssd_lightning.runtime.safetensors_file import read_detector_file
@@ -37,14 +37,14 @@ MOST_PRIORS = 10_000_000
 def detector_spec(
     net: SSD,
     class_names: Sequence[str],
-    postprocess_settings: Mapping[str, Any],
+    postprocess: PostProcess,
     resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
 ) -> dict[str, Any]:
     """Describe all that a detector is besides its weights, in plain containers."""
     return {
         "network": describe(net),
         "class_names": list(class_names),
-        "postprocess": dict(postprocess_settings),
+        "postprocess": postprocess.settings(),
         "resize": plain_mode(resize),
     }
 
@@ -55,12 +55,12 @@ class Detector:
     Args:
         net: the network, or an exported one; it is put into evaluation mode.
         class_names: names of the classes 1..C.
-        postprocess_settings: keyword arguments of `ops.postprocess.postprocess`.
+        postprocess: turns the output of the network into detections.
         precision: of the convolutions; the weights, the scores and the boxes are float32 in any case.
         resize: how images are brought to the network's input, which has to be as in training.
 
     Raises:
-        ConfigurationError: there is no such precision, or a setting of the post-processing is unknown or cannot work.
+        ConfigurationError: there is no such precision.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Detector:
         net: SSD | ExportedNetwork,
         *,
         class_names: Sequence[str],
-        postprocess_settings: Mapping[str, Any] | None = None,
+        postprocess: PostProcess = PostProcess(),  # noqa: B008  it cannot be changed
         precision: Precision = "float32",
         resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
     ) -> None:
@@ -79,8 +79,7 @@ class Detector:
         self.precision = precision
         self.resize = resize
         self.class_names = tuple(class_names)
-        self.postprocess_settings = dict(postprocess_settings or {})
-        check_postprocess(self.postprocess_settings)
+        self.postprocess = postprocess
 
     @property
     def network(self) -> SSD:
@@ -117,11 +116,11 @@ class Detector:
 
     def _detect_in_input(self, images: Tensor) -> list[Detections]:
         if isinstance(self.net, ExportedNetwork):
-            return self.net.detect(images, self.postprocess_settings)
+            return self.net.detect(images, self.postprocess)
         dtype = getattr(torch, self.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "float32"):
             output = self.net(images.to(self.device, non_blocking=True))
-        return postprocess(output, **self.postprocess_settings)
+        return self.postprocess(output)
 
     # To the type checker a path as text is a sequence of paths too.
     @overload
@@ -183,18 +182,16 @@ class Detector:
         Raises:
             ConfigurationError: one is unknown or cannot work, or an exported file has its post-processing inside.
         """
-        if settings and isinstance(self.net, ExportedNetwork) and self.net.description.suppression:
+        if settings and isinstance(self.net, ExportedNetwork) and self.net.description.nms:
             raise ConfigurationError(
-                f"{', '.join(settings)} cannot be changed: {self.net.path} has its suppression inside; export it with "
-                "suppression=false"
+                f"{', '.join(settings)} cannot be changed: {self.net.path} has its NMS inside; export it with nms=false"
             )
-        check_postprocess(settings)
-        self.postprocess_settings |= settings
+        self.postprocess = PostProcess.from_settings({**self.postprocess.settings(), **settings})
 
     def save(self, path: Path | str) -> None:
         """Write a file that `load` reads: weights and plain containers only."""
         weights = {f"{NET_PREFIX}{name}": tensor for name, tensor in self.network.state_dict().items()}
-        spec = detector_spec(self.network, self.class_names, self.postprocess_settings, self.resize)
+        spec = detector_spec(self.network, self.class_names, self.postprocess, self.resize)
         torch.save({"detector": spec, "state_dict": weights}, path)
 
     @classmethod
@@ -217,9 +214,7 @@ class Detector:
         exported = load_exported(path, device, precision)
         if exported is not None:
             told = exported.description
-            return cls(
-                exported, class_names=told.class_names, postprocess_settings=told.postprocess, resize=told.resize
-            )
+            return cls(exported, class_names=told.class_names, postprocess=told.postprocess, resize=told.resize)
         is_safetensors = path.suffix == ".safetensors"
         checkpoint = read_detector_file(path, prefix=NET_PREFIX) if is_safetensors else read_checkpoint(path)
         spec = checkpoint.get("detector")
@@ -234,12 +229,12 @@ class Detector:
         if len(class_names) != net.num_classes:
             raise WeightsError(f"{path} names {len(class_names)} classes for a network of {net.num_classes} classes")
         with _errors_naming(path):
-            check_postprocess(settings)
+            postprocess = PostProcess.from_settings(settings)
             resize = as_resize_mode(spec.get("resize"))  # older files have none: they stretch
         return cls(
             net.to(device),
             class_names=class_names,
-            postprocess_settings=settings,
+            postprocess=postprocess,
             precision=precision,
             resize=resize,
         )

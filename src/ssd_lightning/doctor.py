@@ -98,6 +98,7 @@ def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
         The report in plain values.
     """
     import torch
+    from omegaconf import OmegaConf
 
     from ssd_lightning.analysis.findings import Finding, grouped, spoils_the_run
     from ssd_lightning.analysis.health import background_findings, few_images_findings
@@ -126,8 +127,7 @@ def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
         examination.findings += background_findings(
             images=report["splits"]["train"]["images"],
             without_objects=report["splits"]["train"]["images_without_objects"],
-            class_loss=config.loss.get("class_loss"),
-            min_negatives=config.loss.get("min_negatives"),
+            min_negatives=OmegaConf.select(config, "loss.class_loss.min_negatives"),
         )
         examination.findings += few_images_findings(
             images=report["splits"]["train"]["images"], has_recipe=config.name != NO_RECIPE

@@ -64,7 +64,7 @@ def export(config: "DictConfig") -> None:
         raise ConfigurationError(f"{unproven} exists, of an export that was not proven; it is not replaced")
     checkpoint = Detector.load(config.checkpoint)
     checkpoint.network  # noqa: B018  an exported file has none, and says so
-    if config.suppression and config.format in GRAPHS:
+    if config.nms and config.format in GRAPHS:
         use_hard_nms(checkpoint)
     data = open_data(config, checkpoint)
     make_parent(output)
@@ -79,12 +79,12 @@ def export(config: "DictConfig") -> None:
 
 def use_hard_nms(checkpoint: "Detector") -> None:
     """Replace soft-NMS, which no graph holds, by NMS, and say so; the proof compares with the same."""
-    method = checkpoint.postprocess_settings.get("suppression", "nms")
-    if method != "nms":
-        checkpoint.use_postprocess(suppression="nms")
+    method = checkpoint.postprocess.soft_nms
+    if method is not None:
+        checkpoint.use_postprocess(soft_nms=None)
         log.warning(
-            "the file has NMS inside in place of the checkpoint's postprocess.suppression=%s; "
-            "suppression=false leaves it to the program that reads the file",
+            "the file has NMS inside in place of the checkpoint's postprocess.soft_nms=%s; "
+            "nms=false leaves it to the program that reads the file",
             method,
         )
 
@@ -146,7 +146,7 @@ def write(config: "DictConfig", checkpoint: "Detector", data: "DetectionDataModu
     """Write the file that is to be proven."""
     from ssd_lightning.exporting.files import write_onnx, write_safetensors, write_torchscript
 
-    inside = {"preprocessing": config.preprocessing, "suppression": config.suppression}
+    inside = {"preprocessing": config.preprocessing, "nms": config.nms}
     if config.format == "safetensors":
         write_safetensors(checkpoint, path)
     elif config.format == "torchscript":

@@ -164,10 +164,10 @@ def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
     indices = first_indices(data, max(config.num, config.data.batch_size), config.seed)
     samples = [dataset[0, index] for index in indices]
     targets = [target for _, target in samples]
-    matches = loss.match(targets, priors.boxes_cxcywh).matches
-    matched, level_of_prior = by_object(matches, targets), level_of_priors(priors.levels)
-    summary = summarise_matches(matched, level_of_prior, loss.iou_threshold)
-    print_matches(summary, loss.iou_threshold)
+    assignment, threshold = loss.matcher(targets, priors.boxes_cxcywh), loss.matcher.iou_threshold
+    matched, level_of_prior = by_object(assignment, targets, priors.boxes_cxcywh), level_of_priors(priors.levels)
+    summary = summarise_matches(matched, level_of_prior, threshold)
+    print_matches(summary, threshold)
     priors_xyxy = cxcywh_to_xyxy(priors.boxes_cxcywh).numpy()
     class_names = drawable_names(data.class_names)
     rows = []
@@ -186,14 +186,14 @@ def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
                 target["boxes"],
                 found.priors,
                 found.best_iou,
-                found.is_forced(loss.iou_threshold),
+                found.is_forced(threshold),
                 strict=True,
             )
         ]
         rows.append((image.permute(1, 2, 0).numpy(), objects))
     height, width = priors.image_size
     lines = [
-        f"{len(priors.boxes_cxcywh):,} priors, {loss.matcher} matching from IoU {loss.iou_threshold:g} on; seed "
+        f"{len(priors.boxes_cxcywh):,} priors, {type(loss.matcher).__name__} from IoU {threshold:g} on; seed "
         f"{config.seed}. Red, with !: no prior reaches the object; its best one is forced on it."
     ]
     title = f"Which priors answer for which object, {width} x {height} pixels"

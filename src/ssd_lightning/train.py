@@ -181,14 +181,15 @@ def log_start(resume: Path | None, plain: dict[str, Any], run_dir: Path) -> None
 
 def warn_about_data(config: "DictConfig", data: "DetectionDataModule") -> None:
     """Warn where images without objects cannot teach, or cannot choose a checkpoint."""
+    from omegaconf import OmegaConf
+
     from ssd_lightning.analysis.health import background_findings, unscored_findings
 
     records = data.dataset("train").records
     findings = background_findings(
         images=len(records),
         without_objects=sum(not len(record.labels) for record in records),
-        class_loss=config.loss.get("class_loss"),
-        min_negatives=config.loss.get("min_negatives"),
+        min_negatives=OmegaConf.select(config, "loss.class_loss.min_negatives"),
     )
     if data.has("val"):
         records = data.dataset("val").records

@@ -14,7 +14,7 @@ from ssd_lightning.analysis.dry_run import (
     time_steps,
     uniform_class_loss,
 )
-from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.losses import BipartiteMatcher, HardNegativeCrossEntropy, MultiBoxLoss
 from ssd_lightning.ops.coder import VARIANCES, encode
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.types import SSDOutput, Target
@@ -54,9 +54,9 @@ BATCH = (torch.zeros(2, 3, 300, 300), [target([0.1, 0.1, 0.6, 0.7]), target([0.4
 @pytest.mark.parametrize("ratio", [3.0, 1.0])
 def test_the_uniform_guess_costs_what_theory_says(num_classes: int, ratio: float) -> None:
     net = Scatter(num_classes, scale=0.0)
-    losses = first_losses(net, MultiBoxLoss(negative_ratio=ratio).train(), [BATCH, BATCH])
+    losses = first_losses(net, MultiBoxLoss(class_loss=HardNegativeCrossEntropy(ratio)).train(), [BATCH, BATCH])
 
-    assert losses["expected"]["cls"] == pytest.approx(uniform_class_loss(num_classes, ratio), rel=1e-5)
+    assert losses["expected"]["loss_cls"] == pytest.approx(uniform_class_loss(num_classes, ratio), rel=1e-5)
     assert losses["measured"] == pytest.approx(losses["expected"])
     assert uniform_class_loss(20, 3) == pytest.approx(4 * math.log(21))
     assert float(net.seen) == 0  # as it was
@@ -65,11 +65,11 @@ def test_the_uniform_guess_costs_what_theory_says(num_classes: int, ratio: float
 def test_the_expected_box_loss_is_that_of_offsets_0() -> None:
     exact = PRIORS[7000]
     boxes = torch.cat((exact[:2] - exact[2:] / 2, exact[:2] + exact[2:] / 2))
-    loss = MultiBoxLoss(iou_threshold=1.0).train()  # the forced match alone
+    loss = MultiBoxLoss(matcher=BipartiteMatcher(1.0)).train()  # the forced match alone
     moved = boxes + torch.tensor([0.01, 0.0, 0.01, 0.0])
     for box, wanted in ((boxes, exact), (moved, exact + torch.tensor([0.01, 0, 0, 0]))):
         images, targets = torch.zeros(1, 3, 300, 300), [target(box.tolist())]
-        expected = first_losses(Scatter(3, 0.0), loss, [(images, targets)])["expected"]["loc"]
+        expected = first_losses(Scatter(3, 0.0), loss, [(images, targets)])["expected"]["loss_box"]
         offset = encode(wanted[None], exact[None], VARIANCES)[0].abs()
         by_hand = torch.where(offset < 1, offset**2 / 2, offset - 0.5).sum()
         assert expected == pytest.approx(float(by_hand), abs=1e-4)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from ssd_lightning.analysis.matched_priors import COUNTS, by_object, level_of_priors, summarise_matches
-from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.losses import ArgmaxMatcher, BipartiteMatcher, Matcher
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel, make_priors
 from ssd_lightning.types import Target
 
@@ -40,24 +40,25 @@ def slow_iou(box: list[float], prior: list[float]) -> float:
     return width * height / union
 
 
-@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+@pytest.mark.parametrize("matcher", [BipartiteMatcher(), ArgmaxMatcher()], ids=str)
 @pytest.mark.parametrize("seed", range(5))
-def test_objects_have_the_priors_that_the_loss_trains(seed: int, matcher: str) -> None:
+def test_objects_have_the_priors_that_the_loss_trains(seed: int, matcher: Matcher) -> None:
     targets = random_targets(seed)
-    loss = MultiBoxLoss(matcher=matcher)  # type: ignore[arg-type]
-    wanted = loss.match(targets, PRIORS)
+    wanted = matcher(targets, PRIORS)
 
-    images = by_object(wanted.matches, targets)
+    images = by_object(wanted, targets, PRIORS)
 
-    for image, labels, boxes, given in zip(images, wanted.labels, wanted.matches.boxes_xyxy, targets, strict=True):
+    for image, labels, boxes, given in zip(
+        images, wanted.labels, wanted.matched_boxes(PRIORS)[0].view(len(targets), -1, 4), targets, strict=True
+    ):
         owned = np.concatenate([np.zeros(0, dtype=np.int64), *image.priors])
         assert sorted(owned) == (labels > 0).nonzero().flatten().tolist()
         for index, priors in enumerate(image.priors):
             assert (boxes[priors] == given["boxes"][index]).all()
             ious = [slow_iou(given["boxes"][index].tolist(), prior) for prior in PRIORS.tolist()]
             assert image.best_iou[index] == pytest.approx(max(ious), abs=1e-5)
-            forced = max(ious) < loss.iou_threshold and len(priors) > 0
-            assert image.is_forced(loss.iou_threshold)[index] == forced
+            forced = max(ious) < matcher.iou_threshold and len(priors) > 0
+            assert image.is_forced(matcher.iou_threshold)[index] == forced
             if forced:
                 assert len(priors) == 1
 
@@ -65,11 +66,11 @@ def test_objects_have_the_priors_that_the_loss_trains(seed: int, matcher: str) -
 @pytest.mark.parametrize("seed", range(3))
 def test_the_summary_is_a_plain_count(seed: int) -> None:
     targets = random_targets(seed)
-    loss = MultiBoxLoss()
-    images = by_object(loss.match(targets, PRIORS).matches, targets)
+    matcher = BipartiteMatcher()
+    images = by_object(matcher(targets, PRIORS), targets, PRIORS)
     levels = level_of_priors(LEVELS)
 
-    summary = summarise_matches(images, levels, loss.iou_threshold)
+    summary = summarise_matches(images, levels, matcher.iou_threshold)
 
     counts = [len(priors) for image in images for priors in image.priors]
     assert (summary["images"], summary["objects"], summary["priors"]) == (3, 14, sum(counts))
@@ -91,13 +92,13 @@ def test_priors_of_the_paper_by_level() -> None:
 
 
 def test_no_image_no_object_and_a_box_without_area() -> None:
-    loss, levels = MultiBoxLoss(), level_of_priors(LEVELS)
-    assert by_object(loss.match([], PRIORS).matches, []) == []
+    matcher, levels = BipartiteMatcher(), level_of_priors(LEVELS)
+    assert by_object(matcher([], PRIORS), [], PRIORS) == []
     assert summarise_matches([], levels, 0.5)["by_count"] == dict.fromkeys(COUNTS, 0)
     empty = [target(torch.zeros(0, 4))]
-    assert summarise_matches(by_object(loss.match(empty, PRIORS).matches, empty), levels, 0.5)["objects"] == 0
+    assert summarise_matches(by_object(matcher(empty, PRIORS), empty, PRIORS), levels, 0.5)["objects"] == 0
     flat = [target(torch.tensor([[0.3, 0.3, 0.3, 0.6]]))]
-    (image,) = by_object(loss.match(flat, PRIORS).matches, flat)
+    (image,) = by_object(matcher(flat, PRIORS), flat, PRIORS)
     assert len(image.priors[0]) == 0
     assert image.best_iou.tolist() == [0]
     assert not image.is_forced(0.5).any()

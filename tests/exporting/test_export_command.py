@@ -58,13 +58,13 @@ def test_a_graph_has_nms_in_place_of_soft_nms_and_says_so(
     checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     detector = Detector.load(checkpoint)
-    detector.use_postprocess(suppression="soft_nms_gaussian")
+    detector.use_postprocess(soft_nms="gaussian")
     detector.save(tmp_path / "soft.ckpt")
     run("export", "checkpoint=soft.ckpt", "format=torchscript", "output=soft.pt", *QUICK)
-    assert "in place of the checkpoint's postprocess.suppression=soft_nms_gaussian" in capsys.readouterr().out
-    assert Detector.load(tmp_path / "soft.pt").postprocess_settings["suppression"] == "nms"
+    assert "in place of the checkpoint's postprocess.soft_nms=gaussian" in capsys.readouterr().out
+    assert Detector.load(tmp_path / "soft.pt").postprocess.soft_nms is None
     run("export", "checkpoint=soft.ckpt", "format=safetensors", "output=soft.safetensors", *QUICK)
-    assert Detector.load(tmp_path / "soft.safetensors").postprocess_settings["suppression"] == "soft_nms_gaussian"
+    assert Detector.load(tmp_path / "soft.safetensors").postprocess.soft_nms == "gaussian"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_int8_is_calibrated_on_training_images_and_judged_by_map(
         (["format=onnx", "output=a.onnx", "max_map_loss=2"], "max_map_loss is 2"),
         (["format=onnx", "output=a.onnx", "split=tset"], "split is 'tset'"),
         (["format=onnx", "output=a.onnx", "checkpoint=nowhere.ckpt"], "nowhere.ckpt"),
-        (["format=onnx", "output=a.onnx", "suppression=false", "data=voc_folder", "data.root=nowhere"], "nowhere"),
+        (["format=onnx", "output=a.onnx", "nms=false", "data=voc_folder", "data.root=nowhere"], "nowhere"),
     ],
 )
 def test_what_export_cannot_do(
@@ -153,7 +153,7 @@ def test_what_export_cannot_do(
 def test_an_exported_file_is_not_exported_again(
     checkpoint: Path, run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    files.write_torchscript(Detector.load(checkpoint), tmp_path / "a.pt", preprocessing=True, suppression=True)
+    files.write_torchscript(Detector.load(checkpoint), tmp_path / "a.pt", preprocessing=True, nms=True)
     message = refused(run, capsys, "export", "checkpoint=a.pt", "format=onnx", "output=b.onnx")
     assert "a.pt is an exported network" in message
     message = refused(run, capsys, "export", "checkpoint=a.pt", "format=torchvision", "output=b.pth")

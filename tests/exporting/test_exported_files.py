@@ -16,8 +16,8 @@ from ssd_lightning.detector import Detector
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.exporting.files import write_onnx, write_safetensors
 from ssd_lightning.exporting.graph import ExportGraph, describe_export
+from ssd_lightning.exporting.graph_nms import graph_nms
 from ssd_lightning.exporting.parity import Parity, compare_detections
-from ssd_lightning.exporting.suppression import suppress
 from ssd_lightning.models.weights import load_pretrained
 
 SUFFIXES = (".onnx", ".torchscript")
@@ -51,11 +51,11 @@ def check_same(detector: Detector, path: Path, **settings: tuple[int, ...]) -> N
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("suppression", [True, False])
+@pytest.mark.parametrize("nms", [True, False])
 @pytest.mark.parametrize("preprocessing", [True, False])
-def test_every_combination_sees_the_same(suffix: str, preprocessing: bool, suppression: bool, tmp_path: Path) -> None:
+def test_every_combination_sees_the_same(suffix: str, preprocessing: bool, nms: bool, tmp_path: Path) -> None:
     detector = tiny_detector()
-    path = exported(detector, tmp_path, suffix, preprocessing=preprocessing, suppression=suppression)
+    path = exported(detector, tmp_path, suffix, preprocessing=preprocessing, nms=nms)
     check_same(detector, path)
     assert Detector.load(path).detect(noise(0, detector.image_size)) == []
 
@@ -84,11 +84,11 @@ def test_settings_and_a_neck(name: str, suffix: str, tmp_path: Path) -> None:
     ids=lambda overrides: overrides[0],
 )
 def test_networks_of_the_configurations(overrides: list[str], suffix: str, tmp_path: Path) -> None:
-    """Before suppression: random weights of deep networks see the same everywhere, and any of equal boxes may stay."""
+    """Before NMS: random weights of deep networks see the same everywhere, and any of equal boxes may stay."""
     detector = composed_detector(*overrides)
-    path = exported(detector, tmp_path, suffix, suppression=False)
+    path = exported(detector, tmp_path, suffix, nms=False)
     net = Detector.load(path).net
-    graph = ExportGraph(detector.network, net.description, suppress)
+    graph = ExportGraph(detector.network, net.description, graph_nms)
     for batch in (1, 2):
         inputs = net.description.as_input(noise(batch, detector.image_size, seed=batch))
         with torch.inference_mode():
@@ -163,8 +163,8 @@ def test_what_has_to_be_prepared_is_in_the_metadata(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size_px", [(32, 48), (64, 96), (100, 30), (31, 200), (7, 5), (1, 1)])
 def test_the_resize_inside_is_opencvs_but_for_rounding(size_px: tuple[int, int]) -> None:
     detector = tiny_detector()
-    description = describe_export(detector, preprocessing=True, suppression=True)
-    graph = ExportGraph(detector.network, description, suppress)
+    description = describe_export(detector, preprocessing=True, nms=True)
+    graph = ExportGraph(detector.network, description, graph_nms)
     image = noise(1, size_px)[0].permute(1, 2, 0).contiguous()
     expected = torch.from_numpy(cv2.resize(image.numpy(), (48, 32))).permute(2, 0, 1)[None]
     difference = (graph.prepared(image[None]) - detector.network.normalization(expected)).abs().max()
@@ -172,11 +172,11 @@ def test_the_resize_inside_is_opencvs_but_for_rounding(size_px: tuple[int, int])
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_soft_suppression_stays_outside(suffix: str, tmp_path: Path) -> None:
-    detector = tiny_detector(suppression="soft_nms_linear")
-    with pytest.raises(ConfigurationError, match=r"soft_nms_linear.*suppression=false"):
+def test_soft_nms_stays_outside(suffix: str, tmp_path: Path) -> None:
+    detector = tiny_detector(soft_nms="linear")
+    with pytest.raises(ConfigurationError, match=r"postprocess\.soft_nms is 'linear'.*nms=false"):
         exported(detector, tmp_path, suffix)
-    check_same(detector, exported(detector, tmp_path, suffix, suppression=False))
+    check_same(detector, exported(detector, tmp_path, suffix, nms=False))
 
 
 def test_exporting_leaves_the_detector_as_it_was(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_safetensors_hold_the_very_detector(tmp_path: Path) -> None:
     write_safetensors(detector, path)
     loaded = Detector.load(path)
     assert loaded.class_names == detector.class_names
-    assert loaded.postprocess_settings == detector.postprocess_settings
+    assert loaded.postprocess == detector.postprocess
     torch.testing.assert_close(dict(loaded.network.state_dict()), dict(detector.network.state_dict()), rtol=0, atol=0)
     images = noise(3, detector.image_size)
     torch.testing.assert_close(loaded.detect(images), detector.detect(images), rtol=0, atol=0)
@@ -207,7 +207,7 @@ def test_an_exported_file_is_no_checkpoint(tmp_path: Path) -> None:
     loaded = Detector.load(exported(tiny_detector(), tmp_path, ".torchscript"))
     for use in (
         lambda: loaded.save(tmp_path / "a.ckpt"),
-        lambda: write_onnx(loaded, tmp_path / "b.onnx", preprocessing=True, suppression=True),
+        lambda: write_onnx(loaded, tmp_path / "b.onnx", preprocessing=True, nms=True),
     ):
         with pytest.raises(WeightsError, match=r"detector\.torchscript is an exported network"):
             use()

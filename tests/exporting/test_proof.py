@@ -108,7 +108,7 @@ def test_letterboxed_files_are_proven_and_find_the_same_in_whole_images(
 ) -> None:
     detector = tiny_detector()
     detector.resize = Letterbox(fill=(0, 100, 200))
-    path = exported(detector, tmp_path, suffix, preprocessing=inside, suppression=inside)
+    path = exported(detector, tmp_path, suffix, preprocessing=inside, nms=inside)
     proof, loaded = proof_of(detector, path), Detector.load(path)
     assert proof.failures(tolerance=1e-4, max_map_loss=0.0) == []
     assert proof.whole is None  # the file resizes nothing
@@ -128,7 +128,7 @@ def test_letterboxed_files_are_proven_and_find_the_same_in_whole_images(
 
 def test_mean_average_precision_of_both_sides(tmp_path: Path) -> None:
     detector = tiny_detector()
-    path = exported(detector, tmp_path, ".onnx", suppression=False)
+    path = exported(detector, tmp_path, ".onnx", nms=False)
     images = noise(4, detector.image_size)
     truth = [
         {

@@ -27,9 +27,19 @@ import numpy as np
 import torch
 
 from ssd_lightning.data.augmentation import SSDAugmentation
-from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.losses import (
+    ArgmaxMatcher,
+    BipartiteMatcher,
+    CrossEntropy,
+    FocalLoss,
+    HardNegativeCrossEntropy,
+    IoULoss,
+    L1Loss,
+    MultiBoxLoss,
+    SmoothL1Loss,
+)
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
-from ssd_lightning.ops.postprocess import postprocess
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.types import SSDOutput
 
@@ -77,7 +87,7 @@ def losses_of(run_dir: Path) -> list[list[float]]:
     """Give the loss and its two parts of each logged step."""
     with (run_dir / "metrics.csv").open() as text:
         rows = [row for row in csv.DictReader(text) if row.get("loss")]
-    parts = sorted(name for name in rows[0] if re.fullmatch(r"train/(loc|cls|loss_box|loss_cls)", name))
+    parts = sorted(name for name in rows[0] if re.fullmatch(r"train/(loss_box|loss_cls)", name))
     if len(parts) == 2 and parts[0].endswith("cls"):
         parts.reverse()  # the box loss first, whatever it is called
     return [[float(row[name]) for name in ("loss", *parts)] for row in rows]
@@ -231,11 +241,17 @@ def record_augmentation() -> dict[str, str]:
 
 LOSSES: dict[str, Callable[[], MultiBoxLoss]] = {
     "paper": lambda: MultiBoxLoss(),
-    "argmax_focal_giou": lambda: MultiBoxLoss(matcher="argmax", class_loss="focal", box_loss="giou"),
-    "ciou_ce": lambda: MultiBoxLoss(class_loss="ce", box_loss="ciou", normalizer="priors"),
-    "l1_background": lambda: MultiBoxLoss(box_loss="l1", mining_score="background", min_negatives=5, iou_threshold=0.4),
-    "diou_foreground": lambda: MultiBoxLoss(box_loss="diou", mining_score="foreground", negative_ratio=2, box_weight=2),
-    "per_image": lambda: MultiBoxLoss(normalizer="positives_per_image", smooth_l1_beta=0.11),
+    "argmax_focal_giou": lambda: MultiBoxLoss(
+        matcher=ArgmaxMatcher(), class_loss=FocalLoss(), box_loss=IoULoss("giou")
+    ),
+    "ciou_ce": lambda: MultiBoxLoss(class_loss=CrossEntropy(), box_loss=IoULoss("ciou"), normalizer="priors"),
+    "l1_background": lambda: MultiBoxLoss(
+        matcher=BipartiteMatcher(0.4), class_loss=HardNegativeCrossEntropy(3, 5, "background"), box_loss=L1Loss()
+    ),
+    "diou_foreground": lambda: MultiBoxLoss(
+        class_loss=HardNegativeCrossEntropy(2, 0, "foreground"), box_loss=IoULoss("diou"), box_weight=2
+    ),
+    "per_image": lambda: MultiBoxLoss(normalizer="positives_per_image", box_loss=SmoothL1Loss(0.11)),
     "batch_size": lambda: MultiBoxLoss(normalizer="batch_size"),
 }
 
@@ -251,11 +267,11 @@ def record_losses() -> dict[str, Any]:
         )
         parts = loss(output, targets)
         sum(parts.values()).backward()
-        matches = loss.match(targets, output.priors_cxcywh)
+        assignment = loss.matcher(targets, output.priors_cxcywh)
         found[name] = {
             "losses": sorted(value.item() for value in parts.values()),
             "gradients": digest([output.box_offsets.grad, output.class_logits.grad]),
-            "matches": digest(matches.labels),
+            "matches": digest(assignment.labels),
         }
     return found
 
@@ -265,8 +281,8 @@ POSTPROCESS: dict[str, dict[str, Any]] = {
     "agnostic_clip": {"class_agnostic": True, "clip_first": True, "iou_threshold": 0.6},
     "few": {"score_threshold": 0.3, "top_k": 20, "max_detections": 10},
     "many": {"score_threshold": 0.0001, "max_detections": 300},
-    "soft_linear": {"suppression": "soft_nms_linear", "score_threshold": 0.2},
-    "soft_gaussian": {"suppression": "soft_nms_gaussian", "score_threshold": 0.2},
+    "soft_linear": {"soft_nms": "linear", "score_threshold": 0.2},
+    "soft_gaussian": {"soft_nms": "gaussian", "score_threshold": 0.2},
 }
 
 
@@ -275,7 +291,7 @@ def record_detections() -> dict[str, Any]:
     found = {}
     for name, settings in POSTPROCESS.items():
         for spread in (0.5, 3.0):
-            detections = postprocess(random_output(3, seed=11, spread=spread), **settings)
+            detections = PostProcess(**settings)(random_output(3, seed=11, spread=spread))
             columns = [[one["boxes"], one["scores"], one["labels"]] for one in detections]
             counts = [len(one["scores"]) for one in detections]
             found[f"{name}_{spread}"] = {"counts": counts, "digest": digest(columns)}

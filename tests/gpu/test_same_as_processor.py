@@ -12,17 +12,30 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from ssd_lightning import losses
 from ssd_lightning.benchmarking.loss import random_output, random_targets
 from ssd_lightning.benchmarking.postprocess import trained_like_output
 from ssd_lightning.detector import Detector
-from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.losses import (
+    ArgmaxMatcher,
+    BipartiteMatcher,
+    CrossEntropy,
+    FocalLoss,
+    HardNegativeCrossEntropy,
+    IoULoss,
+    L1Loss,
+    Matcher,
+    MultiBoxLoss,
+    SmoothL1Loss,
+    class_losses,
+    multibox,
+)
 from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
 from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
-from ssd_lightning.ops import class_losses, matching, suppression
-from ssd_lightning.ops.box_losses import BOX_LOSSES
-from ssd_lightning.ops.postprocess import SUPPRESSIONS, postprocess
+from ssd_lightning.models import postprocess as postprocess_module
+from ssd_lightning.models.postprocess import PostProcess
+from ssd_lightning.ops import matching
+from ssd_lightning.ops.nms import Decay, _nms_of_pairs
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.types import Detections, SSDOutput, Target
 from tiny_nets import tiny_net
@@ -41,10 +54,12 @@ def accelerator() -> Iterator[torch.device]:
         if torch.cuda.is_available():
             yield torch.device("cuda")
             return
-        for module in (losses, class_losses):
+        for module in (multibox, class_losses):
             patch.setattr(module, "rows_that_count", lambda mask: None)
-        patch.setattr(suppression, "goes_by_groups", lambda device, largest: False)
-        patch.setattr(matching, "_boxes_to_compare", lambda labels: [labels.shape[1]] * len(labels))
+        patch.setattr(
+            postprocess_module, "batched_nms", lambda boxes, _, group, threshold: _nms_of_pairs(boxes, group, threshold)
+        )
+        patch.setattr(matching, "HOST_DEVICES", ())
         yield torch.device("cpu")
 
 
@@ -73,12 +88,12 @@ def share_found(found: Detections, expected: Detections) -> float:
 
 
 @pytest.mark.parametrize("boxes", [(1, 12), (40, 60)], ids=["few", "many"])
-@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
-def test_matches(matcher: str, boxes: tuple[int, int]) -> None:
-    loss, targets = MultiBoxLoss(matcher=matcher), some_targets(boxes)  # type: ignore[arg-type]
-    expected = loss.match(targets, PRIORS).matches
+@pytest.mark.parametrize("matcher", [BipartiteMatcher(), ArgmaxMatcher()], ids=str)
+def test_matches(matcher: Matcher, boxes: tuple[int, int]) -> None:
+    targets = some_targets(boxes)
+    expected = matcher(targets, PRIORS)
     with accelerator() as device:
-        found = loss.match(targets, PRIORS.to(device)).matches
+        found = matcher(targets, PRIORS.to(device))
     assert (expected.labels > 0).sum() > 100
     assert torch.equal(found.labels.cpu(), expected.labels)
     assert torch.equal(found.box_index.cpu(), expected.box_index)
@@ -88,10 +103,10 @@ def losses_and_gradients(
     loss: MultiBoxLoss, output: SSDOutput, targets: list[Target]
 ) -> tuple[dict[str, float], tuple[Tensor, Tensor]]:
     output = SSDOutput(output.box_offsets.requires_grad_(), output.class_logits.requires_grad_(), output.priors_cxcywh)
-    wanted = loss.match(targets, output.priors_cxcywh)
-    values = loss.compare(output, wanted)
-    (values["loc"] + values["cls"]).backward()
-    values |= prior_errors(output, wanted.labels, wanted.offsets)
+    assignment = loss.matcher(targets, output.priors_cxcywh)
+    values = loss.compare(output, assignment)
+    (values["loss_box"] + values["loss_cls"]).backward()
+    values |= prior_errors(output, assignment)
     assert output.box_offsets.grad is not None
     assert output.class_logits.grad is not None
     gradients = output.box_offsets.grad.cpu(), output.class_logits.grad.cpu()
@@ -99,9 +114,9 @@ def losses_and_gradients(
 
 
 LOSSES = [
-    *({"box_loss": box_loss} for box_loss in BOX_LOSSES),
-    *({"class_loss": class_loss} for class_loss in ("ce", "focal")),
-    *({"mining_score": "foreground", "min_negatives": count} for count in (0, 5)),
+    *({"box_loss": loss} for loss in (SmoothL1Loss(), L1Loss(), IoULoss("giou"), IoULoss("diou"), IoULoss("ciou"))),
+    *({"class_loss": loss} for loss in (CrossEntropy(), FocalLoss())),
+    *({"class_loss": HardNegativeCrossEntropy(3, count, "foreground")} for count in (0, 5)),
     {"normalizer": "positives_per_image"},
 ]
 
@@ -114,23 +129,24 @@ def test_losses_and_their_gradients(settings: dict[str, object]) -> None:
     with accelerator() as device:
         found, (found_boxes, found_logits) = losses_and_gradients(loss, to(device, output), targets)
     assert found == pytest.approx(expected, rel=1e-4)
-    assert expected["loc"] > 0
-    assert expected["cls"] > 0
+    assert expected["loss_box"] > 0
+    assert expected["loss_cls"] > 0
     torch.testing.assert_close(found_boxes, boxes, rtol=1e-3, atol=1e-6)
     # Of two negatives that are equally hard but for a rounding, either may be the last that teaches.
     assert (found_logits - logits).norm() < 0.05 * logits.norm()
 
 
 @pytest.mark.parametrize("class_agnostic", [False, True])
-@pytest.mark.parametrize("kind", SUPPRESSIONS)
+@pytest.mark.parametrize("soft_nms", [None, "linear", "gaussian"])
 @pytest.mark.parametrize("logits", ["random", "trained"])
-def test_detections(logits: str, kind: str, class_agnostic: bool) -> None:
+def test_detections(logits: str, soft_nms: Decay | None, class_agnostic: bool) -> None:
     make = random_output if logits == "random" else trained_like_output
     output = to(torch.device("cpu"), make(3, PRIORS, NUM_CLASSES))
-    settings = {"suppression": kind, "class_agnostic": class_agnostic, "top_k": 200 if logits == "trained" else 40}
-    expected = postprocess(output, **settings)  # type: ignore[arg-type]
+    top_k = 200 if logits == "trained" else 40
+    postprocess = PostProcess(soft_nms=soft_nms, class_agnostic=class_agnostic, top_k=top_k)
+    expected = postprocess(output)
     with accelerator() as device:
-        found = on_host(postprocess(to(device, output), **settings))  # type: ignore[arg-type]
+        found = on_host(postprocess(to(device, output)))
     assert all(len(one["scores"]) > 0 for one in expected)
     for one, other in zip(found, expected, strict=True):
         assert abs(len(one["scores"]) - len(other["scores"])) <= 2

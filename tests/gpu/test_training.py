@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssd_lightning.benchmarking.loss import random_output, random_targets
-from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.losses import ArgmaxMatcher, FocalLoss, MultiBoxLoss
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training.averaging import MovingAverage
@@ -111,7 +111,9 @@ def test_it_learns(precision: str) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize("settings", [{}, {"matcher": "argmax", "class_loss": "focal"}], ids=["paper", "focal"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"matcher": ArgmaxMatcher(), "class_loss": FocalLoss()}], ids=["paper", "focal"]
+)
 def test_matching_and_loss_of_the_published_size_never_wait(settings: dict[str, Any]) -> None:
     """Thousands of priors are sorted by other kernels than the few of a small network."""
     priors = make_priors(SSD300_VOC, 300).cuda()
@@ -122,7 +124,7 @@ def test_matching_and_loss_of_the_published_size_never_wait(settings: dict[str, 
         torch.cuda.set_sync_debug_mode(mode)
         try:
             losses = loss(output, targets)
-            (losses["loc"] + losses["cls"]).backward()
+            (losses["loss_box"] + losses["loss_cls"]).backward()
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert output.class_logits.grad is not None

@@ -16,6 +16,7 @@ from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models import SSD
 from ssd_lightning.models.checkpoint_formats import ORIGINS
 from ssd_lightning.models.head import last_convolution
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.weights import export_weights, key_mapping, levels_for_weights, load_pretrained
 from ssd_lightning.ops.normalization import (
     IDENTITY,
@@ -26,7 +27,6 @@ from ssd_lightning.ops.normalization import (
     TORCHVISION_SSDLITE,
     Normalization,
 )
-from ssd_lightning.ops.postprocess import postprocess
 
 # (reference, overrides, normalisation, largest difference in units of a level's deviation)
 PUBLISHED = [
@@ -159,14 +159,14 @@ def test_torchvisions_modules_and_ours_agree(
     assert (output.box_offsets - raw["bbox_regression"]).abs().max() < 1e-4
     assert (output.class_logits - raw["cls_logits"]).abs().max() < 1e-4
 
-    found = postprocess(
-        output,
+    postprocess = PostProcess(
         score_threshold=0.01,
         iou_threshold=theirs.nms_thresh,
         top_k=theirs.topk_candidates,
         max_detections=theirs.detections_per_img,
         clip_first=True,
     )
+    found = postprocess(output)
     scale = torch.tensor([*net.image_size[::-1]] * 2)
     for ours, other in zip(found, expected, strict=True):
         assert len(ours["scores"]) == len(other["scores"]) > 50

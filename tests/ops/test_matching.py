@@ -8,23 +8,34 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from ssd_lightning.ops import matching
-from ssd_lightning.ops.assignment import argmax_assignment, greedy_bipartite
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssd_lightning.ops.coder import encode
-from ssd_lightning.ops.matching import best_choices, match_priors, pad_targets, pairwise_iou
+from ssd_lightning.ops.matching import (
+    Assignment,
+    argmax_assignment,
+    bipartite_assignment,
+    match_priors,
+    pad_targets,
+)
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.types import Target
 
 NAN = math.nan
 
 
-def assign_argmax(iou: Tensor) -> Tensor:
-    return argmax_assignment(*iou.max(dim=2, keepdim=True), iou.shape[2])
+MATCHERS = {"bipartite": bipartite_assignment, "argmax": argmax_assignment}
 
 
-def assign_bipartite(iou: Tensor) -> Tensor:
-    """A box loses at most N - 1 of its choices to the others, so its N best priors are all that can matter."""
-    return greedy_bipartite(*iou.topk(min(iou.shape[1:]), dim=2), iou.shape[2])
+def match(
+    boxes: Tensor, labels: Tensor, priors: Tensor, iou_threshold: float = 0.5, matcher: str = "bipartite"
+) -> Assignment:
+    """Match boxes `[B, N, 4]`; rows with the label 0 are none."""
+    targets = [make_target(each[of > 0], of[of > 0]) for each, of in zip(boxes, labels, strict=True)]
+    return match_priors(targets, priors, iou_threshold=iou_threshold, force=MATCHERS[matcher])
+
+
+def boxes_of(assignment: Assignment, priors: Tensor) -> Tensor:
+    return assignment.matched_boxes(priors)[0].view(*assignment.labels.shape, 4)
 
 
 def make_target(boxes: Tensor, labels: Tensor) -> Target:
@@ -76,7 +87,7 @@ CASES = [(1, 1, 1), (2, 3, 20), (3, 6, 6), (2, 8, 5), (1, 12, 3), (4, 1, 9), (2,
 @pytest.mark.parametrize("seed", range(4))
 def test_bipartite_equals_the_greedy_loop(size: tuple[int, int, int], seed: int) -> None:
     iou = draw_iou(*size, seed=seed)
-    assert assign_bipartite(iou).tolist() == [greedy(image) for image in iou]
+    assert bipartite_assignment(iou).tolist() == [greedy(image) for image in iou]
 
 
 @pytest.mark.parametrize("size", CASES)
@@ -84,8 +95,8 @@ def test_bipartite_equals_the_greedy_loop(size: tuple[int, int, int], seed: int)
 def test_bipartite_is_greedy_among_ties(size: tuple[int, int, int], steps: int) -> None:
     """No box and prior overlap more than both do with what they have: the law of every greedy order of equals."""
     iou = draw_iou(*size, seed=steps, steps=steps)
-    forced = assign_bipartite(iou)
-    assert torch.equal(forced, assign_bipartite(iou))
+    forced = bipartite_assignment(iou)
+    assert torch.equal(forced, bipartite_assignment(iou))
     for image, owners in zip(iou, forced.tolist(), strict=True):
         pairs = [(box, prior) for prior, box in enumerate(owners) if box >= 0]
         assert len({box for box, _ in pairs}) == len(pairs)  # a prior has one box by construction; now the reverse
@@ -100,7 +111,7 @@ def test_bipartite_is_greedy_among_ties(size: tuple[int, int, int], steps: int) 
 def test_bipartite_on_a_crowd_of_equal_boxes(count: int) -> None:
     """All want the same prior; each gets one of its own, and an object is lost only where priors end."""
     iou = draw_iou(1, 1, 30, seed=0).clamp(min=0.01).expand(1, count, 30)
-    forced = assign_bipartite(iou)[0]
+    forced = bipartite_assignment(iou)[0]
     owners = forced[forced >= 0].tolist()
     assert len(owners) == len(set(owners)) == min(count, 30)
     best = iou[0, 0].argsort(descending=True)[:count].tolist()
@@ -111,7 +122,7 @@ def test_bipartite_on_a_crowd_of_equal_boxes(count: int) -> None:
 @pytest.mark.parametrize("steps", [None, 3])
 def test_argmax_lets_the_last_one_win(size: tuple[int, int, int], steps: int | None) -> None:
     iou = draw_iou(*size, seed=7, steps=steps)
-    assert assign_argmax(iou).tolist() == [last_of_the_best(image) for image in iou]
+    assert argmax_assignment(iou).tolist() == [last_of_the_best(image) for image in iou]
 
 
 @pytest.mark.parametrize("size", [*CASES, (2, 40, 9), (1, 30, 200)])
@@ -121,9 +132,10 @@ def test_as_many_rounds_as_boxes_are_enough(
 ) -> None:
     """An accelerator never looks whether all are settled, and goes through all rounds."""
     iou = draw_iou(*size, seed=3, steps=steps)
-    settled = assign_bipartite(iou)
-    monkeypatch.setattr(torch, "equal", lambda *_: False)
-    assert assign_bipartite(iou).tolist() == settled.tolist()
+    settled = bipartite_assignment(iou)
+    monkeypatch.setattr(matching, "HOST_DEVICES", ())
+    monkeypatch.setattr(matching, "ROUNDS_PER_CHECK", 1000)
+    assert bipartite_assignment(iou).tolist() == settled.tolist()
     if steps is None:
         assert settled.tolist() == [greedy(image) for image in iou]
 
@@ -136,71 +148,43 @@ def test_a_chain_of_displacements_is_settled() -> None:
         iou[0, box, box] = 0.9 - 0.05 * box
         if box:
             iou[0, box, box - 1] = 0.9 - 0.05 * box + 0.01
-    assert assign_bipartite(iou).tolist() == [greedy(iou[0])] == [list(range(count))]
+    assert bipartite_assignment(iou).tolist() == [greedy(iou[0])] == [list(range(count))]
 
 
-@pytest.mark.parametrize("count", [0, 1, 7])
-def test_overlaps_are_torchvisions_bit_for_bit(count: int) -> None:
-    priors = cxcywh_to_xyxy(make_priors(SSD300_VOC[2:], 300))
-    boxes = draw_boxes(count, torch.Generator().manual_seed(0))
-    assert torch.equal(pairwise_iou(boxes, priors.t().contiguous()), box_iou(boxes, priors))
-
-
-@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
-@pytest.mark.parametrize("pairs", [1, 10_000, 50_000, 1 << 30])
-@pytest.mark.parametrize("with_padding", [False, True])
-def test_what_is_compared_at_once_changes_nothing(
-    matcher: str, pairs: int, with_padding: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A processor takes a few images without their padding, an accelerator many with it."""
+@pytest.mark.parametrize("matcher", MATCHERS)
+@pytest.mark.parametrize("pairs", [1, 20_000, 1 << 26])
+def test_what_is_compared_at_once_changes_nothing(matcher: str, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor takes one image without padding, an accelerator many with it."""
     generator = torch.Generator().manual_seed(0)
     boxes = torch.stack([draw_boxes(9, generator) for _ in range(5)])
     boxes[3, 5:] = boxes[3, :4]  # equal overlaps
     labels = torch.randint(1, 4, (5, 9), generator=generator)
     labels[1, 4:], labels[2], labels[4, 2:5] = 0, 0, 0
     priors = make_priors(SSD300_VOC[1:], 300)
-    alone = [match_priors(boxes[i : i + 1], labels[i : i + 1], priors, 0.5, matcher) for i in range(5)]
-    monkeypatch.setattr(matching, "PAIRS_IN_CACHE", pairs)
-    if with_padding:
-        monkeypatch.setattr(matching, "_boxes_to_compare", lambda labels: [9] * 5)
-    together = match_priors(boxes, labels, priors, 0.5, matcher)
-    assert torch.equal(torch.cat([matches.labels for matches in alone]), together.labels)
-    assert torch.equal(torch.cat([matches.boxes_xyxy for matches in alone]), together.boxes_xyxy)
-
-
-@pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_blocks_hold_so_many_pairs(device: str) -> None:
-    counts, most = [500, 3, 3, 400, 1, 500], matching.PAIRS_IN_CACHE if device == "cpu" else matching.PAIRS_IN_MEMORY
-    for num_priors in (0, 4, 8732, 24564):
-        blocks = list(matching._blocks(counts, num_priors, torch.device(device)))
-        assert [index for block in blocks for index in range(6)[block]] == list(range(6))
-        for block in blocks:
-            assert len(counts[block]) == 1 or sum(counts[block]) * num_priors <= most
-    assert len(list(matching._blocks(counts, 8732, torch.device("cpu")))) > 1
-    assert list(matching._blocks([], 8732, torch.device("cpu"))) == [slice(0, 0)]
-
-
-def test_an_accelerator_is_not_asked_for_its_boxes() -> None:
-    assert matching._boxes_to_compare(torch.zeros(3, 7, dtype=torch.int64, device="meta")) == [7, 7, 7]
-    assert matching._boxes_to_compare(torch.tensor([[1, 0, 2, 0], [0, 0, 0, 0], [0, 1, 0, 0]])) == [3, 1, 2]
+    alone = match(boxes, labels, priors, matcher=matcher)
+    monkeypatch.setattr(matching, "PAIRS_AT_ONCE", pairs)
+    monkeypatch.setattr(matching, "HOST_DEVICES", ())
+    together = match(boxes, labels, priors, matcher=matcher)
+    for found, expected in zip(together, alone, strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_the_two_matchers_part_where_a_prior_is_shared() -> None:
     iou = torch.tensor([[[0.4, 0.1, 0.0], [0.3, 0.2, 0.0]]])
-    assert assign_bipartite(iou).tolist() == [[0, 1, -1]]
-    assert assign_argmax(iou).tolist() == [[1, -1, -1]]
+    assert bipartite_assignment(iou).tolist() == [[0, 1, -1]]
+    assert argmax_assignment(iou).tolist() == [[1, -1, -1]]
 
 
-@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+@pytest.mark.parametrize("matcher", MATCHERS)
 def test_an_overlap_of_the_threshold_is_enough(matcher: str) -> None:
     """The object's own prior is the second, so that the first, of IoU 1/2, is not forced."""
     priors = torch.tensor([[0.5, 0.5, 1.0, 1.0], [0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0]])
     box = torch.tensor([[[0.0, 0.0, 0.5, 1.0]]])
     for threshold, labels in ((0.5, [7, 7, 0]), (0.51, [0, 7, 0])):
-        assert match_priors(box, torch.tensor([[7]]), priors, threshold, matcher).labels.tolist() == [labels]
+        assert match(box, torch.tensor([[7]]), priors, threshold, matcher).labels.tolist() == [labels]
 
 
-@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+@pytest.mark.parametrize("matcher", MATCHERS)
 @pytest.mark.parametrize("seed", range(3))
 def test_matches_equal_a_loop_over_boxes_and_priors(matcher: str, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -209,7 +193,7 @@ def test_matches_equal_a_loop_over_boxes_and_priors(matcher: str, seed: int) -> 
     labels = torch.randint(1, 9, (3, 5), generator=generator)
     labels[1, 3:] = 0
     labels[2] = 0
-    matches = match_priors(boxes, labels, priors, 0.5, matcher)
+    matches = match(boxes, labels, priors, 0.5, matcher)
     for image in range(3):
         valid = [box for box in range(5) if labels[image, box]]
         iou = box_iou(boxes[image, valid], cxcywh_to_xyxy(priors))
@@ -220,7 +204,7 @@ def test_matches_equal_a_loop_over_boxes_and_priors(matcher: str, seed: int) -> 
                 box = int(iou[:, prior].argmax())
             expected = boxes[image, valid[box]] if box >= 0 else cxcywh_to_xyxy(priors[prior])
             assert matches.labels[image, prior] == (labels[image, valid[box]] if box >= 0 else 0)
-            assert torch.equal(matches.boxes_xyxy[image, prior], expected)
+            assert torch.equal(boxes_of(matches, priors)[image, prior], expected)
 
 
 def test_matching_is_that_of_the_reference(reference_dir: Path) -> None:
@@ -232,10 +216,9 @@ def test_matching_is_that_of_the_reference(reference_dir: Path) -> None:
         for image in range(8)
     ]
     priors = make_priors(SSD300_VOC, 300, clip=True)
-    boxes, labels = pad_targets(targets, torch.device("cpu"))
-    matches = match_priors(boxes, labels, priors, 0.5, "argmax")
+    matches = match_priors(targets, priors, iou_threshold=0.5, force=argmax_assignment)
     assert torch.equal(matches.labels, torch.from_numpy(reference["match_labels"]).long())
-    offsets = encode(xyxy_to_cxcywh(matches.boxes_xyxy), priors)
+    offsets = encode(xyxy_to_cxcywh(boxes_of(matches, priors)), priors)
     at_positives = torch.from_numpy(reference["match_offsets_at_positives"])
     torch.testing.assert_close(offsets[matches.labels > 0], at_positives, rtol=1e-4, atol=1e-4)
 
@@ -247,11 +230,11 @@ def test_every_object_gets_a_prior_of_its_own(seed: int) -> None:
     boxes[0, 10:20] = boxes[0, :10] + 1e-3  # neighbours that want the same priors
     boxes[0, 25:, 2:] = boxes[0, 25:, :2] + 0.01  # too small for any prior's threshold
     labels = torch.arange(1, 31)[None]
-    matches = match_priors(boxes, labels, make_priors(SSD300_VOC, 300))
+    matches = match(boxes, labels, make_priors(SSD300_VOC, 300))
     assert set(matches.labels.unique().tolist()) == set(range(31))
 
 
-@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+@pytest.mark.parametrize("matcher", MATCHERS)
 @pytest.mark.parametrize(
     "box",
     [
@@ -268,18 +251,18 @@ def test_every_object_gets_a_prior_of_its_own(seed: int) -> None:
 def test_a_box_that_is_none_changes_nothing(matcher: str, box: list[float]) -> None:
     priors = make_priors(SSD300_VOC[3:], 300)
     good = draw_boxes(2, torch.Generator().manual_seed(0))
-    alone = match_priors(good[None], torch.tensor([[3, 4]]), priors, 0.5, matcher)
+    alone = match(good[None], torch.tensor([[3, 4]]), priors, 0.5, matcher)
     assert (alone.labels > 0).any()
     for position in range(3):
         boxes = torch.cat([good[:position], torch.tensor([box]), good[position:]])[None]
         labels = torch.tensor([[3, 4]])
         labels = torch.cat([labels[:, :position], torch.tensor([[9]]), labels[:, position:]], dim=1)
-        matches = match_priors(boxes, labels, priors, 0.5, matcher)
+        matches = match(boxes, labels, priors, 0.5, matcher)
         assert torch.equal(matches.labels, alone.labels)
-        assert torch.equal(matches.boxes_xyxy, alone.boxes_xyxy)
-    nothing = match_priors(torch.tensor([[box]]), torch.tensor([[9]]), priors, 0.5, matcher)
+        assert torch.equal(boxes_of(matches, priors), boxes_of(alone, priors))
+    nothing = match(torch.tensor([[box]]), torch.tensor([[9]]), priors, 0.5, matcher)
     assert (nothing.labels == 0).all()
-    assert torch.equal(nothing.boxes_xyxy[0], cxcywh_to_xyxy(priors))
+    assert torch.equal(boxes_of(nothing, priors)[0], cxcywh_to_xyxy(priors))
 
 
 def test_the_order_of_a_batch_has_no_influence() -> None:
@@ -287,11 +270,11 @@ def test_the_order_of_a_batch_has_no_influence() -> None:
     boxes = torch.stack([draw_boxes(4, generator) for _ in range(4)])
     labels = torch.randint(1, 5, (4, 4), generator=generator)
     priors = make_priors(SSD300_VOC[2:], 300)
-    together = match_priors(boxes, labels, priors)
+    together = match(boxes, labels, priors)
     for image in range(4):
-        alone = match_priors(boxes[image : image + 1], labels[image : image + 1], priors)
+        alone = match(boxes[image : image + 1], labels[image : image + 1], priors)
         assert torch.equal(alone.labels[0], together.labels[image])
-        assert torch.equal(alone.boxes_xyxy[0], together.boxes_xyxy[image])
+        assert torch.equal(boxes_of(alone, priors)[0], boxes_of(together, priors)[image])
 
 
 def test_padding() -> None:
@@ -308,7 +291,8 @@ def test_padding() -> None:
         boxes, labels = pad_targets(empty, torch.device("cpu"))
         assert boxes.shape == (size, 1, 4)
         assert (labels.shape, labels.dtype) == ((size, 1), torch.int64)
-        assert (match_priors(boxes, labels, make_priors(SSD300_VOC[5:], 300)).labels.shape) == (size, 4)
+        priors = make_priors(SSD300_VOC[5:], 300)
+        assert match_priors(empty, priors, iou_threshold=0.5, force=bipartite_assignment).labels.shape == (size, 4)
 
 
 def test_an_images_matches_do_not_depend_on_the_others_in_its_batch() -> None:
@@ -320,21 +304,12 @@ def test_an_images_matches_do_not_depend_on_the_others_in_its_batch() -> None:
         corner = torch.rand(3, 2, generator=generator) * 0.9
         boxes = torch.cat([corner, corner + 0.01 + 0.03 * torch.rand(3, 2, generator=generator)], dim=1)
         labels = torch.ones(3, dtype=torch.int64)
-        alone = match_priors(boxes[None], labels[None], priors, 0.5, "bipartite")
+        alone = match(boxes[None], labels[None], priors, 0.5, "bipartite")
         for more in (1, 9, 40):
             batch = torch.zeros(2, 3 + more, 4), torch.zeros(2, 3 + more, dtype=torch.int64)
             batch[0][0, :3], batch[1][0, :3] = boxes, labels
             corner = torch.rand(3 + more, 2, generator=generator) * 0.5
             batch[0][1], batch[1][1] = torch.cat([corner, corner + 0.2], dim=1), 1
-            together = match_priors(*batch, priors, 0.5, "bipartite")
+            together = match(*batch, priors, 0.5, "bipartite")
             differs += not torch.equal(together.labels[0], alone.labels[0])
     assert differs == 0
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_choices_are_sorted_and_of_equals_the_first_comes_first(dtype: torch.dtype) -> None:
-    iou = (torch.rand(40, 300, generator=torch.Generator().manual_seed(1)) * 9).floor().to(dtype) / 9
-    values, indices = best_choices(iou, 20)
-    expected = [sorted(range(300), key=lambda k: (-row[k], k))[:20] for row in iou.tolist()]
-    assert indices.tolist() == expected
-    assert torch.equal(values, iou.gather(1, indices))

@@ -99,13 +99,18 @@ def write_metrics(path: Path, *, shift: float = 0.0, with_validation: bool = Tru
     rows: list[dict[str, Any]] = []
     for epoch in range(3):
         for step in range(epoch * 10, epoch * 10 + 10):
-            losses = {"loss": 9 / (step + 1), "train/cls": 6 / (step + 1), "train/loc": 3 / (step + 1), "lr": 0.1}
+            losses = {
+                "loss": 9 / (step + 1),
+                "train/loss_cls": 6 / (step + 1),
+                "train/loss_box": 3 / (step + 1),
+                "lr": 0.1,
+            }
             rows.append({"epoch": epoch, "step": step, **losses})
         if with_validation:
             score = (0.3, 0.6, 0.5)[epoch] + shift
-            losses = {"val/cls": 2.0 - epoch, "val/loc": 1.0}
+            losses = {"val/loss_cls": 2.0 - epoch, "val/loss_box": 1.0}
             rows.append({"epoch": epoch, "step": epoch * 10 + 9, **losses, **dict.fromkeys(scores, score)})
-    names = ["epoch", "step", "loss", "train/cls", "train/loc", "lr", "val/cls", "val/loc", *scores]
+    names = ["epoch", "step", "loss", "train/loss_cls", "train/loss_box", "lr", "val/loss_cls", "val/loss_box", *scores]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()

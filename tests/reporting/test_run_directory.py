@@ -25,7 +25,7 @@ def test_the_best_validation_is_that_of_the_objective_and_tells_all_scores(make_
     run = read_run(make_run())
     assert run.best_validation() == 1
     assert run.score("val/map_11point") == 0.6
-    assert run.score("val/cls") == 1.0  # of the second epoch, not the last
+    assert run.score("val/loss_cls") == 1.0  # of the second epoch, not the last
     assert run.score("loss") == pytest.approx(0.3)
     assert run.score("test/map_11point") is None
 

@@ -113,7 +113,7 @@ def test_another_projects_onnx(change: Callable) -> None:
         ("colour_std", "[1, NaN, 1]"),
         ("colour_order", '"GBR"'),
         ("preprocessing", "1"),
-        ("suppression", "null"),
+        ("nms", "null"),
         ("postprocess", '{"top_k": -1}'),
         ("postprocess", '{"variances": 3}'),
         ("postprocess", '{"no_such": 1}'),
@@ -176,7 +176,7 @@ def test_ends_that_are_not_those_of_the_metadata(change: Callable) -> None:
         return edit
 
     assert "has the inputs" in change(lie("preprocessing", False), reaches_session=True)
-    assert "has the outputs" in change(lie("suppression", False), reaches_session=True)
+    assert "has the outputs" in change(lie("nms", False), reaches_session=True)
     assert "labels or counts out of range" in change(lie("class_names", ["one"]), reaches_session=True)
 
 
@@ -241,7 +241,7 @@ def test_torchscript_metadata_and_parts(good: Path, tmp_path: Path) -> None:
 
 def test_pt_is_looked_into(good: Path, tmp_path: Path) -> None:
     shutil.copy(good / "detector.torchscript", tmp_path / "a.pt")
-    assert Detector.load(tmp_path / "a.pt").net.description.suppression
+    assert Detector.load(tmp_path / "a.pt").net.description.nms
     tiny_detector().save(tmp_path / "b.pt")
     assert Detector.load(tmp_path / "b.pt").network.num_classes == 3
 

@@ -7,14 +7,14 @@ from ssd_lightning.detector import Detector
 from ssd_lightning.errors import ConfigurationError
 
 
-def test_settings_of_a_suppression_that_is_inside_are_refused(tmp_path: Path) -> None:
+def test_settings_of_nms_that_is_inside_are_refused(tmp_path: Path) -> None:
     inside = Detector.load(exported(tiny_detector(), tmp_path, ".torchscript"))
-    with pytest.raises(ConfigurationError, match=r"iou_threshold cannot be .*\.torchscript has its suppression"):
+    with pytest.raises(ConfigurationError, match=r"iou_threshold cannot be .*\.torchscript has its NMS"):
         inside.use_postprocess(iou_threshold=0.3)
     inside.use_postprocess()
 
 
 def test_those_of_one_that_is_outside_are_taken(tmp_path: Path) -> None:
-    outside = Detector.load(exported(tiny_detector(), tmp_path, ".torchscript", suppression=False))
+    outside = Detector.load(exported(tiny_detector(), tmp_path, ".torchscript", nms=False))
     outside.use_postprocess(iou_threshold=0.3)
-    assert outside.postprocess_settings["iou_threshold"] == 0.3
+    assert outside.postprocess.iou_threshold == 0.3

@@ -15,6 +15,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from ssd_lightning.detector import Detector
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.serving.app import Application
 from ssd_lightning.serving.examples import Example, draw_toy_examples
 from tiny_nets import tiny_net
@@ -28,7 +29,7 @@ def detector() -> Detector:
     with torch.no_grad():  # scores of all sizes, boxes beside their priors and over the image's edge
         for name, weight in net.head.named_parameters():
             weight.mul_(0.0 if name.endswith("bias") else 150.0)
-    return Detector(net, class_names=CLASS_NAMES, postprocess_settings={"max_detections": 150})
+    return Detector(net, class_names=CLASS_NAMES, postprocess=PostProcess(max_detections=150))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import torch
 from torchvision.ops import batched_nms, nms
 
 from ssd_lightning.detector import Detector
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.serving.app import Application
 from ssd_lightning.serving.examples import Example
 
@@ -18,9 +20,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 READY_MS = 10_000
-SUPPRESS = """async ([cases, thresholds, class_agnostic]) => {
-    const { suppress } = await import("/page/suppression.js");
-    return cases.map((candidates, index) => suppress(candidates, thresholds[index], class_agnostic));
+NMS_SCRIPT = """async ([cases, thresholds, class_agnostic]) => {
+    const { nms } = await import("/page/nms.js");
+    return cases.map((candidates, index) => nms(candidates, thresholds[index], class_agnostic));
 }"""
 
 
@@ -63,8 +65,8 @@ def rows(page: "Page") -> list[list[str]]:
 
 
 def as_rows(detector: Detector, image: np.ndarray, *, score: float, overlap: float) -> list[list[str]]:
-    settings = {**detector.postprocess_settings, "iou_threshold": overlap}
-    changed = Detector(detector.net, class_names=detector.class_names, postprocess_settings=settings)
+    postprocess = replace(detector.postprocess, iou_threshold=overlap)
+    changed = Detector(detector.net, class_names=detector.class_names, postprocess=postprocess)
     found = changed(image).select(score)
     return [[name, f"{score:.3f}"] for name, score in zip(found.names, found.scores, strict=True)]
 
@@ -80,7 +82,7 @@ def random_candidates(generator: np.random.Generator, *, whole: bool) -> tuple[n
 
 @pytest.mark.parametrize("class_agnostic", [False, True])
 @pytest.mark.parametrize("whole", [False, True], ids=["anywhere", "on whole pixels"])
-def test_the_page_suppresses_as_torchvision_does(demo: "Page", whole: bool, class_agnostic: bool) -> None:
+def test_the_page_applies_nms_as_torchvision_does(demo: "Page", whole: bool, class_agnostic: bool) -> None:
     """Whole pixels bring boxes without area, equal ones, and overlaps of exactly a half."""
     generator = np.random.default_rng(0)
     cases, thresholds, wanted = [], [], []
@@ -94,7 +96,7 @@ def test_the_page_suppresses_as_torchvision_does(demo: "Page", whole: bool, clas
             nms(*tensors, threshold) if class_agnostic else batched_nms(*tensors, torch.from_numpy(labels), threshold)
         )
         wanted.append(kept.tolist())
-    assert demo.evaluate(SUPPRESS, [cases, thresholds, class_agnostic]) == wanted
+    assert demo.evaluate(NMS_SCRIPT, [cases, thresholds, class_agnostic]) == wanted
     assert sum(map(len, wanted)) < sum(len(case["scores"]) for case in cases)
 
 
@@ -358,9 +360,7 @@ def test_it_is_readable_in_either_light(demo: "Page", scheme: str) -> None:
 def test_a_fixed_overlap_has_no_slider(
     page: "Page", detector: Detector, image: np.ndarray, png_path: Path, serve: Callable[[Application], str]
 ) -> None:
-    soft = Detector(
-        detector.net, class_names=detector.class_names, postprocess_settings={"suppression": "soft_nms_linear"}
-    )
+    soft = Detector(detector.net, class_names=detector.class_names, postprocess=PostProcess(soft_nms="linear"))
     page.goto(serve(Application(soft, name="soft", score_threshold=0.3)))
     page.locator("#overlap-note", has_text="its overlap is fixed").wait_for(timeout=READY_MS)
     assert page.locator("#overlap").is_disabled()

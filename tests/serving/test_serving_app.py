@@ -1,6 +1,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -9,17 +10,17 @@ import torch
 from starlette.testclient import TestClient
 
 from ssd_lightning.detector import Detector
-from ssd_lightning.ops.suppression import suppress_by_groups
+from ssd_lightning.ops.nms import batched_nms
 from ssd_lightning.serving.app import MOST_WAITING, Application
 from ssd_lightning.serving.examples import Example
-from ssd_lightning.serving.finding import LOWEST_SCORE, find_candidates, settings_of
+from ssd_lightning.serving.finding import LOWEST_SCORE, find_candidates
 
 
 def with_settings(detector: Detector, **settings: object) -> Detector:
     return Detector(
         detector.net,
         class_names=detector.class_names,
-        postprocess_settings={**detector.postprocess_settings, **settings},
+        postprocess=replace(detector.postprocess, **settings),
     )
 
 
@@ -79,19 +80,19 @@ def test_a_parameter_that_cannot_be(client: TestClient, png: bytes, query: str, 
 
 @pytest.mark.parametrize("settings", [{}, {"class_agnostic": True}, {"clip_first": True}, {"score_threshold": 0.2}])
 @pytest.mark.parametrize("iou_threshold", [0.1, 0.45, 0.8])
-def test_candidates_suppressed_are_the_detections(
+def test_candidates_after_nms_are_the_detections(
     detector: Detector, image: np.ndarray, settings: dict[str, object], iou_threshold: float
 ) -> None:
     """The slow way that the page goes gives what `postprocess` gives at any setting of the sliders."""
     changed = with_settings(detector, **settings)
     candidates = find_candidates(changed, image)
-    lowest_score = max(LOWEST_SCORE, settings_of(changed)["score_threshold"])
+    lowest_score = max(LOWEST_SCORE, changed.postprocess.score_threshold)
     assert (candidates.scores >= lowest_score).all()
     assert (candidates.scores.diff() <= 0).all()
     group = torch.zeros_like(candidates.labels) if settings.get("class_agnostic") else candidates.labels
     order = group.argsort(stable=True)
     boxes, scores = candidates.boxes_xyxy_px[order], candidates.scores[order]
-    kept = order[suppress_by_groups(boxes, scores, group[order], iou_threshold)].sort().values[:150]
+    kept = order[batched_nms(boxes, scores, group[order], iou_threshold)].sort().values[:150]
     wanted = with_settings(changed, iou_threshold=iou_threshold)(image).select(lowest_score)
     assert 0 < len(wanted) < len(candidates.scores)
     np.testing.assert_array_equal(candidates.labels[kept].numpy(), wanted.labels)
@@ -120,10 +121,10 @@ def test_a_network_gone_wrong_has_no_candidates(
     assert find_candidates(detector, image).as_record() == {"boxes_xyxy_px": [], "scores": [], "labels": []}
 
 
-def test_soft_suppression_has_a_fixed_overlap(detector: Detector, image: np.ndarray, png: bytes) -> None:
-    soft = with_settings(detector, suppression="soft_nms_gaussian")
+def test_soft_nms_has_a_fixed_overlap(detector: Detector, image: np.ndarray, png: bytes) -> None:
+    soft = with_settings(detector, soft_nms="gaussian")
     with TestClient(Application(soft, name="soft").build(), base_url="http://localhost") as client:
-        assert "soft_nms_gaussian" in client.get("/api/model").json()["overlap_note"]
+        assert "Soft-NMS" in client.get("/api/model").json()["overlap_note"]
         answer = client.post("/api/candidates", content=png).json()
     wanted = soft(image).select(LOWEST_SCORE)
     assert answer["labels"] == wanted.labels.tolist()

@@ -71,7 +71,7 @@ def gradients(normalizer: str, accumulate: int, rank: int, world_size: int, devi
         waits = world_size > 1 and number + 1 < accumulate
         with wrapped.no_sync() if waits else nullcontext():  # type: ignore[operator]
             losses = loss(wrapped(images[rank::world_size].to(device)), targets[rank::world_size])
-            ((losses["loc"] + losses["cls"]) / accumulate).backward()
+            ((losses["loss_box"] + losses["loss_cls"]) / accumulate).backward()
     return torch.cat([weight.grad.flatten() for weight in net.parameters() if weight.grad is not None]).cpu()
 
 

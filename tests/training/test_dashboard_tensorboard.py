@@ -32,10 +32,21 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> EventAccumulator:
 
 def test_numbers_arrive(events: EventAccumulator) -> None:
     scalars = events.Tags()["scalars"]
-    once = ["map", "map_50", "map_75", "map_small", "map_medium", "map_large", "map_11point", "map_area", "loc", "cls"]
+    once = [
+        "map",
+        "map_50",
+        "map_75",
+        "map_small",
+        "map_medium",
+        "map_large",
+        "map_11point",
+        "map_area",
+        "loss_box",
+        "loss_cls",
+    ]
     for name in [*once, "ap_11point/dog", "ap_11point/a|cat"]:
         assert len(events.Scalars(f"val/{name}")) == EPOCHS, name
-    assert {"loss", "lr", "train/loc", "train/cls", "speed/images_per_s", "speed/data_wait"} <= set(scalars)
+    assert {"loss", "lr", "train/loss_box", "train/loss_cls", "speed/images_per_s", "speed/data_wait"} <= set(scalars)
 
 
 def test_images_arrive_at_the_steps_of_their_scores(events: EventAccumulator) -> None:
@@ -72,4 +83,4 @@ def test_settings_and_the_arrangement_of_curves_arrive(events: EventAccumulator)
     shown = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     titles = {chart.title: list(chart.multiline.tag) for category in shown.category for chart in category.chart}
     assert titles["AP by class"] == ["val/ap_11point/.*"]
-    assert "train/loc" in titles["losses"]
+    assert "train/loss_box" in titles["losses"]

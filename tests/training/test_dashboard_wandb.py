@@ -77,12 +77,12 @@ def read_table(run: Path, rows: list[dict[str, Any]], name: str) -> list[dict[st
 def test_every_number_arrives(rows: list[dict[str, Any]]) -> None:
     once_a_validation = [
         *(f"val/{name}" for name in ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")),
-        *("val/map_11point", "val/map_area", "val/loc", "val/cls", "val/ap_11point/a/cat $x_"),
+        *("val/map_11point", "val/map_area", "val/loss_box", "val/loss_cls", "val/ap_11point/a/cat $x_"),
         "val/ap_11point/dog\n\\udc80",  # what is no UTF-8 is spelled, and costs no row
     ]
     for name in once_a_validation:
         assert len(column(rows, name)) == EPOCHS, name
-    for name in ("loss", "train/loc", "train/cls", "lr", "epoch"):
+    for name in ("loss", "train/loss_box", "train/loss_cls", "lr", "epoch"):
         assert len(column(rows, name)) >= EPOCHS, name
     for name in ("images_per_s", "data_wait", "peak_memory_mib", "forward_ms"):
         assert column(rows, f"speed/{name}"), name

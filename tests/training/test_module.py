@@ -13,14 +13,17 @@ from torch.utils.data import DataLoader
 from ssd_lightning.data.dataset import collate
 from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.losses import HardNegativeCrossEntropy, MultiBoxLoss
 from ssd_lightning.metrics.prior_errors import prior_errors
+from ssd_lightning.models.postprocess import PostProcess
+from ssd_lightning.ops.boxes import xyxy_to_cxcywh
+from ssd_lightning.ops.coder import encode
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training import module as module_file
 from ssd_lightning.training.guards import FiniteSteps, TrainingDiverged
 from ssd_lightning.training.module import parameter_groups
 from ssd_lightning.training.schedules import multistep
-from ssd_lightning.types import Placement, Target
+from ssd_lightning.types import Detections, Placement, SSDOutput, Target
 
 SIZE = 32
 
@@ -97,7 +100,7 @@ def test_a_run_without_an_end_is_refused() -> None:
 
 
 def test_images_without_objects_train_with_a_finite_loss() -> None:
-    model = module(loss=MultiBoxLoss(min_negatives=3))
+    model = module(loss=MultiBoxLoss(class_loss=HardNegativeCrossEntropy(min_negatives=3)))
     trainer(callbacks=[FiniteSteps()]).fit(model, loader([target(), target()]))
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
@@ -133,7 +136,7 @@ def test_validation_logs_the_scores_of_known_detections() -> None:
     model = module()
     data = loader([target([0.1, 0.1, 0.6, 0.6]), target(name="b")], batch_size=1)
     scores = trainer().validate(model, data, verbose=False)[0]
-    names = {"map", "map_50", "map_11point", "map_area", "loc", "cls", "class_error", "box_mae"}
+    names = {"map", "map_50", "map_11point", "map_area", "loss_box", "loss_cls", "class_error", "box_mae"}
     assert {f"val/{name}" for name in names} <= scores.keys()
     assert 0 <= scores["val/map_11point"] <= 1
     assert scores["val/ap_11point/cat"] == scores["val/map_11point"]  # dog has no objects: not in the mean
@@ -183,20 +186,6 @@ def test_a_fault_that_no_setting_causes_keeps_its_stack_trace() -> None:
         trainer().fit(module(optimizer=partial(broken)), loader([target()]))
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"suppression": "hard"}, r"postprocess\.suppression is 'hard'"),
-        ({"iou_threshold": 45}, r"postprocess\.iou_threshold is 45"),
-        ({"score_threshold": "low"}, r"postprocess\.score_threshold is 'low'"),
-        ({"threshold": 0.1}, r"no setting postprocess\.threshold"),
-    ],
-)
-def test_bad_post_processing_is_refused_before_training(setting: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        module(postprocess_settings=setting)
-
-
 @pytest.mark.parametrize(("accumulate", "written", "last"), [(1, [2, 5, 8, 11], [6, 13]), (2, [2, 5], [3, 7])])
 def test_training_compares_every_prior_only_where_the_numbers_are_written(
     accumulate: int, written: list[int], last: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -228,33 +217,38 @@ def test_errors_of_the_priors_are_logged_from_the_same_matching() -> None:
     for weight in model.net.head.parameters():
         weight.data.zero_()
     matchings = []
-    match = model.loss.match
-    model.loss.match = lambda *args: matchings.append(match(*args)) or matchings[-1]  # type: ignore[method-assign]
+    match = model.loss.matcher
+    model.loss.matcher = lambda *args: matchings.append(match(*args)) or matchings[-1]  # type: ignore[method-assign, assignment]
     scores = trainer().validate(model, loader(targets), verbose=False)[0]
-    (wanted,) = matchings
-    positive = wanted.labels > 0
+    (assignment,) = matchings
+    positive = assignment.labels > 0
+    boxes, priors = assignment.matched_boxes(model.net.priors_cxcywh)
+    offsets = encode(xyxy_to_cxcywh(boxes), priors).view(*positive.shape, 4)
     assert scores["val/class_error"] == pytest.approx(positive.float().mean().item())
-    assert scores["val/box_mae"] == pytest.approx(wanted.offsets[positive].abs().sum().item() / (4 * positive.numel()))
+    assert scores["val/box_mae"] == pytest.approx(offsets[positive].abs().sum().item() / (4 * positive.numel()))
     fit = trainer(max_steps=1)
     fit.fit(model, loader(targets))
     assert len(matchings) == 2
     assert fit.logged_metrics["train/class_error"] == pytest.approx(scores["val/class_error"])
     assert fit.logged_metrics["train/box_mae"] == pytest.approx(scores["val/box_mae"])
-    total = fit.logged_metrics["train/loc"] + fit.logged_metrics["train/cls"]
+    total = fit.logged_metrics["train/loss_box"] + fit.logged_metrics["train/loss_cls"]
     assert fit.logged_metrics["loss"] == pytest.approx(total.item())
 
 
-def test_letterboxed_images_are_scored_relative_to_the_originals(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_letterboxed_images_are_scored_relative_to_the_originals() -> None:
     targets = [{**target([0.0, 0.1, 0.5, 0.4], name=name), "placement": Placement(1.0, 0.5)} for name in "ab"]
     perfect = [{"boxes": t["boxes"], "labels": t["labels"], "scores": torch.ones(1)} for t in targets]
-    monkeypatch.setattr(module_file, "postprocess", lambda output, **settings: perfect)
     seen = []
+
+    class Perfect(PostProcess):
+        def __call__(self, output: SSDOutput) -> list[Detections]:
+            return perfect
 
     class Look(pl.Callback):
         def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             seen.append(pl_module.metrics["val"]["voc"].evaluation())
 
-    model, fit = module(resize=Letterbox()), trainer(callbacks=[Look()])
+    model, fit = module(resize=Letterbox(), postprocess=Perfect()), trainer(callbacks=[Look()])
     (scores,) = fit.validate(model, loader(targets), verbose=False)
     assert scores["val/map_area"] == scores["val/map"] == 1
     for table in (seen[0].objects, seen[0].detections):

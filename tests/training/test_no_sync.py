@@ -7,7 +7,6 @@ wait too; nor does it run Lightning, callbacks and fused optimisers. The test on
 
 from collections.abc import Callable
 from functools import partial
-from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -19,9 +18,19 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ssd_lightning.assembly import make_net
 from ssd_lightning.configs import compose_config
-from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.losses import (
+    ArgmaxMatcher,
+    BipartiteMatcher,
+    CrossEntropy,
+    FocalLoss,
+    HardNegativeCrossEntropy,
+    IoULoss,
+    L1Loss,
+    Matcher,
+    MultiBoxLoss,
+    SmoothL1Loss,
+)
 from ssd_lightning.metrics.prior_errors import prior_errors
-from ssd_lightning.ops.box_losses import BOX_LOSSES
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training.averaging import ForeachAverage
 from ssd_lightning.training.batch_scaling import split_scaling
@@ -34,9 +43,9 @@ NO_DATA = torch.device("meta")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 LOSSES = [
-    *({"box_loss": box_loss} for box_loss in BOX_LOSSES),
-    *({"class_loss": class_loss} for class_loss in ("ce_hnm", "ce", "focal")),
-    *({"mining_score": ranking, "min_negatives": 2} for ranking in ("loss", "background", "foreground")),
+    *({"box_loss": loss} for loss in (SmoothL1Loss(), L1Loss(), IoULoss("giou"), IoULoss("diou"), IoULoss("ciou"))),
+    *({"class_loss": loss} for loss in (HardNegativeCrossEntropy(), CrossEntropy(), FocalLoss())),
+    {"class_loss": HardNegativeCrossEntropy(min_negatives=2, mining_score="foreground")},
     *({"normalizer": name} for name in ("positives", "positives_per_image", "batch_size", "priors")),
 ]
 
@@ -46,14 +55,14 @@ def no_images(count: int, size: int = SIZE) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("settings", LOSSES, ids=lambda settings: "-".join(map(str, settings.values())))
-@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
-def test_network_and_loss_never_ask_for_a_value(settings: dict[str, object], matcher: str) -> None:
+@pytest.mark.parametrize("matcher", [BipartiteMatcher(), ArgmaxMatcher()], ids=str)
+def test_network_and_loss_never_ask_for_a_value(settings: dict[str, object], matcher: Matcher) -> None:
     net, loss = small_net(SIZE).to(NO_DATA), MultiBoxLoss(matcher=matcher, **settings)  # type: ignore[arg-type]
     output = net(no_images(4))
-    wanted = loss.match([target(index) for index in range(4)], output.priors_cxcywh)
-    losses = loss.compare(output, wanted)
-    prior_errors(output, wanted.labels, wanted.offsets)
-    (losses["loc"] + losses["cls"]).backward()
+    assignment = loss.matcher([target(index) for index in range(4)], output.priors_cxcywh)
+    losses = loss.compare(output, assignment)
+    prior_errors(output, assignment)
+    (losses["loss_box"] + losses["loss_cls"]).backward()
     assert all(parameter.grad is not None for parameter in net.parameters())
 
 
@@ -74,7 +83,7 @@ def test_no_gradient_waits(settings: dict[str, object]) -> None:
     net, loss = small_net(SIZE), MultiBoxLoss(**settings)  # type: ignore[arg-type]
     output = net(torch.zeros(4, 3, SIZE, SIZE, dtype=torch.uint8))
     losses = loss(output, [target(index) for index in range(4)])
-    names = gradients_of(losses["loc"] + losses["cls"])
+    names = gradients_of(losses["loss_box"] + losses["loss_cls"])
     assert "ConvolutionBackward0" in names  # all the way
     assert not {name for name in names if name.startswith("Prod")}
 
@@ -92,10 +101,10 @@ def test_the_network_of_the_paper_never_asks_for_a_value() -> None:
     (output.class_logits.sum() + output.box_offsets.sum()).backward()
 
 
-@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+@pytest.mark.parametrize("matcher", [BipartiteMatcher(), ArgmaxMatcher()], ids=str)
 @pytest.mark.parametrize("settings", LOSSES, ids=lambda settings: "-".join(map(str, settings.values())))
 def test_nothing_is_left_on_the_host(
-    settings: dict[str, object], matcher: str, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, object], matcher: Matcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tensors that only claim to lie on a GPU: an operation that mixes them with others of the host is refused."""
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)  # they have no memory
@@ -105,8 +114,8 @@ def test_nothing_is_left_on_the_host(
         for one in targets:
             one |= {"boxes": fake.from_tensor(one["boxes"]), "labels": fake.from_tensor(one["labels"])}
         output = net(fake.from_tensor(images).to("cuda"))
-        wanted = loss.match(targets, output.priors_cxcywh)
-        values = loss.compare(output, wanted) | prior_errors(output, wanted.labels, wanted.offsets)
+        assignment = loss.matcher(targets, output.priors_cxcywh)
+        values = loss.compare(output, assignment) | prior_errors(output, assignment)
     assert {value.device.type for value in values.values()} == {"cuda"}
 
 
@@ -252,10 +261,10 @@ def test_the_run_that_is_asked_on_a_gpu_is_one_of_the_defaults() -> None:
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("settings", product(BOX_LOSSES, ("ce_hnm", "focal")), ids="-".join)
-def test_a_training_step_on_a_gpu_never_waits(precision: str, settings: tuple[str, str]) -> None:
+@pytest.mark.parametrize("settings", LOSSES, ids=lambda settings: "-".join(map(str, settings.values())))
+def test_a_training_step_on_a_gpu_never_waits(precision: str, settings: dict[str, object]) -> None:
     strict = Strict()
-    model = module(MultiBoxLoss(box_loss=settings[0], class_loss=settings[1]))  # type: ignore[arg-type]
+    model = module(MultiBoxLoss(**settings))  # type: ignore[arg-type]
     try:
         fit_seven_of_eight(model, strict, accelerator="gpu", precision=precision)
     finally:

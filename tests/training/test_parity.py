@@ -21,7 +21,7 @@ from torchvision.ops import box_iou
 from ssd_lightning.assembly import make_net
 from ssd_lightning.configs import compose_config
 from ssd_lightning.data.dataset import collate
-from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.losses import ArgmaxMatcher, MultiBoxLoss
 from ssd_lightning.models import SSD
 from ssd_lightning.models.weights import key_mapping, load_pretrained
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
@@ -89,7 +89,7 @@ class Beside(pl.Callback):
         sum(losses.values()).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        ours = tuple(trainer.logged_metrics[f"train/{name}"].item() for name in ("loc", "cls"))
+        ours = tuple(trainer.logged_metrics[f"train/{name}"].item() for name in ("loss_box", "loss_cls"))
         self.losses.append((ours, (losses["bbox_regression"].item(), losses["classification"].item())))
         if (index + 1) % self.restart_every == 0:
             self.restart(module.net, trainer.optimizers[0])
@@ -126,7 +126,7 @@ def train_beside(
     load_pretrained(net, tmp_path / "weights.pth")
     module = SSDModule(
         net=net,
-        loss=MultiBoxLoss(matcher="argmax", min_negatives=0),
+        loss=MultiBoxLoss(matcher=ArgmaxMatcher()),
         optimizer=partial(sgd, lr=lr),
         scheduler=partial(multistep, milestones=[]),
         class_names=[str(label) for label in range(NUM_CLASSES)],

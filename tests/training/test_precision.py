@@ -13,8 +13,16 @@ from ssd_lightning.assembly import set_up_machine
 from ssd_lightning.configs import compose_config
 from ssd_lightning.data.dataset import collate
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.losses import MultiBoxLoss
-from ssd_lightning.ops.postprocess import postprocess
+from ssd_lightning.losses import (
+    BoxLoss,
+    ClassLoss,
+    FocalLoss,
+    HardNegativeCrossEntropy,
+    IoULoss,
+    MultiBoxLoss,
+    SmoothL1Loss,
+)
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training.precision import check_precision
@@ -47,24 +55,24 @@ def trainer(**settings: object) -> pl.Trainer:
     return pl.Trainer(**{"max_steps": 2, "enable_checkpointing": False, **quiet, **settings})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("box_loss", ["smooth_l1", "ciou"])
-@pytest.mark.parametrize("class_loss", ["ce_hnm", "focal"])
-def test_the_loss_of_bfloat16_is_that_of_its_outputs_in_float32(box_loss: str, class_loss: str) -> None:
-    model = module(loss=MultiBoxLoss(box_loss=box_loss, class_loss=class_loss))  # type: ignore[arg-type]
+@pytest.mark.parametrize("box_loss", [SmoothL1Loss(), IoULoss("ciou")], ids=str)
+@pytest.mark.parametrize("class_loss", [HardNegativeCrossEntropy(), FocalLoss()], ids=str)
+def test_the_loss_of_bfloat16_is_that_of_its_outputs_in_float32(box_loss: BoxLoss, class_loss: ClassLoss) -> None:
+    model = module(loss=MultiBoxLoss(box_loss=box_loss, class_loss=class_loss))
     images, targets = next(iter(data()))
     with torch.autocast("cpu", torch.bfloat16):
         output = model.net(images)
         losses = model.loss(output, targets)
-        detections = postprocess(output)
+        detections = PostProcess()(output)
     assert output.box_offsets.dtype == output.class_logits.dtype == torch.bfloat16
     assert output.priors_cxcywh.dtype == torch.float32
     wide = SSDOutput(output.box_offsets.float(), output.class_logits.float(), output.priors_cxcywh)
     expected = model.loss(wide, targets)
-    assert {name: loss.dtype for name, loss in losses.items()} == {"loc": torch.float32, "cls": torch.float32}
+    assert {name: loss.dtype for name, loss in losses.items()} == {"loss_box": torch.float32, "loss_cls": torch.float32}
     assert {name: loss.item() for name, loss in losses.items()} == {
         name: loss.item() for name, loss in expected.items()
     }
-    for found, wanted in zip(detections, postprocess(wide), strict=True):
+    for found, wanted in zip(detections, PostProcess()(wide), strict=True):
         assert found["boxes"].dtype == found["scores"].dtype == torch.float32
         torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
@@ -113,8 +121,8 @@ def test_half_precision_of_everything_would_match_other_priors() -> None:
         size_px=(300, 300),
     )
     rounded = Target(**{**whole, "boxes": boxes.bfloat16().float()})  # type: ignore[typeddict-item]
-    exact = loss.match([whole], priors).labels > 0
-    other = loss.match([rounded], priors.bfloat16().float()).labels > 0
+    exact = loss.matcher([whole], priors).labels > 0
+    other = loss.matcher([rounded], priors.bfloat16().float()).labels > 0
     assert (exact != other).sum() > 0.02 * exact.sum()
 
 

@@ -69,10 +69,10 @@ def first_loss_findings(losses: Mapping[str, Mapping[str, float]]) -> list[Findi
     broken = [f"{name} is {value}" for name, value in measured.items() if not math.isfinite(value)]
     if broken:
         return [Finding("error", "first_loss", "train", f"the first loss is not finite: {', '.join(broken)}")]
-    if measured["cls"] <= MOST_TIMES_EXPECTED * expected["cls"]:
+    if measured["loss_cls"] <= MOST_TIMES_EXPECTED * expected["loss_cls"]:
         return []
-    sentence = f"the first class loss is {measured['cls']:.1f}, where a network that knows nothing has "
-    return [Finding("warning", "first_loss", "train", f"{sentence}{expected['cls']:.1f}")]
+    sentence = f"the first class loss is {measured['loss_cls']:.1f}, where a network that knows nothing has "
+    return [Finding("warning", "first_loss", "train", f"{sentence}{expected['loss_cls']:.1f}")]
 
 
 def time_steps(step: Callable[[], object], count: int, device: torch.device) -> float:

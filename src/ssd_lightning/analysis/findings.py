@@ -45,7 +45,7 @@ KINDS: dict[str, Kind] = {
         "memory", "set trainer.accumulate_grad_batches, a smaller data.batch_size or trainer.precision=bf16-mixed"
     ),
     "unscored": Kind("splits that cannot be scored", "a larger data.val_fraction=, or a split with objects"),
-    "background": Kind("images without objects that teach nothing", "set loss.min_negatives=3"),
+    "background": Kind("images without objects that teach nothing", "set loss.class_loss.min_negatives=3"),
     "few_images": Kind("settings that are made for more images", "begin with experiment=finetune"),
     "pixel_origin": Kind("where pixels count from", "set data.xml_offset to what the annotating tool does"),
     "within": Kind("the same image twice in a split", "take one of them out, it counts double"),

@@ -130,22 +130,19 @@ def unscored_findings(split: str, *, images: int, objects: int) -> list[Finding]
     return [Finding("warning", "unscored", split, sentence)]
 
 
-def background_findings(
-    *, images: int, without_objects: int, class_loss: str | None, min_negatives: int | None
-) -> list[Finding]:
+def background_findings(*, images: int, without_objects: int, min_negatives: int | None) -> list[Finding]:
     """Find many training images without objects that the paper's mining gives a loss of 0.
 
     Args:
         images: of the training split.
         without_objects: so many of them.
-        class_loss: `loss.class_loss`; only `ce_hnm` mines.
-        min_negatives: `loss.min_negatives`.
+        min_negatives: `loss.class_loss.min_negatives`; None for a class loss without mining.
     """
-    if class_loss != "ce_hnm" or min_negatives != 0 or without_objects < MANY_WITHOUT_OBJECTS * max(images, 1):
+    if min_negatives != 0 or without_objects < MANY_WITHOUT_OBJECTS * max(images, 1):
         return []
     sentence = (
         f"train: {without_objects} of {images} images ({without_objects / images:.0%}) have no object and teach "
-        "nothing, since loss.min_negatives=0 gives them a loss of 0; loss.min_negatives=3 lets each teach as much as "
+        "nothing, since loss.class_loss.min_negatives=0 gives them a loss of 0; 3 lets each teach as much as "
         "an image with one matched prior"
     )
     return [Finding("warning", "background", "train", sentence)]

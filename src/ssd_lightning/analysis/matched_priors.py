@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchvision.ops import box_iou
 
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
-from ssd_lightning.ops.matching import Matches
+from ssd_lightning.ops.matching import Assignment
 from ssd_lightning.ops.priors import PriorLevel, as_height_width
 from ssd_lightning.types import Target
 
@@ -30,16 +31,17 @@ class ObjectMatches(NamedTuple):
         return has_prior & (self.best_iou < iou_threshold)
 
 
-def by_object(matches: Matches, targets: Sequence[Target]) -> list[ObjectMatches]:
+def by_object(assignment: Assignment, targets: Sequence[Target], priors_cxcywh: Tensor) -> list[ObjectMatches]:
     """Sort a batch's matches by image and object.
 
     Args:
-        matches: of B images, as the loss makes them from these targets.
+        assignment: of B images, made from these targets and priors.
         targets: B, with any number of boxes.
+        priors_cxcywh: `[K, 4]`.
     """
-    priors_xyxy = cxcywh_to_xyxy(matches.priors_cxcywh)
+    priors_xyxy = cxcywh_to_xyxy(priors_cxcywh)
     sorted_out = []
-    for box_index, target in zip(matches.box_index, targets, strict=True):
+    for box_index, target in zip(assignment.box_index, targets, strict=True):
         count = len(target["labels"])
         owned = tuple((box_index == index).nonzero().flatten().cpu().numpy() for index in range(count))
         iou = box_iou(target["boxes"].to(priors_xyxy).reshape(-1, 4), priors_xyxy)  # [N, K]

@@ -13,8 +13,8 @@ from ssd_lightning.benchmarking.loss import random_output, random_targets
 from ssd_lightning.benchmarking.memory import peak_memory_mib
 from ssd_lightning.benchmarking.timing import seconds_of
 from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
-from ssd_lightning.ops.postprocess import postprocess
 
 BATCHES = (1, 4, 16, 64, 256)
 CLASSES = (1, 20, 80, 600)
@@ -104,7 +104,7 @@ def _loss(priors_cxcywh: torch.Tensor, batch: int, num_classes: int, num_boxes: 
     def work() -> None:
         output.box_offsets.grad = output.class_logits.grad = None
         losses = loss(output, targets)
-        (losses["loc"] + losses["cls"]).backward()
+        (losses["loss_box"] + losses["loss_cls"]).backward()
 
     return work
 
@@ -112,7 +112,7 @@ def _loss(priors_cxcywh: torch.Tensor, batch: int, num_classes: int, num_boxes: 
 def _postprocess(priors_cxcywh: torch.Tensor, batch: int, num_classes: int) -> Callable[[], object]:
     output = random_output(batch, priors_cxcywh, num_classes)
     output = output._replace(box_offsets=output.box_offsets.detach(), class_logits=output.class_logits.detach())
-    return lambda: postprocess(output)
+    return lambda: PostProcess()(output)
 
 
 def _forward(network: SSD, batch: int, device: torch.device) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""Softmax, decoding and suppression, beside torchvision's SSD."""
+"""Softmax, decoding and NMS, beside torchvision's SSD."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +10,8 @@ from torchvision.ops import box_iou
 
 from ssd_lightning.benchmarking.loss import IMAGE_SIZE, random_output
 from ssd_lightning.benchmarking.timing import Comparison, time_pairs
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
-from ssd_lightning.ops.postprocess import postprocess
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.types import Detections, SSDOutput
 
@@ -43,7 +43,7 @@ def compare_postprocess(
         head = {"bbox_regression": output.box_offsets, "cls_logits": output.class_logits}
 
         def ours(output: SSDOutput = output) -> None:
-            results["ours"] = postprocess(output, clip_first=True)
+            results["ours"] = PostProcess(clip_first=True)(output)
 
         def theirs(head: dict[str, Tensor] = head) -> None:
             with torch.no_grad():
@@ -59,7 +59,7 @@ def compare_postprocess(
                 peer="torchvision SSD",
                 ours=ours_s,
                 theirs=theirs_s,
-                bar=3.0 if device.type == "cpu" else 10.0,
+                bar=2.0,
                 note=f"equal detections in {equal} of {batch_size} images, {found / batch_size:.0f} an image",
             )
         )

@@ -75,8 +75,8 @@ def same_detectors(net: SSD, device: torch.device, images: list[np.ndarray]) -> 
     """
     net.use_normalization(TORCHVISION_SSD)
     num_classes = net.num_classes
-    settings = {"clip_first": True}  # as torchvision does; its thresholds are ours
-    detector = Detector(net, class_names=list(map(str, range(num_classes))), postprocess_settings=settings)
+    postprocess = PostProcess(clip_first=True)  # as torchvision does; its thresholds are ours
+    detector = Detector(net, class_names=list(map(str, range(num_classes))), postprocess=postprocess)
     # Offsets and logits of deviation 1 let a few hundred scores of an image pass the threshold.
     with torch.no_grad():
         sample = torch.from_numpy(cv2.resize(images[0], (300, 300))).permute(2, 0, 1)[None]

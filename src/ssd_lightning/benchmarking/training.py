@@ -228,7 +228,7 @@ class OurStep:
                 for tensor in (output.box_offsets, output.class_logits):
                     tensor.register_hook(lambda gradient: mark())
             losses = self.loss(output, self.targets)
-        (losses["loc"] + losses["cls"]).backward()
+        (losses["loss_box"] + losses["loss_cls"]).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 

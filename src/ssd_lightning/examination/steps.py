@@ -92,7 +92,7 @@ def take_steps(
         images, targets = next(batches)
         with torch.autocast(device.type, HALF.get(precision), enabled=precision in HALF):
             losses = loss(net(images.to(device, non_blocking=True)), targets)
-        (losses["loc"] + losses["cls"]).backward()
+        (losses["loss_box"] + losses["loss_cls"]).backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -14,14 +14,14 @@ from safetensors.torch import save
 from ssd_lightning.detector import Detector, detector_spec
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.exporting.graph import ExportGraph, describe_export, dynamic_axes, example_input
-from ssd_lightning.exporting.suppression import OPSET, graph_suppress, suppress, suppress_in_onnx
+from ssd_lightning.exporting.graph_nms import OPSET, graph_nms, nms_in_onnx, nms_node
 from ssd_lightning.runtime.description import ExportDescription
 from ssd_lightning.runtime.onnx_network import NEEDED
 from ssd_lightning.runtime.safetensors_file import DETECTOR_KEY
 from ssd_lightning.runtime.torchscript_network import METADATA_FILE, quiet_jit
 
 
-def write_onnx(detector: Detector, path: Path, *, preprocessing: bool, suppression: bool) -> ExportDescription:
+def write_onnx(detector: Detector, path: Path, *, preprocessing: bool, nms: bool) -> ExportDescription:
     """Write an ONNX file of opset 18 with dynamic batch.
 
     Args:
@@ -29,12 +29,12 @@ def write_onnx(detector: Detector, path: Path, *, preprocessing: bool, suppressi
         path: the file.
         preprocessing: take uint8 images of any size, and resize and normalise inside; of a letterboxing detector take
             them letterboxed, and normalise inside.
-        suppression: threshold and suppress inside; else all decoded boxes and their scores are given.
+        nms: thresholds and NMS are inside; else all decoded boxes and their scores are given.
 
     Raises:
         ConfigurationError: a package is missing, or the detector cannot be exported so.
     """
-    description = describe_export(detector, preprocessing=preprocessing, suppression=suppression)
+    description = describe_export(detector, preprocessing=preprocessing, nms=nms)
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -43,14 +43,14 @@ def write_onnx(detector: Detector, path: Path, *, preprocessing: bool, suppressi
         raise ConfigurationError(f"format=onnx: {NEEDED}") from error
     with _contiguous(detector), _without_talk():
         program = torch.onnx.export(
-            ExportGraph(detector.network, description, graph_suppress).eval(),
+            ExportGraph(detector.network, description, nms_node).eval(),
             (example_input(description, detector.device),),
             dynamo=True,
             opset_version=OPSET,
             input_names=[description.input_name],
             output_names=list(description.output_names),
             dynamic_shapes=(dynamic_axes(description),),
-            custom_translation_table={torch.ops.ssd_lightning.suppress.default: suppress_in_onnx},
+            custom_translation_table={torch.ops.ssd_lightning.nms.default: nms_in_onnx},
             verbose=False,
         )
     assert program is not None
@@ -69,8 +69,8 @@ def set_metadata(model: Any, description: ExportDescription) -> None:
     model.producer_name, model.producer_version = "ssd_lightning", description.version
 
 
-def write_torchscript(detector: Detector, path: Path, *, preprocessing: bool, suppression: bool) -> ExportDescription:
-    """Write a TorchScript file with dynamic batch; whoever loads it has to `import torchvision` where it suppresses.
+def write_torchscript(detector: Detector, path: Path, *, preprocessing: bool, nms: bool) -> ExportDescription:
+    """Write a TorchScript file with dynamic batch; whoever loads it has to `import torchvision` where it applies NMS.
 
     torch declares `torch.jit` deprecated from 2.10 on and still has it; programs in C++ that load such files are what
     the format is here for.
@@ -79,14 +79,14 @@ def write_torchscript(detector: Detector, path: Path, *, preprocessing: bool, su
         detector: a checkpoint's.
         path: the file.
         preprocessing: see `write_onnx`.
-        suppression: see `write_onnx`.
+        nms: see `write_onnx`.
 
     Raises:
         ConfigurationError: the detector cannot be exported so.
     """
-    description = describe_export(detector, preprocessing=preprocessing, suppression=suppression)
+    description = describe_export(detector, preprocessing=preprocessing, nms=nms)
     with _contiguous(detector), quiet_jit(), torch.no_grad():
-        graph = ExportGraph(detector.network, description, torch.jit.script(suppress)).eval()
+        graph = ExportGraph(detector.network, description, torch.jit.script(graph_nms)).eval()
         script = torch.jit.trace(graph, example_input(description, detector.device), check_trace=False)
         script.save(str(path), _extra_files={METADATA_FILE: json.dumps(description.as_metadata())})
     return description
@@ -94,7 +94,7 @@ def write_torchscript(detector: Detector, path: Path, *, preprocessing: bool, su
 
 def write_safetensors(detector: Detector, path: Path) -> None:
     """Write weights under their own names, and beside them what else the detector is."""
-    spec = detector_spec(detector.network, detector.class_names, detector.postprocess_settings, detector.resize)
+    spec = detector_spec(detector.network, detector.class_names, detector.postprocess, detector.resize)
     weights = {name: tensor.contiguous() for name, tensor in detector.network.state_dict().items()}
     path.write_bytes(save(weights, metadata={DETECTOR_KEY: json.dumps(spec)}))
 

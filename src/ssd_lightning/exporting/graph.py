@@ -13,23 +13,22 @@ from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.boxes import clip_boxes, cxcywh_to_xyxy
 from ssd_lightning.ops.coder import decode
-from ssd_lightning.runtime.description import ExportDescription, full_postprocess_settings
+from ssd_lightning.runtime.description import ExportDescription
 
-Suppress = Callable[[Tensor, Tensor, float, float, int, int, bool], tuple[Tensor, Tensor, Tensor, Tensor]]
+GraphNMS = Callable[[Tensor, Tensor, float, float, int, int, bool], tuple[Tensor, Tensor, Tensor, Tensor]]
 
 
-def describe_export(detector: Detector, *, preprocessing: bool, suppression: bool) -> ExportDescription:
+def describe_export(detector: Detector, *, preprocessing: bool, nms: bool) -> ExportDescription:
     """Describe what will be exported.
 
     Raises:
-        ConfigurationError: the detector's suppression cannot be inside.
+        ConfigurationError: the detector's NMS cannot be inside.
         WeightsError: the detector is an exported file itself.
     """
-    settings = full_postprocess_settings(detector.postprocess_settings)
-    if suppression and settings["suppression"] != "nms":
+    if nms and detector.postprocess.soft_nms is not None:
         raise ConfigurationError(
-            f"postprocess.suppression is '{settings['suppression']}', which no graph holds; choose suppression=false, "
-            "and whoever reads the file suppresses"
+            f"postprocess.soft_nms is '{detector.postprocess.soft_nms}', which a graph cannot hold; choose "
+            "postprocess.soft_nms=null, or nms=false and apply Soft-NMS after the graph"
         )
     return ExportDescription(
         version=__version__,
@@ -37,8 +36,8 @@ def describe_export(detector: Detector, *, preprocessing: bool, suppression: boo
         image_size=detector.image_size,
         normalization=detector.network.normalization,
         preprocessing=preprocessing,
-        suppression=suppression,
-        postprocess=settings,
+        nms=nms,
+        postprocess=detector.postprocess,
         resize=detector.resize,
     )
 
@@ -49,15 +48,15 @@ class ExportGraph(nn.Module):
     Args:
         net: the network, in evaluation mode.
         description: what is inside.
-        suppress: the form of `suppression.suppress` that the exporter understands.
+        nms: the form of `graph_nms.graph_nms` that the exporter understands.
     """
 
-    def __init__(self, net: SSD, description: ExportDescription, suppress: Suppress) -> None:
+    def __init__(self, net: SSD, description: ExportDescription, nms: GraphNMS) -> None:
         super().__init__()
         self.extractor = net.extractor
         self.head = net.head
         self.description = description
-        self._suppress = suppress
+        self._nms = nms
         self.priors_cxcywh: Tensor
         self.colour_mean: Tensor
         self.colour_std: Tensor
@@ -69,23 +68,23 @@ class ExportGraph(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Detect in the input that the description promises."""
-        settings = self.description.postprocess
+        postprocess = self.description.postprocess
         images = self.prepared(inputs) if self.description.preprocessing else inputs
         box_offsets, class_logits = self.head(self.extractor(images))
-        boxes_xyxy = cxcywh_to_xyxy(decode(box_offsets, self.priors_cxcywh, tuple(settings["variances"])))
+        boxes_xyxy = cxcywh_to_xyxy(decode(box_offsets, self.priors_cxcywh, postprocess.variances))
         scores = class_logits.float().softmax(dim=-1)
-        if not self.description.suppression:
+        if not self.description.nms:
             return boxes_xyxy, scores
-        if settings["clip_first"]:
+        if postprocess.clip_first:
             boxes_xyxy = clip_boxes(boxes_xyxy)
-        return self._suppress(
+        return self._nms(
             boxes_xyxy,
             scores,
-            float(settings["score_threshold"]),
-            float(settings["iou_threshold"]),
-            settings["top_k"],
-            settings["max_detections"],
-            settings["class_agnostic"],
+            float(postprocess.score_threshold),
+            float(postprocess.iou_threshold),
+            postprocess.top_k,
+            postprocess.max_detections,
+            postprocess.class_agnostic,
         )
 
     def prepared(self, inputs: Tensor) -> Tensor:

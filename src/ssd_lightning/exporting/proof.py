@@ -17,7 +17,7 @@ from ssd_lightning.runtime.network import ExportedNetwork
 from ssd_lightning.types import Detections, Target
 
 MOST_UNMATCHED = 0.005
-"""Share of detections that may have no partner: of two boxes whose scores are equal up to rounding, either may suppress
+"""Share of detections that may have no partner: of two boxes whose scores are equal up to rounding, either may drop
 the other, and the last place of a full list goes to either."""
 
 RESIZE_CLOSE = 0.05

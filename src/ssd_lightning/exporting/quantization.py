@@ -19,7 +19,7 @@ def quantize_int8(source: Path, target: Path, description: ExportDescription, in
     """Write an int8 copy of a float32 ONNX file.
 
     Weights become int8 with a scale for each channel, activations uint8 with the range that the calibration inputs
-    reach. Softmax, decoding and suppression stay in float32: they need its places, and are little of the work.
+    reach. Softmax, decoding and NMS stay in float32: they need its places, and are little of the work.
 
     Args:
         source: what `write_onnx` wrote.

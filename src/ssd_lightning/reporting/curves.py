@@ -9,7 +9,7 @@ from ssd_lightning.reporting.metric_log import Curve
 from ssd_lightning.reporting.run import Run
 from ssd_lightning.reporting.summary import SCORES
 
-SHARED_LOSSES = {"cls": "Loss of the classes", "loc": "Loss of the boxes"}
+SHARED_LOSSES = {"loss_cls": "Loss of the classes", "loss_box": "Loss of the boxes"}
 """Logged name, after the stage, of what training and validation share."""
 SCORES_TITLE, CLASSES_TITLE = "mAP on the validation images", "AP of each class, 11 points"
 MOST_CLASS_CURVES = 7

@@ -1,6 +1,5 @@
 """What an exported file says about itself: enough to use it without the program that wrote it."""
 
-import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,14 +11,14 @@ from torch import Tensor
 
 from ssd_lightning.data.resize import Letterbox, ResizeMode, Stretch, as_resize_mode, plain_mode
 from ssd_lightning.errors import UserError, WeightsError
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.normalization import Normalization
-from ssd_lightning.ops.postprocess import check_postprocess, postprocess
 
 MARKER = "ssd_lightning"
 """The entry that only files of this package have: the version that wrote them."""
 
 DETECTIONS = ("boxes", "scores", "labels", "num_detections")
-"""Outputs of a file with suppression inside."""
+"""Outputs of a file with NMS inside."""
 PREDICTIONS = ("boxes", "scores")
 """Outputs of a file without."""
 
@@ -38,8 +37,8 @@ class ExportDescription:
         image_size: (height, width) of the network's input in pixels.
         normalization: what happens, or has to happen, to colours of 0..255.
         preprocessing: resizing and normalisation are inside.
-        suppression: thresholds and non-maximum suppression are inside.
-        postprocess: all settings of `ops.postprocess.postprocess`; inside, or for the user to apply.
+        nms: thresholds and NMS are inside.
+        postprocess: inside the file, or to be applied to its outputs.
         quantization: how weights and activations were rounded; None for float32.
         resize: how images have to be brought to the input. Stretching is inside with `preprocessing`; letterboxing
             never is, and boxes come out relative to the input.
@@ -50,8 +49,8 @@ class ExportDescription:
     image_size: tuple[int, int]
     normalization: Normalization
     preprocessing: bool
-    suppression: bool
-    postprocess: dict[str, Any]
+    nms: bool
+    postprocess: PostProcess
     quantization: str | None = None
     resize: ResizeMode = field(default_factory=Stretch)
 
@@ -75,7 +74,7 @@ class ExportDescription:
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs, in order."""
-        return DETECTIONS if self.suppression else PREDICTIONS
+        return DETECTIONS if self.nms else PREDICTIONS
 
     def as_metadata(self) -> dict[str, str]:
         """Give all of it as JSON texts by name, with the tensors explained."""
@@ -101,7 +100,7 @@ class ExportDescription:
                 "images": f"float32 [B, 3, {height}, {width}]: {fitted}, colours of 0..255 "
                 f"minus colour_mean over colour_std (both of red, green, blue), then channels in the order {order}"
             }
-        if self.suppression:
+        if self.nms:
             outputs = {
                 "boxes": f"float32 [B, D, 4]: {boxes}, within [0, 1]; zeros from num_detections on",
                 "scores": "float32 [B, D], descending; zeros from num_detections on",
@@ -121,8 +120,8 @@ class ExportDescription:
             "colour_std": self.normalization.std,
             "colour_order": order,
             "preprocessing": self.preprocessing,
-            "suppression": self.suppression,
-            "postprocess": self.postprocess,
+            "nms": self.nms,
+            "postprocess": self.postprocess.settings(),
             "quantization": self.quantization,
             "resize": plain_mode(self.resize),
             "inputs": inputs,
@@ -152,7 +151,7 @@ class ExportDescription:
                 if name not in values or not check(values[name]):
                     shown = f"{values[name]!r:.100}" if name in values else "missing"
                     raise WeightsError(f"its metadata entry '{name}' is {shown}")
-            check_postprocess(values["postprocess"])
+            postprocess = PostProcess.from_settings(values["postprocess"])
             resize = as_resize_mode(json.loads(metadata.get("resize", "null")))  # older files have none: they stretch
         except UserError as error:
             raise WeightsError(f"{path}: {error}") from error
@@ -166,8 +165,8 @@ class ExportDescription:
                 values["colour_mean"], values["colour_std"], bgr=values["colour_order"] == "BGR"
             ),
             preprocessing=values["preprocessing"],
-            suppression=values["suppression"],
-            postprocess=values["postprocess"],
+            nms=values["nms"],
+            postprocess=postprocess,
             quantization=values["quantization"],
             resize=resize,
         )
@@ -175,13 +174,6 @@ class ExportDescription:
     def quantized(self, kind: str) -> "ExportDescription":
         """Give the same with another precision."""
         return replace(self, quantization=kind)
-
-
-def full_postprocess_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Give all settings of `ops.postprocess.postprocess` in plain values: a default may change with the version."""
-    parameters = inspect.signature(postprocess).parameters.values()
-    defaults = {parameter.name: parameter.default for parameter in parameters if parameter.name != "output"}
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in {**defaults, **settings}.items()}
 
 
 def _is_number(value: Any) -> bool:
@@ -204,7 +196,7 @@ _CHECKS = {
     ),
     "colour_order": lambda value: value in ("RGB", "BGR"),
     "preprocessing": lambda value: isinstance(value, bool),
-    "suppression": lambda value: isinstance(value, bool),
+    "nms": lambda value: isinstance(value, bool),
     "postprocess": lambda value: isinstance(value, dict),
     "quantization": lambda value: value is None or isinstance(value, str),
 }

@@ -1,16 +1,15 @@
 """An exported file behind what `Detector` needs of a network."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssd_lightning.errors import WeightsError
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.boxes import xyxy_to_cxcywh
-from ssd_lightning.ops.postprocess import postprocess
 from ssd_lightning.runtime.description import PREDICTIONS, ExportDescription
 from ssd_lightning.types import Detections, SSDOutput
 
@@ -36,12 +35,12 @@ class ExportedNetwork(nn.Module):
     def run(self, inputs: Tensor) -> Sequence[Tensor]:
         """Give the file's outputs for its input, on `device`."""
 
-    def detect(self, images: Tensor, postprocess_settings: Mapping[str, Any]) -> list[Detections]:
+    def detect(self, images: Tensor, postprocess: PostProcess) -> list[Detections]:
         """Detect in a batch.
 
         Args:
             images: `[B, 3, H, W]`, RGB, 0..255, uint8 or float, of the size that the network is made for.
-            postprocess_settings: of `ops.postprocess.postprocess`; without effect where suppression is inside.
+            postprocess: has no effect where NMS is inside the file.
 
         Returns:
             B detections.
@@ -54,15 +53,15 @@ class ExportedNetwork(nn.Module):
             raise ValueError(f"the network is made for {self.image_size} images, got {tuple(images.shape[-2:])}")
         if len(images) == 0:
             return []
-        return self.detect_inputs(self.description.as_input(images.to(self.device)), postprocess_settings)
+        return self.detect_inputs(self.description.as_input(images.to(self.device)), postprocess)
 
-    def detect_inputs(self, inputs: Tensor, postprocess_settings: Mapping[str, Any]) -> list[Detections]:
+    def detect_inputs(self, inputs: Tensor, postprocess: PostProcess) -> list[Detections]:
         """Detect in what the file itself takes, as its description has it; see `detect`."""
         outputs = self.checked(self.run(inputs), len(inputs))
-        if self.description.suppression:
+        if self.description.nms:
             return _unpadded(*outputs)
         boxes, scores = outputs
-        return _suppressed(boxes, scores, postprocess_settings)
+        return _detect(boxes, scores, postprocess)
 
     def checked(self, outputs: Sequence[Tensor], batch: int) -> Sequence[Tensor]:
         """Make sure that a file of others gave what it promised: an index beyond a list would fail far from here.
@@ -76,7 +75,7 @@ class ExportedNetwork(nn.Module):
         boxes, rest = outputs[0], outputs[2:]
         rows = boxes.shape[1] if boxes.ndim == 3 else 0
         wanted: dict[str, tuple[int, ...]] = {"boxes": (batch, rows, 4), "scores": (batch, rows)}
-        if self.description.suppression:
+        if self.description.nms:
             wanted |= {"labels": (batch, rows), "num_detections": (batch,)}
         else:
             wanted["scores"] = (batch, rows, self.num_classes + 1)
@@ -103,11 +102,11 @@ def _unpadded(boxes: Tensor, scores: Tensor, labels: Tensor, num_detections: Ten
     ]
 
 
-def _suppressed(boxes: Tensor, scores: Tensor, settings: Mapping[str, Any]) -> list[Detections]:
-    """Do with decoded boxes and scores what `postprocess` does with the raw output, image by image."""
+def _detect(boxes: Tensor, scores: Tensor, postprocess: PostProcess) -> list[Detections]:
+    """Apply post-processing to decoded boxes and scores, image by image."""
     found: list[Detections] = []
     for image_boxes, image_scores in zip(boxes, scores, strict=True):
         # A box is its own prior, with offsets of zero; softmax undoes the logarithm.
         output = SSDOutput(torch.zeros_like(image_boxes)[None], image_scores.log()[None], xyxy_to_cxcywh(image_boxes))
-        found += postprocess(output, **settings)
+        found += postprocess(output)
     return found

@@ -26,7 +26,6 @@ from ssd_lightning.serving.finding import (
     LOWEST_SCORE,
     find_candidates,
     find_detections,
-    settings_of,
     timed,
     why_overlap_is_fixed,
 )
@@ -128,7 +127,7 @@ class Application:
                 ],
                 "image_size": {"height": size[0], "width": size[1]},
                 "device": str(self.detector.device),
-                "postprocess": settings_of(self.detector),
+                "postprocess": self.detector.postprocess.settings(),
                 "score_threshold": self.score_threshold,
                 "lowest_score": LOWEST_SCORE,
                 "overlap_note": note,
@@ -143,7 +142,7 @@ class Application:
         return await self._look(request, lambda image: find_detections(self.detector, image, score_threshold, classes))
 
     async def candidates(self, request: Request) -> Response:
-        """Give all candidates in an uploaded image, for a page that thresholds and suppresses by itself."""
+        """Give all candidates in an uploaded image, for a page that applies threshold and NMS by itself."""
 
         def find(image: np.ndarray) -> dict[str, Any]:
             height, width = image.shape[:2]

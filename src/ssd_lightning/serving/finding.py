@@ -1,9 +1,8 @@
 """What the server asks a detector: final detections, or all candidates for a page that chooses among them itself."""
 
-import inspect
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,25 +12,23 @@ from torch import Tensor
 from ssd_lightning.data.resize import undo
 from ssd_lightning.detector import Detector
 from ssd_lightning.ops.boxes import boxes_to_pixels, clip_boxes, cxcywh_to_xyxy
-from ssd_lightning.ops.candidates import candidates_of_classes
 from ssd_lightning.ops.coder import decode
-from ssd_lightning.ops.postprocess import postprocess
-from ssd_lightning.ops.suppression import rank_in_group
+from ssd_lightning.ops.nms import rank_in_group
 from ssd_lightning.runtime.network import ExportedNetwork
 from ssd_lightning.types import Detections
 
 LOWEST_SCORE = 0.02
 """Of candidates: below it, an image has thousands that nobody wants to see."""
 MOST_CANDIDATES = 3000
-"""Of an image. Boxes are suppressed by better ones alone, so that leaving out the worst changes no other's fate."""
+"""Of an image. Boxes are dropped by better ones alone, so that leaving out the worst changes no other's fate."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Boxes of one image from before suppression, the best first."""
+    """Boxes of one image from before NMS, the best first."""
 
     boxes_xyxy_px: Tensor
-    """float32 `[R, 4]`; they may reach over the image's border, where suppression comes before clipping."""
+    """float32 `[R, 4]`; they may reach over the image's border, where NMS comes before clipping."""
     scores: Tensor
     """float32 `[R]`, descending."""
     labels: Tensor
@@ -46,23 +43,12 @@ class Candidates:
         }
 
 
-def settings_of(detector: Detector) -> dict[str, Any]:
-    """Give all settings of the detector's post-processing, defaults too."""
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(postprocess).parameters.items()
-        if parameter.default is not parameter.empty
-    }
-    return {**defaults, **detector.postprocess_settings}
-
-
 def why_overlap_is_fixed(detector: Detector) -> str | None:
-    """Say why a page cannot suppress for itself what this detector finds; None if it can."""
-    suppression = settings_of(detector)["suppression"]
-    if isinstance(detector.net, ExportedNetwork) and detector.net.description.suppression:
-        return "The exported file has suppression inside: its overlap is fixed."
-    if suppression != "nms":
-        return f"This detector lowers scores ({suppression}) and removes no boxes: its overlap is fixed."
+    """Say why a page cannot apply NMS by itself to what this detector finds; None if it can."""
+    if isinstance(detector.net, ExportedNetwork) and detector.net.description.nms:
+        return "The exported file has NMS inside: its overlap is fixed."
+    if detector.postprocess.soft_nms is not None:
+        return "This detector uses Soft-NMS, which lowers scores and removes no boxes: its overlap is fixed."
     return None
 
 
@@ -74,24 +60,25 @@ def find_candidates(detector: Detector, image: np.ndarray) -> Candidates:
         detector: whichever; of one whose overlap is fixed these are its detections.
         image: uint8 `[H, W, 3]`, RGB.
     """
-    settings = settings_of(detector)
-    lowest_score, top_k = max(LOWEST_SCORE, settings["score_threshold"]), settings["top_k"]
+    lowest_score = max(LOWEST_SCORE, detector.postprocess.score_threshold)
+    loose = replace(
+        detector.postprocess, score_threshold=lowest_score, iou_threshold=1.0, max_detections=MOST_CANDIDATES
+    )
     resized, placement = detector.resize.apply(image, detector.image_size)
     batch = torch.from_numpy(resized).permute(2, 0, 1)[None]
     if why_overlap_is_fixed(detector) is not None:
         boxes_xyxy, scores, labels = _columns(detector.detect(batch)[0])
     elif isinstance(detector.net, ExportedNetwork):  # gives its boxes clipped, which changes a few overlaps a little
-        loose = {"score_threshold": lowest_score, "iou_threshold": 1.0, "max_detections": MOST_CANDIDATES}
-        boxes_xyxy, scores, labels = _columns(detector.net.detect(batch, {**settings, **loose})[0])
+        boxes_xyxy, scores, labels = _columns(detector.net.detect(batch, loose)[0])
     else:
         output = detector.net(batch.to(detector.device))
-        _, labels, prior, scores = candidates_of_classes(output.class_logits, lowest_score, top_k)
+        _, prior, labels, scores = loose.candidates(output.class_logits)
         offsets, priors_cxcywh = output.box_offsets[0, prior], output.priors_cxcywh[prior]
-        boxes_xyxy = cxcywh_to_xyxy(decode(offsets, priors_cxcywh, settings["variances"]))
-        if settings["clip_first"]:
+        boxes_xyxy = cxcywh_to_xyxy(decode(offsets, priors_cxcywh, loose.variances))
+        if loose.clip_first:
             boxes_xyxy = clip_boxes(boxes_xyxy)
     boxes_xyxy_px = boxes_to_pixels(undo(boxes_xyxy, placement), image.shape[:2])
-    best = _best(boxes_xyxy_px, scores, labels, lowest_score=lowest_score, top_k=top_k)
+    best = _best(boxes_xyxy_px, scores, labels, lowest_score=lowest_score, top_k=loose.top_k)
     return Candidates(boxes_xyxy_px[best].cpu(), scores[best].cpu(), labels[best].cpu())
 
 

@@ -20,8 +20,8 @@ from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
 from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
-from ssd_lightning.ops.postprocess import check_postprocess, postprocess
 from ssd_lightning.training.batch_scaling import BatchScaling
 from ssd_lightning.training.budget import TrainingBudget
 from ssd_lightning.training.callbacks import is_looked_at
@@ -44,7 +44,7 @@ class SSDModule(pl.LightningModule):
         scheduler: makes the learning-rate schedule, called with the optimiser and `total_steps`, or `progress` where
             there is a budget; stepped every step.
         class_names: names of the classes 1..C.
-        postprocess_settings: keyword arguments of `ops.postprocess.postprocess`.
+        postprocess: turns the output of the network into detections.
         bias_lr_factor: learning rate of biases relative to that of weights; the Caffe reference has 2.
         backbone_lr_factor: learning rate of the backbone relative to that of the other layers. Where it starts from
             ImageNet with frozen batch norms, a rate that suits new layers spoils its features.
@@ -54,8 +54,7 @@ class SSDModule(pl.LightningModule):
         resize: how the data bring images to the network's input, for checkpoints.
 
     Raises:
-        ConfigurationError: the number of class names is not that of the network's classes, or post-processing cannot
-            work with its settings.
+        ConfigurationError: the number of class names is not that of the network's classes.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class SSDModule(pl.LightningModule):
         optimizer: Callable[[Any], Optimizer],
         scheduler: Callable[..., LRScheduler],
         class_names: Sequence[str],
-        postprocess_settings: Mapping[str, Any] | None = None,
+        postprocess: PostProcess = PostProcess(),  # noqa: B008  it cannot be changed
         bias_lr_factor: float = 2.0,
         backbone_lr_factor: float = 1.0,
         decay_biases: bool = False,
@@ -79,11 +78,10 @@ class SSDModule(pl.LightningModule):
             raise ConfigurationError(
                 f"the network has {net.num_classes} classes, the data have {len(class_names)}: {', '.join(class_names)}"
             )
-        check_postprocess(postprocess_settings or {})
         self.net = net
         self.loss = loss
         self.class_names = tuple(class_names)
-        self.postprocess_settings = dict(postprocess_settings or {})
+        self.postprocess = postprocess
         require_number("bias_lr_factor", bias_lr_factor, 0)
         require_number("backbone_lr_factor", backbone_lr_factor, 0)
         self.bias_lr_factor = bias_lr_factor
@@ -107,11 +105,11 @@ class SSDModule(pl.LightningModule):
         """Give the loss of one batch."""
         images, targets = batch
         output = self.net(images)
-        wanted = self.loss.match(targets, output.priors_cxcywh)
-        losses = self.loss.compare(output, wanted)
-        total = spread_non_finite(losses["loc"] + losses["cls"])
+        assignment = self.loss.matcher(targets, output.priors_cxcywh)
+        losses = self.loss.compare(output, assignment)
+        total = spread_non_finite(losses["loss_box"] + losses["loss_cls"])
         if is_looked_at(self.trainer, batch_index, before_step=True):
-            errors = prior_errors(output, wanted.labels, wanted.offsets)  # offsets of all priors, for two numbers
+            errors = prior_errors(output, assignment)
             values = {f"train/{name}": value for name, value in {**losses, **errors}.items()}
             self._log_step({"loss": total, **values}, batch_size=len(images))
         return total
@@ -185,14 +183,14 @@ class SSDModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add all that `Detector.load` needs besides the weights."""
-        checkpoint["detector"] = detector_spec(self.net, self.class_names, self.postprocess_settings, self.resize)
+        checkpoint["detector"] = detector_spec(self.net, self.class_names, self.postprocess, self.resize)
 
     def _evaluate(self, batch: Batch, stage: str) -> None:
         images, targets = batch
         output = self.net(images)
-        wanted = self.loss.match(targets, output.priors_cxcywh)
-        values = self.loss.compare(output, wanted) | prior_errors(output, wanted.labels, wanted.offsets)
-        detections = undo_detections(postprocess(output, **self.postprocess_settings), placements_of(targets))
+        assignment = self.loss.matcher(targets, output.priors_cxcywh)
+        values = self.loss.compare(output, assignment) | prior_errors(output, assignment)
+        detections = undo_detections(self.postprocess(output), placements_of(targets))
         targets = undo_targets(targets)
         for metric in self.metrics[stage].values():  # type: ignore[operator]
             metric.update(detections, targets)

@@ -10,8 +10,8 @@ from ssd_lightning.visualization.figures import INK, SCORE, SPREAD, line_colour,
 
 PANELS: Mapping[str, Mapping[str, str]] = {
     "losses": {
-        "train/loc": "training, boxes", "train/cls": "training, classes",
-        "val/loc": "validation, boxes", "val/cls": "validation, classes",
+        "train/loss_box": "training, boxes", "train/loss_cls": "training, classes",
+        "val/loss_box": "validation, boxes", "val/loss_cls": "validation, classes",
     },
     "mean AP": {
         "val/map_11point": "11-point", "val/map_area": "area", "val/map_50": "COCO .5", "val/map_75": "COCO .75",
@@ -62,7 +62,7 @@ def draw_curves(curves: Mapping[str, Curve], *, title: str) -> np.ndarray | None
         for index, key in enumerate(keys):
             steps, values = curves[key]
             marker = "." if len(steps) < 30 else ""
-            kind = {"linestyle": "--"} if key.startswith("val/lo") or key == "val/cls" else {}
+            kind = {"linestyle": "--"} if key.startswith("val/loss") else {}
             axes.plot(
                 steps, values, marker=marker, color=line_colour((7, 1, 2, 5, 6)[index % 5]), linewidth=1.4,
                 label=PANELS[name][key], **kind,

@@ -5,7 +5,7 @@ import { element, make } from "./elements.js";
 import { takeImages } from "./intake.js";
 import { ClassList, fillTable } from "./lists.js";
 import { Refusal, fetchCandidates, fetchExample, fetchModel } from "./server.js";
-import { suppress } from "./suppression.js";
+import { nms } from "./nms.js";
 import { Webcam } from "./webcam.js";
 
 const model = await fetchModel().catch((error) => {
@@ -18,7 +18,7 @@ const webcam = new Webcam(lookAtFrame);
 let image = null; // what is shown; null where the browser cannot show it
 let imageName = "";
 let found = null; // what the network says about it
-let kept = []; // places in `found` that are left by suppression
+let kept = []; // places in `found` that are left after NMS
 let shown = []; // of these, what scores well enough and is of a ticked class
 let chosen = -1; // place in `shown` that is pointed at
 let looks = 0; // images so far: an answer to an older one comes too late
@@ -43,7 +43,7 @@ function begin() {
   element("webcam").addEventListener("click", () => (isWebcamWanted() ? stopWebcam() : startWebcam()));
   element("score").addEventListener("input", showChoice);
   element("overlap").addEventListener("input", () => {
-    suppressAgain();
+    applyNms();
     showChoice();
   });
   element("all-classes").addEventListener("click", () => classes.tickAll(true));
@@ -146,15 +146,15 @@ function show(bitmap, name, answer) {
   [image, imageName, found] = [bitmap, name, answer];
   element("canvas").hidden = false;
   element("invitation").hidden = true;
-  suppressAgain();
+  applyNms();
   showChoice();
 }
 
-function suppressAgain() {
+function applyNms() {
   if (!found) return;
   const { class_agnostic, max_detections: most } = model.postprocess;
   const isFixed = model.overlap_note !== null;
-  const left = isFixed ? [...found.scores.keys()] : suppress(found, Number(element("overlap").value), class_agnostic);
+  const left = isFixed ? [...found.scores.keys()] : nms(found, Number(element("overlap").value), class_agnostic);
   kept = left.slice(0, most);
 }
 

@@ -41,7 +41,8 @@ def draw_batch(images: Tensor, targets: Sequence[Target], *, net: SSD, loss: Mul
     scale = IMAGE_PX / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     drawn = []
-    found = by_object(loss.match(targets, priors).matches, targets)
+    threshold = loss.matcher.iou_threshold
+    found = by_object(loss.matcher(targets, priors), targets, priors)
     for image, target, matched in zip(pixels, targets, found, strict=True):
         objects = [
             MatchedObject(
@@ -53,8 +54,7 @@ def draw_batch(images: Tensor, targets: Sequence[Target], *, net: SSD, loss: Mul
                 is_forced=bool(forced),
             )
             for box, owned, best, forced in zip(
-                target["boxes"].numpy(), matched.priors, matched.best_iou, matched.is_forced(loss.iou_threshold),
-                strict=True,
+                target["boxes"].numpy(), matched.priors, matched.best_iou, matched.is_forced(threshold), strict=True,
             )
         ]  # fmt: skip
         drawn.append(draw_window(image, objects, window_xyxy=np.array([0.0, 0.0, 1.0, 1.0]), size=size))
@@ -75,7 +75,7 @@ def count_levels(targets: Sequence[Target], *, net: SSD, loss: MultiBoxLoss) -> 
     level_of_prior = level_of_priors(net.levels)
     matched = torch.zeros(len(priors), dtype=torch.int64)
     for start in range(0, len(targets), AT_A_TIME):
-        matched += (loss.match(targets[start : start + AT_A_TIME], priors).labels > 0).sum(dim=0)
+        matched += (loss.matcher(targets[start : start + AT_A_TIME], priors).labels > 0).sum(dim=0)
     counts = np.bincount(level_of_prior, weights=matched.numpy(), minlength=len(net.levels) + 1)
     totals = np.bincount(level_of_prior, minlength=len(net.levels) + 1) * len(targets)
     return [

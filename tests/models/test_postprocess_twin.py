@@ -10,14 +10,17 @@ from torch import Tensor
 from torchvision.models.detection import ssd300_vgg16
 from torchvision.ops import box_iou, nms
 
-from ssd_lightning.ops import postprocess as module
+from ssd_lightning.models import postprocess as module
+from ssd_lightning.models.postprocess import PostProcess, empty_detections
 from ssd_lightning.ops.boxes import clip_boxes, cxcywh_to_xyxy
-from ssd_lightning.ops.candidates import best_candidates, candidates_of_classes
 from ssd_lightning.ops.coder import decode
-from ssd_lightning.ops.postprocess import empty_detections, postprocess
+from ssd_lightning.ops.nms import _nms_of_pairs
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
-from ssd_lightning.ops.suppression import suppress_by_pairs
 from ssd_lightning.types import Detections, SSDOutput
+
+
+def postprocess(output: SSDOutput, **settings: object) -> list[Detections]:
+    return PostProcess(**settings)(output)  # type: ignore[arg-type]
 
 
 def twin(
@@ -83,10 +86,10 @@ def trained_like(batch: int, seed: int) -> SSDOutput:
 
 
 @pytest.fixture(params=["loop", "pairs"])
-def either_suppression(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def either_nms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "pairs":
         monkeypatch.setattr(
-            module, "suppress", lambda boxes, _, group, threshold: suppress_by_pairs(boxes, group, threshold)
+            module, "batched_nms", lambda boxes, _, group, threshold: _nms_of_pairs(boxes, group, threshold)
         )
 
 
@@ -121,7 +124,7 @@ def test_equals_the_twin(
     if rounded:
         output = output._replace(class_logits=output.class_logits.round())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "ENOUGH_PRIORS", enough)
+        patch.setattr(module, "ENOUGH_CANDIDATES", enough)
         check(
             output,
             score_threshold=score_threshold,
@@ -131,7 +134,7 @@ def test_equals_the_twin(
         )
 
 
-@pytest.mark.usefixtures("either_suppression")
+@pytest.mark.usefixtures("either_nms")
 @pytest.mark.parametrize("seed", [0])
 def test_random_and_trained_logits_of_the_published_size(seed: int) -> None:
     for clip_first in (False, True):
@@ -155,7 +158,7 @@ def test_torchvision_detects_the_same() -> None:
             torch.testing.assert_close(found["boxes"] * 300, expected["boxes"], rtol=0, atol=1e-3)
 
 
-@pytest.mark.usefixtures("either_suppression")
+@pytest.mark.usefixtures("either_nms")
 def test_equal_scores_go_by_class_then_by_prior() -> None:
     """Far more of them than are tried first, and only some are kept."""
     output = draw(2, 1200, 3, seed=0)._replace(class_logits=torch.zeros(2, 1200, 4))
@@ -165,7 +168,7 @@ def test_equal_scores_go_by_class_then_by_prior() -> None:
 
 def test_a_crowd_that_hides_the_rest_does_not_hide_it_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ten best priors are one and the same box; what is tried first leaves one detection, there are six."""
-    monkeypatch.setattr(module, "ENOUGH_PRIORS", 8)
+    monkeypatch.setattr(module, "ENOUGH_CANDIDATES", 8)
     priors = torch.tensor([[0.5, 0.5, 0.2, 0.2]] * 10 + [[0.1 * i, 0.1, 0.05, 0.05] for i in range(1, 6)])
     logits = torch.zeros(2, 15, 2)
     logits[..., 1] = torch.linspace(5, -1, 15)
@@ -174,19 +177,19 @@ def test_a_crowd_that_hides_the_rest_does_not_hide_it_for_good(monkeypatch: pyte
     assert (len(first["scores"]), len(second["scores"])) == (6, 1)
 
 
-@pytest.mark.usefixtures("either_suppression")
-@pytest.mark.parametrize("suppression", module.SUPPRESSIONS)
-def test_a_logit_that_is_no_number_silences_its_prior(suppression: str) -> None:
+@pytest.mark.usefixtures("either_nms")
+@pytest.mark.parametrize("soft_nms", [None, "linear", "gaussian"])
+def test_a_logit_that_is_no_number_silences_its_prior(soft_nms: str | None) -> None:
     output = draw(2, 30, 3, seed=1)
     logits = output.class_logits.clone()
     logits[0, 4, 2], logits[0, 5, 0], logits[0, 6, 3], logits[0, 7] = math.nan, math.nan, math.inf, -math.inf
     silent = output.class_logits.clone()
     silent[0, 4:8, 0] = 1000
-    found = postprocess(output._replace(class_logits=logits), suppression=suppression)
-    torch.testing.assert_close(found, postprocess(output._replace(class_logits=silent), suppression=suppression))
+    found = postprocess(output._replace(class_logits=logits), soft_nms=soft_nms)
+    torch.testing.assert_close(found, postprocess(output._replace(class_logits=silent), soft_nms=soft_nms))
 
 
-@pytest.mark.usefixtures("either_suppression")
+@pytest.mark.usefixtures("either_nms")
 def test_a_logit_of_minus_infinity_is_a_score_of_zero() -> None:
     output = draw(1, 30, 3, seed=2)
     output.class_logits[0, :, 2] = -math.inf
@@ -195,7 +198,7 @@ def test_a_logit_of_minus_infinity_is_a_score_of_zero() -> None:
     assert set(found["labels"].tolist()) == {1, 3}
 
 
-@pytest.mark.usefixtures("either_suppression")
+@pytest.mark.usefixtures("either_nms")
 def test_an_offset_that_is_no_number_spoils_its_own_box_only() -> None:
     output = draw(1, 30, 2, seed=3)
     output.box_offsets[0, 3] = math.nan
@@ -208,7 +211,7 @@ def test_an_offset_that_is_no_number_spoils_its_own_box_only() -> None:
     torch.testing.assert_close(found["boxes"][others], postprocess(without)[0]["boxes"])
 
 
-@pytest.mark.usefixtures("either_suppression")
+@pytest.mark.usefixtures("either_nms")
 def test_boxes_without_area() -> None:
     output = draw(1, 20, 2, seed=4)
     output.priors_cxcywh[::2, 2:] = 0
@@ -221,19 +224,15 @@ def test_what_is_detected_holds_no_memory_but_its_own() -> None:
         assert detections["boxes"].untyped_storage().nbytes() <= 2 * 5 * 4 * 4
 
 
-def test_candidates_are_the_best_pairs_of_each_image() -> None:
+def test_candidates_are_the_best_boxes_of_each_class() -> None:
     output = draw(3, 50, 4, seed=0)
-    candidates, more = best_candidates(output.class_logits, 0.05, max_priors=7)
     scores: Tensor = output.class_logits.softmax(-1)[..., 1:]
-    for image in range(3):
-        floor = scores[image].amax(-1).sort(descending=True).values[6]
-        assert (candidates.image == image).sum() == (scores[image] >= floor).sum() >= 7
-    assert more.all()
-    everything, more = best_candidates(output.class_logits, 0.05, max_priors=50)
-    assert len(everything.scores) == (scores > 0.05).sum()
-    assert not more.any()
-    per_class = candidates_of_classes(output.class_logits, 0.05, top_k=3)
+    all_of_them = PostProcess(score_threshold=0.05).candidates(output.class_logits)
+    assert len(all_of_them.scores) == (scores > 0.05).sum()
+    per_class = PostProcess(score_threshold=0.05, top_k=3).candidates(output.class_logits)
     assert (per_class.image * 5 + per_class.label).bincount().max() == 3
+    best = scores.transpose(1, 2).topk(3).values.flatten()
+    assert sorted(per_class.scores.tolist()) == sorted(best[best > 0.05].tolist())
 
 
 def test_gradients_stop_here() -> None:

@@ -1,7 +1,7 @@
-"""Thresholds and non-maximum suppression as a part of a graph, in tensors of fixed shape.
+"""Thresholds and NMS as a part of a graph, in tensors of fixed shape.
 
-The rules are those of `ops.postprocess.postprocess`, which gives lists and takes short cuts that no graph can. There
-are two forms: TorchScript keeps the loops of `suppress`; ONNX gets `suppress_in_onnx`, which uses its own operator for
+The rules are those of `models.PostProcess`, which gives lists and takes short cuts that no graph can. There
+are two forms: TorchScript keeps the loops of `graph_nms`; ONNX gets `nms_in_onnx`, which uses its own operator for
 all images and classes at once.
 """
 
@@ -14,7 +14,7 @@ OPSET = 18
 """Version of ONNX's operators: the first with all that is used here, and known to every runtime of the last years."""
 
 
-def suppress(
+def graph_nms(
     boxes_xyxy: Tensor,
     scores: Tensor,
     score_threshold: float,
@@ -28,11 +28,11 @@ def suppress(
     Args:
         boxes_xyxy: `[B, K, 4]`, decoded.
         scores: `[B, K, C + 1]`, after softmax.
-        score_threshold: see `postprocess`, as for the others.
+        score_threshold: see `PostProcess`, as for the others.
         iou_threshold: of two boxes that overlap more, the weaker one goes.
-        top_k: best boxes of a class that enter suppression.
+        top_k: best boxes of a class that enter NMS.
         max_detections: best boxes of an image that are kept.
-        class_agnostic: boxes of different classes suppress each other too.
+        class_agnostic: boxes of different classes drop each other too.
 
     Returns:
         Boxes `[B, D, 4]`, clipped, scores `[B, D]`, labels int64 `[B, D]` and their number int64 `[B]`, where D is the
@@ -68,11 +68,11 @@ def suppress(
     return best_boxes, best_scores, best_labels, count
 
 
-graph_suppress = torch.library.custom_op("ssd_lightning::suppress", suppress, mutates_args=())
-"""`suppress` as one node, which the exporter replaces by `suppress_in_onnx`."""
+nms_node = torch.library.custom_op("ssd_lightning::nms", graph_nms, mutates_args=())
+"""`graph_nms` as one node, which the exporter replaces by `nms_in_onnx`."""
 
 
-@graph_suppress.register_fake
+@nms_node.register_fake
 def _(
     boxes_xyxy: Tensor,
     scores: Tensor,
@@ -93,7 +93,7 @@ def _(
     )
 
 
-def suppress_in_onnx(
+def nms_in_onnx(
     boxes_xyxy: Any,
     scores: Any,
     score_threshold: float,
@@ -102,10 +102,10 @@ def suppress_in_onnx(
     max_detections: int,
     class_agnostic: bool,
 ) -> tuple[Any, Any, Any, Any]:
-    """Do what `suppress` does, as nodes of an ONNX graph.
+    """Do what `graph_nms` does, as nodes of an ONNX graph.
 
     Of equal scores ONNX's `TopK` and onnxruntime's `NonMaxSuppression` take the one with the lower index first; with
-    classes before priors in memory, that is the order of `postprocess`.
+    classes before priors in memory, that is the order of `PostProcess`.
     """
     from onnxscript import opset18
 

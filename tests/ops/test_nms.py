@@ -2,10 +2,15 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from torch import Tensor
-from torchvision.ops import batched_nms, box_iou
+from torchvision.ops import batched_nms as torchvision_batched_nms
+from torchvision.ops import box_iou, nms
 
-from ssd_lightning.ops.soft_nms import batched_soft_nms, pad_places
+from ssd_lightning.ops import nms as nms_module
+from ssd_lightning.ops.nms import _nms_of_pairs, batched_nms, batched_soft_nms, pad_groups, rank_in_group
 
 
 def draw(count: int, num_groups: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,10 +64,10 @@ def test_equals_the_textbook_loop(count: int, num_groups: int, settings: dict) -
     assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_narrow_gaussian_is_hard_suppression_at_any_overlap() -> None:
+def test_a_narrow_gaussian_is_nms_at_any_overlap() -> None:
     boxes, scores, group = draw(80, 3, seed=5)
     kept, lowered = batched_soft_nms(boxes, scores, group, decay="gaussian", sigma=1e-9, score_threshold=0.01)
-    hard = batched_nms(boxes.double(), scores.double(), group, 1e-6)
+    hard = torchvision_batched_nms(boxes.double(), scores.double(), group, 1e-6)
     hard = hard[scores[hard] > 0.01]
     assert kept.tolist() == hard.tolist()
     assert torch.equal(lowered, scores[hard])
@@ -114,6 +119,102 @@ def test_inputs_are_left_alone() -> None:
 
 
 def test_rows_hold_the_members_in_order() -> None:
-    place, sizes = pad_places(torch.tensor([5, 2, 5, 9, 5, 2]))
+    place, sizes = pad_groups(torch.tensor([5, 2, 5, 9, 5, 2]))
     assert sizes.tolist() == [3, 2, 1]
     assert place.tolist() == [[0, 2, 4], [1, 5, -1], [3, -1, -1]]
+
+
+# NMS against the rule itself, one box at a time.
+
+
+def slow_nms(boxes_xyxy: Tensor, group: Tensor, iou_threshold: float) -> list[bool]:
+    """The best box of a group removes what overlaps it too much, then the best of the others does, and so on."""
+    kept: list[bool] = []
+    for index, (x1, y1, x2, y2) in enumerate(boxes_xyxy):
+        removed = False
+        for before in range(index):
+            if kept[before] and group[before] == group[index]:
+                u1, v1, u2, v2 = boxes_xyxy[before]
+                common = (torch.minimum(x2, u2) - torch.maximum(x1, u1)).clamp(min=0) * (
+                    torch.minimum(y2, v2) - torch.maximum(y1, v1)
+                ).clamp(min=0)
+                union = (u2 - u1) * (v2 - v1) + (x2 - x1) * (y2 - y1) - common
+                removed = removed or bool(common / union > iou_threshold)
+        kept.append(not removed)
+    return kept
+
+
+def check(boxes_xyxy: Tensor, group: Tensor, iou_threshold: float) -> list[bool]:
+    scores = torch.linspace(1, 0.5, len(boxes_xyxy))
+    expected = slow_nms(boxes_xyxy, group, iou_threshold)
+    rows = [row for row, stays in enumerate(expected) if stays]
+    assert batched_nms(boxes_xyxy, scores, group, iou_threshold).tolist() == rows
+    if rows:  # what an accelerator does
+        assert _nms_of_pairs(boxes_xyxy, group, iou_threshold).tolist() == rows
+    return expected
+
+
+def draw_spread(count: int, seed: int, spread: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=generator) * spread
+    return torch.cat((corner, corner + torch.rand(count, 2, generator=generator)), dim=1)
+
+
+@hypothesis_settings(deadline=None, max_examples=30)
+@given(
+    count=st.integers(0, 40),
+    num_groups=st.integers(1, 12),
+    iou_threshold=st.sampled_from([0.0, 0.1, 0.45, 0.9, 1.0]),
+    spread=st.sampled_from([0.1, 1.0, 100.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_equals_the_slow_loop(count: int, num_groups: int, iou_threshold: float, spread: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    group = torch.randint(0, num_groups, (count,), generator=generator).sort().values
+    check(draw_spread(count, seed, spread), group, iou_threshold)
+
+
+@pytest.mark.parametrize("limit", [1, 50, 1000])
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    boxes, group = draw_spread(300, seed=0), torch.randint(0, 9, (300,)).sort().values
+    whole = _nms_of_pairs(boxes, group, 0.3)
+    monkeypatch.setattr(nms_module, "PAIRS_AT_ONCE", limit)
+    assert torch.equal(_nms_of_pairs(boxes, group, 0.3), whole)
+    assert 0 < len(whole) < 300
+
+
+def test_a_crowd_of_one_group_is_what_torchvision_keeps() -> None:
+    boxes, scores = draw_spread(700, seed=1), torch.linspace(1, 0, 700)
+    group = torch.zeros(700, dtype=torch.int64)
+    kept = nms(boxes, scores, 0.45)
+    assert _nms_of_pairs(boxes, group, 0.45).tolist() == kept.tolist()
+    assert 0 < len(kept) < 600
+
+
+def test_a_chain_is_followed_to_its_end() -> None:
+    """Each box overlaps only the next one: every other one stays, the last as well as the first."""
+    start = torch.arange(101.0) * 0.5
+    boxes = torch.stack([start, torch.zeros(101), start + 1, torch.ones(101)], dim=1)
+    assert check(boxes, torch.zeros(101, dtype=torch.int64), 0.3) == [index % 2 == 0 for index in range(101)]
+
+
+def test_boxes_without_area_and_without_numbers_overlap_nothing() -> None:
+    nan, inf = torch.nan, torch.inf
+    boxes = torch.tensor(
+        [[0.5, 0.5, 0.5, 0.5]] * 2
+        + [[nan, 0, 1, 1], [nan, nan, nan, nan], [-inf, -inf, inf, inf]]
+        + [[0.2, 0.2, 0.1, 0.1], [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.9]]
+    )
+    assert check(boxes, torch.zeros(8, dtype=torch.int64), 0.45) == [True] * 7 + [False]
+
+
+def test_equality_is_not_too_much() -> None:
+    """IoU of exactly .5."""
+    boxes, group = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.5]]), torch.zeros(2, dtype=torch.int64)
+    assert check(boxes, group, 0.5) == [True, True]
+    assert check(boxes, group, 0.499) == [True, False]
+
+
+def test_ranks_count_within_groups() -> None:
+    assert rank_in_group(torch.tensor([2, 2, 5, 7, 7, 7])).tolist() == [0, 1, 0, 0, 1, 2]
+    assert rank_in_group(torch.zeros(0, dtype=torch.int64)).tolist() == []

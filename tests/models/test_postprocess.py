@@ -1,4 +1,4 @@
-import inspect
+import json
 import math
 from pathlib import Path
 
@@ -9,11 +9,18 @@ from torch import Tensor
 from torchvision.ops import box_iou, nms
 
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.models.postprocess import PostProcess, empty_detections
 from ssd_lightning.ops.boxes import clip_boxes, cxcywh_to_xyxy
 from ssd_lightning.ops.coder import decode
-from ssd_lightning.ops.postprocess import SUPPRESSIONS, check_postprocess, empty_detections, postprocess
+from ssd_lightning.ops.nms import Decay
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.types import Detections, SSDOutput
+
+NMS_KINDS = [None, "linear", "gaussian"]
+
+
+def postprocess(output: SSDOutput, **settings: object) -> list[Detections]:
+    return PostProcess(**settings)(output)  # type: ignore[arg-type]
 
 
 def draw_output(batch: int, num_priors: int, num_classes: int, seed: int, spread: float = 1.0) -> SSDOutput:
@@ -146,12 +153,10 @@ def test_half_precision_is_read_in_float32() -> None:
 
 
 @pytest.mark.parametrize(("batch", "num_priors"), [(0, 5), (2, 0), (0, 0)])
-@pytest.mark.parametrize("suppression", SUPPRESSIONS)
+@pytest.mark.parametrize("soft_nms", NMS_KINDS)
 @pytest.mark.parametrize("class_agnostic", [False, True])
-def test_nothing_in_nothing_out(batch: int, num_priors: int, suppression: str, class_agnostic: bool) -> None:
-    found = postprocess(
-        draw_output(batch, num_priors, 3, seed=0), suppression=suppression, class_agnostic=class_agnostic
-    )
+def test_nothing_in_nothing_out(batch: int, num_priors: int, soft_nms: Decay | None, class_agnostic: bool) -> None:
+    found = postprocess(draw_output(batch, num_priors, 3, seed=0), soft_nms=soft_nms, class_agnostic=class_agnostic)
     torch.testing.assert_close(found, [empty_detections() for _ in range(batch)])
 
 
@@ -190,14 +195,14 @@ def slow_soft_nms(
 
 @pytest.mark.parametrize("decay", ["linear", "gaussian"])
 @pytest.mark.parametrize("class_agnostic", [False, True])
-def test_soft_suppression_equals_the_slow_loop(decay: str, class_agnostic: bool) -> None:
+def test_soft_nms_equals_the_slow_loop(decay: str, class_agnostic: bool) -> None:
     output = draw_output(3, 25, 3, seed=1)
     found = postprocess(
         output,
         score_threshold=0.05,
         iou_threshold=0.2,
         max_detections=20,
-        suppression=f"soft_nms_{decay}",
+        soft_nms=decay,
         class_agnostic=class_agnostic,
         soft_nms_sigma=0.3,
     )
@@ -211,15 +216,15 @@ def test_soft_suppression_equals_the_slow_loop(decay: str, class_agnostic: bool)
             torch.testing.assert_close(box, clip_boxes(their_box))
 
 
-@pytest.mark.parametrize("suppression", SUPPRESSIONS)
-def test_without_overlap_all_suppressions_agree(suppression: str) -> None:
+@pytest.mark.parametrize("soft_nms", NMS_KINDS)
+def test_without_overlap_nms_and_soft_nms_agree(soft_nms: Decay | None) -> None:
     centres = torch.arange(5.0) / 5 + 0.1
     priors = torch.stack([centres, centres, torch.full((5,), 0.15), torch.full((5,), 0.15)], dim=1)
     output = SSDOutput(torch.zeros(2, 5, 4), draw_output(2, 5, 1, seed=4).class_logits, priors)
-    torch.testing.assert_close(postprocess(output, suppression=suppression), postprocess(output))
+    torch.testing.assert_close(postprocess(output, soft_nms=soft_nms), postprocess(output))
 
 
-def test_agnostic_suppression_is_that_of_one_class() -> None:
+def test_class_agnostic_nms_is_that_of_one_class() -> None:
     """Torchvision's `nms` over the boxes of all classes together."""
     output = draw_output(3, 40, 4, seed=6)
     for index, detections in enumerate(
@@ -246,10 +251,11 @@ BAD_SETTINGS = [
     {"top_k": 0},
     {"top_k": 1.5},
     {"max_detections": "all"},
-    {"suppression": "hard"},
+    {"soft_nms": "hard"},
     {"class_agnostic": 1},
     {"soft_nms_sigma": 0},
     {"variances": (0.1, -0.2)},
+    {"variances": 3},
     {"nms_threshold": 0.45},
 ]
 
@@ -258,13 +264,11 @@ BAD_SETTINGS = [
 def test_settings_that_cannot_work_are_named_with_their_value(setting: dict[str, object]) -> None:
     ((name, value),) = setting.items()
     with pytest.raises(ConfigurationError) as caught:
-        check_postprocess({"top_k": 400, **setting})
+        PostProcess.from_settings({"top_k": 400, **setting})
     assert f"postprocess.{name}" in str(caught.value)
     assert str(value[1] if isinstance(value, tuple) else value) in str(caught.value)
 
 
-def test_defaults_pass_and_an_unknown_suppression_is_refused_in_any_case() -> None:
-    parameters = inspect.signature(postprocess).parameters.values()
-    check_postprocess({p.name: p.default for p in parameters if p.default is not p.empty})
-    with pytest.raises(ConfigurationError, match=r"postprocess\.suppression is 'soft'; it can be nms, soft_nms_linear"):
-        postprocess(draw_output(1, 5, 2, seed=0), suppression="soft")
+def test_settings_are_read_back_from_plain_values() -> None:
+    postprocess = PostProcess(soft_nms="linear", variances=(0.2, 0.1), top_k=7)
+    assert PostProcess.from_settings(json.loads(json.dumps(postprocess.settings()))) == postprocess

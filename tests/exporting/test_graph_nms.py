@@ -1,4 +1,4 @@
-"""Both forms of suppression in a graph against a loop that anyone can read, and against `postprocess`."""
+"""Both forms of NMS in a graph against a loop that anyone can read, and against `postprocess`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from ssd_lightning.exporting.suppression import OPSET, graph_suppress, suppress, suppress_in_onnx
+from ssd_lightning.exporting.graph_nms import OPSET, graph_nms, nms_in_onnx, nms_node
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from ssd_lightning.ops.postprocess import postprocess
 from ssd_lightning.types import SSDOutput
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -68,14 +68,14 @@ def scene(batch: int, seed: int, *, ties: bool) -> tuple[Tensor, Tensor]:
 
 
 class Alone(nn.Module):
-    """Nothing but suppression."""
+    """Nothing but NMS."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
 
     def forward(self, boxes: Tensor, scores: Tensor) -> Outputs:
-        return graph_suppress(boxes, scores, *self.settings)
+        return nms_node(boxes, scores, *self.settings)
 
 
 @pytest.fixture(scope="module", params=SETTINGS, ids=str)
@@ -85,7 +85,7 @@ def settings(request: pytest.FixtureRequest) -> Settings:
 
 @pytest.fixture(scope="module")
 def in_onnx(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Tensor, Tensor], Outputs]:
-    path: Path = tmp_path_factory.mktemp("onnx") / "suppress.onnx"
+    path: Path = tmp_path_factory.mktemp("onnx") / "nms.onnx"
     batch = torch.export.Dim("batch")
     program = torch.onnx.export(
         Alone(settings).eval(),
@@ -94,7 +94,7 @@ def in_onnx(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Cal
         opset_version=OPSET,
         input_names=["boxes", "scores"],
         dynamic_shapes=({0: batch}, {0: batch}),
-        custom_translation_table={torch.ops.ssd_lightning.suppress.default: suppress_in_onnx},
+        custom_translation_table={torch.ops.ssd_lightning.nms.default: nms_in_onnx},
         verbose=False,
     )
     program.save(path)
@@ -112,11 +112,11 @@ def in_onnx(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Cal
 def test_both_forms_do_what_the_loop_does(
     settings: Settings, in_onnx: Callable[[Tensor, Tensor], Outputs], batch: int, ties: bool
 ) -> None:
-    scripted = torch.jit.script(suppress)
+    scripted = torch.jit.script(graph_nms)
     for seed in range(4):
         boxes, scores = scene(batch, seed, ties=ties)
         expected = twin(boxes, scores, settings)
-        for form in (suppress, graph_suppress):
+        for form in (graph_nms, nms_node):
             torch.testing.assert_close(form(boxes, scores, *settings), expected, rtol=0, atol=0)
         torch.testing.assert_close(scripted(boxes, scores, *settings), expected, rtol=0, atol=0)
         torch.testing.assert_close(in_onnx(boxes, scores), expected, rtol=0, atol=0)
@@ -127,7 +127,7 @@ def test_nothing_to_see(settings: Settings, in_onnx: Callable[[Tensor, Tensor], 
     nowhere = torch.zeros_like(scores)
     nowhere[..., 0] = 1
     nowhere[1, 3:9] = torch.nan  # of logits that are not finite
-    for form in (lambda *tensors: suppress(*tensors, *settings), in_onnx):
+    for form in (lambda *tensors: graph_nms(*tensors, *settings), in_onnx):
         found = form(boxes, nowhere)
         assert [tensor.count_nonzero() for tensor in found] == [0, 0, 0, 0]
         assert found[0].shape[2] == 4
@@ -138,9 +138,11 @@ def test_the_rules_are_those_of_postprocess(class_agnostic: bool) -> None:
     for seed in range(20):
         boxes, scores = scene(1, seed, ties=False)
         output = SSDOutput(torch.zeros(1, PRIORS, 4), scores.log(), xyxy_to_cxcywh(boxes[0]))
-        (expected,) = postprocess(output, 0.1, 0.45, 12, 8, class_agnostic=class_agnostic)
+        (expected,) = PostProcess(
+            score_threshold=0.1, iou_threshold=0.45, top_k=12, max_detections=8, class_agnostic=class_agnostic
+        )(output)
         found, found_scores, labels, count = (
-            out[0] for out in suppress(boxes, scores, 0.1, 0.45, 12, 8, class_agnostic)
+            out[0] for out in graph_nms(boxes, scores, 0.1, 0.45, 12, 8, class_agnostic)
         )
         number = int(count)
         assert labels[:number].tolist() == expected["labels"].tolist()

@@ -10,15 +10,34 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from ssd_lightning import losses as losses_module
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.losses import MultiBoxLoss, count_over_ranks
-from ssd_lightning.ops import class_losses
-from ssd_lightning.ops.class_losses import hardest_negatives
+from ssd_lightning.losses import (
+    ArgmaxMatcher,
+    BipartiteMatcher,
+    BoxLoss,
+    ClassLoss,
+    CrossEntropy,
+    FocalLoss,
+    HardNegativeCrossEntropy,
+    IoULoss,
+    L1Loss,
+    MultiBoxLoss,
+    SmoothL1Loss,
+    class_losses,
+    multibox,
+)
+from ssd_lightning.losses.class_losses import hardest_negatives
+from ssd_lightning.losses.multibox import count_over_ranks
+from ssd_lightning.ops.boxes import xyxy_to_cxcywh
+from ssd_lightning.ops.coder import encode
+from ssd_lightning.ops.matching import Assignment
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel, make_priors
 from ssd_lightning.types import SSDOutput, Target
 
 NUM_CLASSES = 3
+MATCHERS = {"bipartite": BipartiteMatcher(), "argmax": ArgmaxMatcher()}
+CLASS_LOSSES = [HardNegativeCrossEntropy(), CrossEntropy(), FocalLoss()]
+BOX_LOSSES = [SmoothL1Loss(), L1Loss(), IoULoss("giou"), IoULoss("diou"), IoULoss("ciou")]
 PRIORS = make_priors([PriorLevel(4, None, 60, 90, (2,)), PriorLevel(2, None, 150, None, ())], 300)  # 64 + 4
 
 
@@ -50,8 +69,13 @@ def draw_output(batch: int, seed: int, priors: Tensor = PRIORS, num_classes: int
     return SSDOutput(offsets, logits, priors)
 
 
+def wanted_offsets(assignment: Assignment, priors: Tensor = PRIORS) -> Tensor:
+    boxes, priors = assignment.matched_boxes(priors)
+    return encode(xyxy_to_cxcywh(boxes), priors).view(*assignment.labels.shape, 4)
+
+
 def gradients(losses: dict[str, Tensor], output: SSDOutput) -> tuple[Tensor, ...]:
-    total = losses["loc"] + losses["cls"]
+    total = losses["loss_box"] + losses["loss_cls"]
     return torch.autograd.grad(total, [output.box_offsets, output.class_logits])
 
 
@@ -113,27 +137,27 @@ def oracle(
         background.sort(key=lambda loss: loss.item(), reverse=True)
         for loss in background[: max(int(ratio * len(matched)), min_negatives)]:
             conf = conf + loss
-    return {"loc": loc / max(num_positive, 1), "cls": conf / max(num_positive, 1)}
+    return {"loss_box": loc / max(num_positive, 1), "loss_cls": conf / max(num_positive, 1)}
 
 
-@pytest.mark.parametrize("counts", [(0,), (1,), (6,), (3, 0), (2, 6, 1), (0, 0), (4, 0, 6, 2)])
-@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
-@pytest.mark.parametrize("ratio", [1, 3, 2.5])
-@pytest.mark.parametrize("min_negatives", [0, 5])
+@pytest.mark.parametrize("counts", [(0,), (1,), (3, 0), (2, 6, 1), (4, 0, 6, 2)])
+@pytest.mark.parametrize("matcher", MATCHERS)
+@pytest.mark.parametrize(("ratio", "min_negatives"), [(3, 0), (2.5, 5)])
 def test_loss_is_that_of_the_paper(counts: tuple[int, ...], matcher: str, ratio: float, min_negatives: int) -> None:
     output, targets = draw_output(len(counts), seed=sum(counts)), draw_targets(counts, seed=len(counts))
-    loss = MultiBoxLoss(matcher=matcher, negative_ratio=ratio, min_negatives=min_negatives)
+    class_loss = HardNegativeCrossEntropy(ratio, min_negatives)
+    loss = MultiBoxLoss(matcher=MATCHERS[matcher], class_loss=class_loss)
     losses, expected = loss(output, targets), oracle(output, targets, matcher, ratio, min_negatives)
     torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-5)
     if sum(counts):
         torch.testing.assert_close(gradients(losses, output), gradients(expected, output), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+@pytest.mark.parametrize("matcher", MATCHERS)
 def test_a_crowd(matcher: str) -> None:
     """More objects than priors."""
     output, targets = draw_output(1, seed=1, priors=PRIORS[-4:]), draw_targets([9], seed=1)
-    losses = MultiBoxLoss(matcher=matcher)(output, targets)
+    losses = MultiBoxLoss(matcher=MATCHERS[matcher])(output, targets)
     torch.testing.assert_close(losses, oracle(output, targets, matcher, 3, 0), rtol=1e-5, atol=1e-5)
 
 
@@ -142,9 +166,9 @@ def test_loss_and_gradients_are_those_of_the_reference(reference_dir: Path) -> N
     targets = [make_target(reference[f"gt_boxes_{i}"], reference[f"gt_labels_{i}"] + 1) for i in range(8)]
     offsets, logits = (torch.from_numpy(reference[name]).requires_grad_() for name in ("loc", "conf"))
     output = SSDOutput(offsets, logits, make_priors(SSD300_VOC, 300, clip=True))
-    losses = MultiBoxLoss(matcher="argmax")(output, targets)
-    assert losses["loc"].item() == pytest.approx(float(reference["loss_loc"]), rel=1e-5)
-    assert losses["cls"].item() == pytest.approx(float(reference["loss_conf"]), rel=1e-5)
+    losses = MultiBoxLoss(matcher=ArgmaxMatcher())(output, targets)
+    assert losses["loss_box"].item() == pytest.approx(float(reference["loss_loc"]), rel=1e-5)
+    assert losses["loss_cls"].item() == pytest.approx(float(reference["loss_conf"]), rel=1e-5)
     offsets_grad, logits_grad = gradients(losses, output)
     assert offsets_grad.norm().item() == pytest.approx(float(reference["grad_loc_norm"]), rel=1e-5)
     assert logits_grad.norm().item() == pytest.approx(float(reference["grad_conf_norm"]), rel=1e-5)
@@ -154,23 +178,25 @@ def test_loss_and_gradients_are_those_of_the_reference(reference_dir: Path) -> N
 @pytest.mark.parametrize("min_negatives", [0, 5])
 def test_without_objects(batch: int, min_negatives: int) -> None:
     output = draw_output(batch, seed=0)
-    losses = MultiBoxLoss(min_negatives=min_negatives)(output, draw_targets([0] * batch, seed=0))
+    losses = MultiBoxLoss(class_loss=HardNegativeCrossEntropy(min_negatives=min_negatives))(
+        output, draw_targets([0] * batch, seed=0)
+    )
     offsets_grad, logits_grad = gradients(losses, output)
-    assert losses["loc"] == 0
+    assert losses["loss_box"] == 0
     assert offsets_grad.abs().sum() == 0
-    assert losses["cls"].isfinite()
+    assert losses["loss_cls"].isfinite()
     taught = (logits_grad.abs().sum(-1) > 0).sum().item()
     assert taught == batch * min_negatives
-    assert (losses["cls"] > 0) == (taught > 0)
+    assert (losses["loss_cls"] > 0) == (taught > 0)
 
 
 @pytest.mark.parametrize("bad", [[0.4, 0.4, 0.4, 0.4], [0.6, 0.1, 0.2, 0.5], [math.nan] * 4, [0, 0, math.inf, 1]])
-@pytest.mark.parametrize("matcher", ["bipartite", "argmax"])
+@pytest.mark.parametrize("matcher", MATCHERS)
 def test_a_box_that_is_none_teaches_nothing(bad: list[float], matcher: str) -> None:
     (good,) = draw_targets([2], seed=0)
     boxes = torch.cat([torch.tensor([bad], dtype=torch.float32), good["boxes"]])
     spoilt = make_target(boxes, torch.cat([torch.tensor([1]), good["labels"]]))
-    output, loss = draw_output(2, seed=0), MultiBoxLoss(matcher=matcher)
+    output, loss = draw_output(2, seed=0), MultiBoxLoss(matcher=MATCHERS[matcher])
     empty = make_target([], [])
     expected = loss(output, [good, empty])
     losses = loss(output, [spoilt, make_target([bad], [2])])
@@ -183,22 +209,22 @@ def test_first_confidence_loss_is_four_times_log_of_the_classes(num_classes: int
     priors = make_priors(SSD300_VOC, 300)
     output = SSDOutput(torch.zeros(2, 8732, 4), torch.zeros(2, 8732, num_classes + 1), priors)
     targets = [make_target([[0.1, 0.2, 0.5, 0.9], [0.3, 0.3, 0.4, 0.4]], [1, 1]), make_target([[0, 0, 1, 1]], [1])]
-    assert MultiBoxLoss()(output, targets)["cls"].item() == pytest.approx(4 * math.log(num_classes + 1), rel=1e-5)
+    assert MultiBoxLoss()(output, targets)["loss_cls"].item() == pytest.approx(4 * math.log(num_classes + 1), rel=1e-5)
 
 
 def test_perfect_boxes_have_no_loss_and_alpha_weighs() -> None:
     output, targets = draw_output(2, seed=0), draw_targets([2, 1], seed=0)
     once, twice = MultiBoxLoss()(output, targets), MultiBoxLoss(box_weight=2.5)(output, targets)
-    torch.testing.assert_close(twice, {"loc": 2.5 * once["loc"], "cls": once["cls"]})
+    torch.testing.assert_close(twice, {"loss_box": 2.5 * once["loss_box"], "loss_cls": once["loss_cls"]})
     prior = PRIORS[20]
     box = torch.cat([prior[:2] - prior[2:] / 2, prior[:2] + prior[2:] / 2])
     sure = torch.zeros(1, len(PRIORS), NUM_CLASSES + 1)
     sure[..., 0] = 50
     sure[0, 20] = torch.tensor([0.0, 0, 50, 0])
-    losses = MultiBoxLoss(iou_threshold=0.99)(
+    losses = MultiBoxLoss(matcher=BipartiteMatcher(0.99))(
         SSDOutput(torch.zeros(1, len(PRIORS), 4), sure, PRIORS), [make_target(box[None], [2])]
     )
-    assert max(losses["loc"], losses["cls"]) < 1e-4
+    assert max(losses["loss_box"], losses["loss_cls"]) < 1e-4
 
 
 def test_half_precision_output_gives_a_float32_loss() -> None:
@@ -207,7 +233,7 @@ def test_half_precision_output_gives_a_float32_loss() -> None:
     full = SSDOutput(half.box_offsets.float(), half.class_logits.float(), PRIORS)
     with torch.autocast("cpu", torch.bfloat16):
         losses = MultiBoxLoss()(half, targets)
-    assert losses["loc"].dtype is losses["cls"].dtype is torch.float32
+    assert losses["loss_box"].dtype is losses["loss_cls"].dtype is torch.float32
     torch.testing.assert_close(losses, MultiBoxLoss()(full, targets))
 
 
@@ -233,32 +259,30 @@ def test_negatives_of_an_image_do_not_depend_on_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("make", "settings"),
     [
-        {"matcher": "hungarian"},
-        {"iou_threshold": 0.0},
-        {"iou_threshold": 1.5},
-        {"iou_threshold": "half"},
-        {"box_loss": "iou"},
-        {"smooth_l1_beta": -1},
-        {"box_weight": math.nan},
-        {"class_loss": "hinge"},
-        {"negative_ratio": -1},
-        {"min_negatives": -1},
-        {"min_negatives": 2.5},
-        {"mining_score": "chance"},
-        {"focal_alpha": 1.5},
-        {"focal_gamma": -2},
-        {"normalizer": "none"},
-        {"variances": (0.0, 0.2)},
+        (BipartiteMatcher, {"loss.matcher.iou_threshold": 0.0}),
+        (ArgmaxMatcher, {"loss.matcher.iou_threshold": 1.5}),
+        (ArgmaxMatcher, {"loss.matcher.iou_threshold": "half"}),
+        (SmoothL1Loss, {"loss.box_loss.beta": -1}),
+        (IoULoss, {"loss.box_loss.overlap": "iou"}),
+        (HardNegativeCrossEntropy, {"loss.class_loss.negative_ratio": -1}),
+        (HardNegativeCrossEntropy, {"loss.class_loss.min_negatives": 2.5}),
+        (HardNegativeCrossEntropy, {"loss.class_loss.mining_score": "chance"}),
+        (FocalLoss, {"loss.class_loss.alpha": 1.5}),
+        (FocalLoss, {"loss.class_loss.gamma": -2}),
+        (MultiBoxLoss, {"loss.box_weight": math.nan}),
+        (MultiBoxLoss, {"loss.normalizer": "none"}),
+        (MultiBoxLoss, {"loss.matcher": "argmax"}),
+        (MultiBoxLoss, {"loss.class_loss": "focal"}),
+        (MultiBoxLoss, {"loss.box_loss": None}),
     ],
     ids=str,
 )
-def test_settings_that_cannot_work(settings: dict[str, object]) -> None:
+def test_settings_that_cannot_work(make: type, settings: dict[str, object]) -> None:
     ((name, value),) = settings.items()
-    value = value[0] if isinstance(value, tuple) else value
-    with pytest.raises(ConfigurationError, match=rf"loss\.{name} is '?{value}'?; it "):
-        MultiBoxLoss(**settings)
+    with pytest.raises(ConfigurationError, match=rf"{name} is '?{value}'?; it "):
+        make(**{name.rpartition(".")[2]: value})
 
 
 def slow_sums(output: SSDOutput, targets: list[Target], loss: MultiBoxLoss) -> tuple[Tensor, Tensor, Tensor]:
@@ -266,15 +290,15 @@ def slow_sums(output: SSDOutput, targets: list[Target], loss: MultiBoxLoss) -> t
     rows = []
     for index, target in enumerate(targets):
         one = SSDOutput(output.box_offsets[index : index + 1], output.class_logits[index : index + 1], PRIORS)
-        positives = sum(1 for label in loss.match([target], PRIORS).labels[0].tolist() if label)
+        positives = sum(1 for label in loss.matcher([target], PRIORS).labels[0].tolist() if label)
         losses = loss(one, [target])
-        rows.append((losses["loc"] * max(positives, 1), losses["cls"] * max(positives, 1), positives))
+        rows.append((losses["loss_box"] * max(positives, 1), losses["loss_cls"] * max(positives, 1), positives))
     loc, cls, positives = zip(*rows, strict=True)
     return torch.stack(loc), torch.stack(cls), torch.tensor(positives)
 
 
-@pytest.mark.parametrize("class_loss", ["ce_hnm", "ce", "focal"])
-def test_normalizers(class_loss: str) -> None:
+@pytest.mark.parametrize("class_loss", CLASS_LOSSES, ids=str)
+def test_normalizers(class_loss: ClassLoss) -> None:
     output, targets = draw_output(4, seed=2), draw_targets([4, 0, 1, 6], seed=3)
     loc, cls, positives = slow_sums(output, targets, MultiBoxLoss(class_loss=class_loss))
     expected = {
@@ -285,69 +309,71 @@ def test_normalizers(class_loss: str) -> None:
     }
     found = {name: MultiBoxLoss(class_loss=class_loss, normalizer=name)(output, targets) for name in expected}
     for name, (of_boxes, of_classes) in expected.items():
-        torch.testing.assert_close(found[name], {"loc": of_boxes, "cls": of_classes}, rtol=1e-5, atol=1e-6)
-    assert len({round(losses["cls"].item(), 4) for losses in found.values()}) == 4
+        torch.testing.assert_close(found[name], {"loss_box": of_boxes, "loss_cls": of_classes}, rtol=1e-5, atol=1e-6)
+    assert len({round(losses["loss_cls"].item(), 4) for losses in found.values()}) == 4
 
 
 def test_the_loss_of_d2l() -> None:
     """Section 14.7 in its own words: all priors, mean over an image, four numbers a prior in the mean of the boxes."""
     output, targets = draw_output(3, seed=4), draw_targets([2, 0, 5], seed=5)
-    loss = MultiBoxLoss(box_loss="l1", class_loss="ce", normalizer="priors", box_weight=0.25)
-    wanted = loss.match(targets, PRIORS)
+    loss = MultiBoxLoss(box_loss=L1Loss(), class_loss=CrossEntropy(), normalizer="priors", box_weight=0.25)
+    wanted = loss.matcher(targets, PRIORS)
     entropies = torch.nn.CrossEntropyLoss(reduction="none")
     cls = entropies(output.class_logits.reshape(-1, NUM_CLASSES + 1), wanted.labels.reshape(-1))
     masks = (wanted.labels > 0).float().repeat_interleave(4, dim=1)
     distances = torch.nn.L1Loss(reduction="none")
-    loc = distances(output.box_offsets.flatten(1) * masks, wanted.offsets.flatten(1) * masks)
-    expected = {"loc": loc.mean(dim=1).mean(), "cls": cls.reshape(3, -1).mean(dim=1).mean()}
+    loc = distances(output.box_offsets.flatten(1) * masks, wanted_offsets(wanted).flatten(1) * masks)
+    expected = {"loss_box": loc.mean(dim=1).mean(), "loss_cls": cls.reshape(3, -1).mean(dim=1).mean()}
     torch.testing.assert_close(loss(output, targets), expected)
 
 
-@pytest.mark.parametrize("box_loss", ["smooth_l1", "l1", "giou", "diou", "ciou"])
-@pytest.mark.parametrize("class_loss", ["ce_hnm", "ce", "focal"])
+@pytest.mark.parametrize("box_loss", BOX_LOSSES, ids=str)
+@pytest.mark.parametrize("class_loss", CLASS_LOSSES, ids=str)
 @pytest.mark.parametrize("counts", [(), (0,), (3, 0, 1)])
-def test_every_loss_on_every_batch(box_loss: str, class_loss: str, counts: tuple[int, ...]) -> None:
+def test_every_loss_on_every_batch(box_loss: BoxLoss, class_loss: ClassLoss, counts: tuple[int, ...]) -> None:
     output, targets = draw_output(len(counts), seed=0), draw_targets(counts, seed=1)
     losses = MultiBoxLoss(box_loss=box_loss, class_loss=class_loss)(output, targets)
     offsets_grad, logits_grad = gradients(losses, output)
-    assert losses.keys() == {"loc", "cls"}
-    assert (losses["loc"] > 0) == (offsets_grad.abs().sum() > 0) == (sum(counts) > 0)
+    assert losses.keys() == {"loss_box", "loss_cls"}
+    assert (losses["loss_box"] > 0) == (offsets_grad.abs().sum() > 0) == (sum(counts) > 0)
     assert offsets_grad.isfinite().all()
     assert logits_grad.isfinite().all()
 
 
-@pytest.mark.parametrize("box_loss", ["smooth_l1", "l1", "giou", "diou", "ciou"])
-@pytest.mark.parametrize("class_loss", ["ce_hnm", "ce", "focal"])
+@pytest.mark.parametrize("box_loss", BOX_LOSSES, ids=str)
+@pytest.mark.parametrize("class_loss", CLASS_LOSSES, ids=str)
 @pytest.mark.parametrize("counts", [(), (0,), (3, 0, 1)])
 def test_looking_at_all_priors_is_the_same_as_at_those_that_count(
-    box_loss: str, class_loss: str, counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    box_loss: BoxLoss, class_loss: ClassLoss, counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first is what an accelerator does, the second a processor; see `ops.rows`."""
     output, targets = draw_output(len(counts), seed=0), draw_targets(counts, seed=1)
     loss = MultiBoxLoss(box_loss=box_loss, class_loss=class_loss)
     few = loss(output, targets)
     few_gradients = gradients(few, output)
-    for module in (losses_module, class_losses):
+    for module in (multibox, class_losses):
         monkeypatch.setattr(module, "rows_that_count", lambda mask: None)
-    monkeypatch.setattr(class_losses, "background_cross_entropy", lambda logits: -logits.log_softmax(-1)[..., 0])
     every = loss(output, targets)
     torch.testing.assert_close(every, few, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradients(every, output), few_gradients, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("box_loss", ["smooth_l1", "l1", "giou", "diou", "ciou"])
-def test_the_right_boxes_cost_nothing(box_loss: str) -> None:
+@pytest.mark.parametrize("box_loss", BOX_LOSSES, ids=str)
+def test_the_right_boxes_cost_nothing(box_loss: BoxLoss) -> None:
     targets, loss = draw_targets([3, 2], seed=0), MultiBoxLoss(box_loss=box_loss)
-    wanted = loss.match(targets, PRIORS)
-    output = SSDOutput(wanted.offsets, draw_output(2, seed=0).class_logits, PRIORS)
-    assert loss.compare(output, wanted)["loc"].item() == pytest.approx(0, abs=1e-4)
-    assert loss.compare(output._replace(box_offsets=wanted.offsets + 1), wanted)["loc"].item() > 0.1
+    wanted = loss.matcher(targets, PRIORS)
+    offsets = wanted_offsets(wanted)
+    output = SSDOutput(offsets, draw_output(2, seed=0).class_logits, PRIORS)
+    assert loss.compare(output, wanted)["loss_box"].item() == pytest.approx(0, abs=1e-4)
+    assert loss.compare(output._replace(box_offsets=offsets + 1), wanted)["loss_box"].item() > 0.1
 
 
 def test_smaller_beta_is_closer_to_l1() -> None:
     output, targets = draw_output(2, seed=0), draw_targets([3, 1], seed=0)
-    linear = MultiBoxLoss(box_loss="l1")(output, targets)["loc"].item()
-    by_beta = [MultiBoxLoss(smooth_l1_beta=beta)(output, targets)["loc"].item() for beta in (2.0, 1.0, 0.1, 0.0)]
+    linear = MultiBoxLoss(box_loss=L1Loss())(output, targets)["loss_box"].item()
+    by_beta = [
+        MultiBoxLoss(box_loss=SmoothL1Loss(beta))(output, targets)["loss_box"].item() for beta in (2.0, 1.0, 0.1, 0.0)
+    ]
     assert by_beta == sorted(by_beta)
     assert by_beta[-1] == pytest.approx(linear)
 
@@ -355,16 +381,15 @@ def test_smaller_beta_is_closer_to_l1() -> None:
 def test_negatives_by_foreground_score_are_others() -> None:
     output, targets = draw_output(2, seed=0), draw_targets([3, 1], seed=0)
     by = {
-        name: MultiBoxLoss(mining_score=name)(output, targets)["cls"] for name in ("loss", "background", "foreground")
+        name: MultiBoxLoss(class_loss=HardNegativeCrossEntropy(mining_score=name))(output, targets)["loss_cls"]
+        for name in ("loss", "background", "foreground")
     }
     assert by["loss"] == by["background"] > by["foreground"]
 
 
-def test_matching_first_and_comparing_then_is_the_same() -> None:
-    output, targets, loss = draw_output(2, seed=0), draw_targets([3, 1], seed=0), MultiBoxLoss()
-    wanted = loss.match(targets, PRIORS)
-    torch.testing.assert_close(loss.compare(output, wanted), loss(output, targets), rtol=0, atol=0)
-    assert (wanted.offsets[wanted.labels == 0].abs() < 1e-5).all()
+def test_the_background_wants_no_offset() -> None:
+    wanted = BipartiteMatcher()(draw_targets([3, 1], seed=0), PRIORS)
+    assert (wanted_offsets(wanted)[wanted.labels == 0].abs() < 1e-5).all()
 
 
 def test_one_process_is_one_rank() -> None:
@@ -394,7 +419,7 @@ def test_counting_over_ranks_leaves_the_own_count_alone(monkeypatch) -> None:
 
 
 def num_positive(output: SSDOutput, targets: list[Target]) -> int:
-    grads = gradients(MultiBoxLoss(negative_ratio=0)(output, targets), output)
+    grads = gradients(MultiBoxLoss(class_loss=HardNegativeCrossEntropy(negative_ratio=0))(output, targets), output)
     return int((grads[1].abs().sum(-1) > 0).sum())
 
 
@@ -446,7 +471,7 @@ class Entries(torch.nn.Module):
 def step_gradients(net: torch.nn.Module, start: int, stop: int, counts: Sequence[int], seed: int) -> list[Tensor]:
     net.zero_grad()
     losses = MultiBoxLoss()(net(torch.arange(1.0, 5.0)[start:stop]), draw_targets(counts, seed)[start:stop])
-    (losses["loc"] + losses["cls"]).backward()
+    (losses["loss_box"] + losses["loss_cls"]).backward()
     return [weight.grad.clone() for weight in net.parameters()]
 
 

@@ -1,4 +1,4 @@
-// Greedy non-maximum suppression, by the rule of ssd_lightning/ops/suppression.py.
+// Greedy non-maximum suppression, by the rule of ssd_lightning/ops/nms.py.
 
 /**
  * The best box removes those of its class that overlap it more than the threshold, then the best of the others does,
@@ -9,7 +9,7 @@
  * @param {boolean} class_agnostic boxes of different classes remove each other too
  * @returns {number[]} places of the boxes that are left, best first
  */
-export function suppress({ boxes, labels }, iouThreshold, class_agnostic = false) {
+export function nms({ boxes, labels }, iouThreshold, class_agnostic = false) {
   const keptOfGroup = new Map();
   const kept = [];
   boxes.forEach((box, place) => {

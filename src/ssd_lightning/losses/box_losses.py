@@ -1,0 +1,129 @@
+"""Box losses: objects that compare predicted offsets with matched boxes, by coordinates or by the overlap."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssd_lightning.checks import require_choice, require_number
+from ssd_lightning.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from ssd_lightning.ops.coder import MAX_LOG_RATIO, VARIANCES, decode, encode
+
+Overlap = Literal["giou", "diou", "ciou"]
+
+MAX_CENTRE_OFFSET = 1e3
+"""Larger offsets of a centre, 100 times the prior's size, count as this: the squares of distances leave float32."""
+
+
+class BoxLoss(Protocol):
+    """Loss of the box offsets of priors."""
+
+    def __call__(self, box_offsets: Tensor, boxes_xyxy: Tensor, priors_cxcywh: Tensor) -> Tensor:
+        """Compare offsets with boxes for priors, `[R, 4]` each: float32 `[R]`."""
+
+
+@dataclass(frozen=True)
+class SmoothL1Loss:
+    """Smooth L1 of the offsets, summed over the coordinates (the paper; Fast R-CNN, equation 3).
+
+    Args:
+        beta: where the quadratic part ends and the linear one begins, in units of the offsets.
+        variances: scale of the centre and of the size offsets.
+
+    Raises:
+        ConfigurationError: `beta` is negative.
+    """
+
+    beta: float = 1.0
+    variances: tuple[float, float] = VARIANCES
+
+    def __post_init__(self) -> None:
+        require_number("loss.box_loss.beta", self.beta, 0)
+
+    def __call__(self, box_offsets: Tensor, boxes_xyxy: Tensor, priors_cxcywh: Tensor) -> Tensor:
+        """Compare offsets with boxes for priors, `[R, 4]` each: float32 `[R]`."""
+        wanted = encode(xyxy_to_cxcywh(boxes_xyxy), priors_cxcywh, self.variances)
+        return F.smooth_l1_loss(box_offsets.float(), wanted, reduction="none", beta=self.beta).sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class L1Loss:
+    """Absolute distance of the offsets, summed over the coordinates (d2l.ai's TinySSD).
+
+    Args:
+        variances: scale of the centre and of the size offsets.
+    """
+
+    variances: tuple[float, float] = VARIANCES
+
+    def __call__(self, box_offsets: Tensor, boxes_xyxy: Tensor, priors_cxcywh: Tensor) -> Tensor:
+        """Compare offsets with boxes for priors, `[R, 4]` each: float32 `[R]`."""
+        wanted = encode(xyxy_to_cxcywh(boxes_xyxy), priors_cxcywh, self.variances)
+        return (box_offsets.float() - wanted).abs().sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class IoULoss:
+    """One minus the overlap of the decoded box with its ground truth: 0 for a perfect box, about 2 for a hopeless one.
+
+    Distances and aspect ratios are those of the normalised image, which the network sees as a square. An offset so
+    extreme that a size differs from its prior's by a factor over `exp(MAX_LOG_RATIO)`, or a centre by more than
+    `MAX_CENTRE_OFFSET`, counts as the bound and has no gradient. None is NaN.
+
+    Args:
+        overlap: `giou` subtracts the empty share of the smallest enclosing box (Rezatofighi et al. 2019), `diou` the
+            squared distance of the centres over the enclosing diagonal's, `ciou` also a difference of aspect ratios
+            (both Zheng et al. 2020).
+        variances: scale of the centre and of the size offsets.
+
+    Raises:
+        ConfigurationError: there is no such overlap.
+    """
+
+    overlap: Overlap = "giou"
+    variances: tuple[float, float] = VARIANCES
+
+    def __post_init__(self) -> None:
+        require_choice("loss.box_loss.overlap", self.overlap, get_args(Overlap))
+
+    def __call__(self, box_offsets: Tensor, boxes_xyxy: Tensor, priors_cxcywh: Tensor) -> Tensor:
+        """Compare offsets with boxes for priors, `[R, 4]` each: float32 `[R]`."""
+        max_size_offset = MAX_LOG_RATIO / self.variances[1]
+        centre = box_offsets[..., :2].float().clamp(-MAX_CENTRE_OFFSET, MAX_CENTRE_OFFSET)
+        size = box_offsets[..., 2:].float().clamp(-max_size_offset, max_size_offset)
+        found = cxcywh_to_xyxy(decode(torch.cat((centre, size), dim=-1), priors_cxcywh, self.variances))
+        return overlap_loss(found, boxes_xyxy.float(), self.overlap)
+
+
+def overlap_loss(boxes_xyxy: Tensor, wanted_xyxy: Tensor, overlap: Overlap) -> Tensor:
+    """Compare boxes `[..., 4]` of positive areas; see `IoULoss`: `[...]`.
+
+    torchvision has these losses too, but with boolean indices, for which the host waits, and with an epsilon of 1e-7 on
+    areas, which is a tenth of a box of a thousandth of the image.
+    """
+    (low, high), (wanted_low, wanted_high) = (each.split(2, dim=-1) for each in (boxes_xyxy, wanted_xyxy))
+    shared = _area((torch.minimum(high, wanted_high) - torch.maximum(low, wanted_low)).clamp(min=0))
+    sides, wanted_sides = high - low, wanted_high - wanted_low
+    union = _area(sides) + _area(wanted_sides) - shared
+    iou = shared / union
+    hull = torch.maximum(high, wanted_high) - torch.minimum(low, wanted_low)  # [..., 2], sides of the enclosing box
+    if overlap == "giou":
+        hull_area = _area(hull)
+        return 1 - iou + (hull_area - union) / hull_area
+    apart = (low + high - wanted_low - wanted_high) / 2  # [..., 2], of the centres
+    loss = 1 - iou + apart.square().sum(dim=-1) / hull.square().sum(dim=-1)
+    if overlap == "diou":
+        return loss
+    angle, wanted_angle = (torch.atan2(each[..., 0], each[..., 1]) for each in (sides, wanted_sides))
+    aspect = 4 / math.pi**2 * (wanted_angle - angle).square()
+    with torch.no_grad():
+        weight = aspect / (1 - iou + aspect).clamp(min=torch.finfo(aspect.dtype).eps)
+    return loss + weight * aspect
+
+
+def _area(sides: Tensor) -> Tensor:
+    """Multiply two sides `[..., 2]`; the gradient of `prod` would count zeros, for which the host waits."""
+    return sides[..., 0] * sides[..., 1]

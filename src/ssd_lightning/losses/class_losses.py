@@ -1,0 +1,138 @@
+"""Class losses: objects that score the class logits of each prior."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssd_lightning.checks import require_choice, require_number
+from ssd_lightning.ops.rows import put_rows, rows_that_count, take_rows
+
+MiningScore = Literal["loss", "background", "foreground"]
+
+
+class ClassLoss(Protocol):
+    """Loss of the class logits of B images with K priors."""
+
+    def __call__(self, class_logits: Tensor, labels: Tensor) -> Tensor:
+        """Compare logits `[B, K, C + 1]` with labels int64 `[B, K]`, 0 for the background: float32 `[B, K]`."""
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Softmax cross entropy of every prior (d2l.ai's TinySSD)."""
+
+    def __call__(self, class_logits: Tensor, labels: Tensor) -> Tensor:
+        """Compare logits `[B, K, C + 1]` with labels int64 `[B, K]`, 0 for the background: float32 `[B, K]`."""
+        return cross_entropy(class_logits, labels)
+
+
+@dataclass(frozen=True)
+class HardNegativeCrossEntropy:
+    """Cross entropy of the positives and of the hardest negatives (SSD paper, section 2.2, equation 3).
+
+    Args:
+        negative_ratio: most negatives for each positive of an image; the paper has 3.
+        min_negatives: least negatives of an image, so that images without objects teach too; the paper has 0.
+        mining_score: what makes a negative hard. `loss`: its cross entropy (the paper, Caffe, ssd.pytorch,
+            torchvision). `background`: a low background score (lufficc, qfgaohao), which is the same ranking.
+            `foreground`: the highest score of any object class (Caffe's first release, PaddlePaddle): a prior that is
+            sure of one class comes before one that hesitates between many.
+
+    Raises:
+        ConfigurationError: a setting that cannot work.
+    """
+
+    negative_ratio: float = 3.0
+    min_negatives: int = 0
+    mining_score: MiningScore = "loss"
+
+    def __post_init__(self) -> None:
+        require_number("loss.class_loss.negative_ratio", self.negative_ratio, 0)
+        require_number("loss.class_loss.min_negatives", self.min_negatives, 0, whole=True)
+        require_choice("loss.class_loss.mining_score", self.mining_score, get_args(MiningScore))
+
+    def __call__(self, class_logits: Tensor, labels: Tensor) -> Tensor:
+        """Compare logits `[B, K, C + 1]` with labels int64 `[B, K]`: float32 `[B, K]`, 0 for the other negatives."""
+        positive = labels > 0
+        with torch.no_grad():
+            score = foreground_scores if self.mining_score == "foreground" else background_cross_entropy
+            chosen = positive | hardest_negatives(
+                score(class_logits), positive, self.negative_ratio, self.min_negatives
+            )
+        # Only the chosen priors have a gradient, so the loss is computed for them alone.
+        rows = rows_that_count(chosen)
+        loss = F.cross_entropy(take_rows(class_logits, rows).float(), take_rows(labels, rows), reduction="none")
+        return put_rows(loss, rows, chosen)
+
+
+@dataclass(frozen=True)
+class FocalLoss:
+    """Focal loss of every prior (Lin et al. 2017, equation 5), in its softmax form.
+
+    With p the softmax score of the prior's own label, the loss is -a (1 - p)^gamma log p, where a is alpha for objects
+    and 1 - alpha for the background. RetinaNet uses one sigmoid for each class. This project keeps the softmax, because
+    post-processing reads scores by a softmax over the background too. For one class both are the same.
+
+    Early training needs a head that starts with background: set `head.prior_probability=0.01`.
+
+    Args:
+        alpha: weight of objects; the background has 1 - alpha.
+        gamma: how strongly easy priors are discounted; 0 gives a weighted cross entropy.
+
+    Raises:
+        ConfigurationError: a setting that cannot work.
+    """
+
+    alpha: float = 0.25
+    gamma: float = 2.0
+
+    def __post_init__(self) -> None:
+        require_number("loss.class_loss.alpha", self.alpha, 0, 1)
+        require_number("loss.class_loss.gamma", self.gamma, 0)
+
+    def __call__(self, class_logits: Tensor, labels: Tensor) -> Tensor:
+        """Compare logits `[B, K, C + 1]` with labels int64 `[B, K]`, 0 for the background: float32 `[B, K]`."""
+        loss = cross_entropy(class_logits, labels)
+        # At p = 1 the power has no gradient for gamma < 1, and 1 - exp(-loss) would lose its digits.
+        missing = (-torch.expm1(-loss)).clamp(min=torch.finfo(loss.dtype).tiny)
+        return torch.where(labels > 0, self.alpha, 1 - self.alpha) * missing**self.gamma * loss
+
+
+def cross_entropy(class_logits: Tensor, labels: Tensor) -> Tensor:
+    """Softmax cross entropy of logits `[B, K, C + 1]` and labels int64 `[B, K]`: float32 `[B, K]`."""
+    return F.cross_entropy(class_logits.float().flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+
+
+def background_cross_entropy(class_logits: Tensor) -> Tensor:
+    """Give the cross entropy of logits `[B, K, C + 1]` with the background: `[B, K]`."""
+    return -class_logits.float().log_softmax(dim=-1)[..., 0]
+
+
+def foreground_scores(class_logits: Tensor) -> Tensor:
+    """Give the log of the highest softmax score of an object class, for logits `[B, K, C + 1]`: `[B, K]`."""
+    logits = class_logits.float()
+    return logits[..., 1:].amax(dim=-1) - logits.logsumexp(dim=-1)
+
+
+def hardest_negatives(scores: Tensor, positive: Tensor, ratio: float, min_negatives: int = 0) -> Tensor:
+    """Choose the background priors that teach (SSD paper, section 2.2, "Hard negative mining").
+
+    Args:
+        scores: `[B, K]`, higher is harder.
+        positive: bool `[B, K]`.
+        ratio: most negatives for each positive, in each image by itself.
+        min_negatives: least negatives of an image.
+
+    Returns:
+        bool `[B, K]`.
+    """
+    wanted = (positive.sum(dim=1, keepdim=True) * ratio).floor().clamp(min=min_negatives)  # [B, 1]
+    most = scores.shape[1]
+    if wanted.device.type == "cpu" and len(wanted):  # an accelerator sorts all, so that the host need not wait
+        most = min(most, int(wanted.max()))
+    hardest = scores.masked_fill(positive, float("-inf")).topk(most, dim=1).indices
+    rank = torch.arange(most, device=scores.device).expand_as(hardest)
+    return torch.zeros_like(positive).scatter(1, hardest, rank < wanted) & ~positive

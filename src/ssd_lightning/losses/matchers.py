@@ -1,0 +1,67 @@
+"""Matchers: objects that say what each prior should predict (SSD paper, section 2.2, "Matching strategy")."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ssd_lightning.checks import require_number
+from ssd_lightning.ops.matching import Assignment, argmax_assignment, bipartite_assignment, match_priors
+from ssd_lightning.types import Target
+
+
+class Matcher(Protocol):
+    """Assigns the ground truth of B images to K priors."""
+
+    @property
+    def iou_threshold(self) -> float:
+        """Least IoU of a match that is not forced."""
+
+    def __call__(self, targets: Sequence[Target], priors_cxcywh: Tensor) -> Assignment:
+        """Match B targets with priors `[K, 4]`, normalised."""
+
+
+@dataclass(frozen=True)
+class BipartiteMatcher:
+    """Each box gets a prior of its own, best pairs first (the paper's Caffe code); priors above the threshold follow.
+
+    Args:
+        iou_threshold: least IoU of a match that is not forced.
+
+    Raises:
+        ConfigurationError: the threshold is not in (0, 1].
+    """
+
+    iou_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_number("loss.matcher.iou_threshold", self.iou_threshold, 0, 1, above_low=True)
+
+    @torch.no_grad()
+    def __call__(self, targets: Sequence[Target], priors_cxcywh: Tensor) -> Assignment:
+        """Match B targets with priors `[K, 4]`, normalised."""
+        return match_priors(targets, priors_cxcywh, iou_threshold=self.iou_threshold, force=bipartite_assignment)
+
+
+@dataclass(frozen=True)
+class ArgmaxMatcher:
+    """Each box gets its best prior, the last box a shared one (ssd.pytorch and most ports).
+
+    Args:
+        iou_threshold: least IoU of a match that is not forced.
+
+    Raises:
+        ConfigurationError: the threshold is not in (0, 1].
+    """
+
+    iou_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_number("loss.matcher.iou_threshold", self.iou_threshold, 0, 1, above_low=True)
+
+    @torch.no_grad()
+    def __call__(self, targets: Sequence[Target], priors_cxcywh: Tensor) -> Assignment:
+        """Match B targets with priors `[K, 4]`, normalised."""
+        return match_priors(targets, priors_cxcywh, iou_threshold=self.iou_threshold, force=argmax_assignment)

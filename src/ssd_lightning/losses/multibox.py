@@ -1,0 +1,127 @@
+"""The multibox loss (SSD paper, section 2.2, equations 1 to 3)."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ssd_lightning.checks import require_choice, require_number
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.losses.box_losses import BoxLoss, SmoothL1Loss
+from ssd_lightning.losses.class_losses import ClassLoss, HardNegativeCrossEntropy
+from ssd_lightning.losses.matchers import BipartiteMatcher, Matcher
+from ssd_lightning.ops.matching import Assignment
+from ssd_lightning.ops.rows import rows_that_count, take_rows
+from ssd_lightning.types import SSDOutput, Target
+
+Normalizer = Literal["positives", "positives_per_image", "batch_size", "priors"]
+
+
+class MultiBoxLoss(nn.Module):
+    """Class loss and box loss over matched priors. The defaults are the paper's.
+
+    Args:
+        matcher: says what each prior should predict.
+        class_loss: compares the class logits of all priors with the matched labels.
+        box_loss: compares the offsets of positive priors with the matched boxes.
+        box_weight: weight of the box loss, the paper's alpha.
+        normalizer: what both losses are divided by; see `image_weights`.
+
+    Raises:
+        ConfigurationError: a setting that cannot work.
+    """
+
+    def __init__(
+        self,
+        *,
+        matcher: Matcher = BipartiteMatcher(),  # noqa: B008  these objects cannot be changed
+        class_loss: ClassLoss = HardNegativeCrossEntropy(),  # noqa: B008
+        box_loss: BoxLoss = SmoothL1Loss(),  # noqa: B008
+        box_weight: float = 1.0,
+        normalizer: Normalizer = "positives",
+    ) -> None:
+        super().__init__()
+        for name, part in (("matcher", matcher), ("class_loss", class_loss), ("box_loss", box_loss)):
+            if not callable(part):
+                raise ConfigurationError(
+                    f"loss.{name} is {part!r}; it must be an object: on the command line, choose one by loss/{name}="
+                )
+        require_number("loss.box_weight", box_weight, 0)
+        require_choice("loss.normalizer", normalizer, get_args(Normalizer))
+        self.matcher = matcher
+        self.class_loss = class_loss
+        self.box_loss = box_loss
+        self.box_weight = box_weight
+        self.normalizer: Normalizer = normalizer
+
+    def forward(self, output: SSDOutput, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Compare the network's output for B images with their ground truth; see `compare`.
+
+        Args:
+            output: of the network for B images.
+            targets: B targets, each with any number of boxes.
+        """
+        return self.compare(output, self.matcher(targets, output.priors_cxcywh))
+
+    def compare(self, output: SSDOutput, assignment: Assignment) -> dict[str, Tensor]:
+        """Compare the network's output with what each prior should predict.
+
+        Returns:
+            `loss_box` (over positives) and `loss_cls`, float32 scalars. Both are divided by the normaliser, at least 1;
+            the total loss is their sum. In training on several ranks the normaliser counts over all ranks, so that the
+            averaged gradients equal those of one big batch. In evaluation ranks may make different numbers of steps,
+            and each counts its own.
+        """
+        positive = assignment.labels > 0  # [B, K]
+        weights = image_weights(positive.sum(dim=1), positive.shape[1], self.normalizer, over_ranks=self.training)
+        class_loss = self.class_loss(output.class_logits, assignment.labels)  # [B, K]
+        rows = rows_that_count(positive)
+        boxes_xyxy, priors_cxcywh = assignment.matched_boxes(output.priors_cxcywh, rows)  # [R, 4] each
+        box_loss = self.box_loss(take_rows(output.box_offsets, rows), boxes_xyxy, priors_cxcywh)  # [R]
+        box_loss = torch.where(take_rows(positive, rows), box_loss, 0.0)
+        box_weights = take_rows(weights[:, None].expand_as(positive), rows)
+        return {
+            "loss_box": self.box_weight * (box_weights * box_loss).sum(),
+            "loss_cls": (weights * class_loss.sum(dim=1)).sum(),
+        }
+
+
+def image_weights(
+    num_positive: Tensor, num_priors: int, normalizer: Normalizer = "positives", *, over_ranks: bool = False
+) -> Tensor:
+    """Give the factor of each image's summed loss.
+
+    Args:
+        num_positive: int64 `[B]`, positives of each image.
+        num_priors: K.
+        normalizer: what the summed loss of a batch is divided by, at least 1. `positives`: all positives of the batch
+            (the paper, Caffe, ssd.pytorch, lufficc, qfgaohao, torchvision, gluon, mmdet). `positives_per_image`: each
+            image by its own positives, then the mean over images (NVIDIA). `batch_size`: the images. `priors`: all
+            priors of the batch (Caffe's `FULL`; d2l's TinySSD for the classes, and with `box_weight` .25 for the
+            boxes, as it counts four numbers a prior).
+        over_ranks: count over all ranks.
+
+    Returns:
+        `[B]`.
+    """
+    batch = len(num_positive)
+    weights = torch.ones_like(num_positive, dtype=torch.float32)
+    if normalizer == "positives_per_image":
+        weights = 1 / num_positive.clamp(min=1)
+    if normalizer == "positives":
+        count = num_positive.sum()
+    else:
+        count = num_positive.new_full((), batch * num_priors if normalizer == "priors" else batch)
+    count, num_ranks = count_over_ranks(count) if over_ranks else (count, 1)
+    return weights * (num_ranks / count.clamp(min=1))
+
+
+def count_over_ranks(count: Tensor) -> tuple[Tensor, int]:
+    """Sum a count over all ranks; without a process group it stays as it is. Gives (sum, number of ranks)."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return count, 1
+    count = count.clone()
+    dist.all_reduce(count)
+    return count, dist.get_world_size()

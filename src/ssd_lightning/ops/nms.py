@@ -1,0 +1,158 @@
+"""Non-maximum suppression of many groups of boxes at once, and Soft-NMS (Bodla et al. 2017)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+Decay = Literal["linear", "gaussian"]
+
+PAIRS_AT_ONCE = 1 << 24
+"""Pairs of boxes that an accelerator compares at once: bounds its memory to about 1 GiB."""
+
+
+def batched_nms(boxes_xyxy: Tensor, scores: Tensor, group: Tensor, iou_threshold: float) -> Tensor:
+    """Drop the boxes of each group that a better one of the group overlaps too much.
+
+    Boxes of other groups have no influence, not even by rounding as in torchvision's function of this name. A box
+    without area, or with a NaN, overlaps nothing.
+
+    Args:
+        boxes_xyxy: `[R, 4]`, sorted by group, then by descending score.
+        scores: `[R]`.
+        group: int64 `[R]`.
+        iou_threshold: boxes that overlap more are dropped.
+
+    Returns:
+        int64 `[M]`, ascending indices of what is left.
+    """
+    if len(group) == 0:
+        return torch.zeros_like(group)
+    if boxes_xyxy.device.type != "cpu":
+        return _nms_of_pairs(boxes_xyxy, group, iou_threshold)
+    sizes = group.unique_consecutive(return_counts=True)[1].tolist()
+    stays = torch.ones_like(group, dtype=torch.bool)
+    start = 0
+    for size in sizes:
+        if size > 1:  # half of the groups of a trained network are single boxes
+            rows = slice(start, start + size)
+            stays[rows] = False
+            stays[start + nms(boxes_xyxy[rows], scores[rows], iou_threshold)] = True
+        start += size
+    return stays.nonzero()[:, 0]
+
+
+def _nms_of_pairs(boxes_xyxy: Tensor, group: Tensor, iou_threshold: float) -> Tensor:
+    """Do what `batched_nms` does by comparing all pairs: an accelerator would wait for one call for each group.
+
+    A box stays if no earlier box that stays overlaps it too much. Starting with all boxes, each round applies this rule
+    once more, until nothing changes: the answer for the box of rank r is final after r + 1 rounds.
+    """
+    place, _ = pad_groups(group)  # [G, T]
+    kept = []
+    for rows in place.split(max(1, PAIRS_AT_ONCE // place.shape[1] ** 2)):
+        valid, boxes = rows >= 0, boxes_xyxy[rows.clamp(min=0)]
+        drops = (_iou(boxes[:, :, None], boxes[:, None]) > iou_threshold).triu(
+            1
+        )  # [G, T, T]: the first drops the second
+        stays, before = valid, None
+        while before is None or not torch.equal(stays, before):
+            stays, before = valid & ~(drops & stays[..., None]).any(dim=1), stays
+        kept.append(rows[stays])
+    return torch.cat(kept).sort().values
+
+
+def batched_soft_nms(
+    boxes_xyxy: Tensor,
+    scores: Tensor,
+    group: Tensor,
+    *,
+    decay: Decay,
+    iou_threshold: float = 0.45,
+    sigma: float = 0.5,
+    score_threshold: float = 0.01,
+    max_per_group: int = 200,
+) -> tuple[Tensor, Tensor]:
+    """Take the best box of a group, lower the scores of those it overlaps, and so on with the others.
+
+    All groups advance together, one box each a step.
+
+    Args:
+        boxes_xyxy: `[R, 4]`.
+        scores: `[R]`, at least 0.
+        group: int64 `[R]`, at least 0; boxes of different groups do not see each other.
+        decay: `linear` multiplies a score by 1 - IoU where that reaches `iou_threshold` (equation 2), `gaussian` by
+            exp(-IoU^2 / sigma) everywhere (equation 3).
+        iou_threshold: of `linear`.
+        sigma: of `gaussian`; towards 0 any overlap drops a box.
+        score_threshold: boxes whose score does not stay above it are dropped.
+        max_per_group: most boxes that are taken of a group.
+
+    Returns:
+        int64 `[M]`, indices of what is left, by descending lowered score, and these scores `[M]`.
+    """
+    if len(scores) == 0:
+        return torch.zeros_like(group), scores
+    place, sizes = pad_groups(group)  # [G, T], [G]
+    padded_boxes = boxes_xyxy[place.clamp(min=0)]  # [G, T, 4]
+    lowered = scores[place.clamp(min=0)]  # [G, T]
+    waiting = place >= 0
+    taken = torch.zeros_like(waiting)
+    steps = torch.arange(min(max_per_group, int(sizes.max())), device=sizes.device)
+    for active in (sizes > steps[:, None]).sum(dim=1).tolist():  # groups that have a box left; the largest come first
+        now, boxes = lowered[:active], padded_boxes[:active]
+        best_score, best = now.masked_fill(~waiting[:active], -1.0).max(dim=1, keepdim=True)  # [A, 1]
+        good = best_score > score_threshold
+        if not good.any():
+            break
+        taken[:active].scatter_(1, best, good)
+        waiting[:active].scatter_(1, best, False)
+        best_box = boxes.gather(1, best[..., None].expand(-1, -1, 4))  # [A, 1, 4]
+        factor = _factor(_iou(best_box, boxes), decay, iou_threshold, sigma)  # [A, T]
+        now.mul_(factor.masked_fill(~waiting[:active], 1.0))
+    order = lowered[taken].argsort(descending=True, stable=True)
+    return place[taken][order], lowered[taken][order]
+
+
+def rank_in_group(group: Tensor) -> Tensor:
+    """Count how many rows of its group come before each row: int64 `[R]` for sorted group numbers `[R]`."""
+    _, index, sizes = group.unique_consecutive(return_inverse=True, return_counts=True)
+    start = sizes.cumsum(0) - sizes
+    return torch.arange(len(group), device=group.device) - start[index]
+
+
+def pad_groups(group: Tensor) -> tuple[Tensor, Tensor]:
+    """Arrange group numbers `[R]` as rows, the largest group first.
+
+    Returns:
+        int64 `[G, T]`, indices of each group's members in their order, -1 where there are none, and the groups' sizes
+        `[G]`.
+    """
+    _, row, sizes = group.unique(return_inverse=True, return_counts=True)
+    sizes, by_size = sizes.sort(descending=True)
+    row = by_size.argsort()[row]  # [R]
+    order = row.argsort(stable=True)
+    place = torch.full((len(sizes), int(sizes[0])), -1, device=group.device)
+    place[row[order], rank_in_group(row[order])] = order
+    return place, sizes
+
+
+def _factor(iou: Tensor, decay: Decay, iou_threshold: float, sigma: float) -> Tensor:
+    if decay == "linear":
+        return torch.where(iou >= iou_threshold, 1 - iou, 1.0)
+    return torch.exp(-iou.square() / sigma)
+
+
+def _iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
+    """IoU of boxes `[..., 4]` that broadcast: `[...]`, 0 for two boxes without area."""
+    sides = torch.minimum(boxes_xyxy[..., 2:], others_xyxy[..., 2:]) - torch.maximum(
+        boxes_xyxy[..., :2], others_xyxy[..., :2]
+    )
+    common = sides.clamp(min=0).prod(dim=-1)
+    union = _area(boxes_xyxy) + _area(others_xyxy) - common
+    return common / union.clamp(min=torch.finfo(union.dtype).tiny)
+
+
+def _area(boxes_xyxy: Tensor) -> Tensor:
+    return (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).prod(dim=-1)
