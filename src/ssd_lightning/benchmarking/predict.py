@@ -11,7 +11,7 @@ from ssd_lightning.benchmarking.data import SIZE_PX
 from ssd_lightning.benchmarking.timing import Comparison, time_pairs
 from ssd_lightning.detections import ImageDetections
 from ssd_lightning.detector import Detector
-from ssd_lightning.models import SSD
+from ssd_lightning.models import SSD, PostProcess
 from ssd_lightning.models.weights import export_weights
 from ssd_lightning.ops.normalization import TORCHVISION_SSD
 
