@@ -21,9 +21,9 @@ from ssd_lightning.data.toy import TOY_CLASSES
 from ssd_lightning.data.voc import VOC_CLASSES
 from ssd_lightning.errors import ConfigurationError, DataError, UserError
 from ssd_lightning.losses import BipartiteMatcher, HardNegativeCrossEntropy, SmoothL1Loss
+from ssd_lightning.models.config import from_config, to_config
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.overrides import command_line_overrides, refuse_sweep, take_config_path_from_here
-from ssd_lightning.specs import build, describe
 from ssd_lightning.training import DetectionDataModule, SSDModule
 
 CONF = find_folder("conf")
@@ -37,7 +37,7 @@ def build_net(config: DictConfig, num_classes: int = 3) -> torch.nn.Module:
     """Build it as a run does, and once more from what its checkpoint would say of it."""
     net = make_net(config, num_classes, pretrained=False)
     with torch.device("meta"):
-        again = build(json.loads(json.dumps(describe(net))))
+        again = from_config(json.loads(json.dumps(to_config(net))))
     assert {name: tensor.shape for name, tensor in again.state_dict().items()} == {
         name: tensor.shape for name, tensor in net.state_dict().items()
     }

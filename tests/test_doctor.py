@@ -33,12 +33,12 @@ def overrides(form: str, root: Path, *more: str) -> list[str]:
     return [*SETTINGS, f"data={form}_folder", f"data.root={root}", *more]
 
 
-def examine(form: str, root: Path, *more: str) -> dict[str, Any]:
-    return doctor.examine(compose_config("doctor", overrides(form, root, "trial_steps=0", *more)), root)
+def check_dataset(form: str, root: Path, *more: str) -> dict[str, Any]:
+    return doctor.check_dataset(compose_config("doctor", overrides(form, root, "trial_steps=0", *more)), root)
 
 
 def found(report: dict[str, Any]) -> list[tuple[str, str, str]]:
-    return [(group["kind"], item["split"], item["sentence"]) for group in report["findings"] for item in group["items"]]
+    return [(group["kind"], item["split"], item["sentence"]) for group in report["issues"] for item in group["items"]]
 
 
 def of_kind(report: dict[str, Any], kind: str) -> list[str]:
@@ -46,10 +46,10 @@ def of_kind(report: dict[str, Any], kind: str) -> list[str]:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_whole_data_set_has_no_finding(tmp_path: Path, form: str) -> None:
+def test_a_whole_data_set_has_no_issue(tmp_path: Path, form: str) -> None:
     planted.write(form, tmp_path, planted.CLEAN)
 
-    report = examine(form, tmp_path)
+    report = check_dataset(form, tmp_path)
 
     assert found(report) == []
     assert report["spoils_the_run"] is False
@@ -68,19 +68,19 @@ def test_every_planted_fault_is_found_and_none_is_invented(tmp_path: Path, form:
     if form == "yolo":
         (tmp_path / "data.yaml").write_text((tmp_path / "data.yaml").read_text() + "  3: fish\n")
 
-    report = examine(form, tmp_path, f"data.class_names=[{','.join(names)}]", f"data.on_error={on_error}")
+    report = check_dataset(form, tmp_path, f"data.class_names=[{','.join(names)}]", f"data.on_error={on_error}")
 
     left = list(found(report))
     for kind, split, part in expected:
-        matching = [finding for finding in left if finding[:2] == (kind, split) and part in finding[2]]
+        matching = [issue for issue in left if issue[:2] == (kind, split) and part in issue[2]]
         assert len(matching) == 1, (kind, split, part, left)
         left.remove(matching[0])
     assert left == []
     assert report["spoils_the_run"] is True  # with on_error=skip for the image in two splits
-    severity = {group["kind"]: group["severity"] for group in report["findings"]}
+    severity = {group["kind"]: group["severity"] for group in report["issues"]}
     assert severity["inverted"] == severity["image"] == ("error" if on_error == "raise" else "warning")
     assert (severity["across"], severity["within"], severity["tiny"]) == ("error", "warning", "warning")
-    order = [group["severity"] for group in report["findings"]]
+    order = [group["severity"] for group in report["issues"]]
     assert order == sorted(order)  # errors come before warnings
 
 
@@ -89,9 +89,9 @@ def test_priors_that_reach_few_objects_spoil_the_run(tmp_path: Path, capsys: pyt
     images = [replace(image, things=small) for image in planted.CLEAN]
     planted.write("voc", tmp_path, images, ("dog",))
 
-    report = examine("voc", tmp_path)
+    report = check_dataset("voc", tmp_path)
 
-    assert report["findings"][0]["kind"] == "coverage"
+    assert report["issues"][0]["kind"] == "coverage"
     (sentence,) = of_kind(report, "coverage")
     assert "18 of 54 training objects, 33%, have a prior" in sentence
     assert "100% are below 32 px in the input of 128 x 128 px" in sentence
@@ -109,7 +109,7 @@ def test_a_list_of_images_that_names_one_twice(tmp_path: Path) -> None:
     settings = tmp_path / "data.yaml"
     settings.write_text(settings.read_text().replace("train: images/train", "train: train.txt"))
 
-    (yolo,) = found(examine("yolo", tmp_path))
+    (yolo,) = found(check_dataset("yolo", tmp_path))
 
     assert yolo[:2] == ("repeated", "train")
     assert yolo[2].startswith(f"{tmp_path}/images/train/train0.jpg: ")
@@ -119,7 +119,7 @@ def test_a_list_of_images_that_names_one_twice(tmp_path: Path) -> None:
     path = tmp_path / "ImageSets/Main/train.txt"
     path.write_text("".join(f"{name}\n" for name in names))
     for more in ([], ["data.val_fraction=0.5"]):  # both parts read the one list
-        report = examine("voc", tmp_path, *more)
+        report = check_dataset("voc", tmp_path, *more)
         assert of_kind(report, "repeated") == [f"{path}: names 'train0' 3 times (lines 1, 3, 5); it is read once"]
     assert report["spoils_the_run"] is False
 
@@ -129,7 +129,7 @@ def test_class_names_that_are_nearly_the_same(tmp_path: Path, form: str) -> None
     images = (*planted.CLEAN, planted.with_thing("odd", planted.Thing("DOGS", (20, 20, 60, 60))))
     planted.write(form, tmp_path, images, (*planted.CLASSES, "DOGS"))
 
-    report = examine(form, tmp_path)
+    report = check_dataset(form, tmp_path)
 
     (similar,) = of_kind(report, "similar_classes")
     assert "'dog' (21 objects)" in similar
@@ -145,7 +145,7 @@ def test_boxes_are_measured_by_the_image_where_its_annotation_states_another_siz
     images = (*planted.CLEAN, replace(planted.with_thing("odd", outside), stated_size_px=(60, 80)))
     planted.write("voc", tmp_path, images)
     for decoded in ("all", "0"):
-        report = examine("voc", tmp_path, f"images={decoded}")
+        report = check_dataset("voc", tmp_path, f"images={decoded}")
         assert [kind for kind, _, _ in found(report)] == ["image_size", "outside"]
         (sentence,) = of_kind(report, "outside")
         assert "object 10 'dog' reaches out of the image: ymax is 131" in sentence
@@ -162,11 +162,11 @@ def test_fractions_in_xml_files_are_taken_for_what_they_are(tmp_path: Path) -> N
     things = (*map(in_fractions, planted.SOUND), whole)
     planted.write("voc", tmp_path, [replace(image, things=things) for image in planted.CLEAN])
 
-    report = examine("voc", tmp_path)
+    report = check_dataset("voc", tmp_path)
 
     assert len(of_kind(report, "fractions")) == 90
     assert of_kind(report, "no_area") == []  # which (0, 0, 1, 1) would be in pixels
-    (advice,) = (group["advice"] for group in report["findings"] if group["kind"] == "fractions")
+    (advice,) = (group["advice"] for group in report["issues"] if group["kind"] == "fractions")
     assert "the unit is probably fractions of 1" in advice
     assert "width" in advice
 
@@ -174,7 +174,7 @@ def test_fractions_in_xml_files_are_taken_for_what_they_are(tmp_path: Path) -> N
 def test_every_stage_is_logged_with_its_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     planted.write("voc", tmp_path, planted.CLEAN)
     with caplog.at_level(logging.INFO, logger="ssd_lightning"):
-        doctor.examine(
+        doctor.check_dataset(
             compose_config("doctor", overrides("voc", tmp_path, "trial_steps=1", "trial_batch_size=2")), tmp_path
         )
     lines = [record.getMessage() for record in caplog.records]
@@ -194,7 +194,7 @@ def test_every_stage_is_logged_with_its_counts(tmp_path: Path, caplog: pytest.Lo
 def test_class_numbers_off_by_one(tmp_path: Path, form: str, shift: int, what: str) -> None:
     planted.write_with_shifted_classes(form, tmp_path, shift)
 
-    report = examine(form, tmp_path)
+    report = check_dataset(form, tmp_path)
 
     train, _ = of_kind(report, "class_numbers")
     assert f"one too {what}" in train
@@ -206,7 +206,7 @@ def test_class_numbers_off_by_one(tmp_path: Path, form: str, shift: int, what: s
 def test_pixels_that_count_from_another_number(tmp_path: Path, written: int, read: int, is_found: bool) -> None:
     planted.write_voc_from(written, tmp_path)
 
-    report = examine("voc", tmp_path, f"data.xml_offset={read}")
+    report = check_dataset("voc", tmp_path, f"data.xml_offset={read}")
 
     expected = [f"train: the files seem to count from {written}"] if is_found else []
     origins = of_kind(report, "pixel_origin")
@@ -220,7 +220,7 @@ def test_a_split_of_which_nothing_is_left(tmp_path: Path, form: str) -> None:
     images = [planted.ImageSpec(f"p{i}", split, file="missing") for i, split in enumerate(["train", "train", "test"])]
     planted.write(form, tmp_path, images)
 
-    report = examine(form, tmp_path, f"data.class_names=[{','.join(planted.CLASSES)}]")
+    report = check_dataset(form, tmp_path, f"data.class_names=[{','.join(planted.CLASSES)}]")
 
     if form in ("coco", "csv", "voc"):
         assert len(of_kind(report, "nothing_left")) == 2
@@ -238,9 +238,9 @@ def test_annotations_without_any_object(tmp_path: Path) -> None:
         [planted.ImageSpec(f"{s}{i}", s, things=()) for s in ("train", "test") for i in "ab"],
     )
 
-    discovered = examine("voc", tmp_path)
+    discovered = check_dataset("voc", tmp_path)
     assert "has a class name; give class_names" in of_kind(discovered, "unopened")[0]
-    stated = examine("voc", tmp_path, "data.class_names=[cat]")
+    stated = check_dataset("voc", tmp_path, "data.class_names=[cat]")
     assert [sentence.split(":")[0] for sentence in of_kind(stated, "nothing_left")] == ["train"]
 
 
@@ -248,7 +248,7 @@ def test_a_split_whose_every_object_is_skipped(tmp_path: Path) -> None:
     planted.write("voc", tmp_path, planted.CLEAN)
     for path in (tmp_path / "Annotations").iterdir():
         path.write_text(path.read_text().replace("<bndbox>", "<difficult>1</difficult><bndbox>"))
-    assert of_kind(examine("voc", tmp_path, "data.train_difficult=false"), "nothing_left") == [
+    assert of_kind(check_dataset("voc", tmp_path, "data.train_difficult=false"), "nothing_left") == [
         "train: there is no object in its 6 images; 54 crowds or difficult objects are skipped; "
         "data.train_difficult=true keeps them"
     ]
@@ -257,19 +257,19 @@ def test_a_split_whose_every_object_is_skipped(tmp_path: Path) -> None:
 def test_a_root_or_training_split_that_is_not_there_is_a_bad_setting(tmp_path: Path) -> None:
     planted.write("voc", tmp_path, planted.CLEAN)
     with pytest.raises(DataError, match="there is no such folder"):
-        examine("voc", tmp_path / "nowhere")
+        check_dataset("voc", tmp_path / "nowhere")
     with pytest.raises(DataError, match="there is no split 'valley'"):
-        examine("voc", tmp_path, "data.train_split=valley")
-    report = examine("voc", tmp_path, "data.test_split=valley")
+        check_dataset("voc", tmp_path, "data.train_split=valley")
+    report = check_dataset("voc", tmp_path, "data.test_split=valley")
     assert len(of_kind(report, "unopened")) == 1
     assert report["spoils_the_run"] is False  # a run that does not ask for it goes through
-    assert examine("voc", tmp_path, "data.test_split=valley", "test=true")["spoils_the_run"] is True
+    assert check_dataset("voc", tmp_path, "data.test_split=valley", "test=true")["spoils_the_run"] is True
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_validation_split_of_its_own_is_examined(tmp_path: Path, form: str) -> None:
     planted.write(form, tmp_path, planted.CLEAN)
-    report = examine(form, tmp_path, "data.val_split=test", "data.test_split=null", "fit=false")
+    report = check_dataset(form, tmp_path, "data.val_split=test", "data.test_split=null", "fit=false")
     assert {split: of["images"] for split, of in report["splits"].items()} == {"train": 6, "val": 3}
     assert found(report) == []
 
@@ -278,7 +278,7 @@ def test_a_sample_of_the_images(tmp_path: Path) -> None:
     images, _ = planted.planted("csv")
     planted.write("csv", tmp_path, images)
 
-    report = examine("csv", tmp_path, "images=0")
+    report = check_dataset("csv", tmp_path, "images=0")
 
     assert report["images_decoded"] == 0
     assert of_kind(report, "image") == []
@@ -315,7 +315,7 @@ def test_the_command_on_a_whole_data_set(
     assert estimate["batch_size"] == 16
     assert estimate["steps"] == 12  # 6 images are one batch; twelve epochs
     assert estimate["memory_mib"] > 0
-    assert "no finding" in out
+    assert "no issue" in out
     assert report["priors"]["command"] in out
 
 
@@ -392,7 +392,7 @@ def test_fitted_priors_are_a_choice_of_priors(
     assert levels_of(config) == list(net.levels)
     # A recipe that has priors of its own needs one argument more.
     assert ("net.levels=${priors.fitted}" in arguments) == (experiment is not None)
-    again = doctor.examine(
+    again = doctor.check_dataset(
         compose_with_doctor(tmp_path / "out", *arguments[5:], "trial_steps=0", "fit=false"), tmp_path
     )
     assert again["coverage"]["reached"] == report["priors"]["coverage"]["reached"] >= report["coverage"]["reached"]
@@ -408,6 +408,6 @@ def compose_with_doctor(folder: Path, *overrides: str) -> Any:
 def test_few_images_and_no_recipe_are_told_to_begin_with_finetune(tmp_path: Path) -> None:
     planted.write("voc", tmp_path, planted.CLEAN)
     without_recipe = ["model=tiny_ssd", *overrides("voc", tmp_path, "trial_steps=0", "fit=false")[1:]]
-    report = doctor.examine(compose_config("doctor", without_recipe), tmp_path)
-    (group,) = [group for group in report["findings"] if group["kind"] == "few_images"]
+    report = doctor.check_dataset(compose_config("doctor", without_recipe), tmp_path)
+    (group,) = [group for group in report["issues"] if group["kind"] == "few_images"]
     assert group["advice"] == "begin with experiment=finetune"

@@ -21,9 +21,8 @@ MAY_IMPORT = {
     "types": (),
     "errors": (),
     "checks": ("errors",),
-    "specs": ("errors",),
     "ops": (*BASE, "ops"),
-    "models": (*BASE, "ops", "specs", "models"),
+    "models": (*BASE, "ops", "models"),
     "losses": (*BASE, "ops", "losses"),
     "metrics": (*BASE, "ops", "metrics"),
     "data": (*BASE, "ops.boxes", "data"),
@@ -31,7 +30,7 @@ MAY_IMPORT = {
     "runtime": (*BASE, "ops", "models.postprocess", "data.resize", "runtime"),
     "detections": (*BASE, "visualization.draw"),
     "visualization": ("errors", "visualization"),
-    "detector": (*BASE, "ops", "specs", "models", "data", "runtime", "detections"),
+    "detector": (*BASE, "ops", "models", "data", "runtime", "detections"),
 }
 """The lower layers. A name stands for itself and all that is in it."""
 
@@ -42,7 +41,7 @@ TOP_LAYER = {
 """The commands, and what composes their configurations: above all others."""
 UPPER_LAYERS = {
     "benchmarking": TOP_LAYER,
-    "examination": TOP_LAYER,
+    "dataset_check": TOP_LAYER,
     "training": {*TOP_LAYER, "benchmarking"},
     **{package: {*TOP_LAYER, "training"} for package in ("prediction", "exporting", "reporting", "serving")},
 }

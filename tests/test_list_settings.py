@@ -19,7 +19,7 @@ from ssd_lightning.list_settings import check_lists
         ("data.class_names=[cat,10,010]", "data.class_names holds 10, .*'data.class_names=[cat,\"10\",010]'"),
         ("augmentation.min_ious=0.5", "augmentation.min_ious is 0.5; .*[0.5]"),
         ("augmentation.fill=black", "augmentation.fill is 'black'"),
-        ("augmentation.further=ToGray", "augmentation.further is 'ToGray'"),
+        ("augmentation.extra_transforms=ToGray", "augmentation.extra_transforms is 'ToGray'"),
         ("image_size=large", "image_size is 'large'"),
         ("scheduler.milestones=0.5", "scheduler.milestones is 0.5"),
         ("backbone.channels=16", "backbone.channels is 16"),

@@ -22,15 +22,15 @@ from ssd_lightning.analysis.auto_priors import choose_priors
 from ssd_lightning.configs import find_user_error
 from ssd_lightning.data.multiscale import multiscale_sizes
 from ssd_lightning.data.resize import ResizeMode, Stretch
+from ssd_lightning.dataset_check.splits import objects_of
 from ssd_lightning.detector import find_checkpoint
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.examination.splits import objects_of
 from ssd_lightning.models import SSD
+from ssd_lightning.models.config import to_config
 from ssd_lightning.models.key_mapping import NETWORKS
 from ssd_lightning.models.ssd import check_batch_size
 from ssd_lightning.models.weights import levels_for_weights, levels_of, load_pretrained, normalization_of
 from ssd_lightning.ops.priors import as_height_width
-from ssd_lightning.specs import describe
 from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.agreement import Agreement
 from ssd_lightning.training.batch_scaling import split_scaling
@@ -293,7 +293,7 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             net = make_net(config, len(data.class_names), pretrained=False)
         choice = choose_priors(training_boxes(data, net.image_size), net.levels, net.image_size, config.net.clip_priors)
-        levels = describe(choice.levels)
+        levels = to_config(choice.levels)
         for line in choice.describe():
             say("%s", line)
     OmegaConf.update(config, "net.levels", levels, merge=False)

@@ -14,6 +14,7 @@ from ssd_lightning.data.image_io import ImageInput, as_rgb, as_sequence
 from ssd_lightning.data.resize import ResizeMode, Stretch, as_resize_mode, plain_mode, undo_detections
 from ssd_lightning.detections import ImageDetections
 from ssd_lightning.errors import ConfigurationError, UserError, WeightsError
+from ssd_lightning.models.config import from_config, to_config
 from ssd_lightning.models.files import first_line, read_checkpoint
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
@@ -22,7 +23,6 @@ from ssd_lightning.ops.normalization import Normalization
 from ssd_lightning.runtime.loading import load_exported
 from ssd_lightning.runtime.network import ExportedNetwork
 from ssd_lightning.runtime.safetensors_file import read_detector_file
-from ssd_lightning.specs import build, describe
 from ssd_lightning.types import Detections, Placement
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -42,7 +42,7 @@ def detector_spec(
 ) -> dict[str, Any]:
     """Describe all that a detector is besides its weights, in plain containers."""
     return {
-        "network": describe(net),
+        "network": to_config(net),
         "class_names": list(class_names),
         "postprocess": postprocess.settings(),
         "resize": plain_mode(resize),
@@ -247,7 +247,7 @@ def _build_network(spec: Any, weights: Mapping[str, Any], path: Path) -> SSD:
     """
     with _errors_naming(path):
         with torch.device("meta"):
-            planned = build(spec)
+            planned = from_config(spec)
         if not isinstance(planned, SSD):
             raise WeightsError(f"it describes no network but a {type(planned).__name__}")
         if not isinstance(planned.normalization, Normalization):
@@ -256,7 +256,7 @@ def _build_network(spec: Any, weights: Mapping[str, Any], path: Path) -> SSD:
             raise WeightsError(f"its network has {len(planned.priors_cxcywh):,} priors, more than {MOST_PRIORS:,}")
     _fitting_weights(planned, weights, path)
     with _errors_naming(path):
-        net = build(spec)
+        net = from_config(spec)
         if not net.priors_cxcywh.isfinite().all():
             raise WeightsError("its priors are not finite")
     load_weights(net, weights, path)

@@ -1,4 +1,4 @@
-"""`python -m ssd_lightning.doctor`: examine a data set, and the first steps of a run on it, before the run."""
+"""`python -m ssd_lightning.doctor`: check a data set, and the first steps of a run on it, before the run."""
 
 import json
 import logging
@@ -17,13 +17,13 @@ from ssd_lightning.overrides import command_line_overrides
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from ssd_lightning.examination.splits import Examination
+    from ssd_lightning.dataset_check.splits import DatasetCheck
     from ssd_lightning.models import SSD
 
 log = logging.getLogger(__name__)
 
 OWN_SETTINGS = ("images", "tiny_px", "lines", "fit", "trial_steps", "trial_batch_size")
-"""Of the examination alone; all others are the run's."""
+"""Of the check alone; all others are the run's."""
 MOST_ON_A_PROCESSOR = 8
 NO_RECIPE = "ssd"
 """`name` of a run without `experiment=`."""
@@ -60,7 +60,7 @@ def doctor(config: "DictConfig") -> dict[str, Any]:
     command = training_command(
         config, command_line_overrides(), choice=hydra_config.runtime.choices.get("priors"), directory=directory
     )
-    report = examine(config, directory)
+    report = check_dataset(config, directory)
     if report["priors"] is not None:
         report["priors"]["command"] = command
     (directory / "doctor.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -87,8 +87,8 @@ def check_settings(config: "DictConfig") -> None:
         raise ConfigurationError(f"fit is {config.fit!r}; it must be true or false")
 
 
-def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
-    """Do the whole examination, and write the plot and the fitted priors.
+def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
+    """Do the whole check, and write the plot and the fitted priors.
 
     Args:
         config: as `conf/doctor.yaml` composes it.
@@ -100,41 +100,41 @@ def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
     import torch
     from omegaconf import OmegaConf
 
-    from ssd_lightning.analysis.findings import Finding, grouped, spoils_the_run
-    from ssd_lightning.analysis.health import background_findings, few_images_findings
+    from ssd_lightning.analysis.health import background_issues, few_images_issues
+    from ssd_lightning.analysis.issues import Issue, grouped, spoils_the_run
     from ssd_lightning.assembly import make_net
-    from ssd_lightning.examination.priors import judge_priors
-    from ssd_lightning.examination.splits import decode_images, judge_split
+    from ssd_lightning.dataset_check.priors import judge_priors
+    from ssd_lightning.dataset_check.splits import decode_images, judge_split
 
-    examination = read_splits(config)
-    report: dict[str, Any] = {"spoils_the_run": False, "findings": [], "splits": {}, "images_decoded": 0}
-    report["on_error"] = "raise" if examination.is_strict else "skip"
+    check = read_splits(config)
+    report: dict[str, Any] = {"spoils_the_run": False, "issues": [], "splits": {}, "images_decoded": 0}
+    report["on_error"] = "raise" if check.is_strict else "skip"
     report |= {"coverage": None, "priors": None, "trial": None}
     net = None
-    if examination.class_names:
+    if check.class_names:
         torch.manual_seed(config.seed)
         try:
-            net = make_net(config, len(examination.class_names), pretrained=not config.init_from)
+            net = make_net(config, len(check.class_names), pretrained=not config.init_from)
         except WeightsError as error:
-            examination.findings.append(Finding("error", "weights", "train", str(error)))
-            net = make_net(config, len(examination.class_names), pretrained=False)
+            check.issues.append(Issue("error", "weights", "train", str(error)))
+            net = make_net(config, len(check.class_names), pretrained=False)
     image_size = None if net is None else net.image_size
-    decode_images(examination, None if config.images == "all" else config.images, config.seed)
-    for split in examination.datasets:
-        report["splits"][split] = judge_split(examination, split, image_size=image_size, tiny_px=config.tiny_px)
-    report["images_decoded"] = len(examination.facts)
+    decode_images(check, None if config.images == "all" else config.images, config.seed)
+    for split in check.datasets:
+        report["splits"][split] = judge_split(check, split, image_size=image_size, tiny_px=config.tiny_px)
+    report["images_decoded"] = len(check.facts)
     if "train" in report["splits"]:
-        examination.findings += background_findings(
+        check.issues += background_issues(
             images=report["splits"]["train"]["images"],
             without_objects=report["splits"]["train"]["images_without_objects"],
             min_negatives=OmegaConf.select(config, "loss.class_loss.min_negatives"),
         )
-        examination.findings += few_images_findings(
+        check.issues += few_images_issues(
             images=report["splits"]["train"]["images"], has_recipe=config.name != NO_RECIPE
         )
-    if net is not None and examination.training_objects:
+    if net is not None and check.training_objects:
         report["coverage"], report["priors"] = judge_priors(
-            examination,
+            check,
             net.levels,
             image_size=net.image_size,
             clip=config.net.clip_priors,
@@ -144,13 +144,13 @@ def examine(config: "DictConfig", directory: Path) -> dict[str, Any]:
             seed=config.seed,
         )
         if config.trial_steps:
-            report["trial"] = try_steps(examination, config, net)
-    report["spoils_the_run"] = spoils_the_run(examination.findings)
-    report["findings"] = grouped(examination.findings)
+            report["trial"] = try_steps(check, config, net)
+    report["spoils_the_run"] = spoils_the_run(check.issues)
+    report["issues"] = grouped(check.issues)
     return report
 
 
-def read_splits(config: "DictConfig") -> "Examination":
+def read_splits(config: "DictConfig") -> "DatasetCheck":
     """Open all splits of a data set as far as they can be opened.
 
     Raises:
@@ -158,17 +158,17 @@ def read_splits(config: "DictConfig") -> "Examination":
     """
     from hydra.utils import instantiate
 
-    from ssd_lightning.analysis.findings import Finding
-    from ssd_lightning.analysis.health import pixel_origin_findings
+    from ssd_lightning.analysis.health import pixel_origin_issues
+    from ssd_lightning.analysis.issues import Issue
     from ssd_lightning.data.inspection import count_edges, open_leniently
     from ssd_lightning.data.splits import MissingSplitError, check_root
-    from ssd_lightning.examination.lists import repeated_findings
-    from ssd_lightning.examination.splits import Examination
+    from ssd_lightning.dataset_check.lists import repeated_issues
+    from ssd_lightning.dataset_check.splits import DatasetCheck
 
     data = instantiate(config.data.module, _convert_="all")
     data.prepare_data()
     make = instantiate(config.data.module.dataset, _convert_="all")
-    examination = Examination(is_strict=make.keywords.get("on_error", "raise") != "skip", resize=data.resize)
+    check = DatasetCheck(is_strict=make.keywords.get("on_error", "raise") != "skip", resize=data.resize)
     stated = list(config.data.class_names) if config.data.class_names else None
     splits = [split for split in ("train", "val", "test") if data.has(split)]
     log.info("reading the annotations of %s", ", ".join(splits))
@@ -176,10 +176,10 @@ def read_splits(config: "DictConfig") -> "Examination":
         arguments = data.arguments(split)
         for place in arguments.get("splits", ()):
             check_root(Path(place["root"]).expanduser())
-        arguments["class_names"] = stated or list(examination.class_names) or None
+        arguments["class_names"] = stated or list(check.class_names) or None
         try:
-            dataset = examination.datasets[split] = open_leniently(make, **arguments)
-            examination.findings += repeated_findings(split, dataset, arguments.get("splits", ()))
+            dataset = check.datasets[split] = open_leniently(make, **arguments)
+            check.issues += repeated_issues(split, dataset, arguments.get("splits", ()))
             log.info(
                 "%s: %d images, %d usable objects; faults of the annotation: %d",
                 split,
@@ -190,23 +190,23 @@ def read_splits(config: "DictConfig") -> "Examination":
             if "xml_offset" in make.keywords and split == "train":
                 at_zero, at_one = count_edges(make, **arguments)
                 offset = make.keywords["xml_offset"]
-                examination.findings += pixel_origin_findings(split, at_zero=at_zero, at_one=at_one, offset=offset)
+                check.issues += pixel_origin_issues(split, at_zero=at_zero, at_one=at_one, offset=offset)
         except DataError as error:
             if isinstance(error, MissingSplitError) and split == "train":
                 raise
             # A missing test split is met when it is asked for, which may be never.
             only_later = isinstance(error, MissingSplitError) and split == "test" and not config.test
-            examination.findings.append(Finding("warning" if only_later else "error", "unopened", split, str(error)))
-    return examination
+            check.issues.append(Issue("warning" if only_later else "error", "unopened", split, str(error)))
+    return check
 
 
-def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> dict[str, Any] | None:
+def try_steps(check: "DatasetCheck", config: "DictConfig", net: "SSD") -> dict[str, Any] | None:
     """Take a few training steps: the first loss, and an estimate of the whole run. None where that cannot be."""
     import torch
     from hydra.utils import instantiate
 
     from ssd_lightning.analysis.dry_run import run_estimate
-    from ssd_lightning.examination.steps import sound_batches, take_steps
+    from ssd_lightning.dataset_check.steps import sound_batches, take_steps
     from ssd_lightning.training.batch_scaling import split_scaling
     from ssd_lightning.training.budget import parse_budget
     from ssd_lightning.training.compilation import compile_network
@@ -224,7 +224,7 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
         keep_freed_memory()
         batch_size = config.trial_batch_size or min(share, MOST_ON_A_PROCESSOR)
     batches = sound_batches(
-        examination,
+        check,
         instantiate(config.augmentation, _convert_="all"),
         batch_size=batch_size,
         steps=config.trial_steps,
@@ -240,7 +240,7 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
     settings, _ = split_scaling(config.optimizer, batch_size)  # the rate of a few steps does not matter
     log.info("timing steps on %s: %d, of %d images each", device.type, config.trial_steps, batch_size)
     trial = take_steps(
-        examination,
+        check,
         net,
         instantiate(config.loss, _convert_="all").to(device).train(),
         make_part("optimizer", instantiate(settings, _convert_="all"), net.parameters()),
@@ -255,7 +255,7 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
         seconds_a_step=trial.seconds_a_step,
         measured_batch_size=batch_size,
         batch_size=config.data.batch_size,
-        num_images=samples_of_epoch(examination, config),
+        num_images=samples_of_epoch(check, config),
         num_devices=num_devices,
         max_epochs=None if config.budget else config.trainer.max_epochs,
         max_steps=config.trainer.max_steps,
@@ -267,11 +267,11 @@ def try_steps(examination: "Examination", config: "DictConfig", net: "SSD") -> d
     return {"where": f"{device.type}, {config.trainer.precision}", "losses": trial.losses, "estimate": estimate}
 
 
-def samples_of_epoch(examination: "Examination", config: "DictConfig") -> int:
+def samples_of_epoch(check: "DatasetCheck", config: "DictConfig") -> int:
     """Count the training samples of an epoch; images of rare classes may be repeated."""
     from ssd_lightning.data.sampler import EpochSampler, repeat_factors
 
-    labels = [record.labels for record in examination.datasets["train"].records]
+    labels = [record.labels for record in check.datasets["train"].records]
     factors = repeat_factors(labels, threshold=config.data.repeat_threshold) if config.data.repeat_rare else None
     return EpochSampler(size=len(labels), pad=True, repeats=factors).samples
 
@@ -287,7 +287,7 @@ def training_command(config: "DictConfig", overrides: Sequence[str], *, choice: 
     """
     from omegaconf import OmegaConf
 
-    from ssd_lightning.examination.priors import FITTED
+    from ssd_lightning.dataset_check.priors import FITTED
 
     left_out = (*OWN_SETTINGS, "priors", "priors.fit", "net.levels", "hydra.run.dir")
     kept = [text for text in overrides if text.lstrip("+~").partition("=")[0] not in left_out]
@@ -303,10 +303,10 @@ def training_command(config: "DictConfig", overrides: Sequence[str], *, choice: 
 
 def print_report(report: Mapping[str, Any], *, lines: int, directory: Path) -> None:
     """Print what was found, the worst first, and where all of it is."""
-    from ssd_lightning.visualization.health_tables import print_coverage, print_findings, print_splits, print_trial
+    from ssd_lightning.visualization.health_tables import print_coverage, print_issues, print_splits, print_trial
 
     everything = str(directory / "doctor.json")
-    print_findings(report["findings"], lines=lines, everything_in=everything)
+    print_issues(report["issues"], lines=lines, everything_in=everything)
     print_splits(report["splits"])
     coverage, priors, trial = report["coverage"], report["priors"], report["trial"]
     if coverage is not None:
@@ -314,14 +314,14 @@ def print_report(report: Mapping[str, Any], *, lines: int, directory: Path) -> N
         print_coverage(coverage, after, lines=lines, everything_in=everything)
     if trial is not None:
         print_trial(trial["losses"], trial["estimate"], where=trial["where"])
-    print(f"\n{report['images_decoded']} images decoded; all findings: {everything}")
+    print(f"\n{report['images_decoded']} images decoded; all issues: {everything}")
     if coverage is not None:
         print(f"plot:   {directory / 'coverage.png'}")
     if priors is not None:
         print(f"priors: {priors['file']}, used by\n  {priors['command']}")
-    errors = {group["kind"] for group in report["findings"] if group["severity"] == "error"}
+    errors = {group["kind"] for group in report["issues"] if group["severity"] == "error"}
     if not report["spoils_the_run"]:
-        print("nothing would spoil the run" + ("; the warnings above may lower its scores" * bool(report["findings"])))
+        print("nothing would spoil the run" + ("; the warnings above may lower its scores" * bool(report["issues"])))
     elif report["on_error"] == "raise" and errors != {"coverage"}:
         print("something would spoil the run (data.on_error=skip leaves unusable objects and images out)")
     else:

@@ -67,7 +67,7 @@ def predict(config: "DictConfig") -> dict[str, Any]:
         tally = _run(config, detector, sources, skipped, window)
     if skipped and len(sources) > 1:
         log.warning("skipped %d of %d sources:\n  %s", len(skipped), len(sources), "\n  ".join(skipped))
-    if not tally.shots and skipped:
+    if not tally.total and skipped:
         raise DataError(skipped[0] if len(skipped) == 1 else f"none of the {len(skipped)} sources can be read")
     _print_summary(tally, Path(config.output), _as_list(config.save))
     return {
@@ -107,7 +107,7 @@ def _run(
     window: "Window | None",
 ) -> "Tally":
     """Read, detect, write and show; fills `skipped`."""
-    from ssd_lightning.prediction.frames import Reading, shots_of
+    from ssd_lightning.prediction.frames import Reading, read_sources
     from ssd_lightning.prediction.loop import Tally, detect_in
     from ssd_lightning.prediction.names import output_names
     from ssd_lightning.prediction.progress import progress_bar
@@ -144,7 +144,7 @@ def _run(
             stack.callback(writer.close)  # also where it ends early: what was found until then is whole
             bar = stack.enter_context(progress_bar(len(sources)))
             detect_in(
-                shots_of(sources, reading, on_bad=note, on_video=bar.opened_video),
+                read_sources(sources, reading, on_bad=note, on_video=bar.opened_video),
                 detector,
                 # Who looks on should not wait for a batch to fill.
                 batch_size=1 if window is not None or has_camera else config.batch_size,
@@ -152,7 +152,7 @@ def _run(
                 writers=[writer],
                 tally=tally,
                 window=window,
-                on_shot=bar.step,
+                on_image=bar.step,
             )
     except KeyboardInterrupt:
         if not has_camera:  # which has no other end
@@ -162,7 +162,7 @@ def _run(
     except OSError as error:  # files that are read answer with a sentence of their own
         raise DataError(f"output={folder}: cannot write there: {error}") from error
     finally:
-        if is_new and not tally.shots:
+        if is_new and not tally.total:
             with suppress(OSError):  # it is not empty
                 folder.rmdir()
     return tally
@@ -183,7 +183,7 @@ def _print_summary(tally: "Tally", folder: Path, outputs: Sequence[str]) -> None
     seen = [_counted(count, what) for count, what in ((tally.images, "image"), (tally.frames, "frame")) if count]
     classes = ", ".join(f"{count} {one_line(name)}" for name, count in tally.detections.most_common(10))
     found = _counted(tally.detections.total(), "detection") + (f" ({classes})" if classes else "")
-    where = f": {', '.join(outputs)} in {folder}" if outputs and tally.shots else ""
+    where = f": {', '.join(outputs)} in {folder}" if outputs and tally.total else ""
     print(f"{found} in {' and '.join(seen) or 'nothing'}{where}")
 
 

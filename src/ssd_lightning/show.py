@@ -215,13 +215,13 @@ def read_priors(config: "DictConfig") -> Priors:
     from ssd_lightning.assembly import make_net, settle_priors
     from ssd_lightning.data.resize import plain_mode
     from ssd_lightning.detector import Detector
+    from ssd_lightning.models.config import to_config
     from ssd_lightning.ops.priors import make_priors
-    from ssd_lightning.specs import describe
 
     if config.checkpoint is not None:
         detector = Detector.load(config.checkpoint)
         net = detector.network
-        clip = describe(net).get("clip_priors", False)
+        clip = to_config(net).get("clip_priors", False)
         OmegaConf.update(config, "image_size", list(net.image_size))
         if OmegaConf.select(config, "augmentation.resize") is not None:
             OmegaConf.update(config, "augmentation.resize", plain_mode(detector.resize), force_add=True)

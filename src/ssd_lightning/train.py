@@ -70,7 +70,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     from ssd_lightning.reporting.page import try_report
     from ssd_lightning.run_dirs import is_restarted
     from ssd_lightning.training.devices import find_launch
-    from ssd_lightning.training.guards import explain_memory
+    from ssd_lightning.training.non_finite import explain_memory
     from ssd_lightning.training.ranks import end_with_launcher
     from ssd_lightning.training.record import read_record, read_result, write_record, write_result
     from ssd_lightning.training.resumption import (
@@ -183,10 +183,10 @@ def warn_about_data(config: "DictConfig", data: "DetectionDataModule") -> None:
     """Warn where images without objects cannot teach, or cannot choose a checkpoint."""
     from omegaconf import OmegaConf
 
-    from ssd_lightning.analysis.health import background_findings, unscored_findings
+    from ssd_lightning.analysis.health import background_issues, unscored_issues
 
     records = data.dataset("train").records
-    findings = background_findings(
+    issues = background_issues(
         images=len(records),
         without_objects=sum(not len(record.labels) for record in records),
         min_negatives=OmegaConf.select(config, "loss.class_loss.min_negatives"),
@@ -194,9 +194,9 @@ def warn_about_data(config: "DictConfig", data: "DetectionDataModule") -> None:
     if data.has("val"):
         records = data.dataset("val").records
         objects = sum(int((~record.difficult).sum()) for record in records)
-        findings += unscored_findings("val", images=len(records), objects=objects)
-    for finding in findings:
-        log.warning(finding.sentence)
+        issues += unscored_issues("val", images=len(records), objects=objects)
+    for issue in issues:
+        log.warning(issue.sentence)
 
 
 def record_start(

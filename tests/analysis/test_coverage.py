@@ -11,7 +11,7 @@ from ssd_lightning.analysis.coverage import (
     RATIO_NAMES,
     SIZE_NAMES,
     best_priors,
-    coverage_findings,
+    coverage_issues,
     coverage_summary,
     describe_unreached,
     finest_step_px,
@@ -70,7 +70,7 @@ def test_no_objects() -> None:
     summary = coverage_summary(np.empty((0, 4)), best.iou, (300, 300))
     assert best.iou.shape == (0,)
     assert (summary["objects"], summary["share"], summary["mean_iou"]) == (0, None, None)
-    assert coverage_findings(summary, image_size=(300, 300), finest_step_px=8) == []
+    assert coverage_issues(summary, image_size=(300, 300), finest_step_px=8) == []
 
 
 def test_the_summary_counts_each_object_once_by_size_and_by_ratio() -> None:
@@ -88,21 +88,21 @@ def test_the_summary_counts_each_object_once_by_size_and_by_ratio() -> None:
     }  # fmt: skip
     by_ratio = [summary["by_ratio"][name]["objects"] for name in RATIO_NAMES]
     assert by_ratio == [0, 1, 0, 2, 1]
-    judge = partial(coverage_findings, image_size=(100, 200), finest_step_px=8)
-    (finding,) = judge(summary)
-    assert finding.severity == "warning"
-    assert "3 of 4 training objects, 75%" in finding.sentence
-    assert "50% are below 32 px in the input of 200 x 100 px. What helps: a larger input" in finding.sentence
-    assert "image_size=[200,400]" in finding.sentence
-    assert "which" not in finding.sentence  # nothing was fitted
-    assert "finer" not in finding.sentence
+    judge = partial(coverage_issues, image_size=(100, 200), finest_step_px=8)
+    (issue,) = judge(summary)
+    assert issue.severity == "warning"
+    assert "3 of 4 training objects, 75%" in issue.sentence
+    assert "50% are below 32 px in the input of 200 x 100 px. What helps: a larger input" in issue.sentence
+    assert "image_size=[200,400]" in issue.sentence
+    assert "which" not in issue.sentence  # nothing was fitted
+    assert "finer" not in issue.sentence
     assert judge(summary | {"share": 0.8}) == []
     assert judge(summary | {"share": 0.5})[0].severity == "warning"
-    (finding,) = judge(summary | {"share": 0.49}, finest_step_px=16, fitted_share=0.9, larger_share=0.95)
-    assert finding.severity == "error"  # most objects have no prior but a forced one
-    assert "the fitted priors, which reach 90%" in finding.sentence
-    assert "image_size=[200,400], which would reach 95%" in finding.sentence
-    assert "steps of 16 px" in finding.sentence
+    (issue,) = judge(summary | {"share": 0.49}, finest_step_px=16, fitted_share=0.9, larger_share=0.95)
+    assert issue.severity == "error"  # most objects have no prior but a forced one
+    assert "the fitted priors, which reach 90%" in issue.sentence
+    assert "image_size=[200,400], which would reach 95%" in issue.sentence
+    assert "steps of 16 px" in issue.sentence
 
 
 def test_the_finest_level_is_that_of_the_shortest_steps() -> None:

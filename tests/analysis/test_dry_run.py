@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd_lightning.analysis.dry_run import (
-    first_loss_findings,
+    first_loss_issues,
     first_losses,
     run_estimate,
     time_steps,
@@ -77,10 +77,10 @@ def test_the_expected_box_loss_is_that_of_offsets_0() -> None:
 
 def test_a_loss_far_from_the_expected_is_found() -> None:
     loss = MultiBoxLoss().train()
-    assert first_loss_findings(first_losses(Scatter(3, 1.0), loss, [BATCH])) == []
-    (far,) = first_loss_findings(first_losses(Scatter(3, 50.0), loss, [BATCH]))
+    assert first_loss_issues(first_losses(Scatter(3, 1.0), loss, [BATCH])) == []
+    (far,) = first_loss_issues(first_losses(Scatter(3, 50.0), loss, [BATCH]))
     assert far.severity == "warning"
-    (broken,) = first_loss_findings(first_losses(Scatter(3, math.nan), loss, [BATCH]))
+    (broken,) = first_loss_issues(first_losses(Scatter(3, math.nan), loss, [BATCH]))
     assert broken.severity == "error"
     assert "cls is nan" in broken.sentence
 

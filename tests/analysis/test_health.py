@@ -3,22 +3,22 @@
 import numpy as np
 import pytest
 
-from ssd_lightning.analysis.class_lists import rare_class_findings, similar_class_findings
-from ssd_lightning.analysis.findings import KINDS, Finding, grouped, in_order, spoils_the_run
+from ssd_lightning.analysis.class_lists import rare_class_issues, similar_class_issues
 from ssd_lightning.analysis.health import (
     PHRASES,
-    amount_findings,
-    background_findings,
-    class_number_findings,
-    duplicate_findings,
-    few_images_findings,
+    amount_issues,
+    background_issues,
+    class_number_issues,
+    duplicate_issues,
+    few_images_issues,
     kind_of,
-    pixel_origin_findings,
-    reader_findings,
-    tiny_findings,
-    unscored_findings,
-    unused_class_findings,
+    pixel_origin_issues,
+    reader_issues,
+    tiny_issues,
+    unscored_issues,
+    unused_class_issues,
 )
+from ssd_lightning.analysis.issues import KINDS, Issue, grouped, in_order, spoils_the_run
 from ssd_lightning.analysis.objects import Objects, split_summary
 from ssd_lightning.data.voc import VOC_CLASSES
 
@@ -55,9 +55,9 @@ def unknown(number: object) -> str:
     ],
 )
 def test_class_numbers(numbers: list[object], counts: list[int], found: str | None) -> None:
-    findings = class_number_findings("train", [unknown(number) for number in numbers], counts, ("cat", "dog", "bird"))
-    assert len(findings) == (found is not None)
-    assert all(found in finding.sentence and finding.severity == "error" for finding in findings if found)
+    issues = class_number_issues("train", [unknown(number) for number in numbers], counts, ("cat", "dog", "bird"))
+    assert len(issues) == (found is not None)
+    assert all(found in issue.sentence and issue.severity == "error" for issue in issues if found)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_class_numbers(numbers: list[object], counts: list[int], found: str | No
     ],
 )
 def test_amounts(images: int, objects: int, left_out: int, trained: bool, kinds: list[str]) -> None:
-    found = amount_findings("x", images=images, objects=objects, left_out=left_out, is_trained_on=trained)
-    assert [finding.kind for finding in found] == kinds
+    found = amount_issues("x", images=images, objects=objects, left_out=left_out, is_trained_on=trained)
+    assert [issue.kind for issue in found] == kinds
 
 
 def test_duplicates_within_and_across() -> None:
@@ -81,7 +81,7 @@ def test_duplicates_within_and_across() -> None:
         "val": {"e": "2", "f": "3"},
         "test": {"g": "2", "f": "3"},
     }
-    found = {(finding.kind, finding.split, finding.sentence) for finding in duplicate_findings(digests)}
+    found = {(issue.kind, issue.split, issue.sentence) for issue in duplicate_issues(digests)}
     assert found == {
         ("within", "train", "c: the same pixels as a"),
         ("within", "train", "d: the same pixels as a"),
@@ -97,7 +97,7 @@ def test_duplicates_within_and_across() -> None:
     [(9, 2, 1, True), (4, 0, 1, False), (9, 20, 1, False), (0, 5, 0, True), (0, 4, 0, False), (1, 50, 0, False)],
 )
 def test_where_pixels_count_from(at_zero: int, at_one: int, offset: int, found: bool) -> None:
-    assert len(pixel_origin_findings("train", at_zero=at_zero, at_one=at_one, offset=offset)) == found
+    assert len(pixel_origin_issues("train", at_zero=at_zero, at_one=at_one, offset=offset)) == found
 
 
 OBJECTS = Objects(
@@ -109,8 +109,8 @@ OBJECTS = Objects(
 
 
 def test_tiny_boxes_are_judged_in_the_input() -> None:
-    found = tiny_findings("train", OBJECTS, ["a", "b", "c"], ["x", "y"], image_size=(100, 200), tiny_px=4.05)
-    assert [finding.sentence for finding in found] == [
+    found = tiny_issues("train", OBJECTS, ["a", "b", "c"], ["x", "y"], image_size=(100, 200), tiny_px=4.05)
+    assert [issue.sentence for issue in found] == [
         "a: usable object 2 'y' is 4.0 x 50.0 px in the input of 200 x 100 px",
         "c: usable object 1 'x' is 100.0 x 4.0 px in the input of 200 x 100 px",
     ]
@@ -129,7 +129,7 @@ def test_counts() -> None:
             "z": {"objects": 0, "difficult": 0, "images": 0},
         },
     }
-    assert [finding.sentence for finding in unused_class_findings("train", [3, 1, 0], ["x", "y", "z"])] == [
+    assert [issue.sentence for issue in unused_class_issues("train", [3, 1, 0], ["x", "y", "z"])] == [
         "train: class 3 'z' has no object"
     ]
 
@@ -149,16 +149,16 @@ def test_counts() -> None:
     ],
 )
 def test_names_that_are_nearly_the_same(names: list[str], alike: list[str]) -> None:
-    found = similar_class_findings("train", range(1, len(names) + 1), names)
-    assert [finding.sentence for finding in found] == [
+    found = similar_class_issues("train", range(1, len(names) + 1), names)
+    assert [issue.sentence for issue in found] == [
         f"train: {text} differ only in case, spaces, '-', '_' or a plural s" for text in alike
     ]
-    assert all(finding.severity == "warning" for finding in found)
+    assert all(issue.severity == "warning" for issue in found)
 
 
 def test_published_class_lists_have_no_name_twice() -> None:
     for names in (VOC_CLASSES, COCO_CLASSES):
-        assert similar_class_findings("train", [1] * len(names), names) == []
+        assert similar_class_issues("train", [1] * len(names), names) == []
 
 
 def test_classes_with_few_objects() -> None:
@@ -166,7 +166,7 @@ def test_classes_with_few_objects() -> None:
         name: {"objects": count, "difficult": 0, "images": min(count, 2)}
         for name, count in (("none", 0), ("one", 1), ("four", 4), ("five", 5))
     }
-    assert [(finding.severity, finding.sentence) for finding in rare_class_findings("train", counts)] == [
+    assert [(issue.severity, issue.sentence) for issue in rare_class_issues("train", counts)] == [
         ("warning", "train: class 2 'one' has 1 object in 1 image"),
         ("warning", "train: class 3 'four' has 4 objects in 2 images"),
     ]
@@ -178,8 +178,8 @@ def test_whole_numbers_beside_fractions_are_fractions() -> None:
     part = "a.xml: object 3 'x' has the box (0.1, 0, 1, 1), which looks like fractions of the image"
 
     def kinds(*sentences: str) -> list[str]:
-        found = reader_findings("train", sentences, otherwise="annotation", severity="error")
-        return [finding.kind for finding in found]
+        found = reader_issues("train", sentences, otherwise="annotation", severity="error")
+        return [issue.kind for issue in found]
 
     assert kinds(whole, thin, part) == ["fractions", "no_area", "fractions"]
     assert kinds(whole, thin) == ["no_area", "no_area"]
@@ -189,8 +189,8 @@ def test_kinds_and_order() -> None:
     assert {kind for _, kind in PHRASES} <= KINDS.keys()
     assert kind_of("a.xml: object 1 'x' is inverted: xmin 5 is greater than xmax 3", "annotation") == "inverted"
     assert kind_of("something else", "annotation") == "annotation"
-    tiny, torn = Finding("warning", "tiny", "train", "t"), Finding("error", "image", "train", "p")
-    across, again = Finding("error", "across", "train, val", "a"), Finding("error", "image", "val", "p")
+    tiny, torn = Issue("warning", "tiny", "train", "t"), Issue("error", "image", "train", "p")
+    across, again = Issue("error", "across", "train, val", "a"), Issue("error", "image", "val", "p")
     assert in_order([tiny, torn, again, across]) == [across, torn, tiny]
     groups = grouped([tiny, torn, across])
     assert [(group["severity"], group["kind"], len(group["items"])) for group in groups] == [
@@ -215,18 +215,18 @@ def test_kinds_and_order() -> None:
     ],
 )
 def test_images_that_teach_nothing(images: int, without: int, min_negatives: int | None, is_said: bool) -> None:
-    found = background_findings(images=images, without_objects=without, min_negatives=min_negatives)
-    assert [finding.kind for finding in found] == ["background"] * is_said
-    assert all("2 of 20 images (10%)" in finding.sentence for finding in found)
+    found = background_issues(images=images, without_objects=without, min_negatives=min_negatives)
+    assert [issue.kind for issue in found] == ["background"] * is_said
+    assert all("2 of 20 images (10%)" in issue.sentence for issue in found)
 
 
 @pytest.mark.parametrize(("images", "objects", "is_said"), [(4, 0, True), (4, 1, False), (0, 0, False)])
 def test_a_split_without_an_object_to_score(images: int, objects: int, is_said: bool) -> None:
-    found = unscored_findings("val", images=images, objects=objects)
-    assert [(finding.kind, finding.split) for finding in found] == [("unscored", "val")] * is_said
+    found = unscored_issues("val", images=images, objects=objects)
+    assert [(issue.kind, issue.split) for issue in found] == [("unscored", "val")] * is_said
 
 
 @pytest.mark.parametrize(("images", "has_recipe", "found"), [(300, False, 1), (300, True, 0), (16_551, False, 0)])
 def test_few_images_want_a_recipe(images: int, has_recipe: bool, found: int) -> None:
-    findings = few_images_findings(images=images, has_recipe=has_recipe)
-    assert [str(images) in finding.sentence for finding in findings] == [True] * found
+    issues = few_images_issues(images=images, has_recipe=has_recipe)
+    assert [str(images) in issue.sentence for issue in issues] == [True] * found

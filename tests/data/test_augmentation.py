@@ -497,13 +497,15 @@ def test_albumentations_has_nothing_to_warn_of():
         with pytest.raises(UserWarning, match="interpolatoin"):
             A.Resize(2, 2, interpolatoin=1)
         SSDAugmentation(image_size=(64, 64), vertical_flip=True)(image, boxes, 0)
-        SSDAugmentation(image_size=(64, 64), further=[A.ToGray(p=1.0)])(image, boxes, 0)
+        SSDAugmentation(image_size=(64, 64), extra_transforms=[A.ToGray(p=1.0)])(image, boxes, 0)
 
 
 def test_further_transforms_follow_and_take_the_boxes_along():
     image, boxes = scene()
     plain = SSDAugmentation(image_size=(64, 64), flip=False)
-    mirrored = SSDAugmentation(image_size=(64, 64), flip=False, further=[A.HorizontalFlip(p=1.0), A.ToGray(p=1.0)])
+    mirrored = SSDAugmentation(
+        image_size=(64, 64), flip=False, extra_transforms=[A.HorizontalFlip(p=1.0), A.ToGray(p=1.0)]
+    )
     for seed in range(30):
         expected, expected_boxes, expected_kept = plain(image, boxes, seed)
         result, new_boxes, kept = mirrored(image, boxes, seed)
@@ -515,8 +517,8 @@ def test_further_transforms_follow_and_take_the_boxes_along():
 def test_further_transforms_leave_valid_boxes_and_draw_anew_for_every_seed():
     image, boxes = scene()
     settings = {**NOTHING, "image_size": (64, 64)}
-    augment = SSDAugmentation(**settings, further=[A.Affine(translate_percent=(-0.6, 0.6), p=1.0)])
-    again = SSDAugmentation(**settings, further=[A.Affine(translate_percent=(-0.6, 0.6), p=1.0)])
+    augment = SSDAugmentation(**settings, extra_transforms=[A.Affine(translate_percent=(-0.6, 0.6), p=1.0)])
+    again = SSDAugmentation(**settings, extra_transforms=[A.Affine(translate_percent=(-0.6, 0.6), p=1.0)])
     lost, images = 0, set()
     for seed in range(40):
         result, new_boxes, kept = augment(image, boxes, seed)
@@ -550,25 +552,28 @@ class TransposedToTensor(A.ImageOnlyTransform):
     ids=lambda value: type(value).__name__,
 )
 def test_further_transforms_that_change_type_or_size_are_refused(transform, given):
-    augment = SSDAugmentation(image_size=(32, 48), further=[transform])
+    augment = SSDAugmentation(image_size=(32, 48), extra_transforms=[transform])
     with pytest.raises(ConfigurationError, match=r"augmentation\.further " + given):
         augment(*scene(), 0)
 
 
 @pytest.mark.parametrize(
-    ("further", "named"), [("abc", "'abc'"), (["ToGray"], "'ToGray'"), ([A.ToGray(), 3], "3"), ([A.ToGray], "ToGray")]
+    ("extra_transforms", "named"),
+    [("abc", "'abc'"), (["ToGray"], "'ToGray'"), ([A.ToGray(), 3], "3"), ([A.ToGray], "ToGray")],
 )
 def test_further_is_a_list_of_transforms(further, named):
     with pytest.raises(ConfigurationError, match=rf"augmentation\.further has .*{named}.*; it is a list of transforms"):
-        SSDAugmentation(image_size=(32, 48), further=further)
+        SSDAugmentation(image_size=(32, 48), extra_transforms=further)
 
 
 def test_one_transform_is_no_list_and_none_is_none():
     with pytest.raises(ConfigurationError, match=r"augmentation\.further has ToGray"):
-        SSDAugmentation(image_size=(32, 48), further=A.ToGray())
+        SSDAugmentation(image_size=(32, 48), extra_transforms=A.ToGray())
     image, boxes = scene()
     expected = SSDAugmentation(image_size=(32, 48))(image, boxes, 3)
-    for one, other in zip(expected, SSDAugmentation(image_size=(32, 48), further=None)(image, boxes, 3), strict=True):
+    for one, other in zip(
+        expected, SSDAugmentation(image_size=(32, 48), extra_transforms=None)(image, boxes, 3), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
 
 

@@ -417,7 +417,7 @@ def test_the_command_line_reaches_cache_and_further_transforms(tmp_path):
             "data.prefetch_factor=4",
             "data.num_workers=1",
             "data.reduced_decoding=true",
-            "augmentation.further=[{_target_:albumentations.ToGray,p:1.0}]",
+            "augmentation.extra_transforms=[{_target_:albumentations.ToGray,p:1.0}]",
         ],
     )
     split = {"paths": []}

@@ -13,7 +13,7 @@ from ssd_lightning.losses import ArgmaxMatcher, FocalLoss, MultiBoxLoss
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training.averaging import MovingAverage
-from ssd_lightning.training.guards import FiniteSteps
+from ssd_lightning.training.non_finite import FiniteSteps
 from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import Target
 from tiny_nets import tiny_net

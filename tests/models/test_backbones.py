@@ -14,8 +14,8 @@ from ssd_lightning.models.backbones import (
     SqueezeNet,
     TimmBackbone,
 )
+from ssd_lightning.models.config import from_config, to_config
 from ssd_lightning.models.ssd import measure_grids
-from ssd_lightning.specs import build, describe
 
 ALL = (4, 8, 16, 32)
 # class, settings, strides by default, and channels of all its maps
@@ -48,7 +48,7 @@ def test_maps_have_the_strides_that_are_asked_for(name: str, strides: tuple[int,
 def test_a_finer_map_changes_none_of_the_others(name: str) -> None:
     make, settings, default, _ = LIGHT[name]
     plain = make(**settings).eval()
-    finer = build(describe(make(**settings, strides=ALL))).eval()
+    finer = from_config(to_config(make(**settings, strides=ALL))).eval()
     # ResNet's and timm's layers are joined up to the first map, so the names may differ, never their order.
     finer.load_state_dict(dict(zip(finer.state_dict(), plain.state_dict().values(), strict=True)))
     images = torch.randn(2, 3, 64, 64)

@@ -11,7 +11,7 @@ from prediction_media import Web, sends
 
 from ssd_lightning.detections import ImageDetections
 from ssd_lightning.errors import DataError
-from ssd_lightning.prediction.frames import Reading, Shot, shots_of
+from ssd_lightning.prediction.frames import Reading, SourceImage, read_sources
 from ssd_lightning.prediction.loop import Tally, detect_in, in_batches
 from ssd_lightning.prediction.progress import progress_bar
 from ssd_lightning.prediction.sources import Source, find_sources
@@ -22,10 +22,10 @@ def png(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def read(sources: list[Source], reading: Reading | None = None) -> tuple[list[Shot], list[str]]:
+def read(sources: list[Source], reading: Reading | None = None) -> tuple[list[SourceImage], list[str]]:
     bad: list[str] = []
-    shots = list(shots_of(sources, reading or Reading(), on_bad=lambda error: bad.append(str(error))))
-    return shots, bad
+    source_images = list(read_sources(sources, reading or Reading(), on_bad=lambda error: bad.append(str(error))))
+    return source_images, bad
 
 
 def test_all_kinds_one_after_the_other(web: Web, clip: Path, tmp_path: Path) -> None:
@@ -39,14 +39,14 @@ def test_all_kinds_one_after_the_other(web: Web, clip: Path, tmp_path: Path) -> 
     }
     (tmp_path / "bad.jpg").write_text("<html>404</html>")
     names = [f"{tmp_path}/bad.jpg", f"{tmp_path}/a.png", *(f"{url}{path}" for path in answers), str(clip), "87"]
-    shots, bad = read(find_sources(names), Reading(frame_stride=6))
-    assert [(str(shot.source).rpartition("/")[2], shot.frame) for shot in shots] == [
+    source_images, bad = read(find_sources(names), Reading(frame_stride=6))
+    assert [(str(source_image.source).rpartition("/")[2], source_image.frame) for source_image in source_images] == [
         ("a.png", None), ("a.png", None), ("image", None), ("film", 0), ("film", 6), ("film.mp4", 0), ("film.mp4", 6),
         ("clip.mp4", 0), ("clip.mp4", 6),
     ]  # fmt: skip
-    assert all((shot.image == 77).all() for shot in shots[:3])
-    assert [shot.path is None for shot in shots] == [False, *[True] * 8]
-    assert {shot.clip.fps for shot in shots if shot.clip} == {5 / 6}
+    assert all((source_image.image == 77).all() for source_image in source_images[:3])
+    assert [source_image.path is None for source_image in source_images] == [False, *[True] * 8]
+    assert {source_image.clip.fps for source_image in source_images if source_image.clip} == {5 / 6}
     assert [sentence.partition(":")[0].rpartition("/")[2] for sentence in bad] == [
         "bad.jpg", "there is no camera 87, or it is in use or may not be used by this account",
     ]  # fmt: skip
@@ -61,8 +61,8 @@ def test_what_comes_from_the_web_is_named_by_its_address(web: Web, tmp_path: Pat
         "/a/..%2f..%2fetc%2fpasswd": sends(b"x"),
     }
     addresses = [f"{url}{path}" for path in (*answers, "/gone.jpg")]
-    shots, bad = read(find_sources(addresses))
-    assert shots == []
+    source_images, bad = read(find_sources(addresses))
+    assert source_images == []
     for address, sentence in zip(addresses, bad, strict=True):
         assert sentence.startswith(f"{address}: ")
         assert "ssd_lightning_" not in sentence  # the folder it was kept in
@@ -87,7 +87,7 @@ def test_a_bad_source_can_stop_all(tmp_path: Path) -> None:
         raise error
 
     with pytest.raises(DataError, match=r"a\.png: the file is empty"):
-        list(shots_of(find_sources(str(tmp_path)), Reading(), on_bad=stop))
+        list(read_sources(find_sources(str(tmp_path)), Reading(), on_bad=stop))
 
 
 def test_only_what_fits_within_the_limit_is_fetched(web: Web, tmp_path: Path) -> None:
@@ -100,9 +100,9 @@ def test_only_what_fits_within_the_limit_is_fetched(web: Web, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("count", "size"), [(0, 3), (1, 3), (3, 3), (7, 3), (5, 1)])
 def test_batches_have_all_shots_once_in_order(count: int, size: int) -> None:
-    shots = [Shot(Source("camera", "0"), np.zeros((1, 1, 3), np.uint8), frame=i) for i in range(count)]
-    batches = list(in_batches(shots, size))
-    assert [shot.frame for batch in batches for shot in batch] == list(range(count))
+    source_images = [SourceImage(Source("camera", "0"), np.zeros((1, 1, 3), np.uint8), frame=i) for i in range(count)]
+    batches = list(in_batches(source_images, size))
+    assert [source_image.frame for batch in batches for source_image in batch] == list(range(count))
     assert all(len(batch) == size for batch in batches[:-1])
     assert all(0 < len(batch) <= size for batch in batches)
 
@@ -123,22 +123,22 @@ def test_no_more_images_are_held_than_two_batches() -> None:
     alive: list[weakref.ref] = []
     most = 0
 
-    def shots() -> "object":
+    def source_images() -> "object":
         nonlocal most
         for index in range(60):
             image = np.full((8, 8, 3), index, np.uint8)
             alive.append(weakref.ref(image))
             most = max(most, sum(reference() is not None for reference in alive))
-            yield Shot(Source("image", str(index)), image)
+            yield SourceImage(Source("image", str(index)), image)
 
     tally = Tally()
-    detect_in(shots(), FindsOne(), batch_size=4, select=lambda found: found, writers=[], tally=tally)  # type: ignore[arg-type]
+    detect_in(source_images(), FindsOne(), batch_size=4, select=lambda found: found, writers=[], tally=tally)  # type: ignore[arg-type]
     assert tally.images == 60
     assert most <= 2 * 4 + 1
 
 
 def test_what_is_counted_written_and_shown() -> None:
-    shots = [Shot(Source("image", str(i)), np.full((4, 4, 3), 25 * i, np.uint8)) for i in range(10)]
+    source_images = [SourceImage(Source("image", str(i)), np.full((4, 4, 3), 25 * i, np.uint8)) for i in range(10)]
     written: list[tuple[str, int]] = []
     shown: list[str] = []
 
@@ -148,17 +148,19 @@ def test_what_is_counted_written_and_shown() -> None:
 
     tally, steps = Tally(), []
     detect_in(
-        shots,
+        source_images,
         FindsOne(),  # type: ignore[arg-type]
         batch_size=3,
         select=lambda found: found.select(0.5),
-        writers=[SimpleNamespace(write=lambda shot, found: written.append((shot.source.address, len(found))))],  # type: ignore[list-item]
+        writers=[
+            SimpleNamespace(write=lambda source_image, found: written.append((source_image.source.address, len(found))))
+        ],  # type: ignore[list-item]
         tally=tally,
         window=SimpleNamespace(show=show),  # type: ignore[arg-type]
-        on_shot=lambda: steps.append(1),
+        on_image=lambda: steps.append(1),
     )
     assert written == [(str(i), int(25 * i >= 127.5)) for i in range(7)]  # after the seventh the user had enough
-    assert (tally.images, tally.frames, tally.shots, dict(tally.detections)) == (7, 0, 7, {"thing": 1})
+    assert (tally.images, tally.frames, tally.total, dict(tally.detections)) == (7, 0, 7, {"thing": 1})
     assert len(steps) == 7
     assert shown[6] == "6: 1 found - space: next, q: quit"
 

@@ -17,7 +17,7 @@ from ssd_lightning.data.images import read_image
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.detections import ImageDetections
 from ssd_lightning.errors import DataError
-from ssd_lightning.prediction.frames import Clip, Shot
+from ssd_lightning.prediction.frames import Clip, SourceImage
 from ssd_lightning.prediction.names import output_names
 from ssd_lightning.prediction.pre_labels import PreLabels
 from ssd_lightning.prediction.sources import Source
@@ -48,16 +48,16 @@ def patches(height: int, width: int) -> np.ndarray:
     return colours.repeat(16, axis=0).repeat(16, axis=1)[:height, :width]
 
 
-def image(path: Path, size_px: tuple[int, int], orientation: int = 1) -> Shot:
+def image(path: Path, size_px: tuple[int, int], orientation: int = 1) -> SourceImage:
     path.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(patches(*size_px)).save(path, exif=exif)
-    return Shot(Source("image", str(path)), read_image(path), path)
+    return SourceImage(Source("image", str(path)), read_image(path), path)
 
 
 @pytest.fixture
-def shots(tmp_path: Path) -> list[Shot]:
+def source_images(tmp_path: Path) -> list[SourceImage]:
     folder = tmp_path / "in"
     frames = [patches(40, 50) for _ in range(3)]
     film, clip = Source("video", str(folder / "film.mp4")), Clip(fps=4.0)
@@ -68,26 +68,28 @@ def shots(tmp_path: Path) -> list[Shot]:
         image(folder / "line\nfeed.jpg", (20, 30)),
         *(image(folder / f"turned{index}.jpg", (40, 70), index) for index in range(1, 9)),
         image(folder / "none.jpg", (20, 30)),
-        *(Shot(film, frame, clip=clip, frame=2 * i, time_s=i / 4) for i, frame in enumerate(frames)),
-        Shot(Source("url", "http://host/x/one.jpg?size=3"), frames[0]),
+        *(SourceImage(film, frame, clip=clip, frame=2 * i, time_s=i / 4) for i, frame in enumerate(frames)),
+        SourceImage(Source("url", "http://host/x/one.jpg?size=3"), frames[0]),
     ]
 
 
 @pytest.fixture
-def found(shots: list[Shot]) -> list[ImageDetections]:
-    return [detections(shot.image, 0 if "none" in str(shot.source) else 5) for shot in shots]
+def found(source_images: list[SourceImage]) -> list[ImageDetections]:
+    return [
+        detections(source_image.image, 0 if "none" in str(source_image.source) else 5) for source_image in source_images
+    ]
 
 
-def write(shots: Sequence[Shot], found: Sequence[ImageDetections], folder: Path, *outputs: str) -> Path:
+def write(source_images: Sequence[SourceImage], found: Sequence[ImageDetections], folder: Path, *outputs: str) -> Path:
     folder.mkdir(exist_ok=True)
-    sources = list(dict.fromkeys(shot.source for shot in shots))
+    sources = list(dict.fromkeys(source_image.source for source_image in source_images))
     header = {"checkpoint": "c.ckpt", "classes": list(CLASSES), "score_threshold": 0.4}
     writers = open_writers(
         outputs, folder, names=output_names(sources), header=header, class_names=CLASSES, skipped=["x: is bad\n"]
     )
-    for shot, detections_of_it in zip(shots, found, strict=True):
+    for source_image, detections_of_it in zip(source_images, found, strict=True):
         for writer in writers:
-            writer.write(shot, detections_of_it)
+            writer.write(source_image, detections_of_it)
     for writer in writers:
         writer.close()
     return folder
@@ -95,24 +97,26 @@ def write(shots: Sequence[Shot], found: Sequence[ImageDetections], folder: Path,
 
 @pytest.mark.parametrize("layout", ["voc", "coco"])
 def test_a_data_set_reads_back_to_the_same_boxes_in_the_same_pixels(
-    shots: list[Shot], found: list[ImageDetections], tmp_path: Path, layout: str
+    source_images: list[SourceImage], found: list[ImageDetections], tmp_path: Path, layout: str
 ) -> None:
-    root = write(shots, found, tmp_path / "out", layout) / layout
+    root = write(source_images, found, tmp_path / "out", layout) / layout
     splits = [{"root": str(root), "split": {"voc": "trainval", "coco": "train"}[layout]}]
     reader = {"voc": VOCDataset, "coco": COCODataset}[layout]
     records = reader(splits=splits, class_names=CLASSES).records
-    assert len(records) == len(shots)
-    for record, shot, expected in zip(records, shots, found, strict=True):
+    assert len(records) == len(source_images)
+    for record, source_image, expected in zip(records, source_images, found, strict=True):
         np.testing.assert_allclose(record.boxes_xyxy_px, expected.boxes_xyxy_px, rtol=0, atol=2e-4)  # 4 decimals
         assert record.labels.tolist() == expected.labels.tolist()
         assert not record.difficult.any()
         pixels = read_image(record.image_path, record.size_px)
-        was_copied = shot.path is not None and not (shot.path.stem.startswith("turned") and shot.path.stem != "turned1")
-        difference = np.abs(pixels.astype(int) - shot.image)
+        was_copied = source_image.path is not None and not (
+            source_image.path.stem.startswith("turned") and source_image.path.stem != "turned1"
+        )
+        difference = np.abs(pixels.astype(int) - source_image.image)
         assert difference.max() == 0 if was_copied else difference.mean() < 8
-        assert pixels.shape == shot.image.shape
-    write(shots, found, tmp_path / "out", layout)  # a second time, over the first
-    assert len(reader(splits=splits, class_names=CLASSES).records) == len(shots)
+        assert pixels.shape == source_image.image.shape
+    write(source_images, found, tmp_path / "out", layout)  # a second time, over the first
+    assert len(reader(splits=splits, class_names=CLASSES).records) == len(source_images)
 
 
 def test_turned_images_are_stored_as_they_were_seen(tmp_path: Path) -> None:
@@ -122,32 +126,32 @@ def test_turned_images_are_stored_as_they_were_seen(tmp_path: Path) -> None:
     exif[0x0112] = 3
     path = tmp_path / "upside_down.jpg"
     Image.fromarray(gradient).save(path, exif=exif)
-    shot = Shot(Source("image", str(path)), read_image(path), path)
-    root = write([shot], [detections(shot.image, 1)], tmp_path / "out", "voc") / "voc"
+    source_image = SourceImage(Source("image", str(path)), read_image(path), path)
+    root = write([source_image], [detections(source_image.image, 1)], tmp_path / "out", "voc") / "voc"
     stored = read_image(root / "JPEGImages" / "upside_down.jpg", (32, 64))
     assert np.abs(stored.astype(int) - gradient[:, ::-1]).max() < 12
 
 
 def test_specks_are_left_out_of_data_sets(tmp_path: Path) -> None:
-    shot = image(tmp_path / "one.png", (60, 90))
+    source_image = image(tmp_path / "one.png", (60, 90))
     boxes = np.array([[0.2, 0.2, 1.1, 1.3], [5, 5, 5, 50], [10, 10, 12, 12.5]], np.float32)
     labels, scores = np.array([1, 2, 3]), np.array([0.9, 0.8, 0.7], np.float32)
-    specks = ImageDetections(shot.image, boxes, scores, labels, CLASSES)
-    folder = write([shot], [specks], tmp_path / "out", "voc", "coco")
+    specks = ImageDetections(source_image.image, boxes, scores, labels, CLASSES)
+    folder = write([source_image], [specks], tmp_path / "out", "voc", "coco")
     for reader, layout, split in ((VOCDataset, "voc", "trainval"), (COCODataset, "coco", "train")):
         (record,) = reader(splits=[{"root": str(folder / layout), "split": split}], class_names=CLASSES).records
         assert record.labels.tolist() == [3]
 
 
 def test_coco_results_are_what_its_own_tools_read(
-    shots: list[Shot], found: list[ImageDetections], tmp_path: Path
+    source_images: list[SourceImage], found: list[ImageDetections], tmp_path: Path
 ) -> None:
-    path = write(shots, found, tmp_path / "out", "coco") / "coco" / "annotations" / "instances_train.json"
+    path = write(source_images, found, tmp_path / "out", "coco") / "coco" / "annotations" / "instances_train.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     assert [category["name"] for category in content["categories"]] == list(CLASSES)
     truth = COCO(str(path))
     results = truth.loadRes(content["annotations"])  # a list of results: image_id, category_id, bbox, score
-    assert len(truth.imgs) == len(shots)
+    assert len(truth.imgs) == len(source_images)
     for image_id, expected in zip(truth.getImgIds(), found, strict=True):
         rows = results.loadAnns(results.getAnnIds([image_id]))
         assert [row["score"] for row in rows] == pytest.approx(expected.scores.tolist(), abs=1e-4)
@@ -156,21 +160,23 @@ def test_coco_results_are_what_its_own_tools_read(
             assert row["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1], abs=2e-4)
 
 
-def test_json_has_every_image_and_frame(shots: list[Shot], found: list[ImageDetections], tmp_path: Path) -> None:
-    folder = write(shots, found, tmp_path / "out", "json", "images")
+def test_json_has_every_image_and_frame(
+    source_images: list[SourceImage], found: list[ImageDetections], tmp_path: Path
+) -> None:
+    folder = write(source_images, found, tmp_path / "out", "json", "images")
     report = json.loads((folder / "predictions.json").read_text())
     assert list(report) == ["checkpoint", "classes", "score_threshold", "images", "skipped"]
     assert report["skipped"] == ["x: is bad\n"]
     assert [(entry["file"], entry.get("frame")) for entry in report["images"]] == [
-        (str(shot.source), shot.frame) for shot in shots
+        (str(source_image.source), source_image.frame) for source_image in source_images
     ]
-    for entry, shot, expected in zip(report["images"], shots, found, strict=True):
+    for entry, source_image, expected in zip(report["images"], source_images, found, strict=True):
         assert {key: entry[key] for key in ("width", "height", "detections")} == expected.as_record()
-        if shot.clip is None:
+        if source_image.clip is None:
             assert Image.open(folder / entry["drawn"]).size == (entry["width"], entry["height"])
             assert "time_s" not in entry
         else:
-            assert (entry["drawn"], entry["time_s"]) == ("film.mp4", shot.time_s)
+            assert (entry["drawn"], entry["time_s"]) == ("film.mp4", source_image.time_s)
     drawn = [entry["drawn"] for entry in report["images"] if entry.get("frame", 0) == 0]
     assert len(set(drawn)) == len(drawn)
     assert not list(folder.glob("*.part"))
@@ -178,21 +184,25 @@ def test_json_has_every_image_and_frame(shots: list[Shot], found: list[ImageDete
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_json_of_nothing_and_of_one_and_without_drawings(tmp_path: Path, count: int) -> None:
-    shots = [image(tmp_path / "one.png", (6, 9))][:count]
-    folder = write(shots, [detections(shot.image, 1) for shot in shots], tmp_path / "out", "json")
+    source_images = [image(tmp_path / "one.png", (6, 9))][:count]
+    folder = write(
+        source_images, [detections(source_image.image, 1) for source_image in source_images], tmp_path / "out", "json"
+    )
     entries = json.loads((folder / "predictions.json").read_text())["images"]
     assert [entry["drawn"] for entry in entries] == [None] * count
 
 
-def test_csv_has_a_row_a_detection(shots: list[Shot], found: list[ImageDetections], tmp_path: Path) -> None:
-    folder = write(shots, found, tmp_path / "out", "csv")
+def test_csv_has_a_row_a_detection(
+    source_images: list[SourceImage], found: list[ImageDetections], tmp_path: Path
+) -> None:
+    folder = write(source_images, found, tmp_path / "out", "csv")
     with (folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     groups = [list(group) for _, group in itertools.groupby(rows, lambda row: (row["image"], row["frame"]))]
-    assert len(groups) == len(shots)
-    for group, shot, expected in zip(groups, shots, found, strict=True):
-        assert {row["image"] for row in group} == {str(shot.source)}
-        assert {row["frame"] for row in group} == {"" if shot.frame is None else str(shot.frame)}
+    assert len(groups) == len(source_images)
+    for group, source_image, expected in zip(groups, source_images, found, strict=True):
+        assert {row["image"] for row in group} == {str(source_image.source)}
+        assert {row["frame"] for row in group} == {"" if source_image.frame is None else str(source_image.frame)}
         if not len(expected):
             assert [row["label"] for row in group] == [""]
             continue
@@ -204,18 +214,24 @@ def test_csv_has_a_row_a_detection(shots: list[Shot], found: list[ImageDetection
 
 def test_the_projects_own_reader_takes_the_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    shots = [image(Path("shots/one.png"), (60, 90)), image(Path("shots/two.png"), (50, 50))]
-    found = [detections(shots[0].image, 4), detections(shots[1].image, 0)]
-    write(shots, found, Path("out"), "csv")
+    source_images = [image(Path("shots/one.png"), (60, 90)), image(Path("shots/two.png"), (50, 50))]
+    found = [detections(source_images[0].image, 4), detections(source_images[1].image, 0)]
+    write(source_images, found, Path("out"), "csv")
     data = CSVDataset(splits=[{"root": ".", "split": "out/predictions.csv"}], images=".", class_names=CLASSES)
     for record, expected in zip(data.records, found, strict=True):
         np.testing.assert_allclose(record.boxes_xyxy_px, expected.boxes_xyxy_px, rtol=0, atol=0.0051)
 
 
-def test_the_annotated_video_has_every_frame(shots: list[Shot], found: list[ImageDetections], tmp_path: Path) -> None:
-    video = Video(write(shots, found, tmp_path / "out", "images") / "film.mp4")
+def test_the_annotated_video_has_every_frame(
+    source_images: list[SourceImage], found: list[ImageDetections], tmp_path: Path
+) -> None:
+    video = Video(write(source_images, found, tmp_path / "out", "images") / "film.mp4")
     assert video.fps == 4.0
-    drawn = [np.asarray(one.draw(score_threshold=0)) for shot, one in zip(shots, found, strict=True) if shot.clip]
+    drawn = [
+        np.asarray(one.draw(score_threshold=0))
+        for source_image, one in zip(source_images, found, strict=True)
+        if source_image.clip
+    ]
     frames = [frame.image for frame in video.frames()]
     assert len(frames) == len(drawn) == 3
     for index, frame in enumerate(frames):  # each is most like its own
@@ -225,8 +241,8 @@ def test_the_annotated_video_has_every_frame(shots: list[Shot], found: list[Imag
 def test_two_videos_one_after_the_other(tmp_path: Path) -> None:
     image = np.zeros((16, 16, 3), np.uint8)
     sources = [Source("video", "a/film.mp4"), Source("camera", "0"), Source("video", "b/film.mp4")]
-    shots = [Shot(source, image, clip=Clip(None), frame=i) for source in sources for i in range(4)]
-    folder = write(shots, [detections(image, 0)] * 12, tmp_path / "out", "images")
+    source_images = [SourceImage(source, image, clip=Clip(None), frame=i) for source in sources for i in range(4)]
+    folder = write(source_images, [detections(image, 0)] * 12, tmp_path / "out", "images")
     assert sorted(path.name for path in folder.iterdir()) == ["camera_0.mp4", "film.mp4", "film_2.mp4"]
     assert [len(list(Video(path).frames())) for path in folder.iterdir()] == [4, 4, 4]
 

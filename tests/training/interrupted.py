@@ -19,7 +19,7 @@ from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.averaging import MovingAverage
 from ssd_lightning.training.checkpoint import AtomicCheckpointIO
 from ssd_lightning.training.checkpointing import BestCheckpoint, LastCheckpoint
-from ssd_lightning.training.guards import FiniteSteps
+from ssd_lightning.training.non_finite import FiniteSteps
 from ssd_lightning.training.rng_state import RandomStreams
 from ssd_lightning.training.schedules import cosine
 

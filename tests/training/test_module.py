@@ -20,8 +20,8 @@ from ssd_lightning.ops.boxes import xyxy_to_cxcywh
 from ssd_lightning.ops.coder import encode
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training import module as module_file
-from ssd_lightning.training.guards import FiniteSteps, TrainingDiverged
 from ssd_lightning.training.module import parameter_groups
+from ssd_lightning.training.non_finite import FiniteSteps, TrainingDiverged
 from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import Detections, Placement, SSDOutput, Target
 

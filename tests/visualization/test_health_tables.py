@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssd_lightning.visualization.health_tables import print_coverage, print_findings, print_splits, print_trial
+from ssd_lightning.visualization.health_tables import print_coverage, print_issues, print_splits, print_trial
 
 
 def group(severity: str, title: str, count: int) -> dict[str, object]:
@@ -10,8 +10,8 @@ def group(severity: str, title: str, count: int) -> dict[str, object]:
     return {"severity": severity, "title": title, "advice": f"mend {title}", "items": items}
 
 
-def test_findings_are_cut_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    print_findings([group("error", "torn", 3), group("warning", "tiny", 1)], lines=2, everything_in="out/doctor.json")
+def test_issues_are_cut_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    print_issues([group("error", "torn", 3), group("warning", "tiny", 1)], lines=2, everything_in="out/doctor.json")
     lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert lines == [
         "ERRORS: they would spoil the run",
@@ -33,7 +33,7 @@ def test_the_faults_of_one_file_do_not_hide_the_other_files(capsys: pytest.Captu
     of_one_kind = group("error", "odd", 0) | {"items": [{"split": "train", "sentence": text} for text in sentences]}
 
     def shown(lines: int, **changes: object) -> list[str]:
-        print_findings([of_one_kind | changes], lines=lines, everything_in="f.json")
+        print_issues([of_one_kind | changes], lines=lines, everything_in="f.json")
         return [line.strip() for line in capsys.readouterr().out.splitlines()[3:-1]]
 
     assert shown(5) == [
@@ -53,13 +53,13 @@ def test_the_faults_of_one_file_do_not_hide_the_other_files(capsys: pytest.Captu
 
 def test_long_sentences_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
     long = group("error", "x" * 300, 1)
-    print_findings([long], lines=1, everything_in="f")
+    print_issues([long], lines=1, everything_in="f")
     assert f"[bold]{'x' * 300} 0.jpg" in capsys.readouterr().out
 
 
-def test_no_finding(capsys: pytest.CaptureFixture[str]) -> None:
-    print_findings([], lines=5, everything_in="f")
-    assert capsys.readouterr().out.strip() == "no finding"
+def test_no_issue(capsys: pytest.CaptureFixture[str]) -> None:
+    print_issues([], lines=5, everything_in="f")
+    assert capsys.readouterr().out.strip() == "no issue"
 
 
 def test_splits_and_classes(capsys: pytest.CaptureFixture[str]) -> None:

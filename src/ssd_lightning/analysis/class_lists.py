@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from ssd_lightning.analysis.findings import Finding
+from ssd_lightning.analysis.issues import Issue
 
 FEWEST_OBJECTS = 5
 """Of a class in the training split: fewer are a slip of an annotator, or too few to learn or to score it."""
@@ -15,7 +15,7 @@ _BETWEEN_DIGITS = re.compile(r"(?<=\d)[\s_-]+(?=\d)")
 _PLURAL = re.compile(r"(?<=[^\W\d_s])s$")
 
 
-def similar_class_findings(split: str, counts: Sequence[int], class_names: Sequence[str]) -> list[Finding]:
+def similar_class_issues(split: str, counts: Sequence[int], class_names: Sequence[str]) -> list[Issue]:
     """Find names that are probably one class, such as 'rbc' and 'RBC', or 'traffic light' and 'Traffic_Lights'.
 
     Single letters are left alone, since a data set of letters has them in both cases.
@@ -29,7 +29,7 @@ def similar_class_findings(split: str, counts: Sequence[int], class_names: Seque
     for name, count in zip(class_names, counts, strict=True):
         alike[_bare(name)].append(f"'{name}' ({_count(count, 'object')})")
     return [
-        Finding("warning", "similar_classes", split, _similar(split, names))
+        Issue("warning", "similar_classes", split, _similar(split, names))
         for bare, names in alike.items()
         if len(names) > 1 and len(bare) > 1
     ]
@@ -45,7 +45,7 @@ def _bare(name: str) -> str:
     return _PLURAL.sub("", _SEPARATORS.sub("", text))
 
 
-def rare_class_findings(split: str, classes: Mapping[str, Mapping[str, int]]) -> list[Finding]:
+def rare_class_issues(split: str, classes: Mapping[str, Mapping[str, int]]) -> list[Issue]:
     """Find classes that have objects, but too few.
 
     Args:
@@ -53,7 +53,7 @@ def rare_class_findings(split: str, classes: Mapping[str, Mapping[str, int]]) ->
         classes: name -> `objects` and `images`, as `objects.class_counts` gives them.
     """
     return [
-        Finding(
+        Issue(
             "warning",
             "rare_class",
             split,

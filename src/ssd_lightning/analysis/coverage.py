@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssd_lightning.analysis.findings import Finding
+from ssd_lightning.analysis.issues import Issue
 from ssd_lightning.analysis.objects import Objects, name_object, sides_px
 from ssd_lightning.ops.priors import Clip, PriorLevel, as_height_width
 
@@ -158,14 +158,14 @@ def describe_unreached(
     ]
 
 
-def coverage_findings(
+def coverage_issues(
     summary: Mapping[str, Any],
     *,
     image_size: tuple[int, int],
     finest_step_px: float,
     fitted_share: float | None = None,
     larger_share: float | None = None,
-) -> list[Finding]:
+) -> list[Issue]:
     """Find priors that miss many of the training objects, and say what would help.
 
     Args:
@@ -194,7 +194,7 @@ def coverage_findings(
         f"{small / summary['objects']:.0%} are below {SMALL_PX} px in the input of {width} x {height} px. "
         f"What helps: {'; '.join(helps)}"
     )
-    return [Finding("error" if share < SPOILING_SHARE else "warning", "coverage", "train", sentence)]
+    return [Issue("error" if share < SPOILING_SHARE else "warning", "coverage", "train", sentence)]
 
 
 def finest_step_px(levels: Sequence[PriorLevel], image_size: tuple[int, int]) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssd_lightning.analysis.findings import Finding
+from ssd_lightning.analysis.issues import Issue
 from ssd_lightning.types import SSDOutput, Target
 
 MOST_TIMES_EXPECTED = 10.0
@@ -63,16 +63,16 @@ def first_losses(net: nn.Module, loss: Loss, batches: Sequence[Batch]) -> dict[s
     return {"expected": expected, "measured": measured}
 
 
-def first_loss_findings(losses: Mapping[str, Mapping[str, float]]) -> list[Finding]:
+def first_loss_issues(losses: Mapping[str, Mapping[str, float]]) -> list[Issue]:
     """Judge what `first_losses` gave."""
     measured, expected = losses["measured"], losses["expected"]
     broken = [f"{name} is {value}" for name, value in measured.items() if not math.isfinite(value)]
     if broken:
-        return [Finding("error", "first_loss", "train", f"the first loss is not finite: {', '.join(broken)}")]
+        return [Issue("error", "first_loss", "train", f"the first loss is not finite: {', '.join(broken)}")]
     if measured["loss_cls"] <= MOST_TIMES_EXPECTED * expected["loss_cls"]:
         return []
     sentence = f"the first class loss is {measured['loss_cls']:.1f}, where a network that knows nothing has "
-    return [Finding("warning", "first_loss", "train", f"{sentence}{expected['loss_cls']:.1f}")]
+    return [Issue("warning", "first_loss", "train", f"{sentence}{expected['loss_cls']:.1f}")]
 
 
 def time_steps(step: Callable[[], object], count: int, device: torch.device) -> float:

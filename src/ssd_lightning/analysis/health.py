@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ssd_lightning.analysis.findings import Finding, Severity
+from ssd_lightning.analysis.issues import Issue, Severity
 from ssd_lightning.analysis.objects import Objects, name_object, sides_px
 
 MOST_LEFT_OUT = 0.1
@@ -43,7 +43,7 @@ def kind_of(sentence: str, otherwise: str) -> str:
     return next((kind for phrase, kind in PHRASES if phrase in sentence), otherwise)
 
 
-def reader_findings(split: str, sentences: Sequence[str], *, otherwise: str, severity: Severity) -> list[Finding]:
+def reader_issues(split: str, sentences: Sequence[str], *, otherwise: str, severity: Severity) -> list[Issue]:
     """Sort what a reader could not use into kinds.
 
     Args:
@@ -56,12 +56,12 @@ def reader_findings(split: str, sentences: Sequence[str], *, otherwise: str, sev
     if "fractions" in kinds:
         # 0 and 1 alone might be pixels; beside other fractions they are edges of the image.
         kinds = ["fractions" if _FROM_0_TO_1.search(of) else kind for of, kind in zip(sentences, kinds, strict=True)]
-    return [Finding(severity, kind, split, sentence) for kind, sentence in zip(kinds, sentences, strict=True)]
+    return [Issue(severity, kind, split, sentence) for kind, sentence in zip(kinds, sentences, strict=True)]
 
 
-def class_number_findings(
+def class_number_issues(
     split: str, sentences: Sequence[str], counts: Sequence[int], class_names: Sequence[str]
-) -> list[Finding]:
+) -> list[Issue]:
     """Find labels that count from 1 where 0 is meant, and the other way round.
 
     They leave a mark at both ends: the class at one end of the list has no object, and there are objects of the number
@@ -84,12 +84,12 @@ def class_number_findings(
     else:
         return []
     example = next(sentence for sentence in sentences if _UNKNOWN_NUMBER.search(sentence))
-    return [Finding("error", "class_numbers", split, f"the class numbers look {what}; the first: {example}")]
+    return [Issue("error", "class_numbers", split, f"the class numbers look {what}; the first: {example}")]
 
 
-def amount_findings(
+def amount_issues(
     split: str, *, images: int, objects: int, left_out: int, is_trained_on: bool, skipped: str = ""
-) -> list[Finding]:
+) -> list[Issue]:
     """Find splits of which nothing, or not enough, is left.
 
     Args:
@@ -105,15 +105,15 @@ def amount_findings(
         why = "a larger data.val_fraction= holds some" if split == "val" and not left_out else ""
         why = why or skipped or f"{left_out} objects or images cannot be used"
         sentence = f"{split}: there is no {what}; {why}"
-        return [Finding("error", "nothing_left", split, sentence)]
+        return [Issue("error", "nothing_left", split, sentence)]
     share = left_out / (objects + left_out) if left_out else 0.0
     if share <= MOST_LEFT_OUT:
         return []
     sentence = f"{split}: {left_out} objects or images cannot be used, {share:.0%} beside {objects} usable objects"
-    return [Finding("error", "left_out", split, sentence)]
+    return [Issue("error", "left_out", split, sentence)]
 
 
-def unscored_findings(split: str, *, images: int, objects: int) -> list[Finding]:
+def unscored_issues(split: str, *, images: int, objects: int) -> list[Issue]:
     """Find a split that is to choose the checkpoint and cannot.
 
     Args:
@@ -127,10 +127,10 @@ def unscored_findings(split: str, *, images: int, objects: int) -> list[Finding]
         f"{split}: there is no object to score in its {images} images, so no score can choose a checkpoint; the last "
         "weights are taken"
     )
-    return [Finding("warning", "unscored", split, sentence)]
+    return [Issue("warning", "unscored", split, sentence)]
 
 
-def background_findings(*, images: int, without_objects: int, min_negatives: int | None) -> list[Finding]:
+def background_issues(*, images: int, without_objects: int, min_negatives: int | None) -> list[Issue]:
     """Find many training images without objects that the paper's mining gives a loss of 0.
 
     Args:
@@ -145,10 +145,10 @@ def background_findings(*, images: int, without_objects: int, min_negatives: int
         "nothing, since loss.class_loss.min_negatives=0 gives them a loss of 0; 3 lets each teach as much as "
         "an image with one matched prior"
     )
-    return [Finding("warning", "background", "train", sentence)]
+    return [Issue("warning", "background", "train", sentence)]
 
 
-def few_images_findings(*, images: int, has_recipe: bool) -> list[Finding]:
+def few_images_issues(*, images: int, has_recipe: bool) -> list[Issue]:
     """Find a training split that is too small for the default settings, which are the paper's.
 
     Args:
@@ -161,19 +161,19 @@ def few_images_findings(*, images: int, has_recipe: bool) -> list[Finding]:
         f"there are {images} training images; the default settings are the paper's, made for 16551, and learn little "
         "from so few"
     )
-    return [Finding("warning", "few_images", "train", sentence)]
+    return [Issue("warning", "few_images", "train", sentence)]
 
 
-def unused_class_findings(split: str, counts: Sequence[int], class_names: Sequence[str]) -> list[Finding]:
+def unused_class_issues(split: str, counts: Sequence[int], class_names: Sequence[str]) -> list[Issue]:
     """Find classes that nothing can be learnt about."""
     return [
-        Finding("warning", "unused_class", split, f"{split}: class {label} '{name}' has no object")
+        Issue("warning", "unused_class", split, f"{split}: class {label} '{name}' has no object")
         for label, (name, count) in enumerate(zip(class_names, counts, strict=True), start=1)
         if count == 0
     ]
 
 
-def tiny_findings(
+def tiny_issues(
     split: str,
     objects: Objects,
     paths: Sequence[str],
@@ -181,7 +181,7 @@ def tiny_findings(
     *,
     image_size: tuple[int, int],
     tiny_px: float,
-) -> list[Finding]:
+) -> list[Issue]:
     """Find boxes whose shorter side is below `tiny_px` when the image has the size of the network's input.
 
     Args:
@@ -193,46 +193,46 @@ def tiny_findings(
         tiny_px: in pixels of the input.
     """
     sides = sides_px(objects.boxes_xyxy, image_size)  # [N, 2]
-    findings = []
+    issues = []
     for index in np.flatnonzero(sides.min(axis=1, initial=np.inf) < tiny_px).tolist():
         width, height = sides[index]
         sentence = (
             f"{name_object(objects, index, paths, class_names)} is {width:.1f} x {height:.1f} px in the input of "
             f"{image_size[1]} x {image_size[0]} px"
         )
-        findings.append(Finding("warning", "tiny", split, sentence))
-    return findings
+        issues.append(Issue("warning", "tiny", split, sentence))
+    return issues
 
 
-def duplicate_findings(digests: Mapping[str, Mapping[str, str]]) -> list[Finding]:
+def duplicate_issues(digests: Mapping[str, Mapping[str, str]]) -> list[Issue]:
     """Find images with the same pixels.
 
     Args:
         digests: split -> path of an image -> digest of its pixels.
 
     Returns:
-        A finding for each image beyond the first of its kind in a split, and for each pair of splits that share one.
+        An issue for each image beyond the first of its kind in a split, and for each pair of splits that share one.
     """
     alike: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for split, images in digests.items():
         for path, digest in images.items():
             alike[digest][split].append(path)
-    return [finding for by_split in alike.values() for finding in _duplicates(by_split)]
+    return [issue for by_split in alike.values() for issue in _duplicates(by_split)]
 
 
-def _duplicates(by_split: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+def _duplicates(by_split: Mapping[str, Sequence[str]]) -> Iterator[Issue]:
     for split, (first, *others) in by_split.items():
         for path in others:
-            yield Finding("warning", "within", split, f"{path}: the same pixels as {first}")
+            yield Issue("warning", "within", split, f"{path}: the same pixels as {first}")
     splits = list(by_split)
     for position, split in enumerate(splits):
         for other in splits[position + 1 :]:
             first, second = by_split[split][0], by_split[other][0]
             same = "the same file is" if first == second else f"the same pixels as {first}, which is"
-            yield Finding("error", "across", f"{split}, {other}", f"{second} of {other}: {same} in {split}")
+            yield Issue("error", "across", f"{split}, {other}", f"{second} of {other}: {same} in {split}")
 
 
-def pixel_origin_findings(split: str, *, at_zero: int, at_one: int, offset: int) -> list[Finding]:
+def pixel_origin_issues(split: str, *, at_zero: int, at_one: int, offset: int) -> list[Issue]:
     """Find VOC annotations that count pixels from another number than their reader does.
 
     Where a tool counts from 1, boxes at the left and upper edge begin at 1 and none at 0.
@@ -250,4 +250,4 @@ def pixel_origin_findings(split: str, *, at_zero: int, at_one: int, offset: int)
     else:
         return []
     sentence = f"{split}: {found}, so the files seem to count from {better}: data.xml_offset={better}, not {offset}"
-    return [Finding("warning", "pixel_origin", split, sentence)]
+    return [Issue("warning", "pixel_origin", split, sentence)]

@@ -45,11 +45,11 @@ class SSDAugmentation:
         crop_trials: crops drawn for each condition.
         allow_empty_crop: accept crops in which no object has its centre; `center` never does.
         resize: how what is seen is brought to the input: `stretch`, the paper's, `letterbox` or a `ResizeMode`.
-        further: transforms of albumentations that follow, e.g. `A.ToGray(p=0.1)`; boxes move with them. Images have
-            to stay uint8 and of `image_size`.
+        extra_transforms: transforms of albumentations that follow, e.g. `A.ToGray(p=0.1)`; boxes move with them. Images
+            have to stay uint8 and of `image_size`.
 
     Raises:
-        ConfigurationError: a setting is out of its range, or `further` is no list of transforms.
+        ConfigurationError: a setting is out of its range, or `extra_transforms` is no list of transforms.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class SSDAugmentation:
         crop_trials: int = 50,
         allow_empty_crop: bool = True,
         resize: Any = "stretch",
-        further: Sequence[Any] | None = (),
+        extra_transforms: Sequence[Any] | None = (),
     ) -> None:
         _require(0 <= brightness_delta <= 255, "brightness_delta lies in 0..255 grey levels", brightness_delta)
         _require(_is_range_of_factors(contrast), "contrast is a range of factors (low, high)", contrast)
@@ -109,7 +109,7 @@ class SSDAugmentation:
             ),
             flip=flip,
             vertical_flip=vertical_flip,
-            further=() if further is None else further,
+            extra_transforms=() if extra_transforms is None else extra_transforms,
         )
 
     def at_size(self, image_size: tuple[int, int]) -> "SSDAugmentation":

@@ -119,8 +119,8 @@ class Compose:
     valid. What the user adds has its protection.
 
     Raises:
-        ConfigurationError: `further` is no list of transforms, or, when a sample is made, they do not give an image
-            of the type and size that they were given.
+        ConfigurationError: `extra_transforms` is no list of transforms, or, when a sample is made, they change the type
+            or the size of an image.
     """
 
     def __init__(
@@ -129,17 +129,19 @@ class Compose:
         *,
         flip: bool,
         vertical_flip: bool,
-        further: Sequence[A.BasicTransform | A.BaseCompose],
+        extra_transforms: Sequence[A.BasicTransform | A.BaseCompose],
     ) -> None:
-        _require_transforms(further)
+        _require_transforms(extra_transforms)
         self._image_size, self._resize = first.image_size, first.resize
-        self._names = ", ".join(type(step).__name__ for step in further)
+        self._names = ", ".join(type(step).__name__ for step in extra_transforms)
         self._first = first
         self._steps = [*[A.HorizontalFlip(p=0.5)] * flip, *[A.VerticalFlip(p=0.5)] * vertical_flip]
         # The library warns of boxes where no step knows them, as none that changes colours alone does.
         knows_boxes = A.NoOp(p=1.0)
         boxes = A.BboxParams("albumentations", clip=True)
-        self._further = A.Compose([knows_boxes, *further], bbox_params=boxes) if further else None
+        self._extra_transforms = (
+            A.Compose([knows_boxes, *extra_transforms], bbox_params=boxes) if extra_transforms else None
+        )
 
     def at_size(self, image_size: tuple[int, int]) -> "Compose":
         """Give the same steps for another (height, width) of the result."""
@@ -157,9 +159,9 @@ class Compose:
             step.set_random_state(*streams)
             sample = step(**sample)
         sample = self._fill_up(**sample)
-        if self._further is not None:
-            self._further.set_random_state(*streams)
-            sample = self._further(**sample)
+        if self._extra_transforms is not None:
+            self._extra_transforms.set_random_state(*streams)
+            sample = self._extra_transforms(**sample)
             self._require_image(sample["image"])
         return sample["image"], sample["bboxes"].reshape(-1, bboxes.shape[1])
 
@@ -175,16 +177,20 @@ class Compose:
         if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape == shape:
             return
         raise ConfigurationError(
-            f"augmentation.further ({self._names}) gives an image of {image.dtype} {list(image.shape)}; "
+            f"augmentation.extra_transforms ({self._names}) gives an image of {image.dtype} {list(image.shape)}; "
             f"it must leave uint8 {list(shape)}, which the network's preprocessing expects"
         )
 
 
-def _require_transforms(further: object) -> None:
-    items = further if isinstance(further, Sequence) and not isinstance(further, str) else [further]
+def _require_transforms(extra_transforms: object) -> None:
+    items = (
+        extra_transforms
+        if isinstance(extra_transforms, Sequence) and not isinstance(extra_transforms, str)
+        else [extra_transforms]
+    )
     wrong = [item for item in items if not isinstance(item, A.BasicTransform | A.BaseCompose)]
-    if wrong or items is not further:
+    if wrong or items is not extra_transforms:
         raise ConfigurationError(
-            f"augmentation.further has {(wrong or items)[0]!r}; it is a list of transforms of albumentations, "
+            f"augmentation.extra_transforms has {(wrong or items)[0]!r}; it is a list of transforms of albumentations, "
             "such as [{_target_: albumentations.ToGray, p: 0.1}]"
         )

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
 from ssd_lightning.models.backbones.tiny import down_sample_block
+from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.layers import Activation, Init, Norm, conv_block, init_normal, init_xavier
-from ssd_lightning.specs import Described
 
 
 class ExtraLayer(TypedDict):
@@ -22,7 +22,7 @@ class ExtraLayer(TypedDict):
     kernel_size: NotRequired[int]
 
 
-class SSDExtras(Described, nn.Module):
+class SSDExtras(ConfigMixin, nn.Module):
     """conv8 to conv11 (SSD paper, figure 2).
 
     Args:
@@ -55,7 +55,7 @@ class SSDExtras(Described, nn.Module):
         return apply_in_turn(self.levels, features)
 
 
-class LiteExtras(Described, nn.Module):
+class LiteExtras(ConfigMixin, nn.Module):
     """Extra levels with a depthwise 3 x 3 convolution between two 1 x 1 ones (MobileNetV2 paper, section 6.2).
 
     Args:
@@ -70,7 +70,7 @@ class LiteExtras(Described, nn.Module):
             would let the signal fade.
     """
 
-    not_described = ("init",)
+    not_in_config = ("init",)
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class LiteExtras(Described, nn.Module):
         return apply_in_turn(self.levels, features)
 
 
-class TinyExtras(Described, nn.Module):
+class TinyExtras(ConfigMixin, nn.Module):
     """Down-sampling blocks and a last level of one cell (Dive into Deep Learning, TinySSD).
 
     Args:
@@ -139,7 +139,7 @@ class TinyExtras(Described, nn.Module):
         return apply_in_turn(self.levels, features)
 
 
-class NoExtras(Described, nn.Module):
+class NoExtras(ConfigMixin, nn.Module):
     """No extra levels, for a backbone or a neck that brings all of them.
 
     Args:

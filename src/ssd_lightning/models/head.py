@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.layers import Activation, Init, Norm, conv3x3, conv_block, init_normal, init_xavier
-from ssd_lightning.specs import Described
 
 
-class SSDHead(Described, nn.Module):
+class SSDHead(ConfigMixin, nn.Module):
     """A pair of 3 x 3 convolutions for every feature map.
 
     Args:
@@ -27,7 +27,7 @@ class SSDHead(Described, nn.Module):
         ConfigurationError: `prior_probability` is outside (0, 1).
     """
 
-    not_described = ("init",)
+    not_in_config = ("init",)
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class LiteHead(SSDHead):
             would let the signal fade.
     """
 
-    not_described = ("init",)
+    not_in_config = ("init",)
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class LiteHead(SSDHead):
         return nn.Sequential(depthwise, pointwise)
 
 
-class SharedHead(Described, nn.Module):
+class SharedHead(ConfigMixin, nn.Module):
     """One head for all feature maps: a tower of convolutions with batch norms for each map, then the predictors.
 
     TensorFlow's `WeightSharedConvolutionalBoxPredictor` (convolutional_keras_box_predictor.py): "Each feature gets a
@@ -149,7 +149,7 @@ class SharedHead(Described, nn.Module):
         ConfigurationError: the feature maps differ in channels or boxes, or `prior_probability` is outside (0, 1).
     """
 
-    not_described = ("init",)
+    not_in_config = ("init",)
 
     def __init__(
         self,

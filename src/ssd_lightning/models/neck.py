@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
+from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.extras import apply_in_turn
 from ssd_lightning.models.layers import Activation, Init, Norm, conv3x3, init_normal
-from ssd_lightning.specs import Described
 
 
-class FPN(Described, nn.Module):
+class FPN(ConfigMixin, nn.Module):
     """A feature pyramid: coarse levels are added to finer ones (Lin et al., arXiv 1612.03144).
 
     Args:
@@ -30,7 +30,7 @@ class FPN(Described, nn.Module):
         return list(self.pyramid(named).values())
 
 
-class FPNLite(Described, nn.Module):
+class FPNLite(ConfigMixin, nn.Module):
     """The feature pyramid of TensorFlow's detection API, which grows its own coarse levels.
 
     `KerasFpnTopDownFeatureMaps` in feature_map_generators.py: the coarsest map is only projected; every other one is
@@ -47,7 +47,7 @@ class FPNLite(Described, nn.Module):
         init: gives the first weights.
     """
 
-    not_described = ("init",)
+    not_in_config = ("init",)
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class FPNLite(Described, nn.Module):
         return [*reversed(maps), *apply_in_turn(self.levels, top)]
 
 
-class NoNeck(Described, nn.Module):
+class NoNeck(ConfigMixin, nn.Module):
     """The feature maps as they are.
 
     Args:

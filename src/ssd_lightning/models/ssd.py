@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.freezing import Stages, freeze_backbone
 from ssd_lightning.models.head import SharedHead, SSDHead
 from ssd_lightning.models.layers import pass_on_meta
@@ -21,7 +22,6 @@ from ssd_lightning.ops.priors import (
     reduce_levels,
     rescale_levels,
 )
-from ssd_lightning.specs import Described
 from ssd_lightning.types import SSDOutput
 
 
@@ -104,7 +104,7 @@ def check_batch_size(net: "SSD", batch_size: int) -> None:
             ) from error
 
 
-class SSD(Described, nn.Module):
+class SSD(ConfigMixin, nn.Module):
     """Backbone, extra layers and head, with the priors that belong to them.
 
     Args:
@@ -187,7 +187,7 @@ class SSD(Described, nn.Module):
         """Prepare images as the weights want them, which is a fact of the weights, not of the network."""
         self.normalization = normalization
         # A checkpoint carries weights without their origin, so it has to name the preset that belongs to them.
-        self.describe_as(normalization=normalization)
+        self.update_config(normalization=normalization)
 
     def freeze_backbone(self, *, stages: Stages = None, norm: bool = False) -> None:
         """Let layers of the backbone keep their weights, and batch norms among them their running statistics.

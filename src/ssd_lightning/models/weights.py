@@ -13,13 +13,13 @@ from torch import Tensor
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models.backbones import VGG16
 from ssd_lightning.models.checkpoint_formats import CLASSIFIER, OURS, CheckpointFormat, distance_of_priors, recognise
+from ssd_lightning.models.config import from_config, to_config
 from ssd_lightning.models.files import read_checkpoint, tensors_in
 from ssd_lightning.models.head import last_convolution
 from ssd_lightning.models.key_mapping import NETWORKS, rules_for, translate
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.normalization import Normalization
 from ssd_lightning.ops.priors import PriorLevel
-from ssd_lightning.specs import build, describe
 
 SETTING = "init_from="
 """What messages name."""
@@ -100,7 +100,7 @@ def normalization_of(checkpoint: Path) -> Normalization | None:
 
 
 def levels_of(checkpoint: Path) -> list[dict[str, Any]]:
-    """Give the prior levels of a checkpoint of ours, as `specs.describe` writes them.
+    """Give the prior levels of a checkpoint of ours, as `models.config.to_config` writes them.
 
     Raises:
         WeightsError: it cannot be read, or has none.
@@ -108,7 +108,7 @@ def levels_of(checkpoint: Path) -> list[dict[str, Any]]:
     spec = read_checkpoint(checkpoint).get("detector")
     network = spec.get("network") if isinstance(spec, dict) else None
     levels = network.get("levels") if isinstance(network, dict) else None
-    if not isinstance(levels, list) or not all(isinstance(build(level), PriorLevel) for level in levels):
+    if not isinstance(levels, list) or not all(isinstance(from_config(level), PriorLevel) for level in levels):
         raise WeightsError(f"{checkpoint} says nothing of its priors")
     return levels
 
@@ -121,7 +121,7 @@ def levels_for_weights(path: Path, default: list[dict[str, Any]]) -> list[dict[s
         default: levels for a detector of another project, whose file does not name its own.
 
     Returns:
-        As `specs.describe` writes them; None for weights of a backbone alone.
+        As `models.config.to_config` writes them; None for weights of a backbone alone.
 
     Raises:
         WeightsError: the file cannot be read, or its origin is not known.
@@ -142,10 +142,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], CheckpointForm
 
 def _other_priors(net: SSD, origin: CheckpointFormat, spec: Any) -> str | None:
     if origin.source == OURS:
-        there, here = (spec or {}).get("network", {}), describe(net)
+        there, here = (spec or {}).get("network", {}), to_config(net)
         keys = [key for key in ("levels", "clip_priors", "image_size") if key in there]
         # Built, so that what an older file lacks has its default.
-        differs = [key for key in keys if build(there[key]) != build(here[key])]
+        differs = [key for key in keys if from_config(there[key]) != from_config(here[key])]
         return f"they were trained with other priors ({', '.join(differs)} differ)" if differs else None
     distance = distance_of_priors(origin, net.priors_cxcywh)
     return (
@@ -280,5 +280,5 @@ def _normalization_of(origin: CheckpointFormat, spec: Any) -> Normalization | No
 def _described_normalization(spec: Any) -> Normalization | None:
     network = spec.get("network") if isinstance(spec, dict) else None
     described = network.get("normalization") if isinstance(network, dict) else None
-    found = build(described) if described else None
+    found = from_config(described) if described else None
     return found if isinstance(found, Normalization) else None

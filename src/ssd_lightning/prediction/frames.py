@@ -25,7 +25,7 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Shot:
+class SourceImage:
     """An image, or a frame of a video."""
 
     source: Source
@@ -56,33 +56,33 @@ class Reading:
     most_bytes: int = 200_000_000
 
 
-def shots_of(
+def read_sources(
     sources: Sequence[Source],
     reading: Reading,
     *,
     on_bad: Callable[[DataError], None],
     on_video: Callable[[int | None], None] = lambda frames: None,
-) -> Iterator[Shot]:
-    """Give the shots of all sources in their order.
+) -> Iterator[SourceImage]:
+    """Give the images and frames of all sources in their order.
 
     Args:
         sources: what `find_sources` gives.
         reading: how.
         on_bad: is called with what cannot be read; if it returns, the next source follows.
-        on_video: is called when a video is opened, with the number of shots that it states, None where unknown.
+        on_video: is called when a video is opened, with the number of frames that it states, None where unknown.
     """
     for source in sources:
         try:
-            yield from _shots_of_one(source, reading, on_video)
+            yield from _read_source(source, reading, on_video)
         except DataError as error:
             on_bad(error)
 
 
-def _shots_of_one(source: Source, reading: Reading, on_video: Callable[[int | None], None]) -> Iterator[Shot]:
+def _read_source(source: Source, reading: Reading, on_video: Callable[[int | None], None]) -> Iterator[SourceImage]:
     match source.kind:
         case "image":
             path = Path(source.address)
-            yield Shot(source, read_image(path), path)
+            yield SourceImage(source, read_image(path), path)
         case "video":
             yield from _frames(source, Path(source.address), reading, on_video)
         case "camera":
@@ -93,17 +93,17 @@ def _shots_of_one(source: Source, reading: Reading, on_video: Callable[[int | No
 
 def _frames(
     source: Source, address: Path | int, reading: Reading, on_video: Callable[[int | None], None]
-) -> Iterator[Shot]:
+) -> Iterator[SourceImage]:
     video = Video(address)
     stated = None if video.stated_frames is None else -(-video.stated_frames // reading.frame_stride)
     bounds = [number for number in (stated, reading.max_frames) if number is not None]
     on_video(min(bounds) if bounds else None)
     clip = Clip(fps=video.fps / reading.frame_stride if video.fps else None)
     for frame in video.frames(frame_stride=reading.frame_stride, most=reading.max_frames):
-        yield Shot(source, frame.image, clip=clip, frame=frame.number, time_s=frame.time_s)
+        yield SourceImage(source, frame.image, clip=clip, frame=frame.number, time_s=frame.time_s)
 
 
-def _from_web(source: Source, reading: Reading, on_video: Callable[[int | None], None]) -> Iterator[Shot]:
+def _from_web(source: Source, reading: Reading, on_video: Callable[[int | None], None]) -> Iterator[SourceImage]:
     url = source.address
     with TemporaryDirectory(prefix="ssd_lightning_") as folder:
         name = clean_name(PurePosixPath(unquote(urlsplit(url).path)).name or "image")
@@ -113,6 +113,6 @@ def _from_web(source: Source, reading: Reading, on_video: Callable[[int | None],
             if path.suffix.lower() in VIDEO_SUFFIXES or content_type.startswith("video/"):
                 yield from _frames(source, path, reading, on_video)
             else:
-                yield Shot(source, read_image(path))
+                yield SourceImage(source, read_image(path))
         except DataError as error:
             raise DataError(str(error).replace(str(path), url)) from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ssd_lightning.detections import ImageDetections
 from ssd_lightning.detector import Detector
-from ssd_lightning.prediction.frames import Shot
+from ssd_lightning.prediction.frames import SourceImage
 from ssd_lightning.prediction.window import Window
 from ssd_lightning.prediction.writers import Writer
 
@@ -22,22 +22,22 @@ class Tally:
     detections: Counter[str] = field(default_factory=Counter)
     """Class name -> number."""
 
-    def add(self, shot: Shot, found: ImageDetections) -> None:
-        """Count one shot."""
-        if shot.clip is None:
+    def add(self, source_image: SourceImage, found: ImageDetections) -> None:
+        """Count one image or frame."""
+        if source_image.clip is None:
             self.images += 1
         else:
             self.frames += 1
         self.detections.update(found.names)
 
     @property
-    def shots(self) -> int:
+    def total(self) -> int:
         """Images and frames together."""
         return self.images + self.frames
 
 
 def detect_in(
-    shots: Iterable[Shot],
+    source_images: Iterable[SourceImage],
     detector: Detector,
     *,
     batch_size: int,
@@ -45,46 +45,50 @@ def detect_in(
     writers: Sequence[Writer],
     tally: Tally,
     window: Window | None = None,
-    on_shot: Callable[[], None] = lambda: None,
+    on_image: Callable[[], None] = lambda: None,
 ) -> None:
-    """Detect in all shots; no more than a batch of them is held.
+    """Detect in all images and frames; no more than a batch of them is held.
 
     Args:
-        shots: what `shots_of` gives.
+        source_images: what `read_sources` gives.
         detector: finds.
-        batch_size: shots that the network sees at a time.
+        batch_size: images that the network sees at a time.
         select: keeps some of the detections.
         writers: get them; the caller closes them.
         tally: counts them.
         window: shows them; once its user wants no more, this returns.
-        on_shot: is called after each.
+        on_image: is called after each.
     """
-    for batch in in_batches(shots, batch_size):
-        for shot, all_found in zip(batch, detector([shot.image for shot in batch]), strict=True):
+    for batch in in_batches(source_images, batch_size):
+        for source_image, all_found in zip(
+            batch, detector([source_image.image for source_image in batch]), strict=True
+        ):
             found = select(all_found)
             for writer in writers:
-                writer.write(shot, found)
-            tally.add(shot, found)
-            on_shot()
-            if window is not None and not _show(window, shot, found):
+                writer.write(source_image, found)
+            tally.add(source_image, found)
+            on_image()
+            if window is not None and not _show(window, source_image, found):
                 return
 
 
-def _show(window: Window, shot: Shot, found: ImageDetections) -> bool:
-    if shot.clip is None:
+def _show(window: Window, source_image: SourceImage, found: ImageDetections) -> bool:
+    if source_image.clip is None:
         return window.show(
-            found.draw(score_threshold=0), title=f"{shot.source}: {len(found)} found - space: next, q: quit"
+            found.draw(score_threshold=0), title=f"{source_image.source}: {len(found)} found - space: next, q: quit"
         )
     # A camera sets the pace by itself; a video of unknown rate plays as fast as it is detected in.
-    fps = shot.clip.fps if shot.time_s is not None and shot.clip.fps else 1000.0
-    return window.show(found.draw(score_threshold=0), title=f"{shot.source}: frame {shot.frame} - q: quit", fps=fps)
+    fps = source_image.clip.fps if source_image.time_s is not None and source_image.clip.fps else 1000.0
+    return window.show(
+        found.draw(score_threshold=0), title=f"{source_image.source}: frame {source_image.frame} - q: quit", fps=fps
+    )
 
 
-def in_batches(shots: Iterable[Shot], size: int) -> Iterator[list[Shot]]:
-    """Group shots in their order; the last group may be smaller."""
-    batch: list[Shot] = []
-    for shot in shots:
-        batch.append(shot)
+def in_batches(source_images: Iterable[SourceImage], size: int) -> Iterator[list[SourceImage]]:
+    """Group images in their order; the last group may be smaller."""
+    batch: list[SourceImage] = []
+    for source_image in source_images:
+        batch.append(source_image)
         if len(batch) == size:
             yield batch
             batch = []

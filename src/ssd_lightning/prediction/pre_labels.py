@@ -14,7 +14,7 @@ from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.images import FORMATS as IMAGE_FORMATS
 from ssd_lightning.data.writers import FORMATS, written_class_names
 from ssd_lightning.detections import SCORE_DECIMALS, ImageDetections
-from ssd_lightning.prediction.frames import Shot
+from ssd_lightning.prediction.frames import SourceImage
 from ssd_lightning.prediction.names import UniqueNames
 from ssd_lightning.prediction.sources import Source
 
@@ -53,11 +53,11 @@ class PreLabels:
         self._image_folder = root / FORMATS[layout].image_folder.format(split=SPLITS[layout])
         self._image_folder.mkdir(parents=True, exist_ok=True)
 
-    def write(self, shot: Shot, found: ImageDetections) -> None:
+    def write(self, source_image: SourceImage, found: ImageDetections) -> None:
         """Copy the image and note its boxes."""
-        stem = self.names[shot.source] + ("" if shot.frame is None else f"_{shot.frame:06d}")
+        stem = self.names[source_image.source] + ("" if source_image.frame is None else f"_{source_image.frame:06d}")
         # VOC's lists have a name a line, and with a blank in it a name and a number.
-        image_path = self._copy(shot, self._taken.take(stem.replace(" ", "_")))
+        image_path = self._copy(source_image, self._taken.take(stem.replace(" ", "_")))
         sides_px = found.boxes_xyxy_px[:, 2:] - found.boxes_xyxy_px[:, :2]
         kept = (sides_px >= LEAST_SIDE_PX).all(axis=1)
         self._records.append(
@@ -83,11 +83,11 @@ class PreLabels:
                 annotation["score"] = round(score, SCORE_DECIMALS)
             path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 
-    def _copy(self, shot: Shot, name: str) -> Path:
-        if shot.path is not None and is_image_name(shot.path) and _is_upright(shot.path):
-            return Path(shutil.copyfile(shot.path, self._image_folder / f"{name}{shot.path.suffix}"))
+    def _copy(self, source_image: SourceImage, name: str) -> Path:
+        if source_image.path is not None and is_image_name(source_image.path) and _is_upright(source_image.path):
+            return Path(shutil.copyfile(source_image.path, self._image_folder / f"{name}{source_image.path.suffix}"))
         path = self._image_folder / f"{name}.jpg"
-        Image.fromarray(shot.image).save(path, quality=JPEG_QUALITY)
+        Image.fromarray(source_image.image).save(path, quality=JPEG_QUALITY)
         return path
 
 

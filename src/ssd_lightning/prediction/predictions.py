@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssd_lightning.detections import PIXEL_DECIMALS, SCORE_DECIMALS, ImageDetections
-from ssd_lightning.prediction.frames import Shot
+from ssd_lightning.prediction.frames import SourceImage
 from ssd_lightning.prediction.names import drawn_name
 from ssd_lightning.prediction.sources import Source
 
@@ -36,14 +36,14 @@ class PredictionsJson:
         self._file.write(json.dumps(header, indent=2).removesuffix("\n}") + ',\n  "images": [')
         self._separator = "\n"
 
-    def write(self, shot: Shot, found: ImageDetections) -> None:
+    def write(self, source_image: SourceImage, found: ImageDetections) -> None:
         """Add one image or frame."""
-        is_video = shot.clip is not None
-        stem = None if self.drawn is None else self.drawn[shot.source]
+        is_video = source_image.clip is not None
+        stem = None if self.drawn is None else self.drawn[source_image.source]
         record = {
-            "file": str(shot.source),
+            "file": str(source_image.source),
             "drawn": None if stem is None else drawn_name(stem, is_video=is_video),
-            **({"frame": shot.frame, "time_s": _rounded(shot.time_s)} if is_video else {}),
+            **({"frame": source_image.frame, "time_s": _rounded(source_image.time_s)} if is_video else {}),
             **found.as_record(),
         }
         self._file.write(self._separator + textwrap.indent(json.dumps(record, indent=2), "    "))
@@ -73,10 +73,10 @@ class PredictionsCsv:
         self._rows = csv.writer(self._file)
         self._rows.writerow(COLUMNS)
 
-    def write(self, shot: Shot, found: ImageDetections) -> None:
+    def write(self, source_image: SourceImage, found: ImageDetections) -> None:
         """Add the rows of one image or frame."""
         height, width = found.image.shape[:2]
-        start, end = [str(shot.source), width, height], [shot.frame, _rounded(shot.time_s)]
+        start, end = [str(source_image.source), width, height], [source_image.frame, _rounded(source_image.time_s)]
         if not len(found):
             self._rows.writerow([*start, *[""] * 6, *end])
         for name, score, box in zip(found.names, found.scores.tolist(), found.boxes_xyxy_px.tolist(), strict=True):

@@ -13,7 +13,7 @@ import numpy as np
 
 from ssd_lightning.detections import ImageDetections
 from ssd_lightning.errors import DataError
-from ssd_lightning.prediction.frames import Shot
+from ssd_lightning.prediction.frames import SourceImage
 from ssd_lightning.prediction.names import drawn_name
 from ssd_lightning.prediction.pre_labels import PreLabels
 from ssd_lightning.prediction.predictions import PredictionsCsv, PredictionsJson
@@ -30,7 +30,7 @@ JPEG_QUALITY = 92
 class Writer(Protocol):
     """One kind of output."""
 
-    def write(self, shot: Shot, found: ImageDetections) -> None:
+    def write(self, source_image: SourceImage, found: ImageDetections) -> None:
         """Take the detections of one image or frame."""
 
     def close(self) -> None:
@@ -82,12 +82,12 @@ class FromFirstShot:
         self._open_all = open_all
         self._writers: list[Writer] | None = None
 
-    def write(self, shot: Shot, found: ImageDetections) -> None:
+    def write(self, source_image: SourceImage, found: ImageDetections) -> None:
         """Hand on to all writers."""
         if self._writers is None:
             self._writers = self._open_all()
         for writer in self._writers:
-            writer.write(shot, found)
+            writer.write(source_image, found)
 
     def close(self) -> None:
         """Finish the files, each of them also where another one cannot be finished."""
@@ -145,16 +145,16 @@ class Annotated:
         self._source: Source | None = None
         self._video: VideoFile | None = None
 
-    def write(self, shot: Shot, found: ImageDetections) -> None:
+    def write(self, source_image: SourceImage, found: ImageDetections) -> None:
         """Draw and save."""
         drawn = found.draw(score_threshold=0)
-        path = self.folder / drawn_name(self.names[shot.source], is_video=shot.clip is not None)
-        if shot.clip is None:
+        path = self.folder / drawn_name(self.names[source_image.source], is_video=source_image.clip is not None)
+        if source_image.clip is None:
             drawn.save(path, quality=JPEG_QUALITY)
             return
-        if shot.source != self._source or self._video is None:
+        if source_image.source != self._source or self._video is None:
             self.close()
-            self._source, self._video = shot.source, VideoFile(path, shot.clip.fps)
+            self._source, self._video = source_image.source, VideoFile(path, source_image.clip.fps)
         self._video.write(np.asarray(drawn))
 
     def close(self) -> None:

@@ -25,8 +25,8 @@ from ssd_lightning.models.ssd import SSD
 from ssd_lightning.training.batch_scaling import BatchScaling
 from ssd_lightning.training.budget import TrainingBudget
 from ssd_lightning.training.callbacks import is_looked_at
-from ssd_lightning.training.guards import spread_non_finite
 from ssd_lightning.training.making import make_part
+from ssd_lightning.training.non_finite import spread_non_finite
 from ssd_lightning.types import Target
 
 Batch = tuple[Tensor, list[Target]]

@@ -1,4 +1,4 @@
-"""The report of an examination on the terminal: findings first, the worst at the top, then what was counted."""
+"""The report of a data set check on the terminal: issues first, the worst at the top, then what was counted."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ MOST_CLASSES = 30
 """Rows of the table of classes: COCO's 80 fill a screen twice."""
 
 
-def print_findings(groups: Sequence[Mapping[str, Any]], *, lines: int, everything_in: str) -> None:
-    """Print findings by severity and kind.
+def print_issues(groups: Sequence[Mapping[str, Any]], *, lines: int, everything_in: str) -> None:
+    """Print issues by severity and kind.
 
     Args:
         groups: records with `severity`, `title`, `advice` and `items`, each with `split` and `sentence`, in order.
@@ -34,7 +34,7 @@ def print_findings(groups: Sequence[Mapping[str, Any]], *, lines: int, everythin
         _print_lines(console, shown, len(items), everything_in, indent="    ")
         console.print(Text(f"    -> {group['advice']}", "italic"))
     if not groups:
-        console.print(Text("\nno finding", "bold green"))
+        console.print(Text("\nno issue", "bold green"))
 
 
 def print_splits(splits: Mapping[str, Mapping[str, Any]]) -> None:
@@ -136,7 +136,7 @@ def print_trial(losses: Mapping[str, Mapping[str, float]], estimate: Mapping[str
 
 
 def spread_over_files(sentences: Sequence[str], lines: int) -> list[str]:
-    """Choose what is shown of many findings: of as many files as possible, with the number of what a file has more.
+    """Choose what is shown of many issues: of as many files as possible, with the number of what a file has more.
 
     Args:
         sentences: each begins with its file and a colon.

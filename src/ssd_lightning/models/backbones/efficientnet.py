@@ -8,15 +8,15 @@ from torchvision.models import EfficientNet_B3_Weights, efficientnet_b3
 
 from ssd_lightning.models.backbones.pretrained import load_backbone
 from ssd_lightning.models.backbones.strides import check_strides
+from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.layers import Norm
 from ssd_lightning.ops.normalization import IMAGENET
-from ssd_lightning.specs import Described
 
 LAST_STAGES = {4: 2, 8: 3, 16: 5, 32: 7}
 """Stride -> the last stage of that stride."""
 
 
-class EfficientNetB3(Described, nn.Module):
+class EfficientNetB3(ConfigMixin, nn.Module):
     """EfficientNet-B3.
 
     Args:
@@ -31,7 +31,7 @@ class EfficientNetB3(Described, nn.Module):
         WeightsError: the weights cannot be had, or do not fit.
     """
 
-    not_described = ("weights",)
+    not_in_config = ("weights",)
 
     def __init__(
         self,

@@ -10,9 +10,9 @@ from torchvision.ops import SqueezeExcitation
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.backbones.pretrained import load_backbone
 from ssd_lightning.models.backbones.strides import check_strides
+from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.layers import Norm
 from ssd_lightning.ops.normalization import IMAGENET
-from ssd_lightning.specs import Described
 
 Tap = Literal["expansion", "block"]
 """Where a map is taken: after the expansion of the first block of the next stride (MobileNetV2 paper, section 6.2, for
@@ -60,7 +60,7 @@ class _TappedNetwork(nn.Module):
         return [*maps, self.features[start:](images)]
 
 
-class MobileNetV2(Described, _TappedNetwork):
+class MobileNetV2(ConfigMixin, _TappedNetwork):
     """MobileNetV2.
 
     Args:
@@ -73,7 +73,7 @@ class MobileNetV2(Described, _TappedNetwork):
         WeightsError: the weights cannot be had, or do not fit.
     """
 
-    not_described = ("weights",)
+    not_in_config = ("weights",)
     first_blocks = (4, 7, 14)
     layers_name = "conv"
 
@@ -88,7 +88,7 @@ class MobileNetV2(Described, _TappedNetwork):
         self.normalization = IMAGENET
 
 
-class MobileNetV3Large(Described, _TappedNetwork):
+class MobileNetV3Large(ConfigMixin, _TappedNetwork):
     """MobileNetV3-Large.
 
     Args:
@@ -106,7 +106,7 @@ class MobileNetV3Large(Described, _TappedNetwork):
         WeightsError: the weights cannot be had, or do not fit.
     """
 
-    not_described = ("weights",)
+    not_in_config = ("weights",)
     first_blocks = (4, 7, 13)
     layers_name = "block"
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.models.backbones.strides import check_strides
+from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.files import read_tensors
 from ssd_lightning.models.layers import conv_block, init_he
 from ssd_lightning.ops.normalization import IMAGENET, MEAN_127_STD_128, Normalization
-from ssd_lightning.specs import Described
 
 # (output channels, stride) of the thirteen separable convolutions (table 1 of the paper)
 SEPARABLE = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
@@ -20,7 +20,7 @@ ENDS = {4: 4, 8: 6, 16: 12, 32: 14}
 """Stride -> number of the layers up to the last one of that stride."""
 
 
-class MobileNetV1(Described, nn.Module):
+class MobileNetV1(ConfigMixin, nn.Module):
     """MobileNetV1; gives its last map of each of the strides.
 
     Args:
@@ -33,7 +33,7 @@ class MobileNetV1(Described, nn.Module):
         WeightsError: the file cannot be read, or holds another network.
     """
 
-    not_described = ("weights",)
+    not_in_config = ("weights",)
 
     def __init__(self, *, strides: Sequence[int] = (16, 32), weights: str | None = None) -> None:
         super().__init__()

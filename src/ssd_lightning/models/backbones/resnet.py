@@ -9,13 +9,13 @@ from torchvision.models import ResNet34_Weights, ResNet50_Weights, resnet34, res
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.backbones.pretrained import load_backbone
 from ssd_lightning.models.backbones.strides import check_strides
+from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.ops.normalization import IMAGENET
-from ssd_lightning.specs import Described
 
 NETWORKS = {34: (resnet34, ResNet34_Weights), 50: (resnet50, ResNet50_Weights)}
 
 
-class ResNet(Described, nn.Module):
+class ResNet(ConfigMixin, nn.Module):
     """ResNet, cut off where SSD goes on.
 
     Args:
@@ -30,7 +30,7 @@ class ResNet(Described, nn.Module):
         WeightsError: the weights cannot be had, or do not fit.
     """
 
-    not_described = ("weights",)
+    not_in_config = ("weights",)
 
     def __init__(
         self,

@@ -8,14 +8,14 @@ from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
 from ssd_lightning.models.backbones.pretrained import load_backbone
 from ssd_lightning.models.backbones.strides import check_strides
+from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.ops.normalization import IMAGENET
-from ssd_lightning.specs import Described
 
 ENDS = {4: 5, 8: 8, 16: 12}
 """Stride -> number of the layers up to the map of that stride: before the next pooling, or the last fire module."""
 
 
-class SqueezeNet(Described, nn.Module):
+class SqueezeNet(ConfigMixin, nn.Module):
     """SqueezeNet 1.1; gives maps of the strides, and the output of the last fire module for the extra layers alone.
 
     Args:
@@ -29,7 +29,7 @@ class SqueezeNet(Described, nn.Module):
         WeightsError: the weights cannot be had, or do not fit.
     """
 
-    not_described = ("weights",)
+    not_in_config = ("weights",)
     last_map_is_for_extras_only = True
 
     def __init__(self, *, strides: Sequence[int] = (16,), ceil_mode: bool = True, weights: str | None = None) -> None:

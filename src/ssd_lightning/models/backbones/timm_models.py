@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models.backbones.strides import check_strides
+from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.files import first_line, read_tensors
 from ssd_lightning.ops.normalization import Normalization
-from ssd_lightning.specs import Described
 
 
-class TimmBackbone(Described, nn.Module):
+class TimmBackbone(ConfigMixin, nn.Module):
     """A network of timm with `features_only`.
 
     Args:
@@ -32,7 +32,7 @@ class TimmBackbone(Described, nn.Module):
         WeightsError: the weights cannot be had.
     """
 
-    not_described = ("weights",)
+    not_in_config = ("weights",)
 
     def __init__(
         self,

@@ -5,9 +5,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.layers import conv_block
 from ssd_lightning.ops.normalization import IMAGENET
-from ssd_lightning.specs import Described
 
 
 def down_sample_block(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -19,7 +19,7 @@ def down_sample_block(in_channels: int, out_channels: int) -> nn.Sequential:
     )
 
 
-class TinyBackbone(Described, nn.Module):
+class TinyBackbone(ConfigMixin, nn.Module):
     """Down-sampling blocks; the last one's output is the only feature map.
 
     Args:

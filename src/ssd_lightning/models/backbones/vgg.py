@@ -10,16 +10,16 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models.backbones.pretrained import read_backbone_weights
+from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.layers import L2Norm, conv_block, init_he
 from ssd_lightning.ops.normalization import IMAGENET, SUBTRACT_MEAN_RGB, TORCHVISION_SSD, Normalization
-from ssd_lightning.specs import Described
 
 log = logging.getLogger(__name__)
 
 CONV4_3_CHANNELS, CONV7_CHANNELS = 512, 1024
 
 
-class VGG16(Described, nn.Module):
+class VGG16(ConfigMixin, nn.Module):
     """VGG16 up to conv7; gives conv4_3, normalised, and conv7.
 
     Args:
@@ -34,7 +34,7 @@ class VGG16(Described, nn.Module):
         WeightsError: the weights cannot be had, or do not fit.
     """
 
-    not_described = ("weights",)
+    not_in_config = ("weights",)
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ import torch
 from interrupted import fit, module
 from torch import nn
 
-from ssd_lightning.training.guards import (
+from ssd_lightning.training.non_finite import (
     FiniteSteps,
     TrainingDiverged,
     any_non_finite,

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, RandomSampler
 
-from ssd_lightning.analysis.dry_run import first_loss_findings, first_losses, time_steps
-from ssd_lightning.analysis.findings import Finding
+from ssd_lightning.analysis.dry_run import first_loss_issues, first_losses, time_steps
+from ssd_lightning.analysis.issues import Issue
 from ssd_lightning.benchmarking.memory import MIB, peak_memory_mib
 from ssd_lightning.data.dataset import DetectionDataset, Transform, collate
-from ssd_lightning.examination.splits import Examination
+from ssd_lightning.dataset_check.splits import DatasetCheck
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.types import Target
@@ -38,19 +38,19 @@ class Trial:
 
 
 def sound_batches(
-    examination: Examination, transform: Transform, *, batch_size: int, steps: int, num_workers: int, seed: int
+    check: DatasetCheck, transform: Transform, *, batch_size: int, steps: int, num_workers: int, seed: int
 ) -> Batches | None:
     """Read and augment batches of decoded, sound training images; None if there are none.
 
     Args:
-        examination: knows them.
+        check: knows them.
         transform: of the run's training images.
         batch_size: images of a batch.
         steps: that are to be timed.
         num_workers: processes that read.
         seed: of the choice and the augmentation.
     """
-    facts, dataset = examination.facts, examination.datasets["train"]
+    facts, dataset = check.facts, check.datasets["train"]
     sound = [r for r in dataset.records if r.image_path in facts and facts[r.image_path].problem is None]
     if not sound:
         return None
@@ -62,7 +62,7 @@ def sound_batches(
 
 
 def take_steps(
-    examination: Examination,
+    check: DatasetCheck,
     net: SSD,
     loss: MultiBoxLoss,
     optimizer: Optimizer,
@@ -75,7 +75,7 @@ def take_steps(
     """Compare the first loss with theory, then train, and measure time and memory.
 
     Args:
-        examination: takes the findings.
+        check: takes the issues.
         net: on the device, as the run begins with it.
         loss: of the run.
         optimizer: of the run, for the network.
@@ -105,9 +105,9 @@ def take_steps(
         peak = peak_memory_mib(step, device)
     except torch.OutOfMemoryError as error:
         sentence = f"a training step does not fit into the memory of {device}: {str(error).splitlines()[0]}"
-        examination.findings.append(Finding("error", "memory", "train", sentence))
+        check.issues.append(Issue("error", "memory", "train", sentence))
         return None
-    examination.findings += first_loss_findings(losses)
+    check.issues += first_loss_issues(losses)
     weights = sum(map(_bytes, net.parameters())) / MIB
     state = [value for values in optimizer.state.values() for value in values.values() if torch.is_tensor(value)]
     return Trial(

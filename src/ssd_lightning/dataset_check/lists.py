@@ -3,14 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from ssd_lightning.analysis.findings import Finding
+from ssd_lightning.analysis.issues import Issue
 from ssd_lightning.data.dataset import DetectionDataset, shared_files
 from ssd_lightning.data.splits import absolute_roots, read_lines
 from ssd_lightning.data.voc import VOCDataset, find_list
 from ssd_lightning.errors import one_line
 
 
-def repeated_findings(split: str, dataset: DetectionDataset, splits: Sequence[Mapping[str, str]] = ()) -> list[Finding]:
+def repeated_issues(split: str, dataset: DetectionDataset, splits: Sequence[Mapping[str, str]] = ()) -> list[Issue]:
     """Find images that a split has more than once, by their files.
 
     Args:
@@ -21,7 +21,7 @@ def repeated_findings(split: str, dataset: DetectionDataset, splits: Sequence[Ma
     sentences = [*shared_files(dataset.records)]
     if isinstance(dataset, VOCDataset):  # its reader takes such an image once
         sentences += _of_lists(splits)
-    return [Finding("warning", "repeated", split, one_line(sentence)) for sentence in sentences]
+    return [Issue("warning", "repeated", split, one_line(sentence)) for sentence in sentences]
 
 
 def _of_lists(splits: Sequence[Mapping[str, str]]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ssd_lightning.analysis.coverage import (
     best_priors,
-    coverage_findings,
+    coverage_issues,
     coverage_summary,
     describe_unreached,
     finest_step_px,
@@ -16,7 +16,7 @@ from ssd_lightning.analysis.coverage import (
 from ssd_lightning.analysis.fitting import fit_levels, fit_to_twice_the_input
 from ssd_lightning.analysis.objects import sides_px
 from ssd_lightning.analysis.priors_file import priors_yaml
-from ssd_lightning.examination.splits import Examination, objects_of
+from ssd_lightning.dataset_check.splits import DatasetCheck, objects_of
 from ssd_lightning.ops.priors import Clip, PriorLevel
 from ssd_lightning.visualization.coverage_plot import draw_coverage
 
@@ -27,7 +27,7 @@ FITTED = "fitted"
 
 
 def judge_priors(
-    examination: Examination,
+    check: DatasetCheck,
     levels: Sequence[PriorLevel],
     *,
     image_size: tuple[int, int],
@@ -40,7 +40,7 @@ def judge_priors(
     """Measure the coverage and draw it; fit priors and write them as a choice of `priors=`.
 
     Args:
-        examination: takes the findings.
+        check: takes the issues.
         levels: of the network, with their grids.
         image_size: of its input, (height, width).
         clip: as `make_priors` has it.
@@ -52,15 +52,15 @@ def judge_priors(
     Returns:
         The coverage, and `file` and `coverage` of the fitted priors, in plain values.
     """
-    dataset = examination.datasets["train"]
+    dataset = check.datasets["train"]
     size = image_size
-    objects = objects_of(dataset.records, partial(examination.resize.placement, image_size=size))
+    objects = objects_of(dataset.records, partial(check.resize.placement, image_size=size))
     boxes = objects.boxes_xyxy
     before = best_priors(boxes, levels, size, clip)
     paths = [str(record.image_path) for record in dataset.records]
     coverage = coverage_summary(boxes, before.iou, size)
     coverage["unreached"] = describe_unreached(objects, before.iou, paths, dataset.class_names, size)
-    judge = partial(coverage_findings, coverage, image_size=size, finest_step_px=finest_step_px(levels, size))
+    judge = partial(coverage_issues, coverage, image_size=size, finest_step_px=finest_step_px(levels, size))
     draw = partial(
         draw_coverage,
         directory / "coverage.png",
@@ -72,7 +72,7 @@ def judge_priors(
     )
     if not fit:
         draw()
-        examination.findings += judge()
+        check.issues += judge()
         return coverage, None
     log.info("fitting priors to %d objects", len(boxes))
     found = fit_levels(boxes, levels, size, clip, seed=seed)
@@ -81,7 +81,7 @@ def judge_priors(
     if judge():  # priors that miss many
         larger = coverage_summary(boxes, fit_to_twice_the_input(boxes, levels, size, clip, seed=seed), size)
         larger_share = larger["share"]
-    examination.findings += judge(fitted_share=after["share"], larger_share=larger_share)
+    check.issues += judge(fitted_share=after["share"], larger_share=larger_share)
     draw(
         after=after,
         iou_after=found.after.iou,

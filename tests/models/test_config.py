@@ -10,10 +10,10 @@ from torch import nn
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.models import SSD
 from ssd_lightning.models.backbones import VGG16, TinyBackbone
+from ssd_lightning.models.config import ConfigMixin, from_config, to_config
 from ssd_lightning.models.extras import SSDExtras
 from ssd_lightning.ops.normalization import IMAGENET, SUBTRACT_MEAN_BGR, TORCHVISION_SSD
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel
-from ssd_lightning.specs import Described, build, describe
 from tiny_nets import tiny_net
 
 SSD300_EXTRAS = [
@@ -47,18 +47,18 @@ def assert_same_network(net: SSD, again: SSD) -> None:
 @pytest.mark.parametrize("settings", [{}, {"normalization": SUBTRACT_MEAN_BGR, "clip_priors": True}])
 def test_a_network_is_built_again(settings: dict[str, object]) -> None:
     net = three_classes(**settings)
-    spec = describe(net)
+    spec = to_config(net)
     plain = json.loads(json.dumps(spec))
     assert plain == spec  # nothing but dicts with words, lists and numbers
-    again = build(plain)
+    again = from_config(plain)
     assert_same_network(net, again)
-    assert describe(again) == spec
+    assert to_config(again) == spec
 
 
 def test_ssd300_is_built_again() -> None:
     with torch.device("meta"):
         net = ssd300(batch_norm=True)
-        again = build(json.loads(json.dumps(describe(net))))
+        again = from_config(json.loads(json.dumps(to_config(net))))
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in net.state_dict().items()}
     assert [level.sizes() for level in again.levels] == [level.sizes() for level in net.levels]
 
@@ -66,11 +66,11 @@ def test_ssd300_is_built_again() -> None:
 def test_weights_are_spent_and_their_normalization_stays(monkeypatch) -> None:
     monkeypatch.setattr(VGG16, "_load", lambda self, weights, batch_norm: TORCHVISION_SSD)
     with torch.device("meta"):
-        spec = describe(ssd300(weights="IMAGENET1K_FEATURES"))
+        spec = to_config(ssd300(weights="IMAGENET1K_FEATURES"))
         assert "IMAGENET1K_FEATURES" not in json.dumps(spec)
         assert "weights" not in spec["backbone"]
         monkeypatch.setattr(VGG16, "_load", None)
-        again = build(spec)
+        again = from_config(spec)
     assert list(again.normalization.mean) == list(TORCHVISION_SSD.mean)
     assert list(again.normalization.std) == list(TORCHVISION_SSD.std) != list(IMAGENET.std)
 
@@ -123,10 +123,10 @@ def test_weights_are_spent_and_their_normalization_stays(monkeypatch) -> None:
 def test_what_is_no_network_part_is_not_built(target: object, partial: bool) -> None:
     spec = {"_target_": target, **({"_partial_": True} if partial else {})}
     with pytest.raises(WeightsError, match="checkpoint:"):
-        build(spec)
-    good = describe(three_classes())
+        from_config(spec)
+    good = to_config(three_classes())
     with pytest.raises(WeightsError, match="checkpoint:"):
-        build({**good, "backbone": {**good["backbone"], "channels": [4, spec, 8]}})
+        from_config({**good, "backbone": {**good["backbone"], "channels": [4, spec, 8]}})
 
 
 @dataclasses.dataclass
@@ -137,41 +137,41 @@ class Foreign:
 def test_what_is_imported_into_a_trusted_module_is_not_built(monkeypatch) -> None:
     monkeypatch.setattr("ssd_lightning.models.ssd.Foreign", Foreign, raising=False)
     with pytest.raises(WeightsError, match=r"ssd_lightning\.models\.ssd\.Foreign' is no network part"):
-        build({"_target_": "ssd_lightning.models.ssd.Foreign"})
+        from_config({"_target_": "ssd_lightning.models.ssd.Foreign"})
 
 
 def test_nothing_runs_before_the_whole_is_trusted(tmp_path) -> None:
     trace = tmp_path / "was_here"
     with pytest.raises(WeightsError, match=r"os\.mkdir"):
-        build({"_target_": "torch.nn.Linear", "in_features": {"_target_": "os.mkdir", "path": str(trace)}})
+        from_config({"_target_": "torch.nn.Linear", "in_features": {"_target_": "os.mkdir", "path": str(trace)}})
     assert not trace.exists()
 
 
 def test_trusted_parts_are_built() -> None:
-    assert isinstance(build({"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}), nn.Linear)
-    assert isinstance(build({"_target_": "ssd_lightning.models.backbones.TinyBackbone"}), TinyBackbone)
+    assert isinstance(from_config({"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}), nn.Linear)
+    assert isinstance(from_config({"_target_": "ssd_lightning.models.backbones.TinyBackbone"}), TinyBackbone)
     level = PriorLevel(3, None, 10, None, (2,))
-    assert build(describe(level)).sizes() == level.sizes()
-    extras = build({"_target_": "ssd_lightning.models.extras.TinyExtras", "_partial_": True, "channels": [4]})
+    assert from_config(to_config(level)).sizes() == level.sizes()
+    extras = from_config({"_target_": "ssd_lightning.models.extras.TinyExtras", "_partial_": True, "channels": [4]})
     assert extras(5).out_channels == (4, 4)
-    assert build([1, {"a": [None, 2.5, True, "word"]}]) == [1, {"a": [None, 2.5, True, "word"]}]
+    assert from_config([1, {"a": [None, 2.5, True, "word"]}]) == [1, {"a": [None, 2.5, True, "word"]}]
 
 
 @pytest.mark.parametrize("change", [{"unknown": 1}, {"channels": 3}, {3: 4}])
 def test_arguments_that_do_not_fit(change: dict[object, object]) -> None:
     with pytest.raises(WeightsError, match=r"cannot build ssd_lightning\.models\.backbones\.tiny\.TinyBackbone"):
-        build({"_target_": "ssd_lightning.models.backbones.tiny.TinyBackbone", **change})
+        from_config({"_target_": "ssd_lightning.models.backbones.tiny.TinyBackbone", **change})
 
 
 def test_an_argument_that_is_missing() -> None:
-    spec = describe(three_classes())
+    spec = to_config(three_classes())
     del spec["levels"]
     with pytest.raises(WeightsError, match=r"cannot build ssd_lightning\.models\.ssd\.SSD: .*levels"):
-        build(spec)
+        from_config(spec)
 
 
-class Part(Described, nn.Module):
-    not_described = ("file",)
+class Part(ConfigMixin, nn.Module):
+    not_in_config = ("file",)
 
     def __init__(self, width: int, *, file: str | None = None, depth: int = 2, act: object = None) -> None:
         super().__init__()
@@ -186,9 +186,9 @@ class Whole(Part):
 
 def test_arguments_are_remembered_as_they_were_given() -> None:
     path = f"{__name__}.Part"
-    assert describe(Part(3)) == {"_target_": path, "width": 3}
-    assert describe(Part(3, file="secret", depth=4)) == {"_target_": path, "width": 3, "depth": 4}
-    whole = describe(Whole("abc", parts={"one": Part(1), "few": (Part(2), 0.5)}))
+    assert to_config(Part(3)) == {"_target_": path, "width": 3}
+    assert to_config(Part(3, file="secret", depth=4)) == {"_target_": path, "width": 3, "depth": 4}
+    whole = to_config(Whole("abc", parts={"one": Part(1), "few": (Part(2), 0.5)}))
     assert whole == {
         "_target_": f"{__name__}.Whole",
         "name": "abc",
@@ -198,9 +198,9 @@ def test_arguments_are_remembered_as_they_were_given() -> None:
 
 def test_types_and_partials() -> None:
     path = f"{__name__}.Part"
-    assert describe(Part) == {"_target_": path, "_partial_": True}
+    assert to_config(Part) == {"_target_": path, "_partial_": True}
     for partial in (functools.partial(Part, width=3), functools.partial(Part, width=3, file="secret")):
-        assert describe(partial) == {"_target_": path, "_partial_": True, "width": 3}
+        assert to_config(partial) == {"_target_": path, "_partial_": True, "width": 3}
 
 
 @pytest.mark.parametrize(
@@ -208,4 +208,4 @@ def test_types_and_partials() -> None:
 )
 def test_what_has_no_plain_form_is_refused(value: object) -> None:
     with pytest.raises(TypeError, match="no plain form"):
-        describe(Part(1, act=value))
+        to_config(Part(1, act=value))

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ssd_lightning.analysis import class_lists, health
-from ssd_lightning.analysis.findings import Finding, Severity
+from ssd_lightning.analysis.issues import Issue, Severity
 from ssd_lightning.analysis.objects import Objects, split_summary
 from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation
 from ssd_lightning.data.inspection import ImageFacts, draw_sample, inspect_images, measured_by_image
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Examination:
+class DatasetCheck:
     """What is known so far."""
 
     is_strict: bool
@@ -32,7 +32,7 @@ class Examination:
     """How images are brought to the network's input."""
     datasets: dict[str, DetectionDataset] = field(default_factory=dict)
     facts: dict[Path, ImageFacts] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -50,12 +50,12 @@ class Examination:
         return [known.problem for known in facts if known is not None and known.problem is not None]
 
 
-def decode_images(examination: Examination, count: int | None, seed: int) -> None:
+def decode_images(check: DatasetCheck, count: int | None, seed: int) -> None:
     """Decode `count` images of all splits together, or all; find the broken ones and the doubles.
 
     Boxes of images that have another size than their annotation says are measured by the image from then on.
     """
-    records = {split: dataset.records for split, dataset in examination.datasets.items()}
+    records = {split: dataset.records for split, dataset in check.datasets.items()}
     sample = draw_sample(records, count, seed)
     chosen = [record for of_split in sample.values() for record in of_split]
     total = len({record.image_path for record in chosen})
@@ -63,13 +63,11 @@ def decode_images(examination: Examination, count: int | None, seed: int) -> Non
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("decoding", total=total)
-        examination.facts = inspect_images(chosen, advance=lambda: progress.advance(task))
-    digests = {split: _digests(of_split, examination.facts) for split, of_split in sample.items()}
-    examination.findings += health.duplicate_findings(digests)
-    for dataset in examination.datasets.values():
-        dataset.records = [
-            measured_by_image(record, examination.facts.get(record.image_path)) for record in dataset.records
-        ]
+        check.facts = inspect_images(chosen, advance=lambda: progress.advance(task))
+    digests = {split: _digests(of_split, check.facts) for split, of_split in sample.items()}
+    check.issues += health.duplicate_issues(digests)
+    for dataset in check.datasets.values():
+        dataset.records = [measured_by_image(record, check.facts.get(record.image_path)) for record in dataset.records]
 
 
 def _digests(records: Sequence[ImageAnnotation], facts: Mapping[Path, ImageFacts]) -> dict[str, str]:
@@ -78,27 +76,27 @@ def _digests(records: Sequence[ImageAnnotation], facts: Mapping[Path, ImageFacts
 
 
 def judge_split(
-    examination: Examination, split: str, *, image_size: tuple[int, int] | None, tiny_px: float
+    check: DatasetCheck, split: str, *, image_size: tuple[int, int] | None, tiny_px: float
 ) -> dict[str, Any]:
     """Find what is wrong with a split, and count what it has.
 
     Args:
-        examination: takes the findings.
+        check: takes the issues.
         split: one that was opened.
         image_size: of the network's input, (height, width); None leaves sizes unjudged.
-        tiny_px: see `tiny_findings`.
+        tiny_px: see `tiny_issues`.
     """
-    dataset = examination.datasets[split]
+    dataset = check.datasets[split]
     objects = objects_of(dataset.records)
-    severity: Severity = "error" if examination.is_strict else "warning"
-    unsound, unread = dataset.dropped, examination.problems(split)
+    severity: Severity = "error" if check.is_strict else "warning"
+    unsound, unread = dataset.dropped, check.problems(split)
     left_out = len(unsound) + len({*unread} - {*unsound})
     summary = split_summary(objects, dataset.class_names, images=len(dataset.records), left_out=left_out)
     counts = [of_class["objects"] for of_class in summary["classes"].values()]
-    found = health.reader_findings(split, unsound, otherwise="annotation", severity=severity)
-    found += health.reader_findings(split, unread, otherwise="image", severity=severity)
-    found += health.class_number_findings(split, unsound, counts, dataset.class_names)
-    found += health.amount_findings(
+    found = health.reader_issues(split, unsound, otherwise="annotation", severity=severity)
+    found += health.reader_issues(split, unread, otherwise="image", severity=severity)
+    found += health.class_number_issues(split, unsound, counts, dataset.class_names)
+    found += health.amount_issues(
         split,
         images=len(dataset.records) - len(unread),
         objects=len(objects.labels),
@@ -107,18 +105,16 @@ def judge_split(
         skipped=dataset.skipped,
     )
     if split == "val":
-        found += health.unscored_findings(split, images=summary["images"], objects=int((~objects.difficult).sum()))
+        found += health.unscored_issues(split, images=summary["images"], objects=int((~objects.difficult).sum()))
     if split == "train" and len(objects.labels):
-        found += health.unused_class_findings(split, counts, dataset.class_names)
-        found += class_lists.rare_class_findings(split, summary["classes"])
-        found += class_lists.similar_class_findings(split, counts, dataset.class_names)
+        found += health.unused_class_issues(split, counts, dataset.class_names)
+        found += class_lists.rare_class_issues(split, summary["classes"])
+        found += class_lists.similar_class_issues(split, counts, dataset.class_names)
     if image_size is not None:
         paths = [str(record.image_path) for record in dataset.records]
-        in_input = objects_of(dataset.records, partial(examination.resize.placement, image_size=image_size))
-        found += health.tiny_findings(
-            split, in_input, paths, dataset.class_names, image_size=image_size, tiny_px=tiny_px
-        )
-    examination.findings += found
+        in_input = objects_of(dataset.records, partial(check.resize.placement, image_size=image_size))
+        found += health.tiny_issues(split, in_input, paths, dataset.class_names, image_size=image_size, tiny_px=tiny_px)
+    check.issues += found
     return summary
 
 

@@ -1,4 +1,4 @@
-"""What an examination found: how bad it is, what kind of fault, where, and what helps."""
+"""What an check found: how bad it is, what kind of fault, where, and what helps."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "coverage": Kind("priors that fit few of the objects", "do what the sentence says"),
     "unopened": Kind("splits that cannot be opened", "mend the file that is named; nothing of the split is usable"),
-    "nothing_left": Kind("splits with nothing to learn or to score", "see the other findings of the split"),
+    "nothing_left": Kind("splits with nothing to learn or to score", "see the other issues of the split"),
     "class_numbers": Kind("class numbers off by one", "renumber the labels, or correct the list of class names"),
     "across": Kind("the same image in two splits", "take one of them out: scores on known images are too good"),
     "left_out": Kind("much is skipped", "data.on_error=skip skips what is found below; mend it instead"),
@@ -64,7 +64,7 @@ KINDS: dict[str, Kind] = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class Issue:
     """One fault.
 
     Attributes:
@@ -80,20 +80,20 @@ class Finding:
     sentence: str
 
 
-def in_order(findings: Iterable[Finding]) -> list[Finding]:
+def in_order(issues: Iterable[Issue]) -> list[Issue]:
     """Sort by severity, then by kind, and skip what another split said already."""
     seen: set[tuple[str, str]] = set()
     kept = []
-    for finding in findings:
+    for issue in issues:
         # Two parts of one list of images meet the same faults of its file.
-        if (finding.kind, finding.sentence) not in seen:
-            seen.add((finding.kind, finding.sentence))
-            kept.append(finding)
+        if (issue.kind, issue.sentence) not in seen:
+            seen.add((issue.kind, issue.sentence))
+            kept.append(issue)
     kinds = list(KINDS)
-    return sorted(kept, key=lambda finding: (SEVERITIES.index(finding.severity), kinds.index(finding.kind)))
+    return sorted(kept, key=lambda issue: (SEVERITIES.index(issue.severity), kinds.index(issue.kind)))
 
 
-def grouped(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+def grouped(issues: Iterable[Issue]) -> list[dict[str, Any]]:
     """Give plain values, those of one severity and kind together, in order."""
     return [
         {
@@ -101,12 +101,12 @@ def grouped(findings: Iterable[Finding]) -> list[dict[str, Any]]:
             "kind": kind,
             "title": KINDS[kind].title,
             "advice": KINDS[kind].advice,
-            "items": [{"split": finding.split, "sentence": finding.sentence} for finding in group],
+            "items": [{"split": issue.split, "sentence": issue.sentence} for issue in group],
         }
-        for (severity, kind), group in groupby(in_order(findings), key=lambda finding: (finding.severity, finding.kind))
+        for (severity, kind), group in groupby(in_order(issues), key=lambda issue: (issue.severity, issue.kind))
     ]
 
 
-def spoils_the_run(findings: Sequence[Finding]) -> bool:
+def spoils_the_run(issues: Sequence[Issue]) -> bool:
     """Say whether a run on these data would fail or mislead."""
-    return any(finding.severity == "error" for finding in findings)
+    return any(issue.severity == "error" for issue in issues)

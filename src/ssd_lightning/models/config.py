@@ -18,13 +18,13 @@ from ssd_lightning.errors import WeightsError
 TRUSTED_MODULES = ("ssd_lightning.models.", "ssd_lightning.ops.", "torch.nn.")
 
 
-class Described:
-    """Remembers the arguments that an object was made with, for `describe`.
+class ConfigMixin:
+    """Remembers the arguments of an object, for `to_config`.
 
-    Class attribute `not_described` names arguments that are spent when the object is made, such as a weights file.
+    Class attribute `not_in_config` names arguments that are spent when the object is made, such as a weights file.
     """
 
-    not_described: tuple[str, ...] = ()
+    not_in_config: tuple[str, ...] = ()
     _arguments: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -33,7 +33,7 @@ class Described:
         signature = inspect.signature(original)
 
         @functools.wraps(original)
-        def remember(self: "Described", *args: Any, **kwargs: Any) -> None:
+        def remember(self: "ConfigMixin", *args: Any, **kwargs: Any) -> None:
             if "_arguments" not in self.__dict__:  # the outermost class of a hierarchy
                 bound = signature.bind(self, *args, **kwargs)
                 self.__dict__["_arguments"] = dict(list(bound.arguments.items())[1:])
@@ -41,62 +41,62 @@ class Described:
 
         cls.__init__ = remember  # type: ignore[assignment, method-assign]
 
-    def describe_as(self, **arguments: Any) -> None:
+    def update_config(self, **arguments: Any) -> None:
         """Correct what is remembered, where the constructor resolved a default."""
         self._arguments.update(arguments)
 
 
-def describe(value: Any) -> Any:
-    """Turn an object into plain dicts, lists and numbers that `build` understands.
+def to_config(value: Any) -> Any:
+    """Turn an object into plain dicts, lists and numbers that `from_config` understands.
 
     Raises:
         TypeError: there is no plain form.
     """
-    if isinstance(value, Described):
-        return {"_target_": _path(type(value)), **_describe_arguments(type(value), value._arguments)}
+    if isinstance(value, ConfigMixin):
+        return {"_target_": _path(type(value)), **_config_of_arguments(type(value), value._arguments)}
     if isinstance(value, functools.partial) and not value.args:
         return {
             "_target_": _path(value.func),
             "_partial_": True,
-            **_describe_arguments(value.func, value.keywords),
+            **_config_of_arguments(value.func, value.keywords),
         }
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {field.name: to_config(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"_target_": _path(type(value)), **fields}
     if isinstance(value, Mapping):
-        return {str(k): describe(v) for k, v in value.items()}
+        return {str(k): to_config(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [describe(v) for v in value]
+        return [to_config(v) for v in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, type):
         return {"_target_": _path(value), "_partial_": True}
-    raise TypeError(f"{type(value).__name__} has no plain form; derive it from Described")
+    raise TypeError(f"{type(value).__name__} has no plain form; derive it from ConfigMixin")
 
 
-def _describe_arguments(target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    spent = getattr(target, "not_described", ())
-    return {name: describe(value) for name, value in arguments.items() if name not in spent}
+def _config_of_arguments(target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    spent = getattr(target, "not_in_config", ())
+    return {name: to_config(value) for name, value in arguments.items() if name not in spent}
 
 
-def build(spec: Any) -> Any:
-    """Make the object that `describe` described.
+def from_config(spec: Any) -> Any:
+    """Make the object of a configuration from `to_config`.
 
     Raises:
         WeightsError: a target outside `TRUSTED_MODULES`, one that does not exist, arguments that do not fit it, or
-            one of those that `describe` skips.
+            one of those that `to_config` skips.
     """
     if isinstance(spec, list):
-        return [build(item) for item in spec]
+        return [from_config(item) for item in spec]
     if not isinstance(spec, dict):
         return spec
     if "_target_" not in spec:
-        return {k: build(v) for k, v in spec.items()}
+        return {k: from_config(v) for k, v in spec.items()}
     target = _trusted(spec["_target_"])
-    spent = [name for name in getattr(target, "not_described", ()) if name in spec]
+    spent = [name for name in getattr(target, "not_in_config", ()) if name in spec]
     if spent:  # weights of other files, or of the network
         raise WeightsError(f"checkpoint: {spec['_target_']} is built without '{spent[0]}'")
-    arguments = {k: build(v) for k, v in spec.items() if k not in ("_target_", "_partial_")}
+    arguments = {k: from_config(v) for k, v in spec.items() if k not in ("_target_", "_partial_")}
     try:
         return functools.partial(target, **arguments) if spec.get("_partial_") else target(**arguments)
     except TypeError as error:

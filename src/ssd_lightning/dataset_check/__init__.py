@@ -1,0 +1,1 @@
+"""The check of a data set before a run: read with `data`, judged with `analysis`, tried with `training`."""

@@ -1,1 +1,0 @@
-"""The examination of a data set before a run: read with `data`, judged with `analysis`, tried with `training`."""
