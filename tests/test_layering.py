@@ -129,8 +129,8 @@ def test_imports_go_downwards(path: Path) -> None:
     )
     assert [name for name, level in imports(source) if level] == []
     assert forbidden(package, source) == []
-    if package == "":
-        assert of_this_package(source) == []
+    if package == "":  # the public API
+        assert all(within(name, {"detector", "losses", "metrics", "models"}) for name in of_this_package(source))
 
 
 @pytest.mark.parametrize(

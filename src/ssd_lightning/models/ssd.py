@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.freezing import Stages, freeze_backbone
-from ssd_lightning.models.head import SharedHead, SSDHead
+from ssd_lightning.models.head import SSDHead
 from ssd_lightning.models.layers import pass_on_meta
 from ssd_lightning.models.neck import NoNeck
+from ssd_lightning.models.protocols import Backbone, MakeExtras, MakeHead, MakeNeck
 from ssd_lightning.ops.normalization import Normalization
 from ssd_lightning.ops.priors import (
     Clip,
@@ -30,8 +31,8 @@ class FeatureExtractor(nn.Module):
 
     Args:
         backbone: gives the first feature maps; see `models.backbones`.
-        extras: makes the extra layers for a number of input channels.
-        neck: makes what mixes the maps, for the channels of all of them.
+        extras: makes the extra layers; see `models.extras`.
+        neck: makes the neck; see `models.neck`.
         drop_last_levels: skip so many of the extra levels, or of the neck's where there are none.
 
     Raises:
@@ -40,19 +41,19 @@ class FeatureExtractor(nn.Module):
 
     def __init__(
         self,
-        backbone: Any,
-        extras: Callable[[int], Any],
-        neck: Callable[[Sequence[int]], Any] = NoNeck,
+        backbone: Backbone,
+        extras: MakeExtras,
+        neck: MakeNeck = NoNeck,
         drop_last_levels: int = 0,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.extras = extras(backbone.out_channels[-1])
+        self.backbone: Any = backbone
+        self.extras: Any = extras(backbone.out_channels[-1])
         has_extras = bool(self.extras.out_channels)
         if drop_last_levels and has_extras:
             _drop_levels(self.extras, drop_last_levels)
         self._num_backbone_levels = len(backbone.out_channels) - getattr(backbone, "last_map_is_for_extras_only", False)
-        self.neck = neck([*backbone.out_channels[: self._num_backbone_levels], *self.extras.out_channels])
+        self.neck: Any = neck([*backbone.out_channels[: self._num_backbone_levels], *self.extras.out_channels])
         if drop_last_levels and not has_extras:
             _drop_levels(self.neck, drop_last_levels)
         self.out_channels: tuple[int, ...] = self.neck.out_channels
@@ -109,9 +110,9 @@ class SSD(ConfigMixin, nn.Module):
 
     Args:
         backbone: see `models.backbones`.
-        extras: makes the extra layers for a number of input channels; see `models.extras`.
+        extras: makes the extra layers; see `models.extras`.
         levels: prior levels, one for each feature map.
-        head: makes the head for `in_channels`, `boxes_per_cell` and `num_classes`; see `models.head`.
+        head: makes the head; see `models.head`.
         neck: makes what mixes the feature maps before the head; see `models.neck`.
         image_size: of the input, one number or (height, width).
         num_classes: C, without the background.
@@ -127,13 +128,13 @@ class SSD(ConfigMixin, nn.Module):
     def __init__(
         self,
         *,
-        backbone: Any,
-        extras: Callable[[int], Any],
+        backbone: Backbone,
+        extras: MakeExtras,
         levels: Sequence[PriorLevel],
         image_size: Size,
         num_classes: int,
-        head: Callable[..., SSDHead | SharedHead] = SSDHead,
-        neck: Callable[[Sequence[int]], Any] = NoNeck,
+        head: MakeHead = SSDHead,
+        neck: MakeNeck = NoNeck,
         normalization: Normalization | None = None,
         clip_priors: Clip = False,
         drop_last_levels: int = 0,
@@ -151,7 +152,7 @@ class SSD(ConfigMixin, nn.Module):
         levels = reduce_levels(levels, drop_last=drop_last_levels, largest_ratio=largest_ratio)
         self.extractor = FeatureExtractor(backbone, extras, neck, drop_last_levels)
         self.levels = fit_to_grids(levels, measure_grids(self.extractor, self.image_size))
-        self.head = head(
+        self.head: Any = head(
             in_channels=self.extractor.out_channels,
             boxes_per_cell=[level.boxes_per_cell for level in self.levels],
             num_classes=num_classes,

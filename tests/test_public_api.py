@@ -1,0 +1,24 @@
+"""The names that the package itself exports."""
+
+import subprocess
+import sys
+
+import pytest
+
+import ssd_lightning
+
+
+def test_every_public_name_can_be_imported() -> None:
+    for name in ssd_lightning.__all__:
+        assert getattr(ssd_lightning, name) is not None
+    from ssd_lightning import Detector
+    from ssd_lightning.detector import Detector as defined
+
+    assert Detector is defined
+    with pytest.raises(AttributeError, match="'ssd_lightning' has no attribute 'SSD300'"):
+        ssd_lightning.SSD300  # noqa: B018
+
+
+def test_the_package_alone_imports_nothing_heavy() -> None:
+    code = "import sys, ssd_lightning; assert 'torch' not in sys.modules, 'torch'"
+    subprocess.run([sys.executable, "-c", code], check=True)
