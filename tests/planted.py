@@ -78,7 +78,7 @@ def planted(form: str) -> tuple[tuple[ImageSpec, ...], set[tuple[str, str, str]]
         ("missing", "train", "gone"),
         ("within", "train", "twin"),
         ("across", "train, test", "leak"),
-        ("annotation", "train", "broken" if form != "coco" else "is of image 'nowhere', which 'images' lacks"),
+        ("annotation", "train", "broken" if form != "coco" else "has image_id 'nowhere', which is not in 'images'"),
         ("unused_class", "train", "'fish'"),
     }
     if not in_fractions:  # YOLO states no size, and its folders name nothing twice

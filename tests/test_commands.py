@@ -249,7 +249,7 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("overrides", "answer"),
     [
-        (["classes=[rnig]"], "classes: the detector knows no 'rnig'; the nearest is 'ring'"),
+        (["classes=[rnig]"], "classes: the detector does not know 'rnig'; the nearest is 'ring'"),
         (["save=[jsn]"], "save is 'jsn'; it can be images, json, csv, coco or voc"),
         (["on_error=ignore"], "on_error is 'ignore'"),
         (["frame_stride=0"], "frame_stride is 0"),
@@ -260,8 +260,8 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
         (["source=97"], "there is no camera 97"),
         (["source=[]"], "source=[]: the list is empty"),
         (["source=http://127.0.0.1:9/a.jpg"], "http://127.0.0.1:9/a.jpg: cannot be fetched: "),
-        (["source=ftp://127.0.0.1/a.jpg"], "only http:// and https://"),
-        (["source=film.mp4"], "film.mp4: this is no video that FFmpeg can read, or it was cut off"),
+        (["source=ftp://127.0.0.1/a.jpg"], "must start with http:// or https://"),
+        (["source=film.mp4"], "film.mp4: FFmpeg cannot read this file as a video, or it is truncated"),
         (["output=film.mp4"], "output=film.mp4: cannot write there"),
         (["show=true"], "show=true: there is no display"),
         (["checkpoint=film.mp4"], "film.mp4"),
@@ -439,7 +439,7 @@ def test_an_argument_that_a_part_of_the_network_does_not_take_is_named(
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (("priors=auto", "net.drop_last_levels=1"), "do not go with priors.fit=true"),
+        (("priors=auto", "net.drop_last_levels=1"), "do not set them with priors.fit=true"),
         (("priors.fit=some",), "priors.fit is 'some'; it must be true or false"),
     ],
 )
@@ -572,7 +572,7 @@ def test_classes_that_have_nothing_in_common_are_told_in_one_sentence(
         run(*command, f"checkpoint={trained / 'run'}", *overrides)
     printed = capsys.readouterr()
     known = ", ".join(sorted(TOY_CLASSES))
-    told = f"error: the model knows {known}; the annotations of the test split have zebra: none is the same"
+    told = f"error: the model knows {known}; the annotations of the test split have zebra: they share none"
     assert (end.value.code, printed.err.strip().splitlines()[-1]) == (2, told)
     assert "zebra" not in printed.out + printed.err.replace(told, "")
 
@@ -662,7 +662,7 @@ def test_a_run_without_validation_leaves_its_last_checkpoint(
     )
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
     assert Detector.load(tmp_path / "run").class_names
-    assert "scores:     none, for nothing was validated" in capsys.readouterr().err
+    assert "scores:     none, since nothing was validated" in capsys.readouterr().err
 
 
 def write_voc(root: Path, splits: dict[str, list[str]]) -> list[str]:

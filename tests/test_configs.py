@@ -160,7 +160,9 @@ def test_a_finer_level_is_two_settings(backbone: str, strides: str, cells: list[
     with torch.device("meta"):
         net = build_net(compose_config("train", [*overrides, "priors=linear"]))
         assert [level.grid_size[0] for level in net.levels] == cells
-        with pytest.raises(Exception, match="do not fit; choose priors=") as caught:
+        with pytest.raises(
+            Exception, match="do not match the network's feature maps; choose matching priors="
+        ) as caught:
             build_net(compose_config("train", overrides))
     assert isinstance(find_user_error(caught.value), ConfigurationError)
 
@@ -460,7 +462,7 @@ def test_recipes_are_short(experiment: Path) -> None:
         ("backbone=vgg61", "did you mean 'vgg16'.*timm, tiny, vgg16, vgg16_bn"),
         ("experiment=toy_tinny", "did you mean 'toy_tiny'"),
         ("logger=[csv,wand]", "did you mean 'wandb'"),
-        ("backbone", "'backbone' is no key=value"),
+        ("backbone", "'backbone' is not key=value"),
         ("data.num_workers=[1", r"'\[' is not closed"),
         ("~loger", "did you mean 'logger'"),
         ("+trainer.max_epochs=3", "Could not append to config"),

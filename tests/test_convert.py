@@ -189,7 +189,7 @@ def test_an_output_that_exists_is_left_alone(made: Path, tmp_path: Path, capsys:
     (tmp_path / "out").mkdir()
     run("convert", *arguments)
     before = (tmp_path / "out/train.csv").stat().st_mtime_ns
-    assert "this exists already and is left as it is" in refused(capsys, *arguments)
+    assert "this folder already exists and is not changed" in refused(capsys, *arguments)
     assert (tmp_path / "out/train.csv").stat().st_mtime_ns == before
 
 

@@ -56,9 +56,9 @@ def test_what_cannot_be_served_is_told_in_a_sentence(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         cases = {
-            ("port=0",): "checkpoint has to be given",
+            ("port=0",): "checkpoint is required",
             ("checkpoint=none.ckpt", "port=0"): "none.ckpt",
-            (f"checkpoint={foreign}", "port=0"): "describes no detector",
+            (f"checkpoint={foreign}", "port=0"): "does not describe a detector",
             (good, f"port={port}"): "port=0 takes a free one",
             (good, "port=web"): "port is 'web'",
             (good, "port=0", f"examples={tmp_path / 'none'}"): "no image",

@@ -52,10 +52,10 @@ def test_selection(found: ImageDetections) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "answer"), [("perso", "nearest is 'Person'"), ("CAT", "nearest is 'cat'"), ("xyz", "there is cat, dog")]
+    ("name", "answer"), [("perso", "nearest is 'Person'"), ("CAT", "nearest is 'cat'"), ("xyz", "classes are cat, dog")]
 )
 def test_an_unknown_class_is_named_with_the_nearest(found: ImageDetections, name: str, answer: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"knows no '{name}'; .*{answer}"):
+    with pytest.raises(ConfigurationError, match=f"does not know '{name}'; .*{answer}"):
         found.select(classes=[name])
 
 

@@ -207,7 +207,7 @@ def test_run_directories(checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
     run = tmp_path / "run"
     folder = run / "checkpoints"
     folder.mkdir(parents=True)
-    with pytest.raises(WeightsError, match=r"run holds no checkpoints/best\.ckpt"):
+    with pytest.raises(WeightsError, match=r"run contains neither checkpoints/best\.ckpt"):
         Detector.load(run)
     for name in ("b.ckpt", "a.ckpt"):
         (run / name).touch()
@@ -297,7 +297,7 @@ def test_a_file_that_holds_something_else(content: object, tmp_path: Path) -> No
 )
 def test_a_checkpoint_of_something_else(content: dict, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(WeightsError, match=r"other\.ckpt describes no detector"):
+    with pytest.raises(WeightsError, match=r"other\.ckpt does not describe a detector"):
         Detector.load(tmp_path / "other.ckpt")
 
 
@@ -325,7 +325,7 @@ def test_code_in_the_description_is_refused(checkpoint: Path) -> None:
     content = torch.load(checkpoint)
     content["detector"]["network"]["backbone"] = {"_target_": "os.system", "command": "true"}
     torch.save(content, checkpoint)
-    with pytest.raises(WeightsError, match=r"'os\.system' is no network part"):
+    with pytest.raises(WeightsError, match=r"'os\.system' is not a network class"):
         Detector.load(checkpoint)
 
 

@@ -63,10 +63,10 @@ def test_several_runs_are_compared(run: Run, runs: list[Path], tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "run has to be given"),
-        (["run=[]"], "run=[] names no run"),
+        ([], "run is required"),
+        (["run=[]"], "run=[] is empty"),
         (["run=nowhere"], "there is no run directory nowhere"),
-        (["run=empty"], "empty is no run directory"),
+        (["run=empty"], "empty is not a run directory"),
         (["run=[sweep/0,sweep/1,sweep/0]"], "sweep/0 is given twice"),
         (["run=sweep/0", "output=sweep/0/run.json/x.html"], "cannot be written to"),
         (["run=sweep/0", "outptu=x"], "outptu"),
@@ -106,9 +106,9 @@ def test_a_run_that_was_never_evaluated_is_said_beside_its_page(
         ("sweep/0/metrics.csv", None, "does not end in .html"),
         ("sweep", None, "does not end in .html"),
         (".html", None, "does not end in .html"),
-        ("mine.html", "<!doctype html><title>mine</title>", "is no page of this command"),
-        ("mine.html", "", "is no page of this command"),
-        ("link.html", None, "is no page of this command"),
+        ("mine.html", "<!doctype html><title>mine</title>", "is not a page of this command"),
+        ("mine.html", "", "is not a page of this command"),
+        ("link.html", None, "is not a page of this command"),
     ],
 )
 def test_a_file_that_is_no_page_is_never_written_over(

@@ -72,11 +72,11 @@ def test_a_repetition_goes_on_with_a_repetition_of_the_same_run(monkeypatch: pyt
 
 def test_why_auto_begins_anew() -> None:
     new = begin("z", "seed=2", "resume=auto")
-    assert why_new(new, ["seed=2"]) == "no run in outputs/ssd waits for its end"
+    assert why_new(new, ["seed=2"]) == "no run in outputs/ssd is unfinished"
     begin("a", "seed=1", "experiment=x", age_s=20)
     begin("b", "seed=2", over=True)
     assert why_new(new, ["experiment=x", "seed=2"]) == (
-        "outputs/ssd/a is not over, but was begun with seed=1 where this command has seed=2"
+        "outputs/ssd/a is unfinished, but was started with seed=1 while this command has seed=2"
     )
 
 

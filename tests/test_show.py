@@ -173,7 +173,7 @@ def test_a_checkpoint_brings_its_input_size_and_priors(folder: Path) -> None:
         (["what=matches", "checkpoint=other.ckpt"], "other.ckpt"),
         (["what=matches", "checkpoint=gone.ckpt"], "there is no checkpoint gone.ckpt"),
         (["what=batch", "num=1", "output=other.ckpt"], "output=other.ckpt: cannot write there"),
-        ([], "what has to be given"),
+        ([], "what is required"),
     ],
 )
 def test_bad_input_is_told_in_one_sentence(

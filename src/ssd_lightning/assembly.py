@@ -1,4 +1,4 @@
-"""From a configuration to the objects of a run: data, module, trainer."""
+"""Build the objects of a run from its configuration: data, module, trainer."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ from ssd_lightning.dataset_check.splits import objects_of
 from ssd_lightning.detector import find_checkpoint
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models import SSD
-from ssd_lightning.models.config import to_config
+from ssd_lightning.models.config import check_rebuildable, to_config
 from ssd_lightning.models.key_mapping import NETWORKS
 from ssd_lightning.models.ssd import check_batch_size
 from ssd_lightning.models.weights import levels_for_weights, levels_of, load_pretrained, normalization_of
@@ -58,13 +58,13 @@ log = logging.getLogger(__name__)
 
 
 def set_up_machine(config: DictConfig) -> int:
-    """Check what the run asks of this machine, and set what holds for the whole process.
+    """Check that this machine has what the run needs, and apply process-wide settings.
 
     Returns:
-        Number of devices, those of all machines, that share a step.
+        Number of devices, over all machines, that share a step.
 
     Raises:
-        ConfigurationError: the machine has no such devices, or they cannot do what is asked.
+        ConfigurationError: the devices are missing, or they do not support what the run needs.
     """
     num_devices = check_devices(config.trainer.accelerator, config.trainer.devices)
     check_launch(find_launch(os.environ), num_devices=num_devices, num_nodes=config.trainer.num_nodes)
@@ -82,19 +82,19 @@ def set_up_machine(config: DictConfig) -> int:
         keep_freed_memory()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(config.matmul_precision)
-    torch.backends.cudnn.allow_tf32 = config.matmul_precision != "highest"  # convolutions have a switch of their own
+    torch.backends.cudnn.allow_tf32 = config.matmul_precision != "highest"  # convolutions have a separate switch
     return ranks
 
 
 def make_budget(config: DictConfig, *, started: float) -> TrainingBudget | None:
-    """Read `budget`, with which `trainer.max_epochs` does not count; None if the run's length is in epochs or steps.
+    """Parse `budget`, which replaces `trainer.max_epochs`; None if the run is limited by epochs or steps.
 
     Args:
-        config: of the run; a budget sets `trainer.max_epochs` to -1 in it.
-        started: when the command began, on the monotonic clock.
+        config: configuration of the run; a budget sets its `trainer.max_epochs` to -1.
+        started: start time of the command, on the monotonic clock.
 
     Raises:
-        ConfigurationError: it is no length of time.
+        ConfigurationError: `budget` is not a duration.
     """
     if config.budget is None:
         return None
@@ -104,15 +104,15 @@ def make_budget(config: DictConfig, *, started: float) -> TrainingBudget | None:
 
 
 def make_net(config: DictConfig, num_classes: int, *, pretrained: bool = True) -> SSD:
-    """Make the network, with the layers frozen that are to be.
+    """Build the network and freeze its configured layers.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         num_classes: C, without the background.
-        pretrained: the backbone starts from `backbone.weights`; else from random weights.
+        pretrained: start the backbone from `backbone.weights`, else from random weights.
 
     Raises:
-        UserError: a setting or the weights cannot be used.
+        UserError: a setting or the weights are not usable.
     """
     settings: Any = OmegaConf.to_container(config.net, resolve=True)
     stages, norm = (settings["backbone"].pop(key, None) for key in ("freeze", "freeze_norm"))
@@ -124,6 +124,7 @@ def make_net(config: DictConfig, num_classes: int, *, pretrained: bool = True) -
         if (told := find_user_error(error)) is None:
             raise
         raise told from error
+    check_rebuildable(net)
     net.freeze_backbone(stages=stages, norm=bool(norm))
     return net
 
@@ -139,22 +140,22 @@ def make_module(
     budget: TrainingBudget | None = None,
     resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
 ) -> SSDModule:
-    """Make network, loss and optimiser.
+    """Build the network, loss and optimiser.
 
     Args:
-        config: of the run.
-        plain: the same, resolved.
-        class_names: of the data.
-        images: in the training split.
-        ranks: devices that share a step.
-        checkpoint: that the run goes on from, which brings its weights.
-        budget: of the run, if its length is a time.
-        resize: how the data bring images to the network's input.
+        config: configuration of the run.
+        plain: the same, resolved to plain containers.
+        class_names: class names of the data.
+        images: number of training images.
+        ranks: number of devices that share a step.
+        checkpoint: checkpoint to resume; its weights replace the initial ones.
+        budget: time budget of the run, if any.
+        resize: how images are resized to the network's input.
 
     Raises:
         UserError: a setting, the weights of `init_from`, or those of the backbone cannot be used.
     """
-    loss = instantiate(config.loss, _convert_="all")  # a wrong setting is told before weights are fetched
+    loss = instantiate(config.loss, _convert_="all")  # report a wrong setting before weights are downloaded
     brings_weights = config.init_from or checkpoint is not None
     net = make_net(config, len(class_names), pretrained=not brings_weights)
     if checkpoint is not None and config.net.normalization is None:
@@ -188,7 +189,7 @@ def make_module(
 
 
 def describe_start(config: DictConfig, net: SSD, checkpoint: Path | None) -> str:
-    """Say in one line what weights a run starts from, and which of them learn."""
+    """Describe in one line which weights a run starts from, and which of them are trained."""
     weights = config.backbone.get("weights")
     kind = type(net.extractor.backbone).__name__
     if checkpoint is not None:
@@ -215,21 +216,21 @@ def describe_start(config: DictConfig, net: SSD, checkpoint: Path | None) -> str
 
 
 def synchronizes_batch_norm(config: DictConfig, ranks: int) -> bool:
-    """Say whether batch norm has the statistics of all devices: by default where there is more than one GPU."""
+    """Tell whether batch norm uses the statistics of all devices. The default is yes with more than one GPU."""
     if config.trainer.sync_batchnorm is not None:
         return bool(config.trainer.sync_batchnorm)
     return ranks > 1 and choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto").type == "cuda"
 
 
 def check_start(config: DictConfig, checkpoint: Path | None) -> None:
-    """See that what a training starts from is there, before data are fetched, drawn or read.
+    """Check the starting point of a training before data are downloaded, generated or read.
 
     Args:
-        config: of the run.
-        checkpoint: that it goes on from.
+        config: configuration of the run.
+        checkpoint: checkpoint to resume, if any.
 
     Raises:
-        UserError: the file of `init_from` is missing, or `resume` is given too; or frozen layers would stay random.
+        UserError: the file of `init_from` is missing, or `resume` is also given; or frozen layers would stay random.
     """
     frozen = config.backbone.get("freeze") or config.backbone.get("freeze_norm")
     if frozen and not (config.backbone.get("weights") or config.init_from or checkpoint):
@@ -244,33 +245,33 @@ def check_start(config: DictConfig, checkpoint: Path | None) -> None:
 
 
 def make_data(config: DictConfig) -> DetectionDataModule:
-    """Open the data; files are put in place first, since the class names may have to be read from them."""
+    """Open the data. Files are downloaded first, since class names may be read from them."""
     data: DetectionDataModule = instantiate(config.data.module, _convert_="all")
     data.prepare_data()
     return data
 
 
 def training_boxes(data: DetectionDataModule, image_size: tuple[int, int]) -> np.ndarray:
-    """Give all training boxes `[N, 4]`, normalised to an input of (height, width) as the data bring images to it."""
+    """Return all training boxes `[N, 4]`, normalised to the resized input of (height, width)."""
     placement = partial(data.resize.placement, image_size=image_size)
     return objects_of(data.dataset("train").records, placement).boxes_xyxy
 
 
 def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Path | None) -> dict[str, Any] | None:
-    """Put the priors themselves in the place of `priors.fit`: fitted to the training boxes, or those of weights.
+    """Replace `priors.fit` by levels: fitted to the training boxes, or those of the loaded weights.
 
-    What is made of the configuration after this needs no data, and fits nothing again. Every rank does the same.
+    Building from the configuration afterwards needs no data and no second fit. Every rank does the same.
 
     Args:
-        config: of the run; `net.levels` and `priors.fit` change.
-        data: of the run.
-        checkpoint: that it goes on from.
+        config: configuration of the run; `net.levels` and `priors.fit` change.
+        data: data of the run.
+        checkpoint: checkpoint to resume, if any.
 
     Returns:
-        What was chosen, for the record; None if nothing was fitted.
+        The choice, for the record; None if nothing was fitted.
 
     Raises:
-        UserError: a setting, the training split or the checkpoint cannot be used.
+        UserError: a setting, the training split or the checkpoint is not usable.
     """
     if not isinstance(config.priors.fit, bool):
         raise ConfigurationError(f"priors.fit is {config.priors.fit!r}; it must be true or false")
@@ -278,7 +279,7 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
         return None
     if config.net.drop_last_levels or config.net.largest_ratio is not None:
         raise ConfigurationError(
-            "net.drop_last_levels and net.largest_ratio take published priors away; they do not go with priors.fit=true"
+            "net.drop_last_levels and net.largest_ratio remove published priors; do not set them with priors.fit=true"
         )
     say, choice = rank_zero_only(log.info), None
     levels: Any
@@ -289,7 +290,7 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
     elif config.init_from and (levels := levels_for_weights(find_checkpoint(Path(config.init_from)), published)):
         say("priors=auto: nothing is fitted, since the box heads of %s are trained for their priors", config.init_from)
     else:
-        # Measured without memory and weights, and without a draw from the stream that the network starts from.
+        # Runs on the meta device, and does not advance the random generator that initialises the network.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             net = make_net(config, len(data.class_names), pretrained=False)
         choice = choose_priors(training_boxes(data, net.image_size), net.levels, net.image_size, config.net.clip_priors)
@@ -302,14 +303,14 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
 
 
 def settle_augmentation(config: DictConfig, data: DetectionDataModule) -> None:
-    """Put numbers in the place of `auto_augmentation`: bounds of expansion and crops for the training boxes.
+    """Replace `auto_augmentation` by numbers: bounds of expansion and crops that suit the training boxes.
 
     Args:
-        config: of the run; `augmentation` and `auto_augmentation` change.
-        data: of the run, whose augmentation is made again.
+        config: configuration of the run; `augmentation` and `auto_augmentation` change.
+        data: data of the run; its augmentation is rebuilt.
 
     Raises:
-        UserError: the augmentation has no such bounds, or the training split cannot be used.
+        UserError: the augmentation has no such bounds, or the training split is not usable.
     """
     if not config.auto_augmentation:
         return
@@ -339,15 +340,15 @@ def make_trainer(
     checkpoint: Path | None,
     budget: TrainingBudget | None = None,
 ) -> pl.Trainer:
-    """Make the trainer with its callbacks and loggers.
+    """Build the trainer with its callbacks and loggers.
 
     Args:
-        config: of the run.
-        plain: the same, resolved.
-        run_dir: where the run is recorded.
-        ranks: devices that share a step.
-        checkpoint: that it goes on from, which has to be the same on all ranks, as the settings have.
-        budget: of the run, if its length is a time.
+        config: configuration of the run.
+        plain: the same, resolved to plain containers.
+        run_dir: directory of the run.
+        ranks: number of devices that share a step.
+        checkpoint: checkpoint to resume. Like the settings, it must be the same on all ranks.
+        budget: time budget of the run, if any.
     """
     size = None if checkpoint is None else checkpoint.stat().st_size
     agreement = Agreement({**plain, "bytes of the checkpoint": size})
@@ -363,7 +364,7 @@ def make_trainer(
             BatchCounters(),
             NewSettings(),
             *wanted_callbacks(callbacks.values(), config.trainer),
-            # Last, so that it measures the others' part of a validation; checkpoints come later still.
+            # Last, so that it includes the time of the other callbacks in a validation. Checkpoints come even later.
             *([BudgetCallback(budget)] if budget is not None else []),
         ],
         logger=list(loggers.values()) or False,
@@ -376,27 +377,27 @@ def make_trainer(
 
 
 def fill(net: SSD, config: DictConfig, class_names: tuple[str, ...]) -> None:
-    """Start from the weights of `init_from`, and say what was taken.
+    """Load the weights of `init_from`, and log what was loaded.
 
     Raises:
-        WeightsError: they cannot be read, or do not fit.
+        WeightsError: the weights cannot be read, or do not fit.
     """
     loaded = load_pretrained(
         net,
         find_checkpoint(Path(config.init_from)),
         class_names=class_names,
-        # A normalisation that the command line states is meant; else the weights bring their own.
+        # A normalisation given on the command line wins. Otherwise the one stored with the weights is used.
         keep_normalization=config.net.normalization is not None,
     )
     rank_zero_only(print_weights)(f"{config.init_from}: {loaded.origin.source}", loaded.kept, loaded.reinitialised)
     if loaded.other_priors:
-        log.warning("%s: %s; boxes start out wrong by that", config.init_from, loaded.other_priors)
+        log.warning("%s: %s; boxes are wrong by that at first", config.init_from, loaded.other_priors)
     if loaded.origin.source in NETWORKS and not loaded.reinitialised:
         log.info("the class heads are kept: the file's %d classes have to be yours, in its order", net.num_classes)
 
 
 def wanted_callbacks(callbacks: Iterable[Any], trainer: DictConfig) -> list[Any]:
-    """Skip the callbacks that the trainer's switches for progress bar and checkpoints turn off."""
+    """Drop the callbacks that the trainer's switches for progress bar and checkpoints disable."""
     off: list[type] = [] if trainer.enable_progress_bar else [ProgressBar]
     off += [] if trainer.enable_checkpointing else [Checkpoint]
     return [callback for callback in callbacks if not isinstance(callback, tuple(off))]

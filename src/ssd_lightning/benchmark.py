@@ -1,4 +1,4 @@
-"""`python -m ssd_lightning.benchmark`: this project beside what people would use instead, in one run."""
+"""`python -m ssd_lightning.benchmark`: compare this project with its alternatives, in one run."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ PARTS = {
     "start": "start",
     "growth": "data_growth",
 }
-"""What can be measured, and the module of `benchmarking` that does it."""
+"""The available measurements, and the module of `benchmarking` for each."""
 
 
 def main() -> None:
@@ -38,16 +38,16 @@ def main() -> None:
 
 
 def benchmark(config: "DictConfig") -> dict[str, Any]:
-    """Measure the parts that are asked for, one after the other, and write them down after each.
+    """Measure the selected parts one by one, and write the results after each.
 
     Args:
-        config: as `conf/benchmark.yaml` composes it.
+        config: the composed `conf/benchmark.yaml`.
 
     Returns:
-        What is written to `benchmark.json`.
+        The content of `benchmark.json`.
 
     Raises:
-        UserError: a setting cannot be used, or a peer is not installed.
+        UserError: a setting is not usable, or a peer is not installed.
     """
     import torch
 
@@ -63,7 +63,7 @@ def benchmark(config: "DictConfig") -> dict[str, Any]:
     output = writable_folder(config.output)
     check_installed(parts)
     if device.type == "cpu":
-        keep_freed_memory()  # as a training does; both sides of each pair are the faster for it
+        keep_freed_memory()  # as in training; it makes both sides of each pair faster
     if config.threads:
         torch.set_num_threads(config.threads)
     record: dict[str, Any] = {"run": run_record(seed=0, device=str(device)), "comparisons": [], "growth": []}
@@ -84,10 +84,10 @@ def benchmark(config: "DictConfig") -> dict[str, Any]:
 
 
 def checked_parts(config: "DictConfig") -> list[str]:
-    """Read which parts are asked for, and look at the other settings.
+    """Read the list of selected parts, and check the other settings.
 
     Raises:
-        ConfigurationError: a value cannot be used.
+        ConfigurationError: a value is not usable.
     """
     asked = as_list(config, "what")
     for part in asked:
@@ -104,10 +104,10 @@ def checked_parts(config: "DictConfig") -> list[str]:
 
 
 def as_list(config: "DictConfig", name: str) -> list[Any]:
-    """Read a setting that is one value or a list of them.
+    """Read a setting that is one value or a list of values.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: the setting is empty.
     """
     from omegaconf import ListConfig
 
@@ -121,10 +121,10 @@ def as_list(config: "DictConfig", name: str) -> list[Any]:
 
 
 def writable_folder(path: Any) -> Path:
-    """Make the folder `output`, and try whether a file can be written there.
+    """Create the folder `output`, and check that it is writable.
 
     Raises:
-        ConfigurationError: it cannot.
+        ConfigurationError: it is not writable.
     """
     if path is None:
         raise ConfigurationError("output is null; it must be a folder")
@@ -138,7 +138,7 @@ def writable_folder(path: Any) -> Path:
 
 
 def check_installed(parts: Sequence[str]) -> None:
-    """Import what the parts need, so that a missing peer is told before the first is measured.
+    """Import the packages that the parts need, so that a missing one is reported before the first measurement.
 
     Raises:
         ConfigurationError: a package is not installed.
@@ -203,11 +203,11 @@ def measure(part: str, config: "DictConfig", device: "torch.device") -> "list[Co
 
 
 def grow(device: "torch.device") -> list[dict[str, Any]]:
-    """Measure how cost grows."""
+    """Measure how the cost grows."""
     from ssd_lightning.benchmarking.data_growth import measure_data
     from ssd_lightning.benchmarking.growth import exponents, measure_growth
 
-    # An image takes a processor a fifth of a second: 64 of them show as much as 256 would.
+    # One image takes a CPU a fifth of a second: 64 of them show as much as 256 would.
     points = list(
         measure_growth(
             lambda side: make_network("backbone=vgg16", f"image_size=[{side},{side}]"),
@@ -222,7 +222,7 @@ def grow(device: "torch.device") -> list[dict[str, Any]]:
 
 
 def make_network(*overrides: str, num_classes: int = 20) -> "SSD":
-    """Make an untrained network as a training with these overrides would."""
+    """Build an untrained network as `train` would with these overrides."""
     import torch
 
     from ssd_lightning.assembly import make_net
@@ -234,7 +234,7 @@ def make_network(*overrides: str, num_classes: int = 20) -> "SSD":
 TORCHVISION_SSD300 = ("model=torchvision_ssd300", "backbone=vgg16", "+head.prior_probability=0.01")
 
 PAIRS = {"loss": 15, "postprocess": 9, "data": 5, "metric": 1, "train": 3, "predict": 5, "start": 5}
-"""How often each side is timed: more where a run is short."""
+"""Number of timings for each side: more where a run is short."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Settings are checked where they arrive, so that a bad one ends a run before it starts."""
+"""Checks for settings, so that an invalid one ends a run before it starts."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Check that a setting is one of the given choices.
 
     Raises:
-        ConfigurationError: it is not; the message has the setting's full name, its value and the choices.
+        ConfigurationError: it is not; the message contains the setting's full name, its value and the choices.
     """
     if value not in choices:
         raise ConfigurationError(f"{name} is '{value}'; it can be {', '.join(choices[:-1])} or {choices[-1]}")
@@ -29,14 +29,14 @@ def require_number(
 
     Args:
         name: the setting's full name, such as `loss.matcher.iou_threshold`.
-        value: what was given.
-        low: least value allowed.
-        high: largest value allowed.
-        above_low: `low` itself is not allowed.
-        whole: only whole numbers are allowed.
+        value: the given value.
+        low: smallest allowed value.
+        high: largest allowed value.
+        above_low: exclude `low` itself.
+        whole: allow only whole numbers.
 
     Raises:
-        ConfigurationError: it is no such number; the message has the setting's full name, its value and the range.
+        ConfigurationError: it is not; the message contains the setting's full name, its value and the range.
     """
     kinds: tuple[type, ...] = (int,) if whole else (int, float)
     is_number = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]

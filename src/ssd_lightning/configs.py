@@ -1,4 +1,4 @@
-"""Where the configurations are, and how a command line becomes one. Imports no torch: `--help` has to be quick."""
+"""Find and compose configurations. This module does not import torch, so that `--help` is fast."""
 
 import logging
 import os
@@ -44,10 +44,10 @@ EXPERIMENT_GROUP = "experiment"
 
 
 def find_folder(name: str) -> Path:
-    """Find `conf`, `experiments` or `demo_data`: inside the package if installed from a wheel, else in the checkout.
+    """Find `conf`, `experiments` or `demo_data`: in the package for a wheel, else in the checkout.
 
     Raises:
-        ConfigurationError: it is in neither place.
+        ConfigurationError: the folder is in neither place.
     """
     for folder in (PACKAGE / name, PACKAGE.parents[1] / name):
         if folder.is_dir():
@@ -56,10 +56,10 @@ def find_folder(name: str) -> Path:
 
 
 def register_experiments(*, names_only: bool = False) -> None:
-    """Offer every file of `experiments/` as a choice of the group `experiment`.
+    """Register every file of `experiments/` as a choice of the group `experiment`.
 
     Args:
-        names_only: skip what they say; Hydra copies all of it more than a hundred times to print its help.
+        names_only: register names without content. Hydra copies the content over a hundred times to print its help.
     """
     register_run_dirs()
     OmegaConf.register_new_resolver("packaged_folder", lambda name: str(find_folder(name)), replace=True)
@@ -76,13 +76,13 @@ def compose_config(
     folder: Path | None = None,
     return_hydra_config: bool = False,
 ) -> DictConfig:
-    """Compose a configuration as the command of that name does, without running anything.
+    """Compose a configuration as the given command does, without running the command.
 
     Args:
         config_name: `train`, `evaluate`, `predict`, `export`, `convert` or `benchmark`.
         overrides: `key=value` and `group=choice`, as on the command line.
-        folder: of the configurations; None is `conf`.
-        return_hydra_config: with Hydra's own settings, as `hydra`.
+        folder: folder of the configurations; None for `conf`.
+        return_hydra_config: include Hydra's own settings as `hydra`.
     """
     register_experiments()
     GlobalHydra.instance().clear()
@@ -91,15 +91,15 @@ def compose_config(
 
 
 def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
-    """Run a command: compose the configuration from `sys.argv` and call the task with it.
+    """Compose the configuration from `sys.argv` and call the task with it.
 
-    What the user can mend is told in one message, without a stack trace, and ends with exit code 2.
+    A user error is printed as one message without a stack trace, and exits with code 2.
     """
-    # OpenMP threads that spin while they wait halve the speed of a training that shares its cores with its own
-    # data workers; it has to be said before torch is imported.
+    # OpenMP threads that spin while they wait halve the speed of a training that shares its cores with its
+    # data workers. This must be set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    sys.argv[1:] = spell_out(sys.argv[1:])  # of which Lightning makes the command of further ranks
+    sys.argv[1:] = spell_out(sys.argv[1:])  # Lightning starts the other ranks with it
     try:
         register_experiments(names_only=asks_for_help())
         take_config_path_from_here(config_name)
@@ -116,8 +116,8 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         quieten_libraries()
         try:
             for missing in sorted(missing_keys(config)):
-                raise ConfigurationError(f"{missing} has to be given: add {missing}=VALUE")
-            if HydraConfig.get().mode != RunMode.MULTIRUN:  # each job of a sweep is looked at in its own process
+                raise ConfigurationError(f"{missing} is required: add {missing}=VALUE")
+            if HydraConfig.get().mode != RunMode.MULTIRUN:  # each job of a sweep is checked in its own process
                 check_lists(config)
             return task(config)
         except Exception as error:
@@ -136,12 +136,12 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
 
 
 def store_repeated_run(config_name: str) -> None:
-    """Offer what a run was composed of, with the settings of Hydra that the command has now: a new directory, its log.
+    """Register the configuration of the repeated run, with this command's Hydra settings: new directory, own log.
 
-    Hydra leaves its own settings out of the configuration that it saves, and would fall back to its defaults.
+    Hydra does not save its own settings with the configuration, so it would fall back to its defaults.
 
     Raises:
-        ConfigurationError: the configuration cannot be read, or has no such setting as the command line changes.
+        ConfigurationError: the configuration cannot be read, or lacks a setting that the command line changes.
     """
     run = repeated_run()
     assert run is not None
@@ -151,26 +151,26 @@ def store_repeated_run(config_name: str) -> None:
         reason = str(error).partition("\n")[0]
         raise ConfigurationError(f"{run / '.hydra' / 'config.yaml'}: cannot be read: {reason}") from error
     if not isinstance(saved, DictConfig):
-        raise ConfigurationError(f"{run / '.hydra' / 'config.yaml'}: this is no configuration")
+        raise ConfigurationError(f"{run / '.hydra' / 'config.yaml'}: this is not a configuration")
     if "resume" in saved:
-        saved.resume = None  # a repetition begins at the beginning
+        saved.resume = None  # a repetition starts from scratch
     if not asks_for_help():
         overrides = command_line_overrides()
         check_each(overrides, {}, lambda overrides: saved)
     settings: Any = OmegaConf.load(find_folder("conf") / f"{config_name}.yaml")
     node = OmegaConf.create({"hydra": settings.get("hydra", {}), **saved})
     ConfigStore.instance().store(name=REPEATED, node=node, provider="repeated run")
-    if flag_value(CONFIG_NAME_FLAGS) is None:  # in sys.argv, of which Lightning makes the command of further ranks
+    if flag_value(CONFIG_NAME_FLAGS) is None:  # in sys.argv, since Lightning starts the other ranks with it
         sys.argv.insert(1, f"--config-name={REPEATED}")
 
 
 def quieten_libraries() -> None:
-    """Keep libraries' progress talk out of the log; their warnings stay."""
+    """Remove progress messages of libraries from the log. Their warnings stay."""
     for name in (
         "faster_coco_eval",
         "pytorch_lightning.utilities.rank_zero",
         "pytorch_lightning.trainer.connectors",
-        "lightning_fabric.utilities",  # the package itself sets its level again when it is imported
+        "lightning_fabric.utilities",  # the package resets its level on import
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
@@ -179,22 +179,22 @@ def quieten_libraries() -> None:
         "The dirpath has changed from",  # a resumed run has a directory of its own
         ".*It is recommended to use .self.log.*sync_dist=True",  # mAP is counted over all ranks
         ".*does not have many workers which may be a bottleneck",  # the data module counts the cores
-        "Checkpoint directory .* exists and is not empty",  # of a run that goes on
-        ".*dataloader is not resumable",  # the data module notes its place
-        "The number of training batches .* is smaller than the logging interval",  # epochs are logged all the same
-        ".*ModelCheckpoint.monitor=.* could not find the monitored key",  # said by the run itself
-        "You have overridden `transfer_batch_to_device` in `LightningModule`",  # which is meant to win
+        "Checkpoint directory .* exists and is not empty",  # when a run is resumed
+        ".*dataloader is not resumable",  # the data module stores its position
+        "The number of training batches .* is smaller than the logging interval",  # epochs are still logged
+        ".*ModelCheckpoint.monitor=.* could not find the monitored key",  # the run reports it itself
+        "You have overridden `transfer_batch_to_device` in `LightningModule`",  # the override is intended
     ):
         warnings.filterwarnings("ignore", message)
 
 
 def find_user_error(error: BaseException) -> UserError | None:
-    """Find the cause that a user can mend, however many libraries wrapped it."""
+    """Find the user error among the causes of an error, even if libraries wrapped it."""
     return next((_unwrapped(cause) for cause in with_causes(error) if isinstance(cause, UserError)), None)
 
 
 def refused_value(error: BaseException) -> UserError | None:
-    """Say which file the system refused, or which part of the configuration a library did, if that is what happened."""
+    """Describe a file access that the system denied, or a config node that failed to build; else None."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return ConfigurationError(f"{os.fsdecode(error.filename)}: {error.strerror}")
     if not isinstance(error, InstantiationException) or error.__cause__ is None:
@@ -210,8 +210,8 @@ def refused_value(error: BaseException) -> UserError | None:
 
 
 def _unwrapped(error: UserError) -> UserError:
-    # A DataLoader's worker hands an error over as one of the same class whose message holds the whole stack trace.
-    # `args`, since a DataError's own text is one line.
+    # A DataLoader worker re-raises an error with the whole stack trace as its message.
+    # This reads `args`, since str() of a DataError is one line.
     _, marker, message = str(error.args[0] if error.args else error).rpartition(f"{type(error).__name__}: ")
     return UserError(message.strip()) if marker else error
 
@@ -222,18 +222,18 @@ def _exit_with(error: UserError) -> None:
 
 
 def check_overrides(config_name: str, overrides: list[str]) -> None:
-    """Refuse what the configuration does not know, and name what comes nearest.
+    """Reject unknown keys and choices, and suggest the nearest known one.
 
     Raises:
-        ConfigurationError: a key, group or choice does not exist, or an argument is no `key=value`.
+        ConfigurationError: a key, group or choice does not exist, or an argument is not `key=value`.
     """
     path, more = flag_value(CONFIG_PATH_FLAGS), flag_value(CONFIG_DIR_FLAGS)
     searched = [text for text in overrides if text.startswith("hydra.searchpath=")]
     if any("://" in place for place in (path or "", *searched)):
-        return  # a package, whose files only Hydra finds
+        return  # a package, whose files only Hydra can find
     name = flag_value(CONFIG_NAME_FLAGS) or config_name
     folder, *others = [Path(path) if path else find_folder("conf"), *([Path(more)] if more else [])]
-    if others and not (folder / f"{name}.yaml").is_file():  # the command's own configuration has to lie in the first
+    if others and not (folder / f"{name}.yaml").is_file():  # the first folder must contain the command's configuration
         folder, others = others[0], [folder]
     if others and not searched:
         searched = [f'hydra.searchpath=["{os.path.abspath(others[0])}"]']

@@ -34,16 +34,16 @@ def main() -> None:
 
 
 def convert(config: "DictConfig") -> dict[str, int]:
-    """Convert one data set.
+    """Convert a data set to another format.
 
     Args:
-        config: as `conf/convert.yaml` composes it.
+        config: the composed `conf/convert.yaml`.
 
     Returns:
-        Images written for each split.
+        Number of written images for each split.
 
     Raises:
-        UserError: the data, the output or a setting cannot be used.
+        UserError: the data, the output or a setting are not usable.
     """
     from hydra.utils import instantiate
 
@@ -69,10 +69,10 @@ def convert(config: "DictConfig") -> dict[str, int]:
 
 
 def open_stages(config: "DictConfig", make_dataset: "Callable[..., DetectionDataset]") -> "dict[str, DetectionDataset]":
-    """Open the splits that are wanted, whole: what training holds out or drops is converted too.
+    """Open the requested splits in full, including images that training holds out or drops.
 
     Raises:
-        DataError: a split that is asked for is not there, or none is.
+        DataError: a requested split is missing, or no split exists.
     """
     from omegaconf import OmegaConf
 
@@ -88,7 +88,7 @@ def open_stages(config: "DictConfig", make_dataset: "Callable[..., DetectionData
         arguments = chosen[stage] or {}
         held_out = stage == "val" and arguments.get("part") == "val"
         if held_out or not arguments.get("splits"):
-            why = "; its images are held out of the training split" if held_out else ""
+            why = "; its images are taken from the training split" if held_out else ""
             missing.append(f"the data set has no {stage} split of its own{why}")
             continue
         try:
@@ -111,7 +111,7 @@ def write_dataset(
     *,
     images: str,
 ) -> None:
-    """Write all splits beside `output`, and move them into place when they are whole.
+    """Write all splits to a temporary folder next to `output`, and move it into place when complete.
 
     Args:
         output: folder of the result.
@@ -121,7 +121,7 @@ def write_dataset(
         images: `copy`, `link` (hard links) or `none`.
 
     Raises:
-        DataError: it cannot be written, or the format cannot say which way up an image is.
+        DataError: it cannot be written, or the format cannot store the orientation of an image.
     """
     unfinished = output.with_name(f".{output.name}.unfinished")
     names = image_names(splits)
@@ -138,7 +138,7 @@ def write_dataset(
     if not target.keeps_difficult:
         lost = sum(int(record.difficult.sum()) for records in splits.values() for record in records)
         if lost:
-            log.warning("the format has no mark for difficult objects: %d become ordinary ones", lost)
+            log.warning("the format cannot mark difficult objects: %d become ordinary ones", lost)
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
@@ -158,9 +158,9 @@ def write_dataset(
 
 
 def image_names(splits: "Mapping[str, Sequence[ImageAnnotation]]") -> dict[str, list[str]]:
-    """Name the image of every record by its id, without an ending.
+    """Name the image of every record by its id, without a suffix.
 
-    No two records share a name: in some formats they would share a file of annotations.
+    Names are unique, since in some formats two images of one name would share an annotation file.
     """
     plain = {split: [_plain_name(record) for record in records] for split, records in splits.items()}
     kept = {name for names in plain.values() for name in names}
@@ -175,7 +175,7 @@ def image_names(splits: "Mapping[str, Sequence[ImageAnnotation]]") -> dict[str, 
 
 
 def _plain_name(record: "ImageAnnotation") -> str:
-    # VOC's and YOLO's lists have a name a line, without the blanks around it; XML and UTF-8 lack some characters.
+    # VOC and YOLO lists have one name a line and strip surrounding blanks; XML and UTF-8 lack some characters.
     name = re.sub(r"[/\\\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "_", record.image_id)
     suffix = record.image_path.suffix if is_image_name(record.image_path) else ""
     return name.removesuffix(suffix).strip() or "_"
@@ -199,7 +199,7 @@ def _refuse_to_overwrite(output: Path) -> None:
     if output.is_dir() and not any(output.iterdir()):
         return
     if output.exists():
-        raise DataError(f"output={output}: this exists already and is left as it is; choose a new folder")
+        raise DataError(f"output={output}: this folder already exists and is not changed; choose a new one")
 
 
 def _refuse_turned(splits: "Mapping[str, Sequence[ImageAnnotation]]") -> None:
@@ -215,7 +215,7 @@ def _refuse_turned(splits: "Mapping[str, Sequence[ImageAnnotation]]") -> None:
             if tuple(size_px) != upright_px:
                 raise DataError(
                     f"{path}: its boxes are for an image of {size_px[1]} x {size_px[0]} px, but upright it is "
-                    f"{upright_px[1]} x {upright_px[0]} px; the format cannot say this: remove its EXIF tag first"
+                    f"{upright_px[1]} x {upright_px[0]} px; the format cannot store this: remove its EXIF tag first"
                 )
 
 
@@ -234,7 +234,7 @@ def _place(record: "ImageAnnotation", target: Path, image: "WrittenImage", *, li
 def _log_decoded(images: "Iterable[WrittenImage]") -> None:
     decoded = sum(not image.keeps_bytes for image in images)
     if decoded:
-        log.warning("%d images of kinds that the format's readers pass over are written as PNG", decoded)
+        log.warning("%d images have a type that readers of the format ignore; they are written as PNG", decoded)
 
 
 def _report(to: str, output: Path, counts: Mapping[str, int], class_names: Sequence[str]) -> None:

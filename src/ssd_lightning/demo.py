@@ -1,4 +1,4 @@
-"""`python -m ssd_lightning.demo`: a local web page where a detector looks at images, and a JSON endpoint."""
+"""`python -m ssd_lightning.demo`: a local web page and a JSON endpoint for a detector."""
 
 import ipaddress
 import logging
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 NEEDED = ("starlette", "uvicorn", "python_multipart")
 SHUTDOWN_SECONDS = 2
-"""For answers under way when the server is told to end."""
+"""Time for open requests when the server stops."""
 
 
 def main() -> None:
@@ -31,45 +31,45 @@ def demo(config: "DictConfig") -> None:
     """Serve a detector until Ctrl-C.
 
     Args:
-        config: as `conf/demo.yaml` composes it.
+        config: the composed `conf/demo.yaml`.
 
     Raises:
-        UserError: a package is missing, a setting cannot work, the checkpoint cannot be used, or the port is taken.
+        UserError: a package is missing, a setting or the checkpoint is not usable, or the port is taken.
     """
     check_packages()
     require_number("score_threshold", config.score_threshold, 0, 1)
     require_number("max_upload_mb", config.max_upload_mb, 0, above_low=True)
-    # Before the detector is loaded, which takes longer than to see that the port is taken.
+    # Before the detector is loaded, since the port check is faster.
     with open_socket(config.host, config.port) as listener:
         serve(config, listener)
 
 
 def check_packages() -> None:
-    """Make sure that the packages of the extra `demo` are there.
+    """Check that the packages of the extra `demo` are installed.
 
     Raises:
-        ConfigurationError: they are not.
+        ConfigurationError: a package is missing.
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         names = ", ".join(missing)
-        raise ConfigurationError(f"the demo needs further packages ({names}): pip install 'ssd-lightning[demo]'")
+        raise ConfigurationError(f"the demo needs more packages ({names}): pip install 'ssd-lightning[demo]'")
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """Take an address; whoever comes before the server is ready waits.
+    """Bind an address. Early clients wait until the server is ready.
 
     Raises:
-        ConfigurationError: the port is taken, not allowed or none, or the host is not of this machine.
+        ConfigurationError: the port is taken, invalid or not permitted, or the host is not on this machine.
     """
     require_number("port", port, 0, 65535, whole=True)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ConfigurationError(f"host={host}: this is no address of this machine ({error.strerror})") from error
+        raise ConfigurationError(f"host={host}: this is not an address of this machine ({error.strerror})") from error
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a port stays taken for a minute
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # otherwise a port stays blocked for a minute
         listener.bind(address)
         listener.listen()
     except OSError as error:
@@ -81,7 +81,7 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 def serve(config: "DictConfig", listener: socket.socket) -> None:
-    """Load the detector and answer on a socket until the process is told to end."""
+    """Load the detector and serve on a socket until the process is stopped."""
     import numpy as np
     import uvicorn
 
@@ -94,7 +94,7 @@ def serve(config: "DictConfig", listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     address = ipaddress.ip_address(host)
     detector = Detector.load(config.checkpoint, choose_device(config.device))
-    detector(np.zeros((*detector.image_size, 3), np.uint8))  # the first image takes longer than all others
+    detector(np.zeros((*detector.image_size, 3), np.uint8))  # warm-up: the first image is the slowest
     checkpoint = Path(config.checkpoint)
     folder = None if config.examples is None else Path(config.examples).expanduser()
     application = Application(
@@ -126,7 +126,7 @@ def serve(config: "DictConfig", listener: socket.socket) -> None:
 
 
 def address_in_browser(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> str:
-    """Write where a browser on this machine finds the server."""
+    """Return the URL for a browser on this machine."""
     if address.is_unspecified:  # all addresses of the machine
         return f"http://localhost:{port}"
     return f"http://[{address}]:{port}" if address.version == 6 else f"http://{address}:{port}"

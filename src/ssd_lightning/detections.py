@@ -1,4 +1,4 @@
-"""What a detector says about one image, in that image's own pixels: to select from, to draw, to hand on."""
+"""Detections of one image in its own pixels: filter, draw, export."""
 
 import difflib
 from collections.abc import Sequence
@@ -20,20 +20,20 @@ PIXEL_DECIMALS = 2
 
 @dataclass(frozen=True, eq=False)
 class ImageDetections:
-    """One image and what was found in it, best first. M = 0 where nothing is seen."""
+    """One image and its detections, highest score first. M = 0 without detections."""
 
     image: np.ndarray
-    """uint8 `[H, W, 3]`, RGB, upright; of an array the caller gave, no copy."""
+    """uint8 `[H, W, 3]`, RGB, upright. An array from the caller is not copied."""
     boxes_xyxy_px: np.ndarray
-    """float32 `[M, 4]`, pixels of `image`, within it; right and bottom edges exclusive."""
+    """float32 `[M, 4]`, in pixels of `image` and inside it; right and bottom edges are exclusive."""
     scores: np.ndarray
     """float32 `[M]`, descending."""
     labels: np.ndarray
     """int64 `[M]`, 1..C."""
     class_names: tuple[str, ...]
-    """Of the classes 1..C."""
+    """Names of the classes 1..C."""
     source: str | None = None
-    """Path or address of the image, where it has one."""
+    """Path or URL of the image, if known."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -44,14 +44,14 @@ class ImageDetections:
         return [self.class_names[label - 1] for label in self.labels]
 
     def select(self, score_threshold: float = 0.0, classes: Sequence[str] | None = None) -> "ImageDetections":
-        """Keep the detections that reach a score and are of some classes.
+        """Keep the detections with a high enough score and of the given classes.
 
         Args:
-            score_threshold: least score that is kept.
-            classes: names of classes; None keeps all.
+            score_threshold: lowest score that is kept.
+            classes: class names; None keeps all.
 
         Raises:
-            ConfigurationError: there is no such class.
+            ConfigurationError: a class name is unknown.
         """
         keep = self.scores >= score_threshold
         if classes is not None:
@@ -60,11 +60,11 @@ class ImageDetections:
         return replace(self, boxes_xyxy_px=boxes_xyxy_px, scores=scores, labels=labels)
 
     def draw(self, score_threshold: float = 0.4) -> Image.Image:
-        """Draw boxes into a copy of the image, in its size.
+        """Draw the boxes on a copy of the image, at its original size.
 
         Args:
-            score_threshold: least score that is drawn. A detector gives hundreds of weak guesses, with which a drawing
-                tells nothing; 0 draws them all.
+            score_threshold: lowest score that is drawn; 0 draws all. A detector returns hundreds of weak detections,
+                which would hide the image.
         """
         drawn = self.select(score_threshold)
         image = draw_detections(
@@ -77,7 +77,7 @@ class ImageDetections:
         return Image.fromarray(image)
 
     def as_record(self) -> dict[str, Any]:
-        """Give size and detections in plain values, rounded, as `predictions.json` has them."""
+        """Return image size and detections as plain rounded values, as stored in `predictions.json`."""
         height, width = self.image.shape[:2]
         rows = zip(self.names, self.scores.tolist(), self.boxes_xyxy_px.tolist(), strict=True)
         found = [
@@ -91,9 +91,9 @@ class ImageDetections:
         return {"width": width, "height": height, "detections": found}
 
     def to_supervision(self) -> "supervision.Detections":
-        """Give `supervision.Detections`.
+        """Convert to `supervision.Detections`.
 
-        As its own converters do, `class_id` counts from 0 (it is `labels - 1`, an index into `class_names`), and
+        As in its own converters, `class_id` starts at 0 (`labels - 1`, an index into `class_names`), and
         `data["class_name"]` has the names, which its annotators print.
 
         Raises:
@@ -112,15 +112,15 @@ class ImageDetections:
 
 
 def labels_of(classes: Sequence[str], class_names: Sequence[str]) -> list[int]:
-    """Look classes up: labels 1..C.
+    """Convert class names to labels 1..C.
 
     Raises:
-        ConfigurationError: there is no such class; the sentence names the nearest.
+        ConfigurationError: a class is unknown; the message suggests the nearest name.
     """
     for name in classes:
         if name not in class_names:
             by_lower = {known.lower(): known for known in reversed(class_names)}
             close = difflib.get_close_matches(name.lower(), by_lower, n=1)
-            nearest = f"the nearest is '{by_lower[close[0]]}'" if close else f"there is {', '.join(class_names)}"
-            raise ConfigurationError(f"classes: the detector knows no '{name}'; {nearest}")
+            nearest = f"the nearest is '{by_lower[close[0]]}'" if close else f"the classes are {', '.join(class_names)}"
+            raise ConfigurationError(f"classes: the detector does not know '{name}'; {nearest}")
     return [class_names.index(name) + 1 for name in classes]

@@ -31,7 +31,7 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 NET_PREFIX = "net."
 """Where a checkpoint's `state_dict` holds the network."""
 MOST_PRIORS = 10_000_000
-"""Of a network from a file; the published ones have 25 thousand."""
+"""Limit for a network read from a file. Published networks have 25 thousand priors."""
 
 
 def detector_spec(
@@ -40,7 +40,7 @@ def detector_spec(
     postprocess: PostProcess,
     resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
 ) -> dict[str, Any]:
-    """Describe all that a detector is besides its weights, in plain containers."""
+    """Describe a detector without its weights, in plain containers."""
     return {
         "network": to_config(net),
         "class_names": list(class_names),
@@ -50,17 +50,17 @@ def detector_spec(
 
 
 class Detector:
-    """Images in, detections out.
+    """Detect objects in images.
 
     Args:
         net: the network, or an exported one; it is put into evaluation mode.
         class_names: names of the classes 1..C.
         postprocess: turns the output of the network into detections.
-        precision: of the convolutions; the weights, the scores and the boxes are float32 in any case.
-        resize: how images are brought to the network's input, which has to be as in training.
+        precision: precision of the convolutions. Weights, scores and boxes are always float32.
+        resize: how images are resized to the network's input; it must be the same as in training.
 
     Raises:
-        ConfigurationError: there is no such precision.
+        ConfigurationError: `precision` is unknown.
     """
 
     def __init__(
@@ -73,8 +73,7 @@ class Detector:
         resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
     ) -> None:
         require_choice("precision", precision, PRECISIONS)
-        # Images come with the colours of a pixel side by side, and in that order convolutions are faster on
-        # processors, and it is the one order that tensor cores know.
+        # Images arrive as channels-last. This order makes convolutions faster on CPUs, and tensor cores require it.
         self.net = net.eval().to(memory_format=torch.channels_last)
         self.precision = precision
         self.resize = resize
@@ -86,7 +85,7 @@ class Detector:
         """The network with its weights.
 
         Raises:
-            WeightsError: it is an exported one, whose weights are out of reach.
+            WeightsError: the network is an exported one, whose weights are not accessible.
         """
         if isinstance(self.net, ExportedNetwork):
             raise WeightsError(f"{self.net.path} is an exported network; this needs the checkpoint that it came from")
@@ -99,17 +98,17 @@ class Detector:
 
     @property
     def device(self) -> torch.device:
-        """Where the network lies."""
+        """Device of the network."""
         return self.net.device if isinstance(self.net, ExportedNetwork) else self.net.priors_cxcywh.device
 
     @torch.inference_mode()
     def detect(self, images: Tensor, placements: Sequence[Placement] | None = None) -> list[Detections]:
-        """Detect in images that have the network's size already.
+        """Detect in images that already have the network's input size.
 
         Args:
             images: `[B, 3, H, W]` RGB 0..255.
-            placements: which part of the input each original image takes, see `resize`: boxes are relative to it. None
-                leaves them relative to the input.
+            placements: the part of the input that each original image takes, see `resize`. Boxes are relative to this
+                part. None leaves them relative to the input.
         """
         found = self._detect_in_input(images)
         return found if placements is None else undo_detections(found, placements)
@@ -122,7 +121,7 @@ class Detector:
             output = self.net(images.to(self.device, non_blocking=True))
         return self.postprocess(output)
 
-    # To the type checker a path as text is a sequence of paths too.
+    # For the type checker, a path given as text is also a sequence of paths.
     @overload
     def __call__(self, images: ImageInput, *, batch_size: int = 64) -> ImageDetections: ...  # type: ignore[overload-overlap]
     @overload
@@ -133,12 +132,12 @@ class Detector:
         """Detect in images of any size.
 
         Args:
-            images: one image or a sequence, also mixed, of paths, PIL images, uint8 arrays `[H, W, 3]` RGB and
-                uint8 tensors `[3, H, W]`; see `data.image_io.Image`.
-            batch_size: images that the network sees at a time.
+            images: one image, or a sequence of images of any supported type: paths, PIL images, uint8 arrays
+                `[H, W, 3]` RGB and uint8 tensors `[3, H, W]`; see `data.image_io.Image`.
+            batch_size: number of images in one forward pass.
 
         Returns:
-            Detections of each in the pixels of that image; those alone, not a list, for one image alone.
+            Detections in pixels of the original image: one object for one image, a list for a sequence.
 
         Raises:
             DataError: an image cannot be read, or has another type or shape.
@@ -158,7 +157,7 @@ class Detector:
             place[...], placement = self.resize.apply(image, self.image_size)
             placements.append(placement)
         found = self.detect(batch.permute(0, 3, 1, 2), placements)
-        # All images leave the device together: each copy of its own would wait for the device once more.
+        # Copy all detections from the device at once: every separate copy would synchronise with it.
         counts = [len(detections["scores"]) for detections in found]
         boxes, scores, labels = (
             torch.cat([detections[name] for detections in found]).cpu().split(counts)
@@ -177,10 +176,10 @@ class Detector:
         ]
 
     def use_postprocess(self, **settings: Any) -> None:
-        """Change some settings of the post-processing.
+        """Change settings of the post-processing.
 
         Raises:
-            ConfigurationError: one is unknown or cannot work, or an exported file has its post-processing inside.
+            ConfigurationError: a setting is unknown or invalid, or an exported file contains its own post-processing.
         """
         if settings and isinstance(self.net, ExportedNetwork) and self.net.description.nms:
             raise ConfigurationError(
@@ -201,13 +200,13 @@ class Detector:
         No configuration is needed. A TorchScript file is a program: see `runtime.torchscript_network`.
 
         Args:
-            path: the file, or a run directory, of which the best checkpoint is taken, else the last.
-            device: where the network goes.
-            precision: of the convolutions.
+            path: the file, or a run directory. In a directory the best checkpoint is used, else the last.
+            device: device of the network.
+            precision: precision of the convolutions.
 
         Raises:
-            ConfigurationError: there is no such precision, or it is not that of an exported file.
-            WeightsError: the file is missing, is no checkpoint of this package, needs unpickling, or its weights
+            ConfigurationError: `precision` is unknown, or differs from that of an exported file.
+            WeightsError: the file is missing, is not a checkpoint of this package, needs unpickling, or its weights
                 do not fit the network that it describes.
         """
         path = find_checkpoint(Path(path))
@@ -220,17 +219,17 @@ class Detector:
         spec = checkpoint.get("detector")
         if not isinstance(spec, dict) or not {"network", "class_names", "postprocess"} <= spec.keys():
             keys = ", ".join(list(map(str, checkpoint))[:5])
-            raise WeightsError(f"{path} describes no detector: expected the key 'detector', found {keys}, ...")
+            raise WeightsError(f"{path} does not describe a detector: expected the key 'detector', found {keys}, ...")
         weights = checkpoint.get("state_dict")
         net = _build_network(spec["network"], weights if isinstance(weights, dict) else {}, path)
         class_names, settings = spec["class_names"], spec["postprocess"]
         if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
-            raise WeightsError(f"{path} has no list of class names but {_shortened(class_names)}")
+            raise WeightsError(f"{path} needs a list of class names, found {_shortened(class_names)}")
         if len(class_names) != net.num_classes:
             raise WeightsError(f"{path} names {len(class_names)} classes for a network of {net.num_classes} classes")
         with _errors_naming(path):
             postprocess = PostProcess.from_settings(settings)
-            resize = as_resize_mode(spec.get("resize"))  # older files have none: they stretch
+            resize = as_resize_mode(spec.get("resize"))  # missing in older files, which stretch images
         return cls(
             net.to(device),
             class_names=class_names,
@@ -241,15 +240,15 @@ class Detector:
 
 
 def _build_network(spec: Any, weights: Mapping[str, Any], path: Path) -> SSD:
-    """Build a network that a file describes, and fill it.
+    """Build the network that a file describes, and load its weights.
 
-    First without memory, on the meta device: a description of a few bytes may ask for terabytes.
+    It is built on the meta device first: a description of a few bytes may ask for terabytes.
     """
     with _errors_naming(path):
         with torch.device("meta"):
             planned = from_config(spec)
         if not isinstance(planned, SSD):
-            raise WeightsError(f"it describes no network but a {type(planned).__name__}")
+            raise WeightsError(f"it describes a {type(planned).__name__}, not a network")
         if not isinstance(planned.normalization, Normalization):
             raise WeightsError(f"its normalization is {_shortened(planned.normalization)}")
         if len(planned.priors_cxcywh) > MOST_PRIORS:
@@ -269,7 +268,7 @@ def _errors_naming(path: Path) -> Iterator[None]:
         yield
     except UserError as error:
         raise WeightsError(f"{path}: {error}") from error
-    except Exception as error:  # what is built from wrong sizes and types answers with nearly any
+    except Exception as error:  # wrong sizes and types raise nearly any error
         raise WeightsError(f"{path} describes a network that cannot be built: {first_line(error)[:200]}") from error
 
 
@@ -278,10 +277,10 @@ def _shortened(value: Any) -> str:
 
 
 def find_checkpoint(path: Path, order: Sequence[str] = ("best", "last")) -> Path:
-    """Resolve a checkpoint file or a run directory, of which the first in `order` is taken.
+    """Resolve a checkpoint file, or a run directory, where the first existing name in `order` is used.
 
     Raises:
-        WeightsError: there is none.
+        WeightsError: there is no checkpoint.
     """
     if path.is_dir():
         candidates = [
@@ -290,7 +289,7 @@ def find_checkpoint(path: Path, order: Sequence[str] = ("best", "last")) -> Path
         ]
         found = next((candidate for candidate in candidates if candidate.is_file()), None)
         if found is None:
-            raise WeightsError(f"{path} holds no checkpoints/best.ckpt and no checkpoints/last.ckpt")
+            raise WeightsError(f"{path} contains neither checkpoints/best.ckpt nor checkpoints/last.ckpt")
         return found
     if not path.is_file():
         raise WeightsError(f"there is no checkpoint {path}")
@@ -298,7 +297,7 @@ def find_checkpoint(path: Path, order: Sequence[str] = ("best", "last")) -> Path
 
 
 def load_weights(net: SSD, state_dict: Mapping[str, Tensor], path: Path) -> None:
-    """Put a checkpoint's weights into a network, all of them.
+    """Load all weights of a checkpoint into a network.
 
     Raises:
         WeightsError: names or shapes differ; the message names the first few.
@@ -307,7 +306,7 @@ def load_weights(net: SSD, state_dict: Mapping[str, Tensor], path: Path) -> None
 
 
 def _fitting_weights(net: SSD, state_dict: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """Take the network's weights out of a checkpoint's, without its prefix."""
+    """Return the network's weights from a checkpoint, without the key prefix."""
     tensors = {str(name): value for name, value in state_dict.items() if isinstance(value, Tensor)}
     given = {name.removeprefix(NET_PREFIX): value for name, value in tensors.items() if name.startswith(NET_PREFIX)}
     wanted = net.state_dict()
@@ -318,7 +317,7 @@ def _fitting_weights(net: SSD, state_dict: Mapping[str, Any], path: Path) -> dic
         for name in wanted.keys() & given.keys()
         if given[name].shape != wanted[name].shape
     ]
-    # One number with strides of 0 has any shape: a file of some bytes could ask for a network of terabytes.
+    # A number stored with strides of 0 can have any shape: a tiny file could ask for a network of terabytes.
     problems += [
         f"{name} has fewer numbers than its shape {tuple(value.shape)}"
         for name, value in given.items()

@@ -1,4 +1,4 @@
-"""A short name for a configuration: the same for two runs exactly if they would compute the same."""
+"""A short hash of a configuration. Two runs have the same hash exactly if they would compute the same."""
 
 import hashlib
 import json
@@ -7,12 +7,12 @@ from typing import Any
 
 WITHOUT_EFFECT = frozenset(
     {
-        "resume",  # where a run goes on, not what it is
+        "resume",  # where a run continues, not what it computes
         "logger",
         "dirpath",  # of checkpoints
-        "num_workers",  # every sample has a seed of its own, whoever draws it
+        "num_workers",  # every sample has its own seed, in any worker
         "prefetch_factor",
-        "cache",  # gives the same images
+        "cache",  # returns the same images
         "cache_folder",
         "checksum",
         "enable_progress_bar",
@@ -21,14 +21,14 @@ WITHOUT_EFFECT = frozenset(
         "report",
     }
 )
-"""Keys, at any depth, that change nothing in the weights."""
+"""Keys, at any depth, that do not affect the weights."""
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
-    """Hash a resolved configuration without the keys that have no effect on the weights.
+    """Hash a resolved configuration without the keys that do not affect the weights.
 
     Args:
-        config: plain containers, interpolations resolved.
+        config: plain containers with resolved interpolations.
 
     Returns:
         16 hexadecimal digits, the same in every process and on every machine.
@@ -38,9 +38,9 @@ def config_digest(config: Mapping[str, Any]) -> str:
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], *, between: str = "->") -> list[str]:
-    """List `key: value -> value` where two configurations differ in what has an effect.
+    """List `key: value -> value` for the differences that affect the weights.
 
-    One setting is often used in several places; of those that changed in the same way only the shortest key is listed.
+    A setting is often used in several places. Among keys with the same change, only the shortest is listed.
     """
     one, two = (dict(_leaves(_with_effect(config))) for config in (first, second))
     changed: dict[str, str] = {}

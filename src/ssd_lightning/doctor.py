@@ -1,4 +1,4 @@
-"""`python -m ssd_lightning.doctor`: check a data set, and the first steps of a run on it, before the run."""
+"""`python -m ssd_lightning.doctor`: check a data set and the first training steps before a run."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OWN_SETTINGS = ("images", "tiny_px", "lines", "fit", "trial_steps", "trial_batch_size")
-"""Of the check alone; all others are the run's."""
+"""Settings of the check only; all others are those of the run."""
 MOST_ON_A_PROCESSOR = 8
 NO_RECIPE = "ssd"
 """`name` of a run without `experiment=`."""
@@ -31,32 +31,32 @@ NO_RECIPE = "ssd"
 
 def main() -> None:
     """Run the command."""
-    # The profiler that measures memory has a log of its own, which tells of GPUs that a machine lacks.
+    # The memory profiler has its own log, which reports GPUs that a machine lacks.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     run_command("doctor", doctor)
 
 
 def doctor(config: "DictConfig") -> dict[str, Any]:
-    """Examine what a run would train on.
+    """Check what a run would train on.
 
-    Writes `doctor.json`, `coverage.png` and `priors/fitted.yaml` to the run directory and prints a report. Ends with
-    exit code 1 if something would spoil the run.
+    Writes `doctor.json`, `coverage.png` and `priors/fitted.yaml` to the run directory and prints a report. Exits with
+    code 1 if something would spoil the run.
 
     Args:
-        config: as `conf/doctor.yaml` composes it.
+        config: the composed `conf/doctor.yaml`.
 
     Returns:
-        What is written to `doctor.json`.
+        The content of `doctor.json`.
 
     Raises:
-        UserError: a setting cannot be used, or there are no data at all.
+        UserError: a setting is not usable, or there are no data.
     """
     from hydra.core.hydra_config import HydraConfig
 
     check_settings(config)
     hydra_config = HydraConfig.get()
     directory = Path(os.path.relpath(hydra_config.runtime.output_dir))
-    # Before anything is made of the configuration, which resolves it.
+    # Before objects are built from the configuration, since building resolves it.
     command = training_command(
         config, command_line_overrides(), choice=hydra_config.runtime.choices.get("priors"), directory=directory
     )
@@ -71,10 +71,10 @@ def doctor(config: "DictConfig") -> dict[str, Any]:
 
 
 def check_settings(config: "DictConfig") -> None:
-    """Look at the settings that no other command has.
+    """Check the settings that only this command has.
 
     Raises:
-        ConfigurationError: a value cannot be used.
+        ConfigurationError: a value is not usable.
     """
     if config.images != "all":
         require_number("images", config.images, 0, whole=True)
@@ -88,11 +88,11 @@ def check_settings(config: "DictConfig") -> None:
 
 
 def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
-    """Do the whole check, and write the plot and the fitted priors.
+    """Run the whole check, and write the plot and the fitted priors.
 
     Args:
-        config: as `conf/doctor.yaml` composes it.
-        directory: of the files.
+        config: the composed `conf/doctor.yaml`.
+        directory: output directory.
 
     Returns:
         The report in plain values.
@@ -151,10 +151,10 @@ def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
 
 
 def read_splits(config: "DictConfig") -> "DatasetCheck":
-    """Open all splits of a data set as far as they can be opened.
+    """Open all splits of a data set that can be opened.
 
     Raises:
-        DataError: the data are not there at all.
+        DataError: the data do not exist.
     """
     from hydra.utils import instantiate
 
@@ -194,14 +194,14 @@ def read_splits(config: "DictConfig") -> "DatasetCheck":
         except DataError as error:
             if isinstance(error, MissingSplitError) and split == "train":
                 raise
-            # A missing test split is met when it is asked for, which may be never.
+            # A missing test split is reported when it is requested, which may never happen.
             only_later = isinstance(error, MissingSplitError) and split == "test" and not config.test
             check.issues.append(Issue("warning" if only_later else "error", "unopened", split, str(error)))
     return check
 
 
 def try_steps(check: "DatasetCheck", config: "DictConfig", net: "SSD") -> dict[str, Any] | None:
-    """Take a few training steps: the first loss, and an estimate of the whole run. None where that cannot be."""
+    """Run a few training steps to get the first loss and an estimate of the whole run; None if not possible."""
     import torch
     from hydra.utils import instantiate
 
@@ -237,7 +237,7 @@ def try_steps(check: "DatasetCheck", config: "DictConfig", net: "SSD") -> dict[s
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
     compile_network(net, config.compile)
-    settings, _ = split_scaling(config.optimizer, batch_size)  # the rate of a few steps does not matter
+    settings, _ = split_scaling(config.optimizer, batch_size)  # the learning rate does not matter for a few steps
     log.info("timing steps on %s: %d, of %d images each", device.type, config.trial_steps, batch_size)
     trial = take_steps(
         check,
@@ -277,13 +277,13 @@ def samples_of_epoch(check: "DatasetCheck", config: "DictConfig") -> int:
 
 
 def training_command(config: "DictConfig", overrides: Sequence[str], *, choice: str | None, directory: Path) -> str:
-    """Write the command that trains with the fitted priors.
+    """Return the command that trains with the fitted priors.
 
     Args:
-        config: of this command, as composed.
-        overrides: of this command.
-        choice: of `priors=`.
-        directory: that has `priors/`.
+        config: composed configuration of this command.
+        overrides: overrides of this command.
+        choice: value of `priors=`.
+        directory: directory that contains `priors/`.
     """
     from omegaconf import OmegaConf
 
@@ -293,7 +293,7 @@ def training_command(config: "DictConfig", overrides: Sequence[str], *, choice: 
     kept = [text for text in overrides if text.lstrip("+~").partition("=")[0] not in left_out]
     arguments = ["python", "-m", "ssd_lightning.train", "--config-dir", str(directory), *kept, f"priors={FITTED}"]
     path = find_folder("conf") / "priors" / f"{choice}.yaml"
-    # What a recipe sets comes after the groups, so that its priors would be merged into the fitted ones.
+    # A recipe is merged after the groups, so its priors would be merged into the fitted ones.
     as_stated = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else None
     priors = {key: value for key, value in OmegaConf.to_container(config.priors).items() if key != "fit"}  # type: ignore[union-attr]
     if priors != as_stated:
@@ -302,7 +302,7 @@ def training_command(config: "DictConfig", overrides: Sequence[str], *, choice: 
 
 
 def print_report(report: Mapping[str, Any], *, lines: int, directory: Path) -> None:
-    """Print what was found, the worst first, and where all of it is."""
+    """Print the results, most severe first, and the paths of all files."""
     from ssd_lightning.visualization.health_tables import print_coverage, print_issues, print_splits, print_trial
 
     everything = str(directory / "doctor.json")
@@ -323,7 +323,7 @@ def print_report(report: Mapping[str, Any], *, lines: int, directory: Path) -> N
     if not report["spoils_the_run"]:
         print("nothing would spoil the run" + ("; the warnings above may lower its scores" * bool(report["issues"])))
     elif report["on_error"] == "raise" and errors != {"coverage"}:
-        print("something would spoil the run (data.on_error=skip leaves unusable objects and images out)")
+        print("something would spoil the run (data.on_error=skip skips unusable objects and images)")
     else:
         print("something would spoil the run")
 

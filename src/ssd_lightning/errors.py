@@ -1,29 +1,29 @@
-"""Errors that a user can mend: the commands print their message alone, without a stack trace."""
+"""Errors that the user can fix. Commands print only their message, without a stack trace."""
 
 from collections.abc import Iterator
 
 
 class UserError(ValueError):
-    """Base of all errors caused by the user's input; the message names file, object and value."""
+    """Base of all errors caused by the user's input; the message contains file, object and value."""
 
 
 class ConfigurationError(UserError):
-    """A setting, or a combination of settings, that cannot work."""
+    """A setting, or a combination of settings, is invalid."""
 
 
 class DataError(UserError):
-    """A data set, image or annotation that cannot be used; told in one line, whatever the files are called."""
+    """A data set, image or annotation is not usable. The message is always one line, even with unusual file names."""
 
     def __str__(self) -> str:
         return one_line(super().__str__())
 
 
 class WeightsError(UserError):
-    """A weights file or checkpoint that is missing, unsafe or does not fit."""
+    """A weights file or checkpoint is missing, unsafe or does not fit."""
 
 
 def with_causes(error: BaseException) -> Iterator[BaseException]:
-    """Give an error, its cause, the cause's cause and so on, each once: `raise error from error` makes a circle."""
+    """Yield an error and its chain of causes, each once. `raise error from error` makes a cycle."""
     seen: set[int] = set()
     following: BaseException | None = error
     while following is not None and id(following) not in seen:
@@ -33,8 +33,8 @@ def with_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def one_line(text: str) -> str:
-    r"""Write line feeds, escape sequences and what else is not printable as `\n`, `\x1b`, ...
+    r"""Escape line feeds, escape sequences and other non-printable characters as `\n`, `\x1b`, ...
 
-    Names come from files and archives of others: in a log, none may pass for a line of its own.
+    Names may come from untrusted files and archives. In a log they must not look like a separate line.
     """
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -29,13 +29,13 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
     """Score one detector on one split.
 
     Args:
-        config: as `conf/evaluate.yaml` composes it.
+        config: the composed `conf/evaluate.yaml`.
 
     Returns:
-        The scores, as they are written to `output`.
+        The scores, as written to `output`.
 
     Raises:
-        UserError: the checkpoint, the data or a setting cannot be used.
+        UserError: the checkpoint, the data or a setting is not usable.
     """
     from ssd_lightning.detector import Detector, find_checkpoint
     from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
@@ -74,10 +74,10 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
 
 
 def open_data(config: "DictConfig", detector: "Detector") -> "DetectionDataModule":
-    """Open the data of `data=` and its split of `split=`, with a detector's classes.
+    """Open the split `split=` of the data `data=`, with the classes of a detector.
 
     Raises:
-        DataError: they cannot be read, all their objects were skipped, or none of their classes is the detector's.
+        DataError: the data cannot be read, all objects were skipped, or the detector has none of their classes.
     """
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
@@ -110,7 +110,7 @@ SUMMARY = ("map_11point", "map_area", "map_50", "map_75", "map")
 
 
 def score(detector: "Detector", loader: "DataLoader", voc: "VOCMeanAveragePrecision | None" = None) -> dict[str, Any]:
-    """Run a detector over a loader and give VOC's and COCO's scores in plain values; `voc` keeps what was found."""
+    """Run a detector over a loader and return VOC and COCO scores in plain values; `voc` stores the detections."""
     from rich.progress import track
 
     from ssd_lightning.data.resize import placements_of, undo_targets
@@ -145,13 +145,13 @@ def draw_comparisons(
     count: int,
     score_threshold: float = 0.4,
 ) -> None:
-    """Draw what was found beside what is there, for images spread over the data set.
+    """Draw detections next to ground truth, for images spread over the data set.
 
     Args:
-        detector: finds.
-        dataset: has the images and the truth.
-        folder: where the images go, and `overview.jpg` with all of them.
-        count: how many images.
+        detector: the detector.
+        dataset: images and ground truth.
+        folder: output folder for the images, and for `overview.jpg` with all of them.
+        count: number of images.
         score_threshold: detections below it are not drawn.
     """
     from PIL import Image

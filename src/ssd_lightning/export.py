@@ -1,4 +1,4 @@
-"""`python -m ssd_lightning.export`: a trained network for another program, proven; or its weights under other names."""
+"""`python -m ssd_lightning.export`: export a network and verify the file, or convert its weight names."""
 
 import logging
 import math
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUFFIXES = {"onnx": (".onnx",), "torchscript": (".torchscript", ".pt"), "safetensors": (".safetensors",)}
-"""Whole detectors; the suffix is what `Detector.load` knows them by."""
+"""Formats of whole detectors. `Detector.load` recognises them by the suffix."""
 GRAPHS = ("onnx", "torchscript")
-"""Formats that may have the post-processing inside."""
+"""Formats that may contain the post-processing."""
 FOREIGN = ("ssd.pytorch", "lufficc", "qfgaohao", "torchvision")
-"""Projects whose names the weights can have."""
+"""Projects whose weight names are supported."""
 FORMATS = (*SUFFIXES, *FOREIGN)
 
 
@@ -41,14 +41,14 @@ def main() -> None:
 def export(config: "DictConfig") -> None:
     """Write a checkpoint's network in another format.
 
-    A whole detector is written as `NAME.unproven.SUFFIX` and gets its name when it has been proven; else it stays under
-    that one, for a look, and the command ends with exit code 1.
+    A whole detector is first written as `NAME.unproven.SUFFIX`. It is renamed once it is verified. Otherwise it keeps
+    that name for inspection, and the command exits with code 1.
 
     Args:
-        config: as `conf/export.yaml` composes it.
+        config: the composed `conf/export.yaml`.
 
     Raises:
-        UserError: the checkpoint cannot be used, there is no such format, or the format has no such network.
+        UserError: the checkpoint is not usable, or the format is unknown or does not support the network.
     """
     from ssd_lightning.detector import Detector
 
@@ -61,9 +61,9 @@ def export(config: "DictConfig") -> None:
         return
     unproven = output.with_name(f"{output.stem}.unproven{output.suffix}")
     if unproven.exists():
-        raise ConfigurationError(f"{unproven} exists, of an export that was not proven; it is not replaced")
+        raise ConfigurationError(f"{unproven} exists, from an export that was not proven; it is not replaced")
     checkpoint = Detector.load(config.checkpoint)
-    checkpoint.network  # noqa: B018  an exported file has none, and says so
+    checkpoint.network  # noqa: B018  raises for an exported file
     if config.nms and config.format in GRAPHS:
         use_hard_nms(checkpoint)
     data = open_data(config, checkpoint)
@@ -78,7 +78,7 @@ def export(config: "DictConfig") -> None:
 
 
 def use_hard_nms(checkpoint: "Detector") -> None:
-    """Replace soft-NMS, which no graph holds, by NMS, and say so; the proof compares with the same."""
+    """Replace soft-NMS, which a graph cannot contain, by NMS, with a warning. The verification uses NMS too."""
     method = checkpoint.postprocess.soft_nms
     if method is not None:
         checkpoint.use_postprocess(soft_nms=None)
@@ -90,10 +90,10 @@ def use_hard_nms(checkpoint: "Detector") -> None:
 
 
 def make_parent(output: Path) -> None:
-    """Make the folder of a file.
+    """Create the parent folder of a file.
 
     Raises:
-        ConfigurationError: it cannot be made.
+        ConfigurationError: it cannot be created.
     """
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -102,10 +102,10 @@ def make_parent(output: Path) -> None:
 
 
 def check_settings(config: "DictConfig") -> None:
-    """Check what needs no checkpoint.
+    """Check the settings that need no checkpoint.
 
     Raises:
-        ConfigurationError: a setting, or a combination, cannot work.
+        ConfigurationError: a setting, or a combination, is invalid.
     """
     if config.format not in FORMATS:
         raise ConfigurationError(f"format is '{config.format}'; it can be {', '.join(FORMATS)}")
@@ -130,20 +130,20 @@ def check_settings(config: "DictConfig") -> None:
 
 
 def open_data(config: "DictConfig", checkpoint: "Detector") -> "DetectionDataModule | None":
-    """Open the data of `data=`, if any, with the checkpoint's classes."""
+    """Open the data `data=`, if any, with the checkpoint's classes."""
     if config.get("data") is None:
         return None
     from ssd_lightning.evaluate import open_data as open_with_classes
     from ssd_lightning.training.datamodule import require_objects
 
     data = open_with_classes(config, checkpoint)
-    # What is missing is told before anything is written; without objects no mAP would say what the file costs.
+    # Report missing data before anything is written. Without objects, mAP could not show the cost of the file.
     require_objects(data.dataset(config.split), config.split)
     return data
 
 
 def write(config: "DictConfig", checkpoint: "Detector", data: "DetectionDataModule | None", path: Path) -> None:
-    """Write the file that is to be proven."""
+    """Write the file that will be verified."""
     from ssd_lightning.exporting.files import write_onnx, write_safetensors, write_torchscript
 
     inside = {"preprocessing": config.preprocessing, "nms": config.nms}
@@ -170,10 +170,10 @@ def write(config: "DictConfig", checkpoint: "Detector", data: "DetectionDataModu
 def prove_file(
     config: "DictConfig", checkpoint: "Detector", data: "DetectionDataModule | None", path: Path
 ) -> list[str]:
-    """Read a file back, run it beside the checkpoint, print the table.
+    """Load the file, run it next to the checkpoint, and print the table.
 
     Returns:
-        What is beyond its limit.
+        The values that exceed their limit.
     """
     from ssd_lightning.detector import Detector
     from ssd_lightning.exporting.proof import prove
@@ -207,7 +207,7 @@ def prove_file(
 def material(
     config: "DictConfig", checkpoint: "Detector", data: "DetectionDataModule | None"
 ) -> tuple[Iterable["Batch"], list["np.ndarray"]]:
-    """Give batches of the network's size for the proof, and some images as they are on disk."""
+    """Return batches of the network's size for the verification, and some images as stored on disk."""
     from rich.progress import track
 
     from ssd_lightning.data.images import read_image
@@ -223,7 +223,7 @@ def material(
 
 
 def time_both(checkpoint: "Detector", exported: "Detector") -> dict[int, "Seconds"]:
-    """Time both in turns, from images of the network's size to detections, for about ten seconds a batch size."""
+    """Time both alternately, from images of the network's size to detections, about ten seconds per batch size."""
     import torch
 
     from ssd_lightning.benchmarking.timing import seconds_of, time_pairs
@@ -240,10 +240,10 @@ def time_both(checkpoint: "Detector", exported: "Detector") -> dict[int, "Second
 
 
 def publish(unproven: Path, output: Path) -> None:
-    """Give a proven file its name, which another may have taken meanwhile.
+    """Rename a verified file to its final name.
 
     Raises:
-        ConfigurationError: it has.
+        ConfigurationError: another file has taken the name meanwhile.
     """
     try:
         output.hardlink_to(unproven)
@@ -257,7 +257,7 @@ def publish(unproven: Path, output: Path) -> None:
 
 
 def print_preparation(checkpoint: "Detector", output: Path, config: "DictConfig") -> None:
-    """Say what the file is and what it wants."""
+    """Describe the file and its input."""
     net = checkpoint.network
     print(
         f"{output}: {len(net.state_dict())} tensors, {config.format}{f', {config.quantize}' if config.quantize else ''}"
@@ -271,7 +271,7 @@ def print_preparation(checkpoint: "Detector", output: Path, config: "DictConfig"
 
 
 def write_foreign(checkpoint: "Detector", project: str, output: Path) -> None:
-    """Write weights under another project's names."""
+    """Write the weights with another project's names."""
     import torch
 
     from ssd_lightning.models.checkpoint_formats import distance_of_priors, recognise
@@ -294,20 +294,20 @@ def write_foreign(checkpoint: "Detector", project: str, output: Path) -> None:
 
 
 def print_letterbox(checkpoint: "Detector") -> bool:
-    """Say how images have to be fitted, where that is not by stretching them."""
+    """Describe how to resize images, unless they are stretched."""
     from ssd_lightning.data.resize import Letterbox
 
     if not isinstance(checkpoint.resize, Letterbox):
         return False
     print(
-        "Images are letterboxed, which `predict` and `evaluate` do by themselves: scaled to fit, in the top left "
+        "Images are letterboxed, which `predict` and `evaluate` do automatically: scaled to fit, in the top left "
         f"corner, the rest filled with RGB {list(checkpoint.resize.fill)}; boxes are relative to the whole input."
     )
     return True
 
 
 def print_colours(checkpoint: "Detector") -> None:
-    """Say how images have to be prepared."""
+    """Describe how to normalise images."""
     preset = checkpoint.network.normalization
     print(
         f"They want {'BGR' if preset.bgr else 'RGB'} images of 0..255 minus {_numbers(preset.mean)} over "

@@ -1,4 +1,4 @@
-"""Settings that are lists, told from the constructors they are for: a text would be read letter by letter."""
+"""Check settings that are lists against their constructors: text would be split into letters."""
 
 import inspect
 import shlex
@@ -20,13 +20,13 @@ LISTS = (list, tuple, set, Sequence)
 
 
 def check_lists(config: DictConfig) -> None:
-    """Refuse a single value where a constructor wants a list, and a number or truth value in a list of texts.
+    """Reject a single value where a constructor takes a list, and a number or boolean in a list of texts.
 
     Args:
-        config: of a command; every node with a `_target_` is looked at.
+        config: configuration of a command; every node with a `_target_` is checked.
 
     Raises:
-        ConfigurationError: there is one. The message has the setting's name, the value and the list to write.
+        ConfigurationError: a setting is wrong. The message contains its name, the value and the correct list.
     """
     for prefix, node in _targets(config):
         for name, kinds in _kinds_of(node["_target_"]).items():
@@ -34,7 +34,7 @@ def check_lists(config: DictConfig) -> None:
                 continue
             try:
                 value = node[name]
-            except OmegaConfBaseException:  # what only the run can tell, or misses
+            except OmegaConfBaseException:  # only known at run time, or missing
                 continue
             key = _source(node, name) or f"{prefix}{name}"
             if isinstance(value, ListConfig) and Sequence[str] in kinds:
@@ -49,7 +49,7 @@ def _check_texts(key: str, values: list[Any]) -> None:
     for value in values:
         if isinstance(value, (bool, int, float)):
             texts = ",".join(item if isinstance(item, str) else f'"{item}"' for item in values)
-            raise _refusal(f"{key} holds {value!r}, which is read as no text; quote it", key, texts)
+            raise _refusal(f"{key} holds {value!r}, which is not read as text; quote it", key, texts)
 
 
 def _refusal(sentence: str, key: str, items: str) -> ConfigurationError:
@@ -69,7 +69,7 @@ def _targets(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictCo
 
 @cache
 def _kinds_of(target: str) -> dict[str, tuple[Any, ...]]:
-    """Give the types that each argument may have; none where the target cannot be found, which is told elsewhere."""
+    """Return the types that each argument accepts; empty if the target does not exist, which is reported elsewhere."""
     try:
         made = get_object(target)
         hints = typing.get_type_hints(made.__init__ if inspect.isclass(made) else made)
@@ -94,13 +94,13 @@ def _admits(kinds: tuple[Any, ...], value: str | int | float) -> bool:
 
 
 def _length(kinds: tuple[Any, ...]) -> int:
-    """Give how many items a list has to have, 1 where any number goes."""
+    """Return the required length of a list; 1 if any length is accepted."""
     items = [typing.get_args(kind) for kind in kinds if typing.get_origin(kind) is tuple]
     return next((len(each) for each in items if each and Ellipsis not in each), 1)
 
 
 def _source(node: DictConfig, name: str) -> str | None:
-    """Name the setting that a value is taken from, as `data.class_names` is by the data module."""
+    """Name the setting that a value is interpolated from, such as `data.class_names` for the data module."""
     if not OmegaConf.is_interpolation(node, name):
         return None
     text = str(OmegaConf.to_container(node, resolve=False)[name])  # type: ignore[call-overload,index]

@@ -1,4 +1,4 @@
-"""What stands on a command line, checked against what a configuration knows."""
+"""Check command-line overrides against the known settings."""
 
 import contextlib
 import difflib
@@ -23,11 +23,11 @@ CONFIG_DIR_FLAGS = {"-cd", "--config-dir"}
 OWN_CONFIG_FLAGS = CONFIG_PATH_FLAGS | CONFIG_NAME_FLAGS | CONFIG_DIR_FLAGS
 FLAGS_WITH_VALUES = OWN_CONFIG_FLAGS | {"--package", "-p", "--cfg", "-c", "--experimental-rerun"}
 INFO_FLAGS = {"--info", "-i"}
-"""What is asked for may follow, or not."""
+"""Flags that print information; a value is optional."""
 
 
 ABBREVIATIONS = {"priors=auto": "priors.fit=true"}
-"""Words that stand for another: fitting goes with every choice of priors, where a choice would take its place."""
+"""Shortcuts. Fitting works with every choice of priors, whereas a group choice would replace it."""
 
 
 def spell_out(overrides: Iterable[str]) -> list[str]:
@@ -36,7 +36,7 @@ def spell_out(overrides: Iterable[str]) -> list[str]:
 
 
 def command_line_overrides() -> list[str]:
-    """Give the arguments that are neither flags nor a flag's value."""
+    """Return the arguments that are neither flags nor values of flags."""
     overrides, previous, arguments = [], "", iter(sys.argv[1:])
     for argument in arguments:
         if argument in FLAGS_WITH_VALUES:
@@ -48,13 +48,13 @@ def command_line_overrides() -> list[str]:
 
 
 def refuse_sweep(overrides: Sequence[str]) -> None:
-    """Refuse several values of a key where the command line asks for one run.
+    """Reject several values for one key when the command line asks for a single run.
 
     Args:
-        overrides: `key=value` as on the command line; all of them can be read.
+        overrides: `key=value` as on the command line; all of them must be parsable.
 
     Raises:
-        ConfigurationError: there is one; the message says how a list and how a text with a comma is written.
+        ConfigurationError: a key has several values; the message shows how to write a list or a text with a comma.
     """
     if {"-m", "--multirun"} & set(sys.argv) or "hydra.mode=MULTIRUN" in overrides:
         return
@@ -64,12 +64,12 @@ def refuse_sweep(overrides: Sequence[str]) -> None:
 
 
 def has_own_config() -> bool:
-    """Say whether the command line names a configuration of the user's."""
+    """Tell whether the command line names a configuration of the user."""
     return bool(OWN_CONFIG_FLAGS & {argument.partition("=")[0] for argument in sys.argv})
 
 
 def flag_value(flags: Collection[str]) -> str | None:
-    """Give the value of a flag on the command line, `--flag value` or `--flag=value`; None where it is not there."""
+    """Return the value of a flag, `--flag value` or `--flag=value`; None if the flag is missing."""
     for argument, following in zip(sys.argv[1:], [*sys.argv[2:], None], strict=False):
         name, sign, value = argument.partition("=")
         if name in flags:
@@ -82,21 +82,21 @@ REPEATED = "repeated_run"
 
 
 def repeated_run() -> Path | None:
-    """Give the directory of the run that `--config-path RUN/.hydra` repeats; None if the command repeats none."""
+    """Return the run directory that `--config-path RUN/.hydra` repeats; None if no run is repeated."""
     folder = Path(flag_value(CONFIG_PATH_FLAGS) or "")
     is_left_by_hydra = (folder / "config.yaml").is_file() and (folder / "hydra.yaml").is_file()
     return folder.parent if is_left_by_hydra and flag_value(CONFIG_NAME_FLAGS) in (None, REPEATED) else None
 
 
 def take_config_path_from_here(config_name: str) -> None:
-    """Make the folder of `--config-path` absolute: Hydra looks for it beside the package instead.
+    """Make the folder of `--config-path` absolute, since Hydra would search it next to the package.
 
     Args:
-        config_name: of the command's configuration.
+        config_name: name of the command's configuration.
 
     Raises:
-        ConfigurationError: there is no such folder, nor that of `--config-dir`, or it is a run's and not that of its
-            configuration.
+        ConfigurationError: the folder of `--config-path` or `--config-dir` does not exist, or it is a run directory
+            and not its configuration folder.
     """
     more = flag_value(CONFIG_DIR_FLAGS)
     if more is not None and not Path(more).is_dir():
@@ -119,7 +119,7 @@ def take_config_path_from_here(config_name: str) -> None:
 
 
 def asks_for_help() -> bool:
-    """Say whether the command line wants nothing but an explanation."""
+    """Tell whether the command line only asks for help."""
     return bool({"-h", "--help"} & set(sys.argv))
 
 
@@ -128,16 +128,16 @@ def check_each(
     groups: Mapping[str, Sequence[str]],
     compose: Callable[[list[str]], DictConfig],
 ) -> None:
-    """Refuse what a configuration does not know, and name what comes nearest.
+    """Reject unknown settings, and suggest the nearest known one.
 
     Args:
         overrides: `key=value` and `group=choice`, as on the command line.
         groups: choices of every group.
-        compose: makes the configuration of overrides, with Hydra's own settings where it can.
+        compose: composes a configuration from overrides, with Hydra's own settings if possible.
 
     Raises:
-        ConfigurationError: a key, group or choice does not exist, an argument is no `key=value` or cannot be read, or
-            Hydra refuses it for another reason.
+        ConfigurationError: a key, group or choice does not exist, an argument is not `key=value` or cannot be parsed,
+            or Hydra rejects it for another reason.
     """
     parsed = [_parse(text, groups, compose) for text in overrides]
     for override in parsed:
@@ -148,7 +148,7 @@ def check_each(
         config = compose(composed)
     except REFUSALS as error:
         _explain_refusal(error, parsed, groups, compose)
-    chosen = OmegaConf.select(config, "hydra.runtime.choices", default={})  # also of groups that only Hydra finds
+    chosen = OmegaConf.select(config, "hydra.runtime.choices", default={})  # includes groups that only Hydra can find
     known = set(_keys(config))
     for override in parsed:
         name = override.key_or_group
@@ -163,14 +163,14 @@ REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
 
 def _parse(text: str, groups: Mapping[str, Sequence[str]], compose: Callable[[list[str]], DictConfig]) -> Override:
     if "=" not in text and not text.startswith("~"):
-        raise ConfigurationError(f"'{text}' is no key=value")
+        raise ConfigurationError(f"'{text}' is not key=value")
     if (override := _try_to_parse(text)) is not None:
         return override
     key, _, value = text.partition("=")
     if _try_to_parse(f"{key}=0") is None:
         raise _unknown(key.lstrip("+~"), set(_keys(compose([]))), groups)
     opening = next((pair[0] for pair in ("[]", "{}") if value[:1] == pair[0] and value[-1:] != pair[1]), None)
-    fault = f"'{opening}' is not closed; a text that begins with it" if opening else "a value with such letters"
+    fault = f"'{opening}' is not closed; a text that starts with it" if opening else "a value with such letters"
     suggestion = f"{key}={quoted(value)}"
     meant = _try_to_parse(suggestion)
     if meant is not None and meant.key_or_group in groups:
@@ -188,7 +188,7 @@ def _try_to_parse(text: str) -> Override | None:
 
 
 def quoted(value: str) -> str:
-    """Write a value as a command line can have it, in a list or mapping with quotes for the items that need them."""
+    """Quote a value for the command line. In a list or mapping, only the items that need quotes get them."""
     if _try_to_parse(f"key={value}") is not None:
         return value
     if value[:1] == "[" and value[-1:] == "]":
@@ -200,7 +200,7 @@ def quoted(value: str) -> str:
 
 
 def _items(text: str) -> list[str]:
-    """Split at the commas that are in no inner bracket."""
+    """Split at commas that are not inside brackets."""
     items, depth = [""], 0
     for letter in text:
         depth += (letter in "[{") - (letter in "]}")
@@ -218,7 +218,7 @@ def _check_reference(config: DictConfig, override: Override) -> None:
         reason = str(error).partition("\n")[0]
         raise ConfigurationError(f"{override.input_line}: {reason}; ${{NAME}} stands for another setting") from error
     except REFUSALS:
-        return  # what only a run can tell, such as ${hydra:runtime.output_dir}
+        return  # only known at run time, such as ${hydra:runtime.output_dir}
 
 
 def _explain_sweep(override: Override) -> str:
@@ -235,7 +235,7 @@ def _explain_refusal(
     groups: Mapping[str, Sequence[str]],
     compose: Callable[[list[str]], DictConfig],
 ) -> NoReturn:
-    """Say which choice or key is to blame, else in one line what Hydra says."""
+    """Name the choice or key that caused the error, else return Hydra's message in one line."""
     chosen = [override for override in parsed if override.key_or_group in groups and not override.is_delete()]
     for override in chosen:
         _check_choice(override, groups[override.key_or_group])
@@ -250,7 +250,7 @@ def _explain_refusal(
 
 
 def _is_new(override: Override) -> bool:
-    """Say whether an override is for a key that need not be there, or one that only Hydra knows."""
+    """Tell whether an override is for a key that may be missing, or that only Hydra knows."""
     return override.is_add() or override.is_force_add() or override.key_or_group.partition(".")[0] == "hydra"
 
 
@@ -263,7 +263,7 @@ def _unknown(name: str, known: Collection[str], groups: Mapping[str, Sequence[st
 
 
 def missing_keys(config: DictConfig) -> Iterator[str]:
-    """List the dotted keys whose value is `???`; interpolations that lead to one are not counted again."""
+    """List the dotted keys whose value is `???`. Interpolations that refer to one are not counted again."""
     for name in _keys(config):
         node, _, key = name.rpartition(".")
         parent = OmegaConf.select(config, node) if node else config
@@ -288,7 +288,7 @@ def _check_choice(override: Override, options: Sequence[str]) -> None:
 
 
 def _without_sweep(override: Override, groups: Mapping[str, Sequence[str]]) -> str | None:
-    """Give an override as it is composed: of several choices the first, of several values none."""
+    """Return an override for composing: of several choices the first; None for several values."""
     if not override.is_sweep_override():
         return override.input_line
     choices = _choices(override) if override.key_or_group in groups else []

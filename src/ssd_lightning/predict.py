@@ -1,4 +1,4 @@
-"""`python -m ssd_lightning.predict`: detect in images, videos or a camera, draw and write what was found."""
+"""`python -m ssd_lightning.predict`: detect objects in images, videos or a camera stream, and save the results."""
 
 import logging
 from collections.abc import Sequence
@@ -28,18 +28,18 @@ def main() -> None:
 
 
 def predict(config: "DictConfig") -> dict[str, Any]:
-    """Detect in all that a source names.
+    """Detect in all images and frames of a source.
 
-    What cannot be read is named and skipped, unless `on_error=raise`.
+    Unreadable inputs are reported and skipped, unless `on_error=raise`.
 
     Args:
-        config: as `conf/predict.yaml` composes it.
+        config: the composed `conf/predict.yaml`.
 
     Returns:
-        How many `images`, `frames` and `detections` there were, and what was `skipped`.
+        Number of `images`, `frames` and `detections`, and the list of `skipped` inputs.
 
     Raises:
-        UserError: the checkpoint or a setting cannot be used, or nothing can be read.
+        UserError: the checkpoint or a setting is not usable, or nothing can be read.
     """
     from ssd_lightning.detections import labels_of
     from ssd_lightning.detector import Detector
@@ -79,10 +79,10 @@ def predict(config: "DictConfig") -> dict[str, Any]:
 
 
 def check_settings(config: "DictConfig") -> None:
-    """Look at the settings before anything is loaded.
+    """Check the settings before anything is loaded.
 
     Raises:
-        ConfigurationError: a value cannot be used.
+        ConfigurationError: a value is not usable.
     """
     from ssd_lightning.prediction.writers import OUTPUTS
 
@@ -106,7 +106,7 @@ def _run(
     skipped: list[str],
     window: "Window | None",
 ) -> "Tally":
-    """Read, detect, write and show; fills `skipped`."""
+    """Read, detect, write and show. Adds unreadable inputs to `skipped`."""
     from ssd_lightning.prediction.frames import Reading, read_sources
     from ssd_lightning.prediction.loop import Tally, detect_in
     from ssd_lightning.prediction.names import output_names
@@ -137,16 +137,16 @@ def _run(
     is_new = bool(outputs) and not folder.exists()
     try:
         refuse_replacing(outputs, folder, sources=sources, names=names)
-        if outputs:  # which may fail: before the work
+        if outputs:  # may fail, so do it before the work
             folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             writer = FromFirstShot(writers)
-            stack.callback(writer.close)  # also where it ends early: what was found until then is whole
+            stack.callback(writer.close)  # also on an early end, so that the files are complete
             bar = stack.enter_context(progress_bar(len(sources)))
             detect_in(
                 read_sources(sources, reading, on_bad=note, on_video=bar.opened_video),
                 detector,
-                # Who looks on should not wait for a batch to fill.
+                # A viewer should not wait until a batch is full.
                 batch_size=1 if window is not None or has_camera else config.batch_size,
                 select=lambda found: found.select(config.score_threshold, classes),
                 writers=[writer],
@@ -155,21 +155,21 @@ def _run(
                 on_image=bar.step,
             )
     except KeyboardInterrupt:
-        if not has_camera:  # which has no other end
+        if not has_camera:  # a camera stream ends only this way
             raise
     except UserError:
         raise
-    except OSError as error:  # files that are read answer with a sentence of their own
+    except OSError as error:  # reading errors have their own message
         raise DataError(f"output={folder}: cannot write there: {error}") from error
     finally:
         if is_new and not tally.total:
-            with suppress(OSError):  # it is not empty
+            with suppress(OSError):  # fails if it is not empty
                 folder.rmdir()
     return tally
 
 
 def _as_list(given: Any) -> list[str]:
-    """Read a setting that is a list, one text or nothing."""
+    """Read a setting that is a list, one text or empty."""
     if given is None:
         return []
     return [given] if isinstance(given, str) else [str(item) for item in given]

@@ -1,4 +1,4 @@
-"""`python -m ssd_lightning.report`: one HTML page of a run, or one that compares several."""
+"""`python -m ssd_lightning.report`: write an HTML page for one run, or a comparison of several."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,17 +16,17 @@ def main() -> None:
 
 
 def report(config: "DictConfig") -> Path:
-    """Write the page of a run, or of several.
+    """Write the page for one run or several.
 
     Args:
-        config: as `conf/report.yaml` composes it.
+        config: the composed `conf/report.yaml`.
 
     Returns:
-        The file.
+        Path of the page.
 
     Raises:
-        UserError: a directory is no run's, or a file in it is damaged; or the page cannot be written, or only over a
-            file that is no earlier page of these runs.
+        UserError: a directory is not a run, a file in it is damaged, the page cannot be written, or it would replace
+            a file that is not an earlier page of these runs.
     """
     from omegaconf import ListConfig
 
@@ -37,9 +37,9 @@ def report(config: "DictConfig") -> Path:
 
     named = [Path(str(name)) for name in (config.run if isinstance(config.run, ListConfig) else [config.run])]
     if not named:
-        raise ConfigurationError("run=[] names no run; give a run directory, or several: run=[A,B]")
+        raise ConfigurationError("run=[] is empty; give a run directory, or several: run=[A,B]")
     runs = [run for path in named for run in runs_below(path)]
-    # Of all runs of a sweep: beside them.
+    # The page of all runs of a sweep is written next to them.
     folder = named[0] if len(named) == 1 else Path()
     default = runs[0] / REPORT if len(runs) == 1 else folder / COMPARISON
     output = Path(str(config.output)) if config.output else default
@@ -55,10 +55,10 @@ def report(config: "DictConfig") -> Path:
 
 
 def require_evaluation(run_dir: Path, page: Path) -> None:
-    """Make sure that a page has scores to show.
+    """Check that a page has scores to show.
 
     Raises:
-        DataError: the run was never evaluated; the page is there all the same.
+        DataError: the run was never evaluated. The page exists nevertheless.
     """
     from ssd_lightning.reporting.run import read_run
     from ssd_lightning.reporting.summary import evaluation_command

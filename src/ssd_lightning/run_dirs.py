@@ -1,4 +1,4 @@
-"""Which directory a run lies in. Imports no torch: Hydra asks before anything is loaded."""
+"""Choose the directory of a run. This module does not import torch, since Hydra calls it first."""
 
 import json
 import os
@@ -18,20 +18,20 @@ _chosen: dict[tuple[str, bool], str] = {}
 
 
 def register_run_dirs() -> None:
-    """Let configurations say `${run_dir:NAME,RESUME}`."""
+    """Register the resolver `${run_dir:NAME,RESUME}` for configurations."""
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
 
 
 def run_dir(name: str, resume: str | None, *, _root_: DictConfig) -> str:
-    """Choose the directory of a run: a new one, or with `resume=auto` that of the run it goes on with.
+    """Choose the directory of a run: a new one, or with `resume=auto` that of the run to continue.
 
-    Gone on with is the newest run under `outputs/NAME` that was begun by the same command line and is
-    not over. Jobs that SLURM or torchrun have started again go on by themselves.
+    `resume=auto` continues the newest unfinished run under `outputs/NAME` that was started with the same command
+    line. Jobs that SLURM or torchrun restarted continue automatically.
 
     Args:
-        name: of the experiment.
-        resume: setting of that name.
-        _root_: the whole configuration, of which the command line is read.
+        name: name of the experiment.
+        resume: the setting `resume`.
+        _root_: the whole configuration, which contains the command line.
     """
     goes_on = resume == "auto" or is_restarted()
     if (name, goes_on) not in _chosen:
@@ -43,8 +43,8 @@ def run_dir(name: str, resume: str | None, *, _root_: DictConfig) -> str:
 
 
 def unused(folder: Path) -> Path:
-    """Number a directory that is named after its second where another run began in that second."""
-    if not folder.name[0].isdigit() or "TORCHELASTIC_RUN_ID" in os.environ:  # whose ranks have to meet in one
+    """Append a number to a timestamped directory if another run started in the same second."""
+    if not folder.name[0].isdigit() or "TORCHELASTIC_RUN_ID" in os.environ:  # its ranks must share one
         return folder
     number, free = 2, folder
     while free.exists():
@@ -53,41 +53,41 @@ def unused(folder: Path) -> Path:
 
 
 def is_restarted() -> bool:
-    """Say whether SLURM or torchrun have started this process before."""
+    """Tell whether SLURM or torchrun has restarted this process."""
     counts = (os.environ.get(name, "0") for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
     return any(count.isdigit() and int(count) > 0 for count in counts)
 
 
 def newest_unfinished(folder: Path, overrides: Sequence[str]) -> Path | None:
-    """Find the newest run in a folder that was begun by the same overrides and is not over; None if there is none.
+    """Find the newest unfinished run in a folder that was started with the same overrides; None if there is none.
 
     Args:
-        folder: of run directories.
-        overrides: of the command line; their order counts for nothing, nor does `resume`.
+        folder: parent of the run directories.
+        overrides: overrides of the command line; their order and `resume` are ignored.
     """
     wanted = _deciding(overrides)
     return next((run for run in _unfinished(folder) if _deciding(_overrides_of(run)) == wanted), None)
 
 
 def why_new(run: Path, overrides: Sequence[str]) -> str:
-    """Say which unfinished run beside a new one `resume=auto` did not take, and for which overrides.
+    """Explain why `resume=auto` did not continue an unfinished run next to a new one.
 
     Args:
-        run: directory of the new one.
-        overrides: of the command line.
+        run: directory of the new run.
+        overrides: overrides of the command line.
     """
     others = [other for other in _unfinished(run.parent) if other.resolve() != run.resolve()]
     if not others:
-        return f"no run in {run.parent} waits for its end"
+        return f"no run in {run.parent} is unfinished"
     theirs, ours = (set(_deciding(found)) for found in (_overrides_of(others[0]), overrides))
     missing, new = (" ".join(sorted(overrides)) or "nothing" for overrides in (theirs - ours, ours - theirs))
-    return f"{others[0]} is not over, but was begun with {missing} where this command has {new}"
+    return f"{others[0]} is unfinished, but was started with {missing} while this command has {new}"
 
 
 def _unfinished(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    # A command that was refused leaves a directory, but no record.
+    # A rejected command leaves a directory without a record.
     runs = sorted((path for path in folder.iterdir() if (path / RECORD).is_file()), key=_age)
     repeated = repeated_run()
     wanted = str(repeated) if repeated else None
@@ -95,7 +95,7 @@ def _unfinished(folder: Path) -> list[Path]:
 
 
 def _repeats(run: Path) -> str | None:
-    """Name the run that a run repeats: `--config-path` is no override."""
+    """Name the run that a run repeats, since `--config-path` is not an override."""
     try:
         record = json.loads((run / RECORD).read_text())
     except (OSError, ValueError):
@@ -121,11 +121,11 @@ def _overrides_of(run: Path) -> list[str]:
 
 
 def started_at(environment: Mapping[str, str]) -> str:
-    """Name a new run's directory: the same on all ranks that were started together.
+    """Name the directory of a new run, the same on all ranks that were started together.
 
     Args:
-        environment: variables of this process. Under SLURM the name is that of the job's step, which it keeps when it
-            is started again; under torchrun the time when torchrun was started; else the time.
+        environment: environment variables of this process. Under SLURM the name is that of the job step, which is
+            kept on a restart. Under torchrun it is the start time of torchrun, else the current time.
     """
     if "SLURM_JOB_ID" in environment and "SLURM_STEP_ID" in environment:
         array = environment.get("SLURM_ARRAY_JOB_ID")
@@ -136,10 +136,10 @@ def started_at(environment: Mapping[str, str]) -> str:
 
 
 def command_start(*programs: str) -> float:
-    """Give when a command began, in seconds of `time.monotonic`: with its process, or now if that runs something else.
+    """Return the start time of a command, in seconds of `time.monotonic`; now if the process runs another program.
 
     Args:
-        programs: names that the command has as the program of a process: of its module, of its script.
+        programs: program names of the command: of its module and of its script.
     """
     now, main = time.monotonic(), sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
@@ -151,7 +151,7 @@ def command_start(*programs: str) -> float:
 
 
 def _start_of(process: int) -> float | None:
-    """Give the time when a process was started, in seconds since 1970, where Linux tells."""
+    """Return the start time of a process, in seconds since 1970, where Linux provides it."""
     since_boot = _start_since_boot(process)
     if since_boot is None:
         return None
@@ -161,7 +161,7 @@ def _start_of(process: int) -> float | None:
 
 def _start_since_boot(process: int) -> float | None:
     try:
-        # The name of the program stands in brackets and may hold blanks; the start is the 22nd entry.
+        # The program name is in brackets and may contain blanks; the start time is the 22nd field.
         ticks = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return None

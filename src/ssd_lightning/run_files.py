@@ -1,8 +1,8 @@
-"""Names of the files in a run directory that more than one package knows."""
+"""Names of files in a run directory that several packages use."""
 
 RESULT = "result.json"
-"""The last file that a run writes: where it lies, the run is over."""
+"""The last file that a run writes. If it exists, the run has finished."""
 RECORD = "run.json"
-"""What repeats a run: command, seed, versions, machine, data."""
+"""All that is needed to repeat the run: command, seed, versions, machine, data."""
 EVALUATIONS = "evaluations"
 """Folder of the evaluation records, `SPLIT.npz`: see `ssd_lightning.analysis.evaluation_record`."""

@@ -1,4 +1,4 @@
-"""`python -m ssd_lightning.show`: priors, augmentation and matches of a run, as images."""
+"""`python -m ssd_lightning.show`: draw the priors, augmentation and matches of a run."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -31,7 +31,7 @@ class Priors(NamedTuple):
 
     levels: Sequence["PriorLevel"]
     image_size: tuple[int, int]
-    """Of the network's input, (height, width)."""
+    """Size of the network's input, (height, width)."""
     clip: "Clip"
     boxes_cxcywh: "Tensor"
     """`[K, 4]`, normalised."""
@@ -43,16 +43,16 @@ def main() -> None:
 
 
 def show(config: "DictConfig") -> list[Path]:
-    """Draw what is asked for.
+    """Draw the selected images.
 
     Args:
-        config: as `conf/show.yaml` composes it.
+        config: the composed `conf/show.yaml`.
 
     Returns:
-        The files.
+        Paths of the images.
 
     Raises:
-        UserError: a setting, the image, the data or the checkpoint cannot be used, or nothing can be written.
+        UserError: a setting, the image, the data or the checkpoint is not usable, or nothing can be written.
     """
     check_settings(config)
     images = {"priors": show_priors, "batch": show_batch, "matches": show_matches}[config.what](config)
@@ -60,10 +60,10 @@ def show(config: "DictConfig") -> list[Path]:
 
 
 def check_settings(config: "DictConfig") -> None:
-    """Look at the settings that no other command has.
+    """Check the settings that only this command has.
 
     Raises:
-        ConfigurationError: a value cannot be used.
+        ConfigurationError: a value is not usable.
     """
     require_choice("what", config.what, SUBJECTS)
     require_number("num", config.num, 1, whole=True)
@@ -73,7 +73,7 @@ def check_settings(config: "DictConfig") -> None:
 
 
 def show_priors(config: "DictConfig") -> dict[str, "np.ndarray"]:
-    """Draw the priors of every level, and of all of them; prints a table."""
+    """Draw the priors of every level and of all levels, and print a table."""
     from omegaconf import OmegaConf
 
     from ssd_lightning.data.resize import as_resize_mode
@@ -114,7 +114,7 @@ def show_priors(config: "DictConfig") -> dict[str, "np.ndarray"]:
 
 
 def show_batch(config: "DictConfig") -> dict[str, "np.ndarray"]:
-    """Draw images as they are annotated, and as the first epochs show them to the network."""
+    """Draw images as annotated, and as augmented in the first epochs."""
     from ssd_lightning.data.images import read_image
     from ssd_lightning.visualization.draw_samples import Sample, draw_augmentation
 
@@ -149,7 +149,7 @@ def show_batch(config: "DictConfig") -> dict[str, "np.ndarray"]:
 
 
 def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
-    """Draw images of the first batch with the priors of each object; prints counts of the whole batch."""
+    """Draw images of the first batch with the priors of each object, and print counts for the whole batch."""
     from hydra.utils import instantiate
 
     from ssd_lightning.analysis.matched_priors import by_object, level_of_priors, summarise_matches
@@ -196,18 +196,18 @@ def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
         f"{len(priors.boxes_cxcywh):,} priors, {type(loss.matcher).__name__} from IoU {threshold:g} on; seed "
         f"{config.seed}. Red, with !: no prior reaches the object; its best one is forced on it."
     ]
-    title = f"Which priors answer for which object, {width} x {height} pixels"
+    title = f"Which priors match which object, {width} x {height} pixels"
     return {"matches": draw_match_sheet(rows, title=title, lines=lines)}
 
 
 def read_priors(config: "DictConfig") -> Priors:
-    """Lay out the priors of the network that the configuration or the checkpoint describes.
+    """Compute the priors of the network that the configuration or the checkpoint describes.
 
-    The network is measured without memory and weights. With a checkpoint the configuration takes its input size and
-    how images are brought to it.
+    The network is built on the meta device. With a checkpoint, the configuration takes over its input size and
+    resize mode.
 
     Raises:
-        UserError: the checkpoint cannot be used, or network and priors do not fit.
+        UserError: the checkpoint is not usable, or network and priors do not fit.
     """
     import torch
     from omegaconf import OmegaConf
@@ -235,7 +235,7 @@ def read_priors(config: "DictConfig") -> Priors:
 
 
 def split_by_level(priors: Priors) -> "list[LevelPriors]":
-    """Cut priors `[K, 4]` into levels of `[rows, columns, boxes, 4]`."""
+    """Split priors `[K, 4]` into levels of `[rows, columns, boxes, 4]`."""
     from ssd_lightning.ops.priors import as_height_width
     from ssd_lightning.visualization.draw_priors import LevelPriors
 
@@ -260,7 +260,7 @@ def split_by_level(priors: Priors) -> "list[LevelPriors]":
 
 
 def open_data(config: "DictConfig") -> "DetectionDataModule":
-    """Open the data as a training does.
+    """Open the data as `train` does.
 
     Raises:
         DataError: they cannot be read.
@@ -273,7 +273,7 @@ def open_data(config: "DictConfig") -> "DetectionDataModule":
 
 
 def first_indices(data: "DetectionDataModule", count: int, seed: int) -> list[int]:
-    """Give the images that a training on one device begins with, at most as many as there are."""
+    """Return the indices of the first training images of a run on one device, at most `count`."""
     from ssd_lightning.data.sampler import EpochSampler, read_key
 
     size = len(data.dataset("train"))
@@ -282,7 +282,7 @@ def first_indices(data: "DetectionDataModule", count: int, seed: int) -> list[in
 
 
 def print_matches(summary: Mapping[str, Any], iou_threshold: float) -> None:
-    """Print how many priors the objects of a batch have, over all and by level."""
+    """Print how many priors match the objects of a batch, in total and by level."""
     from ssd_lightning.visualization.benchmark_tables import TextTable, print_table
 
     objects = summary["objects"]
@@ -298,7 +298,7 @@ def print_matches(summary: Mapping[str, Any], iou_threshold: float) -> None:
 
 
 def write_images(images: Mapping[str, "np.ndarray"], folder: Path) -> list[Path]:
-    """Write `NAME.png` of each, in place of what has that name, and say where.
+    """Write each image as `NAME.png`, replacing existing files, and print the paths.
 
     Raises:
         DataError: the folder cannot be written to.
@@ -334,7 +334,7 @@ def _image_below_priors(config: "DictConfig", priors: Priors) -> "np.ndarray":
 
 
 def _use_input_of_checkpoint(config: "DictConfig") -> tuple[int, int]:
-    """Give the size of the network's input, (height, width)."""
+    """Return the size of the network's input, (height, width)."""
     from ssd_lightning.data.resize import checked_size
 
     if config.checkpoint is not None:

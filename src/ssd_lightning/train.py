@@ -33,14 +33,14 @@ def main() -> None:
 
 
 def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
-    """Train one run; as a job of a sweep, in a process of its own.
+    """Train one run. Inside a sweep, the job runs in its own process.
 
     Args:
-        config: as `conf/train.yaml` composes it.
-        started: when the command began, on the monotonic clock.
+        config: the composed `conf/train.yaml`.
+        started: start time of the command, on the monotonic clock.
 
     Returns:
-        The last value of everything that was logged; of a sweep's job the objective, for the sweeper.
+        The last value of every logged metric; for a job of a sweep, the objective that the sweeper reads.
 
     Raises:
         UserError: a setting, the data or a weights file cannot be used.
@@ -88,7 +88,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     ranks = set_up_machine(config)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    digest = config_digest(plain)  # of what was asked for, as a sweep counts it
+    digest = config_digest(plain)  # before automatic settings are resolved, as in a sweep
     budget = make_budget(config, started=started)
     goes_on = config.resume or ("auto" if is_restarted() else None)
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
@@ -97,7 +97,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     if goes_on == "auto" and (result := read_result(run_dir)) is not None and result["digest"] == digest:
         if is_first and has_waited and find_launch(os.environ) is not None:  # other ranks found it unfinished
             raise ConfigurationError(f"the run in {run_dir} ended while this one waited for it; there is nothing to do")
-        log.info("the run in %s is over since %s; there is nothing to do", run_dir, result["finished"])
+        log.info("the run in %s finished at %s; there is nothing to do", run_dir, result["finished"])
         return result["scores"]
     resume = choose_checkpoint(goes_on, run_dir)
     if resume is not None and goes_on != "auto":
@@ -149,10 +149,10 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     if config.test and data.has("test"):
         trainer.test(module, datamodule=data, ckpt_path=checkpoint, verbose=False)
     elif resume is not None and not trainer.callback_metrics and data.has("val"):
-        # Stopped between its last epoch and its end: the loggers have that validation.
+        # Stopped after its last epoch but before the end of the run: the loggers already have this validation.
         trainer.loggers = []
         trainer.validate(module, datamodule=data, ckpt_path=resume, verbose=False)
-    scores |= logged_values(trainer)  # a test forgets those of the training
+    scores |= logged_values(trainer)  # a test clears the metrics of the training
     if is_first:
         if budget is not None:
             write_record(run_dir, read_record(run_dir) | {"budget": budget.record})
@@ -164,7 +164,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
 
 
 def log_start(resume: Path | None, plain: dict[str, Any], run_dir: Path) -> None:
-    """Say where a run goes on and with which other settings, or why it starts from scratch."""
+    """Log where a run resumes and which settings differ, or why it starts from scratch."""
     from hydra.core.hydra_config import HydraConfig
 
     from ssd_lightning.run_dirs import why_new
@@ -176,11 +176,11 @@ def log_start(resume: Path | None, plain: dict[str, Any], run_dir: Path) -> None
         log_differences(resume, plain)
     elif not is_job():
         why = why_new(run_dir, list(HydraConfig.get().overrides.task))
-        log.info("resume=auto begins a new run in %s: %s", run_dir, why)
+        log.info("resume=auto starts a new run in %s: %s", run_dir, why)
 
 
 def warn_about_data(config: "DictConfig", data: "DetectionDataModule") -> None:
-    """Warn where images without objects cannot teach, or cannot choose a checkpoint."""
+    """Warn if images without objects teach nothing, or if no checkpoint can be selected."""
     from omegaconf import OmegaConf
 
     from ssd_lightning.analysis.health import background_issues, unscored_issues
@@ -210,7 +210,7 @@ def record_start(
     resume: Path | None,
     fitted: dict[str, Any] | None,
 ) -> None:
-    """Write all that repeats the run, and warn where the data are not those of the run it goes on with or repeats."""
+    """Write what is needed to repeat the run. Warn if the data differ from those of the resumed or repeated run."""
     from omegaconf import OmegaConf
 
     from ssd_lightning.training.devices import device_batch_size
@@ -269,7 +269,7 @@ def record_start(
 
 
 def describe_batch(batch: dict[str, int]) -> str:
-    """Say what one optimiser step sees, and how it is shared out."""
+    """Describe the images of one optimiser step, and how they are divided."""
     text = f"{batch['batch_size']} images in each optimiser step"
     if batch["devices"] > 1:
         text += f", shared by {batch['devices']} devices"
@@ -281,18 +281,18 @@ def describe_batch(batch: dict[str, int]) -> str:
 
 
 def logged_values(trainer: "Trainer") -> dict[str, float]:
-    """Give the last value of everything that was logged since training or test began."""
+    """Return the last value of every metric logged since training or test began."""
     return {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
 
 
 def best_checkpoint(trainer: Any) -> str | None:
-    """Find the checkpoint with the best validation score, else the last one; None if none was written."""
+    """Return the checkpoint with the best validation score, else the last one; None if none was written."""
     written = [callback.best_model_path for callback in trainer.checkpoint_callbacks]
     return next((path for path in written if path), None)
 
 
 def report(module: "SSDModule", scores: dict[str, float], checkpoint: str | None) -> None:
-    """Print the scores of the last evaluation, or that there was none, and where the checkpoint lies."""
+    """Print the scores of the last evaluation, if any, and the path of the checkpoint."""
     from ssd_lightning.visualization.tables import print_scores
 
     stage = "test" if "test/map_11point" in scores else "val"
@@ -302,7 +302,7 @@ def report(module: "SSDModule", scores: dict[str, float], checkpoint: str | None
         title = "test images" if stage == "test" else "validation images, last epoch"
         print_scores(title, {"AP 11-point": per_class}, summary)
     else:
-        print("scores:     none, for nothing was validated", file=sys.stderr)
+        print("scores:     none, since nothing was validated", file=sys.stderr)
     if checkpoint:
         print(f"checkpoint: {os.path.relpath(checkpoint)}", file=sys.stderr)
 

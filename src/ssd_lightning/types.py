@@ -1,4 +1,4 @@
-"""What passes between the packages: ground truth, network output and detections.
+"""Types that the packages exchange: ground truth, network output and detections.
 
 Axis letters throughout the package: B batch, K priors, C object classes without background, N ground-truth
 boxes of an image, M detections of an image, H and W height and width.
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Placement(NamedTuple):
-    """The part of the network's input that an image takes, from the top left corner, as shares of the input's sides."""
+    """The part of the input that an image takes, from the top left corner, as fractions of the input's sides."""
 
     width: float
     height: float
@@ -30,12 +30,12 @@ class Target(TypedDict):
     size_px: tuple[int, int]
     """(height, width) of the original image in pixels."""
     placement: NotRequired[Placement]
-    """In evaluation, where a letterboxed image takes less than the input: `boxes` are normalised to the input, and
-    results go back to the image by it."""
+    """Set in evaluation when a letterboxed image takes only part of the input. `boxes` are then normalised to the
+    input, and this maps results back to the image."""
 
 
 class Detections(TypedDict):
-    """What the detector says about one image. M = 0 where it sees nothing."""
+    """Detections of one image. M = 0 if there are none."""
 
     boxes: Tensor
     """float32 `[M, 4]`, xyxy, normalised to the image."""
@@ -44,11 +44,11 @@ class Detections(TypedDict):
     labels: Tensor
     """int64 `[M]`, 1..C."""
     image_id: NotRequired[str]
-    """Name of the image, where it is known; the metrics use it to drop duplicates."""
+    """Name of the image, if known. The metrics use it to drop duplicates."""
 
 
 class SSDOutput(NamedTuple):
-    """Raw output of the network for a batch, together with the priors needed to read it."""
+    """Raw network output for a batch, with the priors needed to decode it."""
 
     box_offsets: Tensor
     """`[B, K, 4]`: offsets (cx, cy, w, h) of the boxes, encoded against the priors."""

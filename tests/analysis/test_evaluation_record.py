@@ -118,7 +118,7 @@ def test_a_damaged_file_is_said_without_advice_to_read_it_all_the_same(content: 
         np.savez(path, format=np.array([{}], dtype=object))
     with pytest.raises(DataError) as refused:
         EvaluationRecord.load(path)
-    assert str(refused.value) == f"{path} is no evaluation of this package, or it is damaged"
+    assert str(refused.value) == f"{path} is not an evaluation of this package, or it is damaged"
 
 
 @pytest.mark.parametrize(("offset", "value"), [(8, 1), (10, 99)], ids=["encrypted", "of an unknown compression"])
@@ -133,7 +133,7 @@ def test_a_damaged_directory_of_the_archive_is_said(offset: int, value: int, tmp
 
 
 def test_a_folder_says_why_it_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no evaluation of this package, or it is damaged \(Is a directory\)"):
+    with pytest.raises(DataError, match=r"not an evaluation of this package, or it is damaged \(Is a directory\)"):
         EvaluationRecord.load(tmp_path)
 
 

@@ -69,7 +69,7 @@ def test_an_archive_that_lacks_images(tmp_path: Path) -> None:
 
 
 def test_what_is_no_zip_or_reaches_out_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="this is no zip archive"):
+    with pytest.raises(DataError, match="this is not a readable zip archive"):
         prepare_bananas(tmp_path, download=True, archive=put(tmp_path, b"<html>"))
     link = zipfile.ZipInfo("banana-detection/link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16

@@ -284,7 +284,7 @@ def test_no_cache_and_no_images(images, tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_named(images, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"file: data\.cache=disk cannot be made: "):
+    with pytest.raises(DataError, match=r"file: data\.cache=disk cannot be created: "):
         ImageCaches(kind="disk", folder=tmp_path / "file").open(images, SIZES)
 
 
@@ -300,7 +300,7 @@ def test_a_cache_that_cannot_be_made_says_what_can_be_done(images, tmp_path, mon
         ImageCaches(kind="disk", folder=tmp_path / "shelf").open(images, SIZES)
     monkeypatch.undo()
     monkeypatch.setattr("mmap.mmap", no_memory)
-    with pytest.raises(DataError, match=r"^data\.cache=ram cannot be made: Cannot allocate memory$"):
+    with pytest.raises(DataError, match=r"^data\.cache=ram cannot be created: Cannot allocate memory$"):
         ImageCaches(kind="ram", folder=tmp_path).open(images, SIZES)
 
 

@@ -98,8 +98,11 @@ def test_a_size_that_is_not_stated_is_the_images(tmp_path: Path) -> None:
         ({"category_id": 1, "bbox": [1, 2, -3, 4]}, "is inverted: xmin 1 is greater than xmax -2"),
         ({"category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 2}, "has iscrowd '2'"),
         ({"category_id": 4, "bbox": [1, 2, 3, 4]}, "annotation 5 '4' of 000000000139.jpg is of none of the 3 classes"),
-        ({"category_id": 1, "bbox": [1, 2, 3, 4], "image_id": 7}, "annotation 5 is of image 7, which 'images' lacks"),
-        ({"category_id": 1, "bbox": [1, 2, 3, 4], "image_id": 1.5}, "annotation 5 is of image 1.5, which 'images'"),
+        (
+            {"category_id": 1, "bbox": [1, 2, 3, 4], "image_id": 7},
+            "annotation 5 has image_id 7, which is not in 'images'",
+        ),
+        ({"category_id": 1, "bbox": [1, 2, 3, 4], "image_id": 1.5}, "annotation 5 has image_id 1.5, which is not"),
         ({"category_id": 1.5, "bbox": [1, 2, 3, 4]}, "annotation 5 '1.5' of 000000000139.jpg is of none of the 3"),
     ],
 )
@@ -176,12 +179,12 @@ def test_a_root_that_is_dropped_is_told(tmp_path: Path, caplog: pytest.LogCaptur
     write(tmp_path, [{"category_id": 1, "bbox": [1, 2, 30, 40]}], categories=[ROOT, TWIN])
     with caplog.at_level("INFO"):
         read(tmp_path)
-    assert "instances_train.json: category 0 'pets' is no class: it has no objects and only groups" in caplog.text
+    assert "instances_train.json: category 0 'pets' is not a class: it has no objects and only groups" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "", "[" * 100_000])
 def test_no_json(tmp_path: Path, text: str) -> None:
     write(tmp_path, [])
     (tmp_path / "annotations/instances_train.json").write_text(text)
-    with pytest.raises(DataError, match=r"instances_train.json: (this is no readable JSON|the JSON is a list)"):
+    with pytest.raises(DataError, match=r"instances_train.json: (this is not readable JSON|the JSON is a list)"):
         read(tmp_path)

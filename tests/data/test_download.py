@@ -315,7 +315,7 @@ def test_an_archive_with_anything_odd_in_it_is_refused_whole(
 
 def test_an_archive_that_is_none_or_lacks_images(tmp_path: Path, server: Server) -> None:
     server.content = b"no tar" * 1000
-    with pytest.raises(DataError, match="no tar archive"):
+    with pytest.raises(DataError, match="not a readable tar archive"):
         download_voc(tmp_path / "a", archives=["fake"], catalogue=server.archive("good"))
 
     server.content = tar_of({name: FILES[name] for name in FILES if "000002" not in name})

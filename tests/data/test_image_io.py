@@ -61,7 +61,7 @@ def test_an_array_that_is_right_already_is_not_copied() -> None:
 @pytest.mark.parametrize(
     ("image", "answer"),
     [
-        (RGB.astype(np.float32) / 255, r"an array is uint8, 0\.\.255, got float32: values of 0\.\.1"),
+        (RGB.astype(np.float32) / 255, r"an array is uint8, 0\.\.255, got float32: convert values of 0\.\.1"),
         (RGB.astype(np.uint16), "got uint16"),
         (RGB > 100, "got bool"),
         (torch.rand(3, 6, 9), r"a tensor is uint8, 0\.\.255, got float32"),

@@ -129,7 +129,7 @@ def test_folders_of_another_machine_are_found_by_their_last_parts(
     assert [record.image_path for record in read(tmp_path).records] == [tmp_path / "train/images/a.jpg"]
     said = [record.message for record in caplog.records]
     place = tmp_path / "train/images"
-    taken = f"there is no '{stated}'; {place} is taken, by the last parts of that path"
+    taken = f"there is no '{stated}'; {place} is used, found by the last parts of that path"
     assert said == [f"{tmp_path}/data.yaml: {taken}"]
 
     shutil.rmtree(tmp_path / "train")

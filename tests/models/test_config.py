@@ -5,13 +5,13 @@ import json
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ssd_lightning.errors import WeightsError
+from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models import SSD
 from ssd_lightning.models.backbones import VGG16, TinyBackbone
-from ssd_lightning.models.config import ConfigMixin, from_config, to_config
-from ssd_lightning.models.extras import SSDExtras
+from ssd_lightning.models.config import ConfigMixin, check_rebuildable, from_config, to_config
+from ssd_lightning.models.extras import SSDExtras, TinyExtras
 from ssd_lightning.ops.normalization import IMAGENET, SUBTRACT_MEAN_BGR, TORCHVISION_SSD
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel
 from tiny_nets import tiny_net
@@ -136,7 +136,7 @@ class Foreign:
 
 def test_what_is_imported_into_a_trusted_module_is_not_built(monkeypatch) -> None:
     monkeypatch.setattr("ssd_lightning.models.ssd.Foreign", Foreign, raising=False)
-    with pytest.raises(WeightsError, match=r"ssd_lightning\.models\.ssd\.Foreign' is no network part"):
+    with pytest.raises(WeightsError, match=r"ssd_lightning\.models\.ssd\.Foreign' is not a network class"):
         from_config({"_target_": "ssd_lightning.models.ssd.Foreign"})
 
 
@@ -209,3 +209,30 @@ def test_types_and_partials() -> None:
 def test_what_has_no_plain_form_is_refused(value: object) -> None:
     with pytest.raises(TypeError, match="no plain form"):
         to_config(Part(1, act=value))
+
+
+class Stranger(TinyBackbone):
+    """A part that is defined outside of the package."""
+
+
+class Unconfigured(nn.Module):
+    out_channels, normalization = (16,), IMAGENET
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [images[:, :1, ::8, ::8].expand(-1, 16, -1, -1)]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"), [(Stranger(), "Stranger is not a class of"), (Unconfigured(), "ConfigMixin")]
+)
+def test_a_part_that_no_checkpoint_could_rebuild_is_refused(backbone: nn.Module, message: str) -> None:
+    levels = [PriorLevel(None, None, 20, 30, ())] * 3
+    net = SSD(
+        backbone=backbone,
+        extras=functools.partial(TinyExtras, channels=(8,)),
+        levels=levels,
+        image_size=64,
+        num_classes=2,
+    )  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=f"could not rebuild this network: .*{message}"):
+        check_rebuildable(net)

@@ -96,8 +96,11 @@ def test_a_shared_head_expects_background_as_others_do() -> None:
 @pytest.mark.parametrize(
     ("settings", "answer"),
     [
-        ({"in_channels": [6, 6, 8]}, r"as many channels on each of them, got \[6, 6, 8\]: neck="),
-        ({"boxes_per_cell": [4, 6, 4]}, r"as many priors a cell on each of them, got \[4, 6, 4\]: priors="),
+        ({"in_channels": [6, 6, 8]}, r"the same number of channels on all levels, got \[6, 6, 8\]: use neck="),
+        (
+            {"boxes_per_cell": [4, 6, 4]},
+            r"the same number of priors per cell on all levels, got \[4, 6, 4\]: use priors=",
+        ),
         ({"prior_probability": 0}, r"head\.prior_probability is 0"),
     ],
 )

@@ -223,7 +223,7 @@ def test_batch_norm_on_one_cell_needs_two_images() -> None:
     extras = functools.partial(SSDExtras, layers=SSD300_EXTRAS, norm=nn.BatchNorm2d)
     net = SSD(backbone=VGG16(), extras=extras, levels=SSD300_VOC, image_size=300, num_classes=2).eval()
     weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    with pytest.raises(ConfigurationError, match=r"data\.batch_size is too small: a device sees 1 image"):
+    with pytest.raises(ConfigurationError, match=r"data\.batch_size is too small: each device gets 1 image"):
         check_batch_size(net, 1)
     check_batch_size(net, 2)
     check_batch_size(ssd300(batch_norm=False), 1)
@@ -250,16 +250,18 @@ def test_training_accepts_other_sizes_with_priors_on_their_grids() -> None:
         torch.testing.assert_close(output.priors_cxcywh, alone.priors_cxcywh)
         alone.load_state_dict(net.state_dict())  # the sizes add no weights
         torch.testing.assert_close(alone.train()(torch.zeros(2, 3, *size)).class_logits, output.class_logits)
-    with pytest.raises(ValueError, match=r"made for \(64, 64\) images, got \(160, 160\)"):
+    with pytest.raises(ValueError, match=r"expects images of size \(64, 64\), got \(160, 160\)"):
         net(torch.zeros(2, 3, 160, 160))
-    with pytest.raises(ValueError, match=r"made for \(64, 64\) images, got \(32, 32\)"):
+    with pytest.raises(ValueError, match=r"expects images of size \(64, 64\), got \(32, 32\)"):
         net.eval()(torch.zeros(2, 3, 32, 32))
 
 
 def test_a_size_that_the_layers_cannot_take_is_refused_at_the_start() -> None:
     net = ssd300()
     net.allow_training_sizes([(320, 320), (384, 384)])
-    with pytest.raises(ConfigurationError, match=r"data\.multiscale draws 224 x 224: .* does not fit this network's"):
+    with pytest.raises(
+        ConfigurationError, match=r"data\.multiscale includes 224 x 224: .* does not fit this network's"
+    ):
         net.allow_training_sizes([(224, 224)])
 
 

@@ -107,11 +107,9 @@ def test_batch_norm_has_weights_of_its_own(torchvision_state: dict[str, Tensor],
     ours = nn.Sequential(*backbone.to_conv4_3, *backbone.to_conv7).state_dict()
     assert all(torch.equal(ours[name], tensor) for name, tensor in features.items())
     assert torch.equal(convolutions(backbone)[14].weight[3, 2, 0, 0], state["classifier.3.weight"][12, 8])
-    with pytest.raises(
-        WeightsError, match=r"not torchvision's VGG16 with batch norm: it has 13 layers .* needed are 26"
-    ):
+    with pytest.raises(WeightsError, match=r"not torchvision's VGG16 with batch norm: it has 13 layers .* expected 26"):
         VGG16(weights=saved(torchvision_state), batch_norm=True)
-    with pytest.raises(WeightsError, match=r"not torchvision's VGG16: it has 26 layers .* needed are 13"):
+    with pytest.raises(WeightsError, match=r"not torchvision's VGG16: it has 26 layers .* expected 13"):
         VGG16(weights=saved(state))
 
 
@@ -176,7 +174,7 @@ def test_a_file_that_is_no_weights(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(
         WeightsError,
-        match=r"backbone\.weights=.*vgg16\.pth (is empty|is damaged|holds more than plain|is no weights file)",
+        match=r"backbone\.weights=.*vgg16\.pth (is empty|is damaged|holds more than plain|is not a torch weights file)",
     ):
         VGG16(weights=str(path))
 

@@ -196,7 +196,7 @@ def test_other_number_of_classes_starts_the_class_heads_anew(tmp_path: Path) -> 
     assert set(loaded.reinitialised) == {
         f"head.cls.{level}.{kind}" for level in range(5) for kind in ("weight", "bias")
     }
-    assert set(loaded.reinitialised.values()) == {"3 classes there, 7 here"}
+    assert set(loaded.reinitialised.values()) == {"3 classes in the file, 7 in the network"}
     assert net.normalization == SUBTRACT_MEAN_RGB
     for name, tensor in net.state_dict().items():
         expected = fresh[name] if name in loaded.reinitialised else source.state_dict()[name]
@@ -238,7 +238,7 @@ def test_same_number_of_other_classes_starts_anew_too(tmp_path: Path) -> None:
     Detector(tiny(), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
     assert not load_pretrained(tiny(), tmp_path / "ours.ckpt", class_names=("a", "b", "c")).reinitialised
     reinitialised = load_pretrained(tiny(), tmp_path / "ours.ckpt", class_names=("a", "b", "x")).reinitialised
-    assert set(reinitialised.values()) == {"other classes"}
+    assert set(reinitialised.values()) == {"different classes"}
 
 
 def test_stated_normalisation_is_kept(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_priors_come_with_the_box_heads_of_a_file(tmp_path: Path) -> None:
 def test_unknown_file_names_what_it_begins_with(tmp_path: Path) -> None:
     torch.save({"stem.conv.weight": torch.zeros(8, 3, 3, 3), "b": torch.zeros(2)}, tmp_path / "other.pth")
     with pytest.raises(
-        WeightsError, match=r"other\.pth.*stem\.conv\.weight \(8, 3, 3, 3\).*Known are.*ssd\.pytorch"
+        WeightsError, match=r"other\.pth.*stem\.conv\.weight \(8, 3, 3, 3\).*Known formats are.*ssd\.pytorch"
     ) as e:
         load_pretrained(tiny(), tmp_path / "other.pth")
     assert "lufficc" in str(e.value)
@@ -301,7 +301,7 @@ def test_weights_of_another_network_name_the_overrides_for_theirs(tmp_path: Path
     torch.save(torchvision_network("ssdlite320_mobilenet_v3_large", 3).state_dict(), tmp_path / "lite.pth")
     with pytest.raises(
         WeightsError,
-        match=r"lite\.pth: these weights are made for model=torchvision_ssdlite320; .*a part such as head\.box",
+        match=r"lite\.pth: these weights are made for model=torchvision_ssdlite320; .*the parameter head\.box",
     ):
         load_pretrained(network("backbone=mobilenet_v3_large head=plain", 3), tmp_path / "lite.pth")
     with pytest.raises(
@@ -333,7 +333,7 @@ def test_missing_empty_and_damaged_files_are_named(tmp_path: Path) -> None:
 def test_export_names_what_it_cannot_do() -> None:
     with pytest.raises(ConfigurationError, match=r"'caffe'.*ssd\.pytorch, lufficc, qfgaohao, torchvision"):
         key_mapping(tiny(), "caffe")
-    with pytest.raises(WeightsError, match=r"torchvision has no network with a part such as extractor\.neck"):
+    with pytest.raises(WeightsError, match=r"torchvision has no network with the parameter extractor\.neck"):
         export_weights(network("model=torchvision_ssd300 neck=fpn"), "torchvision")
 
 
@@ -398,5 +398,5 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"<!DOCTYPE html>", b"version https://git-lfs", b"hello"])
 def test_what_is_no_weights_file_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "page.pth").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"page\.pth is no weights file of torch: it begins with"):
+    with pytest.raises(WeightsError, match=r"page\.pth is not a torch weights file: it begins with"):
         load_pretrained(tiny(), tmp_path / "page.pth")

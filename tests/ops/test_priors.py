@@ -213,5 +213,5 @@ def test_octave_levels_are_the_anchors_of_the_detection_api(side: int, count: in
 
 @pytest.mark.parametrize("wrong", [{"scale": 0}, {"strides": [8, -16]}])
 def test_wrong_octave_levels_are_refused(wrong: dict) -> None:
-    with pytest.raises(ConfigurationError, match="have to be positive"):
+    with pytest.raises(ConfigurationError, match="must be positive"):
         octave_levels(**{"strides": [8], "scale": 4.0, "aspect_ratios": [2]} | wrong)

@@ -86,8 +86,8 @@ def silence(handler: BaseHTTPRequestHandler) -> None:
 def test_what_has_no_end_or_no_beginning(web: Web, tmp_path: Path) -> None:
     url, answers = web
     answers |= {"/endless": endless, "/drip": drip, "/silence": silence}
-    assert "goes on beyond the 0.001 MB that are allowed (max_download_mb)" in refused(f"{url}/endless", tmp_path)
-    assert re.search(r"after 0 s there were \d+ bytes, and no end", refused(f"{url}/drip", tmp_path, most_s=0.3))
+    assert "is larger than the 0.001 MB that are allowed (max_download_mb)" in refused(f"{url}/endless", tmp_path)
+    assert re.search(r"incomplete after 0 s, with \d+ bytes received", refused(f"{url}/drip", tmp_path, most_s=0.3))
     assert "timed out" in refused(f"{url}/silence", tmp_path, silence_s=0.3)
 
 

@@ -65,15 +65,15 @@ def test_a_file_whose_name_is_a_number_is_a_file(folder: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("given", "answer"),
     [
-        ("nowhere", "source=nowhere: neither a file nor a folder, and nothing fits the pattern"),
-        ("*.gif", "nothing fits the pattern"),
+        ("nowhere", "source=nowhere: neither a file nor a folder, and nothing matches the pattern"),
+        ("*.gif", "nothing matches the pattern"),
         ([], "the list is empty"),
         (["shots", "nowhere"], "source=nowhere: "),
-        ("rtsp://camera", "only http:// and https://"),
-        ("file:///etc/passwd", "only http:// and https://"),
+        ("rtsp://camera", "must start with http:// or https://"),
+        ("file:///etc/passwd", "must start with http:// or https://"),
         ("empty", "no image .* in the folder$"),
-        ("films", r"no image .*; its videos are taken by a pattern such as source='films/\*\.mp4'$"),
-        ("outer", "no image .*; recursive=true looks into its folders$"),
+        ("films", r"no image .*; use a pattern for its videos, such as source='films/\*\.mp4'$"),
+        ("outer", "no image .*; recursive=true uses its subfolders$"),
         ("a\0b", "source=a"),
         ("x" * 5000, "source=xxx"),
     ],
@@ -133,4 +133,4 @@ def test_videos_beside_images_are_counted(folder: Path, caplog: pytest.LogCaptur
     for name in ("a.jpg", "b.mp4", "c.MOV"):
         Path("mixed", name).write_bytes(b"")
     assert [path.name for path in find_images("mixed")] == ["a.jpg"]
-    assert "2 videos in mixed are skipped; its videos are taken by a pattern" in caplog.text
+    assert "2 videos in mixed are skipped; use a pattern for its videos" in caplog.text

@@ -64,7 +64,7 @@ def test_a_video_filmed_lying_down_is_turned(tmp_path: Path) -> None:
 def test_a_video_that_was_cut_off_is_refused(clip: Path, share: float) -> None:
     content = clip.read_bytes()
     clip.write_bytes(content[: int(len(content) * share)])  # what says where the frames lie comes last
-    with pytest.raises(DataError, match=r"clip\.mp4: this is no video that FFmpeg can read, or it was cut off"):
+    with pytest.raises(DataError, match=r"clip\.mp4: FFmpeg cannot read this file as a video, or it is truncated"):
         Video(clip)
 
 

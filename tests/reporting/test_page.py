@@ -175,7 +175,7 @@ def test_numbers_are_those_of_the_analyses() -> None:
     assert [row[:2] for row in part.class_rows] == [(curve.class_name, curve.num_objects) for curve in curves]
     # The planted errors: one of each type, and what each brings along.
     assert {row[0] for row in part.error_rows} == {"class", "localisation", "both", "duplicate", "background", "missed"}
-    assert part.counts == "11 images, 13 objects (2 of them difficult, which count for nothing), 13 detections"
+    assert part.counts == "11 images, 13 objects (2 of them difficult, which are not counted), 13 detections"
 
 
 @pytest.mark.parametrize("name", EMPTY)
@@ -189,7 +189,11 @@ def test_a_record_that_lacks_something_has_a_page(make_run: MakeRun, name: str) 
 
 def test_parts_that_are_missing_are_said_and_the_others_shown(make_run: MakeRun) -> None:
     page = read(write_report(make_run("a", without=("checkpoint", "result.json", "config.yaml"))))
-    for overrides in ("The run is not over", "No configuration: there is no config.yaml", "No coverage by the priors"):
+    for overrides in (
+        "The run is unfinished",
+        "No configuration: there is no config.yaml",
+        "No coverage by the priors",
+    ):
         assert overrides in page.text
     assert "val-errors" in page.ids
     assert not {"priors", "configuration"} & set(page.ids)
@@ -201,7 +205,7 @@ def test_a_run_without_a_validation_says_why(make_run: MakeRun) -> None:
     config.write_text(config.read_text().replace("max_epochs: 3", "max_epochs: 3\n  check_val_every_n_epoch: 4"))
     run = read_run(directory)
     first, second = gaps(run)
-    assert first.endswith("for trainer.check_val_every_n_epoch=4 is more than its 3 epochs.")
+    assert first.endswith("since trainer.check_val_every_n_epoch=4 is more than its 3 epochs.")
     assert "python -m ssd_lightning.evaluate" in second
     assert f"record={directory}/evaluations/val.npz" in second
     page = read(write_report(directory))

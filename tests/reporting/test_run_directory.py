@@ -54,7 +54,7 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
         (b"epoch,loss,step\n0,1.5,0\n0,1.5\n0,1,2\n", "line 3 has 2 values for 3 columns"),
         (b"epoch,loss,step\n0,high,0\n0,1,1\n", "line 2: could not convert string to float: 'high'"),
         (b"epoch,loss,step\n0,1,first\n0,1,1\n", "line 2: invalid literal"),
-        (b"a,b\n1,2\n", "names no columns 'epoch' and 'step'"),
+        (b"a,b\n1,2\n", "has no columns 'epoch' and 'step'"),
         (b"epoch,loss,step\n\xff\xfe,1,1\n", "is damaged"),
         (b"epoch,loss,step\n0,\x00,1\n", "is damaged"),
     ],
@@ -93,7 +93,7 @@ def test_a_damaged_file_is_named_in_one_line(make_run: MakeRun, name: str, conte
 def test_what_is_no_run_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no run directory"):
         read_run(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"is no run directory: it has none of run\.json"):
+    with pytest.raises(DataError, match=r"is not a run directory: it has none of run\.json"):
         read_run(tmp_path)
 
 
@@ -124,5 +124,5 @@ def test_a_folder_of_several_names_and_a_checkpoint_stand_for_their_runs(make_ru
     assert runs_below(runs[1] / "metrics.csv") == [runs[1]]
     alone = tmp_path / "model.ckpt"
     alone.write_bytes(b"weights")
-    with pytest.raises(DataError, match=r"model\.ckpt is a file and in no run directory"):
+    with pytest.raises(DataError, match=r"model\.ckpt is a file outside of a run directory"):
         read_run(*runs_below(alone))

@@ -164,7 +164,7 @@ def test_operators_of_others_functions_and_loops(change: Callable) -> None:
     loop = helper.make_node("Loop", ["", ""], ["y"], body=body)
     assert "branch or loop, Loop" in change(lambda model: model.graph.node.append(loop))
     function = helper.make_function("evil", "Own", [], [], [], [helper.make_opsetid("", 18)])
-    assert "functions of its own, 'Own'" in change(lambda model: model.functions.append(function))
+    assert "defines its own functions, 'Own'" in change(lambda model: model.functions.append(function))
 
 
 def test_ends_that_are_not_those_of_the_metadata(change: Callable) -> None:
@@ -182,7 +182,7 @@ def test_ends_that_are_not_those_of_the_metadata(change: Callable) -> None:
 
 def test_a_session_that_does_not_start(change: Callable) -> None:
     node = helper.make_node("NoSuchOperator", [], ["x"])
-    assert "onnxruntime does not take it" in change(lambda model: model.graph.node.append(node), reaches_session=True)
+    assert "onnxruntime rejects it" in change(lambda model: model.graph.node.append(node), reaches_session=True)
 
 
 def rewritten(source: Path, target: Path, change: Callable[[str, bytes], bytes | None], **added: bytes) -> Path:
@@ -260,7 +260,7 @@ def test_safetensors_of_weights_alone(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, tmp_path / "bad.safetensors")
-    assert "describes no detector" in refused(tmp_path / "bad.safetensors")
+    assert "does not describe a detector" in refused(tmp_path / "bad.safetensors")
 
 
 def test_without_onnxruntime_one_sentence(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def test_a_size_that_is_only_declared(tmp_path: Path) -> None:
     member.size = 10**15
     path = tmp_path / "bad.tar"
     path.write_bytes(member.tobuf() + bytes(1024))
-    assert_refused(path, "bytes, and .* are free|is no tar archive")
+    assert_refused(path, "bytes, and .* are free|is not a readable tar archive")
 
 
 def test_a_member_that_is_cut_off(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_member_that_is_cut_off(tmp_path: Path) -> None:
     member.size = 5000
     path = tmp_path / "cut.tar"
     path.write_bytes(member.tobuf() + bytes(1024))
-    assert_refused(path, "is no tar archive")
+    assert_refused(path, "is not a readable tar archive")
 
 
 def test_a_zip_file_with_a_password_or_an_unknown_method(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_an_empty_file_is_called_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "ssd_lightning.train.main", "torch.hub.load"])
 @pytest.mark.parametrize("place", ["backbone", "extras", "head", "neck", "levels", "normalization"])
 def test_what_a_spec_may_name(good, tmp_path: Path, place: str, target: str) -> None:
-    with pytest.raises(WeightsError, match=rf"bad\.ckpt: .*'{target}' is no network part"):
+    with pytest.raises(WeightsError, match=rf"bad\.ckpt: .*'{target}' is not a network class"):
         load_changed(
             good,
             tmp_path / "bad.ckpt",
@@ -88,7 +88,7 @@ def test_a_spec_never_fetches_or_opens_weights(good, tmp_path: Path, monkeypatch
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *args, **kwargs: pytest.fail("it was fetched"))
     vgg = "ssd_lightning.models.backbones.vgg.VGG16"
     for weights in ("IMAGENET1K_V1", str(tmp_path / "bad.ckpt")):
-        with pytest.raises(WeightsError, match=r"bad\.ckpt: .*VGG16 is built without 'weights'"):
+        with pytest.raises(WeightsError, match=r"bad\.ckpt: .*VGG16 does not accept 'weights'"):
             load_changed(
                 good,
                 tmp_path / "bad.ckpt",

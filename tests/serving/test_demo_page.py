@@ -248,7 +248,7 @@ def test_what_is_no_image_is_told_and_the_page_goes_on(demo: "Page", png_path: P
     demo.evaluate(GIVE, [list(b"<svg><script>alert(1)</script></svg>"), "<b>a.svg", "image/svg+xml", "drop"])
     message = demo.locator("#message", has_text="known format")
     message.wait_for(timeout=READY_MS)
-    assert message.text_content().startswith("<b>a.svg: The upload is no image")
+    assert message.text_content().startswith("<b>a.svg: The upload is not an image")
     assert message.locator("b").count() == 0
     look_at(demo, png_path)
     assert message.is_hidden()

@@ -36,7 +36,7 @@ def test_seeds_go_with_other_sweeps() -> None:
         ("seeds=0", "seeds=0: the number of seeds"),
         ("seeds=many", "seeds=many: the number of seeds"),
         ("seeds=1,2", "seeds=1,2: the number of seeds"),
-        ("seeds=3 seed=0,1", "seed=0,1: seed= is the first"),
+        ("seeds=3 seed=0,1", "seed=0,1: seed= must be the first"),
         ("seeds=3 sweep=tpe", "search first"),
     ],
 )

@@ -94,7 +94,7 @@ def test_jobs_beside_each_other(tmp_path: Path, launcher: tuple[str, str]) -> No
     table = rows(tmp_path)
     assert [(row["job"], row["status"]) for row in table] == [("0", "finished"), ("1", "finished")]
     assert len({row["optimizer.lr"] for row in table}) == 2
-    assert re.search(r"best( \(2 settings are equal; the first\))?: python -m ssd_lightning\.train", output)
+    assert re.search(r"best( \(2 settings are tied; the first is shown\))?: python -m ssd_lightning\.train", output)
     for job in "01":
         console = (tmp_path / "outputs" / "toy_tiny" / "s" / job / "console.txt").read_text()
         assert "training images" in console

@@ -79,7 +79,7 @@ def test_a_job_whose_settings_were_edited_begins_anew(
     capfd.readouterr()
     sweep(*overrides)
     printed = capfd.readouterr().out
-    assert "job 0 was begun with other settings" in printed
+    assert "job 0 was started with different settings" in printed
     assert "job 0 finished" in printed
     assert "job 1 was finished before" in printed
     assert json.loads((job / "result.json").read_text())["digest"] != "another"
@@ -173,7 +173,7 @@ def test_a_directory_of_another_sweep_is_refused(
     overrides = ("--multirun", *FEW, "sweep.name=mine")
     assert sweep(*overrides, "optimizer.lr=1e-3") == 0
     assert sweep(*overrides, "optimizer.lr=3e-3") == 2
-    assert "outputs/toy_tiny/mine holds another sweep" in capfd.readouterr().err
+    assert "outputs/toy_tiny/mine contains another sweep" in capfd.readouterr().err
     assert [
         row["optimizer.lr"] for row in rows(tmp_path / "outputs" / "toy_tiny" / "mine") if "optimizer.lr" in row
     ] == []

@@ -281,7 +281,7 @@ def test_the_log_says_once_how_much_will_fit(tmp_path: Path, caplog: pytest.LogC
     with caplog.at_level("INFO"):
         ticks, callback = budgeted(tmp_path / "run", 200.0)
     (told,) = (record.message for record in caplog.records if "will fit" in record.message)
-    assert "epochs will fit into the budget of 200 s (1 s a step)" in told
+    assert "epochs) fit into the budget of 200 s (1 s per step)" in told
     expected = int(told.split()[1])
     assert expected == pytest.approx(len(ticks.rates), rel=0.05)
     assert callback.expected_epochs == pytest.approx(expected / 5)
@@ -292,7 +292,7 @@ def test_a_start_that_takes_longer_than_the_budget_leaves_one_step(
 ) -> None:
     ticks, _ = budgeted(tmp_path / "run", 20.0, clock=Clock(25.0))
     assert (len(ticks.rates), ticks.validations) == (1, [1])
-    assert "25 s of the budget of 20 s were over before the first step" in caplog.text
+    assert "25 s of the budget of 20 s passed before the first step" in caplog.text
 
 
 def test_a_schedule_that_counts_steps_is_refused(tmp_path: Path) -> None:

@@ -141,9 +141,9 @@ def test_each_share_needs_an_image() -> None:
 @pytest.mark.parametrize(
     ("batch_size", "ranks", "accumulate", "sentence"),
     [
-        (32, 3, 1, r"data\.batch_size=32 .*3 devices cannot share it evenly; the nearest that they can: 30 or 33"),
+        (32, 3, 1, r"data\.batch_size=32 .*3 devices cannot share it evenly; the nearest possible values: 30 or 33"),
         (32, 1, 5, r"1 device x 5 accumulated batches cannot share it evenly; .* 30 or 35"),
-        (2, 4, 1, r"4 devices cannot share it evenly; the nearest that they can: 4$"),
+        (2, 4, 1, r"4 devices cannot share it evenly; the nearest possible values: 4$"),
         (32, 4, 0, r"trainer\.accumulate_grad_batches is 0"),
         (0, 4, 1, r"data\.batch_size is 0"),
     ],

@@ -35,7 +35,7 @@ def test_a_training_outlives_its_logger(
             tmp_path / "run", max_epochs=1, logger=[logger], log_every_n_steps=1, callbacks=(Dashboard(),),
             default_root_dir=tmp_path / "run",
         )  # fmt: skip
-    told = [message for message in caplog.messages if "the training goes on" in message]
+    told = [message for message in caplog.messages if "training continues" in message]
     assert sum("fails" in message for message in told) == 1
     assert len(told) <= 2  # the dashboard may have a sentence of its own
     assert first_difference(everything(tmp_path / "run"), everything(tmp_path / "plain")) is None
@@ -88,7 +88,7 @@ def test_a_run_that_cannot_be_begun_is_begun_offline_then_not_at_all(
         logger.log_metrics({"loss": 1.0}, 1)
     assert asked == [None, "offline", "disabled"]
     assert caplog.messages == [
-        f"wandb: a run cannot be begun {mode}, so {instead}: CommError: Timed out\\nwhile retrying"
+        f"wandb: a run cannot be started {mode}, so {instead}: CommError: Timed out\\nwhile retrying"
         for mode, instead in (("online", "it is recorded offline"), ("offline", "nothing is recorded"))
     ]
     assert logger.is_offline
@@ -143,7 +143,7 @@ def test_a_training_outlives_the_service_of_wandb(tmp_path: Path) -> None:
     environment.pop("WANDB_SERVICE", None)  # that of this process, if another test has started one
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=150, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stderr.count("the training goes on") in (1, 2)  # of the logger, and of the dashboard
+    assert done.stderr.count("training continues") in (1, 2)  # of the logger, and of the dashboard
     fit(tmp_path / "plain")
     with_it, without = everything(tmp_path / "run"), everything(tmp_path / "plain")
     assert with_it.pop("random").keys() == without.pop("random").keys()  # Python's own begins elsewhere in each process

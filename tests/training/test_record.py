@@ -100,6 +100,6 @@ def test_changed_data_are_told_with_what_differs(tmp_path: Path, caplog: pytest.
         assert caplog.messages == []
         log_changed_data({"data": {**now, "train": {"images": 4, "boxes": "z"}}}, now, run=tmp_path)
     (message,) = caplog.messages
-    assert message.startswith(f"the train images are not those of {tmp_path}; what differs: ")
+    assert message.startswith(f"the train images differ from those of {tmp_path}: ")
     assert "the number of images (4, now 5)" in message
     assert "boxes, labels" in message

@@ -121,7 +121,7 @@ def test_other_data_are_told(first: Path, monkeypatch: pytest.MonkeyPatch) -> No
         again = run_in(root, monkeypatch, "--config-path", str(first / ".hydra"))
     finally:
         path.write_bytes(kept)
-    told = [line for line in (again / "train.log").read_text().splitlines() if "are not those of" in line]
+    told = [line for line in (again / "train.log").read_text().splitlines() if "differ from those of" in line]
     assert len(told) == 1
     assert "the sizes of single image files" in told[0]
     assert "the contents of the image files" in told[0]

@@ -119,7 +119,7 @@ def test_usr1_of_slurm_saves_and_queues_the_job_again(
         fit(tmp_path / "run", callbacks=(Send(signal.SIGUSR1, "on_train_batch_start", 7),))
     assert stopped.value.code == 0
     assert scontrol.read_text() == "requeue 4711\n"
-    assert "4711 is in the queue again" in caplog.text
+    assert "4711 is requeued" in caplog.text
     fit(tmp_path / "run", resume=find_resumable(tmp_path / "run"))
     assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
 

@@ -1,1 +1,1 @@
-"""What numbers say about a data set before a network is trained on it: its health, its priors, its first steps."""
+"""Analysis of a data set and of evaluations: its health, its priors and its first training steps."""

@@ -1,4 +1,4 @@
-"""`priors=auto`: priors that a run fits to its own training boxes before it starts."""
+"""`priors=auto`: fit priors to the training boxes before a run starts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,35 +12,35 @@ from ssd_lightning.analysis.level_moves import rounded
 from ssd_lightning.ops.priors import Clip, PriorLevel
 
 SEED = 0
-"""Of the fit: not that of the run, so that runs with other seeds have the same priors."""
+"""Seed of the fit. It differs from the run's seed, so that runs with different seeds have the same priors."""
 HALFWAY_BOXES = 30
-"""So many boxes take the published priors half of the way to the fitted ones. A fit to ten boxes is one to chance."""
+"""With this many boxes, the result is halfway between published and fitted priors. Ten boxes would fit to noise."""
 WORTH_SHARE = 0.05
-"""Of the training boxes that an input of twice the size has to reach more, to be worth four times the work."""
+"""Extra fraction of training boxes that an input of twice the size must reach, since it costs four times as much."""
 
 
 class PriorChoice(NamedTuple):
-    """The levels that a run takes, and how many training boxes have a prior of IoU .5 or more."""
+    """The chosen levels, and how many training boxes have a prior of IoU .5 or more."""
 
     levels: tuple[PriorLevel, ...]
     is_fitted: bool
-    """Else they are the published ones."""
+    """False if they are the published ones."""
     boxes: int
     reached: int
     published_reached: int
     larger_image_size: tuple[int, int] | None
-    """(height, width) of an input that would pay."""
+    """(height, width) of an input that would be worthwhile."""
     larger_reached: int | None
     """With priors fitted to that input."""
 
     def record(self) -> dict[str, Any]:
-        """Give all but the levels in plain values."""
+        """Return everything but the levels in plain values."""
         values = {name: value for name, value in self._asdict().items() if name != "levels"}
         size = self.larger_image_size
         return values | {"larger_image_size": None if size is None else list(size)}
 
     def describe(self) -> list[str]:
-        """Say in one line what was chosen, and in another when a larger input would pay."""
+        """Describe the choice in one line, and in another whether a larger input would be worthwhile."""
         among = f"{self.reached} of {self.boxes} training boxes reach IoU .5"
         if self.is_fitted:
             lines = [f"priors=auto: {among} with a fitted prior, {self.published_reached} with the published ones"]
@@ -59,15 +59,15 @@ class PriorChoice(NamedTuple):
 def choose_priors(
     boxes_xyxy: np.ndarray, levels: Sequence[PriorLevel], image_size: tuple[int, int], clip: Clip = False
 ) -> PriorChoice:
-    """Fit levels, or keep the published ones where fitted ones reach fewer boxes or fit no better.
+    """Fit levels, or keep the published ones if fitted ones reach fewer boxes or fit no better.
 
-    Grids, and the number of boxes in a cell, stay. The same boxes give the same levels.
+    Grids and the number of boxes per cell are kept. The result is deterministic.
 
     Args:
-        boxes_xyxy: `[N, 4]`, normalised, with areas; of the training split.
-        levels: the published ones, with their grids.
-        image_size: of the network's input, (height, width).
-        clip: as `make_priors` has it.
+        boxes_xyxy: `[N, 4]`, normalised training boxes with areas.
+        levels: published levels, with their grids.
+        image_size: size of the network's input, (height, width).
+        clip: as in `make_priors`.
     """
     fit = _regularised(
         fit_levels(boxes_xyxy, levels, image_size, clip, seed=SEED), boxes_xyxy, levels, image_size, clip
@@ -91,9 +91,9 @@ def choose_priors(
 def _regularised(
     fit: Fit, boxes_xyxy: np.ndarray, given: Sequence[PriorLevel], image_size: tuple[int, int], clip: Clip
 ) -> Fit:
-    """Draw fitted levels towards the given ones, the more the fewer boxes they were fitted to.
+    """Move fitted levels towards the given ones; the fewer the boxes, the more.
 
-    Between the two on a scale of logarithms, what both keep is kept: the order of the levels, and the sizes that suit
+    Interpolating on a logarithmic scale keeps what both have in common: the order of the levels, and sizes that suit
     their cells.
     """
     given = tuple(given)

@@ -1,8 +1,8 @@
-"""Whether a score of .8 means eight hits in ten.
+"""Calibration: whether a score of .8 means eight hits in ten.
 
 Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3, for the expected calibration
 error; Küppers et al., "Multivariate Confidence Calibration for Object Detection", CVPR Workshops 2020, section 3, for
-detection, where precision stands in for accuracy.
+detection, where precision replaces accuracy.
 """
 
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ class CalibrationCurve:
     """Scores against precision in B bins of equal width. All numbers are finite."""
 
     edges: np.ndarray
-    """float64 `[B + 1]`, from 0 to 1; a bin holds its upper edge."""
+    """float64 `[B + 1]`, from 0 to 1; the upper edge belongs to the bin."""
     counts: np.ndarray
-    """int64 `[B]`: detections that are hit or miss."""
+    """int64 `[B]`: number of detections that are a hit or a miss."""
     mean_scores: np.ndarray
-    """float64 `[B]`; of an empty bin its middle."""
+    """float64 `[B]`: mean score; the middle of the bin if it is empty."""
     precisions: np.ndarray
-    """float64 `[B]`: share of hits; 0 in an empty bin."""
+    """float64 `[B]`: fraction of hits; 0 in an empty bin."""
     error: float
-    """Expected calibration error: mean distance of score and precision, weighted by count; 0 without detections."""
+    """Expected calibration error: mean gap between score and precision, weighted by count; 0 without detections."""
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """All classes together, and each by itself."""
+    """Calibration of all classes together and of each class."""
 
     overall: CalibrationCurve
     per_class: dict[str, CalibrationCurve]
@@ -44,10 +44,10 @@ def calibration(
     """Compare the scores of detections with how many of them are hits.
 
     Args:
-        record: of the evaluation.
-        bins: B, of equal width.
-        iou_threshold: least overlap of a hit.
-        score_threshold: detections below it are skipped: an SSD's many of small score decide the error of all.
+        record: record of the evaluation.
+        bins: B, the number of bins of equal width.
+        iou_threshold: smallest overlap of a hit.
+        score_threshold: detections below it are skipped, since SSD's many low scores would dominate the error.
     """
     ranked = above(record.ranked_detections(), score_threshold)
     outcomes = match_detections(ranked, record.objects, iou_threshold=iou_threshold)

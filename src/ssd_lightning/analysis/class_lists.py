@@ -1,4 +1,4 @@
-"""What is odd in a list of classes: names that are nearly the same, and classes with next to no objects."""
+"""Problems in a list of classes: nearly equal names, and classes with very few objects."""
 
 import re
 from collections import defaultdict
@@ -7,22 +7,22 @@ from collections.abc import Mapping, Sequence
 from ssd_lightning.analysis.issues import Issue
 
 FEWEST_OBJECTS = 5
-"""Of a class in the training split: fewer are a slip of an annotator, or too few to learn or to score it."""
+"""Objects of a class in the training split. Fewer are a typing error, or too few to learn or score the class."""
 
-# Between digits and before the first one a separator means something: 1-1 is not 11, and -10 is not 10.
+# Before and between digits a separator has a meaning: 1-1 is not 11, and -10 is not 10.
 _SEPARATORS = re.compile(r"(?<=[^\W\d_])[\s_-]+|(?<=\d)[\s_-]+(?!\d)")
 _BETWEEN_DIGITS = re.compile(r"(?<=\d)[\s_-]+(?=\d)")
 _PLURAL = re.compile(r"(?<=[^\W\d_s])s$")
 
 
 def similar_class_issues(split: str, counts: Sequence[int], class_names: Sequence[str]) -> list[Issue]:
-    """Find names that are probably one class, such as 'rbc' and 'RBC', or 'traffic light' and 'Traffic_Lights'.
+    """Find names that probably mean the same class, such as 'rbc' and 'RBC', or 'traffic light' and 'Traffic_Lights'.
 
-    Single letters are left alone, since a data set of letters has them in both cases.
+    Single letters are ignored, since a data set of letters has them in both cases.
 
     Args:
-        split: of the counts.
-        counts: objects of each class.
+        split: split of the counts.
+        counts: number of objects of each class.
         class_names: names of the classes 1..C.
     """
     alike: dict[str, list[str]] = defaultdict(list)
@@ -46,10 +46,10 @@ def _bare(name: str) -> str:
 
 
 def rare_class_issues(split: str, classes: Mapping[str, Mapping[str, int]]) -> list[Issue]:
-    """Find classes that have objects, but too few.
+    """Find classes with too few objects, but at least one.
 
     Args:
-        split: which one.
+        split: name of the split.
         classes: name -> `objects` and `images`, as `objects.class_counts` gives them.
     """
     return [

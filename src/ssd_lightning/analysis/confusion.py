@@ -1,4 +1,4 @@
-"""Which class is taken for which."""
+"""Confusion matrix between classes."""
 
 from functools import partial
 
@@ -12,20 +12,20 @@ from ssd_lightning.analysis.matching import by_preference, match_in_order, overl
 def confusion_matrix(
     record: EvaluationRecord, *, iou_threshold: float = 0.5, score_threshold: float = 0.4
 ) -> np.ndarray:
-    """Count which objects were found as which class.
+    """Count which objects were detected as which class.
 
-    In descending order of score every detection takes, whatever its class, the free object that it overlaps most. What
-    takes none is found in the background, unless it overlaps a difficult object: this is skipped, and so are difficult
-    objects themselves.
+    In descending order of score, every detection of any class takes the free object with the largest overlap. A
+    detection without an object counts as found in the background, unless it overlaps a difficult object. Then it is
+    skipped, like difficult objects themselves.
 
     Args:
-        record: of the evaluation.
-        iou_threshold: least overlap of a detection with the object it takes.
+        record: record of the evaluation.
+        iou_threshold: smallest overlap of a detection with its object.
         score_threshold: detections below it are skipped.
 
     Returns:
-        int64 `[C + 1, C + 1]`: row the true class, column the found one, 0 the background. A row c > 0 sums up to the
-        counted objects of class c; `[0, 0]` is 0.
+        int64 `[C + 1, C + 1]`: row the true class, column the detected one, 0 the background. The sum of row c > 0 is
+        the number of counted objects of class c; `[0, 0]` is 0.
     """
     found = above(record.ranked_detections(), score_threshold)
     counted, difficult = split_difficult(record.objects)

@@ -1,6 +1,6 @@
-"""How well priors cover the ground truth: the best IoU that any prior has with each object.
+"""Coverage of the ground truth by priors: the best IoU of each object with any prior.
 
-A training image is cropped and expanded before it meets the priors; here it is as it comes.
+Training images are cropped and expanded before matching; here they are unchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,15 @@ from ssd_lightning.analysis.objects import Objects, name_object, sides_px
 from ssd_lightning.ops.priors import Clip, PriorLevel, as_height_width
 
 IOU_THRESHOLD = 0.5
-"""Of a match that is not forced (SSD paper, section 2.2)."""
+"""IoU threshold of a match that is not forced (SSD paper, section 2.2)."""
 LEAST_SHARE = 0.8
-"""Of the training objects that priors reach. The published priors reach more on the sets they were made for."""
+"""Fraction of training objects reached by priors. Published priors reach more on the sets they were made for."""
 SPOILING_SHARE = 0.5
-"""Below it most objects have no other positive than the one forced on them, and a run wastes its time."""
+"""Below this fraction most objects only have their forced positive, and a run wastes its time."""
 SMALL_PX = 32
-"""COCO's small objects, here in the network's input; SSD's published levels begin at about that size."""
+"""COCO's limit for small objects, applied to the network's input; SSD's published levels start near this size."""
 SIZE_EDGES_PX = (16, 32, 64, 128, 256)
-"""Of the square root of a box's area, in pixels of the network's input."""
+"""Edges of the square root of a box's area, in pixels of the network's input."""
 SIZE_NAMES = (
     f"below {SIZE_EDGES_PX[0]} px",
     *(f"{low} to {high} px" for low, high in pairwise(SIZE_EDGES_PX)),
@@ -31,32 +31,32 @@ SIZE_NAMES = (
 FINEST_PUBLISHED_PX = 8
 """Steps of the first level of SSD300 and SSD512."""
 RATIO_EDGES = (1 / 3, 1 / 1.5, 1.5, 3.0)
-"""Of width : height."""
+"""Edges of width : height."""
 RATIO_NAMES = ("taller than 1:3", "1:3 to 1:1.5", "about square", "1.5:1 to 3:1", "wider than 3:1")
 
 
 class BestPriors(NamedTuple):
-    """The best prior of every object. Of equals it is the first."""
+    """The best prior of every object; the first one among equals."""
 
     iou: np.ndarray
     """`[N]`."""
     level: np.ndarray
-    """int64 `[N]`: which feature map."""
+    """int64 `[N]`: index of the feature map."""
     kind: np.ndarray
-    """int64 `[N]`: which of the boxes of its cells, in the order of `PriorLevel.sizes`."""
+    """int64 `[N]`: index of the box within its cell, in the order of `PriorLevel.sizes`."""
 
 
 def level_ious(boxes_xyxy: np.ndarray, level: PriorLevel, image_size: tuple[int, int], clip: Clip) -> np.ndarray:
-    """Give the best IoU of every object with each kind of box of a level, over all its cells.
+    """Return the best IoU of every object with each box shape of a level, over all its cells.
 
-    The overlap of two boxes is the product of that of their columns and that of their rows, and each falls with the
-    distance of the centres: the best cell of a grid is the nearest one, so that no other has to be looked at.
+    The overlap of two boxes is the product of the overlaps of their columns and of their rows. Each decreases with the
+    distance of the centres. So the nearest cell of a grid is the best, and no other must be checked.
 
     Args:
         boxes_xyxy: `[N, 4]`, normalised.
         level: with its grid size.
-        image_size: of the network's input, (height, width).
-        clip: as `make_priors` has it.
+        image_size: size of the network's input, (height, width).
+        clip: as in `make_priors`.
 
     Returns:
         `[N, boxes_per_cell]`.
@@ -90,9 +90,9 @@ def best_priors(
 
     Args:
         boxes_xyxy: `[N, 4]`, normalised, with areas.
-        levels: every one with its grid size.
-        image_size: of the network's input, (height, width).
-        clip: as `make_priors` has it.
+        levels: levels with grid sizes.
+        image_size: size of the network's input, (height, width).
+        clip: as in `make_priors`.
     """
     best = BestPriors(np.full(len(boxes_xyxy), -1.0), *(np.zeros(len(boxes_xyxy), np.int64) for _ in range(2)))
     for index, level in enumerate(levels):
@@ -105,20 +105,20 @@ def best_priors(
 
 
 def size_bands(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Give the index into `SIZE_NAMES` of normalised boxes in a network's input (height, width)."""
+    """Return the index into `SIZE_NAMES` of normalised boxes in a network's input (height, width)."""
     return np.digitize(np.sqrt(sides_px(boxes_xyxy, image_size).prod(axis=1)), SIZE_EDGES_PX)
 
 
 def coverage_summary(
     boxes_xyxy: np.ndarray, iou: np.ndarray, image_size: tuple[int, int], threshold: float = IOU_THRESHOLD
 ) -> dict[str, Any]:
-    """Describe coverage in plain values: in all, by size and by ratio.
+    """Describe coverage in plain values: in total, by size and by aspect ratio.
 
     Args:
         boxes_xyxy: `[N, 4]`, normalised.
-        iou: `[N]`, the best of each.
-        image_size: of the network's input, (height, width).
-        threshold: from which on a prior reaches an object.
+        iou: `[N]`, best IoU of each object.
+        image_size: size of the network's input, (height, width).
+        threshold: IoU from which a prior reaches an object.
     """
     sides = sides_px(boxes_xyxy, image_size)
     by_size = size_bands(boxes_xyxy, image_size)
@@ -139,15 +139,15 @@ def describe_unreached(
     image_size: tuple[int, int],
     threshold: float = IOU_THRESHOLD,
 ) -> list[str]:
-    """Name the objects that no prior reaches, the worst first, each in a sentence.
+    """Describe the objects that no prior reaches, worst first, one sentence each.
 
     Args:
-        objects: of the split.
-        iou: `[N]`, the best of each.
-        paths: of its images.
+        objects: objects of the split.
+        iou: `[N]`, best IoU of each object.
+        paths: paths of its images.
         class_names: names of the classes 1..C.
-        image_size: of the network's input, (height, width).
-        threshold: from which on a prior reaches an object.
+        image_size: size of the network's input, (height, width).
+        threshold: IoU from which a prior reaches an object.
     """
     sides = sides_px(objects.boxes_xyxy, image_size)
     order = np.argsort(iou, kind="stable")
@@ -166,14 +166,14 @@ def coverage_issues(
     fitted_share: float | None = None,
     larger_share: float | None = None,
 ) -> list[Issue]:
-    """Find priors that miss many of the training objects, and say what would help.
+    """Warn about priors that miss many training objects, and suggest remedies.
 
     Args:
-        summary: as `coverage_summary` gives it.
-        image_size: of the network's input, (height, width).
-        finest_step_px: distance of the cells of the first level.
-        fitted_share: that fitted priors reach; None if none were fitted.
-        larger_share: that priors reach which are fitted to an input of twice the height and width.
+        summary: result of `coverage_summary`.
+        image_size: size of the network's input, (height, width).
+        finest_step_px: distance between cells of the first level.
+        fitted_share: fraction that fitted priors reach; None if none were fitted.
+        larger_share: fraction reached by priors that are fitted to an input of twice the height and width.
     """
     share = summary["share"]
     if share is None or share >= LEAST_SHARE:
@@ -181,7 +181,7 @@ def coverage_issues(
     small = sum(summary["by_size"][name]["objects"] for name in SIZE_NAMES[: SIZE_EDGES_PX.index(SMALL_PX) + 1])
     height, width = image_size
     helps = [] if fitted_share is None else [f"the fitted priors, which reach {fitted_share:.0%} (priors=auto)"]
-    # Alone it changes nothing: priors of a published choice grow with the input.
+    # A larger input alone changes nothing, since published priors scale with it.
     larger = f"a larger input with priors fitted to it, such as image_size=[{2 * height},{2 * width}]"
     helps.append(larger if larger_share is None else f"{larger}, which would reach {larger_share:.0%}")
     if finest_step_px > FINEST_PUBLISHED_PX:
@@ -198,7 +198,7 @@ def coverage_issues(
 
 
 def finest_step_px(levels: Sequence[PriorLevel], image_size: tuple[int, int]) -> float:
-    """Give the distance of the cells of the finest level, in pixels of the input (height, width)."""
+    """Return the distance between cells of the finest level, in pixels of the input (height, width)."""
     grids = [as_height_width(level.grid_size) for level in levels if level.grid_size is not None]
     return min(max(image_size[0] / rows, image_size[1] / columns) for rows, columns in grids)
 

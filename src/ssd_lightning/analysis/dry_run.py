@@ -1,6 +1,6 @@
-"""The first steps of a run: the loss that an untrained network should have, what a step takes, and so the whole run.
+"""The first steps of a run: expected loss of an untrained network, time of a step, and an estimate of the whole run.
 
-Everything is handed in: the network, the loss and the step are the run's own.
+The caller passes the network, the loss and the step of the run.
 """
 
 import math
@@ -15,15 +15,15 @@ from ssd_lightning.analysis.issues import Issue
 from ssd_lightning.types import SSDOutput, Target
 
 MOST_TIMES_EXPECTED = 10.0
-"""Of the first class loss: mining picks the worst negatives of thousands, so that a network whose logits scatter has
-several times the loss of the uniform guess."""
+"""Factor for the first class loss. Mining selects the worst of thousands of negatives, so a network with scattered
+logits has several times the loss of the uniform guess."""
 
 Loss = Callable[[SSDOutput, Sequence[Target]], Mapping[str, Tensor]]
 Batch = tuple[Tensor, Sequence[Target]]
 
 
 def uniform_class_loss(num_classes: int, negative_ratio: float) -> float:
-    """Give the class loss of a network that finds all classes equally likely, with the paper's mining.
+    """Return the class loss of a network with uniform class probabilities, with the paper's mining.
 
     SSD paper, equation 3 over N positives and `negative_ratio` N negatives, divided by N (equation 1): each costs
     -log softmax(0) = ln(C + 1).
@@ -33,14 +33,14 @@ def uniform_class_loss(num_classes: int, negative_ratio: float) -> float:
 
 @torch.no_grad()
 def first_losses(net: nn.Module, loss: Loss, batches: Sequence[Batch]) -> dict[str, dict[str, float]]:
-    """Compare the loss of an untrained network with that of the uniform guess on the same images.
+    """Compare the loss of an untrained network with that of a uniform guess on the same images.
 
-    The guess says nothing: all logits 0, so that every prior that counts costs ln(C + 1), and all offsets 0, so that
-    every matched prior is off by its whole distance to the object. It holds for any class loss and normaliser.
+    In the guess all logits are 0, so that every counted prior costs ln(C + 1), and all offsets are 0, so that every
+    matched prior has its whole distance to the object as error. This works for any class loss and normaliser.
 
     Args:
-        net: as the run would begin with it; it stays as it is, in training mode.
-        loss: of the run.
+        net: the network at the start of the run; it is not changed, and stays in training mode.
+        loss: loss of the run.
         batches: images on the network's device, and targets.
 
     Returns:
@@ -58,13 +58,13 @@ def first_losses(net: nn.Module, loss: Loss, batches: Sequence[Batch]) -> dict[s
         for sums, of_output in ((expected, guess), (measured, output)):
             for name, value in loss(of_output, targets).items():
                 sums[name] = sums.get(name, 0.0) + float(value) / len(batches)
-    for name, buffer in net.named_buffers():  # running means of batch norm
+    for name, buffer in net.named_buffers():  # restore the running means of batch norm
         buffer.copy_(buffers[name])
     return {"expected": expected, "measured": measured}
 
 
 def first_loss_issues(losses: Mapping[str, Mapping[str, float]]) -> list[Issue]:
-    """Judge what `first_losses` gave."""
+    """Check the result of `first_losses`."""
     measured, expected = losses["measured"], losses["expected"]
     broken = [f"{name} is {value}" for name, value in measured.items() if not math.isfinite(value)]
     if broken:
@@ -76,12 +76,12 @@ def first_loss_issues(losses: Mapping[str, Mapping[str, float]]) -> list[Issue]:
 
 
 def time_steps(step: Callable[[], object], count: int, device: torch.device) -> float:
-    """Give the median seconds of a step that fetches its batch; one before it, in which libraries warm up, is skipped.
+    """Return the median seconds of a step including loading its batch, after one warm-up step.
 
     Args:
         step: does one step.
-        count: how many are timed.
-        device: where the step computes.
+        count: number of timed steps.
+        device: device of the step.
     """
     step()
     seconds = []
@@ -113,20 +113,20 @@ def run_estimate(
     fixed_mib: float,
     budget_s: float | None = None,
 ) -> dict[str, Any]:
-    """Extrapolate a few steps to the whole run, validation and checkpoints skipped.
+    """Extrapolate a few steps to the whole run, without validation and checkpoints.
 
     Args:
-        seconds_a_step: measured.
-        measured_batch_size: images of a measured step.
-        batch_size: images of the run's steps, see `data.batch_size`.
-        num_images: of the training split.
-        num_devices: that share a step; they are taken to be as fast as this one.
-        max_epochs: of the run; None or -1 for no limit.
-        max_steps: of the run; -1 for no limit.
-        batches_a_step: whose gradients each device sums before a step.
-        activations_mib: peak of a measured step beyond what stays; None where the device does not tell.
+        seconds_a_step: measured seconds of a step.
+        measured_batch_size: number of images in a measured step.
+        batch_size: number of images in a step of the run, see `data.batch_size`.
+        num_images: number of training images.
+        num_devices: number of devices that share a step; they are assumed to be as fast as this one.
+        max_epochs: limit of the run; None or -1 for no limit.
+        max_steps: limit of the run; -1 for no limit.
+        batches_a_step: number of batches that each device accumulates per step.
+        activations_mib: peak of a measured step above `fixed_mib`; None if the device does not report it.
         fixed_mib: weights, gradients and the optimiser's state.
-        budget_s: seconds of the run; None for no limit.
+        budget_s: time limit of the run in seconds; None for no limit.
 
     Returns:
         Plain values; `hours` is None for a run without an end.

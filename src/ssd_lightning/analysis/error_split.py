@@ -1,15 +1,15 @@
-"""Why mAP is not 1: the errors by type, and what mAP would win without those of one type.
+"""Errors by type, and the gain in mAP if the errors of one type were fixed.
 
 Source: Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020, section 2, and their
-tidecv for what the paper leaves open. Three things are not tidecv's:
+tidecv for details that the paper leaves open. There are three differences to tidecv:
 
-- AP is the area under the envelope unless said otherwise, not COCO's mean over 101 recalls.
-- A detection that overlaps a difficult object of its class, and hits nothing, is neither hit nor error. tidecv leaves
-  it out of AP by the share of its own area, and counts it among the errors.
-- Classes without counted objects are skipped of the mean. tidecv has them with AP 0 where something was found.
+- AP is the area under the envelope by default, not COCO's mean over 101 recalls.
+- A detection that overlaps a difficult object of its class, and hits nothing, is neither hit nor error. tidecv skips
+  it in AP by the fraction of its own area, and counts it among the errors.
+- Classes without counted objects are not in the mean. tidecv includes them with AP 0 if anything was detected.
 
-The matching is TIDE's and COCO's, where a detection whose object is taken may hit another one; VOC's gives the same mAP
-but for such cases.
+The matching is that of TIDE and COCO, where a detection whose object is taken may hit another one. Otherwise VOC's
+matching gives the same mAP.
 """
 
 from collections.abc import Callable
@@ -35,9 +35,9 @@ class ErrorShare:
     """The errors of one type."""
 
     count: int
-    """False positives of this type; for `missed`, objects."""
+    """Number of false positives of this type; number of objects for `missed`."""
     gain: float
-    """What mAP would win if errors of this type alone were mended, at least 0; NaN where mAP is."""
+    """Gain in mAP if only the errors of this type were fixed, at least 0; NaN if mAP is NaN."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +45,15 @@ class ErrorSplit:
     """mAP at one IoU, and its errors."""
 
     map: float
-    """Mean over the classes with counted objects, NaN if none has; on the scale of 0 to 1."""
+    """Mean over the classes with counted objects, NaN if there are none; from 0 to 1."""
     errors: dict[ErrorType, ErrorShare]
-    """All six, in the order of `ERROR_TYPES`."""
+    """All six types, in the order of `ERROR_TYPES`."""
     false_positives: ErrorShare
-    """All errors but `missed`; mended by giving them the least scores."""
+    """All errors except `missed`; fixed by giving them the lowest scores."""
     false_negatives: ErrorShare
-    """All objects that no detection hits; mended by leaving them out."""
+    """All objects that no detection hits; fixed by removing them."""
     detection_types: np.ndarray
-    """int8 `[M]`, rows as in the record: place in `ERROR_TYPES`, -1 for hits, -2 for what is skipped."""
+    """int8 `[M]`, rows as in the record: index into `ERROR_TYPES`, -1 for hits, -2 for skipped detections."""
     missed: np.ndarray
     """bool `[N]`, rows as in the record: objects of the type `missed`."""
 
@@ -67,19 +67,20 @@ def error_split(
 ) -> ErrorSplit:
     """Split the errors of an evaluation.
 
-    `class`: enough overlap with an object of another class. `localisation`: the class is right, the overlap is between
-    the thresholds. `both`: neither is right. `duplicate`: the object has a better detection. `background`: hardly any
-    overlap. `missed`: objects that are neither hit nor behind an error of class or localisation.
+    `class`: enough overlap with an object of another class. `localisation`: right class, and an overlap between the
+    thresholds. `both`: wrong class, and an overlap between the thresholds. `duplicate`: the object has a better
+    detection. `background`: hardly any overlap. `missed`: objects that are neither hit nor explained by an error of
+    class or localisation.
 
-    Class and localisation are mended by making the best such detection of an object that is not hit a hit, and leaving
-    the others out; the other false positives by leaving them out; missed objects by not counting them. A class that has
-    no object left then has AP 1 if nothing is found of it, else 0.
+    Errors of class and localisation are fixed by turning the best such detection of an unhit object into a hit, and
+    removing the others. Other false positives are removed. Missed objects are not counted. A class without remaining
+    objects has AP 1 if it has no detections, else 0.
 
     Args:
-        record: of the evaluation.
-        iou_threshold: least overlap of a hit.
-        background_threshold: what overlaps every object by this or less has found background; more than 0.
-        average_precision: of precision and recall, float64 `[P]` each.
+        record: record of the evaluation.
+        iou_threshold: smallest overlap of a hit.
+        background_threshold: a detection with no larger overlap with any object is `background`; more than 0.
+        average_precision: function of precision and recall, float64 `[P]` each.
     """
     judged = _judge(record, iou_threshold, background_threshold)
     outcomes = torch.full_like(judged.types, MISS)
@@ -125,8 +126,8 @@ class _Judged:
     types: Tensor
     """int8 `[M]`: place in `ERROR_TYPES`, `NO_ERROR` or `LEFT_OUT`."""
     mended_label: Tensor
-    """int64 `[M]`: class of the object that would be hit, were class or place right; 0 for no error of these types, and
-    where the object is hit or a better detection stands for it."""
+    """int64 `[M]`: class of the object that a correct class or location would hit; 0 for other types, and if the
+    object is hit or has a better detection of this kind."""
     object_labels: Tensor
     is_found: Tensor
     is_missed: Tensor
@@ -146,7 +147,7 @@ def _judge(record: EvaluationRecord, iou_threshold: float, background_threshold:
     is_found = torch.zeros(num_objects, dtype=torch.bool)
     is_found[hit_object[hit_object >= 0]] = True
 
-    # From the last of the paper's conditions to the first, which is the one that counts.
+    # In reverse order of the paper's conditions, so that the first condition wins.
     types = torch.full((num_detections,), BOTH, dtype=torch.int8)
     types[torch.maximum(own_iou, other_iou) <= background_threshold] = BACKGROUND
     types[own_iou >= iou_threshold] = DUPLICATE
@@ -176,7 +177,7 @@ def _mean_average(
     left: Tensor,
     average_precision: Callable[[Tensor, Tensor], Tensor],
 ) -> float:
-    """Average AP over the classes of which there are objects (`totals`), of which some may be taken away (`left`)."""
+    """Average AP over the classes with objects (`totals`), some of which may have been removed (`left`)."""
     aps = []
     for index in totals.nonzero().squeeze(1).tolist():
         of_class = outcomes[labels == index + 1]

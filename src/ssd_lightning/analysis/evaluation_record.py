@@ -1,7 +1,7 @@
-"""What a detector said about every image of a split, and what is there: all that the analyses read.
+"""Record of an evaluation: all detections and ground truth of a split, as the input of all analyses.
 
-A record keeps every detection that was scored, in the order in which the metrics see them, and boxes and scores as
-float32: mAP that is computed from the file is that of the evaluation, bit for bit.
+A record keeps every scored detection in the order of the metrics, with boxes and scores as float32. So mAP computed
+from the file equals that of the evaluation, bit for bit.
 """
 
 import json
@@ -25,7 +25,7 @@ class EvaluationRecord:
     """Detections and objects of all I images of a split.
 
     Raises:
-        DataError: the parts do not fit each other.
+        DataError: the fields do not fit each other.
     """
 
     split: str
@@ -35,11 +35,11 @@ class EvaluationRecord:
     image_ids: tuple[str, ...]
     """`[I]`, unique."""
     image_paths: tuple[str, ...]
-    """`[I]`: where the images lay when they were evaluated."""
+    """`[I]`: paths of the images at the time of the evaluation."""
     sizes_px: Tensor
     """int64 `[I, 2]`: (height, width) of each original image."""
     detections: DetectionTable
-    """Sorted by image; `image_index` counts `image_ids`. Boxes are normalised xyxy, float32."""
+    """Sorted by image; `image_index` is an index into `image_ids`. Boxes are normalised xyxy, float32."""
     objects: ObjectTable
     """Sorted by image, boxes normalised xyxy, float32."""
 
@@ -63,27 +63,27 @@ class EvaluationRecord:
 
     @property
     def num_classes(self) -> int:
-        """C, without the background."""
+        """C, the number of classes without the background."""
         return len(self.class_names)
 
     def ranking(self) -> Tensor:
-        """Give the rows of the detections by descending score, int64 `[M]`; equal ones in the order of the record."""
+        """Return the rows of the detections by descending score, int64 `[M]`; equal scores keep their order."""
         return self.detections.scores.argsort(descending=True, stable=True)
 
     def ranked_detections(self) -> DetectionTable:
-        """Give the detections in the order of `ranking`."""
+        """Return the detections in the order of `ranking`."""
         order = self.ranking()
         return DetectionTable(*(column[order] for column in self.detections))
 
     def save(self, path: Path | str) -> None:
-        """Write an uncompressed `.npz` without pickles, whole or not at all.
+        """Write an uncompressed `.npz` without pickles, atomically.
 
-        A detection has 22 bytes: images tell the number of their rows, and labels are int16. Floats hardly compress.
+        A detection takes 22 bytes: images store the number of their rows, and labels are int16. Floats hardly compress.
         """
         names = {key: getattr(self, key) for key in _NAMES}
         arrays: dict[str, Any] = {
             "format": np.int64(_FORMAT),
-            # As JSON in ASCII: names may hold what is no UTF-8, and arrays of strings are as wide as the longest.
+            # As ASCII JSON: names may not be valid UTF-8, and arrays of strings are as wide as the longest string.
             "names": np.frombuffer(json.dumps(names).encode("ascii"), dtype=np.uint8),
             "sizes_px": self.sizes_px.numpy().astype(np.int32),
         }
@@ -106,10 +106,10 @@ class EvaluationRecord:
 
     @classmethod
     def load(cls, path: Path | str) -> "EvaluationRecord":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            DataError: the file is missing, damaged or something else.
+            DataError: the file is missing, damaged or of another type.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -135,17 +135,17 @@ class EvaluationRecord:
             KeyError,
             IndexError,
             TypeError,
-            RuntimeError,  # of zipfile, where the damage looks like encryption or an unknown compression
+            RuntimeError,  # from zipfile, if damage looks like encryption or an unknown compression
             zipfile.BadZipFile,
             zlib.error,
         ) as error:
-            # Of an OSError alone: numpy's own message advises to unpickle what cannot be read.
+            # Only for an OSError: numpy's own message suggests unpickling an unreadable file.
             reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
-            raise DataError(f"{path} is no evaluation of this package, or it is damaged{reason}") from error
+            raise DataError(f"{path} is not an evaluation of this package, or it is damaged{reason}") from error
 
 
 def above(detections: DetectionTable, score_threshold: float) -> DetectionTable:
-    """Keep the detections of this score or more."""
+    """Keep the detections with at least this score."""
     kept = detections.scores >= score_threshold
     return DetectionTable(*(column[kept] for column in detections))
 

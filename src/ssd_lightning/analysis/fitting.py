@@ -1,8 +1,8 @@
-"""Priors for a data set: k-means on the IoU of widths and heights, within the grids that the network has.
+"""Fit priors to a data set: k-means on the IoU of widths and heights, within the network's grids.
 
-Redmon and Farhadi (YOLO9000, 2017, section 2) cluster the shapes of all boxes with the distance 1 - IoU, centre on
-centre. SSD's priors have places too: a box that is smaller than the distance of two cells is missed between them, so
-here an object belongs to the prior of highest IoU where that prior stands. The shapes of a cell are not free either:
+Redmon and Farhadi (YOLO9000, 2017, section 2) cluster the shapes of all boxes with the distance 1 - IoU, with aligned
+centres. SSD's priors also have positions: a box smaller than the distance between cells may fall between them. So here
+an object belongs to the prior with the highest IoU at its actual position. The shapes of a cell are also restricted:
 a level's small square has the area of all its wide and tall boxes.
 """
 
@@ -27,17 +27,17 @@ from ssd_lightning.ops.priors import Clip, PriorLevel, as_height_width
 MOST_ROUNDS = 40
 CLIMBING_FACTORS = (1.2, 1.07, 1.02)
 MOST_OBJECTS = 20_000
-"""More do not change the clusters, and take their time."""
+"""Maximum number of objects; more do not change the clusters but take time."""
 LEAST_STEPS, MOST_STEPS = 3.0, 5.0
-"""Size of a level's small square in distances of its cells; a level that was smaller may stay so. Priors of one cell
-reach more small objects, but are learnt worse in short runs (experiments/README.md); and what is much larger the map
-does not see as a whole. The published levels have .9 to 4.8."""
+"""Range of a level's small square, in cell distances; a level that was smaller may stay so. Priors as large as a cell
+reach more small objects, but are learnt worse in short runs (experiments/README.md). Much larger objects do not fit
+into the receptive field of the map. The published levels have .9 to 4.8."""
 LEAST_SPREAD, LARGEST_SPREAD = 1.05, 2.6
-"""Of `max_size` over `min_size`: those of the published levels. A map sees a certain size best."""
+"""Range of `max_size` over `min_size`, as in the published levels. Each map suits a certain size."""
 
 
 class Fit(NamedTuple):
-    """Fitted levels, and the best priors of all objects before and after."""
+    """Fitted levels, and the best priors of all objects before and after the fit."""
 
     levels: tuple[PriorLevel, ...]
     before: BestPriors
@@ -53,19 +53,19 @@ def fit_levels(
     seed: int = 0,
     starts: int = 6,
 ) -> Fit:
-    """Choose sizes and ratios for a data set; grids and the number of boxes in a cell stay.
+    """Choose sizes and ratios for a data set. Grids and the number of boxes per cell are kept.
 
     Args:
         boxes_xyxy: `[N, 4]`, normalised, with areas.
-        levels: every one with its grid size; they are the first start.
-        image_size: of the network's input, (height, width).
-        clip: as `make_priors` has it.
-        seed: of the further starts.
-        starts: how many of them, each from shapes of objects.
+        levels: levels with grid sizes; they are the first start.
+        image_size: size of the network's input, (height, width).
+        clip: as in `make_priors`.
+        seed: seed of the other starts.
+        starts: number of other starts, each from shapes of objects.
 
     Returns:
-        The levels of highest `score` among those that reach at least as many objects as the given ones do, which
-        are among them.
+        The levels with the highest `score` among those that reach at least as many objects as the given levels, which
+        are also candidates.
     """
     levels = tuple(levels)
     before = best_priors(boxes_xyxy, levels, image_size, clip)
@@ -91,9 +91,9 @@ def fit_levels(
 def fit_to_twice_the_input(
     boxes_xyxy: np.ndarray, levels: Sequence[PriorLevel], image_size: tuple[int, int], clip: Clip, *, seed: int
 ) -> np.ndarray:
-    """Give the best IoU `[N]` of each object with priors fitted to an input of twice the height and width.
+    """Return the best IoU `[N]` of each object with priors fitted to an input of twice the height and width.
 
-    The maps of the network then have twice as many rows and columns, so that a cell is half as large beside an object.
+    The network's maps then have twice as many rows and columns, so a cell is half as large relative to an object.
     """
     doubled = []
     for level in levels:
@@ -112,7 +112,7 @@ def reached(iou: np.ndarray) -> int:
 
 
 def object_weights(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Weigh an object by the root of how few have its size, so that the many do not displace the few.
+    """Weight an object by the square root of the rarity of its size, so that common sizes do not dominate.
 
     Returns:
         `[N]`, with the sum 1.
@@ -123,12 +123,12 @@ def object_weights(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.nd
 
 
 def score(iou: np.ndarray, weights: np.ndarray) -> float:
-    """Rank coverage: the share of objects that a prior reaches, and the mean IoU, which tells how well."""
+    """Score coverage: the fraction of objects that a prior reaches, plus the mean IoU."""
     return float(weights @ (iou >= IOU_THRESHOLD) + weights @ iou)
 
 
 class _Task:
-    """What stays the same while levels are fitted."""
+    """The constants of a fit."""
 
     def __init__(
         self, boxes_xyxy: np.ndarray, image_size: tuple[int, int], clip: Clip, given: tuple[PriorLevel, ...]
@@ -144,16 +144,16 @@ class _Task:
         self._most = [max(level.min_size, MOST_STEPS * step) for level, step in zip(given, steps, strict=True)]
 
     def rank(self, iou: np.ndarray) -> tuple[int, float]:
-        """Prefer what loses no object that was reached, then the higher score."""
+        """Prefer levels that reach no fewer objects, then the higher score."""
         return min(reached(iou), self._reached_before), score(iou, self._weights)
 
     def rank_levels(self, levels: tuple[PriorLevel, ...]) -> tuple[int, float]:
         return self.rank(best_priors(self.boxes_xyxy, levels, self.image_size, self.clip).iou)
 
     def tidied(self, levels: Sequence[PriorLevel]) -> tuple[PriorLevel, ...]:
-        """Let every level begin where the one before ends, as the paper's do, in proportion to its cells' distance.
+        """Let every level start where the previous one ends, as in the paper, in proportion to its cell distance.
 
-        Without it the levels crowd around the commonest size, and nothing is left for what augmentation makes of it.
+        Otherwise the levels crowd around the most common size, and none is left for augmented objects.
         """
         tidy, least = [], 0.0
         for level, own_least, own_most in zip(levels, self._least, self._most, strict=True):
@@ -168,13 +168,13 @@ class _Task:
         return tuple(tidy)
 
     def settle(self, levels: tuple[PriorLevel, ...]) -> tuple[PriorLevel, ...]:
-        """Alternate between giving objects to their best priors and priors the middle of their objects."""
+        """Alternate between assigning objects to their best priors and moving priors to the median of their objects."""
         best = best_priors(self.boxes_xyxy, levels, self.image_size, self.clip)
         found, highest, stalled = levels, self.rank(best.iou), 0
         for _ in range(MOST_ROUNDS):
             levels = self.tidied(move_levels(self.boxes_xyxy, levels, best, self.image_size))
             best = best_priors(self.boxes_xyxy, levels, self.image_size, self.clip)
-            # The middle is that of shapes, whose priors stand beside most of their objects: a round may lose.
+            # The median is over shapes, but the priors have other positions than their objects: a round may be worse.
             stalled = 0 if self.rank(best.iou) > highest else stalled + 1
             if stalled == 0:
                 found, highest = levels, self.rank(best.iou)
@@ -183,7 +183,7 @@ class _Task:
         return found
 
     def climb(self, levels: tuple[PriorLevel, ...]) -> tuple[PriorLevel, ...]:
-        """Move single sizes and ratios while coverage rises, in smaller and smaller steps: places count here too."""
+        """Change single sizes and ratios while coverage rises, in decreasing steps. This accounts for positions too."""
         found = list(self.tidied(levels))
         ious = np.stack([self._level_iou(level) for level in found])  # [L, N]
         highest = self.rank(ious.max(axis=0))
@@ -211,7 +211,7 @@ class _Task:
 
 
 def _starts(task: _Task, rng: np.random.Generator, count: int) -> Iterator[tuple[PriorLevel, ...]]:
-    """Begin with the given levels; then with sizes at even ranks of the objects; then with sizes of random objects."""
+    """Yield the given levels, then sizes at even ranks of the objects, then sizes of random objects."""
     yield task.given
     sizes = np.sqrt(sides_px(task.boxes_xyxy, task.image_size).prod(axis=1))
     squares = 2 * len(task.given)

@@ -1,4 +1,4 @@
-"""What is wrong with annotated images, judged from plain values that others have read."""
+"""Find problems in annotated images, from plain values that other modules have read."""
 
 import re
 from collections import defaultdict
@@ -10,13 +10,13 @@ from ssd_lightning.analysis.issues import Issue, Severity
 from ssd_lightning.analysis.objects import Objects, name_object, sides_px
 
 MOST_LEFT_OUT = 0.1
-"""Share of a split's objects and images: more of them skipped is no accident of annotation."""
+"""Fraction of a split's objects and images. If more are skipped, the annotation has a systematic error."""
 MANY_WITHOUT_OBJECTS = 0.1
-"""Share of the training images. Fewer are lost in nearly every batch, and a random crop leaves as many without one."""
+"""Fraction of the training images. A smaller one hardly affects a batch, and random crops produce as many."""
 FEW_IMAGES = 4000
-"""Fewer training images than a quarter of VOC's."""
+"""A quarter of VOC's training images."""
 FEWEST_AT_EDGE = 5
-"""Boxes that begin in the first pixel: fewer are no evidence of how a tool counts."""
+"""Boxes that start in the first pixel. Fewer do not show how a tool counts."""
 
 PHRASES = (
     ("but its annotation says", "image_size"),
@@ -33,28 +33,28 @@ PHRASES = (
     ("not an image", "image"),
     ("this is no image", "image"),
 )
-"""What the readers of all formats say (`data.annotation`, `data.images`), and the kind of fault it is."""
+"""Phrases in the readers' messages (`data.annotation`, `data.images`), and the kind of problem they mean."""
 _FROM_0_TO_1 = re.compile(r"has no area: [xy]min is 0 and [xy]max 1 of ")
 _UNKNOWN_NUMBER = re.compile(r"'(\d+)'[^']* is of none of the")
 
 
 def kind_of(sentence: str, otherwise: str) -> str:
-    """Say what kind of fault a reader's sentence is about."""
+    """Return the kind of problem that a reader's message describes."""
     return next((kind for phrase, kind in PHRASES if phrase in sentence), otherwise)
 
 
 def reader_issues(split: str, sentences: Sequence[str], *, otherwise: str, severity: Severity) -> list[Issue]:
-    """Sort what a reader could not use into kinds.
+    """Sort the messages of a reader by kind.
 
     Args:
-        split: where it was found.
-        sentences: of the reader, each with file, object and value.
-        otherwise: the kind of those that none of `PHRASES` knows.
-        severity: error where the run would stop at them, warning where it leaves them out.
+        split: split of the messages.
+        sentences: messages of the reader, each with file, object and value.
+        otherwise: kind of the messages that match none of `PHRASES`.
+        severity: error if the run would stop at them, warning if it skips them.
     """
     kinds = [kind_of(sentence, otherwise) for sentence in sentences]
     if "fractions" in kinds:
-        # 0 and 1 alone might be pixels; beside other fractions they are edges of the image.
+        # 0 and 1 alone might be pixels. Next to other fractions they are edges of the image.
         kinds = ["fractions" if _FROM_0_TO_1.search(of) else kind for of, kind in zip(sentences, kinds, strict=True)]
     return [Issue(severity, kind, split, sentence) for kind, sentence in zip(kinds, sentences, strict=True)]
 
@@ -62,15 +62,15 @@ def reader_issues(split: str, sentences: Sequence[str], *, otherwise: str, sever
 def class_number_issues(
     split: str, sentences: Sequence[str], counts: Sequence[int], class_names: Sequence[str]
 ) -> list[Issue]:
-    """Find labels that count from 1 where 0 is meant, and the other way round.
+    """Find labels that start at 1 instead of 0, or at 0 instead of 1.
 
-    They leave a mark at both ends: the class at one end of the list has no object, and there are objects of the number
-    beyond the other end. Numbers with gaps, as COCO's own, are not judged.
+    Both ends show it: one end of the class list has no objects, and there are objects with a number beyond the
+    other end. Numbers with gaps, like COCO's own, are not checked.
 
     Args:
-        split: where the sentences were found.
-        sentences: of the reader, about objects that it could not use.
-        counts: objects of each class.
+        split: split of the sentences.
+        sentences: messages of the reader about unusable objects.
+        counts: number of objects of each class.
         class_names: names of the classes 1..C.
     """
     unknown = {int(number) for sentence in sentences for number in _UNKNOWN_NUMBER.findall(sentence)}
@@ -90,14 +90,14 @@ def class_number_issues(
 def amount_issues(
     split: str, *, images: int, objects: int, left_out: int, is_trained_on: bool, skipped: str = ""
 ) -> list[Issue]:
-    """Find splits of which nothing, or not enough, is left.
+    """Find splits with no or too little usable data.
 
     Args:
-        split: which one.
-        images: that can be used.
-        objects: usable ones.
-        left_out: objects and images that cannot be used.
-        is_trained_on: background images alone teach nothing; but they may be scored.
+        split: name of the split.
+        images: number of usable images.
+        objects: number of usable objects.
+        left_out: number of unusable objects and images.
+        is_trained_on: True for training. Images without objects teach nothing alone, but may be scored.
         skipped: see `DetectionDataset.skipped`.
     """
     if images == 0 or (objects == 0 and is_trained_on):
@@ -114,12 +114,12 @@ def amount_issues(
 
 
 def unscored_issues(split: str, *, images: int, objects: int) -> list[Issue]:
-    """Find a split that is to choose the checkpoint and cannot.
+    """Find a validation split that cannot select a checkpoint.
 
     Args:
-        split: which one.
-        images: that it has; a split without any is not validated at all.
-        objects: that count for the score; difficult ones do not.
+        split: name of the split.
+        images: number of its images; an empty split is not validated at all.
+        objects: number of objects that count for the score, without difficult ones.
     """
     if images == 0 or objects > 0:
         return []
@@ -131,11 +131,11 @@ def unscored_issues(split: str, *, images: int, objects: int) -> list[Issue]:
 
 
 def background_issues(*, images: int, without_objects: int, min_negatives: int | None) -> list[Issue]:
-    """Find many training images without objects that the paper's mining gives a loss of 0.
+    """Warn if many training images have no objects, and the paper's mining gives them a loss of 0.
 
     Args:
-        images: of the training split.
-        without_objects: so many of them.
+        images: number of training images.
+        without_objects: number of training images without objects.
         min_negatives: `loss.class_loss.min_negatives`; None for a class loss without mining.
     """
     if min_negatives != 0 or without_objects < MANY_WITHOUT_OBJECTS * max(images, 1):
@@ -149,11 +149,11 @@ def background_issues(*, images: int, without_objects: int, min_negatives: int |
 
 
 def few_images_issues(*, images: int, has_recipe: bool) -> list[Issue]:
-    """Find a training split that is too small for the default settings, which are the paper's.
+    """Warn if a training split is too small for the default settings, which are the paper's.
 
     Args:
-        images: of the training split.
-        has_recipe: the run has settings of a recipe, not the default ones.
+        images: number of training images.
+        has_recipe: whether the run uses the settings of a recipe instead of the defaults.
     """
     if has_recipe or images >= FEW_IMAGES:
         return []
@@ -165,7 +165,7 @@ def few_images_issues(*, images: int, has_recipe: bool) -> list[Issue]:
 
 
 def unused_class_issues(split: str, counts: Sequence[int], class_names: Sequence[str]) -> list[Issue]:
-    """Find classes that nothing can be learnt about."""
+    """Find classes without objects."""
     return [
         Issue("warning", "unused_class", split, f"{split}: class {label} '{name}' has no object")
         for label, (name, count) in enumerate(zip(class_names, counts, strict=True), start=1)
@@ -182,15 +182,15 @@ def tiny_issues(
     image_size: tuple[int, int],
     tiny_px: float,
 ) -> list[Issue]:
-    """Find boxes whose shorter side is below `tiny_px` when the image has the size of the network's input.
+    """Find boxes whose shorter side is below `tiny_px` at the size of the network's input.
 
     Args:
-        split: where they are.
-        objects: of the split.
-        paths: of its images.
+        split: name of the split.
+        objects: objects of the split.
+        paths: paths of its images.
         class_names: names of the classes 1..C.
-        image_size: of the network's input, (height, width).
-        tiny_px: in pixels of the input.
+        image_size: size of the network's input, (height, width).
+        tiny_px: limit in pixels of the input.
     """
     sides = sides_px(objects.boxes_xyxy, image_size)  # [N, 2]
     issues = []
@@ -211,7 +211,7 @@ def duplicate_issues(digests: Mapping[str, Mapping[str, str]]) -> list[Issue]:
         digests: split -> path of an image -> digest of its pixels.
 
     Returns:
-        An issue for each image beyond the first of its kind in a split, and for each pair of splits that share one.
+        An issue for each repeated image within a split, and for each pair of splits that share an image.
     """
     alike: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for split, images in digests.items():
@@ -233,15 +233,15 @@ def _duplicates(by_split: Mapping[str, Sequence[str]]) -> Iterator[Issue]:
 
 
 def pixel_origin_issues(split: str, *, at_zero: int, at_one: int, offset: int) -> list[Issue]:
-    """Find VOC annotations that count pixels from another number than their reader does.
+    """Find VOC annotations whose first pixel differs from the reader's setting.
 
-    Where a tool counts from 1, boxes at the left and upper edge begin at 1 and none at 0.
+    If a tool counts from 1, boxes at the left and upper edge start at 1 and none at 0.
 
     Args:
-        split: which one.
-        at_zero: edges that the files have at 0.
-        at_one: edges that they have at 1.
-        offset: what the reader takes for the first pixel.
+        split: name of the split.
+        at_zero: number of edges at 0.
+        at_one: number of edges at 1.
+        offset: number of the first pixel in the reader's setting.
     """
     if offset == 1 and at_zero >= max(FEWEST_AT_EDGE, at_one):
         found, better = f"{at_zero} boxes begin at pixel 0 and {at_one} at pixel 1", 0

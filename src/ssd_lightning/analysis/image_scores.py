@@ -1,4 +1,4 @@
-"""Which images went well and which did not."""
+"""Rank images by the quality of their detections."""
 
 from dataclasses import dataclass
 
@@ -13,34 +13,33 @@ from ssd_lightning.metrics.average_precision import paired_iou
 
 @dataclass(frozen=True, eq=False)
 class ImageScores:
-    """A score for each of I images, in the order of the record."""
+    """A score for each of the I images, in the order of the record."""
 
     scores: np.ndarray
-    """float64 `[I]`, 0 to 1: 2 * the sum of IoUs of hits / (detections + objects); 1 where there is neither."""
+    """float64 `[I]`, 0 to 1: 2 * the sum of IoUs of hits / (detections + objects); 1 if both are 0."""
     hits: np.ndarray
-    """int64 `[I]`: objects that were found."""
+    """int64 `[I]`: number of detected objects."""
     false_positives: np.ndarray
-    """int64 `[I]`: detections that are none of them."""
+    """int64 `[I]`: number of false detections."""
     missed: np.ndarray
-    """int64 `[I]`: objects that were not found."""
+    """int64 `[I]`: number of missed objects."""
     best_first: np.ndarray
-    """int64 `[I]`: indices of the images, the best first; see `image_scores`."""
+    """int64 `[I]`: indices of the images, best first; see `image_scores`."""
 
 
 def image_scores(record: EvaluationRecord, *, iou_threshold: float = 0.5, score_threshold: float = 0.4) -> ImageScores:
-    """Score every image by what a user would see of it.
+    """Score every image by its visible detections.
 
     The score is the panoptic quality of all classes together (Kirillov et al., "Panoptic Segmentation", CVPR 2019,
-    equation 1): F1 in which a hit counts with its IoU. It falls with a missed object, a false detection and a loose box
-    alike, and detections of small score do not decide it, as they would an AP of one image.
+    equation 1): F1 in which a hit counts with its IoU. It falls with missed objects, false detections and inaccurate
+    boxes. Unlike the AP of one image, it does not depend on low-scoring detections.
 
-    The order is that of the scores; images where nothing is and nothing was found come after those with a hit, so
-    that at both ends there is something to see, and those with score 0 by the number of their errors. Equal ones are in
-    the order of their ids.
+    Images are sorted by score. Images without objects and detections come after those with a hit, so that both ends of
+    the list show something. Images with score 0 are sorted by the number of errors, equal ones by their ids.
 
     Args:
-        record: of the evaluation.
-        iou_threshold: least overlap of a hit.
+        record: record of the evaluation.
+        iou_threshold: smallest overlap of a hit.
         score_threshold: detections below it are skipped.
     """
     found = above(record.ranked_detections(), score_threshold)

@@ -1,4 +1,4 @@
-"""What an check found: how bad it is, what kind of fault, where, and what helps."""
+"""Issues of a check: severity, kind, location and advice."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 Severity = Literal["error", "warning"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning")
-"""The worst first. An error would end the run, make what it reports untrue, or keep it from learning."""
+"""Most severe first. An error would end the run, falsify its scores, or keep it from learning."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of fault."""
+    """A kind of issue."""
 
     title: str
     advice: str
@@ -20,16 +20,16 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "coverage": Kind("priors that fit few of the objects", "do what the sentence says"),
-    "unopened": Kind("splits that cannot be opened", "mend the file that is named; nothing of the split is usable"),
+    "unopened": Kind("splits that cannot be opened", "fix the named file; nothing of the split is usable"),
     "nothing_left": Kind("splits with nothing to learn or to score", "see the other issues of the split"),
     "class_numbers": Kind("class numbers off by one", "renumber the labels, or correct the list of class names"),
     "across": Kind("the same image in two splits", "take one of them out: scores on known images are too good"),
-    "left_out": Kind("much is skipped", "data.on_error=skip skips what is found below; mend it instead"),
+    "left_out": Kind("much is skipped", "data.on_error=skip skips the problems below; fix them instead"),
     "image": Kind("images that cannot be read", "fetch the file again, or take it out of the list of its split"),
     "missing": Kind("images or annotations that are missing", "copy the file, or take it out of the list"),
     "image_size": Kind("size in the annotation against the image", "annotate the image that is on the disk"),
-    "annotation": Kind("annotations that cannot be used", "mend the value that is named"),
-    "unknown_class": Kind("objects of unknown classes", "mend the name, or add it to data.class_names"),
+    "annotation": Kind("annotations that cannot be used", "fix the named value"),
+    "unknown_class": Kind("objects of unknown classes", "fix the name, or add it to data.class_names"),
     "fractions": Kind(
         "fractions where pixels are expected",
         "the unit is probably fractions of 1: multiply x by the image's width and y by its height "
@@ -54,24 +54,24 @@ KINDS: dict[str, Kind] = {
     "similar_classes": Kind("class names that are nearly the same", "give them one name, if they are one class"),
     "rare_class": Kind(
         "classes with very few objects",
-        "collect examples, or mend the name if it is a slip; data.repeat_rare=true shows their images more often",
+        "collect examples, or fix the name if it is a typo; data.repeat_rare=true shows their images more often",
     ),
     "unused_class": Kind(
         "classes without objects", "collect examples, or take the name out of data.class_names if no split has any"
     ),
 }
-"""In the order in which they are shown within a severity."""
+"""In display order within a severity."""
 
 
 @dataclass(frozen=True)
 class Issue:
-    """One fault.
+    """One issue.
 
     Attributes:
         severity: whether it would spoil the run.
         kind: a key of `KINDS`.
         split: where it was found, such as `train`.
-        sentence: names file, object and value.
+        sentence: message with file, object and value.
     """
 
     severity: Severity
@@ -81,11 +81,11 @@ class Issue:
 
 
 def in_order(issues: Iterable[Issue]) -> list[Issue]:
-    """Sort by severity, then by kind, and skip what another split said already."""
+    """Sort by severity, then by kind, and drop issues that another split has reported."""
     seen: set[tuple[str, str]] = set()
     kept = []
     for issue in issues:
-        # Two parts of one list of images meet the same faults of its file.
+        # Two parts of one image list report the same problems of its file.
         if (issue.kind, issue.sentence) not in seen:
             seen.add((issue.kind, issue.sentence))
             kept.append(issue)
@@ -94,7 +94,7 @@ def in_order(issues: Iterable[Issue]) -> list[Issue]:
 
 
 def grouped(issues: Iterable[Issue]) -> list[dict[str, Any]]:
-    """Give plain values, those of one severity and kind together, in order."""
+    """Group by severity and kind, in order, as plain values."""
     return [
         {
             "severity": severity,
@@ -108,5 +108,5 @@ def grouped(issues: Iterable[Issue]) -> list[dict[str, Any]]:
 
 
 def spoils_the_run(issues: Sequence[Issue]) -> bool:
-    """Say whether a run on these data would fail or mislead."""
+    """Tell whether a run on these data would fail or give misleading results."""
     return any(issue.severity == "error" for issue in issues)

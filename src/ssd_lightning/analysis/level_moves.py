@@ -1,4 +1,4 @@
-"""Single moves of prior levels: to the middle of their objects, and a little up or down."""
+"""Changes of single prior levels: to the median of their objects, and small steps up or down."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,11 +10,11 @@ from ssd_lightning.analysis.objects import sides_px
 from ssd_lightning.ops.priors import PriorLevel, as_height_width
 
 LEAST_RATIO, LARGEST_RATIO = 1.1, 6.0
-"""Of an aspect ratio: nearer to 1 it is another square, beyond it a line."""
+"""Range of an aspect ratio: closer to 1 it is another square, above it a line."""
 
 
 def step_px(level: PriorLevel, image_size: tuple[int, int]) -> float:
-    """Give the distance of neighbouring cells of a level in an input of (height, width)."""
+    """Return the distance between neighbouring cells of a level in an input of (height, width)."""
     if level.step is not None:
         return level.step
     assert level.grid_size is not None
@@ -22,7 +22,7 @@ def step_px(level: PriorLevel, image_size: tuple[int, int]) -> float:
 
 
 def variations(level: PriorLevel, factor: float) -> Iterator[PriorLevel]:
-    """Change one size or ratio of a level by a factor, up and down."""
+    """Yield levels with one size or ratio changed by a factor, up and down."""
     for change in (factor, 1 / factor):
         yield rounded(replace(level, min_size=level.min_size * change))
         if level.max_size is not None:
@@ -36,9 +36,9 @@ def variations(level: PriorLevel, factor: float) -> Iterator[PriorLevel]:
 def move_levels(
     boxes_xyxy: np.ndarray, levels: Sequence[PriorLevel], best: BestPriors, image_size: tuple[int, int]
 ) -> tuple[PriorLevel, ...]:
-    """Give every prior the middle of the objects that it is the best of: the median of their logarithms.
+    """Move every prior to the median, on a logarithmic scale, of the objects that it fits best.
 
-    A kind of box without objects stays as it is.
+    A box shape without objects is not changed.
     """
     log_w, log_h = np.log(sides_px(boxes_xyxy, image_size)).T
     size, stretch = (log_w + log_h) / 2, log_w - log_h
@@ -72,7 +72,7 @@ def _middle(logarithms: np.ndarray, otherwise: float) -> float:
 
 
 def rounded(level: PriorLevel) -> PriorLevel:
-    """Take what a file states for what is measured: sizes to a hundredth of a pixel, ratios to a hundredth."""
+    """Round the values as written to files: sizes and ratios to two decimals."""
     return replace(
         level,
         min_size=round(level.min_size, 2),

@@ -1,4 +1,4 @@
-"""How many priors each object of a batch is given by the loss's matcher, and which had to be forced on it."""
+"""Count how many priors the loss's matcher assigns to each object, and how many matches are forced."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,29 +14,29 @@ from ssd_lightning.ops.priors import PriorLevel, as_height_width
 from ssd_lightning.types import Target
 
 COUNTS = {"0 priors": (0, 0), "1 prior": (1, 1), "2 to 5 priors": (2, 5), "6 priors and more": (6, None)}
-"""Name of a group of objects -> its least and largest number of priors."""
+"""Name of a group of objects -> its smallest and largest number of priors."""
 
 
 class ObjectMatches(NamedTuple):
-    """Matches, seen from the objects of one image."""
+    """Matches of the objects of one image."""
 
     priors: tuple[np.ndarray, ...]
-    """Of each object the int64 indices of its priors, ascending."""
+    """int64 indices of the priors of each object, ascending."""
     best_iou: np.ndarray
-    """`[N]`: the highest overlap with any prior, 0 where the box has no area."""
+    """`[N]`: the highest overlap with any prior, 0 for a box without area."""
 
     def is_forced(self, iou_threshold: float) -> np.ndarray:
-        """Say of each object whether it has a prior though none reaches the threshold: bool `[N]`."""
+        """Tell for each object whether it has a prior although none reaches the threshold: bool `[N]`."""
         has_prior = np.array([len(priors) > 0 for priors in self.priors], dtype=bool)
         return has_prior & (self.best_iou < iou_threshold)
 
 
 def by_object(assignment: Assignment, targets: Sequence[Target], priors_cxcywh: Tensor) -> list[ObjectMatches]:
-    """Sort a batch's matches by image and object.
+    """Group the matches of a batch by image and object.
 
     Args:
-        assignment: of B images, made from these targets and priors.
-        targets: B, with any number of boxes.
+        assignment: assignment of B images, computed from these targets and priors.
+        targets: B targets, with any number of boxes.
         priors_cxcywh: `[K, 4]`.
     """
     priors_xyxy = cxcywh_to_xyxy(priors_cxcywh)
@@ -51,7 +51,7 @@ def by_object(assignment: Assignment, targets: Sequence[Target], priors_cxcywh: 
 
 
 def level_of_priors(levels: Sequence[PriorLevel]) -> np.ndarray:
-    """Name the feature map of every prior, 1 the finest: int64 `[K]`."""
+    """Return the feature map of every prior, 1 for the finest: int64 `[K]`."""
     counts = []
     for level in levels:
         assert level.grid_size is not None
@@ -66,13 +66,13 @@ def summarise_matches(
     """Count objects by their number of priors, and priors and objects by level, in plain values.
 
     Args:
-        images: of a batch.
+        images: images of a batch.
         level_of_prior: int64 `[K]`, 1..L.
-        iou_threshold: least overlap of a match that is not forced.
+        iou_threshold: smallest overlap of a match that is not forced.
 
     Returns:
-        `images`, `objects`, `priors`; `by_count`: the groups of `COUNTS`; `forced`: objects; `levels`: of each level
-        `priors` that are matched, `of` all, `objects` that have some there, and of these `forced`.
+        `images`, `objects`, `priors`; `by_count`: the groups of `COUNTS`; `forced`: objects; `levels`: for each level
+        the matched `priors`, the number `of` all priors, the `objects` with priors there, and those that are `forced`.
     """
     priors = [indices for image in images for indices in image.priors]
     forced = np.concatenate([np.zeros(0, dtype=bool), *(image.is_forced(iou_threshold) for image in images)])

@@ -1,4 +1,4 @@
-"""Which detections overlap which objects, and who takes whom when the best score chooses first."""
+"""Overlaps of detections with objects, and their assignment in order of score."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from torch import Tensor
 from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable, paired_iou
 
 _BLOCK = 16_384
-"""Detections paired with objects at a time: bounds the memory where objects crowd an image."""
+"""Detections paired with objects at a time: limits the memory for images with many objects."""
 
 
 class Pairs(NamedTuple):
-    """P pairs of a detection and an object of one image; by detection, then by object."""
+    """P pairs of a detection and an object of one image, sorted by detection, then by object."""
 
     detection: Tensor
     """int64 `[P]`: row in the table of detections."""
@@ -23,7 +23,7 @@ class Pairs(NamedTuple):
     """float64 `[P]`."""
 
     def where(self, kept: Tensor) -> "Pairs":
-        """Take those that a bool `[P]` or their places say."""
+        """Select pairs by a bool `[P]` or by indices."""
         return Pairs(*(column[kept] for column in self))
 
 
@@ -40,9 +40,9 @@ def overlapping_pairs(
     Args:
         detections: rows in any order.
         objects: rows in any order.
-        least_overlap: of a pair, inclusive, more than 0.
-        same_class: only pairs of one class.
-        overlap: of the boxes `[P, 4]` of detections with those of objects.
+        least_overlap: smallest overlap of a pair, inclusive, more than 0.
+        same_class: only pair equal classes.
+        overlap: overlap function for boxes `[P, 4]` of detections and of objects.
     """
     num_labels = int(torch.cat([detections.labels, objects.labels, objects.labels.new_zeros(1)]).max()) + 1
     keys, wanted = objects.image_index, detections.image_index
@@ -63,10 +63,10 @@ def overlapping_pairs(
 
 
 def best_partner(pairs: Pairs, num_detections: int) -> tuple[Tensor, Tensor]:
-    """Find the object that each detection overlaps most, the first row of several.
+    """Find the object with the largest overlap for each detection, the first one among equals.
 
     Returns:
-        Row of the object, int64 `[M]`, -1 for none, and the overlap, float64 `[M]`, 0 for none.
+        Row of the object, int64 `[M]`, -1 if none, and the overlap, float64 `[M]`, 0 if none.
     """
     overlap = pairs.overlap.new_zeros(num_detections).scatter_reduce(0, pairs.detection, pairs.overlap, "amax")
     best = pairs.where(pairs.overlap == overlap[pairs.detection])
@@ -76,12 +76,12 @@ def best_partner(pairs: Pairs, num_detections: int) -> tuple[Tensor, Tensor]:
 
 
 def by_preference(pairs: Pairs, *, last_choice: Tensor | None = None, later_of_equals: bool = False) -> Pairs:
-    """Sort pairs by detection, and the objects of each by overlap, the most first.
+    """Sort pairs by detection, and the objects of each by descending overlap.
 
     Args:
-        pairs: as `overlapping_pairs` gives them.
-        last_choice: bool `[N]`: objects that come after all others.
-        later_of_equals: of objects that are overlapped equally the last row comes first, instead of the first.
+        pairs: result of `overlapping_pairs`.
+        last_choice: bool `[N]`: objects that are sorted after all others.
+        later_of_equals: among objects with equal overlap, put the last row first instead of the first row.
     """
     keys = [-pairs.object if later_of_equals else pairs.object, -pairs.overlap]
     if last_choice is not None:
@@ -99,19 +99,19 @@ def match_in_order(
     num_objects: int,
     shared: Tensor | None = None,
 ) -> Tensor:
-    """Let one detection after the other take the free object that it likes best.
+    """Let each detection in turn take its preferred free object.
 
-    All detections ask at once for the object they like best; an object keeps the first of those that ask, and the
-    others ask for their next. It ends as if they had chosen in turn (Gale and Shapley, 1962: objects all of one mind).
+    All detections ask for their preferred object at once. An object keeps the first of them, and the others ask for
+    their next choice. The result is the same as in turn (Gale and Shapley, 1962, with equal preferences of objects).
 
     Args:
-        pairs: that may be joined, in the order of `by_preference`; rows of detections are their turns.
+        pairs: allowed pairs in the order of `by_preference`; the row of a detection is its turn.
         num_detections: M.
         num_objects: N.
         shared: bool `[N]`: objects that any number of detections may take.
 
     Returns:
-        Row of the object that each detection takes, int64 `[M]`, -1 for none.
+        Row of the object that each detection takes, int64 `[M]`, -1 if none.
     """
     asked_first, count = pairs.detection.unique_consecutive(return_counts=True)
     place = torch.zeros(num_detections, dtype=torch.int64)

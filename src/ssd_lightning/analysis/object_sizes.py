@@ -1,4 +1,4 @@
-"""How well small and large objects are found."""
+"""Detection quality by object size."""
 
 from dataclasses import dataclass
 
@@ -11,34 +11,34 @@ from ssd_lightning.analysis.matching import Pairs, by_preference, match_in_order
 from ssd_lightning.metrics.average_precision import HIT, IGNORED, MISS, DetectionTable, ObjectTable, precision_recall
 
 SIDES_PX = {"small": (0.0, 32.0), "medium": (32.0, 96.0), "large": (96.0, float("inf"))}
-"""COCO's ranges, as square roots of areas."""
+"""COCO's size ranges, as square roots of areas."""
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
-"""Both as in pycocotools, to the last bit; torchmetrics has them in float32, which moves a recall of exactly .6, say,
-to the other side of its threshold."""
+"""Both as in pycocotools, to the last bit. torchmetrics uses float32, which may move a recall of exactly .6 to the
+other side of its threshold."""
 
 
 @dataclass(frozen=True)
 class SizeAP:
-    """Objects in one of COCO's ranges of area."""
+    """AP of objects in one of COCO's ranges of area."""
 
     name: str
     """`small`, `medium` or `large`."""
     least_side_px: float
-    """Square root of the least area, in pixels of the original image."""
+    """Square root of the smallest area, in pixels of the original image."""
     largest_side_px: float
     """Infinite for `large`."""
     num_objects: int
-    """That are counted, of all classes; one whose area is the border of two ranges counts in both."""
+    """Number of counted objects of all classes. An area on the border of two ranges counts in both."""
     ap: float
-    """COCO's AP .50:.05:.95, mean over classes with objects of this size; NaN without any."""
+    """COCO's AP .50:.05:.95, mean over classes with objects of this size; NaN if there are none."""
     ap_50: float
     """The same at IoU .50."""
 
 
 @dataclass(frozen=True)
 class SizeRecall:
-    """Objects between two quantiles of the data set's own sizes."""
+    """Recall of objects between two quantiles of the data set's sizes."""
 
     least_side_px: float
     """Square root of the area of the smallest object, in pixels of the original image."""
@@ -48,14 +48,14 @@ class SizeRecall:
 
     @property
     def recall(self) -> float:
-        """Share of the objects that were found."""
+        """Fraction of the objects that were detected."""
         return self.num_found / self.num_objects
 
 
 def ap_by_size(record: EvaluationRecord) -> list[SizeAP]:
-    """Give COCO's AP for small, medium and large objects, of all detections.
+    """Compute COCO's AP for small, medium and large objects, from all detections.
 
-    Difficult objects are crowds: not counted, and what lies in them is ignored.
+    Difficult objects are treated as crowds: not counted, and detections inside them are ignored.
     """
     ranked, objects = _in_pixels(record)
     candidates = _candidates(ranked, objects)
@@ -76,7 +76,7 @@ def ap_by_size(record: EvaluationRecord) -> list[SizeAP]:
 
 
 def coco_average(precision: Tensor, recall: Tensor) -> Tensor:
-    """Average over the recalls 0, .01, ..., 1 the best precision at that recall or more, 0 where none is reached.
+    """Average the best precision at recalls of at least 0, .01, ..., 1, which is 0 if a recall is not reached.
 
     Args:
         precision: float64 `[M]`.
@@ -89,12 +89,12 @@ def coco_average(precision: Tensor, recall: Tensor) -> Tensor:
 def recall_by_size(
     record: EvaluationRecord, bins: int = 5, *, iou_threshold: float = 0.5, score_threshold: float = 0.4
 ) -> list[SizeRecall]:
-    """Give the recall in bins of equally many objects, from the smallest to the largest.
+    """Compute the recall in bins with equal numbers of objects, from the smallest.
 
     Args:
-        record: of the evaluation.
-        bins: how many; fewer where objects of one size would fall into two, none without counted objects.
-        iou_threshold: least overlap of a hit.
+        record: record of the evaluation.
+        bins: number of bins; fewer if objects of one size would be split, none without counted objects.
+        iou_threshold: smallest overlap of a hit.
         score_threshold: detections below it are skipped.
     """
     counted, _ = split_difficult(record.objects)
@@ -124,7 +124,7 @@ def _outcomes(
     counts: Tensor,
     is_found_inside: Tensor,
 ) -> Tensor:
-    """Judge by COCO's rules: who takes an object that does not count is ignored, and so is a miss out of range."""
+    """Judge by COCO's rules: matches with uncounted objects, and misses outside the size range, are ignored."""
     taken = match_in_order(
         candidates.where(candidates.overlap >= iou_threshold),
         num_detections=len(ranked.labels),
@@ -138,7 +138,7 @@ def _outcomes(
 
 
 def _candidates(ranked: DetectionTable, objects: ObjectTable) -> Pairs:
-    """Pair by IoU, and with crowds by the share of the detection that lies in them."""
+    """Pair by IoU; for crowds, by the fraction of the detection inside them."""
     least = float(IOU_THRESHOLDS[0])
     plain = overlapping_pairs(ranked, objects, least_overlap=least)
     crowded = overlapping_pairs(ranked, objects, least_overlap=least, overlap=_share_inside)
@@ -155,7 +155,7 @@ def _mean_average(labels: Tensor, outcomes: Tensor, totals: Tensor) -> float:
 
 
 def _in_pixels(record: EvaluationRecord) -> tuple[DetectionTable, ObjectTable]:
-    """Give detections, ranked, and objects with boxes in pixels of the original images."""
+    """Return ranked detections, and objects, with boxes in pixels of the original images."""
     ranked, objects = record.ranked_detections(), record.objects
     return (
         ranked._replace(boxes=_to_pixels(ranked.boxes, record.sizes_px[ranked.image_index])),
@@ -164,17 +164,17 @@ def _in_pixels(record: EvaluationRecord) -> tuple[DetectionTable, ObjectTable]:
 
 
 def _to_pixels(boxes: Tensor, sizes_px: Tensor) -> Tensor:
-    """Scale normalised boxes `[P, 4]`, each of an image of its own (height, width)."""
+    """Scale normalised boxes `[P, 4]`, each with the (height, width) of its image."""
     return boxes * sizes_px.flip(1).repeat(1, 2)
 
 
 def _areas(boxes: Tensor) -> Tensor:
-    """Give areas as float64, of sides that are rounded to the boxes' precision as COCO's format has them."""
+    """Compute areas as float64 from sides rounded to the boxes' precision, as in COCO's format."""
     return (boxes[:, 2:] - boxes[:, :2]).double().prod(1)
 
 
 def _share_inside(boxes: Tensor, crowds: Tensor) -> Tensor:
-    """Share of each box that lies in its crowd, float64 `[P]`; 0 for boxes without area."""
+    """Compute the fraction of each box inside its crowd, float64 `[P]`; 0 for boxes without area."""
     boxes, crowds = boxes.double(), crowds.double()
     overlap = torch.minimum(boxes[:, 2:], crowds[:, 2:]) - torch.maximum(boxes[:, :2], crowds[:, :2])
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)

@@ -1,4 +1,4 @@
-"""The objects of a split in one table, and what they come to."""
+"""The objects of a split in one table, and summaries of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Objects:
-    """The usable objects of a split, one a row.
+    """The usable objects of a split, one per row.
 
     Attributes:
         image: int64 `[N]`: index of the image, ascending.
@@ -25,19 +25,19 @@ class Objects:
 
 
 def name_object(objects: Objects, index: int, paths: Sequence[str], class_names: Sequence[str]) -> str:
-    """Name an object by the file of its image, its number among the usable objects of it, and its class."""
+    """Describe an object by its image file, its number among the usable objects there, and its class."""
     image = objects.image[index]
     number = index - int(np.searchsorted(objects.image, image)) + 1
     return f"{paths[image]}: usable object {number} '{class_names[objects.labels[index] - 1]}'"
 
 
 def sides_px(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Give (width, height) `[N, 2]` of normalised boxes in pixels of the network's input (height, width)."""
+    """Return (width, height) `[N, 2]` of normalised boxes in pixels of the network's input (height, width)."""
     return (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) * (image_size[1], image_size[0])
 
 
 def class_counts(objects: Objects, class_names: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Count each class's objects, its difficult ones, and the images it is in."""
+    """Count the objects, difficult objects and images of each class."""
     counts = {}
     for label, name in enumerate(class_names, start=1):
         of_class = objects.labels == label

@@ -1,4 +1,4 @@
-"""Precision against recall, class by class: the curves whose area the VOC metric gives."""
+"""Precision-recall curves of each class; their area is the VOC metric."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ class PRCurve:
 
     class_name: str
     num_objects: int
-    """That are not difficult."""
+    """Number of objects that are not difficult."""
     precision: np.ndarray
     """float64 `[P]`; empty for a class without counted objects."""
     recall: np.ndarray
@@ -26,9 +26,9 @@ class PRCurve:
     """Area under the envelope; NaN without counted objects."""
 
     def thinned(self, points: int = 200) -> "PRCurve":
-        """Keep at most so many points, for drawing: the first that reach evenly spaced recalls.
+        """Keep at most `points` points for drawing: the first that reach evenly spaced recalls.
 
-        Precision becomes that of the envelope, so that it does not hang on which points are left. `ap` stays.
+        Precision becomes that of the envelope, so that it does not depend on the selected points. `ap` is not changed.
         """
         if len(self.recall) <= points:
             return self
@@ -39,11 +39,11 @@ class PRCurve:
 
 
 def pr_curves(record: EvaluationRecord, iou_threshold: float = 0.5) -> list[PRCurve]:
-    """Trace the curve of every class 1..C, by the rules of `metrics.average_precision`.
+    """Compute the curve of every class 1..C, by the rules of `metrics.average_precision`.
 
     Args:
-        record: of the evaluation.
-        iou_threshold: least overlap of a hit.
+        record: record of the evaluation.
+        iou_threshold: smallest overlap of a hit.
     """
     ranked = record.ranked_detections()
     outcomes = match_detections(ranked, record.objects, iou_threshold=iou_threshold)
@@ -67,6 +67,6 @@ def pr_curves(record: EvaluationRecord, iou_threshold: float = 0.5) -> list[PRCu
 
 
 def mean_ap(curves: Sequence[PRCurve]) -> float:
-    """Average over the classes that have objects; NaN if none has."""
+    """Average over the classes with objects; NaN if there are none."""
     aps = [curve.ap for curve in curves if curve.num_objects]
     return float(np.mean(aps)) if aps else float("nan")

@@ -1,4 +1,4 @@
-"""Prior levels as a choice of `priors=`."""
+"""Write prior levels as a choice of `priors=`."""
 
 from collections.abc import Sequence
 
@@ -21,16 +21,16 @@ def priors_yaml(
     before: str,
     after: str,
 ) -> str:
-    """Write levels as a file of `conf/priors/`, with their grids, so that no other network takes them unnoticed.
+    """Write levels as a file of `conf/priors/`. It includes their grids, so that another network rejects them.
 
     Args:
-        levels: every one with its grid size.
-        clip: as `make_priors` has it.
-        image_size: of the network's input, (height, width).
+        levels: levels with grid sizes.
+        clip: as in `make_priors`.
+        image_size: size of the network's input, (height, width).
         data: name of the data set.
-        objects: how many they were fitted to.
-        before: share of these that the priors before reach, as text.
-        after: the same of the fitted ones.
+        objects: number of objects that they were fitted to.
+        before: fraction of these that the previous priors reach, as text.
+        after: the same for the fitted priors.
     """
     height, width = image_size
     lines = [HEAD.format(objects=objects, data=data, width=width, height=height, before=before, after=after)]
@@ -44,7 +44,7 @@ def priors_yaml(
             f"max_size: {_text(level.max_size)}, aspect_ratios: [{', '.join(map(_text, level.aspect_ratios))}]"
             f"{', both_sizes: true' if level.both_sizes else ''}}}\n"
         )
-    # Not a plain list: a recipe's `priors: {levels: ...}` would not merge with it, and the error would be of YAML.
+    # Not a plain list: a recipe's `priors: {levels: ...}` would not merge with it, with an obscure YAML error.
     lines.append('levels: {_target_: builtins.tuple, _args_: ["${priors.fitted}"]}\n')
     lines.append(f"clip: {_text(clip)}\n")
     return "".join(lines)

@@ -1,1 +1,1 @@
-"""Floor 2: measures this project beside what people would use instead, a part a file, in one process and one run."""
+"""Compare this project with its alternatives, one part per module, in one process and one run."""

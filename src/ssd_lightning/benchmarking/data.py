@@ -1,4 +1,4 @@
-"""From JPEG files to samples on one core, beside decoding alone and torchvision's transforms."""
+"""From JPEG files to samples on one core, compared with decoding alone and with torchvision's transforms."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,18 +22,18 @@ from ssd_lightning.data.toy_scene import draw_toy_image
 SIZE_PX = (375, 500)
 """(height, width) of most images of VOC."""
 NOISE, JPEG_QUALITY = 9.0, 95
-"""Chosen to give files as large as VOC's, 80 to 110 KB: the time of decoding follows the bytes."""
+"""Chosen for files as large as VOC's, 80 to 110 KB, since decoding time depends on the number of bytes."""
 MEAN = (123, 117, 104)
 
 
 def compare_data(*, pairs: int, images: int = 64, image_size: int = 300, folder: Path) -> list[Comparison]:
-    """Compare the paper's augmentation, from the file, with decoding alone and with torchvision's transforms.
+    """Compare the paper's augmentation, including decoding, with decoding alone and with torchvision's transforms.
 
     Args:
-        pairs: how often each side goes through all images.
-        images: how many are drawn.
+        pairs: number of runs over all images for each side.
+        images: number of generated images.
         image_size: side of the samples in pixels.
-        folder: where the images are written.
+        folder: folder for the images.
     """
     records = write_images(folder, images)
     files = [record.image_path.read_bytes() for record in records]
@@ -62,7 +62,7 @@ def compare_data(*, pairs: int, images: int = 64, image_size: int = 300, folder:
 
 
 def write_images(folder: Path, count: int) -> list[ImageAnnotation]:
-    """Draw toy images with the noise of a camera and write them as JPEGs; those that are there are kept."""
+    """Generate toy images with camera noise and write them as JPEGs; existing ones are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     records = []
     for index in range(count):
@@ -86,7 +86,7 @@ def write_images(folder: Path, count: int) -> list[ImageAnnotation]:
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Keep OpenCV and torch from starting threads."""
+    """Prevent OpenCV and torch from starting threads."""
     before = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -124,7 +124,7 @@ def _nothing() -> None:
 
 
 def paper_augmentation(records: Sequence[ImageAnnotation], image_size: int) -> Callable[[], None]:
-    """Make what reads and augments all images once, every time with other draws."""
+    """Return a function that reads and augments all images once, with new random parameters in each call."""
     augment = SSDAugmentation(image_size=image_size, fill=MEAN)
     sides = np.array(SIZE_PX[::-1] * 2, dtype=np.float32)
     seeds = iter(range(10**9))
@@ -136,7 +136,7 @@ def paper_augmentation(records: Sequence[ImageAnnotation], image_size: int) -> C
 
 
 def _torchvision_recipe(records: Sequence[ImageAnnotation], image_size: int) -> tuple[Callable[[], None], str]:
-    """Build the augmentation of torchvision's SSD reference with the quicker of its decoders, and name that."""
+    """Build the augmentation of torchvision's SSD reference with its faster decoder, and return the decoder's name."""
     recipe = v2.Compose(
         [
             v2.RandomPhotometricDistort(),

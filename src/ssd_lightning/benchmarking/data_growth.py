@@ -1,4 +1,4 @@
-"""How the cost of samples grows with their size, and the rate of a loader with its workers."""
+"""Growth of the cost of samples with their size, and of the loader's rate with its workers."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -19,13 +19,13 @@ CPU = torch.device("cpu")
 
 
 def measure_data(folder: Path, *, images: int = 64, samples: int = 1024, repeats: int = 3) -> Iterator[Point]:
-    """Measure the paper's augmentation from JPEG files, on one core along `input`, in the loader along `workers`.
+    """Measure the paper's augmentation from JPEG files: on one core along `input`, in the loader along `workers`.
 
     Args:
-        folder: where the images are written.
-        images: how many are drawn.
-        samples: of an epoch of the loader, each image repeatedly.
-        repeats: of each size of the input; the median counts.
+        folder: folder for the images.
+        images: number of generated images.
+        samples: samples of an epoch of the loader, with repeated images.
+        repeats: repetitions for each input size; the median counts.
     """
     records = write_images(folder, images)
     with one_core():

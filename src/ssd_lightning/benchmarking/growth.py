@@ -1,4 +1,4 @@
-"""How cost grows with batch, classes, boxes and input: time and memory an image."""
+"""Growth of time and memory per image with batch, classes, boxes and input."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -21,30 +21,30 @@ CLASSES = (1, 20, 80, 600)
 BOXES = (0, 1, 10, 100, 500)
 INPUTS = (300, 512, 1024)
 BATCH, NUM_CLASSES, NUM_BOXES, INPUT = 8, 20, 4, 300
-"""Where the other axes stand while one grows."""
+"""Values of the other axes while one grows."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What one image costs at one size of one axis."""
+    """Cost of one image at one size of one axis."""
 
     part: str
     axis: str
     size: int
     ms_a_image: float
     mib_a_image: float | None = None
-    """Of tensors at the peak; None where it was not measured."""
+    """Peak memory of tensors; None if it was not measured."""
 
     def as_record(self) -> dict[str, Any]:
-        """Give it as plain values."""
+        """Return plain values."""
         return asdict(self)
 
 
 def exponents(points: list[Point]) -> list[float | None]:
-    """Say how the time of each point grew since the one before on its curve, as a power of the size: 1 is linear.
+    """Return the growth of the time of each point since the previous one, as a power of the size: 1 is linear.
 
-    The work of the axis `batch` is the whole batch; that of `input` is counted by its pixels. None where there is no
-    point before, or where that had the size 0.
+    On the axis `batch` the time is that of the whole batch; on `input` the size is the number of pixels. None without a
+    previous point, or if its size was 0.
     """
     found: list[float | None] = [None] * min(1, len(points))
     for before, point in pairwise(points):
@@ -61,13 +61,13 @@ def exponents(points: list[Point]) -> list[float | None]:
 def measure_growth(
     network: Callable[[int], SSD], *, device: torch.device, repeats: int = 3, most_network_batch: int = 256
 ) -> Iterator[Point]:
-    """Measure every part along every axis on which it depends, curve by curve.
+    """Measure every part along every axis that affects it, curve by curve.
 
     Args:
-        network: makes the network for an input size and `NUM_CLASSES`.
-        device: where everything runs.
-        repeats: of each point; the median counts.
-        most_network_batch: largest batch that the network itself sees; a processor takes long for large ones.
+        network: builds the network for an input size and `NUM_CLASSES`.
+        device: device of the measurement.
+        repeats: repetitions for each point; the median counts.
+        most_network_batch: largest batch for the network itself; a CPU is slow with large ones.
     """
 
     def point(part: str, axis: str, size: int, batch: int, work: Callable[[], object]) -> Point:

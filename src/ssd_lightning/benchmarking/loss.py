@@ -1,4 +1,4 @@
-"""Matching, multibox loss and its gradient, beside torchvision's SSD."""
+"""Matching, multibox loss and its gradient, compared with torchvision's SSD."""
 
 import torch
 from torch import Tensor
@@ -23,22 +23,22 @@ def compare_loss(
     num_classes: int = 20,
     boxes: tuple[int, int] = (1, 6),
 ) -> list[Comparison]:
-    """Compare matching + loss + backward of one batch, given the network's output.
+    """Compare matching, loss and backward pass of one batch, given the network's output.
 
     Args:
-        pairs: how often each side is timed.
-        device: where the output lies.
+        pairs: number of timings of each side.
+        device: device of the output.
         batch_size: B.
         num_classes: C, without the background.
-        boxes: fewest and most ground-truth boxes of an image.
+        boxes: smallest and largest number of ground-truth boxes of an image.
     """
     priors = make_priors(SSD300_VOC, IMAGE_SIZE).to(device)
     output = random_output(batch_size, priors, num_classes)
     targets = random_targets(batch_size, num_classes, boxes)
-    # The paper's loss as torchvision has it: its matcher lets several objects share a best prior.
+    # The paper's loss as in torchvision, whose matcher lets several objects share a best prior.
     loss = MultiBoxLoss(matcher=ArgmaxMatcher()).train()
     peer = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=num_classes + 1)
-    # Normalised for both, since pixels would round other boxes to the same overlap.
+    # Normalised boxes for both sides, since rounding in pixels would create other ties of overlap.
     peer_priors = [cxcywh_to_xyxy(priors)] * batch_size
     peer_targets = [{name: target[name].to(device) for name in ("boxes", "labels")} for target in targets]
     results: dict[str, Tensor] = {}
@@ -69,7 +69,7 @@ def compare_loss(
 
 
 def random_output(batch_size: int, priors_cxcywh: Tensor, num_classes: int) -> SSDOutput:
-    """Draw what an untrained network could give, with gradients wanted."""
+    """Draw a random output of an untrained network that requires gradients."""
     generator = torch.Generator().manual_seed(0)
     offsets = torch.randn(batch_size, len(priors_cxcywh), 4, generator=generator)
     logits = torch.randn(batch_size, len(priors_cxcywh), num_classes + 1, generator=generator)
@@ -78,7 +78,7 @@ def random_output(batch_size: int, priors_cxcywh: Tensor, num_classes: int) -> S
 
 
 def random_targets(batch_size: int, num_classes: int, boxes: tuple[int, int]) -> list[Target]:
-    """Draw images with `boxes[0]` to `boxes[1]` objects of 5 to 55 % of the image's sides, on the host."""
+    """Draw targets with `boxes[0]` to `boxes[1]` objects of 5 to 55 % of the image's sides, on the CPU."""
     generator = torch.Generator().manual_seed(1)
     targets = []
     for index in range(batch_size):
@@ -100,7 +100,7 @@ def random_targets(batch_size: int, num_classes: int, boxes: tuple[int, int]) ->
 def torchvision_loss(
     network: SSD, output: SSDOutput, priors_xyxy: list[Tensor], targets: list[dict[str, Tensor]]
 ) -> Tensor:
-    """Match and compare as the training branch of torchvision's `SSD.forward` does, with its own parts."""
+    """Match and compute the loss as in the training branch of torchvision's `SSD.forward`, with its own parts."""
     matched = [
         network.proposal_matcher(box_iou(target["boxes"], priors))
         for priors, target in zip(priors_xyxy, targets, strict=True)

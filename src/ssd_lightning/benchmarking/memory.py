@@ -1,4 +1,4 @@
-"""How much memory tensors hold at most while something runs."""
+"""Measure the peak memory of tensors."""
 
 from collections.abc import Callable
 
@@ -9,10 +9,10 @@ MIB = 1 << 20
 
 
 def peak_memory_mib(work: Callable[[], object], device: torch.device) -> float | None:
-    """Run something and give the most that tensors held at once beyond what there was before, in MiB.
+    """Run a function and return the peak memory of its tensors above the initial one, in MiB.
 
-    On CUDA that is the allocator's own count. On a processor every allocation and release of a tensor is recorded;
-    buffers that its libraries keep for themselves are not in it. None on other devices, which tell no peak.
+    On CUDA this is the count of the allocator. On a CPU every allocation and release of a tensor is recorded, without
+    internal buffers of libraries. None on other devices, which do not report a peak.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""Mean average precision of a whole test set, beside torchmetrics with pycocotools."""
+"""Mean average precision of a whole test set, compared with torchmetrics and pycocotools."""
 
 from importlib.util import find_spec
 
@@ -17,12 +17,12 @@ BAR_SECONDS = 5.0
 
 
 def compare_metric(*, pairs: int, images: int = 4952, detections: int = 200, num_classes: int = 20) -> list[Comparison]:
-    """Compare updates in batches of 32 and the evaluation, at an IoU of .5, on the processor, and its time with 5 s.
+    """Compare updates in batches of 32 plus evaluation, at an IoU of .5, on the CPU, and the time with 5 s.
 
     Args:
-        pairs: how often each side is timed; three times at most, since the peer takes half a minute.
-        images: of the test set; VOC2007 has 4952.
-        detections: of an image.
+        pairs: number of timings of each side, at most three, since the peer takes half a minute.
+        images: number of images in the test set; VOC2007 has 4952.
+        detections: number of detections of an image.
         num_classes: C, without the background.
 
     Raises:
@@ -69,7 +69,7 @@ def compare_metric(*, pairs: int, images: int = 4952, detections: int = 200, num
 
 
 def check_peer() -> None:
-    """Make sure that the peer can be run.
+    """Check that the peer can run.
 
     Raises:
         ConfigurationError: pycocotools is not installed.
@@ -79,7 +79,7 @@ def check_peer() -> None:
 
 
 def made_evaluation(images: int, detections: int, num_classes: int) -> tuple[list[Detections], list[Target]]:
-    """Draw images of 1 to 5 objects, each detected a little beside its place, and noise of lower scores."""
+    """Draw images of 1 to 5 objects, each detected with a small offset, plus noise of lower scores."""
     generator = torch.Generator().manual_seed(0)
     preds, targets = [], []
     for index in range(images):

@@ -1,4 +1,4 @@
-"""Softmax, decoding and NMS, beside torchvision's SSD."""
+"""Softmax, decoding and NMS, compared with torchvision's SSD."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,11 +19,11 @@ from ssd_lightning.types import Detections, SSDOutput
 def compare_postprocess(
     *, pairs: int, device: torch.device, batch_size: int = 32, num_classes: int = 20
 ) -> list[Comparison]:
-    """Compare the way from the network's output to detections, for an untrained and for a trained network.
+    """Compare the steps from the network's output to detections, for an untrained and a trained network.
 
     Args:
-        pairs: how often each side is timed.
-        device: where the output lies.
+        pairs: number of timings of each side.
+        device: device of the output.
         batch_size: B.
         num_classes: C, without the background.
     """
@@ -32,7 +32,7 @@ def compare_postprocess(
         "random logits": random_output(batch_size, priors, num_classes),
         "trained-like logits": trained_like_output(batch_size, priors, num_classes),
     }
-    # Its thresholds, 400 boxes of a class and 200 of an image, are the paper's and ours.
+    # Its thresholds, 400 boxes per class and 200 per image, are those of the paper and of this project.
     peer = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=num_classes + 1).eval()
     anchors = [cxcywh_to_xyxy(priors) * IMAGE_SIZE] * batch_size
     sizes = [(IMAGE_SIZE, IMAGE_SIZE)] * batch_size
@@ -69,13 +69,13 @@ def compare_postprocess(
 def trained_like_output(
     batch_size: int, priors_cxcywh: Tensor, num_classes: int, objects: tuple[int, int] = (1, 6)
 ) -> SSDOutput:
-    """Draw what a trained network could give: sure of the objects where priors overlap them, else of the background.
+    """Draw an output like that of a trained network: high scores for objects that priors overlap, else for background.
 
     Args:
         batch_size: B.
         priors_cxcywh: `[K, 4]`.
         num_classes: C, without the background.
-        objects: fewest and most of an image.
+        objects: smallest and largest number of objects of an image.
     """
     generator = torch.Generator().manual_seed(0)
     priors = priors_cxcywh.cpu()
@@ -102,7 +102,7 @@ def _equal(ours: Detections, theirs: dict[str, Tensor]) -> bool:
 
 
 def _ordered(detections: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """Sort by score, and equal scores, which the peer leaves in any order, by class."""
+    """Sort by score, and equal scores by class, since the peer returns them in any order."""
     order = detections["labels"].argsort(stable=True)
     order = order[detections["scores"][order].argsort(descending=True, stable=True)]
     return detections["boxes"][order], detections["scores"][order], detections["labels"][order]

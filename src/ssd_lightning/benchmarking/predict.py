@@ -1,4 +1,4 @@
-"""Images in and boxes out, beside torchvision's SSD300 with the same weights."""
+"""Detection from images to boxes, compared with torchvision's SSD300 with the same weights."""
 
 import cv2
 import numpy as np
@@ -17,14 +17,14 @@ from ssd_lightning.ops.normalization import TORCHVISION_SSD
 
 
 def compare_predict(*, net: SSD, pairs: int, device: torch.device, batch_size: int) -> list[Comparison]:
-    """Compare detection in uint8 images of 500 x 375, conversion, resizing and post-processing counted on both sides.
+    """Compare detection in uint8 images of 500 x 375, including conversion, resizing and post-processing.
 
     Args:
-        net: an untrained network with the names and priors of torchvision's `ssd300_vgg16`, whose head expects
-            background; it gets the peer's colours, and its weights are scaled.
-        pairs: how often each side is timed.
-        device: where the networks lie.
-        batch_size: images of a call.
+        net: an untrained network with the names and priors of torchvision's `ssd300_vgg16`, whose head predicts
+            background; it gets the peer's normalisation, and its weights are scaled.
+        pairs: number of timings of each side.
+        device: device of the networks.
+        batch_size: number of images per call.
     """
     images = random_images(batch_size)
     detector, peer = same_detectors(net, device, images)
@@ -35,7 +35,7 @@ def compare_predict(*, net: SSD, pairs: int, device: torch.device, batch_size: i
 
     def theirs() -> None:
         with torch.inference_mode():
-            # It takes floats of 0..1; sent as bytes, they are a quarter as much to send.
+            # The peer takes floats of 0..1. They are transferred as bytes, a quarter of the size.
             tensors = [torch.from_numpy(image).to(device).permute(2, 0, 1) / 255 for image in images]
             results["theirs"] = peer(tensors)
 
@@ -66,16 +66,16 @@ def random_images(count: int) -> list[np.ndarray]:
 
 
 def same_detectors(net: SSD, device: torch.device, images: list[np.ndarray]) -> tuple[Detector, nn.Module]:
-    """Make both sides with one set of weights, which see about as much as trained ones do.
+    """Build both sides with the same weights, scaled to detect about as much as trained ones.
 
     Args:
         net: see `compare_predict`.
-        device: where they go.
-        images: what the outputs are scaled on.
+        device: device of both sides.
+        images: images that determine the scale of the outputs.
     """
     net.use_normalization(TORCHVISION_SSD)
     num_classes = net.num_classes
-    postprocess = PostProcess(clip_first=True)  # as torchvision does; its thresholds are ours
+    postprocess = PostProcess(clip_first=True)  # as in torchvision, whose thresholds are the same
     detector = Detector(net, class_names=list(map(str, range(num_classes))), postprocess=postprocess)
     # Offsets and logits of deviation 1 let a few hundred scores of an image pass the threshold.
     with torch.no_grad():
@@ -91,7 +91,7 @@ def same_detectors(net: SSD, device: torch.device, images: list[np.ndarray]) -> 
 
 
 def _share_found(ours: ImageDetections, theirs: dict[str, Tensor]) -> float:
-    """Which share of their boxes has one of ours of the same class and an IoU above .9."""
+    """Return the fraction of their boxes that match one of ours with the same class and an IoU above .9."""
     iou = box_iou(theirs["boxes"].cpu(), torch.from_numpy(ours.boxes_xyxy_px))
     same_class = theirs["labels"][:, None].cpu() == torch.from_numpy(ours.labels)
     return float(((iou > 0.9) & same_class).any(dim=1).float().mean()) if len(iou) else 1.0

@@ -1,4 +1,4 @@
-"""A side of a comparison in a process of its own, so that what one side sets does not serve the other."""
+"""Run a side of a comparison in its own process, so that its settings do not affect the other side."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,10 +12,10 @@ Work = Callable[[], object]
 
 
 class Side:
-    """Does a piece of work in another process whenever it is called, and waits for it.
+    """Runs a piece of work in another process on each call, and waits for it.
 
     Args:
-        make: makes the work there; it and what it is bound to travel by pickle.
+        make: creates the work there; it must be picklable.
     """
 
     def __init__(self, make: Callable[[], Work]) -> None:
@@ -26,7 +26,7 @@ class Side:
 
     def __enter__(self) -> "Side":
         self._process.start()
-        self._their_end.close()  # it is open there now; open here too, its end would not be noticed
+        self._their_end.close()  # with an open copy here, the end of the process would go unnoticed
         return self
 
     def __exit__(
@@ -40,7 +40,7 @@ class Side:
         """Do the work once.
 
         Raises:
-            RuntimeError: it failed; the message is that of the other process.
+            RuntimeError: the work failed; the message is that of the other process.
         """
         try:
             self._pipe.send(True)

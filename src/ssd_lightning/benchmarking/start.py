@@ -1,4 +1,4 @@
-"""How long a command takes until it does something, beside the import of what it is built on."""
+"""Start-up time of commands, compared with the import of torch and Lightning."""
 
 import os
 import subprocess
@@ -23,14 +23,14 @@ FIRST_STEP = (
 
 
 def compare_start(*, pairs: int, folder: Path) -> list[Comparison]:
-    """Compare `train --help` and a run of one step with the import of torch and Lightning, each a process of its own.
+    """Compare `train --help` and a run of one step with the import of torch and Lightning, each in its own process.
 
-    A run is timed as a whole, from the start of its process to its end, so that its start, the reading of four small
-    images, its first step and its end are all in it: what it takes to the first step is less than that.
+    A run is timed as a whole, from start to end of its process. This includes start-up, reading four small images,
+    the first step and the shutdown, so the time to the first step is less.
 
     Args:
-        pairs: how often each is timed.
-        folder: where the toy images are written.
+        pairs: number of timings of each side.
+        folder: folder for the toy images.
     """
     write_toy_dataset(folder / "datasets" / "toy", num_train=4, num_val=1, num_test=1, image_size_px=(96, 96))
     train = ("-m", "ssd_lightning.train")
@@ -40,7 +40,7 @@ def compare_start(*, pairs: int, folder: Path) -> list[Comparison]:
         "peer": _process(folder, "-c", "import torch, pytorch_lightning"),
     }
     seconds: dict[str, list[float]] = {name: [] for name in works}
-    for work in works.values():  # files that were read once are in memory for all that follow
+    for work in works.values():  # warm up the file cache for all that follow
         work()
     for pair in range(pairs):
         names = list(works)

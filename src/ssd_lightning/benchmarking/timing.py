@@ -1,4 +1,4 @@
-"""Two sides, timed in turns: a noisy machine disturbs both, and what is reported is their ratio."""
+"""Time two sides alternately: noise affects both, and the result is their ratio."""
 
 import statistics
 import time
@@ -11,18 +11,18 @@ import torch
 
 @dataclass(frozen=True)
 class Comparison:
-    """What this project and its peer took for the same work, pair by pair.
+    """Measurements of this project and its peer for the same work, pair by pair.
 
     Args:
-        part: what is measured, e.g. "loss".
-        setting: on what, e.g. "batch 32, 8732 priors, 20 classes".
-        peer: what it is measured against.
-        ours: one measurement a pair, in `unit`.
-        theirs: the peer's, in the same order.
-        unit: of the measurements: "s", "MiB", or anything "/s", of which more is better.
-        bar: what the ratio should reach, None where nothing was promised.
-        at_most: the ratio is a cost, which should stay at or below `bar`.
-        note: anything that the reader has to know, e.g. that both sides gave the same result.
+        part: measured part, e.g. "loss".
+        setting: conditions, e.g. "batch 32, 8732 priors, 20 classes".
+        peer: name of the other side.
+        ours: one measurement per pair, in `unit`.
+        theirs: measurements of the peer, in the same order.
+        unit: unit of the measurements: "s", "MiB", or anything "/s", where more is better.
+        bar: target of the ratio; None if there is no target.
+        at_most: the ratio is a cost that should be at most `bar`.
+        note: extra information, e.g. that both sides gave the same result.
     """
 
     part: str
@@ -37,7 +37,7 @@ class Comparison:
 
     @property
     def ratios(self) -> list[float]:
-        """How many times better this project is, pair by pair; with `at_most`, its share of the peer's cost."""
+        """How many times better this project is, per pair; with `at_most`, its fraction of the peer's cost."""
         ours_over_theirs = self.at_most or self.unit.endswith("/s")
         pairs = zip(self.ours, self.theirs, strict=True)
         return sorted(ours / theirs if ours_over_theirs else theirs / ours for ours, theirs in pairs)
@@ -55,7 +55,7 @@ class Comparison:
         return self.ratio <= self.bar if self.at_most else self.ratio >= self.bar
 
     def as_record(self) -> dict[str, Any]:
-        """Give all of it as plain values."""
+        """Return all fields as plain values."""
         return {
             "part": self.part,
             "setting": self.setting,
@@ -73,7 +73,7 @@ class Comparison:
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Time one call, with all that it started on the device."""
+    """Time one call, including all work that it started on the device."""
     synchronize(device)
     start = time.perf_counter()
     work()
@@ -89,17 +89,17 @@ def time_pairs(
     device: torch.device,
     warmup: int = 1,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Time two callables in turns, each first in every other pair.
+    """Time two functions alternately; each goes first in every other pair.
 
     Args:
-        ours: the work, done by this project.
-        theirs: the same work, done by the peer.
-        pairs: how often each is timed.
-        device: what has to be done before the clock is read.
-        warmup: calls of each before the first that counts.
+        ours: the work of this project.
+        theirs: the same work of the peer.
+        pairs: number of timings of each.
+        device: device to synchronise before the clock is read.
+        warmup: number of untimed calls of each.
 
     Returns:
-        Seconds of `ours` and of `theirs`, one a pair.
+        Seconds of `ours` and of `theirs`, one per pair.
     """
     for _ in range(warmup):
         seconds_of(ours, device), seconds_of(theirs, device)
@@ -112,6 +112,6 @@ def time_pairs(
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

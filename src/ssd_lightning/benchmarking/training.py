@@ -1,4 +1,4 @@
-"""A training step of SSD300 on VGG16, beside torchvision's, with the data on the device."""
+"""A training step of SSD300 on VGG16, compared with torchvision's, with the data on the device."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,19 +29,19 @@ make_sgd = partial(torch.optim.SGD, lr=1e-4, momentum=0.9, weight_decay=5e-4)
 
 
 def torchvision_ssd300(num_classes: int) -> nn.Module:
-    """Make torchvision's SSD300 without weights, for so many classes and the background."""
+    """Build torchvision's SSD300 without weights, for a number of classes plus the background."""
     return ssd300_vgg16(weights=None, weights_backbone=None, num_classes=num_classes + 1)
 
 
 @dataclass(frozen=True)
 class Peer:
-    """How torchvision's SSD is trained.
+    """Training settings of torchvision's SSD.
 
     Args:
-        build: makes the network for so many classes, without the background.
+        build: builds the network for a number of classes, without the background.
         channels_last: memory layout of its weights.
         fused: one kernel for the step of all weights.
-        compile_mode: of its backbone and head; the rest works on lists of any length.
+        compile_mode: for its backbone and head; the rest works on lists of any length.
     """
 
     build: Callable[..., nn.Module] = torchvision_ssd300
@@ -51,14 +51,14 @@ class Peer:
 
     @property
     def name(self) -> str:
-        """What it is called in the tables."""
+        """Name in the tables."""
         settings = {"channels_last": self.channels_last, "fused SGD": self.fused}
         settings[f"compile={self.compile_mode}"] = self.compile_mode is not None
         return ", ".join(["torchvision SSD", *(setting for setting, is_on in settings.items() if is_on)])
 
 
 def peers_on(device: torch.device, compile_mode: str | None = None) -> tuple[Peer, ...]:
-    """Give the peer as it comes and, last, in its best setting on a device."""
+    """Return the peer in its default setting and, last, in its best setting on a device."""
     if device.type == "cpu":
         return Peer(), Peer(channels_last=True)
     return Peer(), Peer(channels_last=True, fused=True, compile_mode=compile_mode and "default")
@@ -79,22 +79,22 @@ def compare_training(
 ) -> list[Comparison]:
     """Compare forward, loss, backward and SGD step of one batch: speed, memory, and the use of the matrix units.
 
-    Both sides have the same images and objects and compute in the same precision. The peer is measured as it comes and
-    in its best setting. On a processor each side has a process of its own, since a run of this project has memory kept
-    there (`training.host_memory`).
+    Both sides use the same images, objects and precision. The peer is measured in its default and in its best setting.
+    On a CPU each side has its own process, since a run of this project keeps freed memory there
+    (`training.host_memory`).
 
     Args:
         net: SSD300 on VGG16, untrained.
-        pairs: how often each side is timed.
-        device: where both are trained.
+        pairs: number of timings of each side.
+        device: device of both trainings.
         batch_size: B.
-        precision: of the network; losses are float32 in either case.
-        boxes: fewest and most ground-truth boxes of an image.
-        compile_mode: of this project's network, see `training.compilation`.
-        peers: what it is compared with, the best setting last; None is `peers_on`.
-        apart: each side has a process of its own; None: on a processor.
-        matrix_size: rows of the product that the use of the matrix units is held against; None: 8192 in bfloat16 on a
-            GPU, else it is not measured.
+        precision: precision of the network; losses are always float32.
+        boxes: smallest and largest number of ground-truth boxes of an image.
+        compile_mode: for this project's network, see `training.compilation`.
+        peers: the compared settings of the peer, the best one last; None for `peers_on`.
+        apart: run each side in its own process; None: only on a CPU.
+        matrix_size: rows of the matrix product that serves as reference for the matrix units; None: 8192 in bfloat16 on
+            a GPU, otherwise it is not measured.
     """
     peers = peers_on(device, compile_mode) if peers is None else peers
     apart = device.type == "cpu" if apart is None else apart
@@ -141,6 +141,7 @@ def compare_training(
             peer="the whole step",
             ours=of_loss,
             theirs=of_step,
+            bar=0.05 if device.type == "cuda" else None,
             at_most=True,
         )
     )
@@ -169,14 +170,14 @@ def _side(make: Callable[[], Step], apart: bool) -> Iterator[Step]:
 
 
 def _bar(device: torch.device, precision: Precision, peer: Peer) -> float | None:
-    """Give what was promised: on a processor against the peer as people use it, on a GPU in bfloat16 at its best."""
+    """Return the target ratio: on a CPU against the peer's default setting, on a GPU in bfloat16 against its best."""
     if device.type == "cpu":
         return None if peer.channels_last else 1.15
     return 2.0 if precision == "bfloat16" else None
 
 
 def _peak_of_a_step(step: Step, device: torch.device) -> float | None:
-    step()  # makes the momentum
+    step()  # creates the momentum
     return peak_memory_mib(step, device)
 
 
@@ -184,8 +185,8 @@ def training_flops(net: SSD, batch_size: int = 2) -> float:
     """Count the operations of convolutions and products for one image, forward and backward.
 
     Args:
-        net: the network, not compiled; it is left as it is.
-        batch_size: what is counted with; batch norm needs two values at least.
+        net: the network, not compiled; it is not changed.
+        batch_size: batch size for counting; batch norm needs at least two values.
     """
     copy = deepcopy(net).to("meta").train()
     with FlopCounterMode(display=False) as counter:
@@ -195,13 +196,13 @@ def training_flops(net: SSD, batch_size: int = 2) -> float:
 
 
 class OurStep:
-    """A training step as a run with the default settings does it.
+    """A training step as in a run with the default settings.
 
     Args:
         net: the network.
-        images: uint8 `[B, 3, H, W]`, where the network is to be trained.
+        images: uint8 `[B, 3, H, W]`, on the training device.
         targets: B targets on the host.
-        precision: of the network.
+        precision: precision of the network.
         compile_mode: see `training.compilation`.
     """
 
@@ -219,7 +220,7 @@ class OurStep:
         """Do the step.
 
         Args:
-            mark: is called between network and loss, and as each gradient of the network's output is there.
+            mark: called between network and loss, and when each gradient of the network's output is ready.
         """
         with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             output = self.net(self.images)
@@ -234,11 +235,11 @@ class OurStep:
 
 
 def loss_seconds(step: Step, device: torch.device) -> tuple[float, float]:
-    """Give the seconds from the network's output to its gradient, and of the whole step, by the device's clock.
+    """Return the seconds from the network's output to its gradient, and of the whole step, by the device's clock.
 
     Args:
         step: an `OurStep`.
-        device: where it is done.
+        device: device of the step.
     """
     marks: list[Any] = []
 
@@ -267,14 +268,14 @@ def _between(begin: Any, end: Any) -> float:
 
 
 def peer_step(images: Tensor, targets: list[Target], num_classes: int, precision: Precision, peer: Peer) -> Step:
-    """Make a training step as torchvision's reference does it.
+    """Build a training step as in torchvision's reference.
 
     Args:
         images: uint8 `[B, 3, 300, 300]`.
         targets: B targets; torchvision has them on the device.
         num_classes: C, without the background.
-        precision: of the network.
-        peer: its network and settings.
+        precision: precision of the network.
+        peer: the network and settings of the peer.
     """
     device = images.device
     memory_format = torch.channels_last if peer.channels_last else torch.contiguous_format
@@ -302,7 +303,7 @@ def peer_step(images: Tensor, targets: list[Target], num_classes: int, precision
 
 
 def matrix_flops(device: torch.device, size: int = 8192) -> float:
-    """Measure how many operations a second a product of bfloat16 matrices reaches on a device."""
+    """Measure the operations per second of a bfloat16 matrix product on a device."""
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     seconds_of(lambda: a @ b, device)
     repeats = 10

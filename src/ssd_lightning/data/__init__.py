@@ -1,1 +1,1 @@
-"""Floor 1: data sets, augmentation and download. Knows no prior, no network and no trainer."""
+"""Data sets, augmentation and download. This package does not depend on priors, networks or trainers."""

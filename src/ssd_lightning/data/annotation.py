@@ -1,6 +1,6 @@
-"""What is checked in every annotated object, whatever the format of its file: number, flag, class, unit and box.
+"""Checks for every annotated object, in any file format: number, flag, class, unit and box.
 
-The sentences begin with the verb; the reader puts file, object and class name before it.
+The messages start with the verb; the reader adds file, object and class name in front.
 """
 
 import difflib
@@ -18,18 +18,18 @@ from ssd_lightning.data.images import image_size_px
 from ssd_lightning.errors import DataError
 
 RANGE_TOLERANCE_PX = 1
-"""Annotation tools round: a box up to this far outside the image is clipped, beyond it is an error."""
+"""Annotation tools round: a box is clipped up to this far outside the image, and is an error beyond it."""
 LARGEST_FRACTION = 1.5
-"""A box that an annotator drew over the edge is still below it; beyond it a fraction must be a pixel."""
+"""Allowed excess of a fraction for boxes drawn over the edge. A larger number must be in pixels."""
 
 Box = tuple[float, float, float, float]
 
 
 class Objects:
-    """The sound objects of one image, and a sentence for each unsound one.
+    """The valid objects of one image, and a sentence for each invalid one.
 
     Args:
-        keep_difficult: False skips crowds and difficult objects, and counts them.
+        keep_difficult: False skips and counts crowds and difficult objects.
 
     Attributes:
         problems: sentences with file, object and value.
@@ -46,7 +46,7 @@ class Objects:
 
     @contextmanager
     def judging(self, place: str) -> Iterator[None]:
-        """Turn a `DataError` about one object into a sentence that begins with its place."""
+        """Turn a `DataError` about one object into a sentence that starts with its place."""
         try:
             yield
         except DataError as error:
@@ -55,22 +55,22 @@ class Objects:
                 self._beyond.append(error)
 
     def wants(self, *, difficult: bool) -> bool:
-        """Say whether an object is kept, and count it if it is skipped."""
+        """Tell whether an object is kept, and count it if it is skipped."""
         skipped = difficult and not self._keep_difficult
         self._num_skipped += skipped
         return not skipped
 
     def add(self, *, label: int, box_xyxy_px: Box, difficult: bool) -> None:
-        """Take a sound object."""
+        """Add a valid object."""
         self._labels.append(label)
         self._boxes.append(box_xyxy_px)
         self._difficult.append(difficult)
 
     def record(self, *, image_id: str, image_path: Path, size_px: tuple[int, int]) -> ImageAnnotation:
-        """Give the image with all objects taken.
+        """Return the annotation of the image with all added objects.
 
         Raises:
-            DataError: boxes fit the image only before or after the turn of its EXIF tag, and not as it is read.
+            DataError: the boxes only fit the image in the other orientation of its EXIF tag, not as it is read.
         """
         if self._beyond:
             self._refuse_other_side_up(image_path, size_px)
@@ -98,24 +98,24 @@ class Objects:
 
 
 class _BeyondError(DataError):
-    """A box reaches out of its image."""
+    """A box extends beyond its image."""
 
     def __init__(self, reason: str, right_px: float, bottom_px: float) -> None:
         super().__init__(f"reaches out of the image: {reason}")
         self._reach_px = right_px, bottom_px
 
     def fits(self, size_px: tuple[int, int]) -> bool:
-        """Say whether an image of this (height, width) would hold the box."""
+        """Tell whether the box fits into an image of (height, width)."""
         return all(
             reach <= side + RANGE_TOLERANCE_PX for reach, side in zip(self._reach_px, reversed(size_px), strict=True)
         )
 
 
 def check_class_names(class_names: Sequence[str]) -> None:
-    """Refuse a class list that is empty, no list, or has a name twice or one that is not text.
+    """Check that a class list is a non-empty list of distinct texts.
 
     Raises:
-        DataError: it is one of these.
+        DataError: it is not.
     """
     if isinstance(class_names, str) or not class_names:
         raise DataError(f"class_names is {class_names!r}; it has to be a list of at least one name")
@@ -138,10 +138,10 @@ def number_classes(class_names: Sequence[str]) -> dict[str, int]:
 
 
 def label_of(name: str, labels: Mapping[str, int]) -> int:
-    """Look a class up.
+    """Return the label of a class name.
 
     Raises:
-        DataError: there is no such class; the sentence names the nearest.
+        DataError: the class is unknown; the message suggests the nearest name.
     """
     if name in labels:
         return labels[name]
@@ -166,9 +166,9 @@ def number_of(value: object, what: str) -> float:
 
 
 def whole_number(value: object) -> int | None:
-    """Read a whole number, however it is written (1, 1.0, "1"); None if it is none."""
+    """Read a whole number in any notation (1, 1.0, "1"); None if it is not one."""
     if isinstance(value, int):
-        return value  # floats do not hold the ids of 64 bits
+        return value  # floats cannot hold 64-bit ids
     try:
         if isinstance(value, str) and value.strip().removesuffix(".0").isdecimal():
             return int(value.strip().removesuffix(".0"))
@@ -179,7 +179,7 @@ def whole_number(value: object) -> int | None:
 
 
 def id_of(value: Any) -> Any:
-    """Give one form to the forms of a whole number: 1, 1.0, "1" and "1.0" are 1; all else, as "007", stays as it is."""
+    """Return one form for all notations of a whole number: 1, 1.0, "1" and "1.0" are 1. Others, as "007", stay."""
     number = None if isinstance(value, bool) else whole_number(value)
     is_plain = not isinstance(value, str) or value.strip() in (str(number), f"{number}.0")
     return number if number is not None and is_plain else value
@@ -187,14 +187,14 @@ def id_of(value: Any) -> Any:
 
 YES = ("1", "true", "yes", "t", "y")
 NO = ("0", "false", "no", "f", "n", "", "none", "null", "unspecified", "unknown", "undefined", "n/a", "nan", "-1")
-"""What annotation tools write; what they leave open is not flagged. OpenImages' -1 is unknown."""
+"""Flags of annotation tools. Missing values count as no. OpenImages' -1 means unknown."""
 
 
 def flag_of(value: object, what: str) -> bool:
     """Read a flag from text or JSON: a number, or one of `YES` or `NO`.
 
     Raises:
-        DataError: it is none of these.
+        DataError: it is neither.
     """
     text = str(id_of(value)).strip().lower()
     if text not in YES + NO:
@@ -203,13 +203,13 @@ def flag_of(value: object, what: str) -> bool:
 
 
 def refuse_fractions(numbers: Sequence[float], size_px: tuple[int, int]) -> None:
-    """Refuse a box in fractions of the image where its format is in pixels.
+    """Reject a box in fractions of the image if its format is in pixels.
 
-    Taken for fractions is what has all four numbers within [0, 1.5], not all of them whole: as pixels it would
-    lie in the very corner.
+    Four numbers within [0, 1.5] count as fractions unless all are whole. As pixels, such a box would be in the
+    corner of the image.
 
     Args:
-        numbers: the four numbers of the box as the file has them.
+        numbers: the four numbers of the box as in the file.
         size_px: (height, width) of the image.
 
     Raises:
@@ -224,10 +224,10 @@ def refuse_fractions(numbers: Sequence[float], size_px: tuple[int, int]) -> None
 
 
 def refuse_pixels(numbers: Sequence[float]) -> None:
-    """Refuse a box in pixels where its format is in fractions of the image.
+    """Reject a box in pixels if its format is in fractions of the image.
 
     Args:
-        numbers: the four numbers of the box as the file has them.
+        numbers: the four numbers of the box as in the file.
 
     Raises:
         DataError: a number is beyond 1.5, which looks like pixels.
@@ -245,7 +245,7 @@ def checked_box(corners_px: Sequence[float], size_px: tuple[int, int], *, offset
     Args:
         corners_px: xmin, ymin, xmax, ymax in pixels that count from `offset`.
         size_px: (height, width) of the image.
-        offset: subtracted from all four.
+        offset: number of the first pixel; subtracted from all four.
 
     Returns:
         (x1, y1, x2, y2) in pixels that count from 0.

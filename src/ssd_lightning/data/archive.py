@@ -1,4 +1,4 @@
-"""Archives from the network: fetched from mirrors, checked by size and checksum, unpacked safely."""
+"""Download archives from mirrors, check size and checksum, and unpack them safely."""
 
 import hashlib
 import logging
@@ -34,44 +34,44 @@ log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 20
 ATTEMPTS_PER_MIRROR = 5
-"""VOC's host often drops the connection in the middle; each attempt goes on where the last one ended."""
+"""VOC's server often drops the connection; each attempt continues where the last one ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """One tar or zip file and what it should be."""
+    """One tar or zip file with its expected size and checksums."""
 
     filename: str
     size_bytes: int | None = None
-    """None where it is not known; an interrupted download then starts again."""
+    """None if unknown; an interrupted download then starts from scratch."""
     md5: str | None = None
     sha1: str | None = None
     urls: tuple[str, ...]
-    """Where it is to be had, the first one first."""
+    """Mirrors, in order of preference."""
 
 
 def obtain(archive: Archive, folder: Path, *, timeout_s: float) -> Path:
-    """Give the path of the archive in `folder`, fetched if it is not there or not sound.
+    """Return the path of the archive in `folder`; download it if it is missing or damaged.
 
-    A download that was cut off is taken up where it ended, be it on another mirror.
+    An interrupted download continues where it ended, even from another mirror.
 
     Args:
-        archive: what to fetch.
-        folder: where it goes; it exists.
-        timeout_s: longest silence of a server, in seconds.
+        archive: the archive.
+        folder: existing folder for the file.
+        timeout_s: timeout of a server, in seconds.
 
     Raises:
-        DataError: no mirror has it, or there is not enough space for it and its contents.
+        DataError: no mirror has the archive, or there is not enough space for it and its contents.
     """
     path = folder / archive.filename
     if path.is_file():
         fault = _fault_of(path, archive)
         if fault is None:
             return path
-        log.warning("%s: %s; it is fetched again", path, fault)
+        log.warning("%s: %s; it is downloaded again", path, fault)
     part = path.with_name(f"{path.name}.part")
     have_bytes = part.stat().st_size if part.is_file() else 0
-    need_bytes = 2 * (archive.size_bytes or 0) - have_bytes  # the archive and what comes out of it
+    need_bytes = 2 * (archive.size_bytes or 0) - have_bytes  # the archive and its contents
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < need_bytes:
         raise DataError(f"{folder}: {archive.filename} needs {need_bytes:,} bytes of disk, {free_bytes:,} are free")
@@ -103,11 +103,11 @@ def _fault_of(path: Path, archive: Archive) -> str | None:
 
 
 def _fetch_from(url: str, part: Path, archive: Archive, timeout_s: float) -> str | None:
-    """Fetch the archive from one mirror into `part`; say what went wrong, or None."""
+    """Download the archive from one mirror into `part`; return the error, or None."""
     fault = None
     for _ in range(ATTEMPTS_PER_MIRROR):
         if archive.size_bytes is None:
-            part.unlink(missing_ok=True)  # nothing would tell a whole file from a part
+            part.unlink(missing_ok=True)  # a complete file could not be told from a partial one
         start = part.stat().st_size if part.is_file() else 0
         if archive.size_bytes is None or start < archive.size_bytes:
             try:
@@ -121,7 +121,7 @@ def _fetch_from(url: str, part: Path, archive: Archive, timeout_s: float) -> str
                 return None
             part.unlink()
             if start == 0:
-                return fault  # all of it came from this mirror: trying again would give the same bytes
+                return fault  # it is all from this mirror, so a retry would not help
         elif got <= start:
             return fault or "the connection was closed"
     return fault or f"the connection was closed {ATTEMPTS_PER_MIRROR} times"
@@ -129,9 +129,9 @@ def _fetch_from(url: str, part: Path, archive: Archive, timeout_s: float) -> str
 
 def _stream(url: str, part: Path, start: int, archive: Archive, timeout_s: float) -> None:
     headers = {"User-Agent": "ssd_lightning"} | ({"Range": f"bytes={start}-"} if start else {})
-    with urlopen(Request(url, headers=headers), timeout=timeout_s) as response:  # noqa: S310 - urls of the catalogue
+    with urlopen(Request(url, headers=headers), timeout=timeout_s) as response:  # noqa: S310 - urls from the catalogue
         if response.status != 206:
-            start = 0  # the server does not resume and sends the whole file
+            start = 0  # the server cannot resume and sends the whole file
         length = response.headers["Content-Length"]
         total = archive.size_bytes or (start + int(length) if length is not None else None)
         if length is not None and start + int(length) != total:
@@ -148,7 +148,7 @@ def _stream(url: str, part: Path, start: int, archive: Archive, timeout_s: float
             Progress(*columns, console=Console(stderr=True)) as progress,
         ):
             task = progress.add_task(archive.filename, total=total, completed=start)
-            # One byte more than there should be is enough to see that this is another file.
+            # One extra byte is enough to detect another file.
             while (total is None or start <= total) and (chunk := response.read(CHUNK_BYTES)):
                 file.write(chunk)
                 start += len(chunk)
@@ -156,14 +156,13 @@ def _stream(url: str, part: Path, start: int, archive: Archive, timeout_s: float
 
 
 def unpack(path: Path, folder: Path, *, top_folder: str) -> None:
-    """Unpack what lies below `top_folder` of a tar or .zip file into `folder`, without the name of the top folder.
+    """Unpack the contents of `top_folder` in a tar or .zip file into `folder`, without the name of the top folder.
 
-    An archive that has anything but regular files below its top folder, or more than the disk has space for, is
-    refused before one is written.
-    Written out because `tarfile`'s own data filter is missing before Python 3.11.4.
+    Archives with anything but regular files below the top folder, or too large for the disk, are rejected before a
+    file is written. `tarfile`'s own data filter is not used, since it is missing before Python 3.11.4.
 
     Raises:
-        DataError: the file is no such archive, or refused.
+        DataError: the file is not such an archive, or it is rejected.
     """
     log.info("unpacking %s", path)
     kind = "zip" if path.suffix == ".zip" else "tar"
@@ -179,12 +178,12 @@ def unpack(path: Path, folder: Path, *, top_folder: str) -> None:
                 unfinished = place.with_name(f".{place.name}.part")
                 with member.open() as source, unfinished.open("wb") as file:
                     shutil.copyfileobj(source, file)
-                os.replace(unfinished, place)  # a run that is killed here leaves no half file behind
+                os.replace(unfinished, place)  # a killed run leaves no partial file
     except DataError:
         raise
-    # The readers answer damage, passwords and unknown methods with nearly any type.
+    # The readers raise nearly any type for damage, passwords and unknown methods.
     except (tarfile.TarError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, LookupError, zlib.error) as error:
-        raise DataError(f"{path}: this is no {kind} archive that can be read: {error}") from error
+        raise DataError(f"{path}: this is not a readable {kind} archive: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -206,7 +205,7 @@ def _tar_members(path: Path) -> Iterator[list[_Member]]:
 
         try:
             members = [_Member(m.name, m.isfile(), m.size, partial(reader, m)) for m in tar if not m.isdir()]
-        except OSError as error:  # a size beyond what a file can have
+        except OSError as error:  # an impossible file size
             raise tarfile.ReadError(str(error)) from error
         yield members
 
@@ -218,7 +217,7 @@ def _zip_members(path: Path) -> Iterator[list[_Member]]:
         def reader(info: zipfile.ZipInfo) -> IO[bytes]:
             try:
                 return archive.open(info)
-            except OSError as error:  # a place before the beginning of the file
+            except OSError as error:  # an offset before the start of the file
                 raise zipfile.BadZipFile(str(error)) from error
 
         yield [
@@ -229,7 +228,7 @@ def _zip_members(path: Path) -> Iterator[list[_Member]]:
                 partial(reader, info),
             )
             for info in archive.infolist()
-            if not info.is_dir() and not info.filename.startswith("__MACOSX/")  # macOS adds its own notes
+            if not info.is_dir() and not info.filename.startswith("__MACOSX/")  # metadata of macOS
         ]
 
 

@@ -1,4 +1,4 @@
-"""The augmentation of the SSD paper (sections 2.2 and 3.6) in the order of the Caffe reference."""
+"""The augmentation of the SSD paper (sections 2.2 and 3.6) in the order of the Caffe code."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -16,7 +16,7 @@ from ssd_lightning.errors import ConfigurationError
 __all__ = ["Resize", "SSDAugmentation", "resize_image"]
 
 MIN_SIDE = 1e-4
-"""Boxes with a side below this share of the image, .03 of 300 pixels, have no offsets worth learning."""
+"""Boxes with a side below this fraction of the image (.03 of 300 pixels) are dropped: too thin for useful offsets."""
 
 
 class SSDAugmentation:
@@ -25,31 +25,31 @@ class SSDAugmentation:
     The mean is subtracted by the network's preprocessing, not here.
 
     Args:
-        image_size: of the result in pixels, (height, width) or one number.
-        photometric: change colours (`PhotometricDistortion`).
+        image_size: output size in pixels, (height, width) or one number.
+        photometric: distort colours (`PhotometricDistortion`).
         expand: make objects smaller, on a larger canvas (`random_zoom_out`).
         crop: make objects larger (`RandomIoUCrop`).
         flip: mirror left and right.
-        vertical_flip: mirror top and bottom, for images that have no up, such as those of a microscope.
+        vertical_flip: mirror top and bottom, for images without an upright direction, such as microscope images.
         brightness_delta: largest shift, in grey levels.
         contrast: range of the factor.
         saturation: range of the factor.
         hue_delta: largest shift, in OpenCV's units of 2 degrees.
-        max_expand_ratio: largest side of the canvas, relative to the image's.
+        max_expand_ratio: largest side of the canvas relative to the image.
         fill: RGB colour of the canvas.
-        crop_rule: which boxes a crop has to overlap: `any` (at least one, the paper's), `all` (mmdet, gluon) or
-            `center` (at least one of those whose centre is inside, torchvision's).
-        min_ious: by how much: one condition each.
-        min_crop_scale: least square root of a crop's relative area.
-        max_crop_aspect_ratio: a crop's sides, relative to the image's, are in proportion 1 / max..max.
-        crop_trials: crops drawn for each condition.
-        allow_empty_crop: accept crops in which no object has its centre; `center` never does.
-        resize: how what is seen is brought to the input: `stretch`, the paper's, `letterbox` or a `ResizeMode`.
-        extra_transforms: transforms of albumentations that follow, e.g. `A.ToGray(p=0.1)`; boxes move with them. Images
-            have to stay uint8 and of `image_size`.
+        crop_rule: which boxes a crop must overlap: `any` (at least one, as in the paper), `all` (mmdet, gluon) or
+            `center` (at least one of those whose centre is inside, as in torchvision).
+        min_ious: minimum overlaps, one condition each.
+        min_crop_scale: smallest square root of a crop's relative area.
+        max_crop_aspect_ratio: range 1 / max..max of a crop's aspect ratio relative to the image.
+        crop_trials: number of crops drawn for each condition.
+        allow_empty_crop: accept crops without the centre of any object; `center` never does.
+        resize: how the sample is resized to the input: `stretch` (as in the paper), `letterbox` or a `ResizeMode`.
+        extra_transforms: albumentations transforms that are added at the end, e.g. `A.ToGray(p=0.1)`. They also move
+            the boxes. Images must stay uint8 and of `image_size`.
 
     Raises:
-        ConfigurationError: a setting is out of its range, or `extra_transforms` is no list of transforms.
+        ConfigurationError: a setting is out of its range, or `extra_transforms` is not a list of transforms.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class SSDAugmentation:
         )
 
     def at_size(self, image_size: tuple[int, int]) -> "SSDAugmentation":
-        """Give the same augmentation with samples of another (height, width)."""
+        """Return the same augmentation for another output size (height, width)."""
         other = copy(self)
         other._chain = self._chain.at_size(image_size)
         return other
@@ -121,7 +121,7 @@ class SSDAugmentation:
     def __call__(
         self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Augment one sample, see `Transform`; boxes thinner than `MIN_SIDE` are skipped."""
+        """Augment one sample, see `Transform`; boxes thinner than `MIN_SIDE` are dropped."""
         indexed = np.empty((len(boxes_xyxy), 5))
         indexed[:, :4], indexed[:, 4] = boxes_xyxy, np.arange(len(boxes_xyxy))
         image, boxes = self._chain(image, indexed, seed)

@@ -1,4 +1,4 @@
-"""SSD's augmentation as albumentations transforms: the only module that knows this library."""
+"""SSD's augmentation as albumentations transforms. No other module imports this library."""
 
 import os
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from copy import copy
 from random import Random
 from typing import Any
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks the network for a newer version
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise the import checks online for updates
 
 import albumentations as A
 import cv2
@@ -24,18 +24,18 @@ EXPANSION_PROBABILITY = 0.5
 
 
 class DistortExpandCropWarp(A.DualTransform):
-    """The paper's steps up to the flip, done at once: everything is drawn first, then only what is seen is touched.
+    """The paper's steps up to the flip in one pass: draw all parameters, then process only visible pixels.
 
-    Step by step, colours change in every pixel of the image, a canvas of up to 16 times its area is painted, and
-    most of both is then cut away or shrunk.
+    Step by step, the whole image would be recoloured and a canvas of up to 16 times its area painted, and most of
+    both would then be cut off or scaled down.
 
     Args:
-        image_size: (height, width) of the input. The result has this size, or the part of it that `resize` gives it.
-        photometric: how colours change; None leaves them.
-        max_expand_ratio: largest side of the canvas, relative to the image's; None never expands.
-        fill: RGB colour of the canvas. The network's preprocessing subtracts it, and so sees zeros there.
-        crop: how a crop is chosen; None takes the whole. Boxes with their centre in it stay, and are clipped to it.
-        resize: how what is seen is brought to the input. The rest of the input is left to `Compose`.
+        image_size: (height, width) of the input. The result has this size, or the part of it that `resize` fills.
+        photometric: colour distortion; None disables it.
+        max_expand_ratio: largest side of the canvas, relative to the image; None disables expansion.
+        fill: RGB colour of the canvas. The network's preprocessing subtracts it, so the network sees zeros there.
+        crop: how a crop is chosen; None disables cropping. Boxes with their centre inside stay, clipped to the crop.
+        resize: how the visible part is resized to the input. `Compose` fills the rest of the input.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class DistortExpandCropWarp(A.DualTransform):
         max_expand_ratio: float | None,
         fill: tuple[int, int, int],
         crop: RandomIoUCrop | None,
-        resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
+        resize: ResizeMode = Stretch(),  # noqa: B008  it is immutable
     ) -> None:
         super().__init__(p=1.0)
         self.image_size = image_size
@@ -57,7 +57,7 @@ class DistortExpandCropWarp(A.DualTransform):
         self.resize = resize
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw what happens to the sample, in the order of the paper."""
+        """Draw the parameters of the sample, in the order of the paper."""
         size_px = params["shape"][:2]
         changes = None if self.photometric is None else self.photometric.draw(self.py_random)
         window_px = (0, 0, size_px[1], size_px[0])
@@ -85,14 +85,14 @@ class DistortExpandCropWarp(A.DualTransform):
         interpolation: int,
         **params: Any,
     ) -> np.ndarray:
-        """Make the sample's image from that of the data set, both uint8 `[H, W, 3]` RGB."""
+        """Build the sample's image from the original, both uint8 `[H, W, 3]` RGB."""
         left, top, right, bottom = view.part_px
         place_left, place_top, place_right, place_bottom = view.place_px
         shown = (place_right - place_left, place_bottom - place_top)
         part = img[top:bottom, left:right]
         if part.size == 0:
             return np.full((*shown_size, 3), self.fill, dtype=np.uint8)
-        # The paper changes colours first. After the warp it is the same but for rounding, and is done where there
+        # The paper distorts colours first. Doing it after the warp differs only by rounding; it is done where there
         # are fewer pixels.
         first = part.shape[0] * part.shape[1] <= shown[0] * shown[1]
         if changes is not None and first:
@@ -113,14 +113,14 @@ class DistortExpandCropWarp(A.DualTransform):
 
 
 class Compose:
-    """The steps one after another, over `image` and `bboxes` `[N, 4 + ...]`, xyxy normalised and further columns.
+    """Apply all steps in order to `image` and `bboxes` `[N, 4 + ...]`: normalised xyxy and extra columns.
 
-    The paper's steps are called without `A.Compose`, which is slower: it looks again and again whether the boxes are
-    valid. What the user adds has its protection.
+    The paper's steps bypass `A.Compose`, which is slower because it validates the boxes repeatedly. The user's
+    transforms do use it.
 
     Raises:
-        ConfigurationError: `extra_transforms` is no list of transforms, or, when a sample is made, they change the type
-            or the size of an image.
+        ConfigurationError: `extra_transforms` is not a list of transforms; or, for a sample, they change the type
+            or size of the image.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Compose:
         self._names = ", ".join(type(step).__name__ for step in extra_transforms)
         self._first = first
         self._steps = [*[A.HorizontalFlip(p=0.5)] * flip, *[A.VerticalFlip(p=0.5)] * vertical_flip]
-        # The library warns of boxes where no step knows them, as none that changes colours alone does.
+        # The library warns about boxes if no step handles them, as for steps that only change colours.
         knows_boxes = A.NoOp(p=1.0)
         boxes = A.BboxParams("albumentations", clip=True)
         self._extra_transforms = (
@@ -144,15 +144,15 @@ class Compose:
         )
 
     def at_size(self, image_size: tuple[int, int]) -> "Compose":
-        """Give the same steps for another (height, width) of the result."""
+        """Return the same steps for another output size (height, width)."""
         other = copy(self)
         other._first = copy(self._first)
         other._first.image_size = other._image_size = image_size
         return other
 
     def __call__(self, image: np.ndarray, bboxes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Transform one sample; the seed alone decides how."""
-        # One stream for all steps: with the same seed for each, what was expanded would be flipped.
+        """Transform one sample. The seed determines the result."""
+        # All steps share one stream: with one seed for each, expansion and flips would be correlated.
         streams = np.random.default_rng(seed), Random(seed)  # noqa: S311
         sample = {"image": image, "bboxes": bboxes}
         for step in (self._first, *self._steps):
@@ -166,7 +166,7 @@ class Compose:
         return sample["image"], sample["bboxes"].reshape(-1, bboxes.shape[1])
 
     def _fill_up(self, image: np.ndarray, bboxes: np.ndarray) -> dict[str, Any]:
-        """Bring a sample to the input's size, after the flips: evaluation has the image in the same corner."""
+        """Pad a sample to the input size, after the flips, so that the image is in the same corner as in evaluation."""
         shown_size, bboxes = (image.shape[0], image.shape[1]), bboxes.copy()
         placement = self._resize.placement(shown_size, self._image_size)
         bboxes[:, :4] = boxes_into_input(bboxes[:, :4], placement)

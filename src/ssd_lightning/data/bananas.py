@@ -1,4 +1,4 @@
-"""The banana detection set of d2l.ai ("Dive into Deep Learning", section 14.6), downloaded if that is wanted."""
+"""The banana detection set of d2l.ai ("Dive into Deep Learning", section 14.6), with optional download."""
 
 import csv
 from pathlib import Path
@@ -20,18 +20,18 @@ SPLITS = ("bananas_train", "bananas_val")
 
 
 def prepare_bananas(root: str | Path, *, download: bool, archive: Archive = BANANAS, timeout_s: float = 30.0) -> None:
-    """Make sure that the bananas are in place as `root/bananas_train` and `root/bananas_val`.
+    """Check or create the data set in `root/bananas_train` and `root/bananas_val`.
 
-    An archive that lies in `root` is used without a network.
+    An archive in `root` is used without network access.
 
     Args:
-        root: folder of the data; made if need be.
-        download: fetch what is missing; otherwise it is an error.
-        archive: where they are to be had.
-        timeout_s: longest silence of a server, in seconds.
+        root: folder of the data; created if missing.
+        download: download missing files; otherwise they are an error.
+        archive: archive of the data set.
+        timeout_s: timeout of a server, in seconds.
 
     Raises:
-        DataError: they are missing and `download` is off, or the download fails.
+        DataError: files are missing and `download` is off, or the download fails.
     """
     root = Path(root).expanduser().absolute()
     if _is_in_place(root):
@@ -43,7 +43,7 @@ def prepare_bananas(root: str | Path, *, download: bool, archive: Archive = BANA
         )
     try:
         root.mkdir(parents=True, exist_ok=True)
-        # Of two runs that start together, one waits for the other.
+        # If two runs start together, one waits for the other.
         with FileLock(root / ".download.lock"):
             if not _is_in_place(root):
                 unpack(obtain(archive, root, timeout_s=timeout_s), root, top_folder="banana-detection")

@@ -1,4 +1,4 @@
-"""Decoded images, kept after they are first read, in one piece of memory or one file that all processes share."""
+"""A cache of decoded images in one block of memory or one file, shared by all processes."""
 
 import hashlib
 import logging
@@ -17,30 +17,29 @@ log = logging.getLogger(__name__)
 
 CacheKind = Literal["none", "ram", "disk"]
 USABLE_SHARE = 0.8
-"""Of what is free: training itself, and what others do on the machine, need the rest."""
+"""Fraction of the free space that may be used; training and other processes need the rest."""
 STAMP_BYTES = 16
-"""Of the time of an image's last change, in ns, and the size of its file, in bytes: two int64."""
+"""A stamp is two int64: modification time of the image file in ns, and its size in bytes."""
 LAYOUT = "stamps, pixels"
-"""Part of a cache file's name: another layout is another file."""
+"""Part of a cache file's name: another layout uses another file."""
 
 
 class ImageCache:
-    """The images of one data set: a slot for each, whose stamp says which state of the file its pixels are from.
+    """The images of one data set. Each has a slot, whose stamp identifies the version of the file it was read from.
 
-    A slot is filled in the order empty stamp, pixels, stamp, so that a process that dies in between leaves an empty
-    slot, and an image that changes is read again. Any number of processes may fill the same slots: they write the
-    same.
+    Filling a slot clears the stamp, writes the pixels, then the stamp. So a process that dies in between leaves an
+    empty slot, and a changed image is read again. Any number of processes may fill the same slots, since they write
+    the same data.
 
-    In memory, the slots are shared by processes that were forked from the one that made the cache, as the
-    DataLoader's are on Linux. A process that was started otherwise reads all files itself. On disk, processes share
-    them by the file's name, and so does the next run. The file belongs on a disk of this machine: a network's may show
-    the stamps and pixels that another machine wrote in another order. Only a power cut, which may save the stamp and
-    lose the pixels, makes it necessary to delete the file.
+    In memory, the slots are shared with processes forked from the one that created the cache, such as DataLoader
+    workers on Linux. Other processes read all files themselves. On disk, processes and later runs share the file by
+    its name. The file must be on a local disk: a network disk may show writes of another machine in another order.
+    Delete the file after a power cut, which may save a stamp but lose its pixels.
 
     Args:
         paths: files of the images.
-        sizes_px: (height, width) of each as it is read.
-        file: of the cache; None keeps it in memory.
+        sizes_px: (height, width) of each image as read.
+        file: the cache file; None keeps the cache in memory.
     """
 
     def __init__(self, *, paths: Sequence[Path], sizes_px: Sequence[tuple[int, int]], file: Path | None) -> None:
@@ -56,26 +55,26 @@ class ImageCache:
         self._stamps = self._storage.values[: self._offsets[0]].view(np.int64).reshape(-1, 2)
 
     def get(self, index: int, read: Callable[[], np.ndarray]) -> np.ndarray:
-        """Give an image, from its slot if that is up to date.
+        """Return an image, from its slot if the slot is up to date.
 
         Args:
-            index: of the image.
-            read: reads it from its own file, uint8 `[H, W, 3]`. What it raises passes through, and nothing is kept.
+            index: index of the image.
+            read: reads the original, uint8 `[H, W, 3]`. Its exceptions are passed on, and nothing is stored.
 
         Returns:
-            The pixels, a copy of a slot's.
+            The pixels; a copy if they come from a slot.
         """
         if self._storage is None:
             return read()
         try:
             status = os.stat(self._paths[index])
         except OSError:
-            return read()  # which says what is wrong
+            return read()  # raises the right error
         stamp = np.array([status.st_mtime_ns, status.st_size], dtype=np.int64)
         if np.array_equal(self._stamps[index], stamp):
             start, end = self._offsets[index : index + 2]
             kept = self._storage.values[start:end].reshape(*self._sizes_px[index], 3).copy()
-            if np.array_equal(self._stamps[index], stamp):  # else another process was filling the slot
+            if np.array_equal(self._stamps[index], stamp):  # otherwise another process was filling the slot
                 return kept
         pixels = read()
         if pixels.shape[:2] == self._sizes_px[index] and not self._is_full:
@@ -91,7 +90,7 @@ class ImageCache:
 
     @property
     def empty_bytes(self) -> int:
-        """Room that the empty slots will still take."""
+        """Bytes that the empty slots will need."""
         if self._storage is None:
             return 0
         return int(np.diff(self._offsets)[~self._stamps.any(axis=1)].sum())
@@ -109,14 +108,14 @@ class ImageCache:
 
 
 class ImageCaches:
-    """Opens a cache for every data set of a run, as long as all of them fit.
+    """Opens a cache for every data set of a run, if it fits.
 
     Args:
         kind: `none`, `ram` or `disk`.
-        folder: of the files on disk, a local one; None only where none are written.
+        folder: local folder for cache files; may be None if none are written.
 
     Raises:
-        ConfigurationError: there is no such kind, or no folder.
+        ConfigurationError: `kind` is unknown, or the folder is missing.
     """
 
     def __init__(self, *, kind: CacheKind, folder: str | Path | None) -> None:
@@ -131,12 +130,12 @@ class ImageCaches:
     def open(
         self, paths: Sequence[Path], sizes_px: Sequence[tuple[int, int]], *, processes: int = 1
     ) -> ImageCache | None:
-        """Open the cache of a data set; None where there shall be none, or where it does not fit, with a warning.
+        """Open the cache of a data set; None if caching is off, or if it does not fit, with a warning.
 
         Args:
             paths: files of the images.
-            sizes_px: (height, width) of each as it is read.
-            processes: how many on this machine do the same, its ranks: memory is used by each, a file by all.
+            sizes_px: (height, width) of each image as read.
+            processes: number of processes on this machine (its ranks): each uses its own memory, all share one file.
 
         Raises:
             DataError: the folder or the file cannot be written.
@@ -144,7 +143,7 @@ class ImageCaches:
         try:
             return self._open(paths, sizes_px, processes)
         except OSError as error:
-            reason = f"data.cache={self.kind} cannot be made: {error.strerror or error}"
+            reason = f"data.cache={self.kind} cannot be created: {error.strerror or error}"
             if self.kind == "disk":
                 reason = f"{self.folder}: {reason}; data.cache_folder= names another folder"
             raise DataError(reason) from error
@@ -160,7 +159,7 @@ class ImageCaches:
             file = self.folder / f"{_digest(paths, sizes_px)}.pixels"
             needed -= min(needed, file.stat().st_blocks * 512) if file.exists() else 0
             free, where = free_disk(self.folder), str(self.folder)
-        # What the caches opened before have filled is not free any more; what they have not is promised to them.
+        # The space that earlier caches have filled is no longer free; the space they have not filled is reserved.
         promised = sum(cache.empty_bytes * copies for cache, copies in self._opened)
         usable = max(0, int(free * USABLE_SHARE) - promised)
         if needed > usable:
@@ -180,7 +179,7 @@ class ImageCaches:
 
 
 def _offsets(sizes_px: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Give where each image's pixels begin, behind all stamps, and where the last end: int64 `[N + 1]`."""
+    """Return the start of each image's pixels, after all stamps, and the end of the last: int64 `[N + 1]`."""
     sizes = [height * width * 3 for height, width in sizes_px]
     return len(sizes) * STAMP_BYTES + np.cumsum([0, *sizes], dtype=np.int64)
 

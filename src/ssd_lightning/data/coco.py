@@ -53,9 +53,9 @@ class COCODataset(SplitDataset):
     that is not COCO's own.
 
     Args:
-        splits: each a `root` and a `split`: the name in `annotations/instances_NAME.json` (or another place of
+        splits: each a `root` and a `split`: the name in `annotations/instances_NAME.json` (or another entry of
             `ANNOTATION_FILES`), or the path of the JSON file below the root.
-        images: folder of the images below the root; None looks in the usual places.
+        images: folder of the images below the root; None searches the usual folders.
         class_names: names of the classes 1..C; None takes all categories in the order of their ids.
         keep_difficult: False drops crowds and difficult objects.
         on_error: `raise` stops at the first bad object or image; `skip` drops and lists them.
@@ -100,7 +100,7 @@ class COCODataset(SplitDataset):
 
     @staticmethod
     def split_sources(root: Path, split: str) -> Iterable[str]:
-        """List what a split is made of: its JSON file. Raises `DataError` where there is no such split."""
+        """Return the JSON file of a split. Raises `DataError` if there is no such split."""
         return [str(find_file(root, split, ANNOTATION_FILES, ".json"))]
 
 
@@ -111,7 +111,7 @@ class _File:
     prefix: str
     image_dir: Path
     category_names: dict[Any, str]
-    """Category id -> name, by ascending id."""
+    """Category id -> name, in ascending order of ids."""
     images: list[dict[str, Any]]
     annotations: Mapping[Any, list[dict[str, Any]]]
     """Image id -> its annotations."""
@@ -139,7 +139,7 @@ def _read_file(prefix: str, root: Path, split: str, images: str | None) -> _File
             annotations[entry["image_id"]].append(entry)
         else:
             problems.append(
-                f"{path}: annotation {entry.get('id')} is of image {entry['image_id']!r}, which 'images' lacks"
+                f"{path}: annotation {entry.get('id')} has image_id {entry['image_id']!r}, which is not in 'images'"
             )
     return _File(
         path=path,
@@ -154,13 +154,13 @@ def _read_file(prefix: str, root: Path, split: str, images: str | None) -> _File
 
 
 def _without_unused_root(path: Path, categories: list[dict[str, Any]], used: set[Any]) -> list[dict[str, Any]]:
-    """Drop the category that Roboflow puts above all classes, often with the name of one of them."""
+    """Drop the category that Roboflow adds above all classes, often with the name of one of them."""
     for root in categories:
         others = [category for category in categories if category is not root]
         groups_all = others and all(other.get("supercategory") == root["name"] for other in others)
         if groups_all and root.get("supercategory") != root["name"] and root["id"] not in used:
             log.info(
-                "%s: category %r '%s' is no class: it has no objects and only groups the others",
+                "%s: category %r '%s' is not a class: it has no objects and only groups the others",
                 path,
                 root["id"],
                 root["name"],
@@ -172,10 +172,10 @@ def _without_unused_root(path: Path, categories: list[dict[str, Any]], used: set
 def _parse(path: Path) -> dict[str, Any]:
     try:
         with path.open(encoding="utf-8-sig") as file:
-            # Outlines are nine tenths of COCO's files; dropped at once, they never fill the memory.
+            # Outlines are nine tenths of COCO's files. Dropping them while parsing saves memory.
             content = json.load(file, object_hook=_without_outline)
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: this is no readable JSON: {error}") from error
+        raise DataError(f"{path}: this is not readable JSON: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: the JSON is a {type(content).__name__}, not an object with images and annotations")
     return content
@@ -199,7 +199,7 @@ def _entries(path: Path, content: dict[str, Any], key: str, needed: Sequence[str
                 raise DataError(f"{path}: entry {number} of '{key}' has no '{name}'")
             if name.endswith("id"):
                 value = entry[name] = id_of(value)
-            if isinstance(value, float) and key != "annotations":  # which are judged one by one
+            if isinstance(value, float) and key != "annotations":  # annotations are checked one by one
                 raise DataError(
                     f"{path}: entry {number} of '{key}' has the {name} {value}, which is not a whole number"
                 )
@@ -208,7 +208,7 @@ def _entries(path: Path, content: dict[str, Any], key: str, needed: Sequence[str
 
 def _check_category_name(path: Path, category: dict[str, Any]) -> None:
     name = category["name"]
-    is_number = isinstance(name, int) and not isinstance(name, bool)  # some number their classes
+    is_number = isinstance(name, int) and not isinstance(name, bool)  # some tools use numbers as class names
     if not is_number and not (isinstance(name, str) and name.strip()):
         raise DataError(
             f"{path}: category {category.get('id')!r} has the name {json.dumps(name)}; names have to be text in "

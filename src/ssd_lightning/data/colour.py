@@ -13,7 +13,7 @@ OPENCV_HUE_TURN = 180
 
 @dataclass(frozen=True)
 class PhotometricDistortion:
-    """Ranges of brightness, contrast, saturation and hue, each of which changes with probability .5."""
+    """Ranges of brightness, contrast, saturation and hue. Each is changed with probability .5."""
 
     brightness_delta: float
     """Largest shift, in grey levels."""
@@ -49,7 +49,7 @@ def distort_colours(
     hue: float = 0.0,
     contrast_first: bool = True,
 ) -> np.ndarray:
-    """Distort the colours of an image, every step rounded and saturated to 8 bits as in the Caffe reference.
+    """Distort the colours of an image, with every step rounded and clipped to 8 bits as in the Caffe code.
 
     Args:
         image: uint8 `[H, W, 3]`, RGB.
@@ -67,7 +67,7 @@ def distort_colours(
     if brightness != 0.0:
         before = _to_uint8(before + brightness)
     if contrast != 1.0:
-        # Both tables become one where nothing lies between them.
+        # The two tables are merged if no step is between them.
         if contrast_first or not in_hsv:
             before = _to_uint8(before * contrast)
         else:
@@ -79,13 +79,13 @@ def distort_colours(
 
 
 def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    return cv2.LUT(image, table) if table.dtype == np.uint8 else image  # int64: not touched since np.arange
+    return cv2.LUT(image, table) if table.dtype == np.uint8 else image  # int64: unchanged since np.arange
 
 
 def _distort_hsv(image: np.ndarray, *, saturation: float, hue: float) -> np.ndarray:
     planes = to_planes(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
     levels = np.arange(256)
-    # Plane by plane, which is faster than one table with three channels.
+    # Plane by plane is faster than one table with three channels.
     if hue != 0.0:
         planes[0] = cv2.LUT(planes[0], (np.rint(levels + hue) % OPENCV_HUE_TURN).astype(np.uint8))
     if saturation != 1.0:
@@ -94,12 +94,12 @@ def _distort_hsv(image: np.ndarray, *, saturation: float, hue: float) -> np.ndar
 
 
 def to_planes(image: np.ndarray) -> np.ndarray:
-    """Copy `[H, W, 3]` to `[3, H, W]`, faster than numpy's transposition does.
+    """Copy `[H, W, 3]` to `[3, H, W]`, faster than numpy's transpose.
 
     Raises:
         ValueError: the image is not uint8 `[H, W, 3]`.
     """
-    # OpenCV would write planes of another type, or fewer of them, elsewhere, and leave these as they were in memory.
+    # With another type or fewer planes, OpenCV would write elsewhere and leave these uninitialised.
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"an image is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
     planes = np.empty((3, *image.shape[:2]), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""One CSV row an object: the columns of OpenImages, of d2l.ai's bananas, and of most other tools."""
+"""CSV files with one object per row: the columns of OpenImages, d2l.ai's bananas and most other tools."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -32,23 +32,23 @@ from ssd_lightning.errors import ConfigurationError, DataError
 class CSVDataset(SplitDataset):
     """Images with boxes from CSV files, from one or more splits.
 
-    The header tells the columns (`csv_table.COLUMN_NAMES`). An image comes once, however many rows it has; a row whose
-    class and corners are empty (`csv_table.EMPTY`) stands for an image without objects.
+    The header names the columns (`csv_table.COLUMN_NAMES`). Rows of the same image are merged. A row with empty class
+    and corners (`csv_table.EMPTY`) stands for an image without objects.
 
     Args:
-        splits: each a `root` and a `split`: the name in `NAME.csv`, `NAME/label.csv` or another place of
+        splits: each a `root` and a `split`: the name in `NAME.csv`, `NAME/label.csv` or another entry of
             `csv_table.ANNOTATION_FILES`, or the path of the CSV file below the root.
-        images: folder of the images below the root; None looks in the usual places.
-        unit: what the corners count; None takes fractions for files with OpenImages' columns, else pixels.
+        images: folder of the images below the root; None searches the usual folders.
+        unit: unit of the corners; None means fractions for files with OpenImages' columns, else pixels.
         class_descriptions: names for codes such as /m/0k4j or 0: a mapping, or a file of (code, name) rows
-            below the root; None leaves them as they are.
+            below the root; None keeps the codes.
         class_names: names of the classes 1..C; None takes all names that occur in the splits, sorted.
         keep_difficult: False drops difficult objects, and groups, which OpenImages flags `IsGroupOf`.
         on_error: `raise` stops at the first bad object or image; `skip` drops and lists them.
         transform, seed, part, val_fraction, max_images: see `SplitDataset`.
 
     Raises:
-        ConfigurationError: there is no such unit.
+        ConfigurationError: `unit` is unknown.
         DataError: a root, split, column or image is missing or unusable; class names are empty or repeated;
             no image is left.
     """
@@ -94,7 +94,7 @@ class CSVDataset(SplitDataset):
 
     @staticmethod
     def split_sources(root: Path, split: str) -> Iterable[str]:
-        """List what a split is made of: its CSV file. Raises `DataError` where there is no such split."""
+        """Return the CSV file of a split. Raises `DataError` if there is no such split."""
         return [str(find_file(root, split, ANNOTATION_FILES, ".csv"))]
 
 

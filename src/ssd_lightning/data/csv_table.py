@@ -1,4 +1,4 @@
-"""The rows of a CSV file with boxes: which column is what, and what belongs to which image."""
+"""The rows of a CSV file with boxes: the meaning of its columns, and the rows of each image."""
 
 import csv
 from array import array
@@ -35,26 +35,26 @@ COLUMN_NAMES = {
     "width": ("width", "image_width"),
     "height": ("height", "image_height"),
 }
-"""What a column can be called, in any case. The last three may be missing."""
+"""Accepted column names, in any case. The last three columns are optional."""
 OPTIONAL = ("difficult", "width", "height")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 EMPTY = ("", "nan", "na", "n/a", "<na>", "none", "null")
-"""How tools write an empty field, in any case."""
+"""Notations for an empty field, in any case."""
 
 
 @dataclass(slots=True)
 class ImageRows:
-    """The rows of one image, packed: OpenImages has fifteen million."""
+    """The rows of one image in compact form, since OpenImages has fifteen million."""
 
     size_px: tuple[int, int] | None = None
     numbers: array = field(default_factory=lambda: array("d"))
-    """Seven a row: line, index of the class name, difficult, four corners."""
+    """Seven values per row: line, index of the class name, difficult, four corners."""
     problems: list[str] = field(default_factory=list)
 
 
 @dataclass
 class CSVFile:
-    """What one file says, image by image, before it is judged."""
+    """The unchecked content of one file, image by image."""
 
     path: Path
     root: Path
@@ -62,18 +62,18 @@ class CSVFile:
     image_dir: Path
     unit: Unit
     names: list[str] = field(default_factory=list)
-    """Of the classes, in the order of their first rows."""
+    """Class names, in the order of their first rows."""
     rows: dict[str, ImageRows] = field(default_factory=dict)
     """Image -> its rows, in the order of the file."""
     problems: list[str] = field(default_factory=list)
 
 
 def sniff_columns(header: Sequence[str], path: Path) -> tuple[dict[str, int], Unit]:
-    """Find out which column is what, and what the corners count.
+    """Find the meaning of each column, and the unit of the corners.
 
     Args:
         header: first row of the file.
-        path: the file, for the error.
+        path: the file, for error messages.
 
     Returns:
         Meaning (a key of `COLUMN_NAMES`) -> index of the column; the unit.
@@ -109,13 +109,13 @@ def read_csv_file(
     Args:
         prefix: of the ids of its images.
         root: folder of the data set.
-        split: its name, or the path of the file below the root.
-        images: folder of the images below the root; None looks in the usual places.
-        unit: what the corners count; None goes by the columns.
+        split: name of the split, or the path of the file below the root.
+        images: folder of the images below the root; None searches the usual folders.
+        unit: unit of the corners; None decides by the columns.
         class_descriptions: names for codes, or a file of them below the root.
 
     Raises:
-        DataError: the file or a column is missing, or it is no CSV.
+        DataError: the file or a column is missing, or the file is not CSV.
     """
     path = find_file(root, split, ANNOTATION_FILES, ".csv")
     descriptions = _read_descriptions(root, class_descriptions)
@@ -129,7 +129,7 @@ def read_csv_file(
                 if row:
                     _take_row(file, row, reader.line_num, columns, descriptions, numbers)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: this is no readable CSV: {error}") from error
+        raise DataError(f"{path}: this is not readable CSV: {error}") from error
     file.names = list(numbers)
     samples = [sample for name in islice(file.rows, 10) for sample in dict.fromkeys((name, name.strip()))]
     file.image_dir = find_image_dir(root, path, images, samples=samples)
@@ -138,7 +138,7 @@ def read_csv_file(
 
 
 def _strip_names(file: CSVFile) -> None:
-    """Drop the blanks around the names of images, except where a file has them too."""
+    """Strip blanks around image names, unless the file names contain them."""
     stated, file.rows = file.rows, {}
     for name, rows in stated.items():
         stripped = name.strip()
@@ -199,7 +199,7 @@ def _stated_size_px(row: list[str], columns: Mapping[str, int]) -> tuple[int, in
 
 
 def _code(text: str) -> str:
-    """Read a class: 1.0, as tables of numbers write it, is 1."""
+    """Read a class code. Tables of numbers write 1 as 1.0."""
     return str(id_of(text)) if "." in text else text.strip()
 
 

@@ -1,4 +1,4 @@
-"""From annotated images to samples: what all annotation formats share."""
+"""Turn annotated images into samples: the code that all annotation formats share."""
 
 import logging
 import zlib
@@ -36,20 +36,20 @@ class ImageAnnotation:
     image_id: str
     image_path: Path
     size_px: tuple[int, int]
-    """(height, width) that the boxes refer to."""
+    """(height, width) of the image that the boxes refer to."""
     boxes_xyxy_px: np.ndarray
-    """float32 `[N, 4]`, xyxy, 0-based, within [0, width] and [0, height]. What is subtracted from the file's
-    coordinates is a setting of its reader; nothing is added for inclusive right and bottom edges."""
+    """float32 `[N, 4]`, xyxy, 0-based, within [0, width] and [0, height]. The reader's settings say what is subtracted
+    from the file's coordinates. Nothing is added for inclusive right and bottom edges."""
     labels: np.ndarray
     """int64 `[N]`, 1..C."""
     difficult: np.ndarray
     """bool `[N]`."""
     num_skipped: int = 0
-    """Crowds and difficult objects that the reader was told to skip."""
+    """Number of crowds and difficult objects that the reader skipped on request."""
 
 
 class Transform(Protocol):
-    """What turns an image and its boxes into a training or test sample."""
+    """Turns an image and its boxes into a training or test sample."""
 
     def __call__(
         self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int
@@ -59,10 +59,10 @@ class Transform(Protocol):
         Args:
             image: uint8 `[H, W, 3]`, RGB.
             boxes_xyxy: float32 `[N, 4]`, normalised, valid.
-            seed: the sample's own; the same seed gives the same result in any process.
+            seed: seed of the sample; the same seed gives the same result in any process.
 
         Returns:
-            The new image uint8 `[H', W', 3]`, the boxes that are left, float32 `[N', 4]` normalised, and
+            The new image uint8 `[H', W', 3]`, the remaining boxes, float32 `[N', 4]` normalised, and
             their indices into the given boxes, int64 `[N']`.
         """
         ...
@@ -73,14 +73,14 @@ class ScalableTransform(Transform, Protocol):
     """A transform that multi-scale training can use."""
 
     def at_size(self, image_size: tuple[int, int]) -> Transform:
-        """Give the same transform with results of another (height, width)."""
+        """Return the same transform for another output size (height, width)."""
         ...
 
 
 def in_subset(image_id: str, part: Subset, val_fraction: float) -> bool:
-    """Say whether an image belongs to a part of its data set.
+    """Tell whether an image belongs to a part of its data set.
 
-    The choice hangs on the image's name alone: a reordered list, new images or another seed change nothing.
+    The result depends only on the image's name. Reordered lists, new images or another seed do not change it.
     """
     if part == "all":
         return True
@@ -89,9 +89,9 @@ def in_subset(image_id: str, part: Subset, val_fraction: float) -> bool:
 
 
 def sample_seed(seed: int, epoch: int, index: int, copy: int = 0) -> int:
-    """Give every sample of every epoch a seed of its own, the same whatever worker or rank draws it.
+    """Return the seed of a sample in an epoch; it does not depend on the worker or rank.
 
-    Further copies of a sample within an epoch have others; the 2 sets them apart from the seeds of mosaics.
+    Copies of a sample within an epoch have different seeds. The 2 separates them from the seeds of mosaics.
     """
     return int(np.random.SeedSequence([seed, epoch, index, *([2, copy] if copy else [])]).generate_state(1)[0])
 
@@ -100,27 +100,27 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     """Annotated images as (image uint8 `[3, H, W]` RGB, `Target`).
 
     Args:
-        records: the images, in a fixed order.
+        records: annotations of the images, in a fixed order.
         class_names: names of the classes 1..C.
-        transform: what is done to each sample; None gives the image as it is.
+        transform: transform of each sample; None returns the image unchanged.
         seed: root of all samples' seeds.
-        on_error: `raise` stops at the first image that cannot be read; `skip` reads all of them once at the
+        on_error: `raise` stops at the first image that cannot be read. `skip` reads all images once at the
             start, drops those that fail, and lists them in `dropped` and in a warning.
-        part: `train` and `val` are complementary parts of the data, `all` is everything.
+        part: `train` and `val` are complementary parts of the data, `all` is the whole set.
         val_fraction: share of the images that `val` holds.
-        dropped: what was skipped while the annotations were read, a sentence each.
+        dropped: a sentence for everything that was skipped while reading the annotations.
 
     Attributes:
         dropped: a sentence for every object and image that was skipped.
-        mosaic: joins samples with others before the transform; None, as at the start, never does.
-        least_size_px: images of twice this (height, width) or more are read at 1/2, 1/4 or 1/8, no smaller than
-            this; None, as at the start, reads them as they are.
-        cache: keeps images after they are first read; None, as at the start, does not. Its numbering is that of
-            `records`, its sizes are those of `sizes_as_read_px`.
+        mosaic: joins samples with others before the transform; None (the default) disables it.
+        least_size_px: images of at least twice this (height, width) are read at 1/2, 1/4 or 1/8, but not smaller than
+            this; None (the default) reads them at full size.
+        cache: keeps images after the first read; None (the default) disables it. It uses the numbering of `records`
+            and the sizes of `sizes_as_read_px`.
 
     Raises:
-        ConfigurationError: `on_error`, `part` or `val_fraction` has a value that does not exist.
-        DataError: no image is left; or, when a sample is read, its image is broken.
+        ConfigurationError: `on_error`, `part` or `val_fraction` has an invalid value.
+        DataError: no image is left. While reading a sample: its image is broken.
     """
 
     def __init__(
@@ -169,19 +169,19 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
 
     @property
     def skipped(self) -> str:
-        """How many crowds and difficult objects the reader was told to skip, as a sentence; empty if none."""
+        """A sentence with the number of crowds and difficult objects skipped on request; empty if there are none."""
         number = sum(record.num_skipped for record in self.records)
         return f"{number} crowds or difficult objects are skipped; data.train_difficult=true keeps them" * bool(number)
 
     @property
     def sizes_as_read_px(self) -> list[tuple[int, int]]:
-        """(height, width) of every image when it has been read, maybe reduced."""
+        """(height, width) of every image as read, possibly reduced."""
         return [reduced_size_px(record.size_px, self._reduction(record)) for record in self.records]
 
     def __getitem__(self, key: int | SampleKey) -> tuple[Tensor, Target]:
-        """Read one sample; the key is an index, or as `EpochSampler` gives it."""
+        """Read one sample. The key is an index or a key of `EpochSampler`."""
         epoch, index, copy, image_size = (0, key, 0, None) if isinstance(key, int) else read_key(key)
-        index = range(len(self.records))[index]  # seeds are not negative, and dataset[-1] is a sample too
+        index = range(len(self.records))[index]  # supports dataset[-1], while seeds stay non-negative
         record = self.records[index]
         image, boxes, labels, difficult = self._read(epoch, index, copy)
         kept, read_size_px = np.arange(len(boxes)), (image.shape[0], image.shape[1])
@@ -207,7 +207,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
 
     def _read(self, epoch: int, index: int, copy: int) -> Sample:
         if self.mosaic is not None and self.mosaic.acts_in(epoch):
-            # A stream beside that of the transform.
+            # The mosaic has its own random stream, separate from the transform's.
             rng = np.random.default_rng([self.seed, epoch, index, 1, *([copy] if copy else [])])
             partners = self.mosaic.partners(rng, len(self))
             if partners is not None:
@@ -241,7 +241,7 @@ def _problem_with(record: ImageAnnotation) -> str | None:
 
 
 def shared_files(records: Sequence[ImageAnnotation]) -> Iterator[str]:
-    """Give a sentence for each image file that more than one record has."""
+    """Yield a sentence for each image file that several records share."""
     ids: dict[Path, list[str]] = {}
     for record in records:
         ids.setdefault(record.image_path, []).append(record.image_id)
@@ -257,10 +257,10 @@ def _shortened(lines: Sequence[str], at_most: int = 20) -> str:
 
 
 def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:
-    """Stack images to `[B, 3, H, W]`; targets stay a list, since every image has boxes of its own number."""
+    """Stack images to `[B, 3, H, W]`; targets stay a list, since images differ in their number of boxes."""
     images, targets = zip(*samples, strict=True)
     return torch.stack(images), list(targets)
 
 
 Prepare = Callable[[], None]
-"""What puts the files in place before they are read: a download, or a set that is drawn."""
+"""Prepares the files before they are read: a download, or a generated set."""

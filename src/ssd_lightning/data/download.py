@@ -1,4 +1,4 @@
-"""Pascal VOC, downloaded into the layout that `VOCDataset` reads."""
+"""Download Pascal VOC in the layout that `VOCDataset` reads."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ class VOCArchive(Archive):
     """An archive of VOC."""
 
     split: str
-    """The list, relative to the root, whose images say whether everything is in place."""
+    """Image list, relative to the root, that is used to check completeness."""
 
 
 def _voc_archive(year: int, filename: str, size_bytes: int, md5: str, split: str) -> VOCArchive:
@@ -53,19 +53,19 @@ def download_voc(
     catalogue: Mapping[str, VOCArchive] = VOC_ARCHIVES,
     timeout_s: float = 30.0,
 ) -> None:
-    """Put VOC in place as `root/VOC2007` and `root/VOC2012`; what is there already is left alone.
+    """Download VOC to `root/VOC2007` and `root/VOC2012`. Existing files are kept.
 
-    An archive that lies in `root` is used without a network. A download that was cut off is taken up where it
-    ended. Nothing is unpacked before size and checksum are right.
+    An archive in `root` is used without network access. An interrupted download continues where it ended. Archives
+    are unpacked only if size and checksum are right.
 
     Args:
-        root: folder of the data; made if need be.
+        root: folder of the data; created if missing.
         archives: names in the catalogue.
-        catalogue: what the names stand for.
-        timeout_s: longest silence of a server, in seconds.
+        catalogue: archives by name.
+        timeout_s: timeout of a server, in seconds.
 
     Raises:
-        DataError: an archive is unknown, cannot be had from any mirror, or does not fit on the disk.
+        DataError: an archive is unknown, no mirror has it, or it does not fit on the disk.
     """
     root = Path(root).expanduser().absolute()
     for name in archives:
@@ -76,7 +76,7 @@ def download_voc(
             continue
         try:
             root.mkdir(parents=True, exist_ok=True)
-            # Of two runs that start together, one waits for the other.
+            # If two runs start together, one waits for the other.
             with FileLock(root / ".download.lock"):
                 if not _is_in_place(root, archive):
                     unpack(obtain(archive, root, timeout_s=timeout_s), root, top_folder="VOCdevkit")
@@ -93,17 +93,17 @@ def prepare_voc(
     catalogue: Mapping[str, VOCArchive] = VOC_ARCHIVES,
     timeout_s: float = 30.0,
 ) -> None:
-    """Make sure that VOC is in place, by download if that is wanted.
+    """Check that VOC is complete, and download it if requested.
 
     Args:
         root: folder of the data.
         archives: names in the catalogue.
-        catalogue: what the names stand for.
-        timeout_s: longest silence of a server, in seconds.
-        download: fetch what is missing; otherwise it is an error.
+        catalogue: archives by name.
+        timeout_s: timeout of a server, in seconds.
+        download: download missing files; otherwise they are an error.
 
     Raises:
-        DataError: something is missing and `download` is off, or the download fails.
+        DataError: files are missing and `download` is off, or the download fails.
     """
     if download:
         download_voc(root, archives=archives, catalogue=catalogue, timeout_s=timeout_s)
@@ -123,13 +123,13 @@ def _marker(root: Path, archive: VOCArchive) -> Path:
 
 
 def _is_in_place(root: Path, archive: VOCArchive) -> bool:
-    # The marker spares a look at thousands of files; it tells nothing once its folder has been removed.
+    # The marker avoids checking thousands of files. It is meaningless once its folder has been removed.
     marked = _marker(root, archive).is_file() and (root / archive.split).is_file()
     return marked or _all_files_exist(root, archive)
 
 
 def _all_files_exist(root: Path, archive: VOCArchive) -> bool:
-    """Say whether every image of the split is there, so that one's own copy needs no archive."""
+    """Tell whether all images of the split exist, so that the user's own copy needs no archive."""
     split = root / archive.split
     if not split.is_file():
         return False

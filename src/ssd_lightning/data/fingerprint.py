@@ -1,4 +1,4 @@
-"""What a split of a data set was, in a few numbers and hashes: told apart later without a copy of it."""
+"""Fingerprints of a split in a few numbers and hashes, to detect changes without a copy of the data."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ WHAT_DIFFERS = {
     "files": "the sizes of single image files",
     "contents": "the contents of the image files",
 }
-"""Entries of a fingerprint, from the coarsest."""
+"""Entries of a fingerprint, from coarse to fine."""
 
 
 def fingerprint(
@@ -26,19 +26,19 @@ def fingerprint(
 ) -> dict[str, Any]:
     """Describe a split in plain values.
 
-    The order of the images counts, since samplers draw by number. Images are looked at by the sizes of their files
-    alone, which takes microseconds each; bit rot that leaves the size as it was shows in `contents` only.
+    The order of the images matters, since samplers draw by index. By default only file sizes are checked, which takes
+    microseconds per image. Changed bytes in a file of the same size show only in `contents`.
 
     Args:
-        records: the split.
+        records: annotations of the split.
         class_names: names of the classes 1..C.
-        contents: read every image file and hash it as well.
+        contents: also read and hash every image file.
 
     Returns:
-        Numbers and hashes of 16 hexadecimal digits; see `WHAT_DIFFERS`. A file that is missing counts as of size -1.
+        Numbers and hashes of 16 hexadecimal digits; see `WHAT_DIFFERS`. A missing file has size -1.
     """
     paths = [record.image_path for record in records]
-    with ThreadPoolExecutor() as pool:  # which mostly wait for the disk
+    with ThreadPoolExecutor() as pool:  # mostly waits for the disk
         sizes = list(pool.map(_size_bytes, paths))
         checksums = list(pool.map(checksum, paths)) if contents else None
     found = {
@@ -54,7 +54,7 @@ def fingerprint(
 
 
 def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Describe what two fingerprints of a split do not share; an entry that one of them lacks is not compared."""
+    """Describe the differences of two fingerprints. Entries that one of them lacks are not compared."""
     return [
         f"{text} ({earlier[key]}, now {now[key]})" if isinstance(now[key], int) else text
         for key, text in WHAT_DIFFERS.items()
@@ -63,7 +63,7 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 
 def checksum(path: Path) -> str:
-    """Hash the contents of a file; a file that cannot be read has the checksum ''."""
+    """Hash the contents of a file; '' if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, _new_hash).hexdigest()

@@ -1,4 +1,4 @@
-"""One sentence for annotations that have none of a detector's classes, in place of one for every object."""
+"""Report annotations without any class of a detector once, not once per object."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,19 +18,19 @@ def comparing_classes(
     *,
     split: str,
 ) -> Iterator[None]:
-    """Tell an error in the opening of a split as one about its classes, where none of them is the detector's.
+    """Replace an error while opening a split if none of its classes is known to the detector.
 
-    Only after an error are the annotations read again, for their own class names. What is logged of objects skipped
-    waits until the split is open, since these may be all.
+    The annotations are read again only after an error, to get their class names. Log messages about skipped objects
+    are held back until the split is open, since they may concern all objects.
 
     Args:
-        class_names: that the detector knows.
-        make: a data set's class, or a `partial` of it.
-        arguments: of the split; None if there is none.
-        split: its name.
+        class_names: classes of the detector.
+        make: class of a data set, or a `partial` of it.
+        arguments: arguments of the split; None if there is no split.
+        split: name of the split.
 
     Raises:
-        DataError: none of the classes is the same; or the error itself, where one is, or the data's are not known.
+        DataError: no class matches. The original error, if a class matches or the classes of the data are unknown.
     """
     with _holding_back() as held:
         try:
@@ -42,7 +42,7 @@ def comparing_classes(
             held.clear()
             raise DataError(
                 f"the model knows {_listed(class_names)}; the annotations of the {split} split have {_listed(others)}: "
-                "none is the same"
+                "they share none"
             ) from error
 
 

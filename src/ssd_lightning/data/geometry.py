@@ -1,8 +1,7 @@
-"""Boxes under expansion and cropping, and the search for crops.
+"""Boxes under expansion and cropping, and sampling of crops.
 
-A window is the part of the plane that becomes the new image: a crop is a window inside the image, an
-expansion one around it. Windows and boxes are xyxy and normalised to the old image unless their name ends
-in `_px`.
+A window is the part of the plane that becomes the new image: a crop is inside the image, an expansion around it.
+Windows and boxes are xyxy and normalised to the old image unless their name ends in `_px`.
 """
 
 from typing import Literal
@@ -19,13 +18,13 @@ def normalise_windows(windows_px: np.ndarray, size_px: tuple[int, int]) -> np.nd
 
 
 def boxes_in_window(boxes: np.ndarray, window: np.ndarray) -> np.ndarray:
-    """Express boxes `[N, 4]` in the coordinates of a window `[4]`; what sticks out of it stays out."""
+    """Express boxes `[N, 4]` in the coordinates of a window `[4]`, without clipping."""
     corner, size = window[:2], window[2:] - window[:2]
     return ((boxes.reshape(-1, 2, 2) - corner) / size).reshape(boxes.shape)
 
 
 def centres_inside(boxes: np.ndarray, windows: np.ndarray) -> np.ndarray:
-    """Say which boxes `[N, 4]` have their centre in or on the edge of windows `[..., 4]`: bool `[..., N]`."""
+    """Tell which boxes `[N, 4]` have their centre in or on the edge of windows `[..., 4]`: bool `[..., N]`."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     windows = windows[..., None, :]  # [..., 1, 4]
     return ((centres >= windows[..., :2]) & (centres <= windows[..., 2:])).all(-1)
@@ -55,14 +54,14 @@ def sample_windows(
     """Draw crops as Caffe's batch sampler does, on whole pixels.
 
     A crop has the relative width s * sqrt(a) and height s / sqrt(a). s is uniform in `scale`; a is uniform in
-    the part of `aspect_ratio` that keeps both sides within the image, [s^2, 1 / s^2]; the place is uniform.
+    the part of `aspect_ratio` that keeps both sides within the image, [s^2, 1 / s^2]; the position is uniform.
 
     Args:
-        rng: source of the numbers.
-        shape: how many crops, in which arrangement.
+        rng: random number generator.
+        shape: shape of the array of crops.
         size_px: (height, width) of the image.
         scale: range of the square root of a crop's relative area, in (0, 1].
-        aspect_ratio: range of width over height, relative to those of the image; holds 1.
+        aspect_ratio: range of width over height, relative to the image; must contain 1.
 
     Returns:
         int64 `[*shape, 4]`, xyxy in pixels; the right and bottom edges are exclusive.
@@ -87,16 +86,16 @@ def satisfying_windows(
     rule: CropRule = "any",
     allow_empty: bool = True,
 ) -> np.ndarray:
-    """Say which crops satisfy a condition.
+    """Tell which crops satisfy a condition.
 
     Args:
         windows: `[T, 4]`, the crops.
-        boxes: `[N, 4]`. Where N = 0 no crop satisfies anything but None.
-        min_iou: the least IoU with the boxes; None asks for none.
-        rule: whose IoU counts. `any`: at least one box has to overlap by that much (Caffe). `all`: every box has to
-            (mmdet, gluon). `center`: at least one of the boxes that have their centre in the crop, and every crop,
-            those without a condition too, has to hold a centre (torchvision's `RandomIoUCrop`).
-        allow_empty: accept crops in which no box has its centre.
+        boxes: `[N, 4]`. For N = 0 crops only satisfy None.
+        min_iou: smallest IoU with the boxes; None for no condition.
+        rule: whose IoU counts. `any`: at least one box must overlap by that much (Caffe). `all`: every box must
+            (mmdet, gluon). `center`: at least one of the boxes with their centre in the crop must; and every crop
+            must contain a centre, even without a condition (torchvision's `RandomIoUCrop`).
+        allow_empty: accept crops without the centre of any box.
 
     Returns:
         bool `[T]`.

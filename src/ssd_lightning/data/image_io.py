@@ -1,4 +1,4 @@
-"""Images as callers have them - paths, PIL, arrays, tensors - as the one form that all else works on."""
+"""Convert images in any common form (paths, PIL, arrays, tensors) to one form."""
 
 import os
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ ImageInput = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
 
 def as_sequence(given: ImageInput | Sequence[ImageInput]) -> tuple[Sequence[ImageInput], bool]:
-    """Give images as a sequence, and whether it was one image alone.
+    """Return images as a sequence, and whether the input was a single image.
 
     Raises:
-        DataError: it is neither.
+        DataError: the input is neither.
     """
     if isinstance(given, np.ndarray | Tensor):
         return (list(given), False) if given.ndim == 4 else ([given], True)
@@ -30,9 +30,9 @@ def as_sequence(given: ImageInput | Sequence[ImageInput]) -> tuple[Sequence[Imag
 
 
 def as_rgb(image: ImageInput) -> np.ndarray:
-    """Give an image as uint8 `[H, W, 3]` RGB, upright; an array that is so already is not copied.
+    """Convert an image to uint8 `[H, W, 3]` RGB, upright. An array in this form is not copied.
 
-    Files and PIL images are turned by their EXIF tag, and transparent pixels become white, as `read_image` has it.
+    Files and PIL images are rotated by their EXIF tag, and transparent pixels become white, as in `read_image`.
 
     Raises:
         DataError: a file cannot be read; an array or tensor has another type or shape.
@@ -51,7 +51,7 @@ def as_rgb(image: ImageInput) -> np.ndarray:
 def _from_pil(image: Image.Image) -> np.ndarray:
     try:
         return to_rgb(ImageOps.exif_transpose(image))
-    except Exception as error:  # decoders answer broken files with nearly any type
+    except Exception as error:  # decoders raise nearly any type for broken files
         name = getattr(image, "filename", "") or f"PIL image of mode {image.mode}"
         raise DataError(f"{name}: cannot read the image: {error or type(error).__name__}") from error
 
@@ -76,6 +76,6 @@ def _from_array(image: np.ndarray) -> np.ndarray:
 def _check_values(dtype: str, kind: str) -> None:
     if dtype != "uint8":
         raise DataError(
-            f"an image as {'an' if kind == 'array' else 'a'} {kind} is uint8, 0..255, got {dtype}: values of 0..1 "
-            "become so by (255 * x).round() and the type's change"
+            f"an image as {'an' if kind == 'array' else 'a'} {kind} is uint8, 0..255, got {dtype}: "
+            "convert values of 0..1 by (255 * x).round() and a cast to uint8"
         )

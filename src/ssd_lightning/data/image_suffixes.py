@@ -1,4 +1,4 @@
-"""The endings of image files. Only this list decides what is looked for; what a file is, its content decides."""
+"""Suffixes of image files. Files are found by this list, but their format is determined by their content."""
 
 import logging
 from collections.abc import Iterable
@@ -11,12 +11,12 @@ IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".jfif", ".jpe", ".avif", ".jp2", ".j2k",
     ".mpo", ".apng", ".dib", ".ppm", ".pgm", ".pbm", ".pnm",
 )
-"""What is read, in any letter case. Where files of one name differ in their ending, the first of these is taken."""
+"""Suffixes that are read, in any case. If files differ only in suffix, the first of these is used."""
 UNREADABLE_SUFFIXES = (
     ".heic", ".heif", ".hif", ".jxl", ".jxr", ".svg", ".psd", ".tga", ".exr", ".hdr", ".ico", ".pcx", ".eps", ".pfm",
     ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm", ".jls", ".avifs", ".xcf", ".qoi",
 )
-"""Images too, but of formats that are not read: named, never passed over in silence."""
+"""Image formats that are not supported. Such files are reported, never silently ignored."""
 # fmt: on
 KNOWN_SUFFIXES = IMAGE_SUFFIXES + UNREADABLE_SUFFIXES
 BROWSER_MEDIA_TYPES = {
@@ -24,21 +24,21 @@ BROWSER_MEDIA_TYPES = {
     **dict.fromkeys((".png", ".apng"), "image/png"),
     **{f".{kind}": f"image/{kind}" for kind in ("webp", "gif", "bmp", "avif")},
 }
-"""Ending -> media type, of what browsers show."""
+"""Suffix -> media type, of images that browsers can show."""
 
 
 def is_image_name(path: PurePath) -> bool:
-    """Say whether a file is read as an image, by its ending."""
+    """Tell by its suffix whether a file is read as an image."""
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def is_unreadable_image_name(path: PurePath) -> bool:
-    """Say whether a file is an image of a format that is not read, by its ending."""
+    """Tell by its suffix whether a file is an image in an unsupported format."""
     return path.suffix.lower() in UNREADABLE_SUFFIXES
 
 
 def describe_unreadable(paths: Iterable[PurePath], *, at_most: int = 5) -> str:
-    """Name the images among some files whose format is not read; empty if there are none."""
+    """List the images in unsupported formats among some files; empty if there are none."""
     names = sorted(path.name for path in paths if is_unreadable_image_name(path))
     if not names:
         return ""
@@ -47,7 +47,7 @@ def describe_unreadable(paths: Iterable[PurePath], *, at_most: int = 5) -> str:
 
 
 def log_unreadable(folder: PurePath, paths: Iterable[PurePath]) -> None:
-    """Warn of images in a folder whose format is not read."""
+    """Warn about images in a folder with unsupported formats."""
     described = describe_unreadable(paths)
     if described:
         log.warning("%s: skipped %s; convert them to .jpg or .png", folder, described)

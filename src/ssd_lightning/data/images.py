@@ -1,7 +1,6 @@
-"""Images from disk: always uint8 RGB, or one sentence that says what is wrong with the file.
+"""Read images from disk, always as uint8 RGB, or raise an error that describes the problem.
 
-Whole, plain JPEGs, which most images are, take the quick way of `jpeg.py`; Pillow decodes all others and finds the
-messages for what is broken.
+Intact, plain JPEGs, the most common case, are decoded by `jpeg.py`. Pillow decodes all others and reports errors.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,36 +17,35 @@ from ssd_lightning.data.jpeg import decode_plain_jpeg
 from ssd_lightning.data.special_files import refuse_special_file
 from ssd_lightning.errors import DataError
 
-# A fixed list keeps Pillow from handing a PostScript file named .jpg to Ghostscript.
+# A fixed list prevents Pillow from passing a PostScript file named .jpg to Ghostscript.
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000")
 if find_spec("PIL.AvifImagePlugin"):  # Pillow 11.3 and later
     FORMATS += ("AVIF",)
 REDUCTIONS = (1, 2, 4, 8)
-"""What JPEG decoders offer."""
+"""Scale denominators of JPEG decoders."""
 QUARTER_TURNS = (5, 6, 7, 8)
-"""Values of EXIF's orientation that exchange width and height."""
+"""EXIF orientations that swap width and height."""
 
 
 def read_image(path: Path | str, size_px: tuple[int, int] | None = None, *, reduction: int = 1) -> np.ndarray:
     """Read an image of any colour mode as RGB.
 
-    Grey is repeated; 16-bit grey is scaled to 8 bits, not clipped; transparent pixels become white, since the
-    colours stored beneath them are arbitrary and a viewer's page is what the annotator saw. An animation
-    gives its first frame.
+    Grey is repeated. 16-bit grey is scaled to 8 bits, not clipped. Transparent pixels become white, as annotators saw
+    them on a viewer's page, since the colours stored beneath are arbitrary. Animations return the first frame.
 
     Args:
         path: file of the image.
-        size_px: (height, width) that the annotation states. It decides about EXIF: the image is upright, as a
-            viewer shows it, unless only the pixels as stored have this size; then they are taken as they are. None
-            gives the image upright.
-        reduction: 1, 2, 4 or 8: give the image with sides so many times smaller, see `reduced_size_px`. A JPEG
-            is decoded at that size, which is much quicker.
+        size_px: (height, width) in the annotation. It decides about EXIF: the image is upright, as in a viewer,
+            unless only the stored pixels have this size; then they are used as stored. None always returns the
+            image upright.
+        reduction: 1, 2, 4 or 8: divide the sides by this number, see `reduced_size_px`. A JPEG is decoded at that
+            size, which is much faster.
 
     Returns:
         uint8 `[H, W, 3]`, RGB, C-contiguous.
 
     Raises:
-        DataError: the file is missing, truncated, no image, too large, or of another size than `size_px`.
+        DataError: the file is missing, truncated, not an image, too large, or of another size than `size_px`.
     """
     path, stated = Path(path), None if size_px is None else (size_px[0], size_px[1])
     refuse_special_file(path)
@@ -61,13 +59,13 @@ def read_image(path: Path | str, size_px: tuple[int, int] | None = None, *, redu
 
 
 def reduced_size_px(size_px: tuple[int, int], reduction: int) -> tuple[int, int]:
-    """Give (height, width) of a reduced image: JPEG decoders round up."""
+    """Return (height, width) of a reduced image. JPEG decoders round up."""
     height, width = size_px
     return -(-height // reduction), -(-width // reduction)
 
 
 def choose_reduction(size_px: tuple[int, int], at_least_px: tuple[int, int]) -> int:
-    """Give the largest `reduction` that leaves an image (height, width) at least so large."""
+    """Return the largest `reduction` that keeps an image (height, width) at least this large."""
     ratio = min(side / least for side, least in zip(size_px, at_least_px, strict=True))
     return max((reduction for reduction in REDUCTIONS if reduction <= ratio), default=1)
 
@@ -75,7 +73,7 @@ def choose_reduction(size_px: tuple[int, int], at_least_px: tuple[int, int]) -> 
 def _read_by_pillow(path: Path, size_px: tuple[int, int] | None) -> np.ndarray:
     with _opened(path) as image:
         stored_size_px = (image.height, image.width)
-        image.load()  # of a PNG `getexif` would do it, and hide what is broken
+        image.load()  # `getexif` would do it for a PNG, and hide damage
         orientation = _orientation(image.getexif)
         if size_px is None or (orientation != 1 and _upright_size_px(image, orientation) == size_px):
             image = ImageOps.exif_transpose(image)
@@ -92,24 +90,24 @@ def image_size_px(path: Path, *, upright: bool = True) -> tuple[int, int]:
 
     Args:
         path: file of the image.
-        upright: the size after the turn that the EXIF tag asks for, as `read_image` has it; False gives that of the
-            pixels as stored.
+        upright: return the size after the rotation of the EXIF tag, as in `read_image`; False returns the size of
+            the stored pixels.
 
     Raises:
-        DataError: the file is missing or no image.
+        DataError: the file is missing or not an image.
     """
     refuse_special_file(path)
     with _opened(path) as image:
-        # The general `getexif`: that of PNG decodes all pixels to look behind them for a tag.
+        # The general `getexif`: the one for PNG decodes all pixels to find a tag behind them.
         orientation = _orientation(partial(Image.Image.getexif, image)) if upright else 1
         return _upright_size_px(image, orientation)
 
 
 def image_format(path: Path) -> str:
-    """Give Pillow's name of the format that the content has, whatever the ending says.
+    """Return Pillow's name of the format of the content, whatever the suffix.
 
     Raises:
-        DataError: the file is missing or no image.
+        DataError: the file is missing or not an image.
     """
     refuse_special_file(path)
     with _opened(path) as image:
@@ -119,21 +117,21 @@ def image_format(path: Path) -> str:
 def _orientation(read_exif: Callable[[], Image.Exif]) -> int:
     try:
         return read_exif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # of a damaged tag; the pixels can be read
+    except Exception:  # the tag is damaged, but the pixels are readable
         return 1
 
 
 def _upright_size_px(image: Image.Image, orientation: int) -> tuple[int, int]:
-    # Pillow itself turns TIFFs.
+    # Pillow rotates TIFFs by itself.
     is_turned = orientation in QUARTER_TURNS and image.format != "TIFF"
     return (image.width, image.height) if is_turned else (image.height, image.width)
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """Give the pixels of an image of any mode as uint8 `[H, W, 3]`.
+    """Convert an image of any mode to uint8 `[H, W, 3]`.
 
     Raises:
-        ValueError: they are of no known range.
+        ValueError: the value range of the pixels is unknown.
     """
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of an unknown range")
@@ -156,14 +154,14 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
     except UnidentifiedImageError:
         raise DataError(f"{path}: {_what_it_is_instead(path)}") from None
-    except Image.DecompressionBombError as error:  # from the header; nothing was decoded
+    except Image.DecompressionBombError as error:  # raised from the header; nothing was decoded
         raise DataError(
             f"{path}: the image is taken for a decompression bomb and not decoded: {error}; make it smaller, or set "
             "PIL.Image.MAX_IMAGE_PIXELS"
         ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot read the image: {error.strerror or error}") from error
-    except Exception as error:  # decoders answer broken files with nearly any type
+    except Exception as error:  # decoders raise nearly any type for broken files
         raise DataError(f"{path}: cannot read the image: {error or type(error).__name__}") from error
 
 

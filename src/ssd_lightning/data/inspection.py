@@ -1,4 +1,4 @@
-"""Data sets opened to be looked at: faults are collected, where a run would stop or skip and go on."""
+"""Open data sets for inspection: collect all problems, where a run would stop or skip them."""
 
 import hashlib
 import logging
@@ -21,18 +21,18 @@ from ssd_lightning.errors import ConfigurationError, DataError
 
 
 def open_leniently(make: Callable[..., DetectionDataset], **arguments: Any) -> DetectionDataset:
-    """Open a split with all faults of its annotation in `dropped`; it may be empty.
+    """Open a split with all problems of its annotations in `dropped`; it may be empty.
 
-    No image is decoded, except where boxes reach out of the size that its annotation states: if the image has
-    another size, boxes inside it are not in `dropped`, and the size is.
+    Images are decoded only if boxes extend beyond the annotated size. If the image has another size and contains the
+    boxes, `dropped` lists the size instead of the boxes.
 
     Args:
-        make: a data set's class, or a `partial` of it.
-        arguments: of the split.
+        make: class of a data set, or a `partial` of it.
+        arguments: arguments of the split.
 
     Raises:
-        ConfigurationError: `make` is no class of data sets.
-        DataError: the list of images, or what all of them share, cannot be read.
+        ConfigurationError: `make` is not a class of data sets.
+        DataError: the list of images, or another file that all images share, cannot be read.
     """
     made, settings = (make.func, make.keywords) if isinstance(make, partial) else (make, {})
     if not (isinstance(made, type) and issubclass(made, DetectionDataset)):
@@ -42,7 +42,7 @@ def open_leniently(make: Callable[..., DetectionDataset], **arguments: Any) -> D
 
 
 def _lenient(dataset: type[DetectionDataset]) -> type[DetectionDataset]:
-    # The reader calls SplitDataset by `super()`, so that what stands between them sees the images.
+    # The reader calls SplitDataset by `super()`, so a class in between sees the images.
     bases = (dataset, _MeasuredDataset) if issubclass(dataset, SplitDataset) else (dataset,)
 
     class Lenient(*bases):  # type: ignore[misc]
@@ -52,16 +52,16 @@ def _lenient(dataset: type[DetectionDataset]) -> type[DetectionDataset]:
             except DataError:
                 if not hasattr(self, "records"):
                     raise
-                # All has been read and nothing of it is left, which is for the caller to judge.
+                # Everything was read and nothing is usable; the caller decides about this.
 
         def _drop_unreadable(self) -> None:
-            """Leave the images to `inspect_images`, which reports every one of them."""
+            """Do nothing: `inspect_images` reports unreadable images."""
 
     return Lenient
 
 
 class _MeasuredDataset(SplitDataset):
-    """Measures boxes that reach out of the size that is stated by the image itself."""
+    """Checks boxes beyond the annotated size against the size of the image itself."""
 
     def __init__(self, *, images: Iterable[tuple[str, ReadImage]], **settings: Any) -> None:
         super().__init__(images=((name, partial(_read_measured, read)) for name, read in images), **settings)
@@ -88,7 +88,7 @@ def _is_within(sentence: str, size_px: tuple[int, int]) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    # What is skipped is in the report; a data set also warns of it.
+    # The report lists everything that is skipped; a data set would also warn about it.
     log = logging.getLogger(DetectionDataset.__module__)
     before, log.disabled = log.disabled, True
     try:
@@ -98,24 +98,24 @@ def _quiet() -> Iterator[None]:
 
 
 class ImageFacts(NamedTuple):
-    """What is known of an image once it has been decoded."""
+    """Properties of a decoded image."""
 
     path: Path
     digest: str | None
-    """Of its size and RGB pixels, whatever the file's metadata; None if it cannot be decoded."""
+    """Digest of size and RGB pixels, without metadata; None if the image cannot be decoded."""
     size_px: tuple[int, int] | None
-    """(height, width), upright where its annotation says neither; None if it cannot be decoded."""
+    """(height, width), upright if it matches the annotation in neither orientation; None if it cannot be decoded."""
     problem: str | None
-    """A sentence that names the file, if it cannot be decoded or has another size than its annotation says."""
+    """A sentence with the file name, if the image cannot be decoded or differs from the annotated size."""
 
 
 def inspect_images(
     records: Sequence[ImageAnnotation], *, advance: Callable[[], object] = lambda: None
 ) -> dict[Path, ImageFacts]:
-    """Decode every image once, in threads: the decoders leave the interpreter to the others.
+    """Decode every image once, in threads, since the decoders release the interpreter lock.
 
     Args:
-        records: of all splits; a file that several of them name is decoded for the first.
+        records: annotations of all splits; a file in several splits is decoded once.
         advance: called after each image.
     """
     first = {record.image_path: record for record in reversed(records)}
@@ -135,7 +135,7 @@ def _look_at(record: ImageAnnotation) -> ImageFacts:
         return ImageFacts(path, _digest(read_image(path, record.size_px)), record.size_px, None)
     except DataError as error:
         problem = str(error)
-    try:  # an image of another size can still be the double of another one
+    try:  # an image of another size can still be a duplicate
         pixels = read_image(path)
     except DataError:
         return ImageFacts(path, None, None, problem)
@@ -143,11 +143,11 @@ def _look_at(record: ImageAnnotation) -> ImageFacts:
 
 
 def measured_by_image(record: ImageAnnotation, facts: ImageFacts | None) -> ImageAnnotation:
-    """Give a record the size of its image; boxes that reach out of it are skipped, a pixel more is clipped.
+    """Set the size of a record to that of its image. Boxes beyond it are skipped; up to a pixel is clipped.
 
     Args:
-        record: with the size that its annotation states.
-        facts: of its image, None if they are not known.
+        record: annotation with its own size.
+        facts: properties of the image; None if unknown.
     """
     if facts is None or facts.size_px in (None, record.size_px):
         return record
@@ -173,7 +173,7 @@ def _digest(pixels: np.ndarray) -> str:
 def draw_sample(
     records: Mapping[str, Sequence[ImageAnnotation]], count: int | None, seed: int
 ) -> dict[str, list[ImageAnnotation]]:
-    """Draw at most `count` records of all splits together, in their order; None takes all."""
+    """Draw at most `count` records of all splits, in their order; None keeps all."""
     flat = [(split, record) for split, of_split in records.items() for record in of_split]
     chosen = np.arange(len(flat))
     if count is not None and count < len(flat):
@@ -186,11 +186,11 @@ def draw_sample(
 
 
 def count_edges(make: Callable[..., DetectionDataset], **arguments: Any) -> tuple[int, int]:
-    """Count the left and upper edges that VOC files have at pixel 0 and at pixel 1.
+    """Count the left and upper edges at pixel 0 and at pixel 1 in VOC files.
 
     Args:
-        make: of a data set with the setting `xml_offset`.
-        arguments: of the split.
+        make: data set with the setting `xml_offset`.
+        arguments: arguments of the split.
     """
     as_written = open_leniently(make, **{**arguments, "xml_offset": 0})
     starts = np.concatenate([np.empty(0), *(record.boxes_xyxy_px[:, :2].ravel() for record in as_written.records)])

@@ -1,4 +1,4 @@
-"""The quick way for JPEGs: OpenCV decodes them faster than Pillow, but only those it is right about."""
+"""Fast JPEG decoding: OpenCV is faster than Pillow, but is only used where the pixels are the same."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,40 +12,40 @@ HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
 """Markers of baseline, extended and progressive frames."""
 SCAN, APP1 = 0xDA, 0xE1
 MIRRORED_OR_UPSIDE_DOWN = (2, 3, 4)
-"""Values of EXIF's orientation that leave width and height as they are."""
+"""EXIF orientations that keep width and height."""
 _REDUCED_BGR = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
 class Frame(NamedTuple):
-    """What a JPEG's header says."""
+    """Header of a JPEG."""
 
     size_px: tuple[int, int]
     """(height, width) of the pixels as stored."""
     components: int
     exif: bytes | None
-    """Its EXIF data, as Pillow takes them."""
+    """EXIF data in Pillow's format."""
 
 
 def decode_plain_jpeg(path: Path, size_px: tuple[int, int] | None, *, reduction: int = 1) -> np.ndarray | None:
-    """Decode a JPEG, if it is one whose pixels OpenCV gives as Pillow does.
+    """Decode a JPEG if OpenCV returns the same pixels as Pillow.
 
-    That is a whole file with one or three 8-bit components, whose pixels are wanted as they are stored.
+    This needs a complete file with one or three 8-bit components, whose pixels are used as stored.
 
     Args:
         path: file of the image.
-        size_px: (height, width) that the pixels must have as stored, and not upright as well if EXIF data ask for a
-            turn; None takes any where no EXIF data could ask for a turn.
-        reduction: 1, 2, 4 or 8 times smaller sides.
+        size_px: (height, width) of the stored pixels. It must not match the upright image too if EXIF data rotate
+            it. None accepts any size if no EXIF data rotate the image.
+        reduction: 1, 2, 4 or 8: divide the sides by this number.
 
     Returns:
-        uint8 `[H, W, 3]` RGB; None leaves the file, and its faults, to a more patient reader.
+        uint8 `[H, W, 3]` RGB; None if another reader must decode the file or report its errors.
     """
     try:
         with path.open("rb", buffering=0) as file:
             data = file.readall()
     except OSError:
         return None
-    # OpenCV fills the rest of a truncated image with grey and says nothing.
+    # OpenCV silently fills the rest of a truncated image with grey.
     if not data.startswith(START) or not data.endswith(END):
         return None
     frame = read_frame(data)
@@ -64,13 +64,13 @@ def decode_plain_jpeg(path: Path, size_px: tuple[int, int] | None, *, reduction:
 
 
 def _may_be_turned(frame: Frame) -> bool:
-    """Say whether EXIF data ask for a turn after which the image has the same size."""
+    """Tell whether EXIF data ask for a rotation that keeps the size."""
     if frame.exif is None:
         return False
     exif = Image.Exif()
     try:
         exif.load(frame.exif)
-    except Exception:  # of damaged data
+    except Exception:  # damaged data
         return True
     orientation = exif.get(ExifTags.Base.Orientation, 1)
     is_square = frame.size_px[0] == frame.size_px[1]
@@ -78,7 +78,7 @@ def _may_be_turned(frame: Frame) -> bool:
 
 
 def read_frame(data: bytes) -> Frame | None:
-    """Read a JPEG's header up to the frame (ITU T.81, B.2.2); None if it is no Huffman-coded one of 8 bits."""
+    """Read a JPEG's header up to the frame (ITU T.81, B.2.2); None if it is not Huffman-coded with 8 bits."""
     position, exif = len(START), None
     while position + 10 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
@@ -92,7 +92,7 @@ def read_frame(data: bytes) -> Frame | None:
         end = position + 2 + int.from_bytes(data[position + 2 : position + 4])
         if marker == APP1:
             segment = data[position + 4 : end]
-            # XMP may state a turn as well; as it is no EXIF data, it is left to Pillow.
+            # XMP may state a rotation too. It is not EXIF data, so Pillow handles it.
             if b"tiff:Orientation" in segment or (exif is None and segment.startswith(b"Exif")):
                 exif = segment
         if marker == SCAN or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):

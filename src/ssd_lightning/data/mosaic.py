@@ -1,7 +1,7 @@
 """Mosaic: four images around a random centre as one training sample (YOLOv4, arXiv 2004.10934, section 3.4).
 
-It shows objects in other company and, since the parts are scaled down, smaller. Its images look unlike those of
-the test, so that the last epochs of a run are better without it (YOLOX, arXiv 2107.08430, section 2.1).
+It shows objects in other contexts and, since the parts are scaled down, smaller. Mosaics look unlike test images,
+so the last epochs of a run are better without them (YOLOX, arXiv 2107.08430, section 2.1).
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from ssd_lightning.data.geometry import boxes_in_window, centres_inside
 from ssd_lightning.errors import ConfigurationError
 
 CENTRE = (0.25, 0.75)
-"""Range of the point where the four meet, relative to the image's sides: no part is thinner than a quarter."""
+"""Range of the point where the four images meet, relative to the sides: every part is at least a quarter wide."""
 
 
 class Sample(NamedTuple):
@@ -31,12 +31,12 @@ class Sample(NamedTuple):
 
 
 class Mosaic:
-    """When a sample becomes a mosaic, and with which other images.
+    """Decides which samples become mosaics, and with which other images.
 
     Args:
-        probability: of each sample; 0 switches it off.
-        epochs: it acts in so many epochs from the first; None is all of them.
-        min_scale: a part shows its image at U(min_scale, 1) of its size, or larger where it would leave a gap.
+        probability: probability for each sample; 0 disables mosaics.
+        epochs: number of epochs with mosaics, from the first; None for all.
+        min_scale: a part shows its image at U(min_scale, 1) of its size, or larger to avoid gaps.
 
     Raises:
         ConfigurationError: a setting is out of its range.
@@ -54,11 +54,11 @@ class Mosaic:
         self.min_scale = min_scale
 
     def acts_in(self, epoch: int) -> bool:
-        """Say whether there are mosaics in an epoch at all."""
+        """Tell whether an epoch has mosaics."""
         return self.probability > 0 and (self.epochs is None or epoch < self.epochs)
 
     def partners(self, rng: np.random.Generator, size: int) -> list[int] | None:
-        """Draw the indices of the three other images among `size`; None where the sample stays as it is."""
+        """Draw the indices of the three other images among `size`; None if the sample is not changed."""
         return rng.integers(size, size=3).tolist() if rng.random() < self.probability else None
 
     def join(self, rng: np.random.Generator, samples: Sequence[Sample]) -> Sample:
@@ -67,15 +67,15 @@ class Mosaic:
 
 
 def join_samples(rng: np.random.Generator, samples: Sequence[Sample], *, min_scale: float) -> Sample:
-    """Join four samples around a random centre on a canvas with the size of the first.
+    """Join four samples around a random centre on a canvas of the size of the first.
 
-    Each quarter, in the order of reading, is filled by a random window of its image, scaled with its aspect ratio
-    kept. Boxes with their centre in the window stay and are clipped to it, as in the paper's crop.
+    Each quarter, in reading order, is filled with a random window of its image at the original aspect ratio. Boxes with
+    their centre in the window are kept and clipped to it, as in the paper's crop.
 
     Args:
-        rng: source of the numbers.
+        rng: random number generator.
         samples: four, with any number of boxes.
-        min_scale: least scale of a part.
+        min_scale: smallest scale of a part.
     """
     height, width = samples[0].image.shape[:2]
     x, y = (round(side * rng.uniform(*CENTRE)) for side in (width, height))
@@ -115,7 +115,7 @@ def _show(image: np.ndarray, window: np.ndarray, size_px: tuple[int, int]) -> np
     rows, columns = size_px
     left, top, right, bottom = window * np.array([width, height, width, height])
     steps = ((right - left) / columns, (bottom - top) / rows)
-    # Pixel i of the part covers [i, i + 1) of it; OpenCV counts positions from the pixels' centres.
+    # Pixel i of the part covers [i, i + 1), while OpenCV counts positions from pixel centres.
     inverse = np.array([[steps[0], 0, left + steps[0] / 2 - 0.5], [0, steps[1], top + steps[1] / 2 - 0.5]])
     return cv2.warpAffine(
         image, inverse, (columns, rows), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE

@@ -1,4 +1,4 @@
-"""Multi-scale training: every optimiser step sees images of one size, drawn from a range."""
+"""Multi-scale training: every optimiser step uses one image size, drawn from a range."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,25 +8,25 @@ import numpy as np
 from ssd_lightning.errors import ConfigurationError
 
 MULTIPLE = 32
-"""Of pixels: the strides of most backbones divide it, so that cells lie where they do at any other of these sizes."""
+"""In pixels. The strides of most backbones divide it, so the cells are aligned at all sizes."""
 STREAM = 2
-"""Of random numbers, beside those of order and samples."""
+"""Random stream, separate from those of order and samples."""
 
 
 @dataclass(frozen=True)
 class MultiScale:
-    """The input sizes of a training and which step has which.
+    """The input sizes of a training, and the size of each step.
 
     Attributes:
         sizes: (height, width), ascending.
-        seed: root of the draws.
+        seed: base seed.
     """
 
     sizes: tuple[tuple[int, int], ...]
     seed: int
 
     def size_at(self, epoch: int, step: int) -> tuple[int, int]:
-        """Draw the size of a step, counted from 0 in its epoch: the same on all ranks, and in a run that goes on."""
+        """Draw the size of a step, counted from 0 in its epoch: the same on all ranks and in a resumed run."""
         rng = np.random.default_rng([self.seed, epoch, step, STREAM])
         return self.sizes[int(rng.integers(len(self.sizes)))]
 
@@ -35,14 +35,14 @@ def multiscale_sizes(sides: Sequence[int], image_size: tuple[int, int]) -> tuple
     """List the sizes of a range, with about the aspect ratio of the network's input.
 
     Args:
-        sides: the least and the largest shorter side, in pixels.
+        sides: smallest and largest shorter side, in pixels.
         image_size: (height, width) of the network's input.
 
     Returns:
         (height, width) of each, multiples of `MULTIPLE`, ascending.
 
     Raises:
-        ConfigurationError: it is no range, or no multiple lies in it.
+        ConfigurationError: `sides` is not a range, or contains no multiple.
     """
     is_whole = len(sides) == 2 and all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
     if not is_whole or not 1 <= sides[0] <= sides[1]:

@@ -1,4 +1,4 @@
-"""The search for a crop that shows an object well enough (section 2.2, Caffe's batch sampler)."""
+"""Search for a crop with enough overlap with an object (section 2.2, Caffe's batch sampler)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,28 +12,28 @@ from ssd_lightning.data.view import Window
 
 @dataclass(frozen=True)
 class RandomIoUCrop:
-    """Choose a crop, or the whole.
+    """Choose a crop, or no crop.
 
-    For each value of `min_ious`, and once without a condition, crops are drawn until one overlaps at least
-    one box by that IoU, `trials` times at most; then one is chosen at random among those found and the whole.
-    A crop may overlap a box and yet hold no centre, and the one without a condition may miss all objects.
-    Such a sample has no boxes, which is legal, as in Caffe; `allow_empty=False` asks for a centre as well.
-    Images without objects have two candidates, the whole and the crop without a condition.
+    For each value of `min_ious`, and once without a condition, up to `trials` crops are drawn until one overlaps at
+    least one box by that IoU. Then one is chosen at random among those found and the whole image.
+    A crop may overlap a box without containing a centre, and the one without a condition may miss all objects. Such a
+    sample has no boxes, which is valid, as in Caffe; `allow_empty=False` also requires a centre.
+    Images without objects have two candidates: the whole image and the crop without a condition.
     """
 
     min_ious: Sequence[float]
     """The conditions."""
     rule: CropRule
-    """`any` asks the IoU of at least one box, as the paper does; `all` of every box, as some ports do; `center` of
-    at least one of those with their centre in the crop, as torchvision does."""
+    """Whose IoU counts: `any` needs at least one box, as in the paper; `all` every box, as in some ports; `center` at
+    least one of those with their centre in the crop, as in torchvision."""
     scale: tuple[float, float]
     """Range of the square root of a crop's relative area."""
     aspect_ratio: tuple[float, float]
-    """Range of width over height, relative to those of the whole."""
+    """Range of width over height, relative to the whole."""
     trials: int
-    """Crops drawn for each condition."""
+    """Number of crops drawn for each condition."""
     allow_empty: bool
-    """Accept crops in which no object has its centre; `center` never does."""
+    """Accept crops without the centre of any object; `center` never does."""
 
     def choose(
         self,
@@ -46,15 +46,15 @@ class RandomIoUCrop:
         """Choose a window of the canvas.
 
         Args:
-            random: source of the choice among the candidates.
-            rng: source of the crops.
+            random: chooses among the candidates.
+            rng: draws the crops.
             boxes: `[N, 4]` xyxy, normalised to the image.
-            canvas_px: what is cropped, in pixels of the image: the image itself or more than it.
+            canvas_px: the area to crop, in pixels of the image: the image or a larger area.
             size_px: (height, width) of the image.
         """
-        # The first of a shuffled list that can be had is a uniform choice among all that can be had, and those
-        # behind it need not be searched.
-        whole = 0.0  # every window overlaps the boxes by that much
+        # The first feasible condition of a shuffled list is a uniform choice among all feasible ones. The conditions
+        # after it need no search.
+        whole = 0.0  # every window overlaps the boxes by that IoU
         candidates = [whole, None, *self.min_ious]
         random.shuffle(candidates)
         within_reach = self.largest_iou(boxes, canvas_px, size_px)
@@ -66,11 +66,10 @@ class RandomIoUCrop:
         return canvas_px
 
     def largest_iou(self, boxes: np.ndarray, canvas_px: Window, size_px: tuple[int, int]) -> float:
-        """Give a bound for the IoU of any crop with any box: no crop is small enough for the smallest objects.
+        """Return an upper bound for the IoU of any crop with any box: no crop is as small as the smallest objects.
 
-        The IoU of two boxes is at most the ratio of their areas. A crop has the area (s W)(s H) at least, less what
-        its sides lose when they are rounded, half a pixel each. It spares searches on a large canvas, where objects
-        are small.
+        The IoU of two boxes is at most the ratio of their areas. The area of a crop is at least (s W)(s H), less the
+        rounding of its sides by half a pixel each. The bound saves searches on a large canvas with small objects.
         """
         if len(boxes) == 0:
             return 0.0
@@ -91,7 +90,7 @@ class RandomIoUCrop:
         *,
         min_iou: float | None,
     ) -> Window | None:
-        """Draw crops for one condition, or without (None), and give the first that meets it."""
+        """Draw crops for one condition (None: no condition), and return the first that meets it."""
         left, top, right, bottom = canvas_px
         drawn_px = sample_windows(
             rng, (self.trials,), (bottom - top, right - left), scale=self.scale, aspect_ratio=self.aspect_ratio

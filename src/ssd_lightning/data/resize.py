@@ -1,4 +1,4 @@
-"""How images reach the size of the network's input, and how boxes come back."""
+"""Resize images to the network's input, and map boxes back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,25 +12,25 @@ from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.ops.boxes import clip_boxes
 from ssd_lightning.types import Detections, Placement, Target
 
-# A DataLoader's workers are processes already: threads inside them only fight for the same cores.
+# DataLoader workers are already separate processes: threads inside them would compete for the same cores.
 cv2.setNumThreads(0)
 
 WHOLE = Placement(1.0, 1.0)
 
 
 class ResizeMode:
-    """A way to bring images of any size to one size. Both ways put the image in the top left corner."""
+    """A way to resize images to one size. All modes put the image in the top left corner."""
 
     def fitted_size(self, size_px: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
-        """Give the (height, width) that an image of `size_px` takes within an input of `image_size`."""
+        """Return the (height, width) of an image of `size_px` within an input of `image_size`."""
         raise NotImplementedError
 
     def pad(self, image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-        """Fill up an image that has its fitted size, at the right or at the bottom."""
+        """Pad an image of fitted size on the right or at the bottom."""
         raise NotImplementedError
 
     def placement(self, size_px: tuple[int, int], image_size: tuple[int, int]) -> Placement:
-        """Say which part of an input of `image_size` an image of `size_px` takes."""
+        """Return the part of an input of `image_size` that an image of `size_px` takes."""
         height, width = self.fitted_size(size_px, image_size)
         return Placement(width / image_size[1], height / image_size[0])
 
@@ -42,7 +42,7 @@ class ResizeMode:
             image_size: (height, width) of the result.
 
         Returns:
-            The image `[*image_size, 3]`, and which part of it the given image takes.
+            The image `[*image_size, 3]`, and the part of it that the original takes.
         """
         size_px = (image.shape[0], image.shape[1])
         resized = resize_image(image, self.fitted_size(size_px, image_size))
@@ -51,14 +51,14 @@ class ResizeMode:
 
 @dataclass(frozen=True)
 class Stretch(ResizeMode):
-    """Warp the image to the input, whatever its aspect ratio, as the paper does."""
+    """Warp the image to the input size regardless of its aspect ratio, as in the paper."""
 
     def fitted_size(self, size_px: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
-        """Give the whole input."""
+        """Return the whole input size."""
         return image_size
 
     def pad(self, image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-        """Leave the image as it is."""
+        """Return the image unchanged."""
         return image
 
 
@@ -66,14 +66,14 @@ class Stretch(ResizeMode):
 class Letterbox(ResizeMode):
     """Scale the image to fit into the input with its aspect ratio kept, and fill the rest with one colour.
 
-    The image lies in the top left corner: boxes come back by a division, without an offset, which is also the least
-    that users of exported files have to do.
+    The image is in the top left corner, so boxes are mapped back by a division without an offset. This is also the
+    simplest for users of exported files.
 
     Args:
-        fill: RGB colour of the rest; the network's preprocessing makes about zero of the default.
+        fill: RGB colour of the padding; preprocessing maps the default to about zero.
 
     Raises:
-        ConfigurationError: `fill` is no colour.
+        ConfigurationError: `fill` is not a colour.
     """
 
     fill: tuple[int, int, int] = (123, 117, 104)
@@ -81,16 +81,16 @@ class Letterbox(ResizeMode):
     def __post_init__(self) -> None:
         if isinstance(self.fill, str) or len(self.fill) != 3 or not all(_is_grey_level(value) for value in self.fill):
             raise ConfigurationError(f"resize: fill is {self.fill!r}; it is an RGB colour of whole numbers 0..255")
-        object.__setattr__(self, "fill", tuple(self.fill))  # lists come from files
+        object.__setattr__(self, "fill", tuple(self.fill))  # files contain lists
 
     def fitted_size(self, size_px: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
-        """Scale until one side is that of the input; the other is rounded to whole pixels, at least one."""
+        """Scale until one side matches the input; round the other to whole pixels, at least one."""
         scale = min(image_size[0] / size_px[0], image_size[1] / size_px[1])
         height, width = (max(1, min(round(side * scale), most)) for side, most in zip(size_px, image_size, strict=True))
         return height, width
 
     def pad(self, image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-        """Fill up to the right or to the bottom."""
+        """Pad on the right or at the bottom."""
         bottom, right = image_size[0] - image.shape[0], image_size[1] - image.shape[1]
         return cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=self.fill)
 
@@ -99,13 +99,13 @@ MODES: dict[str, type[ResizeMode]] = {"stretch": Stretch, "letterbox": Letterbox
 
 
 def as_resize_mode(value: Any) -> ResizeMode:
-    """Read a resize mode as configurations and files have it.
+    """Convert a resize mode from a configuration or file.
 
     Args:
-        value: a mode; or its name, `stretch` or `letterbox`; or what `plain_mode` gave; None is `stretch`.
+        value: a mode, its name (`stretch` or `letterbox`), or the result of `plain_mode`; None means `stretch`.
 
     Raises:
-        ConfigurationError: it is none of these.
+        ConfigurationError: it is neither.
     """
     if isinstance(value, ResizeMode):
         return value
@@ -120,10 +120,10 @@ def as_resize_mode(value: Any) -> ResizeMode:
 
 
 def plain_mode(mode: ResizeMode) -> dict[str, Any]:
-    """Give a mode in plain values, for checkpoints and exported files.
+    """Return a mode in plain values, for checkpoints and exported files.
 
     Raises:
-        ConfigurationError: it is a class that no file knows.
+        ConfigurationError: its class cannot be saved.
     """
     kind = next((name for name, known in MODES.items() if type(mode) is known), None)
     if kind is None:
@@ -133,27 +133,27 @@ def plain_mode(mode: ResizeMode) -> dict[str, Any]:
 
 
 def resize_image(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Warp an image `[H, W, 3]` to `image_size` (height, width), bilinearly, whatever its aspect ratio."""
+    """Warp an image `[H, W, 3]` to `image_size` (height, width), bilinearly, regardless of its aspect ratio."""
     height, width = image_size
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def boxes_into_input(boxes_xyxy: np.ndarray, placement: Placement) -> np.ndarray:
-    """Move boxes `[N, 4]`, normalised to an image, to the input that holds it."""
+    """Convert boxes `[N, 4]` from coordinates of an image to those of the input that contains it."""
     return boxes_xyxy * np.array([*placement, *placement], dtype=boxes_xyxy.dtype)
 
 
 def undo(boxes_xyxy: Tensor, placement: Placement) -> Tensor:
-    """Make boxes `[N, 4]`, normalised to the input, relative to the image in it again, which they may reach out of."""
+    """Convert boxes `[N, 4]` from the input back to the image in it. They may extend beyond the image."""
     return boxes_xyxy / boxes_xyxy.new_tensor([*placement, *placement])
 
 
 def undo_detections(detections: Sequence[Detections], placements: Sequence[Placement]) -> list[Detections]:
-    """Make boxes relative to the images again, and clip them to these.
+    """Convert boxes back to the original images, and clip them.
 
     Args:
-        detections: with boxes normalised to the input, one entry an image.
-        placements: of the images in the input.
+        detections: boxes normalised to the input, one entry per image.
+        placements: placements of the images in the input.
     """
     if all(placement == WHOLE for placement in placements):
         return list(detections)
@@ -162,12 +162,12 @@ def undo_detections(detections: Sequence[Detections], placements: Sequence[Place
 
 
 def placements_of(targets: Sequence[Target]) -> list[Placement]:
-    """Say where the images of a batch lie in the input."""
+    """Return the placements of the images of a batch in the input."""
     return [target.get("placement", WHOLE) for target in targets]
 
 
 def undo_targets(targets: Sequence[Target]) -> list[Target]:
-    """Make the boxes of a batch relative to the images again."""
+    """Convert the boxes of a batch back to the original images."""
     undone = []
     for target, placement in zip(targets, placements_of(targets), strict=True):
         if placement != WHOLE:
@@ -182,10 +182,10 @@ def _is_grey_level(value: Any) -> bool:
 
 
 def checked_size(image_size: int | Sequence[int]) -> tuple[int, int]:
-    """Read a size given as (height, width) or, for a square, as one number.
+    """Convert a size given as (height, width) or as one number for a square.
 
     Raises:
-        ConfigurationError: it is no pair of positive whole numbers.
+        ConfigurationError: it is not a pair of positive whole numbers.
     """
     if isinstance(image_size, int):
         image_size = (image_size, image_size)
@@ -195,14 +195,14 @@ def checked_size(image_size: int | Sequence[int]) -> tuple[int, int]:
 
 
 class Resize:
-    """Bring images to the network's input and nothing else; the `Transform` of evaluation.
+    """Resize images to the network's input; the `Transform` of evaluation.
 
     Args:
-        image_size: of the result in pixels, (height, width) or one number.
+        image_size: output size in pixels, (height, width) or one number.
         resize: `stretch`, `letterbox` or a `ResizeMode`.
 
     Raises:
-        ConfigurationError: the size is not a pair of positive whole numbers, or there is no such mode.
+        ConfigurationError: the size is not a pair of positive whole numbers, or the mode is unknown.
     """
 
     def __init__(self, *, image_size: int | Sequence[int], resize: Any = "stretch") -> None:
@@ -212,14 +212,14 @@ class Resize:
     def __call__(
         self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Resize one sample; the seed has no influence."""
+        """Resize one sample; the seed is ignored."""
         resized, placement = self.mode.apply(image, self.image_size)
         return resized, boxes_into_input(boxes_xyxy, placement), np.arange(len(boxes_xyxy))
 
     def at_size(self, image_size: tuple[int, int]) -> "Resize":
-        """Give the same for another (height, width) of the result."""
+        """Return the same transform for another output size (height, width)."""
         return Resize(image_size=image_size, resize=self.mode)
 
     def placement(self, size_px: tuple[int, int]) -> Placement:
-        """Say which part of the result an image of `size_px` takes."""
+        """Return the part of the result that an image of `size_px` takes."""
         return self.mode.placement(size_px, self.image_size)

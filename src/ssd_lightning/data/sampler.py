@@ -1,4 +1,4 @@
-"""In which order, and on which rank, the samples of an epoch come."""
+"""The order of the samples of an epoch, and their distribution over ranks."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,25 +10,25 @@ from ssd_lightning.data.multiscale import MultiScale
 from ssd_lightning.errors import ConfigurationError
 
 SampleKey = tuple[int | tuple[int, int], ...]
-"""(epoch, index); then, where images are repeated, the copy; then, in multi-scale training, the (height, width)."""
+"""(epoch, index); with repeated images also the copy; in multi-scale training also the (height, width)."""
 
 
 def read_key(key: SampleKey) -> tuple[int, int, int, tuple[int, int] | None]:
-    """Give epoch, index, copy (0 for the first) and (height, width), None where the sampler says none."""
+    """Return epoch, index, copy (0 for the first) and (height, width), None if the sampler has no size."""
     epoch, index, *rest = key
     image_size = rest.pop() if rest and isinstance(rest[-1], tuple) else None
     return epoch, index, rest[0] if rest else 0, image_size  # type: ignore[return-value]
 
 
 def repeat_factors(labels: Sequence[np.ndarray], *, threshold: float) -> np.ndarray:
-    """Say how often each image comes in an epoch, so that rare classes come more often (LVIS, arXiv 1908.03195, 4.2).
+    """Compute how often each image is repeated in an epoch to balance rare classes (LVIS, arXiv 1908.03195, 4.2).
 
     Args:
         labels: classes of the objects of each image.
         threshold: share of the images below which a class is rare.
 
     Returns:
-        float64 `[N]`: the largest max(1, sqrt(threshold / share of the images)) of an image's classes; 1 without any.
+        float64 `[N]`: the largest max(1, sqrt(threshold / share of the images)) over an image's classes; 1 if none.
     """
     classes = [np.unique(of_image) for of_image in labels]
     images_of = np.bincount(np.concatenate([np.empty(0, np.int64), *classes]))
@@ -37,31 +37,31 @@ def repeat_factors(labels: Sequence[np.ndarray], *, threshold: float) -> np.ndar
 
 
 class EpochSampler(Sampler[SampleKey]):
-    """Yield (epoch, index), in an order that follows from (seed, epoch) alone.
+    """Yield (epoch, index), in an order determined by (seed, epoch).
 
-    The epoch travels with the index because persistent workers keep their copy of the data set and never hear
-    of a new epoch: `DetectionDataset` needs it to give every sample of every epoch a seed of its own.
+    The epoch is part of the key because persistent workers keep their copy of the data set and are not notified of a
+    new epoch. `DetectionDataset` needs it for the seed of every sample in every epoch.
 
     Args:
         size: number of samples in the data set.
-        seed: root of the order.
-        shuffle: permute again in every epoch; otherwise the order of the data set.
-        rank: this process among `world_size`; None asks torch.distributed when the sampler is used.
+        seed: base seed of the order.
+        shuffle: use a new permutation in every epoch; otherwise keep the order of the data set.
+        rank: rank of this process; None asks torch.distributed on first use.
         world_size: number of processes; None as above.
-        pad: for training: all ranks have equally many samples, and so make equally many steps. The order is cut to
-            whole batches, so that an epoch has the same steps on any number of ranks; a set smaller than a batch
-            wraps around instead. Without it, for evaluation, every sample comes once, and ranks may differ by one.
-        batch_size: with `pad`: samples of a step over all ranks.
-        multiscale: with `pad`: says which size each step has, which is yielded too; None yields none.
-        repeats: how often each sample comes in an epoch, on average, for instance `repeat_factors`: at least as often
-            as its whole part and at most once more, drawn again in every epoch. The samples of an epoch are as many as
-            all of them together, rounded down, and come as (epoch, index, copy), copy being 0 for the first.
+        pad: for training: all ranks get the same number of samples, and so the same number of steps. The order is
+            cut to whole batches, so an epoch has the same steps on any number of ranks. A set smaller than a batch is
+            repeated instead. Without it, for evaluation, every sample comes once, and ranks may differ by one.
+        batch_size: with `pad`: number of samples of a step over all ranks.
+        multiscale: with `pad`: gives the size of each step, which is then part of the key; None yields no size.
+        repeats: mean number of times that each sample comes in an epoch, for instance `repeat_factors`: at least its
+            integer part and at most once more, drawn again in every epoch. An epoch has as many samples as the sum,
+            rounded down. They come as (epoch, index, copy), where copy is 0 for the first.
 
     Attributes:
-        samples: of an epoch, over all ranks, before it is cut to whole batches.
+        samples: number of samples of an epoch, over all ranks, before it is cut to whole batches.
 
     Raises:
-        ConfigurationError: a negative size, or a rank that is not below the world size.
+        ConfigurationError: a size is negative, or a rank is not below the world size.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class EpochSampler(Sampler[SampleKey]):
             raise ConfigurationError(f"{size} samples need as many repeat factors of at least 1, got {repeats}")
         self.size = size
         self.repeats = repeats
-        self.samples = size if repeats is None else int(repeats.sum() + 1e-6)  # sums of fractions are a little off
+        self.samples = size if repeats is None else int(repeats.sum() + 1e-6)  # tolerates rounding in the sum
         self.seed = seed
         self.shuffle = shuffle
         self.pad = pad
@@ -100,21 +100,21 @@ class EpochSampler(Sampler[SampleKey]):
         self._samples_seen = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration draws; Lightning calls this."""
+        """Set the epoch of the next iteration; called by Lightning."""
         self.epoch = epoch
 
     def resume(self, *, epoch: int, samples_seen: int) -> None:
-        """Continue in mid-epoch: skip what the ranks have seen of that epoch; other epochs are whole.
+        """Continue in the middle of an epoch: skip its samples that were already seen. Other epochs are complete.
 
         The length stays that of the whole epoch, since Lightning counts the skipped batches as done.
 
         Args:
-            epoch: the epoch that was interrupted.
-            samples_seen: how many of its samples all ranks together have trained on; they may have been more or
-                fewer ranks than now.
+            epoch: the interrupted epoch.
+            samples_seen: how many of its samples all ranks together have trained on; the number of ranks may have
+                been different.
 
         Raises:
-            ConfigurationError: more samples than an epoch has, or these ranks cannot have seen equally many of them.
+            ConfigurationError: an epoch has fewer samples, or they cannot be divided evenly among these ranks.
         """
         _, world_size = self._place()
         if not 0 <= samples_seen <= len(self) * world_size or samples_seen % world_size:
@@ -142,7 +142,7 @@ class EpochSampler(Sampler[SampleKey]):
                 yield epoch, index, *copy, self.multiscale.size_at(epoch, step)
 
     def _draws(self, epoch: int) -> np.ndarray:
-        """Give the rank's rows `[S, 1]` of index, or `[S, 2]` of index and copy."""
+        """Return the rank's rows `[S, 1]` of index, or `[S, 2]` of index and copy."""
         rank, world_size = self._place()
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(self.size) if self.shuffle else np.arange(self.size)
@@ -163,10 +163,10 @@ class EpochSampler(Sampler[SampleKey]):
 
 
 def _repeated(order: np.ndarray, repeats: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw how often each index comes, and give rows of index and copy in random order.
+    """Draw how often each index comes, and return rows of index and copy in random order.
 
-    One draw for all fractional parts (systematic sampling) in place of one for each: an index comes once more with the
-    same probability, but the sum differs by less than one from epoch to epoch, so that the steps can be counted ahead.
+    All fractional parts share one draw (systematic sampling). An index is added with the same probability as with
+    separate draws, but the sum varies by less than one between epochs, so the steps can be counted ahead.
     """
     ends = np.floor(repeats.cumsum() + rng.random()).astype(np.int64)
     counts = np.diff(ends, prepend=0)

@@ -1,4 +1,4 @@
-"""A piece of memory that processes share: of nothing but memory, or of a file."""
+"""A block of bytes that processes share, in memory or in a file."""
 
 import mmap
 import os
@@ -8,18 +8,18 @@ import numpy as np
 
 
 class SharedBytes:
-    """Bytes, zero at first, that are read as an array and written piece by piece.
+    """Bytes, initially zero, that are read as an array and written piece by piece.
 
     Args:
-        num_bytes: how many.
-        file: that holds them, made where it does not exist; None shares anonymous memory, which only processes
-            forked from this one see. It is no part of /dev/shm.
+        num_bytes: number of bytes.
+        file: backing file, created if missing; None uses anonymous memory, visible only to processes forked from this
+            one. It does not use /dev/shm.
 
     Attributes:
-        values: uint8 `[num_bytes]`; what any process writes shows in it, but it cannot be written to.
+        values: uint8 `[num_bytes]`, read-only view that shows writes of any process.
 
     Raises:
-        OSError: the file or the memory cannot be had.
+        OSError: the file or the memory is not available.
     """
 
     def __init__(self, *, num_bytes: int, file: Path | None) -> None:
@@ -28,7 +28,7 @@ class SharedBytes:
             self._memory = mmap.mmap(-1, num_bytes)
         else:
             self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-            os.ftruncate(self._descriptor, num_bytes)  # sparse: it takes space as it is filled
+            os.ftruncate(self._descriptor, num_bytes)  # sparse: uses disk space only when filled
             self._memory = mmap.mmap(self._descriptor, num_bytes, access=mmap.ACCESS_READ)
         self.values = np.frombuffer(self._memory, np.uint8)
         self.values.flags.writeable = False
@@ -43,7 +43,7 @@ class SharedBytes:
         if self._descriptor < 0:
             np.frombuffer(self._memory, np.uint8)[offset : offset + len(rest)] = rest
             return
-        # By a call, which can fail: a store into mapped memory kills the process when the disk is full.
+        # A system call can fail cleanly; a store into mapped memory kills the process when the disk is full.
         while len(rest):
             written = os.pwrite(self._descriptor, rest.data, offset)
             offset, rest = offset + written, rest[written:]

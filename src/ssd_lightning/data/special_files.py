@@ -1,4 +1,4 @@
-"""Files that are none: reading a pipe waits for ever, and a device may have no end."""
+"""Detect special files: reading a pipe blocks forever, and a device may have no end."""
 
 import os
 import stat
@@ -8,15 +8,15 @@ from ssd_lightning.errors import DataError
 
 
 def is_file(path: Path) -> bool:
-    """Say whether a regular file can be reached; also where `Path.is_file` raises, as for names that are too long."""
+    """Tell whether a path is a regular file; also works if `Path.is_file` raises, as for names that are too long."""
     return os.path.isfile(path)
 
 
 def refuse_special_file(path: Path) -> None:
-    """Refuse a pipe, socket or device; a missing file or a folder is left to what reads it.
+    """Reject a pipe, socket or device. A missing file or a folder is left to its reader.
 
     Raises:
-        DataError: it is one of these.
+        DataError: it is a special file.
     """
     try:
         mode = os.stat(path).st_mode

@@ -1,4 +1,4 @@
-"""From the images of named splits to a data set: what the readers of all annotation formats share."""
+"""Build a data set from the images of named splits: the code that the readers of all formats share."""
 
 import logging
 import os
@@ -14,26 +14,26 @@ from ssd_lightning.errors import DataError
 log = logging.getLogger(__name__)
 
 READ_AT_ONCE = 1024
-"""Images handed to the threads together: enough to keep them busy, few enough to stop soon at an error."""
+"""Images submitted to the threads together: enough to keep them busy, few enough to stop early at an error."""
 
 ReadImage = Callable[[], tuple[ImageAnnotation, list[str]]]
-"""Gives the record of all sound objects and a sentence for each unsound one; raises `DataError` if none is sound."""
+"""Returns the record of all valid objects and a sentence for each invalid one; raises `DataError` if none is valid."""
 
 
 class SplitDataset(DetectionDataset):
-    """What the readers of all annotation formats do once they know the images of their splits.
+    """Common base of the readers of all annotation formats, once the images of the splits are known.
 
     Args:
-        roots: of the splits; images outside of them are logged.
-        images: (image id, what reads its annotation), in the order of the records.
+        roots: roots of the splits; images outside of them are logged.
+        images: (image id, reader of its annotation), in the order of the records.
         class_names: names of the classes 1..C.
-        transform: what is done to each sample; None gives the image as it is.
+        transform: transform of each sample; None returns the image unchanged.
         seed: root of all samples' seeds.
         on_error: `raise` stops at the first bad object or image; `skip` drops and lists them.
-        part: `train` and `val` are complementary parts of the data, `all` is everything.
+        part: `train` and `val` are complementary parts of the data, `all` is the whole set.
         val_fraction: share of the images that `val` holds.
-        max_images: take only the first so many of the part.
-        problems: a sentence for all that was found before the images were looked at.
+        max_images: use only the first images of the part, up to this number.
+        problems: sentences about problems found before the images were read.
 
     Raises:
         DataError: an image or annotation is missing or unusable; no image is left.
@@ -99,15 +99,15 @@ def collect_records(
     """Read the images of one part of a data set, in threads, since this mostly waits for the disk.
 
     Args:
-        images: (image id, what reads it), in the order of the records.
-        on_error: `raise` stops at the first problem; `skip` leaves the object or image out.
-        part: the part that is wanted.
+        images: (image id, reader), in the order of the records.
+        on_error: `raise` stops at the first problem; `skip` drops the object or image.
+        part: the part to read.
         val_fraction: share of the images that `val` holds.
-        max_images: take only the first so many.
-        problems: what was found before the images were looked at.
+        max_images: use only the first images, up to this number.
+        problems: sentences about problems found before the images were read.
 
     Returns:
-        The records, and a sentence for all that was skipped.
+        The records, and a sentence for everything that was skipped.
 
     Raises:
         DataError: the first problem, if `on_error` is `raise`.

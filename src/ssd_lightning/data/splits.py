@@ -1,4 +1,4 @@
-"""Where the splits that a data set names have their files: roots, annotations, images and their names."""
+"""Find the files of named splits: roots, annotations, images and their names."""
 
 import os
 import sys
@@ -19,11 +19,11 @@ from ssd_lightning.data.special_files import is_file, refuse_special_file
 from ssd_lightning.errors import DataError
 
 IMAGE_FOLDERS = ("{name}", "images/{name}", "{name}/images")
-"""Where images usually lie below the root; `name` is that of the annotation file or of its folder."""
+"""Usual image folders below the root; `name` is that of the annotation file or of its folder."""
 
 
 class MissingSplitError(DataError):
-    """The root is there, but not the split."""
+    """The root exists, but not the split."""
 
     def __init__(self, path: Path, split: str, others: Iterable[str]) -> None:
         names = sorted(others)
@@ -32,16 +32,16 @@ class MissingSplitError(DataError):
 
 
 def absolute_roots(splits: Sequence[Mapping[str, str]]) -> list[Path]:
-    """Give the root of every split as an absolute path, links unresolved."""
+    """Return the root of every split as an absolute path, with links unresolved."""
     return [Path(os.path.abspath(Path(split["root"]).expanduser())) for split in splits]
 
 
 def root_prefixes(roots: Sequence[Path]) -> dict[Path, str]:
-    """Give every root what the ids of its images begin with: nothing for one root, else its folder's name."""
+    """Return the prefix of the image ids of every root: empty for one root, else its folder's name."""
     distinct = set(roots)
     if len(distinct) <= 1:
         return dict.fromkeys(distinct, "")
-    # One folder name is enough for VOC2007 and VOC2012; a/VOC2007 and b/VOC2007 need two.
+    # VOC2007 and VOC2012 need one folder name; a/VOC2007 and b/VOC2007 need two.
     for depth in range(1, max(len(root.parts) for root in distinct) + 1):
         prefixes = {root: "/".join(root.parts[-depth:]) + "/" for root in distinct}
         if len(set(prefixes.values())) == len(distinct):
@@ -50,17 +50,17 @@ def root_prefixes(roots: Sequence[Path]) -> dict[Path, str]:
 
 
 def check_root(root: Path) -> None:
-    """Refuse a root that does not exist.
+    """Raise if a root does not exist.
 
     Raises:
-        DataError: it is no folder.
+        DataError: it is not a folder.
     """
     if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; data.root= says where the data lie")
+        raise DataError(f"{root}: there is no such folder; set data.root= to the folder of the data")
 
 
 def open_splits(splits: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, Path, str]]:
-    """List (prefix of the ids, root, split), for formats in which images of two splits may have one name.
+    """List (id prefix, root, split), for formats where images of two splits may share a name.
 
     Raises:
         DataError: a root is missing.
@@ -74,12 +74,12 @@ def open_splits(splits: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, Path
 
 
 def portable_path(stated: str) -> str:
-    """Give a path that any system may have written with `/` between its parts."""
+    """Convert a path from any system to one with `/` as separator."""
     return stated.replace("\\", "/").removeprefix("./")
 
 
 def unique_image_id(name: str, seen: set[str]) -> str:
-    """Name an image by its path without suffix; by its whole path where `seen` has that id. Adds it to `seen`."""
+    """Return an image's path without suffix as its id, or the whole path if `seen` has that id. Adds it to `seen`."""
     name = portable_path(name)
     while name.startswith("../"):
         name = name.removeprefix("../")
@@ -98,12 +98,12 @@ def find_file(root: Path, split: str, patterns: Sequence[str], suffix: str) -> P
 
     Args:
         root: folder of the data set.
-        split: a name that fills `{split}` in the patterns, or the path of the file below the root.
-        patterns: the usual places below the root.
-        suffix: of the file.
+        split: a name that replaces `{split}` in the patterns, or the path of the file below the root.
+        patterns: usual locations below the root.
+        suffix: suffix of the file.
 
     Raises:
-        MissingSplitError: it is in none of these places.
+        MissingSplitError: no location has the file.
     """
     candidates = [root / (split if split.endswith(suffix) else pattern.format(split=split)) for pattern in patterns]
     for path in candidates:
@@ -120,11 +120,11 @@ def find_image_dir(root: Path, annotation_path: Path, images: str | None, sample
     Args:
         root: folder of the data set.
         annotation_path: the annotation file.
-        images: the folder below the root, if it is known.
+        images: the folder below the root, if known.
         samples: names of some images.
 
     Returns:
-        The first usual place that has one of them; the first that exists if none has.
+        The first usual folder that contains one of the samples; else the first that exists.
     """
     if images is not None:
         return root / images
@@ -137,10 +137,10 @@ def find_image_dir(root: Path, annotation_path: Path, images: str | None, sample
 
 
 def folder_with(candidates: Sequence[Path], samples: Sequence[str], *, root: Path) -> Path | None:
-    """Find the first folder that has one of some images; None if none has.
+    """Find the first folder that contains one of some images; None if there is none.
 
-    Images inside the root go before those outside, and a folder that has a whole path before one that has the last
-    part of it. One image may be missing; that all of the samples are tells that this is another folder.
+    Folders inside the root come before those outside, and whole paths before shortened ones. Single images may be
+    missing; if all samples are missing, it is another folder.
     """
     for outside, keep in product((False, True), (sys.maxsize, 1)):
         for folder in candidates:
@@ -151,20 +151,20 @@ def folder_with(candidates: Sequence[Path], samples: Sequence[str], *, root: Pat
 
 
 def is_within(root: Path, path: Path) -> bool:
-    """Say whether a path lies below a root, links unresolved."""
+    """Tell whether a path is below a root, with links unresolved."""
     return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root))
 
 
 def inside_first(paths: Iterable[Path], root: Path) -> list[Path]:
-    """Put the paths below a root before the others, both in their order."""
+    """Sort the paths below a root before the others; both keep their order."""
     return sorted(paths, key=lambda path: not is_within(root, path))
 
 
 def parts_to_keep(names: Collection[str]) -> dict[str, int]:
-    """Say how many of the last parts of each path must stay, so that no two paths become the same.
+    """Return how many trailing parts of each path must stay, so that no two paths become equal.
 
     Args:
-        names: paths as annotations state them.
+        names: paths as written in the annotations.
 
     Returns:
         The number for each path that needs more than its last part.
@@ -181,11 +181,11 @@ def parts_to_keep(names: Collection[str]) -> dict[str, int]:
 
 
 def path_tails(stated: str, *, keep: int = 1) -> Iterator[str]:
-    """Drop the first parts of a path one after the other, since it may be that of another machine.
+    """Yield a path without its first parts, removed one by one, since it may come from another machine.
 
     Args:
-        stated: the path, whatever the system that wrote it.
-        keep: so many of the last parts must stay; 1 is the name of the file alone.
+        stated: the path, in the notation of any system.
+        keep: number of trailing parts that must stay; 1 keeps only the file name.
     """
     parts = portable_path(stated).split("/")
     for start in range(max(1, len(parts) - keep + 1)):
@@ -193,15 +193,15 @@ def path_tails(stated: str, *, keep: int = 1) -> Iterator[str]:
 
 
 def find_image(folder: Path, stated: str, *, root: Path, keep: int = 1) -> Path | None:
-    """Find an image by the path that its annotation states, with or without suffix; below the root first.
+    """Find an image by the path in its annotation, with or without suffix, below the root first.
 
-    Some tools state a path of their own machine; its first parts are dropped one after the other.
+    Some tools write a path of their own machine. Its first parts are removed one by one.
 
     Args:
-        folder: which the path is relative to.
-        stated: the path.
-        root: of the data set.
-        keep: so many of the last parts must stay; 1 is the name of the file alone.
+        folder: base folder of the path.
+        stated: the path in the annotation.
+        root: root of the data set.
+        keep: number of trailing parts that must stay; 1 keeps only the file name.
     """
     outside = None
     for tail in path_tails(stated, keep=keep):
@@ -217,7 +217,7 @@ def require_image(folder: Path, stated: str, *, root: Path, keep: int = 1, state
     """Find an image as `find_image` does.
 
     Raises:
-        DataError: there is none, or none in a format that is read.
+        DataError: there is no image, or only one in an unsupported format.
     """
     path = find_image(folder, stated, root=root, keep=keep)
     if path is None:
@@ -228,21 +228,21 @@ def require_image(folder: Path, stated: str, *, root: Path, keep: int = 1, state
 
 
 def refuse_unreadable(path: Path) -> None:
-    """Refuse an image of a format that is not read.
+    """Raise if an image has an unsupported format.
 
     Raises:
-        DataError: its ending says that it is one.
+        DataError: its suffix is that of an unsupported format.
     """
     if is_unreadable_image_name(path):
         raise DataError(f"{path}: cannot read the image: {path.suffix} is not read; convert it to .jpg or .png")
 
 
 def image_with_suffix(folder: Path, name: str) -> Path | None:
-    """Find the image of a name without suffix, or with one in another letter case; None if there is none.
+    """Find the image of a name without suffix, or with one in another case; None if there is none.
 
-    An image of a format that is not read is found where there is no other.
+    An image of an unsupported format is found only if there is no other.
     """
-    for suffix in IMAGE_SUFFIXES[:3]:  # quicker than a list of the folder
+    for suffix in IMAGE_SUFFIXES[:3]:  # faster than listing the folder
         path = folder / f"{name}{suffix}"
         if is_file(path):
             return path
@@ -252,7 +252,7 @@ def image_with_suffix(folder: Path, name: str) -> Path | None:
         return None
     suffix = Path(name).suffix.lower()
     same_suffix = [path for path in by_stem.get(Path(name).stem, ()) if path.suffix.lower() == suffix]
-    number = whole_number(name) if name.endswith(".0") else None  # as tables of numbers write 17
+    number = whole_number(name) if name.endswith(".0") else None  # tables of numbers write 17 like this
     found = same_suffix or by_stem.get(name) or by_stem.get(str(number))
     return found[0] if found else None
 
@@ -269,7 +269,7 @@ def _images_by_stem(folder: Path, changed_ns: int) -> dict[str, list[Path]]:
 
 
 def is_comment(line: str, folders: Iterable[Path]) -> bool:
-    """Say whether a line of a list is a comment: it begins with `#`, and no image in the folders has that name."""
+    """Tell whether a line of a list is a comment: it starts with `#`, and no image in the folders has that name."""
     name = portable_path(line.strip())
     return name.startswith("#") and not any(
         is_file(folder / name) or image_with_suffix((folder / name).parent, Path(name).name) for folder in folders
@@ -277,14 +277,14 @@ def is_comment(line: str, folders: Iterable[Path]) -> bool:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read a text file line by line, whatever the system that wrote it: without byte order mark and line ends.
+    """Read the lines of a text file from any system, without byte order mark and line ends.
 
-    Unlike `str.splitlines`, only line feeds and carriage returns end a line: a name may have other separators in it.
+    Unlike `str.splitlines`, only line feeds and carriage returns end a line, since names may contain other separators.
 
     Raises:
-        OSError: it cannot be read.
-        UnicodeDecodeError: it is no UTF-8.
-        DataError: it is no file.
+        OSError: the file cannot be read.
+        UnicodeDecodeError: the file is not UTF-8.
+        DataError: it is not a file.
     """
     refuse_special_file(path)
     return path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")

@@ -1,4 +1,4 @@
-"""Which splits are trained on, validated on and tested on, where a data set's settings leave that to its files."""
+"""Choose the splits for training, validation and test if the settings leave this to the files."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -12,30 +12,30 @@ from ssd_lightning.errors import DataError
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
-"""In place of a split's name: the first of the usual ones that exists."""
+"""Placeholder for a split's name: the first of the usual ones that exists."""
 TRAINING_NAMES = ("trainval", "train", ".")
 VALIDATION_NAMES = ("val", "valid", "validation")
 TEST_NAMES = ("test", *VALIDATION_NAMES)
 
 Arguments = Mapping[str, Any]
-"""Of a data set, for one stage: `splits`, and what else the stage sets."""
+"""Arguments of a data set for one stage: `splits` and other settings of the stage."""
 Sources = Callable[[Path, str], frozenset[str]]
-"""Gives what a split is made of, see `split_sources` of the readers; nothing where there is no such split."""
+"""Returns the files of a split, see `split_sources` of the readers; empty if there is no such split."""
 
 
 def choose_splits(
     dataset: Callable[..., Any], *, train: Arguments, val: Arguments | None, test: Arguments | None
 ) -> dict[str, Arguments | None]:
-    """Settle which splits the stages have.
+    """Choose the splits of each stage.
 
-    A split called `auto` becomes the first of the usual names that exists. A test split called None is none.
-    Validation whose arguments have no `part` has a split of its own, and nothing is held out of training. Where that
-    split is None, it is the first of `VALIDATION_NAMES` that shares nothing with training and test, provided there is a
-    test split as well; without one, the images that `train` holds out are validated on.
+    A split called `auto` becomes the first of the usual names that exists. A test split None means no test.
+    Validation arguments without `part` mean a separate split, and nothing is held out of training. If that split is
+    None, the first of `VALIDATION_NAMES` is used that shares nothing with training and test, provided there is a test
+    split too. Without a test split, the images that `train` holds out are used.
 
     Args:
         dataset: class of a reader, or a `partial` of it.
-        train: what the training split adds to its arguments.
+        train: arguments of the training split.
         val: the same for validation.
         test: the same for the test.
 
@@ -66,9 +66,9 @@ def _names(arguments: Arguments) -> list[str | None]:
 def _with_names(
     arguments: Arguments, usual: Sequence[str], sources: Sources, *, beside: Arguments | None = None
 ) -> Arguments:
-    """Put names in place of `auto`: of a split that shares nothing with others, else of any.
+    """Replace `auto` by names: of a split that shares nothing with others, else of any.
 
-    Where none exists it is the first, for the reader to say what there is.
+    If none exists the first name is used, so that the reader reports the available splits.
     """
     if AUTO not in _names(arguments):
         return arguments
@@ -82,7 +82,7 @@ def _with_names(
 
 
 def _own_validation(train: Arguments, test: Arguments | None, sources: Sources) -> list[dict[str, str]] | None:
-    """Find the validation split of a root that has all three."""
+    """Find the validation split of a root that has all three splits."""
     tested = _all_sources(test, sources)
     if not tested:
         return None

@@ -1,4 +1,4 @@
-"""A small data set of flat shapes, drawn on the spot and written to disk in the layout of Pascal VOC."""
+"""A small data set of flat shapes, generated locally and written in the layout of Pascal VOC."""
 
 import json
 import logging
@@ -18,9 +18,9 @@ __all__ = ["TOY_CLASSES", "write_toy_dataset"]
 log = logging.getLogger(__name__)
 
 MARKER_NAME = "toy.json"
-DRAWING_VERSION = 1  # raised whenever the same settings would give other files
+DRAWING_VERSION = 1  # incremented whenever the same settings produce other files
 JPEG_QUALITY = 90
-MIN_SIDE_PX = 96  # 5 % of less than this is no longer a shape
+MIN_SIDE_PX = 96  # below this, 5 % of the side is too small for a shape
 
 _TOY_FILE = re.compile(
     rf"{re.escape(MARKER_NAME)}|ImageSets/Main/(train|val|trainval|test)\.txt"
@@ -37,31 +37,31 @@ def write_toy_dataset(
     image_size_px: tuple[int, int] = (192, 192),
     seed: int = 0,
 ) -> None:
-    """Write the toy data set, unless it is already there with the same settings.
+    """Write the toy data set, unless it exists with the same settings.
 
-    An image shows up to six shapes on a textured ground: turned, tilted, shaded, some of them outlined.
-    Later ones cover earlier ones, some reach over the border, about 5 % of the images are empty. Neither
-    colour nor size nor place tells the class. Image i of a split depends on the seed, the split, i and the
-    size only.
+    An image shows up to six shapes on a textured background: rotated, tilted, shaded, some of them outlined.
+    Later shapes cover earlier ones, some extend over the border, and about 5 % of the images are empty. Neither
+    colour nor size nor position depends on the class. Image i of a split depends only on the seed, the split, i and
+    the size.
 
-    Boxes are tight around what can be seen of an object. An object is `difficult` if less than half of it can
-    be seen, if the longer side of its box is under 8 % of the image's shorter side, or if its colour is
-    less than 20 CIELAB units away from what surrounds it. At least a fifth of every object can be seen.
+    Boxes are tight around the visible part of an object. An object is `difficult` if less than half of it is
+    visible, if the longer side of its box is under 8 % of the image's shorter side, or if its colour is
+    less than 20 CIELAB units from its surroundings. At least a fifth of every object is visible.
 
-    The set is built beside `root` and moved into place when it is whole. Processes that call this at the same
-    time wait for the first one.
+    The set is built next to `root` and moved into place when complete. Processes that call this at the same time
+    wait for the first one.
 
     Args:
-        root: folder of the data set; made if it does not exist.
+        root: folder of the data set; created if missing.
         num_train: images of the split `train`.
         num_val: images of the split `val`; `trainval` is `train` and `val`.
         num_test: images of the split `test`.
         image_size_px: (height, width) of all images.
-        seed: root of all random numbers.
+        seed: base seed.
 
     Raises:
-        ConfigurationError: a negative number of images or images too small for the smallest objects.
-        DataError: `root` holds something that this function did not write, or cannot be written to.
+        ConfigurationError: a number of images is negative, or images are too small for the smallest objects.
+        DataError: `root` contains files that this function did not write, or is not writable.
     """
     root = Path(root).resolve()
     size_px = (image_size_px[0], image_size_px[1])
@@ -158,7 +158,7 @@ def _voc_xml(filename: str, size_px: tuple[int, int], objects: list[ToyObject]) 
 
 def _voc_object(item: ToyObject) -> str:
     x1, y1, x2, y2 = item.box_xyxy_px
-    # VOC counts pixels from 1 and means the last one itself, not its right edge.
+    # VOC counts pixels from 1, and its maximum is the last pixel itself, not its right edge.
     return (
         f"  <object>\n    <name>{TOY_CLASSES[item.label - 1]}</name>\n    <pose>Unspecified</pose>\n"
         f"    <truncated>{item.truncated:d}</truncated>\n    <difficult>{item.difficult:d}</difficult>\n"

@@ -1,4 +1,4 @@
-"""The colours of the toy images: textured grounds, painted objects and the camera's noise."""
+"""Colours of the toy images: textured backgrounds, painted objects and camera noise."""
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ _TEXTURES = ("clouds", "ramp", "glow", "stripes", "weave", "speckle")
 
 
 def draw_background(rng: np.random.Generator, size_px: tuple[int, int]) -> np.ndarray:
-    """Draw a textured ground in muted colours, as of sand, walls or fog: float32 `[H, W, 3]`, about 0..255."""
+    """Draw a textured background in muted colours, like sand, walls or fog: float32 `[H, W, 3]`, about 0..255."""
     canvas = np.empty((*size_px, 3), dtype=np.float32)
     canvas[:] = rng.uniform(40, 215) + _tint(rng, 15)
     canvas += _texture(rng, str(rng.choice(_TEXTURES)), size_px)[..., None] * (rng.uniform(-45, 45) + _tint(rng, 10))
@@ -22,7 +22,7 @@ def draw_background(rng: np.random.Generator, size_px: tuple[int, int]) -> np.nd
 
 
 def paint(rng: np.random.Generator, canvas: np.ndarray, outline: Outline) -> float:
-    """Paint one object onto the canvas and give its contrast with what is around it."""
+    """Paint one object onto the canvas and return its contrast with the surroundings."""
     ground = canvas[outline.window]
     around = ground[outline.coverage < 0.5]
     around = around[:: max(1, len(around) // 200)]
@@ -46,7 +46,7 @@ def photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
 
 
 def _choose_colour(rng: np.random.Generator, around: np.ndarray) -> tuple[np.ndarray, float]:
-    """Pick a random colour that can be told from the pixels `[P, 3]` around it, at times only just."""
+    """Pick a random colour that differs from the pixels `[P, 3]` around it, sometimes only slightly."""
     if rng.random() < FAINT_PROBABILITY:
         colours = np.median(around, 0) + rng.choice([-1, 1], (8, 3)) * rng.uniform(8, 20, (8, 3))
     else:
@@ -100,5 +100,5 @@ def _texture(rng: np.random.Generator, kind: str, size_px: tuple[int, int]) -> n
     if kind == "stripes":
         sharpness = np.float32(rng.uniform(1, 4))
         return np.tanh(sharpness * np.sin(frequency * along))
-    # Weave. Soft waves, not checks: those would be squares without a box.
+    # Weave with soft waves, since checks would be squares without a box.
     return (np.sin(frequency * along) + np.sin(frequency * across)) / 2

@@ -1,4 +1,4 @@
-"""Toy images: which objects they show, where these lie and which of them are difficult."""
+"""Toy images: which objects they show, where, and which of them are difficult."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -26,7 +26,7 @@ CROWDED_PROBABILITY = 0.2
 MIN_AREA_PX = 12
 MIN_VISIBLE_SHARE = 0.2
 MAX_BOX_IOU = 0.45
-"""Two boxes never overlap more: the usual suppression could not keep both."""
+"""Largest overlap of two boxes: the usual NMS could not keep both above it."""
 
 DIFFICULT_VISIBLE_SHARE = 0.5
 DIFFICULT_SIDE = 0.08
@@ -35,30 +35,30 @@ DIFFICULT_CONTRAST = 20.0
 
 @dataclass(frozen=True)
 class ToyObject:
-    """One drawn object, as it can be seen in the finished image."""
+    """One drawn object, as visible in the finished image."""
 
     label: int
     """1..C, an index into `TOY_CLASSES` plus one."""
     box_xyxy_px: Box
     """Tight around the visible pixels: 0-based, right and bottom edges exclusive."""
     visible_mask: np.ndarray
-    """bool `[H, W]`: the pixels it covers by at least half and nothing drawn later covers by half."""
+    """bool `[H, W]`: pixels that it covers by at least half and that no later object covers by half."""
     visible_share: float
-    """Visible pixels over the area of the whole shape: coverings and the image's border both count."""
+    """Visible pixels over the area of the whole shape. Later objects and the image border both reduce it."""
     contrast: float
-    """Median distance, in CIELAB, of its colour from the pixels around it."""
+    """Median CIELAB distance of its colour from the pixels around it."""
     truncated: bool
-    """It reaches over the border of the image."""
+    """Whether it extends over the image border."""
     difficult: bool
 
 
 def draw_toy_image(
     *, seed: int, split: str, index: int, size_px: tuple[int, int]
 ) -> tuple[np.ndarray, list[ToyObject]]:
-    """Draw one image: uint8 `[H, W, 3]` RGB and its objects, the lowest first."""
+    """Draw one image: uint8 `[H, W, 3]` RGB and its objects, from the bottom to the top."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, SPLITS.index(split), index]))
     canvas = draw_background(rng, size_px)
-    owner = np.full(size_px, -1, dtype=np.int16)  # which object each pixel shows, -1 for the ground
+    owner = np.full(size_px, -1, dtype=np.int16)  # visible object of each pixel, -1 for the background
     drawn: list[tuple[int, Outline, float]] = []
     wanted = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(1, MAX_OBJECTS + 1))
     for _ in range(wanted):
@@ -81,7 +81,7 @@ def _describe(label: int, outline: Outline, contrast: float, *, visible_mask: np
 
 
 def _place(rng: np.random.Generator, label: int, owner: np.ndarray, areas: list[float]) -> Outline | None:
-    """Find a place where no object gets lost: None if some trials find none."""
+    """Find a position that keeps all objects visible; None if several trials fail."""
     crowded = bool(areas) and rng.random() < CROWDED_PROBABILITY
     least_share = MIN_VISIBLE_SHARE if crowded else 0.75
     for _ in range(20):
@@ -97,7 +97,7 @@ def _place(rng: np.random.Generator, label: int, owner: np.ndarray, areas: list[
         lost = (after_px < before_px) & (after_px < np.maximum(least_share * np.array(areas), MIN_AREA_PX))
         if lost.any():
             continue
-        # All pairs: what covers an object also shrinks its box, and may bring it closer to that of a third.
+        # Check all pairs: covering an object also shrinks its box, and may move it closer to that of a third.
         boxes = [box_around(after == i) for i in range(len(areas) + 1)]
         if all(box_iou(box, other) <= MAX_BOX_IOU for box, other in combinations(boxes, 2)):
             return outline

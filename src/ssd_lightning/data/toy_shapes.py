@@ -1,4 +1,4 @@
-"""The shapes of the toy data set: contours, the pixels they cover, and the boxes around those."""
+"""Shapes of the toy data set: contours, the pixels they cover, and their boxes."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ SCALE_RANGE = (0.05, 0.80)
 SCALE_BETA = (3.2, 2.0)
 """Parameters of the Beta distribution of log(scale): (1, 1) is log-uniform; these make the extremes rarer."""
 MAX_TURN = np.pi / 6
-"""Shapes stand upright, as things in photographs do, give or take this angle."""
+"""Largest angle from upright: objects in photographs are roughly upright too."""
 MIN_SQUEEZE = 0.75
-MARGIN_PX = 4  # of ground around an object, to measure its contrast
+MARGIN_PX = 4  # background around an object, to measure its contrast
 
 _SUPERSAMPLING = 4
 _FIXED_POINT_BITS = 4
@@ -25,22 +25,22 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Outline:
-    """Where one shape lies, before it is coloured."""
+    """Position and shape of one object, before it is coloured."""
 
     contours: list[np.ndarray]
     """Polygons `[P, 2]` (x, y) in pixels of the window; the second one, if any, is the hole."""
     window: tuple[slice, slice]
     """Rows and columns of the image that it touches, with a margin."""
     coverage: np.ndarray
-    """float32, of the window's shape: share of each pixel that the shape covers."""
+    """float32, with the window's shape: fraction of each pixel that the shape covers."""
     area: float
-    """In square pixels, also of what lies outside the image."""
+    """In square pixels, including parts outside the image."""
     truncated: bool
 
 
 def random_shape(rng: np.random.Generator, label: int, image_side: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """Turn, tilt and scale a shape: its contours, their box's corner at 0, and the box's (width, height)."""
-    # Turned, then squeezed along one axis as if seen at an angle.
+    """Rotate, tilt and scale a shape. Returns its contours, with their box's corner at 0, and the (width, height)."""
+    # Rotated, then squeezed along one axis as if seen at an angle.
     axis = rng.uniform(0, 2 * np.pi)
     squeeze = _rotation(axis) @ np.diag([1.0, rng.uniform(MIN_SQUEEZE, 1.0)]) @ _rotation(-axis)
     matrix = squeeze @ _rotation(rng.uniform(-MAX_TURN, MAX_TURN))
@@ -80,7 +80,7 @@ def _rotation(angle: float) -> np.ndarray:
 
 
 def rasterise(contours: list[np.ndarray], size_px: tuple[int, ...]) -> Outline:
-    """Lay contours `[P, 2]` (x, y), in pixels of an image of (height, width), on its pixels."""
+    """Rasterise contours `[P, 2]` (x, y), in pixels of an image of (height, width)."""
     corner, far_corner, border = contours[0].min(0), contours[0].max(0), np.array(size_px[::-1])
     first = np.clip(np.floor(corner).astype(int) - MARGIN_PX, 0, border)
     last = np.clip(np.ceil(far_corner).astype(int) + MARGIN_PX, 0, border)
@@ -95,7 +95,7 @@ def rasterise(contours: list[np.ndarray], size_px: tuple[int, ...]) -> Outline:
 
 
 def rim(outline: Outline) -> np.ndarray:
-    """Draw the line along the contours: float32 `[H, W]` of the window."""
+    """Draw a line along the contours: float32 `[H, W]` of the window."""
     fine = np.zeros(np.array(outline.coverage.shape) * _SUPERSAMPLING, dtype=np.uint8)
     thickness = max(_SUPERSAMPLING, round(0.12 * np.sqrt(outline.area) * _SUPERSAMPLING))
     cv2.polylines(fine, _fixed_point(outline.contours), True, 255, thickness, shift=_FIXED_POINT_BITS)
@@ -103,13 +103,13 @@ def rim(outline: Outline) -> np.ndarray:
 
 
 def box_around(mask: np.ndarray) -> Box:
-    """Give the tight box of a mask, bool `[H, W]` with at least one pixel."""
+    """Return the tight box of a mask, bool `[H, W]` with at least one pixel."""
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def box_iou(box: Box, other: Box) -> float:
-    """Intersection over union of two boxes that have an area."""
+    """Intersection over union of two boxes with an area."""
     width = min(box[2], other[2]) - max(box[0], other[0])
     height = min(box[3], other[3]) - max(box[1], other[1])
     shared = max(0, width) * max(0, height)
@@ -118,7 +118,7 @@ def box_iou(box: Box, other: Box) -> float:
 
 
 def _coverage(contours: list[np.ndarray], extent: np.ndarray) -> np.ndarray:
-    """Share of each pixel inside the contours: float32 `[H, W]` of a window (width, height)."""
+    """Fraction of each pixel inside the contours: float32 `[H, W]` of a window (width, height)."""
     fine = np.zeros(extent[::-1] * _SUPERSAMPLING, dtype=np.uint8)
     cv2.fillPoly(fine, _fixed_point(contours), 255, shift=_FIXED_POINT_BITS)
     return _shrink(fine)

@@ -1,7 +1,7 @@
-"""Which part of an image a sample shows, and where: expansion, crop and warp as one step.
+"""The part of an image that a sample shows: expansion, crop and warp in one step.
 
-The plane goes on beyond the image, filled with one colour. A window of it, cut at whole pixels of the image, is
-shown at the size of the network's input.
+The plane outside the image has one colour. A window of the plane, cut at whole pixels of the image, is scaled to
+the size of the network's input.
 """
 
 from random import Random
@@ -17,24 +17,24 @@ Window = tuple[int, int, int, int]
 
 
 class CropWindow(NamedTuple):
-    """What is seen of the image through a window. Both are empty where the window lies beside the image."""
+    """The visible part of an image in a window. Both fields are empty if the window is outside the image."""
 
     part_px: Window
     """The part of the image, in its own pixels."""
     place_px: Window
-    """Its place in the sample, in the sample's pixels."""
+    """Its position in the sample, in the sample's pixels."""
 
 
 def random_zoom_out(random: Random, size_px: tuple[int, int], max_ratio: float) -> Window:
-    """Draw a canvas of U(1, max_ratio) times the image's sides around it, at a uniform place (section 3.6).
+    """Draw a canvas of U(1, max_ratio) times the image's sides around it, at a uniform position (section 3.6).
 
     Args:
-        random: source of the numbers.
+        random: random number generator.
         size_px: (height, width) of the image.
-        max_ratio: largest side of the canvas, relative to the image's.
+        max_ratio: largest side of the canvas relative to the image.
 
     Returns:
-        The canvas in pixels of the image: it begins at or before 0.
+        The canvas in pixels of the image; it starts at or before 0.
     """
     height, width = size_px
     ratio = random.uniform(1.0, max_ratio)
@@ -44,13 +44,13 @@ def random_zoom_out(random: Random, size_px: tuple[int, int], max_ratio: float) 
 
 
 def view_through(window_px: Window, size_px: tuple[int, int], image_size: tuple[int, int]) -> CropWindow:
-    """Find what a window shows when it is warped to `image_size`.
+    """Find the visible part of a window that is warped to `image_size`.
 
-    The place is rounded to whole pixels, which stretches the part by half a pixel at each side at most, and boxes
-    go through the same rounding. `cv2.warpAffine` would do without it, but is slower and has no area interpolation.
+    The position is rounded to whole pixels. This stretches the part by at most half a pixel at each side, and boxes are
+    rounded in the same way. `cv2.warpAffine` needs no rounding, but is slower and has no area interpolation.
 
     Args:
-        window_px: in pixels of the image; it may reach beyond it.
+        window_px: in pixels of the image; it may extend beyond the image.
         size_px: (height, width) of the image.
         image_size: (height, width) of the sample.
     """
@@ -67,7 +67,7 @@ def view_through(window_px: Window, size_px: tuple[int, int], image_size: tuple[
 
 
 def _seen(start: int, end: int, side: int, shown: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Do one axis: the part of 0..side within start..end, and its place in 0..shown, at least a pixel."""
+    """Handle one axis: the part of 0..side within start..end, and its position in 0..shown, at least a pixel."""
     first, last = max(start, 0), min(end, side)
     if first >= last:
         return None
@@ -79,11 +79,11 @@ def _seen(start: int, end: int, side: int, shown: int) -> tuple[tuple[int, int],
 def boxes_in_view(
     boxes: np.ndarray, view: CropWindow, size_px: tuple[int, int], image_size: tuple[int, int]
 ) -> np.ndarray:
-    """Move boxes with the pixels that they surround, and clip them to what is seen.
+    """Move boxes with their pixels, and clip them to the visible part.
 
     Args:
         boxes: `[N, 4]` xyxy, normalised to the image.
-        view: of that image; not empty unless N = 0.
+        view: visible part of that image; not empty unless N = 0.
         size_px: (height, width) of the image.
         image_size: (height, width) of the sample.
 
@@ -106,7 +106,7 @@ def _sides(size: tuple[int, int]) -> np.ndarray:
 def paste_on_canvas(
     part: np.ndarray, view: CropWindow, image_size: tuple[int, int], fill: tuple[int, int, int]
 ) -> np.ndarray:
-    """Put a part, already of the size of its place, on a canvas of one colour: uint8 `[*image_size, 3]`."""
+    """Put a part, already scaled to its place, on a canvas of one colour: uint8 `[*image_size, 3]`."""
     left, top, right, bottom = view.place_px
     height, width = image_size
     borders = (top, height - bottom, left, width - right)

@@ -1,4 +1,4 @@
-"""Pascal VOC annotations, listed in `ImageSets/Main`, or in a folder for each split with images beside their XML."""
+"""Pascal VOC annotations, listed in `ImageSets/Main`, or in one folder per split with images next to their XML."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,23 +34,23 @@ VOC_CLASSES = (
 )
 # fmt: on
 SPLIT_FOLDERS = ("train", "training", "trainval", "val", "valid", "validation", "test", "testing")
-"""Folders, in any letter case, that are splits of their own and no part of the folder that holds them."""
+"""Folder names, in any case, that are separate splits and not part of their parent folder."""
 
 
 class VOCDataset(SplitDataset):
     """Images with VOC annotations, from one or more splits.
 
     Args:
-        splits: each a `root` and a `split`. VOC 07+12 is two of them. Where the root has `ImageSets`, a split is the
-            name of a list in it. Else it is a folder below the root, `.` for the root itself, with images beside their
-            XML files, as labelImg and Roboflow write them, or in `JPEGImages` or `images` beside `Annotations`. Images
-            without an XML file are then skipped, counted and logged.
+        splits: each a `root` and a `split`. VOC 07+12 has two. If the root has `ImageSets`, a split is the name of
+            a list in it. Otherwise it is a folder below the root (`.` for the root itself), with images next to their
+            XML files, as labelImg and Roboflow write them, or in `JPEGImages` or `images` next to `Annotations`.
+            Images without an XML file are then skipped, counted and logged.
         class_names: names of the classes 1..C; None takes all names that occur in the splits, sorted.
         keep_difficult: False drops objects flagged difficult, as ssd.pytorch does for training.
-        xml_offset: subtracted from all four coordinates: 1 as most ports do, since VOC counts pixels from 1;
-            0 as the Caffe reference does, and for tools that count from 0.
+        xml_offset: subtracted from all four coordinates: 1 like most ports, since VOC counts pixels from 1;
+            0 like the Caffe reference, and for tools that count from 0.
         on_error: `raise` stops at the first bad object or file; `skip` drops the object, or the image where
-            the whole file is unusable, and lists all of them in `dropped` and in a warning.
+            the whole file is unusable, and lists them in `dropped` and in a warning.
         transform, seed, part, val_fraction, max_images: see `SplitDataset`.
 
     Raises:
@@ -108,28 +108,28 @@ class VOCDataset(SplitDataset):
 
     @staticmethod
     def split_sources(root: Path, split: str) -> Iterable[str]:
-        """List what a split is made of: its XML files. Raises `DataError` where there is no such split."""
+        """List the XML files of a split. Raises `DataError` if there is no such split."""
         place, names = _read_split(root, split)
         return (str(place.xml_path(name)) for name in names)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a split has its files."""
+    """Paths of a split."""
 
     annotations: Path
     images: Path
     is_listed: bool = False
-    """Whether a list of `ImageSets` says what is in the split; otherwise all XML files are."""
+    """True if a list in `ImageSets` defines the split; otherwise it has all XML files."""
     skipped_folders: tuple[str, ...] = ()
-    """Folders in it that are other splits."""
+    """Subfolders that are other splits."""
 
     def xml_path(self, name: str) -> Path:
-        """Give the XML file of an image."""
+        """Return the XML file of an image."""
         return self.annotations / f"{name}.xml"
 
     def files(self, folder: Path, suffixes: Sequence[str]) -> Iterator[PurePath]:
-        """List the files of the split below one of its folders, relative to it. Hidden files are none."""
+        """List the files of the split below one of its folders, relative to it, without hidden files."""
         for path in sorted(folder.rglob("*")):
             inner = path.relative_to(folder)
             is_elsewhere = inner.parts[0].lower() in self.skipped_folders
@@ -155,7 +155,7 @@ def discover_class_names(splits: Sequence[Mapping[str, str]], *, on_error: OnErr
         except DataError:
             if on_error == "raise":
                 raise
-            continue  # the dataset meets this file again and lists it
+            continue  # the data set reads this file again and lists it
         names.update(object_name(element) for element in annotation.iterfind("object"))
     names.discard("")
     if not names:
@@ -165,10 +165,10 @@ def discover_class_names(splits: Sequence[Mapping[str, str]], *, on_error: OnErr
 
 
 def list_images(splits: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, Place, str]]:
-    """List (image id, place, name) of all images; one that is in several splits of a root comes once.
+    """List (image id, place, name) of all images. An image in several splits of one root comes once.
 
-    With more than one root, the id begins with the root's folder: VOC2007/000005. Where several splits of a root are
-    folders, it begins with the split's.
+    With several roots, the id starts with the root's folder: VOC2007/000005. If several splits of a root are
+    folders, it starts with the split's.
 
     Raises:
         DataError: a root or a split is missing.
@@ -187,7 +187,7 @@ def list_images(splits: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, Plac
 
 
 def find_list(root: Path, split: str) -> Path | None:
-    """Give the list of a split in `ImageSets`, whether it exists or not; None where the root has no `ImageSets`."""
+    """Return the list of a split in `ImageSets`, even if it does not exist; None if the root has no `ImageSets`."""
     folders = (root / "ImageSets" / "Main", root / "ImageSets")
     return next((folder / f"{split}.txt" for folder in folders if folder.is_dir()), None)
 
@@ -217,12 +217,12 @@ def _read_folder(root: Path, split: str) -> tuple[Place, list[str]]:
     others = [folder.name for folder in folders if _place_in(folder).xml_names()]
     others += ["."] * bool(whole.xml_names())
     if not others:
-        raise DataError(f"{root}: this is no VOC folder: it has neither ImageSets/Main nor XML files")
+        raise DataError(f"{root}: this is not a VOC folder: it has neither ImageSets/Main nor XML files")
     raise MissingSplitError(root / split, split, others)
 
 
 def _place_in(folder: Path) -> Place:
-    """Find out where a folder has its XML files and images: side by side, or each in a folder of their own."""
+    """Find the XML files and images of a folder: side by side, or each in a subfolder."""
     for annotations, images in product(("Annotations", "annotations"), ("JPEGImages", "images")):
         if (folder / annotations).is_dir() and (folder / images).is_dir():
             return Place(folder / annotations, folder / images)
@@ -230,12 +230,12 @@ def _place_in(folder: Path) -> Place:
 
 
 def _log_unlabelled(place: Place) -> None:
-    """Say how many images of a folder have no XML file; labelImg writes none where nothing was drawn."""
+    """Log how many images of a folder have no XML file. labelImg writes none for an image without objects."""
     if place.is_listed:
         return
     known = set(place.xml_names())
     images = {path: path.with_suffix("").as_posix() for path in place.files(place.images, KNOWN_SUFFIXES)}
-    alone = known.difference(images.values())  # their images have other names, which they state
+    alone = known.difference(images.values())  # the XML files state images with other names
     stated = {PurePath(_stated_name(place.xml_path(name))).stem for name in alone}
     left = [path for path, name in images.items() if name not in known and path.stem not in stated]
     if left:
@@ -246,11 +246,11 @@ def _stated_name(path: Path) -> str:
     try:
         return portable_path((parse_annotation(path).findtext("filename") or "").strip())
     except DataError:
-        return ""  # the reader meets it again
+        return ""  # the reader reports the error
 
 
 def _name_in(line: str, root: Path) -> str:
-    """Give the image's name of a line `name` or, in the lists of one class, `name flag`."""
+    """Return the image name of a line `name` or, in lists of one class, `name flag`."""
     whole = portable_path(line.strip())
     name, *flag = whole.rsplit(maxsplit=1)
     if not flag or flag[0] not in ("-1", "0", "1") or is_file(root / "Annotations" / f"{whole}.xml"):

@@ -1,4 +1,4 @@
-"""One XML file of the Pascal VOC format: its objects, and what is wrong with them."""
+"""One XML file of the Pascal VOC format: its objects and their problems."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,23 +34,23 @@ def read_voc_annotation(
     keep_difficult: bool = True,
     xml_offset: int = 1,
 ) -> tuple[ImageAnnotation, list[str]]:
-    """Read one XML file; no image is opened unless the XML leaves its size out.
+    """Read one XML file. The image is opened only if the XML has no size.
 
     Args:
         path: the XML file.
         class_names: names of the classes 1..C.
-        image_dir: folder of the images. The image is the one named like the XML file, as VOC's own tools
-            have it; where there is none, the one that its `filename` states.
-        image_id: name of the record.
+        image_dir: folder of the images. The image has the same name as the XML file, as in VOC's own tools;
+            otherwise the name in `filename`.
+        image_id: id of the record.
         name: path of the image below its folder, without suffix; by default the XML file's name.
         keep_difficult: False skips objects flagged difficult.
         xml_offset: subtracted from all four coordinates.
 
     Returns:
-        The record of all sound objects, and a sentence for each unsound one, which is skipped.
+        The record of all valid objects, and a sentence for each invalid object, which is skipped.
 
     Raises:
-        DataError: the file is missing or no annotation, or its image is missing.
+        DataError: the file is missing or is not an annotation, or its image is missing.
     """
     annotation = parse_annotation(path)
     image_path = _find_image(image_dir, name or path.stem, annotation.findtext("filename"))
@@ -68,10 +68,10 @@ def read_voc_annotation(
 
 
 def parse_annotation(path: Path) -> Element:
-    """Parse an XML file into its `<annotation>`; entities are refused, since they can expand without end.
+    """Parse the `<annotation>` of an XML file. Entities are rejected, since they can expand without limit.
 
     Raises:
-        DataError: the file is missing, no XML, with entities, or no annotation.
+        DataError: the file is missing, is not XML, has entities, or is not an annotation.
     """
     refuse_special_file(path)
     try:
@@ -82,22 +82,22 @@ def parse_annotation(path: Path) -> Element:
         raise DataError(f"{path}: cannot read the annotation: {error.strerror}") from error
     except DefusedXmlException as error:
         raise DataError(f"{path}: the XML declares entities, which is refused: {error}") from error
-    except (ParseError, ValueError, LookupError) as error:  # the last two: encodings that do not exist or fit
+    except (ParseError, ValueError, LookupError) as error:  # ValueError, LookupError: wrong or unknown encodings
         raise DataError(f"{path}: this is not well-formed XML: {error}") from error
     if root is None or root.tag.lower() != "annotation":
         raise DataError(f"{path}: the XML begins with <{getattr(root, 'tag', '')}>, not with <annotation>")
-    for element in root.iter():  # tools disagree: <Difficult>, <xMin>
+    for element in root.iter():  # tools differ in case: <Difficult>, <xMin>
         element.tag = element.tag.lower()
     return root
 
 
 def object_name(element: Element) -> str:
-    """Give the class name of an `<object>` element, empty where it has none."""
+    """Return the class name of an `<object>` element, empty if missing."""
     return (element.findtext("name") or "").strip()
 
 
 def _difficult_texts(element: Element) -> list[str]:
-    """Collect what may say that an object is difficult; CVAT writes it among attributes of the annotator's own."""
+    """Collect the flags for a difficult object. CVAT writes them among user-defined attributes."""
     texts = [element.findtext(tag, "") for tag in ("difficult", "isdifficult")]
     attributes = element.iterfind("attributes/attribute")
     named = (one for one in attributes if (one.findtext("name") or "").strip().lower() == "difficult")
@@ -108,8 +108,8 @@ def _find_image(image_dir: Path, name: str, stated_filename: str | None) -> Path
     stated_filename = portable_path((stated_filename or "").strip())
     path = image_with_suffix((image_dir / name).parent, Path(name).name)
     if path is None and stated_filename:
-        # Other tools write whole paths here, of other machines and systems. In a folder of its own an image keeps that
-        # folder: the same name in another one is another image.
+        # Other tools write whole paths here, from other machines and systems. An image in a subfolder keeps that
+        # folder, since the same name in another folder is another image.
         root = image_dir.parent
         found = [find_image((image_dir / name).parent, stated_filename, root=root)]
         if "/" in stated_filename:

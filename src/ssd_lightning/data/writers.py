@@ -1,6 +1,6 @@
-"""Records to files, a writer for each annotation format. What a writer leaves, its reader gives back.
+"""Write annotations to files, with one writer per format. The reader of each format restores them.
 
-Images are not the writers' business: a record's `image_path` says where its image lies or will lie.
+Writers do not handle images: a record's `image_path` tells where its image is or will be.
 """
 
 import csv
@@ -22,36 +22,36 @@ from ssd_lightning.errors import DataError
 log = logging.getLogger(__name__)
 
 DECIMALS = 4
-"""Of pixels: the finest that float32 holds in an image of a thousand pixels."""
+"""In pixels: the finest step of float32 in an image of a thousand pixels."""
 FRACTION_DECIMALS = 10
-"""Of fractions: a millionth of a pixel in the largest images, so that whole pixels come back whole."""
+"""As a fraction: a millionth of a pixel in the largest images, so that whole pixels are read back exactly."""
 
 ULTRALYTICS_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
-"""Of the images that are read here, those that ultralytics takes; it passes over all others."""
+"""The supported image suffixes that ultralytics reads; it ignores all others."""
 
 Write = Callable[[Path, Mapping[str, Sequence[ImageAnnotation]], Sequence[str]], None]
-"""Takes the root, which exists; split -> records; names of the classes 1..C."""
+"""Arguments: the existing root; split -> records; names of the classes 1..C."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a data set of one format is written."""
+    """How to write a data set of one format."""
 
     image_folder: str
-    """Where the images of a split lie below the root."""
+    """Image folder of a split below the root."""
     write: Write
     keeps_difficult: bool = True
     states_size: bool = True
     keeps_class_order: bool = True
-    """The files list the classes; where they do not, readers sort the names that occur."""
+    """Whether the files list the classes. Otherwise readers sort the names that occur."""
     unwritable_class: str = r"[\ud800-\udfff]"
-    """Regular expression of what no class name may have in it; UTF-8 has no lone surrogates."""
+    """Regular expression of characters that a class name must not contain; UTF-8 has no lone surrogates."""
     image_suffixes: tuple[str, ...] = IMAGE_SUFFIXES
-    """What the format's readers take for images."""
+    """Suffixes that readers of the format accept as images."""
 
 
 def write_coco(root: Path, splits: Mapping[str, Sequence[ImageAnnotation]], class_names: Sequence[str]) -> None:
-    """Write `annotations/instances_SPLIT.json`; difficult is a key of our own beside `iscrowd`."""
+    """Write `annotations/instances_SPLIT.json`; difficult is an extra key next to `iscrowd`."""
     (root / "annotations").mkdir(exist_ok=True)
     categories = [{"id": label, "name": name, "supercategory": ""} for label, name in enumerate(class_names, start=1)]
     for split, records in splits.items():
@@ -90,8 +90,8 @@ def write_yolo(root: Path, splits: Mapping[str, Sequence[ImageAnnotation]], clas
 
 
 def _yolo_settings(splits: Sequence[str], class_names: Sequence[str]) -> str:
-    # Ultralytics looks for a relative `path` in a folder of its own, and without `path` beside data.yaml; it refuses a
-    # file without train and val.
+    # Ultralytics resolves a relative `path` in its own folder; without `path` it uses the folder of data.yaml. It
+    # rejects a file without train and val.
     lines = []
     for key, stand_ins in {"train": ("val", "test"), "val": ("test", "train"), "test": ()}.items():
         split = next((split for split in (key, *stand_ins) if split in splits), None)
@@ -104,7 +104,7 @@ def _yolo_settings(splits: Sequence[str], class_names: Sequence[str]) -> str:
             log.warning("data.yaml: %s", sentence)
             lines.append(f"# {sentence}")
         lines.append(f"{key}: images/{split}")
-    # Quotes keep names such as no and 010 text, for readers of any version of YAML.
+    # With quotes, names such as no and 010 stay text in all versions of YAML.
     names = yaml.safe_dump(list(class_names), default_style='"', allow_unicode=True, width=float("inf"))
     return "\n".join([*lines, f"nc: {len(class_names)}", "names:", names])
 
@@ -141,13 +141,13 @@ FORMATS: Mapping[str, Format] = {
         image_folder="{split}",
         write=write_csv,
         keeps_class_order=False,
-        unwritable_class=r"[\0\ud800-\udfff]|^-?\d+\.0$",  # tables of numbers write 1 as 1.0
+        unwritable_class=r"[\0\ud800-\udfff]|^-?\d+\.0$",  # in tables of numbers 1 becomes 1.0
     ),
     "voc": Format(
         image_folder="JPEGImages",
         write=write_voc,
         keeps_class_order=False,
-        unwritable_class=r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]",  # XML lacks them, and makes \r to \n
+        unwritable_class=r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]",  # not in XML, which also turns \r into \n
     ),
     "yolo": Format(
         image_folder="images/{split}",
@@ -160,14 +160,14 @@ FORMATS: Mapping[str, Format] = {
 
 
 def written_class_names(class_names: Sequence[str], to: str) -> tuple[str, ...]:
-    """Give the class names as they are written: without the blanks around them, which most readers drop.
+    """Return the class names as written: without surrounding blanks, which most readers drop.
 
     Args:
-        class_names: of the classes 1..C.
+        class_names: names of the classes 1..C.
         to: key of `FORMATS`.
 
     Raises:
-        DataError: a name has characters that the format cannot hold or none at all, or two become one.
+        DataError: a name has characters that the format cannot store, a name is empty, or two become equal.
     """
     owners: dict[str, str] = {}
     for name in class_names:

@@ -1,4 +1,4 @@
-"""The image files of a written data set: their endings, and whether their bytes are kept."""
+"""Image files of a written data set: their suffixes, and whether they are copied or re-encoded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES, is_image_name
 from ssd_lightning.data.images import image_format, read_image
 
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "PPM": ".pnm"}
-"""Pillow's name of a format -> its ending, where they differ."""
+"""Pillow's name of a format -> its suffix, where they differ."""
 
 
 @dataclass(frozen=True)
@@ -19,18 +19,18 @@ class WrittenImage:
 
     suffix: str
     keeps_bytes: bool = True
-    """False: its pixels are written as PNG."""
+    """False: the pixels are written as PNG."""
 
 
 def plan_image(path: Path, suffixes: Sequence[str]) -> WrittenImage:
-    """Choose the ending of a written image.
+    """Choose the suffix of a written image.
 
     Args:
         path: the image.
-        suffixes: endings that readers of the written data set know; they look at the content too.
+        suffixes: suffixes that readers of the written data set accept; they also check the content.
 
     Raises:
-        DataError: the file is missing or no image.
+        DataError: the file is missing or not an image.
     """
     if suffixes == IMAGE_SUFFIXES and is_image_name(path):
         return WrittenImage(path.suffix)
@@ -42,5 +42,5 @@ def plan_image(path: Path, suffixes: Sequence[str]) -> WrittenImage:
 
 
 def write_as_png(source: Path, target: Path, size_px: tuple[int, int]) -> None:
-    """Write the pixels of an image as they are read for boxes that refer to a (height, width)."""
+    """Write an image as PNG, as it is read for boxes that refer to a (height, width)."""
     Image.fromarray(read_image(source, size_px)).save(target)

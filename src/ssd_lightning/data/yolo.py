@@ -1,4 +1,4 @@
-"""The YOLO layout: `data.yaml`, images in `images/`, and a text file of fractions for each in `labels/`."""
+"""The YOLO format: `data.yaml`, images in `images/`, and a text file with normalised boxes for each in `labels/`."""
 
 import logging
 import os
@@ -52,21 +52,21 @@ SETTINGS_FILES = ("data.yaml", "data.yml", "dataset.yaml")
 
 
 class YOLODataset(SplitDataset):
-    """Images with YOLO labels, from one or more splits. No object is difficult: the format cannot say it.
+    """Images with YOLO labels, from one or more splits. The format has no difficult objects.
 
-    A line is `class cx cy w h`: the class's number from 0, the others fractions of the upright image. An
-    image whose label file is empty or missing has no objects.
+    A line is `class cx cy w h`: the class number from 0, then fractions of the upright image. An image whose label
+    file is empty or missing has no objects.
 
     Args:
         splits: each a `root` and a `split`: a key of `data.yaml` (`train`, `val`, `test`) that names a folder
-            or a list of images; without it, the folder `images/NAME` or `NAME/images`.
-        class_names: names of the classes 1..C; None takes the `names` of `data.yaml` in their order. Where
-            there is no `data.yaml`, the numbers of the label files count these names, or those of `classes.txt`.
+            or a list of images; without the key, the folder `images/NAME` or `NAME/images`.
+        class_names: names of the classes 1..C; None uses the `names` of `data.yaml` in their order. Without a
+            `data.yaml`, the numbers in the label files refer to these names, or to those of `classes.txt`.
         on_error: `raise` stops at the first bad object or image; `skip` drops and lists them.
         transform, seed, part, val_fraction, max_images: see `SplitDataset`.
 
     Raises:
-        DataError: a root, split or image is missing or unusable, a split has no label file at all; class
+        DataError: a root, split or image is missing or unusable; a split has no label file at all; class
             names are empty or repeated; no image is left.
     """
 
@@ -102,7 +102,7 @@ class YOLODataset(SplitDataset):
 
     @staticmethod
     def split_sources(root: Path, split: str) -> Iterable[str]:
-        """List what a split is made of: images, or list files. Raises `DataError` where there is no such split."""
+        """List the images or list files of a split. Raises `DataError` if there is no such split."""
         places = [Path(os.path.realpath(place)) for place in _places(root, *_read_settings(root), split)]
         listed = (path for place in places for path in (place.rglob("*") if place.is_dir() else (place,)))
         return (str(path) for path in listed if path in places or is_image_name(path))
@@ -111,10 +111,10 @@ class YOLODataset(SplitDataset):
 @dataclass(frozen=True)
 class _Image:
     name: str
-    """Below the folder that all have in common."""
+    """Path below the folder that all images share."""
     path: Path
     stated: str
-    """What an error names: the path, or file, line and text of a list."""
+    """Source for error messages: the path, or file, line and text of a list."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _read_list(prefix: str, root: Path, split: str, class_names: Sequence[str] |
     _log_tails_of_places(root, path, settings, split, places)
     images = list(chain.from_iterable(_list_images(place, root) for place in places))
     if not any(label_path(image.path).is_file() for image in images):
-        # Where all images are missing as well, each is named later.
+        # If all images are missing too, each is reported later.
         for image in images:
             if is_file(image.path):
                 raise DataError(
@@ -153,7 +153,7 @@ def _read_list(prefix: str, root: Path, split: str, class_names: Sequence[str] |
 def _log_training_images(
     root: Path, path: Path, settings: Mapping[str, Any], split: str, places: Sequence[Path]
 ) -> None:
-    """Say that a split is the training split under another name, as tools write it that need a `val`."""
+    """Warn if a split is the training split under another name, as written by tools that need a `val`."""
     names = _stated_places(settings, "train")
     training = [_find_place(root, settings, name) or _find_tail(root, name) for name in names]
     if split != "train" and {os.path.realpath(place) for place in training if place} == set(
@@ -170,7 +170,7 @@ def _log_shared_labels(images: Iterable[Path]) -> None:
 
 
 def _labels_without_images(places: Sequence[Path], images: Sequence[Path]) -> list[str]:
-    # A list file takes part of a folder, and beside images other text files may lie.
+    # A list file may use part of a folder, and other text files may be next to images.
     folders = [folder for place in places if place.is_dir() for folder in [label_path(place / "any.jpg").parent]]
     expected = set(map(label_path, images))
     return [
@@ -187,10 +187,10 @@ def _read_settings(root: Path) -> tuple[Path, dict[str, Any]]:
     if path is None:
         return root / SETTINGS_FILES[0], {}
     try:
-        # All is text: YAML itself takes the class names no and 010 for False and 8.
+        # Everything is loaded as text: YAML would read the class names no and 010 as False and 8.
         settings = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)  # noqa: S506 - makes no objects
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: this is no readable YAML: {' '.join(str(error).split())}") from error
+        raise DataError(f"{path}: this is not readable YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise DataError(f"{path}: the YAML is a {type(settings).__name__}, not a mapping with 'names'")
     return path, settings
@@ -201,7 +201,7 @@ def _class_numbers(root: Path, path: Path, stated: Any, class_names: Sequence[st
     if isinstance(numbered, dict) and numbered and all(str(number).isdecimal() for number in numbered):
         for number, name in numbered.items():
             if not isinstance(name, str) or not name.strip():
-                raise DataError(f"{path}: 'names' has {name!r} for class {number}, which is no name")
+                raise DataError(f"{path}: 'names' has {name!r} for class {number}, which is not a name")
         return {int(number): numbered[number] for number in sorted(numbered, key=int)}
     if stated is not None:
         raise DataError(f"{path}: 'names' is {stated!r}, neither a list of names nor a mapping from their numbers")
@@ -237,7 +237,7 @@ def _log_tails_of_places(
 ) -> None:
     for name, place in zip(_stated_places(settings, split), places, strict=False):
         if _find_place(root, settings, name) is None:
-            log.warning("%s: there is no '%s'; %s is taken, by the last parts of that path", path, name, place)
+            log.warning("%s: there is no '%s'; %s is used, found by the last parts of that path", path, name, place)
 
 
 def _stated_places(settings: Mapping[str, Any], split: str) -> list[str]:
@@ -251,8 +251,8 @@ def _stated(settings: Mapping[str, Any], key: str) -> Any:
 
 
 def _find_place(root: Path, settings: Mapping[str, Any], name: str) -> Path | None:
-    # `path` is often that of the machine where the set was made, and some exporters state ../train/images for
-    # a folder that lies beside data.yaml.
+    # `path` is often a path on the machine that created the set. Some exporters write ../train/images for a
+    # folder next to data.yaml.
     base = portable_path(str(_stated(settings, "path") or "."))
     inner = name = portable_path(name)
     while inner.startswith("../"):
@@ -270,7 +270,7 @@ def _list_images(place: Path, root: Path) -> list[_Image]:
     if place.is_dir():
         files = sorted(place.rglob("*"))
         unreadable = [path for path in files if is_unreadable_image_name(path)]
-        labelled = {path for path in unreadable if label_path(path).is_file()}  # listed, and later refused by name
+        labelled = {path for path in unreadable if label_path(path).is_file()}  # listed here, rejected by name later
         log_unreadable(place, (path for path in unreadable if path not in labelled))
         paths = [path for path in files if is_image_name(path) or path in labelled]
         return [_Image(path.relative_to(place).as_posix(), path, stated=str(path)) for path in paths]
@@ -281,7 +281,7 @@ def _list_images(place: Path, root: Path) -> list[_Image]:
     texts = {number: line.strip() for number, line in enumerate(lines, start=1) if line.strip()}
     texts = {number: text for number, text in texts.items() if not is_comment(text, (root, place.parent))}
     names = list(map(portable_path, texts.values()))
-    # Tools disagree on what the lines are relative to; the first images tell.
+    # Tools disagree on the base folder of the lines. The first images decide.
     base = folder_with((root, place.parent), names[:10], root=root) or place.parent
     keep = parts_to_keep(names)
     found = [find_image(base, name, root=root, keep=keep.get(name, 1)) for name in names]
@@ -289,7 +289,7 @@ def _list_images(place: Path, root: Path) -> list[_Image]:
     parts = [PurePosixPath(name).parts for name in names]
     shared = 0
     while len({of_name[: shared + 1] for of_name in parts}) == 1 < min(map(len, parts)) - shared:
-        shared += 1  # folders that all have in common
+        shared += 1  # folders that all names share
     return [
         _Image("/".join(of_name[shared:]), path or base / name, stated=f"{place}: line {number} '{text}'")
         for of_name, name, path, (number, text) in zip(parts, names, found, texts.items(), strict=True)
@@ -314,7 +314,7 @@ def _log_tails(place: Path, base: Path, names: Sequence[str], paths: Sequence[Pa
 
 
 def label_path(image_path: Path) -> Path:
-    """Give the place of an image's label file: `labels` in place of the last `images`, else beside the image."""
+    """Return the label file of an image: the last `images` becomes `labels`, else it is next to the image."""
     folders = list(image_path.parent.parts)
     if "images" in folders:
         last = len(folders) - 1 - folders[::-1].index("images")

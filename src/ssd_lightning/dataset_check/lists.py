@@ -1,4 +1,4 @@
-"""Images that the list of a split names more than once."""
+"""Images that the list of a split contains more than once."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,15 +11,15 @@ from ssd_lightning.errors import one_line
 
 
 def repeated_issues(split: str, dataset: DetectionDataset, splits: Sequence[Mapping[str, str]] = ()) -> list[Issue]:
-    """Find images that a split has more than once, by their files.
+    """Find images that a split contains more than once, by their files.
 
     Args:
-        split: which one.
+        split: name of the split.
         dataset: the split, opened.
         splits: `root` and `split` of each list that it was opened from.
     """
     sentences = [*shared_files(dataset.records)]
-    if isinstance(dataset, VOCDataset):  # its reader takes such an image once
+    if isinstance(dataset, VOCDataset):  # its reader uses such an image once
         sentences += _of_lists(splits)
     return [Issue("warning", "repeated", split, one_line(sentence)) for sentence in sentences]
 
@@ -27,7 +27,7 @@ def repeated_issues(split: str, dataset: DetectionDataset, splits: Sequence[Mapp
 def _of_lists(splits: Sequence[Mapping[str, str]]) -> Iterator[str]:
     for root, place in zip(absolute_roots(splits), splits, strict=True):
         path = find_list(root, place["split"])
-        if path is None:  # folders name no image twice
+        if path is None:  # folders contain no image twice
             continue
         lines = defaultdict(list)
         for number, line in enumerate(read_lines(path), start=1):

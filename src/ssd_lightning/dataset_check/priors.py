@@ -1,4 +1,4 @@
-"""How a network's priors cover the training objects, and others that are fitted to them."""
+"""Coverage of the training objects by the network's priors and by fitted ones."""
 
 import logging
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from ssd_lightning.visualization.coverage_plot import draw_coverage
 log = logging.getLogger(__name__)
 
 FITTED = "fitted"
-"""Name of the fitted priors' file."""
+"""File name of the fitted priors."""
 
 
 def judge_priors(
@@ -37,17 +37,17 @@ def judge_priors(
     fit: bool,
     seed: int,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Measure the coverage and draw it; fit priors and write them as a choice of `priors=`.
+    """Measure and draw the coverage; fit priors and write them as a choice of `priors=`.
 
     Args:
-        check: takes the issues.
-        levels: of the network, with their grids.
-        image_size: of its input, (height, width).
-        clip: as `make_priors` has it.
-        directory: takes `coverage.png` and `priors/fitted.yaml`.
+        check: collects the issues.
+        levels: levels of the network, with their grids.
+        image_size: size of the network's input, (height, width).
+        clip: as in `make_priors`.
+        directory: output folder for `coverage.png` and `priors/fitted.yaml`.
         data: name of the data set, for the file.
         fit: whether to fit priors.
-        seed: of the fit.
+        seed: seed of the fit.
 
     Returns:
         The coverage, and `file` and `coverage` of the fitted priors, in plain values.
@@ -78,7 +78,7 @@ def judge_priors(
     found = fit_levels(boxes, levels, size, clip, seed=seed)
     after = coverage_summary(boxes, found.after.iou, size)
     larger_share = None
-    if judge():  # priors that miss many
+    if judge():  # the priors miss many objects
         larger = coverage_summary(boxes, fit_to_twice_the_input(boxes, levels, size, clip, seed=seed), size)
         larger_share = larger["share"]
     check.issues += judge(fitted_share=after["share"], larger_share=larger_share)

@@ -1,4 +1,4 @@
-"""The splits of a data set: what is known of them, and what is wrong."""
+"""The splits of a data set: their properties and issues."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -24,36 +24,36 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class DatasetCheck:
-    """What is known so far."""
+    """Results so far."""
 
     is_strict: bool
-    """Whether the run stops at the first fault."""
+    """Whether the run stops at the first problem."""
     resize: ResizeMode = field(default_factory=Stretch)
-    """How images are brought to the network's input."""
+    """How images are resized to the network's input."""
     datasets: dict[str, DetectionDataset] = field(default_factory=dict)
     facts: dict[Path, ImageFacts] = field(default_factory=dict)
     issues: list[Issue] = field(default_factory=list)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes 1..C; none where the training split cannot be opened."""
+        """Names of the classes 1..C; empty if the training split cannot be opened."""
         return self.datasets["train"].class_names if "train" in self.datasets else ()
 
     @property
     def training_objects(self) -> int:
-        """Number of usable objects to train on."""
+        """Number of usable training objects."""
         return sum(len(record.labels) for record in self.datasets["train"].records)
 
     def problems(self, split: str) -> list[str]:
-        """List the images of a split that were decoded and cannot be used."""
+        """List the problems of decoded images of a split that are not usable."""
         facts = (self.facts.get(record.image_path) for record in self.datasets[split].records)
         return [known.problem for known in facts if known is not None and known.problem is not None]
 
 
 def decode_images(check: DatasetCheck, count: int | None, seed: int) -> None:
-    """Decode `count` images of all splits together, or all; find the broken ones and the doubles.
+    """Decode `count` images of all splits together, or all; find damaged and duplicate images.
 
-    Boxes of images that have another size than their annotation says are measured by the image from then on.
+    If an image differs from its annotated size, its boxes are checked against the image from then on.
     """
     records = {split: dataset.records for split, dataset in check.datasets.items()}
     sample = draw_sample(records, count, seed)
@@ -78,12 +78,12 @@ def _digests(records: Sequence[ImageAnnotation], facts: Mapping[Path, ImageFacts
 def judge_split(
     check: DatasetCheck, split: str, *, image_size: tuple[int, int] | None, tiny_px: float
 ) -> dict[str, Any]:
-    """Find what is wrong with a split, and count what it has.
+    """Find the issues of a split, and summarise it.
 
     Args:
-        check: takes the issues.
-        split: one that was opened.
-        image_size: of the network's input, (height, width); None leaves sizes unjudged.
+        check: collects the issues.
+        split: an opened split.
+        image_size: size of the network's input, (height, width); None skips the check of sizes.
         tiny_px: see `tiny_issues`.
     """
     dataset = check.datasets[split]
@@ -124,9 +124,9 @@ def objects_of(
     """Put the objects of all images into one table.
 
     Args:
-        records: of the images.
-        placement: says of an image's (height, width) which part of the network's input it takes, to which boxes are
-            normalised; the image itself without it.
+        records: annotations of the images.
+        placement: maps an image's (height, width) to its part of the network's input, to which boxes are then
+            normalised; None normalises them to the image.
     """
     scales = [[width, height, width, height] for height, width in (record.size_px for record in records)]
     boxes = [

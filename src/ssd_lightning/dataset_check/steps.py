@@ -1,4 +1,4 @@
-"""A few training steps on the images that are known to be sound."""
+"""Run a few training steps on valid images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ Batches = Iterator[tuple[Tensor, list[Target]]]
 HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 BATCHES_OF_FIRST_LOSS = 2
 BATCHES_BESIDE = BATCHES_OF_FIRST_LOSS + 2
-"""Besides those that are timed: one warms up, one shows the memory."""
+"""Steps besides the timed ones: one for warm-up, one for the memory."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What was measured."""
+    """Measurements of the steps."""
 
     losses: dict[str, dict[str, float]]
-    """As `first_losses` gives them."""
+    """Result of `first_losses`."""
     seconds_a_step: float
     activations_mib: float | None
-    """Peak of a step beyond weights, gradients and the optimiser's state; None where the device does not tell."""
+    """Peak of a step above weights, gradients and the optimiser's state; None if the device does not report it."""
     fixed_mib: float
     """Weights, gradients and the optimiser's state."""
 
@@ -40,15 +40,15 @@ class Trial:
 def sound_batches(
     check: DatasetCheck, transform: Transform, *, batch_size: int, steps: int, num_workers: int, seed: int
 ) -> Batches | None:
-    """Read and augment batches of decoded, sound training images; None if there are none.
+    """Load and augment batches of valid training images; None if there are none.
 
     Args:
-        check: knows them.
-        transform: of the run's training images.
-        batch_size: images of a batch.
-        steps: that are to be timed.
-        num_workers: processes that read.
-        seed: of the choice and the augmentation.
+        check: provides the images.
+        transform: transform of the run's training images.
+        batch_size: number of images in a batch.
+        steps: number of timed steps.
+        num_workers: number of worker processes.
+        seed: seed of the selection and the augmentation.
     """
     facts, dataset = check.facts, check.datasets["train"]
     sound = [r for r in dataset.records if r.image_path in facts and facts[r.image_path].problem is None]
@@ -72,20 +72,20 @@ def take_steps(
     device: torch.device,
     precision: str,
 ) -> Trial | None:
-    """Compare the first loss with theory, then train, and measure time and memory.
+    """Compare the first loss with its expected value, then train, and measure time and memory.
 
     Args:
-        check: takes the issues.
-        net: on the device, as the run begins with it.
-        loss: of the run.
-        optimizer: of the run, for the network.
-        batches: from `sound_batches`.
-        steps: that are timed.
-        device: where they are taken.
+        check: collects the issues.
+        net: network on the device, as at the start of the run.
+        loss: loss of the run.
+        optimizer: optimiser of the run, for the network.
+        batches: result of `sound_batches`.
+        steps: number of timed steps.
+        device: device of the steps.
         precision: `trainer.precision` of the run.
 
     Returns:
-        What was measured; None where the memory does not suffice.
+        The measurements; None if the memory is not sufficient.
     """
 
     def step() -> None:
@@ -113,7 +113,7 @@ def take_steps(
     return Trial(
         losses=losses,
         seconds_a_step=seconds,
-        # Gradients are made and freed in every step, so that they are among its peak.
+        # Gradients are allocated and freed in every step, so they are part of its peak.
         activations_mib=None if peak is None else max(0.0, peak - weights),
         fixed_mib=2 * weights + sum(map(_bytes, state)) / MIB,
     )

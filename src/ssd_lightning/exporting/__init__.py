@@ -1,1 +1,1 @@
-"""Writes networks for other programs, and proves that they see what the checkpoint sees."""
+"""Exports networks for other programs, and verifies the exported files."""

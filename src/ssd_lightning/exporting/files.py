@@ -1,4 +1,4 @@
-"""Detectors as ONNX, TorchScript and safetensors files."""
+"""Writes detectors as ONNX, TorchScript and safetensors files."""
 
 import json
 import logging
@@ -25,14 +25,14 @@ def write_onnx(detector: Detector, path: Path, *, preprocessing: bool, nms: bool
     """Write an ONNX file of opset 18 with dynamic batch.
 
     Args:
-        detector: a checkpoint's.
+        detector: detector of a checkpoint.
         path: the file.
-        preprocessing: take uint8 images of any size, and resize and normalise inside; of a letterboxing detector take
-            them letterboxed, and normalise inside.
-        nms: thresholds and NMS are inside; else all decoded boxes and their scores are given.
+        preprocessing: the file takes uint8 images of any size, and resizes and normalises them. With a letterboxing
+            detector it takes letterboxed images and normalises them.
+        nms: the file applies thresholds and NMS. Otherwise it returns all decoded boxes and their scores.
 
     Raises:
-        ConfigurationError: a package is missing, or the detector cannot be exported so.
+        ConfigurationError: a package is missing, or the detector cannot be exported in this way.
     """
     description = describe_export(detector, preprocessing=preprocessing, nms=nms)
     try:
@@ -70,19 +70,18 @@ def set_metadata(model: Any, description: ExportDescription) -> None:
 
 
 def write_torchscript(detector: Detector, path: Path, *, preprocessing: bool, nms: bool) -> ExportDescription:
-    """Write a TorchScript file with dynamic batch; whoever loads it has to `import torchvision` where it applies NMS.
+    """Write a TorchScript file with dynamic batch. To load a file with NMS, `import torchvision` first.
 
-    torch declares `torch.jit` deprecated from 2.10 on and still has it; programs in C++ that load such files are what
-    the format is here for.
+    The format is meant for C++ programs. torch deprecates `torch.jit` from 2.10 on, but still includes it.
 
     Args:
-        detector: a checkpoint's.
+        detector: detector of a checkpoint.
         path: the file.
         preprocessing: see `write_onnx`.
         nms: see `write_onnx`.
 
     Raises:
-        ConfigurationError: the detector cannot be exported so.
+        ConfigurationError: the detector cannot be exported in this way.
     """
     description = describe_export(detector, preprocessing=preprocessing, nms=nms)
     with _contiguous(detector), quiet_jit(), torch.no_grad():
@@ -93,7 +92,7 @@ def write_torchscript(detector: Detector, path: Path, *, preprocessing: bool, nm
 
 
 def write_safetensors(detector: Detector, path: Path) -> None:
-    """Write weights under their own names, and beside them what else the detector is."""
+    """Write the weights under their own names, with the detector's description as metadata."""
     spec = detector_spec(detector.network, detector.class_names, detector.postprocess, detector.resize)
     weights = {name: tensor.contiguous() for name, tensor in detector.network.state_dict().items()}
     path.write_bytes(save(weights, metadata={DETECTOR_KEY: json.dumps(spec)}))
@@ -101,7 +100,7 @@ def write_safetensors(detector: Detector, path: Path) -> None:
 
 @contextmanager
 def _contiguous(detector: Detector) -> Iterator[None]:
-    """Lay the weights out as exporters expect them, and back."""
+    """Temporarily use the contiguous memory format, which exporters expect."""
     detector.network.to(memory_format=torch.contiguous_format)
     try:
         yield
@@ -111,7 +110,7 @@ def _contiguous(detector: Detector) -> Iterator[None]:
 
 @contextmanager
 def _without_talk() -> Iterator[None]:
-    """Silence what exporters say about their own insides."""
+    """Silence the exporters' internal messages."""
     names = ("torch.onnx", "onnxscript", "onnx_ir")
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:

@@ -1,4 +1,4 @@
-"""A detector as one function of tensors, which both exporters write down."""
+"""A detector as one function of tensors, for both exporters."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,15 +19,15 @@ GraphNMS = Callable[[Tensor, Tensor, float, float, int, int, bool], tuple[Tensor
 
 
 def describe_export(detector: Detector, *, preprocessing: bool, nms: bool) -> ExportDescription:
-    """Describe what will be exported.
+    """Create the description of an export.
 
     Raises:
-        ConfigurationError: the detector's NMS cannot be inside.
-        WeightsError: the detector is an exported file itself.
+        ConfigurationError: the detector's NMS cannot be part of a graph.
+        WeightsError: the detector is itself an exported file.
     """
     if nms and detector.postprocess.soft_nms is not None:
         raise ConfigurationError(
-            f"postprocess.soft_nms is '{detector.postprocess.soft_nms}', which a graph cannot hold; choose "
+            f"postprocess.soft_nms is '{detector.postprocess.soft_nms}', which a graph cannot contain; set "
             "postprocess.soft_nms=null, or nms=false and apply Soft-NMS after the graph"
         )
     return ExportDescription(
@@ -43,12 +43,12 @@ def describe_export(detector: Detector, *, preprocessing: bool, nms: bool) -> Ex
 
 
 class ExportGraph(nn.Module):
-    """Images in, boxes out, in tensors alone; see `ExportDescription` for inputs and outputs.
+    """Maps images to boxes, using only tensors. See `ExportDescription` for inputs and outputs.
 
     Args:
         net: the network, in evaluation mode.
-        description: what is inside.
-        nms: the form of `graph_nms.graph_nms` that the exporter understands.
+        description: what the graph contains.
+        nms: the form of `graph_nms.graph_nms` that the exporter supports.
     """
 
     def __init__(self, net: SSD, description: ExportDescription, nms: GraphNMS) -> None:
@@ -60,14 +60,14 @@ class ExportGraph(nn.Module):
         self.priors_cxcywh: Tensor
         self.colour_mean: Tensor
         self.colour_std: Tensor
-        # Buffers move with the graph; what is made in `forward` would be written down with its place.
+        # Buffers move with the graph. Tensors created in `forward` would be exported with a fixed device.
         self.register_buffer("priors_cxcywh", net.priors_cxcywh.float())
         for name in ("mean", "std"):
             values = torch.tensor(getattr(description.normalization, name), device=net.priors_cxcywh.device)
             self.register_buffer(f"colour_{name}", values.view(1, 3, 1, 1))
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Detect in the input that the description promises."""
+        """Detect in the input that the description defines."""
         postprocess = self.description.postprocess
         images = self.prepared(inputs) if self.description.preprocessing else inputs
         box_offsets, class_logits = self.head(self.extractor(images))
@@ -88,10 +88,10 @@ class ExportGraph(nn.Module):
         )
 
     def prepared(self, inputs: Tensor) -> Tensor:
-        """Warp uint8 `[B, H, W, 3]` to the network's size, unless it comes letterboxed, and normalise it.
+        """Resize uint8 `[B, H, W, 3]` to the network's size, unless it is letterboxed, and normalise it.
 
-        OpenCV, which `Detector` resizes with, rounds the result to bytes by way of fixed-point numbers; this one does
-        not round and differs from it by less than one of 255. An image that has the network's size stays as it is.
+        `Detector` resizes with OpenCV, which uses fixed-point numbers and rounds to bytes. This function does not
+        round and differs by less than 1 of 255. An image of the network's size is not changed.
         """
         images = inputs.permute(0, 3, 1, 2).float()
         if self.description.resizes:
@@ -101,16 +101,16 @@ class ExportGraph(nn.Module):
 
 
 def example_input(description: ExportDescription, device: torch.device, batch: int = 2) -> Tensor:
-    """Make an input to trace with; none of its sides is one, which exporters take for a constant."""
+    """Create an input for tracing. No dimension is 1, because exporters treat 1 as a constant."""
     height, width = description.image_size
     if description.preprocessing:
-        if description.resizes:  # of another size than the network's, so that the size stays open
+        if description.resizes:  # differs from the network's size, so that the size stays dynamic
             height, width = height + 16, width + 24
         return torch.zeros(batch, height, width, 3, dtype=torch.uint8, device=device)
     return torch.zeros(batch, 3, height, width, device=device)
 
 
 def dynamic_axes(description: ExportDescription) -> dict[int, Any]:
-    """Say which axes of the input are open."""
+    """Return the dynamic axes of the input."""
     names = {0: "batch", 1: "height", 2: "width"} if description.resizes else {0: "batch"}
     return {axis: torch.export.Dim(name) for axis, name in names.items()}

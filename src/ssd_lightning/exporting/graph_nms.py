@@ -1,8 +1,8 @@
-"""Thresholds and NMS as a part of a graph, in tensors of fixed shape.
+"""Thresholds and NMS as part of a graph, with tensors of fixed shape.
 
-The rules are those of `models.PostProcess`, which gives lists and takes short cuts that no graph can. There
-are two forms: TorchScript keeps the loops of `graph_nms`; ONNX gets `nms_in_onnx`, which uses its own operator for
-all images and classes at once.
+The rules are those of `models.PostProcess`, which returns lists and uses shortcuts that a graph cannot. There are two
+forms: TorchScript keeps the loops of `graph_nms`. ONNX uses `nms_in_onnx`, which has one operator for all images and
+classes.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 OPSET = 18
-"""Version of ONNX's operators: the first with all that is used here, and known to every runtime of the last years."""
+"""Version of ONNX's operators: the first one with all operators used here. All recent runtimes support it."""
 
 
 def graph_nms(
@@ -23,20 +23,20 @@ def graph_nms(
     max_detections: int,
     class_agnostic: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Suppress image by image and class by class; written in what TorchScript understands.
+    """Apply NMS image by image and class by class, in code that TorchScript supports.
 
     Args:
         boxes_xyxy: `[B, K, 4]`, decoded.
         scores: `[B, K, C + 1]`, after softmax.
-        score_threshold: see `PostProcess`, as for the others.
-        iou_threshold: of two boxes that overlap more, the weaker one goes.
-        top_k: best boxes of a class that enter NMS.
-        max_detections: best boxes of an image that are kept.
-        class_agnostic: boxes of different classes drop each other too.
+        score_threshold: see `PostProcess`, also for the other settings.
+        iou_threshold: if two boxes overlap more than this, the one with the lower score is removed.
+        top_k: number of best boxes per class that enter NMS.
+        max_detections: number of best boxes per image that are kept.
+        class_agnostic: boxes of different classes also suppress each other.
 
     Returns:
-        Boxes `[B, D, 4]`, clipped, scores `[B, D]`, labels int64 `[B, D]` and their number int64 `[B]`, where D is the
-        lesser of `max_detections` and K * C; all are zero beyond the number.
+        Boxes `[B, D, 4]` (clipped), scores `[B, D]`, labels int64 `[B, D]` and their number int64 `[B]`. D is the
+        smaller of `max_detections` and K * C. Rows beyond the number are zero.
     """
     batch, num_priors, num_logits = scores.size(0), scores.size(1), scores.size(2)
     rows = min(max_detections, num_priors * (num_logits - 1))
@@ -69,7 +69,7 @@ def graph_nms(
 
 
 nms_node = torch.library.custom_op("ssd_lightning::nms", graph_nms, mutates_args=())
-"""`graph_nms` as one node, which the exporter replaces by `nms_in_onnx`."""
+"""`graph_nms` as one node. The exporter replaces it by `nms_in_onnx`."""
 
 
 @nms_node.register_fake
@@ -102,18 +102,18 @@ def nms_in_onnx(
     max_detections: int,
     class_agnostic: bool,
 ) -> tuple[Any, Any, Any, Any]:
-    """Do what `graph_nms` does, as nodes of an ONNX graph.
+    """Implement `graph_nms` as nodes of an ONNX graph.
 
-    Of equal scores ONNX's `TopK` and onnxruntime's `NonMaxSuppression` take the one with the lower index first; with
-    classes before priors in memory, that is the order of `PostProcess`.
+    For equal scores, ONNX's `TopK` and onnxruntime's `NonMaxSuppression` take the lower index first. Because classes
+    come before priors in memory, this is the order of `PostProcess`.
     """
     from onnxscript import opset18
 
-    op: Any = opset18  # its types know no Python numbers, which it takes all the same
+    op: Any = opset18  # its type hints exclude Python numbers, which it accepts
     num_priors, num_classes = int(scores.shape[1]), int(scores.shape[2]) - 1
     rows = min(max_detections, num_priors * num_classes)
     of_class = op.Transpose(op.Slice(scores, [1], [num_classes + 1], [2]), perm=[0, 2, 1])  # [B, C, K]
-    of_class = op.Where(op.Greater(of_class, score_threshold), of_class, 0.0)  # NaN goes, too
+    of_class = op.Where(op.Greater(of_class, score_threshold), of_class, 0.0)  # also removes NaN
     zeros = op.Mul(of_class, 0.0)
     if top_k < num_priors:
         best, place = op.TopK(of_class, [top_k], axis=2)

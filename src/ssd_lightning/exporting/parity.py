@@ -1,4 +1,4 @@
-"""How far two detectors are apart, detection by detection."""
+"""Compares the detections of two detectors."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ from torch import Tensor
 from ssd_lightning.types import Detections
 
 CLOSE = 0.02
-"""Two detections of a class are one and the same if neither an edge, as a share of the image, nor the score differs
-by more. Farther apart they count as unmatched: what is compared are the same boxes, not similar ones."""
+"""Two detections of a class match if no edge (as a share of the image) and no score differs by more than this.
+Otherwise they are unmatched."""
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,13 @@ class Parity:
     """Differences over some images.
 
     Attributes:
-        images: that both saw.
-        detections: of the first.
-        others: of the second.
-        unmatched: detections of either that the other has not.
-        boxes: largest difference of an edge among those that both have, normalised.
-        boxes_px: the same in pixels.
-        scores: largest difference of a score among those that both have.
+        images: number of compared images.
+        detections: number of detections of the first detector.
+        others: number of detections of the second detector.
+        unmatched: number of detections of either detector without a match.
+        boxes: largest difference of an edge among matched detections, normalised.
+        boxes_px: largest difference of an edge in pixels.
+        scores: largest difference of a score among matched detections.
     """
 
     images: int = 0
@@ -47,7 +47,7 @@ class Parity:
 
     @property
     def unmatched_share(self) -> float:
-        """Of all detections of both."""
+        """Unmatched share of all detections of both."""
         return self.unmatched / max(1, self.detections + self.others)
 
 
@@ -55,9 +55,9 @@ def compare_detections(ours: Detections, theirs: Detections, size_px: tuple[int,
     """Compare the detections of one image.
 
     Args:
-        ours: of one detector.
-        theirs: of another.
-        size_px: (height, width) in which the difference in pixels is given.
+        ours: detections of the first detector.
+        theirs: detections of the second detector.
+        size_px: image size (height, width) for differences in pixels.
         close: see `CLOSE`.
     """
     boxes = (ours["boxes"][:, None] - theirs["boxes"]).abs()  # [M, N, 4]
@@ -79,7 +79,7 @@ def compare_detections(ours: Detections, theirs: Detections, size_px: tuple[int,
 
 
 def _pairs(cost: Tensor, most: float) -> tuple[list[int], list[int]]:
-    """Pair rows with columns, the cheapest first, none twice."""
+    """Pair rows with columns greedily, lowest cost first, each at most once."""
     rows, columns = (cost <= most).nonzero(as_tuple=True)
     order = cost[rows, columns].argsort(stable=True)
     pairs: dict[int, int] = {}

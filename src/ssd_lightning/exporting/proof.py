@@ -1,4 +1,4 @@
-"""An exported file beside the checkpoint that it came from: the same images through both."""
+"""Verifies an exported file: runs it and its checkpoint on the same images."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,28 +17,28 @@ from ssd_lightning.runtime.network import ExportedNetwork
 from ssd_lightning.types import Detections, Target
 
 MOST_UNMATCHED = 0.005
-"""Share of detections that may have no partner: of two boxes whose scores are equal up to rounding, either may drop
-the other, and the last place of a full list goes to either."""
+"""Share of detections that may have no partner. Of two boxes whose scores are equal up to rounding, either may suppress
+the other, and either may get the last place of a full list."""
 
 RESIZE_CLOSE = 0.05
-"""Where the file resizes whole images itself, partners may be so far apart: its pixels differ from OpenCV's by less
-than one of 255, which networks answer with differences of about .01."""
+"""Largest difference of partners if the file resizes images itself. Its pixels differ from OpenCV's by less than 1 of
+255, which changes the network's outputs by about .01."""
 RESIZE_MOST_UNMATCHED = 0.1
-"""Share of detections without a partner there. About .01 has none, as weak ones cross a threshold; exchanged colours or
-sides leave most without."""
+"""Share of detections that may have no partner if the file resizes images itself. About .01 is normal, because weak
+detections cross a threshold. Swapped colours or sides leave most detections without a partner."""
 
 Batch = tuple[Tensor, Sequence[Target] | None]
-"""uint8 `[B, 3, H, W]` of the network's size, and what is in them, where that is known."""
+"""Images, uint8 `[B, 3, H, W]` of the network's size, and their targets, if known."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What came out.
+    """Result of a verification.
 
     Attributes:
-        parity: on images of the network's size.
-        whole: on images of other sizes, where the file resizes.
-        scores: name of a mean average precision -> that of the checkpoint and of the file.
+        parity: differences on images of the network's size.
+        whole: differences on images of other sizes, if the file resizes.
+        scores: name of a mean average precision -> values of the checkpoint and of the file.
     """
 
     parity: Parity
@@ -47,16 +47,17 @@ class Proof:
 
     @property
     def map_loss(self) -> float:
-        """The largest loss among the mean average precisions; NaN, where there are no objects, is none."""
+        """Largest loss of a mean average precision. NaN, from data without objects, is ignored."""
         losses = [before - after for before, after in self.scores.values()]
         return max((loss for loss in losses if loss == loss), default=0.0)
 
     def failures(self, *, tolerance: float | None, max_map_loss: float) -> list[str]:
-        """List what is beyond its limit, a sentence each.
+        """List the exceeded limits, one sentence each.
 
         Args:
-            tolerance: of boxes (normalised) and scores; None for a rounded network, which only mAP judges.
-            max_map_loss: largest loss of any mean average precision.
+            tolerance: limit for boxes (normalised) and scores. None for a quantized network, which is judged only by
+                mAP.
+            max_map_loss: largest allowed loss of any mean average precision.
         """
         found: list[str] = []
         if tolerance is not None:
@@ -83,12 +84,12 @@ def _lonely(parity: Parity, where: str, most: float) -> list[str]:
 def prove(
     checkpoint: Detector, exported: Detector, batches: Iterable[Batch], images: Iterable[np.ndarray] = ()
 ) -> Proof:
-    """Run both on the same images.
+    """Run both detectors on the same images.
 
     Args:
-        checkpoint: what it should be.
-        exported: what it is, read back from the file.
-        batches: of images; with targets, mean average precision is measured too.
+        checkpoint: detector of the checkpoint.
+        exported: detector loaded from the exported file.
+        batches: batches of images. With targets, mean average precision is also measured.
         images: uint8 `[H, W, 3]` RGB of any size, for a file that resizes.
     """
     parity, counted = Parity(), 0
@@ -135,7 +136,7 @@ def _on_cpu(detections: Sequence[Detections]) -> list[Detections]:
 
 
 def drawn_images(count: int, image_size: tuple[int, int]) -> list[np.ndarray]:
-    """Draw scenes that nobody has trained on: uint8 `[H, W, 3]`, larger than the network's input, of another shape."""
+    """Draw scenes that are not in the training data: uint8 `[H, W, 3]`, with size and shape unlike the input's."""
     size_px = (max(128, image_size[0] * 3 // 2), max(160, image_size[1] * 5 // 4))
     return [draw_toy_image(seed=2**20, split="test", index=i, size_px=size_px)[0] for i in range(count)]
 

@@ -1,4 +1,4 @@
-"""Eight bits instead of thirty-two: static quantisation of the convolutions by onnxruntime."""
+"""Static int8 quantisation with onnxruntime."""
 
 import logging
 import tempfile
@@ -12,20 +12,20 @@ from ssd_lightning.exporting.files import set_metadata
 from ssd_lightning.runtime.description import ExportDescription
 
 ROUNDED = ("Conv", "Relu", "Clip", "MaxPool")
-"""Operators in eight bits. Of convolutions alone, half of the range would go to what the ReLU after them cuts off."""
+"""Quantized operators. With convolutions alone, half of the range would be used for values that the ReLU removes."""
 
 
 def quantize_int8(source: Path, target: Path, description: ExportDescription, inputs: Sequence[np.ndarray]) -> None:
     """Write an int8 copy of a float32 ONNX file.
 
-    Weights become int8 with a scale for each channel, activations uint8 with the range that the calibration inputs
-    reach. Softmax, decoding and NMS stay in float32: they need its places, and are little of the work.
+    Weights become int8 with one scale per channel. Activations become uint8 with the range of the calibration inputs.
+    Softmax, decoding and NMS stay in float32: they need its precision and are a small part of the work.
 
     Args:
-        source: what `write_onnx` wrote.
+        source: file written by `write_onnx`.
         target: the new file.
-        description: of the source.
-        inputs: for calibration, each as the file takes it, of a batch.
+        description: description of the source.
+        inputs: calibration inputs, each a batch in the file's input format.
 
     Raises:
         ConfigurationError: there are no inputs.
@@ -60,7 +60,7 @@ def quantize_int8(source: Path, target: Path, description: ExportDescription, in
 
 
 class _Calibration:
-    """What onnxruntime reads calibration inputs from: the next one, or None."""
+    """Reader of calibration inputs for onnxruntime. Returns the next input, or None."""
 
     def __init__(self, name: str, inputs: Sequence[np.ndarray]) -> None:
         self._inputs = iter([{name: values} for values in inputs])

@@ -1,4 +1,4 @@
-"""A proof as a table."""
+"""The result of an export's verification as a table."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from ssd_lightning.exporting.proof import MOST_UNMATCHED, RESIZE_MOST_UNMATCHED,
 from ssd_lightning.visualization.benchmark_tables import TextTable, quantity, spread
 
 Seconds = tuple[tuple[float, ...], tuple[float, ...]]
-"""Of the checkpoint and of the file, in pairs."""
+"""Times of the checkpoint and of the file, in pairs."""
 
 
 def proof_table(
@@ -20,14 +20,14 @@ def proof_table(
     seconds: Mapping[int, Seconds],
     bytes_of: tuple[int, int],
 ) -> TextTable:
-    """Tabulate a proof.
+    """Tabulate the result of a verification.
 
     Args:
-        proof: what came out.
-        tolerance: of boxes and scores; None where nothing is asked of them.
-        max_map_loss: largest loss of mAP.
-        seconds: batch size -> seconds of a batch.
-        bytes_of: size of the weights in the checkpoint and of the file.
+        proof: the result.
+        tolerance: limit for boxes and scores. None if there is no limit.
+        max_map_loss: largest allowed loss of mAP.
+        seconds: batch size -> seconds per batch.
+        bytes_of: size of the checkpoint's weights and of the file.
     """
     rows = [*_parity_rows(proof.parity, "", tolerance, tolerance and MOST_UNMATCHED)]
     if proof.whole is not None and proof.whole.images:

@@ -15,7 +15,7 @@ from ssd_lightning.ops.coder import MAX_LOG_RATIO, VARIANCES, decode, encode
 Overlap = Literal["giou", "diou", "ciou"]
 
 MAX_CENTRE_OFFSET = 1e3
-"""Larger offsets of a centre, 100 times the prior's size, count as this: the squares of distances leave float32."""
+"""Larger offsets of a centre count as this. Otherwise squared distances would overflow float32."""
 
 
 class BoxLoss(Protocol):
@@ -67,11 +67,11 @@ class L1Loss:
 
 @dataclass(frozen=True)
 class IoULoss:
-    """One minus the overlap of the decoded box with its ground truth: 0 for a perfect box, about 2 for a hopeless one.
+    """One minus the overlap of the decoded box with its ground truth.
 
-    Distances and aspect ratios are those of the normalised image, which the network sees as a square. An offset so
-    extreme that a size differs from its prior's by a factor over `exp(MAX_LOG_RATIO)`, or a centre by more than
-    `MAX_CENTRE_OFFSET`, counts as the bound and has no gradient. None is NaN.
+    The range is 0..2 (`ciou`: 0..3). Distances and aspect ratios are those of the normalised image, which the network
+    sees as a square. Offsets of the centre beyond `MAX_CENTRE_OFFSET`, and sizes that differ from the prior's by a
+    factor over `exp(MAX_LOG_RATIO)`, count as the bound and have no gradient. The loss of finite offsets is finite.
 
     Args:
         overlap: `giou` subtracts the empty share of the smallest enclosing box (Rezatofighi et al. 2019), `diou` the
@@ -101,8 +101,8 @@ class IoULoss:
 def overlap_loss(boxes_xyxy: Tensor, wanted_xyxy: Tensor, overlap: Overlap) -> Tensor:
     """Compare boxes `[..., 4]` of positive areas; see `IoULoss`: `[...]`.
 
-    torchvision has these losses too, but with boolean indices, for which the host waits, and with an epsilon of 1e-7 on
-    areas, which is a tenth of a box of a thousandth of the image.
+    torchvision has these losses too. Its boolean indices make the host wait for the device, and its epsilon of 1e-7 is
+    large for the areas of small normalised boxes.
     """
     (low, high), (wanted_low, wanted_high) = (each.split(2, dim=-1) for each in (boxes_xyxy, wanted_xyxy))
     shared = _area((torch.minimum(high, wanted_high) - torch.maximum(low, wanted_low)).clamp(min=0))

@@ -22,6 +22,9 @@ Normalizer = Literal["positives", "positives_per_image", "batch_size", "priors"]
 class MultiBoxLoss(nn.Module):
     """Class loss and box loss over matched priors. The defaults are the paper's.
 
+    `forward` matches and compares. `SSDModule` calls `matcher` and `compare` itself, because it logs more about the
+    same assignment.
+
     Args:
         matcher: says what each prior should predict.
         class_loss: compares the class logits of all priors with the matched labels.

@@ -1,4 +1,4 @@
-"""Floor 1: torchmetrics metrics over pure functions."""
+"""Torchmetrics metrics, built on pure functions."""
 
 from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision

@@ -2,9 +2,9 @@
 
 Source: Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 88 (2010), section 4.2,
 for the matching and the 11-point figure; the development kit of VOC 2010 for the area under the envelope.
-IoU is the plain one, without the kit's +1 pixel.
+IoU is computed without the kit's +1 pixel.
 
-Axis letters here: M detections and N objects of all images together, P pairs of them, C classes.
+Axis letters: M detections and N objects of all images together, P pairs of them, C classes.
 """
 
 from typing import NamedTuple
@@ -15,14 +15,14 @@ from torch import Tensor
 HIT, MISS, IGNORED = 1, 0, -1
 
 _BLOCK = 65_536
-"""Detections paired with objects at a time: bounds the memory where a class crowds an image."""
+"""Detections paired with objects at a time: limits the memory for classes with many boxes in an image."""
 
 
 class DetectionTable(NamedTuple):
-    """Detections of many images, one a row."""
+    """Detections of many images, one per row."""
 
     image_index: Tensor
-    """int64 `[M]`: which image a row belongs to, 0-based."""
+    """int64 `[M]`: 0-based index of the image of each row."""
     boxes: Tensor
     """`[M, 4]`, xyxy, in the objects' unit."""
     scores: Tensor
@@ -32,16 +32,16 @@ class DetectionTable(NamedTuple):
 
 
 class ObjectTable(NamedTuple):
-    """Ground truth of many images, one object a row."""
+    """Ground truth of many images, one object per row."""
 
     image_index: Tensor
-    """int64 `[N]`: which image a row belongs to, 0-based."""
+    """int64 `[N]`: 0-based index of the image of each row."""
     boxes: Tensor
     """`[N, 4]`, xyxy."""
     labels: Tensor
     """int64 `[N]`, 1..C."""
     difficult: Tensor
-    """bool `[N]`: not counted, and what finds it is neither hit nor miss."""
+    """bool `[N]`: not counted; detections of it are neither hit nor miss."""
 
 
 class AveragePrecision(NamedTuple):
@@ -60,9 +60,9 @@ def voc_average_precision(
 
     Args:
         detections: rows in any order; among equal scores the earlier row comes first.
-        objects: rows in any order; a detection that overlaps two of them equally takes the earlier row.
+        objects: rows in any order; with equal overlaps a detection takes the earlier row.
         num_classes: C, without the background. Rows with other labels than 1..C are skipped.
-        iou_threshold: least overlap of a hit.
+        iou_threshold: smallest overlap of a hit.
     """
     order = detections.scores.argsort(descending=True, stable=True)
     ranked = DetectionTable(*(column[order] for column in detections))
@@ -80,16 +80,16 @@ def voc_average_precision(
 
 
 def match_detections(detections: DetectionTable, objects: ObjectTable, *, iou_threshold: float = 0.5) -> Tensor:
-    """Say of each detection whether it is a hit, a miss or ignored.
+    """Classify each detection as hit, miss or ignored.
 
-    A detection goes for the object of its image and class that it overlaps most, the first of several. Below
-    the threshold it is a miss. If the object is difficult the detection is ignored; if a better detection has
-    taken the object before, it is a miss, whatever else it overlaps.
+    A detection is compared with the object of its image and class that it overlaps most, the first one among equals.
+    Below the threshold it is a miss. If the object is difficult, the detection is ignored. If a better detection has
+    already taken the object, it is a miss, even if it overlaps other objects.
 
     Args:
         detections: rows in descending order of score.
         objects: the ground truth.
-        iou_threshold: least overlap of a hit, inclusive.
+        iou_threshold: smallest overlap of a hit, inclusive.
 
     Returns:
         int8 `[M]` of `HIT`, `MISS` and `IGNORED`.
@@ -98,7 +98,7 @@ def match_detections(detections: DetectionTable, objects: ObjectTable, *, iou_th
     taken = _object_taken(detections, objects, iou_threshold)
     takers = (taken >= 0).nonzero().squeeze(1)
     taken = taken[takers]
-    # Rows are ranks, so the least row that goes for an object is the best detection.
+    # Rows are ranks, so the smallest row for an object is its best detection.
     first_taker = takers.new_full((num_objects,), num_detections).scatter_reduce(0, taken, takers, "amin")
     outcomes = torch.full((num_detections,), MISS, dtype=torch.int8, device=takers.device)
     outcomes[takers[first_taker[taken] == takers]] = HIT
@@ -107,11 +107,11 @@ def match_detections(detections: DetectionTable, objects: ObjectTable, *, iou_th
 
 
 def precision_recall(outcomes: Tensor, num_objects: int) -> tuple[Tensor, Tensor]:
-    """Trace precision and recall of one class along its ranked detections.
+    """Compute precision and recall of one class along its ranked detections.
 
     Args:
         outcomes: `[M]` of `HIT`, `MISS` and `IGNORED`, in descending order of score.
-        num_objects: objects that are not difficult, at least 1.
+        num_objects: number of objects that are not difficult, at least 1.
 
     Returns:
         Precision and recall, float64 `[M']`, after each of the M' detections that are not ignored.
@@ -121,7 +121,7 @@ def precision_recall(outcomes: Tensor, num_objects: int) -> tuple[Tensor, Tensor
 
 
 def eleven_point_average(precision: Tensor, recall: Tensor) -> Tensor:
-    """Average over t = 0, .1, ..., 1 the best precision at recall >= t, which is 0 where none is reached.
+    """Average the best precision at recall >= t over t = 0, .1, ..., 1, which is 0 if t is not reached.
 
     Args:
         precision: float64 `[M]`.
@@ -134,7 +134,7 @@ def eleven_point_average(precision: Tensor, recall: Tensor) -> Tensor:
 
 
 def envelope_area(precision: Tensor, recall: Tensor) -> Tensor:
-    """Integrate over recall the best precision at that recall or more.
+    """Integrate the best precision at each recall or more over recall.
 
     Args:
         precision: float64 `[M]`.
@@ -148,7 +148,7 @@ def _envelope(precision: Tensor) -> Tensor:
 
 
 def _object_taken(detections: DetectionTable, objects: ObjectTable, iou_threshold: float) -> Tensor:
-    """Find the row of the object that each detection goes for: int64 `[M]`, -1 where none overlaps enough."""
+    """Find the row of the object for each detection: int64 `[M]`, -1 if none overlaps enough."""
     num_labels = int(torch.cat([detections.labels, objects.labels, objects.labels.new_zeros(1)]).max()) + 1
     keys, order = (objects.image_index * num_labels + objects.labels).sort(stable=True)
     wanted = detections.image_index * num_labels + detections.labels
@@ -170,7 +170,7 @@ def _object_taken(detections: DetectionTable, objects: ObjectTable, iou_threshol
 
 
 def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """IoU of row with row, float64 `[P]`; 0 for boxes without area and for boxes that are not numbers."""
+    """Compute the IoU of each pair of rows, float64 `[P]`; 0 for boxes without area and for boxes with NaN."""
     boxes, others = boxes.double(), others.double()
     overlap = torch.minimum(boxes[:, 2:], others[:, 2:]) - torch.maximum(boxes[:, :2], others[:, :2])
     intersection = overlap.clamp(min=0).prod(1)

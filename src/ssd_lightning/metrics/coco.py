@@ -13,11 +13,11 @@ from ssd_lightning.ops.boxes import boxes_to_pixels
 class COCOMeanAveragePrecision(DetectionMetric):
     """COCO's summary: 101-point mAP over IoU .50:.05:.95, at .50, at .75, and by size in original pixels.
 
-    Difficult objects are COCO's crowds: not counted, and detections inside them are ignored.
+    Difficult objects are treated as COCO's crowds: not counted, and detections inside them are ignored.
 
     Args:
-        max_detection_thresholds: three ascending numbers of detections an image for the recalls; mAP takes
-            the last one. COCO's own is 100, half of what SSD keeps.
+        max_detection_thresholds: three ascending numbers of detections per image for the recalls; mAP uses the
+            last one. COCO's own is 100, half of what SSD keeps.
     """
 
     def __init__(self, max_detection_thresholds: Sequence[int] = (1, 10, 200)) -> None:
@@ -29,7 +29,7 @@ class COCOMeanAveragePrecision(DetectionMetric):
 
         Returns:
             float32 scalars: `map`, `map_50`, `map_75`, `map_small`, `map_medium`, `map_large`, `mar_{n}` for
-            the three thresholds, `mar_small`, `mar_medium`, `mar_large`. NaN where there was nothing to find.
+            the three thresholds, `mar_small`, `mar_medium`, `mar_large`. NaN if there are no objects.
         """
         sizes_px, detections, objects = self.evaluation()
         num_images = len(sizes_px)
@@ -44,7 +44,7 @@ class COCOMeanAveragePrecision(DetectionMetric):
             sizes_px.tolist(), *(column.split(object_counts) for column in objects[1:]), strict=True
         ):
             targets.append({"boxes": boxes_to_pixels(boxes, size_px), "labels": labels, "iscrowd": difficult.int()})
-        # The ranks have exchanged their images already; a second exchange would count each once a rank.
+        # The ranks have already exchanged their images. A second exchange would count each image once per rank.
         evaluator = MeanAveragePrecision(
             backend="faster_coco_eval",
             max_detection_thresholds=self.max_detection_thresholds,
@@ -53,7 +53,7 @@ class COCOMeanAveragePrecision(DetectionMetric):
         evaluator.warn_on_many_detections = False
         evaluator.update(preds, targets)
         summary = {name: value for name, value in evaluator.compute().items() if _is_summary(name)}
-        # -1 is COCO's value for undefined.
+        # COCO uses -1 for undefined values.
         return {name: value.masked_fill(value < 0, torch.nan).to(self.device) for name, value in summary.items()}
 
 

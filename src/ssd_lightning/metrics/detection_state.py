@@ -1,4 +1,4 @@
-"""What the detection metrics remember between batches, and how they put it together across ranks."""
+"""State of the detection metrics between batches, and its synchronisation across ranks."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ _LAYOUT: dict[str, tuple[int, torch.dtype]] = {
 
 
 class Evaluation(NamedTuple):
-    """All images seen by all ranks, each once, in an order that only their names decide."""
+    """All images seen by all ranks, each once, in an order that depends only on their names."""
 
     sizes_px: Tensor
     """int64 `[I, 2]`: (height, width) of each image."""
@@ -32,11 +32,11 @@ class Evaluation(NamedTuple):
 
 
 class DetectionMetric(Metric):
-    """Base of metrics over (detections, targets): keeps every image and hands them out deduplicated.
+    """Base class of metrics over (detections, targets): stores every image and returns them without duplicates.
 
-    The states are tables of fixed width, so ranks may make any number of updates, none included. Of an image
-    that was seen twice (a padded sampler) the first occurrence counts. The result depends neither on how the
-    images were batched nor on the rank that saw them.
+    The states are tables of fixed width, so ranks may make any number of updates, including none. If an image was seen
+    twice (padded sampler), the first occurrence counts. The result depends neither on the batches nor on the rank that
+    saw an image.
     """
 
     is_differentiable = False
@@ -48,21 +48,21 @@ class DetectionMetric(Metric):
     objects: list[Tensor] | Tensor
 
     def __init__(self) -> None:
-        # A rank without an update since its last compute() would answer from a cache while the others wait.
+        # A rank without an update since its last compute() would use its cache while the others wait.
         super().__init__(compute_with_cache=False)
         for name in _LAYOUT:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     @property
     def update_called(self) -> bool:
-        """Always true: an evaluation without images is defined, so compute() has nothing to warn of."""
+        """Always True: an evaluation without images is valid, so compute() must not warn."""
         return True
 
     def update(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
         """Add a batch.
 
         Args:
-            preds: detections, one entry an image.
+            preds: detections, one entry per image.
             targets: ground truth of the same images in the same order.
 
         Raises:
@@ -81,7 +81,7 @@ class DetectionMetric(Metric):
             self._append("objects", _columns(targets, "labels", "difficult"))
 
     def evaluation(self) -> Evaluation:
-        """Put together what was seen, on the CPU: the rest needs float64, which not every accelerator has."""
+        """Collect the images in the states, on the CPU: the rest needs float64, which some accelerators lack."""
         images, detections, objects = (self._table(name).cpu() for name in _LAYOUT)
         hashes, order = images[:, 0].sort(stable=True)
         kept = order[hashes.diff(prepend=hashes[:1] - 1) != 0]  # first occurrence of each name
@@ -96,7 +96,7 @@ class DetectionMetric(Metric):
         )
 
     def seen_by_all(self) -> tuple[Tensor, Evaluation]:
-        """Put together what all ranks saw, at any time before `reset`; all of them have to ask.
+        """Collect the images of all ranks, at any time before `reset`. All ranks must call this.
 
         Returns:
             The `image_key` of each image, int64 `[I]`, and all images in this order.
@@ -109,33 +109,33 @@ class DetectionMetric(Metric):
         state.append(rows.detach().to(self.device, _LAYOUT[name][1]))
 
     def _table(self, name: str) -> Tensor:
-        """Join a state to one `[rows, width]` tensor of its own type, also where nothing was seen."""
+        """Join a state to one `[rows, width]` tensor with its own dtype, even if it is empty."""
         width, dtype = _LAYOUT[name]
         state = getattr(self, name)
         parts = [state] if isinstance(state, Tensor) else state
         return torch.cat([torch.empty(0, width, dtype=dtype, device=self.device), *parts])
 
     def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
-        # torchmetrics stands a float vector in for an empty list, which does not fit the other ranks' tables.
+        # torchmetrics replaces an empty list by a float vector, which does not fit the other ranks' tables.
         for name in _LAYOUT:
             setattr(self, name, [self._table(name)])
         super()._sync_dist(dist_sync_fn, process_group=process_group)
 
 
 def image_key(image_id: str) -> int:
-    """64 bits of a name, the same in every process: `hash` is salted, and ranks exchange tensors only."""
+    """Return a 64-bit hash of a name, equal in every process: `hash` is salted, and ranks exchange only tensors."""
     return int.from_bytes(hashlib.blake2b(image_id.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 def _columns(images: Sequence[Mapping[str, Any]], *names: str) -> Tensor:
-    """Join the boxes and the named columns of a batch, for on a GPU every image by itself would cost launches."""
+    """Join the boxes and the named columns of a batch. Separate images would cost kernel launches on a GPU."""
     boxes = torch.cat([image["boxes"].reshape(-1, 4) for image in images])
     columns = [torch.cat([image[name] for image in images]) for name in names]
     return torch.cat([boxes.float(), *(column.float()[:, None] for column in columns)], dim=1)
 
 
 def _reorder(rows: Tensor, new_image: Tensor) -> tuple[Tensor, Tensor]:
-    """Sort rows by the new index of their image and drop those of dropped images (-1)."""
+    """Sort rows by the new index of their image, and drop the rows of dropped images (-1)."""
     order = new_image.argsort(stable=True)
     order = order[new_image[order] >= 0]
     return new_image[order], rows[order]

@@ -1,4 +1,4 @@
-"""Errors of the raw output, prior by prior: what d2l.ai's TinySSD reports while it trains (section 14.7)."""
+"""Errors of the raw output per prior, as d2l.ai's TinySSD reports during training (section 14.7)."""
 
 import torch
 from torch import Tensor
@@ -11,18 +11,18 @@ from ssd_lightning.types import SSDOutput
 
 @torch.no_grad()
 def prior_errors(output: SSDOutput, assignment: Assignment) -> dict[str, Tensor]:
-    """Compare the output with what every prior should predict.
+    """Compare the output with the target of every prior.
 
-    Both are means over all priors, as d2l has them: nearly all are background, so that an error of a thousandth is
-    not small. They compare runs on the same priors, and nothing else.
+    Both are means over all priors, as in d2l. Nearly all priors are background, so an error of a thousandth is not
+    small. The values are only comparable between runs on the same priors.
 
     Args:
-        output: of the network for B images.
-        assignment: what each prior should predict.
+        output: output of the network for B images.
+        assignment: target of each prior.
 
     Returns:
-        `class_error`: share of priors whose class of highest score is wrong. `box_mae`: absolute errors of the
-        offsets of positives, over the number of coordinates of all priors. 0 for a batch without images.
+        `class_error`: fraction of priors with a wrong highest-scoring class. `box_mae`: sum of absolute offset errors
+        of positives, divided by the number of coordinates of all priors. 0 for a batch without images.
     """
     labels = assignment.labels
     boxes_xyxy, priors_cxcywh = assignment.matched_boxes(output.priors_cxcywh)  # [B * K, 4]

@@ -19,7 +19,7 @@ class VOCMeanAveragePrecision(DetectionMetric):
 
     Args:
         num_classes: C, without the background.
-        iou_threshold: least overlap of a hit.
+        iou_threshold: smallest overlap of a hit.
     """
 
     def __init__(self, num_classes: int, iou_threshold: float = 0.5) -> None:
@@ -42,8 +42,8 @@ class VOCMeanAveragePrecision(DetectionMetric):
         """Evaluate all images seen by all ranks.
 
         Returns:
-            float32: `map_11point` and `map_area` (scalars), `ap_11point` and `ap_area` (`[C]`). A class
-            without counted objects is NaN and skipped of the mean; if all are, the mean is NaN.
+            float32: `map_11point` and `map_area` (scalars), `ap_11point` and `ap_area` (`[C]`). A class without counted
+            objects is NaN and not part of the mean; if all are, the mean is NaN.
         """
         _, detections, objects = self.evaluation()
         ap = voc_average_precision(detections, objects, num_classes=self.num_classes, iou_threshold=self.iou_threshold)
@@ -68,7 +68,7 @@ class VOCMeanAveragePrecision(DetectionMetric):
             raise DataError(f"image '{image_id}': {origin} class {label} is outside 1..{self.num_classes}")
 
     def _wrap_compute(self, compute: Callable) -> Callable:
-        # torchmetrics squeezes every tensor of one element, the APs of a single class among them.
+        # torchmetrics squeezes every tensor with one element, including the AP of a single class.
         wrapped = super()._wrap_compute(compute)
 
         @wraps(compute)

@@ -1,4 +1,4 @@
-"""Networks, and what reads their output. Knows no target, no data set and no trainer."""
+"""Networks and their post-processing. Independent of targets, data sets and the trainer."""
 
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD

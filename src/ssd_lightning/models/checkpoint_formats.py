@@ -1,4 +1,4 @@
-"""Whose weights a file holds, told by the names in it."""
+"""Recognise the format of a weights file by its parameter names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ CLASSIFIER = "torchvision's classifier"
 
 @dataclass(frozen=True)
 class CheckpointFormat:
-    """One published network: how its file is recognised, and which overrides make the same network.
+    """One published network: how its file is recognised, and which overrides build the same network.
 
     Attributes:
-        source: the project.
-        keys: parameters that only this network's file has.
-        overrides: of the command line.
-        tensors: how many its state dict has.
-        normalization: that the weights were trained with; None where the file says so itself.
-        priors: that the weights were trained with, by their name in `ops.priors.PUBLISHED`.
-        clip: how these are clipped.
+        source: name of the project.
+        keys: name prefixes; every file of this network has a parameter with each.
+        overrides: overrides on the command line that build the network.
+        tensors: number of tensors in its state dict.
+        normalization: normalisation that the weights were trained with; None if the file stores it.
+        priors: priors that the weights were trained with, by name in `ops.priors.PUBLISHED`.
+        clip: how these priors are clipped; see `make_priors`.
     """
 
     source: str
@@ -54,7 +54,7 @@ def _qfgaohao(
     )
 
 
-# The first that fits is taken, so the special ones come before the general.
+# The first match is used, so specific formats come before general ones.
 ORIGINS = (
     CheckpointFormat(OURS, ("extractor.backbone.",), "the network that its run's config.yaml describes"),
     CheckpointFormat(
@@ -100,9 +100,9 @@ ORIGINS = (
 
 
 def distance_of_priors(origin: CheckpointFormat, priors_cxcywh: Tensor) -> float:
-    """Measure how far priors `[K, 4]` are from those that weights were trained with: the largest difference.
+    """Compute the largest difference between priors `[K, 4]` and those that the weights were trained with.
 
-    0 where the origin does not say, infinity where there are other numbers of priors.
+    0 if the format does not specify priors, infinity if the numbers of priors differ.
     """
     if not origin.priors:
         return 0.0
@@ -114,17 +114,17 @@ def distance_of_priors(origin: CheckpointFormat, priors_cxcywh: Tensor) -> float
 
 
 def recognise(state_dict: Mapping[str, Tensor], file: str) -> CheckpointFormat:
-    """Tell whose network a state dict belongs to, by its names.
+    """Find the format of a state dict by its parameter names.
 
     Raises:
-        WeightsError: nobody's that is known.
+        WeightsError: the format is unknown.
     """
     for origin in ORIGINS:
         if all(any(name.startswith(key) for name in state_dict) for key in origin.keys):
             return origin
     first = "; ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in list(state_dict.items())[:3])
     known = "; ".join(f"{origin.source} ({', '.join(origin.keys)})" for origin in _one_a_source())
-    raise WeightsError(f"{file}: whose weights these are is not known. It begins with {first}. Known are {known}")
+    raise WeightsError(f"{file}: unknown checkpoint format. The file begins with {first}. Known formats are {known}")
 
 
 def _one_a_source() -> list[CheckpointFormat]:

@@ -1,7 +1,7 @@
-"""Objects as plain data, and back: what lets a checkpoint carry its network without pickling a class.
+"""Convert objects to plain data and back, so that a checkpoint can store its network without pickling a class.
 
-The notation is Hydra's (`_target_`, `_partial_`), so that a configuration and a checkpoint read alike, but building
-needs no Hydra and accepts nothing but this package's networks and torch's layers.
+The notation is Hydra's (`_target_`, `_partial_`), as in the configuration. Building does not need Hydra and accepts
+only the networks of this package and the layers of torch.
 """
 
 import dataclasses
@@ -13,15 +13,15 @@ from typing import Any
 
 from torch import nn
 
-from ssd_lightning.errors import WeightsError
+from ssd_lightning.errors import ConfigurationError, WeightsError
 
 TRUSTED_MODULES = ("ssd_lightning.models.", "ssd_lightning.ops.", "torch.nn.")
 
 
 class ConfigMixin:
-    """Remembers the arguments of an object, for `to_config`.
+    """Records the constructor arguments of an object for `to_config`.
 
-    Class attribute `not_in_config` names arguments that are spent when the object is made, such as a weights file.
+    The class attribute `not_in_config` names arguments that only construction needs, such as a weights file.
     """
 
     not_in_config: tuple[str, ...] = ()
@@ -42,15 +42,15 @@ class ConfigMixin:
         cls.__init__ = remember  # type: ignore[assignment, method-assign]
 
     def update_config(self, **arguments: Any) -> None:
-        """Correct what is remembered, where the constructor resolved a default."""
+        """Update recorded arguments, for example after the constructor resolved a default."""
         self._arguments.update(arguments)
 
 
 def to_config(value: Any) -> Any:
-    """Turn an object into plain dicts, lists and numbers that `from_config` understands.
+    """Convert an object to plain dicts, lists and numbers that `from_config` reads.
 
     Raises:
-        TypeError: there is no plain form.
+        TypeError: the object has no plain form.
     """
     if isinstance(value, ConfigMixin):
         return {"_target_": _path(type(value)), **_config_of_arguments(type(value), value._arguments)}
@@ -80,11 +80,11 @@ def _config_of_arguments(target: Any, arguments: Mapping[str, Any]) -> dict[str,
 
 
 def from_config(spec: Any) -> Any:
-    """Make the object of a configuration from `to_config`.
+    """Build the object of a configuration from `to_config`.
 
     Raises:
-        WeightsError: a target outside `TRUSTED_MODULES`, one that does not exist, arguments that do not fit it, or
-            one of those that `to_config` skips.
+        WeightsError: a target is outside `TRUSTED_MODULES` or does not exist, its arguments do not fit, or they
+            include one of `not_in_config`.
     """
     if isinstance(spec, list):
         return [from_config(item) for item in spec]
@@ -94,8 +94,8 @@ def from_config(spec: Any) -> Any:
         return {k: from_config(v) for k, v in spec.items()}
     target = _trusted(spec["_target_"])
     spent = [name for name in getattr(target, "not_in_config", ()) if name in spec]
-    if spent:  # weights of other files, or of the network
-        raise WeightsError(f"checkpoint: {spec['_target_']} is built without '{spent[0]}'")
+    if spent:
+        raise WeightsError(f"checkpoint: {spec['_target_']} does not accept '{spent[0]}'")
     arguments = {k: from_config(v) for k, v in spec.items() if k not in ("_target_", "_partial_")}
     try:
         return functools.partial(target, **arguments) if spec.get("_partial_") else target(**arguments)
@@ -104,12 +104,45 @@ def from_config(spec: Any) -> Any:
         raise WeightsError(f"checkpoint: cannot build {spec['_target_']}: {reason}") from error
 
 
+def check_rebuildable(net: nn.Module) -> None:
+    """Check before a training that a checkpoint can rebuild the network afterwards.
+
+    Raises:
+        ConfigurationError: a part does not derive from `ConfigMixin`, or is not defined in a trusted module.
+    """
+    try:
+        refused = _untrusted_targets(to_config(net))
+    except TypeError as error:
+        raise ConfigurationError(f"a checkpoint could not rebuild this network: {error}") from error
+    if refused:
+        raise ConfigurationError(
+            f"a checkpoint could not rebuild this network: {refused[0]} is not a class of ssd_lightning.models or "
+            "torch.nn"
+        )
+
+
+def _untrusted_targets(config: Any) -> list[str]:
+    if isinstance(config, list):
+        return [target for item in config for target in _untrusted_targets(item)]
+    if not isinstance(config, dict):
+        return []
+    found = [target for value in config.values() for target in _untrusted_targets(value)]
+    if "_target_" in config:
+        try:
+            _trusted(config["_target_"])
+        except WeightsError:
+            found.append(config["_target_"])
+    return found
+
+
 def _path(target: Any) -> str:
     return f"{target.__module__}.{target.__qualname__}"
 
 
 def _trusted(path: str) -> type:
-    refused = WeightsError(f"checkpoint: '{path}' is no network part of this package or of torch; nothing was built")
+    refused = WeightsError(
+        f"checkpoint: '{path}' is not a network class of this package or of torch; nothing was built"
+    )
     module, _, name = str(path).rpartition(".")
     if not any(f"{module}.".startswith(trusted) for trusted in TRUSTED_MODULES):
         raise refused
@@ -117,7 +150,7 @@ def _trusted(path: str) -> type:
         target = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise WeightsError(f"checkpoint: this version of the package has no '{path}'") from error
-    # Classes defined elsewhere but imported there, and functions of any kind, are not network parts.
+    # Reject functions, and classes that a trusted module imports from elsewhere.
     ours = isinstance(target, type) and target.__module__.startswith(TRUSTED_MODULES)
     if not ours or not (issubclass(target, nn.Module) or dataclasses.is_dataclass(target)):
         raise refused

@@ -1,4 +1,4 @@
-"""Extra feature layers: what SSD grows on top of a backbone, each level coarser than the one before."""
+"""Extra feature layers that SSD adds after the backbone. Each level is coarser than the previous one."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,7 +13,7 @@ from ssd_lightning.models.layers import Activation, Init, Norm, conv_block, init
 
 
 class ExtraLayer(TypedDict):
-    """One extra level: a 1 x 1 convolution to `mid_channels`, then a larger one to `out_channels`."""
+    """One extra level: a 1 x 1 convolution to `mid_channels`, then a larger convolution to `out_channels`."""
 
     mid_channels: int
     out_channels: int
@@ -26,9 +26,9 @@ class SSDExtras(ConfigMixin, nn.Module):
     """conv8 to conv11 (SSD paper, figure 2).
 
     Args:
-        in_channels: of the backbone's last feature map.
-        layers: one entry a level.
-        norm: makes a normalisation after each convolution; the paper has none.
+        in_channels: channels of the backbone's last feature map.
+        layers: one entry per level.
+        norm: builds the normalisation after each convolution. The paper uses none.
     """
 
     def __init__(self, in_channels: int, *, layers: Sequence[ExtraLayer], norm: Norm | None = None) -> None:
@@ -51,23 +51,24 @@ class SSDExtras(ConfigMixin, nn.Module):
         init_xavier(self)
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        """Map the backbone's last `[B, in_channels, H, W]` to one feature map a level."""
+        """Map the backbone's last `[B, in_channels, H, W]` to one feature map per level."""
         return apply_in_turn(self.levels, features)
 
 
 class LiteExtras(ConfigMixin, nn.Module):
-    """Extra levels with a depthwise 3 x 3 convolution between two 1 x 1 ones (MobileNetV2 paper, section 6.2).
+    """Extra levels with a depthwise 3 x 3 between two 1 x 1 convolutions (MobileNetV2 paper, section 6.2).
 
     Args:
-        in_channels: of the backbone's last feature map.
-        layers: one entry a level.
-        norm: makes the normalisation after each convolution; None in qfgaohao's MobileNetV1 and SqueezeNet.
-        activation: makes the activation after the first two convolutions.
-        last_activation: the same after the third; None leaves the level linear, as an inverted residual does.
-        squeeze_ratio: adds squeeze and excitation with this share of the channels before the second activation, as
-            lufficc's MobileNetV3 has it.
-        init: gives the first weights; lufficc and qfgaohao have Xavier's. Where no normalisation follows, `init_normal`
-            would let the signal fade.
+        in_channels: channels of the backbone's last feature map.
+        layers: one entry per level.
+        norm: builds the normalisation after each convolution. qfgaohao's MobileNetV1 and SqueezeNet use None.
+        activation: builds the activation after the first two convolutions.
+        last_activation: builds the activation after the third convolution. None keeps it linear, as in an inverted
+            residual.
+        squeeze_ratio: add squeeze and excitation with this fraction of the channels before the second activation, as
+            in lufficc's MobileNetV3.
+        init: initialises the weights; lufficc and qfgaohao use Xavier. Without normalisation, `init_normal` makes the
+            signal vanish.
     """
 
     not_in_config = ("init",)
@@ -115,16 +116,16 @@ class LiteExtras(ConfigMixin, nn.Module):
         init(self)
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        """Map the backbone's last `[B, in_channels, H, W]` to one feature map a level."""
+        """Map the backbone's last `[B, in_channels, H, W]` to one feature map per level."""
         return apply_in_turn(self.levels, features)
 
 
 class TinyExtras(ConfigMixin, nn.Module):
-    """Down-sampling blocks and a last level of one cell (Dive into Deep Learning, TinySSD).
+    """Down-sampling blocks and a last level with a single cell (Dive into Deep Learning, TinySSD).
 
     Args:
-        in_channels: of the backbone's feature map.
-        channels: of each block; the cell of the last level has those of the last block.
+        in_channels: channels of the backbone's feature map.
+        channels: channels of each block. The last level has the channels of the last block.
     """
 
     def __init__(self, in_channels: int, *, channels: Sequence[int] = (128, 128, 128)) -> None:
@@ -135,15 +136,15 @@ class TinyExtras(ConfigMixin, nn.Module):
         self.out_channels = (*channels, channels[-1])
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        """Map the backbone's last `[B, in_channels, H, W]` to one feature map a level."""
+        """Map the backbone's last `[B, in_channels, H, W]` to one feature map per level."""
         return apply_in_turn(self.levels, features)
 
 
 class NoExtras(ConfigMixin, nn.Module):
-    """No extra levels, for a backbone or a neck that brings all of them.
+    """No extra levels, for a backbone or a neck that provides all levels.
 
     Args:
-        in_channels: not used; every kind of extra layers is made with it.
+        in_channels: not used; required by the interface of extra layers.
     """
 
     def __init__(self, in_channels: int) -> None:
@@ -151,12 +152,12 @@ class NoExtras(ConfigMixin, nn.Module):
         self.out_channels: tuple[int, ...] = ()
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        """Give no feature map."""
+        """Return an empty list."""
         return []
 
 
 def apply_in_turn(levels: nn.ModuleList, features: Tensor) -> list[Tensor]:
-    """Feed each level what the one before it gave, and keep all."""
+    """Apply the levels in sequence and return the output of each."""
     maps = []
     for level in levels:
         features = level(features)

@@ -1,4 +1,4 @@
-"""Weights files, read without running code from them."""
+"""Read weights files without running code from them."""
 
 import pickle
 import warnings
@@ -18,11 +18,11 @@ def read_checkpoint(path: Path, *, setting: str = "") -> dict[str, Any]:
     """Read a file of tensors and plain containers, in torch's format or safetensors.
 
     Args:
-        path: the file; the suffix `.safetensors` says that it is of that format.
-        setting: what the message begins with, before the path.
+        path: the file; the suffix `.safetensors` selects that format.
+        setting: prefix of the path in error messages.
 
     Raises:
-        WeightsError: it is missing or damaged, or would need code to be run.
+        WeightsError: the file is missing or damaged, or reading it would run code.
     """
     if not path.is_file():
         raise WeightsError(f"{setting}{path}: there is no such file")
@@ -34,55 +34,55 @@ def read_checkpoint(path: Path, *, setting: str = "") -> dict[str, Any]:
         if not start:
             raise WeightsError(f"{setting}{path} is empty")
         if not start.startswith((b"PK", b"\x80")):  # a zip archive, or torch's old format
-            raise WeightsError(f"{setting}{path} is no weights file of torch: it begins with {start!r}")
+            raise WeightsError(f"{setting}{path} is not a torch weights file: it begins with {start!r}")
         if zipfile.is_zipfile(path):
             _refuse_compressed(path, setting)
-        with warnings.catch_warnings():  # of pickles that are refused a line below
+        with warnings.catch_warnings():  # weights_only=True refuses such pickles
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{setting}{path} holds more than plain tensors and containers, and nothing else is read, because loading "
-            "would run code from the file; where its program is at hand, save the tensors alone from there: "
+            f"{setting}{path} holds more than plain tensors and containers. It is not read, because loading would run "
+            "code from the file. Save only the tensors with the program that wrote it: "
             "torch.save(network.state_dict(), NEW_FILE)"
         ) from error
     except WeightsError:
         raise
     except SafetensorError as error:
-        raise WeightsError(f"{setting}{path} is damaged or no safetensors file: {first_line(error)}") from error
-    except Exception as error:  # damaged files are answered with nearly any type, and often without a message
+        raise WeightsError(f"{setting}{path} is damaged or not a safetensors file: {first_line(error)}") from error
+    except Exception as error:  # damaged files raise nearly any type, often without a message
         reason = first_line(error).partition(". ")[0]
-        raise WeightsError(f"{setting}{path} is damaged or no checkpoint: {reason}") from error
+        raise WeightsError(f"{setting}{path} is damaged or not a checkpoint: {reason}") from error
     if not isinstance(checkpoint, dict):
         raise WeightsError(f"{setting}{path} holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint
 
 
 def _refuse_compressed(path: Path, setting: str) -> None:
-    """Torch never compresses, but reads what is: a small file could fill the memory."""
+    """Raise an error for a compressed archive. Torch never writes one, and a small file could fill the memory."""
     with zipfile.ZipFile(path) as archive:
         if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
-            raise WeightsError(f"{setting}{path} is no weights file of torch: its parts are compressed")
+            raise WeightsError(f"{setting}{path} is not a torch weights file: its entries are compressed")
 
 
 def read_tensors(path: Path, *, setting: str = "") -> dict[str, Tensor]:
     """Read a state dict; see `tensors_in`.
 
     Raises:
-        WeightsError: see `read_checkpoint`; or there is no tensor in it.
+        WeightsError: see `read_checkpoint`; or the file has no tensors.
     """
     return tensors_in(read_checkpoint(path, setting=setting), f"{setting}{path}")
 
 
 def tensors_in(checkpoint: dict[str, Any], file: str) -> dict[str, Tensor]:
-    """Find the state dict in a checkpoint, also below the keys that training programs put it under.
+    """Return the state dict of a checkpoint, also if it is under a common key such as `state_dict` or `model`.
 
     Args:
-        checkpoint: as read.
-        file: what a message begins with.
+        checkpoint: content of the file.
+        file: prefix of error messages.
 
     Raises:
-        WeightsError: there is no tensor in it.
+        WeightsError: the checkpoint has no tensors.
     """
     for key in ("state_dict", "model", "model_state_dict", "model_ema", "weights", "net"):
         if isinstance(checkpoint.get(key), dict):
@@ -92,12 +92,12 @@ def tensors_in(checkpoint: dict[str, Any], file: str) -> dict[str, Tensor]:
     if not tensors:
         shown = ", ".join(list(map(str, checkpoint))[:5]) or "nothing"
         raise WeightsError(f"{file} holds no weights; it holds {shown}")
-    # DataParallel puts its own name before all others.
+    # DataParallel adds this prefix to all names.
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
 
 
 def first_line(error: Exception) -> str:
-    """Give the first line of an error's message, or its type where it has none."""
+    """Return the first line of an error's message, or its type if the message is empty."""
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Which layers of a backbone keep the weights that they start with."""
+"""Freeze layers of a backbone."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,21 +9,21 @@ from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.layers import fold_norms, pass_on_meta
 
 Stages = int | str | None
-"""How many stages are frozen, counted from the image; `all`; None or 0 freezes none."""
+"""Number of stages to freeze, counted from the input, or `all`. None or 0 freezes no stage."""
 
 
 def stages_of(backbone: nn.Module, image_size: tuple[int, int]) -> list[list[str]]:
-    """Group the layers of a backbone by the size of their maps, the finest first.
+    """Group the layers of a backbone by the size of their feature maps, finest first.
 
-    A stage of VGG16 is what lies between two poolings; one of a ResNet is its first convolution, `layer1`, and so on. A
-    block that begins on one size and ends on a smaller one belongs to the smaller.
+    A stage of VGG16 is the layers between two poolings. The stages of a ResNet are its first convolution, `layer1`, and
+    so on. A block that reduces the size belongs to the stage of the smaller size.
 
     Args:
         backbone: maps images `[B, 3, H, W]` to feature maps.
-        image_size: (height, width) of its input.
+        image_size: (height, width) of the input.
 
     Returns:
-        For each stage the names of the modules that own parameters, in the order in which they are used.
+        For each stage, the names of the modules that own parameters, in order of use.
     """
     widths = _map_widths(backbone, image_size)
     names = list(widths)
@@ -35,9 +35,10 @@ def stages_of(backbone: nn.Module, image_size: tuple[int, int]) -> list[list[str
 
 
 def _map_widths(backbone: nn.Module, image_size: tuple[int, int]) -> dict[str, int]:
-    """Give the width of the map at every module that owns parameters, in the order of their use.
+    """Return the feature map width at each module that owns parameters, in order of use.
 
-    It is that of the convolutions so far. Maps of one cell are not looked at: squeeze and excitation has them.
+    This is the smallest output width of the convolutions so far. Maps of one cell are ignored, because squeeze and
+    excitation has them.
     """
     widths: dict[str, int] = {}
     width = image_size[1]
@@ -62,7 +63,7 @@ def _map_widths(backbone: nn.Module, image_size: tuple[int, int]) -> dict[str, i
 
 
 def _start_of_block(names: Sequence[str], index: int, *, first: int) -> int:
-    """Find where the largest block begins that holds a layer, but not the stage before it from its first layer on."""
+    """Find the first layer of the largest block that contains layer `index` and begins after layer `first`."""
     parts = names[index].split(".")
     for length in range(1, len(parts)):
         inside = [place for place, name in enumerate(names) if name.split(".")[:length] == parts[:length]]
@@ -74,20 +75,20 @@ def _start_of_block(names: Sequence[str], index: int, *, first: int) -> int:
 def freeze_backbone(
     backbone: nn.Module, image_size: tuple[int, int], *, stages: Stages = None, norm: bool = False
 ) -> tuple[str, ...]:
-    """Stop parameters of a backbone from learning.
+    """Freeze parameters of a backbone.
 
     Args:
-        backbone: whose parameters get no gradient any more.
-        image_size: (height, width) of its input.
+        backbone: its frozen parameters no longer require gradients.
+        image_size: (height, width) of the input.
         stages: see `Stages`.
-        norm: freeze all its batch norms as well.
+        norm: also freeze all batch norms.
 
     Returns:
-        Names of the frozen batch norms, which have to stay in evaluation mode to keep their running statistics. The
-        `new_layers` of a backbone, which its ImageNet weights do not have, are not frozen.
+        Names of the frozen batch norms. They must stay in evaluation mode to keep their running statistics. The
+        `new_layers` of a backbone, which are not in its ImageNet weights, are not frozen.
 
     Raises:
-        ConfigurationError: there are not so many stages, or no such value.
+        ConfigurationError: `stages` is invalid, or the backbone has fewer stages.
     """
     all_norms = [name for name, layer in backbone.named_modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     chosen = {*_layers_of_stages(backbone, image_size, stages), *(all_norms if norm else ())}
@@ -109,7 +110,7 @@ def _layers_of_stages(backbone: nn.Module, image_size: tuple[int, int], stages: 
         return [name for stage in found for name in stage]
     if not isinstance(stages, int) or isinstance(stages, bool) or not 0 <= stages <= len(found):
         raise ConfigurationError(
-            f"backbone.freeze is {stages!r}; it can be null, all, or a number of stages, counted from the image: this "
+            f"backbone.freeze is {stages!r}; it can be null, all, or a number of stages counted from the input; this "
             f"backbone has {len(found)}"
         )
     return [name for stage in found[:stages] for name in stage]

@@ -1,4 +1,4 @@
-"""Prediction heads: small convolutions from every feature map to offsets and logits (SSD paper, section 2.1)."""
+"""Prediction heads: small convolutions from each feature map to offsets and logits (SSD paper, section 2.1)."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -13,15 +13,15 @@ from ssd_lightning.models.layers import Activation, Init, Norm, conv3x3, conv_bl
 
 
 class SSDHead(ConfigMixin, nn.Module):
-    """A pair of 3 x 3 convolutions for every feature map.
+    """Two 3 x 3 convolutions for each feature map, one for offsets and one for logits.
 
     Args:
-        in_channels: of every feature map.
-        boxes_per_cell: of every feature map.
-        num_classes: C, without the background.
-        prior_probability: share of foreground that an untrained head should predict. Focal loss needs a small one,
-            .01 (Lin et al. 2017, section 4.1); None leaves the biases at zero.
-        init: gives the first weights; Caffe's are Xavier's.
+        in_channels: channels of each feature map.
+        boxes_per_cell: priors per cell of each feature map.
+        num_classes: number of classes C, without the background.
+        prior_probability: foreground probability that an untrained head predicts. Focal loss needs a small value, .01
+            (Lin et al. 2017, section 4.1). None keeps the biases at zero.
+        init: initialises the weights; Caffe uses Xavier.
 
     Raises:
         ConfigurationError: `prior_probability` is outside (0, 1).
@@ -51,14 +51,14 @@ class SSDHead(ConfigMixin, nn.Module):
             expect_background(self.cls, self.num_logits, prior_probability)
 
     def predictor(self, in_channels: int, out_channels: int, is_last_level: bool) -> nn.Module:
-        """Make what predicts from one feature map; its last layer is a convolution."""
+        """Build the predictor of one feature map. Its last layer is a convolution."""
         return nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Predict from the feature maps `[B, in_channels[i], H_i, W_i]`.
 
         Returns:
-            Offsets `[B, K, 4]` and logits `[B, K, C + 1]`, in the priors' order: level, row, column, box.
+            Offsets `[B, K, 4]` and logits `[B, K, C + 1]`, in the order of the priors: level, row, column, box.
         """
         offsets = [_flatten(conv(x), 4) for conv, x in zip(self.box, features, strict=True)]
         logits = [_flatten(conv(x), self.num_logits) for conv, x in zip(self.cls, features, strict=True)]
@@ -66,20 +66,20 @@ class SSDHead(ConfigMixin, nn.Module):
 
 
 class LiteHead(SSDHead):
-    """SSDLite's head: a depthwise 3 x 3 convolution and a 1 x 1 one for every feature map (MobileNetV2, section 6.2).
+    """SSDLite's head: a depthwise 3 x 3 and a 1 x 1 convolution per feature map (MobileNetV2 paper, section 6.2).
 
     Args:
-        in_channels: of every feature map.
-        boxes_per_cell: of every feature map.
-        num_classes: C, without the background.
+        in_channels: channels of each feature map.
+        boxes_per_cell: priors per cell of each feature map.
+        num_classes: number of classes C, without the background.
         prior_probability: see `SSDHead`.
-        norm: makes the normalisation between the two; None in qfgaohao's MobileNetV1 and SqueezeNet.
-        activation: makes the activation between the two.
-        depthwise_bias: whether the depthwise convolution has a bias although a normalisation follows, as lufficc's
-            and qfgaohao's have.
-        plain_last_level: a single 1 x 1 convolution on the last feature map, as lufficc and qfgaohao have it.
-        init: gives the first weights; lufficc and qfgaohao have Xavier's. Where no normalisation follows, `init_normal`
-            would let the signal fade.
+        norm: builds the normalisation between the two. qfgaohao's MobileNetV1 and SqueezeNet use None.
+        activation: builds the activation between the two.
+        depthwise_bias: give the depthwise convolution a bias even if a normalisation follows, as lufficc and qfgaohao
+            do.
+        plain_last_level: use a single 1 x 1 convolution on the last feature map, as lufficc and qfgaohao do.
+        init: initialises the weights; lufficc and qfgaohao use Xavier. Without normalisation, `init_normal` makes the
+            signal vanish.
     """
 
     not_in_config = ("init",)
@@ -108,7 +108,7 @@ class LiteHead(SSDHead):
         )
 
     def predictor(self, in_channels: int, out_channels: int, is_last_level: bool) -> nn.Module:
-        """Make what predicts from one feature map; its last layer is a convolution."""
+        """Build the predictor of one feature map. Its last layer is a convolution."""
         pointwise = nn.Conv2d(in_channels, out_channels, 1)
         if is_last_level and self._plain_last_level:
             return pointwise
@@ -126,24 +126,24 @@ class LiteHead(SSDHead):
 
 
 class SharedHead(ConfigMixin, nn.Module):
-    """One head for all feature maps: a tower of convolutions with batch norms for each map, then the predictors.
+    """One head for all feature maps: shared convolutions with separate batch norms per map, then the predictors.
 
     TensorFlow's `WeightSharedConvolutionalBoxPredictor` (convolutional_keras_box_predictor.py): "Each feature gets a
     separate batchnorm parameter even though they share the same convolution weights." `box` and `cls` hold one
-    predictor, which reads every map.
+    predictor each, which all maps share.
 
     Args:
-        in_channels: of every feature map, the same for all.
-        boxes_per_cell: of every feature map, the same for all.
-        num_classes: C, without the background.
+        in_channels: channels of each feature map; all must be equal.
+        boxes_per_cell: priors per cell of each feature map; all must be equal.
+        num_classes: number of classes C, without the background.
         prior_probability: see `SSDHead`.
-        channels: of the tower.
-        num_layers: of the tower.
-        separable: its convolutions and the predictors are depthwise ones and 1 x 1 ones.
-        one_tower: offsets and logits come from the same tower, as in FPNLite; else each has its own, as in RetinaNet.
-        norm: makes the normalisations.
-        activation: makes the activation after each of them.
-        init: gives the first weights.
+        channels: channels of the tower.
+        num_layers: number of convolutions in the tower.
+        separable: split each convolution and predictor into a depthwise and a 1 x 1 convolution.
+        one_tower: offsets and logits share one tower, as in FPNLite. Otherwise each has its own, as in RetinaNet.
+        norm: builds the normalisation after each convolution of the tower.
+        activation: builds the activation after each normalisation.
+        init: initialises the weights.
 
     Raises:
         ConfigurationError: the feature maps differ in channels or boxes, or `prior_probability` is outside (0, 1).
@@ -169,11 +169,11 @@ class SharedHead(ConfigMixin, nn.Module):
         super().__init__()
         for values, what, reason in (
             (in_channels, "channels", "neck=fpnlite or neck=fpn"),
-            (boxes_per_cell, "priors a cell", "priors=fpnlite or priors=linear"),
+            (boxes_per_cell, "priors per cell", "priors=fpnlite or priors=linear"),
         ):
             if len(set(values)) > 1:
                 raise ConfigurationError(
-                    f"a head that all levels share needs as many {what} on each of them, got {list(values)}: {reason}"
+                    f"a shared head needs the same number of {what} on all levels, got {list(values)}: use {reason}"
                 )
         self.num_logits = num_classes + 1
 
@@ -203,7 +203,7 @@ class SharedHead(ConfigMixin, nn.Module):
 
 
 class _SharedTower(nn.Module):
-    """Convolutions that all levels share, each followed by a normalisation of the level's own."""
+    """Convolutions that all levels share, with a separate normalisation per level after each."""
 
     def __init__(
         self,
@@ -229,19 +229,19 @@ class _SharedTower(nn.Module):
 
 
 def expect_background(predictors: Iterable[nn.Module], num_logits: int, prior_probability: float) -> None:
-    """Let untrained predictors of classes find a share of foreground.
+    """Initialise the biases of class predictors so that they predict a given foreground probability.
 
     Args:
-        predictors: each ends in a convolution, to boxes times logits.
-        num_logits: C + 1.
-        prior_probability: the share.
+        predictors: class predictors; each ends in a convolution with boxes times logits output channels.
+        num_logits: number of classes with the background, C + 1.
+        prior_probability: the foreground probability.
 
     Raises:
-        ConfigurationError: it is outside (0, 1).
+        ConfigurationError: `prior_probability` is outside (0, 1).
     """
     if not 0 < prior_probability < 1:
         raise ConfigurationError(f"head.prior_probability is {prior_probability}; it must lie in (0, 1)")
-    # softmax of (b, 0, .., 0) over C + 1 classes gives the foreground together the share p.
+    # The softmax of (b, 0, .., 0) over C + 1 classes gives all foreground classes together the probability p.
     background = math.log((num_logits - 1) * (1 - prior_probability) / prior_probability)
     for predictor in predictors:
         bias = last_convolution(predictor).bias
@@ -251,10 +251,10 @@ def expect_background(predictors: Iterable[nn.Module], num_logits: int, prior_pr
 
 
 def last_convolution(predictor: nn.Module) -> nn.Conv2d:
-    """Find the convolution of a predictor whose output channels are boxes times logits."""
+    """Return the convolution of a predictor whose output channels are boxes times logits."""
     return [layer for layer in predictor.modules() if isinstance(layer, nn.Conv2d)][-1]
 
 
 def _flatten(prediction: Tensor, width: int) -> Tensor:
-    # The channel is box * width + coordinate or class: channels last, then cells and boxes become one axis.
+    # The channel index is box * width + (coordinate or class). Move channels last, then merge cells and boxes.
     return prediction.permute(0, 2, 3, 1).unflatten(3, (-1, width)).flatten(1, 3)

@@ -1,7 +1,7 @@
-"""What other projects call the parameters of our networks.
+"""Names of our parameters in other projects.
 
-Every table translates our names to theirs, one regular expression a kind of part; the first that fits is taken. Their
-names are facts of their published weights files.
+Each table maps our names to theirs with one regular expression per kind of layer. The first match is used. Their names
+come from their published weights files.
 """
 
 import re
@@ -11,23 +11,23 @@ from ssd_lightning.errors import WeightsError
 from ssd_lightning.models.backbones import VGG16, EfficientNetB3, MobileNetV1, MobileNetV2, MobileNetV3Large, SqueezeNet
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
-"""A pattern for the whole of our name, and their name as a template or as a function of the match."""
+"""A pattern for our full name, and their name as a template or a function of the match."""
 
 VGG_TO_CONV4_3 = "0|2|5|7|10|12|14|17|19|21"
-"""Places of the convolutions in torchvision's `features`, up to conv4_3."""
+"""Indices of the convolutions in torchvision's `features`, up to conv4_3."""
 
 VGG_SPLIT = 23
-"""Place of pool4 in torchvision's `features`, where `to_conv4_3` ends and `to_conv7` begins."""
+"""Index of pool4 in torchvision's `features`, where `to_conv4_3` ends and `to_conv7` begins."""
 
 EFFICIENTNET_B3_BLOCKS = (2, 3, 3, 5, 5, 6, 2)
-"""Blocks of the stages 1 to 7; the original numbers them through."""
+"""Number of blocks of the stages 1 to 7. The original numbers the blocks continuously."""
 
 
 def translate(name: str, rules: Sequence[Rule]) -> str:
-    """Give another project's name of our parameter.
+    """Return another project's name of our parameter.
 
     Raises:
-        KeyError: that project has no such part.
+        KeyError: the project has no such parameter.
     """
     for pattern, theirs in rules:
         match = re.fullmatch(pattern, name)
@@ -37,15 +37,15 @@ def translate(name: str, rules: Sequence[Rule]) -> str:
 
 
 def rules_for(source: str, backbone: object, our_names: Collection[str]) -> list[Rule]:
-    """Choose the table of a project for one of our networks.
+    """Return the table of a project for one of our networks.
 
     Args:
         source: `ssd.pytorch`, `lufficc`, `qfgaohao` or `torchvision`.
-        backbone: of our network.
-        our_names: all parameters and buffers of our network.
+        backbone: backbone of our network.
+        our_names: names of all parameters and buffers of our network.
 
     Raises:
-        WeightsError: that project has no network of this backbone.
+        WeightsError: the project has no network with this backbone.
     """
     kinds = NETWORKS[source]
     for kind, make in kinds.items():
@@ -92,8 +92,8 @@ def _lufficc_mobilenet_v2(our_names: Collection[str]) -> list[Rule]:
 def _lufficc_mobilenet_v3(our_names: Collection[str]) -> list[Rule]:
     def block(match: re.Match[str]) -> str:
         number, part, inner, kind = int(match[1]), int(match[2]), match[3], match[4]
-        # One flat list a block: expansion 0 1 2, depthwise 3 4, excitation 5, activation 6, projection 7 8; the first
-        # block has no expansion and projects at 4 5.
+        # Each block is one flat list: expansion 0 1 2, depthwise 3 4, excitation 5, activation 6, projection 7 8. The
+        # first block has no expansion; its projection is 4 5.
         start = (0, 4)[part] if number == 1 else (0, 3, 7, 7)[part]
         return f"backbone.features.{number}.conv.{_excited(start, inner)}.{kind}"
 
@@ -109,7 +109,7 @@ def _lufficc_mobilenet_v3(our_names: Collection[str]) -> list[Rule]:
 
 
 def _excited(start: int, inner: str) -> str:
-    """Place a convolution (0), a normalisation (1) or a squeeze and excitation (2.fc1, 2.fc2) in a flat list."""
+    """Return the flat index of a convolution (0), a normalisation (1) or a squeeze and excitation (2.fc1, 2.fc2)."""
     if inner.startswith("2.fc"):
         return f"{start + 2}.fc.{0 if inner.endswith('1') else 2}"
     return str(start + int(inner))
@@ -257,7 +257,7 @@ def _torchvision_head(predictor: str) -> list[Rule]:
 
 
 def _vgg(prefix: str) -> list[Rule]:
-    # The places of convolutions without batch norm: with it, other layers stand there.
+    # Indices of the convolutions of VGG16 without batch norm; with batch norm, other layers have these indices.
     return [
         (rf"extractor\.backbone\.to_conv4_3\.({VGG_TO_CONV4_3})\.(weight|bias)", rf"{prefix}.\1.\2"),
         (
@@ -283,4 +283,4 @@ NETWORKS: dict[str, dict[type, Callable[[Collection[str]], list[Rule]]]] = {
     },
     "torchvision": {VGG16: _torchvision_vgg, MobileNetV3Large: _torchvision_mobilenet_v3},
 }
-"""The tables, by project and backbone."""
+"""Tables by project and backbone."""

@@ -1,4 +1,4 @@
-"""Small parts that several networks share."""
+"""Building blocks that several networks share."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from torch.func import functional_call
 
 
 class L2Norm(nn.Module):
-    """L2 normalisation over channels with a learned scale for each (ParseNet; SSD paper, section 3.1).
+    """L2 normalisation over channels with a learned scale per channel (ParseNet; SSD paper, section 3.1).
 
-    conv4_3 has features of another magnitude than the deeper layers; this brings them together. Computed in float32 or
-    better, since the sum of 512 squares overflows half precision.
+    The features of conv4_3 differ in magnitude from those of deeper layers; this layer rescales them. It computes in
+    float32 or better, because the sum of 512 squares overflows half precision.
 
     Args:
-        channels: of the feature map.
-        scale: initial value of all scales; the paper's is 20.
+        channels: channels of the feature map.
+        scale: initial value of all scales; 20 in the paper.
     """
 
     def __init__(self, channels: int, scale: float = 20.0) -> None:
@@ -25,22 +25,22 @@ class L2Norm(nn.Module):
         self.weight = nn.Parameter(torch.full((channels,), scale))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalise `[B, channels, H, W]`; gives the scales' precision, so float32 under autocast."""
+        """Normalise `[B, channels, H, W]`. The result has the dtype of the scales, which is float32 under autocast."""
         precision = torch.promote_types(features.dtype, torch.float32)
-        # The lengths alone are widened, not the features: no copy of them is kept for the gradient. That of a product
-        # needs less memory than that of a quotient.
+        # Only the lengths are computed in float32, so that no copy of the features is kept for the gradient. The
+        # gradient of a product needs less memory than that of a quotient.
         length = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=precision).clamp(min=1e-10)
         return (features * length.reciprocal() * self.weight.to(precision)[:, None, None]).to(self.weight.dtype)
 
 
 Norm = Callable[[int], nn.Module]
-"""Makes a normalisation for a number of channels, such as `nn.BatchNorm2d` or a `partial` of it."""
+"""Builds a normalisation for a number of channels, such as `nn.BatchNorm2d` or a `partial` of it."""
 
 Init = Callable[[nn.Module], None]
-"""Gives all convolutions of a module their first weights, such as `init_xavier`."""
+"""Initialises all convolutions of a module, such as `init_xavier`."""
 
 Activation = Callable[[], nn.Module]
-"""Makes an activation, such as `nn.ReLU`."""
+"""Builds an activation, such as `nn.ReLU`."""
 
 
 def conv_block(
@@ -56,19 +56,19 @@ def conv_block(
     activation: Activation | None = nn.ReLU,
     bias: bool | None = None,
 ) -> nn.Sequential:
-    """Make convolution, normalisation if wanted, and activation if wanted.
+    """Build a convolution with an optional normalisation and an optional activation.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        kernel_size: of the convolution.
-        stride: of the convolution.
-        padding: of the convolution.
-        dilation: of the convolution.
-        groups: of the convolution.
-        norm: makes the normalisation for `out_channels`.
-        activation: makes the activation.
-        bias: whether the convolution has one; None gives it one where no normalisation follows.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: kernel size of the convolution.
+        stride: stride of the convolution.
+        padding: padding of the convolution.
+        dilation: dilation of the convolution.
+        groups: groups of the convolution.
+        norm: builds the normalisation for `out_channels`.
+        activation: builds the activation.
+        bias: whether the convolution has a bias. None adds one only if no normalisation follows.
     """
     bias = norm is None if bias is None else bias
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
@@ -81,15 +81,15 @@ def conv_block(
 
 
 class FoldingSequential(nn.Sequential):
-    """A sequence in which a frozen batch norm costs nothing: its factors go into the weights of the convolution before.
+    """A sequence that folds each frozen batch norm into the weights of the preceding convolution.
 
-    A batch norm with fixed statistics is one factor and one shift a channel. To apply them to the weights, which are
-    small, is the same function of image, weights and the norm's own parameters as to apply them to the map, which is
-    large; on a processor a training step of MobileNetV2 takes two thirds of the time. Parameters and their names stay.
+    A batch norm with fixed statistics is one factor and one shift per channel. Applying them to the small weights
+    instead of the large feature map computes the same function of image, weights and norm parameters. A training step
+    of MobileNetV2 on a CPU takes two thirds of the time. Parameters and their names do not change.
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """Apply the layers in turn."""
+        """Apply the layers in sequence."""
         layers = [*self.children(), None]
         folded = False
         for layer, following in pairwise(layers):
@@ -104,7 +104,7 @@ class FoldingSequential(nn.Sequential):
 
 
 def convolve_and_normalize(conv: nn.Conv2d, norm: nn.BatchNorm2d, features: Tensor) -> Tensor:
-    """Compute a convolution and a batch norm of fixed statistics `[C]` in one."""
+    """Apply a convolution and a batch norm with fixed statistics `[C]` as one convolution."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     factor = torch.rsqrt(norm.running_var + norm.eps)
@@ -119,7 +119,7 @@ def convolve_and_normalize(conv: nn.Conv2d, norm: nn.BatchNorm2d, features: Tens
 
 
 def fold_norms(module: nn.Module) -> None:
-    """Let all sequences inside of a module that hold a convolution before a batch norm fold it while it is frozen."""
+    """Replace each sequence in a module that has a convolution before a batch norm by a `FoldingSequential`."""
     for name, child in [*module.named_children()]:
         fold_norms(child)
         if isinstance(child, nn.Sequential) and not isinstance(child, FoldingSequential):
@@ -132,14 +132,14 @@ def fold_norms(module: nn.Module) -> None:
 def conv3x3(
     in_channels: int, out_channels: int, *, stride: int = 1, separable: bool = False, bias: bool = False
 ) -> nn.Module:
-    """Make a 3 x 3 convolution; a separable one is a depthwise one and a 1 x 1 one with nothing between them.
+    """Build a 3 x 3 convolution.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        stride: of the convolution.
-        separable: see above; Keras' `SeparableConv2D`.
-        bias: whether the output has one.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: stride of the convolution.
+        separable: use a depthwise and a 1 x 1 convolution with nothing between them, as Keras' `SeparableConv2D`.
+        bias: whether the last convolution has a bias.
     """
     if not separable:
         return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=bias)
@@ -148,7 +148,7 @@ def conv3x3(
 
 
 def pass_on_meta(network: nn.Module, shape: tuple[int, ...], *, training: bool) -> list[Tensor]:
-    """Pass an image of a shape through a network on the meta device, which computes nothing."""
+    """Pass an input of this shape through a network on the meta device, without computing values."""
     tensors = chain(network.named_parameters(), network.named_buffers())
     meta = {name: tensor.detach().to("meta") for name, tensor in tensors}
     modes = {module: module.training for module in network.modules()}
@@ -161,7 +161,7 @@ def pass_on_meta(network: nn.Module, shape: tuple[int, ...], *, training: bool) 
 
 
 def init_xavier(module: nn.Module) -> None:
-    """Initialise all convolutions as the Caffe reference does its new layers: Xavier weights, zero biases."""
+    """Initialise all convolutions with Xavier weights and zero biases, as the Caffe reference does for new layers."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.xavier_uniform_(layer.weight)
@@ -170,10 +170,10 @@ def init_xavier(module: nn.Module) -> None:
 
 
 def init_normal(module: nn.Module, std: float = 0.03) -> None:
-    """Initialise all convolutions with normal weights of a deviation and zero biases, depthwise ones like the others.
+    """Initialise all convolutions, including depthwise ones, with normal weights and zero biases.
 
-    torchvision's SSDLite has .03. Xavier counts a depthwise layer's fan-out as its channels times nine, and so starts
-    it nearly at zero.
+    torchvision's SSDLite uses .03. Xavier takes the fan-out of a depthwise layer as its channels times nine, so its
+    weights would start close to zero.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -183,7 +183,7 @@ def init_normal(module: nn.Module, std: float = 0.03) -> None:
 
 
 def init_he(module: nn.Module) -> None:
-    """Initialise all convolutions for training from scratch (He et al., arXiv 1502.01852): fan out, zero biases."""
+    """Initialise all convolutions with He weights (fan out) and zero biases (He et al., arXiv 1502.01852)."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

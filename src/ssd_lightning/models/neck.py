@@ -1,4 +1,4 @@
-"""Necks: feature maps in, as many feature maps out, each knowing more than before."""
+"""Necks: combine the feature maps and return at least as many."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ from ssd_lightning.models.layers import Activation, Init, Norm, conv3x3, init_no
 
 
 class FPN(ConfigMixin, nn.Module):
-    """A feature pyramid: coarse levels are added to finer ones (Lin et al., arXiv 1612.03144).
+    """A feature pyramid that adds coarse levels to finer ones (Lin et al., arXiv 1612.03144).
 
     Args:
-        in_channels: of every feature map.
-        out_channels: of all feature maps afterwards.
+        in_channels: channels of each feature map.
+        out_channels: channels of each output map.
     """
 
     def __init__(self, in_channels: Sequence[int], *, out_channels: int = 256) -> None:
@@ -31,20 +31,20 @@ class FPN(ConfigMixin, nn.Module):
 
 
 class FPNLite(ConfigMixin, nn.Module):
-    """The feature pyramid of TensorFlow's detection API, which grows its own coarse levels.
+    """The feature pyramid of TensorFlow's detection API, with its own coarse levels.
 
-    `KerasFpnTopDownFeatureMaps` in feature_map_generators.py: the coarsest map is only projected; every other one is
-    projected, gets the map above it added, and is smoothed. The further levels follow the coarsest map, each by a
-    convolution of stride 2 (ssd_mobilenet_v2_fpn_keras_feature_extractor.py).
+    As `KerasFpnTopDownFeatureMaps` in feature_map_generators.py: the coarsest map is only projected. Each other map is
+    projected, added to the next coarser map and smoothed. Each extra level is a convolution of stride 2, starting from
+    the coarsest map (ssd_mobilenet_v2_fpn_keras_feature_extractor.py).
 
     Args:
-        in_channels: of every feature map.
-        out_channels: of all feature maps afterwards.
-        extra_levels: how many further levels there are.
-        separable: convolutions of 3 x 3 are depthwise ones and 1 x 1 ones.
-        norm: makes the normalisation after each of these.
-        activation: makes the activation after each of these.
-        init: gives the first weights.
+        in_channels: channels of each feature map.
+        out_channels: channels of each output map.
+        extra_levels: number of extra levels.
+        separable: split each 3 x 3 convolution into a depthwise and a 1 x 1 convolution.
+        norm: builds the normalisation after each 3 x 3 convolution.
+        activation: builds the activation after each normalisation.
+        init: initialises the weights.
     """
 
     not_in_config = ("init",)
@@ -73,7 +73,7 @@ class FPNLite(ConfigMixin, nn.Module):
         init(self)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Map `[B, in_channels[i], H_i, W_i]` to `[B, out_channels, H_i, W_i]`, and further levels."""
+        """Map `[B, in_channels[i], H_i, W_i]` to `[B, out_channels, H_i, W_i]` and append the extra levels."""
         *finer, top = (project(feature) for project, feature in zip(self.projections, features, strict=True))
         maps = [top]
         for lateral, smooth in zip(reversed(finer), reversed(self.smoothings), strict=True):
@@ -82,10 +82,10 @@ class FPNLite(ConfigMixin, nn.Module):
 
 
 class NoNeck(ConfigMixin, nn.Module):
-    """The feature maps as they are.
+    """No neck: returns the feature maps unchanged.
 
     Args:
-        in_channels: of every feature map.
+        in_channels: channels of each feature map.
     """
 
     def __init__(self, in_channels: Sequence[int]) -> None:
@@ -93,5 +93,5 @@ class NoNeck(ConfigMixin, nn.Module):
         self.out_channels = tuple(in_channels)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Give the maps back."""
+        """Return the maps unchanged."""
         return list(features)

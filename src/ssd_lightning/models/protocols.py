@@ -1,4 +1,6 @@
-"""The parts of an SSD. Each is an `nn.Module`; any class with these attributes and this `forward` fits.
+"""The parts of an SSD. Each is an `nn.Module` with these attributes and this `forward`.
+
+Each also derives from `ConfigMixin` and is defined in `ssd_lightning.models`, so that a checkpoint can rebuild it.
 
 The channels of extra layers, neck and head depend on the parts before them. Therefore SSD takes factories for these
 three: a class, or a `functools.partial` with its settings.

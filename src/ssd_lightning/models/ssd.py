@@ -27,16 +27,16 @@ from ssd_lightning.types import SSDOutput
 
 
 class FeatureExtractor(nn.Module):
-    """Backbone, extra layers and, if wanted, a neck over all of their maps.
+    """Backbone, extra layers and an optional neck.
 
     Args:
-        backbone: gives the first feature maps; see `models.backbones`.
-        extras: makes the extra layers; see `models.extras`.
-        neck: makes the neck; see `models.neck`.
-        drop_last_levels: skip so many of the extra levels, or of the neck's where there are none.
+        backbone: computes the first feature maps; see `models.backbones`.
+        extras: builds the extra layers; see `models.extras`.
+        neck: builds the neck; see `models.neck`.
+        drop_last_levels: number of extra levels to drop; of the neck's levels if there are no extra levels.
 
     Raises:
-        ConfigurationError: neither has levels that could be skipped.
+        ConfigurationError: neither the extra layers nor the neck have levels to drop.
     """
 
     def __init__(
@@ -71,58 +71,58 @@ def _drop_levels(part: Any, count: int) -> None:
 
 
 def measure_grids(extractor: nn.Module, image_size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Find (rows, columns) of every feature map by a forward pass on the meta device, which computes nothing.
+    """Measure (rows, columns) of each feature map with a forward pass on the meta device, without computing values.
 
     Raises:
-        ConfigurationError: a layer cannot work on images of this size.
+        ConfigurationError: a layer does not support images of this size.
     """
     try:
         maps = pass_on_meta(extractor, (1, 3, *image_size), training=False)
-    except (AssertionError, RuntimeError) as error:  # too small for a layer, or not the one size a transformer takes
+    except (AssertionError, RuntimeError) as error:  # too small for a layer, or not a transformer's fixed size
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"image_size {image_size} does not fit this network's layers: {reason}") from error
     return [(feature.shape[-2], feature.shape[-1]) for feature in maps]
 
 
 def check_batch_size(net: "SSD", batch_size: int) -> None:
-    """Make sure that a network can train on so few images at a time.
+    """Check that a network can train with this batch size.
 
     Args:
         net: the network.
-        batch_size: images that a batch normalisation sees at once: a device's share of a step, or all shares together
-            where it is synchronised.
+        batch_size: number of images that a batch norm layer sees at once: the batch of one device, or of all devices
+            if batch norm is synchronised.
 
     Raises:
-        ConfigurationError: a batch normalisation would see a single value of each channel.
+        ConfigurationError: a batch norm layer would see a single value per channel.
     """
     for height, width in (net.image_size, *net.training_sizes):
         try:
             pass_on_meta(net.extractor, (batch_size, 3, height, width), training=True)
         except ValueError as error:
             raise ConfigurationError(
-                f"data.batch_size is too small: a device sees {batch_size} image at a time, the last level has one "
-                f"cell at {height} x {width} pixels, and batch norm needs two values"
+                f"data.batch_size is too small: each device gets {batch_size} image at a time, the last level has "
+                f"one cell at {height} x {width} pixels, but batch norm needs at least two values"
             ) from error
 
 
 class SSD(ConfigMixin, nn.Module):
-    """Backbone, extra layers and head, with the priors that belong to them.
+    """An SSD detector: backbone, extra layers, optional neck, head and priors.
 
     Args:
         backbone: see `models.backbones`.
-        extras: makes the extra layers; see `models.extras`.
-        levels: prior levels, one for each feature map.
-        head: makes the head; see `models.head`.
-        neck: makes what mixes the feature maps before the head; see `models.neck`.
-        image_size: of the input, one number or (height, width).
-        num_classes: C, without the background.
-        normalization: of the colours; by default that of the backbone's weights.
-        drop_last_levels: skip so many of the extra levels and their priors, for ablations.
-        largest_ratio: skip priors of aspect ratios above it, for ablations.
-        clip_priors: see `make_priors`; the PyTorch ports clip, each in its way, and Caffe does not.
+        extras: builds the extra layers; see `models.extras`.
+        levels: prior levels, one per feature map.
+        head: builds the head; see `models.head`.
+        neck: builds the neck between the feature maps and the head; see `models.neck`.
+        image_size: input size in pixels, one number or (height, width).
+        num_classes: number of classes C, without the background.
+        normalization: colour normalisation; by default that of the backbone's weights.
+        drop_last_levels: number of extra levels to drop with their priors, for ablations.
+        largest_ratio: drop priors with a larger aspect ratio, for ablations.
+        clip_priors: see `make_priors`. The PyTorch ports clip in different ways; Caffe does not clip.
 
     Raises:
-        ConfigurationError: the prior levels do not fit the feature maps; the message is a table of both.
+        ConfigurationError: the prior levels do not match the feature maps. The message has a table of both.
     """
 
     def __init__(
@@ -165,14 +165,17 @@ class SSD(ConfigMixin, nn.Module):
 
     @property
     def training_sizes(self) -> tuple[tuple[int, int], ...]:
-        """(height, width) of inputs that are accepted in training besides `image_size`."""
+        """Input sizes (height, width) that training accepts besides `image_size`."""
         return tuple(self._training_priors)
 
     def allow_training_sizes(self, sizes: Sequence[tuple[int, int]]) -> None:
-        """Accept inputs of other sizes in training, each with priors on the grids that the network has there.
+        """Accept inputs of other sizes in training and create their priors.
+
+        Args:
+            sizes: (height, width) of each input size.
 
         Raises:
-            ConfigurationError: the network's layers cannot work at one of them.
+            ConfigurationError: a layer does not support one of the sizes.
         """
         for size in sizes:
             if size == self.image_size:
@@ -180,49 +183,49 @@ class SSD(ConfigMixin, nn.Module):
             try:
                 grids = measure_grids(self.extractor, size)
             except ConfigurationError as error:
-                raise ConfigurationError(f"data.multiscale draws {size[0]} x {size[1]}: {error}") from error
+                raise ConfigurationError(f"data.multiscale includes {size[0]} x {size[1]}: {error}") from error
             levels = fit_to_grids(rescale_levels(self.levels, self.image_size, size), grids)
             self._training_priors[size] = make_priors(levels, size, clip=self._clip_priors)
 
     def use_normalization(self, normalization: Normalization) -> None:
-        """Prepare images as the weights want them, which is a fact of the weights, not of the network."""
+        """Set the colour normalisation, which depends on how the weights were trained."""
         self.normalization = normalization
-        # A checkpoint carries weights without their origin, so it has to name the preset that belongs to them.
+        # A checkpoint does not record where its weights come from, so it has to store their normalisation.
         self.update_config(normalization=normalization)
 
     def freeze_backbone(self, *, stages: Stages = None, norm: bool = False) -> None:
-        """Let layers of the backbone keep their weights, and batch norms among them their running statistics.
+        """Freeze layers of the backbone, including the running statistics of their batch norms.
 
         Args:
-            stages: how many stages, counted from the image; `all`; None freezes none.
-            norm: all batch norms of the backbone as well.
+            stages: number of stages to freeze, counted from the input, or `all`. None freezes no stage.
+            norm: also freeze all batch norms of the backbone.
 
         Raises:
-            ConfigurationError: there are not so many stages.
+            ConfigurationError: the backbone has fewer stages.
         """
         norms = freeze_backbone(self.extractor.backbone, self.image_size, stages=stages, norm=norm)
         self._norms_in_evaluation = tuple(f"extractor.backbone.{name}" for name in norms)
 
     def train(self, mode: bool = True) -> "SSD":
-        """Switch to training, but for the batch norms that are frozen."""
+        """Set the training mode; frozen batch norms stay in evaluation mode."""
         super().train(mode)
-        for name in self._norms_in_evaluation:  # by name, since synchronised batch norms are other modules
+        for name in self._norms_in_evaluation:  # by name: conversion to SyncBatchNorm replaces the modules
             self.get_submodule(name).eval()
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SSD":
         priors = self.priors_cxcywh
         super()._apply(fn, recurse)
-        # A network in half precision still decodes in float32: three digits are too few for a place in an image.
+        # Priors stay float32 in a half-precision network: three digits are too few for box coordinates.
         self.priors_cxcywh = priors.to(self.priors_cxcywh.device)
         return self
 
     def forward(self, images: Tensor) -> SSDOutput:
-        """Detect in a batch.
+        """Predict box offsets and class logits for a batch.
 
         Args:
-            images: `[B, 3, H, W]`, RGB, 0..255, uint8 or float, of the size that the network is made for, or in
-                training of one of `training_sizes`.
+            images: `[B, 3, H, W]`, RGB, 0..255, uint8 or float. The size is `image_size`; training also accepts
+                `training_sizes`.
 
         Returns:
             Offsets `[B, K, 4]`, logits `[B, K, C + 1]` and the priors `[K, 4]`.
@@ -239,6 +242,6 @@ class SSD(ConfigMixin, nn.Module):
         if size == self.image_size:
             return self.priors_cxcywh
         if not self.training or size not in self._training_priors:
-            raise ValueError(f"the network is made for {self.image_size} images, got {size}")
-        self._training_priors[size] = self._training_priors[size].to(self.priors_cxcywh.device)  # once
+            raise ValueError(f"the network expects images of size {self.image_size}, got {size}")
+        self._training_priors[size] = self._training_priors[size].to(self.priors_cxcywh.device)
         return self._training_priors[size]

@@ -1,6 +1,6 @@
-"""Other people's weights in our networks, and ours in theirs.
+"""Load weights of other projects into our networks, and export ours to their formats.
 
-`load_pretrained` is what `init_from=FILE` does; `export_weights` is the way back.
+`load_pretrained` implements `init_from=FILE`; `export_weights` is the inverse.
 """
 
 from collections.abc import Mapping
@@ -22,22 +22,22 @@ from ssd_lightning.ops.normalization import Normalization
 from ssd_lightning.ops.priors import PriorLevel
 
 SETTING = "init_from="
-"""What messages name."""
+"""Setting that the error messages name."""
 
 NET_PREFIX = "net."
-"""Where a training checkpoint's `state_dict` holds the network."""
+"""Prefix of the network in the `state_dict` of a training checkpoint."""
 
 
 @dataclass
 class Loaded:
-    """What `load_pretrained` did.
+    """Result of `load_pretrained`.
 
     Attributes:
-        origin: where the weights come from.
-        kept: names of our parameters that were filled.
-        reinitialised: names of our parameters that keep their fresh start, with the reason.
-        normalization: that the network now prepares images with.
-        other_priors: a sentence, where the weights were trained with other priors than the network has.
+        origin: format of the file.
+        kept: names of our parameters that were loaded.
+        reinitialised: names of our parameters that keep their random initialisation, with the reason.
+        normalization: the network's normalisation after loading.
+        other_priors: a sentence, if the weights were trained with priors that differ from those of the network.
     """
 
     origin: CheckpointFormat
@@ -50,20 +50,20 @@ class Loaded:
 def load_pretrained(
     net: SSD, path: Path | str, *, class_names: tuple[str, ...] | None = None, keep_normalization: bool = False
 ) -> Loaded:
-    """Fill a network with the weights of a file, whoever wrote it.
+    """Load the weights of a file of any supported format into a network.
 
-    All that fits is taken. What predicts classes is reinitialised where the file has another number of classes, or
-    names other classes than `class_names`; anything else that does not fit is an error.
+    Class predictors are reinitialised if the file's number of classes differs, or if its class names differ from
+    `class_names`. Any other mismatch is an error.
 
     Args:
-        net: to be filled, in place. It takes on the weights' normalisation too.
-        path: a file of ours, ssd.pytorch, lufficc/SSD, qfgaohao/pytorch-ssd or torchvision, in torch's format (read
-            without running code) or safetensors.
-        class_names: of the network's classes, to be compared with those of a file of ours.
-        keep_normalization: the network's own normalisation stays.
+        net: network to load into, in place. Its normalisation becomes that of the weights.
+        path: a file of this package, ssd.pytorch, lufficc/SSD, qfgaohao/pytorch-ssd or torchvision, in torch's format
+            (read without running code) or safetensors.
+        class_names: the network's class names, compared with those of a checkpoint of this package.
+        keep_normalization: keep the network's own normalisation.
 
     Raises:
-        WeightsError: the file cannot be read safely, its origin is not known, or it belongs to another network.
+        WeightsError: the file cannot be read safely, its format is unknown, or it belongs to another network.
     """
     path = Path(path)
     checkpoint, given, origin = _read(path)
@@ -91,40 +91,40 @@ def load_pretrained(
 
 
 def normalization_of(checkpoint: Path) -> Normalization | None:
-    """Give how a checkpoint of ours prepares images; None where it does not say.
+    """Read the normalisation of a checkpoint of this package; None if the checkpoint does not store it.
 
     Raises:
-        WeightsError: it cannot be read.
+        WeightsError: the checkpoint cannot be read.
     """
     return _described_normalization(read_checkpoint(checkpoint).get("detector"))
 
 
 def levels_of(checkpoint: Path) -> list[dict[str, Any]]:
-    """Give the prior levels of a checkpoint of ours, as `models.config.to_config` writes them.
+    """Read the prior levels of a checkpoint of this package, in the form of `models.config.to_config`.
 
     Raises:
-        WeightsError: it cannot be read, or has none.
+        WeightsError: the checkpoint cannot be read, or has no prior levels.
     """
     spec = read_checkpoint(checkpoint).get("detector")
     network = spec.get("network") if isinstance(spec, dict) else None
     levels = network.get("levels") if isinstance(network, dict) else None
     if not isinstance(levels, list) or not all(isinstance(from_config(level), PriorLevel) for level in levels):
-        raise WeightsError(f"{checkpoint} says nothing of its priors")
+        raise WeightsError(f"{checkpoint} does not contain its prior levels")
     return levels
 
 
 def levels_for_weights(path: Path, default: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    """Give the prior levels that suit the box heads in a weights file.
+    """Return the prior levels that match the box heads in a weights file.
 
     Args:
-        path: of a checkpoint of ours, or of another project's weights.
-        default: levels for a detector of another project, whose file does not name its own.
+        path: a checkpoint of this package, or another project's weights.
+        default: levels for a detector of another project, whose file does not store its levels.
 
     Returns:
-        As `models.config.to_config` writes them; None for weights of a backbone alone.
+        The levels in the form of `models.config.to_config`; None for weights of only a backbone.
 
     Raises:
-        WeightsError: the file cannot be read, or its origin is not known.
+        WeightsError: the file cannot be read, or its format is unknown.
     """
     checkpoint, _, origin = _read(path)
     if origin.source == CLASSIFIER:
@@ -133,7 +133,7 @@ def levels_for_weights(path: Path, default: list[dict[str, Any]]) -> list[dict[s
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], CheckpointFormat]:
-    """Read a file of `init_from`: as it is, the weights of its network, and whose these are."""
+    """Read a file of `init_from`: the raw checkpoint, the weights of its network and their format."""
     checkpoint = read_checkpoint(path, setting=SETTING)
     given = tensors_in(checkpoint, f"{SETTING}{path}")
     given = {name.removeprefix(NET_PREFIX): tensor for name, tensor in given.items() if _is_of_network(name)}
@@ -144,21 +144,21 @@ def _other_priors(net: SSD, origin: CheckpointFormat, spec: Any) -> str | None:
     if origin.source == OURS:
         there, here = (spec or {}).get("network", {}), to_config(net)
         keys = [key for key in ("levels", "clip_priors", "image_size") if key in there]
-        # Built, so that what an older file lacks has its default.
+        # Compare built objects, so that settings missing in older files get their defaults.
         differs = [key for key in keys if from_config(there[key]) != from_config(here[key])]
         return f"they were trained with other priors ({', '.join(differs)} differ)" if differs else None
     distance = distance_of_priors(origin, net.priors_cxcywh)
     return (
-        f"they were trained with the priors of {origin.overrides}, up to {distance:.3f} away"
+        f"they were trained with the priors of {origin.overrides}, which differ by up to {distance:.3f}"
         if distance > 1e-5
         else None
     )
 
 
 def _other_classes(net: SSD, theirs: Mapping[str, Tensor], other_classes: bool) -> dict[str, str]:
-    """Name the parameters that predict classes and cannot be taken over, with the reason."""
+    """Return the parameters of class predictors that cannot be loaded, with the reason."""
     reinitialised = {}
-    # A shared head has one predictor, and all levels have as many boxes.
+    # A shared head has one predictor; its levels all have the same number of boxes.
     for level, (predictor, boxes) in enumerate(zip(net.head.cls, net.levels, strict=False)):
         inner = next(name for name, layer in predictor.named_modules() if layer is last_convolution(predictor))
         for kind in ("weight", "bias"):
@@ -167,9 +167,9 @@ def _other_classes(net: SSD, theirs: Mapping[str, Tensor], other_classes: bool) 
                 continue
             there = len(theirs[name]) // boxes.boxes_per_cell - 1
             if there != net.num_classes:
-                reinitialised[name] = f"{there} classes there, {net.num_classes} here"
+                reinitialised[name] = f"{there} classes in the file, {net.num_classes} in the network"
             elif other_classes:
-                reinitialised[name] = "other classes"
+                reinitialised[name] = "different classes"
     return reinitialised
 
 
@@ -184,9 +184,9 @@ def _require_a_fit(
 ) -> None:
     problems = [f"{names[name]} is missing" for name in ours if name not in theirs]
     for name, tensor in theirs.items():
-        start = 1 if name in reinitialised else 0  # of what is reinitialised, all but the number of classes has to fit
+        start = 1 if name in reinitialised else 0  # the number of classes of reinitialised layers may differ
         if _trimmed(tensor)[start:] != _trimmed(ours[name])[start:]:
-            problems.append(f"{names[name]} has shape {tuple(tensor.shape)}, needed is {tuple(ours[name].shape)}")
+            problems.append(f"{names[name]} has shape {tuple(tensor.shape)}, expected {tuple(ours[name].shape)}")
     problems += [f"{name} is unknown" for name in given.keys() - set(names.values())]
     if problems:
         raise WeightsError(
@@ -196,40 +196,40 @@ def _require_a_fit(
 
 
 def key_mapping(net: SSD, source: str) -> dict[str, str]:
-    """Translate the names of a network's parameters and buffers into another project's.
+    """Map the names of a network's parameters and buffers to those of another project.
 
     Args:
         net: the network.
         source: `ssd.pytorch`, `lufficc`, `qfgaohao` or `torchvision`.
 
     Raises:
-        ConfigurationError: there is no such project.
+        ConfigurationError: the project is unknown.
         WeightsError: the project has no such network.
     """
     if source not in NETWORKS:
-        raise ConfigurationError(f"no names are known for '{source}'; they are for {', '.join(NETWORKS)}")
+        raise ConfigurationError(f"unknown project '{source}'; known are {', '.join(NETWORKS)}")
     state = net.state_dict()
     rules = rules_for(source, net.extractor.backbone, state.keys())
     try:
         return {name: translate(name, rules) for name in state}
     except KeyError as error:
-        raise WeightsError(f"{source} has no network with a part such as {error.args[0]}") from error
+        raise WeightsError(f"{source} has no network with the parameter {error.args[0]}") from error
 
 
 def export_weights(net: SSD, source: str) -> dict[str, Tensor]:
-    """Give a network's weights under another project's names and in its shapes.
+    """Convert a network's weights to the names and shapes of another project.
 
     Args:
-        net: the network. The other project has to prepare images as `net.normalization` says.
+        net: the network. The other project must normalise images as `net.normalization` does.
         source: see `key_mapping`.
 
     Raises:
-        ConfigurationError: there is no such project.
+        ConfigurationError: the project is unknown.
         WeightsError: the project has no such network.
     """
     state = net.state_dict()
     names = key_mapping(net, source)
-    # lufficc's squeeze and excitation has fully connected layers where ours has 1 x 1 convolutions.
+    # Squeeze and excitation has fully connected layers in lufficc's networks and 1 x 1 convolutions in ours.
     exported = {
         theirs: state[ours].flatten(1) if ".fc." in theirs and state[ours].dim() == 4 else state[ours]
         for ours, theirs in names.items()
@@ -237,8 +237,8 @@ def export_weights(net: SSD, source: str) -> dict[str, Tensor]:
     origin = recognise(exported, source)
     if len(exported) != origin.tensors:
         raise WeightsError(
-            f"{source} has no such network: the nearest, {origin.overrides}, has {origin.tensors} tensors, this one "
-            f"{len(exported)}"
+            f"{source} has no such network: the closest, {origin.overrides}, has {origin.tensors} tensors, this "
+            f"network has {len(exported)}"
         )
     return exported
 
@@ -246,9 +246,7 @@ def export_weights(net: SSD, source: str) -> dict[str, Tensor]:
 def _start_backbone_from(net: SSD, path: Path, origin: CheckpointFormat, keep_normalization: bool) -> Loaded:
     backbone = net.extractor.backbone
     if not isinstance(backbone, VGG16):
-        raise WeightsError(
-            f"init_from={path} holds a classifier without a detector; give it as backbone.weights={path}"
-        )
+        raise WeightsError(f"init_from={path} is a classifier, not a detector; load it with backbone.weights={path}")
     state = net.state_dict()
     pretrained = backbone.with_weights(str(path))
     backbone.load_state_dict(pretrained.state_dict())
@@ -261,12 +259,12 @@ def _start_backbone_from(net: SSD, path: Path, origin: CheckpointFormat, keep_no
 
 
 def _is_of_network(name: str) -> bool:
-    # A training checkpoint also holds the metrics' states.
+    # A training checkpoint also stores the state of the metrics.
     return not name.startswith(("metrics.", "loss."))
 
 
 def _trimmed(tensor: Tensor) -> tuple[int, ...]:
-    """Give the shape without the ones at its end: a 1 x 1 convolution is a fully connected layer."""
+    """Return the shape without trailing ones: a 1 x 1 convolution is equivalent to a fully connected layer."""
     shape = list(tensor.shape)
     while shape and shape[-1] == 1:
         shape.pop()

@@ -1,1 +1,1 @@
-"""Floor 0: tensors in, tensors out. Knows torch and torchvision.ops only."""
+"""Layer 0: tensors in, tensors out. Imports only torch and torchvision.ops."""

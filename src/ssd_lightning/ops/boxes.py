@@ -1,4 +1,4 @@
-"""Box formats. The only place where one format becomes another."""
+"""Conversions between box formats. All conversions of the package are here."""
 
 from torch import Tensor
 from torchvision.ops import box_convert
@@ -26,6 +26,6 @@ def boxes_to_pixels(boxes_xyxy: Tensor, size_px: tuple[int, int]) -> Tensor:
 
 
 def valid_boxes(boxes_xyxy: Tensor) -> Tensor:
-    """Say which of the `[..., 4]` xyxy boxes are finite and have an area: bool `[...]`."""
+    """Return a bool mask `[...]` of the `[..., 4]` xyxy boxes that are finite and have a positive area."""
     has_area = (boxes_xyxy[..., 2:] > boxes_xyxy[..., :2]).all(-1)
     return has_area & boxes_xyxy.isfinite().all(-1)

@@ -29,7 +29,7 @@ class Assignment(NamedTuple):
     box_index: Tensor
     """int64 `[B, K]`: index of the matched box in its image's target; -1 for the background."""
     objects_xyxy: Tensor
-    """float32 `[B, N, 4]`: the boxes of each image's target, padded."""
+    """float32 `[B, N, 4]`: the boxes of each target. Padding and invalid boxes are zeros."""
 
     def matched_boxes(self, priors_cxcywh: Tensor, rows: Rows = None) -> tuple[Tensor, Tensor]:
         """Give the matched box of each prior, and the prior.
@@ -69,7 +69,7 @@ def match_priors(
         iou_threshold: least IoU of a match that is not forced.
         force: `bipartite_assignment` or `argmax_assignment`.
     """
-    priors_xyxy = cxcywh_to_xyxy(priors_cxcywh.float())  # half precision could not count boxes
+    priors_xyxy = cxcywh_to_xyxy(priors_cxcywh.float())  # bfloat16 has too few digits for coordinates
     boxes_xyxy, labels = pad_targets(targets, priors_xyxy.device)
     valid = (labels > 0) & valid_boxes(boxes_xyxy)
     boxes_xyxy = torch.where(valid[..., None], boxes_xyxy, 0.0)  # without area: they overlap nothing

@@ -9,7 +9,7 @@ from torchvision.ops import nms
 Decay = Literal["linear", "gaussian"]
 
 PAIRS_AT_ONCE = 1 << 24
-"""Pairs of boxes that an accelerator compares at once: bounds its memory to about 1 GiB."""
+"""Most pairs of boxes that an accelerator compares at once. This bounds its memory to about 1 GiB."""
 
 
 def batched_nms(boxes_xyxy: Tensor, scores: Tensor, group: Tensor, iou_threshold: float) -> Tensor:
@@ -87,7 +87,7 @@ def batched_soft_nms(
         boxes_xyxy: `[R, 4]`.
         scores: `[R]`, at least 0.
         group: int64 `[R]`, at least 0; boxes of different groups do not see each other.
-        decay: `linear` multiplies a score by 1 - IoU where that reaches `iou_threshold` (equation 2), `gaussian` by
+        decay: `linear` multiplies a score by 1 - IoU if the IoU reaches `iou_threshold` (equation 2), `gaussian` by
             exp(-IoU^2 / sigma) everywhere (equation 3).
         iou_threshold: of `linear`.
         sigma: of `gaussian`; towards 0 any overlap drops a box.

@@ -1,4 +1,4 @@
-"""What an image's colours become before the first layer. The preset belongs to the weights: swapping costs 5 mAP."""
+"""Colour normalisation of the input. It must be that of the weights; a wrong one costs 5 mAP."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Normalization:
-    """(colour - mean) / std in units of 0..255, in the channel order that the weights were trained with.
+    """Computes (colour - mean) / std on 0..255 and sets the channel order that the weights were trained with.
 
     Attributes:
-        mean: of the red, green and blue channel.
-        std: of the red, green and blue channel.
-        bgr: the network wants blue first.
+        mean: mean of the red, green and blue channel.
+        std: standard deviation of the red, green and blue channel.
+        bgr: the network expects BGR images.
     """
 
     mean: tuple[float, float, float]
@@ -21,14 +21,14 @@ class Normalization:
     bgr: bool = False
 
     def __post_init__(self) -> None:
-        # A checkpoint's plain containers have no tuples; equality should not notice.
+        # Checkpoints store lists. Convert them to tuples so that equal presets compare equal.
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalise `[B, 3, H, W]` RGB images of 0..255, uint8 or float; gives a float tensor."""
+        """Normalise `[B, 3, H, W]` RGB images of 0..255, uint8 or float. Returns a float tensor."""
         images = images if images.is_floating_point() else images.to(torch.get_default_dtype())
-        # Filled where the images are: a list of numbers would be copied there, and the host would wait.
+        # Filled on the device: a list of numbers would be copied from the host, which would have to wait.
         mean, std = (
             torch.stack([images.new_full((1, 1), value) for value in values]) for values in (self.mean, self.std)
         )
@@ -40,19 +40,19 @@ IDENTITY = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 """The input is normalised already."""
 
 IMAGENET = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-"""torchvision's ImageNet backbones; also what training from scratch uses."""
+"""torchvision's ImageNet backbones; also the default for training from scratch."""
 
 SUBTRACT_MEAN_RGB = Normalization((123.0, 117.0, 104.0), (1.0, 1.0, 1.0))
-"""ssd.pytorch's own detectors: red first."""
+"""ssd.pytorch's own detectors, RGB."""
 
 SUBTRACT_MEAN_BGR = Normalization((123.0, 117.0, 104.0), (1.0, 1.0, 1.0), bgr=True)
-"""Weights converted from Caffe: blue first."""
+"""Weights converted from Caffe, BGR."""
 
 TORCHVISION_SSD = Normalization((0.48235 * 255, 0.45882 * 255, 0.40784 * 255), (1.0, 1.0, 1.0))
-"""torchvision's SSD and its VGG16 `IMAGENET1K_FEATURES`: mean of 0-1 colours, std 1/255."""
+"""torchvision's SSD and its VGG16 `IMAGENET1K_FEATURES`: mean of 0..1 colours, std 1/255."""
 
 MEAN_127_STD_128 = Normalization((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
 """qfgaohao/pytorch-ssd's MobileNets and SqueezeNet."""
 
 TORCHVISION_SSDLITE = Normalization((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
-"""torchvision's SSDLite320: -1..1."""
+"""torchvision's SSDLite320: scales to -1..1."""

@@ -1,7 +1,7 @@
-"""Priors: the fixed boxes that every prediction is an offset from (the paper's "default boxes", elsewhere "anchors").
+"""Priors: fixed boxes that predictions are relative to (the paper's "default boxes", elsewhere "anchors").
 
-Layout as in the Caffe reference: levels in order, within a level row by row, within a cell first the two squares,
-then for each aspect ratio the wide box before the tall one.
+The order is that of the Caffe reference: by level, then row, then column. A cell starts with its two squares. Then each
+aspect ratio adds a wide box and a tall box.
 """
 
 import math
@@ -24,12 +24,12 @@ class PriorLevel:
     """The priors of one feature map. Sizes are in pixels of the network's input.
 
     Attributes:
-        grid_size: cells, one number or (rows, columns); None takes what the network measures.
-        step: distance of neighbouring cells' centres; None spreads the cells evenly, image size / grid size.
+        grid_size: number of cells, one number or (rows, columns). None uses the measured size of the feature map.
+        step: distance between the centres of neighbouring cells. None uses image size / grid size.
         min_size: side of the small square.
-        max_size: the large square has the side sqrt(min_size * max_size); None leaves it out.
-        aspect_ratios: each ratio r > 1 adds a wide box r : 1 and a tall box 1 : r of the small square's area.
-        both_sizes: each ratio adds two such boxes of the large square's area as well, after all others.
+        max_size: the side of the large square is sqrt(min_size * max_size). None omits the large square.
+        aspect_ratios: each ratio r > 1 adds a wide box r : 1 and a tall box 1 : r with the area of the small square.
+        both_sizes: each ratio also adds two boxes with the area of the large square, after all other boxes.
     """
 
     grid_size: Size | None
@@ -41,11 +41,11 @@ class PriorLevel:
 
     @property
     def boxes_per_cell(self) -> int:
-        """Number of priors that share one cell."""
+        """Number of priors per cell."""
         return len(self.squares()) + 2 * len(self.aspect_ratios) * len(self._stretched())
 
     def sizes(self) -> list[tuple[float, float]]:
-        """Give the (width, height) of a cell's priors in pixels."""
+        """Return the (width, height) of each prior of a cell in pixels."""
         sizes = [(side, side) for side in self.squares()]
         for side in self._stretched():
             for ratio in self.aspect_ratios:
@@ -54,7 +54,7 @@ class PriorLevel:
         return sizes
 
     def squares(self) -> list[float]:
-        """Give the sides of the squares in pixels."""
+        """Return the sides of the squares in pixels."""
         return [self.min_size] if self.max_size is None else [self.min_size, math.sqrt(self.min_size * self.max_size)]
 
     def _stretched(self) -> list[float]:
@@ -62,7 +62,7 @@ class PriorLevel:
 
 
 def as_height_width(size: Size) -> tuple[int, int]:
-    """Read a size given as one number (a square) or as (height, width)."""
+    """Convert a size, one number (a square) or (height, width), to (height, width)."""
     if isinstance(size, int):
         return size, size
     height, width = size
@@ -70,21 +70,21 @@ def as_height_width(size: Size) -> tuple[int, int]:
 
 
 def fit_to_grids(levels: Sequence[PriorLevel], grids: Sequence[tuple[int, int]]) -> tuple[PriorLevel, ...]:
-    """Give every level the grid that the network measures.
+    """Set the grid size of each level to that of its feature map.
 
     Args:
-        levels: as configured; those without a grid size take the measured one.
-        grids: (rows, columns) of every feature map.
+        levels: configured levels, with or without a grid size.
+        grids: (rows, columns) of each feature map.
 
     Raises:
-        ConfigurationError: a level states another grid, or the numbers of levels differ; the message is a table.
+        ConfigurationError: a grid size or the number of levels differs. The message has a table of both.
     """
     stated = [None if level.grid_size is None else as_height_width(level.grid_size) for level in levels]
     fits = len(stated) == len(grids) and all(s in (None, g) for s, g in zip(stated, grids, strict=True))
     if not fits:
         raise ConfigurationError(
-            "the network's feature maps and the prior levels do not fit; choose priors= (or image_size=, extras=) "
-            "that belong together:\n" + _comparison(grids, stated)
+            "the prior levels do not match the network's feature maps; choose matching priors= (or image_size=, "
+            "extras=):\n" + _comparison(grids, stated)
         )
     return tuple(replace(level, grid_size=grid) for level, grid in zip(levels, grids, strict=True))
 
@@ -103,15 +103,17 @@ def _comparison(grids: Sequence[tuple[int, int]], stated: Sequence[tuple[int, in
 def reduce_levels(
     levels: Sequence[PriorLevel], *, drop_last: int = 0, largest_ratio: float | None = None
 ) -> tuple[PriorLevel, ...]:
-    """Take levels or shapes away, as the paper's ablations do (section 3.3; it spreads the boxes again, this does not).
+    """Remove levels or aspect ratios, for ablations (SSD paper, section 3.3).
+
+    The paper redistributes the boxes after removing levels; this function does not.
 
     Args:
-        levels: the whole.
-        drop_last: skip so many of the coarsest levels.
-        largest_ratio: skip aspect ratios above it.
+        levels: all levels.
+        drop_last: number of coarsest levels to drop.
+        largest_ratio: drop larger aspect ratios.
 
     Raises:
-        ConfigurationError: no level is left.
+        ConfigurationError: `drop_last` is negative, or no level remains.
     """
     if not 0 <= drop_last < len(levels):
         raise ConfigurationError(f"net.drop_last_levels is {drop_last}; the network has {len(levels)} levels")
@@ -125,12 +127,12 @@ def reduce_levels(
 
 
 def rescale_levels(levels: Sequence[PriorLevel], image_size: Size, new_size: Size) -> tuple[PriorLevel, ...]:
-    """Give levels for another input size: boxes keep their share of the shorter side, and grids are to be measured.
+    """Scale levels to another input size, in proportion to its shorter side. Grid sizes and steps become None.
 
     Args:
-        levels: for an input of `image_size`.
-        image_size: one number or (height, width).
-        new_size: likewise, of the other input.
+        levels: levels for an input of `image_size`.
+        image_size: input size of `levels`, one number or (height, width).
+        new_size: the new input size, one number or (height, width).
     """
     scale = min(as_height_width(new_size)) / min(as_height_width(image_size))
     return tuple(
@@ -146,19 +148,19 @@ def rescale_levels(levels: Sequence[PriorLevel], image_size: Size, new_size: Siz
 
 
 def make_priors(levels: Sequence[PriorLevel], image_size: Size, clip: Clip = False) -> Tensor:
-    """Lay out the priors of all levels.
+    """Create the priors of all levels.
 
     Args:
-        levels: every one with its grid size.
-        image_size: the network's input, one number or (height, width).
-        clip: True clamps centre, width and height to [0, 1], as ssd.pytorch, lufficc and qfgaohao do; `size` clamps
-            width and height alone, as torchvision does; False, the Caffe reference, clamps nothing.
+        levels: levels with grid sizes.
+        image_size: the network's input size, one number or (height, width).
+        clip: True clamps centre, width and height to [0, 1], as ssd.pytorch, lufficc and qfgaohao do. `size` clamps
+            only width and height, as torchvision does. False does not clamp, as the Caffe reference.
 
     Returns:
         `[K, 4]` float32, cxcywh, normalised, in the order level, row, column, box.
 
     Raises:
-        ConfigurationError: a level has no grid size, or there is no such way to clip.
+        ConfigurationError: a level has no grid size, or `clip` is invalid.
     """
     if clip not in (True, False, "size"):
         raise ConfigurationError(f"priors.clip is '{clip}'; it can be false, true or size")
@@ -166,7 +168,7 @@ def make_priors(levels: Sequence[PriorLevel], image_size: Size, clip: Clip = Fal
     per_level = []
     for level in levels:
         if level.grid_size is None:
-            raise ConfigurationError(f"{level} has no grid_size; fit_to_grids gives it one")
+            raise ConfigurationError(f"{level} has no grid_size; set it with fit_to_grids")
         rows, columns = as_height_width(level.grid_size)
         step_y, step_x = (height / rows, width / columns) if level.step is None else (level.step, level.step)
         centre_y = (torch.arange(rows, dtype=torch.float64) + 0.5) * step_y / height
@@ -192,13 +194,12 @@ def make_priors(levels: Sequence[PriorLevel], image_size: Size, clip: Clip = Fal
 def levels_from_scales(
     *, scales: Sequence[Sequence[float]], aspect_ratios: Sequence[Sequence[float]], image_size: Size
 ) -> tuple[PriorLevel, ...]:
-    """Describe levels by sizes relative to the image, on whatever grids the network has.
+    """Create levels from sizes relative to the image. Their grids are those of the feature maps.
 
     Args:
-        scales: for every level the sides of the small and of the large square, as fractions of the image's
-            shorter side.
-        aspect_ratios: for every level.
-        image_size: the network's input, one number or (height, width).
+        scales: sides of the small and the large square of each level, as fractions of the image's shorter side.
+        aspect_ratios: aspect ratios of each level.
+        image_size: the network's input size, one number or (height, width).
 
     Raises:
         ConfigurationError: the two lists differ in length, or a scale is not positive.
@@ -206,7 +207,7 @@ def levels_from_scales(
     if len(scales) != len(aspect_ratios):
         raise ConfigurationError(f"priors: {len(scales)} scales but {len(aspect_ratios)} lists of aspect_ratios")
     if any(len(pair) != 2 or min(pair) <= 0 for pair in scales):
-        raise ConfigurationError(f"priors.scales needs two positive numbers a level, got {scales}")
+        raise ConfigurationError(f"priors.scales needs two positive numbers per level, got {scales}")
     side = min(as_height_width(image_size))
     return tuple(
         PriorLevel(None, None, small * side, large**2 / small * side, tuple(ratios))
@@ -217,22 +218,22 @@ def levels_from_scales(
 def linear_levels(
     *, num_levels: int, smallest: float, largest: float, aspect_ratios: Sequence[float], image_size: Size
 ) -> tuple[PriorLevel, ...]:
-    """Space sizes in equal steps (SSD paper, equation 4), on whatever grids the network has.
+    """Create levels whose sizes grow in equal steps (SSD paper, equation 4). Their grids are those of the feature maps.
 
     Args:
-        num_levels: of the network.
-        smallest: side of the first level's small square, as a fraction of the image's shorter side.
-        largest: the same of the last level.
-        aspect_ratios: of every level.
-        image_size: the network's input, one number or (height, width).
+        num_levels: number of levels of the network.
+        smallest: side of the small square of the first level, as a fraction of the image's shorter side.
+        largest: side of the small square of the last level, as a fraction of the image's shorter side.
+        aspect_ratios: aspect ratios of all levels.
+        image_size: the network's input size, one number or (height, width).
 
     Raises:
-        ConfigurationError: there is no level, or the sizes do not grow from above 0.
+        ConfigurationError: `num_levels` is less than 1, or not 0 < `smallest` < `largest`.
     """
     if num_levels < 1 or not 0 < smallest < largest:
         raise ConfigurationError(
-            f"priors.levels: num_levels={num_levels}, smallest={smallest}, largest={largest}; needed are at least one "
-            "level and 0 < smallest < largest"
+            f"priors.levels: num_levels={num_levels}, smallest={smallest}, largest={largest}; at least one level "
+            "and 0 < smallest < largest are required"
         )
     step = (largest - smallest) / max(1, num_levels - 1)
     sides = [smallest + step * level for level in range(num_levels + 1)]
@@ -243,22 +244,23 @@ def linear_levels(
 def octave_levels(
     *, strides: Sequence[int], scale: float, aspect_ratios: Sequence[float], both_sizes: bool = True
 ) -> tuple[PriorLevel, ...]:
-    """Give every level two sizes, half an octave apart, as RetinaNet has three.
+    """Create levels with two sizes each, half an octave apart (RetinaNet has three).
 
-    TensorFlow's `MultiscaleGridAnchorGenerator` (multiscale_grid_anchor_generator.py) with two scales an octave. Where
-    a stride does not divide the image, its centres begin at the image's edge; here they are spread evenly.
+    As TensorFlow's `MultiscaleGridAnchorGenerator` (multiscale_grid_anchor_generator.py) with two scales per octave.
+    If a stride does not divide the image size, TensorFlow's centres start at the image's edge; here they are spread
+    evenly.
 
     Args:
-        strides: of the levels, in pixels of the network's input.
-        scale: side of the small square in strides.
-        aspect_ratios: of every level.
-        both_sizes: give both sizes these shapes, not only the small one.
+        strides: stride of each level, in pixels of the network's input.
+        scale: side of the small square, in strides.
+        aspect_ratios: aspect ratios of all levels.
+        both_sizes: apply the aspect ratios to both sizes instead of only the small one.
 
     Raises:
         ConfigurationError: the scale or a stride is not positive.
     """
     if scale <= 0 or min(strides, default=0) <= 0:
-        raise ConfigurationError(f"priors.levels: scale={scale} and strides={list(strides)} have to be positive")
+        raise ConfigurationError(f"priors.levels: scale={scale} and strides={list(strides)} must be positive")
     return tuple(
         PriorLevel(None, None, scale * stride, 2 * scale * stride, tuple(aspect_ratios), both_sizes=both_sizes)
         for stride in strides
@@ -269,15 +271,15 @@ def published_levels(name: str, image_size: Size | None = None) -> tuple[PriorLe
     """Look up published levels by name; see `PUBLISHED`.
 
     Args:
-        name: such as `ssd300_voc`.
-        image_size: of the network's input, one number or (height, width). Where it is not the published one, the
-            sizes keep their share of the image's shorter side, and the grids are those that the network measures.
+        name: a key of `PUBLISHED`, such as `ssd300_voc`.
+        image_size: the network's input size, one number or (height, width). If it is not the published size, the
+            levels are scaled with `rescale_levels`.
 
     Raises:
-        ConfigurationError: there is no such name.
+        ConfigurationError: the name is unknown.
     """
     if name not in PUBLISHED:
-        raise ConfigurationError(f"no published priors '{name}'; there are {', '.join(PUBLISHED)}")
+        raise ConfigurationError(f"unknown published priors '{name}'; known are {', '.join(PUBLISHED)}")
     published_size, levels = PUBLISHED[name]
     if image_size is None or as_height_width(image_size) == (published_size, published_size):
         return levels
@@ -287,21 +289,21 @@ def published_levels(name: str, image_size: Size | None = None) -> tuple[PriorLe
 def _levels(
     grids: Sequence[int | None], steps: Sequence[float | None], sizes: Sequence[float], ratios: str
 ) -> tuple[PriorLevel, ...]:
-    # A level's large square lies between its own size and that of the next level.
+    # The large square of a level lies between its own size and that of the next level.
     return tuple(
         PriorLevel(grid, step, small, large, (2, 3) if ratio == "3" else (2,))
         for grid, step, small, large, ratio in zip(grids, steps, sizes[:-1], sizes[1:], ratios, strict=True)
     )
 
 
-# Sizes of VOC: the paper, section 3.1; of COCO: section 3.4 (smaller by .15 / .2); steps: the Caffe prototxt.
+# VOC sizes: paper, section 3.1. COCO sizes: section 3.4 (smaller by .15 / .2). Steps: the Caffe prototxt.
 _GRIDS_300, _STEPS_300 = (38, 19, 10, 5, 3, 1), (8, 16, 32, 64, 100, 300)
 SSD300_VOC = _levels(_GRIDS_300, _STEPS_300, (30, 60, 111, 162, 213, 264, 315), "233322")
 SSD300_COCO = _levels(_GRIDS_300, _STEPS_300, (21, 45, 99, 153, 207, 261, 315), "233322")
 _GRIDS_512, _STEPS_512 = (64, 32, 16, 8, 4, 2, 1), (8, 16, 32, 64, 128, 256, 512)
 SSD512_VOC = _levels(_GRIDS_512, _STEPS_512, (35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.65), "2333322")
 SSD512_COCO = _levels(_GRIDS_512, _STEPS_512, (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72), "2333322")
-# qfgaohao's and lufficc's MobileNets: no level of stride 8.
+# MobileNets of qfgaohao and lufficc: no level of stride 8.
 MOBILENET_SSD300 = _levels(
     (19, 10, 5, 3, 2, 1), (16, 32, 64, 100, 150, 300), (60, 105, 150, 195, 240, 285, 330), "333333"
 )
@@ -324,4 +326,4 @@ PUBLISHED: dict[str, tuple[int, tuple[PriorLevel, ...]]] = {
     "mobilenet_ssd320": (320, MOBILENET_SSD320),
     "ssdlite320": (320, SSDLITE320),
 }
-"""Side of the image, and the levels."""
+"""Name -> (side of the square input image in pixels, levels)."""

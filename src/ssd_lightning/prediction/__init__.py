@@ -1,1 +1,1 @@
-"""Detection in whatever a user points at: images, folders, addresses, videos and cameras."""
+"""Detection in images, folders, web addresses, videos and cameras."""

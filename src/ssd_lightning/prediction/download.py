@@ -1,4 +1,4 @@
-"""One file from the web: http and https alone, and no more of it than allowed."""
+"""Downloads a file over http or https, with limits on size and time."""
 
 import time
 from http.client import HTTPException, HTTPMessage
@@ -20,17 +20,17 @@ from ssd_lightning.errors import DataError
 
 CHUNK_BYTES = 1 << 16
 MOST_S = 600.0
-"""For a whole file: a server that sends a byte now and then would hold a batch for ever."""
+"""Time limit for a whole file: a server that sends a byte now and then would block a batch forever."""
 
 
 class _RedirectsWithinTheWeb(HTTPRedirectHandler):
-    """Follows http and https; the library's own would go to ftp too."""
+    """Follows redirects only to http and https. The base class also allows ftp."""
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
         if not newurl.lower().startswith(("http://", "https://")):
-            raise DataError(f"{req.full_url}: it leads to {newurl}, which is neither http:// nor https://")
+            raise DataError(f"{req.full_url}: it redirects to {newurl}, which is neither http:// nor https://")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -38,19 +38,19 @@ def fetch(url: str, path: Path, *, most_bytes: int, silence_s: float = 20.0, mos
     """Fetch a file.
 
     Args:
-        url: http or https.
-        path: where it goes.
-        most_bytes: a larger one is refused.
-        silence_s: longest silence of the server, in seconds.
-        most_s: longest time for the whole file, in seconds.
+        url: http or https address.
+        path: where the file is saved.
+        most_bytes: size limit in bytes.
+        silence_s: longest time without data from the server, in seconds.
+        most_s: time limit for the whole file, in seconds.
 
     Returns:
-        The type that the server states, such as `image/jpeg`; empty where it states none.
+        The content type from the server, such as `image/jpeg`. Empty if there is none.
 
     Raises:
-        DataError: it cannot be had, or not within the limits.
+        DataError: the file cannot be fetched, or exceeds a limit.
     """
-    # No file, ftp or data handler, which `urlopen` has: neither the address nor a redirect can reach them.
+    # Unlike `urlopen`, no file, ftp or data handler: neither the address nor a redirect can use them.
     opener = OpenerDirector()
     for handler in (
         ProxyHandler(),
@@ -65,20 +65,20 @@ def fetch(url: str, path: Path, *, most_bytes: int, silence_s: float = 20.0, mos
     try:
         response = opener.open(Request(url, headers={"User-Agent": "ssd_lightning"}), timeout=silence_s)  # noqa: S310
         if response is None:
-            raise DataError(f"{url}: this is no http or https address")
+            raise DataError(f"{url}: this is not an http or https address")
         with response, path.open("wb") as file:
             stated = response.headers.get("Content-Length", "")
             length = int(stated) if stated.isascii() and stated.isdigit() else None
             got = 0
             if length is not None and length > most_bytes:
                 raise DataError(f"{url}: the file has {length:,} bytes, more than {_limit(most_bytes)}")
-            # What has arrived, however little: waiting for a whole chunk would not see the deadline pass.
+            # `read1` returns as soon as data arrives. Waiting for a whole chunk could miss the deadline.
             while chunk := response.read1(CHUNK_BYTES):
                 got += len(chunk)
                 if got > most_bytes:
-                    raise DataError(f"{url}: the file goes on beyond {_limit(most_bytes)}")
+                    raise DataError(f"{url}: the file is larger than {_limit(most_bytes)}")
                 if time.monotonic() > deadline:
-                    raise DataError(f"{url}: after {most_s:.0f} s there were {got:,} bytes, and no end")
+                    raise DataError(f"{url}: incomplete after {most_s:.0f} s, with {got:,} bytes received")
                 file.write(chunk)
             if length is not None and got < length:
                 raise DataError(f"{url}: the connection was closed after {got:,} of {length:,} bytes")

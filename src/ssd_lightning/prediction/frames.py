@@ -1,4 +1,4 @@
-"""All images and frames of all sources, one after the other; never more than one is held here."""
+"""Reads the images and frames of all sources one by one, with only one in memory."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from ssd_lightning.prediction.video import Video
 
 @dataclass(frozen=True)
 class Clip:
-    """The video or camera that a frame is of."""
+    """The video or camera of a frame."""
 
     fps: float | None
-    """Of the frames that are given, which `every` makes fewer; None where unknown."""
+    """Frames per second after `frame_stride`. None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,23 @@ class SourceImage:
     image: np.ndarray
     """uint8 `[H, W, 3]`, RGB, upright."""
     path: Path | None = None
-    """The file of an image; None for frames and for what came from the web, which is not kept."""
+    """File of an image. None for frames and for downloads, which are not kept."""
     clip: Clip | None = None
     """None for images."""
     frame: int | None = None
-    """Counts all frames of the video, from 0; None for images."""
+    """Index among all frames of the video, from 0. None for images."""
     time_s: float | None = None
-    """Since the video's beginning, where known."""
+    """Seconds since the start of the video, if known."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How sources are read.
+    """Settings for reading sources.
 
     Args:
-        frame_stride: of a video, the first of so many frames.
-        max_frames: of one video or camera; None is all.
-        most_bytes: of one file from the web.
+        frame_stride: read every n-th frame of a video.
+        max_frames: maximum number of frames of a video or camera. None reads all.
+        most_bytes: size limit of a downloaded file.
     """
 
     frame_stride: int = 1
@@ -63,13 +63,13 @@ def read_sources(
     on_bad: Callable[[DataError], None],
     on_video: Callable[[int | None], None] = lambda frames: None,
 ) -> Iterator[SourceImage]:
-    """Give the images and frames of all sources in their order.
+    """Yield the images and frames of all sources in order.
 
     Args:
-        sources: what `find_sources` gives.
-        reading: how.
-        on_bad: is called with what cannot be read; if it returns, the next source follows.
-        on_video: is called when a video is opened, with the number of frames that it states, None where unknown.
+        sources: result of `find_sources`.
+        reading: how to read.
+        on_bad: called with the error of a source that cannot be read. If it returns, the next source follows.
+        on_video: called when a video is opened, with its expected number of frames. None if unknown.
     """
     for source in sources:
         try:

@@ -1,4 +1,4 @@
-"""Shots in batches through a detector, to the writers and the window."""
+"""The detection loop: images in batches through a detector, to the writers and the window."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,12 +15,12 @@ Select = Callable[[ImageDetections], ImageDetections]
 
 @dataclass
 class Tally:
-    """What a run has seen so far."""
+    """Counts of a run so far."""
 
     images: int = 0
     frames: int = 0
     detections: Counter[str] = field(default_factory=Counter)
-    """Class name -> number."""
+    """Class name -> number of detections."""
 
     def add(self, source_image: SourceImage, found: ImageDetections) -> None:
         """Count one image or frame."""
@@ -47,17 +47,17 @@ def detect_in(
     window: Window | None = None,
     on_image: Callable[[], None] = lambda: None,
 ) -> None:
-    """Detect in all images and frames; no more than a batch of them is held.
+    """Detect in all images and frames, with at most one batch in memory.
 
     Args:
-        source_images: what `read_sources` gives.
-        detector: finds.
-        batch_size: images that the network sees at a time.
-        select: keeps some of the detections.
-        writers: get them; the caller closes them.
-        tally: counts them.
-        window: shows them; once its user wants no more, this returns.
-        on_image: is called after each.
+        source_images: result of `read_sources`.
+        detector: the detector.
+        batch_size: images per batch.
+        select: filter of the detections.
+        writers: writers of the detections. The caller closes them.
+        tally: counter of images and detections.
+        window: window that shows the detections. The loop ends when the user closes it.
+        on_image: called after each image.
     """
     for batch in in_batches(source_images, batch_size):
         for source_image, all_found in zip(
@@ -77,7 +77,7 @@ def _show(window: Window, source_image: SourceImage, found: ImageDetections) -> 
         return window.show(
             found.draw(score_threshold=0), title=f"{source_image.source}: {len(found)} found - space: next, q: quit"
         )
-    # A camera sets the pace by itself; a video of unknown rate plays as fast as it is detected in.
+    # A camera has its own pace. A video of unknown rate is shown as fast as possible.
     fps = source_image.clip.fps if source_image.time_s is not None and source_image.clip.fps else 1000.0
     return window.show(
         found.draw(score_threshold=0), title=f"{source_image.source}: frame {source_image.frame} - q: quit", fps=fps
@@ -85,7 +85,7 @@ def _show(window: Window, source_image: SourceImage, found: ImageDetections) -> 
 
 
 def in_batches(source_images: Iterable[SourceImage], size: int) -> Iterator[list[SourceImage]]:
-    """Group images in their order; the last group may be smaller."""
+    """Group images in order. The last batch may be smaller."""
     batch: list[SourceImage] = []
     for source_image in source_images:
         batch.append(source_image)

@@ -1,4 +1,4 @@
-"""Detections as a data set to correct by hand, in annotation tools and with `data=voc_folder` or `data=coco_folder`."""
+"""Detections as a data set for correction by hand, readable by annotation tools, `voc_folder` and `coco_folder`."""
 
 import json
 import shutil
@@ -19,22 +19,22 @@ from ssd_lightning.prediction.names import UniqueNames
 from ssd_lightning.prediction.sources import Source
 
 LEAST_SIDE_PX = 2
-"""Of a box; readers take a smaller one in the image's corner for fractions, and nobody can correct it."""
+"""Minimum side of a box. Readers take a smaller box in the image's corner for fractions, and it cannot be corrected."""
 JPEG_QUALITY = 95
 SPLITS = {"voc": "trainval", "coco": "train"}
-"""The split that the readers take unless told otherwise."""
+"""The default split of the readers."""
 
 
 class PreLabels:
     """A folder in the layout of VOC or COCO, with copies of the images and the frames.
 
-    An image that its EXIF tag turns is stored upright: annotation tools differ in whether they turn it.
+    An image with an EXIF rotation is stored upright, because not all annotation tools apply the rotation.
 
     Args:
-        root: of the data set; made if need be.
-        layout: `voc` or `coco`. COCO's annotations have a `score` each, as its results have.
-        names: source -> what its images are called, without suffix.
-        class_names: of the classes 1..C.
+        root: folder of the data set. It is created if necessary.
+        layout: `voc` or `coco`. COCO annotations get a `score`, as in COCO results.
+        names: source -> base name of its images, without suffix.
+        class_names: names of the classes 1..C.
 
     Raises:
         DataError: a class name cannot be written in this layout.
@@ -54,9 +54,9 @@ class PreLabels:
         self._image_folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, source_image: SourceImage, found: ImageDetections) -> None:
-        """Copy the image and note its boxes."""
+        """Copy the image and record its boxes."""
         stem = self.names[source_image.source] + ("" if source_image.frame is None else f"_{source_image.frame:06d}")
-        # VOC's lists have a name a line, and with a blank in it a name and a number.
+        # VOC's lists have one name per line. A blank would separate a name from a number.
         image_path = self._copy(source_image, self._taken.take(stem.replace(" ", "_")))
         sides_px = found.boxes_xyxy_px[:, 2:] - found.boxes_xyxy_px[:, :2]
         kept = (sides_px >= LEAST_SIDE_PX).all(axis=1)
@@ -92,9 +92,9 @@ class PreLabels:
 
 
 def _is_upright(path: Path) -> bool:
-    """Say whether the pixels as stored are those that were detected in."""
+    """Whether the image has no EXIF rotation."""
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             return image.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9)
-    except Exception:  # of a damaged tag; the pixels can be read
+    except Exception:  # damaged tag, readable pixels
         return False

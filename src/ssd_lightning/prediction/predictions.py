@@ -1,4 +1,4 @@
-"""`predictions.json` and `predictions.csv`: what was found, as the images come."""
+"""Writers of `predictions.json` and `predictions.csv`."""
 
 import csv
 import json
@@ -17,13 +17,13 @@ COLUMNS = ("image", "width", "height", "label", "score", "xmin", "ymin", "xmax",
 
 
 class PredictionsJson:
-    """`predictions.json`, written image by image; it takes its name when it is whole.
+    """Writes `predictions.json` image by image. The file gets its final name when it is complete.
 
     Args:
-        path: of the file.
-        header: what it begins with.
-        drawn: source -> name of its annotated copy without suffix; None where there is none.
-        skipped: what it ends with.
+        path: path of the file.
+        header: entries at the start of the file.
+        drawn: source -> name of its annotated copy without suffix. None if there are no copies.
+        skipped: list at the end of the file.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class PredictionsJson:
         self._separator = ",\n"
 
     def close(self) -> None:
-        """Add what was skipped, and give the file its name."""
+        """Add the skipped sources, and rename the file."""
         skipped = textwrap.indent(json.dumps(list(self.skipped), indent=2), "  ").lstrip()
         self._file.write(f'\n  ],\n  "skipped": {skipped}\n}}\n')
         self._file.close()
@@ -58,17 +58,17 @@ class PredictionsJson:
 
 
 class PredictionsCsv:
-    """`predictions.csv`, a row a detection; an image in which nothing is seen has a row without label.
+    """Writes `predictions.csv` with one row per detection. An image without detections has a row without label.
 
     `data=csv_folder` reads these columns.
 
     Args:
-        path: of the file.
+        path: path of the file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # A name of a file need not be text; its bytes come back as they are.
+        # A file name may be invalid UTF-8. Its bytes are written unchanged.
         self._file = _part_of(path).open("w", encoding="utf-8", errors="surrogateescape", newline="")
         self._rows = csv.writer(self._file)
         self._rows.writerow(COLUMNS)
@@ -84,7 +84,7 @@ class PredictionsCsv:
             self._rows.writerow([*start, name, round(score, SCORE_DECIMALS), *edges, *end])
 
     def close(self) -> None:
-        """Give the file its name."""
+        """Rename the file to its final name."""
         self._file.close()
         os.replace(_part_of(self.path), self.path)
 

@@ -1,4 +1,4 @@
-"""A bar of images and frames, for work of known and of unknown length."""
+"""A progress bar for a known or unknown number of images."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,19 +9,19 @@ from rich.text import Text
 
 
 class Speed(ProgressColumn):
-    """Steps a second."""
+    """Images per second."""
 
     def render(self, task: Task) -> Text:
-        """Write it, once there is one."""
+        """Return the text. Empty until the speed is known."""
         return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
 
 
 class Bar:
-    """Counts steps towards an expected number, which may turn out to be another or unknown.
+    """Counts steps towards an expected number, which may change or become unknown.
 
     Args:
-        progress: that is shown.
-        expected: steps; a video counts as one until it is opened.
+        progress: the progress display.
+        expected: expected steps. A video counts as one until it is opened.
     """
 
     def __init__(self, progress: Progress, expected: int) -> None:
@@ -34,15 +34,15 @@ class Bar:
         self._progress.advance(self._task)
 
     def opened_video(self, frames: int | None) -> None:
-        """Expect the frames of a video in place of one step; None: nobody knows how many."""
+        """Replace the one step of a video by its number of frames. None: unknown."""
         if self._expected is not None:
             self._expected = None if frames is None else self._expected + frames - 1
-        self._progress.tasks[0].total = self._expected  # to `update`, None is no change
+        self._progress.tasks[0].total = self._expected  # `update` ignores None
 
 
 @contextmanager
 def progress_bar(expected: int) -> Iterator[Bar]:
-    """Show a bar on a terminal's error output, as long as the block lasts."""
+    """Show a bar on standard error during a `with` block, if it is a terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -51,6 +51,6 @@ def progress_bar(expected: int) -> Iterator[Bar]:
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    # Into a file or a pipe even a bar that goes away leaves an empty line.
+    # In a file or a pipe even a transient bar leaves an empty line.
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield Bar(progress, expected)

@@ -1,4 +1,4 @@
-"""What `source=` can name: images, folders, patterns, web addresses, videos, cameras, and lists of these."""
+"""Parses `source=`: images, folders, patterns, web addresses, videos, cameras, and lists of these."""
 
 import glob
 import logging
@@ -21,18 +21,18 @@ Kind = Literal["image", "video", "camera", "url"]
 
 @dataclass(frozen=True)
 class Source:
-    """One thing that is detected in."""
+    """An image, video, camera or web address."""
 
     kind: Kind
     address: str
-    """The path, the web address or the number of the camera."""
+    """Path, web address or number of the camera."""
 
     def __str__(self) -> str:
         return f"camera {self.address}" if self.kind == "camera" else self.address
 
     @property
     def stem(self) -> str:
-        """What its outputs are called after; not yet unique or safe."""
+        """Base name of its outputs, not yet unique or safe."""
         if self.kind == "camera":
             return f"camera_{self.address}"
         if self.kind == "url":
@@ -41,14 +41,14 @@ class Source:
 
 
 def find_sources(given: object, *, recursive: bool = False) -> list[Source]:
-    """List all that a setting `source` names, each once, in the order given.
+    """List the sources of a setting `source`, without duplicates, in the given order.
 
     Args:
-        given: a path, pattern, web address or number of a camera, or a sequence of these.
-        recursive: folders stand for what lies in their folders too.
+        given: a path, pattern, web address or camera number, or a sequence of these.
+        recursive: also use the subfolders of folders.
 
     Raises:
-        DataError: one of them is nothing, or there is none at all.
+        DataError: an entry matches nothing, or the list is empty.
     """
     items = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     found = [source for item in items for source in _sources_of(str(item), recursive)]
@@ -61,7 +61,7 @@ def _sources_of(text: str, recursive: bool) -> Iterator[Source]:
     scheme, separator, _ = text.partition("://")
     if separator and scheme.isalnum():
         if scheme.lower() not in ("http", "https"):
-            raise DataError(f"source={text}: of web addresses only http:// and https:// are fetched")
+            raise DataError(f"source={text}: web addresses must start with http:// or https://")
         yield Source("url", text)
     elif text.isascii() and text.isdigit() and not os.path.exists(text):
         yield Source("camera", str(int(text)))
@@ -71,15 +71,15 @@ def _sources_of(text: str, recursive: bool) -> Iterator[Source]:
 
 
 def find_images(source: str, *, recursive: bool = False) -> list[Path]:
-    """List the images of a file, a folder or a pattern, sorted; files and patterns may name videos too.
+    """List the images of a file, folder or pattern, sorted. Files and patterns may also name videos.
 
     Args:
         source: path or pattern.
-        recursive: of a folder, take the images in its folders too. Links to folders are not followed: they may
-            lead back.
+        recursive: also use the subfolders of a folder. Links to folders are not followed, because they may form a
+            cycle.
 
     Raises:
-        DataError: there are none.
+        DataError: there are no images.
     """
     path = Path(os.path.expanduser(source))
     try:
@@ -90,8 +90,8 @@ def find_images(source: str, *, recursive: bool = False) -> list[Path]:
             return [path]
         else:
             found = [name for name in _matches(path) if name.is_file()]
-            wanted = "neither a file nor a folder, and nothing fits the pattern"
-    except (OSError, ValueError) as error:  # no right to look; a name that no file can have
+            wanted = "neither a file nor a folder, and nothing matches the pattern"
+    except (OSError, ValueError) as error:  # no permission, or an invalid file name
         raise DataError(f"source={source}: {error}") from error
     if not found:
         raise DataError(f"source={source}: {wanted}")
@@ -110,27 +110,29 @@ def _of_folder(folder: Path, recursive: bool) -> list[Path]:
         log_unreadable(folder, files)
     videos = sum(file.suffix.lower() in VIDEO_SUFFIXES for file in files)
     if videos and images:
-        log.warning("a folder means its images: %d videos in %s are skipped%s", videos, folder, VIDEO_HINT % folder)
+        log.warning(
+            "only the images of a folder are used: %d videos in %s are skipped%s", videos, folder, VIDEO_HINT % folder
+        )
     return images
 
 
-VIDEO_HINT = "; its videos are taken by a pattern such as source='%s/*.mp4'"
+VIDEO_HINT = "; use a pattern for its videos, such as source='%s/*.mp4'"
 
 
 def _hint(folder: Path) -> str:
-    """Say what could have been meant by a folder without images."""
+    """Return hints for a folder without images."""
     entries = list(folder.iterdir())
     unreadable = describe_unreadable(entries)
     hints = [f"; there are {unreadable}"] if unreadable else []
     if any(entry.suffix.lower() in VIDEO_SUFFIXES for entry in entries):
         hints.append(VIDEO_HINT % folder)
     if any(entry.is_dir() for entry in entries):
-        hints.append("; recursive=true looks into its folders")
+        hints.append("; recursive=true uses its subfolders")
     return "".join(hints)
 
 
 def _matches(pattern: Path) -> list[Path]:
-    """List what fits a pattern; of a folder that is a link, `**` takes the link alone: it may lead back here."""
+    """List the matches of a pattern. `**` does not follow links to folders: they may form a cycle."""
     if "**" not in pattern.parts:
         return [Path(name) for name in glob.glob(str(pattern))]
     place = pattern.parts.index("**")

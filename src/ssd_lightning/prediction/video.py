@@ -1,4 +1,4 @@
-"""Videos and cameras as streams of frames, and annotated frames as a video."""
+"""Reading of videos and cameras, and writing of annotated videos."""
 
 import math
 import os
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# FFmpeg and OpenCV tell in lines of their own what is told in one sentence here. It is read when the first is opened.
+# Silences FFmpeg's own messages; errors are reported here. OpenCV reads the variable when it opens the first video.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 import cv2
@@ -18,7 +18,7 @@ from ssd_lightning.data.special_files import refuse_special_file
 from ssd_lightning.errors import DataError
 
 USUAL_FPS = 25.0
-"""For what states no rate that can be true."""
+"""Used if no plausible frame rate is known."""
 MOST_FPS = 1000.0
 
 
@@ -29,13 +29,13 @@ class Frame:
     image: np.ndarray
     """uint8 `[H, W, 3]`, RGB, upright."""
     number: int
-    """Counts all frames of the video, from 0."""
+    """Index among all frames of the video, from 0."""
     time_s: float | None
-    """Since the video's beginning; None for cameras and where the rate is unknown."""
+    """Seconds since the start of the video. None for cameras and if the rate is unknown."""
 
 
 class Video:
-    """A video file or a camera, opened.
+    """An open video file or camera.
 
     Args:
         address: path of a file, or number of a camera.
@@ -49,19 +49,19 @@ class Video:
         self.address = address
         fps, count = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.fps = fps if math.isfinite(fps) and 0 < fps <= MOST_FPS else None
-        """Frames a second, where the file states a rate that can be true."""
+        """Frames per second, if the file has a plausible rate."""
         self.stated_frames = int(count) if math.isfinite(count) and 0 < count < 1e9 else None
-        """What the file says; there may be fewer or more. None for cameras and where it says nothing."""
+        """Number of frames stated by the file, which may be wrong. None for cameras and if it is missing."""
 
     def frames(self, *, frame_stride: int = 1, most: int | None = None) -> Iterator[Frame]:
-        """Decode one frame after the other; the video is closed at the end.
+        """Decode the frames one by one. The video is closed at the end.
 
         Args:
-            frame_stride: give the first of so many frames.
-            most: end after so many given frames.
+            frame_stride: yield every n-th frame.
+            most: maximum number of yielded frames.
 
         Raises:
-            DataError: not one frame can be decoded.
+            DataError: no frame can be decoded.
         """
         given = number = 0
         is_file = isinstance(self.address, Path)
@@ -78,10 +78,10 @@ class Video:
                     given += 1
                 number += 1
         if given == 0 and most != 0:
-            raise DataError(f"{_called(self.address)}: it opens, but not one frame of it can be read")
+            raise DataError(f"{_called(self.address)}: it can be opened, but no frame can be read")
 
     def close(self) -> None:
-        """Give file or camera free."""
+        """Release the file or camera."""
         self._capture.release()
 
 
@@ -89,8 +89,8 @@ class VideoFile:
     """An MP4 that is written frame by frame.
 
     Args:
-        path: of the file.
-        fps: frames a second; None takes 25.
+        path: path of the file.
+        fps: frames per second. None uses 25.
     """
 
     def __init__(self, path: Path, fps: float | None) -> None:
@@ -100,12 +100,12 @@ class VideoFile:
         self._size_px = (0, 0)
 
     def write(self, image: np.ndarray) -> None:
-        """Add a frame, uint8 `[H, W, 3]` RGB; the first one's size is the video's.
+        """Add a frame, uint8 `[H, W, 3]` RGB. The first frame sets the size of the video.
 
         Raises:
             DataError: the file cannot be written.
         """
-        # MPEG-4 has colours for each two pixels: an odd last row or column would be cut off.
+        # MPEG-4 stores colours for blocks of 2 x 2 pixels: an odd last row or column would be cut off.
         height, width = image.shape[:2]
         image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         if self._writer is None:
@@ -116,7 +116,7 @@ class VideoFile:
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:
-        """Finish the file; without that, no player opens it."""
+        """Finish the file. Players cannot open an unfinished file."""
         if self._writer is not None:
             self._writer.release()
 
@@ -138,25 +138,27 @@ def _open(address: Path | int) -> Any:
             refuse_special_file(address)
             if not address.is_file():
                 raise DataError(f"{address}: there is no such video")
-            # FFmpeg alone: other readers take numbers and percent signs in a name for a series of images.
+            # Only FFmpeg: other readers interpret numbers and percent signs in a name as a series of images.
             capture = cv2.VideoCapture(_as_opencv_can(address), cv2.CAP_FFMPEG)
     if not capture.isOpened():
         if isinstance(address, int):
-            raise DataError(f"there is no camera {address}, or it is in use or may not be used by this account")
-        raise DataError(f"{address}: this is no video that FFmpeg can read, or it was cut off")
-    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # phones film lying down and note how to turn it
+            raise DataError(
+                f"there is no camera {address}, or it is in use or this account has no permission to use it"
+            )
+        raise DataError(f"{address}: FFmpeg cannot read this file as a video, or it is truncated")
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # apply the rotation that phones store
     return capture
 
 
 def _as_opencv_can(path: Path) -> str:
-    """Give a path as OpenCV takes it: absolute, since FFmpeg reads `name:` as a protocol.
+    """Return a path for OpenCV: absolute, because FFmpeg reads `name:` as a protocol.
 
     Raises:
-        DataError: its bytes are no text, which OpenCV 5 answers with a crash.
+        DataError: the path is not valid UTF-8, which makes OpenCV 5 crash.
     """
     text = os.path.abspath(path)
     if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise DataError(f"{path}: OpenCV opens no video whose name is not UTF-8; rename it")
+        raise DataError(f"{path}: OpenCV cannot open a video whose name is not UTF-8; rename it")
     return text
 
 

@@ -1,4 +1,4 @@
-"""A window that shows images as they come. OpenCV's own is not in its headless build; this is Python's tkinter."""
+"""A window that shows images, with Python's tkinter. OpenCV's headless build has no windows."""
 
 import gc
 import time
@@ -12,7 +12,7 @@ INSTEAD = "leave show out: save=images has the annotated copies"
 
 
 class Window:
-    """Shows one image after the other; space, return or an arrow goes on, q, escape or closing it ends.
+    """Shows images one by one. Space, return or an arrow key shows the next; q, escape or closing the window ends.
 
     Raises:
         ConfigurationError: this Python has no tkinter, or there is no display.
@@ -53,12 +53,12 @@ class Window:
         """Show an image until a key is pressed, or as a frame of a video.
 
         Args:
-            image: is made smaller where it does not fit the screen.
-            title: of the window.
-            fps: the frame stays until the next is due; None waits for a key.
+            image: the image. It is scaled down if it does not fit the screen.
+            title: title of the window.
+            fps: the frame stays until the next is due. None waits for a key.
 
         Returns:
-            False once the user wants no more.
+            False once the user has ended the display.
         """
         most = [
             int(side * SHARE_OF_SCREEN) for side in (self._root.winfo_screenwidth(), self._root.winfo_screenheight())
@@ -67,7 +67,7 @@ class Window:
         fitted.thumbnail((most[0], most[1]))
         photo = self._to_photo(fitted, master=self._root)
         self._label.configure(image=photo)
-        self._photo = photo  # the label keeps no reference, and what nothing refers to vanishes from it
+        self._photo = photo  # the label keeps no reference, and tkinter drops unreferenced images
         self._root.title(title)
         due = None
         if fps is not None:
@@ -83,10 +83,10 @@ class Window:
         return self._goes_on
 
     def close(self) -> None:
-        """Take the window away."""
+        """Close the window."""
         self._root.after_cancel(self._next_tick)
         self._root.destroy()
-        # Tcl aborts the process where its last object dies in another thread, whose garbage collection may find it.
+        # Tcl aborts the process if another thread's garbage collection frees its last object.
         del self._root, self._label, self._photo
         gc.collect()
 
@@ -95,10 +95,10 @@ class Window:
         self._root.quit()
 
     def _keep_error(self, kind: type[BaseException], error: BaseException, trace: object) -> None:
-        # Ctrl-C may arrive in what the window calls, and tkinter would print it and wait on.
+        # Ctrl-C may arrive in a callback of the window. tkinter would print it and keep waiting.
         self._error = error
         self._root.quit()
 
     def _tick(self) -> None:
-        # While the window waits for an event, Python sees no Ctrl-C; now and then there has to be one.
+        # Python handles Ctrl-C only when an event arrives, so a timer creates events.
         self._next_tick = self._root.after(200, self._tick)

@@ -1,6 +1,6 @@
-"""What `save=` offers: annotated images and videos, and what was found as JSON, CSV, COCO or VOC.
+"""The outputs of `save=`: annotated images and videos, and detections as JSON, CSV, COCO or VOC.
 
-All write as the images come; none keeps one.
+All writers write image by image and keep no images in memory.
 """
 
 import os
@@ -23,7 +23,7 @@ from ssd_lightning.prediction.video import VideoFile
 Output = Literal["images", "json", "csv", "coco", "voc"]
 OUTPUTS: tuple[str, ...] = get_args(Output)
 DATA_SETS = ("coco", "voc")
-"""Those that are a folder of their own, with images in it."""
+"""Outputs that are a folder with images."""
 JPEG_QUALITY = 92
 
 
@@ -31,7 +31,7 @@ class Writer(Protocol):
     """One kind of output."""
 
     def write(self, source_image: SourceImage, found: ImageDetections) -> None:
-        """Take the detections of one image or frame."""
+        """Write the detections of one image or frame."""
 
     def close(self) -> None:
         """Finish the files."""
@@ -46,15 +46,15 @@ def open_writers(
     class_names: Sequence[str],
     skipped: Sequence[str],
 ) -> list[Writer]:
-    """Open the writers that are asked for.
+    """Open the requested writers.
 
     Args:
-        outputs: of `OUTPUTS`.
-        folder: where all goes; it exists.
-        names: source -> what its files are called, without suffix.
-        header: what `predictions.json` begins with.
-        class_names: of the classes 1..C.
-        skipped: a list that is filled later: a sentence for each source that could not be read.
+        outputs: names from `OUTPUTS`.
+        folder: existing output folder.
+        names: source -> base name of its files, without suffix.
+        header: entries at the start of `predictions.json`.
+        class_names: names of the classes 1..C.
+        skipped: list that is filled later, with a message for each source that could not be read.
     """
     writers: list[Writer] = []
     for output in outputs:
@@ -72,10 +72,10 @@ def open_writers(
 
 
 class FromFirstShot:
-    """Opens writers when there is something to write, so that a run in which nothing can be read leaves no files.
+    """Opens writers at the first image, so that a run without readable images leaves no files.
 
     Args:
-        open_all: gives the writers.
+        open_all: returns the writers.
     """
 
     def __init__(self, open_all: Callable[[], list[Writer]]) -> None:
@@ -83,14 +83,14 @@ class FromFirstShot:
         self._writers: list[Writer] | None = None
 
     def write(self, source_image: SourceImage, found: ImageDetections) -> None:
-        """Hand on to all writers."""
+        """Write with all writers."""
         if self._writers is None:
             self._writers = self._open_all()
         for writer in self._writers:
             writer.write(source_image, found)
 
     def close(self) -> None:
-        """Finish the files, each of them also where another one cannot be finished."""
+        """Finish all files, even if one of them fails."""
         with ExitStack() as stack:
             for writer in self._writers or ():
                 stack.callback(writer.close)
@@ -99,10 +99,10 @@ class FromFirstShot:
 def refuse_replacing(
     outputs: Sequence[str], folder: Path, *, sources: Sequence[Source], names: Mapping[Source, str]
 ) -> None:
-    """Make sure that no output takes the place of an image or video that is read, nor of labels that are there.
+    """Check that no output replaces an input image or video, or existing labels.
 
     Raises:
-        DataError: one would.
+        DataError: an output would replace one.
     """
     for output in outputs:
         if output in DATA_SETS and (folder / output).exists():
@@ -123,7 +123,7 @@ def refuse_replacing(
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Give what is the same for all names of a file or folder, links of both kinds included."""
+    """Return the device and inode of a file or folder, which are equal for all links to it."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -132,10 +132,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 class Annotated:
-    """A JPEG for each image and an MP4 for each video, with what was found drawn in.
+    """Writes a JPEG for each image and an MP4 for each video, with the detections drawn.
 
     Args:
-        folder: where they go.
+        folder: output folder.
         names: source -> file name without suffix.
     """
 
@@ -158,7 +158,7 @@ class Annotated:
         self._video.write(np.asarray(drawn))
 
     def close(self) -> None:
-        """Finish the video that is open."""
+        """Finish the open video."""
         if self._video is not None:
             self._video.close()
         self._video = None

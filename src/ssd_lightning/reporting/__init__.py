@@ -1,1 +1,1 @@
-"""The page that shows what a run came to, and the page that compares several: plain HTML that needs no network."""
+"""HTML pages of one run and of several compared runs. They need no network access."""

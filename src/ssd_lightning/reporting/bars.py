@@ -1,4 +1,4 @@
-"""Charts of a number for each name, as inline SVG: bars, columns and dots."""
+"""Charts with one number per name, as inline SVG: bars, columns and dots."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ from ssd_lightning.reporting.svg import (
 )
 
 LONGEST_NAME = 20
-"""Letters of a row's name."""
+"""Maximum letters of a row's name."""
 
 
 def bar_chart(
@@ -33,16 +33,16 @@ def bar_chart(
     high: float | None = None,
     note: str = "",
 ) -> Chart:
-    """Draw bars from left to right, those of several series below each other, each with its number behind it.
+    """Draw horizontal bars, those of several series below each other, each followed by its number.
 
     Args:
-        title: of the chart.
-        names: of the rows.
-        series: name and values of each, at least 0; what is not finite has no bar.
-        texts: for every series the numbers as they are written.
-        hints: for every row what is shown under the pointer; by default name and numbers.
+        title: title of the chart.
+        names: names of the rows.
+        series: name and values of each series, at least 0; non-finite values have no bar.
+        texts: the formatted numbers of each series.
+        hints: tooltip of each row; by default name and numbers.
         high: end of the axis; by default the largest value.
-        note: below the chart.
+        note: text below the chart.
     """
     bar_px = 16.0 if len(names) * len(series) <= 30 else 13.0
     row_px, left = bar_px * len(series) + 8, _name_column(names)
@@ -82,17 +82,17 @@ def column_chart(
     high: float | None = None,
     note: str = "",
 ) -> Chart:
-    """Draw upright bars, those of several series side by side; a histogram is one series.
+    """Draw vertical bars, those of several series side by side; a histogram is one series.
 
     Args:
-        title: of the chart.
-        names: of the places; only as many as fit are written.
-        series: name and values of each, at least 0; what is not finite has no bar.
-        texts: for every series what is shown under the pointer; by default the values.
-        x_label: below the names.
-        y_label: above the upright axis.
-        high: end of the upright axis; by default the largest value.
-        note: below the chart.
+        title: title of the chart.
+        names: names of the columns; only those that fit are shown.
+        series: name and values of each series, at least 0; non-finite values have no bar.
+        texts: tooltips of each series; by default the values.
+        x_label: text below the names.
+        y_label: text above the vertical axis.
+        high: end of the vertical axis; by default the largest value.
+        note: text below the chart.
     """
     values = [value for _, row in series for value in row]
     up = Axis(0.0, _top(values, high), HEIGHT_PX - (52 if x_label else 36), 20 if y_label else 8)
@@ -127,13 +127,13 @@ def column_chart(
 def dot_chart(
     title: str, names: Sequence[str], series: Sequence[tuple[str, Sequence[float]]], *, note: str = ""
 ) -> Chart:
-    """Draw a row for each name with a mark for every series, all from 0 to 1.
+    """Draw a row for each name with a marker for every series, all from 0 to 1.
 
     Args:
-        title: of the chart.
-        names: of the rows.
-        series: name and values of each; what is not finite has no mark.
-        note: below the chart.
+        title: title of the chart.
+        names: names of the rows.
+        series: name and values of each series; non-finite values have no marker.
+        note: text below the chart.
     """
     row_px, left = 24.0 if len(names) <= 30 else 19.0, _name_column(names)
     axis = Axis(0.0, 1.0, left, WIDTH_PX - 14)
@@ -151,7 +151,7 @@ def dot_chart(
             value = float(values[row])
             if np.isfinite(value):
                 hint = tag("title", f"{name}, {series_name}: {value:.3f}")
-                # One a little below the other, or equal values would hide each other.
+                # Shifted vertically, since equal values would hide each other.
                 beside = (slot - (len(series) - 1) / 2) * min(6.0, row_px / (2 * len(series)))
                 parts.append(_mark(hint, axis.place(value), y + beside, slot))
     legend = [(slot_class(slot), name) for slot, (name, _) in enumerate(series)] if len(series) > 1 else []
@@ -162,7 +162,7 @@ def dot_chart(
 
 
 def _mark(hint: Markup, x: float, y: float, slot: int) -> Markup:
-    """Draw a series' mark: colours that some cannot tell apart have different shapes."""
+    """Draw a marker of a series. Colours that are hard to distinguish have different shapes."""
     colour = f"point {slot_class(slot)}"
     shapes = (
         lambda: tag("circle", hint, cx=x, cy=y, r=5, class_=colour),

@@ -1,7 +1,7 @@
-"""Charts as inline SVG, from arrays: what a chart is, and lines.
+"""Charts as inline SVG from arrays: the chart type, and line charts.
 
-They are drawn for a column of some 440 px, which is as good as all of a phone and half of a desk; colours come from the
-page's style, so that they change with it.
+They are drawn for a column of about 440 px: nearly the width of a phone, and half of a desktop page. Colours come from
+the page's style sheet, so they change with its theme.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from ssd_lightning.reporting.svg import (
 
 WIDTH_PX, HEIGHT_PX = 440.0, 250.0
 MOST_POINTS = 200
-"""Of a line: more than its pixels can show."""
+"""Maximum points of a line, more than its pixels can show."""
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Numbers that are drawn in one colour; what is not finite is skipped."""
+    """Values drawn in one colour; non-finite values are skipped."""
 
     name: str
     x: np.ndarray
@@ -37,26 +37,26 @@ class Series:
     y: np.ndarray
     """`[P]`."""
     slot: int = 0
-    """Place in the palette."""
+    """Index into the palette."""
     with_points: bool = False
-    """Mark every point, as is right where there are few."""
+    """Mark every point, for series with few points."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing with its title, and what its colours mean."""
+    """A drawing with its title and legend."""
 
     title: str
     svg: Markup
     legend: list[tuple[str, str]] = field(default_factory=list)
-    """(class that gives the colour, name); empty where there is one colour alone."""
+    """(CSS class of the colour, name); empty if there is only one colour."""
     note: str = ""
     wide: bool = False
-    """Whether it takes the whole width and scrolls within."""
+    """Whether it takes the full width and scrolls."""
 
 
 def thin(x: np.ndarray, y: np.ndarray, points: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """Replace a long line by the means of `points` stretches of neighbours; a short one stays as it is."""
+    """Replace a long line by the means of `points` segments; a short line is not changed."""
     keep = np.isfinite(x) & np.isfinite(y)
     x, y = x[keep], y[keep]
     if len(x) <= points:
@@ -77,17 +77,17 @@ def line_chart(
     note: str = "",
     size_px: tuple[float, float] = (WIDTH_PX, HEIGHT_PX),
 ) -> Chart:
-    """Draw lines over one axis.
+    """Draw lines over a common axis.
 
     Args:
-        title: of the chart; it stands above it.
-        series: of any lengths; those with nothing finite are named in the legend and not drawn.
-        x_label: below the axis.
-        y_label: above the upright axis.
-        x_range: of the axis; by default that of the values.
-        y_range: of the upright axis; by default that of the values.
-        diagonal: draw where both axes have the same value.
-        note: below the chart.
+        title: title above the chart.
+        series: series of any length; those without finite values are only in the legend.
+        x_label: text below the axis.
+        y_label: text above the vertical axis.
+        x_range: range of the axis; by default that of the values.
+        y_range: range of the vertical axis; by default that of the values.
+        diagonal: draw the line of equal values.
+        note: text below the chart.
         size_px: width and height.
     """
     lines = [(one, *(thin(one.x, one.y))) for one in series]
@@ -131,7 +131,7 @@ def _grid(across: Axis, up: Axis, y_ticks: Sequence[float], *, x_label: str, y_l
 
 
 def row_lines(up: Axis, ticks: Sequence[float], left: float, right: float, y_label: str) -> list[Markup]:
-    """Draw a level line for each tick of an upright axis, with its number and the axis' name."""
+    """Draw a horizontal line for each tick of a vertical axis, with its number and the axis label."""
     parts = [label(y_label, 0, 11, class_="quiet")] if y_label else []
     for tick in ticks:
         y = up.place(tick)

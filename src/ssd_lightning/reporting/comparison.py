@@ -35,13 +35,13 @@ COMPARISON = "comparison.html"
 
 @dataclass(frozen=True)
 class GroupRow:
-    """A line of the table of runs."""
+    """A row of the table of runs."""
 
     slot: str
     letter: str
     name: str
     links: list[tuple[str, str]]
-    """Name of each run and where its own page is, relative to this one; empty where it has none."""
+    """Name of each run and the link to its own page, relative to this page; empty if it has none."""
     seeds: str
     epochs: str
     time: str
@@ -54,19 +54,19 @@ class SplitScores:
     split: str
     names: list[str]
     rows: list[tuple[str, str, list[Cell]]]
-    """Class of the colour, letter, cells."""
+    """CSS class of the colour, letter, cells."""
 
 
 def write_comparison(directories: Sequence[Path | str], output: Path | str = COMPARISON) -> Path:
     """Write a page that compares runs.
 
     Args:
-        directories: of the runs; the first is what the others are compared with.
-        output: the file.
+        directories: run directories; the others are compared with the first.
+        output: path of the page.
 
     Raises:
-        DataError: a directory is given twice, is no run's or has nothing to show, or a file in it is damaged; or the
-            page cannot be written there.
+        DataError: a directory is given twice, is not a run or has nothing to show, a file in it is damaged, or the
+            page cannot be written.
     """
     seen: set[Path] = set()
     for path in map(Path, directories):
@@ -77,7 +77,7 @@ def write_comparison(directories: Sequence[Path | str], output: Path | str = COM
 
 
 def comparison_page(runs: Sequence[Run], path: Path) -> str:
-    """Write the page as HTML; `path` is where it will lie, for its links."""
+    """Return the page as HTML; its links are relative to `path`."""
     groups, warning = group_runs(runs), different_data(runs)
     scores, curves = split_scores(groups, are_compared=not warning), curve_charts(groups)
     classes, errors, notes = class_charts(groups), *error_charts(groups)
@@ -116,7 +116,7 @@ def group_row(group: RunGroup, slot: int, folder: Path) -> GroupRow:
     lasts = [run.epochs_trained() for run in group.runs]
     seconds = [time for run in group.runs if (time := run.seconds()) is not None]
     unfinished = sum(run.result is None for run in group.runs)
-    open_runs = f" ({unfinished} not over)" if unfinished else ""
+    open_runs = f" ({unfinished} unfinished)" if unfinished else ""
     return GroupRow(
         slot=slot_class(slot),
         letter=group.letter,
@@ -129,7 +129,7 @@ def group_row(group: RunGroup, slot: int, folder: Path) -> GroupRow:
 
 
 def split_scores(groups: Sequence[RunGroup], *, are_compared: bool = True) -> list[SplitScores]:
-    """Tabulate the scores of every split that any run has scores of; see `score_cells`."""
+    """Tabulate the scores of every split with scores in any run; see `score_cells`."""
     tables = []
     for split in SPLITS:
         keys = {key: label for key, label in SCORES.items() if any(group.scores(f"{split}/{key}") for group in groups)}
@@ -143,7 +143,7 @@ def split_scores(groups: Sequence[RunGroup], *, are_compared: bool = True) -> li
 
 
 def curve_charts(groups: Sequence[RunGroup]) -> list[Chart]:
-    """Overlay what the runs logged: a line for each run, a colour for each group."""
+    """Overlay the logged curves: a line for each run, a colour for each group."""
     objective = groups[0].runs[0].objective
     score = objective.removeprefix("val/")
     titles = {objective: f"Validation: {SCORES.get(score, score)}", "loss": "Training loss"}
@@ -168,7 +168,7 @@ def curve_charts(groups: Sequence[RunGroup]) -> list[Chart]:
 
 
 def class_charts(groups: Sequence[RunGroup]) -> list[Chart]:
-    """Draw the AP of each class, 11 points, side by side for all groups, of every split."""
+    """Draw the 11-point AP of each class, side by side for all groups, for every split."""
     names = list(dict.fromkeys(name for group in groups for run in group.runs for name in run.class_names))
     charts = []
     for split, split_name in SPLITS.items():
@@ -183,10 +183,10 @@ def class_charts(groups: Sequence[RunGroup]) -> list[Chart]:
 
 
 def error_charts(groups: Sequence[RunGroup]) -> tuple[list[Chart], list[str]]:
-    """Draw what mending each type of error would give back, for all groups that have evaluations.
+    """Draw the gain in mAP from fixing each type of error, for all groups with evaluations.
 
     Returns:
-        One chart a split, and sentences that say which runs are skipped.
+        One chart per split, and sentences that name the skipped runs.
     """
     charts, notes = [], []
     for split, name in SPLITS.items():
@@ -198,7 +198,7 @@ def error_charts(groups: Sequence[RunGroup]) -> tuple[list[Chart], list[str]]:
         without = [group.letter for group, (_, gains) in zip(groups, rows, strict=True) if np.isnan(gains).all()]
         if len(without) < len(groups):
             texts = [[number(gain) for gain in gains] for _, gains in rows]
-            charts.append(bar_chart(f"{name.capitalize()}: mAP given back", list(ERROR_TYPES), rows, texts=texts))
+            charts.append(bar_chart(f"{name.capitalize()}: gain in mAP", list(ERROR_TYPES), rows, texts=texts))
         if without:
             which = "No run has" if len(without) == len(groups) else f"{', '.join(without)} without"
             if split == "val" or len(without) < len(groups):

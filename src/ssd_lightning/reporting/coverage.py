@@ -1,4 +1,4 @@
-"""How the priors of a run's network cover the objects that it was evaluated on, as charts."""
+"""Charts of how well the priors of a run's network cover the evaluated objects."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,20 +21,20 @@ BINS = 20
 
 @dataclass(frozen=True, eq=False)
 class CoveragePart:
-    """What the page shows of the priors."""
+    """Content of the page about priors."""
 
     sentence: str
     charts: list[Chart]
     levels: list[tuple[str, str, str, int]]
-    """Grid, sides of the priors in px of the input, ratios, objects whose best prior lies there."""
+    """Grid, sides of the priors in px of the input, ratios, number of objects with their best prior there."""
 
 
 def coverage_part(record: EvaluationRecord, checkpoint: Path) -> CoveragePart:
     """Measure how the priors cover the objects of an evaluation.
 
     Args:
-        record: of the evaluation; objects without an area are skipped.
-        checkpoint: of the network.
+        record: record of the evaluation; objects without an area are skipped.
+        checkpoint: checkpoint of the network.
 
     Raises:
         WeightsError: the checkpoint cannot be read.

@@ -1,4 +1,4 @@
-"""What a run logged, over its steps, as charts."""
+"""Charts of what a run logged over its steps."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ from ssd_lightning.reporting.run import Run
 from ssd_lightning.reporting.summary import SCORES
 
 SHARED_LOSSES = {"loss_cls": "Loss of the classes", "loss_box": "Loss of the boxes"}
-"""Logged name, after the stage, of what training and validation share."""
+"""Logged name after the stage -> title, for values of both training and validation."""
 SCORES_TITLE, CLASSES_TITLE = "mAP on the validation images", "AP of each class, 11 points"
 MOST_CLASS_CURVES = 7
 FEW_POINTS = 30
-"""So many are marked one by one."""
+"""Number of points up to which each is marked."""
 
 
 def curve_charts(run: Run) -> list[Chart]:
-    """Draw what was logged over the steps."""
+    """Draw the logged values over the steps."""
     groups: list[tuple[str, dict[str, str]]] = [
         ("Loss", {"loss": "training"}),
         *((title, {f"train/{key}": "training", f"val/{key}": "validation"}) for key, title in SHARED_LOSSES.items()),
@@ -45,11 +45,11 @@ def curve_charts(run: Run) -> list[Chart]:
 
 
 def curve_series(label: str, curve: Curve, slot: int) -> Series:
-    """Make a line of what was logged; Lightning counts the steps of its log from 0."""
+    """Make a line from a logged curve. Lightning counts logged steps from 0."""
     return Series(label, curve.steps + 1, curve.values, slot, with_points=len(curve.steps) <= FEW_POINTS)
 
 
 def from_zero(series: Sequence[Series]) -> tuple[float, float] | None:
-    """Give an upright axis from 0 to the largest value; None where a value is negative or none is positive."""
+    """Return a range from 0 to the largest value; None if a value is negative or none is positive."""
     values = np.concatenate([thin(one.x, one.y)[1] for one in series])
     return (0.0, float(values.max())) if len(values) and values.min() >= 0 and values.max() > 0 else None

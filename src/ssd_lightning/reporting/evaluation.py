@@ -1,4 +1,4 @@
-"""What a page shows of one evaluation: scores, classes, curves, confusions, errors, sizes, calibration, images."""
+"""Page content for one evaluation: scores, classes, curves, confusions, errors, sizes, calibration, images."""
 
 import math
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ from ssd_lightning.reporting.matrix import confusions, matrix_chart
 from ssd_lightning.visualization.fonts import describe_numbers, numbered_names
 
 SCORE_THRESHOLD = 0.4
-"""Of a detection that is shown: what `predict` draws."""
+"""Lowest score of a shown detection, as in `predict`."""
 CALIBRATED_FROM = 0.1
-"""An SSD's many detections of less than this would decide the calibration error alone."""
+"""Lower scores are skipped: SSD's many low scores would dominate the calibration error."""
 NUM_BEST, NUM_WORST = 4, 8
 SMALL_PX = (220.0, 170.0)
 MOST_CLASSES_A_COLUMN = 30
@@ -40,12 +40,12 @@ ERROR_MEANINGS: dict[ErrorType, str] = {
 
 @dataclass(frozen=True, eq=False)
 class EvaluationPart:
-    """The parts of the page that one evaluation fills."""
+    """Page content of one evaluation."""
 
     split: str
     num_images: int
     counts: str
-    """Images, objects and detections as text."""
+    """Number of images, objects and detections as text."""
     scores: list[tuple[str, str]]
     class_charts: list[Chart]
     class_rows: list[tuple[str, int, str, str]]
@@ -61,22 +61,22 @@ class EvaluationPart:
     calibration: list[Chart]
     calibration_error: str
     numbered: str
-    """Classes that images show by number, since no font had their names; empty where there are none."""
+    """Classes shown by number in images, since no font has their letters; empty if there are none."""
     best: list[ShownImage]
     worst: list[ShownImage]
 
 
 def _objects(record: EvaluationRecord) -> str:
     num, difficult = len(record.objects.labels), int(record.objects.difficult.sum())
-    return f"{num:,} objects" + (f" ({difficult:,} of them difficult, which count for nothing)" if difficult else "")
+    return f"{num:,} objects" + (f" ({difficult:,} of them difficult, which are not counted)" if difficult else "")
 
 
 def evaluation_part(record: EvaluationRecord, *, ran_in: Path | None = None) -> EvaluationPart:
-    """Compute all that a page shows of an evaluation.
+    """Compute the page content of an evaluation.
 
     Args:
-        record: of the evaluation; it may lack images, objects or detections.
-        ran_in: directory that the run was started in, for relative paths of images.
+        record: record of the evaluation; images, objects or detections may be empty.
+        ran_in: working directory of the run, for relative image paths.
     """
     names = record.class_names
     curves, strict_curves = pr_curves(record), pr_curves(record, 0.75)
@@ -121,12 +121,12 @@ def evaluation_part(record: EvaluationRecord, *, ran_in: Path | None = None) -> 
 
 
 def number(value: float | None) -> str:
-    """Write a score with three digits, or a dash where there is none."""
+    """Format a score with three digits, or a dash if there is none."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
 def class_charts(curves: Sequence[PRCurve]) -> list[Chart]:
-    """Draw the AP of every class as bars, the best first, in as many columns as they need."""
+    """Draw the AP of every class as bars, best first, in as many columns as needed."""
     ranked = sorted(curves, key=lambda curve: (math.isnan(curve.ap), -curve.ap if curve.num_objects else 0.0))
     columns = -(-len(ranked) // MOST_CLASSES_A_COLUMN)
     length = -(-len(ranked) // max(columns, 1))
@@ -147,7 +147,7 @@ def class_charts(curves: Sequence[PRCurve]) -> list[Chart]:
 
 
 def pr_charts(curves: Sequence[PRCurve], strict_curves: Sequence[PRCurve]) -> list[Chart]:
-    """Draw precision against recall, one small chart a class."""
+    """Draw precision against recall, one small chart per class."""
     charts = []
     for curve, strict in zip(curves, strict_curves, strict=True):
         series = [
@@ -158,15 +158,15 @@ def pr_charts(curves: Sequence[PRCurve], strict_curves: Sequence[PRCurve]) -> li
             curve.class_name, series, x_label="recall", x_range=(0, 1), y_range=(0, 1), size_px=SMALL_PX,
             note=f"AP {number(curve.ap)}, at IoU .75 {number(strict.ap)}",
         )  # fmt: skip
-        charts.append(replace(chart, legend=[]))  # one for all of them stands above
+        charts.append(replace(chart, legend=[]))  # a common legend is above
     return charts
 
 
 def error_chart(errors: ErrorSplit) -> Chart:
-    """Draw what mAP would win without the errors of each type."""
+    """Draw the gain in mAP without the errors of each type."""
     gains = [share.gain for share in errors.errors.values()]
     return bar_chart(
-        "mAP that mending would give back",
+        "Gain in mAP without the errors of a type",
         list(errors.errors),
         [("mAP", gains)],
         texts=[[number(gain) for gain in gains]],
@@ -176,7 +176,7 @@ def error_chart(errors: ErrorSplit) -> Chart:
 
 
 def size_charts(record: EvaluationRecord) -> list[Chart]:
-    """Draw AP in COCO's ranges of size, and recall by the quantiles of the sizes that are there."""
+    """Draw AP in COCO's size ranges, and recall by quantiles of the actual sizes."""
     sizes, bins = ap_by_size(record), recall_by_size(record, score_threshold=SCORE_THRESHOLD)
     charts = [
         column_chart(
@@ -205,7 +205,7 @@ def size_charts(record: EvaluationRecord) -> list[Chart]:
 
 
 def calibration_charts(mean_scores: np.ndarray, precisions: np.ndarray, counts: np.ndarray) -> list[Chart]:
-    """Draw precision against score, and how many detections have each score."""
+    """Draw precision against score, and the number of detections per score."""
     filled = counts > 0
     edges = np.linspace(0, 1, len(counts) + 1)[:-1]
     shown = edges >= CALIBRATED_FROM - 1e-9

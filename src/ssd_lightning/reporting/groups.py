@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but the seed, taken together: means, spreads and differences of their scores."""
+"""Groups of runs that differ only in the seed: means, spreads and differences of their scores."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ MOST_NAMES = 3
 
 @dataclass(frozen=True, eq=False)
 class RunGroup:
-    """Runs of one configuration, each with a seed of its own.
+    """Runs of one configuration with different seeds.
 
     Attributes:
-        letter: by which the page speaks of them.
+        letter: short name of the group on the page.
         runs: at least one.
-        name: of their directories.
+        name: name of their directories.
     """
 
     letter: str
@@ -35,26 +35,26 @@ class RunGroup:
         return f"{self.letter} · {self.name}"
 
     def scores(self, key: str) -> list[float]:
-        """Give the score of every run that has it as a finite number."""
+        """Return the score of every run that has a finite one."""
         found = (run.score(key) for run in self.runs)
         return [score for score in found if score is not None and math.isfinite(score)]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A score of a group beside that of the first."""
+    """A score of a group and its difference to the first group."""
 
     text: str
-    """Mean, and +- standard deviation of several runs; a dash where there is none."""
+    """Mean, with +- standard deviation for several runs; a dash if there is none."""
     difference: str
-    """To the first group; empty where there is none."""
+    """Difference to the first group; empty if there is none."""
     is_sure: bool
-    """Whether the difference is more than twice its standard error; True where there are no spreads to tell."""
+    """Whether the difference exceeds twice its standard error; True if there are no spreads."""
     is_best: bool
 
 
 def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
-    """Put runs together whose configurations differ in the seed alone, in the order of their first ones."""
+    """Group runs whose configurations differ only in the seed, in order of first appearance."""
     groups: dict[str, list[Run]] = {}
     for index, run in enumerate(runs):
         key = config_digest(without_seed(run.config)) if run.config else f"run {index}"
@@ -67,18 +67,18 @@ def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
 
 
 def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Skip the seed wherever a configuration repeats it."""
+    """Remove the seed from a configuration, including copies of it."""
     return {key: value for key, value in _pruned(config, config.get("seed")).items() if key != "seed"}
 
 
 def config_differences(first: RunGroup, other: RunGroup) -> list[str]:
-    """List `key: value -> value` where the settings of two groups differ."""
+    """List `key: value -> value` for the different settings of two groups."""
     one, two = first.runs[0].config, other.runs[0].config
     return differences(without_seed(one), without_seed(two)) if one and two else []
 
 
 def short_names(directories: Sequence[Path]) -> list[str]:
-    """Name directories by as many of their last parts as tell them apart."""
+    """Name directories by as many trailing parts as needed to distinguish them."""
     parts = [path.resolve().parts for path in directories]
     for length in range(1, max(map(len, parts), default=1) + 1):
         names = ["/".join(part[-length:]) for part in parts]
@@ -93,7 +93,7 @@ def letter_of(index: int) -> str:
 
 
 def different_data(runs: Sequence[Run]) -> str:
-    """Say in a sentence which runs were validated on other data than the others; empty where all have the same."""
+    """Describe which runs were validated on different data; empty if all used the same."""
     sets = runs_by_data(runs)
     if len(sets) < 2:
         return ""
@@ -104,9 +104,9 @@ def different_data(runs: Sequence[Run]) -> str:
 
 
 def runs_by_data(runs: Sequence[Run]) -> list[list[Run]]:
-    """Put runs together that were validated on the same images and classes, in the order of their first ones.
+    """Group runs that were validated on the same images and classes, in order of first appearance.
 
-    What a run did not record is not held against it: one without a fingerprint of its images is told by their number.
+    Missing records count as equal. A run without a fingerprint of its images is compared by their number.
     """
     sets: list[list[Run]] = []
     for run in runs:
@@ -119,7 +119,7 @@ def runs_by_data(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def score_cells(groups: Sequence[RunGroup], key: str, *, are_compared: bool = True) -> list[Cell]:
-    """Compare a score of all groups, each with the first; or only write it, where it is not one of the same data."""
+    """Compare a score of each group with the first; only format it if the data differ."""
     all_scores = [group.scores(key) for group in groups]
     if not are_compared:
         return [Cell(spread(scores), "", True, False) for scores in all_scores]
@@ -132,7 +132,7 @@ def score_cells(groups: Sequence[RunGroup], key: str, *, are_compared: bool = Tr
 
 
 def spread(values: Sequence[float]) -> str:
-    """Write mean and standard deviation (n - 1 in the denominator), or the one value, or a dash."""
+    """Format mean and standard deviation (n - 1 in the denominator), or the single value, or a dash."""
     if not values:
         return "–"
     return f"{fmean(values):.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"

@@ -1,4 +1,4 @@
-"""The best and the worst images of an evaluation, with what is there and what was found, inside the page."""
+"""The best and worst images of an evaluation with ground truth and detections, embedded in the page."""
 
 import base64
 import io
@@ -18,12 +18,12 @@ from ssd_lightning.visualization.draw import draw_comparison
 LONGER_SIDE_PX = 480
 JPEG_QUALITY = 80
 MOST_BYTES = 1_500_000
-"""Of the images of one split, before base64 makes four characters of three bytes."""
+"""Limit for the images of one split, before base64 turns three bytes into four characters."""
 
 
 @dataclass(frozen=True)
 class ShownImage:
-    """An image in the page, or the reason why it is not."""
+    """An embedded image, or the reason why it is missing."""
 
     name: str
     score: float
@@ -31,9 +31,9 @@ class ShownImage:
     false_positives: int
     missed: int
     uri: str
-    """`data:image/jpeg;...`; empty where the image cannot be shown."""
+    """`data:image/jpeg;...`; empty if the image cannot be shown."""
     problem: str
-    """Why it cannot; empty where it can."""
+    """Reason why it cannot be shown; empty if it can."""
 
 
 def show_images(
@@ -47,11 +47,11 @@ def show_images(
     """Draw images of an evaluation, true boxes dashed in white and detections in colour.
 
     Args:
-        record: of the evaluation.
-        scores: of its images.
-        indices: of the images, in the order in which they are shown.
+        record: record of the evaluation.
+        scores: scores of its images.
+        indices: indices of the images, in display order.
         score_threshold: detections below it are not drawn.
-        ran_in: directory that the run was started in: relative paths are of there, where they are not of here.
+        ran_in: working directory of the run. Relative paths that do not exist here are resolved there.
     """
     shown, bytes_left = [], MOST_BYTES
     for index in indices:
@@ -61,7 +61,7 @@ def show_images(
         except DataError as error:
             problem = str(error)
         if len(jpeg) > bytes_left:
-            jpeg, problem = b"", "skipped, for the page would become too large"
+            jpeg, problem = b"", "skipped, since the page would become too large"
         bytes_left -= len(jpeg)
         shown.append(
             ShownImage(

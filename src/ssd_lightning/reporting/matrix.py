@@ -1,4 +1,4 @@
-"""The confusion matrix as a heat map: numbers where they fit, shades elsewhere."""
+"""The confusion matrix as a heat map: numbers where they fit, otherwise only shades."""
 
 from collections.abc import Sequence
 
@@ -10,19 +10,19 @@ from ssd_lightning.reporting.svg import LETTER_PX, columns, cut, drawing, label,
 MOST_WITH_NUMBERS = 25
 FULL_WIDTH_PX = 870.0
 NOTHING = "nothing"
-"""Stands for the background: true class of what is found where nothing is, and found class of what is missed."""
+"""Name of the background: true class of false detections, and detected class of missed objects."""
 
 
 def matrix_chart(title: str, matrix: np.ndarray, class_names: Sequence[str], *, note: str = "") -> Chart:
-    """Draw how often each true class, a row, was found as each class, a column; what is right in another colour.
+    """Draw how often each true class (row) was detected as each class (column), with the diagonal in another colour.
 
-    The shade is the share of the true class's objects; of what is found where nothing is, that of the found class's.
+    The shade is the fraction of the true class's objects; for false detections, the fraction of the detected class's.
 
     Args:
-        title: of the chart.
+        title: title of the chart.
         matrix: int64 `[C + 1, C + 1]`, 0 the background, which is drawn last; see `analysis.confusion`.
         class_names: names of the classes 1..C.
-        note: below the chart.
+        note: text below the chart.
     """
     order = [*range(1, len(class_names) + 1), 0]
     counts = np.asarray(matrix)[np.ix_(order, order)]
@@ -64,12 +64,12 @@ def matrix_chart(title: str, matrix: np.ndarray, class_names: Sequence[str], *, 
 
 
 def shade(share: float) -> float:
-    """Give the opacity of a share: below a half light enough for dark figures, above dark enough for light ones."""
+    """Return the opacity of a fraction: light enough for dark digits below a half, dark enough for light ones above."""
     return share if share < 0.5 else 0.82 + (share - 0.5) * 0.36
 
 
 def confusions(matrix: np.ndarray, class_names: Sequence[str], most: int = 10) -> list[tuple[str, str, int, float]]:
-    """List what is most often taken for another class: (true, found, count, share of the true class's objects)."""
+    """List the most frequent confusions: (true, found, count, fraction of the true class's objects)."""
     between = np.asarray(matrix)[1:, 1:].copy()
     np.fill_diagonal(between, 0)
     totals = np.asarray(matrix)[1:].sum(axis=1)

@@ -1,4 +1,4 @@
-"""`metrics.csv` of a run as curves."""
+"""Read the curves of `metrics.csv`."""
 
 import csv
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from ssd_lightning.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """What was logged under one name; all arrays are `[P]`."""
+    """The values logged under one name; all arrays are `[P]`."""
 
     steps: np.ndarray
     """int64: optimiser steps."""
     epochs: np.ndarray
     """int64."""
     values: np.ndarray
-    """float64; may hold what is not finite."""
+    """float64; may contain non-finite values."""
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
-    """Read `metrics.csv`: by name what was logged; a last line that was cut off by a crash is skipped.
+    """Read the curves of `metrics.csv` by name. A last line that was cut off by a crash is skipped.
 
     Raises:
-        DataError: it is damaged.
+        DataError: the file is damaged.
     """
     if not path.is_file():
         return {}
@@ -38,7 +38,7 @@ def read_curves(path: Path) -> dict[str, Curve]:
         return {}
     names = rows[0]
     if not {"epoch", "step"} <= set(names):
-        raise DataError(f"{path} is no log of a run: its first line names no columns 'epoch' and 'step'")
+        raise DataError(f"{path} is not the log of a run: its first line has no columns 'epoch' and 'step'")
     if len(rows[-1]) != len(names):
         rows.pop()
     found: dict[str, list[tuple[int, int, float]]] = {}
@@ -47,7 +47,7 @@ def read_curves(path: Path) -> dict[str, Curve]:
         if len(row) != len(names):
             raise DataError(f"{path} is damaged: line {number} has {len(row)} values for {len(names)} columns")
         entry = dict(zip(names, row, strict=True))
-        epoch = entry["epoch"] or epoch  # Lightning's monitor of learning rates leaves it out
+        epoch = entry["epoch"] or epoch  # Lightning's learning rate monitor does not write it
         for name, text in entry.items():
             if text and name not in ("epoch", "step"):
                 try:

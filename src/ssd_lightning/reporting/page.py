@@ -1,4 +1,4 @@
-"""The page of one run, as one HTML file that needs no network."""
+"""The page of one run, as one HTML file without external files."""
 
 import logging
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 REPORT = "report.html"
 MOST_OPEN = 20
-"""Curves of so many classes are shown; those of more unfold."""
+"""Number of classes with visible curves; those of more classes are collapsed."""
 EVALUATION_PARTS = {
     "classes": "Classes",
     "curves": "Precision and recall",
@@ -37,7 +37,7 @@ EVALUATION_PARTS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the table of contents."""
+    """A row of the table of contents."""
 
     id: str
     title: str
@@ -48,22 +48,22 @@ def write_report(run_dir: Path | str, output: Path | str | None = None) -> Path:
     """Write the page of a run.
 
     Args:
-        run_dir: of the run, over or not.
-        output: the file; by default `report.html` in the run directory.
+        run_dir: directory of the run, finished or not.
+        output: path of the page; by default `report.html` in the run directory.
 
     Returns:
-        The file.
+        Path of the page.
 
     Raises:
-        DataError: the directory is no run's, has nothing to show, or a file in it is damaged; or the page cannot be
-            written there.
+        DataError: the directory is not a run, has nothing to show, a file in it is damaged, or the page cannot be
+            written.
     """
     run = read_run(Path(run_dir))
     return write_page(run_page(run), Path(output) if output else run.directory / REPORT)
 
 
 def try_report(run_dir: Path) -> Path | None:
-    """Write the page of a run that has just ended; what goes wrong is told in a line, for the run is none the worse."""
+    """Write the page of a run that has just finished. Errors are only logged, since the run itself succeeded."""
     try:
         return write_report(run_dir)
     except Exception as error:
@@ -72,7 +72,7 @@ def try_report(run_dir: Path) -> Path | None:
 
 
 def run_page(run: Run) -> str:
-    """Write the page of a run as HTML."""
+    """Return the page of a run as HTML."""
     ran_in = run.record.get("directory")
     folder = Path(ran_in) if isinstance(ran_in, str) else None
     parts = [evaluation_part(record, ran_in=folder) for record in run.evaluations.values()]
@@ -108,7 +108,7 @@ def run_page(run: Run) -> str:
 
 
 def evaluated_epoch(run: Run, split: str) -> str:
-    """Say of which validation the evaluation is, which its mAP tells; empty where none that was logged has it."""
+    """Describe the validation that the evaluation belongs to, found by its mAP; empty if none matches."""
     curve = run.curves.get(f"{split}/map_area")
     if split != "val" or curve is None:
         return ""
@@ -117,7 +117,7 @@ def evaluated_epoch(run: Run, split: str) -> str:
 
 
 def render(template: str, **content: Any) -> str:
-    """Fill a template; everything that is no markup is escaped."""
+    """Render a template; everything except markup is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -130,15 +130,15 @@ def render(template: str, **content: Any) -> str:
 
 
 def write_page(html: str, path: Path) -> Path:
-    """Write a page, whole or not at all.
+    """Write a page atomically.
 
     Raises:
-        DataError: it cannot be written there.
+        DataError: the page cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # File names may hold bytes that are no UTF-8, which no page can show.
+        # File names may contain bytes that are not UTF-8, which a page cannot show.
         partial.write_bytes(html.encode("utf-8", "replace"))
         partial.replace(path)
     except OSError as error:

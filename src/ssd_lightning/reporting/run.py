@@ -1,4 +1,4 @@
-"""A run directory as it lies on the disk: what it recorded, what it logged, what its evaluations found."""
+"""Read a run directory: its record, its log and its evaluations."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,22 +18,22 @@ from ssd_lightning.run_files import EVALUATIONS, RECORD, RESULT
 CONFIG, METRICS = "config.yaml", "metrics.csv"
 SPLITS = {"val": "validation", "test": "test"}
 SHOWN = (METRICS, *(f"{EVALUATIONS}/{split}.npz" for split in SPLITS))
-"""Files of which at least one is needed for a page."""
+"""A page needs at least one of these files."""
 OBJECTIVE = "val/map_11point"
-"""What `best.ckpt` is chosen by where the configuration does not say."""
+"""Metric that selects `best.ckpt` if the configuration has none."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run, as far as it is there.
+    """The contents of a run directory; missing parts are empty.
 
     Attributes:
-        directory: of the run.
-        record: `run.json`; empty where there is none.
-        config: `config.yaml`; empty where there is none.
-        result: `result.json`; None where the run is not over.
-        curves: by logged name; empty where there is no `metrics.csv`.
-        evaluations: by split.
+        directory: directory of the run.
+        record: `run.json`; empty if missing.
+        config: `config.yaml`; empty if missing.
+        result: `result.json`; None if the run is unfinished.
+        curves: curves by logged name; empty if there is no `metrics.csv`.
+        evaluations: evaluations by split.
         checkpoint: the best one, else the last; None if there is none.
     """
 
@@ -47,28 +47,28 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of the experiment and of the directory."""
+        """Name of the experiment and of the directory."""
         experiment = self.config.get("name")
         directory = self.directory.resolve().name
         return f"{experiment} · {directory}" if experiment and experiment != directory else directory
 
     @property
     def objective(self) -> str:
-        """Name of the score that `best.ckpt` is chosen by."""
+        """Name of the metric that selects `best.ckpt`."""
         callbacks = self.config.get("callbacks")
         best = callbacks.get("best") if isinstance(callbacks, Mapping) else None
         return str(best.get("monitor", OBJECTIVE)) if isinstance(best, Mapping) else OBJECTIVE
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes 1..C; empty where nothing tells."""
+        """Names of the classes 1..C; empty if unknown."""
         if self.evaluations:
             return next(iter(self.evaluations.values())).class_names
         names = self.record.get("class_names")
         return tuple(map(str, names)) if isinstance(names, list) else ()
 
     def best_validation(self) -> int | None:
-        """Find the place of the best validation in the curve of the objective, of equals the last, as `best.ckpt` is.
+        """Return the index of the best validation in the objective's curve, the last among equals, as for `best.ckpt`.
 
         None without a finite score.
         """
@@ -79,7 +79,7 @@ class Run:
         return int(np.flatnonzero(finite == finite.max())[-1])
 
     def score(self, name: str) -> float | None:
-        """Give a score: of a validation that of the best one, by the objective; else the last that was logged."""
+        """Return a score: for validation that of the best validation by the objective, else the last logged value."""
         curve, best = self.curves.get(name), self.best_validation()
         if curve is not None and name.startswith("val/") and best is not None:
             here = np.flatnonzero(curve.steps == self.curves[self.objective].steps[best])
@@ -91,13 +91,13 @@ class Run:
         return float(logged) if isinstance(logged, (int, float)) else None
 
     def epochs_trained(self) -> int | None:
-        """Count the epochs that were begun; None where nothing was logged."""
-        # The test after the training is logged under an epoch that does not exist.
+        """Return the number of started epochs; None if nothing was logged."""
+        # The test after training is logged under an epoch that does not exist.
         lasts = [int(curve.epochs[-1]) + 1 for name, curve in self.curves.items() if not name.startswith("test/")]
         return max(lasts, default=None)
 
     def seconds(self) -> float | None:
-        """Give the time from the last start of the run to its end; None where it is not over."""
+        """Return the time from the last start of the run to its end; None if it is unfinished."""
         try:
             started = datetime.fromisoformat(self.record["started"])
             finished = datetime.fromisoformat((self.result or {})["finished"])
@@ -106,7 +106,7 @@ class Run:
         return (finished - started).total_seconds()
 
     def images(self) -> dict[str, int]:
-        """Give how many images each split has, as far as it is recorded."""
+        """Return the number of images of each split, as far as recorded."""
         data = self.record.get("data")
         entries = data.items() if isinstance(data, Mapping) else ()
         counts = {split: entry.get("images") for split, entry in entries if isinstance(entry, Mapping)}
@@ -114,25 +114,25 @@ class Run:
         return {**recorded, **{split: len(record.image_ids) for split, record in self.evaluations.items()}}
 
     def validation_fingerprint(self) -> Mapping[str, Any]:
-        """Give what was recorded of the validation images, see `data.fingerprint`; empty where nothing was."""
+        """Return the recorded fingerprint of the validation images, see `data.fingerprint`; empty if missing."""
         data = self.record.get("data")
         entry = data.get("val") if isinstance(data, Mapping) else None
         return entry if isinstance(entry, Mapping) else {}
 
 
 def read_run(directory: Path) -> Run:
-    """Read all that a run left.
+    """Read all files of a run.
 
     Raises:
-        DataError: the directory is missing or no run's, there is nothing in it to show, or a file in it is damaged.
+        DataError: the directory is missing, is not a run or has nothing to show, or a file in it is damaged.
     """
     if directory.is_file():
-        raise DataError(f"{directory} is a file and in no run directory; give the directory of a run")
+        raise DataError(f"{directory} is a file outside of a run directory; give the directory of a run")
     if not directory.is_dir():
         raise DataError(f"there is no run directory {directory}")
     if not is_run(directory):
         names = f"{RECORD}, {CONFIG}, {METRICS}, {EVALUATIONS}/val.npz"
-        raise DataError(f"{directory} is no run directory: it has none of {names}")
+        raise DataError(f"{directory} is not a run directory: it has none of {names}")
     evaluations = {split: path for split in SPLITS if (path := directory / EVALUATIONS / f"{split}.npz").is_file()}
     curves = read_curves(directory / METRICS)
     checkpoints = [directory / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
@@ -151,11 +151,11 @@ def read_run(directory: Path) -> Run:
 
 
 def runs_below(path: Path) -> list[Path]:
-    """Give a run directory itself, and that of a checkpoint; of a folder that is none, the run directories in it.
+    """Return the directory of a run or checkpoint; for any other folder, the run directories inside.
 
-    Such a folder is a sweep's, that of all runs of one name, or `outputs` with the folders of several names. The order
-    is that of their names, numbers by value; those that have neither logged nor evaluated anything are skipped. A path
-    without any is given as it is, for the message of what reads it.
+    Such a folder belongs to a sweep, to all runs of one name, or is `outputs` with the folders of several names. Runs
+    are sorted by name, with numbers by value. Runs without logs and evaluations are skipped. A path without runs is
+    returned unchanged, so that its reader reports the error.
     """
     if path.is_file():
         return [next((folder for folder in (path.parent, path.parent.parent) if is_run(folder)), path)]
@@ -175,7 +175,7 @@ def _by_name(folder: Path) -> list[Path]:
 
 
 def is_run(directory: Path) -> bool:
-    """Say whether there is something of a run in a directory."""
+    """Tell whether a directory contains any file of a run."""
     return _has_any(directory, (RECORD, CONFIG, *SHOWN))
 
 
@@ -200,7 +200,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise DataError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path} is damaged: it holds a {type(content).__name__} and no object")
+        raise DataError(f"{path} is damaged: it contains a {type(content).__name__}, not an object")
     return content
 
 
@@ -213,5 +213,5 @@ def _read_config(path: Path) -> dict[str, Any]:
         problem = " ".join(str(error).split())
         raise DataError(f"{path} is damaged: {problem}") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path} is damaged: it holds a {type(content).__name__} and no settings")
+        raise DataError(f"{path} is damaged: it contains a {type(content).__name__}, not settings")
     return content

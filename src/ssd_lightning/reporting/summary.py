@@ -1,4 +1,4 @@
-"""What a page says of a run before and after its charts: scores, facts, curves, what is missing, how to repeat it."""
+"""Page content around the charts: scores, facts, curves, missing parts, commands to reproduce the run."""
 
 import shlex
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ SCORES = {
     "map_50": "AP50",
     "map_75": "AP75",
 }
-"""Logged name, after the split, and what the page calls it."""
+"""Logged name after the split -> title on the page."""
 PACKAGES = ("torch", "torchvision", "pytorch-lightning")
 MOST_NAMES = 12
 
 
 def score_rows(run: Run) -> list[tuple[str, list[tuple[str, float | None]]]]:
-    """List for every split that was scored its name and its scores by `SCORES`."""
+    """List the name and the scores (by `SCORES`) of every scored split."""
     rows = []
     for split, name in SPLITS.items():
         scores = [(label, run.score(f"{split}/{key}")) for key, label in SCORES.items()]
@@ -33,7 +33,7 @@ def score_rows(run: Run) -> list[tuple[str, list[tuple[str, float | None]]]]:
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
-    """List what was trained, how long, on what: (name, text)."""
+    """List facts about the training as (name, text)."""
     record, found = run.record, []
     best, curve = run.best_validation(), run.curves.get(run.objective)
     if best is not None and curve is not None:
@@ -77,10 +77,10 @@ def facts(run: Run) -> list[tuple[str, str]]:
 
 
 def gaps(run: Run) -> list[str]:
-    """Say in sentences what the page lacks, and why."""
+    """Describe what the page lacks, and why."""
     found = []
     if run.result is None:
-        found.append(f"The run is not over, or was stopped: there is no {RESULT}.")
+        found.append(f"The run is unfinished, or was stopped: there is no {RESULT}.")
     for name, what in ((METRICS, "curves"), (CONFIG, "configuration"), (RECORD, "hardware, versions and commit")):
         if not (run.directory / name).is_file():
             found.append(f"No {what}: there is no {name}.")
@@ -97,14 +97,14 @@ def gaps(run: Run) -> list[str]:
 
 
 def evaluation_command(run: Run, split: str) -> str:
-    """Write the command that evaluates the run's checkpoint for its page."""
+    """Return the command that evaluates the run's checkpoint for its page."""
     record = run.directory / EVALUATIONS / f"{split}.npz"
     overrides = [f"checkpoint={run.directory}", *data_overrides(run.directory), f"split={split}", f"record={record}"]
     return shlex.join(["python", "-m", "ssd_lightning.evaluate", *overrides])
 
 
 def data_overrides(directory: Path) -> list[str]:
-    """Repeat the overrides of a run's command line that chose its data; `data=...` where they are not recorded."""
+    """Return the overrides of a run that selected its data; `data=...` if they are not recorded."""
     try:
         hydra = yaml.safe_load((directory / ".hydra" / "hydra.yaml").read_bytes())["hydra"]
         overrides = [text for text in hydra["overrides"]["task"] if str(text).lstrip("+").startswith("data.")]
@@ -114,7 +114,7 @@ def data_overrides(directory: Path) -> list[str]:
 
 
 def reproduction(run: Run) -> str:
-    """Write the commands that repeat the run."""
+    """Return the commands that reproduce the run."""
     record, lines = run.record, []
     if record.get("git_commit"):
         lines.append(f"git checkout {record['git_commit']}")
@@ -129,13 +129,13 @@ def reproduction(run: Run) -> str:
 
 
 def config_text(config: Mapping[str, Any]) -> str:
-    """Write a configuration as YAML."""
+    """Return a configuration as YAML."""
     return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100) if config else ""
 
 
 def duration(seconds: float) -> str:
-    """Write a time in its two largest units: 3 h 12 min."""
-    whole = max(0, round(seconds))  # clocks are set back
+    """Format a duration in its two largest units: 3 h 12 min."""
+    whole = max(0, round(seconds))  # the clock may have been set back
     for unit, size, below, smaller in (("d", 86_400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= size:
             return f"{whole // size} {unit} {whole % size // smaller} {below}"
@@ -148,5 +148,5 @@ def _why_unvalidated(run: Run) -> str:
         return ""
     every, epochs = trainer.get("check_val_every_n_epoch"), trainer.get("max_epochs")
     if isinstance(every, int) and isinstance(epochs, int) and every > epochs > 0:
-        return f", for trainer.check_val_every_n_epoch={every} is more than its {epochs} epochs"
+        return f", since trainer.check_val_every_n_epoch={every} is more than its {epochs} epochs"
     return ""

@@ -1,4 +1,4 @@
-"""SVG by hand: escaped elements, ticks at round numbers, and axes that place values."""
+"""SVG helpers: escaped elements, round ticks, and axes."""
 
 import math
 import unicodedata
@@ -8,19 +8,19 @@ from markupsafe import Markup, escape
 
 FONT_PX = 12
 LETTER_PX = 6.4
-"""Mean width of a letter of `FONT_PX` in the usual fonts, rather too much than too little."""
+"""Mean width of a letter of `FONT_PX` in the usual fonts, rather too large than too small."""
 COLOURS = 7
-"""Of the palette; further series have the same colours with dashes or other marks."""
+"""Number of colours in the palette; more series reuse them with dashes or other markers."""
 
 
 def tag(element: str, *children: str, **attributes: str | float | None) -> Markup:
-    """Write an element; text and attributes are escaped unless they are markup already.
+    """Return an element; text and attributes are escaped unless they are already markup.
 
     Args:
-        element: its name.
-        children: text and elements.
-        attributes: `class_` stands for `class`, `text_anchor` for `text-anchor`; None leaves one out. Numbers have two
-            digits after the point at most.
+        element: name of the element.
+        children: texts and elements.
+        attributes: `class_` is written as `class`, `text_anchor` as `text-anchor`; None omits an attribute. Numbers
+            are rounded to two decimals.
     """
     named = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
     markup = "".join(f' {key}="{escape(_shortened(value))}"' for key, value in named.items())
@@ -28,14 +28,14 @@ def tag(element: str, *children: str, **attributes: str | float | None) -> Marku
 
 
 def drawing(label: str, width: float, height: float, *children: str, fixed: bool = False) -> Markup:
-    """Wrap elements as an image that says what it shows.
+    """Wrap elements into an image with a description.
 
     Args:
-        label: for those who do not see it.
+        label: description for screen readers.
         width: in px; the page scales the drawing with its column.
         height: in px.
         children: the elements.
-        fixed: draw it at its own size, whatever the column's.
+        fixed: keep the drawing at its own size.
     """
     own_size = {"width": width, "height": height} if fixed else {}
     box = f"0 0 {_shortened(width)} {_shortened(height)}"
@@ -44,22 +44,22 @@ def drawing(label: str, width: float, height: float, *children: str, fixed: bool
 
 
 def label(text: str, x: float, y: float, *, anchor: str = "start", class_: str | None = None) -> Markup:
-    """Write text whose baseline is at y."""
+    """Return text with its baseline at y."""
     return tag("text", text, x=x, y=y, text_anchor=None if anchor == "start" else anchor, class_=class_)
 
 
 def slot_class(slot: int) -> str:
-    """Name the class that gives a series its colour: `s0`..`s6`, and dashes from the second round on."""
+    """Return the CSS class for the colour of a series: `s0`..`s6`, then with dashes."""
     return f"s{slot % COLOURS}" + (" dashed" if slot >= COLOURS else "")
 
 
 def columns(text: str) -> int:
-    """Count the letters of a text; those of East Asia are as wide as two."""
+    """Count the columns of a text; East Asian letters take two."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def cut(text: str, letters: int) -> str:
-    """Shorten a text to so many columns, the last one an ellipsis."""
+    """Shorten a text to a number of columns, with an ellipsis at the end."""
     if columns(text) <= letters:
         return text
     text = text[:letters]
@@ -70,12 +70,12 @@ def cut(text: str, letters: int) -> str:
 
 @dataclass(frozen=True)
 class Axis:
-    """Places values between two pixels, in proportion.
+    """Maps values linearly to pixels.
 
     Args:
         low: value at `start_px`.
         high: value at `end_px`; above `low`.
-        start_px: may lie beyond `end_px`, as that of upright axes does.
+        start_px: may be larger than `end_px`, as for vertical axes.
         end_px: the other end.
     """
 
@@ -85,12 +85,12 @@ class Axis:
     end_px: float
 
     def place(self, value: float) -> float:
-        """Give the pixel of a value."""
+        """Return the pixel of a value."""
         return self.start_px + (value - self.low) / (self.high - self.low) * (self.end_px - self.start_px)
 
 
 def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Find multiples of 1, 2 or 5 times a power of ten within a range, `most` + 1 at most.
+    """Find multiples of 1, 2 or 5 times a power of ten within a range, at most `most` + 1.
 
     Raises:
         ValueError: the range is not finite or not above 0.
@@ -104,7 +104,7 @@ def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def wide_range(low: float, high: float) -> tuple[float, float]:
-    """Widen a range of values that are all the same, so that an axis can be made of it."""
+    """Widen a range of equal values, so that it can be an axis."""
     if high > low:
         return low, high
     margin = abs(low) / 2 or 1.0
@@ -112,7 +112,7 @@ def wide_range(low: float, high: float) -> tuple[float, float]:
 
 
 def tick_text(value: float) -> str:
-    """Write a tick: 0.25, 20k, 3e-05."""
+    """Format a tick: 0.25, 20k, 3e-05."""
     if value and abs(value) < 1e-3:
         return f"{value:.0e}".replace("e-0", "e-")
     if abs(value) >= 10_000:

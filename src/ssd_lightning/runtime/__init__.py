@@ -1,1 +1,1 @@
-"""Runs exported files, and reads them as what others may have made: with distrust."""
+"""Loads and runs exported files. Files are treated as untrusted."""

@@ -1,4 +1,4 @@
-"""What an exported file says about itself: enough to use it without the program that wrote it."""
+"""The description that is stored in an exported file, so that it can be used without this package."""
 
 import json
 from collections.abc import Mapping
@@ -15,33 +15,33 @@ from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.normalization import Normalization
 
 MARKER = "ssd_lightning"
-"""The entry that only files of this package have: the version that wrote them."""
+"""Metadata entry that only files of this package have: the version that wrote them."""
 
 DETECTIONS = ("boxes", "scores", "labels", "num_detections")
 """Outputs of a file with NMS inside."""
 PREDICTIONS = ("boxes", "scores")
-"""Outputs of a file without."""
+"""Outputs of a file without NMS."""
 
 MOST_CLASSES = 100_000
 MOST_PIXELS = 100_000_000
-"""Of a network's input, in a file of others."""
+"""Limit for a network's input, because files are untrusted."""
 
 
 @dataclass(frozen=True)
 class ExportDescription:
-    """How to feed an exported network, and how to read what it gives.
+    """Describes the inputs and outputs of an exported network.
 
     Attributes:
-        version: of this package.
-        class_names: of the classes 1..C.
+        version: version of this package.
+        class_names: names of the classes 1..C.
         image_size: (height, width) of the network's input in pixels.
-        normalization: what happens, or has to happen, to colours of 0..255.
-        preprocessing: resizing and normalisation are inside.
-        nms: thresholds and NMS are inside.
-        postprocess: inside the file, or to be applied to its outputs.
-        quantization: how weights and activations were rounded; None for float32.
-        resize: how images have to be brought to the input. Stretching is inside with `preprocessing`; letterboxing
-            never is, and boxes come out relative to the input.
+        normalization: normalisation of colours 0..255, inside the file or to be applied before.
+        preprocessing: whether the file resizes and normalises.
+        nms: whether the file applies thresholds and NMS.
+        postprocess: post-processing, inside the file or to be applied to its outputs.
+        quantization: quantisation of weights and activations. None for float32.
+        resize: how images are resized to the input. With `preprocessing` the file does the stretching. Letterboxing is
+            never inside the file, and boxes are then relative to the input.
     """
 
     version: str
@@ -56,7 +56,7 @@ class ExportDescription:
 
     @property
     def input_name(self) -> str:
-        """Name of the one input."""
+        """Name of the input."""
         return "images"
 
     def as_input(self, images: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class ExportDescription:
 
     @property
     def resizes(self) -> bool:
-        """Whether images of any size go in."""
+        """Whether the file takes images of any size."""
         return self.preprocessing and isinstance(self.resize, Stretch)
 
     @property
@@ -77,7 +77,7 @@ class ExportDescription:
         return DETECTIONS if self.nms else PREDICTIONS
 
     def as_metadata(self) -> dict[str, str]:
-        """Give all of it as JSON texts by name, with the tensors explained."""
+        """Return the description as JSON texts by name, with an explanation of inputs and outputs."""
         height, width = self.image_size
         order = "BGR" if self.normalization.bgr else "RGB"
         fitted = "the image warped to this size"
@@ -131,19 +131,19 @@ class ExportDescription:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> "ExportDescription":
-        """Read what `as_metadata` gave.
+        """Parse the result of `as_metadata`.
 
         Args:
-            metadata: of a file.
+            metadata: metadata of a file.
             path: the file, for messages.
 
         Raises:
-            WeightsError: this package did not write it, or a value cannot be.
+            WeightsError: this package did not write the file, or a value is invalid.
         """
         if MARKER not in metadata:
             raise WeightsError(
-                f"{path} was not written by this package's export: its metadata have no entry '{MARKER}'; nothing of "
-                "it was run"
+                f"{path} was not written by this package's export: its metadata have no entry '{MARKER}'; it was "
+                "not run"
             )
         try:
             values = {name: json.loads(text) for name, text in metadata.items() if name in _CHECKS}
@@ -152,7 +152,7 @@ class ExportDescription:
                     shown = f"{values[name]!r:.100}" if name in values else "missing"
                     raise WeightsError(f"its metadata entry '{name}' is {shown}")
             postprocess = PostProcess.from_settings(values["postprocess"])
-            resize = as_resize_mode(json.loads(metadata.get("resize", "null")))  # older files have none: they stretch
+            resize = as_resize_mode(json.loads(metadata.get("resize", "null")))  # older files have no entry: stretch
         except UserError as error:
             raise WeightsError(f"{path}: {error}") from error
         except (ValueError, TypeError, RecursionError) as error:
@@ -172,7 +172,7 @@ class ExportDescription:
         )
 
     def quantized(self, kind: str) -> "ExportDescription":
-        """Give the same with another precision."""
+        """Return a copy with this quantisation."""
         return replace(self, quantization=kind)
 
 

@@ -1,4 +1,4 @@
-"""Which exported file is run by what."""
+"""Opens exported files."""
 
 from pathlib import Path
 
@@ -11,15 +11,15 @@ from ssd_lightning.runtime.torchscript_network import TorchScriptNetwork, is_tor
 
 
 def load_exported(path: Path, device: torch.device | str, precision: str) -> ExportedNetwork | None:
-    """Open an exported network; None for a file that holds weights.
+    """Open an exported network. None for a file that contains only weights.
 
     Args:
-        path: the file; `.onnx` and `.torchscript` say what it is, and `.pt` is looked into.
-        device: where to compute.
-        precision: that is asked for.
+        path: the file. The type of `.onnx` and `.torchscript` follows from the suffix; a `.pt` file is inspected.
+        device: device to run on.
+        precision: requested precision.
 
     Raises:
-        ConfigurationError: another precision than the file has.
+        ConfigurationError: a precision other than float32 is requested.
         WeightsError: the file cannot be used.
     """
     kind = OnnxNetwork if path.suffix == ".onnx" else TorchScriptNetwork if is_torchscript(path) else None

@@ -1,4 +1,4 @@
-"""An exported file behind what `Detector` needs of a network."""
+"""Base class of exported networks for `Detector`."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from ssd_lightning.types import Detections, SSDOutput
 
 
 class ExportedNetwork(nn.Module):
-    """A network in another program's hands: it detects, and its weights are out of reach.
+    """A network that runs in another runtime. It can detect, but its weights are not accessible.
 
     Args:
         path: the file, for messages.
-        description: what it says about itself.
-        device: where its inputs go and its outputs come from.
+        description: description from the file.
+        device: device of its inputs and outputs.
     """
 
     def __init__(self, path: Path, description: ExportDescription, device: torch.device) -> None:
@@ -33,21 +33,21 @@ class ExportedNetwork(nn.Module):
 
     @abstractmethod
     def run(self, inputs: Tensor) -> Sequence[Tensor]:
-        """Give the file's outputs for its input, on `device`."""
+        """Run the network on the file's input. Inputs and outputs are on `device`."""
 
     def detect(self, images: Tensor, postprocess: PostProcess) -> list[Detections]:
         """Detect in a batch.
 
         Args:
-            images: `[B, 3, H, W]`, RGB, 0..255, uint8 or float, of the size that the network is made for.
-            postprocess: has no effect where NMS is inside the file.
+            images: `[B, 3, H, W]`, RGB, 0..255, uint8 or float, of the network's input size.
+            postprocess: post-processing. It has no effect if the file applies NMS.
 
         Returns:
             B detections.
 
         Raises:
-            ValueError: the images have another size.
-            WeightsError: the file fails, or gives something else than it says.
+            ValueError: the images have a different size.
+            WeightsError: the file fails, or its outputs do not match its description.
         """
         if tuple(images.shape[-2:]) != self.image_size:
             raise ValueError(f"the network is made for {self.image_size} images, got {tuple(images.shape[-2:])}")
@@ -56,7 +56,7 @@ class ExportedNetwork(nn.Module):
         return self.detect_inputs(self.description.as_input(images.to(self.device)), postprocess)
 
     def detect_inputs(self, inputs: Tensor, postprocess: PostProcess) -> list[Detections]:
-        """Detect in what the file itself takes, as its description has it; see `detect`."""
+        """Detect in a batch in the file's own input format. See `detect`."""
         outputs = self.checked(self.run(inputs), len(inputs))
         if self.description.nms:
             return _unpadded(*outputs)
@@ -64,10 +64,10 @@ class ExportedNetwork(nn.Module):
         return _detect(boxes, scores, postprocess)
 
     def checked(self, outputs: Sequence[Tensor], batch: int) -> Sequence[Tensor]:
-        """Make sure that a file of others gave what it promised: an index beyond a list would fail far from here.
+        """Check that outputs match the description. Otherwise an invalid index would cause an error much later.
 
         Raises:
-            WeightsError: number, shape, type or values differ.
+            WeightsError: number, shape, type or values do not match.
         """
         names = self.description.output_names
         if len(outputs) != len(names):
@@ -106,7 +106,7 @@ def _detect(boxes: Tensor, scores: Tensor, postprocess: PostProcess) -> list[Det
     """Apply post-processing to decoded boxes and scores, image by image."""
     found: list[Detections] = []
     for image_boxes, image_scores in zip(boxes, scores, strict=True):
-        # A box is its own prior, with offsets of zero; softmax undoes the logarithm.
+        # Each box is its own prior with zero offsets. Softmax inverts the logarithm.
         output = SSDOutput(torch.zeros_like(image_boxes)[None], image_scores.log()[None], xyxy_to_cxcywh(image_boxes))
         found += postprocess(output)
     return found

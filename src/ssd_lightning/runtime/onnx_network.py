@@ -1,4 +1,4 @@
-"""ONNX files in onnxruntime: read with distrust, run on the processor, or on the GPU where the package can."""
+"""Runs ONNX files with onnxruntime, on the CPU, or on the GPU if the package supports it."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -16,31 +16,31 @@ from ssd_lightning.runtime.network import ExportedNetwork
 log = logging.getLogger(__name__)
 
 STANDARD = ("", "ai.onnx")
-"""The domain of ONNX's own operators, none of which touches files or the network."""
+"""Domains of ONNX's own operators. None of them accesses files or the network."""
 NEEDED = "onnxruntime and onnx are needed for ONNX files: pip install 'ssd-lightning[export]'"
 
 
 class OnnxNetwork(ExportedNetwork):
-    """An ONNX file that `export format=onnx` wrote.
+    """An ONNX file written by `export format=onnx`.
 
     Args:
         path: the file.
-        device: where to compute; the processor if this onnxruntime cannot use the GPU.
+        device: device to run on. The CPU is used if onnxruntime cannot use the GPU.
 
     Raises:
         ConfigurationError: onnxruntime is not installed.
-        WeightsError: the file is missing, damaged, of others, or would need more than itself.
+        WeightsError: the file is missing, damaged, not written by this package, or not self-contained.
     """
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         content, metadata = read_onnx(path)
         description = ExportDescription.from_metadata(metadata, path)
-        super().__init__(path, description, torch.device("cpu"))  # the session copies to the GPU by itself
+        super().__init__(path, description, torch.device("cpu"))  # the session copies data to the GPU
         self._session = make_session(content, path, torch.device(device))
         self._check_ends()
 
     def run(self, inputs: Tensor) -> Sequence[Tensor]:
-        """Give the file's outputs for its input."""
+        """Run the network on the file's input."""
         try:
             outputs = self._session.run(None, {self.description.input_name: inputs.numpy()})
         except Exception as error:  # its exceptions share no base class
@@ -51,47 +51,47 @@ class OnnxNetwork(ExportedNetwork):
         given = [(end.name, end.type) for end in self._session.get_inputs()]
         kind = "uint8" if self.description.preprocessing else "float"
         if given != [(self.description.input_name, f"tensor({kind})")]:
-            raise WeightsError(f"{self.path} has the inputs {given!r:.200}, not those that its metadata say")
+            raise WeightsError(f"{self.path} has the inputs {given!r:.200}, which do not match its metadata")
         names = tuple(end.name for end in self._session.get_outputs())
         if names != self.description.output_names:
-            raise WeightsError(f"{self.path} has the outputs {names!r:.200}, not those that its metadata say")
+            raise WeightsError(f"{self.path} has the outputs {names!r:.200}, which do not match its metadata")
 
 
 def make_session(content: bytes, path: Path, device: torch.device) -> Any:
-    """Make a session with as many threads as torch has.
+    """Create a session with the same number of threads as torch.
 
     Raises:
-        WeightsError: onnxruntime does not take the model.
+        WeightsError: onnxruntime rejects the model.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Its threads spin while they wait, and take the cores from whatever runs between two calls: data workers, torch.
+    # Spinning threads would take the cores from data workers and torch between two calls.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors only; its warnings are about its own optimiser
+    options.log_severity_level = 3  # only errors; the warnings are about its optimiser
     providers = ["CPUExecutionProvider"]
     if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         providers.insert(0, "CUDAExecutionProvider")
     elif device.type != "cpu":
-        log.warning("%s runs on the processor: this onnxruntime has no provider for %s", path, device)
+        log.warning("%s runs on the CPU: this onnxruntime has no provider for %s", path, device)
     try:
-        # From memory, so that what was checked is what runs, and nothing beside the file is looked for.
+        # From memory: the checked bytes are the ones that run, and no other files are read.
         return onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:  # its exceptions share no base class
-        raise WeightsError(f"{path}: onnxruntime does not take it: {str(error)[:200]}") from error
+        raise WeightsError(f"{path}: onnxruntime rejects it: {str(error)[:200]}") from error
 
 
 def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:
-    """Read a model without running it, and make sure that it is whole and needs nothing but itself.
+    """Read a model without running it, and check that it is intact and self-contained.
 
     Returns:
         The file's bytes and its metadata.
 
     Raises:
         ConfigurationError: onnx is not installed.
-        WeightsError: it is missing or damaged; or it has data in other files, operators that are not ONNX's own,
-            functions, or branches and loops, of which this package's files have none.
+        WeightsError: the file is missing or damaged, or it has data in other files, operators that are not ONNX's own,
+            functions, branches or loops. Files of this package have none of these.
     """
     if not path.is_file():
         raise WeightsError(f"there is no file {path}")
@@ -103,12 +103,12 @@ def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:
     content = path.read_bytes()
     try:
         model = onnx.ModelProto.FromString(content)
-    except Exception as error:  # protobuf's own, which differ with its implementation
-        raise WeightsError(f"{path} is damaged or no ONNX file: {str(error)[:200]}") from error
+    except Exception as error:  # protobuf's implementations raise different types
+        raise WeightsError(f"{path} is damaged or not an ONNX file: {str(error)[:200]}") from error
     if not model.graph.node:
-        raise WeightsError(f"{path} is no ONNX file: it has no network")
+        raise WeightsError(f"{path} is not an ONNX file: it has no network")
     if model.functions:
-        raise WeightsError(f"{path} brings functions of its own, '{model.functions[0].name:.50}'; it is not run")
+        raise WeightsError(f"{path} defines its own functions, '{model.functions[0].name:.50}'; it is not run")
     for node in model.graph.node:
         if node.domain not in STANDARD:
             raise WeightsError(f"{path} needs the operator '{node.domain:.50}::{node.op_type:.50}'; it is not run")

@@ -1,4 +1,4 @@
-"""TorchScript files. Loading one compiles its code, so it is looked at first; see `refuse_foreign_code`."""
+"""Runs TorchScript files. Loading compiles their code, so it is checked first, see `refuse_foreign_code`."""
 
 import io
 import json
@@ -18,25 +18,26 @@ from ssd_lightning.runtime.description import ExportDescription
 from ssd_lightning.runtime.network import ExportedNetwork
 
 METADATA_FILE = "ssd_lightning.json"
-"""Among the archive's `extra` files: texts by name, as `ExportDescription.as_metadata` gives them."""
+"""One of the archive's `extra` files, with the texts of `ExportDescription.as_metadata`."""
 MOST_METADATA_BYTES = 10_000_000
 MOST_PACKED_BYTES = 100_000_000
 
 OPERATORS = {"torchvision.nms", "prim.device", "prim.dtype", "prim.NumToTensor", "prim.min"}
-"""Those beyond `torch.*` that an exported network calls."""
+"""Operators other than `torch.*` that exported networks call."""
 FORBIDDEN = re.compile(r"\b(from_file|save|load|classes|_extension)\b")
-"""Names of what maps, writes or reads files, or makes objects of compiled code."""
+"""Names of operators that map, write or read files, or create objects of compiled code."""
 
 
 class TorchScriptNetwork(ExportedNetwork):
-    """A TorchScript file that `export format=torchscript` wrote.
+    """A TorchScript file written by `export format=torchscript`.
 
     Args:
         path: the file.
-        device: where to compute.
+        device: device to run on.
 
     Raises:
-        WeightsError: the file is missing, damaged, of others, or has code that no exported network has.
+        WeightsError: the file is missing, damaged, not written by this package, or has code that no exported network
+            has.
     """
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
@@ -45,11 +46,11 @@ class TorchScriptNetwork(ExportedNetwork):
         try:
             with quiet_jit():
                 self.script = torch.jit.load(io.BytesIO(content), map_location=self.device)
-        except Exception as error:  # damage is answered with nearly any type
-            raise WeightsError(f"{path} is damaged or no TorchScript file: {_first_line(error)}") from error
+        except Exception as error:  # damaged files raise many types
+            raise WeightsError(f"{path} is damaged or not a TorchScript file: {_first_line(error)}") from error
 
     def run(self, inputs: Tensor) -> Sequence[Tensor]:
-        """Give the file's outputs for its input."""
+        """Run the network on the file's input."""
         try:
             outputs = self.script(inputs)
         except Exception as error:
@@ -61,14 +62,14 @@ class TorchScriptNetwork(ExportedNetwork):
 
 @contextmanager
 def quiet_jit() -> Iterator[None]:
-    """Silence the deprecation of `torch.jit`, which is the user's choice of a format, not a mistake."""
+    """Silence the deprecation warning of `torch.jit`, because the user chose this format."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\..*` is (deprecated|not supported)")
         yield
 
 
 def is_torchscript(path: Path) -> bool:
-    """Tell a TorchScript archive from a checkpoint, which torch keeps in the same kind of archive."""
+    """Whether a file is a TorchScript archive. Checkpoints use the same kind of archive."""
     if path.suffix == ".torchscript":
         return True
     if path.suffix not in (".pt", ".pth") or not path.is_file() or not zipfile.is_zipfile(path):
@@ -78,13 +79,14 @@ def is_torchscript(path: Path) -> bool:
 
 
 def read_torchscript(path: Path) -> tuple[bytes, dict[str, str]]:
-    """Read an archive without compiling or running anything of it.
+    """Read an archive without compiling or running its code.
 
     Returns:
         The file's bytes and its metadata.
 
     Raises:
-        WeightsError: it is missing or damaged, not of this package, or has code that no exported network has.
+        WeightsError: the file is missing, damaged, not written by this package, or has code that no exported network
+            has.
     """
     if not path.is_file():
         raise WeightsError(f"there is no file {path}")
@@ -92,11 +94,11 @@ def read_torchscript(path: Path) -> tuple[bytes, dict[str, str]]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             packed = sum(p.file_size for p in archive.infolist() if p.compress_type != zipfile.ZIP_STORED)
-            if packed > MOST_PACKED_BYTES:  # torch packs its code alone; a small file could fill the memory
-                raise WeightsError(f"{path} is no file of torch: it has {packed:,} bytes in compressed parts")
+            if packed > MOST_PACKED_BYTES:  # torch compresses only code; a zip bomb could fill the memory
+                raise WeightsError(f"{path} is not a TorchScript file: it has {packed:,} bytes in compressed parts")
             names = archive.namelist()
             if len(set(names)) != len(names):
-                raise WeightsError(f"{path} is no file of torch: two of its parts have one name")
+                raise WeightsError(f"{path} is not a TorchScript file: two of its parts have the same name")
             metadata_names = [name for name in names if name.endswith(f"/extra/{METADATA_FILE}")]
             metadata = json.loads(archive.read(metadata_names[0])[:MOST_METADATA_BYTES]) if metadata_names else {}
             refuse_foreign_code(
@@ -104,23 +106,23 @@ def read_torchscript(path: Path) -> tuple[bytes, dict[str, str]]:
             )
     except WeightsError:
         raise
-    except Exception as error:  # zipfile answers damage with nearly any type
-        raise WeightsError(f"{path} is damaged or no TorchScript file: {_first_line(error)}") from error
+    except Exception as error:  # zipfile raises many types for damaged files
+        raise WeightsError(f"{path} is damaged or not a TorchScript file: {_first_line(error)}") from error
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-        raise WeightsError(f"{path}: its metadata are no texts by name")
+        raise WeightsError(f"{path}: its metadata are not a mapping of names to texts")
     return content, metadata
 
 
 def refuse_foreign_code(parts: dict[str, bytes], path: Path) -> None:
-    """Refuse an archive whose code names operators that reach beyond tensors.
+    """Reject an archive whose code uses operators that access more than tensors.
 
-    TorchScript is a language of its own without access to Python, but a few of its operators map or write files. This
-    look refuses those that are known, and every operator of extensions except torchvision's `nms`. It is a fence
-    against accidents and known tricks, not a proof: load TorchScript files from people whose checkpoints you
-    would run as programs; ONNX and safetensors need no such trust.
+    TorchScript has no access to Python, but a few of its operators map or write files. This check rejects the known
+    ones, and every extension operator except torchvision's `nms`. It protects against accidents and known attacks, but
+    is not a proof of safety. Load TorchScript files only from people whose programs you would run. ONNX and safetensors
+    files do not need this trust.
 
     Raises:
-        WeightsError: the message names what was found.
+        WeightsError: a forbidden operator was found. The message names it.
     """
     for name, content in parts.items():
         if name.endswith(".py"):
@@ -132,7 +134,7 @@ def refuse_foreign_code(parts: dict[str, bytes], path: Path) -> None:
         else:
             continue
         if found:
-            raise WeightsError(f"{path}: its code names '{found}', which no exported network does; it was not run")
+            raise WeightsError(f"{path}: its code uses '{found}', which no exported network does; it was not run")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,1 +1,1 @@
-"""A detector behind a local web page and a JSON endpoint: the package that knows HTTP."""
+"""A local web page and JSON endpoints for a detector."""

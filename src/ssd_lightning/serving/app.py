@@ -37,27 +37,27 @@ PAGE = Path(__file__).parent / "page"
 mimetypes.add_type("text/javascript", ".js")  # some systems say text/plain, which browsers do not run
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 MOST_WAITING = 8
-"""Images that are uploaded, wait or are looked at; a ninth is asked to come again."""
+"""Maximum number of images that are uploaded, waiting or processed. Further requests get a 503."""
 
 IN_WORDS = {
     "Not Found": "there is nothing at this address",
     "Method Not Allowed": "this address does not take the method of the request",
 }
-"""Of what the router says about addresses."""
+"""Plain messages for the router's errors."""
 
 
 class Application:
-    """Answers of the server.
+    """The web application.
 
-    The network sees one image at a time, in a thread of its own, so that all else is answered meanwhile.
+    The network processes one image at a time in a separate thread, so that other requests are answered meanwhile.
 
     Args:
-        detector: what finds.
-        name: of the model, for the page.
-        examples: images to try.
-        score_threshold: least score that is shown or told at first.
-        limits: what an upload may cost.
-        hosts: names that requests may call this server by, see `Guard`.
+        detector: the detector.
+        name: name of the model, for the page.
+        examples: example images.
+        score_threshold: default minimum score.
+        limits: limits of an upload.
+        hosts: allowed host names of requests, see `Guard`.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Application:
         self._one_at_a_time = anyio.CapacityLimiter(1)
 
     def build(self) -> Starlette:
-        """Give the ASGI application."""
+        """Return the ASGI application."""
         return Starlette(
             routes=[
                 Route("/", self.page),
@@ -97,24 +97,24 @@ class Application:
         )
 
     async def page(self, request: Request) -> Response:
-        """Give the page."""
+        """Return the page."""
         return FileResponse(PAGE / "index.html")
 
     async def example(self, request: Request) -> Response:
-        """Give an example as it is."""
+        """Return an example image."""
         example = self._example(request)
         return Response(example.data, media_type=example.media_type)
 
     async def thumbnail(self, request: Request) -> Response:
-        """Give a small copy of an example."""
+        """Return the thumbnail of an example."""
         return Response(self._example(request).thumbnail, media_type="image/jpeg")
 
     async def health(self, request: Request) -> Response:
-        """Say that the server answers, and how many images it has to look at."""
+        """Return the status and the number of waiting images."""
         return JSONResponse({"status": "ok", "waiting": self._waiting})
 
     async def model(self, request: Request) -> Response:
-        """Describe the model: classes, size, settings."""
+        """Return classes, input size and settings of the model."""
         names, size = self.detector.class_names, self.detector.image_size
         note = why_overlap_is_fixed(self.detector)
         colours = [class_colour(label) for label in range(1, len(names) + 1)]
@@ -137,12 +137,12 @@ class Application:
         )
 
     async def detect(self, request: Request) -> Response:
-        """Detect in an uploaded image: what `predict` writes about it, and the network's time."""
+        """Detect in an uploaded image. Returns the record that `predict` writes, and the network's time."""
         score_threshold, classes = self._parameters(request)
         return await self._look(request, lambda image: find_detections(self.detector, image, score_threshold, classes))
 
     async def candidates(self, request: Request) -> Response:
-        """Give all candidates in an uploaded image, for a page that applies threshold and NMS by itself."""
+        """Return all candidates in an uploaded image, for a page that applies threshold and NMS itself."""
 
         def find(image: np.ndarray) -> dict[str, Any]:
             height, width = image.shape[:2]
@@ -162,8 +162,8 @@ class Application:
                 return {**record, "network_ms": milliseconds}
 
             return JSONResponse(await anyio.to_thread.run_sync(work, limiter=self._one_at_a_time))
-        except asyncio.CancelledError:  # Ctrl-C, and no time left
-            raise HTTPException(503, "the server is ending") from None
+        except asyncio.CancelledError:  # Ctrl-C, after the grace period
+            raise HTTPException(503, "the server is shutting down") from None
         finally:
             self._waiting -= 1
 
@@ -174,7 +174,7 @@ class Application:
         return self.examples[index]
 
     def _parameters(self, request: Request) -> tuple[float, list[str] | None]:
-        """Read `score_threshold` and `classes`, a list with commas or several of them."""
+        """Read the query parameters `score_threshold` and `classes`. `classes` may have commas or be repeated."""
         query = request.query_params
         for key in query:
             if key not in ("score_threshold", "classes"):
@@ -202,7 +202,7 @@ async def _tell(request: Request, error: Exception) -> Response:
 
 
 async def _tell_failure(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "the server has failed at this; its log says why"}, 500)
+    return JSONResponse({"error": "the server failed to process the request; see its log"}, 500)
 
 
 def _hex(colour: Colour) -> str:

@@ -1,4 +1,4 @@
-"""Images that a visitor can try at once: from a folder, from what a run was trained on, or drawn on the spot."""
+"""Example images for the page: from a folder, from a run's data set, or drawn."""
 
 import io
 import logging
@@ -20,33 +20,33 @@ log = logging.getLogger(__name__)
 
 MOST_EXAMPLES = 8
 MOST_LOOKED_AT = 20_000
-"""Files of a data set: enough to choose from, quick to list."""
+"""Maximum number of files of a data set that are listed."""
 THUMBNAIL_SIDE_PX = 200
 TOY_SIDE_PX = 384
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image as a browser gets it."""
+    """An encoded image for a browser."""
 
     name: str
     data: bytes
     media_type: str
     thumbnail: bytes
-    """A small JPEG of it."""
+    """A small JPEG."""
 
 
 def find_examples(folder: Path | None, checkpoint: Path, class_names: Sequence[str]) -> list[Example]:
     """Choose a few images.
 
     Args:
-        folder: of images; None takes those of the run's data, as long as they are still where they were, then toy
-            scenes for a detector of toy shapes.
+        folder: folder of images. None uses the run's data set if it still exists. Otherwise, a detector of toy shapes
+            gets toy scenes.
         checkpoint: a file or a run directory.
-        class_names: of the detector.
+        class_names: class names of the detector.
 
     Raises:
-        DataError: the folder holds no image.
+        DataError: the folder contains no image.
     """
     if folder is not None:
         examples = _read(_images_in(folder)) if folder.is_dir() else []
@@ -63,7 +63,7 @@ def find_examples(folder: Path | None, checkpoint: Path, class_names: Sequence[s
 
 
 def draw_toy_examples() -> list[Example]:
-    """Draw toy scenes that no training has seen."""
+    """Draw toy scenes that are not in the training data."""
     size_px = (TOY_SIDE_PX, TOY_SIDE_PX)
     scenes = [draw_toy_image(seed=1, split="test", index=index, size_px=size_px)[0] for index in range(6)]
     images = [Image.fromarray(scene) for scene in scenes]
@@ -74,9 +74,9 @@ def draw_toy_examples() -> list[Example]:
 
 
 def data_of_run(checkpoint: Path) -> Path | None:
-    """Find the folder of the data that a checkpoint was trained on; None if it is not known or no longer there.
+    """Find the data folder that a checkpoint was trained on. None if it is unknown or no longer exists.
 
-    A relative `data.root` counts from where the run was started: most often some folders above that of the run.
+    A relative `data.root` is relative to where the run was started, which is usually a folder above the run's.
     """
     run = checkpoint if checkpoint.is_dir() else checkpoint.parent.parent
     try:
@@ -88,7 +88,7 @@ def data_of_run(checkpoint: Path) -> Path | None:
 
 
 def _test_images(root: Path) -> list[Path]:
-    """Choose among the images of a data set, those of its test split first."""
+    """Choose images of a data set, preferably from its test split."""
     in_voc_layout = root / "JPEGImages"
     try:
         names = (root / "ImageSets" / "Main" / "test.txt").read_text().split()
@@ -104,7 +104,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _spread(paths: list[Path]) -> list[Path]:
-    """Take a few at equal distances: neighbours often look alike."""
+    """Take a few paths at equal distances, because neighbours often look alike."""
     step = max(1, len(paths) // MOST_EXAMPLES)
     return paths[::step][:MOST_EXAMPLES]
 
@@ -115,7 +115,7 @@ def _read(paths: Sequence[Path]) -> list[Example]:
         try:
             thumbnail, data = _thumbnail(Image.fromarray(read_image(path))), path.read_bytes()
         except (DataError, OSError) as error:
-            log.warning("no example: %s", error)
+            log.warning("an example is skipped: %s", error)
         else:
             examples.append(Example(path.name, data, BROWSER_MEDIA_TYPES[path.suffix.lower()], thumbnail))
     return examples

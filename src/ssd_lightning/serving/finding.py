@@ -1,4 +1,4 @@
-"""What the server asks a detector: final detections, or all candidates for a page that chooses among them itself."""
+"""Detection for the server: final detections, or all candidates for the page's own threshold and NMS."""
 
 import time
 from collections.abc import Sequence
@@ -18,24 +18,24 @@ from ssd_lightning.runtime.network import ExportedNetwork
 from ssd_lightning.types import Detections
 
 LOWEST_SCORE = 0.02
-"""Of candidates: below it, an image has thousands that nobody wants to see."""
+"""Minimum score of candidates. Below it, an image has thousands of useless ones."""
 MOST_CANDIDATES = 3000
-"""Of an image. Boxes are dropped by better ones alone, so that leaving out the worst changes no other's fate."""
+"""Maximum per image. Only better boxes suppress a box, so dropping the worst ones does not affect the others."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Boxes of one image from before NMS, the best first."""
+    """Boxes of one image before NMS, best first."""
 
     boxes_xyxy_px: Tensor
-    """float32 `[R, 4]`; they may reach over the image's border, where NMS comes before clipping."""
+    """float32 `[R, 4]`. They may extend beyond the image if NMS comes before clipping."""
     scores: Tensor
     """float32 `[R]`, descending."""
     labels: Tensor
     """int64 `[R]`, 1..C."""
 
     def as_record(self) -> dict[str, Any]:
-        """Give plain lists; boxes are rounded to less than what any screen shows."""
+        """Return plain lists. Boxes are rounded to 0.001 pixels."""
         return {
             "boxes_xyxy_px": [[round(edge, 3) for edge in box] for box in self.boxes_xyxy_px.tolist()],
             "scores": self.scores.tolist(),
@@ -44,7 +44,7 @@ class Candidates:
 
 
 def why_overlap_is_fixed(detector: Detector) -> str | None:
-    """Say why a page cannot apply NMS by itself to what this detector finds; None if it can."""
+    """Return why the page cannot apply NMS itself to this detector's boxes. None if it can."""
     if isinstance(detector.net, ExportedNetwork) and detector.net.description.nms:
         return "The exported file has NMS inside: its overlap is fixed."
     if detector.postprocess.soft_nms is not None:
@@ -54,10 +54,10 @@ def why_overlap_is_fixed(detector: Detector) -> str | None:
 
 @torch.inference_mode()
 def find_candidates(detector: Detector, image: np.ndarray) -> Candidates:
-    """Run the network once and give all boxes that any setting of a page may show.
+    """Run the network once and return all boxes that any setting of the page may show.
 
     Args:
-        detector: whichever; of one whose overlap is fixed these are its detections.
+        detector: the detector. If its overlap is fixed, the candidates are its detections.
         image: uint8 `[H, W, 3]`, RGB.
     """
     lowest_score = max(LOWEST_SCORE, detector.postprocess.score_threshold)
@@ -68,7 +68,7 @@ def find_candidates(detector: Detector, image: np.ndarray) -> Candidates:
     batch = torch.from_numpy(resized).permute(2, 0, 1)[None]
     if why_overlap_is_fixed(detector) is not None:
         boxes_xyxy, scores, labels = _columns(detector.detect(batch)[0])
-    elif isinstance(detector.net, ExportedNetwork):  # gives its boxes clipped, which changes a few overlaps a little
+    elif isinstance(detector.net, ExportedNetwork):  # its boxes are clipped, which changes some overlaps slightly
         boxes_xyxy, scores, labels = _columns(detector.net.detect(batch, loose)[0])
     else:
         output = detector.net(batch.to(detector.device))
@@ -85,19 +85,19 @@ def find_candidates(detector: Detector, image: np.ndarray) -> Candidates:
 def find_detections(
     detector: Detector, image: np.ndarray, score_threshold: float, classes: Sequence[str] | None
 ) -> dict[str, Any]:
-    """Detect in an image as the command `predict` does, and give what it writes about it.
+    """Detect in an image as the command `predict` does, and return the same record.
 
     Args:
-        detector: whichever.
+        detector: the detector.
         image: uint8 `[H, W, 3]`, RGB.
-        score_threshold: least score of what is told.
-        classes: names of those that are told; None stands for all.
+        score_threshold: minimum score of the returned detections.
+        classes: names of the returned classes. None returns all.
     """
     return detector(image).select(score_threshold, classes).as_record()
 
 
 def timed(task: Any, *arguments: Any) -> tuple[Any, float]:
-    """Run a task and give its result and how long it took, in milliseconds."""
+    """Run a task and return its result and duration in milliseconds."""
     start = time.perf_counter()
     result = task(*arguments)
     return result, round(1000 * (time.perf_counter() - start), 2)
@@ -108,7 +108,7 @@ def _columns(found: Detections) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _best(boxes_xyxy_px: Tensor, scores: Tensor, labels: Tensor, *, lowest_score: float, top_k: int) -> Tensor:
-    """Choose the best of each class and of all, best first; JSON knows no numbers that are not finite."""
+    """Choose the best of each class and of all, best first. Non-finite boxes are dropped: JSON cannot store them."""
     useful = ((scores >= lowest_score) & boxes_xyxy_px.isfinite().all(dim=1)).nonzero()[:, 0]
     by_score = useful[scores[useful].argsort(descending=True, stable=True)]
     by_class = by_score[labels[by_score].argsort(stable=True)]

@@ -1,4 +1,4 @@
-"""Who may ask, and what a browser may do with the answer."""
+"""Checks of requests, and security headers of responses."""
 
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -20,15 +20,15 @@ SECURITY_HEADERS = {
 
 
 class Guard:
-    """Refuses requests that a foreign web page has sent, and adds headers that keep browsers careful.
+    """Rejects requests from other web pages, and adds security headers to responses.
 
-    A page of the internet can make a browser send requests to this machine. It could read the answers only under a name
-    of its own that it lets point here ("DNS rebinding"), which the header Host gives away; and it could put the network
-    to work, which Origin gives away.
+    A web page can make a browser send requests to this machine. To read the answers, it would need a host name of its
+    own that points to this machine ("DNS rebinding"). The header Host reveals this. Without reading the answers, it
+    could still make the network work. The header Origin reveals this.
 
     Args:
-        app: what answers the others.
-        hosts: the names that Host may have, without a port; empty allows all, where others are meant to ask.
+        app: application that answers the allowed requests.
+        hosts: allowed values of Host, without a port. Empty allows all, for a server that other machines may use.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
@@ -53,13 +53,13 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.hosts and _without_port(host) not in self.hosts:
             names = " or ".join(sorted(self.hosts))
-            return JSONResponse({"error": f"this server answers to the name {names} only"}, 421)
+            return JSONResponse({"error": f"this server accepts only the host name {names}"}, 421)
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return JSONResponse({"error": "this server answers no pages of other servers"}, 403)
+            return JSONResponse({"error": "this server does not accept requests from pages of other servers"}, 403)
         return None
 
 
 def _without_port(host: str) -> str:
-    """Take the port off `name:port` and `[address]:port`."""
+    """Remove the port from `name:port` and `[address]:port`."""
     name, colon, port = host.rpartition(":")
     return (name if colon and (port.isdigit() or not port) else host).lower()

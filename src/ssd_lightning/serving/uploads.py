@@ -1,4 +1,4 @@
-"""Images that arrive over HTTP: whoever sends what, it ends as pixels or as one sentence with a 4xx."""
+"""Images uploaded over HTTP. Every upload results in pixels or in a 4xx error with one sentence."""
 
 import asyncio
 import tempfile
@@ -16,27 +16,27 @@ from ssd_lightning.data.images import image_size_px, read_image
 from ssd_lightning.errors import DataError
 
 ENVELOPE_BYTES = 16 * 1024
-"""What a form may add to the image in it."""
+"""Maximum size that a form may add to its image."""
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*")
 PPM_MAGIC = tuple(b"P%d" % kind for kind in range(1, 7))
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an upload may cost."""
+    """Limits of an upload."""
 
     max_bytes: int = 20_000_000
     max_pixels: int = 64_000_000
-    """Of the image; two copies of three bytes a pixel are in memory while it is read."""
+    """Pixels of the image. Two copies with three bytes per pixel are in memory while it is read."""
     seconds: float = 20.0
-    """For an upload to arrive."""
+    """Time limit for an upload."""
 
 
 async def read_upload(request: Request, limits: Limits) -> bytes:
-    """Read the one image that a request brings, as a form's file or as its whole body.
+    """Read the image of a request, from a form's file or from the whole body.
 
     Raises:
-        HTTPException: 400 no file or no image in it, 408 too slow, 413 too large, 415 no type of image.
+        HTTPException: 400 no file or an empty one, 408 too slow, 413 too large, 415 not an image format.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_form = media_type == "multipart/form-data"
@@ -47,7 +47,7 @@ async def read_upload(request: Request, limits: Limits) -> bytes:
     if not data:
         raise HTTPException(400, "the upload is empty (0 bytes), not an image")
     if not _begins_as_image(data):
-        raise HTTPException(415, "the upload is no image in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM)")
+        raise HTTPException(415, "the upload is not an image in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM)")
     return data
 
 
@@ -55,7 +55,7 @@ def decode_upload(data: bytes, limits: Limits) -> np.ndarray:
     """Decode an image: uint8 `[H, W, 3]` RGB, upright.
 
     Raises:
-        HTTPException: 400 it is broken, 413 it has too many pixels.
+        HTTPException: 400 the image is broken, 413 it has too many pixels.
     """
     with tempfile.TemporaryDirectory(prefix="ssd-demo-") as folder:
         path = Path(folder, "upload")
@@ -68,12 +68,12 @@ def decode_upload(data: bytes, limits: Limits) -> np.ndarray:
             if not isinstance(error.__cause__, Image.DecompressionBombError):
                 raise HTTPException(400, str(error).replace(f"{path}: ", "")) from error
     most = f"{limits.max_pixels / 1e6:g} million"
-    raise HTTPException(413, f"the image has too many pixels; at most {most} are read")
+    raise HTTPException(413, f"the image has too many pixels; at most {most} are allowed")
 
 
 async def _read_body(request: Request, max_bytes: int, limits: Limits) -> bytes:
-    """Read a body, and not a byte of one that says beforehand that it is too large."""
-    if int(request.headers.get("content-length", 0)) > max_bytes:  # the server has seen to it that it is a number
+    """Read a body. If its content-length is too large, nothing is read."""
+    if int(request.headers.get("content-length", 0)) > max_bytes:  # the server guarantees a number
         raise _too_large(limits)
     body = bytearray()
     try:
@@ -86,7 +86,7 @@ async def _read_body(request: Request, max_bytes: int, limits: Limits) -> bytes:
         message = f"the upload did not arrive within {limits.seconds:g} seconds"
         raise HTTPException(408, message, {"Connection": "close"}) from None
     except ClientDisconnect:
-        raise HTTPException(400, "the upload broke off") from None
+        raise HTTPException(400, "the upload was interrupted") from None
     return bytes(body)
 
 
@@ -102,7 +102,7 @@ async def _file_in_form(request: Request, body: bytes) -> bytes:
     try:
         files = [value for value in form.values() if not isinstance(value, str)]
         if not files:
-            raise HTTPException(400, "the form holds no whole file; send the image as its field 'file'")
+            raise HTTPException(400, "the form contains no complete file; send the image as its field 'file'")
         return await files[0].read()
     finally:
         await form.close()
@@ -116,5 +116,5 @@ def _begins_as_image(data: bytes) -> bool:
 
 def _too_large(limits: Limits) -> HTTPException:
     megabytes = f"{limits.max_bytes / 1e6:g} MB"
-    # What is still under way is not read: the connection cannot be used again.
+    # The rest of the upload is not read, so the connection cannot be reused.
     return HTTPException(413, f"the upload is larger than {megabytes}", {"Connection": "close"})

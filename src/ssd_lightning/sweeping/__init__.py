@@ -1,1 +1,1 @@
-"""Floor 3: many runs from one command line. Every job is a process of its own; nothing here imports torch."""
+"""Sweeps: many runs from one command line. Every job runs in its own process. Nothing here imports torch."""

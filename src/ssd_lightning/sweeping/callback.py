@@ -1,4 +1,4 @@
-"""Before and after the jobs of a sweep."""
+"""Start and end of a sweep."""
 
 import logging
 import os
@@ -14,10 +14,10 @@ log = logging.getLogger(__name__)
 
 
 class SweepCallback(Callback):
-    """Keeps a sweep in one directory, and says at its end what it found."""
+    """Keeps a sweep in one directory, and reports its results at the end."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Settle where the sweep lies, refuse a directory that holds another one, and offer Hydra our sweeper."""
+        """Set the sweep's directory, reject it if it contains another sweep, and register our sweeper with Hydra."""
         from ssd_lightning.sweeping.plan import what_is_swept, what_it_is
         from ssd_lightning.sweeping.records import SWEEP, read_json, write_json
 
@@ -29,7 +29,7 @@ class SweepCallback(Callback):
         earlier = read_json(directory / SWEEP)
         if earlier is not None and earlier != sweep:
             print(
-                f"error: {directory} holds another sweep ({' '.join(earlier['overrides'])}); give this one another "
+                f"error: {directory} contains another sweep ({' '.join(earlier['overrides'])}); choose a different "
                 "name: sweep.name=NAME",
                 file=sys.stderr,
             )
@@ -43,7 +43,7 @@ class SweepCallback(Callback):
             register()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write `sweep_results.csv` and the plot, print the table and the best command line; exit 1 if jobs failed."""
+        """Write `sweep_results.csv` and the plot, print table and best command line. Exit with 1 if jobs failed."""
         failed = conclude_sweep(Path(config.hydra.sweep.dir), str(config.objective))
         if failed:
             print(f"error: {len(failed)} of the sweep's jobs failed:", *failed, sep="\n  ", file=sys.stderr)
@@ -51,7 +51,7 @@ class SweepCallback(Callback):
 
 
 def fix_directory(config: DictConfig, directory: Path) -> None:
-    """Give all jobs the directory of the sweep, also where a job sets the name that is part of it."""
+    """Use the sweep's directory for all jobs, even if a job overrides the name that is part of it."""
     quoted = str(directory).replace("\\", "\\\\").replace("'", "\\'")
     with read_write(config), open_dict(config):
         config.hydra.sweep.dir = str(directory)
@@ -60,10 +60,10 @@ def fix_directory(config: DictConfig, directory: Path) -> None:
 
 
 def stop_at_signals() -> None:
-    """End between two jobs as scheduler and shell expect it."""
+    """Exit with 128 + the signal's number at a signal between two jobs."""
 
     def stop(signum: int, frame: Any) -> None:
-        log.warning("the sweep was stopped; the same command line goes on with it")
+        log.warning("the sweep was stopped; run the same command again to continue it")
         sys.exit(128 + signum)
 
     for signum in (signal.SIGINT, signal.SIGTERM):
@@ -71,11 +71,11 @@ def stop_at_signals() -> None:
 
 
 def conclude_sweep(directory: Path, objective: str) -> list[str]:
-    """Write and print what a sweep found.
+    """Write and print the results of a sweep.
 
     Args:
-        directory: of the sweep.
-        objective: name of the score that counts.
+        directory: directory of the sweep.
+        objective: name of the objective.
 
     Returns:
         A line for each job that failed.
@@ -103,6 +103,6 @@ def conclude_sweep(directory: Path, objective: str) -> list[str]:
     print(*map(os.path.relpath, written), sep="\n")
     if best := summary.best_command(jobs, swept):
         tied = summary.count_best(jobs, swept)
-        among = f" ({tied} settings are equal; the first)" if tied > 1 else ""
+        among = f" ({tied} settings are tied; the first is shown)" if tied > 1 else ""
         print(f"recipe: {best}" if only_seeds else f"best{among}: {best}")
     return [f"job {job.number} ({os.path.relpath(path)}): {job.reason}" for path, job in jobs if job.status == FAILED]

@@ -1,4 +1,4 @@
-"""A job does not outlive its sweep."""
+"""Ends a job when its sweep has ended."""
 
 import os
 import signal
@@ -6,18 +6,18 @@ import threading
 import time
 
 PARENT = "SSD_LIGHTNING_SWEEP_PROCESS"
-"""Environment variable: the process whose end is also the job's."""
+"""Environment variable with the process id of the sweep."""
 
 
 def is_job() -> bool:
-    """Say whether this process is a job of a sweep."""
+    """Whether this process is a job of a sweep."""
     return PARENT in os.environ
 
 
 def end_with_parent() -> None:
-    """In a job: watch the sweep's process, and stop as at SIGTERM once it is gone, however it went."""
+    """In a job, watch the sweep's process and send SIGTERM to this process once it is gone."""
     parent = os.environ.get(PARENT)
-    if parent is None or os.environ.get("LOCAL_RANK", "0") != "0":  # further ranks end with the first
+    if parent is None or os.environ.get("LOCAL_RANK", "0") != "0":  # other ranks end with rank 0
         return
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""What a command line asks for as a sweep, read before Hydra sees it."""
+"""Turns a command line into a sweep, before Hydra reads it."""
 
 import hashlib
 import importlib.util
@@ -13,7 +13,7 @@ from ssd_lightning.overrides import command_line_overrides, has_own_config
 
 EXPLANATIONS = {"-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "--version", "-sc", "--shell-completion"}
 HOW_NOT_WHAT = ("sweep.name", "sweep.n_trials", "sweep.batch_size")
-"""Settings that may change between two calls that work at the same sweep."""
+"""Settings that may change between two calls of the same sweep."""
 NEEDED = {
     "sweep=tpe": "optuna",
     "sweep=random": "optuna",
@@ -24,7 +24,7 @@ NEEDED = {
 
 
 def rewrite_command_line() -> None:
-    """Give Hydra the sweep that `sys.argv` means: `seeds=5` written out, `sweep=tpe` as one, and a name for each."""
+    """Rewrite `sys.argv` for Hydra: expand `seeds=5`, make `sweep=tpe` a multirun, and add a name."""
     if EXPLANATIONS & set(sys.argv):
         return
     try:
@@ -35,19 +35,19 @@ def rewrite_command_line() -> None:
 
 
 def plan_sweep(arguments: Sequence[str], overrides: Sequence[str], *, own_config: bool = False) -> list[str]:
-    """Write out what a command line means as a sweep; a line that is none comes back as it was.
+    """Expand a command line into a sweep. A command line that is not a sweep is returned unchanged.
 
     Args:
-        arguments: of the command line.
-        overrides: those of them that are `key=value`.
-        own_config: the line names a configuration of the user's.
+        arguments: arguments of the command line.
+        overrides: the arguments that are `key=value`.
+        own_config: whether the command line names the user's own configuration.
 
     Raises:
-        ConfigurationError: `seeds=` is not a number of seeds or does not go with the rest, or a package is missing.
+        ConfigurationError: `seeds=` is not a valid number or conflicts with other settings, or a package is missing.
     """
     for setting, module in NEEDED.items():
         if setting in overrides and not _is_installed(module):
-            raise ConfigurationError(f"{setting} needs a further package: pip install 'ssd-lightning[sweep]'")
+            raise ConfigurationError(f"{setting} needs an additional package: pip install 'ssd-lightning[sweep]'")
     values = dict(override.split("=", 1) for override in overrides if "=" in override)
     flags, chosen = [item for item in arguments if item not in overrides], list(overrides)
     seeds = values.get("seeds", "null")
@@ -62,28 +62,28 @@ def plan_sweep(arguments: Sequence[str], overrides: Sequence[str], *, own_config
     if "sweep.name" not in values and not own_config:
         named = [item for item in chosen if not item.lstrip("+~").startswith("hydra")]
         chosen.append(f"sweep.name=sweep_{sweep_hash(named)}")
-    # Hydra wants its flags before or after all others.
+    # Hydra requires its flags before or after all overrides.
     return [*flags, *([] if is_multirun else ["--multirun"]), *chosen]
 
 
 def seed_sweep(seeds: str, values: dict[str, str], *, own_config: bool) -> str:
-    """Write `seeds=N` as a sweep over `seed`, from the seed of the command line or the recipe on.
+    """Expand `seeds=N` to a sweep over `seed`, starting at the seed of the command line or the recipe.
 
     Raises:
-        ConfigurationError: it is not a number of seeds, or seeds are chosen twice.
+        ConfigurationError: it is not a valid number of seeds, or it conflicts with `sweep=` or `seed=`.
     """
     if not seeds.isdecimal() or int(seeds) == 0:
         raise ConfigurationError(f"seeds={seeds}: the number of seeds to run, 1 or more")
     if values.get("sweep", "grid") != "grid":
         raise ConfigurationError(
-            f"seeds={seeds} with sweep={values['sweep']}: search first, then give the best its seeds"
+            f"seeds={seeds} with sweep={values['sweep']}: search first, then run the best settings with several seeds"
         )
     if "seed" in values and not values["seed"].isdecimal():
-        raise ConfigurationError(f"seeds={seeds} with seed={values['seed']}: seed= is the first seed here, one number")
+        raise ConfigurationError(f"seeds={seeds} with seed={values['seed']}: seed= must be the first seed, one number")
     if "seed" in values:
         first = int(values["seed"])
     elif own_config:
-        raise ConfigurationError(f"seeds={seeds} with --config-path: say the first seed too, seed=0")
+        raise ConfigurationError(f"seeds={seeds} with --config-path: set the first seed too, seed=0")
     else:
         recipe = [f"experiment={values['experiment']}"] if "," not in values.get("experiment", ",") else []
         check_overrides("train", recipe)
@@ -92,27 +92,27 @@ def seed_sweep(seeds: str, values: dict[str, str], *, own_config: bool) -> str:
 
 
 def what_is_swept(overrides: Sequence[str]) -> list[str]:
-    """List the keys and groups with several values, in their order.
+    """List the keys and groups that have several values, in order.
 
     Args:
-        overrides: `key=value` as on the command line of the sweep.
+        overrides: `key=value` overrides of the sweep.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return [override.key_or_group for override in parsed if override.is_sweep_override()]
 
 
 def what_it_is(overrides: Sequence[str]) -> list[str]:
-    """Skip of a sweep's command line what does not make it another sweep."""
+    """Return the overrides that define a sweep, without those in `HOW_NOT_WHAT`."""
     return [override for override in overrides if override.split("=")[0].lstrip("+") not in HOW_NOT_WHAT]
 
 
 def sweep_hash(overrides: Sequence[str]) -> str:
-    """Name a sweep by its overrides; in their order, since that numbers the jobs."""
+    """Hash a sweep's overrides. Their order matters, because it numbers the jobs."""
     return hashlib.blake2b("\0".join(what_it_is(overrides)).encode(), digest_size=4).hexdigest()
 
 
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of the parent
+    except ModuleNotFoundError:  # the parent package is missing
         return False

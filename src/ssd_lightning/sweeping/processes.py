@@ -1,4 +1,4 @@
-"""A process for each job: started, watched, told of signals, and never left behind."""
+"""Runs each job in a process: starts it, forwards signals, and kills what is left of it."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ from ssd_lightning.sweeping.parent import PARENT
 
 LOOK_EVERY_S = 0.5
 GRACE_S = 120.0
-"""A job that was told to end may still write its checkpoint."""
+"""Time for a job to write its checkpoint after it was told to end."""
 PASSED_ON = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
 )  # Windows has no SIGUSR1
@@ -28,11 +28,11 @@ class Ending:
     """How a process ended.
 
     Args:
-        code: of its exit, as a shell gives it: 128 + n after signal n.
-        reason: the last line of its output, if the code is not 0.
-        signal: the last that came for the sweep and was passed on.
-        given_up: the process was ended because `give_up` asked for it.
-        seconds: that it ran.
+        code: exit code as in a shell: 128 + n after signal n.
+        reason: description of the error. Empty if the code is 0.
+        signal: last signal to the sweep that was forwarded. None if there was none.
+        given_up: whether the process was ended because `give_up` returned true.
+        seconds: run time.
     """
 
     code: int
@@ -49,13 +49,13 @@ def run_process(
     console: Path | None = None,
     give_up: Callable[[], bool] | None = None,
 ) -> Ending:
-    """Run a command to its end; signals that come meanwhile are passed on to it.
+    """Run a command to its end, and forward signals to it.
 
     Args:
         command: program and arguments.
         environment: variables to set.
-        console: where its output goes; None: to the terminal.
-        give_up: asked twice a second whether to end the process early.
+        console: file for the output. None writes to the terminal.
+        give_up: called twice a second. The process is ended early if it returns true.
     """
     with contextlib.ExitStack() as stack:
         output = None if console is None else stack.enter_context(console.open("ab"))
@@ -66,7 +66,7 @@ def run_process(
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             env={**os.environ, **(environment or {}), PARENT: str(os.getpid())},
-            start_new_session=True,  # Ctrl-C would reach it twice
+            start_new_session=True,  # otherwise Ctrl-C would reach it twice
         )
         received: list[int] = []
         stack.enter_context(_passing_on(process, received))
@@ -88,17 +88,17 @@ def run_process(
 
 
 def describe(code: int, last_lines: Sequence[str]) -> str:
-    """Say in one line why a process ended: its own error, the signal, or the last line of its output.
+    """Describe in one line why a process ended: its own error, the signal, or the last line of its output.
 
     Args:
-        code: of its exit, as a shell gives it.
-        last_lines: the last lines it wrote to standard error.
+        code: exit code as in a shell.
+        last_lines: last lines of its standard error.
     """
     errors = [line.partition("error: ")[2] for line in last_lines if line.startswith("error: ")]
     if errors:
         return errors[-1]
     if code == 128 + signal.SIGKILL:
-        return "killed by SIGKILL, as systems do when memory runs out"
+        return "killed by SIGKILL, usually because memory ran out"
     frames = [at for at, line in enumerate(last_lines) if line.startswith('  File "')]
     after_trace = list(last_lines[frames[-1] :]) if frames else []
     raised = [line for line in after_trace if line and not line.startswith(" ")]
@@ -129,7 +129,7 @@ def _wait(process: subprocess.Popen[bytes], received: Sequence[int], give_up: Ca
 
 @contextlib.contextmanager
 def _passing_on(process: subprocess.Popen[bytes], received: list[int]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield
         return
 

@@ -1,4 +1,4 @@
-"""Jobs of a search that others have left behind."""
+"""Pruning of a search's jobs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +10,12 @@ STUDY, JOURNAL = "sweep", "search.journal"
 
 
 def find_pruning(sweep: Any, directory: Path, number: int, job: Path) -> Callable[[], bool] | None:
-    """Give what says whether a job is to be given up; None where jobs run to their end.
+    """Return a function that decides whether to prune a job. None if the sweep does not prune.
 
     Args:
         sweep: the settings `sweep.*`.
-        directory: of the sweep.
-        number: of the trial, which is the job's.
+        directory: directory of the sweep.
+        number: number of the job, which is also the trial's.
         job: directory of the job.
     """
     if not sweep or not sweep.get("pruner") or not (directory / JOURNAL).is_file():
@@ -27,7 +27,7 @@ def find_pruning(sweep: Any, directory: Path, number: int, job: Path) -> Callabl
     from optuna.trial import Trial
 
     trial = Trial(study, frozen._trial_id)
-    reported = set(frozen.intermediate_values)  # by an earlier beginning of this job
+    reported = set(frozen.intermediate_values)  # by an earlier start of this job
 
     def is_left_behind() -> bool:
         news = [(epoch, value) for epoch, value in read_objectives(job) if epoch not in reported]
@@ -40,11 +40,11 @@ def find_pruning(sweep: Any, directory: Path, number: int, job: Path) -> Callabl
 
 
 def open_study(directory: Path, **parts: Any) -> Any:
-    """Open the search that is kept in a directory, or begin it.
+    """Open or create the study of a sweep.
 
     Args:
-        directory: of the sweep.
-        **parts: sampler and pruner of `optuna.create_study`.
+        directory: directory of the sweep.
+        **parts: `sampler` and `pruner` of `optuna.create_study`.
     """
     import optuna
     from optuna.storages import JournalStorage

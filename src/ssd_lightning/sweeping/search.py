@@ -1,4 +1,4 @@
-"""Searches: a sweeper that lets optuna choose the values, and remembers all trials in the sweep's directory."""
+"""A sweeper that lets optuna choose the values, and stores all trials in the sweep's directory."""
 
 import logging
 import sys
@@ -36,14 +36,14 @@ def read_space(overrides: Sequence[str]) -> tuple[list[str], dict[str, "BaseDist
     """Read a search space from Hydra's overrides.
 
     Args:
-        overrides: `key=value`; `interval(1e-4,1e-2)`, `tag(log,interval(...))`, `int(interval(2,8))`, `range(2,9)`
-            and `choice(a,b)` or `a,b` are searched; a range ends before its end, as Python's do.
+        overrides: `key=value`. Values to search are `interval(1e-4,1e-2)`, `tag(log,interval(...))`,
+            `int(interval(2,8))`, `range(2,9)` and `choice(a,b)` or `a,b`. A range excludes its end, as in Python.
 
     Returns:
         The overrides with one value, and the distribution of each other key.
 
     Raises:
-        ConfigurationError: nothing is to be searched, or a space is empty.
+        ConfigurationError: there is nothing to search, or a space is empty.
     """
     fixed, space = [], {}
     for override in OverridesParser.create().parse_overrides(list(overrides)):
@@ -77,13 +77,13 @@ def _distribution(override: Override) -> "BaseDistribution":
 
 
 class SearchSweeper(Sweeper):
-    """Runs trials until so many are complete; those that an earlier call left over come first.
+    """Runs trials until `n_trials` are complete. Unfinished trials of an earlier call run first.
 
     Args:
         sampler: `_target_` of an `optuna.samplers` class, and its settings.
-        n_trials: that shall be complete or pruned in the end; failed ones are made up for by the next call.
-        batch_size: trials at a time, for launchers that run jobs beside each other.
-        seed: of the search.
+        n_trials: total number of complete or pruned trials. The next call replaces failed ones.
+        batch_size: number of trials at a time, for launchers that run jobs in parallel.
+        seed: seed of the search.
     """
 
     def __init__(self, sampler: DictConfig, n_trials: int, batch_size: int, seed: int) -> None:
@@ -95,14 +95,14 @@ class SearchSweeper(Sweeper):
         self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what the trials need."""
+        """Keep the configuration and create the launcher."""
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Search the space that the command line describes."""
+        """Search the space given on the command line."""
         try:
             fixed, space = read_space(arguments)
         except ConfigurationError as error:
@@ -125,11 +125,11 @@ class SearchSweeper(Sweeper):
     def _batches(self, study: "Study", space: dict[str, "BaseDistribution"]) -> "Iterator[list[FrozenTrial]]":
         left_over = study.get_trials(states=(_state("RUNNING"),))
         for trial in left_over:
-            if trial.params.keys() != space.keys():  # the call was killed while it chose
+            if trial.params.keys() != space.keys():  # the call was killed while choosing values
                 study.tell(trial.number, state=_state("FAIL"))
         left_over = [trial for trial in left_over if trial.params.keys() == space.keys()]
         done = study.get_trials(states=(_state("COMPLETE"), _state("PRUNED")))
-        # A launcher numbers its jobs in one row.
+        # A launcher numbers its jobs consecutively.
         for _, row in groupby(enumerate(left_over), lambda item: item[1].number - item[0]):
             trials = [trial for _, trial in row]
             yield from (trials[at : at + self.batch_size] for at in range(0, len(trials), self.batch_size))
@@ -140,7 +140,7 @@ class SearchSweeper(Sweeper):
             wanted -= count
 
     def _ask(self, study: "Study", space: dict[str, "BaseDistribution"]) -> "FrozenTrial":
-        # A sampler of its own for each trial: a search that goes on would else begin its random numbers again.
+        # A new sampler for each trial: otherwise a continued search would repeat its random numbers.
         number = len(study.get_trials(deepcopy=False))
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         study.sampler = instantiate(self.sampler, seed=seed, _convert_="all")
@@ -149,7 +149,7 @@ class SearchSweeper(Sweeper):
 
 
 def tell(study: "Study", number: int, job: JobReturn) -> None:
-    """Tell optuna how a trial ended."""
+    """Report to optuna how a trial ended."""
     record = None
     if job.status == JobStatus.COMPLETED and job.hydra_cfg is not None:
         record = JobRecord.read(Path(job.hydra_cfg.hydra.runtime.output_dir))
@@ -161,8 +161,8 @@ def tell(study: "Study", number: int, job: JobReturn) -> None:
 
 
 def register() -> None:
-    """Make the sweeper known to Hydra."""
-    # Hydra takes sweepers from the package `hydra_plugins` only, and looks at their name in the configuration to tell.
+    """Register the sweeper with Hydra."""
+    # Hydra accepts only sweepers from the package `hydra_plugins`, which it checks by their configured name.
     Plugins.instance().class_name_to_class[NAME] = SearchSweeper
 
 

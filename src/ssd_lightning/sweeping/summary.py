@@ -1,4 +1,4 @@
-"""What a sweep found, from the records of its jobs."""
+"""Results of a sweep, from the records of its jobs."""
 
 import csv
 import re
@@ -12,17 +12,17 @@ from ssd_lightning.visualization.benchmark_tables import TextTable
 from ssd_lightning.visualization.sweep_plots import Panel
 
 Jobs = Sequence[tuple[Path, JobRecord]]
-"""Jobs with their directories, by number."""
+"""Jobs with their directories, sorted by number."""
 
 
 def write_csv(path: Path, jobs: Jobs, swept: Sequence[str], objective: str) -> None:
-    """Write one row a job.
+    """Write one row per job.
 
     Args:
-        path: of the file.
-        jobs: of the sweep.
-        swept: keys with several values; a column each.
-        objective: name of the score that counts; a column, as are the other scores that are of no single class.
+        path: path of the file.
+        jobs: jobs of the sweep.
+        swept: keys with several values. Each becomes a column.
+        objective: name of the objective. It and all other scores that are not per class become columns.
     """
     names = sorted({name for _, job in jobs for name in job.scores if is_summary(name)} - {objective})
     header = ["job", *swept, objective, *names, "seconds", "status", "reason", "directory"]
@@ -38,15 +38,15 @@ def write_csv(path: Path, jobs: Jobs, swept: Sequence[str], objective: str) -> N
 
 
 def is_summary(name: str) -> bool:
-    """Say whether a logged name is a score of a whole split."""
+    """Whether a logged name is a score of a whole split."""
     return name.startswith(("val/", "test/")) and name.count("/") == 1
 
 
 def by_settings(jobs: Jobs, swept: Sequence[str]) -> dict[tuple[str, ...], list[JobRecord]]:
-    """Put finished jobs together that differ in nothing but the seed.
+    """Group finished jobs that differ only in the seed.
 
     Args:
-        jobs: of the sweep.
+        jobs: jobs of the sweep.
         swept: keys with several values.
 
     Returns:
@@ -61,7 +61,7 @@ def by_settings(jobs: Jobs, swept: Sequence[str]) -> dict[tuple[str, ...], list[
 
 
 def best_settings(jobs: Jobs, swept: Sequence[str]) -> list[JobRecord]:
-    """Find the jobs of the settings with the highest mean objective; none if no job finished."""
+    """Return the jobs of the settings with the highest mean objective. Empty if no job finished."""
     groups = by_settings(jobs, swept)
     return max(groups.values(), key=lambda group: fmean(objectives(group)), default=[])
 
@@ -73,7 +73,7 @@ def count_best(jobs: Jobs, swept: Sequence[str]) -> int:
 
 
 def best_command(jobs: Jobs, swept: Sequence[str]) -> str | None:
-    """Write the command line of the best settings, without the sweep over seeds; None if no job finished."""
+    """Return the command line of the best settings, without the sweep over seeds. None if no job finished."""
     best = best_settings(jobs, swept)
     if not best:
         return None
@@ -83,12 +83,12 @@ def best_command(jobs: Jobs, swept: Sequence[str]) -> str | None:
 
 
 def objectives(group: Sequence[JobRecord]) -> list[float]:
-    """Give the objectives of finished jobs."""
+    """Return the objectives of finished jobs."""
     return [job.objective for job in group if job.objective is not None]
 
 
 def result_table(jobs: Jobs, swept: Sequence[str], objective: str) -> TextTable:
-    """Tabulate a sweep, best first: a row for jobs that differ in nothing but the seed; then what did not finish."""
+    """Tabulate a sweep, best first. Jobs that differ only in the seed share a row. Unfinished jobs come last."""
     keys = [key for key in swept if key != "seed"]
     with_seeds = "seed" in swept
     groups = sorted(by_settings(jobs, swept).items(), key=lambda item: fmean(objectives(item[1])), reverse=True)
@@ -109,7 +109,7 @@ def result_table(jobs: Jobs, swept: Sequence[str], objective: str) -> TextTable:
 
 
 def seed_table(group: Sequence[JobRecord], objective: str) -> TextTable:
-    """Tabulate every score of runs that differ in nothing but the seed, the objective first."""
+    """Tabulate every score of runs that differ only in the seed, the objective first."""
     seeds = [f"seed {job.settings().get('seed', '')}" for job in group]
     others = sorted(name for name in group[0].scores if is_summary(name) and name != objective)
     names = [name for name in (objective, *others) if all(job.scores.get(name) is not None for job in group)]
@@ -119,12 +119,12 @@ def seed_table(group: Sequence[JobRecord], objective: str) -> TextTable:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Write mean and standard deviation (n - 1 in the denominator), or the one value there is."""
+    """Format mean and standard deviation (n - 1 in the denominator), or a single value."""
     return f"{fmean(values):.4f} +- {stdev(values):.4f}" if len(values) > 1 else f"{values[0]:.4f}"
 
 
 def panels(jobs: Jobs, swept: Sequence[str]) -> list[Panel]:
-    """Give the objective of all finished jobs against each parameter; against the seed if nothing else varies."""
+    """Return plots of the objective against each parameter, or against the seed if nothing else varies."""
     finished = [job for _, job in jobs if job.status == FINISHED]
     keys = [key for key in swept if key != "seed"] or list(swept)
     scores = tuple(objectives(finished))
@@ -132,7 +132,7 @@ def panels(jobs: Jobs, swept: Sequence[str]) -> list[Panel]:
 
 
 def short(value: str) -> str:
-    """Shorten a number that a search drew, for a table; the file has all of its digits."""
+    """Shorten a number for a table. The file has all digits."""
     try:
         return f"{float(value):.4g}" if len(value) > 8 else value
     except ValueError:

@@ -36,24 +36,24 @@ CONFIG_NAME = "job"
 
 
 def run_as_job(config: DictConfig) -> float:
-    """Run one job of a sweep in a process of its own, unless it is finished already.
+    """Run one job of a sweep in its own process, unless it is already finished.
 
     Args:
-        config: of the job, as Hydra composed it.
+        config: configuration of the job, composed by Hydra.
 
     Returns:
-        The objective; NaN if the job did not finish, so that the sweep goes on to the next.
+        The objective. NaN if the job did not finish, so that the sweep continues with the next one.
 
     Raises:
-        SystemExit: a signal came for the sweep, which ends when its job has ended: 130 after SIGINT, 143 after
-            SIGTERM, the job's own code after SIGUSR1.
+        SystemExit: the sweep received a signal. It ends after its job has ended, with exit code 130 after SIGINT, 143
+            after SIGTERM, and the job's own code after SIGUSR1.
     """
     hydra = HydraConfig.get()
     directory = Path(hydra.runtime.output_dir)
     own_config = job_config(config, hydra)
     (directory / ".hydra").mkdir(parents=True, exist_ok=True)
     rank = int(os.environ.get("SLURM_PROCID", "0"))
-    if rank > 0:  # the cluster starts every rank: each brings its own process, the first keeps the record
+    if rank > 0:  # the cluster starts every rank; only rank 0 keeps the record
         run_process(job_command(directory))
         return math.nan
     OmegaConf.save(own_config, directory / ".hydra" / f"{CONFIG_NAME}.yaml")
@@ -62,8 +62,8 @@ def run_as_job(config: DictConfig) -> float:
     before = JobRecord.read(directory)
     if before is not None and before.digest == digest:
         job.seconds = before.seconds
-    elif before is not None:  # a file of the configuration was edited
-        log.info("job %d was begun with other settings: it starts from scratch", job.number)
+    elif before is not None:  # a configuration file was edited
+        log.info("job %d was started with different settings: it starts from scratch", job.number)
         clear(directory)
     ending = None
     if finished_result(directory, digest) is None:
@@ -81,11 +81,11 @@ def run_as_job(config: DictConfig) -> float:
 
 
 def job_config(config: DictConfig, hydra: HydraConf) -> dict[str, Any]:
-    """Write out what a job's process composes: all settings, the sweep's own skipped, and Hydra's of this sweep.
+    """Return the configuration of a job's process: all settings without the sweep's, and Hydra's settings.
 
     Args:
-        config: of the job.
-        hydra: Hydra's own settings for it.
+        config: configuration of the job.
+        hydra: Hydra's settings of the job.
     """
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
     plain.pop("sweep", None)
@@ -106,24 +106,24 @@ def job_config(config: DictConfig, hydra: HydraConf) -> dict[str, Any]:
 
 
 def job_digest(own_config: Mapping[str, Any]) -> str:
-    """Give the digest that the job's process will write into its result."""
+    """Return the digest that the job's process writes into its result."""
     settings = OmegaConf.create({key: value for key, value in own_config.items() if key != "hydra"})
     return config_digest(OmegaConf.to_container(settings, resolve=True))  # type: ignore[arg-type]
 
 
 def job_command(directory: Path) -> list[str]:
-    """Give the command that trains in a job's directory by the configuration written there."""
+    """Return the command that trains with the configuration in a job's directory."""
     folder = str((directory / ".hydra").resolve())
     return [sys.executable, "-m", "ssd_lightning.train", "--config-path", folder, "--config-name", CONFIG_NAME]
 
 
 def job_environment(sweep: Path, job: JobRecord, recipe: str) -> dict[str, str]:
-    """Tell W&B where a job belongs, unless the user has: one group a sweep, one job type for runs that differ in seed.
+    """Return W&B variables that the user has not set: a group per sweep, and a job type for runs that differ in seed.
 
     Args:
-        sweep: its directory.
-        job: of the sweep.
-        recipe: `name` of the run; it is the group where nothing but the seed is swept.
+        sweep: directory of the sweep.
+        job: job of the sweep.
+        recipe: `name` of the run. It is the group if only the seed is swept.
     """
     swept = [key for key in (read_json(sweep / SWEEP) or {}).get("swept", []) if key != "seed"]
     settings = job.settings()
@@ -137,13 +137,13 @@ def job_environment(sweep: Path, job: JobRecord, recipe: str) -> dict[str, str]:
 
 
 def conclude(job: JobRecord, ending: Ending | None, result: Mapping[str, Any] | None, objective: str) -> None:
-    """Fill in how a job stands.
+    """Set status, scores and reason of a job.
 
     Args:
-        job: its record.
-        ending: of its process; None if it was finished before.
-        result: what the finished run wrote; None if there is none of this configuration.
-        objective: name of the score that counts.
+        job: record of the job.
+        ending: how its process ended. None if the job was already finished.
+        result: result of the finished run. None if there is none with this configuration.
+        objective: name of the objective.
     """
     if ending is not None and ending.given_up and ending.code != 0:
         job.status = PRUNED
@@ -164,17 +164,17 @@ def conclude(job: JobRecord, ending: Ending | None, result: Mapping[str, Any] | 
 
 
 def finished_result(directory: Path, digest: str) -> dict[str, Any] | None:
-    """Give the result that lies in a directory if it is of this configuration."""
+    """Return the result in a directory if it has this configuration's digest."""
     result = read_result(directory)
     return result if result is not None and result.get("digest") == digest else None
 
 
 def describe_job(job: JobRecord, objective: str, *, is_new: bool) -> str:
-    """Say how a job stands."""
+    """Describe the state of a job."""
     if job.status == FINISHED:
         return f"{'finished' if is_new else 'was finished before'}: {objective} {job.objective:.4f}"
     if job.status == PRUNED:
-        return f"pruned after {job.seconds:.0f} s: others did better"
+        return f"pruned after {job.seconds:.0f} s: other trials were better"
     return f"{job.status}: {job.reason}"
 
 
@@ -194,7 +194,7 @@ def _start(config: DictConfig, hydra: HydraConf, directory: Path, job: JobRecord
 
 def _stop(ending: Ending, job: JobRecord) -> None:
     if ending.signal in (signal.SIGINT, signal.SIGTERM):
-        log.warning("the sweep was stopped; the same command line goes on with it")
+        log.warning("the sweep was stopped; run the same command again to continue it")
         sys.exit(128 + ending.signal)
-    if job.status != FINISHED:  # SIGUSR1, after which the job may be in the queue of the cluster again
+    if job.status != FINISHED:  # SIGUSR1: the job may have been requeued
         sys.exit(ending.code)

@@ -1,4 +1,4 @@
-"""Floor 2: Lightning. Wires networks, losses, data and metrics together; no maths here."""
+"""Training with Lightning. Connects networks, losses, data and metrics."""
 
 from ssd_lightning.training.datamodule import DetectionDataModule
 from ssd_lightning.training.module import SSDModule

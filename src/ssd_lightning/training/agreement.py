@@ -1,4 +1,4 @@
-"""Ranks that would train different things stop before the first step."""
+"""Checks before the first step that all ranks train the same thing."""
 
 import hashlib
 import platform
@@ -16,13 +16,13 @@ from ssd_lightning.digest import config_digest, differences
 from ssd_lightning.errors import ConfigurationError, DataError
 
 MOST_KEYS = 8
-"""Differences that a message names."""
+"""Number of differences that a message lists."""
 
 
 class Agreement(pl.Callback):
-    """Compares settings, software and training images of all ranks, and stops all of them where they differ.
+    """Compares settings, software and training images of all ranks, and stops all ranks if they differ.
 
-    DDP copies the weights of rank 0 to the others, averages whatever gradients come, and so never notices.
+    DDP does not notice such differences: it copies the weights of rank 0 to the others and averages all gradients.
 
     Args:
         config: the resolved configuration, as plain containers.
@@ -32,11 +32,11 @@ class Agreement(pl.Callback):
         self._config = config
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Compare.
+        """Compare the ranks.
 
         Raises:
             ConfigurationError: settings or versions differ.
-            DataError: the images differ, or their boxes.
+            DataError: the images or their boxes differ.
         """
         if stage != "fit" or trainer.world_size == 1:
             return
@@ -47,10 +47,10 @@ class Agreement(pl.Callback):
 
 
 def require_same_settings(config: Mapping[str, Any]) -> None:
-    """Compare settings and software over all ranks; a collective call.
+    """Compare settings and software over all ranks. A collective call.
 
     Raises:
-        ConfigurationError: on all ranks, if one differs from rank 0.
+        ConfigurationError: a rank differs from rank 0. Raised on all ranks.
     """
     facts = {
         "python": platform.python_version(),
@@ -66,10 +66,10 @@ def require_same_settings(config: Mapping[str, Any]) -> None:
 
 
 def require_same_images(records: Sequence[ImageAnnotation]) -> None:
-    """Compare names, sizes, boxes and classes of the training images over all ranks; a collective call.
+    """Compare names, sizes, boxes and classes of the training images over all ranks. A collective call.
 
     Raises:
-        DataError: on all ranks, if one differs from rank 0.
+        DataError: a rank differs from rank 0. Raised on all ranks.
     """
     mine = [f"{record.image_id} {record_digest(record)}" for record in records]
     digests = gather(hashlib.blake2b("\n".join(mine).encode(), digest_size=16).hexdigest())
@@ -81,7 +81,7 @@ def require_same_images(records: Sequence[ImageAnnotation]) -> None:
 
 
 def record_digest(record: ImageAnnotation) -> str:
-    """Hash what an image is trained on; where it lies does not matter."""
+    """Hash the annotation of an image, without its path."""
     known = hashlib.blake2b(repr(tuple(record.size_px)).encode(), digest_size=8)
     for values, kind in ((record.boxes_xyxy_px, "<f4"), (record.labels, "<i8"), (record.difficult, "<u1")):
         known.update(np.ascontiguousarray(values).astype(kind).tobytes())
@@ -89,7 +89,7 @@ def record_digest(record: ImageAnnotation) -> str:
 
 
 def disagreement(what: str, differences_by_rank: Mapping[int, Sequence[str]]) -> str:
-    """Say which ranks differ from rank 0, and wherein."""
+    """Describe which ranks differ from rank 0, and how."""
     world_size = len(differences_by_rank)
     parts = []
     for rank, found in differences_by_rank.items():
@@ -112,7 +112,7 @@ def _first_difference(first: Sequence[str], second: Sequence[str]) -> list[str]:
 
 
 def gather(value: Any) -> list[Any]:
-    """Collect a plain value from every rank, by rank; a collective call."""
+    """Collect a plain value from every rank, in rank order. A collective call."""
     values: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(values, value)
     return values

@@ -11,14 +11,14 @@ from torch.optim.swa_utils import AveragedModel
 
 
 class ForeachAverage(AveragedModel):
-    """A moving average that one kernel updates, without a look at the device.
+    """A moving average that is updated by one kernel, without reading from the device.
 
-    torch's own asks a counter on the device whether this is the first update, and waits for the answer at every step.
-    This one begins with the weights that it is made with, so that it has nothing to ask.
+    torch's `AveragedModel` reads a counter on the device at every step to detect the first update, and waits for it.
+    This class starts from the initial weights and needs no such check.
 
     Args:
-        model: what is averaged; a copy is made.
-        device: where the average lies.
+        model: the model to average. It is copied.
+        device: device of the average.
         decay: share of the old average in the new one.
         warmup: see `MovingAverage`.
     """
@@ -27,11 +27,11 @@ class ForeachAverage(AveragedModel):
         super().__init__(model, device=device, use_buffers=True)
         self.decay = decay
         self.warmup = warmup
-        self._updates = 0  # `n_averaged`, without asking the device
+        self._updates = 0  # same as `n_averaged`, but on the host
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Move the average towards a model's weights; counters are copied."""
+        """Move the average towards a model's weights. Integer buffers are copied."""
         averaged = list(chain(self.module.parameters(), self.module.buffers()))
         current = list(chain(model.parameters(), model.buffers()))
         pairs = list(zip(averaged, current, strict=True))
@@ -45,7 +45,7 @@ class ForeachAverage(AveragedModel):
         self._updates += 1
 
     def load_state_dict(self, *arguments: Any, **settings: Any) -> Any:
-        """Go on with the number of updates too."""
+        """Restore the average and the number of updates."""
         loaded = super().load_state_dict(*arguments, **settings)
         self._updates = int(self.n_averaged)
         return loaded
@@ -54,12 +54,12 @@ class ForeachAverage(AveragedModel):
 class MovingAverage(WeightAveraging):
     """Validates and saves an exponential moving average of the weights.
 
-    Lightning's own copies the weights before they are on the GPU, and so averages on the processor.
+    Lightning's own callback copies the weights before they are on the GPU, and so averages on the CPU.
 
     Args:
         decay: share of the old average in the new one, at every optimiser step.
-        warmup: the share is at most (1 + n) / (10 + n) after n steps, so that the average of a short run forgets the
-            weights that training began with (TensorFlow's `num_updates`).
+        warmup: limit the share to (1 + n) / (10 + n) after n steps (TensorFlow's `num_updates`). The average of a
+            short run then forgets the initial weights.
     """
 
     def __init__(self, decay: float = 0.999, *, warmup: bool = True) -> None:
@@ -69,7 +69,7 @@ class MovingAverage(WeightAveraging):
         self._is_swapped = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Begin with the weights that training begins with."""
+        """Start the average from the initial weights."""
         if stage == "fit":
             device: Any = trainer.strategy.root_device
             self._average_model = ForeachAverage(pl_module, device=device, decay=self.decay, warmup=self.warmup)
@@ -77,7 +77,7 @@ class MovingAverage(WeightAveraging):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Save both, also in a validation, where the average stands in for the weights."""
+        """Save weights and average. During a validation they are swapped, which is undone in the checkpoint."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if self._is_swapped:
             averaged = checkpoint["current_model_state"]

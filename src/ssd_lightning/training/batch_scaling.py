@@ -1,4 +1,4 @@
-"""`optimizer.scale_with_batch`: a learning rate that grows with the batch of a step."""
+"""`optimizer.scale_with_batch`: scales the learning rate with the batch size."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -13,21 +13,21 @@ from ssd_lightning.checks import require_number
 log = logging.getLogger(__name__)
 
 WARMUP_SHARE = 5 / 90
-"""Of the run that the learning rate rises in where no warm-up was chosen: five of 90 epochs in the paper."""
+"""Share of the run used for the warm-up if none was set: 5 of 90 epochs in the paper."""
 
 
 class BatchScaling:
-    """Multiplies the learning rate by batch / reference, with a warm-up from the rate that was given.
+    """Multiplies the learning rate by batch / reference, with a warm-up from the unscaled rate.
 
-    The rule is that of Goyal et al. 2017 (arXiv 1706.02677, sections 2.1 and 2.2), for SGD; with AdamW it is a
-    convention that many recipes follow. A smaller batch than the reference learns more slowly, without warm-up.
+    The rule is from Goyal et al. 2017 (arXiv 1706.02677, sections 2.1 and 2.2), for SGD. With AdamW it is a common
+    convention. A batch smaller than the reference gets a smaller learning rate and no warm-up.
 
     Args:
-        reference: images of a step that the optimiser's learning rate was chosen for.
-        batch_size: images of a step, see `data.batch_size`.
+        reference: batch size that the optimiser's learning rate was chosen for.
+        batch_size: images of an optimiser step, see `data.batch_size`.
 
     Raises:
-        ConfigurationError: the reference is no whole number of at least 1.
+        ConfigurationError: the reference is not a whole number of at least 1.
     """
 
     def __init__(self, *, reference: int, batch_size: int) -> None:
@@ -37,18 +37,18 @@ class BatchScaling:
 
     @property
     def factor(self) -> float:
-        """What the learning rate is multiplied with."""
+        """Factor of the learning rate."""
         return self.batch_size / self.reference
 
     def apply(self, optimizer: Optimizer, make_scheduler: Callable[..., LRScheduler]) -> Callable[..., LRScheduler]:
         """Scale an optimiser's learning rates.
 
         Args:
-            optimizer: without a schedule so far.
-            make_scheduler: makes the schedule.
+            optimizer: an optimiser that has no schedule yet.
+            make_scheduler: factory of the schedule.
 
         Returns:
-            The same factory, with a warm-up if it had none and the rate has grown.
+            The factory. A warm-up is added if it has none and the rate was increased.
         """
         factor = self.factor
         for group in optimizer.param_groups:
@@ -68,7 +68,7 @@ class BatchScaling:
             return make_scheduler
 
         def with_warmup(optimizer: Optimizer, **run: Any) -> LRScheduler:
-            if "total_steps" not in run:  # the length is a time
+            if "total_steps" not in run:  # the run's length is a time
                 say("its warm-up takes %.1f %% of the run; scheduler.warmup_share= chooses another", 100 * WARMUP_SHARE)
                 return make_scheduler(optimizer, **run, warmup_share=WARMUP_SHARE, warmup_start=1 / factor)
             steps = max(1, round(WARMUP_SHARE * run["total_steps"]))
@@ -79,17 +79,17 @@ class BatchScaling:
 
 
 def split_scaling(optimizer: Mapping[str, Any], batch_size: int) -> tuple[dict[str, Any], BatchScaling | None]:
-    """Take `scale_with_batch`, which torch's classes do not know, out of an optimiser's settings.
+    """Split `scale_with_batch`, which is not an argument of torch's classes, from an optimiser's settings.
 
     Args:
         optimizer: the settings.
-        batch_size: images of a step, see `data.batch_size`.
+        batch_size: images of an optimiser step, see `data.batch_size`.
 
     Returns:
-        The settings without it, and what it asks for.
+        The other settings, and the batch scaling (None if it is not set).
 
     Raises:
-        ConfigurationError: it is no whole number of at least 1.
+        ConfigurationError: the value is not a whole number of at least 1.
     """
     others = {key: value for key, value in optimizer.items() if key != "scale_with_batch"}
     reference = optimizer.get("scale_with_batch")

@@ -1,4 +1,4 @@
-"""`budget=10min`: a training that is over when the clock says so, its last validation included."""
+"""`budget=10min`: a run with a time limit, which includes the last validation."""
 
 import logging
 import re
@@ -20,28 +20,28 @@ log = logging.getLogger(__name__)
 UNITS_S = {"s": 1, "min": 60, "h": 3600}
 MOST_STEPS_BETWEEN_READINGS = 10
 SECONDS_BETWEEN_READINGS = 1.0
-"""Ranks ask rank 0 for its clock so often, if steps are slow even at every step."""
+"""Interval at which ranks read the clock of rank 0. If a step takes longer, they read it at every step."""
 VALIDATION_SHARE = 0.1
-"""Of the elapsed time that may go into validations, besides the last one."""
+"""Share of the elapsed time that validations may take, not counting the last one."""
 VALIDATION_COST = 0.5
-"""Of an image of validation, relative to one of training, as long as no validation was measured."""
+"""Cost of a validation image relative to a training image, until a validation has been measured."""
 LARGEST_RESERVE = 0.5
-"""Share of the time after the first step that the last validation can claim, so that something is learned."""
+"""Largest share of the time after the first step that is reserved for the last validation."""
 SMOOTHING = 0.1
-"""Least weight of a new measurement in the seconds that a step takes."""
+"""Smallest weight of a new measurement in the average seconds per step."""
 TELL_STEPS, TELL_SHARE = 20, 0.03
-"""How much of a run is measured before it says how many steps fit, whichever comes first."""
+"""Steps, and share of the run, after which the number of steps is estimated and logged, whichever comes first."""
 NEVER = sys.maxsize
 
 Share = Callable[[list[float]], list[float]]
-"""Gives every rank the numbers of rank 0; a collective call."""
+"""Returns the numbers of rank 0 on every rank. A collective call."""
 
 
 def parse_budget(value: object) -> float:
-    """Read a length of time in seconds.
+    """Parse a length of time, such as `90s`, and return seconds.
 
     Raises:
-        ConfigurationError: it is not a positive number with one of the units s, min and h.
+        ConfigurationError: the value is not a positive number with one of the units s, min and h.
     """
     match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(s|min|h)", value.strip()) if isinstance(value, str) else None
     seconds = float(match[1]) * UNITS_S[match[2]] if match else 0.0
@@ -51,28 +51,29 @@ def parse_budget(value: object) -> float:
 
 
 class Reading(NamedTuple):
-    """What rank 0 measured, the same on every rank."""
+    """Measurements of rank 0, the same on every rank."""
 
     step: int = 0
     elapsed: float = 0.0
-    """Seconds since the command began, those of earlier starts of the run included."""
+    """Seconds since the command started, including earlier starts of the run."""
     seconds_a_step: float = 0.0
-    """0: not known yet."""
+    """0 until it is known."""
     longest_validation: float = 0.0
-    """Seconds; 0: none was measured."""
+    """Seconds. 0 until a validation was measured."""
     validating: float = 0.0
-    """Seconds of all validations."""
+    """Seconds of all validations together."""
 
 
 class TrainingBudget:
-    """How far a run of a given length is, and when it has to end.
+    """Tracks the progress of a run with a time limit, and decides when it ends.
 
-    Only `begin` and `read` look at the clock, and share rank 0's with all ranks. In between, time follows from the step
-    by the seconds that a step takes, so that every rank has the same progress, and ends at the same step.
+    Only `begin` and `read` use the clock; all ranks get the time of rank 0. Between two readings, the time is
+    extrapolated from the step number and the seconds per step. All ranks therefore have the same progress and end at
+    the same step.
 
     Args:
-        seconds: from the start of the command to the end of the last validation.
-        clock: gives the seconds since the start of the command.
+        seconds: time limit, from the start of the command to the end of the last validation.
+        clock: returns the seconds since the start of the command.
     """
 
     def __init__(self, seconds: float, *, clock: Callable[[], float]) -> None:
@@ -95,12 +96,12 @@ class TrainingBudget:
 
     @property
     def reading(self) -> Reading:
-        """The last one."""
+        """The last measurements."""
         return self._reading
 
     @property
     def end(self) -> float:
-        """Seconds after which the last validation has to begin."""
+        """Seconds after which the last validation has to start."""
         reading = self._reading
         reserve = reading.longest_validation or self._unmeasured_reserve * reading.seconds_a_step
         begun = self._begun or 0.0
@@ -108,16 +109,16 @@ class TrainingBudget:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What was allowed and used until the last look at the clock, and what fitted, in plain values."""
+        """Time limit, time used until the last reading, steps, epochs and images, as plain values."""
         fitted = {"steps": self.steps, "epochs": round(self.epochs, 2), "images": self.images}
         return {"seconds": self.seconds, "used_seconds": round(self._reading.elapsed, 1), **fitted}
 
     def elapsed(self, step: int) -> float:
-        """Give the seconds used after so many optimiser steps."""
+        """Return the seconds used after `step` optimiser steps."""
         return self._reading.elapsed + max(0, step - self._reading.step) * self._reading.seconds_a_step
 
     def progress(self, step: int) -> float:
-        """Give the share of the time for training that is over after so many optimiser steps; it never falls."""
+        """Return the share of the training time used after `step` optimiser steps. It never decreases."""
         if self._begun is None:
             return self._least_progress
         elapsed = self.elapsed(step)
@@ -129,21 +130,21 @@ class TrainingBudget:
         return self._least_progress
 
     def is_over(self, step: int) -> bool:
-        """Say whether the last validation has to begin: half of a further step would be too late."""
+        """Whether the last validation has to start: half of another step would exceed the time."""
         return self.elapsed(step) + self._reading.seconds_a_step / 2 >= self.end
 
     def may_validate(self, step: int) -> bool:
-        """Say whether a validation that is not the last one costs little, and leaves time for training after it."""
+        """Whether an intermediate validation is cheap enough and leaves time for more training."""
         expected = self.seconds - self.end
         elapsed = self.elapsed(step)
         is_cheap = self._reading.validating + expected <= VALIDATION_SHARE * elapsed
         return is_cheap and elapsed + expected < self.end
 
     def expected_steps(self, steps_an_epoch: float) -> int:
-        """Estimate how many steps the whole run will have, those behind it included.
+        """Estimate the total number of steps of the run, including completed ones.
 
         Args:
-            steps_an_epoch: optimiser steps between the ends of two epochs, where validations may come.
+            steps_an_epoch: optimiser steps per epoch. Validations may come at the ends of epochs.
         """
         step, elapsed, seconds_a_step, *_ = self._reading
         left = max(0.0, self.end - elapsed)
@@ -153,12 +154,12 @@ class TrainingBudget:
         return steps if self.max_steps < 0 else min(steps, self.max_steps)
 
     def begin(self, step: int, *, validation_steps: float, share: Share = list) -> None:
-        """Note that training begins, at its first step or where it goes on.
+        """Record the start of training, at the first step or after a resume.
 
         Args:
-            step: optimiser steps that lie behind the run.
-            validation_steps: images of the last validation, in training steps of as many images.
-            share: as its type says.
+            step: completed optimiser steps.
+            validation_steps: number of validation images, divided by the images of a training step.
+            share: see `Share`.
         """
         self._unmeasured_reserve = VALIDATION_COST * validation_steps
         (elapsed,) = share([self._used_before + self._clock()])
@@ -166,16 +167,16 @@ class TrainingBudget:
         self._begun, self._first_measured = elapsed, None
 
     def is_due(self, step: int) -> bool:
-        """Say whether all ranks have to `read` after so many steps."""
+        """Whether all ranks have to call `read` after this step."""
         between = SECONDS_BETWEEN_READINGS / self._reading.seconds_a_step if self._reading.seconds_a_step else 1
         return step - self._reading.step >= max(1, min(MOST_STEPS_BETWEEN_READINGS, int(between)))
 
     def read(self, step: int, share: Share = list) -> None:
-        """Look at the clock after so many optimiser steps."""
+        """Read the clock after `step` optimiser steps."""
         before, now = self._reading, self._used_before + self._clock()
         steps, seconds_a_step = step - before.step, before.seconds_a_step
         if steps and self._first_measured is None:
-            self._first_measured = step  # in it workers start, and libraries choose their kernels
+            self._first_measured = step  # not measured: workers start and libraries choose their kernels
         elif steps and self._first_measured is not None:
             measured = max(now - before.elapsed - self._validated_since, 1e-6) / steps
             weight = max(steps / (step - self._first_measured), SMOOTHING)
@@ -185,11 +186,11 @@ class TrainingBudget:
         self._reading = Reading(step, *values)
 
     def validation_begins(self) -> None:
-        """Note the time."""
+        """Record the start of a validation."""
         self._validation_began = self._clock()
 
     def validation_ends(self, step: int, share: Share = list) -> None:
-        """Measure the validation, and look at the clock."""
+        """Record the duration of the validation, and read the clock."""
         took = self._clock() - self._validation_began
         reading = self._reading
         self._validated_since += took
@@ -199,7 +200,7 @@ class TrainingBudget:
         self.read(step, share)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what a run that goes on has to know, in plain values."""
+        """Return the state for a resumed run, as plain values."""
         used = self._used_before + self._clock()
         return {
             "seconds": self.seconds,
@@ -214,7 +215,7 @@ class TrainingBudget:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with what is left; of a longer budget than before, that is more."""
+        """Restore the state. A longer budget than before adds to the remaining time."""
         self._used_before, self._trained_before = state["used_seconds"], state["trained_seconds"]
         self._least_progress = state["progress"] if self.seconds == state["seconds"] else 0.0
         self.is_spent = state["is_spent"] and self.seconds <= state["seconds"]
@@ -223,13 +224,13 @@ class TrainingBudget:
 
 
 class BudgetCallback(pl.Callback):
-    """Ends a run with its budget, and lets it validate where there is time.
+    """Ends a run when its budget is used up, and schedules validations.
 
-    Validations come at the ends of epochs, or where `trainer.val_check_interval` has them, but only as long as they
-    take less than `VALIDATION_SHARE` of the elapsed time; and once at the end, in mid-epoch if need be.
+    Validations run at the ends of epochs, or at `trainer.val_check_interval`, as long as they take less than
+    `VALIDATION_SHARE` of the elapsed time. The last validation runs at the end, if necessary within an epoch.
 
     Args:
-        budget: of the run; the schedule reads the same one.
+        budget: budget of the run. The learning-rate schedule uses the same object.
     """
 
     def __init__(self, budget: TrainingBudget) -> None:
@@ -240,18 +241,18 @@ class BudgetCallback(pl.Callback):
         self._is_ending = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep what is used."""
+        """Return the state of the budget."""
         return self.budget.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with what is left."""
+        """Restore the state of the budget."""
         self.budget.load_state_dict(state_dict)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin; a run whose budget is spent has nothing left to train."""
+        """Start the budget. If it is already used up, stop the run."""
         if trainer.world_size > 1:
-            self._group = distributed.new_group(backend="gloo")  # of the processor: the device need not be waited for
-        # Of a recipe that validates in every fourth epoch to save time: the clock sees to that here.
+            self._group = distributed.new_group(backend="gloo")  # on the CPU: does not wait for the device
+        # Ignores a recipe's check_val_every_n_epoch: the budget limits the time of validations.
         self._every = None if trainer.check_val_every_n_epoch is None else 1
         self._is_ending = False
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -262,14 +263,14 @@ class BudgetCallback(pl.Callback):
         trainer.should_stop |= self.budget.is_spent
         if self.budget.is_over(trainer.global_step) and not self.budget.is_spent:
             rank_zero_only(log.warning)(
-                "%.0f s of the budget of %g s were over before the first step; there is time for one step",
+                "%.0f s of the budget of %g s passed before the first step; there is time for only one step",
                 *(self.budget.reading.elapsed, self.budget.seconds),
             )
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """See what time it is, and decide whether a validation comes next, or the end."""
+        """Read the clock if due, and decide whether a validation or the end of the run comes next."""
         self.budget.images += len(batch[0]) * trainer.world_size
         if accumulates(trainer):
             return
@@ -285,11 +286,11 @@ class BudgetCallback(pl.Callback):
         trainer.check_val_every_n_epoch = 1 if self._is_ending else self._every if may_validate else NEVER
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the time."""
+        """Record the start of the validation."""
         self.budget.validation_begins()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure it; if it took so long that the time is over, it was the last one."""
+        """Record the end of the validation. If it used up the time, it was the last one."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         self.budget.validation_ends(trainer.global_step, self._share)
@@ -298,13 +299,13 @@ class BudgetCallback(pl.Callback):
         trainer.should_stop |= self._is_ending
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the end in a run without validation too, before the checkpoint is written."""
+        """Mark the budget as spent before the checkpoint is written, also in a run without validation."""
         self.budget.is_spent = self._is_ending
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say what fitted."""
+        """Log what was used."""
         rank_zero_only(log.info)(
-            "budget of %g s: the training is over after %.0f s, %d steps, %.1f epochs, %d images",
+            "budget of %g s: training ended after %.0f s, %d steps, %.1f epochs, %d images",
             *self.budget.record.values(),
         )
 
@@ -317,7 +318,7 @@ class BudgetCallback(pl.Callback):
         steps = budget.expected_steps(steps_an_epoch(trainer))
         self.expected_epochs = steps / steps_an_epoch(trainer)
         rank_zero_only(log.info)(
-            "about %d steps, %.1f epochs will fit into the budget of %g s (%.2g s a step)",
+            "about %d steps (%.1f epochs) fit into the budget of %g s (%.2g s per step)",
             *(steps, self.expected_epochs, budget.seconds, seconds_a_step),
         )
         if steps < trainer.log_every_n_steps:  # type: ignore[attr-defined]
@@ -332,5 +333,5 @@ class BudgetCallback(pl.Callback):
 
 
 def steps_an_epoch(trainer: pl.Trainer) -> float:
-    """Give the optimiser steps of an epoch."""
+    """Return the optimiser steps per epoch."""
     return max(1.0, trainer.num_training_batches / trainer.accumulate_grad_batches)

@@ -1,4 +1,4 @@
-"""What watches a run."""
+"""Progress bar and logging interval."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from ssd_lightning.training.budget import BudgetCallback
 
 
 class ProgressBar(RichProgressBar):
-    """Shows the metrics of the last batch that was logged: reading them at every step would wait for the device."""
+    """Shows the metrics of the last logged batch. Reading them at every step would wait for the device."""
 
     def __init__(self) -> None:
-        super().__init__(theme=RichProgressBarTheme(metrics_format=".3g"))  # rates are smaller than a thousandth
+        super().__init__(theme=RichProgressBarTheme(metrics_format=".3g"))  # learning rates are small
         self._shown: dict[str, Any] | None = None
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Give what stands beside the bar."""
+        """Return the metrics beside the bar."""
         if not trainer.training or self._shown is None or is_looked_at(trainer, trainer.fit_loop.batch_idx):
             self._shown = {**(self._shown or {}), **super().get_metrics(trainer, pl_module)}
-            self._shown.pop("v_num", None)  # the end of a logger's version, which says nothing here
+            self._shown.pop("v_num", None)  # part of a logger's version, meaningless here
         return self._shown
 
     def _get_train_description(self, current_epoch: int) -> str:
@@ -32,24 +32,24 @@ class ProgressBar(RichProgressBar):
 
 
 class LogShortRuns(pl.Callback):
-    """Logs every step of a run that has fewer of them than the trainer logs after, which would log none."""
+    """Logs every step of a run that is shorter than `log_every_n_steps`. Otherwise no step would be logged."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count the steps, and shorten the interval."""
+        """Shorten the logging interval of a short run."""
         if trainer.estimated_stepping_batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
             trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
 
 
 def is_looked_at(trainer: pl.Trainer, batch_index: int, *, before_step: bool = False) -> bool:
-    """Say whether a batch's numbers are written or shown, so that waiting for the device is allowed at its end.
+    """Whether a batch's values are logged or shown. Only such a batch may wait for the device.
 
-    Lightning writes at every so manieth optimiser step of the run, over the borders of epochs; the last batch of an
-    epoch is what stays in the progress bar.
+    Lightning logs at every `log_every_n_steps`-th optimiser step, counted over all epochs. The values of an epoch's
+    last batch stay visible in the progress bar.
 
     Args:
-        trainer: of the run.
-        batch_index: of the batch in its epoch.
-        before_step: the batch is not over; the optimiser's step, if it has one, is still to come.
+        trainer: trainer of the run.
+        batch_index: index of the batch in its epoch.
+        before_step: whether the call comes before the optimiser step of this batch.
     """
     is_last = batch_index + 1 == trainer.num_training_batches
     has_step = is_last or (batch_index + 1) % trainer.accumulate_grad_batches == 0

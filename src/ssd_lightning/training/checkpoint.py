@@ -1,4 +1,4 @@
-"""Checkpoint files that survive a crash while they are written."""
+"""Writes checkpoint files so that a crash during writing does no harm."""
 
 import errno
 import os
@@ -16,33 +16,34 @@ from ssd_lightning.errors import UserError, WeightsError, with_causes
 
 
 class DiskFull(UserError):
-    """There is no space for a checkpoint; the older ones are as they were."""
+    """There is no space for a checkpoint. Older checkpoints are unchanged."""
 
 
 class NonFiniteWeights(UserError):
-    """Weights that are not finite any more, and were not written."""
+    """The weights are not finite, and were not written."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, forces it to disk, reads it back, then renames: a kill leaves the old or the new file.
+    """Writes a partial file next to the target, syncs it to disk, reads it back, then renames it.
 
-    Lightning's own goes through the temporary directory, where a rename onto another file system is a copy. What was
-    under the target's name before is kept as `previous.ckpt` where the target is `last.ckpt`, so that there are two.
+    If the process is killed, either the old or the new file remains. Lightning's own plugin writes to the temporary
+    directory; moving from there to another file system is a copy, which can be interrupted. If the target is
+    `last.ckpt`, the old file is kept as `previous.ckpt`.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Save a checkpoint of plain containers.
 
         Raises:
-            NonFiniteWeights: a number in it is not finite; nothing is written.
-            DiskFull: there is no space; what was written so far is removed.
-            WeightsError: the file does not read back as it was written; it is removed.
+            NonFiniteWeights: a value is not finite. Nothing is written.
+            DiskFull: there is no space. The partial file is removed.
+            WeightsError: the file cannot be read back correctly. It is removed.
         """
         target = Path(path)
         if (name := find_non_finite(checkpoint)) is not None:
             raise NonFiniteWeights(
-                f"{target} is not written: {name} has become infinite or no number; lower optimizer.lr, raise "
-                "scheduler.warmup_steps or set trainer.gradient_clip_val, and continue an older checkpoint"
+                f"{target} is not written: {name} is not finite; lower optimizer.lr, raise scheduler.warmup_steps or "
+                "set trainer.gradient_clip_val, and resume from an older checkpoint"
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.partial")
@@ -56,13 +57,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 _keep_as(target, target.with_name(PREVIOUS))
             partial.replace(target)
             _sync_directory(target.parent)
-        except (OSError, RuntimeError) as error:  # torch's writer turns the system's errors into RuntimeErrors
+        except (OSError, RuntimeError) as error:  # torch's writer raises OS errors as RuntimeError
             if not _is_full(error, target.parent):
                 raise
             free = shutil.disk_usage(target.parent).free / 2**20
             raise DiskFull(
                 f"there is no space for {target}: the disk has {free:.0f} MiB left; older checkpoints are unchanged, "
-                f"and resume={target.parent.parent} continues when there is space"
+                f"and resume={target.parent.parent} continues once there is space"
             ) from error
         finally:
             partial.unlink(missing_ok=True)
@@ -73,10 +74,10 @@ PREVIOUS = "previous.ckpt"
 
 
 def check_intact(path: Path) -> None:
-    """Compare every part of a checkpoint file with the checksum that was written with it.
+    """Verify the checksums of all parts of a checkpoint file.
 
     Raises:
-        WeightsError: it is cut off, or a part of it is damaged.
+        WeightsError: the file is truncated or a part of it is damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -88,13 +89,13 @@ def check_intact(path: Path) -> None:
 
 
 def find_non_finite(checkpoint: Mapping[str, Any]) -> str | None:
-    """Name the first tensor of weights, averages or optimiser state that is not finite; None if all are."""
+    """Name the first non-finite tensor in weights, averages or optimiser state. None if all are finite."""
     parts = {
         key: checkpoint.get(key, {})
         for key in ("state_dict", "current_model_state", "averaging_state", "optimizer_states")
     }
     tensors = [(name, tensor) for name, tensor in _tensors(parts) if tensor.is_floating_point() and tensor.numel()]
-    finite = [tensor.isfinite().all() for _, tensor in tensors]  # all asked before the first answer is waited for
+    finite = [tensor.isfinite().all() for _, tensor in tensors]  # all checks start before the first wait
     return next((name for (name, _), is_finite in zip(tensors, finite, strict=True) if not is_finite), None)
 
 
@@ -108,7 +109,7 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def _keep_as(existing: Path, kept: Path) -> None:
-    """Give a file a second name, so that it outlives its first; at every moment both names have a whole file."""
+    """Give a file a second name. At every moment both names refer to a complete file."""
     spare = kept.with_name(f".{kept.name}.partial")
     spare.unlink(missing_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""The checkpoint that a stopped run goes on from, and the best one."""
+"""Callbacks that save the last and the best checkpoint."""
 
 import logging
 import signal
@@ -19,28 +19,29 @@ log = logging.getLogger(__name__)
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the checkpoint with the highest score; a run that goes on in another directory knows its score.
+    """Keeps the checkpoint with the highest score, also when a run is resumed in another directory.
 
-    Lightning's forgets the score with the directory, and would keep the first one after that, however low. It also
-    keeps the first one of a run whose score never changes or is never finite, as without an object to find. Here equal
-    scores keep the last one, and a score that is not finite keeps none, so that `last.ckpt` is what a run leaves.
+    Lightning's `ModelCheckpoint` forgets the score when the directory changes, and then keeps the next checkpoint
+    however low its score is. It also keeps the first checkpoint if the score never changes or is never finite. Here,
+    of equal scores the last one is kept, and a score that is not finite keeps no checkpoint: such a run leaves only
+    `last.ckpt`.
 
     Args:
-        dirpath: where `best.ckpt` lies.
-        monitor: the score.
+        dirpath: directory of `best.ckpt`.
+        monitor: name of the score.
     """
 
     def __init__(self, *, dirpath: str, monitor: str = "val/map_11point") -> None:
         super().__init__(dirpath=dirpath, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
-        """Say whether a validation with this score is kept; all ranks have to ask."""
+        """Whether to keep a checkpoint with this score. A collective call."""
         best = self.best_model_score
         is_kept = current is not None and bool(current.isfinite()) and (best is None or bool(current >= best))
         return trainer.strategy.reduce_boolean_decision(is_kept)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take score and file over, under the new directory."""
+        """Restore the score, with the file's path moved to the new directory."""
         folder = Path(str(self.dirpath))
         moved = {**state_dict, "dirpath": self.dirpath}
         moved["best_k_models"] = {
@@ -52,21 +53,22 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves where the run is: after every epoch, now and then within, and when a signal ends it.
+    """Saves the state of the run after every epoch, at intervals within an epoch, and when a signal ends the run.
 
-    Every save lies at a point that Lightning can go on from exactly: the end of an optimiser step that is followed by
-    another of its epoch, the beginning of a validation, which is then done again, or the end of an epoch.
+    The run is saved only at points from which Lightning can resume exactly: the end of an optimiser step that is
+    followed by another one in its epoch, the start of a validation (which is then repeated), or the end of an epoch.
 
-    SIGTERM and SIGINT save and end the run with 143 and 130; a second one ends it at once. SIGUSR1 saves; under
-    SLURM, which sends it before a job's time is over, the job is put into the queue again.
+    SIGTERM and SIGINT save and end the run with exit code 143 or 130. A second signal ends it at once. SIGUSR1 saves.
+    SLURM sends SIGUSR1 before a job's time limit; under SLURM the job is then requeued.
 
     Args:
-        dirpath: where `last.ckpt` lies.
-        every_n_steps: save so often within an epoch; None does not.
-        every_n_minutes: save when so much time is over since the last save, whichever comes first; None does not.
+        dirpath: directory of `last.ckpt`.
+        every_n_steps: save after this many steps within an epoch. None disables it.
+        every_n_minutes: save when this many minutes have passed since the last save. None disables it. If both are
+            set, the first one that is reached saves.
 
     Raises:
-        ConfigurationError: a number that is not positive.
+        ConfigurationError: a number is not positive.
     """
 
     def __init__(self, *, dirpath: str, every_n_steps: int | None = None, every_n_minutes: float | None = 10.0) -> None:
@@ -87,11 +89,11 @@ class LastCheckpoint(Checkpoint):
 
     @property
     def best_model_path(self) -> str:
-        """The file, once there is one; the name is what Lightning asks checkpoint callbacks for."""
+        """Path of the file, once it exists. Lightning reads this attribute of checkpoint callbacks."""
         return str(self.path) if self.path.is_file() else ""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over the signals."""
+        """Install the signal handlers."""
         self._saved_at = time.monotonic()
         self._step_saved = trainer.global_step
         self._signals.watch(trainer)
@@ -99,14 +101,14 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Ask all ranks, while they compute, whether to save or to stop."""
+        """Start asking all ranks whether to save or stop, while they compute."""
         minutes = (time.monotonic() - self._saved_at) / 60
         self._signals.ask(due=self.every_n_minutes is not None and minutes >= self.every_n_minutes)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time; where a validation or the epoch's end comes next, leave it to them."""
+        """Save if it is due. If a validation or the end of the epoch follows, those hooks save instead."""
         received, is_due = self._signals.answer()
         step = trainer.global_step
         is_due |= self.every_n_steps is not None and step // self.every_n_steps > self._step_saved // self.every_n_steps
@@ -116,12 +118,12 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save before a validation in training if it was time, and see whether it can be stopped in its middle."""
+        """Save before a validation if it was due, and check whether this validation can be interrupted."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
         if self._is_wanted:
             self._save(trainer)
-        # A rank without an image passes no hook in which it could join the others.
+        # A rank without images runs no hook in which it could join the others.
         self._has_answered = not self._signals.all_say(0 < sum(trainer.num_val_batches) < float("inf"))
 
     def on_validation_batch_end(
@@ -133,10 +135,10 @@ class LastCheckpoint(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Stop in a validation.
+        """Stop during a validation if a signal was received.
 
-        Ranks may have different numbers of batches, so they agree once: a rank that is to stop waits for the others,
-        which join it at their last batch, before they count the losses together.
+        Ranks may have different numbers of batches, so they agree only once. A rank that received a signal waits for
+        the others. They join it at their last batch, before the losses are reduced.
         """
         if self._has_answered or trainer.state.fn != TrainerFn.FITTING:
             return
@@ -145,34 +147,34 @@ class LastCheckpoint(Checkpoint):
             self._stop_if_agreed(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save, whether there is a validation or not."""
+        """Save at the end of every epoch."""
         self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the signals back."""
+        """Restore the former signal handlers."""
         self._signals.release()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save what `trainer.max_steps=0` leaves: weights of `init_from`, as a detector that all commands can use."""
+        """Save with `trainer.max_steps=0` too: the weights of `init_from` become a detector for all commands."""
         if trainer.global_step == 0 and not self.path.is_file():
             self._save(trainer)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """End the test at a signal."""
+        """Make signals end the test."""
         self._signals.end_at_once()
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the signals back."""
+        """Restore the former signal handlers."""
         self._signals.release()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
+        """Restore the former signal handlers."""
         self._signals.release()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Let Lightning find a validation whose first batch was not finished, so that it does it from the start."""
+        """Mark the validation's first batch as unfinished, so that Lightning repeats the whole validation."""
         if self._in_validation:
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
             done = progress["total"]["completed"]
@@ -190,7 +192,7 @@ class LastCheckpoint(Checkpoint):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         for logger in trainer.loggers:
-            logger.save()  # what a log holds back would be lost to the run that goes on
+            logger.save()  # rows still in memory would be missing after a resume
         self._in_validation = trainer.validating
         try:
             trainer.save_checkpoint(self.path, weights_only=False)
@@ -211,17 +213,17 @@ class LastCheckpoint(Checkpoint):
             if trainer.is_global_zero and requeue():
                 raise Stopped(0)
         elif trainer.is_global_zero:
-            log.warning("stopped by %s at step %d; resume=%s goes on from there", name, trainer.global_step, run)
+            log.warning("stopped by %s at step %d; resume=%s continues from there", name, trainer.global_step, run)
         raise Stopped(self._signals.exit_code(number))
 
 
 def accumulates(trainer: pl.Trainer) -> bool:
-    """Say whether gradients wait for further batches: a checkpoint would lose them."""
+    """Whether gradients are being accumulated. A checkpoint would lose them."""
     return trainer.fit_loop.epoch_loop._should_accumulate()
 
 
 def is_followed(trainer: pl.Trainer) -> bool:
-    """Say whether a validation or the end of the epoch comes after this batch, before another one."""
+    """Whether a validation or the end of the epoch comes directly after this batch."""
     loop = trainer.fit_loop.epoch_loop
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None

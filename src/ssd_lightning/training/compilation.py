@@ -1,4 +1,4 @@
-"""`compile=WORD`: the network's layers as compiled code."""
+"""`compile=MODE`: compiles the network with `torch.compile`."""
 
 import logging
 import os
@@ -15,15 +15,15 @@ MODES = ("default", "reduce-overhead", "max-autotune")
 
 
 def check_compile(mode: str | None, device: torch.device, *, many_sizes: bool = False) -> None:
-    """Make sure that `compile_network` will work, before anything is loaded.
+    """Check that `compile_network` will work, before anything is loaded.
 
     Args:
         mode: see `compile_network`.
-        device: that the network is trained on.
-        many_sizes: whether images of different sizes are trained on.
+        device: device of the training.
+        many_sizes: whether training images have different sizes.
 
     Raises:
-        ConfigurationError: there is no such mode or no compiler on this machine, or there are many sizes.
+        ConfigurationError: the mode is unknown, this machine has no compiler, or there are many sizes.
     """
     if mode is None:
         return
@@ -39,7 +39,7 @@ def check_compile(mode: str | None, device: torch.device, *, many_sizes: bool = 
 
         if not has_triton():
             raise ConfigurationError(f"compile={mode} needs triton, which is not installed for this GPU; compile=null")
-        # triton compiles the launchers of its kernels with a C compiler.
+        # triton compiles its kernel launchers with a C compiler.
         if not any(map(shutil.which, filter(None, (os.environ.get("CC"), "gcc", "clang")))):
             raise ConfigurationError(f"compile={mode} needs a C compiler, and there is no gcc or clang; compile=null")
         return
@@ -54,15 +54,14 @@ def check_compile(mode: str | None, device: torch.device, *, many_sizes: bool = 
 
 
 def compile_network(net: SSD, mode: str | None) -> None:
-    """Compile extractor and head in place, at their first call; names of weights stay as they are.
+    """Compile extractor and head in place, at their first call. The names of the weights do not change.
 
-    The loss stays out: ground truth is ragged, and padding it to the longest of a batch would compile again for many
-    batches.
+    The loss is not compiled: the number of objects varies, and padding it per batch would recompile for many batches.
 
     Args:
         net: the network.
-        mode: of `torch.compile`: `default`; `reduce-overhead`, which replays CUDA graphs; `max-autotune`, which also
-            tries many kernels at the first step; None leaves the network as it is.
+        mode: mode of `torch.compile`: `default`; `reduce-overhead`, which replays CUDA graphs; `max-autotune`, which
+            also tries many kernels at the first step. None does not compile.
     """
     if mode is None:
         return
@@ -70,7 +69,7 @@ def compile_network(net: SSD, mode: str | None) -> None:
     for part in (net.extractor, net.head):
         part.compile(mode=mode)
     if mode != "default":
-        # Graphs write their outputs over those of the last step, which they have to be told is over.
+        # CUDA graphs overwrite the outputs of the last step. They must be told when a new step begins.
         net.register_forward_pre_hook(_begin_step)
 
 

@@ -1,4 +1,4 @@
-"""metrics.csv of a run that may be stopped and gone on with."""
+"""A `metrics.csv` that supports resuming."""
 
 import csv
 from pathlib import Path
@@ -11,12 +11,12 @@ from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
 
 class GrowingCSVLogger(CSVLogger):
-    """Writes `metrics.csv`, and goes on with one that is there; Lightning's begins by removing it."""
+    """Writes `metrics.csv`, and appends to an existing one. Lightning's logger would remove it."""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> _ExperimentWriter:
-        """The writer; made at the first use, on the rank that logs."""
+        """The writer, created at the first use, on the rank that logs."""
         if self._experiment is None:
             self._experiment = _GrowingWriter(log_dir=self.log_dir)
         return self._experiment
@@ -31,12 +31,12 @@ class _GrowingWriter(ExperimentWriter):
 
 
 def keep_rows(path: Path, *, steps: int, with_last_validation: bool) -> None:
-    """Cut off what a log holds beyond a checkpoint, which will come again.
+    """Remove the rows after a checkpoint, because the resumed run writes them again.
 
     Args:
-        path: of `metrics.csv`; nothing is done where it is not.
+        path: path of `metrics.csv`. Nothing is done if it does not exist.
         steps: optimiser steps before the checkpoint.
-        with_last_validation: whether the validation after the last of them is behind the checkpoint too.
+        with_last_validation: whether the checkpoint was saved after the validation that follows the last step.
     """
     if not path.is_file():
         return
@@ -55,7 +55,7 @@ def keep_rows(path: Path, *, steps: int, with_last_validation: bool) -> None:
 def _is_before(row: dict[str, Any], steps: int, with_last_validation: bool) -> bool:
     step = row.get("step") or ""
     if not step.isdigit() or any(row.get(name) for name in row if name and name.startswith("test/")):
-        return False  # cut off in the middle of a line; or of the end of the run
+        return False  # a truncated line, or a row from the end of the run
     is_validation = any(value for name, value in row.items() if name and name.startswith("val/"))
-    # Lightning counts the steps of its log from 0; a validation bears the number of the step before it.
+    # Lightning's log counts steps from 0. A validation has the number of the step before it.
     return int(step) < steps - (1 if is_validation and not with_last_validation else 0)

@@ -1,4 +1,4 @@
-"""Where in its epochs a run stands."""
+"""The position of a run in its epochs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,16 +9,16 @@ from ssd_lightning.errors import WeightsError
 
 
 class Position:
-    """Where in its epochs a run stands, in samples that all ranks together have drawn.
+    """The position of a run in its epochs, in samples drawn by all ranks together.
 
-    The order of an epoch is dealt out to the ranks, so that these samples are its first ones, whatever the number of
-    ranks and of accumulated batches.
+    The samples of an epoch are distributed to the ranks in turn. The seen samples are therefore the first ones of the
+    epoch, for any number of ranks and accumulated batches.
 
     Args:
-        epoch: the current one.
-        samples_seen: of it, by all ranks.
+        epoch: index of the current epoch.
+        samples_seen: samples of this epoch that all ranks have seen.
         batch_size: images of an optimiser step, see `data.batch_size`.
-        images: in the training split.
+        images: number of images in the training split.
     """
 
     def __init__(self, *, epoch: int, samples_seen: int, batch_size: int, images: int) -> None:
@@ -29,10 +29,10 @@ class Position:
 
     @classmethod
     def of(cls, trainer: pl.Trainer, *, batch_size: int, images: int) -> "Position":
-        """Read it off Lightning's counters, in a hook of a batch's, a validation's or an epoch's end."""
+        """Read the position from Lightning's counters. Call it in a hook at the end of a batch, validation or epoch."""
         epochs: Any = trainer.fit_loop.epoch_progress.current
         batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-        # In `on_train_epoch_end`, which also comes where a run is ended in mid-epoch.
+        # In `on_train_epoch_end`, which is also called when a run ends within an epoch.
         is_over = epochs.processed > epochs.completed and batches.processed >= trainer.num_training_batches
         return cls(
             epoch=epochs.processed if is_over else epochs.completed,
@@ -42,11 +42,11 @@ class Position:
         )
 
     def check(self, *, batch_size: int, images: int) -> None:
-        """Refuse to go on in mid-epoch where the rest of the epoch cannot be told.
+        """Check that the rest of a partly finished epoch is well defined.
 
         Raises:
-            WeightsError: some of the epoch's samples are seen, and the images are others, or the batches now would
-                begin in the middle of one.
+            WeightsError: the epoch is partly finished, and the images have changed or the position is not a multiple
+                of the new batch size.
         """
         if self.samples_seen == 0 or (self.images == images and self.samples_seen % batch_size == 0):
             return
@@ -54,22 +54,22 @@ class Position:
             return
         raise WeightsError(
             f"the checkpoint was written in the middle of epoch {self.epoch}, after {self.samples_seen} of "
-            f"{self.images} training images with data.batch_size={self.batch_size}; it cannot go on with "
-            f"data.batch_size={batch_size} and {images} images: those left in the epoch would be others"
+            f"{self.images} training images with data.batch_size={self.batch_size}; it cannot continue with "
+            f"data.batch_size={batch_size} and {images} images: the rest of the epoch would be different"
         )
 
 
 class BatchCounters(pl.Callback):
-    """Makes a run go on in mid-epoch where it was ended, also with other devices or accumulated batches than before.
+    """Resumes a run within an epoch, also with a different number of devices or accumulated batches.
 
-    Lightning counts the batches of a rank. Where a batch now holds another part of an optimiser step, the batches that
-    are behind the run are as many others.
+    Lightning counts the batches of a rank. If the share of an optimiser step in a batch has changed, the number of
+    completed batches has to be recalculated.
     """
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Count them again before Lightning reads its counters."""
+        """Recalculate the counters before Lightning reads them."""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         position: Mapping[str, int] = checkpoint.get("DetectionDataModule", {})
         if datamodule is None or not position.get("samples_seen"):
@@ -77,11 +77,11 @@ class BatchCounters(pl.Callback):
         loop = checkpoint["loops"]["fit_loop"]
         epochs, progress = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
         if epochs["current"]["processed"] > epochs["current"]["completed"]:
-            # Ended in order in mid-epoch, which Lightning counts as an epoch that is over: as after any batch instead.
+            # The run ended regularly within an epoch. Lightning counts the epoch as complete, which is undone here.
             for counts in ("current", "total"):
                 epochs[counts]["processed"] -= 1
                 progress[counts]["completed"] = progress[counts]["processed"] - 1
         batches = position["samples_seen"] * trainer.accumulate_grad_batches // datamodule.step_size
         current = progress["current"]
-        unfinished = current["processed"] - current["completed"]  # one where it was saved at a batch's end
+        unfinished = current["processed"] - current["completed"]  # 1 if saved at the end of a batch
         current |= {"ready": batches, "started": batches, "processed": batches, "completed": batches - unfinished}

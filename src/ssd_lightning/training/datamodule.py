@@ -1,4 +1,4 @@
-"""The LightningDataModule: which images are trained on, chosen by, and reported on."""
+"""The LightningDataModule: loaders for training, validation and test."""
 
 import logging
 import os
@@ -30,43 +30,45 @@ log = logging.getLogger(__name__)
 
 Stage = Literal["train", "val", "test"]
 REDUCED_TO = 5
-"""Images are not reduced below so many times the input's sides, so that crops have the input's pixels: the smallest,
-of scale .3 and aspect 2, have .3 * sqrt(1 / 2) = .21 of a side."""
+"""Reduced decoding keeps each side at least this many times the input's side, so that crops still have the input's
+resolution: the smallest crop, of scale .3 and aspect 2, has .3 * sqrt(1 / 2) = .21 of a side."""
 
 
 WORDS_OF = {"train": "training", "val": "validation", "test": "test"}
 
 
 class DetectionDataModule(pl.LightningDataModule):
-    """Data sets of one annotation format as loaders for training, validation and test.
+    """Loaders for training, validation and test from data sets of one annotation format.
 
     Args:
-        dataset: makes a data set from the arguments of a split and `class_names`, `transform`, `seed`.
-        train: what the training split adds to those arguments; `choose_splits` settles what its splits leave open.
-        val: the same for images that choose the checkpoint; None trains without validation.
-        test: the same for images that are reported on; None if there are none.
-        image_size: of the network's input, (height, width) or one number.
-        class_names: names of the classes 1..C; None takes those of the training split.
-        augmentation: of the training images; None only resizes them.
-        resize: of validation and test, which has to be that of the augmentation: `stretch`, `letterbox` or a
-            `ResizeMode`.
-        multiscale: the least and the largest shorter side of training images, of which every optimiser step draws a
-            multiple of 32; None trains at `image_size`, as validation and test always are.
-        mosaic: joins training images before the augmentation; None never does.
+        dataset: factory of a data set. It is called with the arguments of a split and `class_names`, `transform`,
+            `seed`.
+        train: arguments of the training split. `choose_splits` fills in splits that are not given.
+        val: arguments of the validation split, which selects the best checkpoint. None trains without validation.
+        test: arguments of the test split. None if there is none.
+        image_size: size of the network's input, (height, width) or one number.
+        class_names: names of the classes 1..C. None takes them from the training split.
+        augmentation: transform of the training images. None only resizes them.
+        resize: resize mode of validation and test: `stretch`, `letterbox` or a `ResizeMode`. It must match the
+            augmentation.
+        multiscale: smallest and largest shorter side of training images. Every optimiser step draws a multiple of 32
+            in this range. None trains at `image_size`. Validation and test always use `image_size`.
+        mosaic: joins training images before the augmentation. None disables it.
         prepare: puts the files in place before they are read, once on each machine.
-        batch_size: images of one optimiser step, over all devices and accumulated batches; each device gets its share.
-        eval_batch_size: images of a batch of validation or test on each device; None is a device's share in training.
-        num_workers: processes that read images; None takes what the machine has to spare.
-        prefetch_factor: batches that each of them reads ahead; None is torch's default.
-        cache: keep training and validation images decoded after they are first read: `none`, `ram`, `disk`.
-        cache_folder: of the files on a local disk, which the next run uses again; None only without them.
-        reduced_decoding: read images far larger than the input at 1/2, 1/4 or 1/8.
-        repeat_rare: training images with rare classes come more than once in an epoch, see `repeat_factors`.
-        repeat_threshold: share of the training images below which a class is rare.
-        seed: root of the order and of the augmentation.
+        batch_size: images of one optimiser step, over all devices and accumulated batches. Devices share them evenly.
+        eval_batch_size: images of a validation or test batch on each device. None uses the device's training batch.
+        num_workers: processes that read images. None uses the machine's spare cores.
+        prefetch_factor: batches that each worker reads ahead. None uses torch's default.
+        cache: where decoded training and validation images are kept after the first read: `none`, `ram`, `disk`.
+        cache_folder: folder of the cache files, on a local disk. The next run reuses them. None is allowed only if
+            `cache` is not `disk`.
+        reduced_decoding: decode images much larger than the input at 1/2, 1/4 or 1/8.
+        repeat_rare: repeat training images with rare classes within an epoch, see `repeat_factors`.
+        repeat_threshold: a class is rare if fewer than this share of the training images contain it.
+        seed: seed of the order and of the augmentation.
 
     Raises:
-        ConfigurationError: a setting is none of these.
+        ConfigurationError: a setting is invalid.
     """
 
     def __init__(
@@ -134,23 +136,23 @@ class DetectionDataModule(pl.LightningDataModule):
         self._resumed: Position | None = None
 
     def state_dict(self) -> dict[str, int]:
-        """Say where in its epochs the run stands."""
+        """Return the run's position in its epochs."""
         if self.trainer is None or not (self.trainer.training or self.trainer.validating):
             return {}
         return vars(Position.of(self.trainer, batch_size=self.step_size, images=self.train_sampler().samples))
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Note where the run stood, before the loaders are made.
+        """Store the saved position before the loaders are created.
 
         Raises:
-            WeightsError: it stood in mid-epoch, and the epoch cannot go on there with these images and batches.
+            WeightsError: the position is inside an epoch that cannot be continued with these images and batches.
         """
         self._resumed = Position(**state_dict)
         self._resumed.check(batch_size=self.step_size, images=self.train_sampler().samples)
 
     @property
     def step_size(self) -> int:
-        """Images of an optimiser step: `batch_size`, or what a smaller training split can give each device evenly."""
+        """Images of an optimiser step: `batch_size`, or fewer if the training split is smaller."""
         shares = 1 if self.trainer is None else self.trainer.world_size * self.trainer.accumulate_grad_batches
         return self.device_batch_size * shares
 
@@ -179,14 +181,14 @@ class DetectionDataModule(pl.LightningDataModule):
 
     @cached_property
     def _splits(self) -> Mapping[str, Arguments | None]:
-        return choose_splits(self._make_dataset, **self._given)  # by the files, which may have to be put in place first
+        return choose_splits(self._make_dataset, **self._given)  # lazy: it reads files that `prepare` may create
 
     def has(self, stage: Stage) -> bool:
-        """Say whether there is a split for a stage."""
+        """Whether a stage has a split."""
         return self._splits[stage] is not None
 
     def arguments(self, stage: Stage) -> dict[str, Any]:
-        """Give what a split adds to the arguments of its data set.
+        """Return the arguments of a split's data set.
 
         Raises:
             DataError: there is no such split.
@@ -198,7 +200,7 @@ class DetectionDataModule(pl.LightningDataModule):
 
     @property
     def split_names(self) -> dict[str, list[str]]:
-        """Names of the splits of each stage; held-out validation has those of the training."""
+        """Names of the splits of each stage. Held-out validation has the names of the training splits."""
         chosen = self._splits.items()
         return {stage: [place["split"] for place in of.get("splits", ())] for stage, of in chosen if of is not None}
 
@@ -218,11 +220,11 @@ class DetectionDataModule(pl.LightningDataModule):
 
     @property
     def resize(self) -> ResizeMode:
-        """How validation and test bring images to the network's input."""
+        """How validation and test resize images to the network's input."""
         return self._resize.mode
 
     def use_resize(self, resize: ResizeMode) -> None:
-        """Bring images to the input as a trained detector does; to be called before a split is opened."""
+        """Resize images as a trained detector does. Call this before a split is opened."""
         self._resize = Resize(image_size=self._resize.image_size, resize=resize)
 
     def prepare_data(self) -> None:
@@ -231,7 +233,7 @@ class DetectionDataModule(pl.LightningDataModule):
             self._prepare()
 
     def dataset(self, stage: Stage) -> DetectionDataset:
-        """Open a split; the same object every time.
+        """Open a split. Every call returns the same object.
 
         Raises:
             DataError: there is no such split, or it cannot be read.
@@ -256,14 +258,14 @@ class DetectionDataModule(pl.LightningDataModule):
         return self._datasets[stage]
 
     def use_augmentation(self, augmentation: Transform) -> None:
-        """Augment the training split by this from now on."""
+        """Replace the augmentation of the training split."""
         self._augmentation = augmentation
         if "train" in self._datasets:
             self._datasets["train"].transform = augmentation
 
     @cached_property
     def repeats(self) -> np.ndarray | None:
-        """How often each training image comes in an epoch, on average; None where all come once."""
+        """How often each training image appears in an epoch, on average. None if each appears once."""
         if self._repeat_threshold is None:
             return None
         labels = [record.labels for record in self.dataset("train").records]
@@ -271,7 +273,7 @@ class DetectionDataModule(pl.LightningDataModule):
         return factors if (factors > 1).any() else None
 
     def train_sampler(self) -> EpochSampler:
-        """Give the order of the training images, and their sizes in multi-scale training; the same on all ranks."""
+        """Return the sampler of training images and multi-scale sizes. It is the same on all ranks."""
         return EpochSampler(
             size=len(self.dataset("train")),
             seed=self._seed,
@@ -282,22 +284,22 @@ class DetectionDataModule(pl.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffle, augment, and give every rank equally many steps."""
+        """Return the shuffled, augmented loader. All ranks have the same number of steps."""
         dataset, sampler = self._cached_dataset("train"), self.train_sampler()
         if self._resumed is not None:
             sampler.resume(epoch=self._resumed.epoch, samples_seen=self._resumed.samples_seen)
         return self._loader(dataset, sampler, self.device_batch_size)
 
     def val_dataloader(self) -> DataLoader | list:
-        """Give every image once over all ranks."""
+        """Return a loader that yields every image once over all ranks."""
         return self.evaluation_loader("val") if self.has("val") else []
 
     def test_dataloader(self) -> DataLoader:
-        """Give every image once over all ranks."""
+        """Return a loader that yields every image once over all ranks."""
         return self.evaluation_loader("test")
 
     def evaluation_loader(self, stage: Stage) -> DataLoader:
-        """Give every image of a split once over all ranks, in order.
+        """Return a loader that yields every image of a split once over all ranks, in order.
 
         Raises:
             DataError: there is no such split, or it cannot be read.
@@ -309,14 +311,14 @@ class DetectionDataModule(pl.LightningDataModule):
 
     def _cached_dataset(self, stage: Stage) -> DetectionDataset:
         dataset = self.dataset(stage)
-        if stage not in self._with_cache and stage != "test":  # which is read once
+        if stage not in self._with_cache and stage != "test":  # the test split is read only once
             paths = [record.image_path for record in dataset.records]
             dataset.cache = self._caches.open(paths, dataset.sizes_as_read_px, processes=self._ranks_here())
             self._with_cache.add(stage)
         return dataset
 
     def _ranks_here(self) -> int:
-        if self.trainer is None:  # as in evaluation; torchrun says how many processes it started
+        if self.trainer is None:  # in evaluation; torchrun sets the variable
             return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         return self.trainer.num_devices
 
@@ -331,23 +333,23 @@ class DetectionDataModule(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
             prefetch_factor=self._prefetch_factor if num_workers > 0 else None,
-            # Of its own, so that making an iterator does not draw from the global stream.
+            # A separate generator: creating an iterator must not draw from the global random state.
             generator=torch.Generator().manual_seed(self._seed),
             worker_init_fn=begin_worker,
         )
 
 
 def begin_worker(worker: int) -> None:
-    """Let a data worker end with its rank, and not before."""
+    """Make a data worker live exactly as long as its rank."""
     outlive_signals(worker)
     end_data_worker(worker)
 
 
 def require_objects(dataset: DetectionDataset, split: str) -> None:
-    """Make sure that there is something to learn or to find.
+    """Check that a split has at least one object.
 
     Raises:
-        DataError: there is not.
+        DataError: it has none.
     """
     if not any(len(record.labels) for record in dataset.records):
         first = f"; {len(dataset.dropped)} were skipped, the first: {dataset.dropped[0]}" if dataset.dropped else ""
@@ -356,6 +358,6 @@ def require_objects(dataset: DetectionDataset, split: str) -> None:
 
 
 def spare_workers(ranks: int, most: int = 16) -> int:
-    """Share the processor cores that this process may use among the ranks of this machine, one left for each rank."""
+    """Divide the available CPU cores among the ranks of this machine, leaving one core for each rank."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(most, cores // ranks - 1))

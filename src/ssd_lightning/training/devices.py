@@ -1,4 +1,4 @@
-"""How many devices a run asks for, checked before anything is loaded."""
+"""Checks of the requested devices, before anything is loaded."""
 
 import os
 from collections.abc import Mapping
@@ -14,17 +14,17 @@ from ssd_lightning.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Launch:
-    """What a launcher outside of this program has started."""
+    """Processes that an external launcher has started."""
 
     name: str
     here: int | None
-    """Processes on each machine, if it tells."""
+    """Processes on each machine, if known."""
     nodes: int | None
-    """Machines, if it tells."""
+    """Machines, if known."""
 
 
 def find_launch(environment: Mapping[str, str]) -> Launch | None:
-    """Recognise torchrun and srun as Lightning does; None if this process starts its ranks by itself."""
+    """Detect torchrun and srun as Lightning does. None if this process starts its ranks itself."""
     if "TORCHELASTIC_RUN_ID" in environment:
         here = int(environment["LOCAL_WORLD_SIZE"])
         return Launch("torchrun", here, int(environment["WORLD_SIZE"]) // here)
@@ -35,13 +35,13 @@ def find_launch(environment: Mapping[str, str]) -> Launch | None:
 
 
 def check_launch(launch: Launch | None, *, num_devices: int, num_nodes: int) -> None:
-    """Make sure that a launcher has started as many processes as are asked for.
+    """Check that the launcher has started the requested number of processes.
 
-    Too few wait for the others for ever; and processes of one device each would train side by side, all in the same
-    directory.
+    Too few processes would wait for the others forever. If one device is requested, several processes would train
+    independently in the same directory.
 
     Raises:
-        ConfigurationError: it has not.
+        ConfigurationError: the numbers differ.
     """
     if launch is None:
         return
@@ -56,17 +56,17 @@ def check_launch(launch: Launch | None, *, num_devices: int, num_nodes: int) -> 
 
 
 def device_batch_size(batch_size: int, *, ranks: int, accumulate: int, images: int | None = None) -> int:
-    """Give each device's share of the images of an optimiser step, in each of the batches that are accumulated.
+    """Return the number of images of a batch on each device.
 
     Args:
         batch_size: `data.batch_size`, the images of one optimiser step over all devices.
-        ranks: devices of all machines.
+        ranks: number of devices on all machines.
         accumulate: `trainer.accumulate_grad_batches`.
-        images: in the training split; a step sees no more than these. None if they are not counted yet.
+        images: images in the training split, which limit the images of a step. None if not known yet.
 
     Raises:
-        ConfigurationError: the images of a step cannot be shared out evenly, there are fewer images than shares, or a
-            number is none.
+        ConfigurationError: the images of a step cannot be divided evenly, there are fewer images than shares, or a
+            number is invalid.
     """
     require_number("data.batch_size", batch_size, 1, whole=True)
     require_number("trainer.accumulate_grad_batches", accumulate, 1, whole=True)
@@ -77,26 +77,26 @@ def device_batch_size(batch_size: int, *, ranks: int, accumulate: int, images: i
         of += f" x {accumulate} accumulated batches" if accumulate > 1 else ""
         raise ConfigurationError(
             f"data.batch_size={batch_size} is the number of images in one optimiser step, and {of} cannot share it "
-            f"evenly; the nearest that they can: {f'{below} or ' if below else ''}{above}"
+            f"evenly; the nearest possible values: {f'{below} or ' if below else ''}{above}"
         )
     if images is not None and images < shares:
         raise ConfigurationError(
             f"there are {images} training images for {ranks} device{'' if ranks == 1 else 's'} x {accumulate} "
-            "accumulated batches; each needs one at least"
+            "accumulated batches; each needs at least one"
         )
     return (batch_size if images is None else min(batch_size, images)) // shares
 
 
 def check_sync_batchnorm(sync_batchnorm: bool, device_type: str) -> None:
-    """Refuse what torch can only do on a GPU.
+    """Reject `trainer.sync_batchnorm` on the CPU.
 
     Raises:
-        ConfigurationError: `trainer.sync_batchnorm` on the processor.
+        ConfigurationError: it is set, and the device is a CPU.
     """
     if sync_batchnorm and device_type == "cpu":
         raise ConfigurationError(
-            "trainer.sync_batchnorm=true: torch synchronises batch norm on GPUs only; on the processor each process "
-            "has statistics of its own"
+            "trainer.sync_batchnorm=true: torch synchronises batch norm only on GPUs; on the CPU each process has its "
+            "own statistics"
         )
 
 
@@ -104,7 +104,7 @@ def check_devices(accelerator: str, devices: Any) -> int:
     """Count the devices that `trainer.accelerator` and `trainer.devices` ask for on this machine.
 
     Raises:
-        ConfigurationError: there are not so many, or there is no such accelerator.
+        ConfigurationError: there are fewer devices, or the accelerator does not exist.
     """
     kind = _resolve(accelerator)
     if kind == "cpu":
@@ -135,11 +135,11 @@ def _check_processes(accelerator: str, devices: Any) -> int:
     wanted = 1 if str(devices) == "auto" else _as_number(devices)
     cores = os.cpu_count() or 1
     if find_launch(os.environ) is not None:
-        return wanted  # somebody has started so many on purpose
+        return wanted  # the user chose the number in the launcher
     if wanted > 1 and accelerator == "auto":
         raise ConfigurationError(
             f"trainer.devices={devices}: this machine has no GPU; trainer.accelerator=cpu trains in {wanted} processes "
-            "on the processor, trainer.devices=1 in one"
+            "on the CPU, trainer.devices=1 in one"
         )
     if wanted > cores:
         raise ConfigurationError(f"trainer.devices={devices}: this machine has {cores} processor cores")
@@ -162,7 +162,7 @@ def _as_number(devices: Any) -> int:
 
 
 def choose_device(device: str) -> torch.device:
-    """Find the device that a command asks for; `auto` is the first GPU, else the processor.
+    """Find the device of a setting. `auto` is the first GPU, or the CPU if there is none.
 
     Raises:
         ConfigurationError: this machine has no such device.

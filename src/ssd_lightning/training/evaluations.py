@@ -1,4 +1,4 @@
-"""Keeps what a run's evaluations found, image by image."""
+"""Saves the detections of a run's evaluations per image."""
 
 import logging
 import os
@@ -23,12 +23,12 @@ Split = Literal["train", "val", "test"]
 
 
 class Evaluations(pl.Callback):
-    """Writes `evaluations/val.npz`, of the validation that chose the best checkpoint, and `evaluations/test.npz`.
+    """Writes `evaluations/val.npz` and `evaluations/test.npz` in the trainer's `default_root_dir`.
 
-    Without a `BestCheckpoint`, or a finite score, the first is of the last validation. Both lie in the trainer's
-    `default_root_dir`; what an earlier run left there is removed when another begins, and a run that goes on elsewhere
-    takes `val.npz` along, as it takes the checkpoint. Nothing is written where the trainer has no data module: its
-    images have no names then.
+    `val.npz` is from the validation that selected the best checkpoint. Without a `BestCheckpoint` or a finite score, it
+    is from the last validation. When a new run starts, files of an earlier run are removed. A run that is resumed in
+    another directory copies `val.npz`, as it copies the checkpoint. Nothing is written if the trainer has no data
+    module, because the images have no names then.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Evaluations(pl.Callback):
 
     @rank_zero_only
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave in the directory what belongs to the run."""
+        """Remove files of an earlier run, or copy those of the resumed run."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         kept = record_path(trainer, "val")
@@ -50,22 +50,22 @@ class Evaluations(pl.Callback):
             shutil.copyfile(earlier, kept)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take what the metric has, which the module empties after this."""
+        """Collect the metric's state before the module resets it."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._collect(trainer, pl_module, "val")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write it, now that the score is known, if the checkpoint is going to be the best one."""
+        """Write the record if this validation has the best score."""
         if is_best(trainer):
             self._write(trainer)
         self._record = None
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take what the metric has, which the module empties after this."""
+        """Collect the metric's state before the module resets it."""
         self._collect(trainer, pl_module, "test")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write it."""
+        """Write the record."""
         self._write(trainer)
         self._record = None
 
@@ -82,38 +82,38 @@ class Evaluations(pl.Callback):
         path = record_path(trainer, self._record.split)
         try:
             self._record.save(path)
-        except OSError as error:  # a training is worth more than a report
+        except OSError as error:  # not worth ending a run
             log.warning("%s is not written: %s", path, error)
 
 
 def record_path(trainer: pl.Trainer, split: str) -> Path:
-    """Name the file of a split in the directory of a run."""
+    """Return the path of a split's file."""
     return Path(trainer.default_root_dir) / EVALUATIONS / f"{split}.npz"
 
 
 def is_best(trainer: pl.Trainer) -> bool:
-    """Say whether the best checkpoint is about to be that of the validation that has just ended; yes if none is kept.
+    """Whether the validation that has just ended has the best score. True if no best checkpoint is kept.
 
-    Lightning decides this later, and saves last of all: a power cut between the two files leaves a run that goes on
-    before this validation, and writes both again.
+    Lightning decides this later and saves the checkpoint last. After a power cut between the two files, the run
+    resumes before this validation and writes both again.
     """
     best = next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)), None)
     if best is None or best.best_model_score is None:
         return True
     score = trainer.callback_metrics.get(str(best.monitor))
-    return score is not None and bool(score >= best.best_model_score)  # never, where it is not finite
+    return score is not None and bool(score >= best.best_model_score)  # false for NaN
 
 
 def make_record(
     metric: DetectionMetric, dataset: DetectionDataset, *, split: Split, class_names: Sequence[str]
 ) -> EvaluationRecord:
-    """Put together what a metric has seen of a data set; all ranks have to ask.
+    """Create the record of an evaluation from a metric's state. A collective call.
 
     Args:
-        metric: that was updated since its reset.
-        dataset: has all the images that it was updated with.
-        split: that the data set is.
-        class_names: of the detector.
+        metric: the metric, updated since its last reset.
+        dataset: data set that contains all images of the updates.
+        split: name of the split.
+        class_names: class names of the detector.
     """
     keys, evaluation = metric.seen_by_all()
     images = {image_key(record.image_id): record for record in dataset.records}

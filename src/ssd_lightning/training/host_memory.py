@@ -1,4 +1,4 @@
-"""Memory of the host: a network that is trained on a processor asks for the same large blocks at every step."""
+"""Settings of the host's memory allocator, for training on the CPU."""
 
 import ctypes
 import os
@@ -8,13 +8,15 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to keep what is freed for the next step, where it would hand it back to the system and ask again.
+    """Make glibc keep freed memory for the next step instead of returning it to the system.
 
-    The system clears memory page by page as it is touched, which is a good part of a training step on a
-    processor. The price is a process that stays as large as it once was, and some memory lost between blocks.
+    A training step on the CPU allocates the same large blocks every time. The system clears new memory page by page at
+    the first access, which takes a good part of the step. In return, the process never shrinks, and some memory is
+    lost to fragmentation.
 
     Returns:
-        Whether it was done: other C libraries have no such switch, and `MALLOC_...` variables of the user stand.
+        Whether the setting was applied. It is not with other C libraries, or if the user has set `MALLOC_...`
+        variables.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return False

@@ -1,4 +1,4 @@
-"""Loggers that a run survives: what they cannot write is lost, and the training goes on."""
+"""Loggers whose failures do not stop a run. What they cannot write is lost."""
 
 import logging
 import netrc
@@ -19,61 +19,62 @@ log = logging.getLogger(__name__)
 
 
 class Sturdy:
-    """Stands before a logger: where that fails (a full disk, a service that died), it warns once and goes on.
+    """Mixin that turns a logger's errors (a full disk, an unreachable service) into one warning.
 
-    It also spells names that are no UTF-8, as those of files can be, so that one class does not cost a whole row.
+    It also escapes names that are not valid UTF-8, such as class names from file names. Otherwise one such name would
+    lose the whole row.
     """
 
     _has_failed = False
 
     @property
     def experiment(self) -> Any:
-        """What the logger writes with, made at the first use; where it cannot be made there is no such attribute.
+        """The logger's experiment, created at the first use. Raises `AttributeError` if it cannot be created.
 
-        Lightning asks for it before the training, and takes every other error for the run's.
+        Lightning reads this attribute before training. Any other error would end the run.
         """
         try:
             return super().experiment  # type: ignore[misc]
         except Exception as error:
-            raise AttributeError("there is nothing to write with") from error
+            raise AttributeError("the logger cannot write") from error
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Write numbers by name."""
+        """Log numbers by name."""
         named = {key.encode(errors="backslashreplace").decode(): value for key, value in metrics.items()}
         self.attempt(super().log_metrics, named, step)  # type: ignore[misc]
 
     def log_hyperparams(self, params: Any = None, *arguments: Any, **settings: Any) -> None:
-        """Write settings."""
+        """Log settings."""
         self.attempt(super().log_hyperparams, params, *arguments, **settings)  # type: ignore[misc]
 
     def save(self) -> None:
-        """Write what is held back."""
+        """Write buffered values."""
         self.attempt(super().save)  # type: ignore[misc]
 
     def finalize(self, status: str) -> None:
-        """Write the end."""
+        """Finish the log."""
         self.attempt(super().finalize, status)  # type: ignore[misc]
 
     def attempt(self, action: Callable[..., Any], *arguments: Any, **settings: Any) -> None:
-        """Do something that may fail."""
+        """Run an action that may fail, and log its first error."""
         try:
             action(*arguments, **settings)
         except Exception as error:
             if not self._has_failed:
                 self._has_failed = True
                 kind = type(self).__name__.removeprefix("Sturdy")
-                told = "%s fails; the training goes on, and what it should write is lost: %s"
+                told = "%s failed; training continues, but its output is lost: %s"
                 log.warning(told, kind, describe(error))
 
 
 def describe(error: BaseException) -> str:
-    """Say in one line what went wrong, or what is behind it."""
+    """Describe an error, or its cause, in one line."""
     error = error.__cause__ or error
     return one_line(f"{type(error).__name__}: {error}")
 
 
 class SturdyCSVLogger(Sturdy, GrowingCSVLogger):
-    """Writes `metrics.csv`; rows that could not be written are tried again with the next ones."""
+    """Writes `metrics.csv`. Rows that could not be written are retried with the next ones."""
 
 
 class SturdyTensorBoardLogger(Sturdy, TensorBoardLogger):
@@ -86,11 +87,11 @@ MODES = ("online", "offline", "disabled")
 
 
 class SturdyWandbLogger(Sturdy, WandbLogger):
-    """Writes to Weights & Biases; a run that cannot be begun online is begun offline.
+    """Writes to Weights & Biases. If a run cannot be started online, it is started offline.
 
     Args:
         log_model: see `wandb_logger`.
-        **settings: of `pytorch_lightning.loggers.WandbLogger`.
+        **settings: arguments of `pytorch_lightning.loggers.WandbLogger`.
     """
 
     def __init__(self, *, log_model: ModelLogging, **settings: Any) -> None:
@@ -99,14 +100,14 @@ class SturdyWandbLogger(Sturdy, WandbLogger):
 
     @property
     def is_offline(self) -> bool:
-        """Whether nothing is sent while the run goes on."""
+        """Whether nothing is sent during the run."""
         mode = self._wandb_init.get("mode") or os.environ.get("WANDB_MODE", "online")
         return self._offline or mode not in ("online", "shared")
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run; made at the first use, on the rank that logs."""
+        """The W&B run, created at the first use, on the rank that logs."""
         if self._experiment is not None:
             return self._experiment
         first = "offline" if self.is_offline else "online"
@@ -117,7 +118,7 @@ class SturdyWandbLogger(Sturdy, WandbLogger):
                 run = super().experiment
             except Exception as error:
                 instead = "it is recorded offline" if mode == "online" else "nothing is recorded"
-                log.warning("wandb: a run cannot be begun %s, so %s: %s", mode, instead, describe(error))
+                log.warning("wandb: a run cannot be started %s, so %s: %s", mode, instead, describe(error))
                 continue
             run.define_metric("val/map*", summary="last,max", step_metric="trainer/global_step")
             return run
@@ -125,38 +126,38 @@ class SturdyWandbLogger(Sturdy, WandbLogger):
 
 
 def wandb_logger(*, log_model: ModelLogging = "best", **settings: Any) -> SturdyWandbLogger:
-    """Make a Weights & Biases logger; without an account it records offline and says so, and never asks.
+    """Create a Weights & Biases logger. Without an account it logs a warning and records offline, without a prompt.
 
-    A run that goes on in its own directory goes on in W&B, too.
+    A run that is resumed in its own directory continues the same W&B run.
 
     Args:
-        log_model: what becomes of `best.ckpt`. `best` makes it an artifact at those validations whose images are
-            logged, if it has got better, and at the end; `end` at the end alone, and so does `best` while the run is
-            recorded offline, where every artifact would be a copy on this disk; `none` never.
-        **settings: of `pytorch_lightning.loggers.WandbLogger`; the tags of `WANDB_TAGS` are added to its own.
+        log_model: when `best.ckpt` is uploaded as an artifact. `best`: at the validations whose images are logged, if
+            the score has improved, and at the end. `end`: only at the end. `none`: never. In an offline run `best`
+            acts as `end`, because every artifact would be a copy on the local disk.
+        **settings: arguments of `pytorch_lightning.loggers.WandbLogger`. The tags in `WANDB_TAGS` are added to `tags`.
 
     Raises:
-        ConfigurationError: `log_model` is none of these.
+        ConfigurationError: `log_model` has another value.
     """
     require_choice("logger.wandb.log_model", log_model, MODEL_LOGGING)
     mode = os.environ.get("WANDB_MODE")
     if mode is None and not settings.get("offline") and not has_wandb_account():
         log.warning(
-            "wandb: no account on this machine, so the run is recorded offline; `wandb login` before the run, or "
-            "`wandb sync` after it, brings it online"
+            "wandb: no account on this machine, so the run is recorded offline; to upload it, use `wandb login` "
+            "before the run or `wandb sync` after it"
         )
         settings["offline"] = True
     more = [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
-    settings["tags"] = list(dict.fromkeys([*settings.get("tags", []), *more]))  # W&B itself takes one of the two
+    settings["tags"] = list(dict.fromkeys([*settings.get("tags", []), *more]))  # W&B uses only one of the two
     if settings.get("id") is None and settings.get("version") is None and "WANDB_RUN_ID" not in os.environ:
         settings["id"] = earlier_id(Path(settings.get("save_dir") or "."))
     return SturdyWandbLogger(log_model=log_model, **settings)
 
 
 def earlier_id(directory: Path) -> str | None:
-    """Find the id of the W&B run that was recorded in a directory before; None if the run there starts from scratch.
+    """Find the id of the W&B run that was recorded in a directory. None if the run there starts from scratch.
 
-    A run that starts from scratch has no checkpoints: those of an earlier one are removed before the loggers are made.
+    A run that starts from scratch has no checkpoints: old ones are removed before the loggers are created.
     """
     if not any((directory / "checkpoints").glob("*.ckpt")):
         return None
@@ -166,7 +167,7 @@ def earlier_id(directory: Path) -> str | None:
 
 
 def has_wandb_account() -> bool:
-    """Say whether W&B finds a key without asking: in the environment or in the netrc file."""
+    """Whether W&B finds a key without a prompt, in the environment or in the netrc file."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""

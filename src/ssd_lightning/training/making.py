@@ -1,4 +1,4 @@
-"""Optimisers and schedules are made by classes of others; what these refuse is told by key and value."""
+"""Creates optimisers and schedules, and turns their errors into messages with the setting's name and value."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,21 +9,21 @@ from ssd_lightning.errors import ConfigurationError, UserError
 Made = TypeVar("Made")
 
 REFUSALS = (TypeError, ValueError, IndexError, RuntimeError)
-"""What torch's constructors answer to settings: the third to too few betas, the last to two that exclude each other."""
+"""Errors of torch's constructors. IndexError: too few betas. RuntimeError: two settings exclude each other."""
 
 
 def make_part(name: str, make: Callable[..., Made], *arguments: Any, **more: Any) -> Made:
     """Call the factory of an optimiser or a schedule.
 
     Args:
-        name: of its group of settings, such as `optimizer`.
+        name: name of the settings group, such as `optimizer`.
         make: a `partial` whose keywords are the settings.
-        arguments: what the run gives it.
-        more: the same, by keyword.
+        arguments: positional arguments from the run.
+        more: keyword arguments from the run.
 
     Raises:
-        ConfigurationError: it refuses its settings. The message names the one without which it would not, or all where
-            no single one is to blame, and ends with the factory's own sentence.
+        ConfigurationError: the factory rejects its settings. The message names the setting that causes the error, or
+            all settings if it is not a single one, and ends with the factory's own message.
     """
     try:
         return make(*arguments, **more)
@@ -33,7 +33,7 @@ def make_part(name: str, make: Callable[..., Made], *arguments: Any, **more: Any
         settings: Mapping[str, Any] = getattr(make, "keywords", {})
         blamed = _to_blame(make, settings, arguments, more)
         if blamed is None and isinstance(error, RuntimeError):
-            raise  # what no setting mends, such as a lost device, is no fault of the configuration
+            raise  # not caused by the configuration, for example a lost device
         if blamed is None:
             stated = ", ".join(f"{key}={_as_typed(value)}" for key, value in settings.items())
             where = f"{name} with {stated}" if stated else name

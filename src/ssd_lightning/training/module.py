@@ -39,22 +39,22 @@ class SSDModule(pl.LightningModule):
 
     Args:
         net: the network.
-        loss: compares its output with the targets.
-        optimizer: makes the optimiser for parameter groups.
-        scheduler: makes the learning-rate schedule, called with the optimiser and `total_steps`, or `progress` where
-            there is a budget; stepped every step.
+        loss: compares the network's output with the targets.
+        optimizer: factory of the optimiser. It is called with a list of parameter groups.
+        scheduler: factory of the learning-rate schedule. It is called with the optimiser and `total_steps`, or with
+            `progress` if there is a budget. The schedule is stepped at every optimiser step.
         class_names: names of the classes 1..C.
-        postprocess: turns the output of the network into detections.
-        bias_lr_factor: learning rate of biases relative to that of weights; the Caffe reference has 2.
-        backbone_lr_factor: learning rate of the backbone relative to that of the other layers. Where it starts from
+        postprocess: turns the network's output into detections.
+        bias_lr_factor: learning rate of biases relative to weights. The Caffe reference uses 2.
+        backbone_lr_factor: learning rate of the backbone relative to the other layers. If the backbone starts from
             ImageNet with frozen batch norms, a rate that suits new layers spoils its features.
-        decay_biases: whether weight decay holds for biases; in the Caffe reference it does not.
-        batch_scaling: fits the learning rate to the batch of a step; None leaves it as it is.
-        budget: the length of the run as a time; None counts its steps.
-        resize: how the data bring images to the network's input, for checkpoints.
+        decay_biases: whether weight decay applies to biases. In the Caffe reference it does not.
+        batch_scaling: scales the learning rate with the batch size. None leaves the rate unchanged.
+        budget: length of the run as a time. None measures it in steps.
+        resize: how the data resize images to the network's input. It is stored in checkpoints.
 
     Raises:
-        ConfigurationError: the number of class names is not that of the network's classes.
+        ConfigurationError: the number of class names differs from the network's number of classes.
     """
 
     def __init__(
@@ -65,18 +65,24 @@ class SSDModule(pl.LightningModule):
         optimizer: Callable[[Any], Optimizer],
         scheduler: Callable[..., LRScheduler],
         class_names: Sequence[str],
-        postprocess: PostProcess = PostProcess(),  # noqa: B008  it cannot be changed
+        postprocess: PostProcess = PostProcess(),  # noqa: B008  immutable
         bias_lr_factor: float = 2.0,
         backbone_lr_factor: float = 1.0,
         decay_biases: bool = False,
         batch_scaling: BatchScaling | None = None,
         budget: TrainingBudget | None = None,
-        resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
+        resize: ResizeMode = Stretch(),  # noqa: B008  immutable
     ) -> None:
         super().__init__()
         if len(class_names) != net.num_classes:
             raise ConfigurationError(
                 f"the network has {net.num_classes} classes, the data have {len(class_names)}: {', '.join(class_names)}"
+            )
+        encoded_with = tuple(getattr(loss.box_loss, "variances", postprocess.variances))
+        if encoded_with != postprocess.variances:
+            raise ConfigurationError(
+                f"loss.box_loss.variances is {encoded_with} and postprocess.variances is {postprocess.variances}; "
+                "boxes must be decoded as they were encoded"
             )
         self.net = net
         self.loss = loss
@@ -93,16 +99,16 @@ class SSDModule(pl.LightningModule):
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
         self.metrics = nn.ModuleDict(
-            {stage: _metrics(net.num_classes) for stage in ("val", "test")}  # one set a stage: they run interleaved
+            {stage: _metrics(net.num_classes) for stage in ("val", "test")}  # a set per stage: they interleave
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Send the images without waiting; targets stay, since the loss stacks them before it sends them."""
+        """Send the images without blocking. Targets stay on the host: the loss stacks them before sending them."""
         images, targets = batch
         return images.to(device, non_blocking=True), targets
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Give the loss of one batch."""
+        """Return the loss of one batch."""
         images, targets = batch
         output = self.net(images)
         assignment = self.loss.matcher(targets, output.priors_cxcywh)
@@ -115,11 +121,11 @@ class SSDModule(pl.LightningModule):
         return total
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Score one batch of the images kept out of training."""
+        """Evaluate one validation batch."""
         self._evaluate(batch, "val")
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        """Score one batch of test images."""
+        """Evaluate one test batch."""
         self._evaluate(batch, "test")
 
     def on_validation_epoch_end(self) -> None:
@@ -131,10 +137,10 @@ class SSDModule(pl.LightningModule):
         self._log_metrics("test")
 
     def configure_optimizers(self) -> Any:
-        """Make optimiser and schedule; biases form a group of their own.
+        """Create optimiser and schedule. Biases form their own parameter group.
 
         Raises:
-            ConfigurationError: one of them refuses its settings, or the run has no length.
+            ConfigurationError: the optimiser or schedule rejects its settings, or the run has no length.
         """
         groups = parameter_groups(
             self.net, bias_lr_factor=self.bias_lr_factor, backbone_lr_factor=self.backbone_lr_factor
@@ -169,10 +175,10 @@ class SSDModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the trainer says, with fused optimisers in bfloat16 too.
+        """Clip gradients as the trainer is configured, also with fused optimisers in bfloat16.
 
-        Lightning refuses these in every mixed precision, since fused optimisers undo the scale of float16 after the
-        clipping. bfloat16 has none; `check_precision` refuses the rest.
+        Lightning rejects fused optimisers with clipping in every mixed precision, because they unscale float16
+        gradients after the clipping. bfloat16 has no scaling. `check_precision` rejects the float16 case.
         """
         plugin = self.trainer.precision_plugin
         if gradient_clip_val and isinstance(plugin, MixedPrecision) and plugin.scaler is None:
@@ -182,7 +188,7 @@ class SSDModule(pl.LightningModule):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add all that `Detector.load` needs besides the weights."""
+        """Add everything that `Detector.load` needs besides the weights."""
         checkpoint["detector"] = detector_spec(self.net, self.class_names, self.postprocess, self.resize)
 
     def _evaluate(self, batch: Batch, stage: str) -> None:
@@ -194,15 +200,15 @@ class SSDModule(pl.LightningModule):
         targets = undo_targets(targets)
         for metric in self.metrics[stage].values():  # type: ignore[operator]
             metric.update(detections, targets)
-        # Ranks may see different numbers of batches, so their means meet at the end of the epoch only.
+        # Ranks may see different numbers of batches, so their means are combined only at the end of the epoch.
         named = {f"{stage}/{name}": value for name, value in values.items()}
         self.log_dict(named, batch_size=len(images), on_epoch=True, sync_dist=True)
 
     def _log_step(self, values: Mapping[str, Tensor], *, batch_size: int) -> None:
-        """Log numbers of the whole step, each the mean over the ranks.
+        """Log values of the step, averaged over the ranks.
 
-        As tensors of the host: Lightning turns what stands in the progress bar into plain numbers at every
-        batch, logged again or not, and would wait for the device each time.
+        The values are CPU tensors: Lightning converts the progress bar's values to numbers at every batch, which
+        would wait for the device each time.
         """
         stacked = torch.stack([value.detach() for value in values.values()])
         means: Tensor = self.trainer.strategy.reduce(stacked, reduce_op="mean")
@@ -229,7 +235,7 @@ def _metrics(num_classes: int) -> nn.ModuleDict:
 
 
 class ParameterGroup(NamedTuple):
-    """Parameters that learn at one rate."""
+    """Parameters with one learning rate."""
 
     parameters: list[nn.Parameter]
     lr_factor: float
@@ -237,7 +243,7 @@ class ParameterGroup(NamedTuple):
 
 
 def parameter_groups(net: SSD, *, bias_lr_factor: float, backbone_lr_factor: float) -> list[ParameterGroup]:
-    """Group the parameters that learn: all but biases, then biases; of the backbone apart where its rate is another."""
+    """Group the trainable parameters: weights, then biases. The backbone has its own groups if its rate differs."""
     backbone = {id(parameter) for parameter in net.extractor.backbone.parameters()} if backbone_lr_factor != 1 else ()
     named = [(name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad]
     groups = [

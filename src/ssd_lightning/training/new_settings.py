@@ -1,4 +1,4 @@
-"""A run that goes on with another learning rate or weight decay uses them."""
+"""Applies a new learning rate or weight decay when a run is resumed."""
 
 import logging
 from typing import Any
@@ -11,15 +11,15 @@ from ssd_lightning.errors import ConfigurationError
 log = logging.getLogger(__name__)
 
 HOW_NOT_WHAT = ("params", "lr", "fused", "foreach", "capturable", "differentiable")
-"""Keys of a parameter group that say how a step is computed, or that the schedule sets. They stay as they were saved,
-since the optimiser's state was."""
+"""Keys of a parameter group that control how a step is computed, or that the schedule sets. They keep the saved values,
+which match the optimiser's saved state."""
 
 
 class NewSettings(pl.Callback):
-    """Puts the settings of this command into the optimiser and the schedule that Lightning restores.
+    """Applies the settings of this command to the optimiser and schedule that Lightning restores.
 
-    Lightning restores the saved ones along with the optimiser's state. The new ones hold from the next step on, as if
-    the schedule had had them from the beginning.
+    Lightning restores the saved settings together with the optimiser's state. The new settings apply from the next
+    step, as if the schedule had used them from the start.
     """
 
     def __init__(self) -> None:
@@ -30,14 +30,14 @@ class NewSettings(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Note that there is something to restore, and what."""
+        """Keep the saved optimiser states."""
         self._saved = checkpoint.get("optimizer_states", [])
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the new settings, before the old ones are restored.
+        """Keep the new settings before the saved ones are restored.
 
         Raises:
-            ConfigurationError: the checkpoint has the state of another optimiser, or of other parameters.
+            ConfigurationError: the checkpoint has the state of a different optimiser or of different parameters.
         """
         if not self._saved:
             return
@@ -48,7 +48,7 @@ class NewSettings(pl.Callback):
         self._saved = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put them back."""
+        """Apply the new settings."""
         for optimizer, groups in zip(trainer.optimizers, self._groups, strict=False):
             for group, settings in zip(optimizer.param_groups, groups, strict=True):
                 group.update(settings)
@@ -58,27 +58,27 @@ class NewSettings(pl.Callback):
 
 
 def require_same_kind(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> None:
-    """Make sure that an optimiser can take over a saved state.
+    """Check that an optimiser can load a saved state.
 
     Args:
-        groups: its parameter groups.
-        saved: those of the state.
+        groups: parameter groups of the optimiser.
+        saved: parameter groups of the saved state.
 
     Raises:
-        ConfigurationError: they have settings or parameters that the other does not have.
+        ConfigurationError: their settings or parameters do not match.
     """
     counts, saved_counts = ([len(group["params"]) for group in of] for of in (groups, saved))
     if counts != saved_counts:
         raise ConfigurationError(
-            f"resume= goes on with the optimiser of the checkpoint, which has {saved_counts} parameters in its groups; "
-            f"here {counts} learn. The same layers have to learn (backbone.freeze=); init_from= begins a new run from "
-            "the weights"
+            f"resume= continues with the optimiser of the checkpoint, which has {saved_counts} parameters in its "
+            f"groups; this run trains {counts}. The same layers must be trained (backbone.freeze=); init_from= starts "
+            "a new run from the weights"
         )
     ours, theirs = ({key for group in of for key in group} - {"initial_lr"} for of in (groups, saved))
-    if ours - theirs and theirs - ours:  # keys that one side lacks may come from another release of torch
+    if ours - theirs and theirs - ours:  # keys missing on one side only may come from another torch release
         raise ConfigurationError(
-            "resume= goes on with the optimiser of the checkpoint, which is another: it has "
-            f"{', '.join(sorted(theirs - ours))}, this one {', '.join(sorted(ours - theirs))}. init_from= begins a new "
+            "resume= continues with the optimiser of the checkpoint, which is a different one: it has "
+            f"{', '.join(sorted(theirs - ours))}, this one {', '.join(sorted(ours - theirs))}. init_from= starts a new "
             "run from the weights"
         )
 
@@ -92,7 +92,7 @@ def _settings(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _set_base_rates(scheduler: Any, base_rates: list[Any]) -> None:
-    if isinstance(scheduler, LambdaLR):  # as its own `step` does
+    if isinstance(scheduler, LambdaLR):  # as in its `step`
         scheduler.base_lrs = base_rates
         factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
         rates: list[Any] = [base_rate * factor for base_rate, factor in zip(base_rates, factors, strict=True)]
@@ -101,8 +101,8 @@ def _set_base_rates(scheduler: Any, base_rates: list[Any]) -> None:
         scheduler._last_lr = rates
     elif list(scheduler.base_lrs) != base_rates:
         log.warning(
-            "the learning rate stays as the checkpoint has it (%s instead of %s): the schedule %s cannot change it on "
-            "the way; init_from= begins a new run from the weights",
+            "the learning rate stays as in the checkpoint (%s instead of %s): the schedule %s cannot change it during "
+            "a run; init_from= starts a new run from the weights",
             scheduler.base_lrs[0],
             base_rates[0],
             type(scheduler).__name__,

@@ -1,4 +1,4 @@
-"""What keeps one bad batch from spoiling a run."""
+"""Handling of losses and gradients that are not finite, and of out-of-memory errors."""
 
 import logging
 from collections import deque
@@ -17,41 +17,41 @@ log = logging.getLogger(__name__)
 
 
 class TrainingDiverged(UserError):
-    """Losses or gradients are not finite any more."""
+    """Too many losses or gradients are not finite."""
 
 
 class OutOfMemory(UserError):
-    """The device, or the machine, has not enough memory for a step."""
+    """The device or the machine does not have enough memory for a step."""
 
 
 def spread_non_finite(loss: Tensor) -> Tensor:
-    """Leave a finite loss as it is; make the gradients of another NaN.
+    """Return a finite loss unchanged. Any other loss is multiplied by NaN, so that all gradients become NaN.
 
-    Then one look at the gradients tells, and since ranks add theirs up, all of them see what happened on one.
+    It is then enough to check the gradients. Because ranks sum their gradients, all ranks see what happened on one.
     """
     return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
 
 def any_non_finite(gradients: Iterable[Tensor]) -> Tensor:
-    """Say, on the device, whether a number in them is not finite: a bool scalar."""
+    """Whether any gradient is not finite, as a bool scalar on the device."""
     norms = torch._foreach_norm(list(gradients), 1)
     return ~torch.stack([norm.float() for norm in norms]).isfinite().all()
 
 
 class FiniteSteps(pl.Callback):
-    """Leaves out optimiser steps whose loss or gradients are not finite, and stops a run that makes too many of them.
+    """Skips optimiser steps whose loss or gradients are not finite, and stops the run if there are too many.
 
-    A step that is skipped changes neither weights nor the optimiser's state nor the statistics of batch norm; the
-    schedule goes on. The batch is named. With a fused optimiser on a GPU, the step is skipped by its own kernel and
-    the host hears of it one step later, so that nothing waits; every other optimiser waits for the answer.
+    A skipped step does not change the weights, the optimiser's state or the statistics of batch norm. The schedule
+    advances. The images of the batch are logged. With a fused optimiser on a GPU, the optimiser's kernel skips the
+    step, and the host reads the result one step later, so that nothing waits. Other optimisers wait for the check.
 
-    With float16, Lightning's scaler skips such steps itself, as a part of finding its scale; they are not counted.
+    With float16, Lightning's scaler skips such steps itself while it searches its scale. They are not counted.
 
     Args:
-        max_bad_batches: stop at one more; 0 stops at the first.
+        max_bad_batches: number of skipped steps that are allowed. 0 stops at the first.
 
     Raises:
-        ConfigurationError: a negative number.
+        ConfigurationError: the number is negative.
     """
 
     def __init__(self, *, max_bad_batches: int = 10) -> None:
@@ -64,15 +64,15 @@ class FiniteSteps(pl.Callback):
         self._loss: Tensor | None = None
 
     def state_dict(self) -> dict[str, int]:
-        """Keep the count."""
+        """Return the count."""
         return {"num_bad": self.num_bad}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on counting."""
+        """Restore the count."""
         self.num_bad = state_dict["num_bad"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Allocate the statistics of batch norm before a step."""
+        """Allocate copies of the batch norm statistics."""
         buffers = [
             buffer
             for module in pl_module.modules()
@@ -84,22 +84,22 @@ class FiniteSteps(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Note the images, and at the first batch of a step the statistics."""
+        """Record the image names and, at the first batch of a step, the batch norm statistics."""
         if not self._names and self._statistics:
             torch._foreach_copy_([kept for _, kept in self._statistics], [buffer for buffer, _ in self._statistics])
         self._names += [target["image_id"] for target in batch[1]]
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Note the loss for the message."""
+        """Keep the loss for the message."""
         self._loss = loss.detach()
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Leave the step out if it has to be.
+        """Skip the step if a gradient is not finite.
 
         Raises:
-            TrainingDiverged: it is one too many.
+            TrainingDiverged: too many steps were skipped.
         """
         names, self._names = self._names, []
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
@@ -122,31 +122,31 @@ class FiniteSteps(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Hear of the step before this one, which the device has finished by now.
+        """Read the result of the previous step, which the device has finished.
 
         Raises:
-            TrainingDiverged: it was one too many.
+            TrainingDiverged: too many steps were skipped.
         """
         while len(self._unread) > 1:
             self._read()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Hear of all steps before the epoch's checkpoint is written.
+        """Read all results before the epoch's checkpoint is written.
 
         Raises:
-            TrainingDiverged: one was too many.
+            TrainingDiverged: too many steps were skipped.
         """
         while self._unread:
             self._read()
 
     def _leave_out_on_device(self, optimizer: Optimizer, is_bad: Tensor) -> None:
-        # SGD allocates its momentum at the first step and relies on the kernel to fill it, which a skipped step does
-        # not. Zeros give the same first step (with dampening, a smaller one).
+        # SGD allocates its momentum at the first step and relies on the kernel to fill it. A skipped step does not
+        # fill it. Zeros give the same first step (a smaller one with dampening).
         for group in optimizer.param_groups:
             for parameter in group["params"] if group.get("momentum") else ():
                 if parameter.grad is not None and "momentum_buffer" not in optimizer.state[parameter]:
                     optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.grad)
-        # What fused optimisers look at for the scaler of float16: 1 makes the kernel change nothing.
+        # Fused optimisers read these attributes for float16 scaling. With found_inf = 1 the kernel changes nothing.
         optimizer.grad_scale, optimizer.found_inf = None, is_bad.float()  # type: ignore[attr-defined]
         for buffer, kept in self._statistics:
             torch.where(is_bad, kept, buffer, out=buffer)
@@ -185,12 +185,12 @@ def _shortened(names: list[str], at_most: int = 8) -> str:
 def explain_memory(
     error: BaseException, *, batch_size: int, ranks: int, accumulate: int, precision: str
 ) -> UserError | None:
-    """Say what to try when memory was not enough; None if it was something else.
+    """Suggest settings for an out-of-memory error. None if the error is something else.
 
     Args:
-        error: what ended the run.
-        batch_size: images of a step, see `data.batch_size`.
-        ranks: devices that share them.
+        error: the error that ended the run.
+        batch_size: images of an optimiser step, see `data.batch_size`.
+        ranks: number of devices that share the batch.
         accumulate: `trainer.accumulate_grad_batches`.
         precision: `trainer.precision`.
     """
@@ -211,7 +211,7 @@ def explain_memory(
         return OutOfMemory(f"out of memory: try {', or '.join(options or ['a smaller image_size'])} ({reason})")
     if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
         return OutOfMemory(
-            "a data worker was killed, most often because the machine's memory, or the shared memory in /dev/shm, ran "
-            f"out: try {', or '.join(['data.num_workers=1', *options])} ({reason})"
+            "a data worker was killed, usually because the machine ran out of memory or of shared memory in /dev/shm: "
+            f"try {', or '.join(['data.num_workers=1', *options])} ({reason})"
         )
     return None

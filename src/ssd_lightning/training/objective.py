@@ -1,4 +1,4 @@
-"""What a sweep hears of its jobs while they run."""
+"""Reports the objective of a job to its sweep during the run."""
 
 import json
 import math
@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 
 
 class ObjectiveReport(pl.Callback):
-    """Writes one score down after every validation, to `objective.jsonl` in the run directory.
+    """Appends one score to `objective.jsonl` in the run directory after every validation.
 
     Args:
         objective: name of the score.
@@ -18,7 +18,7 @@ class ObjectiveReport(pl.Callback):
         self.objective = objective
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add a line with the epoch and the score, if there is a finite one."""
+        """Append a line with the epoch and the score, if the score is finite."""
         score = trainer.callback_metrics.get(self.objective)
         if trainer.sanity_checking or not trainer.is_global_zero or score is None:
             return

@@ -1,22 +1,23 @@
-"""Which of Lightning's precisions a detector can be trained in."""
+"""Check of `trainer.precision`."""
 
 from ssd_lightning.errors import ConfigurationError
 
 
 def check_precision(precision: str, *, clips_gradients: bool, fused: bool) -> None:
-    """Refuse what would train something else than was asked for.
+    """Reject precisions that would train incorrectly.
 
-    `bf16-true` and `16-true` round all tensors, those of boxes and priors too: a coordinate of bfloat16 is off by a
-    pixel in 500, so that other priors match; and a weight takes no step below a few thousandths of itself. And the
-    gradients of float16 are scaled, which a fused optimiser undoes by itself, after they would have been clipped.
+    `bf16-true` and `16-true` round all tensors, including boxes and priors. A bfloat16 coordinate is off by one pixel
+    in 500, so that different priors match. A weight cannot change by less than a few thousandths of its value.
+
+    Float16 gradients are scaled. A fused optimiser unscales them itself, which would be after the clipping.
 
     Args:
         precision: `trainer.precision`.
         clips_gradients: whether `trainer.gradient_clip_val` is set.
-        fused: whether the optimiser is.
+        fused: whether the optimiser is fused.
 
     Raises:
-        ConfigurationError: it cannot be.
+        ConfigurationError: the precision cannot be used.
     """
     if precision in ("bf16-true", "16-true"):
         mixed = precision.replace("true", "mixed")
@@ -27,5 +28,5 @@ def check_precision(precision: str, *, clips_gradients: bool, fused: bool) -> No
     if precision in ("16", "16-mixed") and clips_gradients and fused:
         raise ConfigurationError(
             f"trainer.gradient_clip_val with trainer.precision={precision} needs optimizer.fused=false; "
-            "bf16-mixed needs nothing"
+            "bf16-mixed works with both"
         )

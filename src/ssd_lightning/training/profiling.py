@@ -1,4 +1,4 @@
-"""`trainer.profiler=WORD`: where the time of a run goes, written to its directory."""
+"""`trainer.profiler=NAME`: profiles of a run, written to its directory."""
 
 import logging
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ PROFILERS = ("simple", "advanced", "trace")
 
 
 def make_profiler(name: Any, run_dir: Path) -> Any:
-    """Make the profiler of a name: `simple` (seconds of every part), `advanced` (of every function) or `trace`.
+    """Create a profiler: `simple` (seconds per part), `advanced` (seconds per function) or `trace`.
 
     Args:
-        name: the setting; None, profilers and what Hydra makes one of (`_target_`) are handed on.
-        run_dir: where the profiler writes.
+        name: the setting. None, profiler objects and Hydra configurations (`_target_`) are returned unchanged.
+        run_dir: directory of the profiler's output.
 
     Raises:
-        ConfigurationError: there is no such profiler.
+        ConfigurationError: the name is unknown.
     """
     if name is None or isinstance(name, Profiler) or (isinstance(name, Mapping) and "_target_" in name):
         return name
@@ -43,13 +43,13 @@ def make_profiler(name: Any, run_dir: Path) -> Any:
 
 
 class TraceProfiler(Profiler):
-    """Writes a few training steps as a trace, operation by operation, with Lightning's parts named in it.
+    """Writes a trace of all operations in a few training steps, labelled with Lightning's actions.
 
     Args:
-        folder: where `trace.json.gz` goes; further ranks write `trace_rank1.json.gz` and so on.
-        skipped: steps that come first; in them libraries choose their kernels.
-        warmup: steps in which the profiler itself gets up to speed.
-        active: steps that are written.
+        folder: folder of `trace.json.gz`. Other ranks write `trace_rank1.json.gz` and so on.
+        skipped: steps before the profiler starts, in which libraries choose their kernels.
+        warmup: warm-up steps of the profiler.
+        active: steps that are recorded.
     """
 
     def __init__(self, folder: Path, *, skipped: int = 5, warmup: int = 2, active: int = 4) -> None:
@@ -62,7 +62,7 @@ class TraceProfiler(Profiler):
         self._open: dict[str, AbstractContextManager] = {}
 
     def start(self, action_name: str) -> None:
-        """Name what begins; the first training step starts the profiler."""
+        """Label the start of an action. The first training step starts the profiler."""
         if action_name == "run_training_batch" and self._profile is None and self._steps == 0:
             self._profile = torch.profiler.profile(
                 schedule=self._schedule, on_trace_ready=self._write, record_shapes=True
@@ -73,7 +73,7 @@ class TraceProfiler(Profiler):
             self._open[action_name].__enter__()
 
     def stop(self, action_name: str) -> None:
-        """Close what was named; the end of a training step moves the profiler on."""
+        """Label the end of an action. The end of a training step advances the profiler."""
         if action_name in self._open:
             self._open.pop(action_name).__exit__(None, None, None)
         if action_name == "run_training_batch" and self._profile is not None:
@@ -83,11 +83,9 @@ class TraceProfiler(Profiler):
                 self._end()
 
     def teardown(self, stage: str | None) -> None:
-        """Stop with the run; a run that ended before the first active step has no trace."""
+        """Stop the profiler. A run that ended before the first active step has no trace."""
         if self._profile is not None:
-            log.warning(
-                "trace: the run ended after %d of the %d steps that a whole one takes", self._steps, self._needed
-            )
+            log.warning("trace: the run ended after %d of the %d steps of a full trace", self._steps, self._needed)
             self._end()
         super().teardown(stage)
 
@@ -99,7 +97,7 @@ class TraceProfiler(Profiler):
         profile.stop()
 
     def _write(self, profile: torch.profiler.profile) -> None:
-        # `local_rank`, which Lightning sets, is the same on every node, and nodes may share the folder.
+        # Lightning's `local_rank` repeats on every node, and nodes may share the folder.
         rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else self.local_rank
         path = self._folder / ("trace.json.gz" if rank == 0 else f"trace_rank{rank}.json.gz")
         path.parent.mkdir(parents=True, exist_ok=True)

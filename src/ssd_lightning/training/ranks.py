@@ -1,7 +1,8 @@
-"""No rank outlives another: what ends a process whose launcher, or whose fellow, is gone.
+"""Ends a rank when its launcher or another rank has died.
 
-Backends do not see to it. gloo notices a death at the next exchange, NCCL after ten minutes or never; Lightning's
-launcher looks after its children but they not after it; torchrun waits 30 s before it kills; srun kills only if asked.
+The backends do not ensure this. gloo notices a death at the next exchange, NCCL after ten minutes or never. Lightning's
+launcher watches its children, but they do not watch the launcher. torchrun waits 30 s before it kills. srun kills only
+if asked to.
 """
 
 import hmac
@@ -21,34 +22,34 @@ from torch import distributed
 from ssd_lightning.errors import ConfigurationError
 
 LAUNCHER = "SSD_LIGHTNING_LAUNCHER"
-"""Environment variable with the process id of the rank that starts the others."""
+"""Environment variable with the process id of the rank that started the others."""
 POLL_S = 1.0
 GRACE_S = 3.0
-"""A rank that has lost another may still end by itself, with an error that says more."""
+"""Time for a rank that has lost another one to end by itself with a more informative error."""
 ENDING_S = 20.0
-"""The same for a rank that is ending already, and may be writing its last files."""
+"""The same for a rank that is already ending and may be writing its last files."""
 IS_ENDING = threading.Event()
-"""Whether this process has no more part in a run and may just be slower to leave than others."""
+"""Set when this process has finished its run, but may end later than the others."""
 HANDSHAKE_S = 30.0
 STRANGER_S = 5.0
 MOST_BYTES = 1024
 
 
 def end_with_launcher() -> None:
-    """End this process when the one that started it as a rank is gone: torchrun, or rank 0 of Lightning's launcher.
+    """End this process when its launcher is gone: torchrun, or rank 0 with Lightning's launcher.
 
-    To be called first in every process of a run. One that a user started is not bound to the shell it came from.
+    Call this first in every process of a run. A process started by the user is not bound to its shell.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with_parent(os.getppid())
     elif "LOCAL_RANK" not in os.environ:
-        os.environ[LAUNCHER] = str(os.getpid())  # for the ranks that Lightning will start from here
+        os.environ[LAUNCHER] = str(os.getpid())  # for the ranks that Lightning starts
     elif LAUNCHER in os.environ:
         end_with_parent(int(os.environ[LAUNCHER]))
 
 
 def end_with_parent(parent: int) -> None:
-    """Watch, in a thread, that this process's parent has this id, and end the process when it is gone."""
+    """Start a thread that ends this process when the parent process with this id is gone."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -61,9 +62,9 @@ def end_with_parent(parent: int) -> None:
 
 
 def end_data_worker(worker: int) -> None:
-    """End a worker of a DataLoader with its rank; to be its `worker_init_fn`.
+    """End a DataLoader worker when its rank ends. For `worker_init_fn`.
 
-    torch's own watch lets a worker leave its loop, but not while it waits to send a batch that nobody reads.
+    torch's own watchdog does not end a worker that is waiting to send a batch that nobody reads.
     """
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
@@ -71,8 +72,8 @@ def end_data_worker(worker: int) -> None:
 
 
 def end_now(reason: str) -> None:
-    """End this process and its data workers without waiting for its main thread, which may hang in an exchange."""
-    if multiprocessing.parent_process() is None:  # a data worker ends in silence
+    """End this process and its data workers without waiting for the main thread, which may hang in an exchange."""
+    if multiprocessing.parent_process() is None:  # data workers print nothing
         print(f"error: {reason}", file=sys.stderr, flush=True)
     for child in multiprocessing.active_children():
         child.kill()
@@ -80,11 +81,11 @@ def end_now(reason: str) -> None:
 
 
 class Lifeline(pl.Callback):
-    """Ends this rank when another one has died, on whatever machine, whatever the backend is waiting for.
+    """Ends this rank when another rank has died, on any machine, even while the backend is waiting.
 
-    Every rank holds a connection to rank 0 while it trains or tests; the kernel closes it when the process ends,
-    however it does, and finds out within 20 s when a machine does not answer any more. Who ends in order says so
-    before. Rank 0 passes on which rank was lost.
+    Every rank keeps a connection to rank 0 while it trains or tests. The kernel closes the connection when the process
+    ends, and detects within 20 s that a machine no longer answers. A rank that ends normally sends a message first.
+    Rank 0 tells the others which rank was lost.
     """
 
     def __init__(self) -> None:
@@ -93,7 +94,7 @@ class Lifeline(pl.Callback):
         self._is_closed = threading.Event()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Connect with rank 0, and watch."""
+        """Connect to rank 0, and watch the connections."""
         if trainer.world_size == 1:
             return
         IS_ENDING.clear()
@@ -106,12 +107,12 @@ class Lifeline(pl.Callback):
             ).start()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leave in order."""
+        """Close the connections."""
         IS_ENDING.set()
         self._leave()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave in order where the run was stopped, which all ranks agree upon; else let the others notice."""
+        """Close the connections if all ranks agreed to stop. Otherwise let the other ranks notice the death."""
         self._grace_s = ENDING_S
         IS_ENDING.set()
         if isinstance(exception, (SystemExit, KeyboardInterrupt)):
@@ -123,7 +124,7 @@ class Lifeline(pl.Callback):
             OPEN_LINES.discard(line)
             send(line, "bye")
             with suppress(OSError):  # the other side may be gone
-                line.shutdown(socket.SHUT_RDWR)  # which wakes the thread that watches
+                line.shutdown(socket.SHUT_RDWR)  # wakes the watching thread
             line.close()
         self._lines = {}
 
@@ -143,7 +144,7 @@ OPEN_LINES: set[socket.socket] = set()
 
 
 def _close_in_child() -> None:
-    # A data worker would hold its rank's connections open after the rank has died.
+    # A data worker would keep its rank's connections open after the rank has died.
     for line in OPEN_LINES:
         os.close(line.detach())
     OPEN_LINES.clear()
@@ -154,13 +155,13 @@ if hasattr(os, "register_at_fork"):  # Windows does not fork
 
 
 def connect(rank: int, world_size: int, *, is_one_machine: bool) -> dict[int, socket.socket]:
-    """Connect every rank with rank 0; a collective call.
+    """Connect every rank to rank 0. A collective call.
 
     Returns:
-        Rank 0's connections to the others by rank; of another rank, the one to rank 0.
+        On rank 0, the connections to the other ranks, by rank. On another rank, the connection to rank 0.
 
     Raises:
-        ConfigurationError: two machines do not reach each other.
+        ConfigurationError: a machine cannot reach another one.
     """
     server = _serve(is_one_machine) if rank == 0 else None
     offer: list[Any] = [(server.getsockname()[1], secrets.token_hex(16)) if server else None]
@@ -175,7 +176,7 @@ def connect(rank: int, world_size: int, *, is_one_machine: bool) -> dict[int, so
     except OSError as error:
         raise ConfigurationError(
             f"rank {rank} of {world_size}: no connection between the ranks over {host}, port {port} ({error}); ranks "
-            "exchange data over any free port, so that no firewall may stand between their machines"
+            "exchange data over any free port, so no firewall may block ports between their machines"
         ) from error
     _keep(line)
     send(line, f"{secret} {rank}")
@@ -197,7 +198,7 @@ def _accept(server: socket.socket, world_size: int, secret: str) -> dict[int, so
         line, _ = server.accept()
         line.settimeout(STRANGER_S)
         message, _, rank = receive(line).partition(" ")
-        if not hmac.compare_digest(message.encode(), secret.encode()):  # anybody on the network may knock
+        if not hmac.compare_digest(message.encode(), secret.encode()):  # any program on the network may connect
             line.close()
             continue
         _keep(line)
@@ -209,12 +210,12 @@ def _keep(line: socket.socket) -> None:
     line.settimeout(None)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, option):  # by the kernel: a thread of ours may wait minutes for the interpreter's lock
+        if hasattr(socket, option):  # in the kernel: a Python thread may wait minutes for the GIL
             line.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def send(line: socket.socket, message: str) -> None:
-    """Send a line of text; to one who is gone, nothing."""
+    """Send a line of text. Nothing happens if the other side is gone."""
     try:
         line.sendall(f"{message}\n".encode())
     except OSError:
@@ -222,7 +223,7 @@ def send(line: socket.socket, message: str) -> None:
 
 
 def receive(line: socket.socket) -> str:
-    """Wait for a line of text; it is empty if the other side is gone."""
+    """Wait for a line of text. It is empty if the other side is gone."""
     received = b""
     while not received.endswith(b"\n") and len(received) < MOST_BYTES:
         try:

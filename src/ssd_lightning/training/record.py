@@ -1,4 +1,4 @@
-"""What a run has to say about itself to be repeated: configuration, code, versions, seed, machine."""
+"""The record of a run that is needed to repeat it: code, versions, seed, machine."""
 
 import json
 import logging
@@ -31,7 +31,7 @@ PACKAGES = (
 
 
 def run_record(seed: int, **extra: Any) -> dict[str, Any]:
-    """Describe this run in plain values."""
+    """Return the record of this run, as plain values."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
@@ -52,18 +52,18 @@ def run_record(seed: int, **extra: Any) -> dict[str, Any]:
 
 
 def write_record(directory: Path, record: Mapping[str, Any]) -> None:
-    """Write `run.json`, whole or not at all; see `write_surroundings` for what lies beside it."""
+    """Write `run.json` atomically. See also `write_surroundings`."""
     _write_whole(directory / RECORD, record)
 
 
 def earlier_starts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List when, by what command and from which commit a run was begun, and gone on with, before."""
+    """List the time, command and commit of a run's start and of each resume."""
     this = {key: record.get(key) for key in ("started", "command", "git_commit", "git_dirty", "goes_on_from")}
     return [*record.get("earlier", []), this] if record else []
 
 
 def read_record(directory: Path) -> dict[str, Any]:
-    """Read `run.json`; empty where there is none that can be read."""
+    """Read `run.json`. Empty if it is missing or unreadable."""
     try:
         record = json.loads((directory / RECORD).read_text())
     except (OSError, ValueError):
@@ -72,10 +72,10 @@ def read_record(directory: Path) -> dict[str, Any]:
 
 
 def write_surroundings(directory: Path) -> None:
-    """Write what a record does not hold: `requirements.txt`, all installed packages, and `git.diff`.
+    """Write `requirements.txt` with all installed packages, and `git.diff`.
 
-    `git.diff` is what the checkout had besides its commit, where it had something; what is beyond `LARGEST_DIFF`
-    bytes is skipped, and its last line says so.
+    `git.diff` contains the uncommitted changes of the checkout, if there are any. It is truncated after `LARGEST_DIFF`
+    bytes; its last line then says so.
     """
     installed = {f"{part.metadata['Name']}=={part.version}" for part in distributions() if part.metadata["Name"]}
     (directory / "requirements.txt").write_text("".join(f"{line}\n" for line in sorted(installed, key=str.lower)))
@@ -92,39 +92,39 @@ def write_surroundings(directory: Path) -> None:
 
 
 def data_fingerprints(datasets: Mapping[Any, DetectionDataset], *, contents: bool = False) -> dict[str, dict[str, Any]]:
-    """Describe every split, see `data.fingerprint`."""
+    """Return the fingerprint of every split, see `data.fingerprint`."""
     return {
         name: fingerprint(dataset.records, dataset.class_names, contents=contents) for name, dataset in datasets.items()
     }
 
 
 def log_changed_data(earlier: Mapping[str, Any], fingerprints: Mapping[str, Mapping[str, Any]], *, run: Path) -> None:
-    """Warn where the data are not those of an earlier run.
+    """Warn if the data differ from those of an earlier run.
 
     Args:
-        earlier: record of that run; one without fingerprints is not compared.
-        fingerprints: of the splits now.
-        run: directory of that run.
+        earlier: record of the earlier run. A record without fingerprints is not compared.
+        fingerprints: current fingerprints of the splits.
+        run: directory of the earlier run.
     """
     recorded = earlier.get("data")
     for split, now in fingerprints.items():
         before = recorded.get(split) if isinstance(recorded, dict) else None
         changed = differences(before, now) if isinstance(before, dict) else []
         if changed:
-            log.warning("the %s images are not those of %s; what differs: %s", split, run, "; ".join(changed))
+            log.warning("the %s images differ from those of %s: %s", split, run, "; ".join(changed))
 
 
 def write_result(
     directory: Path, *, digest: str, scores: Mapping[str, float], checkpoint: str | None, status: str = "finished"
 ) -> None:
-    """Write `result.json`, the last file of a run, whole or not at all: where it lies, the run is over.
+    """Write `result.json` atomically. It is the last file of a run: if it exists, the run is finished.
 
     Args:
-        directory: of the run.
-        digest: of its configuration, see `ssd_lightning.digest`.
-        scores: the last value of everything that was logged; what is no finite number is written as null.
-        checkpoint: the best one.
-        status: how it ended.
+        directory: directory of the run.
+        digest: digest of its configuration, see `ssd_lightning.digest`.
+        scores: last value of everything that was logged. Values that are not finite are written as null.
+        checkpoint: path of the best checkpoint.
+        status: how the run ended.
     """
     result = {
         "digest": digest,
@@ -143,7 +143,7 @@ def _write_whole(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_result(directory: Path) -> dict[str, Any] | None:
-    """Read `result.json`; None if the run in this directory is not over."""
+    """Read `result.json`. None if the run in this directory is not finished."""
     try:
         result: dict[str, Any] = json.loads((directory / RESULT).read_text())
     except (OSError, ValueError):
@@ -152,14 +152,14 @@ def read_result(directory: Path) -> dict[str, Any] | None:
 
 
 def git_state() -> dict[str, Any]:
-    """Give the commit that the package runs from, whether files differ from it, and files of the package unknown to it.
+    """Return the package's commit, whether files differ from it, and untracked files of the package.
 
-    All are None where it is not a checkout.
+    All are None if the package does not run from a checkout.
     """
     package = Path(__file__).parents[1]
     commit = _git(package, "rev-parse", "HEAD")
     tracked = commit is not None and _git(package, "ls-files", "--error-unmatch", __file__) is not None
-    if not tracked:  # installed into an environment that lies in somebody else's repository
+    if not tracked:  # installed in an environment inside another repository
         return {"git_commit": None, "git_dirty": None, "git_untracked": None}
     untracked = _git(package, "ls-files", "--others", "--exclude-standard", "--", ".") or ""
     return {
@@ -177,7 +177,7 @@ def _git(directory: Path, *arguments: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip("\n")  # blanks at the end of a diff belong to it
+    return done.stdout.strip("\n")  # trailing blanks belong to a diff
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Going on where a run was stopped, so that it ends as if it had not been."""
+"""Resuming a stopped run, with the same result as without the stop."""
 
 import logging
 import shutil
@@ -22,17 +22,18 @@ log = logging.getLogger(__name__)
 
 
 def find_resumable(path: Path, *, order: Sequence[str] = (LAST, PREVIOUS, "best.ckpt")) -> Path | None:
-    """Find the newest checkpoint of a run that is whole, or check the one that is named.
+    """Find the newest intact checkpoint of a run, or check a given file.
 
     Args:
         path: a run directory, or a checkpoint file.
-        order: names in a run's `checkpoints/`, the newest first. A damaged one is told and the next one taken.
+        order: file names in the run's `checkpoints/`, newest first. A damaged file is logged and the next one is
+            tried.
 
     Returns:
-        The checkpoint; None for a directory without any.
+        The checkpoint. None if the directory has none.
 
     Raises:
-        WeightsError: the named file is missing or damaged, or all of a directory's are.
+        WeightsError: the given file is missing or damaged, or all checkpoints of the directory are damaged.
     """
     if not path.is_dir():
         if not path.is_file():
@@ -53,7 +54,7 @@ def find_resumable(path: Path, *, order: Sequence[str] = (LAST, PREVIOUS, "best.
             damaged.append(name)
             continue
         if damaged:
-            log.warning("going on from %s instead", candidate)
+            log.warning("resuming from %s instead", candidate)
         return candidate
     if damaged:
         raise WeightsError(f"all checkpoints in {path / 'checkpoints'} are damaged: {', '.join(damaged)}")
@@ -61,15 +62,15 @@ def find_resumable(path: Path, *, order: Sequence[str] = (LAST, PREVIOUS, "best.
 
 
 def choose_checkpoint(resume: str | None, run_dir: Path) -> Path | None:
-    """Find what a run goes on from.
+    """Find the checkpoint to resume from.
 
     Args:
-        resume: `auto` is what lies in the run's own directory, if anything does; else a checkpoint or another run's
-            directory; None starts from scratch.
-        run_dir: of this run.
+        resume: `auto` resumes from this run's own directory if it has a checkpoint. Otherwise the path of a checkpoint
+            or of another run's directory. None starts from scratch.
+        run_dir: directory of this run.
 
     Raises:
-        WeightsError: what is named is missing or damaged.
+        WeightsError: the checkpoint is missing or damaged.
     """
     if resume is None:
         return None
@@ -82,10 +83,10 @@ def choose_checkpoint(resume: str | None, run_dir: Path) -> Path | None:
 
 
 def check_classes(checkpoint: Path, class_names: tuple[str, ...]) -> None:
-    """Refuse to continue a run on data with other classes.
+    """Refuse to continue a run on data with different classes.
 
     Raises:
-        WeightsError: the classes differ, or the file is no checkpoint.
+        WeightsError: the classes differ, or the file is not a checkpoint.
     """
     trained = tuple(read_checkpoint(checkpoint).get("detector", {}).get("class_names", ()))
     if trained != class_names:
@@ -95,7 +96,7 @@ def check_classes(checkpoint: Path, class_names: tuple[str, ...]) -> None:
 
 
 def check_network(checkpoint: Path, net: SSD) -> None:
-    """Refuse to continue a run with another network.
+    """Refuse to continue a run with a different network.
 
     Raises:
         WeightsError: names or shapes of the weights differ.
@@ -103,22 +104,22 @@ def check_network(checkpoint: Path, net: SSD) -> None:
     try:
         load_weights(net, read_checkpoint(checkpoint).get("state_dict", {}), checkpoint)
     except WeightsError as error:
-        raise WeightsError(f"resume={checkpoint} is of another network than this command makes: {error}") from error
+        raise WeightsError(f"resume={checkpoint} has a different network than this command builds: {error}") from error
 
 
 def check_work_is_left(
     checkpoint: Path, *, max_epochs: int | None, max_steps: int, budget: float | None = None
 ) -> None:
-    """Refuse to begin a run that would have nothing to train.
+    """Refuse to start a run that has nothing left to train.
 
     Args:
-        checkpoint: that a run in another directory is to go on from.
-        max_epochs: of the new run; None and -1 are no limit.
-        max_steps: likewise; -1 is no limit.
-        budget: likewise, in seconds; None is no limit.
+        checkpoint: checkpoint that a run in another directory resumes from.
+        max_epochs: limit of the new run in epochs. None or -1: no limit.
+        max_steps: limit in steps. -1: no limit.
+        budget: limit in seconds. None: no limit.
 
     Raises:
-        WeightsError: the run that wrote it came as far already.
+        WeightsError: the checkpoint has already reached a limit.
     """
     state = read_checkpoint(checkpoint)
     spent = state.get("callbacks", {}).get("BudgetCallback", {})
@@ -126,36 +127,36 @@ def check_work_is_left(
     if budget is not None and budget <= used:
         raise WeightsError(
             f"resume={checkpoint} has trained for {spent['used_seconds']:.0f} s, and budget={budget:g}s leaves "
-            f"nothing; raise it to train on, or score what is there: python -m ssd_lightning.evaluate"
+            f"nothing; raise it to train further, or evaluate the checkpoint: python -m ssd_lightning.evaluate"
         )
     epoch, step = state.get("DetectionDataModule", {}).get("epoch", 0), state.get("global_step", 0)
     for name, done, limit in (("epochs", epoch, max_epochs), ("steps", step, max_steps)):
         if limit is not None and 0 <= limit <= done:
             raise WeightsError(
-                f"resume={checkpoint} has {done} {name} behind it, and trainer.max_{name}={limit} leaves nothing to "
-                f"train; raise it to train on, or score what is there: python -m ssd_lightning.evaluate"
+                f"resume={checkpoint} has trained for {done} {name}, and trainer.max_{name}={limit} leaves nothing to "
+                f"train; raise it to train further, or evaluate the checkpoint: python -m ssd_lightning.evaluate"
             )
 
 
 def log_checkpoint(checkpoint: Path) -> None:
-    """Say where a run goes on."""
+    """Log where a run resumes."""
     state = read_checkpoint(checkpoint)
     epoch = state.get("DetectionDataModule", {}).get("epoch", 0)
-    log.info("going on from %s: epoch %s, step %s", checkpoint, epoch, state.get("global_step"))
+    log.info("resuming from %s: epoch %s, step %s", checkpoint, epoch, state.get("global_step"))
 
 
 def hold_directory(run_dir: Path, *, seconds: float = 30) -> bool:
-    """Keep other processes from running in the same directory until this one ends, however it ends.
+    """Lock a run directory against other processes until this process ends.
 
     Args:
-        run_dir: of this run.
-        seconds: how long to wait: the data workers of a run that was killed live on for some.
+        run_dir: directory of this run.
+        seconds: how long to wait. The data workers of a killed run live for some seconds longer.
 
     Returns:
-        Whether it had to wait: the run there may have ended meanwhile.
+        Whether it had to wait. The run in the directory may have finished in the meantime.
 
     Raises:
-        ConfigurationError: a run that lives has it.
+        ConfigurationError: a live run holds the lock.
     """
     if run_dir.resolve() in _held:
         return False
@@ -170,23 +171,23 @@ def hold_directory(run_dir: Path, *, seconds: float = 30) -> bool:
             lock.acquire(timeout=seconds)
         except Timeout:
             raise ConfigurationError(
-                f"a run in {run_dir} is still going on; two would spoil each other's files"
+                f"a run in {run_dir} is still in progress; two runs would overwrite each other's files"
             ) from None
     _held[run_dir.resolve()] = lock
     return waited
 
 
 _held: dict[Path, FileLock] = {}
-"""The system gives a lock back when its process ends; until then it must not be collected."""
+"""Keeps the locks from being garbage-collected. The system releases them when the process ends."""
 
 
 def log_differences(checkpoint: Path, config: Mapping[str, Any], *, at_most: int = 5) -> None:
-    """Warn where a run goes on with other settings than it was begun with.
+    """Warn if a run is resumed with different settings.
 
     Args:
-        checkpoint: in the directory of the run that is gone on with.
-        config: of this run, resolved.
-        at_most: as many lines.
+        checkpoint: checkpoint in the directory of the earlier run.
+        config: resolved configuration of this run.
+        at_most: number of differences that are listed.
     """
     try:
         begun_with = yaml.safe_load((checkpoint.parent.parent / "config.yaml").read_text())
@@ -195,20 +196,20 @@ def log_differences(checkpoint: Path, config: Mapping[str, Any], *, at_most: int
     if isinstance(begun_with, dict) and (lines := differences(begun_with, config)):
         more = [f"and {len(lines) - at_most} more"] if len(lines) > at_most else []
         log.warning(
-            "the run goes on with other settings than it was begun with (then -> now):\n  %s",
+            "the run continues with different settings (then -> now):\n  %s",
             "\n  ".join([*lines[:at_most], *more]),
         )
 
 
 def begin_directory(run_dir: Path, checkpoint: Path | None) -> None:
-    """Make a run's directory ready: what an earlier run left in it beyond the checkpoint is removed.
+    """Prepare a run's directory: remove the results of an earlier run that are newer than the checkpoint.
 
-    An earlier run in a fixed directory must not pass for this one. A run that goes on in a directory of its own takes
-    the best checkpoint along, since the one it goes on from names it.
+    Otherwise the results of an earlier run in the same directory could be taken for those of this run. A run that
+    resumes in a new directory copies the best checkpoint, because the checkpoint it resumes from refers to it.
 
     Args:
-        run_dir: of this run.
-        checkpoint: what it goes on from; None starts from scratch.
+        run_dir: directory of this run.
+        checkpoint: checkpoint to resume from. None starts from scratch.
     """
     (run_dir / RESULT).unlink(missing_ok=True)
     metrics, kept = run_dir / "metrics.csv", run_dir / "checkpoints"

@@ -1,4 +1,4 @@
-"""The global random streams, kept in checkpoints."""
+"""Saves and restores the states of the global random number generators."""
 
 import random
 from typing import Any
@@ -10,7 +10,7 @@ from torch import distributed as dist
 
 
 def random_state() -> dict[str, Any]:
-    """Give the state of all global random streams of this process in plain containers and tensors."""
+    """Return the states of all global random number generators of this process, in plain containers and tensors."""
     _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     state: dict[str, Any] = {
         "python": list(random.getstate()[1]),
@@ -25,7 +25,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put the streams where `random_state` found them."""
+    """Restore the states that `random_state` returned."""
     random.setstate((3, tuple(state["python"]), state["python_gauss"]))
     position, has_gauss, gauss = state["numpy_rest"]
     keys = state["numpy"].numpy().astype(np.uint32)
@@ -36,13 +36,13 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 class RandomStreams(pl.Callback):
-    """Keeps the random streams of every rank in the checkpoint, and puts them back before the run goes on."""
+    """Saves the random states of every rank in the checkpoint, and restores them when the run is resumed."""
 
     def __init__(self) -> None:
         self._of_ranks: list[dict[str, Any]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Collect the states; every rank comes here, as all of them make the checkpoint that one writes."""
+        """Collect the states of all ranks. All ranks create the checkpoint, so all of them call this."""
         states = [random_state()]
         if dist.is_available() and dist.is_initialized():
             states = [{} for _ in range(dist.get_world_size())]
@@ -50,11 +50,11 @@ class RandomStreams(pl.Callback):
         return {"of_ranks": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Note what to put back."""
+        """Keep the states until training starts."""
         self._of_ranks = state_dict["of_ranks"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put this rank's streams back: whatever was drawn while the run was set up again is forgotten."""
+        """Restore this rank's states. Random numbers drawn during the setup have no effect."""
         if self._of_ranks and trainer.global_rank < len(self._of_ranks):
             set_random_state(self._of_ranks[trainer.global_rank])
         self._of_ranks = []

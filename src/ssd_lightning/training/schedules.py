@@ -1,4 +1,4 @@
-"""Learning rates over a run, as functions of its progress: counted in optimiser steps, or read from a clock."""
+"""Learning-rate schedules as functions of a run's progress, measured in optimiser steps or in time."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,15 +11,15 @@ from ssd_lightning.checks import require_number
 from ssd_lightning.errors import ConfigurationError
 
 Progress = Callable[[int], float]
-"""The share of a run, in [0, 1], that lies behind it after so many optimiser steps."""
+"""Maps a number of optimiser steps to the completed share of the run, in [0, 1]."""
 LONGEST_WARMUP = 0.1
-"""Share of a run of unknown length in which a warm-up that was given in steps ends at the latest."""
+"""Longest warm-up, as a share of the run, if it is given in steps and the run's number of steps is unknown."""
 
 
 def warmup_factor(
     step: int, progress: float, *, warmup_steps: int, warmup_share: float | None, warmup_start: float
 ) -> float:
-    """Rise linearly from `warmup_start` to 1 over a share of the run, or over its first steps."""
+    """Increase linearly from `warmup_start` to 1 over a share of the run, or over its first steps."""
     if warmup_share is not None:
         risen = progress / warmup_share if warmup_share else 1.0
     else:
@@ -28,7 +28,7 @@ def warmup_factor(
 
 
 def multistep_factor(progress: float, *, milestones: Sequence[float], gamma: float) -> float:
-    """Multiply by `gamma` at each milestone, a share of the run."""
+    """Multiply by `gamma` at each milestone. Milestones are shares of the run."""
     return gamma ** sum(progress >= milestone for milestone in milestones)
 
 
@@ -50,25 +50,25 @@ def multistep(
     warmup_share: float | None = None,
     warmup_start: float = 0.1,
 ) -> LambdaLR:
-    """Make the paper's schedule: x .1 after 80k and 100k of 120k steps, as shares of whatever length the run has.
+    """Create the paper's schedule: x .1 after 80k and 100k of 120k steps, expressed as shares of the run.
 
     Args:
-        optimizer: whose rates follow it.
-        total_steps: of the run.
-        progress: in place of `total_steps` where the run's length is not counted in steps.
+        optimizer: the optimiser.
+        total_steps: number of steps of the run.
+        progress: replaces `total_steps` if the run's length is not measured in steps.
         milestones: shares of the run.
-        gamma: factor at each of them.
+        gamma: factor at each milestone.
         warmup_steps: length of the warm-up. With `progress` it ends at `LONGEST_WARMUP` at the latest.
-        warmup_share: the same as a share of the run, in place of `warmup_steps`.
-        warmup_start: factor that the warm-up begins with.
+        warmup_share: length of the warm-up as a share of the run. It replaces `warmup_steps`.
+        warmup_start: factor at the start of the warm-up.
 
     Raises:
-        ConfigurationError: a milestone outside (0, 1), or another setting that cannot be.
+        ConfigurationError: a milestone is outside (0, 1), or another setting is invalid.
     """
     require_number("scheduler.gamma", gamma, 0)
     if any(not 0 < milestone < 1 for milestone in milestones):
         raise ConfigurationError(f"scheduler.milestones are shares of the run in (0, 1), got {list(milestones)}")
-    if total_steps is not None:  # at a whole step
+    if total_steps is not None:  # round to whole steps
         milestones = [round(milestone * total_steps) / max(1, total_steps) for milestone in milestones]
     warmup = _warmup(total_steps, warmup_steps, warmup_share, warmup_start)
     factor = partial(multistep_factor, milestones=tuple(milestones), gamma=gamma)
@@ -85,19 +85,19 @@ def cosine(
     warmup_share: float | None = None,
     warmup_start: float = 0.1,
 ) -> LambdaLR:
-    """Make a cosine schedule with linear warm-up.
+    """Create a cosine schedule with linear warm-up.
 
     Args:
-        optimizer: whose rates follow it.
-        total_steps: of the run.
-        progress: in place of `total_steps` where the run's length is not counted in steps.
+        optimizer: the optimiser.
+        total_steps: number of steps of the run.
+        progress: replaces `total_steps` if the run's length is not measured in steps.
         final_factor: factor at the end.
-        warmup_steps: as `multistep` has it.
-        warmup_share: as `multistep` has it.
-        warmup_start: as `multistep` has it.
+        warmup_steps: see `multistep`.
+        warmup_share: see `multistep`.
+        warmup_start: see `multistep`.
 
     Raises:
-        ConfigurationError: a setting that cannot be.
+        ConfigurationError: a setting is invalid.
     """
     require_number("scheduler.final_factor", final_factor, 0)
     warmup = _warmup(total_steps, warmup_steps, warmup_share, warmup_start)
@@ -108,7 +108,7 @@ def cosine(
 def _warmup(
     total_steps: int | None, warmup_steps: int, warmup_share: float | None, warmup_start: float
 ) -> "partial[float]":
-    # Longer than the run is no mistake: a smoke test of a recipe just never leaves the warm-up.
+    # A warm-up longer than the run is allowed, for example in a smoke test of a recipe.
     require_number("scheduler.warmup_steps", warmup_steps, 0, whole=True)
     require_number("scheduler.warmup_start", warmup_start, 0)
     if warmup_share is not None:

@@ -1,4 +1,4 @@
-"""How fast a run is, and where the time of a step goes."""
+"""Measures the speed of a run and the parts of a training step."""
 
 import resource
 import sys
@@ -21,18 +21,18 @@ PARTS: dict[tuple[str, str], Part] = {
     ("[Strategy]", "backward"): "backward",
     ("", "run_training_batch"): "batch",
 }
-"""What Lightning calls the parts of a step, as (who does it, what): `[Strategy]DDPStrategy.backward`."""
+"""Lightning's names for the parts of a step, as (class, action): `[Strategy]DDPStrategy.backward`."""
 
 
 class StepWatch(Profiler):
-    """Measures the parts of training steps, which Lightning announces to its profiler alone.
+    """Measures the parts of training steps. Lightning reports them only to its profiler.
 
-    On a GPU these are events in its queue of work, which are read where the numbers are wanted and nowhere else;
-    elsewhere the host's clock. Waiting for data is the host's matter everywhere.
+    On a GPU the parts are timed with CUDA events, which are read only when the numbers are needed. On other devices,
+    and for the time waiting for data, the host's clock is used.
 
     Args:
-        announced_to: the profiler that the user asked for; it goes on hearing everything.
-        device: where the network is trained.
+        announced_to: the user's profiler. All calls are forwarded to it.
+        device: device of the training.
     """
 
     def __init__(self, announced_to: Profiler, device: torch.device) -> None:
@@ -45,7 +45,7 @@ class StepWatch(Profiler):
         self._spans: list[tuple[Part, Any, Any]] = []
 
     def start(self, action_name: str) -> None:
-        """Note the beginning of a part."""
+        """Record the start of a part."""
         self.announced_to.start(action_name)
         part = part_of(action_name)
         if part == "data":
@@ -54,7 +54,7 @@ class StepWatch(Profiler):
             self._begun[part] = self._now()
 
     def stop(self, action_name: str) -> None:
-        """Note the end of a part."""
+        """Record the end of a part."""
         self.announced_to.stop(action_name)
         part = part_of(action_name)
         if part is not None and part in self._begun:
@@ -62,7 +62,7 @@ class StepWatch(Profiler):
             self._spans.append((part, self._begun.pop(part), end))
 
     def take_seconds(self) -> dict[Part, float]:
-        """Wait for the device, add up the parts that ended since the last call, and forget them."""
+        """Wait for the device, and return the total seconds of each part since the last call."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         seconds: dict[Part, float] = defaultdict(float)
@@ -80,17 +80,17 @@ class StepWatch(Profiler):
 
 
 def part_of(action_name: str) -> Part | None:
-    """Find the part of a step that an action of Lightning is; None for all others."""
+    """Return the part of a step that matches a Lightning action. None if there is none."""
     who, bracket, what = action_name.rpartition("]")
     return PARTS.get((who + bracket, what.rpartition(".")[2]))
 
 
 class Speed(pl.Callback):
-    """Logs images a second, the share of time that waits for data, what a batch's parts take, and peak memory.
+    """Logs images per second, the share of time spent waiting for data, times of a batch's parts, and peak memory.
 
-    Every number is over the batches since the last time. Left out are the first batch, in which libraries choose
-    their kernels, and validation, checkpoints and the change of epochs. Images are those of all ranks; all else is of
-    the rank that logs.
+    Every number covers the batches since the last log. The first batch, in which libraries choose their kernels, is
+    not counted, nor are validation, checkpoints and the change of epochs. Images are counted over all ranks. All other
+    numbers are of the rank that logs.
     """
 
     def __init__(self) -> None:
@@ -102,44 +102,44 @@ class Speed(pl.Callback):
         self._unwritten: dict[str, torch.Tensor] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Listen to what Lightning announces."""
+        """Wrap the trainer's profiler."""
         if stage == "fit":
             self._is_warm = False
             self._watch = trainer.profiler = StepWatch(trainer.profiler, trainer.strategy.root_device)  # type: ignore[attr-defined]
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leave the profiler as it was."""
+        """Restore the trainer's profiler."""
         if self._watch is not None:
             trainer.profiler = self._watch.announced_to  # type: ignore[attr-defined]
             self._watch = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin; a run that goes on in mid-epoch has no beginning of an epoch."""
+        """Start the clock. A run that is resumed within an epoch does not call `on_train_epoch_start`."""
         self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the clock until the first batch is asked for."""
+        """Stop the clock until the first batch is requested."""
         assert self._watch is not None
         self._watch.is_training = self._was_interrupted = True
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the clock until the next training batch is asked for."""
+        """Stop the clock until the next training batch is requested."""
         if self._watch is not None:
             self._watch.is_training, self._was_interrupted = False, True
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen again."""
+        """Measure training steps again."""
         if self._watch is not None:
             self._watch.is_training = True
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        """Stop the clock until the next batch is asked for."""
+        """Stop the clock until the next batch is requested."""
         self._was_interrupted = True
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Skip what came between the last batch and the request for this one, where that was not training."""
+        """Exclude the time of an interruption between the last batch and the request for this one."""
         assert self._watch is not None
         if self._was_interrupted:
             self._left_out += self._watch.waits_since - self._ended
@@ -148,7 +148,7 @@ class Speed(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count a batch, and log where Lightning writes."""
+        """Count a batch, and log at Lightning's logging steps."""
         assert self._watch is not None
         if self._is_warm:
             self._batches += 1
@@ -168,7 +168,7 @@ class Speed(pl.Callback):
         self._images = self._batches = 0
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write what the last batches of the epoch gave, which a short run would never do otherwise."""
+        """Log the numbers of the epoch's last batches. A short run would log none otherwise."""
         pl_module.log_dict(self._unwritten)
         self._unwritten = {}
 
@@ -189,7 +189,7 @@ class Speed(pl.Callback):
             **{f"{part}_ms": 1000 * value / self._batches for part, value in milliseconds.items()},
             "peak_memory_mib": peak_memory_mib(pl_module.device),
         }
-        # Tensors of the host, since Lightning would send plain numbers to the device, and wait.
+        # CPU tensors: Lightning would copy plain numbers to the device and wait.
         logged = {f"speed/{name}": torch.tensor(value) for name, value in values.items()}
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every > 0 and trainer.global_step % every == 0:
@@ -202,8 +202,8 @@ class Speed(pl.Callback):
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Give the most memory that tensors had on a GPU, else that this process had, in MiB."""
+    """Return the peak memory in MiB: of tensors on a GPU, otherwise of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 1 if sys.platform == "darwin" else 2**10  # of `ru_maxrss`: bytes there, KiB on Linux
+    unit = 1 if sys.platform == "darwin" else 2**10  # unit of `ru_maxrss`: bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

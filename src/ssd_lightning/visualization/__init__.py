@@ -1,1 +1,1 @@
-"""Floor 1: draws. Takes arrays, gives images; knows no data set and no trainer."""
+"""Drawing: arrays in, images out. This package does not depend on data sets or trainers."""

@@ -1,4 +1,4 @@
-"""Measured figures as tables, on the terminal and in Markdown."""
+"""Tables of measured values, on the terminal and in Markdown."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ def print_table(table: TextTable) -> None:
 
 
 def as_markdown(table: TextTable) -> str:
-    """Write a table in Markdown."""
+    """Return a table in Markdown."""
     rule = ("---",) * len(table.header)
     rows = ([cell.replace("\n", " ") for cell in row] for row in (table.header, rule, *table.rows))
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
@@ -59,7 +59,7 @@ def _comparison_row(comparison: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def spread(ratios: Sequence[float]) -> str:
-    """Write the median of some ratios, and the quartiles where there are enough of them."""
+    """Format the median of ratios, with quartiles if there are enough."""
     middle = f"{median(ratios):.2f}"
     if len(ratios) < 3:
         return middle
@@ -68,7 +68,7 @@ def spread(ratios: Sequence[float]) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
-    """Write a measured value with three digits and a unit that suits its size."""
+    """Format a measured value with three digits and a suitable unit."""
     if unit == "s" and value < 1:
         value, unit = value * 1e3, "ms"
     if unit == "FLOP/s":
@@ -77,11 +77,11 @@ def quantity(value: float, unit: str) -> str:
 
 
 def growth_table(points: Sequence[Mapping[str, Any]]) -> TextTable:
-    """Tabulate how cost grows.
+    """Tabulate how the cost grows.
 
     Args:
-        points: records with `part`, `axis`, `size`, `ms_a_image`, `mib_a_image` and `exponent`, the power of the
-            size that the time grew with since the point before.
+        points: records with `part`, `axis`, `size`, `ms_a_image`, `mib_a_image` and `exponent`: the time has grown
+            with the size to this power since the previous point.
     """
     header = ("part", "axis", "size", "time an image", "memory an image", "grows as size to the")
     return TextTable(header, tuple(_growth_row(point) for point in points))

@@ -1,4 +1,4 @@
-"""How well priors cover the objects of a data set, in one image."""
+"""Plot how well priors cover the objects of a data set."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,18 +26,18 @@ def draw_coverage(
     iou_after: np.ndarray | None = None,
     shapes_after: Shapes = (),
 ) -> None:
-    """Draw which objects a prior reaches: in the plane of width and height, by size, by ratio, and the best IoUs.
+    """Plot the reached objects: by width and height, by size, by aspect ratio, and the best IoUs.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         sides_px: `[N, 2]`, width and height of the objects in pixels of the network's input.
-        threshold: from which IoU on an object is reached.
-        before: as `analysis.coverage.coverage_summary` gives it.
-        iou_before: `[N]`, the best of each object.
+        threshold: IoU from which an object is reached.
+        before: result of `analysis.coverage.coverage_summary`.
+        iou_before: `[N]`, best IoU of each object.
         shapes_before: (width, height) of the priors in pixels.
-        after: the same of fitted priors.
-        iou_after: the same of fitted priors.
-        shapes_after: the same of fitted priors.
+        after: the same for fitted priors.
+        iou_after: the same for fitted priors.
+        shapes_after: the same for fitted priors.
     """
     from matplotlib.figure import Figure
 

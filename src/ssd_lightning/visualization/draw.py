@@ -1,4 +1,4 @@
-"""Boxes, classes and scores drawn into images, and images laid out on one sheet."""
+"""Draw boxes, classes and scores on images, and arrange images on one sheet."""
 
 from collections.abc import Sequence
 
@@ -22,15 +22,15 @@ def draw_detections(
 ) -> np.ndarray:
     """Draw boxes in the colours of their classes, each with a tag of class and score.
 
-    Boxes are cut at the image's border; those without an area inside it are skipped. Tags lie inside the
-    image, where they hide the least of the boxes and of each other.
+    Boxes are clipped to the image; those without an area inside it are skipped. Tags stay inside the image, where they
+    cover as little as possible of the boxes and of each other.
 
     Args:
         image: uint8 `[H, W, 3]` RGB, or `[H, W]` or `[H, W, 1]` grey; it is not changed.
         boxes_xyxy_px: `[N, 4]`, pixels of the image; right and bottom edges exclusive.
         labels: `[N]`, 1..C.
         class_names: names of the classes 1..C.
-        scores: `[N]`, 0..1; without them the tags name the class alone.
+        scores: `[N]`, 0..1; without scores the tags only have the class.
 
     Returns:
         A new image, uint8 `[H, W, 3]`.
@@ -88,8 +88,8 @@ def draw_comparison(
 ) -> np.ndarray:
     """Draw detections in colour over the ground truth in dashed white.
 
-    The image is brought to `longer_side_px` first, so that lines and tags stay fine on a small one; None
-    leaves its size. The other arguments are those of `draw_detections` and `draw_ground_truth`.
+    The image is first scaled to `longer_side_px`, so that lines and tags stay thin on a small image; None keeps its
+    size. For the other arguments see `draw_detections` and `draw_ground_truth`.
     """
     rgb = _as_rgb(image)
     height, width = rgb.shape[:2]
@@ -98,20 +98,20 @@ def draw_comparison(
     scale = np.array([size[0] / width, size[1] / height] * 2)
     resized = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
     true_boxes = np.asarray(true_boxes_xyxy_px, dtype=np.float64).reshape(-1, 4) * scale
-    # The ground truth lies below: where a detection hides it, it is right.
+    # The ground truth is below the detections: where it is hidden, the detection is correct.
     marked = draw_ground_truth(resized, boxes_xyxy_px=true_boxes, difficult=difficult)
     boxes = np.asarray(boxes_xyxy_px, dtype=np.float64).reshape(-1, 4) * scale
     return draw_detections(marked, boxes_xyxy_px=boxes, labels=labels, class_names=class_names, scores=scores)
 
 
 def image_grid(images: Sequence[np.ndarray], *, columns: int, title: str | None = None, gap_px: int = 8) -> np.ndarray:
-    """Lay images out on one dark sheet, row by row: uint8 `[H, W, 3]`.
+    """Arrange images on one dark sheet, row by row: uint8 `[H, W, 3]`.
 
     Args:
         images: uint8 `[H, W, 3]` or grey, of any sizes; each is centred in a cell of the largest size.
-        columns: images in a row.
+        columns: number of images in a row.
         title: a line above them.
-        gap_px: between the images and around them.
+        gap_px: gap between the images and around them.
 
     Raises:
         ValueError: `columns` is less than one.

@@ -1,4 +1,4 @@
-"""Which priors answer for which object: a training sample with the matched priors of each of its objects."""
+"""Draw a training sample with the matched priors of each object."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,30 +23,30 @@ from ssd_lightning.visualization.sheet import (
 from ssd_lightning.visualization.tags import draw_tag
 
 TEXT_PX = 520
-"""Width of the list beside an image."""
+"""Width of the list next to an image."""
 LINE_PX = 22
 SMALL = 0.2
-"""Objects with sides below this share of the image's are hard to see."""
+"""Objects with sides below this fraction of the image's sides are hard to see."""
 CLOSE_UPS, CLOSE_UP_PX = 2, 200
 MOST_LINES = 12
-"""Of the list: it may make a row higher than its image."""
+"""Maximum lines of the list, which may be higher than its image."""
 LEAST_WINDOW_PX = 8.0
-"""Of a close-up: of less there is nothing to see."""
+"""Smallest size of a close-up."""
 FADING = 0.25
 PRIOR_OPACITY = 0.85
 
 
 @dataclass(frozen=True)
 class MatchedObject:
-    """An object and the priors that answer for it.
+    """An object and its matched priors.
 
     Attributes:
-        name: of its class.
+        name: name of its class.
         box_xyxy: float `[4]`, normalised.
         priors_xyxy: float `[P, 4]`, normalised.
-        levels: int `[P]`, the feature map of each, 1 the finest.
-        best_iou: the highest of any prior.
-        is_forced: its best prior is below the threshold, and it got one all the same.
+        levels: int `[P]`, feature map of each prior, 1 for the finest.
+        best_iou: highest IoU with any prior.
+        is_forced: whether its best prior is below the threshold but still matched.
     """
 
     name: str
@@ -58,12 +58,12 @@ class MatchedObject:
 
     @property
     def is_weak(self) -> bool:
-        """No prior reaches it by itself."""
+        """Whether no prior reaches it without forcing."""
         return self.is_forced or not len(self.priors_xyxy)
 
 
 def describe_object(number: int, matched: MatchedObject) -> str:
-    """Say in a line how many priors an object has, of which levels, and whether one was forced."""
+    """Describe in one line how many priors an object has, on which levels, and whether one was forced."""
     count = len(matched.priors_xyxy)
     by_level = Counter(matched.levels.tolist())
     where = ", ".join(f"{by_level[level]} on level {level}" for level in sorted(by_level))
@@ -76,12 +76,12 @@ def describe_object(number: int, matched: MatchedObject) -> str:
 
 
 def draw_matches(image: np.ndarray, objects: Sequence[MatchedObject], *, image_px: int = 480) -> np.ndarray:
-    """Draw a sample with its objects (solid) and their priors (dashed), a colour each, and list them beside it.
+    """Draw a sample with its objects (solid) and their priors (dashed), one colour per object, with a list next to it.
 
     Up to two objects that are hard to see, or that no prior reaches, are enlarged.
 
     Args:
-        image: uint8 `[H, W, 3]`, as the network is shown it.
+        image: uint8 `[H, W, 3]`, as the network sees it.
         objects: in the order of their numbers.
         image_px: longer side of the image.
 
@@ -95,7 +95,7 @@ def draw_matches(image: np.ndarray, objects: Sequence[MatchedObject], *, image_p
     side = CLOSE_UP_PX if close_ups else 0
     extra = side + LINE_PX + 10 if close_ups else 0
     list_height = LINE_PX * min(len(objects), MOST_LINES)
-    # Close-ups go where there is space: below a long list's image, else below the list.
+    # Close-ups are placed where there is space: below the image of a long list, else below the list.
     is_below_image = size[1] < list_height
     height = max(size[1] + extra, list_height) if is_below_image else max(size[1], list_height + extra)
     canvas = blank(height, image_px + GAP_PX + TEXT_PX)
@@ -121,16 +121,16 @@ def draw_match_sheet(
 
     Args:
         rows: images uint8 `[H, W, 3]`, each with its objects.
-        title: of the sheet.
-        lines: below it.
+        title: title of the sheet.
+        lines: text below the title.
     """
-    legend = "Solid: objects. Dashed, in the colour of the object: the priors that answer for it."
+    legend = "Solid: objects. Dashed, in the colour of the object: its matched priors."
     panels = [Panel(draw_matches(image, objects)) for image, objects in rows]
     return lay_out(panels, columns=1, title=title, lines=[*lines, legend])
 
 
 def hard_to_see(objects: Sequence[MatchedObject]) -> list[int]:
-    """Choose what should be enlarged: first what no prior reaches, then the smallest."""
+    """Choose the objects to enlarge: first those that no prior reaches, then the smallest."""
     sides = [float((matched.box_xyxy[2:] - matched.box_xyxy[:2]).max()) for matched in objects]
     chosen = [index for index, matched in enumerate(objects) if sides[index] < SMALL or matched.is_weak]
     return sorted(chosen, key=lambda index: (not objects[index].is_weak, sides[index]))
@@ -143,8 +143,8 @@ def draw_window(
 
     Args:
         image: uint8 `[H, W, 3]`.
-        objects: all of the sample.
-        window_xyxy: float `[4]`, normalised: the part.
+        objects: all objects of the sample.
+        window_xyxy: float `[4]`, normalised: the part to draw.
         size: (width, height) of the result.
     """
     height, width = image.shape[:2]
@@ -180,7 +180,7 @@ def _place(box_xyxy: np.ndarray, window_xyxy: np.ndarray, size: tuple[int, int])
 
 
 def _window_around(matched: MatchedObject, image_size: tuple[int, int]) -> np.ndarray:
-    """Give the square part, in pixels, that has an object and its priors in the middle: xyxy, normalised."""
+    """Return a square window with an object and its priors in the centre: xyxy, normalised."""
     scale = np.array(image_size[::-1])
     boxes = np.concatenate((matched.box_xyxy[None], matched.priors_xyxy)) * [*scale, *scale]
     low, high = boxes[:, :2].min(0).clip(0), boxes[:, 2:].max(0).clip(None, scale)
@@ -193,7 +193,7 @@ def _write_list(canvas: Image.Image, objects: Sequence[MatchedObject], *, left: 
     draw = ImageDraw.Draw(canvas)
     most = max(1, height // LINE_PX)
     shown = list(enumerate(objects))
-    if len(shown) > most:  # what no prior reaches is never skipped for what some do
+    if len(shown) > most:  # objects that no prior reaches come first
         ranked = sorted(shown, key=lambda item: not item[1].is_weak)[: most - 1]
         shown = sorted(ranked, key=lambda item: item[0])
     if not objects:

@@ -1,4 +1,4 @@
-"""Priors over an image, level by level, in the manner of the SSD paper's figure 1."""
+"""Draw priors over an image, level by level, like figure 1 of the SSD paper."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from ssd_lightning.visualization.outlines import Rectangle, draw_outline
 from ssd_lightning.visualization.sheet import INK, SOFT_INK, Key, Panel, blank, lay_out, write_line
 
 MARGIN = 0.13
-"""Of the image's longer side: white around it, into which priors reach."""
+"""White margin as a fraction of the image's longer side, for priors that extend beyond the image."""
 FADING = 0.35
-"""Share of white in the image, so that lines stand out."""
+"""Fraction of white in the image, so that lines stand out."""
 PALE = 0.55
-"""Opacity of the priors of further cells, and of what reaches out of the image."""
+"""Opacity of the priors of other cells, and of parts outside the image."""
 _ORDER = (5, 7, 3, 6, 2, 1, 4)  # of the palette, the darkest first: they are lines on a faded image
 
 
@@ -24,9 +24,9 @@ class LevelPriors:
     """The priors of one feature map.
 
     Attributes:
-        boxes_cxcywh: float `[rows, columns, boxes, 4]`, normalised, as the network has them.
-        ratios: of each box of a cell, long side to short side.
-        step_px: (vertical, horizontal) distance of neighbouring centres, in pixels of the network's input.
+        boxes_cxcywh: float `[rows, columns, boxes, 4]`, normalised, as in the network.
+        ratios: long side over short side of each box of a cell.
+        step_px: (vertical, horizontal) distance between neighbouring centres, in pixels of the network's input.
         sizes_px: sides of the squares.
     """
 
@@ -53,19 +53,19 @@ class LevelPriors:
 
     @property
     def share_reaching_out(self) -> float:
-        """Share of its priors that are not within the image."""
+        """Fraction of its priors that extend beyond the image."""
         boxes = self.boxes_xyxy
         return float(((boxes < -1e-6) | (boxes > 1 + 1e-6)).any(-1).mean())
 
 
 @dataclass(frozen=True)
 class Ground:
-    """A faded image on paper, and where boxes lie on it.
+    """A faded image on a white canvas, and the coordinates of boxes on it.
 
     Attributes:
         canvas: uint8 `[H, W, 3]`, with a white margin.
-        corner: (x, y) of the image in it.
-        size: (width, height) of the image in it.
+        corner: (x, y) of the image on the canvas.
+        size: (width, height) of the image on the canvas.
     """
 
     canvas: np.ndarray
@@ -73,13 +73,13 @@ class Ground:
     size: tuple[int, int]
 
     def rectangle(self, box_xyxy: np.ndarray) -> Rectangle:
-        """Place a normalised box: whole pixels, right and bottom inclusive; it may lie beyond the canvas."""
+        """Convert a normalised box to whole pixels, right and bottom inclusive; it may extend beyond the canvas."""
         x1, y1, x2, y2 = box_xyxy * np.array([*self.size, *self.size]) + np.array([*self.corner, *self.corner])
         return round(x1), round(y1), max(round(x1), round(x2) - 1), max(round(y1), round(y2) - 1)
 
 
 def lay_ground(image: np.ndarray, longer_side_px: int) -> Ground:
-    """Put an image on white, faded, its longer side `longer_side_px` with the margin."""
+    """Put a faded image on white; the longer side with the margin is `longer_side_px`."""
     height, width = image.shape[:2]
     scale = longer_side_px / (max(height, width) * (1 + 2 * MARGIN))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -93,21 +93,21 @@ def lay_ground(image: np.ndarray, longer_side_px: int) -> Ground:
 
 
 def ratio_colours(levels: Sequence[LevelPriors]) -> dict[float, Colour]:
-    """Give every aspect ratio that occurs its colour, squares first."""
+    """Assign a colour to every aspect ratio, squares first."""
     ratios = sorted({ratio for level in levels for ratio in level.ratios})
     return {ratio: _dark_colour(index) for index, ratio in enumerate(ratios)}
 
 
 def draw_level(ground: Ground, level: LevelPriors, colours: dict[float, Colour]) -> np.ndarray:
-    """Draw the centres of all cells, the priors of the middle one, and pale those of a few more.
+    """Draw the centres of all cells, the priors of the middle one, and pale priors of a few others.
 
     Args:
-        ground: is not changed.
-        level: of these priors.
-        colours: of the aspect ratios.
+        ground: canvas; it is not changed.
+        level: level of the priors.
+        colours: colours of the aspect ratios.
 
     Returns:
-        A new image of the canvas' size.
+        A new image with the size of the canvas.
     """
     middle, further = _chosen_cells(level)
     boxes = level.boxes_xyxy
@@ -124,7 +124,7 @@ def draw_level(ground: Ground, level: LevelPriors, colours: dict[float, Colour])
 
 
 def level_caption(number: int, level: LevelPriors) -> tuple[str, tuple[str, ...]]:
-    """Describe a level: a title and lines."""
+    """Describe a level by a title and lines."""
     rows, columns = level.grid
     sizes = " and ".join(f"{size:.4g}" for size in level.sizes_px)
     title = f"Level {number}: {rows} x {columns} cells, {level.count:,} priors"
@@ -142,10 +142,10 @@ def draw_prior_levels(
     """Draw one panel for each level.
 
     Args:
-        image: uint8 `[H, W, 3]`, at the network's input size or in its proportions.
-        levels: of the network.
-        title: of the sheet.
-        clipping: what is done to priors that reach out of the image, as text.
+        image: uint8 `[H, W, 3]`, at the network's input size or with its proportions.
+        levels: levels of the network.
+        title: title of the sheet.
+        clipping: text that describes how priors beyond the image are clipped.
         panel_px: longer side of a panel.
     """
     colours, ground = ratio_colours(levels), lay_ground(image, panel_px)
@@ -165,7 +165,7 @@ def draw_prior_levels(
 def draw_prior_overview(
     image: np.ndarray, levels: Sequence[LevelPriors], *, title: str, clipping: str, image_px: int = 560
 ) -> np.ndarray:
-    """Draw the middle cell's priors of all levels into one image, coloured by level, with a table beside it."""
+    """Draw the middle cell's priors of all levels on one image, coloured by level, with a table next to it."""
     ground = lay_ground(image, image_px)
     canvas = ground.canvas
     colours = [_dark_colour(index) for index in range(len(levels))]
@@ -183,13 +183,13 @@ def draw_prior_overview(
 
 
 def step_text(step_px: tuple[float, float]) -> str:
-    """Write a step: one number where both directions have the same."""
+    """Format a step: one number if both directions are equal."""
     vertical, horizontal = (f"{step:.4g}" for step in step_px)
     return vertical if vertical == horizontal else f"{vertical} x {horizontal}"
 
 
 def ratio_texts(level: LevelPriors) -> list[str]:
-    """Name the boxes of a cell by the proportions of their sides, equal ones once."""
+    """Describe the boxes of a cell by their aspect ratios, equal ones once."""
     counts = {ratio: level.ratios.count(ratio) for ratio in sorted(set(level.ratios))}
     texts = []
     for ratio, count in counts.items():
@@ -211,7 +211,7 @@ def _dark_colour(index: int) -> Colour:
 
 
 def _chosen_cells(level: LevelPriors) -> tuple[tuple[int, int], list[tuple[int, int]]]:
-    """Choose the middle cell, and more of them the smaller the boxes are: so many that they can be told apart."""
+    """Choose the middle cell and some others: the smaller the boxes, the more cells."""
     rows, columns = level.grid
     middle = (rows // 2, columns // 2)
     side = float(level.boxes_cxcywh[(*middle, 0)][2:].max())

@@ -1,4 +1,4 @@
-"""What augmentation does: each image as it is annotated, and beside it what the network is shown of it."""
+"""Draw the effect of augmentation: each annotated image next to the samples that the network sees."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from ssd_lightning.visualization.sheet import Key, Panel, frame, lay_out, shorte
 from ssd_lightning.visualization.tags import draw_tag
 
 MOST_TAGS = 8
-"""Objects of an image up to which each has its class written at it; more would hide what they name."""
+"""Number of objects up to which class names are drawn; more would cover the objects."""
 MOST_LETTERS = 24
-"""Of a class' name at an object; the legend has more."""
+"""Maximum letters of a class name at an object; the legend has more."""
 MOST_KEYS = 24
-"""Classes in the legend."""
+"""Maximum classes in the legend."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Sample:
         boxes_xyxy: float `[N, 4]`, normalised.
         labels: int `[N]`, 1..C.
         difficult: bool `[N]`.
-        caption: what is to be read below it.
+        caption: text below the image.
     """
 
     image: np.ndarray
@@ -43,8 +43,8 @@ def draw_sample(sample: Sample, class_names: Sequence[str], *, within_px: tuple[
     """Draw the objects of an image in the colours of their classes, difficult ones dashed.
 
     Args:
-        sample: the image; it is brought to the largest size within `within_px`, its proportions kept.
-        class_names: of the classes 1..C.
+        sample: the image; it is scaled to the largest size within `within_px` with its proportions kept.
+        class_names: names of the classes 1..C.
         within_px: (height, width).
 
     Returns:
@@ -83,15 +83,15 @@ def draw_augmentation(
     header: Sequence[str] = (),
     cell_px: int = 224,
 ) -> np.ndarray:
-    """Draw a row for each image: as it is, then what the network is shown of it.
+    """Draw a row for each image: the original, then the samples that the network sees.
 
     Args:
-        rows: equally many samples each.
-        class_names: of the classes 1..C.
-        image_size: of the network's input, (height, width): all cells have its proportions.
-        title: of the sheet.
-        lines: below it.
-        header: of the columns.
+        rows: samples of each row, with equal length.
+        class_names: names of the classes 1..C.
+        image_size: size of the network's input, (height, width): all cells have its proportions.
+        title: title of the sheet.
+        lines: text below the title.
+        header: titles of the columns.
         cell_px: longer side of a cell.
     """
     scale = cell_px / max(image_size)
@@ -109,7 +109,7 @@ def draw_augmentation(
 
 
 def class_keys(samples: Sequence[Sample], class_names: Sequence[str]) -> list[Key]:
-    """Make a legend of the classes that occur, and of the dashes if there are any."""
+    """Make a legend of the occurring classes, and of the dashes if there are any."""
     labels = sorted({int(label) for sample in samples for label in sample.labels})
     names = drawable_names(class_names)
     keys = [Key(names[label - 1], class_colour(label)) for label in labels[:MOST_KEYS]]

@@ -1,4 +1,4 @@
-"""Figures of matplotlib that share a look, as pixels."""
+"""Matplotlib figures with a common style, as pixels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +11,11 @@ from ssd_lightning.visualization.fonts import spell
 GREY, INK, RULE = "#b9bdc4", "#1c1e22", "#dddddd"
 SCORE, SPREAD = "#1f4e79", "#e08a2c"
 MOST_NAMED = 10
-"""Lines that a reader can tell apart; of more, the best and the worst are named."""
+"""Number of lines that a reader can distinguish; of more, the best and the worst are named."""
 
 
 def new_figure(width_inches: float, height_inches: float, *, dpi: int = 110) -> Any:
-    """Make an empty figure that hangs on no window and no global state."""
+    """Make an empty figure without a window and without global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -27,14 +27,14 @@ def new_figure(width_inches: float, height_inches: float, *, dpi: int = 110) -> 
 
 
 def pixels_of(figure: Any) -> np.ndarray:
-    """Draw a figure: uint8 `[H, W, 3]`."""
+    """Render a figure: uint8 `[H, W, 3]`."""
     set_fonts(figure)
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
 def set_fonts(figure: Any) -> None:
-    """Give every text of a figure a font that has its letters."""
+    """Assign to every text of a figure a font that has its letters."""
     from matplotlib.font_manager import fontManager
     from matplotlib.ft2font import FT2Font
     from matplotlib.text import Text
@@ -44,19 +44,19 @@ def set_fonts(figure: Any) -> None:
         if file is not None:
             if file not in {font.fname for font in fontManager.ttflist}:
                 fontManager.addfont(file)
-            # DejaVu Sans first: a font of another script may lack Latin letters, which lines are measured by.
+            # DejaVu Sans first: fonts for other scripts may lack Latin letters, which determine the line height.
             text.set(text=plain, fontfamily=["DejaVu Sans", FT2Font(file).family_name])
 
 
 def tidy(axes: Any) -> None:
-    """Leave of a frame what a reader needs."""
+    """Remove the parts of a frame that a reader does not need."""
     axes.grid(color=RULE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def line_colour(label: int) -> tuple[float, float, float]:
-    """Give a class the colour that it has in images, darkened where a line of it would be lost on white."""
+    """Return the colour that a class has in images, darkened if a line would be too pale on white."""
     red, green, blue = class_colour(label)
     brightness = (0.3 * red + 0.59 * green + 0.11 * blue) / 255
     factor = min(1.0, 0.62 / brightness) / 255
@@ -64,16 +64,16 @@ def line_colour(label: int) -> tuple[float, float, float]:
 
 
 def literal(text: str, most: int = 28) -> str:
-    """Spell a name so that matplotlib takes it for text, not for mathematics, and cut it where it is long."""
+    """Escape a name so that matplotlib does not read it as mathematics, and shorten it."""
     plain = spell(text)[0]
     return (plain if len(plain) <= most else plain[: most - 1] + "…").replace("$", r"\$")
 
 
 def named_lines(scores: Sequence[float]) -> list[int]:
-    """Choose the lines that are named: all of a few, of many the best and the worst; those without a score never.
+    """Choose the lines to name: all if there are few, else the best and the worst; never those without a score.
 
     Args:
-        scores: of all lines; NaN where there is none.
+        scores: scores of all lines; NaN if there is none.
 
     Returns:
         Indices, best score first.

@@ -1,4 +1,4 @@
-"""Fonts for text in any script: the first of this system that has all letters, and what is written where none has."""
+"""Fonts for text in any script: the first system font with all letters, and a fallback if there is none."""
 
 import logging
 import re
@@ -15,18 +15,18 @@ from ssd_lightning.errors import one_line
 log = logging.getLogger(__name__)
 
 _BESIDE_A_NAME = string.digits + " ."
-"""What scores add to the name of a class."""
+"""Characters that scores add to class names."""
 _WITHOUT_SHAPES = re.compile(r"lastresort|blank|color ?emoji", re.IGNORECASE)
-"""Fonts that claim letters which they draw as boxes, as nothing, or in colour bitmaps of one size."""
+"""Fonts with letters that they draw as boxes, as nothing, or as colour bitmaps of one size."""
 _SPECIAL = re.compile(r"bold|black|heavy|light|thin|italic|oblique|mono|serif|cond|narrow", re.IGNORECASE)
 
 
 def spell(text: str) -> tuple[str, str | None]:
-    """Choose how a text is written and in which font.
+    """Choose the spelling and the font of a text.
 
     Returns:
-        The text as it can be drawn, in one line, and the font's file; None for Pillow's own font, which has ASCII. A
-        letter that no font has is written as its code point, such as U+732B.
+        The drawable text in one line, and the font file; None for Pillow's own font, which has ASCII. A letter in no
+        font is written as its code point, such as U+732B.
     """
     text = "".join(" " if unicodedata.category(letter) in ("Cc", "Zl", "Zp") else letter for letter in text)
     if text.isascii():
@@ -41,14 +41,14 @@ def spell(text: str) -> tuple[str, str | None]:
 
 
 def drawable_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Give the names as they can be drawn, `class 3` in place of one whose letters no font has."""
+    """Return the drawable names, with `class 3` for a name whose letters are in no font."""
     numbered = numbered_names(tuple(class_names))
     return tuple(f"class {label}" if label in numbered else name for label, name in enumerate(class_names, start=1))
 
 
 @lru_cache(maxsize=64)
 def numbered_names(class_names: tuple[str, ...]) -> Mapping[int, str]:
-    """List the classes 1..C whose names cannot be drawn, and log them once: label -> name."""
+    """Return the classes 1..C whose names cannot be drawn, and log them once: label -> name."""
     numbered = {
         label: name
         for label, name in enumerate(class_names, start=1)
@@ -65,12 +65,12 @@ def numbered_names(class_names: tuple[str, ...]) -> Mapping[int, str]:
 
 
 def describe_numbers(numbered: Mapping[int, str]) -> str:
-    """Say which class has which number: class 1 (a name), class 2 (another)."""
+    """List the numbered classes: class 1 (a name), class 2 (another)."""
     return ", ".join(f"class {label} ({one_line(name)})" for label, name in numbered.items())
 
 
 def _key(text: str) -> frozenset[str]:
-    """Give the letters that a font must have; those without a shape of their own may be skipped."""
+    """Return the letters that a font must have, without those that have no shape."""
     letters = {letter for letter in text if not _is_ignorable(letter)}
     return frozenset(letters | set(string.digits) if any(letter in string.digits for letter in letters) else letters)
 
@@ -94,8 +94,8 @@ def _font_file(letters: frozenset[str]) -> str | None:
 
 
 def _font_files() -> Iterator[str]:
-    """List DejaVu Sans, which matplotlib brings, then the system's fonts, plain ones first."""
-    # Matplotlib takes half a second, and most names are ASCII.
+    """List DejaVu Sans, which comes with matplotlib, then the system fonts, plain ones first."""
+    # Importing matplotlib takes half a second, and most names are ASCII.
     from matplotlib import get_data_path
     from matplotlib.font_manager import findSystemFonts
 

@@ -1,4 +1,4 @@
-"""The report of a data set check on the terminal: issues first, the worst at the top, then what was counted."""
+"""Terminal report of a data set check: issues first, most severe at the top, then statistics."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from rich.text import Text
 
 STYLES = {"error": ("bold red", "ERRORS: they would spoil the run"), "warning": ("bold yellow", "WARNINGS")}
 MOST_CLASSES = 30
-"""Rows of the table of classes: COCO's 80 fill a screen twice."""
+"""Maximum rows of the table of classes: COCO's 80 fill two screens."""
 
 
 def print_issues(groups: Sequence[Mapping[str, Any]], *, lines: int, everything_in: str) -> None:
@@ -18,8 +18,8 @@ def print_issues(groups: Sequence[Mapping[str, Any]], *, lines: int, everything_
 
     Args:
         groups: records with `severity`, `title`, `advice` and `items`, each with `split` and `sentence`, in order.
-        lines: shown of each group.
-        everything_in: the file that has all of them.
+        lines: number of shown issues per group.
+        everything_in: file with all issues.
     """
     console = Console(soft_wrap=True, highlight=False)
     severity = ""
@@ -38,7 +38,7 @@ def print_issues(groups: Sequence[Mapping[str, Any]], *, lines: int, everything_
 
 
 def print_splits(splits: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print what each split has, and its classes.
+    """Print the statistics of each split and of its classes.
 
     Args:
         splits: name -> `images`, `objects`, `difficult`, `images_without_objects`, `left_out`, and `classes`:
@@ -66,7 +66,7 @@ def print_splits(splits: Mapping[str, Mapping[str, Any]]) -> None:
             cells.append(f"{counts['objects']} ({counts['images']})")
         table.add_row(class_name, *cells)
     if classes:
-        console.print("Objects of each class (in so many images)", highlight=False)
+        console.print("Objects of each class (number of images)", highlight=False)
         console.print(table)
     if len(classes) > MOST_CLASSES:
         console.print(f"and {len(classes) - MOST_CLASSES} more classes")
@@ -75,14 +75,14 @@ def print_splits(splits: Mapping[str, Mapping[str, Any]]) -> None:
 def print_coverage(
     before: Mapping[str, Any], after: Mapping[str, Any] | None, *, lines: int, everything_in: str
 ) -> None:
-    """Print the share of objects that a prior reaches, with the run's priors and with fitted ones.
+    """Print the fraction of objects that a prior reaches, with the run's priors and with fitted ones.
 
     Args:
         before: `threshold`, `objects`, `share`, `mean_iou`, the same for every entry of `by_size` and `by_ratio`, and
             `unreached`, a sentence for each object, the worst first.
-        after: the same of the fitted priors.
-        lines: shown of the objects that no prior reaches.
-        everything_in: the file that has all of them.
+        after: the same for the fitted priors.
+        lines: number of shown objects that no prior reaches.
+        everything_in: file with all of them.
     """
     table = Table("objects")
     columns = ("count", "reached", "mean IoU") + (("fitted: reached", "mean IoU") if after else ())
@@ -106,12 +106,12 @@ def print_coverage(
 
 
 def print_trial(losses: Mapping[str, Mapping[str, float]], estimate: Mapping[str, Any], *, where: str) -> None:
-    """Print the first loss and what the run will take.
+    """Print the first loss and the estimated cost of the run.
 
     Args:
         losses: `expected` and `measured`: name -> value.
-        estimate: as `analysis.dry_run.run_estimate` gives it.
-        where: the device, and the precision that was measured.
+        estimate: result of `analysis.dry_run.run_estimate`.
+        where: the device and the measured precision.
     """
     console = Console(soft_wrap=True, highlight=False)
     table = Table("first loss")
@@ -136,14 +136,14 @@ def print_trial(losses: Mapping[str, Mapping[str, float]], estimate: Mapping[str
 
 
 def spread_over_files(sentences: Sequence[str], lines: int) -> list[str]:
-    """Choose what is shown of many issues: of as many files as possible, with the number of what a file has more.
+    """Choose the shown issues from as many files as possible, with the number of hidden issues of each file.
 
     Args:
-        sentences: each begins with its file and a colon.
-        lines: at most so many.
+        sentences: each starts with its file and a colon.
+        lines: maximum number of chosen sentences.
 
     Returns:
-        The chosen ones, in their order.
+        The chosen sentences, in order.
     """
     files = [sentence.partition(": ")[0] for sentence in sentences]
     of_file: Counter[str] = Counter()

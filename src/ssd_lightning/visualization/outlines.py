@@ -1,4 +1,4 @@
-"""Boxes as whole pixels of an image, and the lines around them."""
+"""Boxes in whole pixels of an image, and their outlines."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -10,7 +10,7 @@ Rectangle = tuple[int, int, int, int]
 
 
 def cut_at_border(box_xyxy_px: np.ndarray, size: tuple[int, int]) -> Rectangle | None:
-    """Cut a box at the border: whole pixels, right and bottom inclusive; None if nothing is left."""
+    """Clip a box to the image: whole pixels, right and bottom inclusive; None if nothing is left."""
     if not np.isfinite(box_xyxy_px).all():
         return None
     x1, y1, x2, y2 = np.clip(box_xyxy_px, 0, np.array([*size, *size]))
@@ -21,7 +21,7 @@ def cut_at_border(box_xyxy_px: np.ndarray, size: tuple[int, int]) -> Rectangle |
 
 
 def line_width(canvas: Image.Image) -> int:
-    """Choose the width of lines, in pixels, that suits the size of the image."""
+    """Choose a line width in pixels that suits the size of the image."""
     return max(1, round(min(canvas.size) / 200))
 
 
@@ -34,7 +34,7 @@ def draw_outline(
     inset: int = 0,
     dash: int = 0,
 ) -> None:
-    """Draw lines `width` pixels inward from the rectangle moved in by `inset`; a `dash` is that long."""
+    """Draw a line of `width` pixels inside the rectangle, shrunk by `inset`; `dash` is the length of a dash."""
     left, top, right, bottom = rectangle
     left, top, right, bottom = left + inset, top + inset, right - inset, bottom - inset
     if not dash:

@@ -1,4 +1,4 @@
-"""What a validation says about each class: curves of precision and recall, confusion, AP over the epochs."""
+"""Plots of validation results per class: precision-recall curves, confusion, AP over the epochs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from ssd_lightning.visualization.figures import (
 from ssd_lightning.visualization.fonts import drawable_names
 
 MOST_WRITTEN = 25
-"""Classes up to which every cell of a confusion matrix has its number in it."""
+"""Number of classes up to which the cells of a confusion matrix have numbers."""
 
 
 class PRLine(NamedTuple):
@@ -35,11 +35,11 @@ class PRLine(NamedTuple):
 
 
 def draw_pr_curves(lines: Sequence[PRLine], *, title: str) -> np.ndarray:
-    """Draw precision against recall; of many classes the best and the worst in colour: uint8 `[H, W, 3]`.
+    """Draw precision against recall; with many classes the best and the worst in colour: uint8 `[H, W, 3]`.
 
     Args:
-        lines: of the classes 1..C.
-        title: of the image.
+        lines: lines of the classes 1..C.
+        title: title of the image.
     """
     figure = new_figure(8.2, 5)
     axes = figure.subplots()
@@ -64,12 +64,12 @@ def draw_pr_curves(lines: Sequence[PRLine], *, title: str) -> np.ndarray:
 
 
 def draw_confusion(counts: np.ndarray, class_names: Sequence[str], *, title: str) -> np.ndarray:
-    """Draw which class was found as which; a row's colours are its shares: uint8 `[H, W, 3]`.
+    """Draw how classes were detected; colours are fractions of each row: uint8 `[H, W, 3]`.
 
     Args:
-        counts: int64 `[C + 1, C + 1]`: row the true class, column the found one, 0 the background, which is drawn last.
-        class_names: of the classes 1..C.
-        title: of the image.
+        counts: int64 `[C + 1, C + 1]`: row the true class, column the detected one, 0 the background, drawn last.
+        class_names: names of the classes 1..C.
+        title: title of the image.
     """
     counts = np.roll(counts, -1, axis=(0, 1))
     names = [*(literal(name, most=18) for name in drawable_names(class_names)), "background"]
@@ -87,7 +87,7 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], *, title: str
     axes.set(xlabel="found as", ylabel="is")
     axes.set_title(title, fontsize=11)
     axes.tick_params(length=0)
-    axes.axhline(size - 1.5, color=INK, linewidth=0.8)  # the background is no class
+    axes.axhline(size - 1.5, color=INK, linewidth=0.8)  # the background is not a class
     axes.axvline(size - 1.5, color=INK, linewidth=0.8)
     if size <= MOST_WRITTEN + 1:
         for row, column in np.argwhere(counts):
@@ -100,10 +100,10 @@ def draw_class_ap(epochs: Sequence[float], values: np.ndarray, class_names: Sequ
     """Draw the AP of every class over the epochs, and their mean in black: uint8 `[H, W, 3]`.
 
     Args:
-        epochs: `[V]`, of the validations.
+        epochs: `[V]`, epochs of the validations.
         values: float `[V, C]`; NaN for a class without objects.
-        class_names: of the classes 1..C.
-        title: of the image.
+        class_names: names of the classes 1..C.
+        title: title of the image.
     """
     figure = new_figure(8.2, 5)
     axes = figure.subplots()

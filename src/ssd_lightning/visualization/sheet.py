@@ -1,4 +1,4 @@
-"""Images with captions on one white sheet, as a paper or a README shows them."""
+"""Arrange images with captions on one white sheet, as in a paper or a README."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +16,9 @@ SOFT_INK: Colour = (96, 100, 108)
 WARNING_INK: Colour = (178, 44, 20)
 GAP_PX = 18
 MOST_LETTERS = 40
-"""Of an entry of a legend."""
+"""Line length of an entry of a legend."""
 MOST_BYTES = 1_500_000
-"""Of a file as it is; larger ones get a palette, which takes a third and is hard to tell apart."""
+"""Size limit of an unchanged file; larger ones get a palette, which takes a third and looks nearly the same."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Panel:
 
     Attributes:
         image: uint8 `[H, W, 3]`.
-        title: below it.
-        lines: below that, smaller.
+        title: title below the image.
+        lines: smaller text below the title.
     """
 
     image: np.ndarray
@@ -38,7 +38,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of a legend: a line in a colour, and what it stands for."""
+    """An entry of a legend: a line in a colour, and its meaning."""
 
     text: str
     colour: Colour
@@ -54,15 +54,15 @@ def lay_out(
     keys: Sequence[Key] = (),
     header: Sequence[str] = (),
 ) -> np.ndarray:
-    """Lay panels out in rows: uint8 `[H, W, 3]`.
+    """Arrange panels in rows: uint8 `[H, W, 3]`.
 
     Args:
-        panels: of any sizes; each is centred in a column as wide as the widest.
-        columns: panels in a row.
-        title: of the sheet.
-        lines: below it, smaller.
-        keys: of the legend, below them.
-        header: of the columns.
+        panels: panels of any size; each is centred in a column as wide as the widest.
+        columns: number of panels in a row.
+        title: title of the sheet.
+        lines: smaller text below the title.
+        keys: entries of the legend, below the lines.
+        header: titles of the columns.
 
     Raises:
         ValueError: there is no panel, or `columns` is less than one.
@@ -88,8 +88,8 @@ def blank(height: int, width: int) -> Image.Image:
 def write_line(
     draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, *, size: int, max_width: int, colour: Colour = INK
 ) -> int:
-    """Write a line, smaller or cut where it is wider than `max_width` pixels, and say how wide it is."""
-    text = shortened(text, max_width // 3)  # letters are wider than that, and measuring takes its time
+    """Write a line, smaller or shortened if it is wider than `max_width` pixels, and return its width."""
+    text = shortened(text, max_width // 3)  # letters are wider than 3 pixels, and measuring is slow
     font = fitting_font(text, size=size, max_width=max_width)
     letters = len(text)
     while letters and text_size(text, font)[0] > max_width:
@@ -100,7 +100,7 @@ def write_line(
 
 
 def shortened(text: str, letters: int) -> str:
-    """Cut a text to a number of letters, the last three of them dots."""
+    """Shorten a text to a number of letters, the last three of them dots."""
     return text if len(text) <= letters else f"{text[: max(0, letters - 3)].rstrip()}..."[:letters]
 
 
@@ -128,7 +128,7 @@ def draw_keys(keys: Sequence[Key], width: int, *, size: int = 15) -> np.ndarray:
         x, y = 0, index * height
         for key in row:
             middle = y + size // 2
-            # The rim keeps pale colours apart from the paper.
+            # The outline separates pale colours from the paper.
             draw.rectangle((x, middle - 3, x + line_px - 1, middle + 3), fill=key.colour, outline=SOFT_INK)
             if key.is_dashed:
                 for gap in range(x + 8, x + line_px - 1, 12):
@@ -139,7 +139,7 @@ def draw_keys(keys: Sequence[Key], width: int, *, size: int = 15) -> np.ndarray:
 
 
 def save_png(image: np.ndarray, path: Path) -> int:
-    """Write a PNG and say how many bytes it has; the same image gives the same bytes."""
+    """Write a PNG and return its size in bytes. The same image gives the same bytes."""
     drawn = Image.fromarray(image)
     drawn.save(path)
     if path.stat().st_size > MOST_BYTES:
@@ -148,7 +148,7 @@ def save_png(image: np.ndarray, path: Path) -> int:
 
 
 def frame(image: np.ndarray) -> np.ndarray:
-    """Draw a thin grey line around an image, inside it: a new image."""
+    """Draw a thin grey line around an image, inside it, and return a new image."""
     canvas = Image.fromarray(image)
     draw_outline(ImageDraw.Draw(canvas), (0, 0, canvas.width - 1, canvas.height - 1), (176, 180, 186), 1)
     return np.asarray(canvas).copy()

@@ -1,4 +1,4 @@
-"""What a sweep found, as an image."""
+"""Plot the results of a sweep."""
 
 import math
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ class Panel:
     """The objective against one parameter.
 
     Args:
-        parameter: its name.
-        values: of every run, as on the command line.
-        objectives: of every run.
+        parameter: name of the parameter.
+        values: values of every run, as on the command line.
+        objectives: objectives of every run.
     """
 
     parameter: str
@@ -30,13 +30,13 @@ class Panel:
 
 
 def save_sweep_plot(path: Path, panels: Sequence[Panel], *, objective: str, title: str) -> None:
-    """Draw a panel for each parameter: a point a run, and mean +- standard deviation where a value was repeated.
+    """Draw a panel for each parameter: a point per run, and mean +- standard deviation for repeated values.
 
     Args:
-        path: of the PNG file.
-        panels: one a parameter, at least one.
-        objective: what the upright axis is.
-        title: of the image.
+        path: path of the PNG file.
+        panels: one per parameter, at least one.
+        objective: label of the vertical axis.
+        title: title of the image.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -88,11 +88,11 @@ def _draw(axes, panel: Panel) -> None:  # type: ignore[no-untyped-def]
 
 
 def ticks_of(values: Sequence[float], *, by_factors: bool) -> list[float] | None:
-    """Give the values themselves as ticks if they are few and stand apart; None if the axis has to choose its own.
+    """Use the values themselves as ticks if they are few and far apart; None if the axis must choose its own.
 
     Args:
-        values: on the axis.
-        by_factors: the axis is logarithmic.
+        values: values on the axis.
+        by_factors: whether the axis is logarithmic.
     """
     distinct = sorted(set(values))
     places = [math.log(value) if by_factors else value for value in distinct]
@@ -102,10 +102,10 @@ def ticks_of(values: Sequence[float], *, by_factors: bool) -> list[float] | None
 
 
 def positions_of(values: Sequence[str]) -> tuple[list[float], list[str] | None]:
-    """Place values on an axis: numbers where they are, names side by side in the order in which they come.
+    """Place values on an axis: numbers at their value, names side by side in order.
 
     Returns:
-        A position for every value, and the names of the places 0, 1, ... if they are not finite.
+        A position for every value, and the names at the positions 0, 1, ...; None if the values are finite numbers.
     """
     try:
         numbers = [float(value) for value in values]
@@ -118,15 +118,15 @@ def positions_of(values: Sequence[str]) -> tuple[list[float], list[str] | None]:
 
 
 def is_spread_by_factors(values: Sequence[float]) -> bool:
-    """Say whether numbers want a logarithmic axis: all above zero, and the largest ten times the smallest or more."""
+    """Tell whether numbers need a logarithmic axis: all positive, and the largest at least ten times the smallest."""
     return min(values) > 0 and max(values) / min(values) >= 10
 
 
 def summaries(positions: Sequence[float], objectives: Sequence[float]) -> tuple[list[float], list[float], list[float]]:
-    """Give mean and standard deviation at every place, if some place has several runs; nothing otherwise.
+    """Return mean and standard deviation at every position if any has several runs; empty otherwise.
 
     Returns:
-        Places in rising order, means, and standard deviations (n - 1 in the denominator; 0 for a single run).
+        Ascending positions, means, and standard deviations (n - 1 in the denominator; 0 for a single run).
     """
     pairs = sorted(zip(positions, objectives, strict=True))
     groups = [(place, [value for _, value in group]) for place, group in groupby(pairs, lambda pair: pair[0])]

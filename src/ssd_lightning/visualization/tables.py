@@ -1,4 +1,4 @@
-"""Scores as tables on the terminal."""
+"""Score tables on the terminal."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ from ssd_lightning.errors import one_line
 
 
 def print_scores(title: str, per_class: Mapping[str, Mapping[str, float]], summary: Mapping[str, float]) -> None:
-    """Print one row a class and the means below.
+    """Print one row per class, and the means below.
 
     Args:
-        title: which images were scored.
-        per_class: columns of the table: name of the score -> class -> value; NaN where a class has no objects.
+        title: name of the scored images.
+        per_class: columns of the table: name of the score -> class -> value; NaN if a class has no objects.
         summary: name -> value, printed below the table.
     """
     table = Table()
@@ -32,11 +32,11 @@ def print_scores(title: str, per_class: Mapping[str, Mapping[str, float]], summa
 
 
 def print_weights(title: str, kept: Sequence[str], reinitialised: Mapping[str, str]) -> None:
-    """Print which parts of a network were filled from a file and which are reinitialised.
+    """Print which parts of a network were loaded from a file and which are reinitialised.
 
     Args:
-        title: where the weights come from.
-        kept: dotted names of the parameters that were filled.
+        title: source of the weights.
+        kept: dotted names of the loaded parameters.
         reinitialised: dotted names of the others, with the reason.
     """
     table = Table("part", "filled", "reinitialised", "because")

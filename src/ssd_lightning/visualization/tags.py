@@ -1,4 +1,4 @@
-"""Text in images, and the tags that name boxes."""
+"""Text on images, and tags for boxes."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -22,7 +22,7 @@ def draw_tag(
     colour: Colour,
     obstacles: Sequence[Rectangle],
 ) -> Rectangle:
-    """Write a tag at the best of some places around or in its box, and say where it lies."""
+    """Draw a tag at the best position around or in its box, and return the position."""
     padding = _TAG_PADDING_PX
     font = fitting_font(text, size=max(10, round(min(size) / 30)), max_width=size[0] - 2 * padding)
     text_width, text_height = text_size(text, font)
@@ -40,7 +40,7 @@ def draw_tag(
 
 
 def fitting_font(text: str, *, size: int, max_width: int) -> Font:
-    """Give a font that has the letters, of the size, or smaller where the text is wider than `max_width` pixels."""
+    """Return a font with all letters, smaller if the text is wider than `max_width` pixels."""
     file = spell(text)[1]
     while size > 6 and text_size(text, _font(size, file))[0] > max_width:
         size -= 1
@@ -49,14 +49,14 @@ def fitting_font(text: str, *, size: int, max_width: int) -> Font:
 
 def text_size(text: str, font: Font) -> tuple[int, int]:
     """Measure a text: (width, height) in pixels."""
-    # The height is the font's, not the text's: tags with and without descenders look alike.
+    # Use the font's height, not the text's, so that tags with and without descenders look alike.
     left, _, right, _ = font.getbbox(spell(text)[0])
     _, top, _, bottom = font.getbbox("Ag")
     return round(right - left), round(bottom - top)
 
 
 def write_text(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, font: Font, colour: Colour) -> None:
-    """Write a text whose capitals start at the corner (x, y)."""
+    """Write a text whose capital letters start at the corner (x, y)."""
     top = font.getbbox("Ag")[1]
     draw.text((corner[0], corner[1] - top), spell(text)[0], font=font, fill=colour)
 

@@ -1,4 +1,4 @@
-"""What a training logged: its curves, and how its priors are matched."""
+"""Plots of a training: its logged curves, and the matching of its priors."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ PANELS: Mapping[str, Mapping[str, str]] = {
     "share of time that waits for data": {"speed/data_wait": "training"},
     "peak memory, MiB": {"speed/peak_memory_mib": "training"},
 }  # fmt: skip
-"""Title of each panel, and the names in the log that it shows, with what they are called there."""
+"""Title of each panel -> names in the log and their labels."""
 
 
 class Curve(NamedTuple):
-    """What was logged under a name."""
+    """The values logged under a name."""
 
     steps: Sequence[float]
     values: Sequence[float]
@@ -43,11 +43,11 @@ class LevelCount(NamedTuple):
 
 
 def draw_curves(curves: Mapping[str, Curve], *, title: str) -> np.ndarray | None:
-    """Draw the panels of which something was logged: uint8 `[H, W, 3]`; None if nothing was.
+    """Draw the panels with logged values: uint8 `[H, W, 3]`; None if there are none.
 
     Args:
-        curves: by name in the log.
-        title: of the image.
+        curves: curves by name in the log.
+        title: title of the image.
     """
     panels = {name: [key for key in keys if _finite(curves.get(key))] for name, keys in PANELS.items()}
     panels = {name: keys for name, keys in panels.items() if keys}
@@ -82,7 +82,7 @@ def draw_curves(curves: Mapping[str, Curve], *, title: str) -> np.ndarray | None
 
 
 def draw_level_counts(levels: Sequence[LevelCount], *, title: str) -> np.ndarray:
-    """Draw how many priors of each feature map are matched, with their share of all there: uint8 `[H, W, 3]`."""
+    """Draw how many priors of each feature map are matched, with their fraction: uint8 `[H, W, 3]`."""
     figure = new_figure(max(5.0, 1.0 * len(levels) + 1.5), 4)
     axes = figure.subplots()
     names = [f"level {number}\n{level.grid[0]} x {level.grid[1]}" for number, level in enumerate(levels, start=1)]

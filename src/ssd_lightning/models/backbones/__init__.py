@@ -1,4 +1,4 @@
-"""Backbones: images in, the first feature maps out. One file a family; see `models.protocols.Backbone`."""
+"""Backbones compute the first feature maps from images. One file per family; see `models.protocols.Backbone`."""
 
 from ssd_lightning.models.backbones.efficientnet import EfficientNetB3
 from ssd_lightning.models.backbones.mobilenet import MobileNetV2, MobileNetV3Large

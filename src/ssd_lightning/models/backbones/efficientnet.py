@@ -13,22 +13,22 @@ from ssd_lightning.models.layers import Norm
 from ssd_lightning.ops.normalization import IMAGENET
 
 LAST_STAGES = {4: 2, 8: 3, 16: 5, 32: 7}
-"""Stride -> the last stage of that stride."""
+"""Stride -> index of the last stage with that stride."""
 
 
 class EfficientNetB3(ConfigMixin, nn.Module):
     """EfficientNet-B3.
 
     Args:
-        strides: of the feature maps: some of 4, 8, 16 and 32, with 32.
-        same_padding: pad convolutions of stride 2 as TensorFlow does, more right and below, which weights
-            converted from there (and lufficc's) want; torchvision's pads all sides alike.
-        norm: makes the normalisations; None is torchvision's, with eps 1e-5. TensorFlow's and lufficc's have .001.
+        strides: strides of the feature maps, from 4, 8, 16 and 32; must include 32.
+        same_padding: pad convolutions of stride 2 as TensorFlow does, with more padding right and below. Weights
+            converted from TensorFlow, and lufficc's, need this. torchvision pads all sides equally.
+        norm: builds the normalisations. None is torchvision's, with eps 1e-5. TensorFlow and lufficc use .001.
         weights: torchvision's `IMAGENET1K_V1` or a file.
 
     Raises:
-        ConfigurationError: there are no maps of these strides.
-        WeightsError: the weights cannot be had, or do not fit.
+        ConfigurationError: the strides are invalid.
+        WeightsError: the weights are not available, or do not fit.
     """
 
     not_in_config = ("weights",)
@@ -64,7 +64,7 @@ class EfficientNetB3(ConfigMixin, nn.Module):
 
 
 class SamePadConv2d(nn.Conv2d):
-    """A convolution whose output has ceil(input / stride) cells; what is odd of the padding goes right and down."""
+    """A convolution with ceil(input / stride) output cells. Odd padding goes to the right and the bottom."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve `[B, in_channels, H, W]`."""

@@ -15,18 +15,18 @@ from ssd_lightning.models.layers import Norm
 from ssd_lightning.ops.normalization import IMAGENET
 
 Tap = Literal["expansion", "block"]
-"""Where a map is taken: after the expansion of the first block of the next stride (MobileNetV2 paper, section 6.2, for
-stride 16; torchvision, qfgaohao), or before that block (lufficc). The map of stride 32 is the network's last."""
+"""Where a feature map is taken: after the expansion of the first block of the next stride (torchvision, qfgaohao; for
+stride 16 MobileNetV2 paper, section 6.2), or before that block (lufficc). The map of stride 32 is the last one."""
 
 STRIDES = (4, 8, 16, 32)
 
 
 class _TappedNetwork(nn.Module):
-    """What the two have in common: maps that are taken inside of blocks.
+    """Base class of networks whose feature maps are taken inside blocks.
 
     Attributes:
-        first_blocks: index of the first block of stride 8, 16 and 32.
-        layers_name: attribute of a block that holds its layers.
+        first_blocks: indices of the first block of stride 8, 16 and 32.
+        layers_name: attribute with a block's layers.
     """
 
     first_blocks: tuple[int, ...]
@@ -64,13 +64,13 @@ class MobileNetV2(ConfigMixin, _TappedNetwork):
     """MobileNetV2.
 
     Args:
-        strides: of the feature maps: some of 4, 8, 16 and 32, with 32.
-        tap: where all but the last are taken.
+        strides: strides of the feature maps, from 4, 8, 16 and 32; must include 32.
+        tap: where all maps except the last are taken.
         weights: torchvision's `IMAGENET1K_V1` or `IMAGENET1K_V2`, or a file.
 
     Raises:
-        ConfigurationError: there is no such tap, or there are no maps of these strides.
-        WeightsError: the weights cannot be had, or do not fit.
+        ConfigurationError: the tap or the strides are invalid.
+        WeightsError: the weights are not available, or do not fit.
     """
 
     not_in_config = ("weights",)
@@ -92,18 +92,18 @@ class MobileNetV3Large(ConfigMixin, _TappedNetwork):
     """MobileNetV3-Large.
 
     Args:
-        strides: of the feature maps: some of 4, 8, 16 and 32, with 32.
-        tap: where all but the last are taken.
-        reduced_tail: halve the channels after the map of stride 16, as torchvision's SSDLite does when it is trained
-            from scratch (MobileNetV3 paper, section 6.3).
-        norm: makes the normalisations; None is torchvision's, with eps .001 and momentum .01.
-        excite_before_activation: squeeze and excitation comes before the activation of the depthwise convolution, as in
-            lufficc's network, instead of after it.
+        strides: strides of the feature maps, from 4, 8, 16 and 32; must include 32.
+        tap: where all maps except the last are taken.
+        reduced_tail: halve the channels after the map of stride 16, as torchvision does for an SSDLite trained from
+            scratch (MobileNetV3 paper, section 6.3).
+        norm: builds the normalisations. None is torchvision's, with eps .001 and momentum .01.
+        excite_before_activation: put squeeze and excitation before the activation of the depthwise convolution, as
+            lufficc does, instead of after it.
         weights: torchvision's `IMAGENET1K_V1` or `IMAGENET1K_V2`, or a file.
 
     Raises:
-        ConfigurationError: there is no such tap, or there are no maps of these strides.
-        WeightsError: the weights cannot be had, or do not fit.
+        ConfigurationError: the tap or the strides are invalid.
+        WeightsError: the weights are not available, or do not fit.
     """
 
     not_in_config = ("weights",)

@@ -17,20 +17,20 @@ from ssd_lightning.ops.normalization import IMAGENET, MEAN_127_STD_128, Normaliz
 SEPARABLE = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
 
 ENDS = {4: 4, 8: 6, 16: 12, 32: 14}
-"""Stride -> number of the layers up to the last one of that stride."""
+"""Stride -> number of layers up to the last layer of that stride."""
 
 
 class MobileNetV1(ConfigMixin, nn.Module):
-    """MobileNetV1; gives its last map of each of the strides.
+    """MobileNetV1. Returns the last map of each stride.
 
     Args:
-        strides: of the feature maps: some of 4, 8, 16 and 32, with 32.
-        weights: a file of qfgaohao/pytorch-ssd's classification network (`model.0.0.weight`, ...), trained on
-            images of mean 127 and deviation 128.
+        strides: strides of the feature maps, from 4, 8, 16 and 32; must include 32.
+        weights: a file of qfgaohao/pytorch-ssd's classification network (`model.0.0.weight`, ...), trained on images
+            normalised with mean 127 and standard deviation 128.
 
     Raises:
-        ConfigurationError: there are no maps of these strides.
-        WeightsError: the file cannot be read, or holds another network.
+        ConfigurationError: the strides are invalid.
+        WeightsError: the file cannot be read, or has weights of another network.
     """
 
     not_in_config = ("weights",)
@@ -44,7 +44,7 @@ class MobileNetV1(ConfigMixin, nn.Module):
             blocks.append(_separable(channels, out_channels, stride))
             channels = out_channels
         self.features = nn.Sequential(*blocks)
-        self.out_channels = tuple(SEPARABLE[end - 2][0] for end in self._ends)  # the first layer is none of these
+        self.out_channels = tuple(SEPARABLE[end - 2][0] for end in self._ends)  # layer 0 is not in SEPARABLE
         init_he(self)
         self.normalization: Normalization = IMAGENET if weights is None else self._load(weights)
 
@@ -79,7 +79,7 @@ def _separable(in_channels: int, out_channels: int, stride: int) -> nn.Sequentia
 
 
 def _classifier_name(ours: str) -> str:
-    """Name a parameter as one flat list of six layers a block has it: 3.1.0.weight becomes 3.3.weight."""
+    """Convert a name to that of a block with one flat list of six layers: 3.1.0.weight becomes 3.3.weight."""
     block, *inner, kind = ours.split(".")
     index = int(inner[0]) if len(inner) == 1 else int(inner[0]) * 3 + int(inner[1])
     return f"{block}.{index}.{kind}"

@@ -1,4 +1,4 @@
-"""torchvision's pretrained backbones: by name from its cache or the network, or from a file."""
+"""Load torchvision's pretrained backbones by name (from its cache or a download) or from a file."""
 
 import socket
 from contextlib import nullcontext
@@ -16,20 +16,20 @@ FETCH_TIMEOUT_S = 30.0
 
 
 def read_backbone_weights(weights: str, names: type[Enum]) -> dict[str, Tensor]:
-    """Read weights by torchvision's name (from its cache, else by download) or from a file.
+    """Read weights by torchvision's name (from its cache or a download) or from a file.
 
     Args:
         weights: a member of `names`, or the path of a file of the same format.
-        names: torchvision's weights of the network.
+        names: torchvision's weights enum of the network.
 
     Raises:
-        WeightsError: neither a known name nor a file that can be read safely, or there is no network to fetch it.
+        WeightsError: `weights` is not a known name, the file cannot be read safely, or the download fails.
     """
     if weights in names.__members__:
         return _fetch(names[weights].value.url)
     path = Path(weights)
     if path.is_dir():
-        raise WeightsError(f"backbone.weights={weights} is a folder; a run directory is given as init_from={weights}")
+        raise WeightsError(f"backbone.weights={weights} is a folder; for a run directory use init_from={weights}")
     if not path.is_file():
         raise WeightsError(
             f"backbone.weights={weights}: neither a file nor one of {', '.join(names.__members__)}; "
@@ -39,13 +39,13 @@ def read_backbone_weights(weights: str, names: type[Enum]) -> dict[str, Tensor]:
 
 
 def _fetch(url: str) -> dict[str, Tensor]:
-    """Read a file of torchvision's from torch's cache; the first process of this machine that needs it fetches it."""
+    """Read a file from torch's cache. The first process on this machine that needs the file downloads it."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     timeout_s = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(FETCH_TIMEOUT_S)  # torch.hub waits for ever
+    socket.setdefaulttimeout(FETCH_TIMEOUT_S)  # torch.hub has no time-out
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A folder that is only read has the file already.
+        # No lock if the file exists, because the folder may be read-only.
         with nullcontext() if path.is_file() else FileLock(f"{path}.lock"):
             return torch.hub.load_state_dict_from_url(url, check_hash=True, weights_only=True, map_location="cpu")
     except Exception as error:  # no network, a wrong checksum, or a damaged file in the cache
@@ -58,12 +58,12 @@ def _fetch(url: str) -> dict[str, Tensor]:
 
 
 def load_backbone(network: nn.Module, weights: str, names: type[Enum]) -> None:
-    """Put pretrained weights into one of torchvision's networks, before it is cut into feature maps.
+    """Load pretrained weights into a network of torchvision, before it is split into feature extractors.
 
-    Its classifier is not needed, so weights of a fine-tuned one with another number of classes fit as well.
+    The classifier is not loaded, so weights with another number of classes also fit.
 
     Raises:
-        WeightsError: the weights cannot be had, or are those of another network.
+        WeightsError: the weights are not available, or belong to another network.
     """
     given = read_backbone_weights(weights, names)
     wanted = network.state_dict()

@@ -16,18 +16,19 @@ NETWORKS = {34: (resnet34, ResNet34_Weights), 50: (resnet50, ResNet50_Weights)}
 
 
 class ResNet(ConfigMixin, nn.Module):
-    """ResNet, cut off where SSD goes on.
+    """ResNet without the layers that SSD does not use.
 
     Args:
         depth: 34 or 50.
-        maps: `conv4` is NVIDIA's (DeepLearningExamples): conv4 keeps the grid of conv3, 38 x 38 of 300 pixels, and is
-            the only map. `conv3_to_conv5` leaves the network whole and takes its last three stages, 38, 19 and 10.
-        strides: of the feature maps of the whole network: some of 4, 8, 16 and 32, with 32. None: `maps` says it.
+        maps: `conv4`, as NVIDIA (DeepLearningExamples): conv4 keeps the grid of conv3, 38 x 38 at 300 pixels, and is
+            the only map. `conv3_to_conv5` keeps the whole network and returns its last three stages, 38, 19 and 10.
+        strides: strides of the feature maps of the whole network, from 4, 8, 16 and 32; must include 32. None uses
+            `maps`.
         weights: torchvision's name, such as `IMAGENET1K_V1`, or a file.
 
     Raises:
-        ConfigurationError: there is no such depth or choice of maps, or there are no maps of these strides.
-        WeightsError: the weights cannot be had, or do not fit.
+        ConfigurationError: the depth, the maps or the strides are invalid.
+        WeightsError: the weights are not available, or do not fit.
     """
 
     not_in_config = ("weights",)
@@ -79,7 +80,7 @@ def _remove_stride(block: nn.Module) -> None:
 
 
 def _joined(of_stride: dict[int, list[nn.Sequential]], ends: Sequence[int]) -> list[nn.Sequential]:
-    """Join layers up to each of the strides at which a map is taken."""
+    """Join layers into stages that end at the given strides."""
     stages, layers = [], []
     for stride, more in of_stride.items():
         layers += more

@@ -12,21 +12,21 @@ from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.ops.normalization import IMAGENET
 
 ENDS = {4: 5, 8: 8, 16: 12}
-"""Stride -> number of the layers up to the map of that stride: before the next pooling, or the last fire module."""
+"""Stride -> number of layers up to the map of that stride: before the next pooling, or the last fire module."""
 
 
 class SqueezeNet(ConfigMixin, nn.Module):
-    """SqueezeNet 1.1; gives maps of the strides, and the output of the last fire module for the extra layers alone.
+    """SqueezeNet 1.1. Returns the maps of the strides, and the last fire module's output for the extra layers only.
 
     Args:
-        strides: of the feature maps: some of 4, 8 and 16, with 16.
-        ceil_mode: of the pooling: torchvision's rounds up, which turns 300 pixels into 18 cells; qfgaohao's rounds
-            down, 17 cells.
+        strides: strides of the feature maps, from 4, 8 and 16; must include 16.
+        ceil_mode: round up in the poolings, as torchvision does: 300 pixels become 18 cells. qfgaohao rounds down, to
+            17 cells.
         weights: torchvision's `IMAGENET1K_V1` or a file.
 
     Raises:
-        ConfigurationError: there are no maps of these strides.
-        WeightsError: the weights cannot be had, or do not fit.
+        ConfigurationError: the strides are invalid.
+        WeightsError: the weights are not available, or do not fit.
     """
 
     not_in_config = ("weights",)
@@ -42,7 +42,7 @@ class SqueezeNet(ConfigMixin, nn.Module):
         for layer in self.features:
             if isinstance(layer, nn.MaxPool2d):
                 layer.ceil_mode = ceil_mode
-        channels = {5: 128, 8: 256, 12: 512}  # of the fire modules that end there
+        channels = {5: 128, 8: 256, 12: 512}  # of the fire modules at these ends
         self.out_channels = (*(channels[end] for end in self._ends), 512)
         self.normalization = IMAGENET
 

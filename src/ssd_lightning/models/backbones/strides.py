@@ -1,4 +1,4 @@
-"""Which of a backbone's feature maps are wanted, by their strides."""
+"""Choice of a backbone's feature maps by their strides."""
 
 from collections.abc import Sequence
 
@@ -8,17 +8,17 @@ from ssd_lightning.errors import ConfigurationError
 def check_strides(
     strides: Sequence[int], *, possible: Sequence[int], network: str, to_the_end: bool = True
 ) -> tuple[int, ...]:
-    """Check the strides that a user asks for.
+    """Check the configured strides of a backbone.
 
     Args:
-        strides: of the wanted maps, the finest first.
-        possible: those of the network, the finest first.
-        network: its name, for the message.
-        to_the_end: the last map has to be among them. Layers that nothing reads would get no gradients, and
-            training on several devices refuses these.
+        strides: strides of the requested maps, finest first.
+        possible: strides of the network, finest first.
+        network: name of the network for the error message.
+        to_the_end: require the last map. Otherwise the layers after the last requested map would get no gradients,
+            which fails in training on several devices.
 
     Raises:
-        ConfigurationError: the network has no such maps, or they are in another order; the message lists them.
+        ConfigurationError: the network has no such maps, or the order is wrong. The message lists the maps.
     """
     wanted = tuple(strides) if isinstance(strides, Sequence) else ()
     in_order = tuple(stride for stride in possible if stride in wanted)

@@ -1,4 +1,4 @@
-"""Any network of timm that gives feature maps, by name. timm is an extra: `pip install ssd-lightning[timm]`."""
+"""Networks of timm that provide feature maps. timm is an optional extra: `pip install ssd-lightning[timm]`."""
 
 import difflib
 import logging
@@ -22,14 +22,14 @@ class TimmBackbone(ConfigMixin, nn.Module):
     """A network of timm with `features_only`.
 
     Args:
-        name: timm's, such as `resnet18` or `mobilenetv4_conv_small`.
-        strides: of the feature maps, the finest first.
-        out_indices: which of its feature maps instead, by timm's numbers.
-        weights: `DEFAULT` fetches timm's own; or a file of them; None starts from random numbers.
+        name: name in timm, such as `resnet18` or `mobilenetv4_conv_small`.
+        strides: strides of the feature maps, finest first.
+        out_indices: timm's indices of the feature maps, instead of strides.
+        weights: `DEFAULT` downloads timm's weights. Otherwise a file of them, or None for random weights.
 
     Raises:
-        ConfigurationError: timm is not installed, has no such network, or the network has no such maps.
-        WeightsError: the weights cannot be had.
+        ConfigurationError: timm is not installed or has no such network, or the network has no such maps.
+        WeightsError: the weights are not available.
     """
 
     not_in_config = ("weights",)
@@ -49,7 +49,7 @@ class TimmBackbone(ConfigMixin, nn.Module):
             raise ConfigurationError("backbone=timm needs timm: pip install 'ssd-lightning[timm]'") from error
         if not timm.is_model(name):
             near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
-            hint = f"; near it are {', '.join(near)}" if near else "; timm.list_models() lists all"
+            hint = f"; similar names are {', '.join(near)}" if near else "; timm.list_models() lists all"
             raise ConfigurationError(f"backbone.name is '{name}', which timm does not have{hint}")
         if out_indices is None:
             out_indices = indices_of(name, strides)
@@ -70,7 +70,7 @@ class TimmBackbone(ConfigMixin, nn.Module):
         """Map normalised images `[B, 3, H, W]` to the chosen maps `[B, out_channels[i], H_i, W_i]`."""
         maps = self.network(images)
         channels_last = any(m.shape[1] != c for m, c in zip(maps, self.out_channels, strict=True))
-        return [m.permute(0, 3, 1, 2).contiguous() for m in maps] if channels_last else list(maps)  # as Swin gives them
+        return [m.permute(0, 3, 1, 2).contiguous() for m in maps] if channels_last else list(maps)  # Swin
 
     def _load(self, name: str, out_indices: Sequence[int], weights: str) -> None:
         import huggingface_hub
@@ -85,8 +85,8 @@ class TimmBackbone(ConfigMixin, nn.Module):
         constants, log = huggingface_hub.constants, logging.getLogger("timm")
         was_offline, level = constants.HF_HUB_OFFLINE, log.level
         if given is None and not is_reachable("huggingface.co"):
-            constants.HF_HUB_OFFLINE = True  # else it tries for a minute; its cache is read all the same
-        log.setLevel(logging.ERROR)  # it lists all keys that it skips
+            constants.HF_HUB_OFFLINE = True  # avoids a minute of retries; the cache is still read
+        log.setLevel(logging.ERROR)  # timm lists all skipped keys
         try:
             filled = timm.create_model(
                 name,
@@ -112,10 +112,10 @@ class TimmBackbone(ConfigMixin, nn.Module):
 
 
 def indices_of(name: str, strides: Sequence[int]) -> tuple[int, ...]:
-    """Find which feature maps of timm's network have the wanted strides.
+    """Find the indices of the feature maps with the given strides in a network of timm.
 
     Raises:
-        ConfigurationError: it has no feature maps, or none of these strides.
+        ConfigurationError: the network has no feature maps, or none with these strides.
     """
     import timm
 
@@ -125,13 +125,13 @@ def indices_of(name: str, strides: Sequence[int]) -> tuple[int, ...]:
     except (AssertionError, IndexError, KeyError, RuntimeError, ValueError) as error:
         raise ConfigurationError(f"backbone.name={name}: no feature maps: {error}") from error
     info: Any = network.feature_info
-    index_of = dict(zip(info.reduction(), info.out_indices, strict=True))  # of equal strides the last
+    index_of = dict(zip(info.reduction(), info.out_indices, strict=True))  # the last of equal strides
     chosen = check_strides(strides, possible=sorted(index_of), network=f"timm's {name}", to_the_end=False)
     return tuple(index_of[stride] for stride in chosen)
 
 
 def is_reachable(host: str, *, port: int = 443, seconds: float = 5.0) -> bool:
-    """Say whether a host answers; where a proxy stands between, it is taken to."""
+    """Check whether a host answers. With a proxy, the result is always True."""
     if any(name in os.environ for name in ("HF_ENDPOINT", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return True
     try:
@@ -142,10 +142,10 @@ def is_reachable(host: str, *, port: int = 443, seconds: float = 5.0) -> bool:
 
 
 def require_taken(network: Mapping[str, Tensor], file: Mapping[str, Tensor]) -> None:
-    """Make sure that a network has a file's weights, which timm does not where the names are others.
+    """Check that a network has the weights of a file. timm does not raise an error if the names differ.
 
     Raises:
-        ValueError: less than four fifths of the weights are the file's; timm may have converted some of them.
+        ValueError: less than four fifths of the weights are in the file. timm may convert some of them.
     """
     weights = [tensor for tensor in network.values() if tensor.dim() > 1]
     taken = sum(

@@ -11,7 +11,7 @@ from ssd_lightning.ops.normalization import IMAGENET
 
 
 def down_sample_block(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Make two 3 x 3 convolutions with batch normalisation, then halve the grid."""
+    """Build two 3 x 3 convolutions with batch norm, followed by a pooling that halves the grid."""
     return nn.Sequential(
         conv_block(in_channels, out_channels, kernel_size=3, padding=1, norm=nn.BatchNorm2d),
         conv_block(out_channels, out_channels, kernel_size=3, padding=1, norm=nn.BatchNorm2d),
@@ -20,10 +20,10 @@ def down_sample_block(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class TinyBackbone(ConfigMixin, nn.Module):
-    """Down-sampling blocks; the last one's output is the only feature map.
+    """Down-sampling blocks. The output of the last block is the only feature map.
 
     Args:
-        channels: of each block; d2l's are 16, 32, 64, which turns 256 x 256 into 32 x 32.
+        channels: channels of each block. d2l uses 16, 32, 64, which reduces 256 x 256 to 32 x 32.
     """
 
     def __init__(self, *, channels: Sequence[int] = (16, 32, 64)) -> None:
@@ -34,5 +34,5 @@ class TinyBackbone(ConfigMixin, nn.Module):
         self.normalization = IMAGENET
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised images `[B, 3, H, W]` to one feature map of an eighth of their size."""
+        """Map normalised images `[B, 3, H, W]` to one feature map of 1/8 of the size for three blocks."""
         return [self.blocks(images)]

@@ -20,18 +20,18 @@ CONV4_3_CHANNELS, CONV7_CHANNELS = 512, 1024
 
 
 class VGG16(ConfigMixin, nn.Module):
-    """VGG16 up to conv7; gives conv4_3, normalised, and conv7.
+    """VGG16 up to conv7. Returns conv4_3, normalised, and conv7.
 
     Args:
-        batch_norm: normalise after each convolution.
-        conv4_3_norm: `l2`, the paper's, or `batch`, as qfgaohao/pytorch-ssd has it.
-        weights: torchvision's `IMAGENET1K_V1` (all layers, fc6 and fc7 decimated) or, without batch norm,
-            `IMAGENET1K_FEATURES` (what Caffe's and torchvision's SSD start from; it has no fc6 and fc7), a file of
-            either format, or `vgg16_reducedfc.pth`, from which ssd.pytorch, lufficc and RFBNet start.
+        batch_norm: add batch norm after each convolution.
+        conv4_3_norm: `l2`, as in the paper, or `batch`, as in qfgaohao/pytorch-ssd.
+        weights: torchvision's `IMAGENET1K_V1` (all layers, fc6 and fc7 decimated) or a file of that format. Without
+            batch norm also `IMAGENET1K_FEATURES` (without fc6 and fc7; the SSD of Caffe and torchvision start from it),
+            a file of that format, or `vgg16_reducedfc.pth` (ssd.pytorch, lufficc and RFBNet start from it).
 
     Raises:
-        ConfigurationError: there is no such `conv4_3_norm`.
-        WeightsError: the weights cannot be had, or do not fit.
+        ConfigurationError: `conv4_3_norm` is invalid.
+        WeightsError: the weights are not available, or do not fit.
     """
 
     not_in_config = ("weights",)
@@ -56,7 +56,7 @@ class VGG16(ConfigMixin, nn.Module):
             *layers[pools[3] :],
             *conv_block(
                 512, CONV7_CHANNELS, kernel_size=3, padding=6, dilation=6, norm=norm
-            ),  # conv6: a quarter of fc6, spread by dilation to see as far as fc6 does
+            ),  # conv6: a quarter of fc6, dilated to the same receptive field
             *conv_block(CONV7_CHANNELS, CONV7_CHANNELS, kernel_size=1, norm=norm),
         )
         self.norm = L2Norm(CONV4_3_CHANNELS) if conv4_3_norm == "l2" else nn.BatchNorm2d(CONV4_3_CHANNELS)
@@ -72,12 +72,12 @@ class VGG16(ConfigMixin, nn.Module):
         return [self.norm(conv4_3), self.to_conv7(conv4_3)]
 
     def with_weights(self, weights: str) -> "VGG16":
-        """Make the same backbone again, with the weights of a name or file."""
+        """Build a copy of this backbone with the weights of a name or file."""
         return VGG16(**{**self._arguments, "weights": weights})
 
     def _load(self, weights: str, batch_norm: bool) -> Normalization:
         state = read_backbone_weights(weights, VGG16_BN_Weights if batch_norm else VGG16_Weights)
-        if "0.weight" in state and not batch_norm:  # the file that ssd.pytorch and its forks start from
+        if "0.weight" in state and not batch_norm:  # vgg16_reducedfc.pth
             return self._load_reduced(weights, state)
         convolutions = [layer for layer in self.modules() if isinstance(layer, nn.Conv2d)]
         try:
@@ -98,16 +98,16 @@ class VGG16(ConfigMixin, nn.Module):
         return IMAGENET
 
     def _load_features(self, state: dict[str, Tensor], *, count: int) -> None:
-        """Fill conv1_1 to conv5_3, with their batch norms if there are any, `count` layers in all."""
+        """Load conv1_1 to conv5_3 and their batch norms, if any: `count` layers in total."""
         ours = [layer for layer in (*self.to_conv4_3, *self.to_conv7) if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d))]
         names = [name.removesuffix(".weight") for name in state if name.startswith("features.") and ".weight" in name]
         if len(names) != count:
-            raise ValueError(f"it has {len(names)} layers with weights under 'features.', needed are {count}")
+            raise ValueError(f"it has {len(names)} layers with weights under 'features.', expected {count}")
         for layer, name in zip(ours[:count], names, strict=True):
             layer.load_state_dict({key: state[f"{name}.{key}"] for key in layer.state_dict()})
 
     def _load_reduced(self, weights: str, state: dict[str, Tensor]) -> Normalization:
-        """Take `vgg16_reducedfc.pth`: one flat list of layers, fc6 and fc7 decimated already."""
+        """Load `vgg16_reducedfc.pth`: one flat list of layers with fc6 and fc7 already decimated."""
         layers = dict(enumerate([*self.to_conv4_3, *self.to_conv7]))
         try:
             for name in state:
@@ -127,5 +127,5 @@ def _copy(layer: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
         raise ValueError(f"a layer of shape {tuple(layer.weight.shape)} got weights of {tuple(weight.shape)}")
     with torch.no_grad():
         layer.weight.copy_(weight)
-        if layer.bias is not None:  # batch norm, which follows, has its own
+        if layer.bias is not None:  # no bias if a batch norm follows
             layer.bias.copy_(bias)

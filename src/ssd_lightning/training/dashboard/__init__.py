@@ -1,1 +1,1 @@
-"""What a training shows besides its numbers: images, curves and tables, in every place where it is looked at."""
+"""Images, curves and tables of a training run, for W&B, TensorBoard and files."""

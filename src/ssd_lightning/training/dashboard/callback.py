@@ -1,4 +1,4 @@
-"""The callback that shows a training."""
+"""The dashboard callback."""
 
 import logging
 import math
@@ -33,22 +33,23 @@ log = logging.getLogger(__name__)
 
 FOLDER = "dashboard"
 MATCHED_IMAGES = 256
-"""Training images whose matches are counted."""
+"""Number of training images whose matches are counted."""
 
 
 class Dashboard(pl.Callback):
-    """Shows images, curves and tables in W&B and TensorBoard, where these are used, and always in `dashboard/`.
+    """Shows images, curves and tables in the folder `dashboard/`, and in W&B and TensorBoard if they are used.
 
-    The first training batch is drawn with its matched priors, and the priors that the first images match are counted.
-    Some validations, the first and the last of them always, are shown with the same images every time, also when
-    a run goes on. Nothing happens in training steps but the first one, and nothing is drawn from the global random
-    streams. What cannot be shown is told once and never ends a training. Without a data module nothing is shown.
+    The first training batch is drawn with its matched priors, and the matched priors of the first images are counted.
+    The first, the last and every n-th validation are shown, always with the same images, also after a resume.
+
+    Only the first training steps do extra work. The global random states are not changed. Errors are logged once and
+    never stop the training. Without a data module nothing is shown.
 
     Args:
-        every_n_validations: show so manieth validation, besides the last.
-        num_images: validation images that are shown.
-        score_threshold: least score of the detections that are drawn and counted in the confusion matrix.
-        seed: chooses the images, the same for all runs on the same data.
+        every_n_validations: interval of the shown validations. The last one is always shown.
+        num_images: number of validation images that are shown.
+        score_threshold: minimum score of the detections that are drawn and counted in the confusion matrix.
+        seed: seed of the choice of images, which is the same for all runs on the same data.
 
     Raises:
         ConfigurationError: a number is out of range.
@@ -76,7 +77,7 @@ class Dashboard(pl.Callback):
         self._is_due = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what a run that goes on has to know."""
+        """Return the state for a resumed run."""
         return {
             "image_ids": None if self._image_ids is None else list(self._image_ids),
             "validations": self._validations,
@@ -86,14 +87,14 @@ class Dashboard(pl.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it over."""
+        """Restore the state."""
         image_ids = state_dict["image_ids"]
         self._image_ids = None if image_ids is None else tuple(image_ids)
         self._validations, self._best_epoch = state_dict["validations"], state_dict["best_epoch"]
         self._history = ClassScores(list(state_dict["epochs"]), [list(row) for row in state_dict["values"]])
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find the places where the run is shown."""
+        """Create the sinks."""
         self._sinks, self._failed, self._targets = [], set(), []
         if trainer.is_global_zero and is_shown(trainer):
             directory = Path(trainer.default_root_dir)
@@ -110,7 +111,7 @@ class Dashboard(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: tuple[Tensor, list[Target]], batch_idx: int
     ) -> None:
-        """Show the first batch, and put the targets of the first ones aside."""
+        """Show the first batch, and keep the targets of the first batches."""
         if not self._sinks or self._targets is None or len(self._targets) >= MATCHED_IMAGES:
             return
         images, targets = batch
@@ -119,12 +120,12 @@ class Dashboard(pl.Callback):
         self._targets += targets
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the matches, where no step waits for it."""
+        """Show the match counts, outside of training steps."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._show_matches(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take what the metric has, which the module empties after this; all ranks have to ask."""
+        """Collect the metric's state before the module resets it. A collective call."""
         if not is_validated(trainer):
             return
         if self._validations % self.every_n_validations == 0 or is_last_validation(trainer):
@@ -137,7 +138,7 @@ class Dashboard(pl.Callback):
             )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the validation, now that its scores are known."""
+        """Show the validation. Its scores are known now."""
         if not is_validated(trainer):
             return
         self._note_scores(trainer, pl_module)
@@ -151,13 +152,13 @@ class Dashboard(pl.Callback):
         self._validations += 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show curves and keep the best checkpoint, which is written by now, after a validation that was shown."""
+        """After a shown validation, show curves and keep the best checkpoint, which has been written."""
         if self._is_due:
             self._show_progress(trainer, is_last=False)
             self._is_due = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show what is to be shown at last."""
+        """Show the final state."""
         self._show_matches(trainer, pl_module)
         self._show_progress(trainer, is_last=True)
 
@@ -196,7 +197,7 @@ class Dashboard(pl.Callback):
         validation = make_validation(
             record,
             image_ids=self._image_ids or (),
-            history=deepcopy(self._history),  # it grows
+            history=deepcopy(self._history),  # it changes later
             epoch=trainer.current_epoch,
             step=logged_step(trainer),
             score_threshold=self.score_threshold,
@@ -208,7 +209,7 @@ class Dashboard(pl.Callback):
         if not self._sinks:
             return
         for logger in trainer.loggers:
-            self._attempt("log", logger.save)  # curves are read from what is written
+            self._attempt("log", logger.save)  # curves are read from the written log
         kept = best_checkpoint(trainer)
         for sink in self._sinks:
             self._attempt(sink, sink.show_curves)
@@ -222,7 +223,7 @@ class Dashboard(pl.Callback):
                 self._attempt(sink, sink.keep_model, best, is_last=is_last)
 
     def _attempt(self, what: Sink | str, action: Callable[..., None], *arguments: Any, **settings: Any) -> None:
-        """Do something that may fail, and leave the random streams as they are."""
+        """Run an action that may fail, and restore the random states after it."""
         state = random_state()
         try:
             action(*arguments, **settings)
@@ -231,23 +232,23 @@ class Dashboard(pl.Callback):
             if name not in self._failed:
                 self._failed.add(name)
                 reason = one_line(f"{type(error).__name__}: {error}")
-                log.warning("dashboard: %s cannot be shown; the training goes on: %s", name, reason)
+                log.warning("dashboard: %s cannot be shown; training continues: %s", name, reason)
         finally:
             set_random_state(state)
 
 
 def is_shown(trainer: pl.Trainer) -> bool:
-    """Say whether a training has images with names, and is no trial."""
+    """Whether the run is shown: it has a data module and is not a `fast_dev_run`."""
     return trainer.datamodule is not None and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
 
 def is_validated(trainer: pl.Trainer) -> bool:
-    """Say whether this is a validation within a training that is shown; the same on all ranks."""
+    """Whether this is a validation during a training that is shown. The same on all ranks."""
     return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and is_shown(trainer)
 
 
 def is_last_validation(trainer: pl.Trainer) -> bool:
-    """Say whether no validation of another epoch comes after this one, as far as the settings tell."""
+    """Whether this is the last validation, as far as the settings tell."""
     every: int = trainer.check_val_every_n_epoch or 1
     interval: float = trainer.val_check_batch or math.inf
     steps = min(interval, every * trainer.num_training_batches) / trainer.accumulate_grad_batches  # until the next one
@@ -256,7 +257,7 @@ def is_last_validation(trainer: pl.Trainer) -> bool:
 
 
 def logged_step(trainer: pl.Trainer) -> int:
-    """Give the step that stands beside a validation's scores in the logs, which count from 0."""
+    """Return the step of a validation's scores in the logs. Logs count from 0."""
     return max(0, trainer.global_step - 1)
 
 

@@ -1,4 +1,4 @@
-"""What a dashboard shows of a validation, put together once for all the places that show it."""
+"""The contents of a dashboard, created once for all sinks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +17,15 @@ from ssd_lightning.visualization.draw import draw_comparison, image_grid
 from ssd_lightning.visualization.score_plots import PRLine, draw_class_ap, draw_confusion, draw_pr_curves
 
 IMAGE_PX = 400
-"""Longer side of the images that are shown."""
+"""Longer side of the shown images."""
 MOST_BOXES = 100
-"""Detections of an image that are handed on, best first."""
+"""Maximum number of detections per image, best first."""
 CURVE_POINTS = 101
 
 
 @dataclass(frozen=True, eq=False)
 class ShownImage:
-    """A validation image with what is there and what was found."""
+    """A validation image with ground truth and detections."""
 
     image_id: str
     image: np.ndarray
@@ -46,21 +46,21 @@ class ShownImage:
 
 @dataclass
 class ClassScores:
-    """AP of every class at every validation, in plain values, as checkpoints keep it."""
+    """AP of every class at every validation, as plain values for checkpoints."""
 
     epochs: list[float] = field(default_factory=list)
-    """`[V]`: how many epochs were trained, in parts of one where validations come within it."""
+    """`[V]`: trained epochs. A fraction for a validation within an epoch."""
     values: list[list[float]] = field(default_factory=list)
     """`[V][C]`: 11-point; NaN for a class without objects."""
 
     def table(self, num_classes: int) -> np.ndarray:
-        """Give `values` as float64 `[V, C]`, of no validations too."""
+        """Return `values` as float64 `[V, C]`, also with V = 0."""
         return np.array(self.values, dtype=np.float64).reshape(-1, num_classes)
 
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """All that is shown of a validation."""
+    """Everything that is shown of a validation."""
 
     epoch: int
     """Counted from 0, as in `metrics.csv`."""
@@ -68,10 +68,10 @@ class Validation:
     """Optimiser step, as in `metrics.csv`."""
     class_names: tuple[str, ...]
     score_threshold: float
-    """Of the confusion matrix and of the detections that are drawn."""
+    """Minimum score for the confusion matrix and the drawn detections."""
     images: tuple[ShownImage, ...]
     curves: tuple[PRCurve, ...]
-    """One a class, of at most `CURVE_POINTS` points."""
+    """One per class, with at most `CURVE_POINTS` points."""
     confusion: np.ndarray
     """See `analysis.confusion.confusion_matrix`."""
     history: ClassScores
@@ -79,7 +79,7 @@ class Validation:
     """uint8 `[H, W, 3]` each: `images`, `pr_curves`, `confusion_matrix`, `class_ap`."""
 
     def rows(self) -> list[tuple[str, int, float | None, float | None]]:
-        """Give of each class name, counted objects, 11-point AP and area AP; None where it has no objects."""
+        """Return name, number of objects, 11-point AP and area AP of each class. AP is None without objects."""
         last = self.history.values[-1] if self.history.values else [float("nan")] * len(self.class_names)
         return [
             (curve.class_name, curve.num_objects, number(eleven_point), number(curve.ap))
@@ -99,22 +99,22 @@ class BestModel:
 
 
 def number(value: float) -> float | None:
-    """Give None for what is not finite: tables cannot show it."""
+    """Return None if the value is not finite, because tables cannot show it."""
     return float(value) if np.isfinite(value) else None
 
 
 def choose_images(record: EvaluationRecord, count: int, seed: int) -> tuple[str, ...]:
-    """Choose images by chance, but so that all classes have their share.
+    """Choose random images such that all classes are represented.
 
-    Each next one is the first, in an order that the seed makes, with an object of the class that was chosen least yet.
+    Images are taken in a random order. The next image is the first one with an object of the least represented class.
 
     Args:
-        record: of a validation. Its order hangs on the images' names alone, and so does the choice.
-        count: most images.
-        seed: of the order.
+        record: record of a validation. Its order, and therefore the choice, depends only on the images' names.
+        count: maximum number of images.
+        seed: seed of the random order.
 
     Returns:
-        Names, in the order of the record.
+        Image ids, in the order of the record.
     """
     order = np.random.default_rng(seed).permutation(len(record.image_ids)).tolist()
     present = np.zeros((len(record.image_ids), record.num_classes), dtype=bool)
@@ -132,7 +132,7 @@ def choose_images(record: EvaluationRecord, count: int, seed: int) -> tuple[str,
 
 
 def show_images(record: EvaluationRecord, image_ids: Sequence[str]) -> tuple[ShownImage, ...]:
-    """Read images and take their rows of a record; what is gone, or cannot be read any more, is skipped."""
+    """Read images and their rows of a record. Missing or unreadable images are skipped."""
     places = {image_id: place for place, image_id in enumerate(record.image_ids)}
     shown = []
     for place in (places[image_id] for image_id in image_ids if image_id in places):
@@ -172,15 +172,15 @@ def make_validation(
     step: int,
     score_threshold: float,
 ) -> Validation:
-    """Put together what is shown of a validation, and draw it.
+    """Create the contents and drawings of a validation.
 
     Args:
-        record: what it found.
-        image_ids: of the images that are shown.
-        history: of the classes up to this validation.
-        epoch: counted from 0.
-        step: of the optimiser.
-        score_threshold: of the confusion matrix and of the detections that are drawn.
+        record: record of the validation.
+        image_ids: ids of the shown images.
+        history: scores of the classes up to this validation.
+        epoch: epoch, counted from 0.
+        step: optimiser step.
+        score_threshold: minimum score for the confusion matrix and the drawn detections.
     """
     when = f"epoch {epoch}, step {step}"
     names = record.class_names
@@ -215,7 +215,7 @@ def make_validation(
 def draw_images(
     images: Sequence[ShownImage], class_names: Sequence[str], score_threshold: float, *, title: str
 ) -> np.ndarray:
-    """Draw detections over the ground truth, four images in a row: uint8 `[H, W, 3]`."""
+    """Draw detections over the ground truth, four images per row: uint8 `[H, W, 3]`."""
     drawn = []
     for image in images:
         height, width = image.image.shape[:2]

@@ -20,13 +20,13 @@ JPEG_QUALITY = 88
 class FileSink(Sink):
     """Writes PNG, JPEG and CSV files.
 
-    The newest validation's plots and tables have fixed names. Sheets of images are kept for several validations:
-    whenever there are more than `MOST_SHEETS`, every second one goes.
+    Plots and tables have fixed names and show the newest validation. Sheets of images are kept for several
+    validations. If there are more than `MOST_SHEETS`, every second one is removed.
 
     Args:
-        folder: made when something is written.
-        metrics: the log that curves are drawn from, `metrics.csv`; it may be missing.
-        title: of the curves.
+        folder: output folder. It is created when something is written.
+        metrics: path of `metrics.csv`, the source of the curves. It may be missing.
+        title: title of the curves.
     """
 
     def __init__(self, folder: Path, *, metrics: Path, title: str) -> None:
@@ -35,7 +35,7 @@ class FileSink(Sink):
         self.title = title
 
     def clear(self) -> None:
-        """Remove what an earlier run left."""
+        """Remove the files of an earlier run."""
         for pattern in ("*.png", "*.jpg", "*.csv", "images/*.jpg"):
             for path in self.folder.glob(pattern):
                 path.unlink()
@@ -114,7 +114,7 @@ class FileSink(Sink):
 
 
 def read_curves(metrics: Path) -> dict[str, Curve]:
-    """Read what `metrics.csv` has of the panels; nothing where there is no such file."""
+    """Read the curves of all panels from `metrics.csv`. Empty if the file does not exist."""
     wanted = [name for names in PANELS.values() for name in names]
     if not metrics.is_file():
         return {}
@@ -129,7 +129,7 @@ def read_curves(metrics: Path) -> dict[str, Curve]:
         values: dict[str, list[float]] = defaultdict(list)
         for row in reader:
             if len(row) != len(header):
-                continue  # cut off
+                continue  # truncated
             for name, column in columns:
                 if row[column] and math.isfinite(value := float(row[column])):
                     steps[name].append(float(row[step_column]))

@@ -1,4 +1,4 @@
-"""Which priors answer for which objects of training batches."""
+"""Matches between priors and objects of training batches."""
 
 from collections.abc import Sequence
 
@@ -19,18 +19,18 @@ from ssd_lightning.visualization.training_plots import LevelCount
 MOST_IMAGES = 16
 IMAGE_PX = 360
 AT_A_TIME = 16
-"""Images that are matched at once: a batch's overlaps are not to fill the host's memory."""
+"""Number of images that are matched at once, which limits the host's memory."""
 
 
 @torch.no_grad()
 def draw_batch(images: Tensor, targets: Sequence[Target], *, net: SSD, loss: MultiBoxLoss) -> np.ndarray:
-    """Draw the first images of a batch with objects (solid) and the priors that they match: uint8 `[H, W, 3]`.
+    """Draw the first images of a batch with their objects (solid) and matched priors: uint8 `[H, W, 3]`.
 
     Args:
-        images: uint8 `[B, 3, H, W]`, as the network is shown them, on any device.
-        targets: B.
-        net: whose priors they are.
-        loss: which matches them.
+        images: uint8 `[B, 3, H, W]`, the network's input, on any device.
+        targets: B targets.
+        net: network that has the priors.
+        loss: loss that has the matcher.
     """
     targets = targets[:MOST_IMAGES]
     pixels = images[:MOST_IMAGES].cpu().permute(0, 2, 3, 1).clamp(0, 255).to(torch.uint8).numpy()
@@ -64,12 +64,12 @@ def draw_batch(images: Tensor, targets: Sequence[Target], *, net: SSD, loss: Mul
 
 @torch.no_grad()
 def count_levels(targets: Sequence[Target], *, net: SSD, loss: MultiBoxLoss) -> list[LevelCount]:
-    """Count the priors of each feature map that training images match.
+    """Count the matched priors of each feature map.
 
     Args:
-        targets: of the images, on the host.
-        net: whose priors they are.
-        loss: which matches them.
+        targets: targets of training images, on the host.
+        net: network that has the priors.
+        loss: loss that has the matcher.
     """
     priors = net.priors_cxcywh.cpu()
     level_of_prior = level_of_priors(net.levels)

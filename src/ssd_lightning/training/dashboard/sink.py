@@ -1,4 +1,4 @@
-"""What a place has to offer where a dashboard is shown."""
+"""Interface of the places where a dashboard is shown."""
 
 from collections.abc import Sequence
 
@@ -9,22 +9,22 @@ from ssd_lightning.visualization.training_plots import LevelCount
 
 
 class Sink:
-    """A place where a dashboard is shown; each takes what it can show, the rest passes it by."""
+    """A place where a dashboard is shown. Subclasses override what they can show."""
 
     def show_batch(self, drawing: np.ndarray, *, step: int) -> None:
         """Show the first training batch with its matched priors, uint8 `[H, W, 3]`."""
 
     def show_matches(self, levels: Sequence[LevelCount], drawing: np.ndarray, *, step: int) -> None:
-        """Show how many priors of each level are matched, as numbers and as uint8 `[H, W, 3]`."""
+        """Show the number of matched priors per level, as numbers and as a drawing, uint8 `[H, W, 3]`."""
 
     def show_validation(self, validation: Validation) -> None:
         """Show a validation."""
 
     def show_best_score(self, score: float, *, step: int) -> None:
-        """Show the score of the best checkpoint, when there is a new one."""
+        """Show the score of a new best checkpoint."""
 
     def show_curves(self) -> None:
-        """Show all that has been logged so far."""
+        """Show all curves logged so far."""
 
     def keep_model(self, best: BestModel, *, is_last: bool) -> None:
-        """Keep the best checkpoint; `is_last` at the end of the training."""
+        """Keep the best checkpoint. `is_last` is true at the end of training."""

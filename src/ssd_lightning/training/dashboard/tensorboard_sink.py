@@ -12,10 +12,10 @@ from ssd_lightning.visualization.training_plots import PANELS, LevelCount
 
 
 class TensorBoardSink(Sink):
-    """Adds images, plots and tables to what the logger writes.
+    """Writes images, plots and tables to a TensorBoard logger.
 
     Args:
-        logger: of Lightning.
+        logger: Lightning's logger.
     """
 
     def __init__(self, logger: TensorBoardLogger) -> None:
@@ -31,7 +31,7 @@ class TensorBoardSink(Sink):
         self._add("train/matched_priors", drawing, step)
 
     def show_validation(self, validation: Validation) -> None:
-        """Add the drawings as `val/...`, the table `val/ap_per_class`, and at first the arrangement of the curves."""
+        """Add the drawings as `val/...` and the table `val/ap_per_class`. The first call adds the layout of curves."""
         if not self._has_layout:
             self._has_layout = True
             self.logger.experiment.add_custom_scalars(layout())
@@ -45,7 +45,7 @@ class TensorBoardSink(Sink):
         self.logger.experiment.add_text("val/ap_per_class", table, validation.step)
 
     def show_best_score(self, score: float, *, step: int) -> None:
-        """Put the score beside the settings, in the view of hyperparameters."""
+        """Show the score in the hyperparameter view."""
         self.logger.experiment.add_scalar("hp_metric", score, step)
 
     def _add(self, name: str, drawing: np.ndarray, step: int) -> None:
@@ -53,7 +53,7 @@ class TensorBoardSink(Sink):
 
 
 def layout() -> dict[str, dict[str, list[Any]]]:
-    """Arrange the curves: the panels of `curves.png`, and one of all classes."""
+    """Return the layout of the curves: the panels of `curves.png`, and one panel of all classes."""
     panels: dict[str, list[Any]] = {title: ["Multiline", list(names)] for title, names in PANELS.items()}
     return {"dashboard": panels | {"AP by class": ["Multiline", ["val/ap_11point/.*"]]}}
 

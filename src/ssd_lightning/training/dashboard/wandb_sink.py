@@ -1,4 +1,4 @@
-"""The dashboard in Weights & Biases: boxes that can be filtered, charts and tables that can be asked."""
+"""The dashboard in Weights & Biases."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import wandb
 
 MOST_ROWS = 10_000
-"""Of a W&B table; it cuts off what is beyond."""
+"""Limit of a W&B table. Further rows are dropped."""
 LEAST_SCORE = 0.05
-"""Of the detections that are sent; the slider in W&B chooses among them."""
+"""Minimum score of the uploaded detections. The slider in W&B filters them further."""
 BACKGROUND = "(background)"
 
 
@@ -33,7 +33,7 @@ class WandbSink(Sink):
     """Logs media, charts, tables and the best checkpoint to a run.
 
     Args:
-        logger: of the run.
+        logger: logger of the run.
     """
 
     def __init__(self, logger: SturdyWandbLogger) -> None:
@@ -78,7 +78,7 @@ class WandbSink(Sink):
         self._log(values, validation.step)
 
     def keep_model(self, best: BestModel, *, is_last: bool) -> None:
-        """Make the checkpoint an artifact, if the logger's `log_model` says so and it is another than the last one."""
+        """Log the checkpoint as an artifact, if the logger's `log_model` allows it and the checkpoint has changed."""
         import wandb
 
         every_time = self.logger.log_model == "best" and not self.logger.is_offline
@@ -88,7 +88,7 @@ class WandbSink(Sink):
         run = self.logger.experiment
         about = {"epoch": best.epoch, "monitor": best.monitor, "score": number(best.score)}
         artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=about)
-        # Until the training is over the file may be replaced before it is sent, so that W&B has to copy it first.
+        # During training the file may be replaced before it is uploaded, so W&B has to copy it first.
         artifact.add_file(
             str(best.path), name=Path(best.path).name, skip_cache=True, policy="immutable" if is_last else "mutable"
         )
@@ -100,9 +100,9 @@ class WandbSink(Sink):
 
 
 def image_with_boxes(image: ShownImage, class_names: Sequence[str]) -> "wandb.Image":
-    """Make an image with the layers of boxes `prediction` and `ground_truth`, to be filtered by class and score.
+    """Create a W&B image with the box layers `prediction` and `ground_truth`.
 
-    W&B shows images of one size only side by side: all are padded to a square.
+    W&B shows only images of equal size side by side, so all are padded to a square.
     """
     import wandb
 
@@ -142,7 +142,7 @@ def image_with_boxes(image: ShownImage, class_names: Sequence[str]) -> "wandb.Im
 
 
 def pr_chart(validation: Validation, class_names: Sequence[str]) -> Any:
-    """Draw precision against recall, a line a class; of many classes with fewer points each."""
+    """Draw precision against recall, one line per class. With many classes, each line has fewer points."""
     import wandb
 
     with_points = [
@@ -160,7 +160,7 @@ def pr_chart(validation: Validation, class_names: Sequence[str]) -> Any:
 
 
 def class_ap_chart(validation: Validation, class_names: Sequence[str]) -> Any:
-    """Draw the AP of every class over the epochs; of a long run with many classes not every validation."""
+    """Draw the AP of every class over the epochs. A long run with many classes is thinned to fit a table."""
     import wandb
 
     values = validation.history.table(len(class_names))
@@ -179,7 +179,7 @@ def class_ap_chart(validation: Validation, class_names: Sequence[str]) -> Any:
 
 
 def confusion_chart(counts: np.ndarray, class_names: Sequence[str]) -> Any:
-    """Draw which class was found as which; of very many classes the diagonal and the fullest cells."""
+    """Draw the confusion matrix. With very many classes, only the diagonal and the largest cells."""
     import wandb
 
     names = [BACKGROUND, *class_names]
