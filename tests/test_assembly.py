@@ -16,6 +16,7 @@ from ssd_lightning.configs import compose_config
 from ssd_lightning.data.resize import Letterbox, Stretch
 from ssd_lightning.detector import detector_spec
 from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.weights import normalization_of
 from ssd_lightning.ops.normalization import IMAGENET, TORCHVISION_SSD
 from test_configs import BACKBONES
@@ -100,7 +101,7 @@ def test_frozen_parameters_are_in_no_group_of_the_optimiser(tmp_path: Path) -> N
     torch.save(squeezenet1_1().state_dict(), file)
     overrides = ["backbone=squeezenet", f"backbone.weights={file}", "backbone.freeze=all", "image_size=[96,96]"]
     config = compose_config("train", overrides)
-    plain = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("optimizer", "postprocess")}
+    plain = {"optimizer": OmegaConf.to_container(config.optimizer, resolve=True)}
     module = make_module(config, plain, ("a", "b"), images=99, ranks=1, checkpoint=None)  # type: ignore[arg-type]
     module.trainer = type("Fit", (), {"estimated_stepping_batches": 3})()  # type: ignore[assignment]
     groups = module.configure_optimizers()["optimizer"].param_groups
@@ -113,13 +114,13 @@ def test_a_run_that_goes_on_needs_no_imagenet_file_and_keeps_its_colours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = compose_config("train", ["backbone=vgg16", "image_size=[300,300]"])
-    plain = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("optimizer", "postprocess")}
+    plain = {"optimizer": OmegaConf.to_container(config.optimizer, resolve=True)}
     with torch.device("meta"):
         net = make_net(config, 2, pretrained=False)
     assert net.normalization == IMAGENET
     net.use_normalization(TORCHVISION_SSD)  # as IMAGENET1K_FEATURES do
     checkpoint = tmp_path / "last.ckpt"
-    torch.save({"detector": detector_spec(net, ["a", "b"], {})}, checkpoint)
+    torch.save({"detector": detector_spec(net, ["a", "b"], PostProcess())}, checkpoint)
     assert normalization_of(checkpoint) == TORCHVISION_SSD
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **settings: pytest.fail(f"fetched {url}"))
     with caplog.at_level(logging.INFO):

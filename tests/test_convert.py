@@ -137,7 +137,7 @@ def test_a_validation_split_of_its_own_stays_one(made: Path, tmp_path: Path, cap
 def test_yolo_says_what_it_cannot_keep(made: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run("convert", "data=coco_folder", f"data.root={made}", "to=yolo", f"output={tmp_path}/out")
     said = "".join(capfd.readouterr())
-    assert "no mark for difficult objects: 1 become ordinary ones" in said
+    assert "cannot mark difficult objects: 1 become ordinary ones" in said
     assert "train: 3 images, test: 1 images" in said
 
 
@@ -211,7 +211,7 @@ def test_a_failure_leaves_nothing(
     [
         ([], "say what to convert"),
         (["data=coco_folder", "data.root=ROOT", "to=kitti"], "to is 'kitti'; it can be coco, csv, voc, yolo"),
-        (["data=coco_folder", "data.root=ROOT", "split=val"], "no val split of its own; its images are held out"),
+        (["data=coco_folder", "data.root=ROOT", "split=val"], "no val split of its own; its images are taken"),
         (["data=coco_folder", "data.root=ROOT", "images=move"], "images is 'move'; it can be copy, link, none"),
         (["data=coco_folder", "data.root=ROOT/nowhere"], "there is no such folder"),
         (
@@ -437,4 +437,4 @@ def test_written_images_have_an_ending_that_readers_list(
             assert written.read_bytes() == (tmp_path / "in/train" / name).read_bytes()
         else:
             assert written.read_bytes().startswith(b"\x89PNG")
-    assert ("3 images of kinds" in "".join(capfd.readouterr())) == (to == "yolo")
+    assert ("3 images have a type that readers" in "".join(capfd.readouterr())) == (to == "yolo")

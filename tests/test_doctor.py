@@ -308,8 +308,8 @@ def test_the_command_on_a_whole_data_set(
     report = json.loads((tmp_path / "out" / "doctor.json").read_text())
     assert report["spoils_the_run"] is False
     losses = report["trial"]["losses"]
-    assert losses["expected"]["cls"] == pytest.approx(4 * np.log(4), rel=1e-5)  # three classes
-    assert losses["measured"]["cls"] > 0
+    assert losses["expected"]["loss_cls"] == pytest.approx(4 * np.log(4), rel=1e-5)  # three classes
+    assert losses["measured"]["loss_cls"] > 0
     estimate = report["trial"]["estimate"]
     assert estimate["measured_batch_size"] == 8
     assert estimate["batch_size"] == 16

@@ -79,7 +79,7 @@ def test_a_damaged_file_is_said(length: int, tmp_path: Path) -> None:
     path = tmp_path / "val.npz"
     random_record(0).save(path)
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(DataError, match=r"val\.npz is no evaluation"):
+    with pytest.raises(DataError, match=r"val\.npz is not an evaluation"):
         EvaluationRecord.load(path)
 
 
@@ -87,8 +87,8 @@ def test_a_damaged_file_is_said(length: int, tmp_path: Path) -> None:
     ("changed", "message"),
     [
         ({"format": np.int64(9)}, "format 9; this version reads 1"),
-        ({"names": np.frombuffer(b"{}", np.uint8)}, "no evaluation"),
-        ({"names": np.array([{"split": 1}], dtype=object)}, "no evaluation"),
+        ({"names": np.frombuffer(b"{}", np.uint8)}, "not an evaluation"),
+        ({"names": np.array([{"split": 1}], dtype=object)}, "not an evaluation"),
         ({"detections_counts": np.array([1] * 30, np.int32)}, r"it has \d+ detections, but its images have 30"),
         ({"objects_counts": np.array([-1] * 30, np.int32)}, "objects, but its images have -30"),
         ({"sizes_px": np.zeros((2, 2), np.int32)}, "30 images has 30 paths and sizes of shape"),

@@ -500,7 +500,7 @@ def test_albumentations_has_nothing_to_warn_of():
         SSDAugmentation(image_size=(64, 64), extra_transforms=[A.ToGray(p=1.0)])(image, boxes, 0)
 
 
-def test_further_transforms_follow_and_take_the_boxes_along():
+def test_extra_transforms_follow_and_take_the_boxes_along():
     image, boxes = scene()
     plain = SSDAugmentation(image_size=(64, 64), flip=False)
     mirrored = SSDAugmentation(
@@ -514,7 +514,7 @@ def test_further_transforms_follow_and_take_the_boxes_along():
         np.testing.assert_array_equal(result, A.ToGray(p=1.0)(image=expected[:, ::-1])["image"])
 
 
-def test_further_transforms_leave_valid_boxes_and_draw_anew_for_every_seed():
+def test_extra_transforms_leave_valid_boxes_and_draw_again_for_every_seed():
     image, boxes = scene()
     settings = {**NOTHING, "image_size": (64, 64)}
     augment = SSDAugmentation(**settings, extra_transforms=[A.Affine(translate_percent=(-0.6, 0.6), p=1.0)])
@@ -551,9 +551,9 @@ class TransposedToTensor(A.ImageOnlyTransform):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_further_transforms_that_change_type_or_size_are_refused(transform, given):
+def test_extra_transforms_that_change_type_or_size_are_refused(transform, given):
     augment = SSDAugmentation(image_size=(32, 48), extra_transforms=[transform])
-    with pytest.raises(ConfigurationError, match=r"augmentation\.further " + given):
+    with pytest.raises(ConfigurationError, match=r"augmentation\.extra_transforms " + given):
         augment(*scene(), 0)
 
 
@@ -561,13 +561,15 @@ def test_further_transforms_that_change_type_or_size_are_refused(transform, give
     ("extra_transforms", "named"),
     [("abc", "'abc'"), (["ToGray"], "'ToGray'"), ([A.ToGray(), 3], "3"), ([A.ToGray], "ToGray")],
 )
-def test_further_is_a_list_of_transforms(further, named):
-    with pytest.raises(ConfigurationError, match=rf"augmentation\.further has .*{named}.*; it is a list of transforms"):
-        SSDAugmentation(image_size=(32, 48), extra_transforms=further)
+def test_extra_transforms_is_a_list(extra_transforms, named):
+    with pytest.raises(
+        ConfigurationError, match=rf"augmentation\.extra_transforms has .*{named}.*; it is a list of transforms"
+    ):
+        SSDAugmentation(image_size=(32, 48), extra_transforms=extra_transforms)
 
 
 def test_one_transform_is_no_list_and_none_is_none():
-    with pytest.raises(ConfigurationError, match=r"augmentation\.further has ToGray"):
+    with pytest.raises(ConfigurationError, match=r"augmentation\.extra_transforms has ToGray"):
         SSDAugmentation(image_size=(32, 48), extra_transforms=A.ToGray())
     image, boxes = scene()
     expected = SSDAugmentation(image_size=(32, 48))(image, boxes, 3)

@@ -616,7 +616,7 @@ def test_a_missing_split_is_answered_with_those_there_are(tmp_path: Path) -> Non
 
 
 def test_a_missing_root_and_a_folder_that_is_not_voc(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere: there is no such folder; data\.root="):
+    with pytest.raises(DataError, match=r"nowhere: there is no such folder; set data\.root="):
         VOCDataset(splits=[{"root": str(tmp_path / "nowhere"), "split": "train"}], class_names=CLASSES)
     with pytest.raises(DataError, match="not a VOC folder: it has neither ImageSets/Main nor XML files"):
         VOCDataset(splits=[{"root": str(tmp_path), "split": "train"}], class_names=CLASSES)

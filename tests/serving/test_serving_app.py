@@ -68,7 +68,7 @@ def test_only_some_classes(client: TestClient, png: bytes, query: str, classes: 
         ("score_threshold=1.5", "from 0 to 1"),
         ("score_threshold=", "score_threshold is ''"),
         ("classes=sta", "the nearest is 'star'"),
-        ("classes=", "no ''"),
+        ("classes=", "does not know ''"),
         ("threshold=0.5", "there is no parameter 'threshold'"),
     ],
 )

@@ -36,7 +36,7 @@ def test_a_training_outlives_its_logger(
             default_root_dir=tmp_path / "run",
         )  # fmt: skip
     told = [message for message in caplog.messages if "training continues" in message]
-    assert sum("fails" in message for message in told) == 1
+    assert sum("failed" in message for message in told) == 1
     assert len(told) <= 2  # the dashboard may have a sentence of its own
     assert first_difference(everything(tmp_path / "run"), everything(tmp_path / "plain")) is None
 
