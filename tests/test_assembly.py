@@ -27,7 +27,7 @@ SMALL = ["model=tiny_ssd", "image_size=[64,64]", "extras.channels=[16,16,16]"]
 
 
 @pytest.mark.parametrize("backbone", sorted(BACKBONES.keys() - WITHOUT_IMAGENET - {"timm"}))
-def test_a_backbone_starts_from_imagenet_unless_it_is_told_not_to(
+def test_a_backbone_starts_from_imagenet_unless_it_is_reported_not_to(
     backbone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def offline(url: str, **settings: object) -> None:

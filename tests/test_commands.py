@@ -556,7 +556,7 @@ def test_scores_that_cannot_be_written_are_said(trained: Path, run: Run, capsys:
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 @pytest.mark.parametrize("command", [["evaluate"], ["export", "format=onnx", "output=a.onnx"]])
-def test_classes_that_have_nothing_in_common_are_told_in_one_sentence(
+def test_classes_that_have_nothing_in_common_are_reported_in_one_sentence(
     trained: Path,
     run: Run,
     tmp_path: Path,
@@ -578,7 +578,7 @@ def test_classes_that_have_nothing_in_common_are_told_in_one_sentence(
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
-def test_a_class_that_the_model_lacks_is_told_by_object(
+def test_a_class_that_the_model_lacks_is_reported_by_object(
     trained: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], on_error: str
 ) -> None:
     shutil.copytree(trained / "datasets" / "toy", tmp_path / "other")
@@ -594,7 +594,7 @@ def test_a_class_that_the_model_lacks_is_told_by_object(
     assert f"object 1 'zebra' is of none of the {len(TOY_CLASSES)} classes: {', '.join(sorted(TOY_CLASSES))}" in told
 
 
-def test_objects_that_the_metrics_ignore_are_told(
+def test_objects_that_the_metrics_ignore_are_reported(
     trained: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(trained / "datasets" / "toy", tmp_path / "other")

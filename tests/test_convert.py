@@ -389,7 +389,7 @@ def test_images_of_one_name_stay_apart_under_names_for_any_system(tmp_path: Path
         ("null", "1", "[a]", "back\\", '\\"', "$HOME `x`", " led"),
     ],
 )
-def test_the_command_that_is_told_keeps_every_class_name(
+def test_the_command_that_is_reported_keeps_every_class_name(
     names: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     convert._report("csv", Path("a b"), {"train": 1}, names)

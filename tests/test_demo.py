@@ -46,7 +46,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     return message
 
 
-def test_what_cannot_be_served_is_told_in_a_sentence(
+def test_what_cannot_be_served_is_reported_in_a_sentence(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

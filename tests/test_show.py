@@ -176,7 +176,7 @@ def test_a_checkpoint_brings_its_input_size_and_priors(folder: Path) -> None:
         ([], "what is required"),
     ],
 )
-def test_bad_input_is_told_in_one_sentence(
+def test_bad_input_is_reported_in_one_sentence(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -121,9 +121,9 @@ def make_net(config: DictConfig, num_classes: int, *, pretrained: bool = True) -
     try:
         net: SSD = instantiate(settings, num_classes=num_classes, _convert_="all")
     except InstantiationException as error:
-        if (told := find_user_error(error)) is None:
+        if (user_error := find_user_error(error)) is None:
             raise
-        raise told from error
+        raise user_error from error
     check_rebuildable(net)
     net.freeze_backbone(stages=stages, norm=bool(norm))
     return net

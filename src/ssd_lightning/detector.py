@@ -212,8 +212,13 @@ class Detector:
         path = find_checkpoint(Path(path))
         exported = load_exported(path, device, precision)
         if exported is not None:
-            told = exported.description
-            return cls(exported, class_names=told.class_names, postprocess=told.postprocess, resize=told.resize)
+            description = exported.description
+            return cls(
+                exported,
+                class_names=description.class_names,
+                postprocess=description.postprocess,
+                resize=description.resize,
+            )
         is_safetensors = path.suffix == ".safetensors"
         checkpoint = read_detector_file(path, prefix=NET_PREFIX) if is_safetensors else read_checkpoint(path)
         spec = checkpoint.get("detector")

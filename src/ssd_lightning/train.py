@@ -134,16 +134,16 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume)
     except (RuntimeError, MemoryError) as error:
-        told = explain_memory(
+        user_error = explain_memory(
             error,
             batch_size=config.data.batch_size,
             ranks=ranks,
             accumulate=config.trainer.accumulate_grad_batches,
             precision=str(config.trainer.precision),
         )
-        if told is None:
+        if user_error is None:
             raise
-        raise told from error
+        raise user_error from error
     checkpoint = best_checkpoint(trainer)
     scores = logged_values(trainer)
     if config.test and data.has("test"):

@@ -34,7 +34,7 @@ def test_work_is_made_once_and_done_elsewhere(tmp_path: Path) -> None:
     assert made == done != str(os.getpid())
 
 
-def test_what_goes_wrong_there_is_told_here() -> None:
+def test_what_goes_wrong_there_is_reported_here() -> None:
     with Side(partial(made_of, fails)) as side:
         for _ in range(2):
             with pytest.raises(RuntimeError, match="ValueError: no luck"):

@@ -228,7 +228,7 @@ def test_what_does_not_fit_is_said_once_and_not_kept(images, tmp_path, monkeypat
     assert fits or f"data.cache={kind}: 4 decoded images need 0.00 GiB" in caplog.text
 
 
-def test_both_numbers_are_told(images, tmp_path, monkeypatch, caplog):
+def test_both_numbers_are_reported(images, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(cache_module, "free_memory", lambda: 5 * 2**30)
     caches = ImageCaches(kind="ram", folder=tmp_path)
     sizes = [(16384, 16384)] * 4  # .75 GiB each

@@ -175,7 +175,7 @@ def test_a_root_without_objects_is_no_class(
     assert read(tmp_path, class_names=[name]).records[0].labels.tolist() == [1]
 
 
-def test_a_root_that_is_dropped_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_root_that_is_dropped_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path, [{"category_id": 1, "bbox": [1, 2, 30, 40]}], categories=[ROOT, TWIN])
     with caplog.at_level("INFO"):
         read(tmp_path)

@@ -90,7 +90,7 @@ def test_a_row_of_empty_fields_is_an_image_without_objects(tmp_path: Path, empty
 
 
 @pytest.mark.parametrize("minus", ["-1", "-1.0"])
-def test_a_row_of_minus_ones_is_told_how_to_write_it(tmp_path: Path, minus: str) -> None:
+def test_a_row_of_minus_ones_is_reported_how_to_write_it(tmp_path: Path, minus: str) -> None:
     write(tmp_path, f"image,label,xmin,ymin,xmax,ymax\na.jpg,x,1,2,3,4\na.jpg{f',{minus}' * 5}\n")
     with pytest.raises(
         DataError, match=r"train\.csv: line 3 '-1' has -1 for all four corners; an image without objects"

@@ -160,7 +160,7 @@ def test_a_broken_image_raises_when_it_is_read_or_is_dropped_at_the_start(
     assert len(caplog.records) == 1
 
 
-def test_two_entries_of_one_file_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_two_entries_of_one_file_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shared, other = make_record(tmp_path, "a"), make_record(tmp_path, "b")
     DetectionDataset(records=[shared, other, replace(shared, image_id="c")], class_names=["x"])
     assert f"{shared.image_path}: the split names it 2 times (as 'a', 'c'); each counts" in caplog.text

@@ -52,7 +52,7 @@ CHANGES: dict[str, tuple[Change, set[str]]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_is_told_by_name(tmp_path: Path, name: str) -> None:
+def test_a_change_is_reported_by_name(tmp_path: Path, name: str) -> None:
     change, expected = CHANGES[name]
     before, now = fingerprint(records(tmp_path), CLASSES), fingerprint(change(records(tmp_path)), CLASSES)
     told = differences(before, now)
@@ -76,7 +76,7 @@ def test_class_names_count_in_their_order(tmp_path: Path) -> None:
     assert differences(fingerprint(records(tmp_path), CLASSES[::-1]), now) == ["the class names"]
 
 
-def test_contents_are_told_only_where_they_were_read(tmp_path: Path) -> None:
+def test_contents_are_reported_only_where_they_were_read(tmp_path: Path) -> None:
     before = [fingerprint(records(tmp_path), CLASSES, contents=contents) for contents in (False, True)]
     (tmp_path / "2.jpg").write_bytes(bytes(102))
     now = fingerprint(records(tmp_path), CLASSES, contents=True)

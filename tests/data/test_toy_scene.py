@@ -100,7 +100,7 @@ def test_scales_reach_from_small_to_large(objects):
     assert 0.6 < max(whole) <= 0.81
 
 
-def test_classes_are_balanced_and_not_told_by_size_or_colour(images):
+def test_classes_are_balanced_and_not_reported_by_size_or_colour(images):
     sides: dict[int, list[int]] = {label: [] for label in range(1, len(TOY_CLASSES) + 1)}
     colours: dict[int, list[np.ndarray]] = {label: [] for label in sides}
     for image, items in images:

@@ -297,7 +297,7 @@ def test_two_years_are_joined_under_names_of_their_own(tmp_path: Path) -> None:
     assert dataset.records[1].image_path == tmp_path / "VOC2012/JPEGImages/000001.jpg"
 
 
-def test_roots_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+def test_roots_of_the_same_name_are_distinguished(tmp_path: Path) -> None:
     splits = [write_voc(tmp_path / part / "VOC", {"a": annotation()}) for part in ("one", "two")]
 
     assert [image_id for image_id, _, _ in list_images(splits)] == ["one/VOC/a", "two/VOC/a"]

@@ -82,7 +82,7 @@ def test_a_class_number_is_a_number_however_it_is_written(tmp_path: Path, number
     assert read(tmp_path).records[0].labels.tolist() == [2]
 
 
-def test_a_label_file_that_two_images_share_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_label_file_that_two_images_share_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path)
     assert [record.image_id for record in read(tmp_path).records] == ["a"]
     assert not caplog.records
@@ -99,7 +99,7 @@ def test_entries_of_a_list_have_ids_of_their_own(tmp_path: Path) -> None:
     assert [record.image_id for record in read(tmp_path).records] == ["a", "a.jpg", "a.jpg (2)"]
 
 
-def test_an_image_of_a_format_that_is_not_read_and_without_labels_is_told(
+def test_an_image_of_a_format_that_is_not_read_and_without_labels_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path)
@@ -175,7 +175,7 @@ def test_images_that_are_all_missing_are_not_missing_labels(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("stated", ["images/train", "./images/train/", "/home/me/set/images/train"])
-def test_a_split_that_is_the_training_split_is_told(
+def test_a_split_that_is_the_training_split_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, stated: str
 ) -> None:
     write(tmp_path, settings=f"{YAML}val: {stated}\ntest: images/test\n")
@@ -187,7 +187,7 @@ def test_a_split_that_is_the_training_split_is_told(
     assert caplog.text.count(f"{tmp_path}/data.yaml: 'val' and 'train' are the same images") == 1
 
 
-def test_a_count_of_classes_that_is_not_that_of_the_names_is_told(
+def test_a_count_of_classes_that_is_not_that_of_the_names_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path, settings=f"{YAML}nc: 2\n")

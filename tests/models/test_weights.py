@@ -366,7 +366,7 @@ def test_no_export_that_its_project_could_not_load(overrides: str, source: str) 
         export_weights(net, source)
 
 
-def test_other_priors_are_told(tmp_path: Path) -> None:
+def test_other_priors_are_reported(tmp_path: Path) -> None:
     torch.save(torchvision_network("ssdlite320_mobilenet_v3_large", 3).state_dict(), tmp_path / "lite.pth")
     told = [
         load_pretrained(network(f"model=torchvision_ssdlite320 {more}", 3), tmp_path / "lite.pth").other_priors

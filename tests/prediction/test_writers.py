@@ -271,7 +271,7 @@ def test_a_data_set_neither_grows_out_of_itself_nor_loses_what_was_corrected(tmp
     refuse_replacing(["images", "coco"], tmp_path, sources=[source], names=output_names([source]))
 
 
-def test_class_names_that_the_layout_cannot_hold_are_told_before_anything_is_written(tmp_path: Path) -> None:
+def test_class_names_that_the_layout_cannot_hold_are_reported_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"class 'a\\x07b' cannot be written as voc"):
         PreLabels(tmp_path / "voc", "voc", {}, ["a\x07b"])
     assert not (tmp_path / "voc").exists()

@@ -244,7 +244,7 @@ def test_a_image_is_dropped_or_pasted(demo: "Page", png: bytes, how: str) -> Non
     assert demo.locator("#canvas").get_attribute("aria-label").startswith("mine.png: ")
 
 
-def test_what_is_no_image_is_told_and_the_page_goes_on(demo: "Page", png_path: Path) -> None:
+def test_what_is_no_image_is_reported_and_the_page_goes_on(demo: "Page", png_path: Path) -> None:
     demo.evaluate(GIVE, [list(b"<svg><script>alert(1)</script></svg>"), "<b>a.svg", "image/svg+xml", "drop"])
     message = demo.locator("#message", has_text="known format")
     message.wait_for(timeout=READY_MS)
@@ -308,7 +308,7 @@ def test_a_image_ends_the_webcam(demo: "Page", png_path: Path, posts: list[str])
     assert demo.locator("#webcam").get_attribute("aria-pressed") == "false"
 
 
-def test_no_camera_is_told(demo: "Page") -> None:
+def test_no_camera_is_reported(demo: "Page") -> None:
     demo.evaluate(
         "() => { navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotFoundError'); }; }"
     )
@@ -372,7 +372,7 @@ def test_a_fixed_overlap_has_no_slider(
     ]
 
 
-def test_a_server_that_is_gone_is_told(
+def test_a_server_that_is_gone_is_reported(
     page: "Page", application: Application, serve: Callable[[Application], str]
 ) -> None:
     page.goto(serve(application))

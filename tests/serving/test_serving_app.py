@@ -177,7 +177,7 @@ def test_another_method(client: TestClient, method: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/page/app.js", "/api/model", "/nowhere", "/examples/0"])
-def test_browsers_are_told_to_be_careful(client: TestClient, path: str) -> None:
+def test_browsers_are_reported_to_be_careful(client: TestClient, path: str) -> None:
     headers = client.get(path).headers
     assert headers["content-security-policy"].startswith("default-src 'self';")
     assert headers["x-content-type-options"] == "nosniff"
@@ -221,7 +221,7 @@ def test_pages_of_other_servers_are_refused(client: TestClient, png: bytes, orig
     assert client.post("/api/detect", content=png, headers={"origin": origin}).status_code == status
 
 
-def test_a_failure_is_told_without_its_details(
+def test_a_failure_is_reported_without_its_details(
     application: Application, png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(images: torch.Tensor) -> None:

@@ -127,7 +127,7 @@ def test_what_others_have_left_behind_is_pruned(
     assert "job 5 pruned" in capfd.readouterr().out
 
 
-def test_failed_trials_are_told_and_made_up_for(sweep: Sweep, tmp_path: Path) -> None:
+def test_failed_trials_are_reported_and_made_up_for(sweep: Sweep, tmp_path: Path) -> None:
     overrides = ("sweep=random", *FEW, "optimizer.lr=choice(13)", "sweep.name=search", "sweep.n_trials=1")
     directory = tmp_path / "outputs" / "toy_tiny" / "search"
     for calls in (1, 2):

@@ -116,7 +116,7 @@ def test_a_sweep_that_was_stopped_goes_on(
     assert finished.seconds > stopped.seconds
 
 
-def test_a_failed_job_is_told_and_the_others_run(
+def test_a_failed_job_is_reported_and_the_others_run(
     sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     overrides = ("--multirun", *FEW, "optimizer.lr=13,3e-3")

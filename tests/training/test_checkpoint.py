@@ -57,7 +57,7 @@ def test_a_full_disk_leaves_the_old_checkpoints_and_no_litter(tmp_path: Path, mo
     assert value_of(tmp_path / "run" / "checkpoints" / "last.ckpt") == 1
 
 
-def test_a_limit_on_the_size_of_files_is_told_the_same(tmp_path: Path) -> None:
+def test_a_limit_on_the_size_of_files_is_reported_the_same(tmp_path: Path) -> None:
     script = f"""
 import resource, signal, torch
 from ssd_lightning.training.checkpoint import AtomicCheckpointIO, DiskFull

@@ -239,7 +239,7 @@ def test_images_that_are_gone_are_left_out(tmp_path: Path, seen: type[Seen], mon
 
 
 @pytest.mark.parametrize("broken", ["show_batch", "show_matches", "show_validation", "show_curves"])
-def test_what_fails_is_told_once_and_the_training_goes_on(
+def test_what_fails_is_reported_once_and_the_training_goes_on(
     tmp_path: Path, plain: Path, broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:

@@ -56,7 +56,7 @@ def test_mean_average_precision_of_uneven_ranks_is_that_of_one_process(ranks: li
         torch.testing.assert_close(rank["mean_ap"][count], single, rtol=0, atol=0, equal_nan=True)
 
 
-def test_ranks_that_differ_are_told_apart(ranks: list[dict]) -> None:
+def test_ranks_that_differ_are_distinguished(ranks: list[dict]) -> None:
     first, second = (rank["disagreements"] for rank in ranks)
     assert first == second  # all ranks stop, with the same words
     assert first["without effect"] == first["same"] == ""

@@ -155,7 +155,7 @@ def test_validation_logs_the_scores_of_known_detections() -> None:
         (torch.optim.SGD, {"lr": -1, "momentum": "x"}, "optimizer with lr=-1, momentum=x: Invalid learning rate"),
     ],
 )
-def test_what_the_optimizer_refuses_is_told_by_key_and_value(
+def test_what_the_optimizer_refuses_is_reported_by_key_and_value(
     make: type, settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{message}") as caught:
@@ -173,7 +173,7 @@ def test_what_the_optimizer_refuses_is_told_by_key_and_value(
         (partial(multistep, steps=3), r"scheduler.steps=3: .*unexpected keyword"),
     ],
 )
-def test_what_the_schedule_refuses_is_told_by_key_and_value(scheduler: object, message: str) -> None:
+def test_what_the_schedule_refuses_is_reported_by_key_and_value(scheduler: object, message: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{message}"):
         trainer().fit(module(scheduler=scheduler), loader([target()]))
 

@@ -159,7 +159,7 @@ def memory_full_of_nan() -> Iterator[None]:
         (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "/dev/shm"),
     ],
 )
-def test_too_little_memory_is_told_with_what_to_try(error: Exception, overrides: str) -> None:
+def test_too_little_memory_is_reported_with_what_to_try(error: Exception, overrides: str) -> None:
     told = explain_memory(error, batch_size=32, ranks=4, accumulate=1, precision="32-true")
     assert told is not None
     assert overrides in str(told)

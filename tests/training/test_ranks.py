@@ -46,7 +46,7 @@ def watch(says: str | None, *, leaves_first: bool = False) -> socket.socket:
     return third
 
 
-def test_a_rank_that_breaks_off_ends_this_one_and_the_others_are_told(no_end: list[str]) -> None:
+def test_a_rank_that_breaks_off_ends_this_one_and_the_others_are_reported(no_end: list[str]) -> None:
     assert receive(watch(None)) == "lost 1"
     assert no_end == ["rank 1 has ended before the run was over; rank 0 ends too"]
 

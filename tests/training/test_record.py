@@ -92,7 +92,7 @@ def test_a_record_comes_back_and_a_broken_one_is_none(tmp_path: Path) -> None:
         assert read_record(tmp_path) == {}
 
 
-def test_changed_data_are_told_with_what_differs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_changed_data_are_reported_with_what_differs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     now = {"train": {"images": 5, "boxes": "a"}, "val": {"images": 2, "boxes": "b"}}
     with caplog.at_level(logging.WARNING):
         for same in ({}, {"data": None}, {"data": {"train": None}}, {"data": now}, {"data": {"test": {"images": 1}}}):

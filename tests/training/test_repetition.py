@@ -109,7 +109,7 @@ def test_a_folder_that_repeats_nothing(
     assert answer.format(first) in capsys.readouterr().err
 
 
-def test_other_data_are_told(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_data_are_reported(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = first.parents[2]
     toy = root / "datasets/toy"
     path = toy / f"JPEGImages/{(toy / 'ImageSets/Main/train.txt').read_text().split()[0]}.jpg"

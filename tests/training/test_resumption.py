@@ -316,7 +316,7 @@ def test_a_directory_is_one_process_s(tmp_path: Path) -> None:
     assert not hold_directory(tmp_path)  # by the same process, as often as it likes
 
 
-def test_other_settings_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_settings_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "config.yaml").write_text("seed: 1\noptimizer: {lr: 0.1}\ndata: {num_workers: 3}\n")
     config = {"seed": 1, "optimizer": {"lr": 0.2}, "data": {"num_workers": 0}}
     log_differences(tmp_path / LAST, config)
@@ -342,7 +342,7 @@ def two_saves(run: Path) -> Path:
 
 
 @pytest.mark.parametrize("damage", ["cut off", "empty", "a bit", "text"])
-def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_taken(
     tmp_path: Path, whole: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = two_saves(tmp_path / "run")

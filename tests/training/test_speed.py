@@ -116,7 +116,7 @@ def fit(clock: Clock, folder: Path, batches: int = 10, **settings: Any) -> list[
     return logger.rows
 
 
-def test_every_part_is_told_and_the_first_batch_is_left_out(clock: Clock, tmp_path: Path) -> None:
+def test_every_part_is_reported_and_the_first_batch_is_left_out(clock: Clock, tmp_path: Path) -> None:
     rows = fit(clock, tmp_path)
     assert [row["step"] for row in rows] == [2, 5, 8, 9]  # the last is the end of the epoch
     for row in rows:

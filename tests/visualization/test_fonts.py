@@ -98,7 +98,7 @@ def test_fonts_that_draw_every_letter_as_a_box_are_none(system: list[str], tmp_p
 
 
 @pytest.mark.parametrize("name", [*IN_NO_COMMON_FONT, "猫 и кот", "\udc80"])
-def test_without_a_font_classes_are_numbered_and_told(
+def test_without_a_font_classes_are_numbered_and_reported(
     system: list[str], caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     for _ in range(2):

@@ -107,7 +107,7 @@ def _fetch_from(url: str, part: Path, archive: Archive, timeout_s: float) -> str
     fault = None
     for _ in range(ATTEMPTS_PER_MIRROR):
         if archive.size_bytes is None:
-            part.unlink(missing_ok=True)  # a complete file could not be told from a partial one
+            part.unlink(missing_ok=True)  # a complete file would look like a partial one
         start = part.stat().st_size if part.is_file() else 0
         if archive.size_bytes is None or start < archive.size_bytes:
             try:

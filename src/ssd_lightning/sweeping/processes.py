@@ -17,7 +17,7 @@ from ssd_lightning.sweeping.parent import PARENT
 
 LOOK_EVERY_S = 0.5
 GRACE_S = 120.0
-"""Time for a job to write its checkpoint after it was told to end."""
+"""Time for a job to write its checkpoint after it received the signal to end."""
 PASSED_ON = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
 )  # Windows has no SIGUSR1

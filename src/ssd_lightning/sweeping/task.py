@@ -127,13 +127,13 @@ def job_environment(sweep: Path, job: JobRecord, recipe: str) -> dict[str, str]:
     """
     swept = [key for key in (read_json(sweep / SWEEP) or {}).get("swept", []) if key != "seed"]
     settings = job.settings()
-    told = {
+    variables = {
         "WANDB_RUN_GROUP": sweep.name if swept else recipe,
         "WANDB_JOB_TYPE": ", ".join(f"{key}={settings[key]}" for key in swept if key in settings)[:64] or "train",
         "WANDB_NAME": f"{sweep.name}/{job.number}",
         "WANDB_TAGS": sweep.name,
     }
-    return {key: value for key, value in told.items() if key not in os.environ}
+    return {key: value for key, value in variables.items() if key not in os.environ}
 
 
 def conclude(job: JobRecord, ending: Ending | None, result: Mapping[str, Any] | None, objective: str) -> None:

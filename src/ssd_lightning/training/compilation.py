@@ -69,7 +69,7 @@ def compile_network(net: SSD, mode: str | None) -> None:
     for part in (net.extractor, net.head):
         part.compile(mode=mode)
     if mode != "default":
-        # CUDA graphs overwrite the outputs of the last step. They must be told when a new step begins.
+        # CUDA graphs overwrite the outputs of the last step. They need to know when a new step begins.
         net.register_forward_pre_hook(_begin_step)
 
 

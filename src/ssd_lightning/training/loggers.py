@@ -63,8 +63,8 @@ class Sturdy:
             if not self._has_failed:
                 self._has_failed = True
                 kind = type(self).__name__.removeprefix("Sturdy")
-                told = "%s failed; training continues, but its output is lost: %s"
-                log.warning(told, kind, describe(error))
+                sentence = "%s failed; training continues, but its output is lost: %s"
+                log.warning(sentence, kind, describe(error))
 
 
 def describe(error: BaseException) -> str:
