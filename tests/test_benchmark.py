@@ -64,7 +64,9 @@ def test_what_cannot_be_used_is_reported_before_anything_is_measured(
         benchmark.benchmark(compose_config("benchmark", ["what=loss", override]))
 
 
-def test_a_missing_peer_is_reported_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_peer_is_reported_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(benchmark, "measure", no_measurement)
     config = compose_config("benchmark", ["what=[loss,data,metric]", f"output={tmp_path}"])
     monkeypatch.setattr(metric, "find_spec", lambda name: None)

@@ -405,7 +405,7 @@ def compose_with_doctor(folder: Path, *overrides: str) -> Any:
         return compose("doctor", overrides=[f"hydra.searchpath=[file://{folder}]", *overrides])
 
 
-def test_few_images_and_no_recipe_are_reported_to_begin_with_finetune(tmp_path: Path) -> None:
+def test_few_images_without_a_recipe_are_pointed_to_finetune(tmp_path: Path) -> None:
     planted.write("voc", tmp_path, planted.CLEAN)
     without_recipe = ["model=tiny_ssd", *overrides("voc", tmp_path, "trial_steps=0", "fit=false")[1:]]
     report = doctor.check_dataset(compose_config("doctor", without_recipe), tmp_path)

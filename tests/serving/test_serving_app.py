@@ -177,7 +177,7 @@ def test_another_method(client: TestClient, method: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/page/app.js", "/api/model", "/nowhere", "/examples/0"])
-def test_browsers_are_reported_to_be_careful(client: TestClient, path: str) -> None:
+def test_browsers_get_safe_headers(client: TestClient, path: str) -> None:
     headers = client.get(path).headers
     assert headers["content-security-policy"].startswith("default-src 'self';")
     assert headers["x-content-type-options"] == "nosniff"
