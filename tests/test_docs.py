@@ -207,7 +207,7 @@ def test_python_on_the_pages_runs(desk: Path, page: str, monkeypatch: pytest.Mon
     if "detector.onnx" in block and not (desk / "detector.onnx").exists():
         overrides = ["format=onnx", "output=detector.onnx", "latency=false", "images=2"]
         run(desk, "export", "checkpoint=outputs/ssd/RUN", *overrides)
-    exec(compile(block.replace('"WBC"', '"disk"'), page, "exec"), {})
+    exec(compile(re.sub('"(WBC|dog)"', '"disk"', block), page, "exec"), {})
 
 
 def test_reasons_against_running_a_line_are_needed() -> None:
