@@ -1,5 +1,6 @@
 """Matchers: objects that say what each prior should predict (SSD paper, section 2.2, "Matching strategy")."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,7 +25,26 @@ class Matcher(Protocol):
 
 
 @dataclass(frozen=True)
-class BipartiteMatcher:
+class _ForcedMatcher(ABC):
+    """A prior takes the box of highest IoU above a threshold; in addition, `force` gives boxes priors of their own."""
+
+    iou_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_number("loss.matcher.iou_threshold", self.iou_threshold, 0, 1, above_low=True)
+
+    @staticmethod
+    @abstractmethod
+    def force(iou: Tensor) -> Tensor:
+        """Choose forced matches from overlaps `[B, N, K]`: box index int64 `[B, K]`, or -1."""
+
+    @torch.no_grad()
+    def __call__(self, targets: Sequence[Target], priors_cxcywh: Tensor) -> Assignment:
+        """Match B targets with priors `[K, 4]`, normalised."""
+        return match_priors(targets, priors_cxcywh, iou_threshold=self.iou_threshold, force=self.force)
+
+
+class BipartiteMatcher(_ForcedMatcher):
     """Each box gets a prior of its own, best pairs first (the paper's Caffe code); priors above the threshold follow.
 
     Args:
@@ -34,19 +54,10 @@ class BipartiteMatcher:
         ConfigurationError: the threshold is not in (0, 1].
     """
 
-    iou_threshold: float = 0.5
-
-    def __post_init__(self) -> None:
-        require_number("loss.matcher.iou_threshold", self.iou_threshold, 0, 1, above_low=True)
-
-    @torch.no_grad()
-    def __call__(self, targets: Sequence[Target], priors_cxcywh: Tensor) -> Assignment:
-        """Match B targets with priors `[K, 4]`, normalised."""
-        return match_priors(targets, priors_cxcywh, iou_threshold=self.iou_threshold, force=bipartite_assignment)
+    force = staticmethod(bipartite_assignment)
 
 
-@dataclass(frozen=True)
-class ArgmaxMatcher:
+class ArgmaxMatcher(_ForcedMatcher):
     """Each box gets its best prior, the last box a shared one (ssd.pytorch and most ports).
 
     Args:
@@ -56,12 +67,4 @@ class ArgmaxMatcher:
         ConfigurationError: the threshold is not in (0, 1].
     """
 
-    iou_threshold: float = 0.5
-
-    def __post_init__(self) -> None:
-        require_number("loss.matcher.iou_threshold", self.iou_threshold, 0, 1, above_low=True)
-
-    @torch.no_grad()
-    def __call__(self, targets: Sequence[Target], priors_cxcywh: Tensor) -> Assignment:
-        """Match B targets with priors `[K, 4]`, normalised."""
-        return match_priors(targets, priors_cxcywh, iou_threshold=self.iou_threshold, force=argmax_assignment)
+    force = staticmethod(argmax_assignment)

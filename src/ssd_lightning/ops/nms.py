@@ -44,7 +44,7 @@ def batched_nms(boxes_xyxy: Tensor, scores: Tensor, group: Tensor, iou_threshold
 
 
 def compares_pairs(device: torch.device, largest_group: int) -> bool:
-    """Say whether `batched_nms` compares all pairs of a group: on an accelerator, if they fit its memory."""
+    """Tell whether `batched_nms` compares all pairs of a group: on an accelerator, if they fit its memory."""
     return device.type != "cpu" and largest_group**2 <= PAIRS_AT_ONCE
 
 
@@ -58,9 +58,8 @@ def _nms_of_pairs(boxes_xyxy: Tensor, group: Tensor, iou_threshold: float) -> Te
     kept = []
     for rows in place.split(max(1, PAIRS_AT_ONCE // place.shape[1] ** 2)):
         valid, boxes = rows >= 0, boxes_xyxy[rows.clamp(min=0)]
-        drops = (_iou(boxes[:, :, None], boxes[:, None]) > iou_threshold).triu(
-            1
-        )  # [G, T, T]: the first drops the second
+        iou = _iou(boxes[:, :, None], boxes[:, None])  # [G, T, T]
+        drops = (iou > iou_threshold).triu(1)  # the first box (dim 1) drops the second (dim 2)
         stays, before = valid, None
         while before is None or not torch.equal(stays, before):
             stays, before = valid & ~(drops & stays[..., None]).any(dim=1), stays
