@@ -32,9 +32,10 @@ test-all: install  ## run the slow tests too (about 30 minutes)
 gpu: install  ## measure and test on a CUDA card, beside torchvision (6 minutes; data as docs/performance.md has it)
 	$(BIN)/python benchmarks/gpu.py --out $(GPU)
 
-lint: install  ## check style
+lint: install  ## check style, and that imports go downwards
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 format: install  ## mend style
 	$(BIN)/ruff check --fix .

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from ssd_lightning.benchmark import TORCHVISION_SSD300, make_network
 from ssd_lightning.benchmarking.growth import Point, exponents
 from ssd_lightning.benchmarking.loss import random_targets
-from ssd_lightning.benchmarking.memory import peak_memory_mib
-from ssd_lightning.benchmarking.timing import Comparison, seconds_of
 from ssd_lightning.benchmarking.training import OurStep, Peer, compare_training, torchvision_ssd300
 from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.memory import peak_memory_mib
 from ssd_lightning.models import SSD
+from ssd_lightning.timing import Comparison, seconds_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VGG16 = ("backbone=vgg16", "backbone.weights=null")
@@ -374,7 +374,7 @@ def compare_devices(part: Part, data: list[str]) -> None:
     hardest, a network with batch norm is 2 % away after five steps on one and the same processor.
     """
     from ssd_lightning.assembly import make_data, set_up_machine
-    from ssd_lightning.configs import compose_config
+    from ssd_lightning.config import compose_config
 
     scale = part.scale
     options = [f"data.batch_size={scale.same_batch}", "data.num_workers=0", f"seed={part.settings['seed']}"]

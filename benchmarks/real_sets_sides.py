@@ -156,7 +156,7 @@ def machine() -> dict[str, Any]:
 def open_data(run_root: str, overrides: tuple[str, ...]) -> Any:
     """Open a set as this project's training command does, see `split_of`."""
     from ssd_lightning.assembly import make_data
-    from ssd_lightning.configs import compose_config
+    from ssd_lightning.config import compose_config
 
     return make_data(compose_config("train", list(overrides)))
 
@@ -226,7 +226,7 @@ def train_ours(run: Run, started: float) -> dict[str, Any]:
 
     import torch
 
-    from ssd_lightning.detector import Detector
+    from ssd_lightning.inference.detector import Detector
 
     record = json.loads((run_dir / "run.json").read_text())
     checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)

@@ -12,14 +12,14 @@ from torchvision.models import mobilenet_v2, squeezenet1_1
 
 from ssd_lightning import assembly
 from ssd_lightning.assembly import check_start, describe_start, make_module, make_net, synchronizes_batch_norm
-from ssd_lightning.configs import compose_config
+from ssd_lightning.config import compose_config
 from ssd_lightning.data.resize import Letterbox, Stretch
-from ssd_lightning.detector import detector_spec
 from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.inference.detector import detector_spec
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.weights import normalization_of
 from ssd_lightning.ops.normalization import IMAGENET, TORCHVISION_SSD
-from test_configs import BACKBONES
+from test_config import BACKBONES
 
 WITHOUT_IMAGENET = {"mobilenet_v1", "tiny"}
 """torchvision has no weights for these; timm's are tried in tests/models/test_timm_models.py."""

@@ -8,7 +8,7 @@ import torch
 
 from ssd_lightning import benchmark
 from ssd_lightning.benchmarking import data_growth, growth, metric, predict, training
-from ssd_lightning.configs import compose_config
+from ssd_lightning.config import compose_config
 from ssd_lightning.errors import ConfigurationError
 
 

@@ -23,9 +23,9 @@ from ssd_lightning import assembly, evaluate, export, predict, train
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.toy import TOY_CLASSES
 from ssd_lightning.data.voc import VOCDataset
-from ssd_lightning.detector import Detector, find_checkpoint
-from ssd_lightning.prediction import frames
-from ssd_lightning.prediction.video import Video
+from ssd_lightning.inference import frames
+from ssd_lightning.inference.detector import Detector, find_checkpoint
+from ssd_lightning.inference.video import Video
 from ssd_lightning.reporting.run import read_run
 
 COMMANDS = {"train": train.main, "evaluate": evaluate.main, "predict": predict.main, "export": export.main}

@@ -17,10 +17,10 @@ import uvicorn
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
+from helpers.tiny_nets import tiny_net
 from ssd_lightning import demo
-from ssd_lightning.detector import Detector
 from ssd_lightning.errors import ConfigurationError
-from tiny_nets import tiny_net
+from ssd_lightning.inference.detector import Detector
 
 
 @pytest.fixture(scope="module")

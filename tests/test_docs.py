@@ -19,12 +19,12 @@ from PIL import Image
 from torchvision.models import MobileNet_V2_Weights, VGG16_BN_Weights, VGG16_Weights, mobilenet_v2
 from torchvision.models.vgg import cfgs, make_layers
 
-from docs_commands import PAGES, REPOSITORY, Line, all_lines
+from helpers.docs_commands import PAGES, REPOSITORY, Line, all_lines
 from ssd_lightning import run_dirs
-from ssd_lightning.configs import check_overrides
+from ssd_lightning.config import check_overrides
 from ssd_lightning.models.layers import init_he
 from ssd_lightning.overrides import CONFIG_PATH_FLAGS, flag_value
-from ssd_lightning.sweeping.plan import plan_sweep
+from ssd_lightning.sweeps.plan import plan_sweep
 
 LINES = all_lines()
 
@@ -77,9 +77,9 @@ WHY_NOT_RUN = {
     "_voc0712": "there is no VOC here",
     "backbone=vgg16 trainer.devices=4": "there is no VOC here",
     "$BCCD": "its results stand beside it",
-    "--multirun": "tests/sweeping/test_real_sweeps.py runs sweeps",
-    "seeds=5": "tests/sweeping/test_real_sweeps.py runs sweeps",
-    "sweep=tpe": "tests/sweeping/test_real_sweeps.py runs sweeps",
+    "--multirun": "tests/sweeps/test_real_sweeps.py runs sweeps",
+    "seeds=5": "tests/sweeps/test_real_sweeps.py runs sweeps",
+    "sweep=tpe": "tests/sweeps/test_real_sweeps.py runs sweeps",
     "experiment=NAME": "a pattern",
     "outputs/NAME/TIME": "tests/training/test_repetition.py repeats runs",
     "ssd_lightning.benchmark": "tests/test_benchmark.py runs it",

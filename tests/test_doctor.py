@@ -14,10 +14,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
-import planted
+from helpers import planted
 from ssd_lightning import doctor
 from ssd_lightning.assembly import make_net
-from ssd_lightning.configs import compose_config, find_folder, register_experiments
+from ssd_lightning.config import compose_config, find_folder, register_experiments
 from ssd_lightning.errors import DataError
 from ssd_lightning.ops.priors import PriorLevel
 

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from ssd_lightning.configs import compose_config
+from ssd_lightning.config import compose_config
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.list_settings import check_lists
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssd_lightning.detector import Detector
+from ssd_lightning.inference.detector import Detector
 from ssd_lightning.models.weights import load_pretrained
 from test_commands import run_in
-from test_configs import BACKBONES, MODELS, needed
+from test_config import BACKBONES, MODELS, needed
 
 SMALL = [
     "data=toy", "data.num_train=30", "data.num_val=2", "data.num_test=2", "data.side_px=96", "data.num_workers=0",

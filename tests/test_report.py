@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from evaluation_records import planted_record
+from helpers.evaluation_records import planted_record
 from ssd_lightning import report
 
 Run = Callable[..., None]

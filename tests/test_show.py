@@ -12,12 +12,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from PIL import Image
 
-import planted
+from helpers import planted
 from ssd_lightning import show
 from ssd_lightning.assembly import make_net
-from ssd_lightning.configs import compose_config
-from ssd_lightning.detector import Detector
+from ssd_lightning.config import compose_config
 from ssd_lightning.errors import DataError
+from ssd_lightning.inference.detector import Detector
 from ssd_lightning.ops.priors import make_priors
 from ssd_lightning.visualization import draw_matches, draw_samples
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssd_lightning.training.checkpoint import check_intact
-from ssd_lightning.training.signals import SECONDS_OF_GRACE
+from ssd_lightning.training.fault_tolerance.checkpoint_io import check_intact
+from ssd_lightning.training.fault_tolerance.signals import SECONDS_OF_GRACE
 from test_commands import SMALL
 
 TOOLS = Path(__file__).parents[1] / "tools"

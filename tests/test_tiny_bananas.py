@@ -6,10 +6,10 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from bananas import write_bananas
+from helpers.bananas import write_bananas
 from ssd_lightning.data.csv_boxes import CSVDataset
 from ssd_lightning.data.resize import Resize
-from ssd_lightning.detector import Detector
+from ssd_lightning.inference.detector import Detector
 from test_commands import run_in
 
 

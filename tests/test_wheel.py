@@ -28,7 +28,7 @@ def run(site: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[s
 
 
 def test_the_wheel_is_what_runs(unpacked_wheel: Path, tmp_path: Path) -> None:
-    code = "import ssd_lightning.configs as c; print(c.PACKAGE, c.find_folder('conf'), c.find_folder('experiments'))"
+    code = "import ssd_lightning.config as c; print(c.PACKAGE, c.find_folder('conf'), c.find_folder('experiments'))"
     places = run(unpacked_wheel, tmp_path, "-c", code).stdout.split()
     assert len(places) == 3
     assert all(Path(place).is_relative_to(unpacked_wheel) for place in places)
@@ -46,8 +46,8 @@ def test_the_wheel_holds_every_configuration_and_the_demo_s_images(unpacked_whee
         "demo_data/LICENSE",
         "py.typed",
         "reporting/templates/style.css",
-        "serving/page/index.html",
-        "serving/page/app.js",
+        "inference/app/page/index.html",
+        "inference/app/page/app.js",
     ):
         assert (unpacked_wheel / "ssd_lightning" / path).is_file()
 

@@ -20,7 +20,7 @@ import torch
 from hydra.utils import instantiate  # noqa: TID251
 from torch.utils.data import DataLoader
 
-from ssd_lightning.configs import compose_config
+from ssd_lightning.config import compose_config
 from ssd_lightning.data.dataset import DetectionDataset, Transform, collate
 from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.data.toy import write_toy_dataset

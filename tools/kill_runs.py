@@ -28,7 +28,7 @@ import torch
 from ssd_lightning import train
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.training import SSDModule, resumption  # noqa: F401
-from ssd_lightning.training.checkpoint import check_intact
+from ssd_lightning.training.fault_tolerance.checkpoint_io import check_intact
 
 OVERRIDES = [
     "experiment=toy_tiny", "data.num_train=26", "data.num_val=6", "data.num_test=3", "data.side_px=96",

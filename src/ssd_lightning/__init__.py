@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ssd_lightning.detector import Detector
+    from ssd_lightning.inference.detector import Detector
     from ssd_lightning.losses import MultiBoxLoss
     from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
     from ssd_lightning.models import SSD, PostProcess
@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 __all__ = ["SSD", "Detector", "MultiBoxLoss", "PostProcess", "VOCMeanAveragePrecision", "__version__"]
 
 _MODULES = {
-    "Detector": "ssd_lightning.detector",
+    "Detector": "ssd_lightning.inference.detector",
     "MultiBoxLoss": "ssd_lightning.losses",
     "PostProcess": "ssd_lightning.models",
     "SSD": "ssd_lightning.models",

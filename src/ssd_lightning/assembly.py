@@ -19,12 +19,12 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from ssd_lightning.analysis.auto_augmentation import choose_scale_bounds
 from ssd_lightning.analysis.auto_priors import choose_priors
-from ssd_lightning.configs import find_user_error
+from ssd_lightning.analysis.dataset_check.splits import objects_of
+from ssd_lightning.config import find_user_error
 from ssd_lightning.data.multiscale import multiscale_sizes
 from ssd_lightning.data.resize import ResizeMode, Stretch
-from ssd_lightning.dataset_check.splits import objects_of
-from ssd_lightning.detector import find_checkpoint
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.inference.detector import find_checkpoint
 from ssd_lightning.models import SSD
 from ssd_lightning.models.config import check_rebuildable, to_config
 from ssd_lightning.models.key_mapping import NETWORKS
@@ -32,13 +32,10 @@ from ssd_lightning.models.ssd import check_batch_size
 from ssd_lightning.models.weights import levels_for_weights, levels_of, load_pretrained, normalization_of
 from ssd_lightning.ops.priors import as_height_width
 from ssd_lightning.training import DetectionDataModule, SSDModule
-from ssd_lightning.training.agreement import Agreement
 from ssd_lightning.training.batch_scaling import split_scaling
-from ssd_lightning.training.budget import BudgetCallback, TrainingBudget, parse_budget
-from ssd_lightning.training.callbacks import LogShortRuns
-from ssd_lightning.training.checkpoint import AtomicCheckpointIO
+from ssd_lightning.training.callbacks.budget import BudgetCallback, TrainingBudget, parse_budget
+from ssd_lightning.training.callbacks.progress import LogShortRuns
 from ssd_lightning.training.compilation import check_compile, compile_network
-from ssd_lightning.training.data_state import BatchCounters
 from ssd_lightning.training.devices import (
     check_devices,
     check_launch,
@@ -47,11 +44,14 @@ from ssd_lightning.training.devices import (
     device_batch_size,
     find_launch,
 )
+from ssd_lightning.training.fault_tolerance.agreement import Agreement
+from ssd_lightning.training.fault_tolerance.checkpoint_io import AtomicCheckpointIO
+from ssd_lightning.training.fault_tolerance.data_state import BatchCounters
+from ssd_lightning.training.fault_tolerance.new_settings import NewSettings
+from ssd_lightning.training.fault_tolerance.ranks import Lifeline
 from ssd_lightning.training.host_memory import keep_freed_memory
-from ssd_lightning.training.new_settings import NewSettings
 from ssd_lightning.training.precision import check_precision
 from ssd_lightning.training.profiling import make_profiler
-from ssd_lightning.training.ranks import Lifeline
 from ssd_lightning.visualization.tables import print_weights
 
 log = logging.getLogger(__name__)

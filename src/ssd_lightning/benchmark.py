@@ -9,15 +9,15 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from ssd_lightning.checks import require_choice, require_number
-from ssd_lightning.configs import compose_config, run_command
+from ssd_lightning.config import compose_config, run_command
 from ssd_lightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import torch
     from omegaconf import DictConfig
 
-    from ssd_lightning.benchmarking.timing import Comparison
     from ssd_lightning.models import SSD
+    from ssd_lightning.timing import Comparison
 
 PARTS = {
     "loss": "loss",

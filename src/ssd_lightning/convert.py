@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssd_lightning.configs import run_command
+from ssd_lightning.config import run_command
 from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.errors import ConfigurationError, DataError
 

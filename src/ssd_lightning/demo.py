@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssd_lightning.checks import require_number
-from ssd_lightning.configs import run_command
+from ssd_lightning.config import run_command
 from ssd_lightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -85,10 +85,10 @@ def serve(config: "DictConfig", listener: socket.socket) -> None:
     import numpy as np
     import uvicorn
 
-    from ssd_lightning.detector import Detector
-    from ssd_lightning.serving.app import LOOPBACK_NAMES, Application
-    from ssd_lightning.serving.examples import find_examples
-    from ssd_lightning.serving.uploads import Limits
+    from ssd_lightning.inference.app.app import LOOPBACK_NAMES, Application
+    from ssd_lightning.inference.app.examples import find_examples
+    from ssd_lightning.inference.app.uploads import Limits
+    from ssd_lightning.inference.detector import Detector
     from ssd_lightning.training.devices import choose_device
 
     host, port = listener.getsockname()[:2]

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssd_lightning.checks import require_number
-from ssd_lightning.configs import find_folder, run_command
+from ssd_lightning.config import find_folder, run_command
 from ssd_lightning.errors import ConfigurationError, DataError, WeightsError
 from ssd_lightning.overrides import command_line_overrides
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from ssd_lightning.dataset_check.splits import DatasetCheck
+    from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
     from ssd_lightning.models import SSD
 
 log = logging.getLogger(__name__)
@@ -100,11 +100,11 @@ def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
     import torch
     from omegaconf import OmegaConf
 
+    from ssd_lightning.analysis.dataset_check.priors import judge_priors
+    from ssd_lightning.analysis.dataset_check.splits import decode_images, judge_split
     from ssd_lightning.analysis.health import background_issues, few_images_issues
     from ssd_lightning.analysis.issues import Issue, grouped, spoils_the_run
     from ssd_lightning.assembly import make_net
-    from ssd_lightning.dataset_check.priors import judge_priors
-    from ssd_lightning.dataset_check.splits import decode_images, judge_split
 
     check = read_splits(config)
     report: dict[str, Any] = {"spoils_the_run": False, "issues": [], "splits": {}, "images_decoded": 0}
@@ -158,12 +158,12 @@ def read_splits(config: "DictConfig") -> "DatasetCheck":
     """
     from hydra.utils import instantiate
 
+    from ssd_lightning.analysis.dataset_check.lists import repeated_issues
+    from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
     from ssd_lightning.analysis.health import pixel_origin_issues
     from ssd_lightning.analysis.issues import Issue
     from ssd_lightning.data.inspection import count_edges, open_leniently
     from ssd_lightning.data.splits import MissingSplitError, check_root
-    from ssd_lightning.dataset_check.lists import repeated_issues
-    from ssd_lightning.dataset_check.splits import DatasetCheck
 
     data = instantiate(config.data.module, _convert_="all")
     data.prepare_data()
@@ -205,10 +205,10 @@ def try_steps(check: "DatasetCheck", config: "DictConfig", net: "SSD") -> dict[s
     import torch
     from hydra.utils import instantiate
 
+    from ssd_lightning.analysis.dataset_check.steps import sound_batches, take_steps
     from ssd_lightning.analysis.dry_run import run_estimate
-    from ssd_lightning.dataset_check.steps import sound_batches, take_steps
     from ssd_lightning.training.batch_scaling import split_scaling
-    from ssd_lightning.training.budget import parse_budget
+    from ssd_lightning.training.callbacks.budget import parse_budget
     from ssd_lightning.training.compilation import compile_network
     from ssd_lightning.training.datamodule import spare_workers
     from ssd_lightning.training.devices import check_devices, choose_device, device_batch_size
@@ -287,7 +287,7 @@ def training_command(config: "DictConfig", overrides: Sequence[str], *, choice: 
     """
     from omegaconf import OmegaConf
 
-    from ssd_lightning.dataset_check.priors import FITTED
+    from ssd_lightning.analysis.dataset_check.priors import FITTED
 
     left_out = (*OWN_SETTINGS, "priors", "priors.fit", "net.levels", "hydra.run.dir")
     kept = [text for text in overrides if text.lstrip("+~").partition("=")[0] not in left_out]

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssd_lightning.configs import run_command
+from ssd_lightning.config import run_command
 from ssd_lightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from ssd_lightning.data.dataset import DetectionDataset
-    from ssd_lightning.detector import Detector
+    from ssd_lightning.inference.detector import Detector
     from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
     from ssd_lightning.training import DetectionDataModule
 
@@ -37,10 +37,10 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
     Raises:
         UserError: the checkpoint, the data or a setting is not usable.
     """
-    from ssd_lightning.detector import Detector, find_checkpoint
+    from ssd_lightning.inference.detector import Detector, find_checkpoint
     from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
+    from ssd_lightning.training.callbacks.evaluations import make_record
     from ssd_lightning.training.devices import choose_device
-    from ssd_lightning.training.evaluations import make_record
     from ssd_lightning.training.host_memory import keep_freed_memory
     from ssd_lightning.visualization.tables import print_scores
 
@@ -157,7 +157,7 @@ def draw_comparisons(
     from PIL import Image
 
     from ssd_lightning.data.images import read_image
-    from ssd_lightning.prediction.names import UniqueNames
+    from ssd_lightning.inference.names import UniqueNames
     from ssd_lightning.visualization.draw import draw_comparison, image_grid
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssd_lightning.checks import require_choice, require_number
-from ssd_lightning.configs import run_command
+from ssd_lightning.config import run_command
 from ssd_lightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import numpy as np
     from omegaconf import DictConfig
 
-    from ssd_lightning.detector import Detector
-    from ssd_lightning.exporting.proof import Batch
-    from ssd_lightning.exporting.table import Seconds
+    from ssd_lightning.inference.detector import Detector
+    from ssd_lightning.inference.export.proof import Batch
+    from ssd_lightning.inference.export.table import Seconds
     from ssd_lightning.training import DetectionDataModule
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def export(config: "DictConfig") -> None:
     Raises:
         UserError: the checkpoint is not usable, or the format is unknown or does not support the network.
     """
-    from ssd_lightning.detector import Detector
+    from ssd_lightning.inference.detector import Detector
 
     check_settings(config)
     output = Path(config.output)
@@ -144,7 +144,7 @@ def open_data(config: "DictConfig", checkpoint: "Detector") -> "DetectionDataMod
 
 def write(config: "DictConfig", checkpoint: "Detector", data: "DetectionDataModule | None", path: Path) -> None:
     """Write the file that will be verified."""
-    from ssd_lightning.exporting.files import write_onnx, write_safetensors, write_torchscript
+    from ssd_lightning.inference.export.files import write_onnx, write_safetensors, write_torchscript
 
     inside = {"preprocessing": config.preprocessing, "nms": config.nms}
     if config.format == "safetensors":
@@ -154,7 +154,7 @@ def write(config: "DictConfig", checkpoint: "Detector", data: "DetectionDataModu
     elif config.quantize is None:
         write_onnx(checkpoint, path, **inside)
     else:
-        from ssd_lightning.exporting.quantization import quantize_int8
+        from ssd_lightning.inference.export.quantization import quantize_int8
 
         assert data is not None
         with tempfile.TemporaryDirectory() as folder:
@@ -175,9 +175,9 @@ def prove_file(
     Returns:
         The values that exceed their limit.
     """
-    from ssd_lightning.detector import Detector
-    from ssd_lightning.exporting.proof import prove
-    from ssd_lightning.exporting.table import proof_table
+    from ssd_lightning.inference.detector import Detector
+    from ssd_lightning.inference.export.proof import prove
+    from ssd_lightning.inference.export.table import proof_table
     from ssd_lightning.visualization.benchmark_tables import print_table
 
     exported = Detector.load(path)
@@ -211,7 +211,7 @@ def material(
     from rich.progress import track
 
     from ssd_lightning.data.images import read_image
-    from ssd_lightning.exporting.proof import drawn_images, in_batches
+    from ssd_lightning.inference.export.proof import drawn_images, in_batches
 
     if data is None:
         drawn = drawn_images(config.images, checkpoint.image_size)
@@ -226,8 +226,8 @@ def time_both(checkpoint: "Detector", exported: "Detector") -> dict[int, "Second
     """Time both alternately, from images of the network's size to detections, about ten seconds per batch size."""
     import torch
 
-    from ssd_lightning.benchmarking.timing import seconds_of, time_pairs
-    from ssd_lightning.exporting.proof import drawn_images, in_batches
+    from ssd_lightning.inference.export.proof import drawn_images, in_batches
+    from ssd_lightning.timing import seconds_of, time_pairs
 
     drawn, seconds = drawn_images(8, checkpoint.image_size), {}
     for batch in (1, 8):

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssd_lightning.checks import require_choice, require_number
-from ssd_lightning.configs import run_command
+from ssd_lightning.config import run_command
 from ssd_lightning.errors import DataError, UserError, one_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from ssd_lightning.detector import Detector
-    from ssd_lightning.prediction.loop import Tally
-    from ssd_lightning.prediction.sources import Source
-    from ssd_lightning.prediction.window import Window
-    from ssd_lightning.prediction.writers import Writer
+    from ssd_lightning.inference.detector import Detector
+    from ssd_lightning.inference.loop import Tally
+    from ssd_lightning.inference.sources import Source
+    from ssd_lightning.inference.window import Window
+    from ssd_lightning.inference.writers import Writer
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +41,10 @@ def predict(config: "DictConfig") -> dict[str, Any]:
     Raises:
         UserError: the checkpoint or a setting is not usable, or nothing can be read.
     """
-    from ssd_lightning.detections import labels_of
-    from ssd_lightning.detector import Detector
-    from ssd_lightning.prediction.sources import find_sources
-    from ssd_lightning.prediction.window import Window
+    from ssd_lightning.inference.detector import Detector
+    from ssd_lightning.inference.results import labels_of
+    from ssd_lightning.inference.sources import find_sources
+    from ssd_lightning.inference.window import Window
     from ssd_lightning.training.devices import choose_device
     from ssd_lightning.training.host_memory import keep_freed_memory
 
@@ -84,7 +84,7 @@ def check_settings(config: "DictConfig") -> None:
     Raises:
         ConfigurationError: a value is not usable.
     """
-    from ssd_lightning.prediction.writers import OUTPUTS
+    from ssd_lightning.inference.writers import OUTPUTS
 
     for output in _as_list(config.save):
         require_choice("save", output, OUTPUTS)
@@ -107,11 +107,11 @@ def _run(
     window: "Window | None",
 ) -> "Tally":
     """Read, detect, write and show. Adds unreadable inputs to `skipped`."""
-    from ssd_lightning.prediction.frames import Reading, read_sources
-    from ssd_lightning.prediction.loop import Tally, detect_in
-    from ssd_lightning.prediction.names import output_names
-    from ssd_lightning.prediction.progress import progress_bar
-    from ssd_lightning.prediction.writers import FromFirstShot, open_writers, refuse_replacing
+    from ssd_lightning.inference.frames import Reading, read_sources
+    from ssd_lightning.inference.loop import Tally, detect_in
+    from ssd_lightning.inference.names import output_names
+    from ssd_lightning.inference.progress import progress_bar
+    from ssd_lightning.inference.writers import FromFirstShot, open_writers, refuse_replacing
 
     folder, names, outputs = Path(config.output), output_names(sources), _as_list(config.save)
     reading = Reading(config.frame_stride, config.max_frames, round(config.max_download_mb * 1e6))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssd_lightning.configs import run_command
+from ssd_lightning.config import run_command
 from ssd_lightning.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:

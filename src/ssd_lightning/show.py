@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ssd_lightning.checks import require_choice, require_number
-from ssd_lightning.configs import run_command
+from ssd_lightning.config import run_command
 from ssd_lightning.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def read_priors(config: "DictConfig") -> Priors:
 
     from ssd_lightning.assembly import make_net, settle_priors
     from ssd_lightning.data.resize import plain_mode
-    from ssd_lightning.detector import Detector
+    from ssd_lightning.inference.detector import Detector
     from ssd_lightning.models.config import to_config
     from ssd_lightning.ops.priors import make_priors
 

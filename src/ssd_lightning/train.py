@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssd_lightning.configs import run_command
+from ssd_lightning.config import run_command
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.overrides import repeated_run
 from ssd_lightning.run_dirs import command_start
-from ssd_lightning.sweeping.parent import end_with_parent
-from ssd_lightning.sweeping.plan import rewrite_command_line
+from ssd_lightning.sweeps.parent import end_with_parent
+from ssd_lightning.sweeps.plan import rewrite_command_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -49,7 +49,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     from hydra.types import RunMode
 
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        from ssd_lightning.sweeping.task import run_as_job
+        from ssd_lightning.sweeps.task import run_as_job
 
         return run_as_job(config)
 
@@ -70,10 +70,9 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     from ssd_lightning.reporting.page import try_report
     from ssd_lightning.run_dirs import is_restarted
     from ssd_lightning.training.devices import find_launch
-    from ssd_lightning.training.non_finite import explain_memory
-    from ssd_lightning.training.ranks import end_with_launcher
-    from ssd_lightning.training.record import read_record, read_result, write_record, write_result
-    from ssd_lightning.training.resumption import (
+    from ssd_lightning.training.fault_tolerance.non_finite import explain_memory
+    from ssd_lightning.training.fault_tolerance.ranks import end_with_launcher
+    from ssd_lightning.training.fault_tolerance.resumption import (
         begin_directory,
         check_classes,
         check_network,
@@ -81,7 +80,8 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
         choose_checkpoint,
         hold_directory,
     )
-    from ssd_lightning.training.signals import end_at_signals
+    from ssd_lightning.training.fault_tolerance.signals import end_at_signals
+    from ssd_lightning.training.record import read_record, read_result, write_record, write_result
 
     end_at_signals("while nothing was trained")
     end_with_launcher()
@@ -168,8 +168,8 @@ def log_start(resume: Path | None, plain: dict[str, Any], run_dir: Path) -> None
     from hydra.core.hydra_config import HydraConfig
 
     from ssd_lightning.run_dirs import why_new
-    from ssd_lightning.sweeping.parent import is_job
-    from ssd_lightning.training.resumption import log_checkpoint, log_differences
+    from ssd_lightning.sweeps.parent import is_job
+    from ssd_lightning.training.fault_tolerance.resumption import log_checkpoint, log_differences
 
     if resume is not None:
         log_checkpoint(resume)

@@ -34,7 +34,7 @@ NAMES = {
 
 
 def write_records(folder: Path) -> None:
-    from evaluation_records import random_record
+    from helpers.evaluation_records import random_record
 
     for case in CASES:
         random_record(**case).save(folder / f"{case['seed']}.npz")

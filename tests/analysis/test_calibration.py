@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from evaluation_records import EMPTY, LEFT, RIGHT, ImageSpec, make_record, random_record
+from helpers.evaluation_records import EMPTY, LEFT, RIGHT, ImageSpec, make_record, random_record
 from ssd_lightning.analysis.calibration import calibration, calibration_curve
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.metrics.average_precision import HIT, IGNORED, match_detections

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from torchvision.ops import box_iou
 
-from evaluation_records import EMPTY, LEFT, RIGHT, ImageSpec, make_record, planted_record, random_record
+from helpers.evaluation_records import EMPTY, LEFT, RIGHT, ImageSpec, make_record, planted_record, random_record
 from ssd_lightning.analysis.confusion import confusion_matrix
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from evaluation_records import EMPTY, random_record
+from helpers.evaluation_records import EMPTY, random_record
 from ssd_lightning.analysis.matching import Pairs, best_partner, by_preference, match_in_order, overlapping_pairs
 
 

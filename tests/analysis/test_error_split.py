@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation_records import (
+from helpers.evaluation_records import (
     BELOW,
     EMPTY,
     LEFT,

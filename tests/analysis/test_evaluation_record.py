@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation_records import EMPTY, LEFT, ImageSpec, make_record, random_record
+from helpers.evaluation_records import EMPTY, LEFT, ImageSpec, make_record, random_record
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.errors import DataError
 from ssd_lightning.metrics.average_precision import voc_average_precision

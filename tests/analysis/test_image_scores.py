@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 from torchvision.ops import box_iou
 
-from evaluation_records import EMPTY, LEFT, PLANTED, RIGHT, ImageSpec, make_record, planted_record, random_record
+from helpers.evaluation_records import (
+    EMPTY,
+    LEFT,
+    PLANTED,
+    RIGHT,
+    ImageSpec,
+    make_record,
+    planted_record,
+    random_record,
+)
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.image_scores import image_scores
 

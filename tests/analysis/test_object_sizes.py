@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation_records import EMPTY, LEFT, RIGHT, ImageSpec, make_record, random_record
+from helpers.evaluation_records import EMPTY, LEFT, RIGHT, ImageSpec, make_record, random_record
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.object_sizes import SIDES_PX, ap_by_size, coco_average, recall_by_size
 from ssd_lightning.metrics import COCOMeanAveragePrecision

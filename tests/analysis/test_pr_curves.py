@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation_records import EMPTY, LEFT, RIGHT, ImageSpec, make_record, random_record
+from helpers.evaluation_records import EMPTY, LEFT, RIGHT, ImageSpec, make_record, random_record
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves
 from ssd_lightning.metrics import VOCMeanAveragePrecision

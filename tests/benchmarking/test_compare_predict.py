@@ -4,7 +4,7 @@ import torch
 
 from ssd_lightning.benchmark import TORCHVISION_SSD300, make_network
 from ssd_lightning.benchmarking.predict import _share_found, compare_predict
-from ssd_lightning.detections import ImageDetections
+from ssd_lightning.inference.results import ImageDetections
 
 
 @pytest.mark.slow

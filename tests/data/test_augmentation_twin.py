@@ -5,8 +5,8 @@ from random import Random
 import cv2
 import numpy as np
 import pytest
-from slow_augmentation import choose_window, step_by_step
 
+from helpers.slow_augmentation import choose_window, step_by_step
 from ssd_lightning.data.augmentation_steps import INTERPOLATIONS, DistortExpandCropWarp
 from ssd_lightning.data.colour import PhotometricDistortion
 from ssd_lightning.data.geometry import sample_windows, window_iou

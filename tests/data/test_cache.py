@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ssd_lightning.configs import compose_config
+from ssd_lightning.config import compose_config
 from ssd_lightning.data import cache as cache_module
 from ssd_lightning.data import dataset as dataset_module
 from ssd_lightning.data.augmentation import SSDAugmentation

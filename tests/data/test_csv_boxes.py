@@ -7,7 +7,7 @@ import pytest
 from hydra.utils import instantiate
 from PIL import Image
 
-from ssd_lightning.configs import compose_config
+from ssd_lightning.config import compose_config
 from ssd_lightning.data.csv_boxes import CSVDataset
 from ssd_lightning.data.csv_table import sniff_columns
 from ssd_lightning.errors import ConfigurationError, DataError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hydra.utils import instantiate
 
-from ssd_lightning.configs import compose_config, find_folder
+from ssd_lightning.config import compose_config, find_folder
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.training import DetectionDataModule

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import planted
+from helpers import planted
 from ssd_lightning.data.csv_boxes import CSVDataset
 from ssd_lightning.data.dataset import ImageAnnotation
 from ssd_lightning.data.inspection import (

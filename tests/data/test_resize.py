@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from helpers.tiny_nets import tiny_net
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation, collate
 from ssd_lightning.data.resize import (
@@ -22,12 +23,11 @@ from ssd_lightning.data.resize import (
     undo,
     undo_detections,
 )
-from ssd_lightning.detector import Detector
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.evaluate import score
+from ssd_lightning.inference.detector import Detector
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
 from ssd_lightning.types import Detections, Placement
-from tiny_nets import tiny_net
 
 SIZES_PX = [(375, 500), (500, 375), (1, 900), (900, 1), (3, 3), (333, 334), (97, 2048), (32, 48)]
 INPUTS = [(300, 300), (32, 48), (320, 256)]

@@ -8,7 +8,7 @@ import pytest
 from hydra.utils import instantiate
 from test_formats_contract import ALL, IMAGES, Format, every_format
 
-from ssd_lightning.configs import compose_config
+from ssd_lightning.config import compose_config
 from ssd_lightning.data.stages import choose_splits
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.data.yolo import YOLODataset

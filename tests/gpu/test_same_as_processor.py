@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from helpers.tiny_nets import tiny_net
 from ssd_lightning.benchmarking.loss import random_output, random_targets
 from ssd_lightning.benchmarking.postprocess import trained_like_output
-from ssd_lightning.detector import Detector
+from ssd_lightning.inference.detector import Detector
 from ssd_lightning.losses import (
     ArgmaxMatcher,
     BipartiteMatcher,
@@ -38,7 +39,6 @@ from ssd_lightning.ops import matching
 from ssd_lightning.ops.nms import Decay, _nms_of_pairs
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.types import Detections, SSDOutput, Target
-from tiny_nets import tiny_net
 
 pytestmark = pytest.mark.gpu
 

@@ -8,15 +8,15 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from helpers.tiny_nets import tiny_net
 from ssd_lightning.benchmarking.loss import random_output, random_targets
 from ssd_lightning.losses import ArgmaxMatcher, FocalLoss, MultiBoxLoss
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.training import SSDModule
-from ssd_lightning.training.averaging import MovingAverage
-from ssd_lightning.training.non_finite import FiniteSteps
+from ssd_lightning.training.callbacks.averaging import MovingAverage
+from ssd_lightning.training.fault_tolerance.non_finite import FiniteSteps
 from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import Target
-from tiny_nets import tiny_net
 
 pytestmark = pytest.mark.gpu
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers.tiny_nets import tiny_net
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models import SSD
 from ssd_lightning.models.backbones import VGG16, TinyBackbone
@@ -14,7 +15,6 @@ from ssd_lightning.models.config import ConfigMixin, check_rebuildable, from_con
 from ssd_lightning.models.extras import SSDExtras, TinyExtras
 from ssd_lightning.ops.normalization import IMAGENET, SUBTRACT_MEAN_BGR, TORCHVISION_SSD
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel
-from tiny_nets import tiny_net
 
 SSD300_EXTRAS = [
     {"mid_channels": 256, "out_channels": 512, "stride": 2, "padding": 1},
@@ -93,7 +93,7 @@ def test_weights_are_spent_and_their_normalization_stays(monkeypatch) -> None:
         "torch.nn.modules.container.Any",
         "torch.nnx.Linear",
         "ssd_lightning.train.main",
-        "ssd_lightning.detector.Detector",
+        "ssd_lightning.inference.detector.Detector",
         "ssd_lightning.training.SSDModule",
         "ssd_lightning.data.voc.VOCDataset",
         "ssd_lightning.losses.MultiBoxLoss",

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers.tiny_nets import tiny_net
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models import SSD
 from ssd_lightning.models.backbones import VGG16, TinyBackbone
@@ -11,7 +12,6 @@ from ssd_lightning.models.extras import SSDExtras, TinyExtras
 from ssd_lightning.models.ssd import check_batch_size, measure_grids
 from ssd_lightning.ops.normalization import IDENTITY, IMAGENET, SUBTRACT_MEAN_BGR, Normalization
 from ssd_lightning.ops.priors import SSD300_VOC, SSD512_VOC, PriorLevel, levels_from_scales, rescale_levels
-from tiny_nets import tiny_net
 
 SSD300_EXTRAS = [
     {"mid_channels": 256, "out_channels": 512, "stride": 2, "padding": 1},

@@ -10,9 +10,9 @@ import torchvision
 from torch import Tensor
 
 from ssd_lightning.assembly import make_net
-from ssd_lightning.configs import compose_config
-from ssd_lightning.detector import Detector
+from ssd_lightning.config import compose_config
 from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.inference.detector import Detector
 from ssd_lightning.models import SSD
 from ssd_lightning.models.checkpoint_formats import ORIGINS
 from ssd_lightning.models.head import last_convolution

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from evaluation_records import random_record
+from helpers.evaluation_records import random_record
+from helpers.tiny_nets import tiny_net
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.detector import Detector
-from tiny_nets import tiny_net
+from ssd_lightning.inference.detector import Detector
 
 CLASS_NAMES = ("disk", "<script>alert(1)</script>", 'star "&', "ring")
 """Four classes; two of them have names that would break a page that does not escape."""

@@ -6,7 +6,7 @@ from statistics import stdev
 
 import pytest
 
-from evaluation_records import ImageSpec, make_record
+from helpers.evaluation_records import ImageSpec, make_record
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.reporting.groups import (
     config_differences,

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from evaluation_records import EMPTY, LEFT, ImageSpec, make_record, planted_record
+from helpers.evaluation_records import EMPTY, LEFT, ImageSpec, make_record, planted_record
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.image_scores import image_scores
 from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves

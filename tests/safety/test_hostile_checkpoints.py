@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from ssd_lightning.detector import Detector
+from helpers.tiny_nets import tiny_net
 from ssd_lightning.errors import UserError, WeightsError
+from ssd_lightning.inference.detector import Detector
 from ssd_lightning.models.files import read_checkpoint
-from tiny_nets import tiny_net
 
 
 @pytest.fixture(scope="module")

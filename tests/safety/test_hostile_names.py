@@ -14,8 +14,8 @@ from ssd_lightning.data.csv_boxes import CSVDataset
 from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.data.yolo import YOLODataset
 from ssd_lightning.errors import DataError, one_line
-from ssd_lightning.prediction.names import output_names
-from ssd_lightning.prediction.sources import find_images
+from ssd_lightning.inference.names import output_names
+from ssd_lightning.inference.sources import find_images
 from ssd_lightning.visualization.tables import print_scores
 
 BOX = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>20</xmax><ymax>20</ymax></bndbox>"

@@ -5,7 +5,7 @@ import torch
 from omegaconf import OmegaConf
 from test_module import loader, module, target, trainer
 
-from ssd_lightning.configs import compose_config
+from ssd_lightning.config import compose_config
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.training.batch_scaling import BatchScaling, split_scaling
 from ssd_lightning.training.schedules import cosine, multistep

@@ -2,8 +2,8 @@ import copy
 
 import pytest
 import torch
-from small_network import small_net
 
+from helpers.small_network import small_net
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.models import SSD

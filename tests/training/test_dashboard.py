@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from interrupted import PowerCut, data, everything, first_difference, fit, module, sometimes
 from PIL import Image
 
+from helpers.interrupted import PowerCut, data, everything, first_difference, fit, module, sometimes
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
 from ssd_lightning.training import DetectionDataModule
-from ssd_lightning.training.dashboard import callback, file_sink
-from ssd_lightning.training.dashboard.callback import Dashboard
-from ssd_lightning.training.dashboard.contents import Validation, choose_images
-from ssd_lightning.training.dashboard.file_sink import FileSink
+from ssd_lightning.training.callbacks.dashboard import callback, file_sink
+from ssd_lightning.training.callbacks.dashboard.callback import Dashboard
+from ssd_lightning.training.callbacks.dashboard.contents import Validation, choose_images
+from ssd_lightning.training.callbacks.dashboard.file_sink import FileSink
+from ssd_lightning.training.fault_tolerance.resumption import find_resumable
+from ssd_lightning.training.fault_tolerance.rng_state import random_state
 from ssd_lightning.training.loggers import SturdyCSVLogger
-from ssd_lightning.training.resumption import find_resumable
-from ssd_lightning.training.rng_state import random_state
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_another_run_in_the_same_directory_begins_with_an_empty_one(tmp_path: Pa
 )
 def test_without_validation_the_training_alone_is_shown(tmp_path: Path, seen: type[Seen], settings: dict) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("interrupted.BestCheckpoint", lambda **_: pl.Callback())
+        patch.setattr("helpers.interrupted.BestCheckpoint", lambda **_: pl.Callback())
         fit(
             tmp_path / "run", callbacks=(Dashboard(),), default_root_dir=tmp_path / "run",
             **{key: value for key, value in settings.items() if key != "num_sanity_val_steps"},
@@ -221,7 +221,7 @@ def test_without_a_data_module_or_in_a_trial_nothing_is_written(tmp_path: Path) 
 
 
 def test_images_that_are_gone_are_left_out(tmp_path: Path, seen: type[Seen], monkeypatch: pytest.MonkeyPatch) -> None:
-    from ssd_lightning.training.dashboard import contents
+    from ssd_lightning.training.callbacks.dashboard import contents
 
     read = contents.read_image
 
@@ -305,9 +305,8 @@ def test_one_class_and_many(tmp_path: Path, seen: type[Seen]) -> None:
     """80 classes of which two have objects; the plots of one class are drawn in `tests/visualization`."""
     from functools import partial
 
-    from interrupted import images
-    from small_network import small_net
-
+    from helpers.interrupted import images
+    from helpers.small_network import small_net
     from ssd_lightning.losses import MultiBoxLoss
     from ssd_lightning.training import SSDModule
     from ssd_lightning.training.schedules import cosine

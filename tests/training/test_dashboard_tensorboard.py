@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from interrupted import EPOCHS, fit, module
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ssd_lightning.training.dashboard.callback import Dashboard
+from helpers.interrupted import EPOCHS, fit, module
+from ssd_lightning.training.callbacks.dashboard.callback import Dashboard
+from ssd_lightning.training.callbacks.speed import Speed
 from ssd_lightning.training.loggers import SturdyTensorBoardLogger
-from ssd_lightning.training.speed import Speed
 
 
 @pytest.fixture(scope="module")

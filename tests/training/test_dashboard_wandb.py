@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import wandb
-from interrupted import EPOCHS, NUM_IMAGES, fit, module
-from wandb_records import config_of, files_of, history_of, records_of
 
+from helpers.interrupted import EPOCHS, NUM_IMAGES, fit, module
+from helpers.wandb_records import config_of, files_of, history_of, records_of
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.pr_curves import PRCurve, pr_curves
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.training import loggers
-from ssd_lightning.training.dashboard.callback import Dashboard
-from ssd_lightning.training.dashboard.contents import ClassScores, Validation
-from ssd_lightning.training.dashboard.wandb_sink import MOST_ROWS, class_ap_chart, confusion_chart, pr_chart
-from ssd_lightning.training.evaluations import Evaluations
+from ssd_lightning.training.callbacks.dashboard.callback import Dashboard
+from ssd_lightning.training.callbacks.dashboard.contents import ClassScores, Validation
+from ssd_lightning.training.callbacks.dashboard.wandb_sink import MOST_ROWS, class_ap_chart, confusion_chart, pr_chart
+from ssd_lightning.training.callbacks.evaluations import Evaluations
+from ssd_lightning.training.callbacks.speed import Speed
 from ssd_lightning.training.record import run_record
-from ssd_lightning.training.speed import Speed
 
 NAMES = ("a/cat $x_", "dog\n\udc80")
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from wandb_records import history_of, records_of
 
+from helpers.wandb_records import history_of, records_of
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.data.toy import write_toy_dataset
 

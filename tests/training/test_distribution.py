@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
-from distributed_steps import IMAGES, NORMALIZERS, gradients, mean_ap, run_rank
 from test_plumbing import dataset
 from torch.utils.data import DataLoader
 
+from helpers.distributed_steps import IMAGES, NORMALIZERS, gradients, mean_ap, run_rank
 from ssd_lightning.data.dataset import DetectionDataset, collate
 from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.errors import ConfigurationError

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interrupted import everything, first_difference, fit
 
+from helpers.interrupted import everything, first_difference, fit
 from ssd_lightning.training import loggers
-from ssd_lightning.training.dashboard.callback import Dashboard
+from ssd_lightning.training.callbacks.dashboard.callback import Dashboard
 from ssd_lightning.training.loggers import SturdyCSVLogger, SturdyTensorBoardLogger, SturdyWandbLogger, earlier_id
 
 
@@ -118,9 +118,9 @@ def test_a_training_outlives_the_service_of_wandb(tmp_path: Path) -> None:
         from pathlib import Path
         sys.path.insert(0, sys.argv[2])
         import pytorch_lightning as pl
-        from interrupted import fit
+        from helpers.interrupted import fit
         from ssd_lightning.training import loggers
-        from ssd_lightning.training.dashboard.callback import Dashboard
+        from ssd_lightning.training.callbacks.dashboard.callback import Dashboard
 
         class Kill(pl.Callback):
             def on_train_epoch_end(self, trainer, pl_module):
@@ -138,7 +138,7 @@ def test_a_training_outlives_the_service_of_wandb(tmp_path: Path) -> None:
             log_every_n_steps=1)
         """
     )
-    command = [sys.executable, "-c", script, str(tmp_path / "run"), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", script, str(tmp_path / "run"), str(Path(__file__).parents[1])]
     environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_DATA_DIR": str(tmp_path / "data")}
     environment.pop("WANDB_SERVICE", None)  # that of this process, if another test has started one
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=150, check=False)

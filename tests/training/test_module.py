@@ -7,9 +7,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
-from small_network import small_net
 from torch.utils.data import DataLoader
 
+from helpers.small_network import small_net
 from ssd_lightning.data.dataset import collate
 from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.errors import ConfigurationError
@@ -20,8 +20,8 @@ from ssd_lightning.ops.boxes import xyxy_to_cxcywh
 from ssd_lightning.ops.coder import encode
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training import module as module_file
+from ssd_lightning.training.fault_tolerance.non_finite import FiniteSteps, TrainingDiverged
 from ssd_lightning.training.module import parameter_groups
-from ssd_lightning.training.non_finite import FiniteSteps, TrainingDiverged
 from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import Detections, Placement, SSDOutput, Target
 

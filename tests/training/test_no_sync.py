@@ -13,11 +13,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from small_network import small_net
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from helpers.small_network import small_net
 from ssd_lightning.assembly import make_net
-from ssd_lightning.configs import compose_config
+from ssd_lightning.config import compose_config
 from ssd_lightning.losses import (
     ArgmaxMatcher,
     BipartiteMatcher,
@@ -32,9 +32,9 @@ from ssd_lightning.losses import (
 )
 from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.training import SSDModule
-from ssd_lightning.training.averaging import ForeachAverage
 from ssd_lightning.training.batch_scaling import split_scaling
-from ssd_lightning.training.callbacks import is_looked_at
+from ssd_lightning.training.callbacks.averaging import ForeachAverage
+from ssd_lightning.training.callbacks.progress import is_looked_at
 from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import Target
 

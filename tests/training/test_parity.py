@@ -19,7 +19,7 @@ from torchvision.models.detection import ssd300_vgg16, ssdlite320_mobilenet_v3_l
 from torchvision.ops import box_iou
 
 from ssd_lightning.assembly import make_net
-from ssd_lightning.configs import compose_config
+from ssd_lightning.config import compose_config
 from ssd_lightning.data.dataset import collate
 from ssd_lightning.losses import ArgmaxMatcher, MultiBoxLoss
 from ssd_lightning.models import SSD

@@ -14,8 +14,8 @@ from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training import DetectionDataModule, datamodule, loggers
-from ssd_lightning.training.checkpoint import AtomicCheckpointIO
 from ssd_lightning.training.devices import check_devices, choose_device
+from ssd_lightning.training.fault_tolerance.checkpoint_io import AtomicCheckpointIO
 from ssd_lightning.training.record import git_state, run_record, write_record
 
 

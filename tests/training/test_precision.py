@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from small_network import small_net
 from torch.utils.data import DataLoader
 
+from helpers.small_network import small_net
 from ssd_lightning.assembly import set_up_machine
-from ssd_lightning.configs import compose_config
+from ssd_lightning.config import compose_config
 from ssd_lightning.data.dataset import collate
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import (

@@ -25,12 +25,12 @@ def test_a_run_is_the_same_on_one_and_two_devices(tmp_path: Path) -> None:
         "data.side_px=96", "data.batch_size=8", "data.num_workers=0", "model=qfgaohao_squeezenet_lite",
         "backbone.weights=null", "image_size=[160,160]", "optimizer.lr=0.001", "trainer.accelerator=cpu",
         "trainer.max_epochs=4", "trainer.log_every_n_steps=1", "trainer.check_val_every_n_epoch=4",
-        "trainer.enable_progress_bar=false", "report=false", "+callbacks.seen._target_=seen_images.SeenImages",
+        "trainer.enable_progress_bar=false", "report=false", "+callbacks.seen._target_=helpers.seen_images.SeenImages",
     ]  # fmt: skip
     runs = {}
     for ranks in (1, 2):
         run, folder = Run(tmp_path), tmp_path / str(ranks)
-        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         command = [*TRAIN, *overrides, f"trainer.devices={ranks}", f"hydra.run.dir={folder}"]
         run.start(command, PYTHONPATH=path, SEEN_IMAGES=str(tmp_path / f"seen{ranks}"))
         assert run.wait_for_all(STARTS_WITHIN_S) == [0], run.output()

@@ -13,11 +13,11 @@ from PIL import Image
 from torchvision import io, tv_tensors
 from torchvision.transforms import v2
 
-from ssd_lightning.benchmarking.timing import Comparison, time_pairs
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.dataset import ImageAnnotation
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.toy_scene import draw_toy_image
+from ssd_lightning.timing import Comparison, time_pairs
 
 SIZE_PX = (375, 500)
 """(height, width) of most images of VOC."""

@@ -9,9 +9,9 @@ import torch
 
 from ssd_lightning.benchmarking.data import one_core, paper_augmentation, write_images
 from ssd_lightning.benchmarking.growth import INPUT, INPUTS, Point
-from ssd_lightning.benchmarking.timing import seconds_of
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.timing import seconds_of
 from ssd_lightning.training.datamodule import DetectionDataModule
 
 WORKERS = (0, 1, 2, 4, 8, 16)

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from ssd_lightning.benchmarking.loss import random_output, random_targets
-from ssd_lightning.benchmarking.memory import peak_memory_mib
-from ssd_lightning.benchmarking.timing import seconds_of
 from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.memory import peak_memory_mib
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
+from ssd_lightning.timing import seconds_of
 
 BATCHES = (1, 4, 16, 64, 256)
 CLASSES = (1, 20, 80, 600)

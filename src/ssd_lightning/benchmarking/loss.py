@@ -6,10 +6,10 @@ from torchvision.models.detection import ssd300_vgg16
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
-from ssd_lightning.benchmarking.timing import Comparison, time_pairs
 from ssd_lightning.losses import ArgmaxMatcher, MultiBoxLoss
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
+from ssd_lightning.timing import Comparison, time_pairs
 from ssd_lightning.types import SSDOutput, Target
 
 IMAGE_SIZE = 300

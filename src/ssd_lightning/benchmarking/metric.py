@@ -6,10 +6,10 @@ import torch
 from torchmetrics import Metric
 from torchmetrics.detection import MeanAveragePrecision
 
-from ssd_lightning.benchmarking.timing import Comparison, time_pairs
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.metrics import VOCMeanAveragePrecision
 from ssd_lightning.ops.boxes import clip_boxes, cxcywh_to_xyxy
+from ssd_lightning.timing import Comparison, time_pairs
 from ssd_lightning.types import Detections, Target
 
 BATCH_SIZE = 32

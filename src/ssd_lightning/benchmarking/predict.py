@@ -8,12 +8,12 @@ from torchvision.models.detection import ssd300_vgg16
 from torchvision.ops import box_iou
 
 from ssd_lightning.benchmarking.data import SIZE_PX
-from ssd_lightning.benchmarking.timing import Comparison, time_pairs
-from ssd_lightning.detections import ImageDetections
-from ssd_lightning.detector import Detector
+from ssd_lightning.inference.detector import Detector
+from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.models import SSD, PostProcess
 from ssd_lightning.models.weights import export_weights
 from ssd_lightning.ops.normalization import TORCHVISION_SSD
+from ssd_lightning.timing import Comparison, time_pairs
 
 
 def compare_predict(*, net: SSD, pairs: int, device: torch.device, batch_size: int) -> list[Comparison]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from ssd_lightning.benchmarking.timing import Comparison, seconds_of
 from ssd_lightning.data.toy import write_toy_dataset
+from ssd_lightning.timing import Comparison, seconds_of
 
 PEER = "python -c 'import torch, pytorch_lightning'"
 

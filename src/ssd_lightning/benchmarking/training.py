@@ -14,11 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import ssd300_vgg16
 
 from ssd_lightning.benchmarking.loss import random_targets
-from ssd_lightning.benchmarking.memory import peak_memory_mib
 from ssd_lightning.benchmarking.sides import Side
-from ssd_lightning.benchmarking.timing import Comparison, seconds_of, synchronize, time_pairs
 from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.memory import peak_memory_mib
 from ssd_lightning.models.ssd import SSD
+from ssd_lightning.timing import Comparison, seconds_of, synchronize, time_pairs
 from ssd_lightning.training.compilation import compile_network
 from ssd_lightning.training.host_memory import keep_freed_memory
 from ssd_lightning.types import Target

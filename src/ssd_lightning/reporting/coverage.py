@@ -9,7 +9,7 @@ import numpy as np
 
 from ssd_lightning.analysis.coverage import best_priors, coverage_summary
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.detector import Detector
+from ssd_lightning.inference.detector import Detector
 from ssd_lightning.models.config import to_config
 from ssd_lightning.ops.priors import as_height_width
 from ssd_lightning.reporting.bars import column_chart

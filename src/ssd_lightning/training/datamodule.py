@@ -21,10 +21,10 @@ from ssd_lightning.data.resize import Resize, ResizeMode
 from ssd_lightning.data.sampler import EpochSampler, repeat_factors
 from ssd_lightning.data.stages import Arguments, choose_splits
 from ssd_lightning.errors import ConfigurationError, DataError
-from ssd_lightning.training.data_state import Position
 from ssd_lightning.training.devices import device_batch_size
-from ssd_lightning.training.ranks import end_data_worker
-from ssd_lightning.training.signals import outlive_signals
+from ssd_lightning.training.fault_tolerance.data_state import Position
+from ssd_lightning.training.fault_tolerance.ranks import end_data_worker
+from ssd_lightning.training.fault_tolerance.signals import outlive_signals
 
 log = logging.getLogger(__name__)
 

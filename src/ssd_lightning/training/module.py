@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ssd_lightning.checks import require_number
 from ssd_lightning.data.resize import ResizeMode, Stretch, placements_of, undo_detections, undo_targets
-from ssd_lightning.detector import detector_spec
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.inference.detector import detector_spec
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
 from ssd_lightning.metrics.prior_errors import prior_errors
@@ -23,10 +23,10 @@ from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.training.batch_scaling import BatchScaling
-from ssd_lightning.training.budget import TrainingBudget
-from ssd_lightning.training.callbacks import is_looked_at
+from ssd_lightning.training.callbacks.budget import TrainingBudget
+from ssd_lightning.training.callbacks.progress import is_looked_at
+from ssd_lightning.training.fault_tolerance.non_finite import spread_non_finite
 from ssd_lightning.training.making import make_part
-from ssd_lightning.training.non_finite import spread_non_finite
 from ssd_lightning.types import Target
 
 Batch = tuple[Tensor, list[Target]]

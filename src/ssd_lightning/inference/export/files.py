@@ -1,0 +1,124 @@
+"""Writes detectors as ONNX, TorchScript and safetensors files."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.inference.detector import Detector, detector_spec
+from ssd_lightning.inference.export.graph import ExportGraph, describe_export, dynamic_axes, example_input
+from ssd_lightning.inference.export.graph_nms import OPSET, graph_nms, nms_in_onnx, nms_node
+from ssd_lightning.inference.runtime.description import ExportDescription
+from ssd_lightning.inference.runtime.onnx_network import NEEDED
+from ssd_lightning.inference.runtime.safetensors_file import DETECTOR_KEY
+from ssd_lightning.inference.runtime.torchscript_network import METADATA_FILE, quiet_jit
+
+
+def write_onnx(detector: Detector, path: Path, *, preprocessing: bool, nms: bool) -> ExportDescription:
+    """Write an ONNX file of opset 18 with dynamic batch.
+
+    Args:
+        detector: detector of a checkpoint.
+        path: the file.
+        preprocessing: the file takes uint8 images of any size, and resizes and normalises them. With a letterboxing
+            detector it takes letterboxed images and normalises them.
+        nms: the file applies thresholds and NMS. Otherwise it returns all decoded boxes and their scores.
+
+    Raises:
+        ConfigurationError: a package is missing, or the detector cannot be exported in this way.
+    """
+    description = describe_export(detector, preprocessing=preprocessing, nms=nms)
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError(f"format=onnx: {NEEDED}") from error
+    with _contiguous(detector), _without_talk():
+        program = torch.onnx.export(
+            ExportGraph(detector.network, description, nms_node).eval(),
+            (example_input(description, detector.device),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[description.input_name],
+            output_names=list(description.output_names),
+            dynamic_shapes=(dynamic_axes(description),),
+            custom_translation_table={torch.ops.ssd_lightning.nms.default: nms_in_onnx},
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    set_metadata(model, description)
+    path.write_bytes(model.SerializeToString())
+    return description
+
+
+def set_metadata(model: Any, description: ExportDescription) -> None:
+    """Replace the metadata of an ONNX model."""
+    import onnx
+
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, description.as_metadata())
+    model.producer_name, model.producer_version = "ssd_lightning", description.version
+
+
+def write_torchscript(detector: Detector, path: Path, *, preprocessing: bool, nms: bool) -> ExportDescription:
+    """Write a TorchScript file with dynamic batch. To load a file with NMS, `import torchvision` first.
+
+    The format is meant for C++ programs. torch deprecates `torch.jit` from 2.10 on, but still includes it.
+
+    Args:
+        detector: detector of a checkpoint.
+        path: the file.
+        preprocessing: see `write_onnx`.
+        nms: see `write_onnx`.
+
+    Raises:
+        ConfigurationError: the detector cannot be exported in this way.
+    """
+    description = describe_export(detector, preprocessing=preprocessing, nms=nms)
+    with _contiguous(detector), quiet_jit(), torch.no_grad():
+        graph = ExportGraph(detector.network, description, torch.jit.script(graph_nms)).eval()
+        script = torch.jit.trace(graph, example_input(description, detector.device), check_trace=False)
+        script.save(str(path), _extra_files={METADATA_FILE: json.dumps(description.as_metadata())})
+    return description
+
+
+def write_safetensors(detector: Detector, path: Path) -> None:
+    """Write the weights under their own names, with the detector's description as metadata."""
+    spec = detector_spec(detector.network, detector.class_names, detector.postprocess, detector.resize)
+    weights = {name: tensor.contiguous() for name, tensor in detector.network.state_dict().items()}
+    path.write_bytes(save(weights, metadata={DETECTOR_KEY: json.dumps(spec)}))
+
+
+@contextmanager
+def _contiguous(detector: Detector) -> Iterator[None]:
+    """Temporarily use the contiguous memory format, which exporters expect."""
+    detector.network.to(memory_format=torch.contiguous_format)
+    try:
+        yield
+    finally:
+        detector.network.to(memory_format=torch.channels_last)
+
+
+@contextmanager
+def _without_talk() -> Iterator[None]:
+    """Silence the exporters' internal messages."""
+    names = ("torch.onnx", "onnxscript", "onnx_ir")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -1,0 +1,150 @@
+"""Verifies an exported file: runs it and its checkpoint on the same images."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssd_lightning.data.resize import ResizeMode, placements_of, undo_detections, undo_targets
+from ssd_lightning.data.toy_scene import draw_toy_image
+from ssd_lightning.inference.detector import Detector
+from ssd_lightning.inference.export.parity import Parity, compare_detections
+from ssd_lightning.inference.runtime.network import ExportedNetwork
+from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
+from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
+from ssd_lightning.types import Detections, Target
+
+MOST_UNMATCHED = 0.005
+"""Share of detections that may have no partner. Of two boxes whose scores are equal up to rounding, either may suppress
+the other, and either may get the last place of a full list."""
+
+RESIZE_CLOSE = 0.05
+"""Largest difference of partners if the file resizes images itself. Its pixels differ from OpenCV's by less than 1 of
+255, which changes the network's outputs by about .01."""
+RESIZE_MOST_UNMATCHED = 0.1
+"""Share of detections that may have no partner if the file resizes images itself. About .01 is normal, because weak
+detections cross a threshold. Swapped colours or sides leave most detections without a partner."""
+
+Batch = tuple[Tensor, Sequence[Target] | None]
+"""Images, uint8 `[B, 3, H, W]` of the network's size, and their targets, if known."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Result of a verification.
+
+    Attributes:
+        parity: differences on images of the network's size.
+        whole: differences on images of other sizes, if the file resizes.
+        scores: name of a mean average precision -> values of the checkpoint and of the file.
+    """
+
+    parity: Parity
+    whole: Parity | None = None
+    scores: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def map_loss(self) -> float:
+        """Largest loss of a mean average precision. NaN, from data without objects, is ignored."""
+        losses = [before - after for before, after in self.scores.values()]
+        return max((loss for loss in losses if loss == loss), default=0.0)
+
+    def failures(self, *, tolerance: float | None, max_map_loss: float) -> list[str]:
+        """List the exceeded limits, one sentence each.
+
+        Args:
+            tolerance: limit for boxes (normalised) and scores. None for a quantized network, which is judged only by
+                mAP.
+            max_map_loss: largest allowed loss of any mean average precision.
+        """
+        found: list[str] = []
+        if tolerance is not None:
+            for what, largest in (("boxes", self.parity.boxes), ("scores", self.parity.scores)):
+                if not largest <= tolerance:
+                    found.append(f"{what} differ by {largest:.2g}, more than tolerance={tolerance:g}")
+            found += _lonely(self.parity, "", MOST_UNMATCHED)
+        if tolerance is not None and self.whole is not None:
+            found += _lonely(self.whole, " in images that the file resizes", RESIZE_MOST_UNMATCHED)
+        if self.map_loss > max_map_loss:
+            found.append(f"mAP is lower by {self.map_loss:.4f}, more than max_map_loss={max_map_loss:g}")
+        return found
+
+
+def _lonely(parity: Parity, where: str, most: float) -> list[str]:
+    if parity.unmatched_share <= most:
+        return []
+    both = parity.detections + parity.others
+    return [
+        f"{parity.unmatched} of the {both} detections{where} have no partner on the other side, more than {most:.1%}"
+    ]
+
+
+def prove(
+    checkpoint: Detector, exported: Detector, batches: Iterable[Batch], images: Iterable[np.ndarray] = ()
+) -> Proof:
+    """Run both detectors on the same images.
+
+    Args:
+        checkpoint: detector of the checkpoint.
+        exported: detector loaded from the exported file.
+        batches: batches of images. With targets, mean average precision is also measured.
+        images: uint8 `[H, W, 3]` RGB of any size, for a file that resizes.
+    """
+    parity, counted = Parity(), 0
+    metrics = [(VOCMeanAveragePrecision(len(checkpoint.class_names)), COCOMeanAveragePrecision()) for _ in range(2)]
+    for batch, targets in batches:
+        before, after = (_on_cpu(detector.detect(batch)) for detector in (checkpoint, exported))
+        for ours, theirs in zip(before, after, strict=True):
+            parity += compare_detections(ours, theirs, checkpoint.image_size)
+        if targets is not None:
+            counted += len(batch)
+            placements, undone = placements_of(targets), undo_targets(targets)
+            for of_side, detections in zip(metrics, (before, after), strict=True):
+                for metric in of_side:
+                    metric.update(undo_detections(detections, placements), undone)
+    scores: dict[str, tuple[float, float]] = {}
+    if counted:
+        first, second = ({**voc.compute(), **coco.compute()} for voc, coco in metrics)
+        scores = {name: (float(first[key]), float(second[key])) for name, key in MEANS.items()}
+    whole = None
+    if isinstance(exported.net, ExportedNetwork) and exported.net.description.resizes:
+        whole = sum((_compare_whole(checkpoint, exported.net, image) for image in images), Parity())
+    return Proof(parity, whole, scores)
+
+
+MEANS = {"mAP 11-point": "map_11point", "mAP area": "map_area", "mAP .5:.95": "map"}
+
+
+@torch.inference_mode()
+def _compare_whole(checkpoint: Detector, net: ExportedNetwork, image: np.ndarray) -> Parity:
+    fitted, _ = checkpoint.resize.apply(image, checkpoint.image_size)
+    resized = torch.from_numpy(fitted).permute(2, 0, 1)[None]
+    inputs = torch.from_numpy(image)[None].to(net.device)
+    (ours,), (theirs,) = checkpoint.detect(resized), net.detect_inputs(inputs, net.description.postprocess)
+    size_px = (image.shape[0], image.shape[1])
+    ours, theirs = _on_cpu([ours, theirs])
+    return compare_detections(ours, theirs, size_px, close=RESIZE_CLOSE)
+
+
+def _on_cpu(detections: Sequence[Detections]) -> list[Detections]:
+    return [
+        Detections(boxes=found["boxes"].cpu(), scores=found["scores"].cpu(), labels=found["labels"].cpu())
+        for found in detections
+    ]
+
+
+def drawn_images(count: int, image_size: tuple[int, int]) -> list[np.ndarray]:
+    """Draw scenes that are not in the training data: uint8 `[H, W, 3]`, with size and shape unlike the input's."""
+    size_px = (max(128, image_size[0] * 3 // 2), max(160, image_size[1] * 5 // 4))
+    return [draw_toy_image(seed=2**20, split="test", index=i, size_px=size_px)[0] for i in range(count)]
+
+
+def in_batches(
+    images: Sequence[np.ndarray], image_size: tuple[int, int], size: int, resize: ResizeMode
+) -> Iterable[Batch]:
+    """Resize images and stack them, without targets."""
+    for start in range(0, len(images), size):
+        resized = [resize.apply(image, image_size)[0] for image in images[start : start + size]]
+        yield torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2), None

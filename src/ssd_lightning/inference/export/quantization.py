@@ -1,0 +1,74 @@
+"""Static int8 quantisation with onnxruntime."""
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.inference.export.files import set_metadata
+from ssd_lightning.inference.runtime.description import ExportDescription
+
+ROUNDED = ("Conv", "Relu", "Clip", "MaxPool")
+"""Quantized operators. With convolutions alone, half of the range would be used for values that the ReLU removes."""
+
+
+def quantize_int8(source: Path, target: Path, description: ExportDescription, inputs: Sequence[np.ndarray]) -> None:
+    """Write an int8 copy of a float32 ONNX file.
+
+    Weights become int8 with one scale per channel. Activations become uint8 with the range of the calibration inputs.
+    Softmax, decoding and NMS stay in float32: they need its precision and are a small part of the work.
+
+    Args:
+        source: file written by `write_onnx`.
+        target: the new file.
+        description: description of the source.
+        inputs: calibration inputs, each a batch in the file's input format.
+
+    Raises:
+        ConfigurationError: there are no inputs.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    if not inputs:
+        raise ConfigurationError("quantize=int8 needs images to calibrate with; there are none")
+    logging.getLogger().addFilter(_drop_advice)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            folded, rounded = Path(folder) / "folded.onnx", Path(folder) / "rounded.onnx"
+            quant_pre_process(source, folded, skip_symbolic_shape=True)  # batch norms become part of convolutions
+            quantize_static(
+                folded,
+                rounded,
+                _Calibration(description.input_name, inputs),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(ROUNDED),
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+            )
+            model = onnx.load_model(rounded)
+    finally:
+        logging.getLogger().removeFilter(_drop_advice)
+    set_metadata(model, description.quantized("int8"))
+    target.write_bytes(model.SerializeToString())
+
+
+class _Calibration:
+    """Reader of calibration inputs for onnxruntime. Returns the next input, or None."""
+
+    def __init__(self, name: str, inputs: Sequence[np.ndarray]) -> None:
+        self._inputs = iter([{name: values} for values in inputs])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._inputs, None)
+
+
+def _drop_advice(record: logging.LogRecord) -> bool:
+    """Skip onnxruntime's advice to do what is done here."""
+    return "pre-processing before quantization" not in record.getMessage()

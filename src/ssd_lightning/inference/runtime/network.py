@@ -1,0 +1,112 @@
+"""Base class of exported networks for `Detector`."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ssd_lightning.errors import WeightsError
+from ssd_lightning.inference.runtime.description import PREDICTIONS, ExportDescription
+from ssd_lightning.models.postprocess import PostProcess
+from ssd_lightning.ops.boxes import xyxy_to_cxcywh
+from ssd_lightning.types import Detections, SSDOutput
+
+
+class ExportedNetwork(nn.Module):
+    """A network that runs in another runtime. It can detect, but its weights are not accessible.
+
+    Args:
+        path: the file, for messages.
+        description: description from the file.
+        device: device of its inputs and outputs.
+    """
+
+    def __init__(self, path: Path, description: ExportDescription, device: torch.device) -> None:
+        super().__init__()
+        self.path = path
+        self.description = description
+        self.device = device
+        self.image_size = description.image_size
+        self.num_classes = len(description.class_names)
+
+    @abstractmethod
+    def run(self, inputs: Tensor) -> Sequence[Tensor]:
+        """Run the network on the file's input. Inputs and outputs are on `device`."""
+
+    def detect(self, images: Tensor, postprocess: PostProcess) -> list[Detections]:
+        """Detect in a batch.
+
+        Args:
+            images: `[B, 3, H, W]`, RGB, 0..255, uint8 or float, of the network's input size.
+            postprocess: post-processing. It has no effect if the file applies NMS.
+
+        Returns:
+            B detections.
+
+        Raises:
+            ValueError: the images have a different size.
+            WeightsError: the file fails, or its outputs do not match its description.
+        """
+        if tuple(images.shape[-2:]) != self.image_size:
+            raise ValueError(f"the network is made for {self.image_size} images, got {tuple(images.shape[-2:])}")
+        if len(images) == 0:
+            return []
+        return self.detect_inputs(self.description.as_input(images.to(self.device)), postprocess)
+
+    def detect_inputs(self, inputs: Tensor, postprocess: PostProcess) -> list[Detections]:
+        """Detect in a batch in the file's own input format. See `detect`."""
+        outputs = self.checked(self.run(inputs), len(inputs))
+        if self.description.nms:
+            return _unpadded(*outputs)
+        boxes, scores = outputs
+        return _detect(boxes, scores, postprocess)
+
+    def checked(self, outputs: Sequence[Tensor], batch: int) -> Sequence[Tensor]:
+        """Check that outputs match the description. Otherwise an invalid index would cause an error much later.
+
+        Raises:
+            WeightsError: number, shape, type or values do not match.
+        """
+        names = self.description.output_names
+        if len(outputs) != len(names):
+            raise WeightsError(f"{self.path} gave {len(outputs)} outputs instead of {', '.join(names)}")
+        boxes, rest = outputs[0], outputs[2:]
+        rows = boxes.shape[1] if boxes.ndim == 3 else 0
+        wanted: dict[str, tuple[int, ...]] = {"boxes": (batch, rows, 4), "scores": (batch, rows)}
+        if self.description.nms:
+            wanted |= {"labels": (batch, rows), "num_detections": (batch,)}
+        else:
+            wanted["scores"] = (batch, rows, self.num_classes + 1)
+        for name, output in zip(names, outputs, strict=True):
+            if tuple(output.shape) != wanted[name]:
+                raise WeightsError(f"{self.path}: its output {name} has shape {tuple(output.shape)}")
+            if output.is_floating_point() != (name in PREDICTIONS):
+                raise WeightsError(f"{self.path}: its output {name} has type {output.dtype}")
+        if rest:
+            labels, count = rest
+            if not _within(labels, self.num_classes) or not _within(count, rows):
+                raise WeightsError(f"{self.path}: its output has labels or counts out of range")
+        return outputs
+
+
+def _within(numbers: Tensor, most: int) -> bool:
+    return bool(((numbers >= 0) & (numbers <= most)).all())
+
+
+def _unpadded(boxes: Tensor, scores: Tensor, labels: Tensor, num_detections: Tensor) -> list[Detections]:
+    return [
+        Detections(boxes=boxes[image, :count], scores=scores[image, :count], labels=labels[image, :count])
+        for image, count in enumerate(num_detections.tolist())
+    ]
+
+
+def _detect(boxes: Tensor, scores: Tensor, postprocess: PostProcess) -> list[Detections]:
+    """Apply post-processing to decoded boxes and scores, image by image."""
+    found: list[Detections] = []
+    for image_boxes, image_scores in zip(boxes, scores, strict=True):
+        # Each box is its own prior with zero offsets. Softmax inverts the logarithm.
+        output = SSDOutput(torch.zeros_like(image_boxes)[None], image_scores.log()[None], xyxy_to_cxcywh(image_boxes))
+        found += postprocess(output)
+    return found

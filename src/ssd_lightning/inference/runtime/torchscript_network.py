@@ -1,0 +1,141 @@
+"""Runs TorchScript files. Loading compiles their code, so it is checked first, see `refuse_foreign_code`."""
+
+import io
+import json
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torchvision  # noqa: F401  registers torchvision::nms
+from torch import Tensor
+
+from ssd_lightning.errors import WeightsError
+from ssd_lightning.inference.runtime.description import ExportDescription
+from ssd_lightning.inference.runtime.network import ExportedNetwork
+
+METADATA_FILE = "ssd_lightning.json"
+"""One of the archive's `extra` files, with the texts of `ExportDescription.as_metadata`."""
+MOST_METADATA_BYTES = 10_000_000
+MOST_PACKED_BYTES = 100_000_000
+
+OPERATORS = {"torchvision.nms", "prim.device", "prim.dtype", "prim.NumToTensor", "prim.min"}
+"""Operators other than `torch.*` that exported networks call."""
+FORBIDDEN = re.compile(r"\b(from_file|save|load|classes|_extension)\b")
+"""Names of operators that map, write or read files, or create objects of compiled code."""
+
+
+class TorchScriptNetwork(ExportedNetwork):
+    """A TorchScript file written by `export format=torchscript`.
+
+    Args:
+        path: the file.
+        device: device to run on.
+
+    Raises:
+        WeightsError: the file is missing, damaged, not written by this package, or has code that no exported network
+            has.
+    """
+
+    def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
+        content, metadata = read_torchscript(path)
+        super().__init__(path, ExportDescription.from_metadata(metadata, path), torch.device(device))
+        try:
+            with quiet_jit():
+                self.script = torch.jit.load(io.BytesIO(content), map_location=self.device)
+        except Exception as error:  # damaged files raise many types
+            raise WeightsError(f"{path} is damaged or not a TorchScript file: {_first_line(error)}") from error
+
+    def run(self, inputs: Tensor) -> Sequence[Tensor]:
+        """Run the network on the file's input."""
+        try:
+            outputs = self.script(inputs)
+        except Exception as error:
+            raise WeightsError(f"{self.path} failed in TorchScript: {_first_line(error)}") from error
+        if not isinstance(outputs, (tuple, list)) or not all(isinstance(output, Tensor) for output in outputs):
+            raise WeightsError(f"{self.path} gave a {type(outputs).__name__} instead of tensors")
+        return outputs
+
+
+@contextmanager
+def quiet_jit() -> Iterator[None]:
+    """Silence the deprecation warning of `torch.jit`, because the user chose this format."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\..*` is (deprecated|not supported)")
+        yield
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive. Checkpoints use the same kind of archive."""
+    if path.suffix == ".torchscript":
+        return True
+    if path.suffix not in (".pt", ".pth") or not path.is_file() or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def read_torchscript(path: Path) -> tuple[bytes, dict[str, str]]:
+    """Read an archive without compiling or running its code.
+
+    Returns:
+        The file's bytes and its metadata.
+
+    Raises:
+        WeightsError: the file is missing, damaged, not written by this package, or has code that no exported network
+            has.
+    """
+    if not path.is_file():
+        raise WeightsError(f"there is no file {path}")
+    content = path.read_bytes()
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            packed = sum(p.file_size for p in archive.infolist() if p.compress_type != zipfile.ZIP_STORED)
+            if packed > MOST_PACKED_BYTES:  # torch compresses only code; a zip bomb could fill the memory
+                raise WeightsError(f"{path} is not a TorchScript file: it has {packed:,} bytes in compressed parts")
+            names = archive.namelist()
+            if len(set(names)) != len(names):
+                raise WeightsError(f"{path} is not a TorchScript file: two of its parts have the same name")
+            metadata_names = [name for name in names if name.endswith(f"/extra/{METADATA_FILE}")]
+            metadata = json.loads(archive.read(metadata_names[0])[:MOST_METADATA_BYTES]) if metadata_names else {}
+            refuse_foreign_code(
+                {name: archive.read(name) for name in names if "/data/" not in name and "/constants/" not in name}, path
+            )
+    except WeightsError:
+        raise
+    except Exception as error:  # zipfile raises many types for damaged files
+        raise WeightsError(f"{path} is damaged or not a TorchScript file: {_first_line(error)}") from error
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise WeightsError(f"{path}: its metadata are not a mapping of names to texts")
+    return content, metadata
+
+
+def refuse_foreign_code(parts: dict[str, bytes], path: Path) -> None:
+    """Reject an archive whose code uses operators that access more than tensors.
+
+    TorchScript has no access to Python, but a few of its operators map or write files. This check rejects the known
+    ones, and every extension operator except torchvision's `nms`. It protects against accidents and known attacks, but
+    is not a proof of safety. Load TorchScript files only from people whose programs you would run. ONNX and safetensors
+    files do not need this trust.
+
+    Raises:
+        WeightsError: a forbidden operator was found. The message names it.
+    """
+    for name, content in parts.items():
+        if name.endswith(".py"):
+            code = content.decode(errors="replace")
+            operators = set(re.findall(r"(?<![\w.])ops\.(\w+\.\w+)", code)) - OPERATORS
+            found = next(iter(sorted(operators)), None) or next(iter(FORBIDDEN.findall(code)), None)
+        elif name.endswith(".pkl"):
+            found = "torch.classes" if b"torch.classes" in content else None
+        else:
+            continue
+        if found:
+            raise WeightsError(f"{path}: its code uses '{found}', which no exported network does; it was not run")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

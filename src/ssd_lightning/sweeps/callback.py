@@ -1,0 +1,108 @@
+"""Start and end of a sweep."""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+log = logging.getLogger(__name__)
+
+
+class SweepCallback(Callback):
+    """Keeps a sweep in one directory, and reports its results at the end."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Set the sweep's directory, reject it if it contains another sweep, and register our sweeper with Hydra."""
+        from ssd_lightning.sweeps.plan import what_is_swept, what_it_is
+        from ssd_lightning.sweeps.records import SWEEP, read_json, write_json
+
+        directory = Path(config.hydra.sweep.dir).resolve()
+        fix_directory(config, directory)
+        overrides = list(config.hydra.overrides.task)
+        more = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+        sweep = {"overrides": what_it_is(overrides), "swept": what_is_swept([*more, *overrides])}
+        earlier = read_json(directory / SWEEP)
+        if earlier is not None and earlier != sweep:
+            print(
+                f"error: {directory} contains another sweep ({' '.join(earlier['overrides'])}); choose a different "
+                "name: sweep.name=NAME",
+                file=sys.stderr,
+            )
+            sys.exit(2)
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(directory / SWEEP, sweep)
+        stop_at_signals()
+        if str(config.hydra.sweeper._target_).startswith("hydra_plugins.ssd_lightning."):
+            from ssd_lightning.sweeps.search import register
+
+            register()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Write `sweep_results.csv` and the plot, print table and best command line. Exit with 1 if jobs failed."""
+        failed = conclude_sweep(Path(config.hydra.sweep.dir), str(config.objective))
+        if failed:
+            print(f"error: {len(failed)} of the sweep's jobs failed:", *failed, sep="\n  ", file=sys.stderr)
+            sys.exit(1)
+
+
+def fix_directory(config: DictConfig, directory: Path) -> None:
+    """Use the sweep's directory for all jobs, even if a job overrides the name that is part of it."""
+    quoted = str(directory).replace("\\", "\\\\").replace("'", "\\'")
+    with read_write(config), open_dict(config):
+        config.hydra.sweep.dir = str(directory)
+        others = [override for override in config.hydra.overrides.hydra if not override.startswith("hydra.sweep.dir=")]
+        config.hydra.overrides.hydra = OmegaConf.create([*others, f"hydra.sweep.dir='{quoted}'"])
+
+
+def stop_at_signals() -> None:
+    """Exit with 128 + the signal's number at a signal between two jobs."""
+
+    def stop(signum: int, frame: Any) -> None:
+        log.warning("the sweep was stopped; run the same command again to continue it")
+        sys.exit(128 + signum)
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, stop)
+
+
+def conclude_sweep(directory: Path, objective: str) -> list[str]:
+    """Write and print the results of a sweep.
+
+    Args:
+        directory: directory of the sweep.
+        objective: name of the objective.
+
+    Returns:
+        A line for each job that failed.
+    """
+    from ssd_lightning.sweeps import summary
+    from ssd_lightning.sweeps.records import FAILED, FINISHED, SWEEP, read_jobs, read_json
+    from ssd_lightning.visualization.benchmark_tables import print_table
+    from ssd_lightning.visualization.sweep_plots import save_sweep_plot
+
+    jobs = read_jobs(directory)
+    swept = (read_json(directory / SWEEP) or {}).get("swept", [])
+    summary.write_csv(directory / "sweep_results.csv", jobs, swept, objective)
+    finished = [job for _, job in jobs if job.status == FINISHED]
+    only_seeds = swept == ["seed"] and bool(finished)
+    if not only_seeds or len(finished) < len(jobs):
+        print_table(summary.result_table(jobs, swept, objective))
+    if only_seeds:
+        print_table(summary.seed_table(finished, objective))
+    written = [directory / "sweep_results.csv"]
+    if panels := summary.panels(jobs, swept):
+        repeated = "; bars are mean +- sd" if "seed" in swept and not only_seeds else ""
+        title = f"{directory.name}: {len(finished)} of {len(jobs)} runs finished{repeated}"
+        written.append(directory / "sweep_results.png")
+        save_sweep_plot(written[-1], panels, objective=objective, title=title)
+    print(*map(os.path.relpath, written), sep="\n")
+    if best := summary.best_command(jobs, swept):
+        tied = summary.count_best(jobs, swept)
+        among = f" ({tied} settings are tied; the first is shown)" if tied > 1 else ""
+        print(f"recipe: {best}" if only_seeds else f"best{among}: {best}")
+    return [f"job {job.number} ({os.path.relpath(path)}): {job.reason}" for path, job in jobs if job.status == FAILED]

@@ -1,0 +1,118 @@
+"""Turns a command line into a sweep, before Hydra reads it."""
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from ssd_lightning.config import check_overrides, compose_config
+from ssd_lightning.errors import ConfigurationError, UserError
+from ssd_lightning.overrides import command_line_overrides, has_own_config
+
+EXPLANATIONS = {"-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "--version", "-sc", "--shell-completion"}
+HOW_NOT_WHAT = ("sweep.name", "sweep.n_trials", "sweep.batch_size")
+"""Settings that may change between two calls of the same sweep."""
+NEEDED = {
+    "sweep=tpe": "optuna",
+    "sweep=random": "optuna",
+    "hydra/launcher=joblib": "hydra_plugins.hydra_joblib_launcher",
+    "hydra/launcher=submitit_local": "hydra_plugins.hydra_submitit_launcher",
+    "hydra/launcher=submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
+}
+
+
+def rewrite_command_line() -> None:
+    """Rewrite `sys.argv` for Hydra: expand `seeds=5`, make `sweep=tpe` a multirun, and add a name."""
+    if EXPLANATIONS & set(sys.argv):
+        return
+    try:
+        sys.argv[1:] = plan_sweep(sys.argv[1:], command_line_overrides(), own_config=has_own_config())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def plan_sweep(arguments: Sequence[str], overrides: Sequence[str], *, own_config: bool = False) -> list[str]:
+    """Expand a command line into a sweep. A command line that is not a sweep is returned unchanged.
+
+    Args:
+        arguments: arguments of the command line.
+        overrides: the arguments that are `key=value`.
+        own_config: whether the command line names the user's own configuration.
+
+    Raises:
+        ConfigurationError: `seeds=` is not a valid number or conflicts with other settings, or a package is missing.
+    """
+    for setting, module in NEEDED.items():
+        if setting in overrides and not _is_installed(module):
+            raise ConfigurationError(f"{setting} needs an additional package: pip install 'ssd-lightning[sweep]'")
+    values = dict(override.split("=", 1) for override in overrides if "=" in override)
+    flags, chosen = [item for item in arguments if item not in overrides], list(overrides)
+    seeds = values.get("seeds", "null")
+    if seeds != "null":
+        sweep = seed_sweep(seeds, values, own_config=own_config)
+        print(f"seeds={seeds}: a sweep over {sweep}", file=sys.stderr)
+        chosen = [item for item in chosen if item.partition("=")[0] not in ("seed", "seeds")] + [sweep]
+    is_search = values.get("sweep", "grid") != "grid"
+    is_multirun = bool({"-m", "--multirun"} & set(flags))
+    if seeds == "null" and not is_search and not is_multirun and "hydra.mode=MULTIRUN" not in chosen:
+        return list(arguments)
+    if "sweep.name" not in values and not own_config:
+        named = [item for item in chosen if not item.lstrip("+~").startswith("hydra")]
+        chosen.append(f"sweep.name=sweep_{sweep_hash(named)}")
+    # Hydra requires its flags before or after all overrides.
+    return [*flags, *([] if is_multirun else ["--multirun"]), *chosen]
+
+
+def seed_sweep(seeds: str, values: dict[str, str], *, own_config: bool) -> str:
+    """Expand `seeds=N` to a sweep over `seed`, starting at the seed of the command line or the recipe.
+
+    Raises:
+        ConfigurationError: it is not a valid number of seeds, or it conflicts with `sweep=` or `seed=`.
+    """
+    if not seeds.isdecimal() or int(seeds) == 0:
+        raise ConfigurationError(f"seeds={seeds}: the number of seeds to run, 1 or more")
+    if values.get("sweep", "grid") != "grid":
+        raise ConfigurationError(
+            f"seeds={seeds} with sweep={values['sweep']}: search first, then run the best settings with several seeds"
+        )
+    if "seed" in values and not values["seed"].isdecimal():
+        raise ConfigurationError(f"seeds={seeds} with seed={values['seed']}: seed= must be the first seed, one number")
+    if "seed" in values:
+        first = int(values["seed"])
+    elif own_config:
+        raise ConfigurationError(f"seeds={seeds} with --config-path: set the first seed too, seed=0")
+    else:
+        recipe = [f"experiment={values['experiment']}"] if "," not in values.get("experiment", ",") else []
+        check_overrides("train", recipe)
+        first = int(compose_config("train", recipe).seed)
+    return "seed=" + ",".join(str(first + index) for index in range(int(seeds)))
+
+
+def what_is_swept(overrides: Sequence[str]) -> list[str]:
+    """List the keys and groups that have several values, in order.
+
+    Args:
+        overrides: `key=value` overrides of the sweep.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [override.key_or_group for override in parsed if override.is_sweep_override()]
+
+
+def what_it_is(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that define a sweep, without those in `HOW_NOT_WHAT`."""
+    return [override for override in overrides if override.split("=")[0].lstrip("+") not in HOW_NOT_WHAT]
+
+
+def sweep_hash(overrides: Sequence[str]) -> str:
+    """Hash a sweep's overrides. Their order matters, because it numbers the jobs."""
+    return hashlib.blake2b("\0".join(what_it_is(overrides)).encode(), digest_size=4).hexdigest()
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the parent package is missing
+        return False

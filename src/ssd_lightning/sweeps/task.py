@@ -1,0 +1,200 @@
+"""One job of a sweep: its configuration, its process, its record."""
+
+import logging
+import math
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from ssd_lightning.digest import config_digest
+from ssd_lightning.sweeps.plan import what_it_is
+from ssd_lightning.sweeps.processes import Ending, run_process
+from ssd_lightning.sweeps.pruning import find_pruning
+from ssd_lightning.sweeps.records import (
+    FAILED,
+    FINISHED,
+    PRUNED,
+    STOPPED,
+    SWEEP,
+    JobRecord,
+    clear,
+    last_objective,
+    read_json,
+    read_result,
+)
+
+log = logging.getLogger(__name__)
+
+CONFIG_NAME = "job"
+
+
+def run_as_job(config: DictConfig) -> float:
+    """Run one job of a sweep in its own process, unless it is already finished.
+
+    Args:
+        config: configuration of the job, composed by Hydra.
+
+    Returns:
+        The objective. NaN if the job did not finish, so that the sweep continues with the next one.
+
+    Raises:
+        SystemExit: the sweep received a signal. It ends after its job has ended, with exit code 130 after SIGINT, 143
+            after SIGTERM, and the job's own code after SIGUSR1.
+    """
+    hydra = HydraConfig.get()
+    directory = Path(hydra.runtime.output_dir)
+    own_config = job_config(config, hydra)
+    (directory / ".hydra").mkdir(parents=True, exist_ok=True)
+    rank = int(os.environ.get("SLURM_PROCID", "0"))
+    if rank > 0:  # the cluster starts every rank; only rank 0 keeps the record
+        run_process(job_command(directory))
+        return math.nan
+    OmegaConf.save(own_config, directory / ".hydra" / f"{CONFIG_NAME}.yaml")
+    digest = job_digest(own_config)
+    job = JobRecord(hydra.job.num, what_it_is(hydra.overrides.task), digest)
+    before = JobRecord.read(directory)
+    if before is not None and before.digest == digest:
+        job.seconds = before.seconds
+    elif before is not None:  # a configuration file was edited
+        log.info("job %d was started with different settings: it starts from scratch", job.number)
+        clear(directory)
+    ending = None
+    if finished_result(directory, digest) is None:
+        job.write(directory)
+        ending = _start(config, hydra, directory, job)
+        job.seconds = round(job.seconds + ending.seconds, 1)
+    conclude(job, ending, finished_result(directory, digest), str(config.objective))
+    if job.status == PRUNED:
+        job.scores = {str(config.objective): last_objective(directory)}
+    job.write(directory)
+    log.info("job %d %s", job.number, describe_job(job, str(config.objective), is_new=ending is not None))
+    if ending is not None and ending.signal is not None:
+        _stop(ending, job)
+    return math.nan if job.objective is None else job.objective
+
+
+def job_config(config: DictConfig, hydra: HydraConf) -> dict[str, Any]:
+    """Return the configuration of a job's process: all settings without the sweep's, and Hydra's settings.
+
+    Args:
+        config: configuration of the job.
+        hydra: Hydra's settings of the job.
+    """
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
+    plain.pop("sweep", None)
+    callbacks = plain.get("callbacks") or {}
+    reported = {"_target_": "ssd_lightning.training.callbacks.objective.ObjectiveReport", "objective": config.objective}
+    return {
+        **plain,
+        "callbacks": {**callbacks, "objective": reported},
+        "resume": "auto",
+        "hydra": {
+            "mode": "RUN",
+            "run": {"dir": hydra.runtime.output_dir},
+            "output_subdir": None,  # the sweep wrote it
+            "job": {"name": hydra.job.name, "chdir": hydra.job.chdir},
+            "job_logging": OmegaConf.to_container(hydra.job_logging, resolve=False),
+        },
+    }
+
+
+def job_digest(own_config: Mapping[str, Any]) -> str:
+    """Return the digest that the job's process writes into its result."""
+    settings = OmegaConf.create({key: value for key, value in own_config.items() if key != "hydra"})
+    return config_digest(OmegaConf.to_container(settings, resolve=True))  # type: ignore[arg-type]
+
+
+def job_command(directory: Path) -> list[str]:
+    """Return the command that trains with the configuration in a job's directory."""
+    folder = str((directory / ".hydra").resolve())
+    return [sys.executable, "-m", "ssd_lightning.train", "--config-path", folder, "--config-name", CONFIG_NAME]
+
+
+def job_environment(sweep: Path, job: JobRecord, recipe: str) -> dict[str, str]:
+    """Return W&B variables that the user has not set: a group per sweep, and a job type for runs that differ in seed.
+
+    Args:
+        sweep: directory of the sweep.
+        job: job of the sweep.
+        recipe: `name` of the run. It is the group if only the seed is swept.
+    """
+    swept = [key for key in (read_json(sweep / SWEEP) or {}).get("swept", []) if key != "seed"]
+    settings = job.settings()
+    variables = {
+        "WANDB_RUN_GROUP": sweep.name if swept else recipe,
+        "WANDB_JOB_TYPE": ", ".join(f"{key}={settings[key]}" for key in swept if key in settings)[:64] or "train",
+        "WANDB_NAME": f"{sweep.name}/{job.number}",
+        "WANDB_TAGS": sweep.name,
+    }
+    return {key: value for key, value in variables.items() if key not in os.environ}
+
+
+def conclude(job: JobRecord, ending: Ending | None, result: Mapping[str, Any] | None, objective: str) -> None:
+    """Set status, scores and reason of a job.
+
+    Args:
+        job: record of the job.
+        ending: how its process ended. None if the job was already finished.
+        result: result of the finished run. None if there is none with this configuration.
+        objective: name of the objective.
+    """
+    if ending is not None and ending.given_up and ending.code != 0:
+        job.status = PRUNED
+    elif ending is not None and ending.code != 0:
+        job.status = FAILED if ending.signal is None else STOPPED
+        job.reason = ending.reason
+    elif result is None:
+        job.status, job.reason = FAILED, "it ended without a result"
+    else:
+        job.scores = dict(result["scores"])
+        job.objective = job.scores.get(objective)
+        job.status = FAILED if job.objective is None else FINISHED
+        if objective not in job.scores:
+            logged = ", ".join(sorted(name for name in job.scores if name.count("/") == 1)) or "nothing"
+            job.reason = f"objective={objective}: the run logged no such score; it logged {logged}"
+        elif job.objective is None:
+            job.reason = f"objective={objective}: the score is not finite"
+
+
+def finished_result(directory: Path, digest: str) -> dict[str, Any] | None:
+    """Return the result in a directory if it has this configuration's digest."""
+    result = read_result(directory)
+    return result if result is not None and result.get("digest") == digest else None
+
+
+def describe_job(job: JobRecord, objective: str, *, is_new: bool) -> str:
+    """Describe the state of a job."""
+    if job.status == FINISHED:
+        return f"{'finished' if is_new else 'was finished before'}: {objective} {job.objective:.4f}"
+    if job.status == PRUNED:
+        return f"pruned after {job.seconds:.0f} s: other trials were better"
+    return f"{job.status}: {job.reason}"
+
+
+def _start(config: DictConfig, hydra: HydraConf, directory: Path, job: JobRecord) -> Ending:
+    sweep = Path(hydra.sweep.dir)
+    beside_others = not str(hydra.launcher._target_).endswith("BasicLauncher")
+    console = directory / "console.txt" if beside_others else None
+    if console is not None:
+        log.info("job %d writes to %s", job.number, console)
+    return run_process(
+        job_command(directory),
+        environment=job_environment(sweep, job, str(config.name)),
+        console=console,
+        give_up=find_pruning(config.get("sweep"), sweep, job.number, directory),
+    )
+
+
+def _stop(ending: Ending, job: JobRecord) -> None:
+    if ending.signal in (signal.SIGINT, signal.SIGTERM):
+        log.warning("the sweep was stopped; run the same command again to continue it")
+        sys.exit(128 + ending.signal)
+    if job.status != FINISHED:  # SIGUSR1: the job may have been requeued
+        sys.exit(ending.code)

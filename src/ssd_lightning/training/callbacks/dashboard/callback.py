@@ -1,0 +1,266 @@
+"""The dashboard callback."""
+
+import logging
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
+
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.checks import require_number
+from ssd_lightning.errors import one_line
+from ssd_lightning.training.callbacks.checkpointing import BestCheckpoint
+from ssd_lightning.training.callbacks.dashboard.contents import BestModel, ClassScores, choose_images, make_validation
+from ssd_lightning.training.callbacks.dashboard.file_sink import FileSink
+from ssd_lightning.training.callbacks.dashboard.matches import count_levels, draw_batch
+from ssd_lightning.training.callbacks.dashboard.sink import Sink
+from ssd_lightning.training.callbacks.dashboard.tensorboard_sink import TensorBoardSink
+from ssd_lightning.training.callbacks.dashboard.wandb_sink import WandbSink
+from ssd_lightning.training.callbacks.evaluations import is_best, make_record
+from ssd_lightning.training.fault_tolerance.rng_state import random_state, set_random_state
+from ssd_lightning.training.loggers import SturdyWandbLogger
+from ssd_lightning.types import Target
+from ssd_lightning.visualization.training_plots import draw_level_counts
+
+log = logging.getLogger(__name__)
+
+FOLDER = "dashboard"
+MATCHED_IMAGES = 256
+"""Number of training images whose matches are counted."""
+
+
+class Dashboard(pl.Callback):
+    """Shows images, curves and tables in the folder `dashboard/`, and in W&B and TensorBoard if they are used.
+
+    The first training batch is drawn with its matched priors, and the matched priors of the first images are counted.
+    The first, the last and every n-th validation are shown, always with the same images, also after a resume.
+
+    Only the first training steps do extra work. The global random states are not changed. Errors are logged once and
+    never stop the training. Without a data module nothing is shown.
+
+    Args:
+        every_n_validations: interval of the shown validations. The last one is always shown.
+        num_images: number of validation images that are shown.
+        score_threshold: minimum score of the detections that are drawn and counted in the confusion matrix.
+        seed: seed of the choice of images, which is the same for all runs on the same data.
+
+    Raises:
+        ConfigurationError: a number is out of range.
+    """
+
+    def __init__(
+        self, *, every_n_validations: int = 5, num_images: int = 16, score_threshold: float = 0.4, seed: int = 0
+    ) -> None:
+        require_number("callbacks.dashboard.every_n_validations", every_n_validations, 1, whole=True)
+        require_number("callbacks.dashboard.num_images", num_images, 0, whole=True)
+        require_number("callbacks.dashboard.score_threshold", score_threshold, 0, 1)
+        require_number("callbacks.dashboard.seed", seed, 0, whole=True)
+        self.every_n_validations = every_n_validations
+        self.num_images = num_images
+        self.score_threshold = score_threshold
+        self.seed = seed
+        self._image_ids: tuple[str, ...] | None = None
+        self._validations = 0
+        self._history = ClassScores()
+        self._best_epoch = 0
+        self._sinks: list[Sink] = []
+        self._failed: set[str] = set()
+        self._targets: list[Target] | None = None
+        self._record: EvaluationRecord | None = None
+        self._is_due = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a resumed run."""
+        return {
+            "image_ids": None if self._image_ids is None else list(self._image_ids),
+            "validations": self._validations,
+            "epochs": list(self._history.epochs),
+            "values": [list(row) for row in self._history.values],
+            "best_epoch": self._best_epoch,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state."""
+        image_ids = state_dict["image_ids"]
+        self._image_ids = None if image_ids is None else tuple(image_ids)
+        self._validations, self._best_epoch = state_dict["validations"], state_dict["best_epoch"]
+        self._history = ClassScores(list(state_dict["epochs"]), [list(row) for row in state_dict["values"]])
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Create the sinks."""
+        self._sinks, self._failed, self._targets = [], set(), []
+        if trainer.is_global_zero and is_shown(trainer):
+            directory = Path(trainer.default_root_dir)
+            files = FileSink(directory / FOLDER, metrics=directory / "metrics.csv", title=directory.name)
+            if trainer.ckpt_path is None:
+                self._attempt("dashboard", files.clear)
+            self._sinks = [files]
+            for logger in trainer.loggers:
+                if isinstance(logger, SturdyWandbLogger):
+                    self._sinks.append(WandbSink(logger))
+                elif isinstance(logger, TensorBoardLogger):
+                    self._sinks.append(TensorBoardSink(logger))
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: tuple[Tensor, list[Target]], batch_idx: int
+    ) -> None:
+        """Show the first batch, and keep the targets of the first batches."""
+        if not self._sinks or self._targets is None or len(self._targets) >= MATCHED_IMAGES:
+            return
+        images, targets = batch
+        if not self._targets:
+            self._attempt("train/batch", self._show_batch, trainer, pl_module, images, targets)
+        self._targets += targets
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the match counts, outside of training steps."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._show_matches(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Collect the metric's state before the module resets it. A collective call."""
+        if not is_validated(trainer):
+            return
+        if self._validations % self.every_n_validations == 0 or is_last_validation(trainer):
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            self._record = make_record(
+                pl_module.metrics["val"]["voc"],  # type: ignore[index,arg-type]
+                data.dataset("val"),
+                split="val",
+                class_names=pl_module.class_names,  # type: ignore[arg-type]
+            )
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the validation. Its scores are known now."""
+        if not is_validated(trainer):
+            return
+        self._note_scores(trainer, pl_module)
+        if self._record is not None:
+            if self._image_ids is None:
+                self._image_ids = choose_images(self._record, self.num_images, self.seed)
+            if self._sinks:
+                self._attempt("val", self._show_validation, trainer, self._record)
+            self._is_due = True
+        self._record = None
+        self._validations += 1
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After a shown validation, show curves and keep the best checkpoint, which has been written."""
+        if self._is_due:
+            self._show_progress(trainer, is_last=False)
+            self._is_due = False
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the final state."""
+        self._show_matches(trainer, pl_module)
+        self._show_progress(trainer, is_last=True)
+
+    def _show_batch(self, trainer: pl.Trainer, pl_module: Any, images: Tensor, targets: list[Target]) -> None:
+        drawing = draw_batch(images, targets, net=pl_module.net, loss=pl_module.loss)
+        for sink in self._sinks:
+            self._attempt(sink, sink.show_batch, drawing, step=trainer.global_step)
+
+    def _show_matches(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        targets, self._targets = self._targets, None
+        if targets and self._sinks:
+            self._attempt("train/matched_priors", self._show_counts, trainer, pl_module, targets)
+
+    def _show_counts(self, trainer: pl.Trainer, pl_module: Any, targets: list[Target]) -> None:
+        levels = count_levels(targets, net=pl_module.net, loss=pl_module.loss)
+        drawing = draw_level_counts(levels, title=f"priors that {len(targets)} training images match")
+        for sink in self._sinks:
+            self._attempt(sink, sink.show_matches, levels, drawing, step=trainer.global_step)
+
+    def _note_scores(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        scores = trainer.callback_metrics
+        missing = torch.tensor(torch.nan)
+        values = [float(scores.get(f"val/ap_11point/{name}", missing)) for name in pl_module.class_names]
+        batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        done = batches.processed / max(1, trainer.num_training_batches)
+        self._history.epochs.append(round(trainer.current_epoch + min(1.0, done), 4))
+        self._history.values.append(values)
+        best = best_checkpoint(trainer)
+        score = float(scores.get(str(best.monitor), missing)) if best is not None else math.nan
+        if math.isfinite(score) and is_best(trainer):
+            self._best_epoch = trainer.current_epoch
+            for sink in self._sinks:
+                self._attempt(sink, sink.show_best_score, score, step=logged_step(trainer))
+
+    def _show_validation(self, trainer: pl.Trainer, record: EvaluationRecord) -> None:
+        validation = make_validation(
+            record,
+            image_ids=self._image_ids or (),
+            history=deepcopy(self._history),  # it changes later
+            epoch=trainer.current_epoch,
+            step=logged_step(trainer),
+            score_threshold=self.score_threshold,
+        )
+        for sink in self._sinks:
+            self._attempt(sink, sink.show_validation, validation)
+
+    def _show_progress(self, trainer: pl.Trainer, *, is_last: bool) -> None:
+        if not self._sinks:
+            return
+        for logger in trainer.loggers:
+            self._attempt("log", logger.save)  # curves are read from the written log
+        kept = best_checkpoint(trainer)
+        for sink in self._sinks:
+            self._attempt(sink, sink.show_curves)
+            if kept is not None and kept.best_model_path and kept.best_model_score is not None:
+                best = BestModel(
+                    path=Path(kept.best_model_path),
+                    epoch=self._best_epoch,
+                    monitor=str(kept.monitor),
+                    score=float(kept.best_model_score),
+                )
+                self._attempt(sink, sink.keep_model, best, is_last=is_last)
+
+    def _attempt(self, what: Sink | str, action: Callable[..., None], *arguments: Any, **settings: Any) -> None:
+        """Run an action that may fail, and restore the random states after it."""
+        state = random_state()
+        try:
+            action(*arguments, **settings)
+        except Exception as error:
+            name = what if isinstance(what, str) else type(what).__name__
+            if name not in self._failed:
+                self._failed.add(name)
+                reason = one_line(f"{type(error).__name__}: {error}")
+                log.warning("dashboard: %s cannot be shown; training continues: %s", name, reason)
+        finally:
+            set_random_state(state)
+
+
+def is_shown(trainer: pl.Trainer) -> bool:
+    """Whether the run is shown: it has a data module and is not a `fast_dev_run`."""
+    return trainer.datamodule is not None and not trainer.fast_dev_run  # type: ignore[attr-defined]
+
+
+def is_validated(trainer: pl.Trainer) -> bool:
+    """Whether this is a validation during a training that is shown. The same on all ranks."""
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and is_shown(trainer)
+
+
+def is_last_validation(trainer: pl.Trainer) -> bool:
+    """Whether this is the last validation, as far as the settings tell."""
+    every: int = trainer.check_val_every_n_epoch or 1
+    interval: float = trainer.val_check_batch or math.inf
+    steps = min(interval, every * trainer.num_training_batches) / trainer.accumulate_grad_batches  # until the next one
+    ends_by_epochs = 0 <= (trainer.max_epochs or -1) <= trainer.current_epoch + every
+    return trainer.should_stop or ends_by_epochs or 0 <= trainer.max_steps < trainer.global_step + steps
+
+
+def logged_step(trainer: pl.Trainer) -> int:
+    """Return the step of a validation's scores in the logs. Logs count from 0."""
+    return max(0, trainer.global_step - 1)
+
+
+def best_checkpoint(trainer: pl.Trainer) -> BestCheckpoint | None:
+    """Find the callback that keeps the best checkpoint."""
+    return next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)), None)

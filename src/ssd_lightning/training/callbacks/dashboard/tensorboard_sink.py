@@ -1,0 +1,67 @@
+"""The dashboard in TensorBoard."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from ssd_lightning.training.callbacks.dashboard.contents import Validation
+from ssd_lightning.training.callbacks.dashboard.sink import Sink
+from ssd_lightning.visualization.training_plots import PANELS, LevelCount
+
+
+class TensorBoardSink(Sink):
+    """Writes images, plots and tables to a TensorBoard logger.
+
+    Args:
+        logger: Lightning's logger.
+    """
+
+    def __init__(self, logger: TensorBoardLogger) -> None:
+        self.logger = logger
+        self._has_layout = False
+
+    def show_batch(self, drawing: np.ndarray, *, step: int) -> None:
+        """Add `train/batch`."""
+        self._add("train/batch", drawing, step)
+
+    def show_matches(self, levels: Sequence[LevelCount], drawing: np.ndarray, *, step: int) -> None:
+        """Add `train/matched_priors`."""
+        self._add("train/matched_priors", drawing, step)
+
+    def show_validation(self, validation: Validation) -> None:
+        """Add the drawings as `val/...` and the table `val/ap_per_class`. The first call adds the layout of curves."""
+        if not self._has_layout:
+            self._has_layout = True
+            self.logger.experiment.add_custom_scalars(layout())
+        for name, drawing in validation.drawings.items():
+            self._add(f"val/{name}", drawing, validation.step)
+        rows = [
+            f"| {_cell(name)} | {objects} | {_score(eleven_point)} | {_score(area)} |"
+            for name, objects, eleven_point, area in validation.rows()
+        ]
+        table = "\n".join(("| class | objects | AP 11-point | AP area |", "|---|--:|--:|--:|", *rows))
+        self.logger.experiment.add_text("val/ap_per_class", table, validation.step)
+
+    def show_best_score(self, score: float, *, step: int) -> None:
+        """Show the score in the hyperparameter view."""
+        self.logger.experiment.add_scalar("hp_metric", score, step)
+
+    def _add(self, name: str, drawing: np.ndarray, step: int) -> None:
+        self.logger.experiment.add_image(name, drawing, step, dataformats="HWC")
+
+
+def layout() -> dict[str, dict[str, list[Any]]]:
+    """Return the layout of the curves: the panels of `curves.png`, and one panel of all classes."""
+    panels: dict[str, list[Any]] = {title: ["Multiline", list(names)] for title, names in PANELS.items()}
+    return {"dashboard": panels | {"AP by class": ["Multiline", ["val/ap_11point/.*"]]}}
+
+
+def _cell(name: str) -> str:
+    plain = "".join(letter if letter.isprintable() else "?" for letter in name)
+    return plain.replace("|", "\\|")
+
+
+def _score(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

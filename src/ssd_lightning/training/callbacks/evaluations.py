@@ -1,0 +1,129 @@
+"""Saves the detections of a run's evaluations per image."""
+
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pytorch_lightning as pl
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_only
+
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.metrics.detection_state import DetectionMetric, image_key
+from ssd_lightning.run_files import EVALUATIONS
+from ssd_lightning.training.callbacks.checkpointing import BestCheckpoint
+
+log = logging.getLogger(__name__)
+
+Split = Literal["train", "val", "test"]
+
+
+class Evaluations(pl.Callback):
+    """Writes `evaluations/val.npz` and `evaluations/test.npz` in the trainer's `default_root_dir`.
+
+    `val.npz` is from the validation that selected the best checkpoint. Without a `BestCheckpoint` or a finite score, it
+    is from the last validation. When a new run starts, files of an earlier run are removed. A run that is resumed in
+    another directory copies `val.npz`, as it copies the checkpoint. Nothing is written if the trainer has no data
+    module, because the images have no names then.
+    """
+
+    def __init__(self) -> None:
+        self._record: EvaluationRecord | None = None
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove files of an earlier run, or copy those of the resumed run."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        kept = record_path(trainer, "val")
+        record_path(trainer, "test").unlink(missing_ok=True)
+        if trainer.ckpt_path is None:
+            kept.unlink(missing_ok=True)
+            return
+        earlier = Path(trainer.ckpt_path).parent.parent / EVALUATIONS / kept.name
+        if earlier.is_file() and earlier.resolve() != kept.resolve():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(earlier, kept)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Collect the metric's state before the module resets it."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._collect(trainer, pl_module, "val")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the record if this validation has the best score."""
+        if is_best(trainer):
+            self._write(trainer)
+        self._record = None
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Collect the metric's state before the module resets it."""
+        self._collect(trainer, pl_module, "test")
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the record."""
+        self._write(trainer)
+        self._record = None
+
+    def _collect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if data is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        metric = pl_module.metrics[split]["voc"]  # type: ignore[index]
+        self._record = make_record(metric, data.dataset(split), split=split, class_names=pl_module.class_names)  # type: ignore[arg-type]
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        if self._record is None or not trainer.is_global_zero:
+            return
+        path = record_path(trainer, self._record.split)
+        try:
+            self._record.save(path)
+        except OSError as error:  # not worth ending a run
+            log.warning("%s is not written: %s", path, error)
+
+
+def record_path(trainer: pl.Trainer, split: str) -> Path:
+    """Return the path of a split's file."""
+    return Path(trainer.default_root_dir) / EVALUATIONS / f"{split}.npz"
+
+
+def is_best(trainer: pl.Trainer) -> bool:
+    """Whether the validation that has just ended has the best score. True if no best checkpoint is kept.
+
+    Lightning decides this later and saves the checkpoint last. After a power cut between the two files, the run
+    resumes before this validation and writes both again.
+    """
+    best = next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)), None)
+    if best is None or best.best_model_score is None:
+        return True
+    score = trainer.callback_metrics.get(str(best.monitor))
+    return score is not None and bool(score >= best.best_model_score)  # false for NaN
+
+
+def make_record(
+    metric: DetectionMetric, dataset: DetectionDataset, *, split: Split, class_names: Sequence[str]
+) -> EvaluationRecord:
+    """Create the record of an evaluation from a metric's state. A collective call.
+
+    Args:
+        metric: the metric, updated since its last reset.
+        dataset: data set that contains all images of the updates.
+        split: name of the split.
+        class_names: class names of the detector.
+    """
+    keys, evaluation = metric.seen_by_all()
+    images = {image_key(record.image_id): record for record in dataset.records}
+    records = [images[key] for key in keys.tolist()]
+    return EvaluationRecord(
+        split=split,
+        class_names=tuple(class_names),
+        image_ids=tuple(record.image_id for record in records),
+        image_paths=tuple(os.path.abspath(record.image_path) for record in records),
+        sizes_px=evaluation.sizes_px,
+        detections=evaluation.detections,
+        objects=evaluation.objects,
+    )

@@ -1,0 +1,58 @@
+"""Progress bar and logging interval."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
+
+from ssd_lightning.training.callbacks.budget import BudgetCallback
+
+
+class ProgressBar(RichProgressBar):
+    """Shows the metrics of the last logged batch. Reading them at every step would wait for the device."""
+
+    def __init__(self) -> None:
+        super().__init__(theme=RichProgressBarTheme(metrics_format=".3g"))  # learning rates are small
+        self._shown: dict[str, Any] | None = None
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """Return the metrics beside the bar."""
+        if not trainer.training or self._shown is None or is_looked_at(trainer, trainer.fit_loop.batch_idx):
+            self._shown = {**(self._shown or {}), **super().get_metrics(trainer, pl_module)}
+            self._shown.pop("v_num", None)  # part of a logger's version, meaningless here
+        return self._shown
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        if self.trainer.max_epochs != -1:
+            return super()._get_train_description(current_epoch)
+        expected = (call.expected_epochs for call in self.trainer.callbacks if isinstance(call, BudgetCallback))  # type: ignore[attr-defined]
+        epochs = next(expected, None)
+        return f"Epoch {current_epoch}" + ("" if epochs is None else f" of about {epochs:.1f}")
+
+
+class LogShortRuns(pl.Callback):
+    """Logs every step of a run that is shorter than `log_every_n_steps`. Otherwise no step would be logged."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shorten the logging interval of a short run."""
+        if trainer.estimated_stepping_batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
+
+
+def is_looked_at(trainer: pl.Trainer, batch_index: int, *, before_step: bool = False) -> bool:
+    """Whether a batch's values are logged or shown. Only such a batch may wait for the device.
+
+    Lightning logs at every `log_every_n_steps`-th optimiser step, counted over all epochs. The values of an epoch's
+    last batch stay visible in the progress bar.
+
+    Args:
+        trainer: trainer of the run.
+        batch_index: index of the batch in its epoch.
+        before_step: whether the call comes before the optimiser step of this batch.
+    """
+    is_last = batch_index + 1 == trainer.num_training_batches
+    has_step = is_last or (batch_index + 1) % trainer.accumulate_grad_batches == 0
+    step = trainer.global_step + (1 if before_step else 0)
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return is_last or (has_step and every > 0 and step % every == 0)

@@ -1,0 +1,1 @@
+"""Resuming, signals, non-finite steps, checkpoint files, checks of ranks."""

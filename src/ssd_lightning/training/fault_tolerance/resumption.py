@@ -1,0 +1,226 @@
+"""Resuming a stopped run, with the same result as without the stop."""
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from ssd_lightning.digest import differences
+from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.inference.detector import load_weights
+from ssd_lightning.models.files import read_checkpoint
+from ssd_lightning.models.ssd import SSD
+from ssd_lightning.run_files import RESULT
+from ssd_lightning.training.csv_log import keep_rows
+from ssd_lightning.training.fault_tolerance.checkpoint_io import LAST, PREVIOUS, check_intact
+
+log = logging.getLogger(__name__)
+
+
+def find_resumable(path: Path, *, order: Sequence[str] = (LAST, PREVIOUS, "best.ckpt")) -> Path | None:
+    """Find the newest intact checkpoint of a run, or check a given file.
+
+    Args:
+        path: a run directory, or a checkpoint file.
+        order: file names in the run's `checkpoints/`, newest first. A damaged file is logged and the next one is
+            tried.
+
+    Returns:
+        The checkpoint. None if the directory has none.
+
+    Raises:
+        WeightsError: the given file is missing or damaged, or all checkpoints of the directory are damaged.
+    """
+    if not path.is_dir():
+        if not path.is_file():
+            raise WeightsError(f"there is no checkpoint {path}")
+        check_intact(path)
+        read_checkpoint(path)
+        return path
+    damaged = []
+    for name in order:
+        candidate = path / "checkpoints" / name
+        if not candidate.is_file():
+            continue
+        try:
+            check_intact(candidate)
+            read_checkpoint(candidate)
+        except WeightsError as error:
+            log.warning("%s; looking for an older one", error)
+            damaged.append(name)
+            continue
+        if damaged:
+            log.warning("resuming from %s instead", candidate)
+        return candidate
+    if damaged:
+        raise WeightsError(f"all checkpoints in {path / 'checkpoints'} are damaged: {', '.join(damaged)}")
+    return None
+
+
+def choose_checkpoint(resume: str | None, run_dir: Path) -> Path | None:
+    """Find the checkpoint to resume from.
+
+    Args:
+        resume: `auto` resumes from this run's own directory if it has a checkpoint. Otherwise the path of a checkpoint
+            or of another run's directory. None starts from scratch.
+        run_dir: directory of this run.
+
+    Raises:
+        WeightsError: the checkpoint is missing or damaged.
+    """
+    if resume is None:
+        return None
+    if resume != "auto":
+        found = find_resumable(Path(resume))
+        if found is None:
+            raise WeightsError(f"resume={resume}: there is no checkpoint in {Path(resume) / 'checkpoints'}")
+        return found
+    return find_resumable(run_dir)
+
+
+def check_classes(checkpoint: Path, class_names: tuple[str, ...]) -> None:
+    """Refuse to continue a run on data with different classes.
+
+    Raises:
+        WeightsError: the classes differ, or the file is not a checkpoint.
+    """
+    trained = tuple(read_checkpoint(checkpoint).get("detector", {}).get("class_names", ()))
+    if trained != class_names:
+        raise WeightsError(
+            f"resume={checkpoint}: trained on the classes {', '.join(trained)}; the data have {', '.join(class_names)}"
+        )
+
+
+def check_network(checkpoint: Path, net: SSD) -> None:
+    """Refuse to continue a run with a different network.
+
+    Raises:
+        WeightsError: names or shapes of the weights differ.
+    """
+    try:
+        load_weights(net, read_checkpoint(checkpoint).get("state_dict", {}), checkpoint)
+    except WeightsError as error:
+        raise WeightsError(f"resume={checkpoint} has a different network than this command builds: {error}") from error
+
+
+def check_work_is_left(
+    checkpoint: Path, *, max_epochs: int | None, max_steps: int, budget: float | None = None
+) -> None:
+    """Refuse to start a run that has nothing left to train.
+
+    Args:
+        checkpoint: checkpoint that a run in another directory resumes from.
+        max_epochs: limit of the new run in epochs. None or -1: no limit.
+        max_steps: limit in steps. -1: no limit.
+        budget: limit in seconds. None: no limit.
+
+    Raises:
+        WeightsError: the checkpoint has already reached a limit.
+    """
+    state = read_checkpoint(checkpoint)
+    spent = state.get("callbacks", {}).get("BudgetCallback", {})
+    used = spent.get("seconds" if spent.get("is_spent") else "used_seconds", 0.0)
+    if budget is not None and budget <= used:
+        raise WeightsError(
+            f"resume={checkpoint} has trained for {spent['used_seconds']:.0f} s, and budget={budget:g}s leaves "
+            f"nothing; raise it to train further, or evaluate the checkpoint: python -m ssd_lightning.evaluate"
+        )
+    epoch, step = state.get("DetectionDataModule", {}).get("epoch", 0), state.get("global_step", 0)
+    for name, done, limit in (("epochs", epoch, max_epochs), ("steps", step, max_steps)):
+        if limit is not None and 0 <= limit <= done:
+            raise WeightsError(
+                f"resume={checkpoint} has trained for {done} {name}, and trainer.max_{name}={limit} leaves nothing to "
+                f"train; raise it to train further, or evaluate the checkpoint: python -m ssd_lightning.evaluate"
+            )
+
+
+def log_checkpoint(checkpoint: Path) -> None:
+    """Log where a run resumes."""
+    state = read_checkpoint(checkpoint)
+    epoch = state.get("DetectionDataModule", {}).get("epoch", 0)
+    log.info("resuming from %s: epoch %s, step %s", checkpoint, epoch, state.get("global_step"))
+
+
+def hold_directory(run_dir: Path, *, seconds: float = 30) -> bool:
+    """Lock a run directory against other processes until this process ends.
+
+    Args:
+        run_dir: directory of this run.
+        seconds: how long to wait. The data workers of a killed run live for some seconds longer.
+
+    Returns:
+        Whether it had to wait. The run in the directory may have finished in the meantime.
+
+    Raises:
+        ConfigurationError: a live run holds the lock.
+    """
+    if run_dir.resolve() in _held:
+        return False
+    lock = FileLock(run_dir / ".lock")
+    waited = False
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("%s is in use; waiting up to %d s for the run there to end", run_dir, seconds)
+        waited = True
+        try:
+            lock.acquire(timeout=seconds)
+        except Timeout:
+            raise ConfigurationError(
+                f"a run in {run_dir} is still in progress; two runs would overwrite each other's files"
+            ) from None
+    _held[run_dir.resolve()] = lock
+    return waited
+
+
+_held: dict[Path, FileLock] = {}
+"""Keeps the locks from being garbage-collected. The system releases them when the process ends."""
+
+
+def log_differences(checkpoint: Path, config: Mapping[str, Any], *, at_most: int = 5) -> None:
+    """Warn if a run is resumed with different settings.
+
+    Args:
+        checkpoint: checkpoint in the directory of the earlier run.
+        config: resolved configuration of this run.
+        at_most: number of differences that are listed.
+    """
+    try:
+        begun_with = yaml.safe_load((checkpoint.parent.parent / "config.yaml").read_text())
+    except (OSError, yaml.YAMLError):
+        return
+    if isinstance(begun_with, dict) and (lines := differences(begun_with, config)):
+        more = [f"and {len(lines) - at_most} more"] if len(lines) > at_most else []
+        log.warning(
+            "the run continues with different settings (then -> now):\n  %s",
+            "\n  ".join([*lines[:at_most], *more]),
+        )
+
+
+def begin_directory(run_dir: Path, checkpoint: Path | None) -> None:
+    """Prepare a run's directory: remove the results of an earlier run that are newer than the checkpoint.
+
+    Otherwise the results of an earlier run in the same directory could be taken for those of this run. A run that
+    resumes in a new directory copies the best checkpoint, because the checkpoint it resumes from refers to it.
+
+    Args:
+        run_dir: directory of this run.
+        checkpoint: checkpoint to resume from. None starts from scratch.
+    """
+    (run_dir / RESULT).unlink(missing_ok=True)
+    metrics, kept = run_dir / "metrics.csv", run_dir / "checkpoints"
+    if checkpoint is None:
+        metrics.unlink(missing_ok=True)
+        for stale in kept.glob("*.ckpt"):
+            stale.unlink()
+    elif checkpoint.resolve().parent == kept.resolve():
+        state = read_checkpoint(checkpoint)
+        seen = state.get("DetectionDataModule", {}).get("samples_seen", 0)
+        keep_rows(metrics, steps=state["global_step"], with_last_validation=seen == 0)
+    elif (best := checkpoint.with_name("best.ckpt")).is_file():
+        kept.mkdir(exist_ok=True)
+        shutil.copyfile(best, kept / best.name)

@@ -1,0 +1,141 @@
+"""What one rank computes, to be held against what a single process computes; imported by spawned processes."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from helpers.small_network import small_net
+from ssd_lightning.data.dataset import ImageAnnotation
+from ssd_lightning.data.sampler import EpochSampler
+from ssd_lightning.errors import UserError
+from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.metrics import VOCMeanAveragePrecision
+from ssd_lightning.training.fault_tolerance.agreement import require_same_images, require_same_settings
+from ssd_lightning.types import Detections, Target
+
+NORMALIZERS = ("positives", "positives_per_image", "batch_size", "priors")
+SIZE = 32
+BATCH = 8
+IMAGES = 33
+
+
+def draw_boxes(generator: torch.Generator, count: int) -> Tensor:
+    sides = torch.rand(count, 2, generator=generator) * 0.4 + 0.15
+    corners = torch.rand(count, 2, generator=generator) * (1 - sides)
+    return torch.cat([corners, corners + sides], dim=1)
+
+
+def draw_target(generator: torch.Generator, index: int) -> Target:
+    count = index % 4  # none at all for some
+    return Target(
+        boxes=draw_boxes(generator, count),
+        labels=torch.randint(1, 3, (count,), generator=generator),
+        difficult=torch.zeros(count, dtype=torch.bool),
+        image_id=str(index),
+        size_px=(SIZE, SIZE),
+    )
+
+
+def draw_batches(count: int) -> list[tuple[Tensor, list[Target]]]:
+    generator = torch.Generator().manual_seed(3)
+    return [
+        (
+            torch.randint(0, 256, (BATCH, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator),
+            [draw_target(generator, index) for index in range(BATCH)],
+        )
+        for _ in range(count)
+    ]
+
+
+def gradients(normalizer: str, accumulate: int, rank: int, world_size: int, device: torch.device) -> Tensor:
+    """All gradients of one step in one vector; global batches are dealt out as the sampler deals them."""
+    torch.manual_seed(0)
+    net = small_net().to(device).train()
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval()  # its statistics are each rank's own
+    loss = MultiBoxLoss(normalizer=normalizer).train()  # type: ignore[arg-type]
+    if world_size > 1:
+        ids = [device.index] if device.type == "cuda" else None
+        wrapped: nn.Module = nn.parallel.DistributedDataParallel(net, device_ids=ids)
+    else:
+        wrapped = net
+    batches = draw_batches(accumulate)
+    for number, (images, targets) in enumerate(batches):
+        waits = world_size > 1 and number + 1 < accumulate
+        with wrapped.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            losses = loss(wrapped(images[rank::world_size].to(device)), targets[rank::world_size])
+            ((losses["loss_box"] + losses["loss_cls"]) / accumulate).backward()
+    return torch.cat([weight.grad.flatten() for weight in net.parameters() if weight.grad is not None]).cpu()
+
+
+def mean_ap(num_images: int, rank: int, world_size: int) -> dict[str, Tensor]:
+    """mAP of drawn detections, over the images that the evaluation sampler gives this rank."""
+    metric = VOCMeanAveragePrecision(2)
+    sampler = EpochSampler(size=num_images, shuffle=False, pad=False, rank=rank, world_size=world_size)
+    for _, index in sampler:
+        generator = torch.Generator().manual_seed(index)
+        target = draw_target(generator, index + 1)
+        noise = 0.02 * torch.randn(len(target["boxes"]), 4, generator=generator)
+        boxes = torch.cat([target["boxes"] + noise, draw_boxes(generator, 2)])
+        labels = torch.cat([target["labels"], torch.tensor([1, 2])])
+        scores = torch.rand(len(boxes), generator=generator).sort(descending=True).values
+        metric.update([Detections(boxes=boxes, scores=scores, labels=labels)], [target])
+    return metric.compute()
+
+
+def records(*, count: int = 3, shift: float = 0.0, name: str = "image") -> list[ImageAnnotation]:
+    boxes = np.array([[1, 2, 10, 12 + shift]], dtype=np.float32)
+    one, no = np.array([1]), np.array([False])
+    return [ImageAnnotation(f"{name}{index}", Path(f"{index}.jpg"), (20, 30), boxes, one, no) for index in range(count)]
+
+
+def told(check: Callable[[], None]) -> str:
+    try:
+        check()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def disagreements(rank: int) -> dict[str, str]:
+    """What each comparison says when rank 1 is different in one thing."""
+    odd = rank == 1
+    settings = {"optimizer": {"lr": 0.002 if odd else 0.001}, "seed": 0}
+    quiet = {"logger": {"csv": rank}, "data": {"num_workers": rank}, "seed": 0}
+    return {
+        "lr": told(lambda: require_same_settings(settings)),
+        "without effect": told(lambda: require_same_settings(quiet)),
+        "same": told(lambda: require_same_images(records())),
+        "count": told(lambda: require_same_images(records(count=4 if odd else 3))),
+        "box": told(lambda: require_same_images(records(shift=0.5 * odd))),
+        "name": told(lambda: require_same_images(records(name="other" if odd else "image"))),
+    }
+
+
+def run_rank(rank: int, world_size: int, folder: Path, backend: str) -> None:
+    torch.set_num_threads(1)
+    device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group(
+        backend, f"file://{folder}/store", rank=rank, world_size=world_size, timeout=timedelta(seconds=60)
+    )
+    results = {
+        "gradients": {
+            (normalizer, accumulate): gradients(normalizer, accumulate, rank, world_size, device)
+            for normalizer in NORMALIZERS
+            for accumulate in (1, 2)
+        },
+        "disagreements": disagreements(rank),
+    }
+    if backend == "gloo":  # metrics lie on the processor here; the backend has to be its
+        results["mean_ap"] = {count: mean_ap(count, rank, world_size) for count in (IMAGES, 1)}
+    torch.save(results, folder / f"{rank}.pt")
+    dist.destroy_process_group()

@@ -1,0 +1,79 @@
+"""Small detectors with random weights that see something, for tests of export."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from helpers.tiny_nets import tiny_net
+from ssd_lightning.assembly import make_net
+from ssd_lightning.config import compose_config
+from ssd_lightning.inference.detector import Detector
+from ssd_lightning.models import SSD
+from ssd_lightning.models.head import SharedHead
+from ssd_lightning.models.neck import FPN, FPNLite
+from ssd_lightning.models.postprocess import PostProcess
+from ssd_lightning.ops.normalization import SUBTRACT_MEAN_BGR
+
+CLASS_NAMES = ("circle", "square", "star")
+
+
+NECKS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "fpn": {"neck": functools.partial(FPN, out_channels=8)},
+    "fpnlite": {
+        "neck": functools.partial(FPNLite, out_channels=8, extra_levels=0),
+        "head": functools.partial(SharedHead, channels=8, num_layers=2),
+    },
+}
+
+
+def tiny_detector(*, neck: str = "none", class_names: Sequence[str] = CLASS_NAMES, **settings: object) -> Detector:
+    """Three levels over 32 x 48 pixels; takes BGR, so that exchanged colours are noticed."""
+    net = tiny_net(num_classes=len(class_names), normalization=SUBTRACT_MEAN_BGR, **NECKS[neck])
+    return Detector(spread_out(net), class_names=class_names, postprocess=PostProcess(**{"top_k": 20, **settings}))
+
+
+def composed_detector(*overrides: str) -> Detector:
+    """A network of the configurations, with random weights."""
+    torch.manual_seed(0)
+    net = make_net(compose_config("train", list(overrides)), 3, pretrained=False)
+    return Detector(spread_out(net), class_names=CLASS_NAMES)
+
+
+@torch.no_grad()
+def spread_out(net: SSD) -> SSD:
+    """Give batch norms something to do, and offsets and logits a deviation of 1 on noise."""
+    net.eval()
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.weight.uniform_(0.5, 1.5)
+            layer.bias.normal_(0, 0.2)
+            layer.running_mean.normal_(0, 0.2)
+            layer.running_var.uniform_(0.5, 1.5)
+    output = net(noise(1, net.image_size))
+    for convolutions, values in ((net.head.box, output.box_offsets), (net.head.cls, output.class_logits)):
+        for predictor in convolutions:
+            last = [layer for layer in predictor.modules() if isinstance(layer, nn.Conv2d)][-1]
+            last.weight /= values.std().clamp(min=1e-6)
+            last.bias.normal_(0, 0.3)
+    return net
+
+
+def noise(batch: int, image_size: tuple[int, int], seed: int = 0) -> Tensor:
+    """uint8 `[B, 3, H, W]`."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (batch, 3, *image_size), dtype=torch.uint8, generator=generator)
+
+
+def exported(detector: Detector, folder: Path, suffix: str, **inside: bool) -> Path:
+    """Write a detector and give the path."""
+    from ssd_lightning.inference.export.files import write_onnx, write_torchscript
+
+    write = {".onnx": write_onnx, ".torchscript": write_torchscript}[suffix]
+    path = folder / f"detector{suffix}"
+    write(detector, path, **{"preprocessing": True, "nms": True, **inside})
+    return path

@@ -1,0 +1,180 @@
+"""A small run that can be cut off anywhere and gone on with."""
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch import Tensor
+
+from helpers.small_network import small_net
+from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation
+from ssd_lightning.losses import MultiBoxLoss
+from ssd_lightning.training import DetectionDataModule, SSDModule
+from ssd_lightning.training.callbacks.averaging import MovingAverage
+from ssd_lightning.training.callbacks.checkpointing import BestCheckpoint, LastCheckpoint
+from ssd_lightning.training.fault_tolerance.checkpoint_io import AtomicCheckpointIO
+from ssd_lightning.training.fault_tolerance.non_finite import FiniteSteps
+from ssd_lightning.training.fault_tolerance.rng_state import RandomStreams
+from ssd_lightning.training.schedules import cosine
+
+NUM_IMAGES, BATCH_SIZE, EPOCHS = 11, 2, 3  # five batches an epoch, and an image left over
+
+
+def sometimes(values: Iterable[Any], *, fast: tuple[Any, ...]) -> list[Any]:
+    """Give parameters of a test, all but the fast ones marked as slow."""
+    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
+class PowerCut(Exception):
+    """The run ends here."""
+
+
+class Cut(pl.Callback):
+    """Ends a run in the named hook, at its nth call."""
+
+    def __init__(self, hook: str, call: int) -> None:
+        self.calls = 0
+
+        def cut(*arguments: Any) -> None:
+            self.calls += 1
+            if self.calls == call:
+                raise PowerCut
+
+        setattr(self, hook, cut)
+
+
+class NoisyModule(SSDModule):
+    """Draws from the global stream at every step, as dropout does."""
+
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:
+        images, targets = batch
+        return super().training_step((images + torch.rand(images.shape), targets), batch_index)
+
+
+SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+
+
+def module(optimizer: Any = SGD) -> NoisyModule:
+    torch.manual_seed(0)
+    return NoisyModule(
+        net=small_net(),
+        loss=MultiBoxLoss(),
+        optimizer=optimizer,
+        scheduler=partial(cosine, warmup_steps=2),
+        class_names=("cat", "dog"),
+    )
+
+
+def images(folder: Path, count: int = NUM_IMAGES) -> list[ImageAnnotation]:
+    records = []
+    for index in range(count):
+        path = folder / f"{index}.png"
+        if not path.exists():
+            Image.fromarray(np.random.default_rng(index).integers(0, 255, (32, 40, 3), np.uint8)).save(path)
+        boxes = np.array([[2, 2, 10 + index, 16], [8, 8, 30, 30]], dtype=np.float32)
+        records.append(ImageAnnotation(str(index), path, (32, 40), boxes, np.array([1, 2]), np.zeros(2, dtype=bool)))
+    return records
+
+
+def data(
+    folder: Path,
+    num_workers: int,
+    batch_size: int = BATCH_SIZE,
+    num_images: int = NUM_IMAGES,
+    multiscale: list[int] | None = None,
+    repeat_rare: bool = False,
+) -> DetectionDataModule:
+    records = images(folder, num_images)
+    for record in records[1:] if repeat_rare else ():
+        record.labels[:] = 1  # the other class is in one image alone
+    return DetectionDataModule(
+        dataset=lambda **split: DetectionDataset(records=records, **split),
+        train={},
+        val={},
+        test={},
+        image_size=32,
+        class_names=("cat", "dog"),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        multiscale=multiscale,
+        repeat_rare=repeat_rare,
+        repeat_threshold=0.9,
+        seed=3,
+    )
+
+
+def fit(
+    run: Path,
+    *,
+    cut: tuple[str, int] | None = None,
+    resume: Path | None = None,
+    num_workers: int = 0,
+    every_n_steps: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    num_images: int = NUM_IMAGES,
+    multiscale: list[int] | None = None,
+    repeat_rare: bool = False,
+    callbacks: tuple[pl.Callback, ...] = (),
+    model: SSDModule | None = None,
+    max_bad_batches: int = 10,
+    **settings: Any,
+) -> pl.Trainer:
+    """Train in `run`, the images beside it, until the end or the cut."""
+    torch.manual_seed(7)
+    kept = run / "checkpoints"
+    watchers = [
+        FiniteSteps(max_bad_batches=max_bad_batches),
+        RandomStreams(),
+        MovingAverage(decay=0.7),
+        *callbacks,
+        *([Cut(*cut)] if cut else []),
+        BestCheckpoint(dirpath=str(kept)),
+        LastCheckpoint(dirpath=str(kept), every_n_steps=every_n_steps, every_n_minutes=None),
+    ]
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        callbacks=watchers,
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"logger": False, "check_val_every_n_epoch": 1, "max_epochs": EPOCHS, **settings},
+    )
+    run.mkdir(parents=True, exist_ok=True)
+    datamodule = data(run.parent, num_workers, batch_size, num_images, multiscale, repeat_rare)
+    trainer.fit(model or module(), datamodule=datamodule, ckpt_path=resume, weights_only=True)
+    return trainer
+
+
+def everything(run: Path, name: str = "last") -> dict[str, Any]:
+    """Give all that has to be the same in two runs' checkpoints."""
+    checkpoint = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    keys = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers", "global_step")
+    kept = {key: checkpoint[key] for key in keys}
+    kept["random"] = checkpoint["callbacks"]["RandomStreams"]
+    best = next(state for key, state in checkpoint["callbacks"].items() if key.startswith("BestCheckpoint"))
+    return kept | {"best": best["best_model_score"]}
+
+
+def first_difference(one: Any, two: Any, where: str = "") -> str | None:
+    """Name the first place where two nested containers are not the same bit for bit."""
+    if isinstance(one, Tensor):
+        return None if torch.equal(one, two) else where
+    if isinstance(one, dict):
+        if one.keys() != two.keys():
+            return f"{where} keys"
+        found = (first_difference(one[key], two[key], f"{where}.{key}") for key in one)
+    elif isinstance(one, (list, tuple)):
+        if len(one) != len(two):
+            return f"{where} length"
+        found = (first_difference(a, b, f"{where}.{i}") for i, (a, b) in enumerate(zip(one, two, strict=True)))
+    else:
+        return None if one == two else f"{where}: {one} {two}"
+    return next((place for place in found if place), None)

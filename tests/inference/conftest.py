@@ -1,0 +1,40 @@
+"""A web server of this process, and a video."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.prediction_media import Answer, write_video
+
+
+@pytest.fixture
+def web() -> Iterator[tuple[str, dict[str, Answer]]]:
+    """Address of a server, and what answers each of its paths; others are a 404."""
+    answers: dict[str, Answer] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer = answers.get(self.path.partition("?")[0])
+            if answer is None:
+                self.send_error(404)
+            else:
+                answer(self)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", answers
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """12 frames of 64 x 48 pixels, 5 a second, each 20 brighter than the one before."""
+    return write_video(tmp_path / "clip.mp4", [np.full((48, 64, 3), 20 * index, np.uint8) for index in range(12)])

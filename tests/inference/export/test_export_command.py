@@ -1,0 +1,199 @@
+"""`python -m ssd_lightning.export` of whole detectors, in one process and on untrained networks."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+
+from helpers.exported_networks import tiny_detector
+from ssd_lightning import export as command
+from ssd_lightning.data.toy import TOY_CLASSES, write_toy_dataset
+from ssd_lightning.inference.detector import Detector
+from ssd_lightning.inference.export import files
+from test_commands import SMALL, Run, refused, run, run_in
+
+__all__ = ["run"]  # a fixture
+
+TOY = ["data=toy", "data.num_train=6", "data.num_val=5", "data.num_test=2", "data.side_px=96", "data.num_workers=0"]
+QUICK = ["latency=false", "images=3"]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    write_toy_dataset(tmp_path / "datasets" / "toy", num_train=6, num_val=5, num_test=2, image_size_px=(96, 96))
+    tiny_detector(class_names=TOY_CLASSES).save(tmp_path / "tiny.ckpt")
+    return tmp_path / "tiny.ckpt"
+
+
+@pytest.mark.parametrize(
+    "overrides", [pytest.param(["latency=true", "images=3"], marks=pytest.mark.slow), [*QUICK, *TOY]]
+)
+def test_onnx_is_written_proven_and_used_like_a_checkpoint(
+    overrides: list[str], checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("export", "checkpoint=tiny.ckpt", "format=onnx", "output=new/tiny.onnx", *overrides)
+    printed = capsys.readouterr().out
+    assert "0 without partner" in printed
+    assert ("mAP .5:.95" in printed) == ("data=toy" in overrides)
+    assert ("time, batch of 8" in printed) == ("latency=true" in overrides)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["tiny.onnx"]
+    if "data=toy" in overrides:
+        scores = []
+        for file in ("tiny.ckpt", "new/tiny.onnx"):
+            run("evaluate", f"checkpoint={file}", *TOY, "split=val", "output=scores.json")
+            scores.append(json.loads((tmp_path / "scores.json").read_text()))
+        for name in ("images", "map_11point", "map_area", "map"):
+            assert scores[0][name] == pytest.approx(scores[1][name], abs=1e-6), name
+        image = "datasets/toy/JPEGImages/val_00000.jpg"
+        run("predict", "checkpoint=new/tiny.onnx", f"source={image}", "output=seen", "score_threshold=0.0")
+        found = json.loads((tmp_path / "seen" / "predictions.json").read_text())
+        assert found["images"][0]["detections"]
+
+
+def test_a_graph_has_nms_in_place_of_soft_nms_and_says_so(
+    checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector = Detector.load(checkpoint)
+    detector.use_postprocess(soft_nms="gaussian")
+    detector.save(tmp_path / "soft.ckpt")
+    run("export", "checkpoint=soft.ckpt", "format=torchscript", "output=soft.pt", *QUICK)
+    assert "in place of the checkpoint's postprocess.soft_nms=gaussian" in capsys.readouterr().out
+    assert Detector.load(tmp_path / "soft.pt").postprocess.soft_nms is None
+    run("export", "checkpoint=soft.ckpt", "format=safetensors", "output=soft.safetensors", *QUICK)
+    assert Detector.load(tmp_path / "soft.safetensors").postprocess.soft_nms == "gaussian"
+
+
+@pytest.mark.parametrize(
+    ("format_", "name"), [("torchscript", "a.torchscript"), ("torchscript", "a.pt"), ("safetensors", "a.safetensors")]
+)
+def test_other_formats_are_proven_too(
+    format_: str, name: str, checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("export", "checkpoint=tiny.ckpt", f"format={format_}", f"output={name}", *QUICK)
+    assert "0 without partner" in capsys.readouterr().out
+    assert Detector.load(tmp_path / name).class_names == TOY_CLASSES
+
+
+def test_a_file_that_is_not_what_it_should_be_ends_with_1(
+    checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = files.write_torchscript
+
+    def write_spoilt(detector: Detector, path: Path, **inside: bool) -> object:
+        bias = detector.network.head.cls[0].bias
+        with torch.no_grad():
+            bias[1] += 0.01
+            description = write(detector, path, **inside)
+            bias[1] -= 0.01
+        return description
+
+    monkeypatch.setattr(files, "write_torchscript", write_spoilt)
+    overrides = ["checkpoint=tiny.ckpt", "format=torchscript", "output=a.torchscript", *QUICK]
+    with pytest.raises(SystemExit) as end:
+        run("export", *overrides)
+    assert end.value.code == 1
+    printed = capsys.readouterr().err.strip()
+    assert printed.startswith("error: a.unproven.torchscript is not proven and keeps that name: ")
+    assert "scores differ by" in printed
+    assert not (tmp_path / "a.torchscript").exists()
+    assert "a.unproven.torchscript exists" in refused(run, capsys, "export", *overrides)
+
+
+@pytest.mark.slow
+def test_int8_is_calibrated_on_training_images_and_judged_by_map(
+    checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssd_lightning.inference.export import quantization
+
+    given = []
+    quantize = quantization.quantize_int8
+    monkeypatch.setattr(
+        quantization, "quantize_int8", lambda *args: (given.append([x.shape for x in args[3]]), quantize(*args))
+    )
+    overrides = ["checkpoint=tiny.ckpt", "format=onnx", "quantize=int8", "calibration_images=4", "max_map_loss=1"]
+    run("export", *overrides, "output=small.onnx", *QUICK, *TOY)
+    assert given == [[(1, 32, 48, 3)] * 4]
+    assert "small.onnx: " in capsys.readouterr().out
+    metadata = onnxruntime.InferenceSession(tmp_path / "small.onnx").get_modelmeta().custom_metadata_map
+    assert metadata["quantization"] == '"int8"'
+
+
+@pytest.mark.parametrize(
+    ("overrides", "answer"),
+    [
+        (["format=onnx", "output=a.pth"], "output=a.pth: a file of format=onnx ends in .onnx"),
+        (["format=torchscript", "output=a.onnx"], "ends in .torchscript"),
+        (["format=tensorrt", "output=a.onnx"], "format is 'tensorrt'; it can be onnx, torchscript, safetensors"),
+        (["format=onnx", "output=tiny.ckpt/a.onnx"], "tiny.ckpt"),
+        (["format=onnx", "output=there.onnx"], "output=there.onnx exists; it is not replaced"),
+        (["format=onnx", "output=a.onnx", "quantize=int8"], "data=voc_folder"),
+        (["format=onnx", "output=a.onnx", "quantize=int4"], "quantize is 'int4'"),
+        (["format=torchscript", "output=a.pt", "quantize=int8", *TOY], "needs format=onnx"),
+        (["format=onnx", "output=a.onnx", "tolerance=-1"], "tolerance is -1"),
+        (["format=onnx", "output=a.onnx", "max_map_loss=2"], "max_map_loss is 2"),
+        (["format=onnx", "output=a.onnx", "split=tset"], "split is 'tset'"),
+        (["format=onnx", "output=a.onnx", "checkpoint=nowhere.ckpt"], "nowhere.ckpt"),
+        (["format=onnx", "output=a.onnx", "nms=false", "data=voc_folder", "data.root=nowhere"], "nowhere"),
+    ],
+)
+def test_what_export_cannot_do(
+    overrides: list[str], answer: str, checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there.onnx").write_bytes(b"mine")
+    given = [] if any(word.startswith("checkpoint=") for word in overrides) else ["checkpoint=tiny.ckpt"]
+    assert answer in refused(run, capsys, "export", *given, *overrides)
+    assert (tmp_path / "there.onnx").read_bytes() == b"mine"
+    assert not list(tmp_path.glob("a*"))
+
+
+def test_an_exported_file_is_not_exported_again(
+    checkpoint: Path, run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    files.write_torchscript(Detector.load(checkpoint), tmp_path / "a.pt", preprocessing=True, nms=True)
+    message = refused(run, capsys, "export", "checkpoint=a.pt", "format=onnx", "output=b.onnx")
+    assert "a.pt is an exported network" in message
+    message = refused(run, capsys, "export", "checkpoint=a.pt", "format=torchvision", "output=b.pth")
+    assert "a.pt is an exported network" in message
+
+
+def test_publishing_never_replaces(tmp_path: Path) -> None:
+    new, old = tmp_path / "a.unproven.onnx", tmp_path / "a.onnx"
+    new.write_bytes(b"new")
+    old.write_bytes(b"old")
+    with pytest.raises(command.ConfigurationError, match=r"a\.onnx exists"):
+        command.publish(new, old)
+    assert (new.read_bytes(), old.read_bytes()) == (b"new", b"old")
+    old.unlink()
+    command.publish(new, old)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
+
+
+@pytest.mark.slow
+def test_int8_of_a_trained_network_costs_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["data.num_train=120", "data.num_val=20", "data.num_test=2"]
+    changed = ("data.num_", "trainer.max_epochs", "trainer.check_val")
+    small = [item for item in SMALL if not item.startswith(changed)]
+    epochs = ["trainer.max_epochs=6", "trainer.check_val_every_n_epoch=6"]
+    run_in(tmp_path, monkeypatch, "train", *small, *data, *epochs, "hydra.run.dir=run", "logger=none")
+    overrides = ["checkpoint=run", "format=onnx", "quantize=int8", "max_map_loss=0.03", "latency=false"]
+    toy = ["data=toy", "data.side_px=96", "data.num_workers=0", *data]
+    run_in(tmp_path, monkeypatch, "export", *overrides, "output=int8.onnx", *toy)
+    assert "mAP area" in capsys.readouterr().out
+    assert (tmp_path / "int8.onnx").is_file()
+
+
+@pytest.mark.slow
+def test_the_command_as_a_process(checkpoint: Path, tmp_path: Path) -> None:
+    overrides = ["checkpoint=tiny.ckpt", "format=onnx", "output=a.onnx", *QUICK]
+    process = [sys.executable, "-m", "ssd_lightning.export", *overrides]
+    done = subprocess.run(process, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "a.onnx: " in done.stdout
+    assert (tmp_path / "a.onnx").is_file()

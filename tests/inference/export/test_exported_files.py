@@ -1,0 +1,218 @@
+"""What is written sees what was meant: networks, batches, and what is inside."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from helpers.exported_networks import CLASS_NAMES, composed_detector, exported, noise, tiny_detector
+from ssd_lightning import __version__
+from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.inference.detector import Detector
+from ssd_lightning.inference.export.files import write_onnx, write_safetensors
+from ssd_lightning.inference.export.graph import ExportGraph, describe_export
+from ssd_lightning.inference.export.graph_nms import graph_nms
+from ssd_lightning.inference.export.parity import Parity, compare_detections
+from ssd_lightning.models.weights import load_pretrained
+
+SUFFIXES = (".onnx", ".torchscript")
+TINY = {
+    "plain": {},
+    "few": {"score_threshold": 0.3, "max_detections": 5, "top_k": 3},
+    "class_agnostic": {"class_agnostic": True, "clip_first": True, "variances": [0.2, 0.1]},
+    "fpn": {"neck": "fpn"},
+    "fpnlite": {"neck": "fpnlite"},
+}
+
+
+def parity(detector: Detector, path: Path, *, batches: tuple[int, ...] = (1, 2, 5)) -> Parity:
+    loaded, found = Detector.load(path), Parity()
+    assert loaded.class_names == detector.class_names
+    assert loaded.image_size == detector.image_size
+    for batch in batches:
+        images = noise(batch, detector.image_size, seed=batch)
+        for ours, theirs in zip(detector.detect(images), loaded.detect(images), strict=True):
+            assert {name: tensor.dtype for name, tensor in theirs.items()} == {n: t.dtype for n, t in ours.items()}
+            found += compare_detections(ours, theirs, detector.image_size)
+    assert found.detections > 10
+    return found
+
+
+def check_same(detector: Detector, path: Path, **settings: tuple[int, ...]) -> None:
+    found = parity(detector, path, **settings)
+    assert found.unmatched == 0
+    assert found.boxes < 1e-5
+    assert found.scores < 1e-5
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("nms", [True, False])
+@pytest.mark.parametrize("preprocessing", [True, False])
+def test_every_combination_sees_the_same(suffix: str, preprocessing: bool, nms: bool, tmp_path: Path) -> None:
+    detector = tiny_detector()
+    path = exported(detector, tmp_path, suffix, preprocessing=preprocessing, nms=nms)
+    check_same(detector, path)
+    assert Detector.load(path).detect(noise(0, detector.image_size)) == []
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("name", ["few", "class_agnostic", "fpn", "fpnlite"])
+def test_settings_and_a_neck(name: str, suffix: str, tmp_path: Path) -> None:
+    detector = tiny_detector(**TINY[name])
+    check_same(detector, exported(detector, tmp_path, suffix))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["backbone=vgg16", "backbone.weights=null"],
+        ["model=ssdlite320", "backbone=mobilenet_v3_large", "backbone.weights=null"],
+        ["backbone=resnet34", "backbone.weights=null", "neck=fpn"],
+        ["model=lufficc_efficientnet_b3"],
+        ["backbone=squeezenet", "backbone.weights=null"],
+        ["model=qfgaohao_mobilenet_v1"],
+        ["model=fpnlite320", "backbone.weights=null"],
+        ["model=fpnlite320", "backbone=resnet50", "backbone.weights=null"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_networks_of_the_configurations(overrides: list[str], suffix: str, tmp_path: Path) -> None:
+    """Before NMS: random weights of deep networks see the same everywhere, and any of equal boxes may stay."""
+    detector = composed_detector(*overrides)
+    path = exported(detector, tmp_path, suffix, nms=False)
+    net = Detector.load(path).net
+    graph = ExportGraph(detector.network, net.description, graph_nms)
+    for batch in (1, 2):
+        inputs = net.description.as_input(noise(batch, detector.image_size, seed=batch))
+        with torch.inference_mode():
+            found = net.run(inputs)
+            torch.testing.assert_close(tuple(found), graph(inputs), rtol=1e-4, atol=1e-5)
+        assert found[1][..., 1:].max() > 0.2
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_nothing_found_and_a_image_of_one_colour(suffix: str, tmp_path: Path) -> None:
+    blind = tiny_detector(score_threshold=0.9999)
+    path = exported(blind, tmp_path, suffix)
+    images = torch.full((2, 3, *blind.image_size), 90, dtype=torch.uint8)
+    for found in Detector.load(path).detect(images):
+        assert [tuple(found[name].shape) for name in ("boxes", "scores", "labels")] == [(0, 4), (0,), (0,)]
+    # Of one colour, neighbouring cells give equal scores up to rounding: any of them may stay, with the same score.
+    path.unlink()
+    detector = tiny_detector()
+    exported(detector, tmp_path, suffix)
+    for ours, theirs in zip(detector.detect(images), Detector.load(path).detect(images), strict=True):
+        torch.testing.assert_close(theirs["scores"][:5], ours["scores"][:5], rtol=0, atol=1e-5)
+        assert theirs["labels"][:5].tolist() == ours["labels"][:5].tolist()
+
+
+def test_onnx_as_its_users_see_it(tmp_path: Path) -> None:
+    detector = tiny_detector(max_detections=9)
+    path = exported(detector, tmp_path, ".onnx")
+    session = onnxruntime.InferenceSession(path)
+    assert [(end.name, end.type, end.shape) for end in session.get_inputs()] == [
+        ("images", "tensor(uint8)", ["batch", "height", "width", 3])
+    ]
+    assert [(end.name, end.shape) for end in session.get_outputs()] == [
+        ("boxes", ["batch", 9, 4]),
+        ("scores", ["batch", 9]),
+        ("labels", ["batch", 9]),
+        ("num_detections", ["batch"]),
+    ]
+    told = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+    assert told["ssd_lightning"] == __version__
+    assert told["class_names"] == list(CLASS_NAMES)
+    assert told["image_size"] == [32, 48]
+    assert told["colour_order"] == "BGR"
+    assert told["postprocess"]["iou_threshold"] == 0.45
+    assert told["postprocess"]["max_detections"] == 9
+    assert told["inputs"].keys() == {"images"}
+    assert list(told["outputs"]) == [end.name for end in session.get_outputs()]
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+
+
+def test_what_has_to_be_prepared_is_in_the_metadata(tmp_path: Path) -> None:
+    """A user without this package: numpy, onnxruntime and the file."""
+    detector = tiny_detector()
+    session = onnxruntime.InferenceSession(exported(detector, tmp_path, ".onnx", preprocessing=False))
+    told = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+    image = noise(1, (70, 50))[0].permute(1, 2, 0).numpy()
+    resized = cv2.resize(image, told["image_size"][::-1])
+    colours = (resized - np.array(told["colour_mean"])) / np.array(told["colour_std"])
+    colours = colours[..., ::-1] if told["colour_order"] == "BGR" else colours
+    images = colours.transpose(2, 0, 1)[None].astype(np.float32)
+    boxes, scores, labels, (count,) = session.run(None, {"images": images})
+    (expected,) = detector.detect(torch.from_numpy(resized).permute(2, 0, 1)[None])
+    assert count == len(expected["scores"])
+    np.testing.assert_allclose(scores[0, :count], expected["scores"], atol=1e-5)
+    np.testing.assert_allclose(boxes[0, :count], expected["boxes"], atol=1e-5)
+    assert labels[0, :count].tolist() == expected["labels"].tolist()
+    assert not boxes[0, count:].any()
+    assert not labels[0, count:].any()
+
+
+@pytest.mark.parametrize("size_px", [(32, 48), (64, 96), (100, 30), (31, 200), (7, 5), (1, 1)])
+def test_the_resize_inside_is_opencvs_but_for_rounding(size_px: tuple[int, int]) -> None:
+    detector = tiny_detector()
+    description = describe_export(detector, preprocessing=True, nms=True)
+    graph = ExportGraph(detector.network, description, graph_nms)
+    image = noise(1, size_px)[0].permute(1, 2, 0).contiguous()
+    expected = torch.from_numpy(cv2.resize(image.numpy(), (48, 32))).permute(2, 0, 1)[None]
+    difference = (graph.prepared(image[None]) - detector.network.normalization(expected)).abs().max()
+    assert difference < (1 if size_px != (32, 48) else 1e-5)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_soft_nms_stays_outside(suffix: str, tmp_path: Path) -> None:
+    detector = tiny_detector(soft_nms="linear")
+    with pytest.raises(ConfigurationError, match=r"postprocess\.soft_nms is 'linear'.*nms=false"):
+        exported(detector, tmp_path, suffix)
+    check_same(detector, exported(detector, tmp_path, suffix, nms=False))
+
+
+def test_exporting_leaves_the_detector_as_it_was(tmp_path: Path) -> None:
+    detector = tiny_detector()
+    before = detector.detect(noise(2, detector.image_size))
+    weight = next(detector.network.extractor.parameters())
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    exported(detector, tmp_path, ".torchscript")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(detector.detect(noise(2, detector.image_size)), before, rtol=0, atol=0)
+
+
+def test_safetensors_hold_the_very_detector(tmp_path: Path) -> None:
+    detector, path = tiny_detector(score_threshold=0.05), tmp_path / "tiny.safetensors"
+    write_safetensors(detector, path)
+    loaded = Detector.load(path)
+    assert loaded.class_names == detector.class_names
+    assert loaded.postprocess == detector.postprocess
+    torch.testing.assert_close(dict(loaded.network.state_dict()), dict(detector.network.state_dict()), rtol=0, atol=0)
+    images = noise(3, detector.image_size)
+    torch.testing.assert_close(loaded.detect(images), detector.detect(images), rtol=0, atol=0)
+    for parameter in loaded.network.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert not load_pretrained(loaded.network, path).reinitialised  # its names are the network's own
+
+
+def test_an_exported_file_is_no_checkpoint(tmp_path: Path) -> None:
+    loaded = Detector.load(exported(tiny_detector(), tmp_path, ".torchscript"))
+    for use in (
+        lambda: loaded.save(tmp_path / "a.ckpt"),
+        lambda: write_onnx(loaded, tmp_path / "b.onnx", preprocessing=True, nms=True),
+    ):
+        with pytest.raises(WeightsError, match=r"detector\.torchscript is an exported network"):
+            use()
+    assert not list(tmp_path.glob("[ab].*"))
+    with pytest.raises(ConfigurationError, match="precision is 'bfloat16'"):
+        Detector.load(tmp_path / "detector.torchscript", precision="bfloat16")
+    with pytest.raises(ValueError, match="made for"):
+        loaded.detect(noise(1, (32, 32)))

@@ -1,0 +1,150 @@
+"""Both forms of NMS in a graph against a loop that anyone can read, and against `postprocess`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from ssd_lightning.inference.export.graph_nms import OPSET, graph_nms, nms_in_onnx, nms_node
+from ssd_lightning.models.postprocess import PostProcess
+from ssd_lightning.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from ssd_lightning.types import SSDOutput
+
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
+Settings = tuple[float, float, int, int, bool]
+"""Score threshold, IoU threshold, top_k, max_detections, class_agnostic."""
+
+PRIORS, CLASSES = 30, 3
+SETTINGS: list[Settings] = [
+    (0.01, 0.45, 400, 200, False),
+    (0.1, 0.45, 5, 7, False),
+    (0.1, 0.45, 12, 8, True),
+    (0.0, 1.0, 30, 90, False),
+    (0.9, 0.0, 3, 4, True),
+]
+
+
+def twin(boxes: Tensor, scores: Tensor, settings: Settings) -> Outputs:
+    """A pair at a time; of equal scores the lower class comes first, then the earlier prior."""
+    score_threshold, iou_threshold, top_k, max_detections, class_agnostic = settings
+    rows = min(max_detections, scores.shape[1] * (scores.shape[2] - 1))
+    found_boxes, found_scores = torch.zeros(len(boxes), rows, 4), torch.zeros(len(boxes), rows)
+    found_labels = torch.zeros(len(boxes), rows, dtype=torch.int64)
+    count = torch.zeros(len(boxes), dtype=torch.int64)
+    for image in range(len(boxes)):
+        pairs: list[tuple[float, int, int]] = []
+        for label in range(1, scores.shape[2]):
+            of_class = scores[image, :, label].tolist()
+            pairs += sorted((-s, label, k) for k, s in enumerate(of_class) if s > score_threshold)[:top_k]
+        kept: list[tuple[float, int, int]] = []
+        for score, label, prior in sorted(pairs):
+            rivals = [other for _, of, other in kept if class_agnostic or of == label]
+            overlap = box_iou(boxes[image][[prior]], boxes[image][rivals]) if rivals else torch.zeros(1)
+            if not (overlap > iou_threshold).any():
+                kept.append((score, label, prior))
+        for row, (score, label, prior) in enumerate(kept[:rows]):
+            found_boxes[image, row] = boxes[image, prior].clamp(0, 1)
+            found_scores[image, row] = -score
+            found_labels[image, row] = label
+        count[image] = min(rows, len(kept))
+    return found_boxes, found_scores, found_labels, count
+
+
+def scene(batch: int, seed: int, *, ties: bool) -> tuple[Tensor, Tensor]:
+    """Crowded boxes, some beyond the image; with ties, scores of a few values."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.rand(batch, PRIORS, 2, generator=generator)
+    sizes = 0.05 + 0.4 * torch.rand(batch, PRIORS, 2, generator=generator)
+    logits = 2 * torch.randn(batch, PRIORS, CLASSES + 1, generator=generator)
+    scores = logits.softmax(dim=2)
+    if ties:
+        scores = (scores * 4).round() / 4
+    return cxcywh_to_xyxy(torch.cat([centres, sizes], dim=2)), scores
+
+
+class Alone(nn.Module):
+    """Nothing but NMS."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def forward(self, boxes: Tensor, scores: Tensor) -> Outputs:
+        return nms_node(boxes, scores, *self.settings)
+
+
+@pytest.fixture(scope="module", params=SETTINGS, ids=str)
+def settings(request: pytest.FixtureRequest) -> Settings:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def in_onnx(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Tensor, Tensor], Outputs]:
+    path: Path = tmp_path_factory.mktemp("onnx") / "nms.onnx"
+    batch = torch.export.Dim("batch")
+    program = torch.onnx.export(
+        Alone(settings).eval(),
+        scene(2, 0, ties=False),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["boxes", "scores"],
+        dynamic_shapes=({0: batch}, {0: batch}),
+        custom_translation_table={torch.ops.ssd_lightning.nms.default: nms_in_onnx},
+        verbose=False,
+    )
+    program.save(path)
+    session = onnxruntime.InferenceSession(path)
+
+    def run(boxes: Tensor, scores: Tensor) -> Outputs:
+        outputs = session.run(None, {"boxes": boxes.numpy(), "scores": scores.numpy()})
+        return tuple(torch.from_numpy(np.asarray(output)) for output in outputs)
+
+    return run
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_both_forms_do_what_the_loop_does(
+    settings: Settings, in_onnx: Callable[[Tensor, Tensor], Outputs], batch: int, ties: bool
+) -> None:
+    scripted = torch.jit.script(graph_nms)
+    for seed in range(4):
+        boxes, scores = scene(batch, seed, ties=ties)
+        expected = twin(boxes, scores, settings)
+        for form in (graph_nms, nms_node):
+            torch.testing.assert_close(form(boxes, scores, *settings), expected, rtol=0, atol=0)
+        torch.testing.assert_close(scripted(boxes, scores, *settings), expected, rtol=0, atol=0)
+        torch.testing.assert_close(in_onnx(boxes, scores), expected, rtol=0, atol=0)
+
+
+def test_nothing_to_see(settings: Settings, in_onnx: Callable[[Tensor, Tensor], Outputs]) -> None:
+    boxes, scores = scene(2, 0, ties=False)
+    nowhere = torch.zeros_like(scores)
+    nowhere[..., 0] = 1
+    nowhere[1, 3:9] = torch.nan  # of logits that are not finite
+    for form in (lambda *tensors: graph_nms(*tensors, *settings), in_onnx):
+        found = form(boxes, nowhere)
+        assert [tensor.count_nonzero() for tensor in found] == [0, 0, 0, 0]
+        assert found[0].shape[2] == 4
+
+
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_the_rules_are_those_of_postprocess(class_agnostic: bool) -> None:
+    for seed in range(20):
+        boxes, scores = scene(1, seed, ties=False)
+        output = SSDOutput(torch.zeros(1, PRIORS, 4), scores.log(), xyxy_to_cxcywh(boxes[0]))
+        (expected,) = PostProcess(
+            score_threshold=0.1, iou_threshold=0.45, top_k=12, max_detections=8, class_agnostic=class_agnostic
+        )(output)
+        found, found_scores, labels, count = (
+            out[0] for out in graph_nms(boxes, scores, 0.1, 0.45, 12, 8, class_agnostic)
+        )
+        number = int(count)
+        assert labels[:number].tolist() == expected["labels"].tolist()
+        torch.testing.assert_close(found_scores[:number], expected["scores"])
+        torch.testing.assert_close(found[:number], expected["boxes"], rtol=0, atol=1e-6)

@@ -1,0 +1,174 @@
+"""The proof fails where it should: it is worth no more than that."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from helpers.exported_networks import exported, noise, tiny_detector
+from ssd_lightning.data.resize import Letterbox, Stretch
+from ssd_lightning.errors import WeightsError
+from ssd_lightning.inference.detector import Detector
+from ssd_lightning.inference.export.parity import Parity, compare_detections
+from ssd_lightning.inference.export.proof import Proof, drawn_images, in_batches, prove
+from ssd_lightning.inference.export.table import proof_table
+from ssd_lightning.inference.runtime.description import ExportDescription
+from ssd_lightning.types import Detections
+
+
+def found(*rows: tuple[float, float, int]) -> Detections:
+    """Squares of side .1 at x = y = the first number, with a score and a label."""
+    corners = torch.tensor([[place, place, place + 0.1, place + 0.1] for place, _, _ in rows]).reshape(-1, 4)
+    scores, labels = torch.tensor([row[1] for row in rows]), torch.tensor([row[2] for row in rows], dtype=torch.int64)
+    return Detections(boxes=corners, scores=scores, labels=labels)
+
+
+def test_differences_and_partners() -> None:
+    ours = found((0.1, 0.9, 1), (0.3, 0.8, 2), (0.6, 0.7, 1))
+    theirs = found((0.3, 0.801, 2), (0.1001, 0.9, 1), (0.6, 0.7, 3))
+    parity = compare_detections(ours, theirs, (100, 200))
+    assert (parity.images, parity.detections, parity.others, parity.unmatched) == (1, 3, 3, 2)
+    assert parity.boxes == pytest.approx(1e-4, rel=1e-3)
+    assert parity.boxes_px == pytest.approx(0.02, rel=1e-3)
+    assert parity.scores == pytest.approx(1e-3, rel=1e-3)
+    assert parity.unmatched_share == pytest.approx(1 / 3)
+
+
+def test_each_has_one_partner_and_the_nearest() -> None:
+    ours, theirs = found((0.1, 0.5, 1), (0.101, 0.5, 1)), found((0.101, 0.5, 1), (0.1, 0.5, 1), (0.1, 0.5, 1))
+    parity = compare_detections(ours, theirs, (10, 10))
+    assert (parity.boxes, parity.scores, parity.unmatched) == (0, 0, 1)
+
+
+def test_no_detections_on_one_side_or_both() -> None:
+    assert compare_detections(found(), found(), (9, 9)) == Parity(images=1)
+    assert compare_detections(found((0.1, 0.5, 1)), found(), (9, 9)) == Parity(1, 1, 0, 1)
+    assert Parity().unmatched_share == 0
+
+
+def test_sums_keep_the_largest() -> None:
+    total = Parity(1, 5, 4, 1, 0.1, 3.0, 0.2) + Parity(2, 1, 1, 0, 0.3, 2.0, 0.1)
+    assert total == Parity(3, 6, 5, 1, 0.3, 3.0, 0.2)
+
+
+def proof_of(checkpoint: Detector, path: Path) -> Proof:
+    images = drawn_images(6, checkpoint.image_size)
+    batches = [
+        *in_batches(images, checkpoint.image_size, 4, checkpoint.resize),
+        (noise(4, checkpoint.image_size), None),
+    ]
+    return prove(checkpoint, Detector.load(path), batches, images)
+
+
+def test_a_faithful_file_passes(tmp_path: Path) -> None:
+    detector = tiny_detector()
+    proof = proof_of(detector, exported(detector, tmp_path, ".onnx"))
+    assert proof.parity.images == 10
+    assert proof.whole is not None
+    assert proof.whole.images == 6
+    assert proof.whole.boxes > 0  # it did resize
+    assert proof.failures(tolerance=1e-4, max_map_loss=0.0) == []
+    assert len(proof.failures(tolerance=0.0, max_map_loss=0.0)) >= 1
+    table = proof_table(proof, tolerance=1e-4, max_map_loss=0.01, seconds={1: ((2.0,), (1.0,))}, bytes_of=(4, 1))
+    assert len(table.rows) == 3 + 3 + 1 + 1
+    assert all(len(row) == len(table.header) for row in table.rows)
+    assert ("time, batch of 1", "2 s", "1 s", "x 2.00", "") in table.rows
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".torchscript"])
+def test_one_changed_weight_is_found(suffix: str, tmp_path: Path) -> None:
+    detector = tiny_detector()
+    path = exported(detector, tmp_path, suffix)
+    with torch.no_grad():
+        detector.network.head.cls[0].weight[1, 2, 1, 1] += 0.01
+    proof = proof_of(detector, path)
+    assert any("scores differ" in failure for failure in proof.failures(tolerance=1e-4, max_map_loss=1.0))
+
+
+def test_exchanged_colours_in_the_resized_images_are_found(tmp_path: Path) -> None:
+    detector = tiny_detector()
+    path = exported(detector, tmp_path, ".onnx")
+    loaded, images = Detector.load(path), drawn_images(8, detector.image_size)
+    images = [image // 2 + np.array([0, 60, 127], np.uint8) for image in images]
+    assert not prove(detector, loaded, [], images).failures(tolerance=1e-4, max_map_loss=1.0)
+    run = loaded.net.run
+    loaded.net.run = lambda inputs: run(inputs.flip(3))
+    (failure,) = prove(detector, loaded, [], images).failures(tolerance=1e-4, max_map_loss=1.0)
+    assert "in images that the file resizes have no partner" in failure
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".torchscript"])
+@pytest.mark.parametrize("inside", [True, False])
+def test_letterboxed_files_are_proven_and_find_the_same_in_whole_images(
+    tmp_path: Path, suffix: str, inside: bool
+) -> None:
+    detector = tiny_detector()
+    detector.resize = Letterbox(fill=(0, 100, 200))
+    path = exported(detector, tmp_path, suffix, preprocessing=inside, nms=inside)
+    proof, loaded = proof_of(detector, path), Detector.load(path)
+    assert proof.failures(tolerance=1e-4, max_map_loss=0.0) == []
+    assert proof.whole is None  # the file resizes nothing
+    assert loaded.resize == detector.resize
+    images = drawn_images(3, (64, 20))
+    for ours, theirs in zip(detector(images), loaded(images), strict=True):
+        assert len(ours) > 0
+        np.testing.assert_allclose(theirs.boxes_xyxy_px, ours.boxes_xyxy_px, atol=1e-2)
+        np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)
+    metadata = loaded.net.description.as_metadata()
+    assert "top left corner, the rest filled with the RGB colour [0, 100, 200]" in metadata["inputs"]
+    older = {name: text for name, text in metadata.items() if name != "resize"}
+    assert ExportDescription.from_metadata(older, path).resize == Stretch()
+    with pytest.raises(WeightsError, match=r"resize is 'crop'; it can be stretch or letterbox"):
+        ExportDescription.from_metadata({**metadata, "resize": '"crop"'}, path)
+
+
+def test_mean_average_precision_of_both_sides(tmp_path: Path) -> None:
+    detector = tiny_detector()
+    path = exported(detector, tmp_path, ".onnx", nms=False)
+    images = noise(4, detector.image_size)
+    truth = [
+        {
+            "boxes": seen["boxes"][:3],
+            "labels": seen["labels"][:3],
+            "difficult": torch.zeros(len(seen["labels"][:3]), dtype=torch.bool),
+            "image_id": str(index),
+            "size_px": detector.image_size,
+        }
+        for index, seen in enumerate(detector.detect(images))
+    ]
+    proof = prove(detector, Detector.load(path), [(images, truth)])
+    assert set(proof.scores) == {"mAP 11-point", "mAP area", "mAP .5:.95"}
+    assert all(0 < before <= 1 and before == pytest.approx(after) for before, after in proof.scores.values())
+    assert proof.map_loss == pytest.approx(0)
+    worse = Proof(proof.parity, None, {"mAP area": (0.8, 0.75), "mAP 11-point": (0.7, 0.72), "mAP": (math.nan,) * 2})
+    assert worse.map_loss == pytest.approx(0.05)
+    assert worse.failures(tolerance=None, max_map_loss=0.05001) == []
+    assert "mAP is lower by 0.0500" in worse.failures(tolerance=None, max_map_loss=0.04)[0]
+
+
+def test_a_rounded_network_is_judged_by_map_alone() -> None:
+    far = Proof(Parity(1, 10, 10, 20, 0.5, 9.0, 0.5))
+    assert len(far.failures(tolerance=1e-4, max_map_loss=0.01)) == 3
+    assert far.failures(tolerance=None, max_map_loss=0.01) == []
+
+
+def test_int8_is_smaller_and_sees_about_the_same(tmp_path: Path) -> None:
+    from ssd_lightning.inference.export.quantization import quantize_int8
+
+    detector = tiny_detector()
+    source, target = exported(detector, tmp_path, ".onnx"), tmp_path / "int8.onnx"
+    description = Detector.load(source).net.description
+    inputs = [noise(1, detector.image_size, seed).permute(0, 2, 3, 1).numpy() for seed in range(8)]
+    quantize_int8(source, target, description, inputs)
+    loaded = Detector.load(target)
+    assert loaded.net.description == description.quantized("int8")
+    weights = [numpy_helper.to_array(tensor) for tensor in onnx.load(target).graph.initializer]
+    assert sum(weight.size for weight in weights if weight.dtype == np.int8) > 1000
+    images = noise(4, detector.image_size, seed=99)
+    ours, theirs = (torch.cat([found["scores"][:3] for found in side.detect(images)]) for side in (detector, loaded))
+    assert not torch.equal(ours, theirs)
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=0.1)

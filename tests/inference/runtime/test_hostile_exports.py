@@ -1,0 +1,271 @@
+"""Exported files that were made to harm, or were harmed: one sentence that names the file, and nothing of it runs."""
+
+import json
+import random
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from helpers.exported_networks import exported, noise, tiny_detector
+from ssd_lightning.errors import UserError, WeightsError
+from ssd_lightning.inference.detector import Detector
+from ssd_lightning.inference.export.files import write_safetensors
+from ssd_lightning.inference.runtime import onnx_network
+from ssd_lightning.inference.runtime.torchscript_network import METADATA_FILE
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one good file of each kind."""
+    folder = tmp_path_factory.mktemp("good")
+    detector = tiny_detector()
+    for suffix in (".onnx", ".torchscript"):
+        exported(detector, folder, suffix)
+    write_safetensors(detector, folder / "detector.safetensors")
+    return folder
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(WeightsError) as caught:
+        Detector.load(path).detect(noise(1, (32, 48)))
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    assert len(message) < 1000
+    return message
+
+
+@pytest.fixture
+def change(
+    good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[onnx.ModelProto], object]], str]:
+    """Change the good ONNX file and give the message with which it is refused, before any session is made."""
+
+    def run(edit: Callable[[onnx.ModelProto], object], *, reaches_session: bool = False) -> str:
+        model = onnx.load(good / "detector.onnx")
+        edit(model)
+        path = tmp_path / "bad.onnx"
+        path.write_bytes(model.SerializeToString())
+        if not reaches_session:
+            monkeypatch.setattr(onnx_network, "make_session", lambda *_: pytest.fail("a session was made"))
+        return refused(path)
+
+    return run
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".torchscript", ".safetensors"])
+def test_files_that_are_none(suffix: str, tmp_path: Path, good: Path) -> None:
+    path = tmp_path / f"bad{suffix}"
+    refused(path)
+    whole = (good / f"detector{suffix}").read_bytes()
+    for content in (
+        b"",
+        b"\0" * 1000,
+        b"<html>404</html>",
+        b"PK\x03\x04 and no more",
+        whole[: len(whole) // 2],
+        whole[:-9],
+    ):
+        path.write_bytes(content)
+        refused(path)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".torchscript", ".safetensors"])
+def test_damage_anywhere_is_one_clear_error_or_none(suffix: str, tmp_path: Path, good: Path) -> None:
+    path, whole, rng = tmp_path / f"damaged{suffix}", (good / f"detector{suffix}").read_bytes(), random.Random(0)
+    for _ in range(12):
+        damaged = bytearray(whole)
+        for _ in range(rng.randrange(1, 5)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            Detector.load(path).detect(noise(1, (32, 48)))
+        except UserError as error:
+            assert path.name in str(error)  # noqa: PT017  not all damage is seen
+            assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_another_projects_onnx(change: Callable) -> None:
+    message = change(lambda model: [model.metadata_props.pop() for _ in list(model.metadata_props)])
+    assert "was not written by this package's export" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("class_names", "[]"),
+        ("class_names", '["a", 3, "c"]'),
+        ("class_names", '"abc"'),
+        ("class_names", "{not json"),
+        ("class_names", "[" * 100_000),
+        ("image_size", "[32]"),
+        ("image_size", "[-32, 48]"),
+        ("image_size", "[32.0, 48]"),
+        ("image_size", "[1000000000, 1000000000]"),
+        ("colour_mean", "[1, 2]"),
+        ("colour_std", "[1, 0, 1]"),
+        ("colour_std", "[1, NaN, 1]"),
+        ("colour_order", '"GBR"'),
+        ("preprocessing", "1"),
+        ("nms", "null"),
+        ("postprocess", '{"top_k": -1}'),
+        ("postprocess", '{"variances": 3}'),
+        ("postprocess", '{"no_such": 1}'),
+        ("postprocess", "[]"),
+        ("quantization", "8"),
+        ("ssd_lightning", "1"),
+    ],
+)
+def test_wrong_metadata(key: str, value: str, change: Callable) -> None:
+    def edit(model: onnx.ModelProto) -> None:
+        (entry,) = (entry for entry in model.metadata_props if entry.key == key)
+        entry.value = value
+
+    change(edit)
+
+
+def test_metadata_that_miss_something(change: Callable) -> None:
+    def edit(model: onnx.ModelProto) -> None:
+        del model.metadata_props[[entry.key for entry in model.metadata_props].index("image_size")]
+
+    assert "'image_size' is missing" in change(edit)
+
+
+@pytest.mark.parametrize("location", ["../../etc/passwd", "/etc/passwd", "weights.bin"])
+def test_weights_in_other_files(location: str, change: Callable) -> None:
+    def edit(model: onnx.ModelProto) -> None:
+        tensor = model.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+
+    assert f"in another file, '{location}'" in change(edit)
+
+
+def test_weights_in_other_files_within_a_constant(change: Callable) -> None:
+    def edit(model: onnx.ModelProto) -> None:
+        tensor = TensorProto(name="hidden", data_type=1, dims=[1], data_location=TensorProto.EXTERNAL)
+        tensor.external_data.add(key="location", value="../secret")
+        model.graph.node.append(helper.make_node("Constant", [], ["hidden"], value=tensor))
+
+    assert "'../secret'" in change(edit)
+
+
+def test_operators_of_others_functions_and_loops(change: Callable) -> None:
+    foreign = helper.make_node("Run", [], ["x"], domain="evil.ops")
+    assert "'evil.ops::Run'; it is not run" in change(lambda model: model.graph.node.append(foreign))
+    body = helper.make_graph([], "body", [], [])
+    loop = helper.make_node("Loop", ["", ""], ["y"], body=body)
+    assert "branch or loop, Loop" in change(lambda model: model.graph.node.append(loop))
+    function = helper.make_function("evil", "Own", [], [], [], [helper.make_opsetid("", 18)])
+    assert "defines its own functions, 'Own'" in change(lambda model: model.functions.append(function))
+
+
+def test_ends_that_are_not_those_of_the_metadata(change: Callable) -> None:
+    def lie(key: str, value: object) -> Callable[[onnx.ModelProto], None]:
+        def edit(model: onnx.ModelProto) -> None:
+            (entry,) = (entry for entry in model.metadata_props if entry.key == key)
+            entry.value = json.dumps(value)
+
+        return edit
+
+    assert "has the inputs" in change(lie("preprocessing", False), reaches_session=True)
+    assert "has the outputs" in change(lie("nms", False), reaches_session=True)
+    assert "labels or counts out of range" in change(lie("class_names", ["one"]), reaches_session=True)
+
+
+def test_a_session_that_does_not_start(change: Callable) -> None:
+    node = helper.make_node("NoSuchOperator", [], ["x"])
+    assert "onnxruntime rejects it" in change(lambda model: model.graph.node.append(node), reaches_session=True)
+
+
+def rewritten(source: Path, target: Path, change: Callable[[str, bytes], bytes | None], **added: bytes) -> Path:
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            content = change(name, old.read(name))
+            if content is not None:
+                new.writestr(name, content)
+        for name, content in added.items():
+            new.writestr(f"detector/{name}", content)
+    return target
+
+
+def test_torchscript_of_another_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Doubling(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+    torch.jit.script(Doubling()).save(str(tmp_path / "other.pt"))
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    assert "was not written by this package's export" in refused(tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        b"torch.from_file('/etc/passwd', False, 10)",
+        b"x = '/etc/passwd'.from_file(False, 10)",
+        b"torch.save(x, '/tmp/x')",
+        b"ops.evil.run(x)",
+        b"__torch__.torch.classes.evil.Thing",
+    ],
+)
+def test_torchscript_with_code_of_others(
+    code: bytes, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    path = rewritten(
+        good / "detector.torchscript",
+        tmp_path / "bad.torchscript",
+        lambda name, content: content + b"\n" + code if name.endswith(".py") else content,
+    )
+    assert "which no exported network does; it was not run" in refused(path)
+
+
+def test_torchscript_metadata_and_parts(good: Path, tmp_path: Path) -> None:
+    source, target = good / "detector.torchscript", tmp_path / "bad.torchscript"
+    for metadata in (b"[]", b"{", b'{"ssd_lightning": 1}', b"\xff"):
+        refused(rewritten(source, target, lambda n, c, m=metadata: m if n.endswith(METADATA_FILE) else c))
+    refused(rewritten(source, target, lambda name, content: None if name.endswith("data.pkl") else content))
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("detector/zeros", b"\0" * 120_000_000)
+    assert target.stat().st_size < 1_000_000
+    assert "bytes in compressed parts" in refused(target)
+
+
+def test_pt_is_looked_into(good: Path, tmp_path: Path) -> None:
+    shutil.copy(good / "detector.torchscript", tmp_path / "a.pt")
+    assert Detector.load(tmp_path / "a.pt").net.description.nms
+    tiny_detector().save(tmp_path / "b.pt")
+    assert Detector.load(tmp_path / "b.pt").network.num_classes == 3
+
+
+@pytest.mark.parametrize(
+    "spec", ["{", '"a"', "{}", '{"network": {"_target_": "os.system"}, "class_names": [], "postprocess": {}}']
+)
+def test_safetensors_with_a_wrong_description(spec: str, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "bad.safetensors", metadata={"detector": spec})
+    refused(tmp_path / "bad.safetensors")
+
+
+def test_safetensors_of_weights_alone(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "bad.safetensors")
+    assert "does not describe a detector" in refused(tmp_path / "bad.safetensors")
+
+
+def test_without_onnxruntime_one_sentence(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"pip install 'ssd-lightning\[export\]'"):
+        Detector.load(good / "detector.onnx")

@@ -1,0 +1,117 @@
+import builtins
+import dataclasses
+
+import numpy as np
+import pytest
+import supervision
+
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.inference.results import ImageDetections
+from ssd_lightning.visualization.draw import draw_detections
+
+NAMES = ("cat", "dog", "Person")
+
+
+def make(boxes: list[list[float]], scores: list[float], labels: list[int]) -> ImageDetections:
+    return ImageDetections(
+        image=np.full((40, 60, 3), 100, np.uint8),
+        boxes_xyxy_px=np.array(boxes, np.float32).reshape(-1, 4),
+        scores=np.array(scores, np.float32),
+        labels=np.array(labels, np.int64),
+        class_names=NAMES,
+        source="a.jpg",
+    )
+
+
+@pytest.fixture
+def found() -> ImageDetections:
+    return make([[1, 2, 11, 22], [5.126, 5, 50, 39.5], [0, 0, 60, 40]], [0.9, 0.5, 0.12345], [3, 1, 3])
+
+
+NONE = make([], [], [])
+
+
+def test_names_and_length(found: ImageDetections) -> None:
+    assert found.names == ["Person", "cat", "Person"]
+    assert (len(found), len(NONE)) == (3, 0)
+    assert NONE.names == []
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.source = None  # type: ignore[misc]
+
+
+def test_selection(found: ImageDetections) -> None:
+    assert found.select(0.5).scores.tolist() == [np.float32(0.9), 0.5]  # what reaches the threshold is kept
+    of_class = found.select(classes=["Person"])
+    assert of_class.labels.tolist() == [3, 3]
+    assert of_class.boxes_xyxy_px.tolist() == [[1, 2, 11, 22], [0, 0, 60, 40]]
+    assert len(found.select(0.2, ["Person", "dog"])) == 1
+    assert len(found.select(classes=[])) == 0
+    assert len(found.select()) == len(found) == 3
+    assert len(NONE.select(0.3, ["cat"])) == 0
+    assert of_class.source == "a.jpg"
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"), [("perso", "nearest is 'Person'"), ("CAT", "nearest is 'cat'"), ("xyz", "classes are cat, dog")]
+)
+def test_an_unknown_class_is_named_with_the_nearest(found: ImageDetections, name: str, answer: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"does not know '{name}'; .*{answer}"):
+        found.select(classes=[name])
+
+
+def test_the_drawing_is_a_copy_of_the_images_size(found: ImageDetections) -> None:
+    for drawn, count in ((found.draw(), 2), (found.draw(0), 3), (found.draw(score_threshold=0.95), 0)):
+        assert drawn.size == (60, 40)
+        assert (found.image == 100).all()
+        expected = draw_detections(
+            found.image,
+            boxes_xyxy_px=found.boxes_xyxy_px[:count],
+            labels=found.labels[:count],
+            class_names=NAMES,
+            scores=found.scores[:count],
+        )
+        np.testing.assert_array_equal(np.asarray(drawn), expected)
+    np.testing.assert_array_equal(np.asarray(NONE.draw()), NONE.image)
+
+
+def test_the_record_is_plain_and_rounded(found: ImageDetections) -> None:
+    record = found.as_record()
+    assert (record["width"], record["height"]) == (60, 40)
+    assert record["detections"][1:] == [
+        {"class": "cat", "score": 0.5, "box_xyxy_px": [5.13, 5.0, 50.0, 39.5]},
+        {"class": "Person", "score": 0.1235, "box_xyxy_px": [0.0, 0.0, 60.0, 40.0]},
+    ]
+    assert NONE.as_record() == {"width": 60, "height": 40, "detections": []}
+
+
+def test_supervision_counts_classes_from_0_and_knows_their_names(found: ImageDetections) -> None:
+    converted = found.to_supervision()
+    assert isinstance(converted, supervision.Detections)
+    np.testing.assert_array_equal(converted.xyxy, found.boxes_xyxy_px)
+    np.testing.assert_array_equal(converted.confidence, found.scores)
+    assert converted.class_id.tolist() == [2, 0, 2]
+    assert [NAMES[index] for index in converted.class_id] == converted.data["class_name"].tolist() == found.names
+    assert len(converted[converted.confidence > 0.2]) == 2  # its own selection takes the names along
+    nothing = NONE.to_supervision()
+    assert len(nothing) == 0
+    assert len(supervision.Detections.merge([converted, nothing])) == 3
+
+
+def test_supervisions_annotators_print_our_names(found: ImageDetections) -> None:
+    annotated = supervision.LabelAnnotator().annotate(found.image.copy(), found.to_supervision())
+    assert (annotated != found.image).any()
+
+
+def test_without_supervision_one_sentence_says_what_to_install(
+    found: ImageDetections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: object, **settings: object) -> object:
+        if name == "supervision":
+            raise ImportError(name)
+        return real(name, *args, **settings)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ConfigurationError, match="pip install supervision"):
+        found.to_supervision()

@@ -1,0 +1,136 @@
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES
+from ssd_lightning.data.images import read_image
+from ssd_lightning.errors import DataError
+from ssd_lightning.inference.names import MOST_BYTES, UniqueNames, clean_name, output_names
+from ssd_lightning.inference.sources import VIDEO_SUFFIXES, Source, find_images, find_sources
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.jpg", "a.PNG", "deep/a.jpg", "deep/er/c.webp", ".hidden/d.jpg", "notes.txt", "film.MP4"):
+        path = tmp_path / "shots" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "shots" / "again").symlink_to(tmp_path / "shots", target_is_directory=True)
+    (tmp_path / "shots" / "folder.jpg").mkdir()
+    return tmp_path / "shots"
+
+
+def test_no_ending_is_of_two_kinds() -> None:
+    assert not {*IMAGE_SUFFIXES, *UNREADABLE_SUFFIXES} & VIDEO_SUFFIXES
+    assert not {*IMAGE_SUFFIXES} & {*UNREADABLE_SUFFIXES}
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_what_is_looked_for_can_be_read(tmp_path: Path, suffix: str) -> None:
+    kinds = {".apng": "PNG", ".jp2": "JPEG2000", ".j2k": "JPEG2000", ".mpo": "MPO", ".pnm": "PPM"}
+    path = tmp_path / f"a{suffix.upper()}"
+    image = Image.new("1" if suffix == ".pbm" else "L" if suffix == ".pgm" else "RGB", (32, 16), "white")
+    image.save(path, kinds.get(suffix))
+    assert find_images(str(tmp_path)) == [path]
+    assert read_image(path).shape == (16, 32, 3)
+
+
+def found(given: object, **settings: bool) -> list[tuple[str, str]]:
+    return [(source.kind, source.address) for source in find_sources(given, **settings)]
+
+
+def test_what_a_source_can_be(folder: Path) -> None:
+    assert found("shots") == [("image", "shots/a.PNG"), ("image", "shots/b.jpg")]
+    deeper = [("image", "shots/deep/a.jpg"), ("image", "shots/deep/er/c.webp")]
+    assert found("shots", recursive=True) == [*found("shots"), *deeper]
+    assert found("shots/*/*.jpg") == [("image", "shots/again/b.jpg"), ("image", "shots/deep/a.jpg")]
+    assert found("shots/film.MP4") == found("shots/*.MP4") == [("video", "shots/film.MP4")]
+    assert found("shots/notes.txt") == [("image", "shots/notes.txt")]  # what is named is tried
+    assert found(0) == found("0") == found("00") == [("camera", "0")]
+    assert found("HTTPS://host/a.jpg") == [("url", "HTTPS://host/a.jpg")]
+    assert found([0, "shots/b.jpg", "shots", "http://h/v.mp4"]) == [
+        ("camera", "0"), ("image", "shots/b.jpg"), ("image", "shots/a.PNG"), ("url", "http://h/v.mp4"),
+    ]  # fmt: skip
+
+
+def test_a_file_whose_name_is_a_number_is_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    Path("0").touch()
+    assert found("0") == [("image", "0")]
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [
+        ("nowhere", "source=nowhere: neither a file nor a folder, and nothing matches the pattern"),
+        ("*.gif", "nothing matches the pattern"),
+        ([], "the list is empty"),
+        (["shots", "nowhere"], "source=nowhere: "),
+        ("rtsp://camera", "must start with http:// or https://"),
+        ("file:///etc/passwd", "must start with http:// or https://"),
+        ("empty", "no image .* in the folder$"),
+        ("films", r"no image .*; use a pattern for its videos, such as source='films/\*\.mp4'$"),
+        ("outer", "no image .*; recursive=true uses its subfolders$"),
+        ("a\0b", "source=a"),
+        ("x" * 5000, "source=xxx"),
+    ],
+)
+def test_what_is_no_source(folder: Path, given: object, answer: str) -> None:
+    for name in ("empty", "films", "outer/inner"):
+        Path(name).mkdir(parents=True)
+    Path("films/film.mov").touch()
+    with pytest.raises(DataError, match=answer) as caught:
+        find_sources(given)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_outputs_are_called_after() -> None:
+    assert Source("image", "a/b.c.jpg").stem == "b.c"
+    assert Source("camera", "3").stem == "camera_3"
+    assert str(Source("camera", "3")) == "camera 3"
+    assert Source("url", "https://host/x/caf%C3%A9%2f..%2fy.jpg?z=1.png#w").stem == "y"
+    assert Source("url", "http://host:80").stem == "host:80"
+
+
+def test_names_are_unique_whatever_their_case() -> None:
+    names = UniqueNames()
+    assert [names.take(name) for name in ("a", "A", "a_2", "a", "b")] == ["a", "A_2", "a_2_2", "a_3", "b"]
+    paths = [Path(str(index), "image.jpg") for index in range(3000)]
+    assert len(set(output_names(paths).values())) == 3000
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "..", "a/../../b", "a\\b", "\x1b[31m", "x\ny", "鳥" * 300, os.fsdecode(b"\xff")]
+)
+def test_names_stay_in_their_folder_and_are_text(tmp_path: Path, name: str) -> None:
+    clean = clean_name(name)
+    assert clean.isprintable()
+    assert 0 < len(clean.encode()) <= MOST_BYTES
+    path = tmp_path / f"{clean}.jpg"
+    Image.new("RGB", (2, 2)).save(path)
+    assert path.parent.resolve() == tmp_path.resolve()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_images_that_are_not_read_are_counted_and_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Path("mixed/below").mkdir(parents=True)
+    for name in ("a.jfif", "b.HEIC", "c.dng", "below/d.heif", "notes.txt"):
+        Path("mixed", name).write_bytes(b"")
+    assert [path.name for path in find_images("mixed")] == ["a.jfif"]
+    assert "mixed: skipped 2 images of formats that are not read (b.HEIC, c.dng)" in caplog.text
+    find_images("mixed", recursive=True)
+    assert "skipped 3 images of formats that are not read (b.HEIC, c.dng, d.heif)" in caplog.text
+    Path("mixed/a.jfif").unlink()
+    with pytest.raises(DataError, match=r"no image .* in the folder; there are 2 images of formats that"):
+        find_images("mixed")
+
+
+def test_videos_beside_images_are_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Path("mixed").mkdir()
+    for name in ("a.jpg", "b.mp4", "c.MOV"):
+        Path("mixed", name).write_bytes(b"")
+    assert [path.name for path in find_images("mixed")] == ["a.jpg"]
+    assert "2 videos in mixed are skipped; use a pattern for its videos" in caplog.text

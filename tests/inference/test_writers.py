@@ -1,0 +1,277 @@
+"""What is written, read back by the readers of the formats."""
+
+import csv
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from ssd_lightning.data.coco import COCODataset
+from ssd_lightning.data.csv_boxes import CSVDataset
+from ssd_lightning.data.images import read_image
+from ssd_lightning.data.voc import VOCDataset
+from ssd_lightning.errors import DataError
+from ssd_lightning.inference.frames import Clip, SourceImage
+from ssd_lightning.inference.names import output_names
+from ssd_lightning.inference.pre_labels import PreLabels
+from ssd_lightning.inference.results import ImageDetections
+from ssd_lightning.inference.sources import Source
+from ssd_lightning.inference.video import Video
+from ssd_lightning.inference.writers import open_writers, refuse_replacing
+
+CLASSES = ("a<b>&c", "dog", "größe")
+RNG = np.random.default_rng(0)
+
+
+def detections(image: np.ndarray, count: int) -> ImageDetections:
+    """Boxes anywhere in an image, no side below 3 pixels."""
+    height, width = image.shape[:2]
+    low = RNG.uniform(0, [width - 3, height - 3], (count, 2))
+    high = low + RNG.uniform(3, np.maximum(3.001, [width, height] - low))
+    return ImageDetections(
+        image=image,
+        boxes_xyxy_px=np.hstack([low, np.minimum(high, [width, height])]).astype(np.float32),
+        scores=np.sort(RNG.random(count)).astype(np.float32)[::-1],
+        labels=RNG.integers(1, 4, count),
+        class_names=CLASSES,
+    )
+
+
+def patches(height: int, width: int) -> np.ndarray:
+    """Patches of 16 pixels in any colour, which JPEG keeps nearly."""
+    colours = RNG.integers(0, 256, (-(-height // 16), -(-width // 16), 3), dtype=np.uint8)
+    return colours.repeat(16, axis=0).repeat(16, axis=1)[:height, :width]
+
+
+def image(path: Path, size_px: tuple[int, int], orientation: int = 1) -> SourceImage:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(patches(*size_px)).save(path, exif=exif)
+    return SourceImage(Source("image", str(path)), read_image(path), path)
+
+
+@pytest.fixture
+def source_images(tmp_path: Path) -> list[SourceImage]:
+    folder = tmp_path / "in"
+    frames = [patches(40, 50) for _ in range(3)]
+    film, clip = Source("video", str(folder / "film.mp4")), Clip(fps=4.0)
+    return [
+        image(folder / "one.jpg", (60, 90)),
+        image(folder / "deep" / "one.png", (91, 33)),
+        image(folder / "shot 1.JPG", (20, 30)),
+        image(folder / "line\nfeed.jpg", (20, 30)),
+        *(image(folder / f"turned{index}.jpg", (40, 70), index) for index in range(1, 9)),
+        image(folder / "none.jpg", (20, 30)),
+        *(SourceImage(film, frame, clip=clip, frame=2 * i, time_s=i / 4) for i, frame in enumerate(frames)),
+        SourceImage(Source("url", "http://host/x/one.jpg?size=3"), frames[0]),
+    ]
+
+
+@pytest.fixture
+def found(source_images: list[SourceImage]) -> list[ImageDetections]:
+    return [
+        detections(source_image.image, 0 if "none" in str(source_image.source) else 5) for source_image in source_images
+    ]
+
+
+def write(source_images: Sequence[SourceImage], found: Sequence[ImageDetections], folder: Path, *outputs: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    sources = list(dict.fromkeys(source_image.source for source_image in source_images))
+    header = {"checkpoint": "c.ckpt", "classes": list(CLASSES), "score_threshold": 0.4}
+    writers = open_writers(
+        outputs, folder, names=output_names(sources), header=header, class_names=CLASSES, skipped=["x: is bad\n"]
+    )
+    for source_image, detections_of_it in zip(source_images, found, strict=True):
+        for writer in writers:
+            writer.write(source_image, detections_of_it)
+    for writer in writers:
+        writer.close()
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["voc", "coco"])
+def test_a_data_set_reads_back_to_the_same_boxes_in_the_same_pixels(
+    source_images: list[SourceImage], found: list[ImageDetections], tmp_path: Path, layout: str
+) -> None:
+    root = write(source_images, found, tmp_path / "out", layout) / layout
+    splits = [{"root": str(root), "split": {"voc": "trainval", "coco": "train"}[layout]}]
+    reader = {"voc": VOCDataset, "coco": COCODataset}[layout]
+    records = reader(splits=splits, class_names=CLASSES).records
+    assert len(records) == len(source_images)
+    for record, source_image, expected in zip(records, source_images, found, strict=True):
+        np.testing.assert_allclose(record.boxes_xyxy_px, expected.boxes_xyxy_px, rtol=0, atol=2e-4)  # 4 decimals
+        assert record.labels.tolist() == expected.labels.tolist()
+        assert not record.difficult.any()
+        pixels = read_image(record.image_path, record.size_px)
+        was_copied = source_image.path is not None and not (
+            source_image.path.stem.startswith("turned") and source_image.path.stem != "turned1"
+        )
+        difference = np.abs(pixels.astype(int) - source_image.image)
+        assert difference.max() == 0 if was_copied else difference.mean() < 8
+        assert pixels.shape == source_image.image.shape
+    write(source_images, found, tmp_path / "out", layout)  # a second time, over the first
+    assert len(reader(splits=splits, class_names=CLASSES).records) == len(source_images)
+
+
+def test_turned_images_are_stored_as_they_were_seen(tmp_path: Path) -> None:
+    """An image turned by 180 degrees has the size of its pixels as stored: readers cannot tell them apart."""
+    gradient = np.repeat(np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None], 32, axis=0).repeat(3, axis=2)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    path = tmp_path / "upside_down.jpg"
+    Image.fromarray(gradient).save(path, exif=exif)
+    source_image = SourceImage(Source("image", str(path)), read_image(path), path)
+    root = write([source_image], [detections(source_image.image, 1)], tmp_path / "out", "voc") / "voc"
+    stored = read_image(root / "JPEGImages" / "upside_down.jpg", (32, 64))
+    assert np.abs(stored.astype(int) - gradient[:, ::-1]).max() < 12
+
+
+def test_specks_are_left_out_of_data_sets(tmp_path: Path) -> None:
+    source_image = image(tmp_path / "one.png", (60, 90))
+    boxes = np.array([[0.2, 0.2, 1.1, 1.3], [5, 5, 5, 50], [10, 10, 12, 12.5]], np.float32)
+    labels, scores = np.array([1, 2, 3]), np.array([0.9, 0.8, 0.7], np.float32)
+    specks = ImageDetections(source_image.image, boxes, scores, labels, CLASSES)
+    folder = write([source_image], [specks], tmp_path / "out", "voc", "coco")
+    for reader, layout, split in ((VOCDataset, "voc", "trainval"), (COCODataset, "coco", "train")):
+        (record,) = reader(splits=[{"root": str(folder / layout), "split": split}], class_names=CLASSES).records
+        assert record.labels.tolist() == [3]
+
+
+def test_coco_results_are_what_its_own_tools_read(
+    source_images: list[SourceImage], found: list[ImageDetections], tmp_path: Path
+) -> None:
+    path = write(source_images, found, tmp_path / "out", "coco") / "coco" / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert [category["name"] for category in content["categories"]] == list(CLASSES)
+    truth = COCO(str(path))
+    results = truth.loadRes(content["annotations"])  # a list of results: image_id, category_id, bbox, score
+    assert len(truth.imgs) == len(source_images)
+    for image_id, expected in zip(truth.getImgIds(), found, strict=True):
+        rows = results.loadAnns(results.getAnnIds([image_id]))
+        assert [row["score"] for row in rows] == pytest.approx(expected.scores.tolist(), abs=1e-4)
+        assert [row["category_id"] for row in rows] == expected.labels.tolist()
+        for row, (x1, y1, x2, y2) in zip(rows, expected.boxes_xyxy_px.tolist(), strict=True):
+            assert row["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1], abs=2e-4)
+
+
+def test_json_has_every_image_and_frame(
+    source_images: list[SourceImage], found: list[ImageDetections], tmp_path: Path
+) -> None:
+    folder = write(source_images, found, tmp_path / "out", "json", "images")
+    report = json.loads((folder / "predictions.json").read_text())
+    assert list(report) == ["checkpoint", "classes", "score_threshold", "images", "skipped"]
+    assert report["skipped"] == ["x: is bad\n"]
+    assert [(entry["file"], entry.get("frame")) for entry in report["images"]] == [
+        (str(source_image.source), source_image.frame) for source_image in source_images
+    ]
+    for entry, source_image, expected in zip(report["images"], source_images, found, strict=True):
+        assert {key: entry[key] for key in ("width", "height", "detections")} == expected.as_record()
+        if source_image.clip is None:
+            assert Image.open(folder / entry["drawn"]).size == (entry["width"], entry["height"])
+            assert "time_s" not in entry
+        else:
+            assert (entry["drawn"], entry["time_s"]) == ("film.mp4", source_image.time_s)
+    drawn = [entry["drawn"] for entry in report["images"] if entry.get("frame", 0) == 0]
+    assert len(set(drawn)) == len(drawn)
+    assert not list(folder.glob("*.part"))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_json_of_nothing_and_of_one_and_without_drawings(tmp_path: Path, count: int) -> None:
+    source_images = [image(tmp_path / "one.png", (6, 9))][:count]
+    folder = write(
+        source_images, [detections(source_image.image, 1) for source_image in source_images], tmp_path / "out", "json"
+    )
+    entries = json.loads((folder / "predictions.json").read_text())["images"]
+    assert [entry["drawn"] for entry in entries] == [None] * count
+
+
+def test_csv_has_a_row_a_detection(
+    source_images: list[SourceImage], found: list[ImageDetections], tmp_path: Path
+) -> None:
+    folder = write(source_images, found, tmp_path / "out", "csv")
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    groups = [list(group) for _, group in itertools.groupby(rows, lambda row: (row["image"], row["frame"]))]
+    assert len(groups) == len(source_images)
+    for group, source_image, expected in zip(groups, source_images, found, strict=True):
+        assert {row["image"] for row in group} == {str(source_image.source)}
+        assert {row["frame"] for row in group} == {"" if source_image.frame is None else str(source_image.frame)}
+        if not len(expected):
+            assert [row["label"] for row in group] == [""]
+            continue
+        assert [row["label"] for row in group] == expected.names
+        corners = [[float(row[name]) for name in ("xmin", "ymin", "xmax", "ymax")] for row in group]
+        np.testing.assert_allclose(corners, expected.boxes_xyxy_px, rtol=0, atol=0.0051)
+        assert [float(row["score"]) for row in group] == pytest.approx(expected.scores.tolist(), abs=6e-5)
+
+
+def test_the_projects_own_reader_takes_the_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source_images = [image(Path("shots/one.png"), (60, 90)), image(Path("shots/two.png"), (50, 50))]
+    found = [detections(source_images[0].image, 4), detections(source_images[1].image, 0)]
+    write(source_images, found, Path("out"), "csv")
+    data = CSVDataset(splits=[{"root": ".", "split": "out/predictions.csv"}], images=".", class_names=CLASSES)
+    for record, expected in zip(data.records, found, strict=True):
+        np.testing.assert_allclose(record.boxes_xyxy_px, expected.boxes_xyxy_px, rtol=0, atol=0.0051)
+
+
+def test_the_annotated_video_has_every_frame(
+    source_images: list[SourceImage], found: list[ImageDetections], tmp_path: Path
+) -> None:
+    video = Video(write(source_images, found, tmp_path / "out", "images") / "film.mp4")
+    assert video.fps == 4.0
+    drawn = [
+        np.asarray(one.draw(score_threshold=0))
+        for source_image, one in zip(source_images, found, strict=True)
+        if source_image.clip
+    ]
+    frames = [frame.image for frame in video.frames()]
+    assert len(frames) == len(drawn) == 3
+    for index, frame in enumerate(frames):  # each is most like its own
+        assert np.argmin([np.abs(frame.astype(int) - one).mean() for one in drawn]) == index
+
+
+def test_two_videos_one_after_the_other(tmp_path: Path) -> None:
+    image = np.zeros((16, 16, 3), np.uint8)
+    sources = [Source("video", "a/film.mp4"), Source("camera", "0"), Source("video", "b/film.mp4")]
+    source_images = [SourceImage(source, image, clip=Clip(None), frame=i) for source in sources for i in range(4)]
+    folder = write(source_images, [detections(image, 0)] * 12, tmp_path / "out", "images")
+    assert sorted(path.name for path in folder.iterdir()) == ["camera_0.mp4", "film.mp4", "film_2.mp4"]
+    assert [len(list(Video(path).frames())) for path in folder.iterdir()] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("link", [None, "symlink_to", "hardlink_to"])
+def test_no_output_takes_the_place_of_an_original(tmp_path: Path, link: str | None) -> None:
+    original = image(tmp_path / "in" / "one.jpg", (6, 9)).source
+    film = Source("video", str(tmp_path / "in" / "film.mp4"))
+    Path(film.address).touch()
+    output = tmp_path / "in"
+    if link:
+        output = tmp_path / "out"
+        output.mkdir()
+        getattr(output / "one.jpg", link)(original.address)
+        getattr(output / "film.mp4", link)(film.address)
+    for source in (original, film):
+        with pytest.raises(DataError, match="would replace the image"):
+            refuse_replacing(["json", "images"], output, sources=[source], names=output_names([source]))
+        refuse_replacing(["json"], output, sources=[source], names=output_names([source]))
+
+
+def test_a_data_set_neither_grows_out_of_itself_nor_loses_what_was_corrected(tmp_path: Path) -> None:
+    source = image(tmp_path / "voc" / "JPEGImages" / "one.png", (6, 9)).source
+    with pytest.raises(DataError, match="voc exists, and may hold labels that were corrected by hand"):
+        refuse_replacing(["voc"], tmp_path, sources=[source], names=output_names([source]))
+    refuse_replacing(["images", "coco"], tmp_path, sources=[source], names=output_names([source]))
+
+
+def test_class_names_that_the_layout_cannot_hold_are_reported_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"class 'a\\x07b' cannot be written as voc"):
+        PreLabels(tmp_path / "voc", "voc", {}, ["a\x07b"])
+    assert not (tmp_path / "voc").exists()

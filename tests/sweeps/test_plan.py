@@ -1,0 +1,95 @@
+import shlex
+
+import pytest
+
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.sweeps.plan import plan_sweep, sweep_hash, what_is_swept
+
+
+def planned(line: str, *, own_config: bool = False) -> list[str]:
+    arguments = shlex.split(line)
+    overrides = [word for word in arguments if not word.startswith("-")]
+    return plan_sweep(arguments, overrides, own_config=own_config)
+
+
+@pytest.mark.parametrize(
+    "line", ["", "backbone=tiny seed=3", "seeds=null optimizer.lr=1", "sweep=grid", "sweep.name=x"]
+)
+def test_a_line_that_is_no_sweep_stays(line: str) -> None:
+    assert planned(line) == shlex.split(line)
+
+
+def test_seeds_are_a_sweep_from_the_first_seed_on() -> None:
+    assert planned("seeds=3 seed=7 data=toy sweep.name=x") == ["--multirun", "data=toy", "sweep.name=x", "seed=7,8,9"]
+    assert "seed=0,1" in planned("experiment=toy_tiny seeds=2")
+    assert "seed=5" in planned("--config-path=here seeds=1 seed=5", own_config=True)
+
+
+def test_seeds_go_with_other_sweeps() -> None:
+    arguments = planned("--multirun seeds=2 optimizer.lr=0.1,0.2")
+    assert arguments[:3] == ["--multirun", "optimizer.lr=0.1,0.2", "seed=0,1"]
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("seeds=0", "seeds=0: the number of seeds"),
+        ("seeds=many", "seeds=many: the number of seeds"),
+        ("seeds=1,2", "seeds=1,2: the number of seeds"),
+        ("seeds=3 seed=0,1", "seed=0,1: seed= must be the first"),
+        ("seeds=3 sweep=tpe", "search first"),
+    ],
+)
+def test_seeds_that_make_no_sense(line: str, answer: str) -> None:
+    with pytest.raises(ConfigurationError, match=answer):
+        planned(line)
+
+
+def test_seeds_of_a_configuration_of_ones_own_want_the_first() -> None:
+    with pytest.raises(ConfigurationError, match="seed=0"):
+        planned("seeds=3", own_config=True)
+
+
+def test_a_search_is_a_sweep() -> None:
+    assert planned("sweep=tpe a=1,2")[0] == "--multirun"
+    assert planned("sweep=tpe -m a=1,2").count("--multirun") == 0
+
+
+def test_flags_may_stand_anywhere() -> None:
+    assert planned("a=1,2 -m sweep.name=x") == ["-m", "a=1,2", "sweep.name=x"]
+    line = plan_sweep(["--config-path", "p=q", "seeds=1", "seed=4"], ["seeds=1", "seed=4"], own_config=True)
+    assert line == ["--config-path", "p=q", "--multirun", "seed=4"]
+
+
+def test_a_sweep_is_named_after_what_it_is() -> None:
+    def name(line: str) -> str:
+        (word,) = [word for word in planned(line) if word.startswith("sweep.name=")]
+        return word
+
+    assert name("-m a=1,2") == name("--multirun a=1,2")
+    assert name("-m a=1,2") == name("-m a=1,2 hydra/launcher=basic hydra.sweep.dir=x")
+    assert name("sweep=tpe a=1,2 sweep.n_trials=5") == name("sweep=tpe a=1,2 sweep.n_trials=50 sweep.batch_size=2")
+    assert len({name(f"-m {arguments}") for arguments in ("a=1,2", "a=2,1", "a=1,3", "b=1,2", "a=1,2 c=3")}) == 5
+    assert name("-m a=1,2 sweep.name=mine") == "sweep.name=mine"
+    assert len(sweep_hash(["a=1"])) == 8
+
+
+def test_what_is_swept() -> None:
+    arguments = [
+        "a=1,2",
+        "b=[1,2]",
+        "c='1,2'",
+        "+d=choice(x,y)",
+        "e=interval(0,1)",
+        "f=tag(log,interval(1,2))",
+        "~g",
+        "h/i=x,y",
+    ]
+    assert what_is_swept([*arguments, "seed=range(0,3)"]) == ["a", "d", "e", "f", "h/i", "seed"]
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for word in ("sweep=tpe", "hydra/launcher=joblib"):
+        with pytest.raises(ConfigurationError, match=rf"{word} needs .* pip install 'ssd-lightning\[sweep\]'"):
+            planned(f"{word} a=1,2")

@@ -1,0 +1,205 @@
+"""Whole sweeps in one process, with jobs that are real processes but only pretend to train."""
+
+import csv
+import json
+import os
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+
+from helpers.fake_job import objective
+from ssd_lightning.sweeps.records import JobRecord, read_result
+
+Sweep = Callable[..., int]
+FEW = ("experiment=toy_tiny", "trainer.max_epochs=2")
+
+
+def rows(directory: Path) -> list[dict[str, str]]:
+    with (directory / "sweep_results.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def only_sweep(tmp_path: Path, name: str = "toy_tiny") -> Path:
+    (found,) = (tmp_path / "outputs" / name).glob("sweep_*")
+    return found
+
+
+def test_a_grid_with_seeds(sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert sweep("--multirun", *FEW, "optimizer.lr=1e-3,3e-3", "seed=0,1") == 0
+    directory = only_sweep(tmp_path)
+    table = rows(directory)
+    assert [(row["job"], row["optimizer.lr"], row["seed"]) for row in table] == [
+        ("0", "0.001", "0"), ("1", "0.001", "1"), ("2", "0.003", "0"), ("3", "0.003", "1"),
+    ]  # fmt: skip
+    for row in table:
+        expected = objective(float(row["optimizer.lr"]), int(row["seed"]), epoch=1)
+        assert float(row["val/map_11point"]) == pytest.approx(expected)
+        assert float(row["val/map_area"]) == pytest.approx(expected + 0.1)
+        assert (row["status"], row["reason"], row["directory"]) == ("finished", "", row["job"])
+    assert not {"val/ap_11point/disk", "train/loss"} & table[0].keys()
+    printed = capfd.readouterr().out
+    best = [objective(0.003, seed, epoch=1) for seed in (0, 1)]
+    assert f"{fmean(best):.4f} +- {stdev(best):.4f}" in printed
+    (line,) = [line for line in printed.splitlines() if line.startswith("best: ")]
+    command = shlex.split(line.removeprefix("best: "))
+    assert command == ["python", "-m", "ssd_lightning.train", *FEW, "optimizer.lr=0.003"]
+    assert (directory / "sweep_results.png").stat().st_size > 5000
+
+
+def test_a_finished_sweep_runs_nothing_again(sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    overrides = ("--multirun", *FEW, "optimizer.lr=1e-3,3e-3")
+    assert sweep(*overrides) == 0
+    directory = only_sweep(tmp_path)
+    before = [(directory / job / "result.json").stat().st_mtime_ns for job in "01"]
+    first = rows(directory)
+    assert sweep(*overrides) == 0
+    assert [(directory / job / "result.json").stat().st_mtime_ns for job in "01"] == before
+    assert rows(directory) == first
+    assert "job 1 was finished before" in capfd.readouterr().out
+
+
+def test_a_job_whose_settings_were_edited_begins_anew(
+    sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The command line stays the same when a recipe's file is edited; its digest does not."""
+    overrides = ("--multirun", *FEW, "optimizer.lr=1e-3,3e-3")
+    sweep(*overrides)
+    job = only_sweep(tmp_path) / "0"
+    with (job / "objective.jsonl").open("a") as file:
+        file.write('{"epoch": 9, "value": 0.9}\n')
+    for name in ("result.json", "job.json"):
+        content = json.loads((job / name).read_text())
+        (job / name).write_text(json.dumps({**content, "digest": "another"}))
+    capfd.readouterr()
+    sweep(*overrides)
+    printed = capfd.readouterr().out
+    assert "job 0 was started with different settings" in printed
+    assert "job 0 finished" in printed
+    assert "job 1 was finished before" in printed
+    assert json.loads((job / "result.json").read_text())["digest"] != "another"
+    assert len((job / "checkpoints/epochs.txt").read_text().split()) == 2
+    assert len((job / "objective.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_sweep_that_was_stopped_goes_on(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int, code: int
+) -> None:
+    monkeypatch.setenv("FAKE_EPOCH_S", "0.1")
+    overrides = ("--multirun", "experiment=toy_tiny", "trainer.max_epochs=8", "optimizer.lr=1e-3,3e-3,1e-2")
+
+    def stop_in_the_second_job() -> None:
+        while not list(tmp_path.glob("outputs/*/*/1/checkpoints/epochs.txt")):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signum)
+
+    threading.Thread(target=stop_in_the_second_job, daemon=True).start()
+    assert sweep(*overrides) == code
+    directory = only_sweep(tmp_path)
+    done = [len(path.read_text().split()) for path in sorted(directory.glob("*/checkpoints/epochs.txt"))]
+    assert done[0] == 8
+    assert 1 <= done[1] < 8
+    assert len(done) == 2
+    stopped = JobRecord.read(directory / "1")
+    assert stopped is not None
+    assert stopped.status == "stopped"
+    assert sweep(*overrides) == 0
+    assert [len(path.read_text().split()) for path in sorted(directory.glob("*/checkpoints/epochs.txt"))] == [8, 8, 8]
+    finished = JobRecord.read(directory / "1")
+    assert finished is not None
+    assert finished.seconds > stopped.seconds
+
+
+def test_a_failed_job_is_reported_and_the_others_run(
+    sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ("--multirun", *FEW, "optimizer.lr=13,3e-3")
+    assert sweep(*overrides) == 1
+    table = rows(only_sweep(tmp_path))
+    assert [(row["status"], row["reason"]) for row in table] == [("failed", "13 brings bad luck"), ("finished", "")]
+    assert table[0]["val/map_11point"] == ""
+    printed = capfd.readouterr()
+    assert "1 of the sweep's jobs failed" in printed.err
+    assert "job 0" in printed.err.partition("jobs failed")[2]
+    assert "optimizer.lr=0.003" in printed.out.partition("best: ")[2]
+
+
+def test_a_sweep_where_all_fail_has_a_table_too(
+    sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("--multirun", *FEW, "optimizer.lr=13", "seed=0,1") == 1
+    assert [row["status"] for row in rows(only_sweep(tmp_path))] == ["failed", "failed"]
+    assert "best: " not in capfd.readouterr().out
+
+
+def test_an_objective_that_no_run_logs_is_named(
+    sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("--multirun", *FEW, "optimizer.lr=1e-3,3e-3", "objective=val/mapp") == 1
+    reason = rows(only_sweep(tmp_path))[0]["reason"]
+    assert (
+        reason
+        == "objective=val/mapp: the run logged no such score; it logged train/loss, val/map_11point, val/map_area"
+    )
+    assert reason in capfd.readouterr().err
+
+
+def test_seeds_report_mean_and_deviation(sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert sweep(*FEW, "seeds=3") == 0
+    printed = capfd.readouterr()
+    assert "seeds=3: a sweep over seed=0,1,2" in printed.err
+    values = [objective(0.005, seed, epoch=1) for seed in range(3)]
+    assert f"{fmean(values):.4f} +- {stdev(values):.4f}" in printed.out
+    assert "val/map_area" in printed.out
+    assert [row["seed"] for row in rows(only_sweep(tmp_path))] == ["0", "1", "2"]
+    assert printed.out.splitlines()[-1] == f"recipe: python -m ssd_lightning.train {' '.join(FEW)}"
+
+
+def test_all_jobs_lie_in_one_directory_whatever_their_names(sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep("--multirun", "experiment=toy_tiny,tiny_bananas", "trainer.max_epochs=1", "optimizer.lr=0.002") == 0
+    table = rows(only_sweep(tmp_path, "ssd"))
+    assert [row["experiment"] for row in table] == ["toy_tiny", "tiny_bananas"]
+
+
+def test_a_directory_of_another_sweep_is_refused(
+    sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ("--multirun", *FEW, "sweep.name=mine")
+    assert sweep(*overrides, "optimizer.lr=1e-3") == 0
+    assert sweep(*overrides, "optimizer.lr=3e-3") == 2
+    assert "outputs/toy_tiny/mine contains another sweep" in capfd.readouterr().err
+    assert [
+        row["optimizer.lr"] for row in rows(tmp_path / "outputs" / "toy_tiny" / "mine") if "optimizer.lr" in row
+    ] == []
+
+
+def test_names_of_directories_need_no_care(sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep("--multirun", *FEW, "hydra.sweep.dir='an odd=place [1]'", "optimizer.lr=1e-3,3e-3") == 0
+    assert [row["status"] for row in rows(tmp_path / "an odd=place [1]")] == ["finished", "finished"]
+
+
+def test_a_job_knows_its_place_in_wandb(sweep: Sweep, tmp_path: Path) -> None:
+    sweep("--multirun", *FEW, "optimizer.lr=1e-3,3e-3", "seed=0,1", "sweep.name=rates")
+    directory = tmp_path / "outputs" / "toy_tiny" / "rates"
+    places = [(read_result(directory / job) or {})["environment"] for job in "0123"]
+    assert {place["WANDB_RUN_GROUP"] for place in places} == {"rates"}
+    assert [place["WANDB_JOB_TYPE"] for place in places] == ["optimizer.lr=0.001"] * 2 + ["optimizer.lr=0.003"] * 2
+    assert [place["WANDB_NAME"] for place in places] == [f"rates/{job}" for job in range(4)]
+    assert {place["WANDB_TAGS"] for place in places} == {"rates"}
+
+
+def test_seeds_of_a_recipe_are_one_group_in_wandb(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_TAGS", "mine")
+    sweep(*FEW, "seeds=2")
+    places = [(read_result(only_sweep(tmp_path) / job) or {})["environment"] for job in "01"]
+    assert {place["WANDB_RUN_GROUP"] for place in places} == {"toy_tiny"}
+    assert {place["WANDB_JOB_TYPE"] for place in places} == {"train"}
+    assert {place["WANDB_TAGS"] for place in places} == {"mine"}

@@ -1,0 +1,303 @@
+"""A training of a given length in time, under a clock that the test moves."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from helpers.interrupted import PowerCut, fit, module
+from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.training.callbacks.budget import VALIDATION_SHARE, BudgetCallback, TrainingBudget, parse_budget
+from ssd_lightning.training.fault_tolerance.resumption import check_work_is_left
+from ssd_lightning.training.module import SSDModule
+from ssd_lightning.training.schedules import cosine
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10min", 600), ("1.5h", 5400), (".5h", 1800), ("0.25min", 15)]
+)
+def test_a_length_of_time_is_read(text: str, seconds: float) -> None:
+    assert parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "value", ["10", 10, "10 minutes", "1h30min", "-5s", "0min", "infs", "min", "", True, [1], "5m"]
+)
+def test_all_else_is_no_length_of_time(value: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"budget is .*; it must be a length of time such as 90s, 10min or"):
+        parse_budget(value)
+
+
+def train(
+    budget: TrainingBudget, clock: Clock, seconds_a_step: Callable[[int], float], *, share: Any = list, most: int = 9999
+) -> list[float]:
+    """Take steps until the time is over; give the progress before each of them."""
+    progress, step = [budget.progress(0)], 0
+    while step < most:
+        step += 1
+        clock.now += seconds_a_step(step)
+        progress.append(budget.progress(step))  # as the schedule asks: before the step's end is announced
+        if budget.is_due(step):
+            budget.read(step, share)
+        if budget.is_over(step):
+            break
+    return progress
+
+
+def test_progress_is_the_share_of_the_time_between_the_first_step_and_the_last_validation() -> None:
+    clock = Clock(10.0)  # until the first step
+    budget = TrainingBudget(120.0, clock=clock)
+    budget.begin(0, validation_steps=20)  # at half the cost of training, 10 steps of 1 s
+    progress = train(budget, clock, lambda step: 1.0)
+    assert clock.now == pytest.approx(110, abs=1)
+    assert progress == pytest.approx([0, 0, *(step / 100 for step in range(2, len(progress)))], abs=0.011)
+    assert progress[-1] == pytest.approx(1, abs=0.02)
+
+
+def test_it_is_over_in_time_though_steps_change_their_pace_and_progress_never_falls() -> None:
+    clock = Clock(5.0)
+    budget = TrainingBudget(100.0, clock=clock)
+    budget.begin(0, validation_steps=0)
+    pace = {1: 12.0}  # workers start in the first step
+    progress = train(budget, clock, lambda step: pace.get(step, 0.2 if step % 100 < 50 else 0.6))
+    assert clock.now == pytest.approx(100, abs=0.4)
+    assert all(later >= earlier for earlier, later in pairwise(progress))
+    assert progress[-1] == pytest.approx(1, abs=0.01)
+
+
+def test_max_steps_end_a_run_earlier() -> None:
+    clock = Clock()
+    budget = TrainingBudget(1000.0, clock=clock)
+    budget.max_steps = 10
+    budget.begin(0, validation_steps=0)
+    assert train(budget, clock, lambda step: 1.0, most=10) == pytest.approx([step / 10 for step in range(11)])
+    assert budget.expected_steps(5) == 10
+
+
+def broadcast(numbers: list[list[float]], rank: int, values: Sequence[float]) -> list[float]:
+    """Stand in for the collective call: rank 0 has left its numbers, which the others find in the same order."""
+    if rank == 0:
+        numbers.append(list(values))
+    return numbers[-1] if rank == 0 else numbers.pop(0)
+
+
+def test_all_ranks_have_the_progress_of_rank_0_and_end_at_the_same_step() -> None:
+    """The other rank's own clock is another one, which must not count."""
+    sent: list[list[float]] = []
+    of_ranks = []
+    for rank, (begun, pace) in enumerate([(4.0, 0.05), (300.0, 0.07)]):
+        clock = Clock(begun)
+        budget = TrainingBudget(60.0, clock=clock)
+        share = partial(broadcast, sent, rank)
+        budget.begin(0, validation_steps=8, share=share)
+        of_ranks.append(train(budget, clock, lambda step, pace=pace: pace, share=share))  # type: ignore[misc]
+    assert of_ranks[0] == of_ranks[1]
+    assert 1000 < len(of_ranks[0]) < 1200
+    assert not sent  # both ranks asked equally often
+
+
+def test_readings_are_few_where_steps_are_fast_and_at_every_step_where_they_are_slow() -> None:
+    for pace, wanted in ((0.01, 10), (0.25, 4), (3.0, 1)):
+        clock = Clock()
+        budget = TrainingBudget(1e6, clock=clock)
+        budget.begin(0, validation_steps=0)
+        read: list[list[float]] = []
+        train(budget, clock, lambda step, pace=pace: pace, share=partial(broadcast, read, 0), most=1000)  # type: ignore[misc]
+        assert len(read) == pytest.approx(1000 / wanted, abs=3)
+
+
+def test_validations_take_a_tenth_of_the_time_at_most() -> None:
+    clock = Clock(20.0)
+    budget = TrainingBudget(1000.0, clock=clock)
+    budget.begin(0, validation_steps=10)
+    step = validations = 0
+    while not budget.is_over(step):
+        step += 1
+        clock.now += 1.0
+        budget.read(step)
+        if step % 10 == 0 and budget.may_validate(step):  # the end of an epoch
+            budget.validation_begins()
+            clock.now += 5.0
+            budget.validation_ends(step)
+            validations += 1
+            assert budget.reading.validating <= VALIDATION_SHARE * clock.now
+    assert 18 <= validations <= 20
+    budget.validation_begins()
+    clock.now += 5.0
+    budget.validation_ends(step)
+    assert clock.now == pytest.approx(1000, abs=1)
+
+
+def test_a_validation_longer_than_the_budget_leaves_half_of_it_for_training() -> None:
+    clock = Clock(20.0)
+    budget = TrainingBudget(100.0, clock=clock)
+    budget.begin(0, validation_steps=5000)
+    train(budget, clock, lambda step: 1.0)
+    assert clock.now == pytest.approx(60, abs=1)
+
+
+def test_a_run_that_goes_on_has_what_is_left() -> None:
+    clock = Clock(10.0)
+    first = TrainingBudget(110.0, clock=clock)
+    first.begin(0, validation_steps=0)
+    train(first, clock, lambda step: 1.0, most=40)
+    first.progress(40)
+    state = first.state_dict()
+    again = Clock(0.0)
+    second = TrainingBudget(110.0, clock=again)
+    second.load_state_dict(state)
+    again.now = 6.0  # the command is reinitialised, which costs time
+    second.begin(40, validation_steps=0)
+    assert second.progress(40) == pytest.approx(40 / 94, abs=0.01)
+    steps = 40
+    while not second.is_over(steps):
+        steps += 1
+        again.now += 1.0
+        second.read(steps)
+    assert state["used_seconds"] + again.now == pytest.approx(110, abs=1)
+    assert second.progress(steps) == pytest.approx(1, abs=0.01)
+
+
+def test_a_larger_budget_goes_on_from_a_smaller_share() -> None:
+    clock = Clock()
+    first = TrainingBudget(100.0, clock=clock)
+    first.begin(0, validation_steps=0)
+    train(first, clock, lambda step: 1.0)
+    first.is_spent = True
+    larger, same = TrainingBudget(200.0, clock=Clock()), TrainingBudget(100.0, clock=Clock())
+    for budget in (larger, same):
+        budget.load_state_dict(first.state_dict())
+        budget.begin(100, validation_steps=0)
+    assert larger.progress(100) == pytest.approx(0.5, abs=0.01)
+    assert not larger.is_spent
+    assert same.is_spent
+
+
+class Ticks(pl.Callback):
+    """Lets a second pass in every step, and three in a validation."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.rates: list[float] = []
+        self.validations: list[int] = []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+        self.clock.now += 1.0
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validations.append(trainer.global_step)
+        self.clock.now += 3.0
+
+
+def budgeted(run: Path, seconds: float, *, clock: Clock | None = None, **settings: Any) -> tuple[Ticks, BudgetCallback]:
+    clock = clock or Clock(5.0)
+    ticks, callback = Ticks(clock), BudgetCallback(TrainingBudget(seconds, clock=clock))
+    model: SSDModule = module()
+    model._make_scheduler = partial(cosine, warmup_share=0.1, warmup_start=0.0)
+    model.budget = callback.budget
+    fit(run, model=model, callbacks=(ticks, callback), **{"max_epochs": -1, **settings})
+    return ticks, callback
+
+
+def saved(run: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return state
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_run_ends_with_its_budget_and_a_validation_in_mid_epoch(tmp_path: Path, every: int) -> None:
+    """Five steps an epoch."""
+    ticks, callback = budgeted(tmp_path / "run", 87.0, check_val_every_n_epoch=every)
+    assert ticks.clock.now == pytest.approx(87, abs=1)
+    *earlier, last = ticks.validations
+    steps = len(ticks.rates)
+    assert last == steps == saved(tmp_path / "run")["global_step"]
+    assert steps % 5  # in mid-epoch
+    assert earlier == [25, 55]  # at 30 s, a tenth of which are the 2.75 s expected, and at 63 s, a tenth of which are 6
+    assert callback.budget.record == {
+        "seconds": 87.0, "used_seconds": pytest.approx(87, abs=1),
+        "steps": steps, "epochs": steps / 5, "images": 2 * steps,
+    }  # fmt: skip
+    assert saved(tmp_path / "run")["callbacks"]["BudgetCallback"]["is_spent"]
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
+    peak = max(ticks.rates)
+    assert peak == pytest.approx(0.05, rel=0.05)
+    assert ticks.rates.index(peak) == pytest.approx(0.1 * steps, abs=2)
+    assert ticks.rates[-1] < 0.01 * peak
+
+
+def test_max_steps_end_a_budgeted_run_with_a_validation(tmp_path: Path) -> None:
+    ticks, _ = budgeted(tmp_path / "run", 1000.0, max_steps=7)
+    assert ticks.validations == [7]
+    assert ticks.rates[-1] < 0.3 * max(ticks.rates)
+
+
+def test_gathered_gradients_are_not_lost_at_the_end(tmp_path: Path) -> None:
+    ticks, callback = budgeted(tmp_path / "run", 30.0, accumulate_grad_batches=2)
+    assert ticks.clock.now == pytest.approx(30, abs=2)
+    assert callback.budget.images == len(ticks.rates) == 2 * callback.budget.steps  # an image at a time
+    place = saved(tmp_path / "run")["DetectionDataModule"]
+    assert place["samples_seen"] % 2 == 0
+
+
+def test_a_run_that_was_cut_off_uses_the_rest_of_its_budget(tmp_path: Path) -> None:
+    run, clock = tmp_path / "run", Clock(5.0)
+    with pytest.raises(PowerCut):
+        budgeted(run, 60.0, clock=clock, cut=("on_train_batch_end", 23), every_n_steps=1)
+    used = saved(run)["callbacks"]["BudgetCallback"]["used_seconds"]
+    ticks, callback = budgeted(run, 60.0, clock=Clock(4.0), resume=run / "checkpoints" / "last.ckpt")
+    assert used + ticks.clock.now == pytest.approx(60, abs=1)
+    assert callback.budget.images == 2 * callback.budget.steps
+
+
+def test_a_spent_budget_leaves_nothing_to_train(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    _, callback = budgeted(run, 30.0)
+    last = run / "checkpoints" / "last.ckpt"
+    ticks, again = budgeted(run, 30.0, resume=last)
+    assert (ticks.rates, ticks.validations, again.budget.steps) == ([], [], callback.budget.steps)
+    with pytest.raises(WeightsError, match=r"has trained for \d+ s, and budget=30s leaves nothing; raise it"):
+        check_work_is_left(last, max_epochs=-1, max_steps=-1, budget=30.0)
+    check_work_is_left(last, max_epochs=-1, max_steps=-1, budget=60.0)
+
+
+def test_the_log_says_once_how_much_will_fit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        ticks, callback = budgeted(tmp_path / "run", 200.0)
+    (told,) = (record.message for record in caplog.records if "fit into the budget" in record.message)
+    assert "epochs) fit into the budget of 200 s (1 s per step)" in told
+    expected = int(told.split()[1])
+    assert expected == pytest.approx(len(ticks.rates), rel=0.05)
+    assert callback.expected_epochs == pytest.approx(expected / 5)
+
+
+def test_a_start_that_takes_longer_than_the_budget_leaves_one_step(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ticks, _ = budgeted(tmp_path / "run", 20.0, clock=Clock(25.0))
+    assert (len(ticks.rates), ticks.validations) == (1, [1])
+    assert "25 s of the budget of 20 s passed before the first step" in caplog.text
+
+
+def test_a_schedule_that_counts_steps_is_refused(tmp_path: Path) -> None:
+    model: SSDModule = module()
+    model._make_scheduler = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1)
+    model.budget = TrainingBudget(10.0, clock=Clock())
+    with pytest.raises(ConfigurationError, match="budget= needs a schedule that follows it"):
+        fit(tmp_path / "run", model=model, max_epochs=-1)

@@ -1,0 +1,385 @@
+import random
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from helpers.interrupted import PowerCut, everything, first_difference, fit, module, sometimes
+from helpers.small_network import small_net
+from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.inference.detector import Detector
+from ssd_lightning.training.fault_tolerance.data_state import BatchCounters
+from ssd_lightning.training.fault_tolerance.new_settings import NewSettings
+from ssd_lightning.training.fault_tolerance.resumption import (
+    begin_directory,
+    check_network,
+    check_work_is_left,
+    find_resumable,
+    hold_directory,
+    log_differences,
+)
+from ssd_lightning.training.fault_tolerance.rng_state import random_state, set_random_state
+
+LAST = Path("checkpoints") / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    fit(run)
+    return run
+
+
+def cut_and_go_on(run: Path, hook: str, call: int, **settings: object) -> None:
+    with pytest.raises(PowerCut):
+        fit(run, cut=(hook, call), **settings)  # type: ignore[arg-type]
+    fit(run, resume=find_resumable(run), **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("step", sometimes(range(1, 16), fast=(1, 5, 8, 15)))
+def test_a_run_that_is_cut_at_any_step_ends_as_if_it_had_not_been(tmp_path: Path, whole: Path, step: int) -> None:
+    cut_and_go_on(tmp_path / "run", "on_train_batch_end", step, every_n_steps=1)
+    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
+    assert first_difference(everything(tmp_path / "run", "best"), everything(whole, "best")) is None
+
+
+@pytest.mark.parametrize("every_n_steps", sometimes([None, 1, 3], fast=(1,)))
+@pytest.mark.parametrize(
+    ("hook", "call"),
+    [
+        ("on_train_batch_start", 8), ("on_before_optimizer_step", 9), ("on_validation_start", 2),
+        ("on_validation_batch_end", 9), ("on_validation_epoch_end", 1), ("on_validation_end", 2),
+        ("on_train_epoch_end", 2), ("on_train_epoch_start", 3),
+    ],
+)  # fmt: skip
+def test_so_does_one_that_is_cut_anywhere_else(
+    tmp_path: Path, whole: Path, hook: str, call: int, every_n_steps: int | None
+) -> None:
+    cut_and_go_on(tmp_path / "run", hook, call, every_n_steps=every_n_steps)
+    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
+    assert first_difference(everything(tmp_path / "run", "best"), everything(whole, "best")) is None
+
+
+@pytest.mark.parametrize("step", sometimes([3, 5, 8], fast=(8,)))
+def test_workers_change_nothing_in_it(tmp_path: Path, whole: Path, step: int) -> None:
+    cut_and_go_on(tmp_path / "run", "on_train_batch_end", step, every_n_steps=1, num_workers=2)
+    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"accumulate_grad_batches": 2},
+        {"val_check_interval": 2},
+        {"check_val_every_n_epoch": 2},
+        {"max_steps": 12},
+        {"limit_train_batches": 3},
+        {"precision": "bf16-mixed"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("batch", sometimes([4, 7, 9], fast=(7,)))
+def test_other_ways_to_train_are_gone_on_with_too(tmp_path: Path, settings: dict, batch: int) -> None:
+    fit(tmp_path / "whole", **settings)
+    cut_and_go_on(tmp_path / "run", "on_train_batch_end", batch, every_n_steps=1, **settings)
+    assert first_difference(everything(tmp_path / "run"), everything(tmp_path / "whole")) is None
+    assert first_difference(everything(tmp_path / "run", "best"), everything(tmp_path / "whole", "best")) is None
+
+
+def test_a_multi_scale_run_goes_on_with_the_sizes_that_were_left(tmp_path: Path) -> None:
+    class SeenSizes(pl.Callback):
+        def __init__(self) -> None:
+            self.sizes: list[int] = []
+
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            self.sizes.append(batch[0].shape[-1])
+
+    def train(name: str, **settings: Any) -> list[int]:
+        model, seen = module(), SeenSizes()
+        model.net.allow_training_sizes([(64, 64), (96, 96)])
+        fit(tmp_path / name, model=model, multiscale=[32, 96], every_n_steps=1, callbacks=(seen,), **settings)
+        return seen.sizes
+
+    whole = train("whole", max_epochs=2)
+    assert set(whole) == {32, 64, 96}
+    with pytest.raises(PowerCut):
+        train("run", max_epochs=2, cut=("on_train_batch_end", 3))
+    assert train("run", max_epochs=2, resume=find_resumable(tmp_path / "run")) == whole[2:]  # the third was not saved
+    assert first_difference(everything(tmp_path / "run"), everything(tmp_path / "whole")) is None
+
+
+def test_a_run_may_be_cut_many_times(tmp_path: Path, whole: Path) -> None:
+    run = tmp_path / "run"
+    for hook in ("on_train_batch_end", "on_train_batch_start", "on_validation_batch_end", "on_train_batch_end"):
+        with pytest.raises(PowerCut):
+            fit(run, cut=(hook, 3), resume=find_resumable(run) if run.exists() else None, every_n_steps=1)
+    fit(run, resume=find_resumable(run))
+    assert first_difference(everything(run), everything(whole)) is None
+
+
+def test_a_run_that_goes_on_elsewhere_knows_the_best_score(tmp_path: Path, whole: Path) -> None:
+    with pytest.raises(PowerCut):
+        fit(tmp_path / "run", cut=("on_train_batch_end", 12), every_n_steps=1)
+    fit(tmp_path / "other", resume=tmp_path / "run" / LAST)
+    assert first_difference(everything(tmp_path / "other"), everything(whole)) is None
+
+
+def test_an_epoch_that_cannot_go_on_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PowerCut):
+        fit(tmp_path / "run", cut=("on_train_batch_end", 3), every_n_steps=1)
+    with pytest.raises(WeightsError, match=r"middle of epoch 0, after 4 of 11 .*batch_size=2;.*batch_size=3 and 11"):
+        fit(tmp_path / "run", resume=tmp_path / "run" / LAST, batch_size=3)
+    with pytest.raises(WeightsError, match=r"after 4 of 11 training images.*and 12 images"):
+        fit(tmp_path / "run", resume=tmp_path / "run" / LAST, num_images=12)
+
+
+def test_an_epoch_with_repeated_images_goes_on_in_its_middle(tmp_path: Path) -> None:
+    trainer = fit(tmp_path / "whole", repeat_rare=True)
+    assert trainer.global_step == 3 * 6  # 11 images, one of them sqrt(.9 * 11) times
+    with pytest.raises(PowerCut):
+        fit(tmp_path / "run", cut=("on_train_batch_end", 10), every_n_steps=1, repeat_rare=True)
+    with pytest.raises(WeightsError, match=r"of 13 training images.*and 11 images"):
+        fit(tmp_path / "run", resume=tmp_path / "run" / LAST)
+    fit(tmp_path / "run", resume=tmp_path / "run" / LAST, repeat_rare=True)
+    assert first_difference(everything(tmp_path / "run"), everything(tmp_path / "whole")) is None
+
+
+class SeenImages(pl.Callback):
+    """Notes the images of each optimiser step."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[str]] = []
+        self._gathered: list[str] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._gathered += [target["image_id"] for target in batch[1]]
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self.steps.append(sorted(self._gathered))
+            self._gathered = []
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (4, 2)])
+def test_mid_epoch_goes_on_with_other_accumulated_batches(tmp_path: Path, before: int, after: int) -> None:
+    """As with other devices: a batch is then another part of a step."""
+    whole, first, second = SeenImages(), SeenImages(), SeenImages()
+    settings = {"batch_size": 4, "every_n_steps": 1, "max_epochs": 2}
+    fit(tmp_path / "whole", callbacks=(whole,), **settings)  # type: ignore[arg-type]
+    first_run = {**settings, "cut": ("on_train_batch_start", before + 1), "accumulate_grad_batches": before}
+    with pytest.raises(PowerCut):
+        fit(tmp_path / "run", callbacks=(first,), **first_run)  # type: ignore[arg-type]
+    resumed = BatchCounters(), NewSettings(), second
+    checkpoint = tmp_path / "run" / LAST
+    trainer = fit(
+        tmp_path / "run",
+        resume=checkpoint,
+        callbacks=resumed,
+        accumulate_grad_batches=after,
+        **settings,  # type: ignore[arg-type]
+    )
+    assert first.steps + second.steps == whole.steps
+    assert len(whole.steps) == trainer.global_step == 4
+
+
+class Stop(pl.Callback):
+    """Ends a run in order after some steps, as `trainer.max_steps` and `trainer.max_time` do."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        trainer.should_stop = trainer.global_step >= self.steps
+
+
+@pytest.mark.parametrize("steps", [3, 5, 8])
+def test_a_run_that_was_ended_in_mid_epoch_goes_on_there(tmp_path: Path, whole: Path, steps: int) -> None:
+    fit(tmp_path / "run", callbacks=(Stop(steps),))
+    place = torch.load(tmp_path / "run" / LAST, weights_only=True)["DetectionDataModule"]
+    assert (place["epoch"], place["samples_seen"]) == (steps // 5, steps % 5 * 2)
+    trainer = fit(tmp_path / "run", resume=tmp_path / "run" / LAST, callbacks=(BatchCounters(), NewSettings()))
+    assert trainer.global_step == 15
+    assert first_difference(without_best(tmp_path / "run"), without_best(whole)) is None
+
+
+def without_best(run: Path) -> dict[str, Any]:
+    """What a run ended with, but for its best score: a run that is ended validates once more."""
+    return {key: value for key, value in everything(run).items() if key != "best"}
+
+
+def rates_and_decay(trainer: pl.Trainer) -> list[tuple[float, float]]:
+    return [(group["lr"], group["weight_decay"]) for group in trainer.optimizers[0].param_groups]
+
+
+def test_the_optimiser_s_new_settings_hold_from_the_next_step_on(tmp_path: Path, whole: Path) -> None:
+    fresh = partial(torch.optim.SGD, lr=0.01, momentum=0.5, weight_decay=0.1)
+    logged: list[list[tuple[float, float]]] = []
+
+    class Log(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
+            logged.append(rates_and_decay(trainer))
+
+    fit(tmp_path / "fresh", model=module(fresh), max_epochs=4, callbacks=(Log(),))
+    expected = list(logged)
+    logged.clear()
+    watch = (BatchCounters(), NewSettings(), Log())
+    trainer = fit(tmp_path / "run", resume=whole / LAST, model=module(fresh), max_epochs=4, callbacks=watch)
+    assert logged == expected[15:]  # 15 steps were done; the schedule is at the same place
+    assert trainer.optimizers[0].param_groups[0]["momentum"] == 0.5
+    saved = torch.load(tmp_path / "run" / LAST, weights_only=True)
+    assert saved["optimizer_states"][0]["param_groups"][0]["initial_lr"] == 0.01
+
+
+def test_the_same_settings_change_nothing(tmp_path: Path, whole: Path) -> None:
+    with pytest.raises(PowerCut):
+        fit(tmp_path / "run", cut=("on_train_batch_end", 8), every_n_steps=1)
+    fit(tmp_path / "run", resume=tmp_path / "run" / LAST, callbacks=(BatchCounters(), NewSettings()))
+    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "freeze", "sentence"),
+    [
+        (partial(torch.optim.AdamW, lr=0.01), None, r"different one: .*momentum.*, this one .*betas.*init_from="),
+        (partial(torch.optim.SGD, lr=0.01), 1, r"has \[.*\] parameters in its groups; this run trains \[.*\]"),
+    ],
+)
+def test_another_optimiser_is_refused(
+    tmp_path: Path, whole: Path, optimizer: Any, freeze: int | None, sentence: str
+) -> None:
+    model = module(optimizer)
+    model.net.freeze_backbone(stages=freeze)
+    with pytest.raises(ConfigurationError, match=sentence):
+        fit(tmp_path / "run", resume=whole / LAST, model=model, max_epochs=4, callbacks=(NewSettings(),))
+
+
+def test_a_run_with_nothing_left_to_train_is_refused(tmp_path: Path, whole: Path) -> None:
+    check_work_is_left(whole / LAST, max_epochs=4, max_steps=-1)
+    check_work_is_left(whole / LAST, max_epochs=None, max_steps=16)
+    with pytest.raises(WeightsError, match=r"has trained for 3 epochs, and trainer.max_epochs=3 leaves nothing"):
+        check_work_is_left(whole / LAST, max_epochs=3, max_steps=-1)
+    with pytest.raises(WeightsError, match=r"trained for 15 steps, and trainer.max_steps=10"):
+        check_work_is_left(whole / LAST, max_epochs=-1, max_steps=10)
+
+
+def test_another_network_is_refused(whole: Path) -> None:
+    check_network(whole / LAST, small_net())
+    with pytest.raises(
+        WeightsError, match=r"resume=.*last.ckpt has a different network than this command builds.*shape"
+    ):
+        check_network(whole / LAST, small_net(num_classes=3))
+
+
+def test_weights_that_are_given_no_step_are_saved_all_the_same(tmp_path: Path) -> None:
+    trainer = fit(tmp_path / "run", max_steps=0)
+    saved = Detector.load(tmp_path / "run").net.state_dict()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in trainer.lightning_module.net.state_dict().items())
+
+
+def test_a_directory_is_made_ready_for_what_goes_on_in_it(tmp_path: Path, whole: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    for name in ("result.json", "metrics.csv"):
+        (run / name).write_text("step,loss\n14,1\n15,1\n")
+    begin_directory(run, run / LAST)  # 15 steps are done
+    assert not (run / "result.json").exists()
+    assert (run / "metrics.csv").read_text().split() == ["step,loss", "14,1"]
+    other = tmp_path / "other"
+    other.mkdir()
+    begin_directory(other, run / LAST)
+    assert [path.name for path in (other / "checkpoints").iterdir()] == ["best.ckpt"]
+    begin_directory(run, None)
+    assert [path for path in run.rglob("*") if path.is_file()] == []
+
+
+def test_a_directory_is_one_process_s(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; "
+        "from ssd_lightning.training.fault_tolerance.resumption import hold_directory; "
+        "hold_directory(Path(sys.argv[1])); print('held', flush=True); input()"
+    )
+    other = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdin=PIPE, stdout=PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(ConfigurationError, match="still in progress"):
+        hold_directory(tmp_path, seconds=0.2)
+    other.kill()
+    other.communicate()
+    hold_directory(tmp_path, seconds=20)
+    assert not hold_directory(tmp_path)  # by the same process, as often as it likes
+
+
+def test_other_settings_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 1\noptimizer: {lr: 0.1}\ndata: {num_workers: 3}\n")
+    config = {"seed": 1, "optimizer": {"lr": 0.2}, "data": {"num_workers": 0}}
+    log_differences(tmp_path / LAST, config)
+    assert caplog.text.count("\n  ") == 1
+    assert "optimizer.lr: 0.1 -> 0.2" in caplog.text
+
+
+def test_a_cut_without_checkpoints_begins_anew(tmp_path: Path) -> None:
+    with pytest.raises(PowerCut):
+        fit(tmp_path / "run", cut=("on_train_batch_end", 3))
+    assert find_resumable(tmp_path / "run") is None
+
+
+def test_a_trial_of_one_step_writes_nothing(tmp_path: Path) -> None:
+    fit(tmp_path / "run", fast_dev_run=True)
+    assert list((tmp_path / "run").rglob("*.ckpt")) == []
+
+
+def two_saves(run: Path) -> Path:
+    with pytest.raises(PowerCut):
+        fit(run, cut=("on_train_batch_end", 4), every_n_steps=1)
+    return run / "checkpoints"
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "a bit", "text"])
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_taken(
+    tmp_path: Path, whole: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = two_saves(tmp_path / "run")
+    content = bytearray((kept / "last.ckpt").read_bytes())
+    content[len(content) // 2] ^= 1
+    spoilt = {"cut off": content[:-500], "empty": b"", "a bit": content, "text": b"nothing"}[damage]
+    (kept / "last.ckpt").write_bytes(bytes(spoilt))
+    assert find_resumable(tmp_path / "run") == kept / "previous.ckpt"
+    assert "last.ckpt is damaged" in caplog.text
+    assert "previous.ckpt instead" in caplog.text
+    fit(tmp_path / "run", resume=kept / "previous.ckpt")
+    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
+
+
+def test_where_all_are_damaged_nothing_begins_anew_unasked(tmp_path: Path) -> None:
+    kept = two_saves(tmp_path / "run")
+    for path in kept.glob("*.ckpt"):
+        path.write_bytes(b"PK")
+    with pytest.raises(WeightsError, match=r"all checkpoints in .* are damaged: last.ckpt, previous.ckpt"):
+        find_resumable(tmp_path / "run")
+    with pytest.raises(WeightsError, match=r"last.ckpt is damaged"):
+        find_resumable(kept / "last.ckpt")
+    with pytest.raises(WeightsError, match="there is no checkpoint"):
+        find_resumable(kept / "nothing.ckpt")
+
+
+def draw() -> list[float]:
+    return [random.random(), random.gauss(0, 1), float(np.random.rand()), float(torch.rand(()))]  # noqa: NPY002
+
+
+def test_random_streams_go_on_where_they_were_noted() -> None:
+    draw()
+    noted = random_state()
+    expected = [draw() for _ in range(3)]
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    torch.manual_seed(1)
+    set_random_state(noted)
+    assert [draw() for _ in range(3)] == expected

@@ -1,0 +1,170 @@
+import multiprocessing
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+
+from helpers.interrupted import everything, first_difference, fit
+from ssd_lightning.training.fault_tolerance.resumption import find_resumable
+from ssd_lightning.training.fault_tolerance.signals import Stopped
+
+
+class Send(pl.Callback):
+    """Sends this process a signal in the named hook, at its nth call."""
+
+    def __init__(self, number: int, hook: str, call: int, *, times: int = 1) -> None:
+        self.calls = 0
+
+        def send(*arguments: Any) -> None:
+            self.calls += 1
+            if self.calls == call:
+                for _ in range(times):
+                    os.kill(os.getpid(), number)
+
+        setattr(self, hook, send)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    fit(run)
+    return run
+
+
+HOOKS = [
+    ("on_train_batch_start", 2), ("on_train_batch_end", 4), ("on_train_batch_end", 5), ("on_validation_start", 1),
+    ("on_validation_batch_end", 2), ("on_validation_epoch_end", 1), ("on_validation_end", 2), ("on_train_epoch_end", 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("hook", "call"), HOOKS)
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
+def test_a_signal_saves_at_once_and_nothing_is_lost(
+    tmp_path: Path, whole: Path, number: int, code: int, hook: str, call: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, send = signal.getsignal(number), Send(number, hook, call)
+    with pytest.raises(Stopped) as stopped:
+        fit(tmp_path / "run", callbacks=(send,))
+    assert stopped.value.code == code
+    assert signal.getsignal(number) == before
+    assert f"stopped by {signal.Signals(number).name} at step" in caplog.text
+    assert send.calls <= call + 1  # at the end of the step, the validation's batch or the epoch
+    fit(tmp_path / "run", resume=find_resumable(tmp_path / "run"))
+    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
+    assert first_difference(everything(tmp_path / "run", "best"), everything(whole, "best")) is None
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_test_at_once(tmp_path: Path, number: int, code: int) -> None:
+    send, before = Send(number, "on_test_batch_start", 2), signal.getsignal(number)
+    trainer = fit(tmp_path / "run", callbacks=(send,), max_epochs=1)
+    with pytest.raises(Stopped) as stopped:
+        trainer.test(datamodule=trainer.datamodule, verbose=False)  # type: ignore[attr-defined]
+    assert (stopped.value.code, send.calls) == (code, 2)
+    assert signal.getsignal(number) == before
+
+
+def test_gathered_gradients_are_not_lost(tmp_path: Path) -> None:
+    fit(tmp_path / "whole", accumulate_grad_batches=2)
+    with pytest.raises(Stopped):
+        fit(tmp_path / "run", callbacks=(Send(signal.SIGTERM, "on_train_batch_start", 1),), accumulate_grad_batches=2)
+    fit(tmp_path / "run", resume=find_resumable(tmp_path / "run"), accumulate_grad_batches=2)
+    assert first_difference(everything(tmp_path / "run"), everything(tmp_path / "whole")) is None
+
+
+def test_a_second_signal_does_not_wait_for_a_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Stopped) as stopped:
+        fit(tmp_path / "run", callbacks=(Send(signal.SIGTERM, "on_before_optimizer_step", 2, times=2),))
+    assert stopped.value.code == 143
+    assert "SIGTERM again: stopped at once" in caplog.text
+    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize(("hook", "call"), [("on_train_batch_start", 2), ("on_validation_batch_end", 2)])
+def test_usr1_saves_and_the_run_goes_on(
+    tmp_path: Path, whole: Path, hook: str, call: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit(tmp_path / "run", callbacks=(Send(signal.SIGUSR1, hook, call),))
+    assert "SIGUSR1: saved at step" in caplog.text
+    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
+
+
+@pytest.fixture
+def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A job of SLURM, and a program of that name that notes what it is asked."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "scontrol"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexit ${{SCONTROL_CODE:-0}}\n')
+    program.chmod(program.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    return tmp_path / "asked"
+
+
+def test_usr1_of_slurm_saves_and_queues_the_job_again(
+    tmp_path: Path, whole: Path, scontrol: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Stopped) as stopped:
+        fit(tmp_path / "run", callbacks=(Send(signal.SIGUSR1, "on_train_batch_start", 7),))
+    assert stopped.value.code == 0
+    assert scontrol.read_text() == "requeue 4711\n"
+    assert "4711 is requeued" in caplog.text
+    fit(tmp_path / "run", resume=find_resumable(tmp_path / "run"))
+    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
+
+
+def test_a_job_that_cannot_be_queued_again_does_not_end_as_if_all_were_well(
+    tmp_path: Path, scontrol: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SCONTROL_CODE", "1")
+    with pytest.raises(Stopped) as stopped:
+        fit(tmp_path / "run", callbacks=(Send(signal.SIGUSR1, "on_train_batch_start", 2),))
+    assert stopped.value.code == 128 + signal.SIGUSR1
+    assert "scontrol requeue 4711" in caplog.text
+
+
+def test_data_workers_outlive_what_is_sent_to_all(tmp_path: Path) -> None:
+    script = (
+        "from ssd_lightning.training.fault_tolerance.signals import outlive_signals; "
+        "outlive_signals(); print('ready', flush=True); "
+        "import sys, time; time.sleep(60)"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+            worker.send_signal(number)
+        time.sleep(0.5)
+        assert worker.poll() is None
+        worker.send_signal(signal.SIGALRM)  # what ends it when the time of grace is over
+        assert worker.wait(20) == -signal.SIGALRM
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def test_a_whole_run_with_workers_survives_a_signal_to_all_of_them(tmp_path: Path, whole: Path) -> None:
+    class SendAll(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
+            if trainer.global_step == 6:
+                workers = [child.pid for child in multiprocessing.active_children()]
+                assert len(workers) >= 2
+                for process in (*filter(None, workers), os.getpid()):
+                    os.kill(process, signal.SIGINT)
+
+    with pytest.raises(Stopped):
+        fit(tmp_path / "run", callbacks=(SendAll(),), num_workers=2)
+    fit(tmp_path / "run", resume=find_resumable(tmp_path / "run"), num_workers=2)
+    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
