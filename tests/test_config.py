@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from ssd_lightning import configs
+from ssd_lightning import config as configs
 from ssd_lightning.assembly import make_net
 from ssd_lightning.config import check_overrides, compose_config, find_folder, find_user_error, refused_value
 from ssd_lightning.data.augmentation import SSDAugmentation
