@@ -27,16 +27,13 @@ from ssd_lightning.losses import (
     Matcher,
     MultiBoxLoss,
     SmoothL1Loss,
-    class_losses,
-    multibox,
 )
 from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
 from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
-from ssd_lightning.models import postprocess as postprocess_module
 from ssd_lightning.models.postprocess import PostProcess
-from ssd_lightning.ops import matching
-from ssd_lightning.ops.nms import Decay, _nms_of_pairs
+from ssd_lightning.ops import rows
+from ssd_lightning.ops.nms import Decay
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.types import Detections, SSDOutput, Target
 
@@ -54,12 +51,7 @@ def accelerator() -> Iterator[torch.device]:
         if torch.cuda.is_available():
             yield torch.device("cuda")
             return
-        for module in (multibox, class_losses):
-            patch.setattr(module, "rows_that_count", lambda mask: None)
-        patch.setattr(
-            postprocess_module, "batched_nms", lambda boxes, _, group, threshold: _nms_of_pairs(boxes, group, threshold)
-        )
-        patch.setattr(matching, "HOST_DEVICES", ())
+        patch.setattr(rows, "HOST_DEVICES", ())
         yield torch.device("cpu")
 
 

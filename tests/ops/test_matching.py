@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from ssd_lightning.ops import matching
+from ssd_lightning.ops import matching, rows
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssd_lightning.ops.coder import encode
 from ssd_lightning.ops.matching import (
@@ -133,7 +133,7 @@ def test_as_many_rounds_as_boxes_are_enough(
     """An accelerator never looks whether all are settled, and goes through all rounds."""
     iou = draw_iou(*size, seed=3, steps=steps)
     settled = bipartite_assignment(iou)
-    monkeypatch.setattr(matching, "HOST_DEVICES", ())
+    monkeypatch.setattr(rows, "HOST_DEVICES", ())
     monkeypatch.setattr(matching, "ROUNDS_PER_CHECK", 1000)
     assert bipartite_assignment(iou).tolist() == settled.tolist()
     if steps is None:
@@ -163,7 +163,7 @@ def test_what_is_compared_at_once_changes_nothing(matcher: str, pairs: int, monk
     priors = make_priors(SSD300_VOC[1:], 300)
     alone = match(boxes, labels, priors, matcher=matcher)
     monkeypatch.setattr(matching, "PAIRS_AT_ONCE", pairs)
-    monkeypatch.setattr(matching, "HOST_DEVICES", ())
+    monkeypatch.setattr(rows, "HOST_DEVICES", ())
     together = match(boxes, labels, priors, matcher=matcher)
     for found, expected in zip(together, alone, strict=True):
         assert torch.equal(found, expected)

@@ -14,7 +14,6 @@ from ssd_lightning.ops.nms import (
     _nms_of_pairs,
     batched_nms,
     batched_soft_nms,
-    compares_pairs,
     pad_groups,
     rank_in_group,
 )
@@ -220,13 +219,6 @@ def test_equality_is_not_too_much() -> None:
     boxes, group = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.5]]), torch.zeros(2, dtype=torch.int64)
     assert check(boxes, group, 0.5) == [True, True]
     assert check(boxes, group, 0.499) == [True, False]
-
-
-def test_an_accelerator_compares_all_pairs_only_where_they_fit() -> None:
-    """80 classes of 400 boxes as one group would be a billion pairs."""
-    assert compares_pairs(torch.device("cuda"), 400)
-    assert not compares_pairs(torch.device("cuda"), 80 * 400)
-    assert not compares_pairs(torch.device("cpu"), 2)
 
 
 def test_ranks_count_within_groups() -> None:

@@ -128,7 +128,7 @@ def test_settings_that_cannot_work() -> None:
             levels_from_scales(scales=scales, aspect_ratios=[[2]], image_size=100)
     with pytest.raises(ConfigurationError, match=r"'ssd300'.*ssd300_voc"):
         published_levels("ssd300")
-    with pytest.raises(ConfigurationError, match=r"priors\.clip is 'centre'; it can be false, true or size"):
+    with pytest.raises(ConfigurationError, match=r"clip is 'centre'; it can be false, true or size"):
         make_priors(SSD300_VOC, 300, clip="centre")  # type: ignore[arg-type]
 
 

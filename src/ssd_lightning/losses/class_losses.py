@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssd_lightning.checks import require_choice, require_number
-from ssd_lightning.ops.rows import put_rows, rows_that_count, take_rows
+from ssd_lightning.ops.rows import is_on_host, put_rows, rows_that_count, take_rows
 
 MiningScore = Literal["loss", "background", "foreground"]
 
@@ -131,7 +131,7 @@ def hardest_negatives(scores: Tensor, positive: Tensor, ratio: float, min_negati
     """
     wanted = (positive.sum(dim=1, keepdim=True) * ratio).floor().clamp(min=min_negatives)  # [B, 1]
     most = scores.shape[1]
-    if wanted.device.type == "cpu" and len(wanted):  # an accelerator sorts all, so that the host need not wait
+    if is_on_host(wanted) and len(wanted):  # an accelerator sorts all, so that the host need not wait
         most = min(most, int(wanted.max()))
     hardest = scores.masked_fill(positive, float("-inf")).topk(most, dim=1).indices
     rank = torch.arange(most, device=scores.device).expand_as(hardest)

@@ -10,13 +10,11 @@ from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import box_iou
 
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy, valid_boxes
-from ssd_lightning.ops.rows import Rows
+from ssd_lightning.ops.rows import Rows, is_on_host
 from ssd_lightning.types import Target
 
 PAIRS_AT_ONCE = 1 << 26
 """Pairs of boxes and priors that an accelerator compares at once: bounds its memory to about 2 GiB."""
-HOST_DEVICES = ("cpu",)
-"""Devices whose values the host reads without waiting, and that lose more by padding than by a loop over images."""
 ROUNDS_PER_CHECK = 32
 """An accelerator checks this rarely whether `bipartite_assignment` is done, because the host waits for the answer."""
 
@@ -97,7 +95,7 @@ def _blocks(targets: Sequence[Target], priors_xyxy: Tensor) -> list[tuple[slice,
     A processor takes one image at a time, without padding; an accelerator takes all that its memory holds.
     """
     counts = [max(1, len(target["labels"])) for target in targets]
-    if priors_xyxy.device.type in HOST_DEVICES:
+    if is_on_host(priors_xyxy):
         return [(slice(index, index + 1), count) for index, count in enumerate(counts)]
     most_boxes = max(counts, default=1)
     images = max(1, PAIRS_AT_ONCE // (most_boxes * len(priors_xyxy)))
@@ -145,7 +143,7 @@ def bipartite_assignment(iou: Tensor) -> Tensor:
         overlaps = iou.gather(2, of_best_prior)  # [B, N, N]: of each box (dim 1) with the best prior of each (dim 2)
         best_box = overlaps.masked_fill(has_prior[..., None], -1.0).argmax(dim=1)
         is_pair = (best_box == box) & (best_iou > 0) & ~has_prior
-        may_check = iou.device.type in HOST_DEVICES or (past_rounds + 1) % ROUNDS_PER_CHECK == 0
+        may_check = is_on_host(iou) or (past_rounds + 1) % ROUNDS_PER_CHECK == 0
         if may_check and not is_pair.any():
             break
         has_prior |= is_pair

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+from ssd_lightning.ops.rows import is_on_host
+
 Decay = Literal["linear", "gaussian"]
 
 PAIRS_AT_ONCE = 1 << 24
@@ -30,7 +32,7 @@ def batched_nms(boxes_xyxy: Tensor, scores: Tensor, group: Tensor, iou_threshold
     if len(group) == 0:
         return torch.zeros_like(group)
     sizes = group.unique_consecutive(return_counts=True)[1].tolist()
-    if compares_pairs(boxes_xyxy.device, max(sizes)):
+    if not is_on_host(boxes_xyxy) and max(sizes) ** 2 <= PAIRS_AT_ONCE:
         return _nms_of_pairs(boxes_xyxy, group, iou_threshold)
     stays = torch.ones_like(group, dtype=torch.bool)
     start = 0
@@ -41,11 +43,6 @@ def batched_nms(boxes_xyxy: Tensor, scores: Tensor, group: Tensor, iou_threshold
             stays[start + nms(boxes_xyxy[rows], scores[rows], iou_threshold)] = True
         start += size
     return stays.nonzero()[:, 0]
-
-
-def compares_pairs(device: torch.device, largest_group: int) -> bool:
-    """Tell whether `batched_nms` compares all pairs of a group: on an accelerator, if they fit its memory."""
-    return device.type != "cpu" and largest_group**2 <= PAIRS_AT_ONCE
 
 
 def _nms_of_pairs(boxes_xyxy: Tensor, group: Tensor, iou_threshold: float) -> Tensor:

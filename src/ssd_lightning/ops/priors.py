@@ -163,7 +163,7 @@ def make_priors(levels: Sequence[PriorLevel], image_size: Size, clip: Clip = Fal
         ConfigurationError: a level has no grid size, or `clip` is invalid.
     """
     if clip not in (True, False, "size"):
-        raise ConfigurationError(f"priors.clip is '{clip}'; it can be false, true or size")
+        raise ConfigurationError(f"clip is '{clip}'; it can be false, true or size")
     height, width = as_height_width(image_size)
     per_level = []
     for level in levels:
@@ -205,9 +205,9 @@ def levels_from_scales(
         ConfigurationError: the two lists differ in length, or a scale is not positive.
     """
     if len(scales) != len(aspect_ratios):
-        raise ConfigurationError(f"priors: {len(scales)} scales but {len(aspect_ratios)} lists of aspect_ratios")
+        raise ConfigurationError(f"{len(scales)} scales but {len(aspect_ratios)} lists of aspect_ratios")
     if any(len(pair) != 2 or min(pair) <= 0 for pair in scales):
-        raise ConfigurationError(f"priors.scales needs two positive numbers per level, got {scales}")
+        raise ConfigurationError(f"scales are two positive numbers per level, got {scales}")
     side = min(as_height_width(image_size))
     return tuple(
         PriorLevel(None, None, small * side, large**2 / small * side, tuple(ratios))
@@ -232,7 +232,7 @@ def linear_levels(
     """
     if num_levels < 1 or not 0 < smallest < largest:
         raise ConfigurationError(
-            f"priors.levels: num_levels={num_levels}, smallest={smallest}, largest={largest}; at least one level "
+            f"num_levels={num_levels}, smallest={smallest}, largest={largest}; at least one level "
             "and 0 < smallest < largest are required"
         )
     step = (largest - smallest) / max(1, num_levels - 1)
@@ -260,7 +260,7 @@ def octave_levels(
         ConfigurationError: the scale or a stride is not positive.
     """
     if scale <= 0 or min(strides, default=0) <= 0:
-        raise ConfigurationError(f"priors.levels: scale={scale} and strides={list(strides)} must be positive")
+        raise ConfigurationError(f"scale={scale} and strides={list(strides)} must be positive")
     return tuple(
         PriorLevel(None, None, scale * stride, 2 * scale * stride, tuple(aspect_ratios), both_sizes=both_sizes)
         for stride in strides

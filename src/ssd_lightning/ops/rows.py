@@ -7,13 +7,20 @@ have to tell the host how many there are, and the host would wait: there all pri
 import torch
 from torch import Tensor
 
+HOST_DEVICES = ("cpu",)
+"""Devices whose values the host reads without waiting."""
 Rows = Tensor | None
 """int64 `[R]`, indices into `[B * K]`; None is all of them."""
 
 
+def is_on_host(tensor: Tensor) -> bool:
+    """Tell whether the host reads the values of a tensor without waiting for an accelerator."""
+    return tensor.device.type in HOST_DEVICES
+
+
 def rows_that_count(mask: Tensor) -> Rows:
     """Find the rows where a mask `[B, K]` holds; all of them on an accelerator."""
-    return mask.flatten().nonzero()[:, 0] if mask.device.type == "cpu" else None
+    return mask.flatten().nonzero()[:, 0] if is_on_host(mask) else None
 
 
 def take_rows(values: Tensor, rows: Rows) -> Tensor:
