@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -22,7 +22,6 @@ from ssd_lightning.analysis.auto_priors import choose_priors
 from ssd_lightning.analysis.dataset_check.splits import objects_of
 from ssd_lightning.config import find_user_error
 from ssd_lightning.data.multiscale import multiscale_sizes
-from ssd_lightning.data.resize import ResizeMode, Stretch
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.detector import find_checkpoint
 from ssd_lightning.models import SSD
@@ -131,30 +130,25 @@ def make_net(config: DictConfig, num_classes: int, *, pretrained: bool = True) -
 
 def make_module(
     config: DictConfig,
-    plain: Mapping[str, Any],
-    class_names: tuple[str, ...],
+    data: DetectionDataModule,
     *,
-    images: int,
     ranks: int,
     checkpoint: Path | None,
     budget: TrainingBudget | None = None,
-    resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
 ) -> SSDModule:
     """Build the network, loss and optimiser.
 
     Args:
         config: configuration of the run.
-        plain: the same, resolved to plain containers.
-        class_names: class names of the data.
-        images: number of training images.
+        data: data of the run.
         ranks: number of devices that share a step.
         checkpoint: checkpoint to resume; its weights replace the initial ones.
         budget: time budget of the run, if any.
-        resize: how images are resized to the network's input.
 
     Raises:
         UserError: a setting, the weights of `init_from`, or those of the backbone cannot be used.
     """
+    class_names, images = tuple(data.class_names), len(data.dataset("train"))
     loss = instantiate(config.loss, _convert_="all")  # report a wrong setting before weights are downloaded
     brings_weights = config.init_from or checkpoint is not None
     net = make_net(config, len(class_names), pretrained=not brings_weights)
@@ -171,7 +165,7 @@ def make_module(
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
     compile_network(net, config.compile)
-    optimizer, batch_scaling = split_scaling(plain["optimizer"], config.data.batch_size)
+    optimizer, batch_scaling = split_scaling(config.optimizer, config.data.batch_size)
     return SSDModule(
         net=net,
         loss=loss,
@@ -184,7 +178,7 @@ def make_module(
         decay_biases=config.decay_biases,
         batch_scaling=batch_scaling,
         budget=budget,
-        resize=resize,
+        resize=data.resize,
     )
 
 
@@ -333,7 +327,6 @@ def settle_augmentation(config: DictConfig, data: DetectionDataModule) -> None:
 
 def make_trainer(
     config: DictConfig,
-    plain: Mapping[str, Any],
     *,
     run_dir: Path,
     ranks: int,
@@ -344,14 +337,14 @@ def make_trainer(
 
     Args:
         config: configuration of the run.
-        plain: the same, resolved to plain containers.
         run_dir: directory of the run.
         ranks: number of devices that share a step.
         checkpoint: checkpoint to resume. Like the settings, it must be the same on all ranks.
         budget: time budget of the run, if any.
     """
     size = None if checkpoint is None else checkpoint.stat().st_size
-    agreement = Agreement({**plain, "bytes of the checkpoint": size})
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    agreement = Agreement({**settings, "bytes of the checkpoint": size})
     callbacks = instantiate(config.callbacks, _convert_="all")
     loggers = instantiate(config.logger, _convert_="all") if config.get("logger") else {}
     trainer: pl.Trainer = instantiate(
