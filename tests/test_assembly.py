@@ -2,12 +2,13 @@
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torchvision.models import mobilenet_v2, squeezenet1_1
 
 from ssd_lightning import assembly
@@ -23,6 +24,7 @@ from test_config import BACKBONES
 
 WITHOUT_IMAGENET = {"mobilenet_v1", "tiny"}
 """torchvision has no weights for these; timm's are tried in tests/models/test_timm_models.py."""
+TWO_CLASSES: Any = SimpleNamespace(class_names=("a", "b"), resize=Stretch(), dataset=lambda split: range(99))
 SMALL = ["model=tiny_ssd", "image_size=[64,64]", "extras.channels=[16,16,16]"]
 
 
@@ -101,8 +103,7 @@ def test_frozen_parameters_are_in_no_group_of_the_optimiser(tmp_path: Path) -> N
     torch.save(squeezenet1_1().state_dict(), file)
     overrides = ["backbone=squeezenet", f"backbone.weights={file}", "backbone.freeze=all", "image_size=[96,96]"]
     config = compose_config("train", overrides)
-    plain = {"optimizer": OmegaConf.to_container(config.optimizer, resolve=True)}
-    module = make_module(config, plain, ("a", "b"), images=99, ranks=1, checkpoint=None)  # type: ignore[arg-type]
+    module = make_module(config, TWO_CLASSES, ranks=1, checkpoint=None)
     module.trainer = type("Fit", (), {"estimated_stepping_batches": 3})()  # type: ignore[assignment]
     groups = module.configure_optimizers()["optimizer"].param_groups
     in_groups = {id(weight) for group in groups for weight in group["params"]}
@@ -114,7 +115,6 @@ def test_a_run_that_goes_on_needs_no_imagenet_file_and_keeps_its_colours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = compose_config("train", ["backbone=vgg16", "image_size=[300,300]"])
-    plain = {"optimizer": OmegaConf.to_container(config.optimizer, resolve=True)}
     with torch.device("meta"):
         net = make_net(config, 2, pretrained=False)
     assert net.normalization == IMAGENET
@@ -124,7 +124,7 @@ def test_a_run_that_goes_on_needs_no_imagenet_file_and_keeps_its_colours(
     assert normalization_of(checkpoint) == TORCHVISION_SSD
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **settings: pytest.fail(f"fetched {url}"))
     with caplog.at_level(logging.INFO):
-        module = make_module(config, plain, ("a", "b"), images=99, ranks=1, checkpoint=checkpoint)  # type: ignore[arg-type]
+        module = make_module(config, TWO_CLASSES, ranks=1, checkpoint=checkpoint)
     assert module.net.normalization == TORCHVISION_SSD
     assert f"the network starts from the weights of {checkpoint}" in caplog.text
 
@@ -163,8 +163,7 @@ def test_one_word_letterboxes_training_and_evaluation(augmentation: str) -> None
 def test_one_word_trains_at_many_sizes() -> None:
     overrides = ["data=toy", "backbone=tiny", *SMALL, "data.multiscale=[64,128]", "data.batch_size=2"]
     config = compose_config("train", overrides)
-    plain = OmegaConf.to_container(config, resolve=False)
-    module = make_module(config, plain, ("a", "b"), images=8, ranks=1, checkpoint=None)
+    module = make_module(config, TWO_CLASSES, ranks=1, checkpoint=None)
     assert module.net.training_sizes == ((96, 96), (128, 128))
     data = instantiate(config.data.module, _convert_="all")
     assert data._multiscale.sizes == ((64, 64), (96, 96), (128, 128))

@@ -410,7 +410,7 @@ def test_fitted_priors_are_recorded_and_never_fitted_again(
     told = capsys.readouterr().out
     levels, config = levels_in(tmp_path / "run"), OmegaConf.load(tmp_path / "run" / "config.yaml")
     assert "training boxes reach IoU .5 with a fitted prior" in told
-    assert OmegaConf.to_container(config.net.levels) == levels
+    assert OmegaConf.to_container(config.model.levels) == levels
     assert not config.priors.fit
     assert [level["min_size"] for level in levels] != pytest.approx([6.4, 12.8, 21.76, 33.28, 44.8], rel=0.01)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["fitted_priors"]["is_fitted"]
@@ -421,7 +421,7 @@ def test_fitted_priors_are_recorded_and_never_fitted_again(
     capsys.readouterr()
     run("train", *small, "priors=auto", "trainer.max_epochs=2", "resume=run", "hydra.run.dir=run")
     assert levels_in(tmp_path / "run") == levels
-    assert "net.levels" not in capsys.readouterr().out  # no other settings than it was begun with
+    assert "model.levels" not in capsys.readouterr().out  # no other settings than it was begun with
     run("evaluate", "checkpoint=run", "data=toy", *TOY_COUNTS)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["fitted_priors"]["is_fitted"]
     run("train", *small, "priors=auto", "init_from=run", "hydra.run.dir=from_it")

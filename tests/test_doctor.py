@@ -369,7 +369,7 @@ def compose_with(folder: Path, *overrides: str) -> Any:
 
 
 def levels_of(config: Any) -> list[PriorLevel]:
-    levels = instantiate(config.net.levels, _convert_="all")
+    levels = instantiate(config.model.levels, _convert_="all")
     return [replace(level, grid_size=tuple(level.grid_size)) for level in levels]
 
 
@@ -391,7 +391,7 @@ def test_fitted_priors_are_a_choice_of_priors(
 
     assert levels_of(config) == list(net.levels)
     # A recipe that has priors of its own needs one argument more.
-    assert ("net.levels=${priors.fitted}" in arguments) == (experiment is not None)
+    assert ("model.levels=${priors.fitted}" in arguments) == (experiment is not None)
     again = doctor.check_dataset(
         compose_with_doctor(tmp_path / "out", *arguments[5:], "trial_steps=0", "fit=false"), tmp_path
     )

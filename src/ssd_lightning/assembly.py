@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -22,7 +22,6 @@ from ssd_lightning.analysis.auto_priors import choose_priors
 from ssd_lightning.analysis.dataset_check.splits import objects_of
 from ssd_lightning.config import find_user_error
 from ssd_lightning.data.multiscale import multiscale_sizes
-from ssd_lightning.data.resize import ResizeMode, Stretch
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.detector import find_checkpoint
 from ssd_lightning.models import SSD
@@ -114,7 +113,7 @@ def make_net(config: DictConfig, num_classes: int, *, pretrained: bool = True) -
     Raises:
         UserError: a setting or the weights are not usable.
     """
-    settings: Any = OmegaConf.to_container(config.net, resolve=True)
+    settings: Any = OmegaConf.to_container(config.model, resolve=True)
     stages, norm = (settings["backbone"].pop(key, None) for key in ("freeze", "freeze_norm"))
     if not pretrained and "weights" in settings["backbone"]:
         settings["backbone"]["weights"] = None
@@ -131,34 +130,29 @@ def make_net(config: DictConfig, num_classes: int, *, pretrained: bool = True) -
 
 def make_module(
     config: DictConfig,
-    plain: Mapping[str, Any],
-    class_names: tuple[str, ...],
+    data: DetectionDataModule,
     *,
-    images: int,
     ranks: int,
     checkpoint: Path | None,
     budget: TrainingBudget | None = None,
-    resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
 ) -> SSDModule:
     """Build the network, loss and optimiser.
 
     Args:
         config: configuration of the run.
-        plain: the same, resolved to plain containers.
-        class_names: class names of the data.
-        images: number of training images.
+        data: data of the run.
         ranks: number of devices that share a step.
         checkpoint: checkpoint to resume; its weights replace the initial ones.
         budget: time budget of the run, if any.
-        resize: how images are resized to the network's input.
 
     Raises:
         UserError: a setting, the weights of `init_from`, or those of the backbone cannot be used.
     """
+    class_names, images = tuple(data.class_names), len(data.dataset("train"))
     loss = instantiate(config.loss, _convert_="all")  # report a wrong setting before weights are downloaded
     brings_weights = config.init_from or checkpoint is not None
     net = make_net(config, len(class_names), pretrained=not brings_weights)
-    if checkpoint is not None and config.net.normalization is None:
+    if checkpoint is not None and config.model.normalization is None:
         net.use_normalization(normalization_of(checkpoint) or net.normalization)
     if config.data.get("multiscale") is not None:
         net.allow_training_sizes(multiscale_sizes(list(config.data.multiscale), net.image_size))
@@ -171,7 +165,7 @@ def make_module(
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
     compile_network(net, config.compile)
-    optimizer, batch_scaling = split_scaling(plain["optimizer"], config.data.batch_size)
+    optimizer, batch_scaling = split_scaling(config.optimizer, config.data.batch_size)
     return SSDModule(
         net=net,
         loss=loss,
@@ -184,7 +178,7 @@ def make_module(
         decay_biases=config.decay_biases,
         batch_scaling=batch_scaling,
         budget=budget,
-        resize=resize,
+        resize=data.resize,
     )
 
 
@@ -263,7 +257,7 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
     Building from the configuration afterwards needs no data and no second fit. Every rank does the same.
 
     Args:
-        config: configuration of the run; `net.levels` and `priors.fit` change.
+        config: configuration of the run; `model.levels` and `priors.fit` change.
         data: data of the run.
         checkpoint: checkpoint to resume, if any.
 
@@ -277,13 +271,13 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
         raise ConfigurationError(f"priors.fit is {config.priors.fit!r}; it must be true or false")
     if not config.priors.fit:
         return None
-    if config.net.drop_last_levels or config.net.largest_ratio is not None:
+    if config.model.drop_last_levels or config.model.largest_ratio is not None:
         raise ConfigurationError(
             "net.drop_last_levels and net.largest_ratio remove published priors; do not set them with priors.fit=true"
         )
     say, choice = rank_zero_only(log.info), None
     levels: Any
-    published: Any = OmegaConf.to_container(config.net.levels, resolve=True)
+    published: Any = OmegaConf.to_container(config.model.levels, resolve=True)
     if checkpoint is not None:
         levels = levels_of(checkpoint)
         say("priors=auto: the priors are those of %s", checkpoint)
@@ -293,11 +287,11 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
         # Runs on the meta device, and does not advance the random generator that initialises the network.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             net = make_net(config, len(data.class_names), pretrained=False)
-        choice = choose_priors(training_boxes(data, net.image_size), net.levels, net.image_size, config.net.clip_priors)
+        choice = choose_priors(training_boxes(data, net.image_size), net.levels, net.image_size, config.model.clip_priors)
         levels = to_config(choice.levels)
         for line in choice.describe():
             say("%s", line)
-    OmegaConf.update(config, "net.levels", levels, merge=False)
+    OmegaConf.update(config, "model.levels", levels, merge=False)
     config.priors.fit = False
     return None if choice is None else choice.record()
 
@@ -333,7 +327,6 @@ def settle_augmentation(config: DictConfig, data: DetectionDataModule) -> None:
 
 def make_trainer(
     config: DictConfig,
-    plain: Mapping[str, Any],
     *,
     run_dir: Path,
     ranks: int,
@@ -344,14 +337,14 @@ def make_trainer(
 
     Args:
         config: configuration of the run.
-        plain: the same, resolved to plain containers.
         run_dir: directory of the run.
         ranks: number of devices that share a step.
         checkpoint: checkpoint to resume. Like the settings, it must be the same on all ranks.
         budget: time budget of the run, if any.
     """
     size = None if checkpoint is None else checkpoint.stat().st_size
-    agreement = Agreement({**plain, "bytes of the checkpoint": size})
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    agreement = Agreement({**settings, "bytes of the checkpoint": size})
     callbacks = instantiate(config.callbacks, _convert_="all")
     loggers = instantiate(config.logger, _convert_="all") if config.get("logger") else {}
     trainer: pl.Trainer = instantiate(
@@ -387,7 +380,7 @@ def fill(net: SSD, config: DictConfig, class_names: tuple[str, ...]) -> None:
         find_checkpoint(Path(config.init_from)),
         class_names=class_names,
         # A normalisation given on the command line wins. Otherwise the one stored with the weights is used.
-        keep_normalization=config.net.normalization is not None,
+        keep_normalization=config.model.normalization is not None,
     )
     rank_zero_only(print_weights)(f"{config.init_from}: {loaded.origin.source}", loaded.kept, loaded.reinitialised)
     if loaded.other_priors:

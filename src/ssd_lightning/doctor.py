@@ -137,7 +137,7 @@ def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
             check,
             net.levels,
             image_size=net.image_size,
-            clip=config.net.clip_priors,
+            clip=config.model.clip_priors,
             directory=directory,
             data=str(config.data.get("root", "the training split")),
             fit=config.fit,
@@ -289,7 +289,7 @@ def training_command(config: "DictConfig", overrides: Sequence[str], *, choice: 
 
     from ssd_lightning.analysis.dataset_check.priors import FITTED
 
-    left_out = (*OWN_SETTINGS, "priors", "priors.fit", "net.levels", "hydra.run.dir")
+    left_out = (*OWN_SETTINGS, "priors", "priors.fit", "model.levels", "hydra.run.dir")
     kept = [text for text in overrides if text.lstrip("+~").partition("=")[0] not in left_out]
     arguments = ["python", "-m", "ssd_lightning.train", "--config-dir", str(directory), *kept, f"priors={FITTED}"]
     path = find_folder("conf") / "priors" / f"{choice}.yaml"
@@ -297,7 +297,7 @@ def training_command(config: "DictConfig", overrides: Sequence[str], *, choice: 
     as_stated = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else None
     priors = {key: value for key, value in OmegaConf.to_container(config.priors).items() if key != "fit"}  # type: ignore[union-attr]
     if priors != as_stated:
-        arguments.append("net.levels=${priors.fitted}")
+        arguments.append("model.levels=${priors.fitted}")
     return shlex.join(arguments)
 
 

@@ -230,7 +230,7 @@ def read_priors(config: "DictConfig") -> Priors:
         settle_priors(config, open_data(config), None)
     with torch.device("meta"):
         net = make_net(config, num_classes=1, pretrained=False)
-    clip = config.net.clip_priors
+    clip = config.model.clip_priors
     return Priors(net.levels, net.image_size, clip, make_priors(net.levels, net.image_size, clip=clip))
 
 

@@ -7,7 +7,7 @@ from ssd_lightning.ops.priors import Clip, PriorLevel, as_height_width
 HEAD = """\
 # Priors fitted to {objects} objects of {data} in an input of {width} x {height} px: {before} of them have a prior of
 # IoU >= .5 with the priors before, {after} with these.
-# A recipe that sets priors.levels needs net.levels='${{priors.fitted}}' too.
+# A recipe that sets priors.levels needs model.levels='${{priors.fitted}}' too.
 """
 
 

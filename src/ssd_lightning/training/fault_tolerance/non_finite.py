@@ -2,7 +2,8 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -180,6 +181,18 @@ class FiniteSteps(pl.Callback):
 
 def _shortened(names: list[str], at_most: int = 8) -> str:
     return ", ".join(names[:at_most]) + (f" and {len(names) - at_most} more" if len(names) > at_most else "")
+
+
+@contextmanager
+def advise_on_memory(*, batch_size: int, ranks: int, accumulate: int, precision: str) -> Iterator[None]:
+    """Turn an out-of-memory error into one that suggests settings; see `explain_memory`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        advice = explain_memory(error, batch_size=batch_size, ranks=ranks, accumulate=accumulate, precision=precision)
+        if advice is None:
+            raise
+        raise advice from error
 
 
 def explain_memory(

@@ -1,0 +1,251 @@
+"""One run of `ssd_lightning.train`: its directory, the checkpoint it resumes from, its record and its result."""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import rank_zero_only
+
+from ssd_lightning.analysis.health import background_issues, unscored_issues
+from ssd_lightning.digest import config_digest
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.overrides import repeated_run
+from ssd_lightning.reporting.page import try_report
+from ssd_lightning.run_dirs import is_restarted, why_new
+from ssd_lightning.sweeps.parent import is_job
+from ssd_lightning.training import DetectionDataModule, SSDModule
+from ssd_lightning.training.callbacks.budget import TrainingBudget
+from ssd_lightning.training.datamodule import Stage
+from ssd_lightning.training.devices import device_batch_size, find_launch
+from ssd_lightning.training.fault_tolerance.resumption import (
+    begin_directory,
+    check_classes,
+    check_network,
+    check_work_is_left,
+    choose_checkpoint,
+    hold_directory,
+    log_checkpoint,
+    log_differences,
+)
+from ssd_lightning.training.record import (
+    data_fingerprints,
+    earlier_starts,
+    log_changed_data,
+    read_record,
+    read_result,
+    run_record,
+    write_record,
+    write_result,
+    write_surroundings,
+)
+from ssd_lightning.visualization.tables import print_scores
+
+log = logging.getLogger(__name__)
+
+SUMMARY = ("map_11point", "map_area", "map_50", "map")
+
+
+class Run:
+    """Locks the directory, decides where the run starts, and writes its files. Only the first rank writes.
+
+    Args:
+        config: composed configuration. Automatic settings may be replaced by their values later.
+        directory: directory of the run.
+        overrides: overrides of the command line.
+
+    Attributes:
+        is_finished: whether `resume=auto` finds that this run has already ended; `scores` are its results.
+        resume: checkpoint to resume from; None starts from scratch.
+
+    Raises:
+        UserError: another process uses the directory, or the checkpoint is missing or damaged.
+    """
+
+    def __init__(self, config: DictConfig, *, directory: Path, overrides: Sequence[str]) -> None:
+        self.config = config
+        self.directory = directory
+        self.overrides = list(overrides)
+        self.digest = config_digest(self.settings)  # before automatic settings are resolved, as in a sweep
+        self.is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+        self.resume: Path | None = None
+        self._goes_on = config.resume or ("auto" if is_restarted() else None)
+        has_waited = self.is_first and hold_directory(directory)
+        result = read_result(directory) if self._goes_on == "auto" else None
+        self.is_finished = result is not None and result["digest"] == self.digest
+        self.scores: dict[str, float] = {}
+        if result is not None and self.is_finished:
+            if has_waited and find_launch(os.environ) is not None:  # other ranks found it unfinished
+                raise ConfigurationError(
+                    f"the run in {directory} ended while this one waited for it; there is nothing to do"
+                )
+            log.info("the run in %s finished at %s; there is nothing to do", directory, result["finished"])
+            self.scores = result["scores"]
+        else:
+            self.resume = choose_checkpoint(self._goes_on, directory)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration as plain containers."""
+        return OmegaConf.to_container(self.config, resolve=True)  # type: ignore[return-value]
+
+    def check_work_is_left(self, budget: TrainingBudget | None) -> None:
+        """Refuse to resume another run that has already reached this run's limits."""
+        if self.resume is not None and self._goes_on != "auto":
+            limits = {"max_epochs": self.config.trainer.max_epochs, "max_steps": self.config.trainer.max_steps}
+            check_work_is_left(self.resume, **limits, budget=None if budget is None else budget.seconds)
+
+    def begin(self, data: DetectionDataModule, module: SSDModule) -> None:
+        """Check that the checkpoint fits, log where the run starts, and remove results that are newer.
+
+        Raises:
+            WeightsError: classes or network differ from those of the checkpoint.
+        """
+        if self.resume is not None:
+            check_classes(self.resume, tuple(data.class_names))
+            check_network(self.resume, module.net)
+        if not self.is_first:
+            return
+        self._warn_about_data(data)
+        if self.resume is not None:
+            log_checkpoint(self.resume)
+            log_differences(self.resume, self.settings)
+        elif self._goes_on and not is_job():
+            why = why_new(self.directory, self.overrides)
+            log.info("resume=auto starts a new run in %s: %s", self.directory, why)
+        begin_directory(self.directory, self.resume)
+
+    def _warn_about_data(self, data: DetectionDataModule) -> None:
+        """Warn if images without objects teach nothing, or if no checkpoint can be selected."""
+        records = data.dataset("train").records
+        issues = background_issues(
+            images=len(records),
+            without_objects=sum(not len(record.labels) for record in records),
+            min_negatives=OmegaConf.select(self.config, "loss.class_loss.min_negatives"),
+        )
+        if data.has("val"):
+            records = data.dataset("val").records
+            objects = sum(int((~record.difficult).sum()) for record in records)
+            issues += unscored_issues("val", images=len(records), objects=objects)
+        for issue in issues:
+            log.warning(issue.sentence)
+
+    def record_start(
+        self, data: DetectionDataModule, module: SSDModule, trainer: Trainer, *, fitted: dict[str, Any] | None
+    ) -> None:
+        """Write what is needed to repeat the run. Warn if the data differ from those of the resumed or repeated run.
+
+        Args:
+            data: data of the run.
+            module: its network.
+            trainer: its trainer; the loggers get the record too.
+            fitted: how priors were fitted to the data, if they were.
+        """
+        if not self.is_first:
+            return
+        splits: list[Stage] = ["train", "val", "test"] if self.config.test else ["train", "val"]
+        datasets = {split: data.dataset(split) for split in splits if data.has(split)}
+        fingerprints = data_fingerprints(datasets, contents=bool(self.config.data.get("checksum")))
+        repeated, earlier = repeated_run(), None if self.resume is None else self.resume.parent.parent
+        for run in (earlier, repeated):
+            if run is not None:
+                log_changed_data(read_record(run), fingerprints, run=run)
+        images = len(data.dataset("train"))
+        batch = shared_batch(self.config.data.batch_size, trainer, images=images)
+        record = run_record(
+            self.config.seed,
+            class_names=list(data.class_names),
+            priors=len(module.net.priors_cxcywh),
+            fitted_priors=read_record(earlier).get("fitted_priors") if earlier else fitted,
+            batch=batch,
+            splits=data.split_names,
+            data=fingerprints,
+            repeats=str(repeated) if repeated else None,
+            goes_on_from=str(self.resume) if self.resume is not None else None,
+            earlier=earlier_starts(read_record(self.directory))
+            if earlier and earlier.resolve() == self.directory
+            else [],
+        )
+        OmegaConf.save(self.config, self.directory / "config.yaml", resolve=True)
+        write_record(self.directory, record)
+        write_surroundings(self.directory)
+        for logger in trainer.loggers:
+            logger.log_hyperparams({**self.settings, "run": record})
+        log.info("%s", describe_batch(batch))
+        if batch["batch_size"] < self.config.data.batch_size:
+            log.warning(
+                "that is less than data.batch_size=%d: there are %d training images",
+                self.config.data.batch_size,
+                images,
+            )
+        samples = data.train_sampler().samples
+        if samples > images:
+            log.info("%d samples in each epoch, since images of rare classes are repeated (data.repeat_rare)", samples)
+        log.info("%d training images, %d priors, run in %s", images, record["priors"], self.directory)
+
+    def finish(
+        self,
+        scores: Mapping[str, float],
+        checkpoint: str | None,
+        *,
+        class_names: Sequence[str],
+        budget: TrainingBudget | None,
+    ) -> None:
+        """Print the scores of the last evaluation, and write the result and the report.
+
+        Args:
+            scores: last value of everything that was logged.
+            checkpoint: path of the best checkpoint, if any was written.
+            class_names: names of the classes 1..C.
+            budget: time budget of the run, if any.
+        """
+        if not self.is_first:
+            return
+        if budget is not None:
+            write_record(self.directory, read_record(self.directory) | {"budget": budget.record})
+        print_summary(scores, class_names)
+        if checkpoint:
+            print(f"checkpoint: {os.path.relpath(checkpoint)}", file=sys.stderr)
+        write_result(self.directory, digest=self.digest, scores=scores, checkpoint=checkpoint)
+        if self.config.report and (page := try_report(self.directory)):
+            print(f"report:     {os.path.relpath(page)}", file=sys.stderr)
+
+
+def shared_batch(batch_size: int, trainer: Trainer, *, images: int) -> dict[str, int]:
+    """Return how the images of an optimiser step are divided, for the record."""
+    devices, accumulate = trainer.world_size, trainer.accumulate_grad_batches
+    share = device_batch_size(batch_size, ranks=devices, accumulate=accumulate, images=images)
+    return {
+        "batch_size": share * devices * accumulate,
+        "devices": devices,
+        "accumulate_grad_batches": accumulate,
+        "device_batch_size": share,
+    }
+
+
+def describe_batch(batch: Mapping[str, int]) -> str:
+    """Describe the images of one optimiser step, and how they are divided."""
+    text = f"{batch['batch_size']} images in each optimiser step"
+    if batch["devices"] > 1:
+        text += f", shared by {batch['devices']} devices"
+    if batch["accumulate_grad_batches"] > 1:
+        text += f", gradients of {batch['accumulate_grad_batches']} batches accumulated"
+    if batch["device_batch_size"] != batch["batch_size"]:
+        text += f": {batch['device_batch_size']} at a time"
+    return text
+
+
+def print_summary(scores: Mapping[str, float], class_names: Sequence[str]) -> None:
+    """Print the scores of the test images, else those of the last validation."""
+    stage = "test" if "test/map_11point" in scores else "val"
+    per_class = {name: scores.get(f"{stage}/ap_11point/{name}", float("nan")) for name in class_names}
+    summary = {name: scores[f"{stage}/{name}"] for name in SUMMARY if f"{stage}/{name}" in scores}
+    if summary:
+        title = "test images" if stage == "test" else "validation images, last epoch"
+        print_scores(title, {"AP 11-point": per_class}, summary)
+    else:
+        print("scores:     none, since nothing was validated", file=sys.stderr)
