@@ -23,7 +23,7 @@ from ssd_lightning.data.stages import Arguments, choose_splits
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training.devices import device_batch_size
 from ssd_lightning.training.fault_tolerance.data_state import Position
-from ssd_lightning.training.fault_tolerance.ranks import end_data_worker
+from ssd_lightning.training.fault_tolerance.ranks import end_with_parent
 from ssd_lightning.training.fault_tolerance.signals import outlive_signals
 
 log = logging.getLogger(__name__)
@@ -342,7 +342,7 @@ class DetectionDataModule(pl.LightningDataModule):
 def begin_worker(worker: int) -> None:
     """Make a data worker live exactly as long as its rank."""
     outlive_signals(worker)
-    end_data_worker(worker)
+    end_with_parent()  # torch's own watchdog does not end a worker that waits to send a batch
 
 
 def require_objects(dataset: DetectionDataset, split: str) -> None:
