@@ -188,7 +188,7 @@ def state_of(run: Path) -> dict[str, Any]:
     state: dict[str, Any] = {}
     for name in ("last", "best"):
         checkpoint = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
-        state[name] = {key: checkpoint[key] for key in KEYS} | {"random": checkpoint["callbacks"]["RandomStreams"]}
+        state[name] = {key: checkpoint[key] for key in KEYS} | {"random": checkpoint["callbacks"]["RNGState"]}
     with (run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     state["metrics"] = [

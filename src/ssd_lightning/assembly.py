@@ -43,11 +43,11 @@ from ssd_lightning.training.devices import (
     device_batch_size,
     find_launch,
 )
-from ssd_lightning.training.fault_tolerance.agreement import Agreement
 from ssd_lightning.training.fault_tolerance.checkpoint_io import AtomicCheckpointIO
 from ssd_lightning.training.fault_tolerance.data_state import BatchCounters
 from ssd_lightning.training.fault_tolerance.new_settings import NewSettings
-from ssd_lightning.training.fault_tolerance.ranks import Lifeline
+from ssd_lightning.training.fault_tolerance.rank_consistency import RankConsistencyCheck
+from ssd_lightning.training.fault_tolerance.ranks import with_timeout
 from ssd_lightning.training.host_memory import keep_freed_memory
 from ssd_lightning.training.precision import check_precision
 from ssd_lightning.training.profiling import make_profiler
@@ -344,15 +344,14 @@ def make_trainer(
     """
     size = None if checkpoint is None else checkpoint.stat().st_size
     settings: Any = OmegaConf.to_container(config, resolve=True)
-    agreement = Agreement({**settings, "bytes of the checkpoint": size})
+    consistency = RankConsistencyCheck({**settings, "bytes of the checkpoint": size})
     callbacks = instantiate(config.callbacks, _convert_="all")
     loggers = instantiate(config.logger, _convert_="all") if config.get("logger") else {}
     trainer: pl.Trainer = instantiate(
         config.trainer,
         _convert_="all",
         callbacks=[
-            agreement,
-            Lifeline(),
+            consistency,
             LogShortRuns(),
             BatchCounters(),
             NewSettings(),
@@ -362,6 +361,7 @@ def make_trainer(
         ],
         logger=list(loggers.values()) or False,
         plugins=[AtomicCheckpointIO()],
+        strategy=with_timeout(config.trainer.strategy, ranks=ranks),
         default_root_dir=run_dir,
         sync_batchnorm=synchronizes_batch_norm(config, ranks),
         profiler=make_profiler(config.trainer.profiler, run_dir),

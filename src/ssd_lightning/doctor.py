@@ -213,7 +213,7 @@ def try_steps(check: "DatasetCheck", config: "DictConfig", net: "SSD") -> dict[s
     from ssd_lightning.training.datamodule import spare_workers
     from ssd_lightning.training.devices import check_devices, choose_device, device_batch_size
     from ssd_lightning.training.host_memory import keep_freed_memory
-    from ssd_lightning.training.making import make_part
+    from ssd_lightning.training.module import call_factory
 
     num_devices = check_devices(config.trainer.accelerator, config.trainer.devices) * config.trainer.num_nodes
     device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
@@ -243,7 +243,7 @@ def try_steps(check: "DatasetCheck", config: "DictConfig", net: "SSD") -> dict[s
         check,
         net,
         instantiate(config.loss, _convert_="all").to(device).train(),
-        make_part("optimizer", instantiate(settings, _convert_="all"), net.parameters()),
+        call_factory("optimizer", instantiate(settings, _convert_="all"), net.parameters()),
         batches,
         steps=config.trial_steps,
         device=device,

@@ -20,7 +20,7 @@ from ssd_lightning.training.callbacks.averaging import MovingAverage
 from ssd_lightning.training.callbacks.checkpointing import BestCheckpoint, LastCheckpoint
 from ssd_lightning.training.fault_tolerance.checkpoint_io import AtomicCheckpointIO
 from ssd_lightning.training.fault_tolerance.non_finite import FiniteSteps
-from ssd_lightning.training.fault_tolerance.rng_state import RandomStreams
+from ssd_lightning.training.fault_tolerance.rng_state import RNGState
 from ssd_lightning.training.schedules import cosine
 
 NUM_IMAGES, BATCH_SIZE, EPOCHS = 11, 2, 3  # five batches an epoch, and an image left over
@@ -130,7 +130,7 @@ def fit(
     kept = run / "checkpoints"
     watchers = [
         FiniteSteps(max_bad_batches=max_bad_batches),
-        RandomStreams(),
+        RNGState(),
         MovingAverage(decay=0.7),
         *callbacks,
         *([Cut(*cut)] if cut else []),
@@ -158,7 +158,7 @@ def everything(run: Path, name: str = "last") -> dict[str, Any]:
     checkpoint = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
     keys = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers", "global_step")
     kept = {key: checkpoint[key] for key in keys}
-    kept["random"] = checkpoint["callbacks"]["RandomStreams"]
+    kept["random"] = checkpoint["callbacks"]["RNGState"]
     best = next(state for key, state in checkpoint["callbacks"].items() if key.startswith("BestCheckpoint"))
     return kept | {"best": best["best_model_score"]}
 

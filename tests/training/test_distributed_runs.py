@@ -31,7 +31,7 @@ SETTINGS = [
 ]  # fmt: skip
 MARK = "SSD_LIGHTNING_TEST_MARK"
 STARTS_WITHIN_S = 240
-ENDS_WITHIN_S = 30
+ENDS_WITHIN_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -167,10 +167,8 @@ def test_a_launcher_with_other_numbers_is_refused(run: Run, images: list[str]) -
 
 
 VICTIMS = {
-    "rank 0": lambda run, pid, env: pid == run.started[0].pid,
-    "rank 1": lambda run, pid, env: env.get("LOCAL_RANK") == "1" and parent(pid) == run.started[0].pid,
-    "torchrun": lambda run, pid, env: pid == run.started[0].pid,
-    "torchrun's rank 0": lambda run, pid, env: env.get("LOCAL_RANK") == "0" and parent(pid) == run.started[0].pid,
+    "launcher": lambda run, pid, env: pid == run.started[0].pid,  # rank 0 itself with Lightning's launcher
+    "rank": lambda run, pid, env: env.get("LOCAL_RANK") == "1" and parent(pid) == run.started[0].pid,
 }
 
 
@@ -178,18 +176,8 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-@pytest.mark.parametrize(
-    ("command", "victim", "moment"),
-    [
-        (TRAIN, "rank 0", "training"),
-        (TRAIN, "rank 1", "training"),
-        (TRAIN, "rank 1", "validation"),
-        (TORCHRUN, "torchrun", "training"),
-        (TORCHRUN, "rank 1", "training"),
-        (TORCHRUN, "torchrun's rank 0", "validation"),
-    ],
-    ids=lambda value: ("torchrun" if "torch.distributed.run" in value else "own") if isinstance(value, list) else value,
-)
+@pytest.mark.parametrize("command", [TRAIN, TORCHRUN], ids=["own", "torchrun"])
+@pytest.mark.parametrize(("victim", "moment"), [("launcher", "training"), ("rank", "training"), ("rank", "validation")])
 def test_a_killed_process_takes_all_with_it(
     run: Run, images: list[str], command: list[str], victim: str, moment: str
 ) -> None:
@@ -204,5 +192,7 @@ def test_a_killed_process_takes_all_with_it(
     alive = run.alive()
     assert len(alive) >= 4, "two ranks with a data worker each"
     (found,) = [pid for pid, env in alive.items() if VICTIMS[victim](run, pid, env)]
+    killed = time.monotonic()
     os.kill(found, signal.SIGKILL)
     assert run.wait_for_all(ENDS_WITHIN_S) != [0]
+    print(f"all {len(alive)} processes were gone after {time.monotonic() - killed:.1f} s")

@@ -56,14 +56,10 @@ def test_mean_average_precision_of_uneven_ranks_is_that_of_one_process(ranks: li
         torch.testing.assert_close(rank["mean_ap"][count], single, rtol=0, atol=0, equal_nan=True)
 
 
-def test_ranks_that_differ_are_distinguished(ranks: list[dict]) -> None:
-    first, second = (rank["disagreements"] for rank in ranks)
-    assert first == second  # all ranks stop, with the same words
-    assert first["without effect"] == first["same"] == ""
-    assert "rank 0 and rank 1 (of 2) have optimizer.lr: 0.001 and 0.002" in first["lr"]
-    assert "3 and 4 images" in first["count"]
-    assert "other boxes or another size of image0" in first["box"]
-    assert "image0 and other0" in first["name"]
+def test_ranks_that_differ_stop_with_the_same_message(ranks: list[dict]) -> None:
+    first, second = (rank["disagreement"] for rank in ranks)
+    assert first == second
+    assert "rank 0 and rank 1 (of 2) have optimizer.lr: 0.001 and 0.002; training_images.0: image0 (" in first
 
 
 @pytest.mark.gpu
@@ -76,7 +72,7 @@ def test_two_gpus_have_the_gradients_of_one(tmp_path: Path) -> None:
         torch.testing.assert_close(found, results[0]["gradients"][normalizer, accumulate], rtol=0, atol=0)
         single = gradients(normalizer, accumulate, 0, 1, torch.device("cuda", 0))
         assert relative_difference(single, found) < 1e-5
-    assert "optimizer.lr" in results[0]["disagreements"]["lr"]
+    assert "optimizer.lr" in results[0]["disagreement"]
 
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "RANK": "0"}

@@ -143,47 +143,31 @@ def test_validation_logs_the_scores_of_known_detections() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "settings", "message"),
+    ("settings", "message"),
     [
-        (torch.optim.SGD, {"lr": -1}, "optimizer.lr=-1: Invalid learning rate: -1"),
-        (torch.optim.SGD, {"lr": None}, "optimizer.lr=null: '<' not supported"),
-        (torch.optim.SGD, {"lr": 0.1, "weight_decay": "abc"}, "optimizer.weight_decay=abc: '<' not supported"),
-        (torch.optim.SGD, {"nesterov": True, "momentum": 0}, "optimizer.nesterov=true: Nesterov momentum requires"),
-        (torch.optim.SGD, {"lr": 0.1, "momentun": 0.9}, r"optimizer.momentun=0.9: .*unexpected keyword .*'momentun'"),
-        (torch.optim.AdamW, {"lr": 0.1, "betas": [0.9]}, r"optimizer.betas=\[0.9\]: "),
-        (torch.optim.AdamW, {"foreach": True, "fused": True}, "optimizer.foreach=true: `fused` and `foreach` cannot"),
-        (torch.optim.SGD, {"lr": -1, "momentum": "x"}, "optimizer with lr=-1, momentum=x: Invalid learning rate"),
+        ({"lr": -1, "momentum": 0.9}, r"optimizer\(lr=-1, momentum=0\.9\): Invalid learning rate: -1"),
+        ({"lr": 0.1, "weight_decay": "abc"}, r"optimizer\(.*weight_decay=abc\): '<' not supported"),
+        ({"lr": 0.1, "momentun": 0.9}, r"optimizer\(.*momentun=0\.9\): .*unexpected keyword .*'momentun'"),
+        ({"lr": 0.1, "foreach": True, "fused": True}, r"optimizer\(.*\): `fused` and `foreach` cannot"),
     ],
 )
-def test_what_the_optimizer_refuses_is_reported_by_key_and_value(
-    make: type, settings: dict[str, object], message: str
-) -> None:
+def test_what_the_optimizer_rejects_is_reported_with_its_settings(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{message}") as caught:
-        trainer().fit(module(optimizer=partial(make, **settings)), loader([target()]))
+        trainer().fit(module(optimizer=partial(torch.optim.SGD, **settings)), loader([target()]))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
-        (partial(multistep, gamma="abc"), "scheduler.gamma is 'abc'; it must be a number"),
-        (partial(multistep, milestones=0.5), "scheduler.milestones=0.5: "),
-        (partial(multistep, milestones=[2.0]), "scheduler.milestones are shares of the run"),  # says it itself
-        (lambda optimizer, total_steps: float("x"), "scheduler: could not convert"),
-        (partial(multistep, steps=3), r"scheduler.steps=3: .*unexpected keyword"),
+        (partial(multistep, gamma="abc"), "scheduler.gamma is 'abc'; it must be a number"),  # says it itself
+        (partial(multistep, steps=3), r"scheduler\(steps=3\): .*unexpected keyword"),
+        (lambda optimizer, total_steps: float("x"), r"scheduler\(\): could not convert"),
     ],
 )
-def test_what_the_schedule_refuses_is_reported_by_key_and_value(scheduler: object, message: str) -> None:
+def test_what_the_schedule_rejects_is_reported_with_its_settings(scheduler: object, message: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{message}"):
         trainer().fit(module(scheduler=scheduler), loader([target()]))
-
-
-def test_a_fault_that_no_setting_causes_keeps_its_stack_trace() -> None:
-    def broken(groups: object) -> torch.optim.Optimizer:
-        raise RuntimeError("the device is gone")
-
-    with pytest.raises(RuntimeError, match="the device is gone"):
-        trainer().fit(module(optimizer=partial(broken)), loader([target()]))
 
 
 @pytest.mark.parametrize(("accumulate", "written", "last"), [(1, [2, 5, 8, 11], [6, 13]), (2, [2, 5], [3, 7])])

@@ -1,13 +1,12 @@
 """State of the detection metrics between batches, and its synchronisation across ranks."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
 from ssd_lightning.types import Detections, Target
@@ -115,11 +114,12 @@ class DetectionMetric(Metric):
         parts = [state] if isinstance(state, Tensor) else state
         return torch.cat([torch.empty(0, width, dtype=dtype, device=self.device), *parts])
 
-    def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
+    def sync(self, *arguments: Any, **settings: Any) -> None:
+        """Collect the states of all ranks, where there are several."""
         # torchmetrics replaces an empty list by a float vector, which does not fit the other ranks' tables.
         for name in _LAYOUT:
             setattr(self, name, [self._table(name)])
-        super()._sync_dist(dist_sync_fn, process_group=process_group)
+        super().sync(*arguments, **settings)
 
 
 def image_key(image_id: str) -> int:

@@ -1,33 +1,8 @@
-"""A `metrics.csv` that supports resuming."""
+"""Cuts `metrics.csv` back to a checkpoint."""
 
 import csv
 from pathlib import Path
 from typing import Any
-
-from lightning_fabric.loggers.csv_logs import _ExperimentWriter
-from lightning_fabric.loggers.logger import rank_zero_experiment
-from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.loggers.csv_logs import ExperimentWriter
-
-
-class GrowingCSVLogger(CSVLogger):
-    """Writes `metrics.csv`, and appends to an existing one. Lightning's logger would remove it."""
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> _ExperimentWriter:
-        """The writer, created at the first use, on the rank that logs."""
-        if self._experiment is None:
-            self._experiment = _GrowingWriter(log_dir=self.log_dir)
-        return self._experiment
-
-
-class _GrowingWriter(ExperimentWriter):
-    def _check_log_dir_exists(self) -> None:
-        path = Path(self.metrics_file_path)
-        if path.is_file():
-            with path.open(newline="") as file:
-                self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
 
 
 def keep_rows(path: Path, *, steps: int, with_last_validation: bool) -> None:

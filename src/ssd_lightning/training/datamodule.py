@@ -22,8 +22,8 @@ from ssd_lightning.data.sampler import EpochSampler, repeat_factors
 from ssd_lightning.data.stages import Arguments, choose_splits
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training.devices import device_batch_size
-from ssd_lightning.training.fault_tolerance.data_state import Position
-from ssd_lightning.training.fault_tolerance.ranks import end_data_worker
+from ssd_lightning.training.fault_tolerance.data_state import DataState
+from ssd_lightning.training.fault_tolerance.ranks import end_with_parent
 from ssd_lightning.training.fault_tolerance.signals import outlive_signals
 
 log = logging.getLogger(__name__)
@@ -133,13 +133,13 @@ class DetectionDataModule(pl.LightningDataModule):
         self._repeat_threshold = repeat_threshold if repeat_rare else None
         self._seed = seed
         self._datasets: dict[Stage, DetectionDataset] = {}
-        self._resumed: Position | None = None
+        self._resumed: DataState | None = None
 
     def state_dict(self) -> dict[str, int]:
         """Return the run's position in its epochs."""
         if self.trainer is None or not (self.trainer.training or self.trainer.validating):
             return {}
-        return vars(Position.of(self.trainer, batch_size=self.step_size, images=self.train_sampler().samples))
+        return vars(DataState.of(self.trainer, batch_size=self.step_size, images=self.train_sampler().samples))
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Store the saved position before the loaders are created.
@@ -147,7 +147,7 @@ class DetectionDataModule(pl.LightningDataModule):
         Raises:
             WeightsError: the position is inside an epoch that cannot be continued with these images and batches.
         """
-        self._resumed = Position(**state_dict)
+        self._resumed = DataState(**state_dict)
         self._resumed.check(batch_size=self.step_size, images=self.train_sampler().samples)
 
     @property
@@ -342,7 +342,7 @@ class DetectionDataModule(pl.LightningDataModule):
 def begin_worker(worker: int) -> None:
     """Make a data worker live exactly as long as its rank."""
     outlive_signals(worker)
-    end_data_worker(worker)
+    end_with_parent()  # torch's own watchdog does not end a worker that waits to send a batch
 
 
 def require_objects(dataset: DetectionDataset, split: str) -> None:

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from ssd_lightning.checks import require_choice
 from ssd_lightning.errors import one_line
-from ssd_lightning.training.csv_log import GrowingCSVLogger
+from ssd_lightning.training._compat import GrowingCSVLogger, set_wandb_mode, started_wandb_run, wandb_mode
 
 log = logging.getLogger(__name__)
 
@@ -101,19 +101,18 @@ class SturdyWandbLogger(Sturdy, WandbLogger):
     @property
     def is_offline(self) -> bool:
         """Whether nothing is sent during the run."""
-        mode = self._wandb_init.get("mode") or os.environ.get("WANDB_MODE", "online")
-        return self._offline or mode not in ("online", "shared")
+        return (wandb_mode(self) or os.environ.get("WANDB_MODE", "online")) not in ("online", "shared")
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The W&B run, created at the first use, on the rank that logs."""
-        if self._experiment is not None:
-            return self._experiment
+        if (started := started_wandb_run(self)) is not None:
+            return started
         first = "offline" if self.is_offline else "online"
         for mode in MODES[MODES.index(first) :]:
             if mode != first:
-                self._wandb_init["mode"] = mode
+                set_wandb_mode(self, mode)
             try:
                 run = super().experiment
             except Exception as error:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ssd_lightning.checks import require_number
 from ssd_lightning.data.resize import ResizeMode, Stretch, placements_of, undo_detections, undo_targets
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.errors import ConfigurationError, UserError, one_line
 from ssd_lightning.inference.detector import detector_spec
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
@@ -26,10 +26,10 @@ from ssd_lightning.training.batch_scaling import BatchScaling
 from ssd_lightning.training.callbacks.budget import TrainingBudget
 from ssd_lightning.training.callbacks.progress import is_looked_at
 from ssd_lightning.training.fault_tolerance.non_finite import spread_non_finite
-from ssd_lightning.training.making import make_part
 from ssd_lightning.types import Target
 
 Batch = tuple[Tensor, list[Target]]
+Made = TypeVar("Made")
 
 COCO_SCORES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
 
@@ -145,7 +145,7 @@ class SSDModule(pl.LightningModule):
         groups = parameter_groups(
             self.net, bias_lr_factor=self.bias_lr_factor, backbone_lr_factor=self.backbone_lr_factor
         )
-        optimizer = make_part("optimizer", self._make_optimizer, [{"params": group.parameters} for group in groups])
+        optimizer = call_factory("optimizer", self._make_optimizer, [{"params": group.parameters} for group in groups])
         for settings, group in zip(optimizer.param_groups, groups, strict=True):
             settings["lr"] = settings["lr"] * group.lr_factor
             if group.are_biases and not self.decay_biases:
@@ -154,7 +154,7 @@ class SSDModule(pl.LightningModule):
         make_scheduler = self._make_scheduler
         if self.batch_scaling is not None:
             make_scheduler = self.batch_scaling.apply(optimizer, make_scheduler)
-        scheduler = make_part("scheduler", make_scheduler, optimizer, **length)
+        scheduler = call_factory("scheduler", make_scheduler, optimizer, **length)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _length(self) -> dict[str, Any]:
@@ -232,6 +232,22 @@ class SSDModule(pl.LightningModule):
 
 def _metrics(num_classes: int) -> nn.ModuleDict:
     return nn.ModuleDict({"voc": VOCMeanAveragePrecision(num_classes), "coco": COCOMeanAveragePrecision()})
+
+
+def call_factory(group: str, make: Callable[..., Made], *arguments: Any, **more: Any) -> Made:
+    """Call the factory of a settings group, such as `optimizer`: a `partial` whose keywords are the settings.
+
+    Raises:
+        ConfigurationError: the factory rejects its settings. TypeError, ValueError, IndexError (too few betas) and
+            RuntimeError (two settings exclude each other) are how torch says so.
+    """
+    try:
+        return make(*arguments, **more)
+    except UserError:
+        raise
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        settings = ", ".join(f"{key}={value}" for key, value in getattr(make, "keywords", {}).items())
+        raise ConfigurationError(one_line(f"{group}({settings}): {str(error) or type(error).__name__}")) from error
 
 
 class ParameterGroup(NamedTuple):

@@ -9,6 +9,8 @@ from pytorch_lightning.callbacks import WeightAveraging
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from ssd_lightning.training._compat import set_average
+
 
 class ForeachAverage(AveragedModel):
     """A moving average that is updated by one kernel, without reading from the device.
@@ -72,7 +74,7 @@ class MovingAverage(WeightAveraging):
         """Start the average from the initial weights."""
         if stage == "fit":
             device: Any = trainer.strategy.root_device
-            self._average_model = ForeachAverage(pl_module, device=device, decay=self.decay, warmup=self.warmup)
+            set_average(self, ForeachAverage(pl_module, device=device, decay=self.decay, warmup=self.warmup))
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -83,6 +85,12 @@ class MovingAverage(WeightAveraging):
             averaged = checkpoint["current_model_state"]
             checkpoint["current_model_state"], checkpoint["state_dict"] = checkpoint["state_dict"], averaged
 
-    def _swap_models(self, pl_module: pl.LightningModule) -> None:
-        super()._swap_models(pl_module)
-        self._is_swapped = not self._is_swapped
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validate the average."""
+        super().on_validation_epoch_start(trainer, pl_module)
+        self._is_swapped = True
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Train the weights again."""
+        super().on_validation_epoch_end(trainer, pl_module)
+        self._is_swapped = False

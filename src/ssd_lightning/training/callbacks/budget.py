@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed
 
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.training.callbacks.checkpointing import accumulates
+from ssd_lightning.training._compat import accumulates
 
 log = logging.getLogger(__name__)
 

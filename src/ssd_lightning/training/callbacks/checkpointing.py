@@ -12,6 +12,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from ssd_lightning.checks import require_number
+from ssd_lightning.training._compat import accumulates, is_followed
 from ssd_lightning.training.fault_tolerance.checkpoint_io import LAST
 from ssd_lightning.training.fault_tolerance.signals import Signals, Stopped, is_on_slurm, requeue
 
@@ -215,16 +216,3 @@ class LastCheckpoint(Checkpoint):
         elif trainer.is_global_zero:
             log.warning("stopped by %s at step %d; resume=%s continues from there", name, trainer.global_step, run)
         raise Stopped(self._signals.exit_code(number))
-
-
-def accumulates(trainer: pl.Trainer) -> bool:
-    """Whether gradients are being accumulated. A checkpoint would lose them."""
-    return trainer.fit_loop.epoch_loop._should_accumulate()
-
-
-def is_followed(trainer: pl.Trainer) -> bool:
-    """Whether a validation or the end of the epoch comes directly after this batch."""
-    loop = trainer.fit_loop.epoch_loop
-    fetcher = trainer.fit_loop._data_fetcher
-    assert fetcher is not None
-    return loop._num_ready_batches_reached() or loop._should_check_val_fx(fetcher)

@@ -3,13 +3,13 @@
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
 
+from ssd_lightning.training._compat import DescribedProgressBar
 from ssd_lightning.training.callbacks.budget import BudgetCallback
 
 
-class ProgressBar(RichProgressBar):
+class ProgressBar(DescribedProgressBar):
     """Shows the metrics of the last logged batch. Reading them at every step would wait for the device."""
 
     def __init__(self) -> None:
@@ -23,12 +23,13 @@ class ProgressBar(RichProgressBar):
             self._shown.pop("v_num", None)  # part of a logger's version, meaningless here
         return self._shown
 
-    def _get_train_description(self, current_epoch: int) -> str:
+    def describe_epoch(self, epoch: int) -> str:
+        """Return the text before the bar. With a budget, the number of epochs is an estimate."""
         if self.trainer.max_epochs != -1:
-            return super()._get_train_description(current_epoch)
+            return super().describe_epoch(epoch)
         expected = (call.expected_epochs for call in self.trainer.callbacks if isinstance(call, BudgetCallback))  # type: ignore[attr-defined]
         epochs = next(expected, None)
-        return f"Epoch {current_epoch}" + ("" if epochs is None else f" of about {epochs:.1f}")
+        return f"Epoch {epoch}" + ("" if epochs is None else f" of about {epochs:.1f}")
 
 
 class LogShortRuns(pl.Callback):

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from ssd_lightning.errors import WeightsError
 
 
-class Position:
+class DataState:
     """The position of a run in its epochs, in samples drawn by all ranks together.
 
     The samples of an epoch are distributed to the ranks in turn. The seen samples are therefore the first ones of the
@@ -28,7 +28,7 @@ class Position:
         self.images = images
 
     @classmethod
-    def of(cls, trainer: pl.Trainer, *, batch_size: int, images: int) -> "Position":
+    def of(cls, trainer: pl.Trainer, *, batch_size: int, images: int) -> "DataState":
         """Read the position from Lightning's counters. Call it in a hook at the end of a batch, validation or epoch."""
         epochs: Any = trainer.fit_loop.epoch_progress.current
         batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current

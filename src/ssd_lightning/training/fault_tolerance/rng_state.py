@@ -35,7 +35,7 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-class RandomStreams(pl.Callback):
+class RNGState(pl.Callback):
     """Saves the random states of every rank in the checkpoint, and restores them when the run is resumed."""
 
     def __init__(self) -> None:

@@ -15,6 +15,9 @@ import pytorch_lightning as pl
 import torch
 from torch import distributed as dist
 
+from ssd_lightning.training._compat import stop_broadcasting_sigterm
+from ssd_lightning.training.fault_tolerance.ranks import COLLECTIVE_TIMEOUT
+
 log = logging.getLogger(__name__)
 
 WATCHED = tuple(
@@ -53,9 +56,8 @@ class Signals:
         self._is_child = starts_ranks and trainer.local_rank > 0
         if trainer.world_size > 1:
             # A group on the CPU does not wait for the device.
-            self._group = dist.new_group(backend="gloo")
-            # Lightning would do the same at every batch on the device, and wait.
-            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+            self._group = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+            stop_broadcasting_sigterm(trainer)
         if threading.current_thread() is threading.main_thread():
             self._former = {number: signal.signal(number, self._note) for number in WATCHED}
 

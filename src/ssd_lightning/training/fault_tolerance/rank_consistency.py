@@ -1,0 +1,78 @@
+"""Checks before the first step that all ranks train the same thing."""
+
+import hashlib
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import distributed
+
+import ssd_lightning
+from ssd_lightning.data.dataset import ImageAnnotation
+from ssd_lightning.digest import differences
+from ssd_lightning.errors import ConfigurationError
+
+MOST_KEYS = 8
+"""Number of differences that a message lists."""
+
+
+class RankConsistencyCheck(pl.Callback):
+    """Compares settings, software and training images of all ranks, and stops all ranks if they differ.
+
+    DDP does not notice such differences: it copies the weights of rank 0 to the others and averages all gradients.
+
+    Args:
+        config: the resolved configuration, as plain containers.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = config
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Compare the ranks.
+
+        Raises:
+            ConfigurationError: they differ. Raised on all ranks.
+        """
+        if stage == "fit" and trainer.world_size > 1:
+            records = trainer.datamodule.dataset("train").records  # type: ignore[attr-defined]
+            statements: list[Any] = [None] * trainer.world_size
+            distributed.all_gather_object(statements, statement(self._config, records))
+            require_same(statements)
+
+
+def statement(config: Mapping[str, Any], records: Iterable[ImageAnnotation]) -> dict[str, Any]:
+    """State what a rank trains with: settings, versions, and each training image with its boxes, in order."""
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "ssd_lightning": ssd_lightning.__version__,
+    }
+    images = {str(index): f"{record.image_id} ({record_digest(record)})" for index, record in enumerate(records)}
+    return {**config, "versions": versions, "training_images": images}
+
+
+def record_digest(record: ImageAnnotation) -> str:
+    """Hash the annotation of an image, without its path."""
+    known = hashlib.blake2b(repr(tuple(record.size_px)).encode(), digest_size=8)
+    for values, kind in ((record.boxes_xyxy_px, "<f4"), (record.labels, "<i8"), (record.difficult, "<u1")):
+        known.update(np.ascontiguousarray(values).astype(kind).tobytes())
+    return known.hexdigest()
+
+
+def require_same(statements: Sequence[Mapping[str, Any]]) -> None:
+    """Compare the statements of all ranks with that of rank 0.
+
+    Raises:
+        ConfigurationError: a rank differs.
+    """
+    odd = []
+    for rank, other in enumerate(statements):
+        if found := differences(statements[0], other, between="and"):
+            more = f"; and {len(found) - MOST_KEYS} more" if len(found) > MOST_KEYS else ""
+            odd.append(f"rank 0 and rank {rank} (of {len(statements)}) have {'; '.join(found[:MOST_KEYS])}{more}")
+    if odd:
+        raise ConfigurationError(f"the ranks of this run train different things: {' | '.join(odd)}")
