@@ -23,8 +23,10 @@ from ssd_lightning.analysis.dataset_check.splits import objects_of
 from ssd_lightning.config import find_user_error
 from ssd_lightning.data.multiscale import multiscale_sizes
 from ssd_lightning.data.resize import ResizeMode, Stretch
+from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.detector import find_checkpoint
+from ssd_lightning.memory import keep_freed_memory
 from ssd_lightning.models import SSD
 from ssd_lightning.models.config import check_rebuildable, to_config
 from ssd_lightning.models.key_mapping import NETWORKS
@@ -40,7 +42,6 @@ from ssd_lightning.training.devices import (
     check_devices,
     check_launch,
     check_sync_batchnorm,
-    choose_device,
     device_batch_size,
     find_launch,
 )
@@ -49,7 +50,6 @@ from ssd_lightning.training.fault_tolerance.checkpoint_io import AtomicCheckpoin
 from ssd_lightning.training.fault_tolerance.data_state import BatchCounters
 from ssd_lightning.training.fault_tolerance.new_settings import NewSettings
 from ssd_lightning.training.fault_tolerance.ranks import Lifeline
-from ssd_lightning.training.host_memory import keep_freed_memory
 from ssd_lightning.training.precision import check_precision
 from ssd_lightning.training.profiling import make_profiler
 from ssd_lightning.visualization.tables import print_weights

@@ -41,12 +41,12 @@ def predict(config: "DictConfig") -> dict[str, Any]:
     Raises:
         UserError: the checkpoint or a setting is not usable, or nothing can be read.
     """
+    from ssd_lightning.devices import choose_device
     from ssd_lightning.inference.detector import Detector
     from ssd_lightning.inference.results import labels_of
     from ssd_lightning.inference.sources import find_sources
     from ssd_lightning.inference.window import Window
-    from ssd_lightning.training.devices import choose_device
-    from ssd_lightning.training.host_memory import keep_freed_memory
+    from ssd_lightning.memory import keep_freed_memory
 
     check_settings(config)
     sources = find_sources(config.source, recursive=config.recursive)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from pytorch_lightning import Trainer
 
+    from ssd_lightning.data.detection_data import Stage
     from ssd_lightning.training import DetectionDataModule, SSDModule
-    from ssd_lightning.training.datamodule import Stage
 
 log = logging.getLogger(__name__)
 
