@@ -22,8 +22,10 @@ from ssd_lightning.analysis.auto_priors import choose_priors
 from ssd_lightning.analysis.dataset_check.splits import objects_of
 from ssd_lightning.config import find_user_error
 from ssd_lightning.data.multiscale import multiscale_sizes
+from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.detector import find_checkpoint
+from ssd_lightning.memory import keep_freed_memory
 from ssd_lightning.models import SSD
 from ssd_lightning.models.config import check_rebuildable, to_config
 from ssd_lightning.models.key_mapping import NETWORKS
@@ -39,7 +41,6 @@ from ssd_lightning.training.devices import (
     check_devices,
     check_launch,
     check_sync_batchnorm,
-    choose_device,
     device_batch_size,
     find_launch,
 )
@@ -48,7 +49,6 @@ from ssd_lightning.training.fault_tolerance.data_state import BatchCounters
 from ssd_lightning.training.fault_tolerance.new_settings import NewSettings
 from ssd_lightning.training.fault_tolerance.rank_consistency import RankConsistencyCheck
 from ssd_lightning.training.fault_tolerance.ranks import with_timeout
-from ssd_lightning.training.host_memory import keep_freed_memory
 from ssd_lightning.training.precision import check_precision
 from ssd_lightning.training.profiling import make_profiler
 from ssd_lightning.visualization.tables import print_weights
@@ -287,7 +287,9 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
         # Runs on the meta device, and does not advance the random generator that initialises the network.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             net = make_net(config, len(data.class_names), pretrained=False)
-        choice = choose_priors(training_boxes(data, net.image_size), net.levels, net.image_size, config.model.clip_priors)
+        choice = choose_priors(
+            training_boxes(data, net.image_size), net.levels, net.image_size, config.model.clip_priors
+        )
         levels = to_config(choice.levels)
         for line in choice.describe():
             say("%s", line)

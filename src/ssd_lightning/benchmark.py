@@ -51,9 +51,9 @@ def benchmark(config: "DictConfig") -> dict[str, Any]:
     """
     import torch
 
+    from ssd_lightning.devices import choose_device
+    from ssd_lightning.memory import keep_freed_memory
     from ssd_lightning.training.compilation import check_compile
-    from ssd_lightning.training.devices import choose_device
-    from ssd_lightning.training.host_memory import keep_freed_memory
     from ssd_lightning.training.record import run_record
     from ssd_lightning.visualization.benchmark_tables import as_markdown, comparison_table, growth_table, print_table
 

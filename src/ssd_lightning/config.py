@@ -55,15 +55,18 @@ def find_folder(name: str) -> Path:
     raise ConfigurationError(f"the installation is incomplete: no folder {name} in {PACKAGE} or {PACKAGE.parents[1]}")
 
 
-def register_experiments(*, names_only: bool = False) -> None:
-    """Register every file of `experiments/` as a choice of the group `experiment`.
+def register_experiments(config_name: str, *, names_only: bool = False) -> None:
+    """Register every file of `experiments/` as a choice of the group `experiment`, for commands that have this group.
 
     Args:
+        config_name: configuration of the command.
         names_only: register names without content. Hydra copies the content over a hundred times to print its help.
     """
     register_run_dirs()
     OmegaConf.register_new_resolver("packaged_folder", lambda name: str(find_folder(name)), replace=True)
-    store = ConfigStore.instance()
+    store, packaged = ConfigStore.instance(), find_folder("conf") / f"{config_name}.yaml"
+    if packaged.is_file() and EXPERIMENT_GROUP not in packaged.read_text():
+        return  # predict and others start faster without
     for path in sorted(find_folder("experiments").glob("*.yaml")):
         node: Any = {} if names_only else OmegaConf.load(path)
         store.store(group=EXPERIMENT_GROUP, name=path.stem, node=node, package="_global_", provider="experiments")
@@ -84,7 +87,7 @@ def compose_config(
         folder: folder of the configurations; None for `conf`.
         return_hydra_config: include Hydra's own settings as `hydra`.
     """
-    register_experiments()
+    register_experiments(config_name)
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=os.path.abspath(folder or find_folder("conf")), version_base="1.3"):
         return compose(config_name, overrides=spell_out(overrides or []), return_hydra_config=return_hydra_config)
@@ -101,7 +104,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     sys.argv[1:] = spell_out(sys.argv[1:])  # Lightning starts the other ranks with it
     try:
-        register_experiments(names_only=asks_for_help())
+        register_experiments(config_name, names_only=asks_for_help())
         take_config_path_from_here(config_name)
         if repeated_run() is not None:
             store_repeated_run(config_name)

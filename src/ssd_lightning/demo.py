@@ -85,11 +85,11 @@ def serve(config: "DictConfig", listener: socket.socket) -> None:
     import numpy as np
     import uvicorn
 
+    from ssd_lightning.devices import choose_device
     from ssd_lightning.inference.app.app import LOOPBACK_NAMES, Application
     from ssd_lightning.inference.app.examples import find_examples
     from ssd_lightning.inference.app.uploads import Limits
     from ssd_lightning.inference.detector import Detector
-    from ssd_lightning.training.devices import choose_device
 
     host, port = listener.getsockname()[:2]
     address = ipaddress.ip_address(host)

@@ -207,12 +207,13 @@ def try_steps(check: "DatasetCheck", config: "DictConfig", net: "SSD") -> dict[s
 
     from ssd_lightning.analysis.dataset_check.steps import sound_batches, take_steps
     from ssd_lightning.analysis.dry_run import run_estimate
+    from ssd_lightning.data.detection_data import spare_workers
+    from ssd_lightning.devices import choose_device
+    from ssd_lightning.memory import keep_freed_memory
     from ssd_lightning.training.batch_scaling import split_scaling
     from ssd_lightning.training.callbacks.budget import parse_budget
     from ssd_lightning.training.compilation import compile_network
-    from ssd_lightning.training.datamodule import spare_workers
-    from ssd_lightning.training.devices import check_devices, choose_device, device_batch_size
-    from ssd_lightning.training.host_memory import keep_freed_memory
+    from ssd_lightning.training.devices import check_devices, device_batch_size
     from ssd_lightning.training.module import call_factory
 
     num_devices = check_devices(config.trainer.accelerator, config.trainer.devices) * config.trainer.num_nodes

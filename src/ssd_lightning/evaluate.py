@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from ssd_lightning.data.dataset import DetectionDataset
+    from ssd_lightning.data.detection_data import DetectionData
     from ssd_lightning.inference.detector import Detector
     from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
-    from ssd_lightning.training import DetectionDataModule
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +37,11 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
     Raises:
         UserError: the checkpoint, the data or a setting is not usable.
     """
+    from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+    from ssd_lightning.devices import choose_device
     from ssd_lightning.inference.detector import Detector, find_checkpoint
+    from ssd_lightning.memory import keep_freed_memory
     from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
-    from ssd_lightning.training.callbacks.evaluations import make_record
-    from ssd_lightning.training.devices import choose_device
-    from ssd_lightning.training.host_memory import keep_freed_memory
     from ssd_lightning.visualization.tables import print_scores
 
     if config.get("data") is None:
@@ -68,12 +68,13 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
         print(f"scores:     {config.output}")
     if config.record:
         dataset = data.dataset(config.split)
-        make_record(voc, dataset, split=config.split, class_names=detector.class_names).save(config.record)
+        record = EvaluationRecord.of(voc, dataset, split=config.split, class_names=detector.class_names)
+        record.save(config.record)
         print(f"record:     {config.record}")
     return scores
 
 
-def open_data(config: "DictConfig", detector: "Detector") -> "DetectionDataModule":
+def open_data(config: "DictConfig", detector: "Detector") -> "DetectionData":
     """Open the split `split=` of the data `data=`, with the classes of a detector.
 
     Raises:
@@ -82,11 +83,13 @@ def open_data(config: "DictConfig", detector: "Detector") -> "DetectionDataModul
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
+    from ssd_lightning.data.detection_data import DetectionData, require_objects
     from ssd_lightning.data.foreign_classes import comparing_classes
-    from ssd_lightning.training.datamodule import require_objects
 
     OmegaConf.update(config, "image_size", list(detector.image_size))
-    data: DetectionDataModule = instantiate(config.data.module, _convert_="all")
+    # In place of its Lightning subclass, whose import takes longer than all others together.
+    plain = f"{DetectionData.__module__}.{DetectionData.__qualname__}"
+    data: DetectionData = instantiate(config.data.module, _target_=plain, _convert_="all")
     data.use_class_names(detector.class_names)
     data.use_resize(detector.resize)
     data.prepare_data()

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import numpy as np
     from omegaconf import DictConfig
 
+    from ssd_lightning.data.detection_data import DetectionData
     from ssd_lightning.inference.detector import Detector
     from ssd_lightning.inference.export.proof import Batch
     from ssd_lightning.inference.export.table import Seconds
-    from ssd_lightning.training import DetectionDataModule
 
 log = logging.getLogger(__name__)
 
@@ -129,12 +129,12 @@ def check_settings(config: "DictConfig") -> None:
         raise ConfigurationError(f"split is '{config.split}'; it can be train, val or test")
 
 
-def open_data(config: "DictConfig", checkpoint: "Detector") -> "DetectionDataModule | None":
+def open_data(config: "DictConfig", checkpoint: "Detector") -> "DetectionData | None":
     """Open the data `data=`, if any, with the checkpoint's classes."""
     if config.get("data") is None:
         return None
+    from ssd_lightning.data.detection_data import require_objects
     from ssd_lightning.evaluate import open_data as open_with_classes
-    from ssd_lightning.training.datamodule import require_objects
 
     data = open_with_classes(config, checkpoint)
     # Report missing data before anything is written. Without objects, mAP could not show the cost of the file.
@@ -142,7 +142,7 @@ def open_data(config: "DictConfig", checkpoint: "Detector") -> "DetectionDataMod
     return data
 
 
-def write(config: "DictConfig", checkpoint: "Detector", data: "DetectionDataModule | None", path: Path) -> None:
+def write(config: "DictConfig", checkpoint: "Detector", data: "DetectionData | None", path: Path) -> None:
     """Write the file that will be verified."""
     from ssd_lightning.inference.export.files import write_onnx, write_safetensors, write_torchscript
 
@@ -167,9 +167,7 @@ def write(config: "DictConfig", checkpoint: "Detector", data: "DetectionDataModu
             quantize_int8(source, path, description, [description.as_input(image).numpy() for image in images])
 
 
-def prove_file(
-    config: "DictConfig", checkpoint: "Detector", data: "DetectionDataModule | None", path: Path
-) -> list[str]:
+def prove_file(config: "DictConfig", checkpoint: "Detector", data: "DetectionData | None", path: Path) -> list[str]:
     """Load the file, run it next to the checkpoint, and print the table.
 
     Returns:
@@ -205,7 +203,7 @@ def prove_file(
 
 
 def material(
-    config: "DictConfig", checkpoint: "Detector", data: "DetectionDataModule | None"
+    config: "DictConfig", checkpoint: "Detector", data: "DetectionData | None"
 ) -> tuple[Iterable["Batch"], list["np.ndarray"]]:
     """Return batches of the network's size for the verification, and some images as stored on disk."""
     from rich.progress import track

@@ -1,11 +1,15 @@
-"""Measure the peak memory of tensors."""
+"""Memory of the process: the peak of its tensors, and what its allocator keeps."""
 
+import ctypes
+import os
 from collections.abc import Callable
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 MIB = 1 << 20
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Parameters of glibc's `mallopt`."""
 
 
 def peak_memory_mib(work: Callable[[], object], device: torch.device) -> float | None:
@@ -32,3 +36,23 @@ def peak_memory_mib(work: Callable[[], object], device: torch.device) -> float |
         held += event.nbytes()
         peak = max(peak, held)
     return peak / MIB
+
+
+def keep_freed_memory() -> bool:
+    """Make glibc keep freed memory for the next batch instead of returning it to the system.
+
+    Every batch on the CPU allocates the same large blocks. The system clears new memory page by page at
+    the first access, which takes a good part of the step. In return, the process never shrinks, and some memory is
+    lost to fragmentation.
+
+    Returns:
+        Whether the setting was applied. It is not with other C libraries, or if the user has set `MALLOC_...`
+        variables.
+    """
+    if any(name.startswith("MALLOC_") for name in os.environ):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))  # -1: never

@@ -1,5 +1,6 @@
 """`python -m ssd_lightning.predict`: detect objects in images, videos or a camera stream, and save the results."""
 
+import gc
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -41,13 +42,15 @@ def predict(config: "DictConfig") -> dict[str, Any]:
     Raises:
         UserError: the checkpoint or a setting is not usable, or nothing can be read.
     """
+    gc.disable()  # a fifth of the start is a search for garbage among the objects that imports make
+    from ssd_lightning.devices import choose_device
     from ssd_lightning.inference.detector import Detector
     from ssd_lightning.inference.results import labels_of
     from ssd_lightning.inference.sources import find_sources
     from ssd_lightning.inference.window import Window
-    from ssd_lightning.training.devices import choose_device
-    from ssd_lightning.training.host_memory import keep_freed_memory
+    from ssd_lightning.memory import keep_freed_memory
 
+    gc.enable()
     check_settings(config)
     sources = find_sources(config.source, recursive=config.recursive)
     device = choose_device(config.device)

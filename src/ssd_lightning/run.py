@@ -12,6 +12,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only
 
 from ssd_lightning.analysis.health import background_issues, unscored_issues
+from ssd_lightning.data.detection_data import Stage
 from ssd_lightning.digest import config_digest
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.overrides import repeated_run
@@ -20,7 +21,6 @@ from ssd_lightning.run_dirs import is_restarted, why_new
 from ssd_lightning.sweeps.parent import is_job
 from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.callbacks.budget import TrainingBudget
-from ssd_lightning.training.datamodule import Stage
 from ssd_lightning.training.devices import device_batch_size, find_launch
 from ssd_lightning.training.fault_tolerance.resumption import (
     begin_directory,

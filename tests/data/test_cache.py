@@ -21,11 +21,11 @@ from ssd_lightning.data import dataset as dataset_module
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.cache import ImageCache, ImageCaches
 from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation, collate
+from ssd_lightning.data.detection_data import REDUCED_TO
 from ssd_lightning.data.free_space import free_disk, free_memory
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training import DetectionDataModule
-from ssd_lightning.training.datamodule import REDUCED_TO
 
 SIZES = [(20, 30), (31, 17), (1, 1), (64, 48)]
 

@@ -9,12 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from ssd_lightning.data import detection_data
 from ssd_lightning.data.coco import COCODataset
 from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
+from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import ConfigurationError, DataError
-from ssd_lightning.training import DetectionDataModule, datamodule, loggers
-from ssd_lightning.training.devices import check_devices, choose_device
+from ssd_lightning.training import DetectionDataModule, loggers
+from ssd_lightning.training.devices import check_devices
 from ssd_lightning.training.fault_tolerance.checkpoint_io import AtomicCheckpointIO
 from ssd_lightning.training.record import git_state, run_record, write_record
 
@@ -202,7 +204,7 @@ def test_spare_workers_leaves_a_core_for_each_rank(
     cores: int, ranks: int, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(cores), raising=False)
-    assert datamodule.spare_workers(ranks) == workers
+    assert detection_data.spare_workers(ranks) == workers
     data = data_module(tmp_path, num_workers=None)
     data.trainer = SimpleNamespace(num_devices=ranks, world_size=1, accumulate_grad_batches=1)  # type: ignore[assignment]
     assert data.evaluation_loader("train").num_workers == workers

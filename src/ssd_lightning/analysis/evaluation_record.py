@@ -8,16 +8,21 @@ import json
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.errors import DataError
 from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
+
+if TYPE_CHECKING:
+    from ssd_lightning.metrics.detection_state import DetectionMetric
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +65,33 @@ class EvaluationRecord:
             index = table.image_index
             if len(index) and (int(index[0]) < 0 or int(index[-1]) >= num_images or bool((index.diff() < 0).any())):
                 raise DataError(f"the {what} of an evaluation are not sorted by its {num_images} images")
+
+    @classmethod
+    def of(
+        cls, metric: "DetectionMetric", dataset: DetectionDataset, *, split: str, class_names: Sequence[str]
+    ) -> "EvaluationRecord":
+        """Create the record of an evaluation from a metric's state. A collective call.
+
+        Args:
+            metric: the metric, updated since its last reset.
+            dataset: data set that contains all images of the updates.
+            split: name of the split.
+            class_names: class names of the detector.
+        """
+        from ssd_lightning.metrics.detection_state import image_key  # torchmetrics takes a second to import
+
+        keys, evaluation = metric.seen_by_all()
+        images = {image_key(record.image_id): record for record in dataset.records}
+        records = [images[key] for key in keys.tolist()]
+        return cls(
+            split=split,
+            class_names=tuple(class_names),
+            image_ids=tuple(record.image_id for record in records),
+            image_paths=tuple(os.path.abspath(record.image_path) for record in records),
+            sizes_px=evaluation.sizes_px,
+            detections=evaluation.detections,
+            objects=evaluation.objects,
+        )
 
     @property
     def num_classes(self) -> int:

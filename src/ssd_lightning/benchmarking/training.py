@@ -16,11 +16,10 @@ from torchvision.models.detection import ssd300_vgg16
 from ssd_lightning.benchmarking.loss import random_targets
 from ssd_lightning.benchmarking.sides import Side
 from ssd_lightning.losses import MultiBoxLoss
-from ssd_lightning.memory import peak_memory_mib
+from ssd_lightning.memory import keep_freed_memory, peak_memory_mib
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.timing import Comparison, seconds_of, synchronize, time_pairs
 from ssd_lightning.training.compilation import compile_network
-from ssd_lightning.training.host_memory import keep_freed_memory
 from ssd_lightning.types import Target
 
 Precision = Literal["float32", "bfloat16"]
@@ -81,7 +80,7 @@ def compare_training(
 
     Both sides use the same images, objects and precision. The peer is measured in its default and in its best setting.
     On a CPU each side has its own process, since a run of this project keeps freed memory there
-    (`training.host_memory`).
+    (`memory`).
 
     Args:
         net: SSD300 on VGG16, untrained.

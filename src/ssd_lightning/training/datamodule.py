@@ -1,139 +1,19 @@
-"""The LightningDataModule: loaders for training, validation and test."""
+"""The LightningDataModule: the loaders of `DetectionData` for the ranks of a run."""
 
-import logging
-import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
 import pytorch_lightning as pl
-import torch
 from torch.utils.data import DataLoader
 
-from ssd_lightning.checks import require_number
-from ssd_lightning.data.cache import CacheKind, ImageCaches
-from ssd_lightning.data.dataset import DetectionDataset, ScalableTransform, Transform, collate
-from ssd_lightning.data.mosaic import Mosaic
-from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
-from ssd_lightning.data.resize import Resize, ResizeMode
-from ssd_lightning.data.sampler import EpochSampler, repeat_factors
-from ssd_lightning.data.stages import Arguments, choose_splits
-from ssd_lightning.errors import ConfigurationError, DataError
+from ssd_lightning.data.detection_data import DetectionData
 from ssd_lightning.training.devices import device_batch_size
 from ssd_lightning.training.fault_tolerance.data_state import DataState
 from ssd_lightning.training.fault_tolerance.ranks import end_with_parent
 from ssd_lightning.training.fault_tolerance.signals import outlive_signals
 
-log = logging.getLogger(__name__)
 
-Stage = Literal["train", "val", "test"]
-REDUCED_TO = 5
-"""Reduced decoding keeps each side at least this many times the input's side, so that crops still have the input's
-resolution: the smallest crop, of scale .3 and aspect 2, has .3 * sqrt(1 / 2) = .21 of a side."""
+class DetectionDataModule(DetectionData, pl.LightningDataModule):
+    """Divides batches among the ranks of a run, and resumes within an epoch. `DetectionData` explains the arguments."""
 
-
-WORDS_OF = {"train": "training", "val": "validation", "test": "test"}
-
-
-class DetectionDataModule(pl.LightningDataModule):
-    """Loaders for training, validation and test from data sets of one annotation format.
-
-    Args:
-        dataset: factory of a data set. It is called with the arguments of a split and `class_names`, `transform`,
-            `seed`.
-        train: arguments of the training split. `choose_splits` fills in splits that are not given.
-        val: arguments of the validation split, which selects the best checkpoint. None trains without validation.
-        test: arguments of the test split. None if there is none.
-        image_size: size of the network's input, (height, width) or one number.
-        class_names: names of the classes 1..C. None takes them from the training split.
-        augmentation: transform of the training images. None only resizes them.
-        resize: resize mode of validation and test: `stretch`, `letterbox` or a `ResizeMode`. It must match the
-            augmentation.
-        multiscale: smallest and largest shorter side of training images. Every optimiser step draws a multiple of 32
-            in this range. None trains at `image_size`. Validation and test always use `image_size`.
-        mosaic: joins training images before the augmentation. None disables it.
-        prepare: puts the files in place before they are read, once on each machine.
-        batch_size: images of one optimiser step, over all devices and accumulated batches. Devices share them evenly.
-        eval_batch_size: images of a validation or test batch on each device. None uses the device's training batch.
-        num_workers: processes that read images. None uses the machine's spare cores.
-        prefetch_factor: batches that each worker reads ahead. None uses torch's default.
-        cache: where decoded training and validation images are kept after the first read: `none`, `ram`, `disk`.
-        cache_folder: folder of the cache files, on a local disk. The next run reuses them. None is allowed only if
-            `cache` is not `disk`.
-        reduced_decoding: decode images much larger than the input at 1/2, 1/4 or 1/8.
-        repeat_rare: repeat training images with rare classes within an epoch, see `repeat_factors`.
-        repeat_threshold: a class is rare if fewer than this share of the training images contain it.
-        seed: seed of the order and of the augmentation.
-
-    Raises:
-        ConfigurationError: a setting is invalid.
-    """
-
-    def __init__(
-        self,
-        *,
-        dataset: Callable[..., DetectionDataset],
-        train: Mapping[str, Any],
-        val: Mapping[str, Any] | None,
-        test: Mapping[str, Any] | None,
-        image_size: int | Sequence[int],
-        class_names: Sequence[str] | None = None,
-        augmentation: Transform | None = None,
-        resize: Any = "stretch",
-        multiscale: Sequence[int] | None = None,
-        mosaic: Mosaic | None = None,
-        prepare: Callable[[], None] | None = None,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        prefetch_factor: int | None = None,
-        cache: CacheKind = "none",
-        cache_folder: str | Path | None = "outputs/cache",
-        reduced_decoding: bool = False,
-        repeat_rare: bool = False,
-        repeat_threshold: float = 0.05,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        require_number("data.batch_size", batch_size, 1, whole=True)
-        if eval_batch_size is not None:
-            require_number("data.eval_batch_size", eval_batch_size, 1, whole=True)
-        if num_workers is not None:
-            require_number("data.num_workers", num_workers, 0, whole=True)
-        if prefetch_factor is not None:
-            require_number("data.prefetch_factor", prefetch_factor, 1, whole=True)
-        for name, value in (("reduced_decoding", reduced_decoding), ("repeat_rare", repeat_rare)):
-            if not isinstance(value, bool):
-                raise ConfigurationError(f"data.{name} is {value!r}; it must be true or false")
-        require_number("data.repeat_threshold", repeat_threshold, 0, 1, above_low=True)
-        self._make_dataset = dataset
-        self._given: dict[str, Any] = {"train": train, "val": val, "test": test}
-        self._class_names = None if class_names is None else tuple(class_names)
-        self._resize = Resize(image_size=image_size, resize=resize)
-        self._augmentation = augmentation
-        self._multiscale = None
-        if multiscale is not None:
-            self._multiscale = MultiScale(multiscale_sizes(multiscale, self._resize.image_size), seed)
-            if augmentation is not None and not isinstance(augmentation, ScalableTransform):
-                raise ConfigurationError(
-                    f"data.multiscale={list(multiscale)}: {type(augmentation).__name__} makes samples of one size; "
-                    "give it a method at_size, or set data.multiscale=null"
-                )
-        self._mosaic = mosaic
-        self._prepare = prepare
-        self.batch_size = batch_size
-        self._eval_batch_size = eval_batch_size
-        self._num_workers = num_workers
-        self._prefetch_factor = prefetch_factor
-        self._caches = ImageCaches(kind=cache, folder=cache_folder)
-        self._with_cache: set[Stage] = set()
-        self._reduced_decoding = reduced_decoding
-        self._repeat_threshold = repeat_threshold if repeat_rare else None
-        self._seed = seed
-        self._datasets: dict[Stage, DetectionDataset] = {}
-        self._resumed: DataState | None = None
+    _resumed: DataState | None = None
 
     def state_dict(self) -> dict[str, int]:
         """Return the run's position in its epochs."""
@@ -153,8 +33,9 @@ class DetectionDataModule(pl.LightningDataModule):
     @property
     def step_size(self) -> int:
         """Images of an optimiser step: `batch_size`, or fewer if the training split is smaller."""
-        shares = 1 if self.trainer is None else self.trainer.world_size * self.trainer.accumulate_grad_batches
-        return self.device_batch_size * shares
+        if self.trainer is None:
+            return self.device_batch_size
+        return self.device_batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     @property
     def device_batch_size(self) -> int:
@@ -173,122 +54,15 @@ class DetectionDataModule(pl.LightningDataModule):
         )
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes 1..C."""
-        if self._class_names is None:
-            self._class_names = tuple(self.dataset("train").class_names)
-        return self._class_names
-
-    @cached_property
-    def _splits(self) -> Mapping[str, Arguments | None]:
-        return choose_splits(self._make_dataset, **self._given)  # lazy: it reads files that `prepare` may create
-
-    def has(self, stage: Stage) -> bool:
-        """Whether a stage has a split."""
-        return self._splits[stage] is not None
-
-    def arguments(self, stage: Stage) -> dict[str, Any]:
-        """Return the arguments of a split's data set.
-
-        Raises:
-            DataError: there is no such split.
-        """
-        arguments = self._splits[stage]
-        if arguments is None:
-            raise DataError(f"this data set has no {stage} split")
-        return dict(arguments)
-
-    @property
-    def split_names(self) -> dict[str, list[str]]:
-        """Names of the splits of each stage. Held-out validation has the names of the training splits."""
-        chosen = self._splits.items()
-        return {stage: [place["split"] for place in of.get("splits", ())] for stage, of in chosen if of is not None}
-
-    def use_class_names(self, class_names: Sequence[str]) -> None:
-        """Number the classes as a trained detector does.
-
-        Raises:
-            DataError: the data have a class that the detector does not know.
-        """
-        unknown = [name for name in self._class_names or () if name not in class_names]
-        if unknown:
-            raise DataError(
-                f"the data have the class '{unknown[0]}', which the detector does not know; "
-                f"it knows {', '.join(class_names)}"
-            )
-        self._class_names = tuple(class_names)
-
-    @property
-    def resize(self) -> ResizeMode:
-        """How validation and test resize images to the network's input."""
-        return self._resize.mode
-
-    def use_resize(self, resize: ResizeMode) -> None:
-        """Resize images as a trained detector does. Call this before a split is opened."""
-        self._resize = Resize(image_size=self._resize.image_size, resize=resize)
-
-    def prepare_data(self) -> None:
-        """Put the files in place."""
-        if self._prepare is not None:
-            self._prepare()
-
-    def dataset(self, stage: Stage) -> DetectionDataset:
-        """Open a split. Every call returns the same object.
-
-        Raises:
-            DataError: there is no such split, or it cannot be read.
-        """
-        arguments = self.arguments(stage)
-        if stage not in self._datasets:
-            self._datasets[stage] = self._make_dataset(
-                **arguments,
-                class_names=self._class_names if stage == "train" else self.class_names,
-                transform=(self._augmentation if stage == "train" else None) or self._resize,
-                seed=self._seed,
-            )
-            self._datasets[stage].mosaic = self._mosaic if stage == "train" else None
-            if self._reduced_decoding:
-                sizes = [self._resize.image_size]
-                if self._multiscale is not None and stage == "train":
-                    sizes += self._multiscale.sizes
-                height, width = map(max, zip(*sizes, strict=True))
-                self._datasets[stage].least_size_px = (REDUCED_TO * height, REDUCED_TO * width)
-            if stage == "train":
-                require_objects(self._datasets[stage], stage)
-        return self._datasets[stage]
-
-    def use_augmentation(self, augmentation: Transform) -> None:
-        """Replace the augmentation of the training split."""
-        self._augmentation = augmentation
-        if "train" in self._datasets:
-            self._datasets["train"].transform = augmentation
-
-    @cached_property
-    def repeats(self) -> np.ndarray | None:
-        """How often each training image appears in an epoch, on average. None if each appears once."""
-        if self._repeat_threshold is None:
-            return None
-        labels = [record.labels for record in self.dataset("train").records]
-        factors = repeat_factors(labels, threshold=self._repeat_threshold)
-        return factors if (factors > 1).any() else None
-
-    def train_sampler(self) -> EpochSampler:
-        """Return the sampler of training images and multi-scale sizes. It is the same on all ranks."""
-        return EpochSampler(
-            size=len(self.dataset("train")),
-            seed=self._seed,
-            pad=True,
-            batch_size=self.step_size,
-            repeats=self.repeats,
-            multiscale=self._multiscale,
-        )
+    def processes(self) -> int:
+        """Ranks on this machine."""
+        return super().processes if self.trainer is None else self.trainer.num_devices
 
     def train_dataloader(self) -> DataLoader:
-        """Return the shuffled, augmented loader. All ranks have the same number of steps."""
-        dataset, sampler = self._cached_dataset("train"), self.train_sampler()
-        if self._resumed is not None:
-            sampler.resume(epoch=self._resumed.epoch, samples_seen=self._resumed.samples_seen)
-        return self._loader(dataset, sampler, self.device_batch_size)
+        """Return the loader of training, from the position of a resumed run."""
+        if self._resumed is None:
+            return self.train_loader()
+        return self.train_loader(epoch=self._resumed.epoch, samples_seen=self._resumed.samples_seen)
 
     def val_dataloader(self) -> DataLoader | list:
         """Return a loader that yields every image once over all ranks."""
@@ -298,66 +72,8 @@ class DetectionDataModule(pl.LightningDataModule):
         """Return a loader that yields every image once over all ranks."""
         return self.evaluation_loader("test")
 
-    def evaluation_loader(self, stage: Stage) -> DataLoader:
-        """Return a loader that yields every image of a split once over all ranks, in order.
-
-        Raises:
-            DataError: there is no such split, or it cannot be read.
-        """
-        dataset = self._cached_dataset(stage)
-        # Padding would count some images twice.
-        sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=False, pad=False)
-        return self._loader(dataset, sampler, self._eval_batch_size or self.device_batch_size)
-
-    def _cached_dataset(self, stage: Stage) -> DetectionDataset:
-        dataset = self.dataset(stage)
-        if stage not in self._with_cache and stage != "test":  # the test split is read only once
-            paths = [record.image_path for record in dataset.records]
-            dataset.cache = self._caches.open(paths, dataset.sizes_as_read_px, processes=self._ranks_here())
-            self._with_cache.add(stage)
-        return dataset
-
-    def _ranks_here(self) -> int:
-        if self.trainer is None:  # in evaluation; torchrun sets the variable
-            return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        return self.trainer.num_devices
-
-    def _loader(self, dataset: DetectionDataset, sampler: EpochSampler, size: int) -> DataLoader:
-        num_workers = spare_workers(self._ranks_here()) if self._num_workers is None else self._num_workers
-        return DataLoader(
-            dataset,
-            batch_size=size,
-            sampler=sampler,
-            num_workers=num_workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=num_workers > 0,
-            prefetch_factor=self._prefetch_factor if num_workers > 0 else None,
-            # A separate generator: creating an iterator must not draw from the global random state.
-            generator=torch.Generator().manual_seed(self._seed),
-            worker_init_fn=begin_worker,
-        )
-
-
-def begin_worker(worker: int) -> None:
-    """Make a data worker live exactly as long as its rank."""
-    outlive_signals(worker)
-    end_with_parent()  # torch's own watchdog does not end a worker that waits to send a batch
-
-
-def require_objects(dataset: DetectionDataset, split: str) -> None:
-    """Check that a split has at least one object.
-
-    Raises:
-        DataError: it has none.
-    """
-    if not any(len(record.labels) for record in dataset.records):
-        first = f"; {len(dataset.dropped)} were skipped, the first: {dataset.dropped[0]}" if dataset.dropped else ""
-        skipped = f"; {dataset.skipped}" if dataset.skipped else ""
-        raise DataError(f"there is no object in the {len(dataset)} {WORDS_OF[split]} images{first}{skipped}")
-
-
-def spare_workers(ranks: int, most: int = 16) -> int:
-    """Divide the available CPU cores among the ranks of this machine, leaving one core for each rank."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(most, cores // ranks - 1))
+    @staticmethod
+    def worker_init(worker: int) -> None:
+        """Make a data worker live exactly as long as its rank."""
+        outlive_signals(worker)
+        end_with_parent()  # torch's own watchdog does not end a worker that waits to send a batch

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from pytorch_lightning.accelerators import AcceleratorRegistry
 
 from ssd_lightning.checks import require_number
+from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import ConfigurationError
 
 
@@ -161,35 +161,13 @@ def _as_number(devices: Any) -> int:
         ) from error
 
 
-def choose_device(device: str) -> torch.device:
-    """Find the device of a setting. `auto` is the first GPU, or the CPU if there is none.
-
-    Raises:
-        ConfigurationError: this machine has no such device.
-    """
-    if device == "auto":
-        kind = _resolve("auto")
-        return torch.device(kind if kind in ("cuda", "mps") else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"device={device}: this machine has no such device ({reason})") from error
-    return chosen
-
-
 def _resolve(accelerator: str) -> str:
     names = AcceleratorRegistry.available_accelerators()
     kind = {"gpu": "cuda"}.get(accelerator, accelerator)
-    order = ("cuda", "mps", "tpu") if kind == "auto" else (kind,)
-    for name in order:
-        if name == "cpu":
-            return "cpu"
-        if name in names and AcceleratorRegistry[name]["accelerator"].is_available():
-            return name
     if kind == "auto":
-        return "cpu"
+        return choose_device("auto").type
+    if kind == "cpu" or (kind in names and AcceleratorRegistry[kind]["accelerator"].is_available()):
+        return kind
     if kind not in names:
         raise ConfigurationError(
             f"there is no trainer.accelerator={accelerator}; there is auto, gpu, {', '.join(names)}"

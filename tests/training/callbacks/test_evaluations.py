@@ -13,7 +13,7 @@ from ssd_lightning.inference.detector import Detector, find_checkpoint
 from ssd_lightning.metrics import VOCMeanAveragePrecision
 from ssd_lightning.metrics.detection_state import image_key
 from ssd_lightning.train import best_checkpoint
-from ssd_lightning.training.callbacks.evaluations import Evaluations, is_best, make_record
+from ssd_lightning.training.callbacks.evaluations import Evaluations, is_best
 from ssd_lightning.training.fault_tolerance.resumption import find_resumable
 from ssd_lightning.types import Detections, Target
 
@@ -29,7 +29,7 @@ def evaluation_of(checkpoint: Path) -> EvaluationRecord:
     metric = VOCMeanAveragePrecision(2)
     for images, targets in module.evaluation_loader("val"):
         metric.update(detector.detect(images), targets)
-    return make_record(metric, module.dataset("val"), split="val", class_names=detector.class_names)
+    return EvaluationRecord.of(metric, module.dataset("val"), split="val", class_names=detector.class_names)
 
 
 def assert_close(one: EvaluationRecord, two: EvaluationRecord) -> None:

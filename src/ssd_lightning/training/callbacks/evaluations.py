@@ -1,25 +1,18 @@
 """Saves the detections of a run's evaluations per image."""
 
 import logging
-import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.data.dataset import DetectionDataset
-from ssd_lightning.metrics.detection_state import DetectionMetric, image_key
 from ssd_lightning.run_files import EVALUATIONS
 from ssd_lightning.training.callbacks.checkpointing import BestCheckpoint
 
 log = logging.getLogger(__name__)
-
-Split = Literal["train", "val", "test"]
 
 
 class Evaluations(pl.Callback):
@@ -69,12 +62,12 @@ class Evaluations(pl.Callback):
         self._write(trainer)
         self._record = None
 
-    def _collect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split) -> None:
+    def _collect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         if data is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         metric = pl_module.metrics[split]["voc"]  # type: ignore[index]
-        self._record = make_record(metric, data.dataset(split), split=split, class_names=pl_module.class_names)  # type: ignore[arg-type]
+        self._record = EvaluationRecord.of(metric, data.dataset(split), split=split, class_names=pl_module.class_names)  # type: ignore[arg-type]
 
     def _write(self, trainer: pl.Trainer) -> None:
         if self._record is None or not trainer.is_global_zero:
@@ -102,28 +95,3 @@ def is_best(trainer: pl.Trainer) -> bool:
         return True
     score = trainer.callback_metrics.get(str(best.monitor))
     return score is not None and bool(score >= best.best_model_score)  # false for NaN
-
-
-def make_record(
-    metric: DetectionMetric, dataset: DetectionDataset, *, split: Split, class_names: Sequence[str]
-) -> EvaluationRecord:
-    """Create the record of an evaluation from a metric's state. A collective call.
-
-    Args:
-        metric: the metric, updated since its last reset.
-        dataset: data set that contains all images of the updates.
-        split: name of the split.
-        class_names: class names of the detector.
-    """
-    keys, evaluation = metric.seen_by_all()
-    images = {image_key(record.image_id): record for record in dataset.records}
-    records = [images[key] for key in keys.tolist()]
-    return EvaluationRecord(
-        split=split,
-        class_names=tuple(class_names),
-        image_ids=tuple(record.image_id for record in records),
-        image_paths=tuple(os.path.abspath(record.image_path) for record in records),
-        sizes_px=evaluation.sizes_px,
-        detections=evaluation.detections,
-        objects=evaluation.objects,
-    )

@@ -23,7 +23,7 @@ from ssd_lightning.training.callbacks.dashboard.matches import count_levels, dra
 from ssd_lightning.training.callbacks.dashboard.sink import Sink
 from ssd_lightning.training.callbacks.dashboard.tensorboard_sink import TensorBoardSink
 from ssd_lightning.training.callbacks.dashboard.wandb_sink import WandbSink
-from ssd_lightning.training.callbacks.evaluations import is_best, make_record
+from ssd_lightning.training.callbacks.evaluations import is_best
 from ssd_lightning.training.fault_tolerance.rng_state import random_state, set_random_state
 from ssd_lightning.training.loggers import SturdyWandbLogger
 from ssd_lightning.types import Target
@@ -130,7 +130,7 @@ class Dashboard(pl.Callback):
             return
         if self._validations % self.every_n_validations == 0 or is_last_validation(trainer):
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            self._record = make_record(
+            self._record = EvaluationRecord.of(
                 pl_module.metrics["val"]["voc"],  # type: ignore[index,arg-type]
                 data.dataset("val"),
                 split="val",

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from ssd_lightning.training import host_memory
+from ssd_lightning import memory
 
 FAULTS = """
 import resource, torch
-from ssd_lightning.training.host_memory import keep_freed_memory
+from ssd_lightning.memory import keep_freed_memory
 
 def faults_of_five_blocks():
     torch.ones(1 << 24)
@@ -43,9 +43,9 @@ def test_memory_that_was_freed_is_not_asked_for_again() -> None:
 
 def test_what_the_user_said_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
-    monkeypatch.setattr(host_memory.ctypes, "CDLL", lambda name: called.append(name))
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: called.append(name))
     monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
-    assert not host_memory.keep_freed_memory()
+    assert not memory.keep_freed_memory()
     assert not called
 
 
@@ -55,5 +55,5 @@ def test_other_systems_have_no_such_switch(monkeypatch: pytest.MonkeyPatch) -> N
 
     for name in [name for name in os.environ if name.startswith("MALLOC_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(host_memory.ctypes, "CDLL", lambda name: OtherLibrary())
-    assert not host_memory.keep_freed_memory()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: OtherLibrary())
+    assert not memory.keep_freed_memory()
