@@ -29,13 +29,7 @@ def test_many_boxes_have_the_doctors_priors() -> None:
     )
 
 
-def test_the_same_boxes_have_the_same_priors() -> None:
-    boxes = boxes_of(scattered(PLATES, 40, 1), 1)
-    assert choose_priors(boxes, SSD300_VOC, SIZE) == choose_priors(boxes.copy(), SSD300_VOC, SIZE)
-
-
-@pytest.mark.parametrize("count", [1, 5, 40, 400])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("count", "seed"), [(1, 0), (5, 1), (40, 2), (400, 0)])
 def test_fewer_boxes_move_the_priors_less_and_never_lose_one(count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     middles = [tuple(np.exp(rng.uniform(np.log(8), np.log(250), 2))) for _ in range(2)]

@@ -19,8 +19,8 @@ def slow_error(scores: list[float], hits: list[bool], bins: int) -> float:
     return total
 
 
-@pytest.mark.parametrize("bins", [1, 7, 10])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("bins", [1, 10])
+@pytest.mark.parametrize("seed", range(2))
 def test_the_error_is_the_slow_twins_for_all_and_for_each_class(seed: int, bins: int) -> None:
     record = random_record(seed, difficult=0.2)
     result = calibration(record, bins)
@@ -42,14 +42,6 @@ def test_numbers_by_hand() -> None:
     assert curve.mean_scores.tolist() == pytest.approx([0.4, 0.85])
     assert curve.precisions.tolist() == [0.5, 0.5]
     assert curve.error == pytest.approx(0.5 * 0.1 + 0.5 * 0.35)
-
-
-def test_scores_that_say_what_happens_have_no_error() -> None:
-    draw = np.random.default_rng(0)
-    scores = draw.random(200_000)
-    honest, sure = draw.random(200_000) < scores, draw.random(200_000) < scores**3
-    assert calibration_curve(scores, honest, 10).error < 0.01
-    assert calibration_curve(scores, sure, 10).error == pytest.approx(1 / 2 - 1 / 4, abs=0.01)
 
 
 def test_scores_of_0_and_1_have_bins() -> None:

@@ -18,7 +18,7 @@ from ssd_lightning.analysis.coverage import (
 )
 from ssd_lightning.analysis.objects import Objects
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
-from ssd_lightning.ops.priors import SSD300_COCO, SSD300_VOC, SSD512_VOC, PriorLevel, make_priors
+from ssd_lightning.ops.priors import SSD300_COCO, SSD300_VOC, PriorLevel, make_priors
 
 ODD = (
     PriorLevel((5, 7), None, 20.0, None, (1.4, 5)),
@@ -34,15 +34,19 @@ def random_boxes(count: int, seed: int) -> np.ndarray:
     return np.concatenate([corners[:, 0], shrunk[:, 0]], axis=1) + np.array([0, 0, 1e-3, 1e-3])
 
 
-@pytest.mark.parametrize("clip", [False, True, "size"])
 @pytest.mark.parametrize(
-    ("levels", "image_size"),
-    [(SSD300_VOC, (300, 300)), (SSD300_COCO, (300, 300)), (SSD512_VOC, (512, 512)), (ODD, (180, 240))],
+    ("levels", "image_size", "clip"),
+    [
+        (SSD300_VOC, (300, 300), True),
+        (SSD300_COCO, (300, 300), "size"),
+        (ODD, (180, 240), False),
+        (ODD, (180, 240), True),
+    ],
 )
 def test_it_is_the_best_of_all_priors(
     levels: tuple[PriorLevel, ...], image_size: tuple[int, int], clip: object
 ) -> None:
-    boxes = random_boxes(400, seed=len(levels))
+    boxes = random_boxes(100, seed=len(levels))
 
     best = best_priors(boxes, levels, image_size, clip)  # type: ignore[arg-type]
 
@@ -58,11 +62,6 @@ def test_it_is_the_best_of_all_priors(
     named = [(level_of == index) & (kind_of == kind) for index, kind in zip(best.level, best.kind, strict=True)]
     of_named = np.array([row[mask].max() for row, mask in zip(iou.numpy(), named, strict=True)])
     np.testing.assert_allclose(of_named, best.iou, atol=2e-6)
-
-
-def test_a_box_that_is_a_prior_is_covered_wholly() -> None:
-    boxes = cxcywh_to_xyxy(make_priors(SSD300_VOC, 300).double()).numpy()[[0, 5777, 8731]]
-    np.testing.assert_allclose(best_priors(boxes, SSD300_VOC, (300, 300)).iou, 1, atol=1e-6)
 
 
 def test_no_objects() -> None:

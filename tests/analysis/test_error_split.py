@@ -1,10 +1,8 @@
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,8 +19,7 @@ from helpers.evaluation_records import (
     random_record,
 )
 from ssd_lightning.analysis.error_split import ERROR_TYPES, ErrorSplit, error_split
-from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.metrics.average_precision import ObjectTable, voc_average_precision
+from ssd_lightning.metrics.average_precision import voc_average_precision
 
 VECTORS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("tide_vectors.json").read_text())["vectors"]
 
@@ -54,12 +51,6 @@ def test_it_is_tidecvs(vector: dict[str, Any]) -> None:
     assert split.map == pytest.approx(vector["map"], abs=1e-12)
     assert gains(split) == pytest.approx(vector["gains"], abs=1e-12)
     assert counts(split) == vector["counts"]
-
-
-def test_the_vectors_hold_every_type() -> None:
-    for name in ERROR_TYPES:
-        assert sum(vector["counts"][name] for vector in VECTORS) >= 100
-        assert max(vector["gains"][name] for vector in VECTORS) > 0.001
 
 
 def test_planted_errors_are_named() -> None:
@@ -97,26 +88,7 @@ def test_an_error_alone_gives_back_what_is_lacking(name: str) -> None:
     assert sum(share.gain for share in split.errors.values()) == pytest.approx(split.errors[name].gain)  # type: ignore[index]
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_every_false_positive_has_one_type_and_no_gain_is_too_large(seed: int) -> None:
-    record = random_record(seed, difficult=0.2 * (seed % 2))
-    split = error_split(record)
-    num_wrong = int((split.detection_types >= 0).sum())
-    assert split.false_positives.count == num_wrong == sum(counts(split).values()) - split.errors["missed"].count
-    for code, name in enumerate(ERROR_TYPES[:-1]):
-        assert int((split.detection_types == code).sum()) == split.errors[name].count
-    assert int(split.missed.sum()) == split.errors["missed"].count <= split.false_negatives.count
-    assert not (split.missed & record.objects.difficult.numpy()).any()
-    num_counted = int((~record.objects.difficult).sum())
-    assert int((split.detection_types == -1).sum()) + split.false_negatives.count == num_counted
-    for gain in gains(split).values():
-        assert 0 <= gain <= 1 - split.map + 1e-12
-    for name in ("both", "duplicate", "background"):
-        assert split.errors[name].gain <= split.false_positives.gain + 1e-12
-    assert split.errors["missed"].gain <= split.false_negatives.gain + 1e-12
-
-
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_map_is_vocs_where_no_detection_has_a_second_object(seed: int) -> None:
     record = random_record(seed, objects_an_image=2, num_classes=8, difficult=0.2)
     area = voc_average_precision(record.detections, record.objects, num_classes=8).area
@@ -162,31 +134,3 @@ def test_a_perfect_detector_makes_no_errors() -> None:
     split = error_split(EMPTY["one class"])
     assert split.map == 1
     assert set(gains(split).values()) == {0}
-
-
-def test_the_order_of_the_images_changes_nothing() -> None:
-    record = random_record(5, num_images=10)
-    turned = reverse_images(record)
-    one, two = error_split(record), error_split(turned)
-    assert gains(one) == pytest.approx(gains(two), abs=1e-12)
-    assert counts(one) == counts(two)
-    assert sorted(one.detection_types) == sorted(two.detection_types)
-
-
-def reverse_images(record: EvaluationRecord) -> EvaluationRecord:
-    last = len(record.image_ids) - 1
-
-    def turn(table: Any) -> Any:
-        order = (last - table.image_index).argsort(stable=True)
-        turned = type(table)(*(column[order] for column in table))
-        return turned._replace(image_index=last - turned.image_index)
-
-    objects: ObjectTable = turn(record.objects)
-    return replace(record, detections=turn(record.detections), objects=objects)
-
-
-def test_types_are_given_in_the_order_of_the_record() -> None:
-    image = ImageSpec([(LEFT, 1, False)], [(RIGHT, 0.1, 1), (LEFT, 0.9, 1)])
-    types = error_split(make_record([image])).detection_types
-    assert types.tolist() == [ERROR_TYPES.index("background"), -1]
-    assert types.dtype == np.int8

@@ -41,7 +41,7 @@ def slow_iou(box: list[float], prior: list[float]) -> float:
 
 
 @pytest.mark.parametrize("matcher", [BipartiteMatcher(), ArgmaxMatcher()], ids=str)
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_objects_have_the_priors_that_the_loss_trains(seed: int, matcher: Matcher) -> None:
     targets = random_targets(seed)
     wanted = matcher(targets, PRIORS)
@@ -63,9 +63,8 @@ def test_objects_have_the_priors_that_the_loss_trains(seed: int, matcher: Matche
                 assert len(priors) == 1
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_summary_is_a_plain_count(seed: int) -> None:
-    targets = random_targets(seed)
+def test_the_summary_is_a_plain_count() -> None:
+    targets = random_targets(0)
     matcher = BipartiteMatcher()
     images = by_object(matcher(targets, PRIORS), targets, PRIORS)
     levels = level_of_priors(LEVELS)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.evaluation_records import EMPTY, LEFT, RIGHT, ImageSpec, make_record, random_record
+from helpers.evaluation_records import EMPTY, LEFT, ImageSpec, make_record, random_record
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.object_sizes import SIDES_PX, ap_by_size, coco_average, recall_by_size
 from ssd_lightning.metrics import COCOMeanAveragePrecision
@@ -37,7 +37,7 @@ def thresholds_of_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("thresholds_of_torchmetrics")
 @pytest.mark.parametrize("difficult", [0.0, 0.3])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_ap_is_faster_coco_evals(seed: int, difficult: float) -> None:
     record = random_record(seed, num_images=20, num_classes=3, detections_an_image=20, difficult=difficult)
     expected = coco_scores(record)
@@ -47,16 +47,6 @@ def test_ap_is_faster_coco_evals(seed: int, difficult: float) -> None:
         assert row.num_objects > 3
         assert 0 < row.ap <= row.ap_50
         assert row.ap == pytest.approx(expected[f"map_{row.name}"], abs=1e-6)
-
-
-@pytest.mark.usefixtures("thresholds_of_torchmetrics")
-def test_ap_50_is_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssd_lightning.analysis.object_sizes.SIDES_PX", {"all": (0.0, math.inf)})
-    record = random_record(9, num_classes=3, difficult=0.2)
-    (row,) = ap_by_size(record)
-    expected = coco_scores(record)
-    assert row.ap_50 == pytest.approx(expected["map_50"], abs=1e-6)
-    assert row.ap == pytest.approx(expected["map"], abs=1e-6)
 
 
 @pytest.mark.parametrize("record", EMPTY.values(), ids=EMPTY.keys())
@@ -82,10 +72,9 @@ def test_the_mean_over_101_recalls_by_hand() -> None:
     assert float(coco_average(precision[:0], recall[:0])) == 0
 
 
-@pytest.mark.parametrize("bins", [1, 4, 7])
-@pytest.mark.parametrize("seed", range(3))
-def test_bins_hold_every_counted_object_once_and_equally_many(seed: int, bins: int) -> None:
-    record = random_record(seed, num_images=60, difficult=0.2)
+@pytest.mark.parametrize("bins", [1, 7])
+def test_bins_hold_every_counted_object_once_and_equally_many(bins: int) -> None:
+    record = random_record(0, num_images=60, difficult=0.2)
     rows = recall_by_size(record, bins, score_threshold=0.3)
     counted = int((~record.objects.difficult).sum())
     assert len(rows) == bins
@@ -117,8 +106,3 @@ def test_objects_of_one_size_lie_in_one_bin() -> None:
 @pytest.mark.parametrize("name", ["no images", "no objects", "difficult objects alone"])
 def test_without_counted_objects_there_are_no_bins(name: str) -> None:
     assert recall_by_size(EMPTY[name]) == []
-
-
-def test_an_object_is_found_once() -> None:
-    record = make_record([ImageSpec([(LEFT, 1, False), (RIGHT, 1, False)], [(LEFT, 0.9, 1), (LEFT, 0.8, 1)])])
-    assert sum(row.num_found for row in recall_by_size(record)) == 1

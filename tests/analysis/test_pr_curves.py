@@ -27,7 +27,7 @@ def metric_of(record: EvaluationRecord) -> VOCMeanAveragePrecision:
     return metric
 
 
-RECORDS = {**EMPTY, **{f"random {seed}": random_record(seed, difficult=0.2 * (seed % 2)) for seed in range(6)}}
+RECORDS = {**EMPTY, **{f"random {seed}": random_record(seed, difficult=0.2 * (seed % 2)) for seed in range(2)}}
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,3 @@ def test_a_thinned_curve_lies_on_the_envelope() -> None:
     for recall, precision in zip(thin.recall, thin.precision, strict=True):
         assert precision == curve.precision[curve.recall >= recall].max()
     assert (thin.ap, thin.num_objects) == (curve.ap, curve.num_objects)
-
-
-def test_a_short_curve_stays() -> None:
-    curve = pr_curves(random_record(0, num_classes=1))[0]
-    assert curve.thinned(10**6) is curve
-    assert len(pr_curves(EMPTY["no detections"])[0].thinned(2).recall) == 0

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import stat
 import zipfile
 from pathlib import Path
 
@@ -71,9 +70,7 @@ def test_an_archive_that_lacks_images(tmp_path: Path) -> None:
 def test_what_is_no_zip_or_reaches_out_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="this is not a readable zip archive"):
         prepare_bananas(tmp_path, download=True, archive=put(tmp_path, b"<html>"))
-    link = zipfile.ZipInfo("banana-detection/link")
-    link.external_attr = (stat.S_IFLNK | 0o777) << 16
-    for info, said in ((link, "is a link"), (zipfile.ZipInfo("banana-detection/../../x"), "does not lie below")):
-        with pytest.raises(DataError, match=said):
-            prepare_bananas(tmp_path, download=True, archive=put(tmp_path, zip_of(info)))
-        assert not (tmp_path / SPLITS[0]).exists()
+    outside = zipfile.ZipInfo("banana-detection/../../x")
+    with pytest.raises(DataError, match="does not lie below"):
+        prepare_bananas(tmp_path, download=True, archive=put(tmp_path, zip_of(outside)))
+    assert not (tmp_path / SPLITS[0]).exists()

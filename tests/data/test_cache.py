@@ -20,7 +20,7 @@ from ssd_lightning.data import cache as cache_module
 from ssd_lightning.data import dataset as dataset_module
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.cache import ImageCache, ImageCaches
-from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation, collate
+from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation
 from ssd_lightning.data.detection_data import REDUCED_TO
 from ssd_lightning.data.free_space import free_disk, free_memory
 from ssd_lightning.data.images import read_image
@@ -102,24 +102,6 @@ def test_forked_processes_share_it(cache, images):
     process.join()
     np.testing.assert_array_equal(cache.get(3, refuse), read_image(images[3]))
     assert np.array_equal(cache.get(0, lambda: np.zeros((20, 30, 3), np.uint8)), np.zeros((20, 30, 3)))
-
-
-def test_a_process_that_dies_before_the_stamp_leaves_an_empty_slot(cache, images, monkeypatch):
-    def die_between(offset: int, values: np.ndarray) -> None:
-        write(offset, values)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    write = cache._storage.write
-    monkeypatch.setattr(cache._storage, "write", die_between)
-    process = multiprocessing.get_context("fork").Process(target=fill_slot, args=(cache, 0, images[0]))
-    process.start()
-    process.join()
-    monkeypatch.undo()
-    assert process.exitcode == -signal.SIGKILL
-    with pytest.raises(AssertionError, match="read again"):
-        cache.get(0, refuse)
-    fill_slot(cache, 0, images[0])
-    np.testing.assert_array_equal(cache.get(0, refuse), read_image(images[0]))
 
 
 @pytest.mark.parametrize("writes", [1, 2])
@@ -282,12 +264,6 @@ def test_no_cache_and_no_images(images, tmp_path):
         ImageCaches(kind="memory", folder=tmp_path)  # type: ignore[arg-type]
 
 
-def test_a_folder_that_cannot_be_made_is_named(images, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"file: data\.cache=disk cannot be created: "):
-        ImageCaches(kind="disk", folder=tmp_path / "file").open(images, SIZES)
-
-
 def test_a_cache_that_cannot_be_made_says_what_can_be_done(images, tmp_path, monkeypatch):
     def refuse_to_open(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
@@ -394,16 +370,6 @@ def test_prefetching_is_the_loaders(module):
     assert module(num_workers=0, prefetch_factor=5).train_dataloader().prefetch_factor is None
     with pytest.raises(ConfigurationError, match=r"data\.prefetch_factor is 0"):
         module(prefetch_factor=0)
-
-
-def test_a_batch_of_kept_images_can_be_written_to(module):
-    data = module(cache="ram", image_size=(20, 30), batch_size=1)
-    dataset = data.train_dataloader().dataset
-    for _ in range(2):
-        images, _ = collate([dataset[0]])
-        images.zero_()
-        dataset[0][0].zero_()
-    assert dataset[0][0].sum() > 0
 
 
 def test_the_command_line_reaches_cache_and_further_transforms(tmp_path):

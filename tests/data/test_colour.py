@@ -27,19 +27,19 @@ def test_nothing_is_changed_by_default(image):
     np.testing.assert_array_equal(distort_colours(image), image)
 
 
-@pytest.mark.parametrize("shift", [-32.0, -7.4, 0.6, 31.5])
+@pytest.mark.parametrize("shift", [-7.4, 31.5])
 def test_brightness_is_added_and_saturated(image, shift):
     expected = np.clip(image + shift, 0, 255)
     assert difference(distort_colours(image, brightness=shift), expected).max() <= 0.5
 
 
-@pytest.mark.parametrize("factor", [0.5, 0.83, 1.2, 1.5])
+@pytest.mark.parametrize("factor", [0.5, 1.5])
 def test_contrast_multiplies_as_torchvisions_brightness_does(image, factor):
     expected = by_torchvision(tv.adjust_brightness, image, factor)
     assert difference(distort_colours(image, contrast=factor), expected).max() <= 1
 
 
-@pytest.mark.parametrize("shift", [-18, -9, 5, 18])
+@pytest.mark.parametrize("shift", [-18, 5])
 def test_hue_turns_as_torchvisions_does(image, shift):
     expected = by_torchvision(tv.adjust_hue, image, shift / 180)
     off = difference(distort_colours(image, hue=shift), expected)
@@ -56,7 +56,7 @@ def test_hue_wraps_around_instead_of_stopping_at_red():
     np.testing.assert_allclose(to_orange[0, 0], (255, 127, 0), atol=1)
 
 
-@pytest.mark.parametrize("factor", [0.5, 0.9, 1.1, 1.5])
+@pytest.mark.parametrize("factor", [0.5, 1.5])
 def test_saturation_moves_channels_away_from_the_largest(image, factor):
     # In HSV, c = V (1 - S f): a factor of S is one of V - c, until the least channel reaches 0.
     largest, least = image.max(-1, keepdims=True).astype(float), image.min(-1, keepdims=True).astype(float)

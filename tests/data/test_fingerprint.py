@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssd_lightning.data.dataset import ImageAnnotation
@@ -85,6 +85,7 @@ def test_contents_are_reported_only_where_they_were_read(tmp_path: Path) -> None
     assert checksum(tmp_path / "nothing") == ""
 
 
+@settings(deadline=None, max_examples=20)
 @given(first=st.lists(st.text(), max_size=4), second=st.lists(st.text(), max_size=4))
 def test_names_are_not_joined(first: list[str], second: list[str]) -> None:
     """Twin: the lists themselves."""
@@ -96,6 +97,7 @@ def test_names_are_not_joined(first: list[str], second: list[str]) -> None:
     assert (made[0] == made[1]) == (first == second)
 
 
+@pytest.mark.slow
 def test_another_process_finds_the_same(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"

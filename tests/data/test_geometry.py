@@ -40,13 +40,6 @@ def test_a_window_gives_boxes_its_own_coordinates():
     np.testing.assert_allclose(boxes_in_window(boxes, window), expected)
 
 
-def test_expansion_and_crop_undo_each_other():
-    boxes = random_boxes(0, 20)
-    canvas = np.array([-0.7, -0.2, 1.3, 2.5])
-    (image_on_canvas,) = boxes_in_window(np.array([[0.0, 0.0, 1.0, 1.0]]), canvas)
-    np.testing.assert_allclose(boxes_in_window(boxes_in_window(boxes, canvas), image_on_canvas), boxes)
-
-
 def test_iou_is_torchvisions():
     boxes, windows = random_boxes(1, 9), random_boxes(2, 5, 7)
     expected = box_iou(torch.from_numpy(windows.reshape(-1, 4)), torch.from_numpy(boxes)).reshape(5, 7, 9)
@@ -107,13 +100,6 @@ def test_conditions_hold_by_a_slow_loop(rule, allow_empty):
     assert 0 < result[:3].sum() < 180
 
 
-def test_any_and_all_differ():
-    boxes = np.array([[0.0, 0.0, 0.5, 0.5], [0.8, 0.8, 1.0, 1.0]])
-    windows = np.tile([0.0, 0.0, 0.5, 0.5], (2, 1, 1))
-    assert satisfying_windows(windows, boxes, min_ious=(0.9,), rule="any").tolist() == [[True], [True]]
-    assert satisfying_windows(windows, boxes, min_ious=(0.9,), rule="all").tolist() == [[False], [True]]
-
-
 class Refused(Exception):
     pass
 
@@ -145,12 +131,12 @@ def torchvision_accepts(window: np.ndarray, boxes_px: np.ndarray, min_iou: float
     return True
 
 
-@pytest.mark.parametrize("min_iou", [0.0, 0.1, 0.3, 0.5])
+@pytest.mark.parametrize("min_iou", [0.0, 0.3])
 def test_center_is_torchvisions_rule(min_iou, monkeypatch):
     # No centre on an edge: there torchvision's is outside and Caffe's, as ours, inside.
     boxes_px = np.array([[41, 33, 161, 183], [120, 60, 360, 242], [300, 11, 350, 90]]) + 0.3
     sizes = np.array([400, 300, 400, 300])
-    windows_px = sample_windows(np.random.default_rng(1), (120,), (300, 400), scale=(0.3, 0.9), aspect_ratio=(0.6, 1.6))
+    windows_px = sample_windows(np.random.default_rng(1), (60,), (300, 400), scale=(0.3, 0.9), aspect_ratio=(0.6, 1.6))
     windows_px = windows_px[(windows_px[:, 2] < 400) & (windows_px[:, 3] < 300)]
     # torchvision's crop without a condition has a `min_iou` of 0; ours are the last row.
     windows, min_ious = np.stack([windows_px, windows_px]) / sizes, (min_iou or 0.5,)
@@ -158,19 +144,6 @@ def test_center_is_torchvisions_rule(min_iou, monkeypatch):
     theirs = [torchvision_accepts(window, boxes_px, min_iou, monkeypatch) for window in windows_px]
     assert ours[1 if min_iou == 0 else 0].tolist() == theirs
     assert 0 < sum(theirs) < len(theirs)
-
-
-def test_center_asks_the_iou_of_a_box_whose_centre_is_inside():
-    """The left half holds the small box alone; the large one overlaps it by .4, its centre just outside."""
-    boxes = np.array([[0.1, 0.0, 1.0, 1.0], [0.1, 0.1, 0.2, 0.2]])
-    windows = np.tile([0.0, 0.0, 0.5, 1.0], (2, 1, 1))
-    accepted = {
-        rule: satisfying_windows(windows, boxes, min_ious=(0.3,), rule=rule, allow_empty=False)[:, 0].tolist()
-        for rule in ("any", "all", "center")
-    }
-    assert accepted == {"any": [True, True], "all": [False, True], "center": [False, True]}
-    nothing_inside = satisfying_windows(windows, boxes[:1], min_ious=(0.3,), rule="center", allow_empty=True)
-    assert nothing_inside.tolist() == [[False], [False]]
 
 
 @pytest.mark.parametrize("rule", ["any", "all", "center"])

@@ -28,7 +28,7 @@ def by_pillow(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("subsampling", [0, 1, 2], ids=["444", "422", "420"])
 @pytest.mark.parametrize("progressive", [False, True])
-@pytest.mark.parametrize("size", [(60, 90), (37, 51), (8, 8), (1, 3)])
+@pytest.mark.parametrize("size", [(37, 51), (1, 3)])
 def test_plain_jpegs_come_out_as_from_pillow(tmp_path, mode, subsampling, progressive, size):
     path = tmp_path / "plain.jpg"
     photo(*size).convert(mode).save(path, quality=85, subsampling=subsampling, progressive=progressive)
@@ -49,7 +49,7 @@ def with_orientation(path: Path, orientation: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6])
 def test_the_size_decides_about_orientation_as_for_other_formats(tmp_path, orientation):
     path = with_orientation(tmp_path / "phone.jpg", orientation)
     stored = by_pillow(path)
@@ -104,7 +104,7 @@ def test_what_is_not_plain_is_left_to_pillow(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "padded"), by_pillow(whole))
 
 
-@pytest.mark.parametrize("cut", [0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("cut", [0.5, 0.999])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_a_truncated_jpeg_never_gives_a_image(tmp_path, cut, progressive):
     path = tmp_path / "half.jpg"
@@ -116,15 +116,6 @@ def test_a_truncated_jpeg_never_gives_a_image(tmp_path, cut, progressive):
                 read_image(path, size, reduction=reduction)
 
 
-def test_a_image_beyond_pillows_limit_is_left_to_pillow(tmp_path, monkeypatch):
-    path = tmp_path / "large.jpg"
-    photo().save(path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert decode_plain_jpeg(path, None) is None
-    with pytest.raises(DataError, match="decompression bomb"):
-        read_image(path)
-
-
 def test_the_header_is_read_past_fill_bytes_and_other_segments():
     other = b"\xff\xe0\x00\x04ab" + b"\xff\xe1\x00\x08Exif\0\0"
     frame = b"\xff\xff\xff\xc2\x00\x11\x08\x01\x02\x03\x04\x03" + bytes(9)
@@ -134,10 +125,9 @@ def test_the_header_is_read_past_fill_bytes_and_other_segments():
     assert read_frame(b"\xff\xd8") is None
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
-@pytest.mark.parametrize("reduction", [2, 4, 8])
-@pytest.mark.parametrize("size", [(960, 1280), (957, 1273)])
-def test_reduced_images_look_as_the_full_ones_shrunk(tmp_path, suffix, reduction, size):
+@pytest.mark.parametrize(("suffix", "reduction"), [(".jpg", 2), (".jpg", 8), (".png", 2)])
+def test_reduced_images_look_as_the_full_ones_shrunk(tmp_path, suffix, reduction):
+    size = (957, 1273)
     path = tmp_path / f"large{suffix}"
     photo(120, 160).resize(size[::-1], Image.Resampling.BICUBIC).save(path, quality=95)
 

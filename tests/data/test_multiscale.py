@@ -61,7 +61,7 @@ def test_a_sample_of_another_size_is_that_of_a_transform_made_for_it(make, resiz
     boxes = np.array([[0.1, 0.2, 0.5, 0.9], [0.4, 0.4, 0.8, 0.7]], dtype=np.float32)
     transform = make(image_size=64, resize=resize)
     scaled, wanted = transform.at_size((96, 128)), make(image_size=(96, 128), resize=resize)
-    for seed in range(10):
+    for seed in range(3):
         before = transform(image, boxes, seed)
         for one, other in zip(scaled(image, boxes, seed), wanted(image, boxes, seed), strict=True):
             np.testing.assert_array_equal(one, other)

@@ -30,7 +30,7 @@ from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
 from ssd_lightning.types import Detections, Placement
 
 SIZES_PX = [(375, 500), (500, 375), (1, 900), (900, 1), (3, 3), (333, 334), (97, 2048), (32, 48)]
-INPUTS = [(300, 300), (32, 48), (320, 256)]
+INPUTS = [(32, 48), (320, 256)]
 NOTHING = {"photometric": False, "expand": False, "crop": False, "flip": False}
 
 

@@ -3,7 +3,6 @@ from collections import Counter
 import numpy as np
 import pytest
 from torch import distributed
-from torch.utils.data import DataLoader
 
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
 from ssd_lightning.data.sampler import EpochSampler, read_key, repeat_factors
@@ -20,8 +19,8 @@ def all_ranks(world_size: int, epoch: int = 0, **settings) -> list[list[tuple[in
     return result
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 33])
-@pytest.mark.parametrize("world_size", [1, 2, 5, 8])
+@pytest.mark.parametrize("size", [1, 33])
+@pytest.mark.parametrize("world_size", [2, 5])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_evaluation_covers_every_sample_once(size, world_size, shuffle):
     ranks = all_ranks(world_size, size=size, shuffle=shuffle, pad=False)
@@ -29,8 +28,8 @@ def test_evaluation_covers_every_sample_once(size, world_size, shuffle):
     assert max(map(len, ranks)) - min(map(len, ranks)) <= 1
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 33])
-@pytest.mark.parametrize("world_size", [1, 2, 5, 8])
+@pytest.mark.parametrize("size", [1, 33])
+@pytest.mark.parametrize("world_size", [2, 5])
 def test_training_gives_every_rank_as_many_and_leaves_out_none(size, world_size):
     ranks = all_ranks(world_size, size=size, pad=True)
     assert len({len(rank) for rank in ranks}) == 1
@@ -40,8 +39,8 @@ def test_training_gives_every_rank_as_many_and_leaves_out_none(size, world_size)
     assert counts.total() - size < world_size
 
 
-@pytest.mark.parametrize("size", [5, 24, 47, 48, 100])
-@pytest.mark.parametrize("world_size", [2, 3, 4, 8])
+@pytest.mark.parametrize("size", [5, 47, 100])
+@pytest.mark.parametrize("world_size", [2, 3])
 def test_an_epoch_has_the_same_steps_on_any_number_of_ranks(size, world_size):
     batch_size = 24
     (alone,) = all_ranks(1, size=size, pad=True, batch_size=batch_size)
@@ -111,21 +110,6 @@ def test_resuming_skips_what_all_ranks_have_seen_of_that_epoch_only(samples_seen
     assert len(list(resumed)) == 10
 
 
-def test_it_drives_a_data_loader_by_batches():
-    class Echo:
-        def __getitem__(self, key):
-            return key
-
-        def __len__(self):
-            return 7
-
-    sampler = EpochSampler(size=7, shuffle=False, pad=True)
-    sampler.set_epoch(2)
-    loader = DataLoader(Echo(), batch_size=3, sampler=sampler, drop_last=True, collate_fn=list)
-    assert len(loader) == 2
-    assert list(loader) == [[(2, 0), (2, 1), (2, 2)], [(2, 3), (2, 4), (2, 5)]]
-
-
 def test_place_among_the_ranks_is_asked_for_when_it_is_needed(monkeypatch):
     sampler = EpochSampler(size=5, shuffle=False, pad=False)
     assert len(sampler) == 5
@@ -176,7 +160,7 @@ def scaled_ranks(world_size: int, *, resume_after: int = 0) -> list[list[tuple]]
     return keys
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("world_size", [2, 3])
 def test_a_step_has_one_size_on_any_number_of_ranks(world_size):
     (alone,) = scaled_ranks(1)
     assert len({size for _, _, size in alone}) >= 3  # of four, in eight steps
@@ -214,8 +198,8 @@ def test_repeat_factors_are_those_of_lvis():
 
 def test_an_epoch_has_every_sample_as_often_as_its_factor_says_and_always_as_many():
     sampler = EpochSampler(size=8, seed=5, pad=True, repeats=FACTORS)
-    counts = np.zeros((400, 8))
-    for epoch in range(400):
+    counts = np.zeros((200, 8))
+    for epoch in range(200):
         sampler.set_epoch(epoch)
         keys = list(sampler)
         assert len(keys) == len(sampler) == sampler.samples == int(FACTORS.sum())

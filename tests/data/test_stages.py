@@ -128,10 +128,10 @@ def test_the_training_split_of_voc_is_a_usual_one_or_the_whole_folder(
     assert names_of(choose_splits(VOCDataset, **stages(tmp_path, train="auto")))[0] == expected
 
 
-@pytest.mark.parametrize("name", ["voc", "labelimg", "coco", "yolo", "csv"])
+@pytest.mark.parametrize("name", ["voc", "coco", "yolo", "csv"])
 def test_every_folder_format_has_the_setting(tmp_path: Path, name: str) -> None:
     write_splits(ALL[name], tmp_path, "train", "mine", "test")
-    overrides = [f"data={'voc' if name == 'labelimg' else name}_folder", f"data.root={tmp_path}", "data.val_split=mine"]
+    overrides = [f"data={name}_folder", f"data.root={tmp_path}", "data.val_split=mine"]
     config = compose_config("train", [*overrides, "data.class_names=[cat,dog]"])
     module = instantiate(config.data.module, _convert_="all")
     assert module.split_names == {"train": ["train"], "val": ["mine"], "test": ["test"]}

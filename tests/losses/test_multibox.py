@@ -15,7 +15,6 @@ from ssd_lightning.losses import (
     ArgmaxMatcher,
     BipartiteMatcher,
     BoxLoss,
-    ClassLoss,
     CrossEntropy,
     FocalLoss,
     HardNegativeCrossEntropy,
@@ -25,7 +24,6 @@ from ssd_lightning.losses import (
     SmoothL1Loss,
 )
 from ssd_lightning.losses.class_losses import hardest_negatives
-from ssd_lightning.losses.multibox import count_over_ranks
 from ssd_lightning.ops import rows
 from ssd_lightning.ops.boxes import xyxy_to_cxcywh
 from ssd_lightning.ops.coder import encode
@@ -139,7 +137,7 @@ def oracle(
     return {"loss_box": loc / max(num_positive, 1), "loss_cls": conf / max(num_positive, 1)}
 
 
-@pytest.mark.parametrize("counts", [(0,), (1,), (3, 0), (2, 6, 1), (4, 0, 6, 2)])
+@pytest.mark.parametrize("counts", [(0,), (3, 0), (4, 6, 2)])
 @pytest.mark.parametrize("matcher", MATCHERS)
 @pytest.mark.parametrize(("ratio", "min_negatives"), [(3, 0), (2.5, 5)])
 def test_loss_is_that_of_the_paper(counts: tuple[int, ...], matcher: str, ratio: float, min_negatives: int) -> None:
@@ -173,8 +171,7 @@ def test_loss_and_gradients_are_those_of_the_reference(reference_dir: Path) -> N
     assert logits_grad.norm().item() == pytest.approx(float(reference["grad_conf_norm"]), rel=1e-5)
 
 
-@pytest.mark.parametrize("batch", [0, 1, 3])
-@pytest.mark.parametrize("min_negatives", [0, 5])
+@pytest.mark.parametrize(("batch", "min_negatives"), [(0, 5), (3, 0), (3, 5)])
 def test_without_objects(batch: int, min_negatives: int) -> None:
     output = draw_output(batch, seed=0)
     losses = MultiBoxLoss(class_loss=HardNegativeCrossEntropy(min_negatives=min_negatives))(
@@ -187,20 +184,6 @@ def test_without_objects(batch: int, min_negatives: int) -> None:
     taught = (logits_grad.abs().sum(-1) > 0).sum().item()
     assert taught == batch * min_negatives
     assert (losses["loss_cls"] > 0) == (taught > 0)
-
-
-@pytest.mark.parametrize("bad", [[0.4, 0.4, 0.4, 0.4], [0.6, 0.1, 0.2, 0.5], [math.nan] * 4, [0, 0, math.inf, 1]])
-@pytest.mark.parametrize("matcher", MATCHERS)
-def test_a_box_that_is_none_teaches_nothing(bad: list[float], matcher: str) -> None:
-    (good,) = draw_targets([2], seed=0)
-    boxes = torch.cat([torch.tensor([bad], dtype=torch.float32), good["boxes"]])
-    spoilt = make_target(boxes, torch.cat([torch.tensor([1]), good["labels"]]))
-    output, loss = draw_output(2, seed=0), MultiBoxLoss(matcher=MATCHERS[matcher])
-    empty = make_target([], [])
-    expected = loss(output, [good, empty])
-    losses = loss(output, [spoilt, make_target([bad], [2])])
-    torch.testing.assert_close(losses, expected, rtol=0, atol=0)
-    torch.testing.assert_close(gradients(losses, output), gradients(expected, output), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("num_classes", [1, 20])
@@ -296,17 +279,16 @@ def slow_sums(output: SSDOutput, targets: list[Target], loss: MultiBoxLoss) -> t
     return torch.stack(loc), torch.stack(cls), torch.tensor(positives)
 
 
-@pytest.mark.parametrize("class_loss", CLASS_LOSSES, ids=str)
-def test_normalizers(class_loss: ClassLoss) -> None:
+def test_normalizers() -> None:
     output, targets = draw_output(4, seed=2), draw_targets([4, 0, 1, 6], seed=3)
-    loc, cls, positives = slow_sums(output, targets, MultiBoxLoss(class_loss=class_loss))
+    loc, cls, positives = slow_sums(output, targets, MultiBoxLoss())
     expected = {
         "positives": (loc.sum() / positives.sum(), cls.sum() / positives.sum()),
         "positives_per_image": ((loc / positives.clamp(min=1)).mean(), (cls / positives.clamp(min=1)).mean()),
         "batch_size": (loc.mean(), cls.mean()),
         "priors": (loc.sum() / (4 * len(PRIORS)), cls.sum() / (4 * len(PRIORS))),
     }
-    found = {name: MultiBoxLoss(class_loss=class_loss, normalizer=name)(output, targets) for name in expected}
+    found = {name: MultiBoxLoss(normalizer=name)(output, targets) for name in expected}
     for name, (of_boxes, of_classes) in expected.items():
         torch.testing.assert_close(found[name], {"loss_box": of_boxes, "loss_cls": of_classes}, rtol=1e-5, atol=1e-6)
     assert len({round(losses["loss_cls"].item(), 4) for losses in found.values()}) == 4
@@ -326,30 +308,26 @@ def test_the_loss_of_d2l() -> None:
     torch.testing.assert_close(loss(output, targets), expected)
 
 
-@pytest.mark.parametrize("box_loss", BOX_LOSSES, ids=str)
-@pytest.mark.parametrize("class_loss", CLASS_LOSSES, ids=str)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        *(MultiBoxLoss(box_loss=box_loss) for box_loss in BOX_LOSSES),
+        *(MultiBoxLoss(class_loss=class_loss) for class_loss in CLASS_LOSSES),
+    ],
+    ids=lambda loss: f"{loss.class_loss}-{loss.box_loss}",
+)
 @pytest.mark.parametrize("counts", [(), (0,), (3, 0, 1)])
-def test_every_loss_on_every_batch(box_loss: BoxLoss, class_loss: ClassLoss, counts: tuple[int, ...]) -> None:
+def test_every_loss_on_every_batch(
+    loss: MultiBoxLoss, counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor looks at the priors that count, an accelerator at all of them; see `ops.rows`."""
     output, targets = draw_output(len(counts), seed=0), draw_targets(counts, seed=1)
-    losses = MultiBoxLoss(box_loss=box_loss, class_loss=class_loss)(output, targets)
-    offsets_grad, logits_grad = gradients(losses, output)
-    assert losses.keys() == {"loss_box", "loss_cls"}
-    assert (losses["loss_box"] > 0) == (offsets_grad.abs().sum() > 0) == (sum(counts) > 0)
+    few = loss(output, targets)
+    few_gradients = offsets_grad, logits_grad = gradients(few, output)
+    assert few.keys() == {"loss_box", "loss_cls"}
+    assert (few["loss_box"] > 0) == (offsets_grad.abs().sum() > 0) == (sum(counts) > 0)
     assert offsets_grad.isfinite().all()
     assert logits_grad.isfinite().all()
-
-
-@pytest.mark.parametrize("box_loss", BOX_LOSSES, ids=str)
-@pytest.mark.parametrize("class_loss", CLASS_LOSSES, ids=str)
-@pytest.mark.parametrize("counts", [(), (0,), (3, 0, 1)])
-def test_looking_at_all_priors_is_the_same_as_at_those_that_count(
-    box_loss: BoxLoss, class_loss: ClassLoss, counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first is what an accelerator does, the second a processor; see `ops.rows`."""
-    output, targets = draw_output(len(counts), seed=0), draw_targets(counts, seed=1)
-    loss = MultiBoxLoss(box_loss=box_loss, class_loss=class_loss)
-    few = loss(output, targets)
-    few_gradients = gradients(few, output)
     monkeypatch.setattr(rows, "HOST_DEVICES", ())
     every = loss(output, targets)
     torch.testing.assert_close(every, few, rtol=1e-5, atol=1e-6)
@@ -364,34 +342,6 @@ def test_the_right_boxes_cost_nothing(box_loss: BoxLoss) -> None:
     output = SSDOutput(offsets, draw_output(2, seed=0).class_logits, PRIORS)
     assert loss.compare(output, wanted)["loss_box"].item() == pytest.approx(0, abs=1e-4)
     assert loss.compare(output._replace(box_offsets=offsets + 1), wanted)["loss_box"].item() > 0.1
-
-
-def test_smaller_beta_is_closer_to_l1() -> None:
-    output, targets = draw_output(2, seed=0), draw_targets([3, 1], seed=0)
-    linear = MultiBoxLoss(box_loss=L1Loss())(output, targets)["loss_box"].item()
-    by_beta = [
-        MultiBoxLoss(box_loss=SmoothL1Loss(beta))(output, targets)["loss_box"].item() for beta in (2.0, 1.0, 0.1, 0.0)
-    ]
-    assert by_beta == sorted(by_beta)
-    assert by_beta[-1] == pytest.approx(linear)
-
-
-def test_negatives_by_foreground_score_are_others() -> None:
-    output, targets = draw_output(2, seed=0), draw_targets([3, 1], seed=0)
-    by = {
-        name: MultiBoxLoss(class_loss=HardNegativeCrossEntropy(mining_score=name))(output, targets)["loss_cls"]
-        for name in ("loss", "background", "foreground")
-    }
-    assert by["loss"] == by["background"] > by["foreground"]
-
-
-def test_the_background_wants_no_offset() -> None:
-    wanted = BipartiteMatcher()(draw_targets([3, 1], seed=0), PRIORS)
-    assert (wanted_offsets(wanted)[wanted.labels == 0].abs() < 1e-5).all()
-
-
-def test_one_process_is_one_rank() -> None:
-    assert count_over_ranks(torch.tensor(3)) == (torch.tensor(3), 1)
 
 
 class FakeRanks:
@@ -409,19 +359,12 @@ class FakeRanks:
         count += self.other
 
 
-def test_counting_over_ranks_leaves_the_own_count_alone(monkeypatch) -> None:
-    FakeRanks(monkeypatch, other=4)
-    own = torch.tensor(3)
-    assert count_over_ranks(own) == (torch.tensor(7), 2)
-    assert own == 3
-
-
 def num_positive(output: SSDOutput, targets: list[Target]) -> int:
     grads = gradients(MultiBoxLoss(class_loss=HardNegativeCrossEntropy(negative_ratio=0))(output, targets), output)
     return int((grads[1].abs().sum(-1) > 0).sum())
 
 
-@pytest.mark.parametrize("counts", [((5, 2), (1, 1)), ((4, 3), (0, 0)), ((0, 0), (0, 0))])
+@pytest.mark.parametrize("counts", [((5, 2), (1, 1)), ((4, 3), (0, 0))])
 @pytest.mark.parametrize("normalizer", ["positives", "positives_per_image", "batch_size", "priors"])
 def test_averaged_gradient_is_that_of_the_big_batch(
     counts: tuple[tuple[int, ...], ...], normalizer: str, monkeypatch

@@ -2,7 +2,6 @@
 
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,27 +59,6 @@ def tables_of(preds: list, targets: list) -> tuple[DetectionTable, ObjectTable]:
     )
 
 
-def test_reference_vectors_of_an_independent_evaluator(reference_dir: Path) -> None:
-    data = np.load(reference_dir / "voc_ap_0.npz")
-
-    def column(name: str) -> Tensor:
-        return torch.from_numpy(np.concatenate([data[f"{name}_{image}"] for image in range(60)]))
-
-    def index(name: str) -> Tensor:
-        counts = torch.tensor([len(data[f"{name}_{image}"]) for image in range(60)])
-        return torch.arange(60).repeat_interleave(counts)
-
-    ap = voc_average_precision(
-        DetectionTable(index("det_labels"), column("det_boxes"), column("det_scores"), column("det_labels") + 1),
-        ObjectTable(index("gt_labels"), column("gt_boxes"), column("gt_labels") + 1, column("gt_difficult")),
-        num_classes=20,
-    )
-    torch.testing.assert_close(ap.eleven_point, torch.from_numpy(data["ap_11point"]), rtol=0, atol=1e-14)
-    torch.testing.assert_close(ap.area, torch.from_numpy(data["ap_area"]), rtol=0, atol=1e-14)
-    assert float(ap.eleven_point.nanmean()) == pytest.approx(float(data["map_11point"]), abs=1e-14)
-    assert float(ap.area.nanmean()) == pytest.approx(float(data["map_area"]), abs=1e-14)
-
-
 def test_hit_miss_hit_by_hand() -> None:
     found = detections([UNIT, FAR, [2.0, 0.0, 3.0, 1.0]])
     truth = objects([UNIT, [2.0, 0.0, 3.0, 1.0], [0.0, 3.0, 1.0, 4.0]])
@@ -115,30 +93,6 @@ def test_threshold_is_inclusive_and_changes_the_result() -> None:
     assert match_detections(half, objects([UNIT]), iou_threshold=0.501).tolist() == [MISS]
 
 
-@pytest.mark.parametrize("column", ["images", "labels"])
-def test_image_and_class_must_agree(column: str) -> None:
-    found, truth = detections([UNIT], **{column: [1]}), objects([UNIT], **{column: [2]})
-    assert match_detections(found, truth).tolist() == [MISS]
-
-
-def test_equal_scores_go_by_row() -> None:
-    hit_first = voc_average_precision(detections([UNIT, FAR], [0.5, 0.5]), objects([UNIT]), num_classes=1)
-    miss_first = voc_average_precision(detections([FAR, UNIT], [0.5, 0.5]), objects([UNIT]), num_classes=1)
-    assert hit_first.area.tolist() == [1.0]
-    assert miss_first.area.tolist() == [0.5]
-
-
-@pytest.mark.parametrize(("difficult", "outcome"), [([False, True], HIT), ([True, False], IGNORED)])
-def test_first_of_equally_overlapping_objects_is_taken(difficult: list[bool], outcome: int) -> None:
-    assert match_detections(detections([UNIT]), objects([UNIT, UNIT], difficult)).tolist() == [outcome]
-
-
-def test_rows_need_no_order_but_that_of_their_ties() -> None:
-    found = detections([FAR, UNIT, UNIT], [0.2, 0.1, 0.8], images=[1, 0, 0], labels=[2, 1, 1])
-    truth = objects([FAR, UNIT], images=[1, 0], labels=[2, 1])
-    assert voc_average_precision(found, truth, num_classes=2).area.tolist() == [1.0, 1.0]
-
-
 def test_eleven_points_are_those_of_the_published_evaluators() -> None:
     """A recall of 3 / 10 falls short of the fourth point, 3 * .1 in double precision; 5 / 10 is the sixth."""
     three = precision_recall(torch.tensor([HIT] * 3), 10)
@@ -164,11 +118,10 @@ def test_boxes_without_area_or_number_are_misses() -> None:
     assert match_detections(found, objects([[math.nan] * 4, UNIT, [0.5] * 4])).tolist() == [MISS] * 4 + [HIT]
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(("num_images", "num_classes"), [(1, 1), (12, 1), (12, 3), (40, 6)])
-@pytest.mark.parametrize("iou_threshold", [0.25, 0.5, 0.75])
-def test_against_a_slow_loop(draw, num_images: int, num_classes: int, iou_threshold: float, seed: int) -> None:
-    preds, targets = draw(num_images, num_classes, seed)
+@pytest.mark.parametrize("iou_threshold", [0.25, 0.75])
+@pytest.mark.parametrize(("num_images", "num_classes"), [(1, 1), (12, 3), (40, 6)])
+def test_against_a_slow_loop(draw, num_images: int, num_classes: int, iou_threshold: float) -> None:
+    preds, targets = draw(num_images, num_classes, seed=0)
     ap = voc_average_precision(*tables_of(preds, targets), num_classes=num_classes, iou_threshold=iou_threshold)
     for label in range(1, num_classes + 1):
         eleven_point, area = slow_average_precision(preds, targets, label, iou_threshold)

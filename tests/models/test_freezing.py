@@ -70,7 +70,7 @@ def changed(net: SSD, before: dict[str, Tensor]) -> set[str]:
     return {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
 
 
-@pytest.mark.parametrize(("stages", "norm"), [(2, False), ("all", False), (None, True), (2, True)])
+@pytest.mark.parametrize(("stages", "norm"), [(2, False), (None, True)])
 def test_what_is_frozen_stays_to_the_last_bit_and_all_else_learns(stages: int | str | None, norm: bool) -> None:
     torch.manual_seed(0)
     net = small_ssd(MobileNetV2())
@@ -110,7 +110,7 @@ def test_layers_without_imagenet_weights_learn() -> None:
     assert learning == {"norm.weight", "to_conv7.11.weight", "to_conv7.14.weight", *conv6_and_conv7}
 
 
-@pytest.mark.parametrize("stages", [6, -1, "some", 1.5, True])
+@pytest.mark.parametrize("stages", [6, -1, "some", True])
 def test_stages_that_are_not_there_are_refused(stages: object) -> None:
     with pytest.raises(ConfigurationError, match=rf"backbone\.freeze is {stages!r}; .*this backbone has 5"):
         freeze_backbone(VGG16(), SIZE, stages=stages)  # type: ignore[arg-type]

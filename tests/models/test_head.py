@@ -47,12 +47,6 @@ def test_new_convolutions_start_as_caffes() -> None:
     assert 0.8 * bound < net.box[0].weight.abs().max() <= bound
 
 
-def test_an_empty_batch() -> None:
-    offsets, logits = head()(features(batch=0))
-    assert offsets.shape[0] == logits.shape[0] == 0
-    assert offsets.shape[2:] == (4,)
-
-
 def shared_head(**settings: object) -> SharedHead:
     arguments = {"in_channels": [6] * 3, "boxes_per_cell": [4] * 3, "num_classes": CLASSES, "channels": 8, **settings}
     return SharedHead(**arguments)

@@ -30,12 +30,6 @@ def test_half_precision_features_are_normalised_in_float32(dtype: torch.dtype) -
     assert torch.equal(normalised, L2Norm(512)(features.float()))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_a_network_of_another_precision_keeps_it(dtype: torch.dtype) -> None:
-    layers = nn.Sequential(L2Norm(8), nn.Conv2d(8, 2, 1)).to(dtype)
-    assert layers(torch.rand(1, 8, 2, 2, dtype=dtype)).dtype is dtype
-
-
 def test_blocks_and_their_initial_weights() -> None:
     plain, normed = (conv_block(4, 6, kernel_size=3, padding=1, norm=norm) for norm in (None, nn.BatchNorm2d))
     assert [type(layer) for layer in plain] == [nn.Conv2d, nn.ReLU]

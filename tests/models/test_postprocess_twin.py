@@ -101,6 +101,7 @@ def either_nms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     background=st.sampled_from([0.0, 4.0, 50.0]),
     enough=st.sampled_from([1, 5, 1000]),
     score_threshold=st.sampled_from([0.0, 1e-6, 0.01, 0.3, 0.9, 1.0]),
+    iou_threshold=st.sampled_from([0.1, 0.45, 1.0]),
     top_k=st.sampled_from([1, 3, 400]),
     max_detections=st.sampled_from([1, 4, 200]),
     clip_first=st.booleans(),
@@ -114,6 +115,7 @@ def test_equals_the_twin(
     background: float,
     enough: int,
     score_threshold: float,
+    iou_threshold: float,
     top_k: int,
     max_detections: int,
     clip_first: bool,
@@ -128,6 +130,7 @@ def test_equals_the_twin(
         check(
             output,
             score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
             top_k=top_k,
             max_detections=max_detections,
             clip_first=clip_first,
@@ -135,18 +138,17 @@ def test_equals_the_twin(
 
 
 @pytest.mark.usefixtures("either_nms")
-@pytest.mark.parametrize("seed", [0])
-def test_random_and_trained_logits_of_the_published_size(seed: int) -> None:
-    for clip_first in (False, True):
-        sure = check(trained_like(2, seed), clip_first=clip_first)
-        assert all(3 <= len(detections["scores"]) < 200 for detections in sure)
-    random = draw(1, 1500, 20, seed)
+def test_random_and_trained_logits_of_the_published_size() -> None:
+    (sure,) = check(trained_like(1, seed=0))
+    assert 3 <= len(sure["scores"]) < 200
+    random = draw(1, 600, 20, seed=0)
     assert len(check(random)[0]["scores"]) == 200
     assert len(check(random, max_detections=10**6, top_k=50)[0]["scores"]) > 200
 
 
 def test_torchvision_detects_the_same() -> None:
-    peer = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=21).eval()
+    with torch.device("meta"):
+        peer = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=21).eval()
     for output in (trained_like(2, seed=5), draw(2, 1200, 20, seed=5)):
         anchors = [cxcywh_to_xyxy(output.priors_cxcywh) * 300] * 2
         theirs = peer.postprocess_detections(

@@ -80,13 +80,6 @@ def test_ssd300_is_that_of_the_paper() -> None:
     assert "priors_cxcywh" not in net.state_dict()
 
 
-def test_ssd300_with_batch_norm_has_the_same_maps() -> None:
-    with torch.device("meta"):
-        net = ssd300(batch_norm=True)
-    assert [level.grid_size[0] for level in net.levels] == [38, 19, 10, 5, 3, 1]
-    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in net.modules()) == 15 + 8
-
-
 def test_ssd512_ends_in_one_cell_by_a_kernel_of_four() -> None:
     halving = {"mid_channels": 128, "out_channels": 256, "stride": 2, "padding": 1}
     layers = [SSD300_EXTRAS[0], halving, halving, halving, {**halving, "stride": 1, "kernel_size": 4}]
@@ -126,31 +119,6 @@ def test_a_prediction_stands_at_its_prior(row: int, column: int) -> None:
     for changed in (output.box_offsets[0].abs().amax(-1) > 0, output.class_logits[0].abs().amax(-1) > 0):
         assert torch.equal(changed[first], distance[first] <= 8)  # a 3 x 3 convolution on cells of 8 pixels
         assert torch.equal(changed[second], distance[second] <= 4 + 16)  # its cell of 16 pixels, and those beside it
-
-
-def test_images_that_are_not_square() -> None:
-    net = tiny_ssd((128, 256))
-    assert grids(net) == [(16, 32), (8, 16), (4, 8), (2, 4), (1, 1)]
-    with torch.inference_mode():
-        output = net.eval()(torch.zeros(1, 3, 128, 256, dtype=torch.uint8))
-    assert output.box_offsets.shape[1] == len(output.priors_cxcywh) == 4 * (512 + 128 + 32 + 8 + 1)
-
-
-def test_wrong_priors_are_refused_with_a_table() -> None:
-    with torch.device("meta"), pytest.raises(ConfigurationError) as caught:
-        ssd300(image_size=512)
-    lines = str(caught.value).splitlines()
-    assert "priors=" in lines[0]
-    assert lines[1].split() == ["level", "network", "priors"]
-    assert [line.split()[:3] for line in lines[2:]] == [
-        ["1", "64x64", "38x38"],
-        ["2", "32x32", "19x19"],
-        ["3", "16x16", "10x10"],
-        ["4", "8x8", "5x5"],
-        ["5", "6x6", "3x3"],
-        ["6", "4x4", "1x1"],
-    ]
-    assert all("differs" in line for line in lines[2:])
 
 
 @pytest.mark.parametrize("image_size", [(4, 4), (100, 100), (0, 300)])

@@ -168,31 +168,6 @@ def test_weights_that_do_not_exist(tmp_path: Path) -> None:
         VGG16(weights="IMAGENET1K_FEATURES", batch_norm=True)
 
 
-@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>", b"PK\x03\x04 no archive", pickle.dumps(Path, protocol=2)])
-def test_a_file_that_is_no_weights(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "vgg16.pth"
-    path.write_bytes(content)
-    with pytest.raises(
-        WeightsError,
-        match=r"backbone\.weights=.*vgg16\.pth (is empty|is damaged|holds more than plain|is not a torch weights file)",
-    ):
-        VGG16(weights=str(path))
-
-
-class Malice:
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple:
-        return (Path.touch, (self.trace,))
-
-
-def test_a_file_with_code_is_not_run(saved, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="holds more than plain tensors"):
-        VGG16(weights=saved({"features.0.weight": Malice(tmp_path / "was_here")}))
-    assert not (tmp_path / "was_here").exists()
-
-
 def changed(state: dict[str, Tensor], kind: str) -> object:
     if kind == "list":
         return [torch.zeros(3)]
@@ -212,11 +187,6 @@ def changed(state: dict[str, Tensor], kind: str) -> object:
 def test_weights_of_something_else(torchvision_state: dict[str, Tensor], saved, kind: str) -> None:
     with pytest.raises(WeightsError, match=r"vgg16\.pth(: not torchvision's VGG16| holds )"):
         VGG16(weights=saved(changed(torchvision_state, kind)))
-
-
-def test_weights_below_a_training_programs_key_are_found(torchvision_state: dict[str, Tensor], saved) -> None:
-    net = VGG16(weights=saved({"epoch": 3, "state_dict": torchvision_state}))
-    assert torch.equal(net.to_conv4_3[0].weight, torchvision_state["features.0.weight"])
 
 
 def test_the_file_that_ssd_pytorch_starts_from(torchvision_state: dict[str, Tensor], saved) -> None:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_convert
 
@@ -11,6 +11,7 @@ from ssd_lightning.ops.boxes import boxes_to_pixels, clip_boxes, cxcywh_to_xyxy,
 CORNERS = st.tuples(*[st.floats(-2, 3, width=32)] * 4)
 
 
+@settings(deadline=None, max_examples=20)
 @given(st.lists(CORNERS, max_size=5))
 def test_conversions_equal_torchvision_and_invert_each_other(corners: list[tuple[float, ...]]) -> None:
     boxes = torch.tensor(corners, dtype=torch.float32).reshape(-1, 4)
@@ -18,13 +19,6 @@ def test_conversions_equal_torchvision_and_invert_each_other(corners: list[tuple
     torch.testing.assert_close(xyxy_to_cxcywh(boxes), box_convert(boxes, "xyxy", "cxcywh"))
     torch.testing.assert_close(cxcywh_to_xyxy(boxes), box_convert(boxes, "cxcywh", "xyxy"))
     torch.testing.assert_close(cxcywh_to_xyxy(xyxy_to_cxcywh(boxes)), boxes, rtol=0, atol=1e-6)
-
-
-def test_conversions_on_paper() -> None:
-    xyxy, cxcywh = torch.tensor([0.1, 0.2, 0.5, 0.8]), torch.tensor([0.3, 0.5, 0.4, 0.6])
-    torch.testing.assert_close(xyxy_to_cxcywh(xyxy), cxcywh)
-    torch.testing.assert_close(cxcywh_to_xyxy(cxcywh), xyxy)
-    assert cxcywh_to_xyxy(torch.zeros(2, 3, 0, 4)).shape == (2, 3, 0, 4)
 
 
 def test_clip_and_pixels() -> None:
@@ -50,7 +44,3 @@ def test_clip_and_pixels() -> None:
 )
 def test_valid_boxes(box: list[float], valid: bool) -> None:
     assert valid_boxes(torch.tensor([[box]])).tolist() == [[valid]]
-
-
-def test_valid_boxes_of_none() -> None:
-    assert valid_boxes(torch.zeros(0, 4)).shape == (0,)

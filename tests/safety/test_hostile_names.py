@@ -63,8 +63,7 @@ def yolo(root: Path, names: list[str]) -> list[dict[str, str]]:
     return [{"root": str(root), "split": "train"}]
 
 
-@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize(("newline", "mark"), [("\n", ""), ("\r\n", "\ufeff"), ("\r", "")])
 def test_voc_lists_of_any_system(tmp_path: Path, newline: str, mark: str) -> None:
     dataset = VOCDataset(splits=voc(tmp_path, NAMES, newline=newline, mark=mark), class_names=["cat"], part="train")
     assert [record.image_id for record in dataset.records] == NAMES
@@ -135,7 +134,7 @@ def test_a_class_name_forges_no_line_of_a_log(tmp_path: Path, caplog: pytest.Log
         assert not any(line.startswith(FORGED) for line in caplog.text.splitlines())
 
 
-LONG = ["x" * 5000, "x/" * 3000, "x\0y", ""]
+LONG = ["x" * 5000, "xxxxxxxx/" * 500, "x\0y", ""]
 
 
 @pytest.mark.parametrize("name", LONG)
