@@ -1,25 +1,25 @@
 """The command that serves the page: what it refuses, where it listens, and how it ends."""
 
-import ipaddress
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 import torch
-import uvicorn
 from hydra.core.global_hydra import GlobalHydra
-from PIL import Image
 
 from helpers.tiny_nets import tiny_net
 from ssd_lightning import demo
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.inference import app
 from ssd_lightning.inference.detector import Detector
 
 
@@ -71,65 +71,48 @@ def test_what_cannot_be_served_is_reported_in_a_sentence(
 def test_a_missing_package_is_named(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "find_spec", lambda name: None if name == "uvicorn" else object())
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
     message = refused(monkeypatch, capsys, f"checkpoint={checkpoint}")
-    assert "(uvicorn)" in message
+    assert "gradio" in message
     assert "pip install 'ssd-lightning[demo]'" in message
 
 
-class Served:
-    """Stands for the server: keeps what it would have served, and where."""
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Where a page would have been served, and to whom."""
+    calls: list[dict[str, Any]] = []
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.addresses: list[tuple[str, int]] = []
-        monkeypatch.setattr(uvicorn.Server, "run", self._run)
-
-    def _run(self, sockets: list[socket.socket]) -> None:
-        self.addresses += [listener.getsockname()[:2] for listener in sockets]
+    @contextmanager
+    def note(page: object, **settings: Any) -> Iterator[str]:
+        calls.append(settings)
+        yield f"http://{settings['host']}:{settings['port']}/"
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(app, "served", note)
+    monkeypatch.setattr(demo.threading.Event, "wait", lambda event: None)
+    return calls
 
-def test_it_listens_to_this_machine_alone(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+
+@pytest.mark.parametrize(("host", "is_local"), [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False)])
+def test_only_this_machine_is_let_in_unless_a_host_is_given(
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    served: list[dict[str, Any]],
+    host: str,
+    is_local: bool,
 ) -> None:
-    served = Served(monkeypatch)
-    run(monkeypatch, f"checkpoint={checkpoint}", "port=0")
-    [(host, port)] = served.addresses
-    printed = capsys.readouterr()
-    assert host == "127.0.0.1"
-    assert f"http://127.0.0.1:{port} " in printed.out
-    assert "everybody" not in printed.out + printed.err
-    run(monkeypatch, f"checkpoint={checkpoint}", "port=0")
-    assert served.addresses[1][1] != 0
-
-
-def test_the_whole_network_is_let_in_with_a_warning(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    served = Served(monkeypatch)
-    run(monkeypatch, f"checkpoint={checkpoint}", "port=0", "host=0.0.0.0")
-    [(host, port)] = served.addresses
-    printed = capsys.readouterr()
-    assert host == "0.0.0.0"
-    assert (printed.out + printed.err).count("everybody who can reach this machine") == 1
-    assert f"http://localhost:{port} " in printed.out
-
-
-def test_the_browser_is_opened_only_when_asked(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    served, opened = Served(monkeypatch), []
+    opened: list[str] = []
     monkeypatch.setattr(demo.webbrowser, "open", opened.append)
-    run(monkeypatch, f"checkpoint={checkpoint}", "port=0")
+    run(monkeypatch, f"checkpoint={checkpoint}", "port=0", *([] if host == "127.0.0.1" else [f"host={host}"]))
+    [settings] = served
+    printed = capsys.readouterr()
+    assert settings["host"] in (("127.0.0.1", "::1") if is_local else (host,))
+    assert settings["port"] > 0
+    assert settings["max_bytes"] == 20_000_000
+    assert bool(settings["hosts"]) == is_local
+    assert ("everybody who can reach this machine" in printed.out + printed.err) != is_local
     assert opened == []
-    run(monkeypatch, f"checkpoint={checkpoint}", "port=0", "open_browser=true")
-    assert opened == [f"http://127.0.0.1:{served.addresses[1][1]}"]
-
-
-@pytest.mark.parametrize(
-    ("address", "url"),
-    [("127.0.0.1", "http://127.0.0.1:80"), ("::1", "http://[::1]:80"), ("::", "http://localhost:80")],
-)
-def test_an_address_for_browsers(address: str, url: str) -> None:
-    assert demo.address_in_browser(ipaddress.ip_address(address), 80) == url
 
 
 @pytest.mark.parametrize(
@@ -157,7 +140,7 @@ def test_a_models_name_has_no_folders_of_the_machine(checkpoint: str, name: str)
 )
 def test_an_address_that_cannot_be_taken(host: str, port: int, overrides: str) -> None:
     with pytest.raises(ConfigurationError, match=overrides):
-        demo.open_socket(host, port)
+        demo.find_address(host, port)
 
 
 def test_a_host_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,35 +149,38 @@ def test_a_host_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(ConfigurationError, match=r"host=box: .* \(Name or service not known\)"):
-        demo.open_socket("box", 0)
+        demo.find_address("box", 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_busy", [False, True])
 def test_the_command_serves_until_it_is_interrupted(checkpoint: Path, tmp_path: Path, is_busy: bool) -> None:
     """Ctrl-C is its usual end: exit code 0, nothing left behind, also while an upload is under way."""
-    command = [sys.executable, "-m", "ssd_lightning.demo", f"checkpoint={checkpoint}", "port=0"]
+    folder, scratch = tmp_path / "here", tmp_path / "scratch"
+    folder.mkdir()
+    scratch.mkdir()
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        [sys.executable, "-m", "ssd_lightning.demo", f"checkpoint={checkpoint}", "port=0"],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "TMPDIR": str(scratch), "HTTP_PROXY": "http://127.0.0.1:9"},
+    )  # fmt: skip
     try:
         line = process.stdout.readline()
         url = re.search(r"http://127\.0\.0\.1:(\d+)", line)
         assert url is not None, process.stderr.read()
-        Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "black.png")
-        answer = httpx.post(f"{url[0]}/api/detect", content=(tmp_path / "black.png").read_bytes(), timeout=30)
-        assert answer.json()["width"] == 50
+        answer = httpx.post(f"{url[0]}/gradio_api/upload", files={"files": ("a.png", b"none")}, timeout=30)
+        assert Path(answer.json()[0]).is_relative_to(scratch)
         with socket.create_connection(("127.0.0.1", int(url[1])), timeout=5) as connection:
             if is_busy:
-                connection.sendall(b"POST /api/detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\nhalf")
+                request = b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\nhalf"
+                connection.sendall(request)
             process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=30)
-        assert process.returncode == 0
-        assert len(errors.splitlines()) == is_busy, errors  # that it waits no longer for the upload
+            output, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
         assert output.splitlines() == ["the demo has ended"]
         with pytest.raises(ProcessLookupError):
             os.killpg(process.pid, 0)  # no process of the group is left
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["black.png"]
+        assert [*folder.iterdir(), *scratch.glob("ssd-demo-*")] == []
     finally:
         if process.poll() is None:
             process.kill()

@@ -46,8 +46,6 @@ def test_the_wheel_holds_every_configuration_and_the_demo_s_images(unpacked_whee
         "demo_data/LICENSE",
         "py.typed",
         "reporting/templates/style.css",
-        "inference/app/page/index.html",
-        "inference/app/page/app.js",
     ):
         assert (unpacked_wheel / "ssd_lightning" / path).is_file()
 

@@ -1,8 +1,12 @@
 """`python -m ssd_lightning.demo`: a local web page and a JSON endpoint for a detector."""
 
+import contextlib
 import ipaddress
 import logging
+import os
 import socket
+import tempfile
+import threading
 import webbrowser
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,10 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NEEDED = ("starlette", "uvicorn", "python_multipart")
-SHUTDOWN_SECONDS = 2
-"""Time for open requests when the server stops."""
-
 
 def main() -> None:
     """Run the command."""
@@ -34,30 +34,22 @@ def demo(config: "DictConfig") -> None:
         config: the composed `conf/demo.yaml`.
 
     Raises:
-        UserError: a package is missing, a setting or the checkpoint is not usable, or the port is taken.
+        UserError: gradio is missing, a setting or the checkpoint is not usable, or the port is taken.
     """
-    check_packages()
+    if find_spec("gradio") is None:
+        raise ConfigurationError("the demo needs gradio: pip install 'ssd-lightning[demo]'")
     require_number("score_threshold", config.score_threshold, 0, 1)
     require_number("max_upload_mb", config.max_upload_mb, 0, above_low=True)
-    # Before the detector is loaded, since the port check is faster.
-    with open_socket(config.host, config.port) as listener:
-        serve(config, listener)
+    address, port = find_address(config.host, config.port)  # before the detector is loaded, since this is faster
+    with tempfile.TemporaryDirectory(prefix="ssd-demo-") as scratch:
+        # Uploads live in a folder that goes with the command. Nothing is asked of other machines, not even by a proxy.
+        os.environ.update(GRADIO_TEMP_DIR=scratch, GRADIO_ANALYTICS_ENABLED="False", no_proxy="*")
+        serve(config, address, port, Path(scratch))
+    print("the demo has ended")
 
 
-def check_packages() -> None:
-    """Check that the packages of the extra `demo` are installed.
-
-    Raises:
-        ConfigurationError: a package is missing.
-    """
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        names = ", ".join(missing)
-        raise ConfigurationError(f"the demo needs more packages ({names}): pip install 'ssd-lightning[demo]'")
-
-
-def open_socket(host: str, port: int) -> socket.socket:
-    """Bind an address. Early clients wait until the server is ready.
+def find_address(host: str, port: int) -> tuple[str, int]:
+    """Resolve a host of this machine, and replace port 0 by a free one.
 
     Raises:
         ConfigurationError: the port is taken, invalid or not permitted, or the host is not on this machine.
@@ -65,71 +57,53 @@ def open_socket(host: str, port: int) -> socket.socket:
     require_number("port", port, 0, 65535, whole=True)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ConfigurationError(f"host={host}: this is not an address of this machine ({error.strerror})") from error
-    try:
+    with socket.socket(family, kind, protocol) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # otherwise a port stays blocked for a minute
-        listener.bind(address)
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(
-            f"port={port} of host={host} cannot be used ({error.strerror}); port=0 takes a free one"
-        ) from error
-    return listener
+        try:
+            listener.bind(address)
+            listener.listen()
+        except OSError as error:
+            raise ConfigurationError(
+                f"port={port} of host={host} cannot be used ({error.strerror}); port=0 takes a free one"
+            ) from error
+        bound = listener.getsockname()
+        return str(bound[0]), int(bound[1])
 
 
-def serve(config: "DictConfig", listener: socket.socket) -> None:
-    """Load the detector and serve on a socket until the process is stopped."""
+def serve(config: "DictConfig", address: str, port: int, scratch: Path) -> None:
+    """Load the detector and serve it until the process is stopped."""
     import numpy as np
-    import uvicorn
 
     from ssd_lightning.devices import choose_device
-    from ssd_lightning.inference.app.app import LOOPBACK_NAMES, Application
-    from ssd_lightning.inference.app.examples import find_examples
-    from ssd_lightning.inference.app.uploads import Limits
+    from ssd_lightning.inference.app import build_page, served
     from ssd_lightning.inference.detector import Detector
+    from ssd_lightning.inference.examples import find_examples
 
-    host, port = listener.getsockname()[:2]
-    address = ipaddress.ip_address(host)
     detector = Detector.load(config.checkpoint, choose_device(config.device))
     detector(np.zeros((*detector.image_size, 3), np.uint8))  # warm-up: the first image is the slowest
     checkpoint = Path(config.checkpoint)
     folder = None if config.examples is None else Path(config.examples).expanduser()
-    application = Application(
+    name = model_name(checkpoint)
+    page = build_page(
         detector,
-        name=model_name(checkpoint),
-        examples=find_examples(folder, checkpoint, detector.class_names),
+        name=name,
+        examples=find_examples(folder, checkpoint, detector.class_names, scratch=scratch),
         score_threshold=config.score_threshold,
-        limits=Limits(max_bytes=round(config.max_upload_mb * 1e6)),
-        hosts={*LOOPBACK_NAMES, str(config.host).lower()} if address.is_loopback else (),
     )
-    if not address.is_loopback:
+    is_local = ipaddress.ip_address(address).is_loopback
+    hosts = ("127.0.0.1", "localhost", "::1", str(config.host).lower()) if is_local else ()
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio asks its own server whether it runs
+    if not is_local:
         log.warning("host=%s: everybody who can reach this machine can use the demo", config.host)
-    url = address_in_browser(address, port)
-    print(f"{application.name} at {url} (Ctrl-C ends it)", flush=True)
-    if config.open_browser:
-        webbrowser.open(url)
-    settings = uvicorn.Config(
-        application.build(),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        lifespan="off",
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
-    try:
-        uvicorn.Server(settings).run(sockets=[listener])
-    except KeyboardInterrupt:  # the usual end
-        print("the demo has ended")
-
-
-def address_in_browser(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> str:
-    """Return the URL for a browser on this machine."""
-    if address.is_unspecified:  # all addresses of the machine
-        return f"http://localhost:{port}"
-    return f"http://[{address}]:{port}" if address.version == 6 else f"http://{address}:{port}"
+    max_bytes = round(config.max_upload_mb * 1e6)
+    with served(page, host=address, port=port, max_bytes=max_bytes, hosts=hosts) as url:
+        print(f"{name} at {url} (Ctrl-C ends it)", flush=True)
+        if config.open_browser:
+            webbrowser.open(url)
+        with contextlib.suppress(KeyboardInterrupt):  # the usual end
+            threading.Event().wait()
 
 
 def model_name(checkpoint: Path) -> str:

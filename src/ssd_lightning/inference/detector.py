@@ -23,7 +23,7 @@ from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.boxes import boxes_to_pixels
 from ssd_lightning.ops.normalization import Normalization
-from ssd_lightning.types import Detections, Placement
+from ssd_lightning.types import Detections, Placement, SSDOutput
 
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -116,10 +116,21 @@ class Detector:
     def _detect_in_input(self, images: Tensor) -> list[Detections]:
         if isinstance(self.net, ExportedNetwork):
             return self.net.detect(images, self.postprocess)
+        return self.postprocess(self.run(images))
+
+    def run(self, images: Tensor) -> SSDOutput:
+        """Run the network without post-processing.
+
+        Args:
+            images: `[B, 3, H, W]` RGB 0..255, of the network's input size; B = 1 for an exported file, which must be
+                one without NMS.
+        """
+        if isinstance(self.net, ExportedNetwork):
+            return self.net.raw_output(images)
         dtype = getattr(torch, self.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "float32"):
-            output = self.net(images.to(self.device, non_blocking=True))
-        return self.postprocess(output)
+            output: SSDOutput = self.net(images.to(self.device, non_blocking=True))
+        return output
 
     # For the type checker, a path given as text is also a sequence of paths.
     @overload

@@ -60,8 +60,15 @@ class ExportedNetwork(nn.Module):
         outputs = self.checked(self.run(inputs), len(inputs))
         if self.description.nms:
             return _unpadded(*outputs)
-        boxes, scores = outputs
-        return _detect(boxes, scores, postprocess)
+        return [
+            found for boxes, scores in zip(*outputs, strict=True) for found in postprocess(_as_output(boxes, scores))
+        ]
+
+    def raw_output(self, image: Tensor) -> SSDOutput:
+        """Run a file without NMS on one image `[1, 3, H, W]`, see `detect`."""
+        inputs = self.description.as_input(image.to(self.device))
+        [boxes], [scores] = self.checked(self.run(inputs), 1)
+        return _as_output(boxes, scores)
 
     def checked(self, outputs: Sequence[Tensor], batch: int) -> Sequence[Tensor]:
         """Check that outputs match the description. Otherwise an invalid index would cause an error much later.
@@ -102,11 +109,7 @@ def _unpadded(boxes: Tensor, scores: Tensor, labels: Tensor, num_detections: Ten
     ]
 
 
-def _detect(boxes: Tensor, scores: Tensor, postprocess: PostProcess) -> list[Detections]:
-    """Apply post-processing to decoded boxes and scores, image by image."""
-    found: list[Detections] = []
-    for image_boxes, image_scores in zip(boxes, scores, strict=True):
-        # Each box is its own prior with zero offsets. Softmax inverts the logarithm.
-        output = SSDOutput(torch.zeros_like(image_boxes)[None], image_scores.log()[None], xyxy_to_cxcywh(image_boxes))
-        found += postprocess(output)
-    return found
+def _as_output(boxes: Tensor, scores: Tensor) -> SSDOutput:
+    """Express decoded boxes and scores of an image as the output of a network, for post-processing."""
+    # Each box is its own prior with zero offsets. Softmax inverts the logarithm.
+    return SSDOutput(torch.zeros_like(boxes)[None], scores.log()[None], xyxy_to_cxcywh(boxes))

@@ -1,9 +1,7 @@
-"""Example images for the page: from a folder, from a run's data set, or drawn."""
+"""Example images for the demo page: from a folder, from a run's data set, or drawn."""
 
-import io
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -21,56 +19,35 @@ log = logging.getLogger(__name__)
 MOST_EXAMPLES = 8
 MOST_LOOKED_AT = 20_000
 """Maximum number of files of a data set that are listed."""
-THUMBNAIL_SIDE_PX = 200
-TOY_SIDE_PX = 384
 
 
-@dataclass(frozen=True)
-class Example:
-    """An encoded image for a browser."""
-
-    name: str
-    data: bytes
-    media_type: str
-    thumbnail: bytes
-    """A small JPEG."""
-
-
-def find_examples(folder: Path | None, checkpoint: Path, class_names: Sequence[str]) -> list[Example]:
+def find_examples(folder: Path | None, checkpoint: Path, class_names: Sequence[str], *, scratch: Path) -> list[Path]:
     """Choose a few images.
 
     Args:
         folder: folder of images. None uses the run's data set if it still exists. Otherwise, a detector of toy shapes
-            gets toy scenes.
+            gets toy scenes that are not in the training data.
         checkpoint: a file or a run directory.
         class_names: class names of the detector.
+        scratch: folder for drawn scenes.
 
     Raises:
         DataError: the folder contains no image.
     """
     if folder is not None:
-        examples = _read(_images_in(folder)) if folder.is_dir() else []
+        examples = _readable(_images_in(folder)) if folder.is_dir() else []
         if not examples:
-            raise DataError(
-                f"examples={folder}: no image ({', '.join(BROWSER_MEDIA_TYPES)}) in the folder, or no such folder"
-            )
+            kinds = ", ".join(BROWSER_MEDIA_TYPES)
+            raise DataError(f"examples={folder}: no image ({kinds}) in the folder, or no such folder")
         return examples
     data = data_of_run(checkpoint)
-    examples = _read(_test_images(data)) if data is not None else []
+    examples = _readable(_test_images(data)) if data is not None else []
     if not examples and tuple(class_names) == tuple(TOY_CLASSES):
-        return draw_toy_examples()
+        for index in range(6):
+            pixels, _ = draw_toy_image(seed=1, split="test", index=index, size_px=(384, 384))
+            examples.append(scratch / f"toy_scene_{index + 1}.png")
+            Image.fromarray(pixels).save(examples[-1])
     return examples
-
-
-def draw_toy_examples() -> list[Example]:
-    """Draw toy scenes that are not in the training data."""
-    size_px = (TOY_SIDE_PX, TOY_SIDE_PX)
-    scenes = [draw_toy_image(seed=1, split="test", index=index, size_px=size_px)[0] for index in range(6)]
-    images = [Image.fromarray(scene) for scene in scenes]
-    return [
-        Example(f"toy scene {number}", _encoded(image, "PNG"), "image/png", _thumbnail(image))
-        for number, image in enumerate(images, 1)
-    ]
 
 
 def data_of_run(checkpoint: Path) -> Path | None:
@@ -109,25 +86,13 @@ def _spread(paths: list[Path]) -> list[Path]:
     return paths[::step][:MOST_EXAMPLES]
 
 
-def _read(paths: Sequence[Path]) -> list[Example]:
-    examples = []
+def _readable(paths: Sequence[Path]) -> list[Path]:
+    readable = []
     for path in paths:
         try:
-            thumbnail, data = _thumbnail(Image.fromarray(read_image(path))), path.read_bytes()
-        except (DataError, OSError) as error:
+            read_image(path)
+        except DataError as error:
             log.warning("an example is skipped: %s", error)
         else:
-            examples.append(Example(path.name, data, BROWSER_MEDIA_TYPES[path.suffix.lower()], thumbnail))
-    return examples
-
-
-def _thumbnail(image: Image.Image) -> bytes:
-    small = image.copy()
-    small.thumbnail((THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX))
-    return _encoded(small, "JPEG")
-
-
-def _encoded(image: Image.Image, image_format: str) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format=image_format)
-    return file.getvalue()
+            readable.append(path)
+    return readable

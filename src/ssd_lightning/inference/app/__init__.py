@@ -1,1 +1,0 @@
-"""A local web page and JSON endpoints for a detector."""
