@@ -2,8 +2,8 @@
 
 import hashlib
 import io
-import stat
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,8 @@ def put(root: Path, content: bytes, sha1: str | None = None) -> Archive:
     root.mkdir(exist_ok=True)
     (root / BANANAS.filename).write_bytes(content)
     missing = (root / "no server").as_uri()
-    return Archive(filename=BANANAS.filename, sha1=sha1 or hashlib.sha1(content).hexdigest(), urls=(missing,))
+    checksum = f"sha1:{sha1 or hashlib.sha1(content).hexdigest()}"
+    return replace(BANANAS, checksum=checksum, urls=(missing,))
 
 
 def test_an_archive_that_lies_there_is_unpacked_once(tmp_path: Path) -> None:
@@ -64,16 +65,14 @@ def test_an_archive_of_another_checksum_is_not_unpacked(tmp_path: Path) -> None:
 
 
 def test_an_archive_that_lacks_images(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the archive lacks images"):
+    with pytest.raises(DataError, match="the archive lacks files"):
         prepare_bananas(tmp_path, download=True, archive=put(tmp_path, zip_of(names=("0.png",))))
 
 
 def test_what_is_no_zip_or_reaches_out_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="this is not a readable zip archive"):
+    with pytest.raises(DataError, match="cannot be unpacked"):
         prepare_bananas(tmp_path, download=True, archive=put(tmp_path, b"<html>"))
-    link = zipfile.ZipInfo("banana-detection/link")
-    link.external_attr = (stat.S_IFLNK | 0o777) << 16
-    for info, said in ((link, "is a link"), (zipfile.ZipInfo("banana-detection/../../x"), "does not lie below")):
-        with pytest.raises(DataError, match=said):
-            prepare_bananas(tmp_path, download=True, archive=put(tmp_path, zip_of(info)))
-        assert not (tmp_path / SPLITS[0]).exists()
+    outside = zipfile.ZipInfo("banana-detection/../../x")
+    with pytest.raises(DataError, match="leads outside"):
+        prepare_bananas(tmp_path, download=True, archive=put(tmp_path, zip_of(outside)))
+    assert not (tmp_path / SPLITS[0]).exists()
