@@ -33,7 +33,9 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
 sys.path.insert(0, str(REPOSITORY / "src"))
 
-from ssd_lightning.visualization.benchmark_tables import TextTable, as_markdown, comparison_table, growth_table  # noqa: E402
+from results import as_markdown, comparison_table, growth_table
+
+from ssd_lightning.visualization.text_table import TextTable
 
 PARTS = {"tests": 50, "step": 80, "parts": 47, "training": 128, "more": 55}
 """Seconds of each part on an H200, a dozen of them to start each. What one leaves goes to the next."""
@@ -170,7 +172,8 @@ def run_part(command: Sequence[str], log: Any, *, limit: float, on_tick: Callabl
     Returns:
         How it ended: `finished`, or why not.
     """
-    path = os.pathsep.join(filter(None, [str(REPOSITORY / "src"), os.environ.get("PYTHONPATH")]))
+    folders = [str(REPOSITORY / "src"), str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH")]
+    path = os.pathsep.join(filter(None, folders))
     environment = {**os.environ, "PYTHONPATH": path, "NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "offline"}
     process = subprocess.Popen(  # noqa: S603
         [*command, str(time.time() + limit)], cwd=REPOSITORY, env=environment,

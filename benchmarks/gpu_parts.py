@@ -15,22 +15,25 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from results import Comparison, Point
+from speed_images import TORCHVISION_SSD300, compare_predict
+from speed_tensors import compare_loss, compare_postprocess
+from speed_training import Step, compare_training, make_network, our_step, torchvision_ssd300
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from ssd_lightning.benchmark import TORCHVISION_SSD300, make_network
-from ssd_lightning.benchmarking.growth import Point, exponents
-from ssd_lightning.benchmarking.loss import random_targets
-from ssd_lightning.benchmarking.training import OurStep, Peer, compare_training, torchvision_ssd300
+from helpers.random_ssd import random_targets
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.memory import peak_memory_mib
 from ssd_lightning.models import SSD
-from ssd_lightning.timing import Comparison, seconds_of
+from ssd_lightning.timing import seconds_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VGG16 = ("backbone=vgg16", "backbone.weights=null")
@@ -178,69 +181,90 @@ def measure_step(part: Part) -> None:
 
 
 def compare_step(part: Part, batch_size: int, mode: str | None, peer_mode: str | None) -> None:
-    """Compare one training step."""
+    """Compare one training step with torchvision's, and its operations a second with those of a matrix product."""
     torch._dynamo.reset()  # else the second size would be compiled for all sizes
-    part.compared(
-        compare_training(
-            net=make_network(*part.scale.network),
-            pairs=part.scale.pairs,
-            device=part.scale.device,
-            batch_size=batch_size,
-            precision="bfloat16",
-            compile_mode=mode,
-            peers=[Peer(build=part.scale.peer, channels_last=True, fused=True, compile_mode=peer_mode)],
-            apart=False,
-            matrix_size=part.scale.matrix_size,
-        )
+    net = make_network(*part.scale.network)
+    flops = training_flops(net)
+    speed, *memory = compare_training(
+        net=net,
+        peer=part.scale.peer(net.num_classes),
+        device=part.scale.device,
+        batch_size=batch_size,
+        pairs=part.scale.pairs,
+        precision="bfloat16",
+        compile_mode=mode,
+        peer_compile_mode=peer_mode,
+        apart=False,
     )
+    units = Comparison(
+        part="matrix units",
+        setting=speed.setting,
+        peer=f"bfloat16 matrix product of {part.scale.matrix_size} x {part.scale.matrix_size}",
+        ours=tuple(flops * images_per_s for images_per_s in speed.ours),
+        theirs=tuple(matrix_flops(part.scale.device, part.scale.matrix_size) for _ in speed.ours),
+        unit="FLOP/s",
+    )
+    part.compared([speed, *memory, units])
+
+
+def training_flops(net: SSD, batch_size: int = 2) -> float:
+    """Count the operations of convolutions and products for one image, forward and backward; batch norm needs two."""
+    copy = deepcopy(net).to("meta").train()
+    with FlopCounterMode(display=False) as counter:
+        output = copy(torch.empty(batch_size, 3, *net.image_size, device="meta"))
+        (output.class_logits.sum() + output.box_offsets.sum()).backward()
+    return counter.get_total_flops() / batch_size
+
+
+def matrix_flops(device: torch.device, size: int) -> float:
+    """Measure the operations per second of a bfloat16 matrix product."""
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    seconds_of(lambda: a @ b, device)
+    repeats = 10
+    return repeats * 2 * size**3 / seconds_of(lambda: [a @ b for _ in range(repeats)], device)
 
 
 def measure_parts(part: Part) -> None:
     """Compare loss, post-processing and prediction with torchvision's."""
-    from ssd_lightning.benchmarking.loss import compare_loss
-    from ssd_lightning.benchmarking.postprocess import compare_postprocess
-    from ssd_lightning.benchmarking.predict import compare_predict
-
     settings: dict[str, Any] = {"pairs": part.scale.pairs, "device": part.scale.device}
     for batch_size in part.scale.part_batches:
         with part.attempt(f"loss of {batch_size}"):
-            part.compared(compare_loss(**settings, batch_size=batch_size))
+            part.compared([compare_loss(**settings, batch_size=batch_size)])
         with part.attempt(f"post-processing of {batch_size}"):
             part.compared(compare_postprocess(**settings, batch_size=batch_size))
         with part.attempt(f"prediction of {batch_size}"):
             net = make_network(*TORCHVISION_SSD300, "backbone.weights=null")
-            part.compared(compare_predict(**settings, net=net, batch_size=batch_size))
+            part.compared([compare_predict(**settings, net=net, batch_size=batch_size)])
 
 
 def measure_more(part: Part) -> None:
     """Measure how time and memory grow with the batch, then the step with CUDA graphs."""
-    scale, points = part.scale, []
+    scale, before = part.scale, None
     for batch_size in scale.growing_batches:
         with part.attempt(f"batch {batch_size}"):
             step = step_on_device(part, scale.network, batch_size)
             memory = peak_memory_mib(step, scale.device)
             seconds = median(seconds_of(step, scale.device) for _ in range(scale.pairs))
-            points.append(
-                Point(
-                    part="train, bfloat16",
-                    axis="batch",
-                    size=batch_size,
-                    ms_a_image=seconds * 1e3 / batch_size,
-                    mib_a_image=None if memory is None else memory / batch_size,
-                )
+            point = Point(
+                part="training, bfloat16",
+                axis="batch",
+                size=batch_size,
+                ms_a_image=seconds * 1e3 / batch_size,
+                mib_a_image=None if memory is None else memory / batch_size,
             )
-            part.write("growth", {**points[-1].as_record(), "exponent": exponents(points)[-1]})
+            part.write("growth", point.as_record(before))
+            before = point
             del step
     batch_size = scale.batches[0]
     with part.attempt(f"step of {batch_size}, compile=reduce-overhead"):
         compare_step(part, batch_size, "reduce-overhead", None)
 
 
-def step_on_device(part: Part, network: tuple[str, ...], batch_size: int) -> OurStep:
+def step_on_device(part: Part, network: tuple[str, ...], batch_size: int) -> Step:
     """Make a training step of this project's in bfloat16 with its data on the device, and warm it up."""
     net = make_network(*network)
     images = torch.randint(0, 256, (batch_size, 3, *net.image_size), dtype=torch.uint8).to(part.scale.device)
-    step = OurStep(net, images, random_targets(batch_size, net.num_classes, (1, 6)), "bfloat16", None)
+    step = our_step(net, images, random_targets(batch_size, net.num_classes), "bfloat16", None)
     for _ in range(1 if part.scale.device.type == "cpu" else 3):
         step()
     return step
@@ -362,7 +386,6 @@ def train(part: Part, name: str, data: list[str], network: tuple[str, ...], seco
         ours=(median(columns["speed/images_per_s"]),),
         theirs=(median(alone),),
         unit="images/s",
-        bar=0.9,
     )
     part.compared([speed])
 

@@ -12,8 +12,8 @@ from pathlib import Path
 settings = json.loads(sys.argv[1])
 os.environ["YOLO_OFFLINE"] = "true"
 
-import torch  # noqa: E402
-import ultralytics  # noqa: E402
+import torch
+import ultralytics
 
 torch.set_num_threads(settings["threads"])
 seen = {"batches": 0}

@@ -82,7 +82,6 @@ WHY_NOT_RUN = {
     "sweep=tpe": "tests/sweeps/test_real_sweeps.py runs sweeps",
     "experiment=NAME": "a pattern",
     "outputs/NAME/TIME": "tests/training/test_repetition.py repeats runs",
-    "ssd_lightning.benchmark": "tests/test_benchmark.py runs it",
     "ssd_lightning.demo": "it serves until it is stopped: tests/test_demo.py",
     "source=0": "there is no camera here",
     "outputs/demo": "make demo runs it; see its figures",

@@ -3,43 +3,9 @@ import torch
 
 from ssd_lightning import timing
 from ssd_lightning.memory import peak_memory_mib
-from ssd_lightning.timing import Comparison, seconds_of, time_pairs
+from ssd_lightning.timing import seconds_of, time_pairs
 
 CPU = torch.device("cpu")
-
-
-def compare(ours: tuple[float, ...], theirs: tuple[float, ...], **settings: object) -> Comparison:
-    return Comparison(part="p", setting="s", peer="q", ours=ours, theirs=theirs, **settings)
-
-
-@pytest.mark.parametrize(
-    ("settings", "ratio"),
-    [
-        ({}, 2.0),  # seconds: half of theirs is twice as good
-        ({"unit": "images/s"}, 0.5),
-        ({"at_most": True}, 0.5),  # a share of their cost
-        ({"at_most": True, "unit": "MiB"}, 0.5),
-    ],
-)
-def test_what_better_means(settings: dict[str, object], ratio: float) -> None:
-    assert compare((1.0,), (2.0,), **settings).ratio == ratio
-
-
-def test_the_ratio_is_the_median_of_pairs_and_not_of_sides() -> None:
-    """A disturbance that lasts a pair hits both of its sides."""
-    comparison = compare((1.0, 10.0, 1.0), (3.0, 20.0, 3.0))
-    assert comparison.ratios == [2.0, 3.0, 3.0]
-    assert comparison.ratio == 3.0
-
-
-@pytest.mark.parametrize(
-    ("bar", "at_most", "met"), [(2.0, False, True), (2.1, False, False), (0.5, True, True), (0.4, True, False)]
-)
-def test_the_bar(bar: float, at_most: bool, met: bool) -> None:
-    comparison = compare((1.0,), (2.0,), bar=bar, at_most=at_most)
-    assert comparison.met is met
-    assert comparison.as_record()["met"] is met
-    assert compare((1.0,), (2.0,)).met is None
 
 
 def test_sides_take_turns_and_the_warm_up_does_not_count() -> None:

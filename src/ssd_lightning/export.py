@@ -176,7 +176,7 @@ def prove_file(config: "DictConfig", checkpoint: "Detector", data: "DetectionDat
     from ssd_lightning.inference.detector import Detector
     from ssd_lightning.inference.export.proof import prove
     from ssd_lightning.inference.export.table import proof_table
-    from ssd_lightning.visualization.benchmark_tables import print_table
+    from ssd_lightning.visualization.text_table import print_table
 
     exported = Detector.load(path)
     batches, images = material(config, checkpoint, data)

@@ -77,13 +77,13 @@ def show_priors(config: "DictConfig") -> dict[str, "np.ndarray"]:
     from omegaconf import OmegaConf
 
     from ssd_lightning.data.resize import as_resize_mode
-    from ssd_lightning.visualization.benchmark_tables import TextTable, print_table
     from ssd_lightning.visualization.draw_priors import (
         draw_prior_levels,
         draw_prior_overview,
         ratio_texts,
         step_text,
     )
+    from ssd_lightning.visualization.text_table import TextTable, print_table
 
     priors = read_priors(config)
     levels = split_by_level(priors)
@@ -283,7 +283,7 @@ def first_indices(data: "DetectionDataModule", count: int, seed: int) -> list[in
 
 def print_matches(summary: Mapping[str, Any], iou_threshold: float) -> None:
     """Print how many priors match the objects of a batch, in total and by level."""
-    from ssd_lightning.visualization.benchmark_tables import TextTable, print_table
+    from ssd_lightning.visualization.text_table import TextTable, print_table
 
     objects = summary["objects"]
     counts = [(name, str(count), _share(count, objects)) for name, count in summary["by_count"].items()]

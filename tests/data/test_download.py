@@ -8,12 +8,11 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 import ssd_lightning.data.archive as archive_module
-from ssd_lightning.data.download import VOC_ARCHIVES, VOCArchive, download_voc, prepare_voc
+from ssd_lightning.data.download import VOC_ARCHIVES, VOCArchive, prepare_voc
 from ssd_lightning.errors import DataError
 
 TAR_NAME = "fake.tar"
@@ -26,7 +25,7 @@ FILES = {
 }
 
 
-def tar_of(files: dict[str, bytes], *extra: tarfile.TarInfo, top: str = "VOCdevkit/") -> bytes:
+def tar_of(files: dict[str, bytes], top: str = "VOCdevkit/") -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         tar.addfile(directory(top + "VOC2007"))
@@ -34,8 +33,6 @@ def tar_of(files: dict[str, bytes], *extra: tarfile.TarInfo, top: str = "VOCdevk
             member = tarfile.TarInfo(top + name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-        for member in extra:
-            tar.addfile(member)
     return stream.getvalue()
 
 
@@ -64,14 +61,11 @@ class Handler(BaseHTTPRequestHandler):
         if behaviour == "hangs":
             self.server.stop_hanging.wait(10)
             return
-        if behaviour == "html":
-            content = b"<html>the file has moved</html>"
         if behaviour == "wrong":
             content = bytes(len(content))
         start = int(requested.removeprefix("bytes=").rstrip("-")) if requested and behaviour != "rangeless" else 0
         self.send_response(206 if start else 200)
-        if behaviour != "endless":
-            self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         end = len(content)
         if behaviour == "drops":  # a third of the file a connection
@@ -81,9 +75,6 @@ class Handler(BaseHTTPRequestHandler):
         elif behaviour == "stalls":
             end = len(content) // 2
         self.wfile.write(content[start:end])
-        if behaviour == "endless":
-            for self.server.surplus_chunks in range(100):
-                self.wfile.write(bytes(archive_module.CHUNK_BYTES))
 
     def log_message(self, *_: object) -> None:
         pass
@@ -96,7 +87,6 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests: list[tuple[str, str | None]] = []
-        self.surplus_chunks = 0
         self.stop_hanging = threading.Event()
 
     def handle_error(self, *_: object) -> None:
@@ -107,7 +97,8 @@ class Server(ThreadingHTTPServer):
             "fake": VOCArchive(
                 filename=TAR_NAME,
                 size_bytes=len(self.content),
-                md5=hashlib.md5(self.content).hexdigest(),
+                checksum=f"md5:{hashlib.md5(self.content).hexdigest()}",
+                top_folder="VOCdevkit",
                 urls=tuple(f"http://127.0.0.1:{self.server_port}/{name}/{TAR_NAME}" for name in behaviours),
                 split="VOC2007/ImageSets/Main/train.txt",
             )
@@ -126,6 +117,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join()
 
 
+def fetch_voc(root: Path, catalogue: dict[str, VOCArchive], **more: float) -> None:
+    prepare_voc(root, archives=["fake"], download=True, catalogue=catalogue, **more)
+
+
 def assert_in_place(root: Path) -> None:
     for name, content in FILES.items():
         assert (root / name).read_bytes() == content
@@ -136,9 +131,9 @@ def assert_in_place(root: Path) -> None:
 def test_download_check_and_unpack_once(tmp_path: Path, server: Server) -> None:
     root = tmp_path / "not" / "yet"
 
-    download_voc(root, archives=["fake"], catalogue=server.archive("good"))
+    fetch_voc(root, catalogue=server.archive("good"))
     assert_in_place(root)
-    download_voc(root, archives=["fake"], catalogue=server.archive("good"))
+    fetch_voc(root, catalogue=server.archive("good"))
 
     assert server.requests == [("good", None)]
 
@@ -147,65 +142,53 @@ def test_download_check_and_unpack_once(tmp_path: Path, server: Server) -> None:
     ("behaviour", "cause"),
     [
         ("absent", "404"),
-        ("html", "the mirror has 31 bytes"),
-        ("wrong", "MD5 checksum is"),
-        ("stalls", "connection was closed"),
-        ("endless", "bytes, not"),
+        ("wrong", "hash"),
+        ("stalls", "more expected"),
     ],
 )
 def test_the_next_mirror_is_asked(
     tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture, behaviour: str, cause: str
 ) -> None:
-    download_voc(tmp_path, archives=["fake"], catalogue=server.archive(behaviour, "good"))
+    fetch_voc(tmp_path, catalogue=server.archive(behaviour, "good"))
 
     assert_in_place(tmp_path)
     assert server.requests[-1][0] == "good"
     assert f"/{behaviour}/{TAR_NAME}: " in caplog.text
     assert cause in caplog.text
-    assert server.surplus_chunks < 50  # the disk is not filled with what has no end
 
 
 def test_a_silent_mirror_is_left(tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    download_voc(tmp_path, archives=["fake"], catalogue=server.archive("hangs", "good"), timeout_s=0.2)
+    fetch_voc(tmp_path, catalogue=server.archive("hangs", "good"), timeout_s=0.2)
 
     assert_in_place(tmp_path)
     assert "timed out" in caplog.text
 
 
-def test_a_mirror_that_drops_the_connection_is_asked_for_the_rest(tmp_path: Path, server: Server) -> None:
-    download_voc(tmp_path, archives=["fake"], catalogue=server.archive("drops"))
+def test_a_mirror_that_drops_the_connection_is_asked_for_the_rest(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_module, "CHUNK_BYTES", 1000)  # what arrived of the last chunk is lost
+    fetch_voc(tmp_path, catalogue=server.archive("drops"))
 
     assert_in_place(tmp_path)
-    third = len(CONTENT) // 3 + 1
-    assert server.requests == [
-        ("drops", None),
-        ("drops", f"bytes={third}-"),
-        ("drops", f"bytes={2 * third}-"),
-    ]
-
-
-def test_what_one_mirror_gave_is_kept_for_the_next(tmp_path: Path, server: Server) -> None:
-    download_voc(tmp_path, archives=["fake"], catalogue=server.archive("stalls", "good"))
-
-    assert_in_place(tmp_path)
-    assert server.requests[-1] == ("good", f"bytes={len(CONTENT) // 2}-")
+    assert server.requests == [("drops", start) for start in (None, "bytes=13000-", "bytes=26000-", "bytes=39000-")]
 
 
 @pytest.mark.parametrize("behaviour", ["good", "rangeless"])
 def test_an_earlier_part_is_taken_up(tmp_path: Path, server: Server, behaviour: str) -> None:
     (tmp_path / f"{TAR_NAME}.part").write_bytes(CONTENT[:1000])
 
-    download_voc(tmp_path, archives=["fake"], catalogue=server.archive(behaviour))
+    fetch_voc(tmp_path, catalogue=server.archive(behaviour))
 
     assert_in_place(tmp_path)
     assert server.requests == [(behaviour, "bytes=1000-")]
 
 
-@pytest.mark.parametrize("spoilt", [b"x" * 1000, b"x" * (len(CONTENT) + 5)])
+@pytest.mark.parametrize("spoilt", [b"x" * 1000, b"x" * len(CONTENT)])
 def test_a_spoilt_part_is_thrown_away(tmp_path: Path, server: Server, spoilt: bytes) -> None:
     (tmp_path / f"{TAR_NAME}.part").write_bytes(spoilt)
 
-    download_voc(tmp_path, archives=["fake"], catalogue=server.archive("good"))
+    fetch_voc(tmp_path, catalogue=server.archive("good"))
 
     assert_in_place(tmp_path)
     assert server.requests[-1] == ("good", None)
@@ -214,22 +197,19 @@ def test_a_spoilt_part_is_thrown_away(tmp_path: Path, server: Server, spoilt: by
 def test_an_archive_that_is_there_needs_no_network(tmp_path: Path, server: Server) -> None:
     (tmp_path / TAR_NAME).write_bytes(CONTENT)
 
-    download_voc(tmp_path, archives=["fake"], catalogue=server.archive("absent"))
+    fetch_voc(tmp_path, catalogue=server.archive("absent"))
 
     assert_in_place(tmp_path)
     assert server.requests == []
 
 
-def test_a_wrong_archive_that_is_there_is_fetched_again(
-    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_wrong_archive_that_is_there_is_fetched_again(tmp_path: Path, server: Server) -> None:
     (tmp_path / TAR_NAME).write_bytes(bytes(len(CONTENT)))
 
-    download_voc(tmp_path, archives=["fake"], catalogue=server.archive("good"))
+    fetch_voc(tmp_path, catalogue=server.archive("good"))
 
     assert_in_place(tmp_path)
     assert (tmp_path / TAR_NAME).read_bytes() == CONTENT
-    assert "MD5 checksum" in caplog.text
 
 
 def test_ones_own_copy_needs_neither_archive_nor_network_and_is_not_written_to(tmp_path: Path, server: Server) -> None:
@@ -238,53 +218,61 @@ def test_ones_own_copy_needs_neither_archive_nor_network_and_is_not_written_to(t
         (tmp_path / name).write_bytes(content)
     before = sorted(tmp_path.rglob("*"))
 
-    download_voc(tmp_path, archives=["fake"], catalogue=server.archive("absent"))
+    fetch_voc(tmp_path, catalogue=server.archive("absent"))
     assert sorted(tmp_path.rglob("*")) == before
 
     (tmp_path / "VOC2007/JPEGImages/000002.jpg").unlink()
     with pytest.raises(DataError):
-        download_voc(tmp_path, archives=["fake"], catalogue=server.archive("absent"))
+        fetch_voc(tmp_path, catalogue=server.archive("absent"))
+
+
+def test_removed_data_are_unpacked_again(tmp_path: Path, server: Server) -> None:
+    catalogue = server.archive("good")
+    fetch_voc(tmp_path, catalogue=catalogue)
+    (tmp_path / "VOC2007").rename(tmp_path / "elsewhere")
+
+    fetch_voc(tmp_path, catalogue=catalogue)
+
+    assert_in_place(tmp_path)
+    assert len(server.requests) == 1
 
 
 def test_all_mirrors_failing_says_what_to_do(tmp_path: Path, server: Server) -> None:
     with pytest.raises(DataError) as caught:
-        download_voc(tmp_path, archives=["fake"], catalogue=server.archive("absent", "wrong"))
+        fetch_voc(tmp_path, catalogue=server.archive("absent", "wrong"))
 
     message = str(caught.value)
     assert message.startswith(f"{TAR_NAME} could not be downloaded; put this file into {tmp_path}, or ")
     assert "data.root=" in message
     assert "404" in message
-    assert "MD5" in message
+    assert "hash" in message
     assert "\n" not in message
     assert not (tmp_path / "VOC2007").exists()
 
 
-def test_an_archive_with_anything_odd_in_it_is_refused_whole(tmp_path: Path, server: Server) -> None:
-    server.content = tar_of(FILES, tarfile.TarInfo("VOCdevkit/../../escaped"))
-    root = tmp_path / "root"
+def test_no_server_at_all(tmp_path: Path, server: Server) -> None:
+    catalogue = server.archive("good")
+    server.server_close()
 
-    with pytest.raises(DataError, match=r"fake\.tar: refused, since '.*' in it"):
-        download_voc(root, archives=["fake"], catalogue=server.archive("good"))
-
-    assert not (root / "VOC2007").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["root"]
+    with pytest.raises(DataError, match="could not be downloaded"):
+        fetch_voc(tmp_path, catalogue=catalogue, timeout_s=0.3)
 
 
 def test_an_archive_that_is_none_or_lacks_images(tmp_path: Path, server: Server) -> None:
     server.content = b"no tar" * 1000
-    with pytest.raises(DataError, match="not a readable tar archive"):
-        download_voc(tmp_path / "a", archives=["fake"], catalogue=server.archive("good"))
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        fetch_voc(tmp_path / "a", catalogue=server.archive("good"))
 
     server.content = tar_of({name: FILES[name] for name in FILES if "000002" not in name})
-    with pytest.raises(DataError, match=r"lacks images of VOC2007/ImageSets/Main/train\.txt"):
-        download_voc(tmp_path / "b", archives=["fake"], catalogue=server.archive("good"))
+    with pytest.raises(DataError, match="lacks files"):
+        fetch_voc(tmp_path / "b", catalogue=server.archive("good"))
 
 
 def test_a_disk_that_is_too_small(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=9))
+    monkeypatch.setattr(archive_module, "free_disk", lambda _: 9)
 
     with pytest.raises(DataError, match=r"bytes of disk, 9 are free"):
-        download_voc(tmp_path, archives=["fake"], catalogue=server.archive("good"))
+        fetch_voc(tmp_path, catalogue=server.archive("good"))
     assert server.requests == []
 
 
@@ -292,7 +280,7 @@ def test_a_root_that_cannot_be_made(tmp_path: Path, server: Server) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(DataError, match=r"file: cannot write fake\.tar"):
-        download_voc(tmp_path / "file", archives=["fake"], catalogue=server.archive("good"))
+        fetch_voc(tmp_path / "file", catalogue=server.archive("good"))
 
 
 def test_two_runs_that_start_together_fetch_and_unpack_once(
@@ -302,7 +290,7 @@ def test_two_runs_that_start_together_fetch_and_unpack_once(
 
     def run() -> None:
         try:
-            download_voc(tmp_path, archives=["fake"], catalogue=server.archive("good"))
+            fetch_voc(tmp_path, catalogue=server.archive("good"))
         except BaseException as error:
             failures.append(error)
 
@@ -321,7 +309,7 @@ def test_two_runs_that_start_together_fetch_and_unpack_once(
 
 def test_an_unknown_archive(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no archive '2013'; there is 2007_trainval, 2007_test, 2012_trainval"):
-        download_voc(tmp_path, archives=["2013"])
+        prepare_voc(tmp_path, archives=["2013"], download=True)
 
 
 def test_the_catalogue_is_that_of_torchvision() -> None:
@@ -330,17 +318,9 @@ def test_the_catalogue_is_that_of_torchvision() -> None:
     for name, theirs in (("2007_trainval", "2007"), ("2007_test", "2007-test"), ("2012_trainval", "2012")):
         ours = VOC_ARCHIVES[name]
         assert ours.filename == DATASET_YEAR_DICT[theirs]["filename"]
-        assert ours.md5 == DATASET_YEAR_DICT[theirs]["md5"]
+        assert ours.checksum == f"md5:{DATASET_YEAR_DICT[theirs]['md5']}"
         assert DATASET_YEAR_DICT[theirs]["url"] in ours.urls
         assert len(ours.urls) == 3
-
-
-def test_progress_goes_to_stderr(tmp_path: Path, server: Server, capfd: pytest.CaptureFixture[str]) -> None:
-    download_voc(tmp_path, archives=["fake"], catalogue=server.archive("good"))
-
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert TAR_NAME in err
 
 
 def test_nothing_is_fetched_unasked(tmp_path: Path, server: Server) -> None:

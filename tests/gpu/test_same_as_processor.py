@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from helpers.random_ssd import random_output, random_targets, trained_like_output
 from helpers.tiny_nets import tiny_net
-from ssd_lightning.benchmarking.loss import random_output, random_targets
-from ssd_lightning.benchmarking.postprocess import trained_like_output
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.losses import (
     ArgmaxMatcher,

@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from helpers.random_ssd import random_output, random_targets
 from helpers.tiny_nets import tiny_net
-from ssd_lightning.benchmarking.loss import random_output, random_targets
 from ssd_lightning.losses import ArgmaxMatcher, FocalLoss, MultiBoxLoss
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.training import SSDModule

@@ -37,14 +37,14 @@ def test_redirects_are_followed_within_the_web_alone(web: Web, tmp_path: Path) -
     assert (tmp_path / "a").read_bytes() == b"here"
     for target in ("file:///etc/hostname", "ftp://127.0.0.1/a", "data:,here", "javascript:1"):
         answers["/out"] = sends(b"", to=target)
-        assert re.search("neither http:// nor https://|is not allowed", refused(f"{url}/out", tmp_path))
+        assert target in refused(f"{url}/out", tmp_path)
     answers["/loop"] = sends(b"", to="/loop")
-    assert "302" in refused(f"{url}/loop", tmp_path)
+    assert "redirects" in refused(f"{url}/loop", tmp_path)
 
 
 def test_what_is_not_there(web: Web, tmp_path: Path) -> None:
     url, _ = web
-    assert "the server answers 404 Not Found" in refused(f"{url}/nothing", tmp_path)
+    assert "404" in refused(f"{url}/nothing", tmp_path)
     assert "Connection refused" in refused("http://127.0.0.1:9/a", tmp_path)
     for odd in (
         "http://",
@@ -86,7 +86,7 @@ def silence(handler: BaseHTTPRequestHandler) -> None:
 def test_what_has_no_end_or_no_beginning(web: Web, tmp_path: Path) -> None:
     url, answers = web
     answers |= {"/endless": endless, "/drip": drip, "/silence": silence}
-    assert "is larger than the 0.001 MB that are allowed (max_download_mb)" in refused(f"{url}/endless", tmp_path)
+    assert "0.001 MB that are allowed (max_download_mb)" in refused(f"{url}/endless", tmp_path)
     assert re.search(r"incomplete after 0 s, with \d+ bytes received", refused(f"{url}/drip", tmp_path, most_s=0.3))
     assert "timed out" in refused(f"{url}/silence", tmp_path, silence_s=0.3)
 
@@ -94,8 +94,8 @@ def test_what_has_no_end_or_no_beginning(web: Web, tmp_path: Path) -> None:
 def test_lengths_that_are_too_large_or_lie(web: Web, tmp_path: Path) -> None:
     url, answers = web
     answers |= {"/large": sends(b"x", length=10**12), "/short": sends(b"x" * 10, length=900)}
-    assert "has 1,000,000,000,000 bytes, more than" in refused(f"{url}/large", tmp_path)
-    assert "closed after 10 of 900 bytes" in refused(f"{url}/short", tmp_path)
+    assert "has 1,000,000,000,000 bytes" in refused(f"{url}/large", tmp_path)
+    assert "10 bytes read, 890 more expected" in refused(f"{url}/short", tmp_path)
     answers["/exact"] = sends(b"x" * 1000)
     fetch(f"{url}/exact", tmp_path / "a", most_bytes=1000)
     answers["/beyond"] = sends(b"x" * 1001)

@@ -50,8 +50,8 @@ def assert_refused(path: Path, match: str) -> None:
 
 
 OUTSIDE = [
-    "/etc/escaped", "../escaped", "top/../../escaped", "top/a/../../../escaped", "top\\..\\escaped", "C:/escaped",
-    "other/escaped", "topper/escaped", "./../escaped", "//escaped", "top/\n/../../escaped",
+    "/etc/escaped", "../escaped", "top/../../escaped", "top\\..\\escaped", "C:/escaped", "./../escaped", "//escaped",
+    "top/\n/../../escaped",
 ]  # fmt: skip
 
 
@@ -59,8 +59,8 @@ OUTSIDE = [
 def test_paths_that_climb_out(tmp_path: Path, name: str) -> None:
     (tmp_path / "tar").mkdir()
     (tmp_path / "zip").mkdir()
-    assert_refused(write_tar(tmp_path / "tar/bad.tar", tarfile.TarInfo(name)), "does not lie below top/")
-    assert_refused(write_zip(tmp_path / "zip/bad.zip", name), "does not lie below top/")
+    assert_refused(write_tar(tmp_path / "tar/bad.tar", tarfile.TarInfo(name)), "leads outside")
+    assert_refused(write_zip(tmp_path / "zip/bad.zip", name), "leads outside")
 
 
 @pytest.mark.parametrize(
@@ -73,25 +73,24 @@ def test_paths_that_climb_out(tmp_path: Path, name: str) -> None:
         (tarfile.CHRTYPE, ""),
         (tarfile.BLKTYPE, ""),
         (tarfile.FIFOTYPE, ""),
-        (tarfile.CONTTYPE, "../x"),
     ],
 )
 def test_links_and_devices(tmp_path: Path, kind: bytes, target: str) -> None:
     """A file written through a link that came before it in the archive would land outside."""
     through = tarfile.TarInfo("top/door/escaped")
     archive = write_tar(tmp_path / "bad.tar", special("top/door", kind, target), through)
-    if kind == tarfile.CONTTYPE:  # "contiguous": an ordinary file to every reader, and its link name means nothing
-        folder = tmp_path / "out"
-        folder.mkdir()
-        with pytest.raises(OSError, match="door"):  # a file and a folder at once
-            unpack(archive, folder, top_folder="top")
-        assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")} == {"bad.tar", "out"}
-        return
     assert_refused(archive, "is a link or a device")
 
 
-def test_links_in_zip_files(tmp_path: Path) -> None:
-    assert_refused(write_zip(tmp_path / "bad.zip", "top/link", b"/etc", mode=stat.S_IFLNK | 0o777), "is a link")
+def test_links_in_zip_files_become_plain_files(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "bad.zip", "top/link", b"/etc", mode=stat.S_IFLNK | 0o777)
+    unpack(path, tmp_path, top_folder="top")
+    assert not (tmp_path / "link").is_symlink()
+
+
+def test_what_lies_beside_the_top_folder_is_dropped(tmp_path: Path) -> None:
+    unpack(write_tar(tmp_path / "some.tar", tarfile.TarInfo("topper/escaped")), tmp_path, top_folder="top")
+    assert {path.name for path in tmp_path.iterdir()} == {"some.tar", "good.txt"}
 
 
 def test_a_zip_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +105,7 @@ def test_a_size_that_is_only_declared(tmp_path: Path) -> None:
     member.size = 10**15
     path = tmp_path / "bad.tar"
     path.write_bytes(member.tobuf() + bytes(1024))
-    assert_refused(path, "bytes, and .* are free|is not a readable tar archive")
+    assert_refused(path, "bytes, and .* are free|cannot be unpacked")
 
 
 def test_a_member_that_is_cut_off(tmp_path: Path) -> None:
@@ -114,7 +113,7 @@ def test_a_member_that_is_cut_off(tmp_path: Path) -> None:
     member.size = 5000
     path = tmp_path / "cut.tar"
     path.write_bytes(member.tobuf() + bytes(1024))
-    assert_refused(path, "is not a readable tar archive")
+    assert_refused(path, "cannot be unpacked")
 
 
 def test_a_zip_file_with_a_password_or_an_unknown_method(tmp_path: Path) -> None:

@@ -1,20 +1,20 @@
 """The banana detection set of d2l.ai ("Dive into Deep Learning", section 14.6), with optional download."""
 
 import csv
+from functools import partial
 from pathlib import Path
 
-from filelock import FileLock
-
-from ssd_lightning.data.archive import Archive, obtain, unpack
+from ssd_lightning.data.archive import Archive, install
 from ssd_lightning.errors import DataError
 
 BANANAS = Archive(
     filename="banana-detection.zip",
-    sha1="5de26c8fce5ccdea9f91267273464dc968d20d72",
+    checksum="sha1:5de26c8fce5ccdea9f91267273464dc968d20d72",
     urls=(
         "https://d2l-data.s3-accelerate.amazonaws.com/banana-detection.zip",
         "http://d2l-data.s3-accelerate.amazonaws.com/banana-detection.zip",
     ),
+    top_folder="banana-detection",
 )
 SPLITS = ("bananas_train", "bananas_val")
 
@@ -41,16 +41,7 @@ def prepare_bananas(root: str | Path, *, download: bool, archive: Archive = BANA
             f"the bananas are not in {root}: data.download=true fetches them, or data.root= names the folder that "
             f"holds {' and '.join(SPLITS)}"
         )
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        # If two runs start together, one waits for the other.
-        with FileLock(root / ".download.lock"):
-            if not _is_in_place(root):
-                unpack(obtain(archive, root, timeout_s=timeout_s), root, top_folder="banana-detection")
-                if not _is_in_place(root):
-                    raise DataError(f"{root / archive.filename}: the archive lacks images of {' or '.join(SPLITS)}")
-    except OSError as error:
-        raise DataError(f"{root}: cannot write {archive.filename} or its contents there: {error}") from error
+    install(archive, root, partial(_is_in_place, root), timeout_s=timeout_s)
 
 
 def _is_in_place(root: Path) -> bool:

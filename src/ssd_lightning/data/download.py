@@ -1,16 +1,12 @@
 """Download Pascal VOC in the layout that `VOCDataset` reads."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from filelock import FileLock
-
-from ssd_lightning.data.archive import Archive, obtain, unpack
+from ssd_lightning.data.archive import Archive, install
 from ssd_lightning.errors import DataError
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +21,13 @@ def _voc_archive(year: int, filename: str, size_bytes: int, md5: str, split: str
     return VOCArchive(
         filename=filename,
         size_bytes=size_bytes,
-        md5=md5,
+        checksum=f"md5:{md5}",
         urls=(
             f"https://thor.robots.ox.ac.uk/pascal/VOC/voc{year}/{filename}",
             f"http://host.robots.ox.ac.uk/pascal/VOC/voc{year}/{filename}",
             f"https://pjreddie.com/media/files/{filename}",
         ),
+        top_folder="VOCdevkit",
         split=f"VOC{year}/ImageSets/Main/{split}.txt",
     )
 
@@ -46,45 +43,6 @@ VOC_ARCHIVES: Mapping[str, VOCArchive] = {
 }
 
 
-def download_voc(
-    root: str | Path,
-    *,
-    archives: Sequence[str] = ("2007_trainval", "2007_test", "2012_trainval"),
-    catalogue: Mapping[str, VOCArchive] = VOC_ARCHIVES,
-    timeout_s: float = 30.0,
-) -> None:
-    """Download VOC to `root/VOC2007` and `root/VOC2012`. Existing files are kept.
-
-    An archive in `root` is used without network access. An interrupted download continues where it ended. Archives
-    are unpacked only if size and checksum are right.
-
-    Args:
-        root: folder of the data; created if missing.
-        archives: names in the catalogue.
-        catalogue: archives by name.
-        timeout_s: timeout of a server, in seconds.
-
-    Raises:
-        DataError: an archive is unknown, no mirror has it, or it does not fit on the disk.
-    """
-    root = Path(root).expanduser().absolute()
-    for name in archives:
-        if name not in catalogue:
-            raise DataError(f"there is no archive '{name}'; there is {', '.join(catalogue)}")
-        archive = catalogue[name]
-        if _is_in_place(root, archive):
-            continue
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            # If two runs start together, one waits for the other.
-            with FileLock(root / ".download.lock"):
-                if not _is_in_place(root, archive):
-                    unpack(obtain(archive, root, timeout_s=timeout_s), root, top_folder="VOCdevkit")
-                    _finish(root, archive)
-        except OSError as error:
-            raise DataError(f"{root}: cannot write {archive.filename} or its contents there: {error}") from error
-
-
 def prepare_voc(
     root: str | Path,
     *,
@@ -93,7 +51,7 @@ def prepare_voc(
     catalogue: Mapping[str, VOCArchive] = VOC_ARCHIVES,
     timeout_s: float = 30.0,
 ) -> None:
-    """Check that VOC is complete, and download it if requested.
+    """Check that `root/VOC2007` and `root/VOC2012` are complete, and download them if requested.
 
     Args:
         root: folder of the data.
@@ -103,15 +61,19 @@ def prepare_voc(
         download: download missing files; otherwise they are an error.
 
     Raises:
-        DataError: files are missing and `download` is off, or the download fails.
+        DataError: an archive is unknown, files are missing and `download` is off, or the download fails.
     """
-    if download:
-        download_voc(root, archives=archives, catalogue=catalogue, timeout_s=timeout_s)
-        return
     root = Path(root).expanduser().absolute()
+    unknown = [name for name in archives if name not in catalogue]
+    if unknown:
+        raise DataError(f"there is no archive '{unknown[0]}'; there is {', '.join(catalogue)}")
     missing = [name for name in archives if not _is_in_place(root, catalogue[name])]
-    if missing:
-        size = sum(catalogue[name].size_bytes or 0 for name in missing) / 1e9
+    if download:
+        for archive in (catalogue[name] for name in missing):
+            install(archive, root, partial(_is_in_place, root, archive), timeout_s=timeout_s)
+            _marker(root, archive).touch()
+    elif missing:
+        size = sum(catalogue[name].size_bytes for name in missing) / 1e9
         raise DataError(
             f"VOC {', '.join(missing)} is not in {root}: data.download=true fetches it ({size:.1f} GB), or data.root= "
             "names the folder that holds VOC2007 and VOC2012"
@@ -139,10 +101,3 @@ def _all_files_exist(root: Path, archive: VOCArchive) -> bool:
         (folder / "JPEGImages" / f"{name}.jpg").is_file() and (folder / "Annotations" / f"{name}.xml").is_file()
         for name in names
     )
-
-
-def _finish(root: Path, archive: VOCArchive) -> None:
-    if not _all_files_exist(root, archive):
-        raise DataError(f"{root / archive.filename}: the archive lacks images of {archive.split}")
-    _marker(root, archive).touch()
-    log.info("%s is unpacked in %s; the archive itself is no longer needed", archive.filename, root)

@@ -82,8 +82,8 @@ def conclude_sweep(directory: Path, objective: str) -> list[str]:
     """
     from ssd_lightning.sweeps import summary
     from ssd_lightning.sweeps.records import FAILED, FINISHED, SWEEP, read_jobs, read_json
-    from ssd_lightning.visualization.benchmark_tables import print_table
     from ssd_lightning.visualization.sweep_plots import save_sweep_plot
+    from ssd_lightning.visualization.text_table import print_table
 
     jobs = read_jobs(directory)
     swept = (read_json(directory / SWEEP) or {}).get("swept", [])

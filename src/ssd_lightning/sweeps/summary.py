@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from ssd_lightning.sweeps.records import FINISHED, JobRecord
-from ssd_lightning.visualization.benchmark_tables import TextTable
 from ssd_lightning.visualization.sweep_plots import Panel
+from ssd_lightning.visualization.text_table import TextTable
 
 Jobs = Sequence[tuple[Path, JobRecord]]
 """Jobs with their directories, sorted by number."""

@@ -6,7 +6,7 @@ from statistics import median
 
 from ssd_lightning.inference.export.parity import Parity
 from ssd_lightning.inference.export.proof import MOST_UNMATCHED, RESIZE_MOST_UNMATCHED, Proof
-from ssd_lightning.visualization.benchmark_tables import TextTable, quantity, spread
+from ssd_lightning.visualization.text_table import TextTable, quantity, spread
 
 Seconds = tuple[tuple[float, ...], tuple[float, ...]]
 """Times of the checkpoint and of the file, in pairs."""
@@ -36,7 +36,6 @@ def proof_table(
         rows.append((name, _score(before), _score(after), f"{after - before:+.4f}", f"{-max_map_loss:g}"))
     for batch, (before_s, after_s) in seconds.items():
         ratio = spread(sorted(before / after for before, after in zip(before_s, after_s, strict=True)))
-        ratio = ratio.replace("\n", " ")
         times = (quantity(median(before_s), "s"), quantity(median(after_s), "s"))
         rows.append((f"time, batch of {batch}", *times, f"x {ratio}", ""))
     size = tuple(f"{count / 2**20:.1f} MiB" for count in bytes_of)
