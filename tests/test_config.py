@@ -306,15 +306,25 @@ def test_ablations_change_the_papers_recipe_and_still_fit(ablation: str) -> None
 
 
 @pytest.mark.parametrize("ablation", ["one_level_less", "two_levels_less", "no_ratio_3", "squares"])
-@pytest.mark.parametrize(
-    "overrides", ["model=ssd512", "model=tiny_ssd", "model=ssdlite320", "model=fpnlite320", "backbone=resnet50"]
-)
+@pytest.mark.parametrize("overrides", ["model=ssd512", "model=tiny_ssd", "model=ssdlite320", "backbone=resnet50"])
 def test_ablations_of_the_priors_fit_other_networks(overrides: str, ablation: str) -> None:
     with torch.device("meta"):
         whole, less = (
             build_net(compose_config("train", [overrides, *more])) for more in ([], [f"ablation={ablation}"])
         )
     assert len(less.priors_cxcywh) <= len(whole.priors_cxcywh)
+    names = less.state_dict().keys()
+    assert names <= whole.state_dict().keys()
+    assert from_config(to_config(less)).state_dict().keys() == names
+
+
+def test_levels_of_a_pyramid_are_dropped_by_its_own_settings() -> None:
+    fewer = ["neck.extra_levels=1", "priors.levels.strides=[8,16,32,64]"]
+    with torch.device("meta"):
+        assert len(build_net(compose_config("train", ["model=fpnlite320", *fewer])).levels) == 4
+        assert len(build_net(compose_config("train", ["model=fpnlite320", "ablation=squares"])).priors_cxcywh) == 4268
+        with pytest.raises(ConfigurationError, match="1 extra levels cannot be dropped; there are 0"):
+            build_net(compose_config("train", ["model=fpnlite320", "ablation=one_level_less"]))
 
 
 @pytest.mark.parametrize("experiment", sorted(find_folder("experiments").glob("*.yaml")), ids=lambda path: path.stem)

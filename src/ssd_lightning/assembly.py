@@ -271,10 +271,6 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
         raise ConfigurationError(f"priors.fit is {config.priors.fit!r}; it must be true or false")
     if not config.priors.fit:
         return None
-    if config.model.drop_last_levels or config.model.largest_ratio is not None:
-        raise ConfigurationError(
-            "net.drop_last_levels and net.largest_ratio remove published priors; do not set them with priors.fit=true"
-        )
     say, choice = rank_zero_only(log.info), None
     levels: Any
     published: Any = OmegaConf.to_container(config.model.levels, resolve=True)
@@ -287,7 +283,9 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
         # Runs on the meta device, and does not advance the random generator that initialises the network.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             net = make_net(config, len(data.class_names), pretrained=False)
-        choice = choose_priors(training_boxes(data, net.image_size), net.levels, net.image_size, config.model.clip_priors)
+        choice = choose_priors(
+            training_boxes(data, net.image_size), net.levels, net.image_size, config.model.clip_priors
+        )
         levels = to_config(choice.levels)
         for line in choice.describe():
             say("%s", line)
