@@ -250,7 +250,7 @@ def test_the_paper_is_the_default() -> None:
     paper = compose_config("train", ["loss/class_loss=hard_negative_paper"]).loss.class_loss
     assert instantiate(paper, _convert_="all") == HardNegativeCrossEntropy()
     assert (config.optimizer.lr, config.optimizer.momentum, config.optimizer.weight_decay) == (1e-3, 0.9, 5e-4)
-    assert (config.bias_lr_factor, config.decay_biases, config.data.batch_size) == (2.0, False, 32)
+    assert (config.optimizer.bias_lr_factor, config.optimizer.decay_biases, config.data.batch_size) == (2.0, False, 32)
     assert config.priors.clip is False
     assert isinstance(instantiate(config.augmentation, _convert_="all"), SSDAugmentation)
     # 120k of the paper's steps are 232 epochs of 16,551 images
@@ -447,7 +447,7 @@ def test_post_processing_and_biases_have_the_defaults_of_their_code() -> None:
     assert instantiate(config.postprocess, _convert_="all") == PostProcess()
     module = inspect.signature(SSDModule).parameters
     for name in ("bias_lr_factor", "backbone_lr_factor", "decay_biases"):
-        assert config[name] == module[name].default
+        assert config.optimizer[name] == module[name].default
 
 
 def test_every_recipe_has_a_row_in_the_table_of_results() -> None:

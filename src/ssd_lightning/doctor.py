@@ -207,7 +207,7 @@ def try_steps(check: "DatasetCheck", config: "DictConfig", net: "SSD") -> dict[s
 
     from ssd_lightning.analysis.dataset_check.steps import sound_batches, take_steps
     from ssd_lightning.analysis.dry_run import run_estimate
-    from ssd_lightning.training.batch_scaling import split_scaling
+    from ssd_lightning.training.batch_scaling import split_optimizer
     from ssd_lightning.training.callbacks.budget import parse_budget
     from ssd_lightning.training.compilation import compile_network
     from ssd_lightning.training.datamodule import spare_workers
@@ -237,7 +237,7 @@ def try_steps(check: "DatasetCheck", config: "DictConfig", net: "SSD") -> dict[s
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
     compile_network(net, config.compile)
-    settings, _ = split_scaling(config.optimizer, batch_size)  # the learning rate does not matter for a few steps
+    settings, _ = split_optimizer(config.optimizer, batch_size)  # the learning rate does not matter for a few steps
     log.info("timing steps on %s: %d, of %d images each", device.type, config.trial_steps, batch_size)
     trial = take_steps(
         check,
