@@ -35,7 +35,7 @@ LISTS = {
         "fitted_priors": ["priors=auto"],
         "min_negatives_0": ["loss.class_loss.min_negatives=0"],
         "argmax": ["loss/matcher=argmax"],
-        "no_bias_rule": ["bias_lr_factor=1", "decay_biases=true"],
+        "no_bias_rule": ["optimizer.bias_lr_factor=1", "optimizer.decay_biases=true"],
         "weight_decay_0": ["optimizer.weight_decay=0"],
         "weight_decay_05": ["optimizer.weight_decay=0.05"],
         "freeze_norm": ["backbone.freeze_norm=true"],

@@ -436,17 +436,9 @@ def test_an_argument_that_a_part_of_the_network_does_not_take_is_named(
     assert "~backbone.colour" in message
 
 
-@pytest.mark.parametrize(
-    ("overrides", "sentence"),
-    [
-        (("priors=auto", "net.drop_last_levels=1"), "do not set them with priors.fit=true"),
-        (("priors.fit=some",), "priors.fit is 'some'; it must be true or false"),
-    ],
-)
-def test_priors_that_cannot_be_fitted(
-    run: Run, capsys: pytest.CaptureFixture[str], overrides: tuple[str, ...], sentence: str
-) -> None:
-    assert sentence in refused(run, capsys, "train", *SMALL, *overrides)
+def test_priors_that_cannot_be_fitted(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(run, capsys, "train", *SMALL, "priors.fit=some")
+    assert "priors.fit is 'some'; it must be true or false" in message
 
 
 class StopAfterOne(pl.Callback):

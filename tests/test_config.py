@@ -250,7 +250,7 @@ def test_the_paper_is_the_default() -> None:
     paper = compose_config("train", ["loss/class_loss=hard_negative_paper"]).loss.class_loss
     assert instantiate(paper, _convert_="all") == HardNegativeCrossEntropy()
     assert (config.optimizer.lr, config.optimizer.momentum, config.optimizer.weight_decay) == (1e-3, 0.9, 5e-4)
-    assert (config.bias_lr_factor, config.decay_biases, config.data.batch_size) == (2.0, False, 32)
+    assert (config.optimizer.bias_lr_factor, config.optimizer.decay_biases, config.data.batch_size) == (2.0, False, 32)
     assert config.priors.clip is False
     assert isinstance(instantiate(config.augmentation, _convert_="all"), SSDAugmentation)
     # 120k of the paper's steps are 232 epochs of 16,551 images
@@ -306,15 +306,25 @@ def test_ablations_change_the_papers_recipe_and_still_fit(ablation: str) -> None
 
 
 @pytest.mark.parametrize("ablation", ["one_level_less", "two_levels_less", "no_ratio_3", "squares"])
-@pytest.mark.parametrize(
-    "overrides", ["model=ssd512", "model=tiny_ssd", "model=ssdlite320", "model=fpnlite320", "backbone=resnet50"]
-)
+@pytest.mark.parametrize("overrides", ["model=ssd512", "model=tiny_ssd", "model=ssdlite320", "backbone=resnet50"])
 def test_ablations_of_the_priors_fit_other_networks(overrides: str, ablation: str) -> None:
     with torch.device("meta"):
         whole, less = (
             build_net(compose_config("train", [overrides, *more])) for more in ([], [f"ablation={ablation}"])
         )
     assert len(less.priors_cxcywh) <= len(whole.priors_cxcywh)
+    names = less.state_dict().keys()
+    assert names <= whole.state_dict().keys()
+    assert from_config(to_config(less)).state_dict().keys() == names
+
+
+def test_levels_of_a_pyramid_are_dropped_by_its_own_settings() -> None:
+    fewer = ["neck.extra_levels=1", "priors.levels.strides=[8,16,32,64]"]
+    with torch.device("meta"):
+        assert len(build_net(compose_config("train", ["model=fpnlite320", *fewer])).levels) == 4
+        assert len(build_net(compose_config("train", ["model=fpnlite320", "ablation=squares"])).priors_cxcywh) == 4268
+        with pytest.raises(ConfigurationError, match="1 extra levels cannot be dropped; there are 0"):
+            build_net(compose_config("train", ["model=fpnlite320", "ablation=one_level_less"]))
 
 
 @pytest.mark.parametrize("experiment", sorted(find_folder("experiments").glob("*.yaml")), ids=lambda path: path.stem)
@@ -437,7 +447,7 @@ def test_post_processing_and_biases_have_the_defaults_of_their_code() -> None:
     assert instantiate(config.postprocess, _convert_="all") == PostProcess()
     module = inspect.signature(SSDModule).parameters
     for name in ("bias_lr_factor", "backbone_lr_factor", "decay_biases"):
-        assert config[name] == module[name].default
+        assert config.optimizer[name] == module[name].default
 
 
 def test_every_recipe_has_a_row_in_the_table_of_results() -> None:

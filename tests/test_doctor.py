@@ -346,7 +346,7 @@ def test_the_command_on_a_planted_data_set(
         ("trial_steps=1.5", "trial_steps is 1.5"),
         ("fit=maybe", "fit is 'maybe'"),
         ("data.root=nowhere", "nowhere: there is no such folder"),
-        ("net.drop_last_levels=9", "net.drop_last_levels is 9"),
+        ("ablation=one_level_less ablated.levels.count=9", "9 prior levels cannot be dropped"),
         ("trial_steps=1 optimizer.weight_decay=abc", "weight_decay=abc"),
     ],
 )

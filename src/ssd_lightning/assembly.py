@@ -33,7 +33,7 @@ from ssd_lightning.models.ssd import check_batch_size
 from ssd_lightning.models.weights import levels_for_weights, levels_of, load_pretrained, normalization_of
 from ssd_lightning.ops.priors import as_height_width
 from ssd_lightning.training import DetectionDataModule, SSDModule
-from ssd_lightning.training.batch_scaling import split_scaling
+from ssd_lightning.training.batch_scaling import split_optimizer
 from ssd_lightning.training.callbacks.budget import BudgetCallback, TrainingBudget, parse_budget
 from ssd_lightning.training.callbacks.progress import LogShortRuns
 from ssd_lightning.training.compilation import check_compile, compile_network
@@ -165,7 +165,7 @@ def make_module(
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
     compile_network(net, config.compile)
-    optimizer, batch_scaling = split_scaling(config.optimizer, config.data.batch_size)
+    optimizer, own_settings = split_optimizer(config.optimizer, config.data.batch_size)
     return SSDModule(
         net=net,
         loss=loss,
@@ -173,12 +173,9 @@ def make_module(
         scheduler=instantiate(config.scheduler, _convert_="all"),
         class_names=class_names,
         postprocess=instantiate(config.postprocess, _convert_="all"),
-        bias_lr_factor=config.bias_lr_factor,
-        backbone_lr_factor=config.backbone_lr_factor,
-        decay_biases=config.decay_biases,
-        batch_scaling=batch_scaling,
         budget=budget,
         resize=data.resize,
+        **own_settings,
     )
 
 
@@ -271,10 +268,6 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
         raise ConfigurationError(f"priors.fit is {config.priors.fit!r}; it must be true or false")
     if not config.priors.fit:
         return None
-    if config.model.drop_last_levels or config.model.largest_ratio is not None:
-        raise ConfigurationError(
-            "net.drop_last_levels and net.largest_ratio remove published priors; do not set them with priors.fit=true"
-        )
     say, choice = rank_zero_only(log.info), None
     levels: Any
     published: Any = OmegaConf.to_container(config.model.levels, resolve=True)

@@ -210,7 +210,7 @@ def try_steps(check: "DatasetCheck", config: "DictConfig", net: "SSD") -> dict[s
     from ssd_lightning.data.detection_data import spare_workers
     from ssd_lightning.devices import choose_device
     from ssd_lightning.memory import keep_freed_memory
-    from ssd_lightning.training.batch_scaling import split_scaling
+    from ssd_lightning.training.batch_scaling import split_optimizer
     from ssd_lightning.training.callbacks.budget import parse_budget
     from ssd_lightning.training.compilation import compile_network
     from ssd_lightning.training.devices import check_devices, device_batch_size
@@ -238,7 +238,7 @@ def try_steps(check: "DatasetCheck", config: "DictConfig", net: "SSD") -> dict[s
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
     compile_network(net, config.compile)
-    settings, _ = split_scaling(config.optimizer, batch_size)  # the learning rate does not matter for a few steps
+    settings, _ = split_optimizer(config.optimizer, batch_size)  # the learning rate does not matter for a few steps
     log.info("timing steps on %s: %d, of %d images each", device.type, config.trial_steps, batch_size)
     trial = take_steps(
         check,

@@ -1,17 +1,12 @@
 import functools
-from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.models.backbones import TinyBackbone
-from ssd_lightning.models.extras import NoExtras
 from ssd_lightning.models.layers import init_normal
-from ssd_lightning.models.neck import FPNLite, NoNeck
-from ssd_lightning.models.ssd import FeatureExtractor, measure_grids
+from ssd_lightning.models.neck import FPNLite
 
 GRIDS = [(9, 13), (5, 7), (3, 4)]  # not each half of the one before, as with an image of 300 pixels
 
@@ -52,21 +47,3 @@ def test_all_first_weights_of_fpnlite_scatter_alike(separable: bool) -> None:
     for conv in convolutions:
         assert conv.weight.std().item() == pytest.approx(0.03, rel=0.1)
         assert conv.bias is None or not conv.bias.any()
-
-
-def extractor(neck: Callable[[Sequence[int]], nn.Module], drop_last_levels: int = 0) -> FeatureExtractor:
-    return FeatureExtractor(TinyBackbone(channels=(4, 4, 8)), NoExtras, neck, drop_last_levels)
-
-
-def test_levels_of_a_neck_can_be_left_out() -> None:
-    neck = functools.partial(FPNLite, out_channels=8)
-    whole, less = extractor(neck), extractor(neck, 1)
-    assert measure_grids(whole, (64, 96)) == [(8, 12), (4, 6), (2, 3)]
-    assert measure_grids(less, (64, 96)) == [(8, 12), (4, 6)]
-    assert less.out_channels == (8, 8)
-    assert len(less.state_dict()) < len(whole.state_dict())
-
-
-def test_a_network_without_further_levels_cannot_lose_one() -> None:
-    with pytest.raises(ConfigurationError, match=r"net\.drop_last_levels is 1; this network has no extra levels"):
-        extractor(NoNeck, 1)

@@ -358,7 +358,7 @@ def test_export_names_what_it_cannot_do() -> None:
         ("model=qfgaohao_vgg16", "ssd.pytorch"),
         ("model=ssd300 head=lite", "torchvision"),
         ("model=lufficc_mobilenet_v3", "torchvision"),
-        ("model=ssd300 net.drop_last_levels=1", "ssd.pytorch"),
+        ("model=ssd300 ablation=one_level_less", "ssd.pytorch"),
     ],
 )
 def test_no_export_that_its_project_could_not_load(overrides: str, source: str) -> None:

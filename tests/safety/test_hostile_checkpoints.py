@@ -93,6 +93,13 @@ def test_a_spec_never_fetches_or_opens_weights(good, tmp_path: Path, monkeypatch
 
 
 HUGE = 10**9
+
+
+def shortened(extras: dict[str, Any], drop_last: int) -> dict[str, Any]:
+    target = "ssd_lightning.models.extras.ShortenedExtras"
+    return {"_target_": target, "_partial_": True, "extras": extras, "drop_last": drop_last}
+
+
 SIZES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "channels": lambda net: net["backbone"].update(channels=[HUGE, HUGE, HUGE]),
     "channels beyond int64": lambda net: net["backbone"].update(channels=[10**30, 4, 8]),
@@ -111,8 +118,8 @@ SIZES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "backbone of a list": lambda net: net.update(backbone=[1, 2]),
     "backbone of another part": lambda net: net.update(backbone=net["levels"][0]),
     "normalization of text": lambda net: net.update(normalization="IMAGENET"),
-    "dropped levels": lambda net: net.update(drop_last_levels=HUGE),
-    "negative dropped levels": lambda net: net.update(drop_last_levels=-1),
+    "dropped levels": lambda net: net.update(extras=shortened(net["extras"], HUGE)),
+    "negative dropped levels": lambda net: net.update(extras=shortened(net["extras"], -1)),
     "an unknown argument": lambda net: net.update(no_such_argument=1),
     "a partial network": lambda net: net.update(_partial_=True),
 }

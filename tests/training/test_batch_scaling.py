@@ -7,7 +7,7 @@ from test_module import loader, module, target, trainer
 
 from ssd_lightning.config import compose_config
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.training.batch_scaling import BatchScaling, split_scaling
+from ssd_lightning.training.batch_scaling import BatchScaling, split_optimizer
 from ssd_lightning.training.schedules import cosine, multistep
 
 
@@ -55,18 +55,16 @@ def test_all_parameters_are_scaled() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_the_setting_reaches_no_constructor(optimizer: str) -> None:
+def test_own_settings_reach_no_constructor(optimizer: str) -> None:
     given = OmegaConf.to_container(compose_config("train", [f"optimizer={optimizer}"]).optimizer, resolve=True)
-    settings, scaling = split_scaling(given, 32)  # type: ignore[arg-type]
-    assert scaling is None  # off by default
-    assert "scale_with_batch" not in settings
-    assert settings.keys() | {"scale_with_batch"} == given.keys()  # type: ignore[union-attr]
-    _, scaling = split_scaling({**settings, "scale_with_batch": 32}, 8)
-    assert scaling is not None
-    assert scaling.factor == 0.25
+    settings, own = split_optimizer(given, 32)  # type: ignore[arg-type]
+    rules = {"bias_lr_factor": 2.0, "decay_biases": False, "backbone_lr_factor": 1.0}
+    assert own == {"batch_scaling": None, **rules}  # scaling is off by default
+    assert settings.keys() | {"scale_with_batch"} | rules.keys() == given.keys()  # type: ignore[union-attr]
+    assert split_optimizer({**settings, "scale_with_batch": 32}, 8)[1]["batch_scaling"].factor == 0.25
 
 
 @pytest.mark.parametrize("reference", [0, -32, 1.5, "all", True])
 def test_a_bad_reference_is_named(reference: object) -> None:
     with pytest.raises(ConfigurationError, match=r"optimizer\.scale_with_batch is .*at least 1"):
-        split_scaling({"lr": 0.1, "scale_with_batch": reference}, 32)
+        split_optimizer({"lr": 0.1, "scale_with_batch": reference}, 32)

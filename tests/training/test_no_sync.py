@@ -32,7 +32,7 @@ from ssd_lightning.losses import (
 )
 from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.training import SSDModule
-from ssd_lightning.training.batch_scaling import split_scaling
+from ssd_lightning.training.batch_scaling import split_optimizer
 from ssd_lightning.training.callbacks.averaging import ForeachAverage
 from ssd_lightning.training.callbacks.progress import is_looked_at
 from ssd_lightning.training.schedules import multistep
@@ -166,7 +166,7 @@ def module(loss: MultiBoxLoss | None = None) -> SSDModule:
     return SSDModule(
         net=small_net(SIZE),
         loss=loss or MultiBoxLoss(),
-        optimizer=instantiate(split_scaling(compose_config("train").optimizer, 4)[0], _convert_="all"),
+        optimizer=instantiate(split_optimizer(compose_config("train").optimizer, 4)[0], _convert_="all"),
         scheduler=multistep,
         class_names=("cat", "dog"),
     )

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
+from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.backbones.tiny import down_sample_block
 from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.layers import Activation, Init, Norm, conv_block, init_normal, init_xavier
+from ssd_lightning.models.protocols import MakeExtras
 
 
 class ExtraLayer(TypedDict):
@@ -134,6 +136,31 @@ class TinyExtras(ConfigMixin, nn.Module):
         blocks: list[nn.Module] = [down_sample_block(a, b) for a, b in pairwise(sizes)]
         self.levels = nn.ModuleList([*blocks, nn.AdaptiveMaxPool2d(1)])
         self.out_channels = (*channels, channels[-1])
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        """Map the backbone's last `[B, in_channels, H, W]` to one feature map per level."""
+        return apply_in_turn(self.levels, features)
+
+
+class ShortenedExtras(ConfigMixin, nn.Module):
+    """Extra levels without the last ones, for ablations. The weights keep their names.
+
+    Args:
+        in_channels: channels of the backbone's feature map.
+        extras: builds all extra levels.
+        drop_last: number of levels to drop.
+
+    Raises:
+        ConfigurationError: there are fewer extra levels.
+    """
+
+    def __init__(self, in_channels: int, *, extras: MakeExtras, drop_last: int) -> None:
+        super().__init__()
+        whole: Any = extras(in_channels)
+        if not 0 < drop_last <= len(whole.out_channels):
+            raise ConfigurationError(f"{drop_last} extra levels cannot be dropped; there are {len(whole.out_channels)}")
+        self.levels: nn.ModuleList = whole.levels[:-drop_last]
+        self.out_channels: tuple[int, ...] = whole.out_channels[:-drop_last]
 
     def forward(self, features: Tensor) -> list[Tensor]:
         """Map the backbone's last `[B, in_channels, H, W]` to one feature map per level."""

@@ -20,7 +20,6 @@ from ssd_lightning.ops.priors import (
     as_height_width,
     fit_to_grids,
     make_priors,
-    reduce_levels,
     rescale_levels,
 )
 from ssd_lightning.types import SSDOutput
@@ -33,10 +32,6 @@ class FeatureExtractor(nn.Module):
         backbone: computes the first feature maps; see `models.backbones`.
         extras: builds the extra layers; see `models.extras`.
         neck: builds the neck; see `models.neck`.
-        drop_last_levels: number of extra levels to drop; of the neck's levels if there are no extra levels.
-
-    Raises:
-        ConfigurationError: neither the extra layers nor the neck have levels to drop.
     """
 
     def __init__(
@@ -44,30 +39,18 @@ class FeatureExtractor(nn.Module):
         backbone: Backbone,
         extras: MakeExtras,
         neck: MakeNeck = NoNeck,
-        drop_last_levels: int = 0,
     ) -> None:
         super().__init__()
         self.backbone: Any = backbone
         self.extras: Any = extras(backbone.out_channels[-1])
-        has_extras = bool(self.extras.out_channels)
-        if drop_last_levels and has_extras:
-            _drop_levels(self.extras, drop_last_levels)
         self._num_backbone_levels = len(backbone.out_channels) - getattr(backbone, "last_map_is_for_extras_only", False)
         self.neck: Any = neck([*backbone.out_channels[: self._num_backbone_levels], *self.extras.out_channels])
-        if drop_last_levels and not has_extras:
-            _drop_levels(self.neck, drop_last_levels)
         self.out_channels: tuple[int, ...] = self.neck.out_channels
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalised images `[B, 3, H, W]` to feature maps `[B, out_channels[i], H_i, W_i]`."""
         maps = self.backbone(images)
         return self.neck([*maps[: self._num_backbone_levels], *self.extras(maps[-1])])
-
-
-def _drop_levels(part: Any, count: int) -> None:
-    if not getattr(part, "levels", None):
-        raise ConfigurationError(f"net.drop_last_levels is {count}; this network has no extra levels")
-    part.levels, part.out_channels = part.levels[:-count], part.out_channels[:-count]
 
 
 def measure_grids(extractor: nn.Module, image_size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -117,8 +100,6 @@ class SSD(ConfigMixin, nn.Module):
         image_size: input size in pixels, one number or (height, width).
         num_classes: number of classes C, without the background.
         normalization: colour normalisation; by default that of the backbone's weights.
-        drop_last_levels: number of extra levels to drop with their priors, for ablations.
-        largest_ratio: drop priors with a larger aspect ratio, for ablations.
         clip_priors: see `make_priors`. The PyTorch ports clip in different ways; Caffe does not clip.
 
     Raises:
@@ -137,8 +118,6 @@ class SSD(ConfigMixin, nn.Module):
         neck: MakeNeck = NoNeck,
         normalization: Normalization | None = None,
         clip_priors: Clip = False,
-        drop_last_levels: int = 0,
-        largest_ratio: float | None = None,
     ) -> None:
         super().__init__()
         self._norms_in_evaluation: tuple[str, ...] = ()
@@ -149,8 +128,7 @@ class SSD(ConfigMixin, nn.Module):
         self.normalization: Normalization
         self.use_normalization(normalization or backbone.normalization)
 
-        levels = reduce_levels(levels, drop_last=drop_last_levels, largest_ratio=largest_ratio)
-        self.extractor = FeatureExtractor(backbone, extras, neck, drop_last_levels)
+        self.extractor = FeatureExtractor(backbone, extras, neck)
         self.levels = fit_to_grids(levels, measure_grids(self.extractor, self.image_size))
         self.head: Any = head(
             in_channels=self.extractor.out_channels,

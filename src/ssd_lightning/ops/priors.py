@@ -100,30 +100,20 @@ def _comparison(grids: Sequence[tuple[int, int]], stated: Sequence[tuple[int, in
     return "\n".join(rows)
 
 
-def reduce_levels(
-    levels: Sequence[PriorLevel], *, drop_last: int = 0, largest_ratio: float | None = None
-) -> tuple[PriorLevel, ...]:
-    """Remove levels or aspect ratios, for ablations (SSD paper, section 3.3).
-
-    The paper redistributes the boxes after removing levels; this function does not.
-
-    Args:
-        levels: all levels.
-        drop_last: number of coarsest levels to drop.
-        largest_ratio: drop larger aspect ratios.
+def without_last_levels(levels: Sequence[PriorLevel], count: int) -> tuple[PriorLevel, ...]:
+    """Drop the coarsest levels, for ablations. The paper also redistributes the boxes; this function does not.
 
     Raises:
-        ConfigurationError: `drop_last` is negative, or no level remains.
+        ConfigurationError: `count` is negative, or no level remains.
     """
-    if not 0 <= drop_last < len(levels):
-        raise ConfigurationError(f"net.drop_last_levels is {drop_last}; the network has {len(levels)} levels")
-    kept = tuple(levels[: len(levels) - drop_last])
-    if largest_ratio is None:
-        return kept
-    return tuple(
-        replace(level, aspect_ratios=tuple(ratio for ratio in level.aspect_ratios if ratio <= largest_ratio))
-        for level in kept
-    )
+    if not 0 <= count < len(levels):
+        raise ConfigurationError(f"{count} prior levels cannot be dropped; there are {len(levels)}")
+    return tuple(levels[: len(levels) - count])
+
+
+def without_ratios(levels: Sequence[PriorLevel], above: float) -> tuple[PriorLevel, ...]:
+    """Drop the aspect ratios above a limit, for ablations (SSD paper, section 3.3)."""
+    return tuple(replace(level, aspect_ratios=tuple(r for r in level.aspect_ratios if r <= above)) for level in levels)
 
 
 def rescale_levels(levels: Sequence[PriorLevel], image_size: Size, new_size: Size) -> tuple[PriorLevel, ...]:

@@ -78,19 +78,24 @@ class BatchScaling:
         return with_warmup
 
 
-def split_scaling(optimizer: Mapping[str, Any], batch_size: int) -> tuple[dict[str, Any], BatchScaling | None]:
-    """Split `scale_with_batch`, which is not an argument of torch's classes, from an optimiser's settings.
+OWN_SETTINGS = ("scale_with_batch", "bias_lr_factor", "decay_biases", "backbone_lr_factor")
+
+
+def split_optimizer(settings: Mapping[str, Any], batch_size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split the settings under `optimizer` that are not arguments of torch's classes from the others.
 
     Args:
-        optimizer: the settings.
+        settings: all settings.
         batch_size: images of an optimiser step, see `data.batch_size`.
 
     Returns:
-        The other settings, and the batch scaling (None if it is not set).
+        The arguments of torch's class, and those of `SSDModule`.
 
     Raises:
-        ConfigurationError: the value is not a whole number of at least 1.
+        ConfigurationError: `scale_with_batch` is not a whole number of at least 1.
     """
-    others = {key: value for key, value in optimizer.items() if key != "scale_with_batch"}
-    reference = optimizer.get("scale_with_batch")
-    return others, None if reference is None else BatchScaling(reference=reference, batch_size=batch_size)
+    others = {key: value for key, value in settings.items() if key not in OWN_SETTINGS}
+    own = {key: value for key, value in settings.items() if key in OWN_SETTINGS}
+    reference = own.pop("scale_with_batch", None)
+    scaling = None if reference is None else BatchScaling(reference=reference, batch_size=batch_size)
+    return others, {**own, "batch_scaling": scaling}

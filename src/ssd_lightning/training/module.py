@@ -88,8 +88,8 @@ class SSDModule(pl.LightningModule):
         self.loss = loss
         self.class_names = tuple(class_names)
         self.postprocess = postprocess
-        require_number("bias_lr_factor", bias_lr_factor, 0)
-        require_number("backbone_lr_factor", backbone_lr_factor, 0)
+        require_number("optimizer.bias_lr_factor", bias_lr_factor, 0)
+        require_number("optimizer.backbone_lr_factor", backbone_lr_factor, 0)
         self.bias_lr_factor = bias_lr_factor
         self.backbone_lr_factor = backbone_lr_factor
         self.decay_biases = decay_biases
