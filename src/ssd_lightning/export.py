@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from ssd_lightning.data.detection_data import DetectionData
     from ssd_lightning.inference.detector import Detector
-    from ssd_lightning.inference.export.proof import Batch
     from ssd_lightning.inference.export.table import Seconds
+    from ssd_lightning.inference.export.verify_export import Batch
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def main() -> None:
 def export(config: "DictConfig") -> None:
     """Write a checkpoint's network in another format.
 
-    A whole detector is first written as `NAME.unproven.SUFFIX`. It is renamed once it is verified. Otherwise it keeps
+    A whole detector is first written as `NAME.unverified.SUFFIX`. It is renamed once it is verified. Otherwise it keeps
     that name for inspection, and the command exits with code 1.
 
     Args:
@@ -59,21 +59,21 @@ def export(config: "DictConfig") -> None:
     if config.format in FOREIGN:
         write_foreign(Detector.load(config.checkpoint), config.format, output)
         return
-    unproven = output.with_name(f"{output.stem}.unproven{output.suffix}")
-    if unproven.exists():
-        raise ConfigurationError(f"{unproven} exists, from an export that was not proven; it is not replaced")
+    unverified = output.with_name(f"{output.stem}.unverified{output.suffix}")
+    if unverified.exists():
+        raise ConfigurationError(f"{unverified} exists, from an export that was not verified; it is not replaced")
     checkpoint = Detector.load(config.checkpoint)
     checkpoint.network  # noqa: B018  raises for an exported file
     if config.nms and config.format in GRAPHS:
         use_hard_nms(checkpoint)
     data = open_data(config, checkpoint)
     make_parent(output)
-    write(config, checkpoint, data, unproven)
-    failures = prove_file(config, checkpoint, data, unproven)
+    write(config, checkpoint, data, unverified)
+    failures = verify_file(config, checkpoint, data, unverified)
     if failures:
-        print(f"error: {unproven} is not proven and keeps that name: {'; '.join(failures)}", file=sys.stderr)
+        print(f"error: {unverified} is not verified and keeps that name: {'; '.join(failures)}", file=sys.stderr)
         sys.exit(1)
-    publish(unproven, output)
+    publish(unverified, output)
     print_preparation(checkpoint, output, config)
 
 
@@ -167,27 +167,27 @@ def write(config: "DictConfig", checkpoint: "Detector", data: "DetectionData | N
             quantize_int8(source, path, description, [description.as_input(image).numpy() for image in images])
 
 
-def prove_file(config: "DictConfig", checkpoint: "Detector", data: "DetectionData | None", path: Path) -> list[str]:
+def verify_file(config: "DictConfig", checkpoint: "Detector", data: "DetectionData | None", path: Path) -> list[str]:
     """Load the file, run it next to the checkpoint, and print the table.
 
     Returns:
         The values that exceed their limit.
     """
     from ssd_lightning.inference.detector import Detector
-    from ssd_lightning.inference.export.proof import prove
-    from ssd_lightning.inference.export.table import proof_table
+    from ssd_lightning.inference.export.table import verification_table
+    from ssd_lightning.inference.export.verify_export import verify_export
     from ssd_lightning.visualization.text_table import print_table
 
     exported = Detector.load(path)
     batches, images = material(config, checkpoint, data)
-    proof = prove(checkpoint, exported, batches, images)
+    verification = verify_export(checkpoint, exported, batches, images)
     tolerance = None if config.quantize else float(config.tolerance)
     weights = sum(tensor.nbytes for tensor in checkpoint.network.state_dict().values())
     source = "drawn images" if data is None else f"images of the {config.split} split"
-    print(f"{config.checkpoint} and {path} on {proof.parity.images} {source}:")
+    print(f"{config.checkpoint} and {path} on {verification.parity.images} {source}:")
     print_table(
-        proof_table(
-            proof,
+        verification_table(
+            verification,
             tolerance=tolerance,
             max_map_loss=config.max_map_loss,
             seconds=time_both(checkpoint, exported) if config.latency and config.format != "safetensors" else {},
@@ -195,11 +195,11 @@ def prove_file(config: "DictConfig", checkpoint: "Detector", data: "DetectionDat
         )
     )
     print("Boxes in shares of the image's sides; partners are of one class and no more than 0.02 apart.")
-    if proof.whole is not None:
+    if verification.whole is not None:
         print("resized: images of their own size go in, and the file resizes them; partners are 0.05 apart at most.")
-    if proof.parity.detections + proof.parity.others == 0:
-        print("Nothing was detected on either side, which proves little; give images with data=, or lower thresholds.")
-    return proof.failures(tolerance=tolerance, max_map_loss=config.max_map_loss)
+    if verification.parity.detections + verification.parity.others == 0:
+        print("Nothing was detected on either side, which shows little; give images with data=, or lower thresholds.")
+    return verification.failures(tolerance=tolerance, max_map_loss=config.max_map_loss)
 
 
 def material(
@@ -209,7 +209,7 @@ def material(
     from rich.progress import track
 
     from ssd_lightning.data.images import read_image
-    from ssd_lightning.inference.export.proof import drawn_images, in_batches
+    from ssd_lightning.inference.export.verify_export import drawn_images, in_batches
 
     if data is None:
         drawn = drawn_images(config.images, checkpoint.image_size)
@@ -224,7 +224,7 @@ def time_both(checkpoint: "Detector", exported: "Detector") -> dict[int, "Second
     """Time both alternately, from images of the network's size to detections, about ten seconds per batch size."""
     import torch
 
-    from ssd_lightning.inference.export.proof import drawn_images, in_batches
+    from ssd_lightning.inference.export.verify_export import drawn_images, in_batches
     from ssd_lightning.timing import seconds_of, time_pairs
 
     drawn, seconds = drawn_images(8, checkpoint.image_size), {}
@@ -237,21 +237,21 @@ def time_both(checkpoint: "Detector", exported: "Detector") -> dict[int, "Second
     return seconds
 
 
-def publish(unproven: Path, output: Path) -> None:
+def publish(unverified: Path, output: Path) -> None:
     """Rename a verified file to its final name.
 
     Raises:
         ConfigurationError: another file has taken the name meanwhile.
     """
     try:
-        output.hardlink_to(unproven)
+        output.hardlink_to(unverified)
     except FileExistsError as error:
         raise ConfigurationError(
-            f"output={output} exists; it is not replaced, and the new file is {unproven}"
+            f"output={output} exists; it is not replaced, and the new file is {unverified}"
         ) from error
     except OSError:  # a file system without hard links
-        unproven.rename(output)
-    unproven.unlink(missing_ok=True)
+        unverified.rename(output)
+    unverified.unlink(missing_ok=True)
 
 
 def print_preparation(checkpoint: "Detector", output: Path, config: "DictConfig") -> None:

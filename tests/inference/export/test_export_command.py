@@ -32,7 +32,7 @@ def checkpoint(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "overrides", [pytest.param(["latency=true", "images=3"], marks=pytest.mark.slow), [*QUICK, *TOY]]
 )
-def test_onnx_is_written_proven_and_used_like_a_checkpoint(
+def test_onnx_is_written_verified_and_used_like_a_checkpoint(
     overrides: list[str], checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run("export", "checkpoint=tiny.ckpt", "format=onnx", "output=new/tiny.onnx", *overrides)
@@ -70,7 +70,7 @@ def test_a_graph_has_nms_in_place_of_soft_nms_and_says_so(
 @pytest.mark.parametrize(
     ("format_", "name"), [("torchscript", "a.torchscript"), ("torchscript", "a.pt"), ("safetensors", "a.safetensors")]
 )
-def test_other_formats_are_proven_too(
+def test_other_formats_are_verified_too(
     format_: str, name: str, checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run("export", "checkpoint=tiny.ckpt", f"format={format_}", f"output={name}", *QUICK)
@@ -97,10 +97,10 @@ def test_a_file_that_is_not_what_it_should_be_ends_with_1(
         run("export", *overrides)
     assert end.value.code == 1
     printed = capsys.readouterr().err.strip()
-    assert printed.startswith("error: a.unproven.torchscript is not proven and keeps that name: ")
+    assert printed.startswith("error: a.unverified.torchscript is not verified and keeps that name: ")
     assert "scores differ by" in printed
     assert not (tmp_path / "a.torchscript").exists()
-    assert "a.unproven.torchscript exists" in refused(run, capsys, "export", *overrides)
+    assert "a.unverified.torchscript exists" in refused(run, capsys, "export", *overrides)
 
 
 @pytest.mark.slow
@@ -161,7 +161,7 @@ def test_an_exported_file_is_not_exported_again(
 
 
 def test_publishing_never_replaces(tmp_path: Path) -> None:
-    new, old = tmp_path / "a.unproven.onnx", tmp_path / "a.onnx"
+    new, old = tmp_path / "a.unverified.onnx", tmp_path / "a.onnx"
     new.write_bytes(b"new")
     old.write_bytes(b"old")
     with pytest.raises(command.ConfigurationError, match=r"a\.onnx exists"):

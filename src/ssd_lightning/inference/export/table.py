@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from statistics import median
 
 from ssd_lightning.inference.export.parity import Parity
-from ssd_lightning.inference.export.proof import MOST_UNMATCHED, RESIZE_MOST_UNMATCHED, Proof
+from ssd_lightning.inference.export.verify_export import MOST_UNMATCHED, RESIZE_MOST_UNMATCHED, Verification
 from ssd_lightning.visualization.text_table import TextTable, quantity, spread
 
 Seconds = tuple[tuple[float, ...], tuple[float, ...]]
 """Times of the checkpoint and of the file, in pairs."""
 
 
-def proof_table(
-    proof: Proof,
+def verification_table(
+    verification: Verification,
     *,
     tolerance: float | None,
     max_map_loss: float,
@@ -23,16 +23,16 @@ def proof_table(
     """Tabulate the result of a verification.
 
     Args:
-        proof: the result.
+        verification: the result.
         tolerance: limit for boxes and scores. None if there is no limit.
         max_map_loss: largest allowed loss of mAP.
         seconds: batch size -> seconds per batch.
         bytes_of: size of the checkpoint's weights and of the file.
     """
-    rows = [*_parity_rows(proof.parity, "", tolerance, tolerance and MOST_UNMATCHED)]
-    if proof.whole is not None and proof.whole.images:
-        rows += _parity_rows(proof.whole, "resized: ", None, tolerance and RESIZE_MOST_UNMATCHED)
-    for name, (before, after) in proof.scores.items():
+    rows = [*_parity_rows(verification.parity, "", tolerance, tolerance and MOST_UNMATCHED)]
+    if verification.whole is not None and verification.whole.images:
+        rows += _parity_rows(verification.whole, "resized: ", None, tolerance and RESIZE_MOST_UNMATCHED)
+    for name, (before, after) in verification.scores.items():
         rows.append((name, _score(before), _score(after), f"{after - before:+.4f}", f"{-max_map_loss:g}"))
     for batch, (before_s, after_s) in seconds.items():
         ratio = spread(sorted(before / after for before, after in zip(before_s, after_s, strict=True)))

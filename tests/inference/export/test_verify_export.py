@@ -1,4 +1,4 @@
-"""The proof fails where it should: it is worth no more than that."""
+"""The verification fails where it should: it is worth no more than that."""
 
 import math
 from pathlib import Path
@@ -14,8 +14,8 @@ from ssd_lightning.data.resize import Letterbox, Stretch
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.parity import Parity, compare_detections
-from ssd_lightning.inference.export.proof import Proof, drawn_images, in_batches, prove
-from ssd_lightning.inference.export.table import proof_table
+from ssd_lightning.inference.export.table import verification_table
+from ssd_lightning.inference.export.verify_export import Verification, drawn_images, in_batches, verify_export
 from ssd_lightning.inference.runtime.description import ExportDescription
 from ssd_lightning.types import Detections
 
@@ -55,25 +55,27 @@ def test_sums_keep_the_largest() -> None:
     assert total == Parity(3, 6, 5, 1, 0.3, 3.0, 0.2)
 
 
-def proof_of(checkpoint: Detector, path: Path) -> Proof:
+def verification_of(checkpoint: Detector, path: Path) -> Verification:
     images = drawn_images(6, checkpoint.image_size)
     batches = [
         *in_batches(images, checkpoint.image_size, 4, checkpoint.resize),
         (noise(4, checkpoint.image_size), None),
     ]
-    return prove(checkpoint, Detector.load(path), batches, images)
+    return verify_export(checkpoint, Detector.load(path), batches, images)
 
 
 def test_a_faithful_file_passes(tmp_path: Path) -> None:
     detector = tiny_detector()
-    proof = proof_of(detector, exported(detector, tmp_path, ".onnx"))
-    assert proof.parity.images == 10
-    assert proof.whole is not None
-    assert proof.whole.images == 6
-    assert proof.whole.boxes > 0  # it did resize
-    assert proof.failures(tolerance=1e-4, max_map_loss=0.0) == []
-    assert len(proof.failures(tolerance=0.0, max_map_loss=0.0)) >= 1
-    table = proof_table(proof, tolerance=1e-4, max_map_loss=0.01, seconds={1: ((2.0,), (1.0,))}, bytes_of=(4, 1))
+    verification = verification_of(detector, exported(detector, tmp_path, ".onnx"))
+    assert verification.parity.images == 10
+    assert verification.whole is not None
+    assert verification.whole.images == 6
+    assert verification.whole.boxes > 0  # it did resize
+    assert verification.failures(tolerance=1e-4, max_map_loss=0.0) == []
+    assert len(verification.failures(tolerance=0.0, max_map_loss=0.0)) >= 1
+    table = verification_table(
+        verification, tolerance=1e-4, max_map_loss=0.01, seconds={1: ((2.0,), (1.0,))}, bytes_of=(4, 1)
+    )
     assert len(table.rows) == 3 + 3 + 1 + 1
     assert all(len(row) == len(table.header) for row in table.rows)
     assert ("time, batch of 1", "2 s", "1 s", "x 2.00", "") in table.rows
@@ -85,8 +87,8 @@ def test_one_changed_weight_is_found(suffix: str, tmp_path: Path) -> None:
     path = exported(detector, tmp_path, suffix)
     with torch.no_grad():
         detector.network.head.cls[0].weight[1, 2, 1, 1] += 0.01
-    proof = proof_of(detector, path)
-    assert any("scores differ" in failure for failure in proof.failures(tolerance=1e-4, max_map_loss=1.0))
+    verification = verification_of(detector, path)
+    assert any("scores differ" in failure for failure in verification.failures(tolerance=1e-4, max_map_loss=1.0))
 
 
 def test_exchanged_colours_in_the_resized_images_are_found(tmp_path: Path) -> None:
@@ -94,24 +96,24 @@ def test_exchanged_colours_in_the_resized_images_are_found(tmp_path: Path) -> No
     path = exported(detector, tmp_path, ".onnx")
     loaded, images = Detector.load(path), drawn_images(8, detector.image_size)
     images = [image // 2 + np.array([0, 60, 127], np.uint8) for image in images]
-    assert not prove(detector, loaded, [], images).failures(tolerance=1e-4, max_map_loss=1.0)
+    assert not verify_export(detector, loaded, [], images).failures(tolerance=1e-4, max_map_loss=1.0)
     run = loaded.net.run
     loaded.net.run = lambda inputs: run(inputs.flip(3))
-    (failure,) = prove(detector, loaded, [], images).failures(tolerance=1e-4, max_map_loss=1.0)
+    (failure,) = verify_export(detector, loaded, [], images).failures(tolerance=1e-4, max_map_loss=1.0)
     assert "in images that the file resizes have no partner" in failure
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".torchscript"])
 @pytest.mark.parametrize("inside", [True, False])
-def test_letterboxed_files_are_proven_and_find_the_same_in_whole_images(
+def test_letterboxed_files_are_verified_and_find_the_same_in_whole_images(
     tmp_path: Path, suffix: str, inside: bool
 ) -> None:
     detector = tiny_detector()
     detector.resize = Letterbox(fill=(0, 100, 200))
     path = exported(detector, tmp_path, suffix, preprocessing=inside, nms=inside)
-    proof, loaded = proof_of(detector, path), Detector.load(path)
-    assert proof.failures(tolerance=1e-4, max_map_loss=0.0) == []
-    assert proof.whole is None  # the file resizes nothing
+    verification, loaded = verification_of(detector, path), Detector.load(path)
+    assert verification.failures(tolerance=1e-4, max_map_loss=0.0) == []
+    assert verification.whole is None  # the file resizes nothing
     assert loaded.resize == detector.resize
     images = drawn_images(3, (64, 20))
     for ours, theirs in zip(detector(images), loaded(images), strict=True):
@@ -140,18 +142,20 @@ def test_mean_average_precision_of_both_sides(tmp_path: Path) -> None:
         }
         for index, seen in enumerate(detector.detect(images))
     ]
-    proof = prove(detector, Detector.load(path), [(images, truth)])
-    assert set(proof.scores) == {"mAP 11-point", "mAP area", "mAP .5:.95"}
-    assert all(0 < before <= 1 and before == pytest.approx(after) for before, after in proof.scores.values())
-    assert proof.map_loss == pytest.approx(0)
-    worse = Proof(proof.parity, None, {"mAP area": (0.8, 0.75), "mAP 11-point": (0.7, 0.72), "mAP": (math.nan,) * 2})
+    verification = verify_export(detector, Detector.load(path), [(images, truth)])
+    assert set(verification.scores) == {"mAP 11-point", "mAP area", "mAP .5:.95"}
+    assert all(0 < before <= 1 and before == pytest.approx(after) for before, after in verification.scores.values())
+    assert verification.map_loss == pytest.approx(0)
+    worse = Verification(
+        verification.parity, None, {"mAP area": (0.8, 0.75), "mAP 11-point": (0.7, 0.72), "mAP": (math.nan,) * 2}
+    )
     assert worse.map_loss == pytest.approx(0.05)
     assert worse.failures(tolerance=None, max_map_loss=0.05001) == []
     assert "mAP is lower by 0.0500" in worse.failures(tolerance=None, max_map_loss=0.04)[0]
 
 
 def test_a_rounded_network_is_judged_by_map_alone() -> None:
-    far = Proof(Parity(1, 10, 10, 20, 0.5, 9.0, 0.5))
+    far = Verification(Parity(1, 10, 10, 20, 0.5, 9.0, 0.5))
     assert len(far.failures(tolerance=1e-4, max_map_loss=0.01)) == 3
     assert far.failures(tolerance=None, max_map_loss=0.01) == []
 

@@ -32,7 +32,7 @@ Batch = tuple[Tensor, Sequence[Target] | None]
 
 
 @dataclass(frozen=True)
-class Proof:
+class Verification:
     """Result of a verification.
 
     Attributes:
@@ -81,9 +81,9 @@ def _lonely(parity: Parity, where: str, most: float) -> list[str]:
     ]
 
 
-def prove(
+def verify_export(
     checkpoint: Detector, exported: Detector, batches: Iterable[Batch], images: Iterable[np.ndarray] = ()
-) -> Proof:
+) -> Verification:
     """Run both detectors on the same images.
 
     Args:
@@ -111,7 +111,7 @@ def prove(
     whole = None
     if isinstance(exported.net, ExportedNetwork) and exported.net.description.resizes:
         whole = sum((_compare_whole(checkpoint, exported.net, image) for image in images), Parity())
-    return Proof(parity, whole, scores)
+    return Verification(parity, whole, scores)
 
 
 MEANS = {"mAP 11-point": "map_11point", "mAP area": "map_area", "mAP .5:.95": "map"}
