@@ -17,7 +17,7 @@ SMALL = [
     "optimizer.lr=0.0001",
 ]  # fmt: skip
 WORDS = [f"backbone={name}" for name in BACKBONES if name != "tiny"] + [f"model={name}" for name in MODELS]
-QUICK = {"backbone=squeezenet", "model=tiny_ssd", "model=fpnlite320"}
+QUICK = {"model=tiny_ssd", "model=fpnlite320"}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from torchvision.ops import box_iou, nms
 
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.models.postprocess import PostProcess, empty_detections
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.boxes import clip_boxes, cxcywh_to_xyxy
 from ssd_lightning.ops.coder import decode
 from ssd_lightning.ops.nms import Decay
@@ -72,7 +72,9 @@ def test_half_precision_is_read_in_float32() -> None:
 @pytest.mark.parametrize("class_agnostic", [False, True])
 def test_nothing_in_nothing_out(batch: int, num_priors: int, soft_nms: Decay | None, class_agnostic: bool) -> None:
     found = postprocess(draw_output(batch, num_priors, 3, seed=0), soft_nms=soft_nms, class_agnostic=class_agnostic)
-    torch.testing.assert_close(found, [empty_detections() for _ in range(batch)])
+    labels = torch.zeros(0, dtype=torch.int64)
+    nothing = Detections(boxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=labels)
+    torch.testing.assert_close(found, [nothing] * batch)
 
 
 def slow_soft_nms(

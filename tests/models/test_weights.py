@@ -378,7 +378,7 @@ def test_other_priors_are_reported(tmp_path: Path, lite_file: Path) -> None:
     assert "model=torchvision_ssdlite320" in told[1]
 
     Detector(tiny(clip_priors=False), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
-    assert load_pretrained(tiny(), tmp_path / "ours.ckpt").other_priors is None
+    assert load_pretrained(tiny(clip_priors=False), tmp_path / "ours.ckpt").other_priors is None
     assert "clip_priors" in str(load_pretrained(tiny(clip_priors=True), tmp_path / "ours.ckpt").other_priors)
 
 

@@ -22,15 +22,6 @@ Loss = Callable[[SSDOutput, Sequence[Target]], Mapping[str, Tensor]]
 Batch = tuple[Tensor, Sequence[Target]]
 
 
-def uniform_class_loss(num_classes: int, negative_ratio: float) -> float:
-    """Return the class loss of a network with uniform class probabilities, with the paper's mining.
-
-    SSD paper, equation 3 over N positives and `negative_ratio` N negatives, divided by N (equation 1): each costs
-    -log softmax(0) = ln(C + 1).
-    """
-    return (1 + negative_ratio) * math.log(num_classes + 1)
-
-
 @torch.no_grad()
 def first_losses(net: nn.Module, loss: Loss, batches: Sequence[Batch]) -> dict[str, dict[str, float]]:
     """Compare the loss of an untrained network with that of a uniform guess on the same images.

@@ -187,12 +187,3 @@ def _by_group_and_score(group: Tensor, scores: Tensor) -> Tensor:
     """Order rows by group, then by descending score; equal ones stay in their order: int64 `[R]`."""
     order = scores.argsort(descending=True, stable=True)
     return order[group[order].argsort(stable=True)]
-
-
-def empty_detections(device: torch.device | None = None) -> Detections:
-    """Give the detections of an image in which nothing is found."""
-    return Detections(
-        boxes=torch.zeros(0, 4, device=device),
-        scores=torch.zeros(0, device=device),
-        labels=torch.zeros(0, dtype=torch.int64, device=device),
-    )
