@@ -45,8 +45,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.ids += [value or "" for name, value in attrs if name == "id"]
-        self.targets += [value or "" for name, value in attrs if name in ("href", "src")]
+        if tag not in ("path", "use"):  # markers within a chart
+            self.ids += [value or "" for name, value in attrs if name == "id"]
+            self.targets += [value or "" for name, value in attrs if name in ("href", "src")]
         assert not [name for name, _ in attrs if name.startswith("on")]
         if tag not in VOID:
             self._open.append(tag)
