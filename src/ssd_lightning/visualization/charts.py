@@ -372,7 +372,7 @@ def confusion_figure(matrix: np.ndarray, class_names: Sequence[str], *, title: s
     side = 14 + font * LETTER_PX / 12 * max(map(columns, letters))
     side = max(side, LETTER_PX * len("found as →"))
     head = 28 if title else 0
-    width = max(side + cell * size + 2, LETTER_PX * len(title))
+    width = max(side + cell * size + 2, 8 * len(short(title, 99)))
     margins = (side, width - side - cell * size, side + 16 + head, 2)
     figure = new_figure(width, side + 16 + head + cell * size + 2, margins_px=margins)
     axes = figure.subplots()

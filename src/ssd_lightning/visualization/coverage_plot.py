@@ -44,6 +44,7 @@ def draw_coverage(
     (plane, ious), (sizes, ratios) = figure.subplots(2, 2)
     _draw_plane(plane, sides_px, iou_before >= threshold, shapes_before, shapes_after)
     draw_ious(ious, [("these priors", iou_before), *([] if iou_after is None else [("fitted priors", iou_after)])])
+    ious.axvline(threshold * BINS - 0.5, color=INK, linestyle=":", linewidth=1)
     ious.set(title="Best IoU of each object with a prior")
     for axes, section, title in ((sizes, "by_size", "size (root of the area)"), (ratios, "by_ratio", "width : height")):
         summaries = [("these priors", before[section]), *([("fitted priors", after[section])] if after else [])]
@@ -90,7 +91,7 @@ def _draw_plane(axes: Any, sides_px: np.ndarray, is_reached: np.ndarray, before:
     if len(chosen) > MOST_POINTS:
         chosen = np.random.default_rng(0).choice(chosen, MOST_POINTS, replace=False)
     sides, reached = sides_px[chosen], is_reached[chosen]
-    axes.scatter(*sides[reached].T, s=4, color=PALETTE[5], alpha=0.5, linewidths=0, label="reached")
+    axes.scatter(*sides[reached].T, s=4, color=PALETTE[0], alpha=0.5, linewidths=0, label="reached")
     axes.scatter(*sides[~reached].T, s=9, color=PALETTE[3], alpha=0.9, linewidths=0, label="not reached")
     axes.scatter(*zip(*before, strict=True), marker="x", s=45, color=INK, linewidths=1.3, label="these priors")
     if after:

@@ -177,10 +177,10 @@ def named_lines(scores: Sequence[float]) -> list[int]:
 def _draw_classes(drawn, class_names, scores, *, heading, title, further=(), x_range=None, **labels):  # type: ignore[no-untyped-def]
     """Draw a line per class: the named ones in the colours of their classes, the others grey below them."""
     names, named = drawable_names(class_names), named_lines(scores)
-    lines = [Line("_", *xy, colour=GREY, width=0.8) for index, xy in enumerate(drawn) if index not in named]
+    lines = [Line("_", xy[0], xy[1], colour=GREY, width=0.8) for index, xy in enumerate(drawn) if index not in named]
     for index in named:
         label = f"{short(names[index], 28)}  {scores[index]:.3f}"
-        lines.append(Line(label, *drawn[index], colour=line_colour(index + 1)))
+        lines.append(Line(label, drawn[index][0], drawn[index][1], colour=line_colour(index + 1)))
     figure = new_figure(*CLASSES_PX)
     axes = figure.subplots()
     draw_lines(axes, [*lines, *further], x_range=x_range, y_range=(0, 1.03), **labels)
