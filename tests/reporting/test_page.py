@@ -8,6 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -19,7 +20,7 @@ from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves
 from ssd_lightning.errors import DataError
 from ssd_lightning.reporting import images
 from ssd_lightning.reporting.comparison import write_comparison
-from ssd_lightning.reporting.evaluation import evaluation_part
+from ssd_lightning.reporting.evaluation import confusions, evaluation_part
 from ssd_lightning.reporting.images import show_images
 from ssd_lightning.reporting.page import evaluated_epoch, try_report, write_report
 from ssd_lightning.reporting.run import Run, read_run
@@ -45,8 +46,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.ids += [value or "" for name, value in attrs if name == "id"]
-        self.targets += [value or "" for name, value in attrs if name in ("href", "src")]
+        if tag not in ("path", "use"):  # markers within a chart
+            self.ids += [value or "" for name, value in attrs if name == "id"]
+            self.targets += [value or "" for name, value in attrs if name in ("href", "src")]
         assert not [name for name, _ in attrs if name.startswith("on")]
         if tag not in VOID:
             self._open.append(tag)
@@ -176,6 +178,13 @@ def test_numbers_are_those_of_the_analyses() -> None:
     # The planted errors: one of each type, and what each brings along.
     assert {row[0] for row in part.error_rows} == {"class", "localisation", "both", "duplicate", "background", "missed"}
     assert part.counts == "11 images, 13 objects (2 of them difficult, which are not counted), 13 detections"
+
+
+def test_the_most_frequent_confusions_of_classes() -> None:
+    matrix = np.array([[0, 7, 0, 0], [1, 5, 4, 0], [0, 9, 1, 0], [0, 0, 0, 3]])
+    assert confusions(matrix, ["a", "b", "c"]) == [("b", "a", 9, 0.9), ("a", "b", 4, 0.4)]
+    assert confusions(matrix, ["a", "b", "c"], most=1) == [("b", "a", 9, 0.9)]
+    assert confusions(np.zeros((1, 1)), []) == []
 
 
 @pytest.mark.parametrize("name", EMPTY)

@@ -32,10 +32,13 @@ CONTRAST = """() => {
     if (!hasText || element.tagName === 'title' || !element.getClientRects().length) continue;
     const style = getComputedStyle(element);
     let behind = ground(element);
-    const cell = element.previousElementSibling;
-    if (element.matches('text.count'))
-      behind = mixed(channels(getComputedStyle(cell).fill), Number(cell.getAttribute('fill-opacity')),
-        channels(getComputedStyle(element.ownerSVGElement.querySelector('.ground')).fill));
+    const {left, right, top, bottom} = element.getBoundingClientRect();
+    const [x, y] = [(left + right) / 2, (top + bottom) / 2];
+    for (const shape of element.matches('text') ? element.ownerSVGElement.querySelectorAll('path') : []) {
+      const [box, {fill, opacity}] = [shape.getBoundingClientRect(), getComputedStyle(shape)];
+      if (fill !== 'none' && box.left < x && x < box.right && box.top < y && y < box.bottom)
+        behind = mixed(channels(fill), Number(opacity), behind);
+    }
     const [low, high] = [luminance(channels(element.matches('text') ? style.fill : style.color)), luminance(behind)]
       .sort((one, other) => one - other);
     found.push([(high + .05) / (low + .05), `${element.tagName} ${element.className.baseVal ?? element.className}: `

@@ -29,7 +29,7 @@ def test_it_is_a_image(tmp_path: Path, count: int, fitted: bool) -> None:
         **after,  # type: ignore[arg-type]
     )
     with Image.open(tmp_path / "c.png") as image:
-        assert image.size == (1430, 1045)
+        assert image.size == (1298, 947)
         colours = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    orange = (np.abs(colours.astype(int) - (230, 159, 0)).max(axis=1) < 10).sum()
-    assert (orange > 500) == fitted
+    shown = (np.abs(colours.astype(int) - (213, 94, 0)).max(axis=1) < 10).sum()
+    assert (shown > 500) == fitted

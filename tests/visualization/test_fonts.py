@@ -15,9 +15,9 @@ from ssd_lightning.visualization.draw import draw_detections
 from ssd_lightning.visualization.draw_matches import MatchedObject, draw_matches
 from ssd_lightning.visualization.draw_samples import Sample, class_keys, draw_sample
 from ssd_lightning.visualization.fonts import drawable_names, numbered_names, spell
-from ssd_lightning.visualization.score_plots import PRLine, draw_class_ap, draw_confusion, draw_pr_curves
 from ssd_lightning.visualization.sweep_plots import Panel, save_sweep_plot
 from ssd_lightning.visualization.tags import fitting_font, text_size
+from ssd_lightning.visualization.training_plots import PRLine, draw_class_ap, draw_confusion, draw_pr_curves
 
 GREY = np.full((120, 200, 3), 128, dtype=np.uint8)
 IN_DEJAVU = ("Кесадилья", "größe", "γάτα", "قطة")

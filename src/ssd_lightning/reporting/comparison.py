@@ -12,9 +12,15 @@ import numpy as np
 
 from ssd_lightning.analysis.error_split import ERROR_TYPES, error_split
 from ssd_lightning.errors import DataError
-from ssd_lightning.reporting.bars import bar_chart, dot_chart
-from ssd_lightning.reporting.charts import Chart, line_chart
-from ssd_lightning.reporting.curves import SHARED_LOSSES, curve_series, from_zero
+from ssd_lightning.reporting.charts import (
+    SHARED_LOSSES,
+    Chart,
+    bars_chart,
+    curve_line,
+    from_zero,
+    line_chart,
+    slot_class,
+)
 from ssd_lightning.reporting.evaluation import MOST_CLASSES_A_COLUMN, number
 from ssd_lightning.reporting.groups import (
     Cell,
@@ -28,7 +34,7 @@ from ssd_lightning.reporting.output import runs_mark
 from ssd_lightning.reporting.page import REPORT, Entry, render, write_page
 from ssd_lightning.reporting.run import SPLITS, Run, read_run
 from ssd_lightning.reporting.summary import SCORES, duration
-from ssd_lightning.reporting.svg import slot_class
+from ssd_lightning.visualization.charts import bar_figure, dot_figure
 
 COMPARISON = "comparison.html"
 
@@ -151,17 +157,17 @@ def curve_charts(groups: Sequence[RunGroup]) -> list[Chart]:
     titles |= {"lr": "Learning rate", "speed/images_per_s": "Images a second"}
     charts = []
     for key, title in titles.items():
-        series = [
-            curve_series(f"{group.letter} {run.directory.name}", run.curves[key], slot)
+        lines = [
+            curve_line(f"{group.letter} {run.directory.name}", run.curves[key], slot)
             for slot, group in enumerate(groups)
             for run in group.runs
             if key in run.curves
         ]
-        if series:
-            last = max(float(one.x[-1]) for one in series)
-            y_range = (0.0, 1.0) if key == objective and "map" in key else from_zero(series)
-            chart = line_chart(title, series, x_label="step", x_range=(0, last), y_range=y_range)
-            shown = {one.slot for one in series}
+        if lines:
+            last = max(float(line.x[-1]) for line in lines)
+            y_range = (0.0, 1.0) if key == objective and "map" in key else from_zero(lines)
+            chart = line_chart(title, lines, x_label="step", x_range=(0, last), y_range=y_range)
+            shown = {line.slot for line in lines}
             legend = [(slot_class(slot), groups[slot].label) for slot in sorted(shown)] if len(groups) > 1 else []
             charts.append(replace(chart, legend=legend))
     return charts
@@ -178,7 +184,8 @@ def class_charts(groups: Sequence[RunGroup]) -> list[Chart]:
         for start in range(0, len(shown), MOST_CLASSES_A_COLUMN):
             part = shown[start : start + MOST_CLASSES_A_COLUMN]
             series = [(group.label, [means[name][slot] for name in part]) for slot, group in enumerate(groups)]
-            charts.append(dot_chart(f"{split_name.capitalize()}: AP of each class, 11 points", part, series))
+            title = f"{split_name.capitalize()}: AP of each class, 11 points"
+            charts.append(bars_chart(title, dot_figure(part, series), part, series))
     return charts
 
 
@@ -198,7 +205,8 @@ def error_charts(groups: Sequence[RunGroup]) -> tuple[list[Chart], list[str]]:
         without = [group.letter for group, (_, gains) in zip(groups, rows, strict=True) if np.isnan(gains).all()]
         if len(without) < len(groups):
             texts = [[number(gain) for gain in gains] for _, gains in rows]
-            charts.append(bar_chart(f"{name.capitalize()}: gain in mAP", list(ERROR_TYPES), rows, texts=texts))
+            figure = bar_figure(ERROR_TYPES, rows, texts=texts)
+            charts.append(bars_chart(f"{name.capitalize()}: gain in mAP", figure, ERROR_TYPES, rows))
         if without:
             which = "No run has" if len(without) == len(groups) else f"{', '.join(without)} without"
             if split == "val" or len(without) < len(groups):

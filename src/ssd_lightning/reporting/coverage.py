@@ -12,11 +12,10 @@ from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.models.config import to_config
 from ssd_lightning.ops.priors import as_height_width
-from ssd_lightning.reporting.bars import column_chart
-from ssd_lightning.reporting.charts import Chart
+from ssd_lightning.reporting.charts import Chart, bars_chart, column_figure
 from ssd_lightning.reporting.run import SPLITS
-
-BINS = 20
+from ssd_lightning.visualization.charts import to_svg
+from ssd_lightning.visualization.coverage_plot import draw_ious, draw_shares
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,20 +48,13 @@ def coverage_part(record: EvaluationRecord, checkpoint: Path) -> CoveragePart:
     boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
     best = best_priors(boxes, net.levels, net.image_size, to_config(net).get("clip_priors", False))
     summary = coverage_summary(boxes, best.iou, net.image_size)
-    counts, edges = np.histogram(best.iou.clip(0, 1), bins=BINS, range=(0, 1))
     share = "–" if summary["share"] is None else f"{summary['share']:.1%}"
     return CoveragePart(
         sentence=f"{summary['reached']:,} of {summary['objects']:,} objects of the {SPLITS[record.split]} images, "
         f"{share}, have a prior of IoU {summary['threshold']:g} or more; the network has {len(net.priors_cxcywh):,} "
         f"priors on {len(net.levels)} levels",
         charts=[
-            column_chart(
-                "Best IoU of each object with a prior",
-                [f"{edge:.2f}" for edge in edges[:-1]],
-                [("objects", counts.tolist())],
-                texts=[[f"{count} objects" for count in counts.tolist()]],
-                x_label="IoU, from",
-            ),
+            _iou_chart(best.iou),
             _share_chart("Objects with a prior, by size", summary["by_size"], "size (root of the area) in the input"),
             _share_chart("Objects with a prior, by shape", summary["by_ratio"], "width : height"),
         ],
@@ -78,25 +70,18 @@ def coverage_part(record: EvaluationRecord, checkpoint: Path) -> CoveragePart:
     )
 
 
+def _iou_chart(ious: np.ndarray) -> Chart:
+    figure = column_figure()
+    draw_ious(figure.subplots(), [("objects", ious)])
+    title = "Best IoU of each object with a prior"
+    return Chart(title, to_svg(figure, f"{title}: {len(ious)} objects"))
+
+
 def _share_chart(title: str, shares: Mapping[str, Mapping[str, Any]], x_label: str) -> Chart:
-    filled = {name: entry for name, entry in shares.items() if entry["objects"]}
-    return column_chart(
-        title,
-        [_short(name) for name in filled],
-        [("objects with a prior", [entry["share"] for entry in filled.values()])],
-        texts=[[f"{entry['reached']} of {entry['objects']}" for entry in filled.values()]],
-        x_label=x_label,
-        high=1.0,
-    )
-
-
-def _short(name: str) -> str:
-    for long, short in (
-        ("below ", "<"), (" px and more", "+"), (" px", ""), ("taller than ", "<"), ("wider than ", ">"), (" to ", "–"),
-        ("about square", "square"), ("1:1.5", "2:3"), ("1.5:1", "3:2"),
-    ):  # fmt: skip
-        name = name.replace(long, short)
-    return name
+    figure = column_figure()
+    draw_shares(figure.subplots(), [("objects with a prior", shares)], x_label=x_label)
+    filled = {name: entry["share"] for name, entry in shares.items() if entry["objects"]}
+    return bars_chart(title, figure, list(filled), [("objects with a prior", list(filled.values()))])
 
 
 def _sides(sizes: Sequence[tuple[float, float]]) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,9 @@ from ssd_lightning.analysis.image_scores import image_scores
 from ssd_lightning.analysis.object_sizes import ap_by_size, recall_by_size
 from ssd_lightning.analysis.pr_curves import PRCurve, mean_ap, pr_curves
 from ssd_lightning.metrics.average_precision import voc_average_precision
-from ssd_lightning.reporting.bars import bar_chart, column_chart
-from ssd_lightning.reporting.charts import Chart, Series, line_chart
+from ssd_lightning.reporting.charts import Chart, bars_chart, column_chart, line_chart
 from ssd_lightning.reporting.images import ShownImage, show_images
-from ssd_lightning.reporting.matrix import confusions, matrix_chart
+from ssd_lightning.visualization.charts import Line, bar_figure, confusion_figure, draw_lines, new_figure, to_svg
 from ssd_lightning.visualization.fonts import describe_numbers, numbered_names
 
 SCORE_THRESHOLD = 0.4
@@ -26,7 +25,7 @@ SCORE_THRESHOLD = 0.4
 CALIBRATED_FROM = 0.1
 """Lower scores are skipped: SSD's many low scores would dominate the calibration error."""
 NUM_BEST, NUM_WORST = 4, 8
-SMALL_PX = (220.0, 170.0)
+SMALL_PX = (220, 170)
 MOST_CLASSES_A_COLUMN = 30
 ERROR_MEANINGS: dict[ErrorType, str] = {
     "class": "the place is right, the class is not",
@@ -105,14 +104,14 @@ def evaluation_part(record: EvaluationRecord, *, ran_in: Path | None = None) -> 
             for curve, ap in zip(curves, eleven, strict=True)
         ],
         pr_charts=pr_charts(curves, strict_curves),
-        confusion=matrix_chart("Confusion matrix", matrix, names),
+        confusion=confusion_chart(matrix, names),
         confusions=[(true, found, count, f"{share:.0%}") for true, found, count, share in confusions(matrix, names)],
         errors=error_chart(errors),
         error_rows=[
             (kind, ERROR_MEANINGS[kind], share.count, number(share.gain)) for kind, share in errors.errors.items()
         ],
         sizes=size_charts(record),
-        calibration=calibration_charts(calibrated.mean_scores, calibrated.precisions, calibrated.counts),
+        calibration=calibration_charts(record.split, calibrated.mean_scores, calibrated.precisions, calibrated.counts),
         calibration_error=number(calibrated.error),
         numbered=describe_numbers(numbered_names(names)),
         best=show_images(record, images, best, score_threshold=SCORE_THRESHOLD, ran_in=ran_in),
@@ -133,46 +132,59 @@ def class_charts(curves: Sequence[PRCurve]) -> list[Chart]:
     charts = []
     for start in range(0, len(ranked), max(length, 1)):
         shown = ranked[start : start + length]
-        charts.append(
-            bar_chart(
-                "AP of each class" if columns == 1 else f"AP of classes {start + 1} to {start + len(shown)}",
-                [curve.class_name for curve in shown],
-                [("AP", [curve.ap for curve in shown])],
-                texts=[[number(curve.ap) for curve in shown]],
-                hints=[f"{curve.class_name}: {number(curve.ap)}, {curve.num_objects} objects" for curve in shown],
-                high=1.0,
-            )
-        )
+        names, aps = [curve.class_name for curve in shown], [curve.ap for curve in shown]
+        hints = [f"{curve.class_name}: {number(curve.ap)}, {curve.num_objects} objects" for curve in shown]
+        title = "AP of each class" if columns == 1 else f"AP of classes {start + 1} to {start + len(shown)}"
+        figure = bar_figure(names, [("AP", aps)], texts=[list(map(number, aps))], hints=hints, high=1.0)
+        charts.append(bars_chart(title, figure, names, [("AP", aps)]))
     return charts
 
 
 def pr_charts(curves: Sequence[PRCurve], strict_curves: Sequence[PRCurve]) -> list[Chart]:
     """Draw precision against recall, one small chart per class."""
+    # One figure for all, since making axes takes longer than writing them.
+    figure = new_figure(*SMALL_PX, margins_px=(30, 10, 8, 40))
+    axes = figure.subplots()
+    lines = [Line("IoU .5", [], []), Line("IoU .75", [], [], 1)]
+    draw_lines(axes, lines, x_label="recall", x_range=(0, 1), y_range=(0, 1))
+    axes.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     charts = []
-    for curve, strict in zip(curves, strict_curves, strict=True):
-        series = [
-            Series(f"IoU {threshold}", one.thinned(60).recall, one.thinned(60).precision, slot)
-            for one, threshold, slot in ((curve, ".5", 0), (strict, ".75", 1))
-        ]
-        chart = line_chart(
-            curve.class_name, series, x_label="recall", x_range=(0, 1), y_range=(0, 1), size_px=SMALL_PX,
-            note=f"AP {number(curve.ap)}, at IoU .75 {number(strict.ap)}",
-        )  # fmt: skip
-        charts.append(replace(chart, legend=[]))  # a common legend is above
+    for pair in zip(curves, strict_curves, strict=True):
+        for line, one in zip(axes.lines, (curve.thinned(60) for curve in pair), strict=True):
+            line.set(data=(one.recall, one.precision), marker="o" if len(one.recall) == 1 else "")
+        name = pair[0].class_name
+        note = f"AP {number(pair[0].ap)}, at IoU .75 {number(pair[1].ap)}"
+        charts.append(Chart(name, to_svg(figure, f"Precision and recall of {name}: {note}"), note=note))
     return charts
+
+
+def confusion_chart(matrix: np.ndarray, class_names: Sequence[str]) -> Chart:
+    """Draw the confusion matrix."""
+    found, objects = int(np.trace(matrix[1:, 1:])), int(matrix[1:].sum())
+    said = f"Confusion matrix: {found} of {objects} objects found as what they are"
+    return Chart("Confusion matrix", to_svg(confusion_figure(matrix, class_names), said), wide=True)
+
+
+def confusions(matrix: np.ndarray, class_names: Sequence[str], most: int = 10) -> list[tuple[str, str, int, float]]:
+    """List the most frequent confusions: (true, found, count, fraction of the true class's objects)."""
+    between = matrix[1:, 1:].copy()
+    np.fill_diagonal(between, 0)
+    totals = matrix[1:].sum(axis=1)
+    pairs = sorted(np.argwhere(between).tolist(), key=lambda pair: -between[pair[0], pair[1]])[:most]
+    return [
+        (class_names[row], class_names[column], int(between[row, column]), float(between[row, column] / totals[row]))
+        for row, column in pairs
+    ]
 
 
 def error_chart(errors: ErrorSplit) -> Chart:
     """Draw the gain in mAP without the errors of each type."""
     gains = [share.gain for share in errors.errors.values()]
-    return bar_chart(
-        "Gain in mAP without the errors of a type",
-        list(errors.errors),
-        [("mAP", gains)],
-        texts=[[number(gain) for gain in gains]],
-        hints=[f"{kind}: {number(share.gain)}, {share.count} errors" for kind, share in errors.errors.items()],
-        high=max([0.05, *filter(math.isfinite, gains)]),
-    )
+    hints = [f"{kind}: {number(share.gain)}, {share.count} errors" for kind, share in errors.errors.items()]
+    high = max([0.05, *filter(math.isfinite, gains)])
+    series, texts = [("mAP", gains)], [list(map(number, gains))]
+    figure = bar_figure(list(errors.errors), series, texts=texts, hints=hints, high=high)
+    return bars_chart("Gain in mAP without the errors of a type", figure, list(errors.errors), series)
 
 
 def size_charts(record: EvaluationRecord) -> list[Chart]:
@@ -183,7 +195,7 @@ def size_charts(record: EvaluationRecord) -> list[Chart]:
             "AP by size of the object",
             [f"{size.name} ({size.num_objects})" for size in sizes],
             [("AP at IoU .5", [size.ap_50 for size in sizes]), ("AP at IoU .5 to .95", [size.ap for size in sizes])],
-            texts=[[number(size.ap_50) for size in sizes], [number(size.ap) for size in sizes]],
+            hints=[[number(size.ap_50) for size in sizes], [number(size.ap) for size in sizes]],
             high=1.0,
             note="COCO's ranges: sides up to 32, up to 96 and above 96 px of the original image; in brackets the "
             "number of objects.",
@@ -195,7 +207,7 @@ def size_charts(record: EvaluationRecord) -> list[Chart]:
                 "Share of objects found, by size",
                 [f"{one.least_side_px:.0f}–{one.largest_side_px:.0f}" for one in bins],
                 [("found", [one.recall for one in bins])],
-                texts=[[f"{one.num_found} of {one.num_objects} found" for one in bins]],
+                hints=[[f"{one.num_found} of {one.num_objects} found" for one in bins]],
                 x_label="side in px of the original image",
                 high=1.0,
                 note=f"At IoU .5, from score {SCORE_THRESHOLD:g} on; each column has as many objects.",
@@ -204,7 +216,7 @@ def size_charts(record: EvaluationRecord) -> list[Chart]:
     return charts
 
 
-def calibration_charts(mean_scores: np.ndarray, precisions: np.ndarray, counts: np.ndarray) -> list[Chart]:
+def calibration_charts(split: str, mean_scores: np.ndarray, precisions: np.ndarray, counts: np.ndarray) -> list[Chart]:
     """Draw precision against score, and the number of detections per score."""
     filled = counts > 0
     edges = np.linspace(0, 1, len(counts) + 1)[:-1]
@@ -212,15 +224,15 @@ def calibration_charts(mean_scores: np.ndarray, precisions: np.ndarray, counts: 
     return [
         line_chart(
             "Share of hits at each score",
-            [Series("detections", mean_scores[filled], precisions[filled], 0, with_points=True)],
-            x_label="score", y_label="share of hits", x_range=(0, 1), y_range=(0, 1), diagonal=True,
+            [Line("detections", mean_scores[filled], precisions[filled], with_points=True)],
+            x_label="score", where=f" ({split})", x_range=(0, 1), y_range=(0, 1), diagonal=True,
             note="On the dotted line a score is the chance of a hit; below it the detector is too sure of itself.",
         ),
         column_chart(
             "Detections at each score",
             [f"{edge:.1f}" for edge in edges[shown]],
             [("detections", counts[shown].tolist())],
-            texts=[[f"{count:,} detections" for count in counts[shown].tolist()]],
+            hints=[[f"{count:,} detections" for count in counts[shown].tolist()]],
             x_label="score, from",
             note=f"The many of less than {CALIBRATED_FROM:g} are skipped.",
         ),

@@ -12,12 +12,13 @@ import numpy as np
 import ssd_lightning
 from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves
 from ssd_lightning.errors import DataError, UserError
+from ssd_lightning.reporting.charts import curve_charts
 from ssd_lightning.reporting.coverage import CoveragePart, coverage_part
-from ssd_lightning.reporting.curves import curve_charts
 from ssd_lightning.reporting.evaluation import SCORE_THRESHOLD, EvaluationPart, evaluation_part, number
 from ssd_lightning.reporting.output import runs_mark
 from ssd_lightning.reporting.run import SPLITS, Run, read_run
 from ssd_lightning.reporting.summary import config_text, facts, gaps, reproduction, score_rows
+from ssd_lightning.visualization.charts import THEME
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,9 @@ def render(template: str, **content: Any) -> str:
         lstrip_blocks=True,
     )
     written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-    return environment.get_template(template).render(**content, version=ssd_lightning.__version__, written=written)
+    return environment.get_template(template).render(
+        **content, theme=THEME, version=ssd_lightning.__version__, written=written
+    )
 
 
 def write_page(html: str, path: Path) -> Path:

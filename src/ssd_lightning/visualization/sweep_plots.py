@@ -7,11 +7,12 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 
-from ssd_lightning.visualization.figures import set_fonts
+from PIL import Image
+
+from ssd_lightning.visualization.charts import INK, PALETTE, new_figure, pixels_of, short, tidy
 from ssd_lightning.visualization.fonts import spell
 
-POINT, MEAN = "#e08a2c", "#1f4e79"
-PANEL_INCHES = (3.6, 3.2)
+PANEL_PX = (260, 230)
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,9 @@ def save_sweep_plot(path: Path, panels: Sequence[Panel], *, objective: str, titl
         objective: label of the vertical axis.
         title: title of the image.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = min(len(panels), 4)
     rows = math.ceil(len(panels) / columns)
-    size = (max(PANEL_INCHES[0] * columns, 4.8), PANEL_INCHES[1] * rows + 0.5)
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(PANEL_PX[0] * columns, 345), PANEL_PX[1] * rows + 36)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes, panel in zip(grid.flat, panels, strict=False):
         _draw(axes, panel)
@@ -53,9 +49,8 @@ def save_sweep_plot(path: Path, panels: Sequence[Panel], *, objective: str, titl
         axes.remove()
     for axes in grid[:, 0]:
         axes.set_ylabel(objective)
-    figure.suptitle(title, fontsize=10)
-    set_fonts(figure)
-    figure.savefig(path)
+    figure.suptitle(short(title, 99), fontsize=11, color=INK)
+    Image.fromarray(pixels_of(figure, dpi=150)).save(path)
 
 
 def _draw(axes, panel: Panel) -> None:  # type: ignore[no-untyped-def]
@@ -64,27 +59,25 @@ def _draw(axes, panel: Panel) -> None:  # type: ignore[no-untyped-def]
     if places:
         line = "-" if names is None else ""  # there is nothing between two names
         bars = {"markersize": 5, "capsize": 4, "linewidth": 1.2, "zorder": 3}
-        axes.errorbar(places, means, deviations, fmt=f"o{line}", color=MEAN, **bars)
-    axes.scatter(positions, panel.objectives, s=20, color=POINT, alpha=0.7, linewidths=0, zorder=2)
+        axes.errorbar(places, means, deviations, fmt=f"o{line}", color=PALETTE[0], **bars)
+    axes.scatter(positions, panel.objectives, s=20, color=PALETTE[1], alpha=0.7, linewidths=0, zorder=2)
+    by_factors = names is None and is_spread_by_factors(positions)
+    axes.set_xscale("log" if by_factors else "linear")
+    tidy(axes)
     if names is not None:
         steep = max(map(len, names)) * len(names) > 30
         axes.set_xticks(
             range(len(names)),
-            [spell(name)[0] for name in names],
+            [short(spell(name)[0], 28) for name in names],
             rotation=30 if steep else 0,
             ha="right" if steep else "center",
         )
         axes.set_xlim(-0.5, len(names) - 0.5)
     else:
-        by_factors = is_spread_by_factors(positions)
-        axes.set_xscale("log" if by_factors else "linear")
         if (ticks := ticks_of(positions, by_factors=by_factors)) is not None:
             axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
             axes.minorticks_off()
     axes.set_xlabel(panel.parameter)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def ticks_of(values: Sequence[float], *, by_factors: bool) -> list[float] | None:

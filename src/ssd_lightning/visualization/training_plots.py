@@ -1,4 +1,4 @@
-"""Plots of a training: its logged curves, and the matching of its priors."""
+"""Plots of a training: its logged curves, the matching of its priors, and the validation results per class."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssd_lightning.visualization.figures import INK, SCORE, SPREAD, line_colour, new_figure, pixels_of, tidy
+from ssd_lightning.visualization.charts import (
+    INK,
+    Line,
+    confusion_figure,
+    draw_columns,
+    draw_lines,
+    line_colour,
+    new_figure,
+    pixels_of,
+    short,
+)
+from ssd_lightning.visualization.fonts import drawable_names
 
+GREY = "#b9bdc4"
+MOST_NAMED = 10
+"""Number of lines that a reader can distinguish; of more, the best and the worst are named."""
+FEW_POINTS = 30
+"""Number of points up to which each is marked."""
+CLASSES_PX = (590, 360)
 PANELS: Mapping[str, Mapping[str, str]] = {
     "losses": {
         "train/loss_box": "training, boxes", "train/loss_cls": "training, classes",
@@ -42,6 +59,18 @@ class LevelCount(NamedTuple):
     """(rows, columns)."""
 
 
+class PRLine(NamedTuple):
+    """Precision against recall of a class."""
+
+    name: str
+    recall: np.ndarray
+    """`[P]`, ascending."""
+    precision: np.ndarray
+    """`[P]`."""
+    ap: float
+    """NaN for a class without objects."""
+
+
 def draw_curves(curves: Mapping[str, Curve], *, title: str) -> np.ndarray | None:
     """Draw the panels with logged values: uint8 `[H, W, 3]`; None if there are none.
 
@@ -55,50 +84,111 @@ def draw_curves(curves: Mapping[str, Curve], *, title: str) -> np.ndarray | None
         return None
     columns = min(4, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = new_figure(4.2 * columns, 3.1 * rows + 0.4)
+    figure = new_figure(300 * columns, 223 * rows + 29)
     grid = figure.subplots(rows, columns, squeeze=False)
     last = max(max(curves[key].steps) for keys in panels.values() for key in keys)
     for axes, (name, keys) in zip(grid.flat, panels.items(), strict=False):
-        for index, key in enumerate(keys):
-            steps, values = curves[key]
-            marker = "." if len(steps) < 30 else ""
-            kind = {"linestyle": "--"} if key.startswith("val/loss") else {}
-            axes.plot(
-                steps, values, marker=marker, color=line_colour((7, 1, 2, 5, 6)[index % 5]), linewidth=1.4,
-                label=PANELS[name][key], **kind,
-            )  # fmt: skip
-        axes.set_title(name, fontsize=10)
-        axes.set_xlabel("step", fontsize=9)
-        is_share = "AP" in name or "share" in name
-        highest = max(value for key in keys for value in curves[key].values if math.isfinite(value))
-        axes.set(xlim=(0, max(1, last) * 1.02), ylim=(0, 1.02 if is_share or highest <= 0 else 1.08 * highest))
-        tidy(axes)
+        lines = [
+            Line(PANELS[name][key], *curves[key], slot, with_points=len(curves[key].steps) < FEW_POINTS)
+            for slot, key in enumerate(keys)
+        ]
+        highest = max(value for line in lines for value in line.y if math.isfinite(value))
+        top = 1.02 if "AP" in name or "share" in name or highest <= 0 else 1.08 * highest
+        draw_lines(axes, lines, x_label="step", x_range=(0, max(1, last) * 1.02), y_range=(0, top))
+        axes.set_title(name, fontsize=12, color=INK)
         if len(keys) > 1:
-            axes.legend(fontsize=8, frameon=False)
+            axes.legend(fontsize=9, frameon=False)
     for axes in grid.flat[len(panels) :]:
         axes.remove()
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(short(title, 99), fontsize=13, color=INK)
     return pixels_of(figure)
 
 
 def draw_level_counts(levels: Sequence[LevelCount], *, title: str) -> np.ndarray:
     """Draw how many priors of each feature map are matched, with their fraction: uint8 `[H, W, 3]`."""
-    figure = new_figure(max(5.0, 1.0 * len(levels) + 1.5), 4)
+    figure = new_figure(max(360, 72 * len(levels) + 108), 288)
     axes = figure.subplots()
-    names = [f"level {number}\n{level.grid[0]} x {level.grid[1]}" for number, level in enumerate(levels, start=1)]
-    bars = axes.bar(names, [level.matched for level in levels], color=SCORE, width=0.7)
-    for bar, level in zip(bars, levels, strict=True):
-        share = level.matched / level.priors if level.priors else 0.0
-        colour = INK if level.matched else SPREAD  # a level that learns nothing
-        axes.annotate(
-            f"{level.matched}\n{share:.2%}", (bar.get_x() + bar.get_width() / 2, bar.get_height()), xytext=(0, 3),
-            textcoords="offset points", ha="center", fontsize=9, color=colour,
-        )  # fmt: skip
-    axes.margins(y=0.22)
-    axes.set_ylabel("matched priors")
-    axes.set_title(title, fontsize=11)
-    tidy(axes)
-    axes.grid(visible=False, axis="x")
+    draw_columns(
+        axes,
+        [f"level {number}\n{level.grid[0]} x {level.grid[1]}" for number, level in enumerate(levels, start=1)],
+        [("matched priors", [level.matched for level in levels])],
+        above=[f"{level.matched}\n{level.matched / max(level.priors, 1):.2%}" for level in levels],
+    )
+    axes.set_title(title, fontsize=12, color=INK)
+    return pixels_of(figure)
+
+
+def draw_pr_curves(lines: Sequence[PRLine], *, title: str) -> np.ndarray:
+    """Draw precision against recall; with many classes the best and the worst in colour: uint8 `[H, W, 3]`.
+
+    Args:
+        lines: lines of the classes 1..C.
+        title: title of the image.
+    """
+    drawn = [
+        ([0.0, *line.recall], [*line.precision[:1], *line.precision]) if len(line.recall) else ([], [])
+        for line in lines
+    ]
+    return _draw_classes(
+        drawn, [line.name for line in lines], [line.ap for line in lines], heading="AP (area)", title=title,
+        x_label="recall", y_label="precision", x_range=(0, 1.01),
+    )  # fmt: skip
+
+
+def draw_class_ap(epochs: Sequence[float], values: np.ndarray, class_names: Sequence[str], *, title: str) -> np.ndarray:
+    """Draw the AP of every class over the epochs, and their mean in black: uint8 `[H, W, 3]`.
+
+    Args:
+        epochs: `[V]`, epochs of the validations.
+        values: float `[V, C]`; NaN for a class without objects.
+        class_names: names of the classes 1..C.
+        title: title of the image.
+    """
+    means = []
+    if len(class_names) > 1 and np.isfinite(values).any():
+        mean = [np.mean(row[np.isfinite(row)]) if np.isfinite(row).any() else math.nan for row in values]
+        means.append(Line(f"mean  {mean[-1]:.3f}", epochs, mean, colour=INK, width=2.6))
+    last = values[-1].tolist() if len(values) else [math.nan] * len(class_names)
+    return _draw_classes(
+        [(epochs, column) for column in values.T], class_names, last, heading="last", title=title, further=means,
+        x_label="epoch", y_label="AP, 11-point",
+    )  # fmt: skip
+
+
+def draw_confusion(counts: np.ndarray, class_names: Sequence[str], *, title: str) -> np.ndarray:
+    """Draw how classes were detected, see `confusion_figure`: uint8 `[H, W, 3]`."""
+    return pixels_of(confusion_figure(counts, drawable_names(class_names), title=title))
+
+
+def named_lines(scores: Sequence[float]) -> list[int]:
+    """Choose the lines to name: all if there are few, else the best and the worst; never those without a score.
+
+    Args:
+        scores: scores of all lines; NaN if there is none.
+
+    Returns:
+        Indices, best score first.
+    """
+    ranked = sorted((i for i, score in enumerate(scores) if score == score), key=lambda i: -scores[i])
+    half = MOST_NAMED // 2
+    return ranked if len(ranked) <= MOST_NAMED else [*ranked[:half], *ranked[-half:]]
+
+
+def _draw_classes(drawn, class_names, scores, *, heading, title, further=(), x_range=None, **labels):  # type: ignore[no-untyped-def]
+    """Draw a line per class: the named ones in the colours of their classes, the others grey below them."""
+    names, named = drawable_names(class_names), named_lines(scores)
+    lines = [Line("_", xy[0], xy[1], colour=GREY, width=0.8) for index, xy in enumerate(drawn) if index not in named]
+    for index in named:
+        label = f"{short(names[index], 28)}  {scores[index]:.3f}"
+        lines.append(Line(label, drawn[index][0], drawn[index][1], colour=line_colour(index + 1)))
+    figure = new_figure(*CLASSES_PX)
+    axes = figure.subplots()
+    draw_lines(axes, [*lines, *further], x_range=x_range, y_range=(0, 1.03), **labels)
+    axes.set_title(title, fontsize=12, color=INK)
+    if named:
+        heading += "" if len(named) == len(names) else f", {len(named)} of {len(names)} classes"
+        place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "alignment": "left"}
+        axes.legend(title=heading, frameon=False, **place)
     return pixels_of(figure)
 
 

@@ -14,7 +14,7 @@ from ssd_lightning.analysis.pr_curves import PRCurve, pr_curves
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import DataError
 from ssd_lightning.visualization.draw import draw_comparison, image_grid
-from ssd_lightning.visualization.score_plots import PRLine, draw_class_ap, draw_confusion, draw_pr_curves
+from ssd_lightning.visualization.training_plots import PRLine, draw_class_ap, draw_confusion, draw_pr_curves
 
 IMAGE_PX = 400
 """Longer side of the shown images."""

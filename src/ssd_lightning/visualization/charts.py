@@ -1,0 +1,423 @@
+"""Charts on matplotlib, for images and, as SVG, for pages with a light and a dark theme.
+
+Lengths are in px of the page: a figure has 72 of them per inch, so that font sizes are px, too.
+"""
+
+import io
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from ssd_lightning.errors import one_line
+from ssd_lightning.visualization.colours import class_colour
+from ssd_lightning.visualization.fonts import spell
+
+THEME = {
+    "ground": "#fbfaf7", "ink": "#1e2226", "muted": "#5a6169", "grid": "#ebe7df", "raised": "#ffffff",
+    "heat": "#00507d", "wrong": "#8f3900", "on-heat": "#fefefe", "s0": "#0072b2", "s1": "#d55e00", "s2": "#009e73",
+    "s3": "#cc79a7", "s4": "#e69f00", "s5": "#56b4e9", "s6": "#8a7f00",
+}  # fmt: skip
+"""Colours of charts by their names in a page's style sheet, all different: `to_svg` replaces them by these names."""
+GROUND, INK, MUTED, GRID = (THEME[name] for name in ("ground", "ink", "muted", "grid"))
+PALETTE = tuple(THEME[f"s{slot}"] for slot in range(7))
+"""Colours of series: those of Okabe and Ito, darker where they are too pale for lines on white."""
+MARKERS = "osD^"
+FONT_PX, LETTER_PX = 11.5, 6.4
+"""Size of letters, and their mean width in usual fonts, rather too large than too small."""
+MOST_POINTS = 200
+"""Maximum points of a line, more than its pixels can show."""
+LONGEST_NAME = 20
+MOST_WITH_NUMBERS = 25
+"""Number of names up to which the cells of a confusion matrix have numbers."""
+NOTHING = "nothing"
+"""Name of the background: true class of false detections, and detected class of missed objects."""
+
+_HINT = "hint:"
+Series = Sequence[tuple[str, Sequence[float]]]
+"""Name and values of each series, a value per name on the axis."""
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """Values over x; non-finite ones are skipped."""
+
+    name: str
+    x: Sequence[float] | np.ndarray
+    """`[P]`."""
+    y: Sequence[float] | np.ndarray
+    """`[P]`."""
+    slot: int = 0
+    """Index into the palette; from its end on lines are dashed."""
+    colour: Any = None
+    """Used instead of the palette's."""
+    width: float = 1.8
+    with_points: bool = False
+    """Mark every point, for lines of few points. A single point is always marked."""
+
+
+def new_figure(
+    width_px: float, height_px: float, *, margins_px: tuple[float, float, float, float] | None = None
+) -> Any:
+    """Make an empty figure without a window and without global state.
+
+    Args:
+        width_px: width.
+        height_px: height.
+        margins_px: left, right, top and bottom of the axes; None finds them, which takes several times as long.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_px / 72, height_px / 72), dpi=72, layout=None if margins_px else "constrained")
+    if margins_px:
+        left, right, top, bottom = margins_px
+        figure.subplots_adjust(left / width_px, bottom / height_px, 1 - right / width_px, 1 - top / height_px)
+    return figure
+
+
+def pixels_of(figure: Any, *, dpi: int = 110) -> np.ndarray:
+    """Render a figure: uint8 `[H, W, 3]`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    _set_fonts(figure)
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def to_svg(figure: Any, description: str) -> Markup:
+    """Render a figure as an element of a page: its text in the page's font, its colours those of the page's theme.
+
+    Args:
+        figure: the figure. A hint (see `set_hint`) becomes the title of its element.
+        description: text for screen readers. It also determines the ids, so charts with points need different ones.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    description = one_line(description)
+    figure.patch.set_visible(False)
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": description}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page has its own fonts
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=no_metadata)
+    body = buffer.getvalue().partition("<svg")[2].partition(">")[2]
+    body = re.sub(r"<defs>\s*<(style|clipPath).*?</defs>", "", body, flags=re.DOTALL)
+    body = re.sub(r">\s+<", "><", re.sub(r"<[^>]*>", _page_tag, body))
+    while body != (body := re.sub(r"<g></g>|<g/>", "", body)):
+        pass
+    width, height = (round(inches * 72, 1) for inches in figure.get_size_inches())
+    size = f'width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}"'
+    return Markup(f'<svg role="img" aria-label="{escape(description)}" {size}>{body}')  # noqa: S704 - is escaped
+
+
+def set_hint(artist: Any, hint: str) -> None:
+    """Set the text that a page shows under the pointer."""
+    artist.set_gid(_HINT + one_line(hint))
+
+
+def _page_tag(match: re.Match[str]) -> str:
+    """Remove from a tag what a page has its own of: fonts, colours, clipping, ids but those of markers."""
+    tag = " ".join(match[0].split())
+    if tag.startswith("<g "):
+        gid = re.search(rf'id="{_HINT}([^"]*)"', tag)
+        return f"<g><title>{gid[1]}</title>" if gid else "<g/>" if tag.endswith("/>") else "<g>"
+    tag = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", re.sub(r" font-family: [^;\"]*;?", "", tag))
+    tag = re.sub(r' (clip-path="[^"]*"|transform="rotate\(-0 [^"]*")', "", tag).replace("xlink:href", "href")
+    tag = re.sub(r"\d+\.\d\d+", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), tag)
+    return re.sub(r"#[0-9a-f]{6}\b", lambda colour: _VARIABLES.get(colour[0], colour[0]), tag)
+
+
+_VARIABLES = {colour: f"var(--{name})" for name, colour in THEME.items()}
+
+
+def _set_fonts(figure: Any) -> None:
+    """Assign to every text of a figure a font that has its letters."""
+    from matplotlib.font_manager import fontManager
+    from matplotlib.ft2font import FT2Font
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        plain, file = spell(text.get_text()) if not text.get_text().isascii() else ("", None)
+        if file is not None:
+            if file not in {font.fname for font in fontManager.ttflist}:
+                fontManager.addfont(file)
+            # DejaVu Sans first: fonts for other scripts may lack Latin letters, which determine the line height.
+            text.set(text=plain, fontfamily=["DejaVu Sans", FT2Font(file).family_name])
+
+
+def columns(text: str) -> int:
+    """Count the columns of a text; East Asian letters take two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def short(text: str, most: int = LONGEST_NAME) -> str:
+    """Shorten a text to a number of columns, and escape it so that matplotlib does not read it as mathematics."""
+    text = one_line(text)
+    if columns(text) > most:
+        text = text[:most]
+        while columns(text) >= most:
+            text = text[:-1]
+        text += "…"
+    return text.replace("$", r"\$")
+
+
+def line_colour(label: int) -> tuple[float, float, float]:
+    """Return the colour that a class has in images, darkened if a line would be too pale on white."""
+    red, green, blue = class_colour(label)
+    brightness = (0.3 * red + 0.59 * green + 0.11 * blue) / 255
+    factor = min(1.0, 0.62 / brightness) / 255
+    return red * factor, green * factor, blue * factor
+
+
+def tidy(axes: Any, *, grid: str = "y") -> None:
+    """Give axes few round ticks, a grid and no frame but a line at the bottom."""
+    from matplotlib.ticker import MaxNLocator
+
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "linear":
+            axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+            axis.set_major_formatter("{x:g}")
+        axis.label.set(color=MUTED, fontsize=FONT_PX)
+    axes.tick_params(which="both", length=0, pad=6, labelsize=FONT_PX, labelcolor=MUTED)
+    axes.grid(axis=grid, color=GRID, linewidth=1)
+    axes.set_axisbelow(True)
+    axes.patch.set_visible(False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set(color=MUTED, linewidth=1)
+
+
+def thin(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, points: int = MOST_POINTS) -> Any:
+    """Remove non-finite values, and replace a long line by the means of `points` segments: `[2, P]`."""
+    line = np.array([x, y], dtype=np.float64)
+    line = line[:, np.isfinite(line).all(axis=0)]
+    if line.shape[1] <= points:
+        return line
+    return np.stack([part.mean(axis=1) for part in np.array_split(line, points, axis=1)], axis=1)
+
+
+def draw_lines(
+    axes: Any,
+    lines: Iterable[Line],
+    *,
+    x_label: str,
+    y_label: str = "",
+    x_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | None = None,
+    diagonal: bool = False,
+) -> None:
+    """Draw lines over a common axis.
+
+    Args:
+        axes: where.
+        lines: of any length.
+        x_label: text at the axis.
+        y_label: text at the vertical axis.
+        x_range: range of the axis; by default that of the values.
+        y_range: range of the vertical axis; by default that of the values.
+        diagonal: draw the line of equal values.
+    """
+    if diagonal:
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.2, linestyle=(0, (2, 4)))
+    for line in lines:
+        x, y = thin(line.x, line.y)
+        colour = line.colour or PALETTE[line.slot % len(PALETTE)]
+        axes.plot(
+            x, y, color=colour, linewidth=line.width, linestyle="-" if line.slot < len(PALETTE) else (0, (4, 2.5)),
+            marker="o" if line.with_points or len(x) == 1 else "", markersize=6, markeredgecolor=GROUND,
+            label=line.name, solid_capstyle="round",
+        )  # fmt: skip
+    axes.margins(x=0)
+    for set_limits, limits in ((axes.set_xlim, x_range), (axes.set_ylim, y_range)):
+        if limits is not None and limits[0] < limits[1]:
+            set_limits(limits)
+    axes.set_xlabel(x_label, loc="right")
+    axes.set_ylabel(y_label)
+    tidy(axes)
+
+
+def draw_columns(
+    axes: Any,
+    names: Sequence[str],
+    series: Series,
+    *,
+    hints: Sequence[Sequence[str]] | None = None,
+    above: Sequence[str] = (),
+    x_label: str = "",
+    high: float | None = None,
+) -> None:
+    """Draw vertical bars, those of several series side by side; a histogram is one series.
+
+    Args:
+        axes: where.
+        names: names of the columns; only those that fit are shown.
+        series: values of at least 0; non-finite ones have no bar.
+        hints: texts under the pointer, for each series; by default the values.
+        above: texts above the columns.
+        x_label: text below the names.
+        high: end of the vertical axis; by default a little more than the largest value.
+    """
+    values = _finite(series, len(names))
+    places = np.arange(len(names))
+    width = (0.72 if len(series) > 1 or len(names) < 8 else 0.92) / max(len(series), 1)
+    for slot, (name, _) in enumerate(series):
+        x = places + (slot - (len(series) - 1) / 2) * width
+        bars = axes.bar(x, values[slot], width * 0.97, color=PALETTE[slot % len(PALETTE)], label=name)
+        for place, bar in enumerate(bars):
+            text = hints[slot][place] if hints else f"{values[slot, place]:g}"
+            set_hint(bar, f"{names[place]}{f', {name}' if len(series) > 1 else ''}: {text}")
+    top = values.max(initial=0.0)
+    for place, text in enumerate(above):
+        at = (place, values[:, place].max())
+        axes.annotate(text, at, (0, 3), textcoords="offset points", ha="center", fontsize=FONT_PX, color=INK)
+    axes.set_xlabel(x_label, loc="right")
+    axes.set(xlim=(-0.5, max(len(names), 1) - 0.5), ylim=(0, high or (top or 1) * (1.3 if above else 1.04)))
+    tidy(axes)
+    letters = max((columns(line) for name in names for line in name.split("\n")), default=0)
+    place_px = axes.get_position().width * axes.figure.get_size_inches()[0] * 72 / max(len(names), 1)
+    every = max(1, int(-(-(LETTER_PX * letters + 8) // place_px)))
+    axes.set_xticks(places[::every], [name.replace("$", r"\$") for name in names][::every], color=INK)
+
+
+def bar_figure(
+    names: Sequence[str],
+    series: Series,
+    *,
+    texts: Sequence[Sequence[str]],
+    hints: Sequence[str] = (),
+    high: float | None = None,
+    width_px: float = 440,
+) -> Any:
+    """Draw horizontal bars, those of several series below each other, each followed by its number.
+
+    Args:
+        names: names of the rows.
+        series: values of at least 0; non-finite ones have no bar.
+        texts: the formatted numbers of each series.
+        hints: text under the pointer of each row; by default name and numbers.
+        high: end of the axis; by default the largest value.
+        width_px: width of the figure.
+    """
+    values = _finite(series, len(names))
+    bar_px = 16.0 if values.size <= 30 else 13.0
+    row_px = bar_px * len(series) + 8
+    label_px = LETTER_PX * max((len(text) for row in texts for text in row), default=0) + 8
+    height = row_px * max(len(names), 1)
+    figure = new_figure(width_px, height, margins_px=(_name_column(names), label_px, 0, 0))
+    axes = figure.subplots()
+    rows = np.arange(len(names)) * row_px + row_px / 2
+    for slot, (name, _) in enumerate(series):
+        y = rows + (slot - (len(series) - 1) / 2) * bar_px
+        bars = axes.barh(y, values[slot], bar_px - 1, color=PALETTE[slot % len(PALETTE)], label=name)
+        for row, bar in enumerate(bars):
+            set_hint(bar, hints[row] if hints else f"{names[row]}: " + ", ".join(text[row] for text in texts))
+            at = (values[slot, row], y[row])
+            axes.annotate(
+                texts[slot][row], at, (6, 0), textcoords="offset points", va="center_baseline", fontsize=12, color=INK
+            )
+    axes.set(xlim=(0, high or values.max(initial=0.0) or 1), ylim=(height, 0))
+    tidy(axes)
+    axes.grid(visible=False)
+    axes.set(xticks=[])
+    axes.set_yticks(rows, [short(name) for name in names], color=INK, fontsize=12)
+    axes.spines["bottom"].set_visible(False)
+    axes.spines["left"].set(visible=True, color=MUTED)
+    return figure
+
+
+def dot_figure(names: Sequence[str], series: Series, *, width_px: float = 440) -> Any:
+    """Draw a row for each name with a marker for every series, all from 0 to 1; non-finite values have none."""
+    row_px = 24.0 if len(names) <= 30 else 19.0
+    height = row_px * max(len(names), 1)
+    figure = new_figure(width_px, height + 22, margins_px=(_name_column(names), 14, 0, 22))
+    axes = figure.subplots()
+    rows = np.arange(len(names)) * row_px + row_px / 2
+    for slot, (_, values) in enumerate(series):
+        # Shifted vertically, since equal values would hide each other; shapes help where colours look alike.
+        y = rows + (slot - (len(series) - 1) / 2) * min(6.0, row_px / (2 * len(series)))
+        style = {"marker": MARKERS[slot % len(MARKERS)], "markersize": 9, "markeredgecolor": GROUND, "linestyle": ""}
+        axes.plot(*thin(values, y), color=PALETTE[slot % len(PALETTE)], **style)
+    axes.set(xlim=(0, 1), ylim=(height, 0))
+    tidy(axes, grid="both")
+    axes.set_yticks(rows, [short(name) for name in names], color=INK, fontsize=12)
+    axes.spines["bottom"].set_visible(False)
+    return figure
+
+
+def confusion_figure(matrix: np.ndarray, class_names: Sequence[str], *, title: str = "") -> Any:
+    """Draw how often each true class (row) was detected as each class (column), with the diagonal in another colour.
+
+    The shade is the fraction of the true class's objects; for false detections, the fraction of the detected class's.
+
+    Args:
+        matrix: int64 `[C + 1, C + 1]`, 0 the background, which is drawn last; see `analysis.confusion`.
+        class_names: names of the classes 1..C.
+        title: title above the matrix.
+    """
+    from matplotlib.patches import Rectangle
+
+    counts = np.roll(matrix, -1, axis=(0, 1))
+    names = [*class_names, NOTHING]
+    size, has_numbers = len(names), len(names) <= MOST_WITH_NUMBERS
+    cell = 38.0 if size <= 12 else 27.0 if has_numbers else min(14.0, max(9.0, 870 / size))
+    font = 12.0 if has_numbers else 9.5
+    letters = [short(name, 16) for name in names]
+    side = 14 + font * LETTER_PX / 12 * max(map(columns, letters))
+    side = max(side, LETTER_PX * len("found as →"))
+    head = 28 if title else 0
+    width = max(side + cell * size + 2, 8 * len(short(title, 99)))
+    margins = (side, width - side - cell * size, side + 16 + head, 2)
+    figure = new_figure(width, side + 16 + head + cell * size + 2, margins_px=margins)
+    axes = figure.subplots()
+    objects = np.maximum(counts.sum(axis=1), 1)
+    for row, column in np.argwhere(counts).tolist():
+        whose = column if row == size - 1 else row
+        share = min(1.0, counts[row, column] / objects[whose])
+        colour = THEME["heat"] if row == column else THEME["wrong"]
+        at = (column + 0.5 / cell, row + 0.5 / cell)
+        patch = Rectangle(at, 1 - 1 / cell, 1 - 1 / cell, facecolor=colour, alpha=shade(share), linewidth=0)
+        hint = f"true {names[row]}, found as {names[column]}: {counts[row, column]}, {share:.0%} of {names[whose]}"
+        set_hint(patch, hint)
+        axes.add_patch(patch)
+        if has_numbers:
+            number = str(counts[row, column]) if counts[row, column] < 10_000 else f"{counts[row, column] / 1000:.0f}k"
+            on = THEME["on-heat"] if share >= 0.5 else INK
+            font_px = 12 if cell > 30 else 10
+            axes.text(column + 0.5, row + 0.5, number, ha="center", va="center", fontsize=font_px, color=on)
+    axes.set(xlim=(0, size), ylim=(size, 0))
+    axes.set_facecolor(THEME["raised"])
+    axes.spines[:].set_color(GRID)
+    axes.tick_params(
+        length=0, pad=5, labelsize=font, labelcolor=INK, top=True, labeltop=True, bottom=False, labelbottom=False
+    )
+    axes.set_xticks(np.arange(size) + 0.5, letters, rotation=90)
+    axes.set_yticks(np.arange(size) + 0.5, letters)
+    figure_height = figure.get_size_inches()[1] * 72
+    quiet = {"fontsize": FONT_PX, "color": MUTED, "transform": figure.transFigure}
+    axes.text(side / width, 1 - (11 + head) / figure_height, "found as →", **quiet)
+    axes.text(0, 1 - (side + 10 + head) / figure_height, "true ↓", **quiet)
+    if title:
+        axes.text(0, 1 - 16 / figure_height, short(title, 99), fontsize=13, color=INK, transform=figure.transFigure)
+    return figure
+
+
+def shade(share: float) -> float:
+    """Return the opacity of a fraction: light enough for dark digits below a half, dark enough for light ones above."""
+    return share if share < 0.5 else 0.82 + (share - 0.5) * 0.36
+
+
+def _finite(series: Series, count: int) -> np.ndarray:
+    """Return the values as `[S, N]`, 0 where they are not finite."""
+    values = np.array([values for _, values in series], dtype=np.float64).reshape(len(series), count)
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+def _name_column(names: Sequence[str]) -> float:
+    return 12 + LETTER_PX * max((columns(short(name)) for name in names), default=0)
