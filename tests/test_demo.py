@@ -86,7 +86,6 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def note(page: object, **settings: Any) -> Iterator[str]:
         calls.append(settings)
         yield f"http://{settings['host']}:{settings['port']}/"
-        raise KeyboardInterrupt
 
     monkeypatch.setattr(app, "served", note)
     monkeypatch.setattr(demo.threading.Event, "wait", lambda event: None)

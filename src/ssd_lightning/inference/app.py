@@ -234,7 +234,7 @@ def build_page(
         # Without gradio's preprocessing, which would open the image and tell visitors the path of a broken one.
         plain: dict[str, Any] = {"api_visibility": "private", "preprocess": False, "show_progress": "hidden"}
         image.change(look_and_show, [image, *settings], [look, *shown], trigger_mode="always_last", **plain)
-        frame = {"stream_every": 0.1, "concurrency_limit": MOST_WAITING}
+        frame: dict[str, Any] = {"stream_every": 0.1, "concurrency_limit": MOST_WAITING}
         webcam.stream(look_and_show, [webcam, *settings], [look, *shown], **frame, **plain)
         moved = [score.change, overlap.change, classes.change]
         gr.on(moved, show, [look, *settings], shown, trigger_mode="always_last", **plain)
