@@ -31,7 +31,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
-sys.path.insert(0, str(REPOSITORY / "src"))
+sys.path[:0] = [str(HERE), str(REPOSITORY / "src")]
 
 from results import as_markdown, comparison_table, growth_table
 
