@@ -438,7 +438,9 @@ def test_an_argument_that_a_part_of_the_network_does_not_take_is_named(
 
 def test_priors_that_cannot_be_fitted(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(run, capsys, "train", *SMALL, "priors.fit=some")
-    assert "priors.fit is 'some'; it must be true or false" in message
+    assert "priors.fit is 'some'" in message
+    message = refused(run, capsys, "train", *SMALL, "priors=auto", "ablation=squares")
+    assert "ablation=" in message and "priors.fit=true" in message
 
 
 class StopAfterOne(pl.Callback):

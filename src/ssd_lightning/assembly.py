@@ -268,6 +268,8 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
         raise ConfigurationError(f"priors.fit is {config.priors.fit!r}; it must be true or false")
     if not config.priors.fit:
         return None
+    if config.get("ablated"):
+        raise ConfigurationError("this ablation= removes published priors; do not combine it with priors.fit=true")
     say, choice = rank_zero_only(log.info), None
     levels: Any
     published: Any = OmegaConf.to_container(config.model.levels, resolve=True)
