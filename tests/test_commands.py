@@ -440,7 +440,8 @@ def test_priors_that_cannot_be_fitted(run: Run, capsys: pytest.CaptureFixture[st
     message = refused(run, capsys, "train", *SMALL, "priors.fit=some")
     assert "priors.fit is 'some'" in message
     message = refused(run, capsys, "train", *SMALL, "priors=auto", "ablation=squares")
-    assert "ablation=" in message and "priors.fit=true" in message
+    assert "ablation=" in message
+    assert "priors.fit=true" in message
 
 
 class StopAfterOne(pl.Callback):
