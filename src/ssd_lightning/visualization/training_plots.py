@@ -1,12 +1,11 @@
-"""Plots of a training: its logged curves, and the matching of its priors."""
+"""Panels of the logged curves of a training, and a plot of the matching of its priors."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ssd_lightning.visualization.figures import INK, SCORE, SPREAD, line_colour, new_figure, pixels_of, tidy
+from ssd_lightning.visualization.figures import INK, SCORE, SPREAD, new_figure, pixels_of, tidy
 
 PANELS: Mapping[str, Mapping[str, str]] = {
     "losses": {
@@ -26,13 +25,6 @@ PANELS: Mapping[str, Mapping[str, str]] = {
 """Title of each panel -> names in the log and their labels."""
 
 
-class Curve(NamedTuple):
-    """The values logged under a name."""
-
-    steps: Sequence[float]
-    values: Sequence[float]
-
-
 class LevelCount(NamedTuple):
     """Priors of a feature map in some training images."""
 
@@ -40,45 +32,6 @@ class LevelCount(NamedTuple):
     priors: int
     grid: tuple[int, int]
     """(rows, columns)."""
-
-
-def draw_curves(curves: Mapping[str, Curve], *, title: str) -> np.ndarray | None:
-    """Draw the panels with logged values: uint8 `[H, W, 3]`; None if there are none.
-
-    Args:
-        curves: curves by name in the log.
-        title: title of the image.
-    """
-    panels = {name: [key for key in keys if _finite(curves.get(key))] for name, keys in PANELS.items()}
-    panels = {name: keys for name, keys in panels.items() if keys}
-    if not panels:
-        return None
-    columns = min(4, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    figure = new_figure(4.2 * columns, 3.1 * rows + 0.4)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    last = max(max(curves[key].steps) for keys in panels.values() for key in keys)
-    for axes, (name, keys) in zip(grid.flat, panels.items(), strict=False):
-        for index, key in enumerate(keys):
-            steps, values = curves[key]
-            marker = "." if len(steps) < 30 else ""
-            kind = {"linestyle": "--"} if key.startswith("val/loss") else {}
-            axes.plot(
-                steps, values, marker=marker, color=line_colour((7, 1, 2, 5, 6)[index % 5]), linewidth=1.4,
-                label=PANELS[name][key], **kind,
-            )  # fmt: skip
-        axes.set_title(name, fontsize=10)
-        axes.set_xlabel("step", fontsize=9)
-        is_share = "AP" in name or "share" in name
-        highest = max(value for key in keys for value in curves[key].values if math.isfinite(value))
-        axes.set(xlim=(0, max(1, last) * 1.02), ylim=(0, 1.02 if is_share or highest <= 0 else 1.08 * highest))
-        tidy(axes)
-        if len(keys) > 1:
-            axes.legend(fontsize=8, frameon=False)
-    for axes in grid.flat[len(panels) :]:
-        axes.remove()
-    figure.suptitle(title, fontsize=11)
-    return pixels_of(figure)
 
 
 def draw_level_counts(levels: Sequence[LevelCount], *, title: str) -> np.ndarray:
@@ -100,7 +53,3 @@ def draw_level_counts(levels: Sequence[LevelCount], *, title: str) -> np.ndarray
     tidy(axes)
     axes.grid(visible=False, axis="x")
     return pixels_of(figure)
-
-
-def _finite(curve: Curve | None) -> bool:
-    return curve is not None and any(map(math.isfinite, curve.values))
