@@ -192,7 +192,7 @@ def many_classes(count: int, points: int, validations: int) -> Validation:
     curves = [PRCurve(str(i), 1, 1 - ramp, ramp, 1 - ramp, 0.5) for i in range(count)]
     history = ClassScores([float(i) for i in range(validations)], [[0.5] * count for _ in range(validations)])
     confusion = np.eye(count + 1, dtype=np.int64)
-    return Validation(0, 0, tuple(map(str, range(count))), 0.4, (), tuple(curves), confusion, history, {})
+    return Validation(0, 0, tuple(map(str, range(count))), 0.4, (), tuple(curves), confusion, history)
 
 
 @pytest.mark.parametrize(("classes", "points"), [(1, 101), (80, 101), (600, 16)])

@@ -6,13 +6,10 @@ import pytest
 from ssd_lightning.visualization.charts import line_colour
 from ssd_lightning.visualization.training_plots import (
     MOST_NAMED,
-    PANELS,
-    Curve,
     LevelCount,
     PRLine,
     draw_class_ap,
     draw_confusion,
-    draw_curves,
     draw_level_counts,
     draw_pr_curves,
     named_lines,
@@ -27,35 +24,6 @@ def names(count: int) -> list[str]:
 
 def has(image: np.ndarray, colour: tuple[float, ...]) -> np.ndarray:
     return np.abs(image.astype(int) - np.array(colour) * 255).max(axis=-1) < 12
-
-
-def test_nothing_logged_is_no_image() -> None:
-    assert draw_curves({}, title="") is None
-    assert draw_curves({"lr": Curve([1], [float("nan")]), "other": Curve([1], [1.0])}, title="") is None
-
-
-@pytest.mark.parametrize("points", [1, 2, 500])
-def test_every_panel_has_its_place(points: int) -> None:
-    sizes = set()
-    for count in (1, 4, 5, len(PANELS)):
-        steps = list(range(points))
-        curves = {key: Curve(steps, [0.5] * points) for keys in list(PANELS.values())[:count] for key in keys}
-        image = draw_curves(curves, title="run $1$")
-        assert image is not None
-        assert image.std() > 5
-        sizes.add(image.shape)
-    assert len(sizes) == 3  # one, four, and two rows of four
-
-
-def test_a_curve_is_where_its_values_are() -> None:
-    high = draw_curves({"val/map_11point": Curve([0, 10], [0.95, 0.95])}, title="")
-    low = draw_curves({"val/map_11point": Curve([0, 10], [0.05, 0.05])}, title="")
-    assert high is not None
-    assert low is not None
-    different = np.abs(high.astype(int) - low).max(axis=-1) > 40
-    rows_of_high = (different & (low.min(axis=-1) > 200)).sum(axis=1).argmax()
-    rows_of_low = (different & (high.min(axis=-1) > 200)).sum(axis=1).argmax()
-    assert rows_of_high < rows_of_low
 
 
 def test_levels_are_drawn_by_their_counts() -> None:

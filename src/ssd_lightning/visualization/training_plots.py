@@ -43,13 +43,6 @@ PANELS: Mapping[str, Mapping[str, str]] = {
 """Title of each panel -> names in the log and their labels."""
 
 
-class Curve(NamedTuple):
-    """The values logged under a name."""
-
-    steps: Sequence[float]
-    values: Sequence[float]
-
-
 class LevelCount(NamedTuple):
     """Priors of a feature map in some training images."""
 
@@ -69,39 +62,6 @@ class PRLine(NamedTuple):
     """`[P]`."""
     ap: float
     """NaN for a class without objects."""
-
-
-def draw_curves(curves: Mapping[str, Curve], *, title: str) -> np.ndarray | None:
-    """Draw the panels with logged values: uint8 `[H, W, 3]`; None if there are none.
-
-    Args:
-        curves: curves by name in the log.
-        title: title of the image.
-    """
-    panels = {name: [key for key in keys if _finite(curves.get(key))] for name, keys in PANELS.items()}
-    panels = {name: keys for name, keys in panels.items() if keys}
-    if not panels:
-        return None
-    columns = min(4, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    figure = new_figure(300 * columns, 223 * rows + 29)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    last = max(max(curves[key].steps) for keys in panels.values() for key in keys)
-    for axes, (name, keys) in zip(grid.flat, panels.items(), strict=False):
-        lines = [
-            Line(PANELS[name][key], *curves[key], slot, with_points=len(curves[key].steps) < FEW_POINTS)
-            for slot, key in enumerate(keys)
-        ]
-        highest = max(value for line in lines for value in line.y if math.isfinite(value))
-        top = 1.02 if "AP" in name or "share" in name or highest <= 0 else 1.08 * highest
-        draw_lines(axes, lines, x_label="step", x_range=(0, max(1, last) * 1.02), y_range=(0, top))
-        axes.set_title(name, fontsize=12, color=INK)
-        if len(keys) > 1:
-            axes.legend(fontsize=9, frameon=False)
-    for axes in grid.flat[len(panels) :]:
-        axes.remove()
-    figure.suptitle(short(title, 99), fontsize=13, color=INK)
-    return pixels_of(figure)
 
 
 def draw_level_counts(levels: Sequence[LevelCount], *, title: str) -> np.ndarray:
@@ -190,7 +150,3 @@ def _draw_classes(drawn, class_names, scores, *, heading, title, further=(), x_r
         place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "alignment": "left"}
         axes.legend(title=heading, frameon=False, **place)
     return pixels_of(figure)
-
-
-def _finite(curve: Curve | None) -> bool:
-    return curve is not None and any(map(math.isfinite, curve.values))

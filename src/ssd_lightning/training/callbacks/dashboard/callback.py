@@ -37,7 +37,7 @@ MATCHED_IMAGES = 256
 
 
 class Dashboard(pl.Callback):
-    """Shows images, curves and tables in the folder `dashboard/`, and in W&B and TensorBoard if they are used.
+    """Shows images in the folder `dashboard/`, and images, plots and tables in W&B and TensorBoard if they are used.
 
     The first training batch is drawn with its matched priors, and the matched priors of the first images are counted.
     The first, the last and every n-th validation are shown, always with the same images, also after a resume.
@@ -97,8 +97,7 @@ class Dashboard(pl.Callback):
         """Create the sinks."""
         self._sinks, self._failed, self._targets = [], set(), []
         if trainer.is_global_zero and is_shown(trainer):
-            directory = Path(trainer.default_root_dir)
-            files = FileSink(directory / FOLDER, metrics=directory / "metrics.csv", title=directory.name)
+            files = FileSink(Path(trainer.default_root_dir) / FOLDER)
             if trainer.ckpt_path is None:
                 self._attempt("dashboard", files.clear)
             self._sinks = [files]
@@ -152,7 +151,7 @@ class Dashboard(pl.Callback):
         self._validations += 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After a shown validation, show curves and keep the best checkpoint, which has been written."""
+        """After a shown validation, keep the best checkpoint, which has been written."""
         if self._is_due:
             self._show_progress(trainer, is_last=False)
             self._is_due = False
@@ -208,11 +207,8 @@ class Dashboard(pl.Callback):
     def _show_progress(self, trainer: pl.Trainer, *, is_last: bool) -> None:
         if not self._sinks:
             return
-        for logger in trainer.loggers:
-            self._attempt("log", logger.save)  # curves are read from the written log
         kept = best_checkpoint(trainer)
         for sink in self._sinks:
-            self._attempt(sink, sink.show_curves)
             if kept is not None and kept.best_model_path and kept.best_model_score is not None:
                 best = BestModel(
                     path=Path(kept.best_model_path),

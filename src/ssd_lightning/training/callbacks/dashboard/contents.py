@@ -1,7 +1,8 @@
 """The contents of a dashboard, created once for all sinks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from ssd_lightning.analysis.pr_curves import PRCurve, pr_curves
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import DataError
 from ssd_lightning.visualization.draw import draw_comparison, image_grid
-from ssd_lightning.visualization.training_plots import PRLine, draw_class_ap, draw_confusion, draw_pr_curves
 
 IMAGE_PX = 400
 """Longer side of the shown images."""
@@ -75,8 +75,19 @@ class Validation:
     confusion: np.ndarray
     """See `analysis.confusion.confusion_matrix`."""
     history: ClassScores
-    drawings: Mapping[str, np.ndarray]
-    """uint8 `[H, W, 3]` each: `images`, `pr_curves`, `confusion_matrix`, `class_ap`."""
+
+    @property
+    def when(self) -> str:
+        """When the validation took place."""
+        return f"epoch {self.epoch}, step {self.step}"
+
+    @cached_property
+    def sheet(self) -> np.ndarray | None:
+        """The images in a grid, uint8 `[H, W, 3]`; None if there are none."""
+        if not self.images:
+            return None
+        title = f"{self.when}: score {self.score_threshold:g} or more; dashed: ground truth"
+        return draw_images(self.images, self.class_names, self.score_threshold, title=title)
 
     def rows(self) -> list[tuple[str, int, float | None, float | None]]:
         """Return name, number of objects, 11-point AP and area AP of each class. AP is None without objects."""
@@ -172,7 +183,7 @@ def make_validation(
     step: int,
     score_threshold: float,
 ) -> Validation:
-    """Create the contents and drawings of a validation.
+    """Create the contents of a validation.
 
     Args:
         record: record of the validation.
@@ -182,33 +193,15 @@ def make_validation(
         step: optimiser step.
         score_threshold: minimum score for the confusion matrix and the drawn detections.
     """
-    when = f"epoch {epoch}, step {step}"
-    names = record.class_names
-    curves = tuple(pr_curves(record))
-    confusion = confusion_matrix(record, score_threshold=score_threshold)
-    images = show_images(record, image_ids)
-    lines = [PRLine(one.class_name, one.recall, one.precision, one.ap) for one in (c.thinned(200) for c in curves)]
-    drawings = {
-        "pr_curves": draw_pr_curves(lines, title=f"precision and recall at IoU .5, {when}"),
-        "confusion_matrix": draw_confusion(
-            confusion, names, title=f"objects found, score {score_threshold:g} or more, {when}"
-        ),
-        "class_ap": draw_class_ap(history.epochs, history.table(len(names)), names, title=f"AP by class, {when}"),
-    }
-    if images:
-        drawings["images"] = draw_images(
-            images, names, score_threshold, title=f"{when}: score {score_threshold:g} or more; dashed: ground truth"
-        )
     return Validation(
         epoch=epoch,
         step=step,
-        class_names=names,
+        class_names=record.class_names,
         score_threshold=score_threshold,
-        images=images,
-        curves=tuple(curve.thinned(CURVE_POINTS) for curve in curves),
-        confusion=confusion,
+        images=show_images(record, image_ids),
+        curves=tuple(curve.thinned(CURVE_POINTS) for curve in pr_curves(record)),
+        confusion=confusion_matrix(record, score_threshold=score_threshold),
         history=history,
-        drawings=drawings,
     )
 
 

@@ -23,8 +23,5 @@ class Sink:
     def show_best_score(self, score: float, *, step: int) -> None:
         """Show the score of a new best checkpoint."""
 
-    def show_curves(self) -> None:
-        """Show all curves logged so far."""
-
     def keep_model(self, best: BestModel, *, is_last: bool) -> None:
         """Keep the best checkpoint. `is_last` is true at the end of training."""

@@ -8,7 +8,14 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from ssd_lightning.training.callbacks.dashboard.contents import Validation
 from ssd_lightning.training.callbacks.dashboard.sink import Sink
-from ssd_lightning.visualization.training_plots import PANELS, LevelCount
+from ssd_lightning.visualization.training_plots import (
+    PANELS,
+    LevelCount,
+    PRLine,
+    draw_class_ap,
+    draw_confusion,
+    draw_pr_curves,
+)
 
 
 class TensorBoardSink(Sink):
@@ -35,8 +42,10 @@ class TensorBoardSink(Sink):
         if not self._has_layout:
             self._has_layout = True
             self.logger.experiment.add_custom_scalars(layout())
-        for name, drawing in validation.drawings.items():
+        for name, drawing in draw_plots(validation).items():
             self._add(f"val/{name}", drawing, validation.step)
+        if validation.sheet is not None:
+            self._add("val/images", validation.sheet, validation.step)
         rows = [
             f"| {_cell(name)} | {objects} | {_score(eleven_point)} | {_score(area)} |"
             for name, objects, eleven_point, area in validation.rows()
@@ -52,8 +61,21 @@ class TensorBoardSink(Sink):
         self.logger.experiment.add_image(name, drawing, step, dataformats="HWC")
 
 
+def draw_plots(validation: Validation) -> dict[str, np.ndarray]:
+    """Draw precision and recall, confusion, and the AP of each class so far: uint8 `[H, W, 3]` each."""
+    names, when, history = validation.class_names, validation.when, validation.history
+    lines = [PRLine(curve.class_name, curve.recall, curve.precision, curve.ap) for curve in validation.curves]
+    found = f"objects found, score {validation.score_threshold:g} or more, {when}"
+    scores = history.table(len(names))
+    return {
+        "pr_curves": draw_pr_curves(lines, title=f"precision and recall at IoU .5, {when}"),
+        "confusion_matrix": draw_confusion(validation.confusion, names, title=found),
+        "class_ap": draw_class_ap(history.epochs, scores, names, title=f"AP by class, {when}"),
+    }
+
+
 def layout() -> dict[str, dict[str, list[Any]]]:
-    """Return the layout of the curves: the panels of `curves.png`, and one panel of all classes."""
+    """Return the layout of the curves: `PANELS`, and one panel of all classes."""
     panels: dict[str, list[Any]] = {title: ["Multiline", list(names)] for title, names in PANELS.items()}
     return {"dashboard": panels | {"AP by class": ["Multiline", ["val/ap_11point/.*"]]}}
 
