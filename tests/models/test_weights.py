@@ -380,6 +380,7 @@ def test_other_priors_are_reported(tmp_path: Path, lite_file: Path) -> None:
     Detector(tiny(clip_priors=False), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
     assert load_pretrained(tiny(clip_priors=False), tmp_path / "ours.ckpt").other_priors is None
     assert "clip_priors" in str(load_pretrained(tiny(clip_priors=True), tmp_path / "ours.ckpt").other_priors)
+    assert load_pretrained(tiny(), tmp_path / "ours.ckpt").other_priors is None  # false is the default
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:

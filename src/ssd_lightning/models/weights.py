@@ -142,7 +142,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], CheckpointForm
 
 def _other_priors(net: SSD, origin: CheckpointFormat, spec: Any) -> str | None:
     if origin.source == OURS:
-        there, here = (spec or {}).get("network", {}), to_config(net)
+        there, here = (spec or {}).get("network", {}), {"clip_priors": False, **to_config(net)}
         keys = [key for key in ("levels", "clip_priors", "image_size") if key in there]
         # Compare built objects, so that settings missing in older files get their defaults.
         differs = [key for key in keys if from_config(there[key]) != from_config(here[key])]
