@@ -620,11 +620,11 @@ def test_help_lists_the_recipes_without_reading_them(monkeypatch: pytest.MonkeyP
     names = {f"{path.stem}.yaml" for path in find_folder("experiments").glob("*.yaml")}
     store = configs.ConfigStore.instance()
     try:
-        configs.register_experiments(names_only=True)
+        configs.register_experiments("train", names_only=True)
         assert set(store.list("experiment")) == names
         assert not store.load("experiment/toy_tiny.yaml").node
     finally:
-        configs.register_experiments()
+        configs.register_experiments("train")
     assert store.load("experiment/toy_tiny.yaml").node
 
 

@@ -362,7 +362,7 @@ def test_bad_settings_end_with_2(
 
 
 def compose_with(folder: Path, *overrides: str) -> Any:
-    register_experiments()
+    register_experiments("train")
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=str(find_folder("conf")), version_base="1.3"):
         return compose("train", overrides=[f"hydra.searchpath=[file://{folder}]", *overrides])

@@ -27,7 +27,8 @@ import torch
 
 from ssd_lightning import train
 from ssd_lightning.errors import WeightsError
-from ssd_lightning.training import SSDModule, resumption  # noqa: F401
+from ssd_lightning.training import SSDModule  # noqa: F401
+from ssd_lightning.training.fault_tolerance import resumption  # noqa: F401
 from ssd_lightning.training.fault_tolerance.checkpoint_io import check_intact
 
 OVERRIDES = [
