@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssd_lightning.config import run_command
 from ssd_lightning.run_dirs import command_start
-from ssd_lightning.sweeps.parent import end_with_parent
+from ssd_lightning.sweeps.parent import end_with_sweep
 from ssd_lightning.sweeps.plan import rewrite_command_line
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run the command."""
     started = command_start("ssd_lightning.train", "ssd-train")
-    end_with_parent()
+    end_with_sweep()
     rewrite_command_line()
     run_command("train", partial(train, started=started))
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from ssd_lightning.digest import config_digest
-from ssd_lightning.sweeps.parent import end_with_parent
+from ssd_lightning.sweeps.parent import end_with_sweep
 
 
 def main(folder: str) -> None:
-    end_with_parent()
+    end_with_sweep()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     config = OmegaConf.load(Path(folder) / "job.yaml")

@@ -1,9 +1,6 @@
 """Data sets and loaders of training, validation and test, from one group of settings."""
 
-import ctypes
 import os
-import signal
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,13 +19,14 @@ from ssd_lightning.data.resize import Resize, ResizeMode
 from ssd_lightning.data.sampler import EpochSampler, repeat_factors
 from ssd_lightning.data.stages import Arguments, choose_splits
 from ssd_lightning.errors import ConfigurationError, DataError
+from ssd_lightning.processes import end_with_parent
 
 Stage = Literal["train", "val", "test"]
 REDUCED_TO = 5
 """Reduced decoding keeps each side at least this many times the input's side, so that crops still have the input's
 resolution: the smallest crop, of scale .3 and aspect 2, has .3 * sqrt(1 / 2) = .21 of a side."""
 
-WORDS_OF = {"train": "training", "val": "validation", "test": "test"}
+SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 
 
 class DetectionData:
@@ -302,12 +300,8 @@ class DetectionData:
 
     @staticmethod
     def worker_init(worker: int) -> None:
-        """Let the kernel kill a data worker when its parent is gone. Only on Linux.
-
-        torch's own watchdog does not end a worker that is waiting to send a batch that nobody reads.
-        """
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of linux/prctl.h
+        """End a data worker with its process: torch's watchdog does not end one that waits to send a batch."""
+        end_with_parent()
 
 
 def require_objects(dataset: DetectionDataset, split: str) -> None:
@@ -319,7 +313,7 @@ def require_objects(dataset: DetectionDataset, split: str) -> None:
     if not any(len(record.labels) for record in dataset.records):
         first = f"; {len(dataset.dropped)} were skipped, the first: {dataset.dropped[0]}" if dataset.dropped else ""
         skipped = f"; {dataset.skipped}" if dataset.skipped else ""
-        raise DataError(f"there is no object in the {len(dataset)} {WORDS_OF[split]} images{first}{skipped}")
+        raise DataError(f"there is no object in the {len(dataset)} {SPLIT_TITLES[split]} images{first}{skipped}")
 
 
 def spare_workers(ranks: int, most: int = 16) -> int:

@@ -14,7 +14,7 @@ def is_job() -> bool:
     return PARENT in os.environ
 
 
-def end_with_parent() -> None:
+def end_with_sweep() -> None:
     """In a job, watch the sweep's process and send SIGTERM to this process once it is gone."""
     parent = os.environ.get(PARENT)
     if parent is None or os.environ.get("LOCAL_RANK", "0") != "0":  # other ranks end with rank 0
@@ -25,4 +25,4 @@ def end_with_parent() -> None:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
+    threading.Thread(target=watch, daemon=True, name="end-with-sweep").start()

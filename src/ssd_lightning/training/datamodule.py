@@ -6,7 +6,6 @@ from torch.utils.data import DataLoader
 from ssd_lightning.data.detection_data import DetectionData
 from ssd_lightning.training.devices import device_batch_size
 from ssd_lightning.training.fault_tolerance.data_state import DataState
-from ssd_lightning.training.fault_tolerance.ranks import end_with_parent
 from ssd_lightning.training.fault_tolerance.signals import outlive_signals
 
 
@@ -76,4 +75,4 @@ class DetectionDataModule(DetectionData, pl.LightningDataModule):
     def worker_init(worker: int) -> None:
         """Make a data worker live exactly as long as its rank."""
         outlive_signals(worker)
-        end_with_parent()  # torch's own watchdog does not end a worker that waits to send a batch
+        DetectionData.worker_init(worker)

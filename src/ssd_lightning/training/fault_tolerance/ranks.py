@@ -1,16 +1,14 @@
-"""What ends a rank whose launcher or fellow has died, besides torchrun, srun and Lightning's launcher."""
+"""Ends a rank when its launcher or another rank has died, beside torchrun, srun and Lightning's launcher."""
 
-import ctypes
 import os
-import signal
-import sys
 from datetime import timedelta
 
 from pytorch_lightning.strategies import DDPStrategy
 
+from ssd_lightning.processes import end_with_parent
+
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 """Longest time that a rank waits for the others. Rank 0 may draw and save for minutes meanwhile."""
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def end_with_launcher() -> None:
@@ -20,12 +18,6 @@ def end_with_launcher() -> None:
     """
     if "LOCAL_RANK" in os.environ:
         end_with_parent()
-
-
-def end_with_parent() -> None:
-    """Let the kernel kill this process when its parent is gone. Only on Linux."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def with_timeout(strategy: str, *, ranks: int) -> str | DDPStrategy:
