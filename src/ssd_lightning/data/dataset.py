@@ -1,51 +1,27 @@
 """Turn annotated images into samples: the code that all annotation formats share."""
 
 import logging
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation, Problem, ProblemKind
 from ssd_lightning.data.cache import ImageCache
 from ssd_lightning.data.colour import to_planes
-from ssd_lightning.data.images import choose_reduction, read_image, reduced_size_px
+from ssd_lightning.data.images import ImageSizeError, choose_reduction, read_image, reduced_size_px
 from ssd_lightning.data.mosaic import Mosaic, Sample
 from ssd_lightning.data.resize import WHOLE, Resize
 from ssd_lightning.data.sampler import SampleKey, read_key
-from ssd_lightning.errors import ConfigurationError, DataError, one_line
+from ssd_lightning.errors import DataError, one_line
 from ssd_lightning.types import Target
 
 log = logging.getLogger(__name__)
-
-Subset = Literal["all", "train", "val"]
-OnError = Literal["raise", "skip"]
-
-
-@dataclass(frozen=True)
-class ImageAnnotation:
-    """One annotated image, before it is read from disk."""
-
-    image_id: str
-    image_path: Path
-    size_px: tuple[int, int]
-    """(height, width) of the image that the boxes refer to."""
-    boxes_xyxy_px: np.ndarray
-    """float32 `[N, 4]`, xyxy, 0-based, within [0, width] and [0, height]. The reader's settings say what is subtracted
-    from the file's coordinates. Nothing is added for inclusive right and bottom edges."""
-    labels: np.ndarray
-    """int64 `[N]`, 1..C."""
-    difficult: np.ndarray
-    """bool `[N]`."""
-    num_skipped: int = 0
-    """Number of crowds and difficult objects that the reader skipped on request."""
 
 
 class Transform(Protocol):
@@ -77,17 +53,6 @@ class ScalableTransform(Transform, Protocol):
         ...
 
 
-def in_subset(image_id: str, part: Subset, val_fraction: float) -> bool:
-    """Tell whether an image belongs to a part of its data set.
-
-    The result depends only on the image's name. Reordered lists, new images or another seed do not change it.
-    """
-    if part == "all":
-        return True
-    held_out = zlib.crc32(image_id.encode(errors="surrogateescape")) / 2**32 < val_fraction
-    return held_out == (part == "val")
-
-
 def sample_seed(seed: int, epoch: int, index: int, copy: int = 0) -> int:
     """Return the seed of a sample in an epoch; it does not depend on the worker or rank.
 
@@ -100,46 +65,41 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     """Annotated images as (image uint8 `[3, H, W]` RGB, `Target`).
 
     Args:
-        records: annotations of the images, in a fixed order.
+        annotations: annotations of the images, in a fixed order.
         class_names: names of the classes 1..C.
         transform: transform of each sample; None returns the image unchanged.
         seed: root of all samples' seeds.
-        on_error: `raise` stops at the first image that cannot be read. `skip` reads all images once at the
-            start, drops those that fail, and lists them in `dropped` and in a warning.
-        part: `train` and `val` are complementary parts of the data, `all` is the whole set.
-        val_fraction: share of the images that `val` holds.
-        dropped: a sentence for everything that was skipped while reading the annotations.
+        dropped: everything that was skipped while reading the annotations.
+        num_skipped: number of crowds and difficult objects that were skipped on request.
+        drop_unreadable: read all images once at the start, and drop those that fail.
+        name: what the images are, for an error if there are none.
 
     Attributes:
-        dropped: a sentence for every object and image that was skipped.
+        dropped: every object and image that was skipped.
         mosaic: joins samples with others before the transform; None (the default) disables it.
         least_size_px: images of at least twice this (height, width) are read at 1/2, 1/4 or 1/8, but not smaller than
             this; None (the default) reads them at full size.
-        cache: keeps images after the first read; None (the default) disables it. It uses the numbering of `records`
+        cache: keeps images after the first read; None (the default) disables it. It uses the numbering of `annotations`
             and the sizes of `sizes_as_read_px`.
 
     Raises:
-        ConfigurationError: `on_error`, `part` or `val_fraction` has an invalid value.
         DataError: no image is left. While reading a sample: its image is broken.
     """
 
     def __init__(
         self,
         *,
-        records: Sequence[ImageAnnotation],
+        annotations: AnnotationTable | Sequence[ImageAnnotation],
         class_names: Sequence[str],
         transform: Transform | None = None,
         seed: int = 0,
-        on_error: OnError = "raise",
-        part: Subset = "all",
-        val_fraction: float = 0.0,
-        dropped: Sequence[str] = (),
+        dropped: Sequence[Problem] = (),
+        num_skipped: int = 0,
+        drop_unreadable: bool = False,
+        name: str = "the data set",
     ) -> None:
-        if on_error not in get_args(OnError) or part not in get_args(Subset) or not 0 <= val_fraction <= 1:
-            raise ConfigurationError(
-                f"on_error={on_error!r}, part={part!r}, val_fraction={val_fraction!r}: on_error is one of "
-                f"{get_args(OnError)}, part one of {get_args(Subset)}, val_fraction a number from 0 to 1"
-            )
+        is_table = isinstance(annotations, AnnotationTable)
+        self.annotations = annotations if is_table else AnnotationTable.of(annotations)
         self.class_names = tuple(class_names)
         self.transform = transform
         self._transform_at_size: dict[tuple[int, int], Transform] = {}
@@ -147,42 +107,39 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         self.mosaic: Mosaic | None = None
         self.least_size_px: tuple[int, int] | None = None
         self.cache: ImageCache | None = None
-        self.records = [record for record in records if in_subset(record.image_id, part, val_fraction)]
-        self.dropped = [one_line(sentence) for sentence in dropped]
-        if on_error == "skip":
+        self.dropped = list(dropped)
+        self.num_skipped = num_skipped
+        if drop_unreadable:
             self._drop_unreadable()
         if self.dropped:
-            log.warning("skipped %d objects or images:\n  %s", len(self.dropped), _shortened(self.dropped))
+            log.warning("skipped %d objects or images:\n  %s", len(self.dropped), shortened(map(str, self.dropped)))
         if self.skipped:
             log.info("%s", self.skipped)
-        shared = list(shared_files(self.records))
-        if shared:
-            log.warning("%d image files have more than one entry:\n  %s", len(shared), _shortened(shared))
-        if not self.records:
-            hint = "" if part == "train" else "; in a small set a larger data.val_fraction= holds some"
-            raise DataError(
-                f"no image is left in part '{part}' (val_fraction={val_fraction}; {len(self.dropped)} skipped){hint}"
-            )
+        if not len(self.annotations):
+            hint = "; in a small set a larger data.val_fraction= holds some" if "'val'" in name else ""
+            raise DataError(f"no image is left in {name} ({len(self.dropped)} skipped){hint}")
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.annotations)
 
     @property
     def skipped(self) -> str:
         """A sentence with the number of crowds and difficult objects skipped on request; empty if there are none."""
-        number = sum(record.num_skipped for record in self.records)
-        return f"{number} crowds or difficult objects are skipped; data.train_difficult=true keeps them" * bool(number)
+        if not self.num_skipped:
+            return ""
+        return f"{self.num_skipped} crowds or difficult objects are skipped; data.train_difficult=true keeps them"
 
     @property
     def sizes_as_read_px(self) -> list[tuple[int, int]]:
         """(height, width) of every image as read, possibly reduced."""
-        return [reduced_size_px(record.size_px, self._reduction(record)) for record in self.records]
+        sizes = ((height, width) for height, width in self.annotations.sizes_px.tolist())
+        return [reduced_size_px(size_px, self._reduction(size_px)) for size_px in sizes]
 
     def __getitem__(self, key: int | SampleKey) -> tuple[Tensor, Target]:
         """Read one sample. The key is an index or a key of `EpochSampler`."""
         epoch, index, copy, image_size = (0, key, 0, None) if isinstance(key, int) else read_key(key)
-        index = range(len(self.records))[index]  # supports dataset[-1], while seeds stay non-negative
-        record = self.records[index]
+        index = range(len(self))[index]  # supports dataset[-1], while seeds stay non-negative
+        record = self.annotations[index]
         image, boxes, labels, difficult = self._read(epoch, index, copy)
         kept, read_size_px = np.arange(len(boxes)), (image.shape[0], image.shape[1])
         transform = self._transform_to(image_size) if image_size else self.transform
@@ -215,43 +172,52 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         return self._read_alone(index)
 
     def _read_alone(self, index: int) -> Sample:
-        record = self.records[index]
+        record = self.annotations[index]
         height, width = record.size_px
         boxes = record.boxes_xyxy_px / np.array([width, height, width, height], dtype=np.float32)
-        read = partial(read_image, record.image_path, record.size_px, reduction=self._reduction(record))
+        read = partial(read_image, record.image_path, record.size_px, reduction=self._reduction(record.size_px))
         image = read() if self.cache is None else self.cache.get(index, read)
         return Sample(image, boxes, record.labels, record.difficult)
 
-    def _reduction(self, record: ImageAnnotation) -> int:
-        return 1 if self.least_size_px is None else choose_reduction(record.size_px, self.least_size_px)
+    def _reduction(self, size_px: tuple[int, int]) -> int:
+        return 1 if self.least_size_px is None else choose_reduction(size_px, self.least_size_px)
 
     def _drop_unreadable(self) -> None:
         with ThreadPoolExecutor() as pool:
-            problems = list(pool.map(_problem_with, self.records))
+            problems = list(pool.map(lambda index: _problem_with(self.annotations[index]), range(len(self))))
         self.dropped += [problem for problem in problems if problem]
-        self.records = [record for record, problem in zip(self.records, problems, strict=True) if not problem]
+        self.annotations = self.annotations.select(np.array([problem is None for problem in problems], bool))
 
 
-def _problem_with(record: ImageAnnotation) -> str | None:
+def _problem_with(annotation: ImageAnnotation) -> Problem | None:
     try:
-        read_image(record.image_path, record.size_px)
+        read_image(annotation.image_path, annotation.size_px)
     except DataError as error:
-        return str(error)
+        path = str(annotation.image_path)
+        text = str(error).removeprefix(f"{path}: ")
+        kind: ProblemKind = "image_size" if isinstance(error, ImageSizeError) else "image"
+        return Problem(file=path, kind=kind, text=text, image_id=annotation.image_id)
     return None
 
 
-def shared_files(records: Sequence[ImageAnnotation]) -> Iterator[str]:
-    """Yield a sentence for each image file that several records share."""
-    ids: dict[Path, list[str]] = {}
-    for record in records:
-        ids.setdefault(record.image_path, []).append(record.image_id)
+def shared_files(images: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield a sentence for each image file that several images share.
+
+    Args:
+        images: path and id of each image.
+    """
+    ids: dict[str, list[str]] = {}
+    for path, image_id in images:
+        ids.setdefault(path, []).append(image_id)
     for path, names in ids.items():
         if len(names) > 1:
             shown = ", ".join(f"'{name}'" for name in dict.fromkeys(names))
             yield one_line(f"{path}: the split names it {len(names)} times (as {shown}); each counts")
 
 
-def _shortened(lines: Sequence[str], at_most: int = 20) -> str:
+def shortened(lines: Iterable[str], at_most: int = 20) -> str:
+    """Join the first lines, and tell how many there are more."""
+    lines = list(lines)
     more = [f"and {len(lines) - at_most} more"] if len(lines) > at_most else []
     return "\n  ".join([*lines[:at_most], *more])
 

@@ -27,6 +27,10 @@ QUARTER_TURNS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 
 
+class ImageSizeError(DataError):
+    """An image has another size than its annotation says."""
+
+
 def read_image(path: Path | str, size_px: tuple[int, int] | None = None, *, reduction: int = 1) -> np.ndarray:
     """Read an image of any colour mode as RGB.
 
@@ -81,7 +85,7 @@ def _read_by_pillow(path: Path, size_px: tuple[int, int] | None) -> np.ndarray:
     if size_px is not None and pixels.shape[:2] != size_px:
         stored, stated = _as_text(stored_size_px), _as_text(size_px)
         turned = " and its EXIF tag turns it," if orientation != 1 else ""
-        raise DataError(f"{path}: the image is {stored},{turned} but its annotation says {stated}")
+        raise ImageSizeError(f"{path}: the image is {stored},{turned} but its annotation says {stated}")
     return pixels
 
 

@@ -3,12 +3,13 @@
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import product
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
-from ssd_lightning.data.annotation import whole_number
+from ssd_lightning.data.annotation_checks import whole_number
+from ssd_lightning.data.annotations import ProblemKind
 from ssd_lightning.data.image_suffixes import (
     IMAGE_SUFFIXES,
     KNOWN_SUFFIXES,
@@ -22,6 +23,16 @@ IMAGE_FOLDERS = ("{name}", "images/{name}", "{name}/images")
 """Usual image folders below the root; `name` is that of the annotation file or of its folder."""
 
 
+class FileError(DataError):
+    """A file of a data set is missing or cannot be used."""
+
+    def __init__(self, file: str | Path, text: str, *, kind: ProblemKind) -> None:
+        super().__init__(f"{file}: {text}")
+        self.file = str(file)
+        self.text = text
+        self.kind: ProblemKind = kind
+
+
 class MissingSplitError(DataError):
     """The root exists, but not the split."""
 
@@ -29,24 +40,6 @@ class MissingSplitError(DataError):
         names = sorted(others)
         shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         super().__init__(f"{path}: there is no split '{split}'; there is {shown or 'none at all'}")
-
-
-def absolute_roots(splits: Sequence[Mapping[str, str]]) -> list[Path]:
-    """Return the root of every split as an absolute path, with links unresolved."""
-    return [Path(os.path.abspath(Path(split["root"]).expanduser())) for split in splits]
-
-
-def root_prefixes(roots: Sequence[Path]) -> dict[Path, str]:
-    """Return the prefix of the image ids of every root: empty for one root, else its folder's name."""
-    distinct = set(roots)
-    if len(distinct) <= 1:
-        return dict.fromkeys(distinct, "")
-    # VOC2007 and VOC2012 need one folder name; a/VOC2007 and b/VOC2007 need two.
-    for depth in range(1, max(len(root.parts) for root in distinct) + 1):
-        prefixes = {root: "/".join(root.parts[-depth:]) + "/" for root in distinct}
-        if len(set(prefixes.values())) == len(distinct):
-            break
-    return prefixes
 
 
 def check_root(root: Path) -> None:
@@ -57,20 +50,6 @@ def check_root(root: Path) -> None:
     """
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder; set data.root= to the folder of the data")
-
-
-def open_splits(splits: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, Path, str]]:
-    """List (id prefix, root, split), for formats where images of two splits may share a name.
-
-    Raises:
-        DataError: a root is missing.
-    """
-    roots = absolute_roots(splits)
-    prefixes = root_prefixes(roots)
-    for root, split in zip(roots, splits, strict=True):
-        check_root(root)
-        inner = f"{split['split']}/" if roots.count(root) > 1 else ""
-        yield f"{prefixes[root]}{inner}", root, split["split"]
 
 
 def portable_path(stated: str) -> str:
@@ -222,9 +201,53 @@ def require_image(folder: Path, stated: str, *, root: Path, keep: int = 1, state
     path = find_image(folder, stated, root=root, keep=keep)
     if path is None:
         place = stated if PureWindowsPath(stated).anchor else folder / portable_path(stated)  # C:\\a is below no folder
-        raise DataError(f"{place}: the image is missing (stated by {stated_by})")
+        raise FileError(place, f"the image is missing (stated by {stated_by})", kind="missing")
     refuse_unreadable(path)
     return path
+
+
+class ImageFinder:
+    """Finds the images that an annotation file names, as `require_image` does, but lists each folder once.
+
+    Args:
+        folder: base folder of the paths.
+        names: all paths in the annotations.
+        root: root of the data set.
+        stated_by: the annotation file.
+
+    Attributes:
+        folders: the listed folders.
+    """
+
+    def __init__(self, folder: Path, names: Collection[str], *, root: Path, stated_by: Path) -> None:
+        self.folders: dict[str, frozenset[str]] = {}
+        self._folder = folder
+        self._root = root
+        self._stated_by = stated_by
+        self._keep = parts_to_keep(names)
+
+    def __call__(self, name: str) -> str:
+        """Return the path of an image.
+
+        Raises:
+            FileError: there is no image, or only one in an unsupported format.
+        """
+        parent, _, file = portable_path(name).rpartition("/")
+        folder = f"{self._folder}/{parent}" if parent else str(self._folder)
+        if folder not in self.folders:
+            self.folders[folder] = _list_images(folder) if is_within(self._root, Path(folder)) else frozenset()
+        if file in self.folders[folder]:
+            return f"{folder}/{file}"
+        keep = self._keep.get(name, 1)
+        return str(require_image(self._folder, name, root=self._root, keep=keep, stated_by=self._stated_by))
+
+
+def _list_images(folder: str) -> frozenset[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if is_image_name(PurePath(entry.name)) and entry.is_file())
+    except (OSError, ValueError):
+        return frozenset()
 
 
 def refuse_unreadable(path: Path) -> None:
@@ -234,7 +257,8 @@ def refuse_unreadable(path: Path) -> None:
         DataError: its suffix is that of an unsupported format.
     """
     if is_unreadable_image_name(path):
-        raise DataError(f"{path}: cannot read the image: {path.suffix} is not read; convert it to .jpg or .png")
+        text = f"cannot read the image: {path.suffix} is not read; convert it to .jpg or .png"
+        raise FileError(path, text, kind="image")
 
 
 def image_with_suffix(folder: Path, name: str) -> Path | None:

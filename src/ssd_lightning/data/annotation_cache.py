@@ -1,0 +1,152 @@
+"""Keep the annotations of a split in files that processes map into memory, so that each reads them once.
+
+The cache of a split is a folder. Its name is a hash of format, root and split; it is used while no source has changed.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock
+
+from ssd_lightning.data.annotations import Annotations, Columns, Problem, TextColumn
+from ssd_lightning.errors import one_line
+
+if TYPE_CHECKING:
+    from ssd_lightning.data.reading import AnnotationFormat
+
+log = logging.getLogger(__name__)
+
+LAYOUT = 1
+"""Part of a cache's name: increase it when the readers or the columns change."""
+SLOWEST_UNCACHED_S = 1.0
+"""Annotations that are read faster are not kept: small sets would only leave files."""
+SAFE_AGE_S = 2.0
+"""A source that changed this shortly before it was read may change again within one tick of its clock."""
+
+
+def read_cached(
+    annotation_format: "AnnotationFormat", root: Path, split: str, *, folder: str | Path | None
+) -> Annotations:
+    """Read a split, or map what an earlier process has read.
+
+    One process reads; others that want the same split at that time wait for it.
+
+    Args:
+        annotation_format: the reader.
+        root: folder of the data set.
+        split: name of the split.
+        folder: local folder of the caches; None reads always.
+
+    Raises:
+        DataError: the split cannot be read.
+    """
+    if folder is None:
+        return annotation_format.read(root, split)
+    key = hashlib.sha256(f"{LAYOUT} {annotation_format!r} {root} {split}".encode(errors="surrogateescape"))
+    place = Path(os.path.abspath(Path(folder).expanduser())) / "annotations" / key.hexdigest()[:16]
+    if not place.exists() and not _can_write(place.parent):
+        return annotation_format.read(root, split)
+    with FileLock(f"{place}.lock"):
+        found = _load(place) if place.exists() else None
+        if found is not None:
+            return found
+        start = time.time()
+        found = annotation_format.read(root, split)
+        if time.time() - start < SLOWEST_UNCACHED_S:
+            return found
+        try:
+            _save(found, place, start)
+        except OSError as error:
+            log.warning("%s: the annotations are not kept: %s", place, error.strerror or error)
+            return found
+        return _load(place) or found
+
+
+def _can_write(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def _save(found: Annotations, place: Path, start: float) -> None:
+    stamps = _stamps(found.sources)
+    if (stamps[:, 0] > (start - SAFE_AGE_S) * 1e9).any():
+        return  # files that are being written
+    unfinished = Path(mkdtemp(prefix=f"{place.name}.", dir=place.parent))
+    try:
+        found.columns.save(unfinished)
+        sources = TextColumn.of(found.sources)
+        np.save(unfinished / "sources.npy", sources.block)
+        np.save(unfinished / "sources_ends.npy", sources.ends)
+        np.save(unfinished / "stamps.npy", stamps)
+        rest = {
+            name.name: getattr(found, name.name) for name in fields(found) if name.name not in ("columns", "sources")
+        }
+        rest["problems"] = [asdict(problem) for problem in found.problems]
+        (unfinished / "rest.json").write_text(json.dumps(rest))
+        (unfinished / "checksums.json").write_text(json.dumps(_checksums(unfinished)))
+        shutil.rmtree(place, ignore_errors=True)
+        unfinished.rename(place)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _load(place: Path) -> Annotations | None:
+    """Map a cache; None, with a line in the log, if it is damaged or out of date."""
+    try:
+        if json.loads((place / "checksums.json").read_text()) != _checksums(place):
+            raise ValueError("a file has changed")
+        rest: dict[str, Any] = json.loads((place / "rest.json").read_text())
+        sources = TextColumn(np.load(place / "sources.npy"), np.load(place / "sources_ends.npy"))
+        problems = [Problem(**problem) for problem in rest.pop("problems")]
+        found = Annotations(columns=Columns.load(place), problems=problems, sources=sources, **rest)
+        before = np.load(place / "stamps.npy")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        log.warning("%s: the kept annotations are damaged (%s); they are read again", place, error)
+        return None
+    now = _stamps(sources)
+    changed = np.flatnonzero((before != now).any(1))
+    if len(changed):
+        log.info("%s has changed; the annotations are read again", one_line(sources[int(changed[0])]))
+        return None
+    return found
+
+
+def _stamps(paths: Sequence[str]) -> np.ndarray:
+    """Return modification time in ns and size of files and folders: int64 `[N, 2]`; zeros for a missing one."""
+    return np.fromiter(_stamp_values(paths), np.int64, 2 * len(paths)).reshape(-1, 2)
+
+
+def _stamp_values(paths: Sequence[str]) -> Iterable[int]:
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError:
+            yield from (0, 0)
+        else:
+            yield from (status.st_mtime_ns, status.st_size)
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    checksums = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != "checksums.json":
+            with path.open("rb") as file:
+                value = 0
+                while block := file.read(1 << 20):
+                    value = zlib.crc32(block, value)
+            checksums[path.name] = value
+    return checksums

@@ -1,0 +1,206 @@
+"""Checks of annotated objects, in any file format: numbers, flags, class names and boxes.
+
+The texts about an object start with the verb; the reader adds file, object and class name in front.
+"""
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from ssd_lightning.data.annotations import ProblemKind
+from ssd_lightning.errors import DataError
+
+BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
+Unit = Literal["pixels", "fractions"]
+
+RANGE_TOLERANCE_PX = 1
+"""Annotation tools round: a box is clipped up to this far outside the image, and is an error beyond it."""
+LARGEST_FRACTION = 1.5
+"""Allowed excess of a fraction for boxes drawn over the edge. A larger number must be in pixels."""
+
+
+def check_class_names(class_names: Sequence[str]) -> None:
+    """Check that a class list is a non-empty list of distinct texts.
+
+    Raises:
+        DataError: it is not.
+    """
+    if isinstance(class_names, str) or not class_names:
+        raise DataError(f"class_names is {class_names!r}; it has to be a list of at least one name")
+    for name in class_names:
+        if not isinstance(name, str):
+            raise DataError(
+                f"class_names has {name!r}, which is not text; write such a name in quotes, on the command line as in "
+                """'data.class_names=["no","010"]'"""
+            )
+        if not name.strip():
+            raise DataError(f"class_names has {name!r}, which is an empty name")
+    repeated = [name for name, count in Counter(class_names).items() if count > 1]
+    if repeated:
+        raise DataError(f"class_names has {', '.join(map(repr, repeated))} more than once")
+
+
+def unknown_class_text(name: str, class_names: Sequence[str]) -> str:
+    """Say that an object is of no known class, with the nearest name."""
+    close = difflib.get_close_matches(name, class_names, n=1)
+    nearest = f"; the nearest is '{close[0]}'" if close else f": {', '.join(class_names)}"
+    return f"is of none of the {len(class_names)} classes{nearest}"
+
+
+def number_of(value: object, what: str) -> float:
+    """Read a finite number from text or JSON.
+
+    Raises:
+        DataError: it is not a number, or not finite.
+    """
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"has {what} {value!r}, which is not a number") from None
+    if not math.isfinite(number):
+        raise DataError(f"has {what} {value!r}, which is not finite")
+    return number
+
+
+def whole_number(value: object) -> int | None:
+    """Read a whole number in any notation (1, 1.0, "1"); None if it is not one."""
+    if isinstance(value, int):
+        return value  # floats cannot hold 64-bit ids
+    try:
+        if isinstance(value, str) and value.strip().removesuffix(".0").isdecimal():
+            return int(value.strip().removesuffix(".0"))
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return int(number) if number.is_integer() else None
+
+
+def id_of(value: Any) -> Any:
+    """Return one form for all notations of a whole number: 1, 1.0, "1" and "1.0" are 1. Others, as "007", stay."""
+    number = None if isinstance(value, bool) else whole_number(value)
+    is_plain = not isinstance(value, str) or value.strip() in (str(number), f"{number}.0")
+    return number if number is not None and is_plain else value
+
+
+YES = ("1", "true", "yes", "t", "y")
+NO = ("0", "false", "no", "f", "n", "", "none", "null", "unspecified", "unknown", "undefined", "n/a", "nan", "-1")
+"""Flags of annotation tools. Missing values count as no. OpenImages' -1 means unknown."""
+
+
+def flag_of(value: object, what: str) -> bool:
+    """Read a flag from text or JSON: a number, or one of `YES` or `NO`.
+
+    Raises:
+        DataError: it is neither.
+    """
+    text = str(id_of(value)).strip().lower()
+    if text not in YES + NO:
+        raise DataError(f"has {what} {str(value).strip()!r}, which is neither 0 nor 1")
+    return text in YES
+
+
+BOX_PROBLEMS: tuple[ProblemKind | None, ...] = (None, "inverted", "outside", "no_area", "fractions", "pixels")
+
+
+class CheckedBoxes(NamedTuple):
+    """Result of `check_boxes`."""
+
+    xyxy_px: np.ndarray
+    """float32 `[T, 4]`, 0-based, clipped to the image."""
+    kinds: np.ndarray
+    """int8 `[T]`: index into `BOX_PROBLEMS`; 0 if the box is valid."""
+    overhangs: np.ndarray
+    """bool `[T]`: boxes of kind `outside` that have an area inside of the image."""
+
+
+def check_boxes(
+    numbers: np.ndarray, sizes_px: np.ndarray, *, box_format: BoxFormat, unit: Unit, first_pixel: int = 0
+) -> CheckedBoxes:
+    """Check boxes and clip them to their images.
+
+    Four numbers within [0, 1.5] count as fractions unless all are whole. As pixels, such a box would be in the corner
+    of the image.
+
+    Args:
+        numbers: float64 `[T, 4]`, finite, as in the file.
+        sizes_px: `[T, 2]`, (height, width) of the image of each box.
+        box_format: meaning of the four numbers.
+        unit: unit of the numbers.
+        first_pixel: number of the first pixel in the file; subtracted from corners in pixels.
+    """
+    numbers = numbers.reshape(-1, 4)
+    low_px, high_px = corners_px(numbers, sizes_px, box_format, unit)
+    sides_px = sizes_px[:, ::-1].astype(np.float64)  # x, y
+    starts = (low_px - first_pixel).clip(0, sides_px)
+    ends = (high_px - first_pixel).clip(0, sides_px)
+    has_area = starts < ends
+    is_inverted = low_px > high_px
+    is_outside = (low_px < first_pixel - RANGE_TOLERANCE_PX) | (high_px > sides_px + RANGE_TOLERANCE_PX)
+    of_axis = np.select([is_inverted, is_outside, ~has_area], [1, 2, 3], 0).astype(np.int8)  # [T, 2]
+    kinds = np.where(of_axis[:, 0] > 0, of_axis[:, 0], of_axis[:, 1])
+    if unit == "pixels":
+        looks_like_fractions = ((numbers >= 0) & (numbers <= LARGEST_FRACTION)).all(1)
+        looks_like_fractions &= (sizes_px.max(1, initial=0) > 2) & (numbers != np.floor(numbers)).any(1)
+        kinds[looks_like_fractions] = BOX_PROBLEMS.index("fractions")
+    else:
+        kinds[(np.abs(numbers) > LARGEST_FRACTION).any(1)] = BOX_PROBLEMS.index("pixels")
+    overhangs = (kinds == BOX_PROBLEMS.index("outside")) & has_area.all(1) & ~is_inverted.any(1)
+    return CheckedBoxes(np.concatenate([starts, ends], 1).astype(np.float32), kinds, overhangs)
+
+
+def corners_px(
+    numbers: np.ndarray, sizes_px: np.ndarray, box_format: BoxFormat, unit: Unit
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (xmin, ymin) and (xmax, ymax) of boxes in pixels, as they count in the file; see `check_boxes`."""
+    low, high = numbers[:, :2], numbers[:, 2:]
+    if box_format == "cxcywh":
+        low, high = low - high / 2, low + high / 2
+    elif box_format == "xywh":
+        high = low + high
+    if unit == "fractions":
+        return low * sizes_px[:, ::-1], high * sizes_px[:, ::-1]
+    return low, high
+
+
+def box_text(
+    kind: ProblemKind,
+    numbers: np.ndarray,
+    size_px: tuple[int, int],
+    *,
+    box_format: BoxFormat,
+    unit: Unit,
+    first_pixel: int = 0,
+) -> str:
+    """Say what is wrong with a box.
+
+    Args:
+        kind: its entry of `BOX_PROBLEMS`.
+        numbers: `[4]`, as in the file.
+        size_px: (height, width) of its image.
+        box_format: see `check_boxes`.
+        unit: see `check_boxes`.
+        first_pixel: see `check_boxes`.
+    """
+    as_written = f"({', '.join(f'{number:g}' for number in numbers)})"
+    if kind == "fractions":
+        return (
+            f"has the box {as_written}, which looks like fractions of the image, but pixels are expected (the image is "
+            f"{size_px[1]} x {size_px[0]} px)"
+        )
+    if kind == "pixels":
+        return f"has the box {as_written}, which looks like pixels, but fractions of the image (0 to 1) are expected"
+    low, high = corners_px(numbers[None], np.array([size_px]), box_format, unit)
+    for axis, start, end, side in zip("xy", low[0].tolist(), high[0].tolist(), reversed(size_px), strict=True):
+        if kind == "inverted" and start > end:
+            return f"is inverted: {axis}min {start:g} is greater than {axis}max {end:g}"
+        if kind == "outside" and start < first_pixel - RANGE_TOLERANCE_PX:
+            return f"reaches out of the image: {axis}min is {start:g}"
+        if kind == "outside" and end > side + RANGE_TOLERANCE_PX:
+            return f"reaches out of the image: {axis}max is {end:g} of {side} px"
+        if kind == "no_area" and min(max(start - first_pixel, 0), side) >= min(max(end - first_pixel, 0), side):
+            return f"has no area: {axis}min is {start:g} and {axis}max {end:g} of {side} px"
+    raise AssertionError(f"the box {as_written} is not {kind}")

@@ -1,0 +1,374 @@
+"""The annotations of a split in flat arrays, which processes share, and the problems that were found in them."""
+
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from ssd_lightning.errors import one_line
+
+ProblemKind = Literal[
+    "annotation",  # a file or an object that cannot be read
+    "image",  # an image that cannot be decoded
+    "missing",  # an image or a file that does not exist
+    "image_size",  # an image of another size than its annotation says
+    "unknown_class",
+    "fractions",  # where pixels are expected
+    "pixels",  # where fractions are expected
+    "inverted",
+    "outside",  # more than a pixel outside of the image
+    "no_area",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A part of the data that cannot be used as it is. `str` gives a sentence."""
+
+    file: str
+    item: str = ""
+    """The object in the file, such as `line 3 'cat'`; empty if the problem is the file or the image."""
+    kind: ProblemKind
+    text: str
+    """What is wrong, with the value; starts with a verb if there is an item."""
+    image_id: str | None = None
+    """None if the problem belongs to no image."""
+    position: int = 0
+    """Number of usable images before this one."""
+    label: int = 0
+    """Label of the object among `Annotations.names`; 0 if it is unknown or there is no object."""
+    difficult: bool = False
+    is_clipped: bool = False
+    """The part of the box inside of the image is in the table, among the objects that overhang."""
+
+    def __str__(self) -> str:
+        item = f" {self.item}" if self.item else ""
+        return one_line(f"{self.file}:{item} {self.text}")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageAnnotation:
+    """One annotated image: a row of the table."""
+
+    image_id: str
+    image_path: Path
+    size_px: tuple[int, int]
+    """(height, width) of the image that the boxes refer to."""
+    boxes_xyxy_px: np.ndarray
+    """float32 `[N, 4]`, xyxy, 0-based, within [0, width] and [0, height]. The reader's settings say what is subtracted
+    from the file's coordinates. Nothing is added for inclusive right and bottom edges."""
+    labels: np.ndarray
+    """int64 `[N]`, 1..C."""
+    difficult: np.ndarray
+    """bool `[N]`."""
+
+
+class TextColumn(Sequence[str]):
+    """Texts in one block of bytes, without a Python object for each.
+
+    Args:
+        block: uint8 `[bytes]`, the texts one after the other in UTF-8.
+        ends: int64 `[N + 1]`, where each text starts and the last one ends.
+    """
+
+    def __init__(self, block: np.ndarray, ends: np.ndarray) -> None:
+        self.block = block
+        self.ends = ends
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "TextColumn":
+        """Store some texts. File names may have bytes that are not UTF-8."""
+        encoded = [text.encode(errors="surrogateescape") for text in texts]
+        ends = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=ends[1:])
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self.block[self.ends[index] : self.ends[index + 1]].tobytes().decode(errors="surrogateescape")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Columns:
+    """The arrays of a table; T objects in N images."""
+
+    image_ids: TextColumn
+    image_paths: TextColumn
+    files: TextColumn
+    """Annotation file of each image, or one for all."""
+    id_hashes: np.ndarray
+    """uint32 `[N]`, CRC of the image's id; decides which images are held out."""
+    sizes_px: np.ndarray
+    """int32 `[N, 2]`, (height, width)."""
+    starts: np.ndarray
+    """int64 `[N + 1]`: the first object of each image, and T."""
+    boxes_xyxy_px: np.ndarray
+    """float32 `[T, 4]`"""
+    labels: np.ndarray
+    """int32 `[T]`, from 1."""
+    difficult: np.ndarray
+    """bool `[T]`"""
+    overhangs: np.ndarray
+    """bool `[T]`: the annotated box reaches out of the image by more than a pixel, and was clipped."""
+    items: np.ndarray
+    """int64 `[T]`: number of the object in its file: line, id or position."""
+    folder: Path | None = None
+    """Where the arrays are mapped from, so that another process maps them too; None if they are in memory."""
+
+    def save(self, folder: Path) -> None:
+        """Write the arrays to an empty folder."""
+        for name in COLUMN_NAMES:
+            value = getattr(self, name)
+            if isinstance(value, TextColumn):
+                np.save(folder / f"{name}.npy", value.block)
+                np.save(folder / f"{name}_ends.npy", value.ends)
+            else:
+                np.save(folder / f"{name}.npy", value)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Columns":
+        """Map the arrays of a folder.
+
+        Raises:
+            OSError, ValueError: a file is missing or damaged.
+        """
+        columns: dict[str, Any] = {}
+        for name in COLUMN_NAMES:
+            columns[name] = _mapped(folder / f"{name}.npy")
+            if (folder / f"{name}_ends.npy").exists():
+                columns[name] = TextColumn(columns[name], _mapped(folder / f"{name}_ends.npy"))
+        return cls(**columns, folder=folder)
+
+    def __reduce__(self) -> Any:
+        return (Columns.load, (self.folder,)) if self.folder else super().__reduce__()
+
+
+def _mapped(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+    if 0 in shape:
+        return np.empty(shape, dtype)  # cannot be mapped
+    return np.memmap(path, dtype, "r", start, shape).view(np.ndarray)  # a plain view: indexing `np.memmap` is slow
+
+
+COLUMN_NAMES = tuple(column.name for column in fields(Columns) if column.name != "folder")
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """The objects of a table, one per row, in the order of the images.
+
+    Attributes:
+        image: int64 `[T]`: index of the image, ascending.
+        boxes_xyxy_px: float32 `[T, 4]`.
+        labels: int64 `[T]`, 1..C.
+        difficult: bool `[T]`.
+        row: int64 `[T]`: index in the columns.
+    """
+
+    image: np.ndarray
+    boxes_xyxy_px: np.ndarray
+    labels: np.ndarray
+    difficult: np.ndarray
+    row: np.ndarray
+
+
+class AnnotationTable(Sequence[ImageAnnotation]):
+    """Some images and objects of the columns. A selection copies no columns, so that processes share mapped ones.
+
+    Args:
+        columns: arrays of all images.
+        rows: int64 `[n]`: the images, in order; None means all.
+        keeps: bool `[T]`: the objects; None means all.
+        label_map: int64 `[L + 1]`: new label of each label; None keeps them.
+    """
+
+    def __init__(
+        self,
+        columns: Columns,
+        *,
+        rows: np.ndarray | None = None,
+        keeps: np.ndarray | None = None,
+        label_map: np.ndarray | None = None,
+    ) -> None:
+        self.columns = columns
+        self._rows = rows
+        self._keeps = keeps
+        self._label_map = label_map
+
+    @classmethod
+    def of(cls, annotations: Sequence[ImageAnnotation]) -> "AnnotationTable":
+        """Store annotations in columns."""
+        counts = [len(one.labels) for one in annotations]
+        starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+        empty = np.empty(0, np.int64)
+        return cls(
+            Columns(
+                image_ids=TextColumn.of(one.image_id for one in annotations),
+                image_paths=TextColumn.of(str(one.image_path) for one in annotations),
+                files=TextColumn.of(str(one.image_path) for one in annotations),
+                id_hashes=hash_ids(one.image_id for one in annotations),
+                sizes_px=np.array([one.size_px for one in annotations], np.int32).reshape(-1, 2),
+                starts=starts,
+                boxes_xyxy_px=np.concatenate([np.empty((0, 4)), *(one.boxes_xyxy_px for one in annotations)]).astype(
+                    np.float32
+                ),
+                labels=np.concatenate([empty, *(one.labels for one in annotations)]).astype(np.int32),
+                difficult=np.concatenate([empty, *(one.difficult for one in annotations)]).astype(bool),
+                overhangs=np.zeros(starts[-1], bool),
+                items=np.arange(starts[-1]) - np.repeat(starts[:-1], counts) + 1,
+            )
+        )
+
+    def __len__(self) -> int:
+        return len(self.columns.image_ids) if self._rows is None else len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> ImageAnnotation: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ImageAnnotation]: ...
+    def __getitem__(self, index: int | slice) -> ImageAnnotation | list[ImageAnnotation]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = range(len(self))[index] if self._rows is None else int(self._rows[index])
+        columns = self.columns
+        objects = np.s_[columns.starts[row] : columns.starts[row + 1]]
+        kept = slice(None) if self._keeps is None else self._keeps[objects]
+        labels = columns.labels[objects][kept].astype(np.int64)
+        height, width = columns.sizes_px[row].tolist()
+        return ImageAnnotation(
+            image_id=columns.image_ids[row],
+            image_path=Path(columns.image_paths[row]),
+            size_px=(height, width),
+            boxes_xyxy_px=np.array(columns.boxes_xyxy_px[objects][kept]),
+            labels=labels if self._label_map is None else self._label_map[labels],
+            difficult=np.array(columns.difficult[objects][kept]),
+        )
+
+    @property
+    def rows(self) -> np.ndarray:
+        """int64 `[n]`: the images' indices in the columns."""
+        return np.arange(len(self)) if self._rows is None else self._rows
+
+    @property
+    def image_ids(self) -> Iterator[str]:
+        """The images' ids, in order."""
+        return (self.columns.image_ids[row] for row in self.rows.tolist())
+
+    @property
+    def image_paths(self) -> Iterator[str]:
+        """The images' paths, in order."""
+        return (self.columns.image_paths[row] for row in self.rows.tolist())
+
+    @property
+    def sizes_px(self) -> np.ndarray:
+        """int32 `[n, 2]`: (height, width) of the images."""
+        return self.columns.sizes_px if self._rows is None else self.columns.sizes_px[self._rows]
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """int64 `[n]`: number of objects of each image."""
+        starts = self.columns.starts
+        if self._keeps is not None:
+            starts = np.concatenate([[0], np.cumsum(self._keeps)])[starts]
+        return np.diff(starts)[self.rows]
+
+    def objects(self) -> Objects:
+        """Gather all objects."""
+        columns, rows = self.columns, self.rows
+        counts = np.diff(columns.starts)[rows]
+        firsts = np.repeat(columns.starts[rows] - np.cumsum(counts) + counts, counts)
+        row = firsts + np.arange(len(firsts))
+        image = np.repeat(np.arange(len(rows)), counts)
+        if self._keeps is not None:
+            kept = self._keeps[row]
+            row, image = row[kept], image[kept]
+        labels = columns.labels[row].astype(np.int64)
+        return Objects(
+            image=image,
+            boxes_xyxy_px=columns.boxes_xyxy_px[row],
+            labels=labels if self._label_map is None else self._label_map[labels],
+            difficult=columns.difficult[row],
+            row=row,
+        )
+
+    def select(self, indices: np.ndarray) -> "AnnotationTable":
+        """Return some images, by index or by a mask."""
+        return AnnotationTable(self.columns, rows=self.rows[indices], keeps=self._keeps, label_map=self._label_map)
+
+    def with_objects(self, keeps: np.ndarray | None, label_map: np.ndarray | None) -> "AnnotationTable":
+        """Return the images with some objects and other labels.
+
+        Args:
+            keeps: bool `[T]`: which objects of the columns; None for all.
+            label_map: int64 `[L + 1]`: new label of each label of the columns; None keeps them.
+        """
+        return AnnotationTable(self.columns, rows=self._rows, keeps=keeps, label_map=label_map)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Annotations:
+    """What a reader found in the files of one split."""
+
+    columns: Columns
+    """Labels count from 1 in the order of `names`."""
+    names: Sequence[str]
+    """Names of all labels."""
+    num_declared: int
+    """The first names are those of the classes. Objects of the others are of no class that the files declare."""
+    is_listed: bool
+    """The files list the classes in an order; otherwise they are sorted by name."""
+    is_numbered: bool = False
+    """The names are numbers from 0, since the files name no classes."""
+    ids_are_shared: bool = False
+    """The same id in two splits of a root is the same image."""
+    item_format: str = "object {item} '{name}'"
+    """How an object is described; may have {item}, {name} of its class and {image}."""
+    problems: Sequence[Problem] = ()
+    notes: Sequence[str] = ()
+    """Warnings for the user."""
+    sources: Sequence[str] = ()
+    """Files and folders that were read. If one changes, so may the annotations."""
+    roots: Sequence[str] = field(default_factory=list)
+
+    def problem(self, row: int, *, name: str, kind: ProblemKind, text: str) -> Problem:
+        """Describe a problem with an object.
+
+        Args:
+            row: index of the object in the columns.
+            name: name of its class.
+            kind: kind of the problem.
+            text: what is wrong.
+        """
+        columns = self.columns
+        image = int(np.searchsorted(columns.starts, row, side="right")) - 1
+        path = columns.image_paths[image]
+        item = self.item_format.format(item=int(columns.items[row]), name=name, image=Path(path).name)
+        return Problem(
+            file=columns.files[image if len(columns.files) > 1 else 0],
+            item=item,
+            kind=kind,
+            text=text,
+            image_id=columns.image_ids[image],
+            label=int(columns.labels[row]),
+            difficult=bool(columns.difficult[row]),
+        )
+
+
+def hash_ids(image_ids: Iterable[str]) -> np.ndarray:
+    """Hash the ids of images: uint32 `[N]`."""
+    return np.fromiter((zlib.crc32(text.encode(errors="surrogateescape")) for text in image_ids), np.uint32)

@@ -1,0 +1,371 @@
+"""CSV files with one object per row: the columns of OpenImages, RetinaNet, Kaggle, TensorFlow and most other tools."""
+
+import csv
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from math import isfinite
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from ssd_lightning.data.annotation_checks import BoxFormat, Unit, flag_of, id_of, number_of, whole_number
+from ssd_lightning.data.annotations import Annotations
+from ssd_lightning.data.formats.builder import TableBuilder
+from ssd_lightning.data.formats.files import (
+    FileError,
+    ImageFinder,
+    find_file,
+    find_image,
+    find_image_dir,
+    portable_path,
+    unique_image_id,
+)
+from ssd_lightning.data.special_files import refuse_special_file
+from ssd_lightning.errors import ConfigurationError, DataError
+
+ANNOTATION_FILES = (
+    "{split}.csv",
+    "annotations/{split}.csv",
+    "{split}/label.csv",
+    "{split}/labels.csv",
+    "{split}/annotations.csv",
+    "{split}/_annotations.csv",
+    "{split}-annotations-bbox.csv",
+    "oidv6-{split}-annotations-bbox.csv",
+    "{split}_labels.csv",
+)
+IMAGE = ("imageid", "img_name", "image", "filename", "file_name", "image_path", "path", "image_id")
+LABEL = ("labelname", "label", "class", "class_name", "name", "category", "labels", "category_name")
+DIFFICULT = ("isgroupof", "difficult", "iscrowd")
+IMAGE_SIZE = (("width", "image_width", "img_width"), ("height", "image_height", "img_height"))
+BOX_COLUMNS: tuple[tuple[BoxFormat, tuple[tuple[str, ...], ...]], ...] = (
+    (
+        "xyxy",
+        (
+            ("xmin", "x_min", "x1", "left", "bbox_x1"),
+            ("ymin", "y_min", "y1", "top", "bbox_y1"),
+            ("xmax", "x_max", "x2", "right", "bbox_x2"),
+            ("ymax", "y_max", "y2", "bottom", "bbox_y2"),
+        ),
+    ),
+    ("cxcywh", (("cx", "x_center", "xcenter"), ("cy", "y_center", "ycenter"), ("w", "width"), ("h", "height"))),
+    (
+        "xywh",
+        (
+            ("x", "left", "xmin", "x_min", "bbox_x"),
+            ("y", "top", "ymin", "y_min", "bbox_y"),
+            ("w", "bbox_w", "bbox_width", "box_width", "width"),
+            ("h", "bbox_h", "bbox_height", "box_height", "height"),
+        ),
+    ),
+)
+"""Names of the columns, in any case, for each way to write a box."""
+BOX_IN_ONE = ("bbox", "box", "bounding_box")
+"""A column with all four numbers, x, y, width and height, in brackets."""
+WITHOUT_HEADER = ("image", "xmin", "ymin", "xmax", "ymax", "label")
+"""Columns of a file without a header, as keras-retinanet writes it."""
+EMPTY = ("", "nan", "na", "n/a", "<na>", "none", "null", "[]")
+"""Notations for an empty field, in any case."""
+ONLY_CLASS = "object"
+"""Class of all objects in a file without a column for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CSV:
+    """Reads boxes from CSV files.
+
+    A split is the name in `NAME.csv`, `NAME/label.csv` or another entry of `ANNOTATION_FILES`, or the path of the CSV
+    file below the root. The header names the columns. Rows of the same image are merged. A row with empty class and
+    box stands for an image without objects.
+
+    Args:
+        images: folder of the images below the root; None searches the usual folders.
+        unit: unit of the boxes; None means fractions for files with OpenImages' columns, else pixels.
+        class_descriptions: names for codes such as /m/0k4j or 0: a mapping, or a file of (code, name) rows below the
+            root; None keeps the codes.
+
+    Raises:
+        ConfigurationError: `unit` is unknown.
+    """
+
+    images: str | None = None
+    unit: Unit | None = None
+    class_descriptions: str | Mapping[Any, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.unit is not None and self.unit not in get_args(Unit):
+            raise ConfigurationError(f"unit={self.unit!r}: it is one of {get_args(Unit)}, or null to go by the columns")
+
+    def read(self, root: Path, split: str) -> Annotations:
+        """Read a split.
+
+        Raises:
+            DataError: there is no such split, or it cannot be read.
+        """
+        path = find_file(root, split, ANNOTATION_FILES, ".csv")
+        refuse_special_file(path)
+        descriptions = _read_descriptions(root, self.class_descriptions)
+        rows = _Rows(path)
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as stream:
+                reader = csv.reader(stream)
+                columns = rows.read(reader, descriptions)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{path}: this is not readable CSV: {error}") from error
+        samples = [sample for name in [*rows.images][:10] for sample in dict.fromkeys((name, name.strip()))]
+        image_dir = find_image_dir(root, path, self.images, samples=samples)
+        builder = TableBuilder(
+            item_format="line {item} '{name}' of {image}", box_format=columns.box_format, unit=self.unit or columns.unit
+        )
+        rows.fill(builder, image_dir, root)
+        if columns.label is None:
+            builder.notes.append(f"{path}: there is no column for the class; all objects are '{ONLY_CLASS}'")
+        builder.sources.append(str(path))
+        if isinstance(self.class_descriptions, str):
+            builder.sources.append(str(root / self.class_descriptions))
+        return builder.finish(roots=[root])
+
+    def files(self, root: Path, split: str) -> Iterable[str]:
+        """Return the CSV file of a split. Raises `DataError` if there is no such split."""
+        return [str(find_file(root, split, ANNOTATION_FILES, ".csv"))]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The meaning of the columns, by their index."""
+
+    image: int
+    label: int | None
+    box: tuple[int, ...]
+    """Four columns, or one."""
+    box_format: BoxFormat
+    difficult: int | None
+    size: tuple[int, int] | None
+    """Width and height of the image."""
+    unit: Unit
+
+    @property
+    def fewest(self) -> int:
+        """Number of values that a row needs."""
+        size, label, difficult = self.size or (), self.label or 0, self.difficult or 0
+        return max(self.image, label, difficult, *self.box, *size) + 1
+
+
+def sniff_columns(header: Sequence[str], path: Path) -> Columns:
+    """Find the meaning of each column.
+
+    Args:
+        header: first row of the file.
+        path: the file, for error messages.
+
+    Raises:
+        DataError: a column is missing.
+    """
+    given = [name.strip().lower() for name in header]
+
+    def column(names: Sequence[str]) -> int | None:
+        return next((given.index(name) for name in names if name in given), None)
+
+    image, label, in_one = column(IMAGE), column(LABEL), column(BOX_IN_ONE)
+    box: tuple[int, ...] | None = None if in_one is None else (in_one,)
+    box_format: BoxFormat = "xywh"
+    for known_format, names in reversed(BOX_COLUMNS):
+        found = [index for of_number in names if (index := column(of_number)) is not None]
+        if len(found) == 4:
+            box, box_format = tuple(found), known_format
+    missing = {
+        f"the image (called {', '.join(IMAGE)})": image,
+        f"the class (called {', '.join(LABEL)})": 0 if box and len(box) == 1 else label,
+        f"the box (called {', '.join('/'.join(names) for names in BOX_COLUMNS[0][1])}, or {BOX_IN_ONE[0]})": box,
+    }
+    for what, index in missing.items():
+        if index is None:
+            raise DataError(f"{path}: there is no column for {what}; there is {', '.join(header) or 'nothing'}")
+    assert image is not None
+    assert box is not None
+    width, height = map(column, IMAGE_SIZE)
+    has_size = width is not None and height is not None and width not in box
+    return Columns(
+        image=image,
+        label=label,
+        box=box,
+        box_format=box_format,
+        difficult=column(DIFFICULT),
+        size=(width, height) if has_size else None,
+        unit="fractions" if {"imageid", "labelname"} <= set(given) else "pixels",
+    )
+
+
+def _is_without_header(row: Sequence[str]) -> bool:
+    return len(row) == len(WITHOUT_HEADER) and all(_is_number_or_empty(text) for text in row[1:5])
+
+
+def _is_number_or_empty(text: str) -> bool:
+    return not text.strip() or whole_number(text) is not None or text.strip().replace(".", "", 1).isdecimal()
+
+
+class _Rows:
+    """The rows of a file, before its images are known.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.images: dict[str, int] = {}
+        """Name of an image -> its number, in the order of the file."""
+        self._sizes_px: list[tuple[int, int] | None] = []
+        self._labels: dict[str, int] = {}
+        self._image = array("q")
+        self._label = array("q")
+        self._line = array("q")
+        self._difficult = array("b")
+        self._numbers = array("d")
+        self._faults: list[tuple[int, int, str, str, bool]] = []
+        """Image, line, class, what is wrong, and whether the object is difficult."""
+        self._short: list[str] = []
+
+    def read(self, reader: Any, descriptions: Mapping[str, str]) -> Columns:
+        """Read all rows of a `csv.reader`.
+
+        Raises:
+            DataError: a column is missing.
+        """
+        first = next(reader, [])
+        if _is_without_header(first):
+            columns, rows = sniff_columns(WITHOUT_HEADER, self.path), chain([first], reader)
+        else:
+            columns, rows = sniff_columns(first, self.path), reader
+        codes: dict[str, str] = {}
+        for row in rows:
+            if not row:
+                continue
+            if len(row) < columns.fewest:
+                self._short.append(f"line {reader.line_num} has {len(row)} values, not {columns.fewest}")
+                continue
+            stated = row[columns.image]
+            image = self.images.get(stated)
+            if image is None:
+                image = self.images[stated] = len(self._sizes_px)
+                self._sizes_px.append(None)
+            if columns.size is not None and self._sizes_px[image] is None:
+                self._sizes_px[image] = _stated_size_px(row, columns.size)
+            code = ONLY_CLASS if columns.label is None else row[columns.label]
+            if code not in codes:
+                codes[code] = descriptions.get(_code(code), _code(code))
+            self._take(row, columns, reader.line_num, image, codes[code])
+        return columns
+
+    def _take(self, row: list[str], columns: Columns, line: int, image: int, name: str) -> None:
+        texts = [row[index] for index in columns.box] if len(columns.box) == 4 else _split(row[columns.box[0]])
+        if all(text.strip().lower() in EMPTY for text in (name if columns.label is not None else "", *texts)):
+            return
+        difficult = False
+        try:
+            if columns.difficult is not None:
+                difficult = flag_of(row[columns.difficult], "difficult")
+            try:
+                numbers = [float(text) for text in texts]
+            except ValueError:
+                numbers = []
+            if len(numbers) != 4 or not all(map(isfinite, numbers)):
+                if len(texts) != 4:
+                    raise DataError(f"has the box {row[columns.box[0]]!r}, not four numbers")
+                numbers = [number_of(text, _name_of(columns, i)) for i, text in enumerate(texts)]
+            if numbers == [-1, -1, -1, -1]:
+                raise DataError(
+                    "has -1 for all four numbers of its box; an image without objects is written with class and box "
+                    "empty"
+                )
+        except DataError as error:
+            self._faults.append((image, line, name, str(error), difficult))
+            return
+        self._image.append(image)
+        self._label.append(self._labels.setdefault(name, len(self._labels)))
+        self._line.append(line)
+        self._difficult.append(difficult)
+        self._numbers.extend(numbers)
+
+    def fill(self, builder: TableBuilder, image_dir: Path, root: Path) -> None:
+        """Find the images, and add them and their objects."""
+        for text in self._short:
+            builder.fail_file(self.path, text)
+        names = {stated: _stripped(stated, image_dir, root) for stated in self.images}
+        finder = ImageFinder(image_dir, set(names.values()), root=root, stated_by=self.path)
+        seen: set[str] = set()
+        indices: dict[str, int] = {}
+        index_of = np.full(len(self.images), -1, np.int64)
+        for stated, number in self.images.items():
+            name = names[stated]
+            if name not in indices:
+                image_id = unique_image_id(name, seen)
+                size_px = self._sizes_px[number]
+                try:
+                    path = finder(name)
+                except FileError as error:
+                    builder.fail_image(error, image_id=image_id)
+                    indices[name] = -1
+                else:
+                    indices[name] = builder.add_image(image_id=image_id, path=path, size_px=size_px, file=self.path)
+            index_of[number] = indices[name]
+        for number, line, name, text, difficult in self._faults:
+            if index_of[number] >= 0:
+                builder.fail_object(int(index_of[number]), name=name, item=line, text=text, difficult=difficult)
+        labels = np.array([builder.label(name) for name in self._labels], np.int64)
+        images = index_of[np.frombuffer(self._image, np.int64)]
+        is_found = images >= 0
+        builder.add_objects(
+            images[is_found],
+            labels=labels[np.frombuffer(self._label, np.int64)][is_found],
+            numbers=np.frombuffer(self._numbers, np.float64).reshape(-1, 4)[is_found],
+            items=np.frombuffer(self._line, np.int64)[is_found],
+            difficult=np.frombuffer(self._difficult, np.int8)[is_found],
+        )
+        builder.sources += finder.folders
+
+
+def _stripped(stated: str, image_dir: Path, root: Path) -> str:
+    """Strip blanks around an image's name, unless the file's name contains them."""
+    name = portable_path(stated)
+    stripped = name.strip()
+    if stripped != name and find_image(image_dir, name, root=root) is not None:
+        return name
+    return stripped
+
+
+def _split(text: str) -> list[str]:
+    """Split the four numbers of one column: `[1, 2, 3, 4]` or `1 2 3 4`."""
+    return text.strip().strip("[]()").replace(",", " ").split() or [""]
+
+
+def _name_of(columns: Columns, index: int) -> str:
+    names = {"xyxy": ("xmin", "ymin", "xmax", "ymax"), "cxcywh": ("cx", "cy", "w", "h"), "xywh": ("x", "y", "w", "h")}
+    return names[columns.box_format][index]
+
+
+def _stated_size_px(row: Sequence[str], size: tuple[int, int]) -> tuple[int, int] | None:
+    width, height = (whole_number(row[index]) or 0 for index in size)
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _code(text: str) -> str:
+    """Read a class code. Tables of numbers write 1 as 1.0."""
+    return str(id_of(text)) if "." in text else text.strip()
+
+
+def _read_descriptions(root: Path, class_descriptions: str | Mapping[Any, str] | None) -> dict[str, str]:
+    if not isinstance(class_descriptions, str):
+        for code, name in (class_descriptions or {}).items():
+            if not isinstance(name, str):
+                raise DataError(f"class_descriptions has {name!r} for {code}, which is not text; write it in quotes")
+        return {_code(str(code)): name for code, name in (class_descriptions or {}).items()}
+    path = root / class_descriptions
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            return {_code(row[0]): row[1].strip() for row in csv.reader(stream) if len(row) >= 2}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot read the class descriptions: {error}") from error

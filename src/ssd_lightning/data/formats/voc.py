@@ -1,0 +1,315 @@
+"""Pascal VOC annotations, listed in `ImageSets/Main`, or in one folder per split with images next to their XML."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path, PurePath
+from typing import NamedTuple
+from xml.etree.ElementTree import Element, ParseError, fromstring
+
+from ssd_lightning.data.annotation_checks import flag_of, number_of
+from ssd_lightning.data.annotations import Annotations
+from ssd_lightning.data.formats.builder import TableBuilder, in_threads
+from ssd_lightning.data.formats.files import (
+    FileError,
+    MissingSplitError,
+    find_image,
+    image_with_suffix,
+    inside_first,
+    is_comment,
+    portable_path,
+    read_lines,
+    refuse_unreadable,
+)
+from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
+from ssd_lightning.data.special_files import is_file, refuse_special_file
+from ssd_lightning.errors import DataError
+
+# fmt: off
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
+# fmt: on
+SPLIT_FOLDERS = ("train", "training", "trainval", "val", "valid", "validation", "test", "testing")
+"""Folder names, in any case, that are separate splits and not part of their parent folder."""
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VOC:
+    """Reads VOC annotations.
+
+    If the root has `ImageSets`, a split is the name of a list in it. Otherwise it is a folder below the root (`.` for
+    the root itself), with images next to their XML files, as labelImg and Roboflow write them, or in `JPEGImages` or
+    `images` next to `Annotations`. Images without an XML file are then skipped, counted and logged.
+
+    Args:
+        xml_offset: subtracted from all four coordinates: 1 like most ports, since VOC counts pixels from 1; 0 like the
+            Caffe reference, and for tools that count from 0.
+    """
+
+    xml_offset: int = 1
+
+    def read(self, root: Path, split: str) -> Annotations:
+        """Read a split.
+
+        Raises:
+            DataError: there is no such split, or it cannot be read.
+        """
+        place, names = _read_split(root, split)
+        builder = TableBuilder(first_pixel=self.xml_offset)
+        for name, result in in_threads(lambda name: _read_xml(place, name), dict.fromkeys(names)):
+            if isinstance(result, FileError):
+                builder.fail_image(result, image_id=name)
+                continue
+            image = builder.add_image(
+                image_id=name, path=result.image_path, size_px=result.size_px, file=place.xml_path(name)
+            )
+            for item, found in enumerate(result.objects, start=1):
+                if isinstance(found.numbers, str):
+                    builder.fail_object(image, name=found.name, item=item, text=found.numbers)
+                else:
+                    builder.add_object(
+                        image, name=found.name, numbers=found.numbers, item=item, difficult=found.difficult
+                    )
+        builder.notes += _unlabelled(place)
+        builder.sources += [str(place.xml_path(name)) for name in names] + place.sources(root, split)
+        return builder.finish(roots=[root], ids_are_shared=place.is_listed)
+
+    def files(self, root: Path, split: str) -> Iterable[str]:
+        """List the XML files of a split. Raises `DataError` if there is no such split."""
+        place, names = _read_split(root, split)
+        return (str(place.xml_path(name)) for name in names)
+
+
+class _Object(NamedTuple):
+    name: str
+    numbers: list[float] | str
+    """The four corners, or what is wrong."""
+    difficult: bool
+
+
+class _Image(NamedTuple):
+    image_path: Path
+    size_px: tuple[int, int] | None
+    objects: list[_Object]
+
+
+def _read_xml(place: "Place", name: str) -> _Image:
+    path = place.xml_path(name)
+    annotation = parse_annotation(path)
+    return _Image(
+        image_path=_find_image(place.images, name, annotation.findtext("filename")),
+        size_px=_stated_size_px(annotation),
+        objects=[_read_object(element) for element in annotation.iterfind("object")],
+    )
+
+
+def _read_object(element: Element) -> _Object:
+    name, difficult = object_name(element), False
+    try:
+        difficult = any(flag_of(text, "<difficult>") for text in _difficult_texts(element))
+        bndbox = element.find("bndbox")
+        if bndbox is None:
+            raise DataError("has no <bndbox>")
+        return _Object(name, [_read_coordinate(bndbox, tag) for tag in CORNERS], difficult)
+    except DataError as error:
+        return _Object(name, str(error), difficult)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Paths of a split."""
+
+    annotations: Path
+    images: Path
+    is_listed: bool = False
+    """True if a list in `ImageSets` defines the split; otherwise it has all XML files."""
+    skipped_folders: tuple[str, ...] = ()
+    """Subfolders that are other splits."""
+
+    def xml_path(self, name: str) -> Path:
+        """Return the XML file of an image."""
+        return self.annotations / f"{name}.xml"
+
+    def files(self, folder: Path, suffixes: Sequence[str]) -> Iterator[PurePath]:
+        """List the files of the split below one of its folders, relative to it, without hidden files."""
+        for path in sorted(folder.rglob("*")):
+            inner = path.relative_to(folder)
+            is_elsewhere = inner.parts[0].lower() in self.skipped_folders
+            is_hidden = any(part.startswith(".") for part in inner.parts)
+            if inner.suffix.lower() in suffixes and not is_elsewhere and not is_hidden:
+                yield inner
+
+    def sources(self, root: Path, split: str) -> list[str]:
+        """List the folders and lists whose change changes the split."""
+        if self.is_listed:
+            return [str(path) for path in (find_list(root, split), self.images) if path is not None]
+        folders = {folder for folder in (self.annotations, self.images) if folder.is_dir()}
+        folders |= {path for folder in folders for path in folder.rglob("*") if path.is_dir()}
+        return sorted(map(str, folders))
+
+    def xml_names(self) -> list[str]:
+        """List the XML files of the split, without suffix."""
+        return [path.as_posix().removesuffix(".xml") for path in self.files(self.annotations, (".xml",))]
+
+
+def find_list(root: Path, split: str) -> Path | None:
+    """Return the list of a split in `ImageSets`, even if it does not exist; None if the root has no `ImageSets`."""
+    folders = (root / "ImageSets" / "Main", root / "ImageSets")
+    return next((folder / f"{split}.txt" for folder in folders if folder.is_dir()), None)
+
+
+def _read_split(root: Path, split: str) -> tuple[Place, list[str]]:
+    path = find_list(root, split)
+    if path is None:
+        return _read_folder(root, split)
+    if not path.is_file():
+        raise MissingSplitError(path, split, (other.stem for other in path.parent.glob("*.txt")))
+    try:
+        lines = read_lines(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot read the split: {error}") from error
+    place = Place(root / "Annotations", root / "JPEGImages", is_listed=True)
+    names = [_name_in(line, root) for line in lines if line.strip()]
+    return place, [name for name in names if not is_comment(name, [place.images]) or is_file(place.xml_path(name))]
+
+
+def _read_folder(root: Path, split: str) -> tuple[Place, list[str]]:
+    place, whole = _place_in(root / split), _place_in(root)
+    names = place.xml_names()
+    if names:
+        return place, names
+    folders = (path for path in root.iterdir() if path.is_dir() and path != whole.annotations)
+    others = [folder.name for folder in folders if _place_in(folder).xml_names()]
+    others += ["."] * bool(whole.xml_names())
+    if not others:
+        raise DataError(f"{root}: this is not a VOC folder: it has neither ImageSets/Main nor XML files")
+    raise MissingSplitError(root / split, split, others)
+
+
+def _place_in(folder: Path) -> Place:
+    """Find the XML files and images of a folder: side by side, or each in a subfolder."""
+    for annotations, images in product(("Annotations", "annotations"), ("JPEGImages", "images")):
+        if (folder / annotations).is_dir() and (folder / images).is_dir():
+            return Place(folder / annotations, folder / images)
+    return Place(folder, folder, skipped_folders=SPLIT_FOLDERS)
+
+
+def _unlabelled(place: Place) -> list[str]:
+    """Say how many images of a folder have no XML file. labelImg writes none for an image without objects."""
+    if place.is_listed:
+        return []
+    known = set(place.xml_names())
+    images = {path: path.with_suffix("").as_posix() for path in place.files(place.images, KNOWN_SUFFIXES)}
+    alone = known.difference(images.values())  # the XML files state images with other names
+    stated = {PurePath(_stated_name(place.xml_path(name))).stem for name in alone}
+    left = [path for path, name in images.items() if name not in known and path.stem not in stated]
+    if not left:
+        return []
+    return [f"{place.images}: {len(left)} images have no XML file and are skipped; the first is {left[0]}"]
+
+
+def _stated_name(path: Path) -> str:
+    try:
+        return portable_path((parse_annotation(path).findtext("filename") or "").strip())
+    except DataError:
+        return ""  # the reader reports the error
+
+
+def _name_in(line: str, root: Path) -> str:
+    """Return the image name of a line `name` or, in lists of one class, `name flag`."""
+    whole = portable_path(line.strip())
+    name, *flag = whole.rsplit(maxsplit=1)
+    if not flag or flag[0] not in ("-1", "0", "1") or is_file(root / "Annotations" / f"{whole}.xml"):
+        return whole
+    image = root / "JPEGImages" / whole
+    return name if image_with_suffix(image.parent, image.name) is None else whole
+
+
+def parse_annotation(path: Path) -> Element:
+    """Parse the `<annotation>` of an XML file.
+
+    Raises:
+        FileError: the file is missing, is not XML, has entities, or is not an annotation.
+    """
+    try:
+        refuse_special_file(path)
+        root = parse_xml(path.read_bytes())
+    except FileNotFoundError:
+        raise FileError(path, "the annotation is missing", kind="missing") from None
+    except OSError as error:
+        raise FileError(path, f"cannot read the annotation: {error.strerror}", kind="annotation") from error
+    except DataError as error:
+        raise FileError(path, str(error).removeprefix(f"{path}: "), kind="annotation") from error
+    if root.tag != "annotation":
+        raise FileError(path, f"the XML begins with <{root.tag}>, not with <annotation>", kind="annotation")
+    return root
+
+
+def parse_xml(content: bytes) -> Element:
+    """Parse XML, with all tags in lower case, since tools differ: <Difficult>, <xMin>.
+
+    Entities are rejected, since they can expand without limit. The standard parser is ten times faster than that of
+    defusedxml; it does not load external entities, and Expat limits what others expand to.
+
+    Raises:
+        DataError: the text is not XML, or it has entities.
+    """
+    if b"<!ENTITY" in content.replace(b"\0", b""):  # without the zeros of UTF-16 and UTF-32
+        raise DataError("the XML declares entities, which is refused")
+    try:
+        root = fromstring(content)  # noqa: S314 - see above
+    except (ParseError, ValueError, LookupError) as error:  # ValueError, LookupError: wrong or unknown encodings
+        raise DataError(f"this is not well-formed XML: {error}") from error
+    for element in root.iter():
+        element.tag = element.tag.lower()
+    return root
+
+
+def object_name(element: Element) -> str:
+    """Return the class name of an `<object>` element, empty if missing."""
+    return (element.findtext("name") or "").strip()
+
+
+def _difficult_texts(element: Element) -> list[str]:
+    """Collect the flags for a difficult object. CVAT writes them among user-defined attributes."""
+    texts = [element.findtext(tag, "") for tag in ("difficult", "isdifficult")]
+    attributes = element.iterfind("attributes/attribute")
+    named = (one for one in attributes if (one.findtext("name") or "").strip().lower() == "difficult")
+    return texts + [one.findtext("value", "") for one in named]
+
+
+def _find_image(image_dir: Path, name: str, stated_filename: str | None) -> Path:
+    stated_filename = portable_path((stated_filename or "").strip())
+    path = image_with_suffix((image_dir / name).parent, Path(name).name)
+    if path is None and stated_filename:
+        # Other tools write whole paths here, from other machines and systems. An image in a subfolder keeps that
+        # folder, since the same name in another folder is another image.
+        root = image_dir.parent
+        found = [find_image((image_dir / name).parent, stated_filename, root=root)]
+        if "/" in stated_filename:
+            found.append(find_image(image_dir, stated_filename, root=root, keep=2))
+        path = next(iter(inside_first(filter(None, found), root)), None)
+    if path is None:
+        stated = f", nor the {stated_filename!r} that its annotation states" if stated_filename else ""
+        text = f"the image is missing; there is none with another suffix{stated}"
+        raise FileError(f"{image_dir / name}.jpg", text, kind="missing")
+    refuse_unreadable(path)
+    return path
+
+
+def _stated_size_px(annotation: Element) -> tuple[int, int] | None:
+    try:
+        height, width = (int(float(annotation.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
+    except (ValueError, OverflowError):
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _read_coordinate(bndbox: Element, tag: str) -> float:
+    text = bndbox.findtext(tag)
+    if text is None:
+        raise DataError(f"has a <bndbox> without <{tag}>")
+    return number_of(text, tag)
