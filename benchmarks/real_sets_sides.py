@@ -336,9 +336,10 @@ def write_yolo_set(splits: Mapping[str, "DetectionDataset"], folder: Path) -> di
         images = folder / "images" / stage
         images.mkdir(parents=True)
         written[stage] = [
-            replace(record, image_path=images / f"{number:06d}.png") for number, record in enumerate(dataset.records)
+            replace(record, image_path=images / f"{number:06d}.png")
+            for number, record in enumerate(dataset.annotations)
         ]
-        for source, target in zip(dataset.records, written[stage], strict=True):
+        for source, target in zip(dataset.annotations, written[stage], strict=True):
             write_as_png(source.image_path, target.image_path, source.size_px)
     write_yolo(folder, written, splits["train"].class_names)
     return {

@@ -96,7 +96,7 @@ def _measure_loader(folder: Path, workers: Sequence[int], images: int = 64, samp
     records = write_images(folder, images)
     for count in workers:
         data = DetectionDataModule(
-            dataset=partial(DetectionDataset, records=[records[index % images] for index in range(samples)]),
+            dataset=partial(DetectionDataset, annotations=[records[index % images] for index in range(samples)]),
             train={},
             val=None,
             test=None,

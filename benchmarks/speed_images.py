@@ -15,8 +15,8 @@ from torchvision.models.detection import ssd300_vgg16
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
+from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.augmentation import SSDAugmentation
-from ssd_lightning.data.dataset import ImageAnnotation
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.toy_scene import draw_toy_image
 from ssd_lightning.inference.detector import Detector

@@ -19,10 +19,10 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from PIL import Image
 
+from helpers.datasets import open_voc
 from ssd_lightning import assembly, evaluate, export, predict, train
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.toy import TOY_CLASSES
-from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.inference import frames
 from ssd_lightning.inference.detector import Detector, find_checkpoint
 from ssd_lightning.inference.video import Video
@@ -228,8 +228,8 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
             assert found["class"] == expected["class"]
             assert found["box_xyxy_px"] == pytest.approx(expected["box_xyxy_px"], abs=0.02)
             assert found["score"] == pytest.approx(expected["score"], abs=2e-4)
-    data = VOCDataset(splits=[{"root": str(trained / "film/voc"), "split": "trainval"}], class_names=None)
-    assert [len(record.labels) for record in data.records] == [len(record["detections"]) for record in records]
+    data = open_voc(splits=[{"root": str(trained / "film/voc"), "split": "trainval"}], class_names=None)
+    assert [len(record.labels) for record in data.annotations] == [len(record["detections"]) for record in records]
     overrides[2:] = [
         "classes=ring",
         "frame_stride=5",

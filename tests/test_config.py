@@ -17,8 +17,8 @@ from ssd_lightning import config as configs
 from ssd_lightning.assembly import make_net
 from ssd_lightning.config import check_overrides, compose_config, find_folder, find_user_error, refused_value
 from ssd_lightning.data.augmentation import SSDAugmentation
+from ssd_lightning.data.formats.voc import VOC_CLASSES
 from ssd_lightning.data.toy import TOY_CLASSES
-from ssd_lightning.data.voc import VOC_CLASSES
 from ssd_lightning.errors import ConfigurationError, DataError, UserError
 from ssd_lightning.losses import BipartiteMatcher, HardNegativeCrossEntropy, SmoothL1Loss
 from ssd_lightning.models.config import from_config, to_config
@@ -372,8 +372,8 @@ NOT_OFFERED = {
     "ssd_lightning.losses.SmoothL1Loss": {"variances"}, "ssd_lightning.losses.L1Loss": {"variances"},
     "ssd_lightning.losses.IoULoss": {"variances"}, "ssd_lightning.models.PostProcess": {"variances"},
     "ssd_lightning.data.toy.write_toy_dataset": {"seed"},  # it would be another data set in the same folder
-    "ssd_lightning.data.coco.COCODataset": {"seed"}, "ssd_lightning.data.csv_boxes.CSVDataset": {"seed"},
-    "ssd_lightning.data.yolo.YOLODataset": {"seed"}, "ssd_lightning.data.voc.VOCDataset": {"seed"},  # the run's
+    "ssd_lightning.data.coco.open_coco": {"seed"}, "ssd_lightning.data.csv_boxes.open_csv": {"seed"},
+    "ssd_lightning.data.yolo.open_yolo": {"seed"}, "ssd_lightning.data.voc.open_voc": {"seed"},  # the run's
     "ssd_lightning.data.bananas.prepare_bananas": {"archive"}, "ssd_lightning.data.download.prepare_voc": {"catalogue"},
     "torch.optim.SGD": {"maximize", "foreach", "differentiable"},
     "torch.optim.AdamW": {"maximize", "foreach", "differentiable", "capturable"},

@@ -16,16 +16,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
+from helpers.datasets import open_coco
 from ssd_lightning import convert, train
-from ssd_lightning.data.coco import COCODataset
-from ssd_lightning.data.csv_boxes import CSVDataset
-from ssd_lightning.data.dataset import ImageAnnotation
+from ssd_lightning.data.annotations import ImageAnnotation
+from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.images import read_image
-from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.data.writers import FORMATS
-from ssd_lightning.data.yolo import YOLODataset
 
-READERS = {"voc": VOCDataset, "coco": COCODataset, "yolo": YOLODataset, "csv": CSVDataset}
+READERS = {"voc": DetectionDataset, "coco": DetectionDataset, "yolo": DetectionDataset, "csv": DetectionDataset}
 CLASSES = ("sitting cat", "dog & co")
 BOXES = {
     "train": {"a": [("dog & co", 0, (10, 20, 100, 80)), ("sitting cat", 1, (0, 0, 200, 100))], "b": [], "é c": []},
@@ -86,7 +84,7 @@ def contents(form: str, root: Path, split: str, **settings: object) -> list[tupl
             ),
             record.image_path.read_bytes(),
         )
-        for record in dataset.records
+        for record in dataset.annotations
     ]
 
 
@@ -111,7 +109,7 @@ def test_every_pair_keeps_images_boxes_and_classes(
     for split in BOXES:
         assert contents(target, tmp_path / "out", split) == contents("coco", made, split)
     if "yolo" not in (source, target):
-        records = READERS[target](splits=[{"root": str(tmp_path / "out"), "split": "train"}]).records
+        records = READERS[target](splits=[{"root": str(tmp_path / "out"), "split": "train"}]).annotations
         assert sorted(records[0].difficult.tolist()) == [False, True]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -245,7 +243,7 @@ def test_a_image_that_yolo_would_see_turned_is_refused(tmp_path: Path, capsys: p
     arguments = ["data=voc_folder", f"data.root={tmp_path}/in", "data.test_split=null", f"output={tmp_path}/out"]
     assert "upright it is 100 x 200 px" in refused(capsys, *arguments, "to=yolo")
     run("convert", *arguments, "to=coco")
-    assert len(COCODataset(splits=[{"root": str(tmp_path / "out"), "split": "train"}])) == 1
+    assert len(open_coco(splits=[{"root": str(tmp_path / "out"), "split": "train"}])) == 1
 
 
 @pytest.mark.slow
@@ -297,7 +295,7 @@ def test_no_record_loses_its_annotations_to_another_of_its_name(tmp_path: Path, 
 
     for split, expected in objects.items():
         arguments = {"splits": [{"root": f"{tmp_path}/out", "split": split}], "class_names": ["cat", "dog"]}
-        records = READERS[to](**arguments).records  # type: ignore[arg-type]
+        records = READERS[to](**arguments).annotations  # type: ignore[arg-type]
         boxes = sorted((record.boxes_xyxy_px[:, 2].round().item(), record.labels.item() - 1) for record in records)
         assert boxes == sorted((right, label) for _, label, right in expected)
         kept = {"train": {"a.png", "b.png"}, "test": {"train_a.png"}}[split]
@@ -320,7 +318,7 @@ def test_blanks_around_names_are_not_written(tmp_path: Path, to: str, capsys: py
     assert {image[0].unique().item(): target["labels"].item() - 1 for image, target in dataset} == {
         right: label for _, label, right in objects
     }
-    assert {"a.png", "b.png", "c 0.png"} <= {record.image_path.name for record in dataset.records}
+    assert {"a.png", "b.png", "c 0.png"} <= {record.image_path.name for record in dataset.annotations}
 
 
 @pytest.mark.parametrize(
@@ -355,7 +353,7 @@ def test_a_class_name_with_control_characters_is_written_where_it_can_be(tmp_pat
         run("convert", "data=coco_folder", f"data.root={tmp_path}/in", f"to={to}", f"output={tmp_path}/{to}")
         dataset = READERS[to](splits=[{"root": f"{tmp_path}/{to}", "split": "train"}])
         assert dataset.class_names == ("a\x07b",)
-        assert len(dataset.records[0].labels) == 1
+        assert len(dataset.annotations[0].labels) == 1
 
 
 @pytest.mark.parametrize("to", ["coco", "voc", "yolo", "csv"])
@@ -377,7 +375,7 @@ def test_images_of_one_name_stay_apart_under_names_for_any_system(tmp_path: Path
     assert not [path for path in (tmp_path / "out").rglob("*") if "\\" in path.name]
     written = READERS[to](splits=[{"root": f"{tmp_path}/out", "split": "train"}])
     assert len(written) == len(names)
-    for index, record in enumerate(written.records):
+    for index, record in enumerate(written.annotations):
         assert written[index][0][0].unique().tolist() == [record.boxes_xyxy_px[0, 2].round()]
 
 
@@ -427,7 +425,7 @@ def test_written_images_have_an_ending_that_readers_list(
     run("convert", "data=coco_folder", f"data.root={tmp_path}/in", f"to={to}", f"output={tmp_path}/out")
 
     dataset = READERS[to](splits=[{"root": f"{tmp_path}/out", "split": "train"}])
-    records = {record.image_path.name: record for record in dataset.records}
+    records = {record.image_path.name: record for record in dataset.annotations}
     assert sorted(records) == sorted(names[1 if to == "yolo" else 2] for names in kinds.values())
     for number, (name, (content, *names)) in enumerate(kinds.items()):
         written = records[names[0 if to == "yolo" else 1]].image_path

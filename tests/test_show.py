@@ -93,7 +93,7 @@ def test_the_columns_of_a_batch_are_what_the_first_epochs_train_on(
     keys = list(data.train_dataloader().sampler)[:3]
     assert [len(row) for row in drawn["rows"]] == [3, 3, 3]
     for row, (_, index) in zip(drawn["rows"], keys, strict=True):
-        record = data.dataset("train").records[index]
+        record = data.dataset("train").annotations[index]
         assert row[0].image.shape[:2] == record.size_px
         np.testing.assert_allclose(row[0].boxes_xyxy[:, 2] * record.size_px[1], record.boxes_xyxy_px[:, 2], rtol=1e-5)
         for epoch in range(2):

@@ -7,7 +7,7 @@ import torch
 from torchvision.ops import box_iou
 
 from helpers.bananas import write_bananas
-from ssd_lightning.data.csv_boxes import CSVDataset
+from helpers.datasets import open_csv
 from ssd_lightning.data.resize import Resize
 from ssd_lightning.inference.detector import Detector
 from test_commands import run_in
@@ -22,7 +22,7 @@ def test_one_tight_box_a_image_above_nine_tenths(tmp_path: Path, monkeypatch: py
         "trainer.enable_progress_bar=false",
     )  # fmt: skip
     detector = Detector.load(tmp_path / "run")
-    dataset = CSVDataset(
+    dataset = open_csv(
         splits=[{"root": str(tmp_path / "bananas"), "split": "bananas_val"}],
         class_descriptions={"0": "banana"},
         class_names=["banana"],

@@ -245,7 +245,7 @@ def make_data(config: DictConfig) -> DetectionDataModule:
 def training_boxes(data: DetectionDataModule, image_size: tuple[int, int]) -> np.ndarray:
     """Return all training boxes `[N, 4]`, normalised to the resized input of (height, width)."""
     placement = partial(data.resize.placement, image_size=image_size)
-    return objects_of(data.dataset("train").records, placement).boxes_xyxy
+    return objects_of(data.dataset("train").annotations, placement).boxes_xyxy
 
 
 def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Path | None) -> dict[str, Any] | None:

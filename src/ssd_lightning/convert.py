@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -18,7 +18,9 @@ from ssd_lightning.errors import ConfigurationError, DataError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation
+    from ssd_lightning.data.annotations import ImageAnnotation
+    from ssd_lightning.data.dataset import DetectionDataset
+    from ssd_lightning.data.reading import DatasetOpener
     from ssd_lightning.data.writers import Format
     from ssd_lightning.data.written_images import WrittenImage
 
@@ -61,14 +63,14 @@ def convert(config: "DictConfig") -> dict[str, int]:
         prepare()
     datasets = open_stages(config, instantiate(config.data.module.dataset, _convert_="all"))
     class_names = written_class_names(next(iter(datasets.values())).class_names, config.to)
-    splits = {stage: dataset.records for stage, dataset in datasets.items()}
+    splits = {stage: dataset.annotations for stage, dataset in datasets.items()}
     write_dataset(output, FORMATS[config.to], splits, class_names, images=config.images)
     counts = {stage: len(records) for stage, records in splits.items()}
     _report(config.to, output, counts, class_names)
     return counts
 
 
-def open_stages(config: "DictConfig", make_dataset: "Callable[..., DetectionDataset]") -> "dict[str, DetectionDataset]":
+def open_stages(config: "DictConfig", opener: "DatasetOpener") -> "dict[str, DetectionDataset]":
     """Open the requested splits in full, including images that training holds out or drops.
 
     Raises:
@@ -76,12 +78,12 @@ def open_stages(config: "DictConfig", make_dataset: "Callable[..., DetectionData
     """
     from omegaconf import OmegaConf
 
-    from ssd_lightning.data.splits import MissingSplitError
+    from ssd_lightning.data.formats.files import MissingSplitError
     from ssd_lightning.data.stages import choose_splits
 
     class_names = config.data.class_names
     stated: Any = {stage: OmegaConf.to_container(config.data.module[stage], resolve=True) for stage in STAGES}
-    chosen = choose_splits(make_dataset, **stated)
+    chosen = choose_splits(opener.files, **stated)
     datasets: dict[str, DetectionDataset] = {}
     missing: list[str] = []
     for stage in STAGES if config.split == "all" else (config.split,):
@@ -92,7 +94,7 @@ def open_stages(config: "DictConfig", make_dataset: "Callable[..., DetectionData
             missing.append(f"the data set has no {stage} split of its own{why}")
             continue
         try:
-            datasets[stage] = make_dataset(splits=arguments["splits"], class_names=class_names)
+            datasets[stage] = opener(splits=arguments["splits"], class_names=class_names)
         except MissingSplitError as error:
             log.warning("%s: skipped", error)
             missing.append(str(error))

@@ -162,13 +162,14 @@ def read_splits(config: "DictConfig") -> "DatasetCheck":
     from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
     from ssd_lightning.analysis.health import pixel_origin_issues
     from ssd_lightning.analysis.issues import Issue
+    from ssd_lightning.data.formats import VOC
+    from ssd_lightning.data.formats.files import MissingSplitError, check_root
     from ssd_lightning.data.inspection import count_edges, open_leniently
-    from ssd_lightning.data.splits import MissingSplitError, check_root
 
     data = instantiate(config.data.module, _convert_="all")
     data.prepare_data()
-    make = instantiate(config.data.module.dataset, _convert_="all")
-    check = DatasetCheck(is_strict=make.keywords.get("on_error", "raise") != "skip", resize=data.resize)
+    opener = data.opener
+    check = DatasetCheck(is_strict=opener.on_error == "raise", resize=data.resize)
     stated = list(config.data.class_names) if config.data.class_names else None
     splits = [split for split in ("train", "val", "test") if data.has(split)]
     log.info("reading the annotations of %s", ", ".join(splits))
@@ -178,18 +179,19 @@ def read_splits(config: "DictConfig") -> "DatasetCheck":
             check_root(Path(place["root"]).expanduser())
         arguments["class_names"] = stated or list(check.class_names) or None
         try:
-            dataset = check.datasets[split] = open_leniently(make, **arguments)
-            check.issues += repeated_issues(split, dataset, arguments.get("splits", ()))
+            dataset = check.datasets[split] = open_leniently(opener, **arguments)
+            has_lists = isinstance(opener.format, VOC)
+            check.issues += repeated_issues(split, dataset.annotations, arguments["splits"] if has_lists else ())
             log.info(
                 "%s: %d images, %d usable objects; faults of the annotation: %d",
                 split,
-                len(dataset.records),
-                sum(len(record.labels) for record in dataset.records),
+                len(dataset),
+                int(dataset.annotations.counts.sum()),
                 len(dataset.dropped),
             )
-            if "xml_offset" in make.keywords and split == "train":
-                at_zero, at_one = count_edges(make, **arguments)
-                offset = make.keywords["xml_offset"]
+            if isinstance(opener.format, VOC) and split == "train":
+                at_zero, at_one = count_edges(opener, arguments["splits"])
+                offset = opener.format.xml_offset
                 check.issues += pixel_origin_issues(split, at_zero=at_zero, at_one=at_one, offset=offset)
         except DataError as error:
             if isinstance(error, MissingSplitError) and split == "train":
@@ -272,9 +274,9 @@ def samples_of_epoch(check: "DatasetCheck", config: "DictConfig") -> int:
     """Count the training samples of an epoch; images of rare classes may be repeated."""
     from ssd_lightning.data.sampler import EpochSampler, repeat_factors
 
-    labels = [record.labels for record in check.datasets["train"].records]
-    factors = repeat_factors(labels, threshold=config.data.repeat_threshold) if config.data.repeat_rare else None
-    return EpochSampler(size=len(labels), pad=True, repeats=factors).samples
+    annotations = check.datasets["train"].annotations
+    factors = repeat_factors(annotations, threshold=config.data.repeat_threshold) if config.data.repeat_rare else None
+    return EpochSampler(size=len(annotations), pad=True, repeats=factors).samples
 
 
 def training_command(config: "DictConfig", overrides: Sequence[str], *, choice: str | None, directory: Path) -> str:

@@ -84,7 +84,7 @@ def open_data(config: "DictConfig", detector: "Detector") -> "DetectionData":
     from omegaconf import OmegaConf
 
     from ssd_lightning.data.detection_data import DetectionData, require_objects
-    from ssd_lightning.data.foreign_classes import comparing_classes
+    from ssd_lightning.data.foreign_classes import require_common_class
 
     OmegaConf.update(config, "image_size", list(detector.image_size))
     # In place of its Lightning subclass, whose import takes longer than all others together.
@@ -93,13 +93,14 @@ def open_data(config: "DictConfig", detector: "Detector") -> "DetectionData":
     data.use_class_names(detector.class_names)
     data.use_resize(detector.resize)
     data.prepare_data()
-    make = instantiate(config.data.module.dataset, _convert_="all")
-    with comparing_classes(detector.class_names, make, data.arguments(config.split), split=config.split):
-        dataset = data.dataset(config.split)
-        if dataset.dropped:
-            require_objects(dataset, config.split)
-    num_objects = sum(len(record.labels) for record in dataset.records)
-    if num_objects and all(record.difficult.all() for record in dataset.records):
+    splits = data.arguments(config.split)["splits"]
+    require_common_class(detector.class_names, data.opener, splits, split=config.split)
+    dataset = data.dataset(config.split)
+    if dataset.dropped:
+        require_objects(dataset, config.split)
+    objects = dataset.annotations.objects()
+    num_objects = len(objects.labels)
+    if num_objects and objects.difficult.all():
         log.warning(
             "all %d objects of the %s split are crowds or difficult: the metrics ignore them, and no class has a score",
             num_objects,
@@ -167,7 +168,7 @@ def draw_comparisons(
     drawn, names = [], UniqueNames()
     names.take("overview")
     for index in range(0, len(dataset), max(1, len(dataset) // max(1, count)))[:count]:
-        record = dataset.records[index]
+        record = dataset.annotations[index]
         image = read_image(record.image_path, record.size_px)
         found = detector(image).select(score_threshold)
         drawn.append(

@@ -214,7 +214,7 @@ def material(
     if data is None:
         drawn = drawn_images(config.images, checkpoint.image_size)
         return in_batches(drawn, checkpoint.image_size, size=5, resize=checkpoint.resize), drawn
-    records = data.dataset(config.split).records
+    records = data.dataset(config.split).annotations
     some = islice(records, 0, None, math.ceil(len(records) / config.images))
     loader = data.evaluation_loader(config.split)
     return track(loader, description="both", transient=True), [read_image(r.image_path, r.size_px) for r in some]

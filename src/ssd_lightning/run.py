@@ -121,16 +121,16 @@ class Run:
 
     def _warn_about_data(self, data: DetectionDataModule) -> None:
         """Warn if images without objects teach nothing, or if no checkpoint can be selected."""
-        records = data.dataset("train").records
+        annotations = data.dataset("train").annotations
         issues = background_issues(
-            images=len(records),
-            without_objects=sum(not len(record.labels) for record in records),
+            images=len(annotations),
+            without_objects=int((annotations.counts == 0).sum()),
             min_negatives=OmegaConf.select(self.config, "loss.class_loss.min_negatives"),
         )
         if data.has("val"):
-            records = data.dataset("val").records
-            objects = sum(int((~record.difficult).sum()) for record in records)
-            issues += unscored_issues("val", images=len(records), objects=objects)
+            annotations = data.dataset("val").annotations
+            objects = int((~annotations.objects().difficult).sum())
+            issues += unscored_issues("val", images=len(annotations), objects=objects)
         for issue in issues:
             log.warning(issue.sentence)
 

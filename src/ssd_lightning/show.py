@@ -123,7 +123,7 @@ def show_batch(config: "DictConfig") -> dict[str, "np.ndarray"]:
     dataset = data.dataset("train")
     rows = []
     for index in first_indices(data, config.num, config.seed):
-        record = dataset.records[index]
+        record = dataset.annotations[index]
         height, width = record.size_px
         original = Sample(
             read_image(record.image_path, record.size_px),
@@ -328,8 +328,7 @@ def _image_below_priors(config: "DictConfig", priors: Priors) -> "np.ndarray":
         dataset = data.dataset("val" if data.has("val") else "train")
     except DataError as error:
         raise DataError(f"{error}; or give an image of your own: image=FILE") from error
-    records = dataset.records
-    record = next((record for record in records if len(record.labels)), records[0])
+    record = next((record for record in dataset.annotations if len(record.labels)), dataset.annotations[0])
     return read_image(record.image_path, record.size_px)
 
 

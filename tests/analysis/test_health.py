@@ -20,7 +20,7 @@ from ssd_lightning.analysis.health import (
 )
 from ssd_lightning.analysis.issues import KINDS, Issue, grouped, in_order, spoils_the_run
 from ssd_lightning.analysis.objects import Objects, split_summary
-from ssd_lightning.data.voc import VOC_CLASSES
+from ssd_lightning.data.formats.voc import VOC_CLASSES
 
 # fmt: off
 COCO_CLASSES = (

@@ -18,9 +18,10 @@ from torch.utils.data import DataLoader
 from ssd_lightning.config import compose_config
 from ssd_lightning.data import cache as cache_module
 from ssd_lightning.data import dataset as dataset_module
+from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.cache import ImageCache, ImageCaches
-from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation
+from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.detection_data import REDUCED_TO
 from ssd_lightning.data.free_space import free_disk, free_memory
 from ssd_lightning.data.images import read_image
@@ -206,7 +207,7 @@ def test_what_does_not_fit_is_said_once_and_not_kept(images, tmp_path, monkeypat
         monkeypatch.setattr(cache_module, name, lambda *_: free)
     opened = ImageCaches(kind=kind, folder=tmp_path / "cache").open(images, SIZES)
     assert (opened is not None) == fits
-    assert len(caplog.records) == (0 if fits else 1)
+    assert len(caplog.annotations) == (0 if fits else 1)
     assert fits or f"data.cache={kind}: 4 decoded images need 0.00 GiB" in caplog.text
 
 
@@ -340,7 +341,7 @@ def test_the_test_split_is_read_once_and_not_kept(module, caplog):
         assert (loader.dataset.cache is not None) == kept
     first = data.train_dataloader().dataset.cache
     assert data.train_dataloader().dataset.cache is first
-    assert not caplog.records
+    assert not caplog.annotations
     assert module().train_dataloader().dataset.cache is None
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ssd_lightning.data.coco import COCODataset
+from helpers.datasets import open_coco
+from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.errors import DataError
 
 CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 3, "name": "car"}]
@@ -28,17 +29,17 @@ def write(
     (root / place).write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
 
 
-def read(root: Path, split: str = "train", **settings: Any) -> COCODataset:
-    return COCODataset(splits=[{"root": str(root), "split": split}], **settings)
+def read(root: Path, split: str = "train", **settings: Any) -> DetectionDataset:
+    return open_coco(splits=[{"root": str(root), "split": split}], **settings)
 
 
 def test_ids_with_holes_become_labels_without(tmp_path: Path) -> None:
     write(tmp_path, [{"category_id": number, "bbox": [1, 2, 30, 40]} for number in (90, 1, 3)])
     dataset = read(tmp_path)
     assert dataset.class_names == ("person", "car", "toothbrush")
-    assert dataset.records[0].labels.tolist() == [3, 1, 2]
-    assert dataset.records[0].boxes_xyxy_px[0].tolist() == [1, 2, 31, 42]
-    assert dataset.records[0].image_id == "000000000139"
+    assert dataset.annotations[0].labels.tolist() == [3, 1, 2]
+    assert dataset.annotations[0].boxes_xyxy_px[0].tolist() == [1, 2, 31, 42]
+    assert dataset.annotations[0].image_id == "000000000139"
 
 
 @pytest.mark.parametrize(
@@ -53,8 +54,8 @@ def test_a_number_is_a_number_however_it_is_written(
     write(tmp_path, [entry], images=images, categories=categories)
     dataset = read(tmp_path)
     assert dataset.class_names == ("person", "car")
-    assert dataset.records[0].labels.tolist() == [2]
-    assert dataset.records[0].size_px == (100, 200)
+    assert dataset.annotations[0].labels.tolist() == [2]
+    assert dataset.annotations[0].size_px == (100, 200)
 
 
 @pytest.mark.parametrize("form", [int, str, "{}.0".format])
@@ -64,14 +65,14 @@ def test_large_ids_and_ids_with_zeros_stay_distinct(tmp_path: Path, form: Callab
     write(tmp_path, [{"image_id": 2**63 + 1, "category_id": 1, "bbox": [1, 2, 30, 40]}], images=images)
     for place in range(4):
         Image.new("RGB", (200, 100)).save(tmp_path / f"train/{place}.jpg")
-    assert [len(record.labels) for record in read(tmp_path).records] == [0, 1, 0, 0]
+    assert [len(record.labels) for record in read(tmp_path).annotations] == [0, 1, 0, 0]
 
 
 @pytest.mark.parametrize("key", ["iscrowd", "difficult"])
 def test_crowds_are_difficult(tmp_path: Path, key: str) -> None:
     write(tmp_path, [{"category_id": 1, "bbox": [1, 2, 30, 40], key: flag} for flag in (1, 0)])
-    assert read(tmp_path).records[0].difficult.tolist() == [True, False]
-    assert read(tmp_path, keep_difficult=False).records[0].difficult.tolist() == [False]
+    assert read(tmp_path).annotations[0].difficult.tolist() == [True, False]
+    assert read(tmp_path, keep_difficult=False).annotations[0].difficult.tolist() == [False]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_the_file_may_lie_in_any_usual_place(tmp_path: Path, place: str) -> None
 
 def test_a_size_that_is_not_stated_is_the_images(tmp_path: Path) -> None:
     write(tmp_path, [], images=[{"id": 139, "file_name": "/somewhere/else/000000000139.jpg"}])
-    assert read(tmp_path).records[0].size_px == (100, 200)
+    assert read(tmp_path).annotations[0].size_px == (100, 200)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_a_bad_annotation(tmp_path: Path, annotation: dict[str, Any], said: str)
     assert said in str(caught.value)
     assert "instances_train.json: " in str(caught.value)
     dataset = read(tmp_path, on_error="skip")
-    assert dataset.records[0].labels.tolist() == [2]
+    assert dataset.annotations[0].labels.tolist() == [2]
     assert len(dataset.dropped) == 1
 
 
@@ -171,8 +172,8 @@ def test_a_root_without_objects_is_no_class(
     dataset = read(tmp_path)
     assert dataset.class_names == class_names
     name = next(category["name"] for category in categories if category["id"] == used)
-    assert dataset.records[0].labels.tolist() == [class_names.index(name) + 1]
-    assert read(tmp_path, class_names=[name]).records[0].labels.tolist() == [1]
+    assert dataset.annotations[0].labels.tolist() == [class_names.index(name) + 1]
+    assert read(tmp_path, class_names=[name]).annotations[0].labels.tolist() == [1]
 
 
 def test_a_root_that_is_dropped_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,9 +7,10 @@ import pytest
 from hydra.utils import instantiate
 from PIL import Image
 
+from helpers.datasets import open_csv
 from ssd_lightning.config import compose_config
-from ssd_lightning.data.csv_boxes import CSVDataset
-from ssd_lightning.data.csv_table import sniff_columns
+from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.formats.csv_boxes import sniff_columns
 from ssd_lightning.errors import ConfigurationError, DataError
 
 
@@ -20,8 +21,8 @@ def write(root: Path, text: str, place: str = "train.csv", images: str = "train"
     Image.new("RGB", (200, 100)).save(root / images / "a.jpg")
 
 
-def read(root: Path, split: str = "train", **settings: Any) -> CSVDataset:
-    return CSVDataset(splits=[{"root": str(root), "split": split}], **settings)
+def read(root: Path, split: str = "train", **settings: Any) -> DetectionDataset:
+    return open_csv(splits=[{"root": str(root), "split": split}], **settings)
 
 
 @pytest.mark.parametrize(
@@ -50,22 +51,22 @@ def test_rows_of_a_image_need_not_follow_each_other(tmp_path: Path) -> None:
     write(tmp_path, "image,label,xmin,ymin,xmax,ymax\na.jpg,x,1,2,3,4\nb.jpg,y,5,6,7,8\n\na.jpg,y,9,10,11,12\n")
     Image.new("RGB", (20, 30)).save(tmp_path / "train/b.jpg")
     dataset = read(tmp_path)
-    assert [record.image_id for record in dataset.records] == ["a", "b"]
-    assert [record.labels.tolist() for record in dataset.records] == [[1, 2], [2]]
-    assert dataset.records[0].boxes_xyxy_px.tolist() == [[1, 2, 3, 4], [9, 10, 11, 12]]
+    assert [record.image_id for record in dataset.annotations] == ["a", "b"]
+    assert [record.labels.tolist() for record in dataset.annotations] == [[1, 2], [2]]
+    assert dataset.annotations[0].boxes_xyxy_px.tolist() == [[1, 2, 3, 4], [9, 10, 11, 12]]
 
 
 def test_a_stated_size_saves_a_look_at_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,200,100,x,1,2,3,4\n")
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("an image was opened"))
-    assert read(tmp_path).records[0].size_px == (100, 200)
+    assert read(tmp_path).annotations[0].size_px == (100, 200)
 
 
 def test_the_unit_may_be_said(tmp_path: Path) -> None:
     write(tmp_path, "image,label,xmin,ymin,xmax,ymax\na.jpg,x,.1,.2,.3,.4\n")
     with pytest.raises(DataError, match=r"line 2 'x' of a.jpg has the box \(0\.1, .*looks like fractions"):
         read(tmp_path)
-    assert read(tmp_path, unit="fractions").records[0].boxes_xyxy_px.round(3).tolist() == [[20, 20, 60, 40]]
+    assert read(tmp_path, unit="fractions").annotations[0].boxes_xyxy_px.round(3).tolist() == [[20, 20, 60, 40]]
     with pytest.raises(ConfigurationError, match="unit='metres'"):
         read(tmp_path, unit="metres")
 
@@ -76,7 +77,7 @@ def test_a_bad_row(tmp_path: Path, row: str) -> None:
     with pytest.raises(DataError, match=r"train\.csv: line 3 "):
         read(tmp_path)
     dataset = read(tmp_path, on_error="skip")
-    assert dataset.records[0].boxes_xyxy_px.tolist() == [[1, 2, 3, 4]]
+    assert dataset.annotations[0].boxes_xyxy_px.tolist() == [[1, 2, 3, 4]]
     assert len(dataset.dropped) == 1
 
 
@@ -86,7 +87,10 @@ def test_a_row_of_empty_fields_is_an_image_without_objects(tmp_path: Path, empty
     (tmp_path / "train/b.jpg").hardlink_to(tmp_path / "train/a.jpg")
     dataset = read(tmp_path)
     assert dataset.class_names == ("none",)
-    assert [(record.image_id, record.difficult.tolist()) for record in dataset.records] == [("a", []), ("b", [False])]
+    assert [(record.image_id, record.difficult.tolist()) for record in dataset.annotations] == [
+        ("a", []),
+        ("b", [False]),
+    ]
 
 
 @pytest.mark.parametrize("minus", ["-1", "-1.0"])
@@ -98,7 +102,7 @@ def test_a_row_of_minus_ones_is_reported_how_to_write_it(tmp_path: Path, minus: 
         read(tmp_path)
     dataset = read(tmp_path, on_error="skip")
     assert dataset.class_names == ("x",)
-    assert (len(dataset.dropped), len(dataset.records[0].labels)) == (1, 1)
+    assert (len(dataset.dropped), len(dataset.annotations[0].labels)) == (1, 1)
 
 
 def test_blanks_around_a_name_are_dropped_where_no_file_has_them(tmp_path: Path) -> None:
@@ -106,13 +110,13 @@ def test_blanks_around_a_name_are_dropped_where_no_file_has_them(tmp_path: Path)
     write(tmp_path, "\n".join(["image,label,xmin,ymin,xmax,ymax", *rows]))
     for name in ("b.jpg", " b.jpg"):
         Image.new("RGB", (200, 100)).save(tmp_path / "train" / name)
-    found = [(record.image_path.name, len(record.labels)) for record in read(tmp_path).records]
+    found = [(record.image_path.name, len(record.labels)) for record in read(tmp_path).annotations]
     assert found == [("a.jpg", 2), ("b.jpg", 1), (" b.jpg", 1)]
 
 
 def test_images_of_train_labels_lie_in_train(tmp_path: Path) -> None:
     write(tmp_path, "filename,class,xmin,ymin,xmax,ymax\na.jpg,x,1,2,3,4\n", place="train_labels.csv")
-    assert read(tmp_path, "train_labels").records[0].image_path == tmp_path / "train/a.jpg"
+    assert read(tmp_path, "train_labels").annotations[0].image_path == tmp_path / "train/a.jpg"
 
 
 def test_nothing_to_discover(tmp_path: Path) -> None:
@@ -125,7 +129,7 @@ def test_nothing_to_discover(tmp_path: Path) -> None:
 def test_two_images_that_differ_in_their_suffix_have_ids_of_their_own(tmp_path: Path) -> None:
     write(tmp_path, "image,label,xmin,ymin,xmax,ymax\na.jpg,x,1,2,3,4\na.png,x,1,2,3,4\n")
     Image.new("RGB", (20, 30)).save(tmp_path / "train/a.png")
-    assert [record.image_id for record in read(tmp_path).records] == ["a", "a.png"]
+    assert [record.image_id for record in read(tmp_path).annotations] == ["a", "a.png"]
 
 
 def test_a_number_is_a_number_however_it_is_written(tmp_path: Path) -> None:
@@ -134,8 +138,8 @@ def test_a_number_is_a_number_however_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "train/a.jpg").rename(tmp_path / "train/17.jpg")
     dataset = read(tmp_path, class_descriptions={"1.0": "cat"})
     assert dataset.class_names == ("cat",)
-    assert dataset.records[0].size_px == (100, 200)
-    assert dataset.records[0].boxes_xyxy_px.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert dataset.annotations[0].size_px == (100, 200)
+    assert dataset.annotations[0].boxes_xyxy_px.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
     assert read(tmp_path).class_names == ("1",)
 
 
@@ -159,7 +163,7 @@ def test_a_missing_image_of_another_machine_is_not_named_as_one_below_the_root(t
 
 def test_rows_of_an_image_are_joined_whatever_the_separator(tmp_path: Path) -> None:
     write(tmp_path, "image,label,xmin,ymin,xmax,ymax\nsub\\a.jpg,x,1,2,3,4\nsub/a.jpg,x,5,6,7,8\n", images="train/sub")
-    assert [(record.image_id, len(record.labels)) for record in read(tmp_path).records] == [("sub/a", 2)]
+    assert [(record.image_id, len(record.labels)) for record in read(tmp_path).annotations] == [("sub/a", 2)]
 
 
 @pytest.mark.parametrize("descriptions", [{"0": "banana"}, {0: "banana"}, "names.csv"])
@@ -169,7 +173,7 @@ def test_codes_get_their_names(tmp_path: Path, descriptions: Any) -> None:
     (tmp_path / "names.csv").write_text("code,name\n0,banana\n")
     dataset = read(tmp_path, "bananas_train", class_descriptions=descriptions)
     assert dataset.class_names == ("banana",)
-    assert dataset.records[0].boxes_xyxy_px.tolist() == [[104, 20, 143, 58]]
+    assert dataset.annotations[0].boxes_xyxy_px.tolist() == [[104, 20, 143, 58]]
 
 
 def test_descriptions_are_text(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation, collate, in_subset, sample_seed
+from ssd_lightning.data.annotations import ImageAnnotation
+from ssd_lightning.data.dataset import DetectionDataset, collate, in_subset, sample_seed
 from ssd_lightning.errors import ConfigurationError, DataError
 
 NAMES = [f"image_{i:05}" for i in range(4000)]
@@ -68,7 +69,7 @@ def test_every_sample_of_every_epoch_has_a_seed_of_its_own() -> None:
 
 
 def test_a_sample_is_normalised_and_typed(tmp_path: Path) -> None:
-    dataset = DetectionDataset(records=[make_record(tmp_path, "a")], class_names=["x"])
+    dataset = DetectionDataset(annotations=[make_record(tmp_path, "a")], class_names=["x"])
 
     image, target = dataset[0]
 
@@ -84,7 +85,7 @@ def test_a_sample_is_normalised_and_typed(tmp_path: Path) -> None:
 def test_labels_and_flags_follow_the_boxes_that_the_transform_keeps(tmp_path: Path) -> None:
     boxes = [(i, i, i + 10, i + 10) for i in range(5)]
     dataset = DetectionDataset(
-        records=[make_record(tmp_path, "a", boxes)], class_names=list("vwxyz"), transform=Recorder()
+        annotations=[make_record(tmp_path, "a", boxes)], class_names=list("vwxyz"), transform=Recorder()
     )
 
     image, target = dataset[0]
@@ -98,7 +99,7 @@ def test_labels_and_flags_follow_the_boxes_that_the_transform_keeps(tmp_path: Pa
 
 @pytest.mark.parametrize("transform", [None, Recorder()])
 def test_no_objects(tmp_path: Path, transform: Recorder | None) -> None:
-    dataset = DetectionDataset(records=[make_record(tmp_path, "a", ())], class_names=["x"], transform=transform)
+    dataset = DetectionDataset(annotations=[make_record(tmp_path, "a", ())], class_names=["x"], transform=transform)
 
     _, target = dataset[0]
 
@@ -110,7 +111,7 @@ def test_no_objects(tmp_path: Path, transform: Recorder | None) -> None:
 def test_the_key_gives_the_epoch(tmp_path: Path) -> None:
     transform = Recorder()
     records = [make_record(tmp_path, name) for name in "abc"]
-    dataset = DetectionDataset(records=records, class_names=["x"], transform=transform, seed=9)
+    dataset = DetectionDataset(annotations=records, class_names=["x"], transform=transform, seed=9)
 
     for key in (2, (0, 2), (4, 2), -1):
         dataset[key]
@@ -127,7 +128,7 @@ def test_the_key_gives_the_epoch(tmp_path: Path) -> None:
 
 def test_a_sample_does_not_change_its_record(tmp_path: Path) -> None:
     record = make_record(tmp_path, "a")
-    dataset = DetectionDataset(records=[record], class_names=["x"])
+    dataset = DetectionDataset(annotations=[record], class_names=["x"])
 
     _, target = dataset[0]
     for value in (target["boxes"], target["labels"], target["difficult"]):
@@ -144,32 +145,32 @@ def test_a_broken_image_raises_when_it_is_read_or_is_dropped_at_the_start(
     records[1].image_path.write_bytes(b"")
     records[3] = make_record(tmp_path, "d", size=(81, 100))
 
-    dataset = DetectionDataset(records=records, class_names=["x"])
+    dataset = DetectionDataset(annotations=records, class_names=["x"])
     with pytest.raises(DataError, match=r"b\.png: .*empty"):
         dataset[1]
     with pytest.raises(DataError, match=r"d\.png: .* annotation says 100 x 81"):
         dataset[3]
 
-    dataset = DetectionDataset(records=records, class_names=["x"], on_error="skip", dropped=["e.xml: bad"])
-    assert [record.image_id for record in dataset.records] == ["a", "c"]
+    dataset = DetectionDataset(annotations=records, class_names=["x"], on_error="skip", dropped=["e.xml: bad"])
+    assert [record.image_id for record in dataset.annotations] == ["a", "c"]
     assert [text.split(": ")[0] for text in dataset.dropped] == [
         "e.xml",
         *(str(records[i].image_path) for i in (1, 3)),
     ]
     assert "skipped 3" in caplog.text
-    assert len(caplog.records) == 1
+    assert len(caplog.annotations) == 1
 
 
 def test_two_entries_of_one_file_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shared, other = make_record(tmp_path, "a"), make_record(tmp_path, "b")
-    DetectionDataset(records=[shared, other, replace(shared, image_id="c")], class_names=["x"])
+    DetectionDataset(annotations=[shared, other, replace(shared, image_id="c")], class_names=["x"])
     assert f"{shared.image_path}: the split names it 2 times (as 'a', 'c'); each counts" in caplog.text
     assert str(other.image_path) not in caplog.text
 
 
 def test_nothing_left() -> None:
     with pytest.raises(DataError, match=r"no image is left in part 'all' .*data\.val_fraction="):
-        DetectionDataset(records=[], class_names=["x"])
+        DetectionDataset(annotations=[], class_names=["x"])
 
 
 @pytest.mark.parametrize(
@@ -178,13 +179,13 @@ def test_nothing_left() -> None:
 )
 def test_settings_that_do_not_exist(setting: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match=f"{next(iter(setting))}={next(iter(setting.values()))!r}"):
-        DetectionDataset(records=[], class_names=["x"], **setting)  # type: ignore[arg-type]
+        DetectionDataset(annotations=[], class_names=["x"], **setting)  # type: ignore[arg-type]
 
 
 def test_a_batch_stacks_images_and_lists_targets(tmp_path: Path) -> None:
     boxes = [(), ((1, 1, 2, 2),), ((1, 1, 2, 2), (3, 3, 9, 9))]
     records = [make_record(tmp_path, str(number), each) for number, each in enumerate(boxes)]
-    dataset = DetectionDataset(records=records, class_names=["x", "y"])
+    dataset = DetectionDataset(annotations=records, class_names=["x", "y"])
 
     images, targets = collate([dataset[i] for i in range(3)])
 
@@ -194,7 +195,7 @@ def test_a_batch_stacks_images_and_lists_targets(tmp_path: Path) -> None:
 
 def test_workers_give_the_same_samples(tmp_path: Path) -> None:
     records = [make_record(tmp_path, name) for name in "abcd"]
-    dataset = DetectionDataset(records=records, class_names=["x"], transform=NoiseBySeed())
+    dataset = DetectionDataset(annotations=records, class_names=["x"], transform=NoiseBySeed())
     keys = [(epoch, index) for epoch in range(2) for index in range(4)]
 
     alone = [dataset[key][0] for key in keys]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hydra.utils import instantiate
 
+from helpers.datasets import open_voc
 from ssd_lightning.config import compose_config, find_folder
 from ssd_lightning.data.dataset import DetectionDataset
-from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.training import DetectionDataModule
 
 STAGES = ("train", "val", "test")
@@ -32,14 +32,14 @@ def test_every_image_and_box_is_sound(datasets: dict[str, DetectionDataset]) -> 
     assert [len(datasets[stage]) for stage in STAGES] == [257, 35, 72]
     assert {dataset.class_names for dataset in datasets.values()} == {("Platelets", "RBC", "WBC")}
     assert [dataset.dropped for dataset in datasets.values()] == [[], [], []]
-    paths = [record.image_path for dataset in datasets.values() for record in dataset.records]
+    paths = [record.image_path for dataset in datasets.values() for record in dataset.annotations]
     assert len({path.name for path in paths}) == 364
     for dataset in datasets.values():
-        for record in dataset.records:
-            assert dataset._read_alone(dataset.records.index(record)).image.shape == (240, 320, 3)
-    labels = np.concatenate([record.labels for dataset in datasets.values() for record in dataset.records])
+        for record in dataset.annotations:
+            assert dataset._read_alone(dataset.annotations.index(record)).image.shape == (240, 320, 3)
+    labels = np.concatenate([record.labels for dataset in datasets.values() for record in dataset.annotations])
     assert np.bincount(labels).tolist() == [0, 361, 4153, 372]
-    sides = [np.diff(r.boxes_xyxy_px.reshape(-1, 2, 2), axis=1)[r.labels == 1] for r in datasets["train"].records]
+    sides = [np.diff(r.boxes_xyxy_px.reshape(-1, 2, 2), axis=1)[r.labels == 1] for r in datasets["train"].annotations]
     assert np.median(np.concatenate(sides)) >= 16  # platelets stay learnable
 
 
@@ -47,10 +47,13 @@ def test_they_are_those_of_bccd_at_half_the_size(datasets: dict[str, DetectionDa
     root = shared_dir / "data" / "bccd"
     if not root.is_dir():
         pytest.skip(f"no BCCD at {root}")
-    of_split = {"trainval": (*datasets["train"].records, *datasets["val"].records), "test": datasets["test"].records}
+    of_split = {
+        "trainval": (*datasets["train"].annotations, *datasets["val"].annotations),
+        "test": datasets["test"].annotations,
+    }
     for split, records in of_split.items():
-        original = VOCDataset(splits=[{"root": str(root), "split": split}], on_error="skip")
-        known = {record.image_id: record for record in original.records}
+        original = open_voc(splits=[{"root": str(root), "split": split}], on_error="skip")
+        known = {record.image_id: record for record in original.annotations}
         assert sorted(known) == sorted(record.image_id for record in records)
         for record in records:
             np.testing.assert_allclose(2 * record.boxes_xyxy_px, known[record.image_id].boxes_xyxy_px, atol=1e-3)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssd_lightning.data.dataset import ImageAnnotation
+from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.fingerprint import WHAT_DIFFERS, checksum, differences, fingerprint
 
 CLASSES = ("cat", "dog")

@@ -12,13 +12,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from ssd_lightning.data.coco import COCODataset
-from ssd_lightning.data.csv_boxes import CSVDataset
+from helpers.datasets import open_coco, open_csv, open_voc, open_yolo
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.image_io import as_rgb
-from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.data.writers import FORMATS
-from ssd_lightning.data.yolo import YOLODataset
 from ssd_lightning.errors import DataError
 
 CLASSES = ("cat", "dog")
@@ -200,16 +197,16 @@ class Format:
 
 
 ALL = {
-    "voc": Format(VOCDataset, hand_write_voc),
-    "labelimg": Format(VOCDataset, hand_write_labelimg),
-    "coco": Format(COCODataset, hand_write_coco),
-    "yolo": Format(YOLODataset, hand_write_yolo, in_fractions=True, has_difficult=False),
-    "yolo list": Format(YOLODataset, hand_write_yolo_list, in_fractions=True, has_difficult=False),
-    "csv": Format(CSVDataset, hand_write_csv),
+    "voc": Format(open_voc, hand_write_voc),
+    "labelimg": Format(open_voc, hand_write_labelimg),
+    "coco": Format(open_coco, hand_write_coco),
+    "yolo": Format(open_yolo, hand_write_yolo, in_fractions=True, has_difficult=False),
+    "yolo list": Format(open_yolo, hand_write_yolo_list, in_fractions=True, has_difficult=False),
+    "csv": Format(open_csv, hand_write_csv),
     "openimages": Format(
-        CSVDataset, hand_write_openimages, in_fractions=True, settings=(("class_descriptions", "descriptions.csv"),)
+        open_csv, hand_write_openimages, in_fractions=True, settings=(("class_descriptions", "descriptions.csv"),)
     ),
-    "bananas": Format(CSVDataset, hand_write_bananas, has_difficult=False),
+    "bananas": Format(open_csv, hand_write_bananas, has_difficult=False),
 }
 every_format = pytest.mark.parametrize("form", ALL.values(), ids=list(ALL))
 
@@ -230,7 +227,7 @@ def summary(dataset: DetectionDataset) -> list[tuple[str, tuple[int, int], list[
                 for label, box in zip(record.labels.tolist(), record.boxes_xyxy_px, strict=True)
             ],
         )
-        for record in dataset.records
+        for record in dataset.annotations
     ]
 
 
@@ -242,10 +239,10 @@ def test_the_same_images_boxes_and_labels(tmp_path: Path, form: Format) -> None:
     dataset = form.open(tmp_path)
 
     assert summary(dataset) == EXPECTED
-    assert [record.labels.tolist() for record in dataset.records] == [[2, 1], [1, 1], [], [2]]
-    difficult = [record.difficult.tolist() for record in dataset.records]
+    assert [record.labels.tolist() for record in dataset.annotations] == [[2, 1], [1, 1], [], [2]]
+    difficult = [record.difficult.tolist() for record in dataset.annotations]
     assert difficult == [[False, False], [form.has_difficult, False], [], [False]]
-    for record in dataset.records:
+    for record in dataset.annotations:
         assert (record.boxes_xyxy_px.dtype, record.labels.dtype, record.difficult.dtype) == (np.float32, np.int64, bool)
         assert record.boxes_xyxy_px.shape == (len(record.labels), 4)
 
@@ -257,16 +254,16 @@ def test_class_names_are_discovered(tmp_path: Path, form: Format) -> None:
 
 @every_format
 def test_labels_follow_the_class_list(tmp_path: Path, form: Format) -> None:
-    assert form.open(tmp_path, class_names=("bird", "dog", "cat")).records[0].labels.tolist() == [2, 3]
+    assert form.open(tmp_path, class_names=("bird", "dog", "cat")).annotations[0].labels.tolist() == [2, 3]
 
 
 @every_format
 def test_difficult_objects_may_be_dropped(tmp_path: Path, form: Format) -> None:
-    if form.dataset is YOLODataset:
+    if form.dataset is open_yolo:
         pytest.skip("YOLO has no difficult objects")
     dataset = form.open(tmp_path, keep_difficult=False)
 
-    assert len(dataset.records[1].labels) == (1 if form.has_difficult else 2)
+    assert len(dataset.annotations[1].labels) == (1 if form.has_difficult else 2)
     assert dataset.dropped == []
     told = "1 crowds or difficult objects are skipped; data.train_difficult=true keeps them"
     assert dataset.skipped == (told if form.has_difficult else "")
@@ -277,14 +274,14 @@ def test_difficult_objects_may_be_dropped(tmp_path: Path, form: Format) -> None:
 def test_parts_are_complementary_and_the_same_in_every_format(tmp_path: Path, form: Format) -> None:
     form.open(tmp_path)
     parts = {
-        part: [record.image_id for record in form.reopen(tmp_path, part=part, val_fraction=0.4).records]
+        part: [record.image_id for record in form.reopen(tmp_path, part=part, val_fraction=0.4).annotations]
         for part in ("train", "val")
     }
 
     assert sorted(parts["train"] + parts["val"]) == [image.name for image in IMAGES]
     assert parts["train"]
     voc = ALL["voc"].open(tmp_path / "voc", part="val", val_fraction=0.4)
-    assert parts["val"] == [record.image_id for record in voc.records]
+    assert parts["val"] == [record.image_id for record in voc.annotations]
     assert len(form.reopen(tmp_path, max_images=2)) == 2
 
 
@@ -329,7 +326,7 @@ def test_boxes_in_the_wrong_unit_are_named(tmp_path: Path, form: Format) -> None
     # Two hundred times too large where fractions belong, two hundred times too small where pixels belong.
     box = (20.0, 10.0, 160.0, 70.0)
     wrong = tuple(edge * 200 for edge in box) if form.in_fractions else tuple(edge / 200 for edge in box)
-    if form.dataset is VOCDataset:
+    if form.dataset is open_voc:
         wrong = tuple(edge - 1 for edge in wrong)  # the file then has the fractions themselves
     unit, other = ("pixels", "fractions") if form.in_fractions else ("fractions", "pixels")
 
@@ -341,7 +338,9 @@ def test_boxes_in_the_wrong_unit_are_named(tmp_path: Path, form: Format) -> None
 def test_a_tiny_box_in_the_corner_is_no_wrong_unit(tmp_path: Path, form: Format) -> None:
     dataset = form.open(tmp_path, with_extra(Thing("dog", (0, 0, 1, 1)), Thing("dog", (0.5, 0.5, 3.5, 2.5))))
 
-    np.testing.assert_allclose(dataset.records[0].boxes_xyxy_px[2:], [[0, 0, 1, 1], [0.5, 0.5, 3.5, 2.5]], atol=1e-4)
+    np.testing.assert_allclose(
+        dataset.annotations[0].boxes_xyxy_px[2:], [[0, 0, 1, 1], [0.5, 0.5, 3.5, 2.5]], atol=1e-4
+    )
 
 
 @every_format
@@ -352,7 +351,7 @@ def test_a_missing_image_is_named_or_skipped(tmp_path: Path, form: Format) -> No
     with pytest.raises(DataError, match=r"b\S*: the image is missing"):
         form.reopen(tmp_path)
     dataset = form.reopen(tmp_path, on_error="skip")
-    assert [record.image_id for record in dataset.records] == ["a", "c", "d.v2"]
+    assert [record.image_id for record in dataset.annotations] == ["a", "c", "d.v2"]
     assert len(dataset.dropped) == 1
 
 
@@ -369,14 +368,14 @@ def test_images_inside_the_root_come_before_those_outside(
     content = {"images": [{"id": 1, "file_name": name}], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
     (root / "train.json").write_text(json.dumps(content))
     (root / "train.csv").write_text(f"image,label,xmin,ymin,xmax,ymax\n{name},cat,1,2,30,40\n")
-    reader = {"coco": COCODataset, "csv": CSVDataset}[form]
+    reader = {"coco": DetectionDataset, "csv": DetectionDataset}[form]
     splits = [{"root": str(root), "split": "train"}]
 
-    assert reader(splits=splits).records[0].image_path == root / folder / "a.jpg"
-    assert not caplog.records
+    assert reader(splits=splits).annotations[0].image_path == root / folder / "a.jpg"
+    assert not caplog.annotations
 
     (root / folder / "a.jpg").unlink()
-    assert reader(splits=splits).records[0].image_path.samefile(outside)
+    assert reader(splits=splits).annotations[0].image_path.samefile(outside)
     assert f"1 of the 1 images lie outside of {root}; the first: {outside}" in caplog.text
 
 
@@ -395,13 +394,13 @@ def test_images_of_one_name_in_several_folders(
 
     dataset = form.open(tmp_path, images)
 
-    found = {record.image_id: record for record in dataset.records}
+    found = {record.image_id: record for record in dataset.annotations}
     assert set(found) == {image.name for image in CAMERAS}
     for image in CAMERAS:
         assert found[image.name].image_path.with_suffix("").as_posix().endswith(f"/{image.name}")
         assert found[image.name].boxes_xyxy_px[0].round(2).tolist() == list(image.things[0].box)
-    assert len({record.image_path for record in dataset.records}) == len(CAMERAS)
-    assert not caplog.records
+    assert len({record.image_path for record in dataset.annotations}) == len(CAMERAS)
+    assert not caplog.annotations
 
     found["cam2/f1"].image_path.unlink()
     with pytest.raises(DataError, match=r"cam2[/\\]f1\S*: the image is missing"):
@@ -465,7 +464,7 @@ def test_letter_case_of_a_suffix_makes_no_difference(tmp_path: Path, form: Forma
     assert summary(form.reopen(tmp_path)) == EXPECTED
 
 
-@pytest.mark.parametrize("reader", [COCODataset, CSVDataset])
+@pytest.mark.parametrize("reader", [open_coco, open_csv])
 def test_a_stated_image_of_a_format_that_is_not_read_is_named(
     tmp_path: Path, reader: Callable[..., DetectionDataset]
 ) -> None:
@@ -509,19 +508,21 @@ def test_two_roots_keep_their_images_apart(tmp_path: Path, form: Format) -> None
 
     dataset = form.dataset(splits=splits, class_names=CLASSES, **dict(form.settings))
 
-    assert [record.image_id for record in dataset.records] == [f"{n}/{p.name}" for n in ("one", "two") for p in IMAGES]
+    assert [record.image_id for record in dataset.annotations] == [
+        f"{n}/{p.name}" for n in ("one", "two") for p in IMAGES
+    ]
 
 
 # What the writers leave
 
-READERS = {"voc": VOCDataset, "coco": COCODataset, "yolo": YOLODataset, "csv": CSVDataset}
+READERS = {"voc": DetectionDataset, "coco": DetectionDataset, "yolo": DetectionDataset, "csv": DetectionDataset}
 
 
 def write(form: str, root: Path, dataset: DetectionDataset) -> None:
     folder = root / FORMATS[form].image_folder.format(split="train")
     folder.mkdir(parents=True)
     placed = []
-    for record in dataset.records:
+    for record in dataset.annotations:
         path = folder / record.image_path.name
         path.write_bytes(record.image_path.read_bytes())
         placed.append(replace(record, image_path=path))
@@ -548,12 +549,12 @@ def test_any_format_comes_back_from_any_other(tmp_path: Path, source: str, targe
 
     for dataset in (middle, after):
         assert dataset.class_names == CLASSES
-        for old, new in zip(before.records, dataset.records, strict=True):
+        for old, new in zip(before.annotations, dataset.annotations, strict=True):
             assert (old.image_id, old.size_px, old.labels.tolist()) == (new.image_id, new.size_px, new.labels.tolist())
             np.testing.assert_allclose(old.boxes_xyxy_px, new.boxes_xyxy_px, rtol=0, atol=0.002)
             if {source, target} <= {"voc", "coco", "csv"}:
                 assert old.difficult.tolist() == new.difficult.tolist()
-        assert dataset.records[5].boxes_xyxy_px.tolist() == [list(thing.box) for thing in whole]
+        assert dataset.annotations[5].boxes_xyxy_px.tolist() == [list(thing.box) for thing in whole]
 
 
 NAMES = ("no", "010", "08", "1e3", "null", "~", "a: b # c", "'\"\\", "Größe 猫🐦", "2001-01-01", "x" * 200 + " y")

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from helpers import planted
-from ssd_lightning.data.csv_boxes import CSVDataset
-from ssd_lightning.data.dataset import ImageAnnotation
+from helpers.datasets import open_csv, open_voc
+from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.inspection import (
     ImageFacts,
     count_edges,
@@ -19,7 +19,6 @@ from ssd_lightning.data.inspection import (
     measured_by_image,
     open_leniently,
 )
-from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.errors import ConfigurationError, DataError
 
 
@@ -33,7 +32,7 @@ def test_all_faults_of_the_annotation_are_collected(tmp_path: Path, caplog: pyte
     images, _ = planted.planted("csv")
     planted.write("csv", tmp_path, images)
     splits = [{"root": str(tmp_path), "split": "train"}]
-    make = partial(CSVDataset, on_error="raise", class_names=planted.CLASSES)
+    make = partial(open_csv, on_error="raise", class_names=planted.CLASSES)
     with pytest.raises(DataError):
         make(splits=splits)
 
@@ -41,20 +40,22 @@ def test_all_faults_of_the_annotation_are_collected(tmp_path: Path, caplog: pyte
         opened = open_leniently(make, splits=splits)
 
     assert "skipped" not in caplog.text  # it is in the report
-    strict = CSVDataset(on_error="skip", class_names=planted.CLASSES, splits=splits)
+    strict = open_csv(on_error="skip", class_names=planted.CLASSES, splits=splits)
     lost = {"torn", "prose", "resized", "shrunk", "swollen"}  # which only decoding shows
-    assert {record.image_id for record in opened.records} == {record.image_id for record in strict.records} | lost
+    assert {record.image_id for record in opened.annotations} == {
+        record.image_id for record in strict.annotations
+    } | lost
     *others, of_shrunk = sorted(opened.dropped, key=lambda sentence: "shrunk" in sentence)
     assert set(others) == {sentence for sentence in strict.dropped if not any(name in sentence for name in lost)}
     # Its boxes lie outside the size that is stated, but in the image; that is decoded for it.
     assert f"{tmp_path}/train/shrunk.jpg: the image is 160 x 120 px" in of_shrunk
-    assert isinstance(opened, CSVDataset)
+    assert isinstance(opened, open_csv)
 
 
 def test_a_split_of_which_nothing_is_left_can_be_opened(tmp_path: Path) -> None:
     planted.write("csv", tmp_path, [planted.ImageSpec("gone", file="missing")])
-    opened = open_leniently(CSVDataset, splits=[{"root": str(tmp_path), "split": "train"}])
-    assert opened.records == []
+    opened = open_leniently(open_csv, splits=[{"root": str(tmp_path), "split": "train"}])
+    assert opened.annotations == []
     assert len(opened.dropped) == 1
     assert opened.class_names == ("bird", "cat", "dog")
 
@@ -62,7 +63,7 @@ def test_a_split_of_which_nothing_is_left_can_be_opened(tmp_path: Path) -> None:
 def test_what_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("nothing,of,this\n")
     with pytest.raises(DataError, match="no column for image"):
-        open_leniently(CSVDataset, splits=[{"root": str(tmp_path), "split": "train"}])
+        open_leniently(open_csv, splits=[{"root": str(tmp_path), "split": "train"}])
     with pytest.raises(ConfigurationError, match="must be a class of DetectionDataset"):
         open_leniently(lambda **_: None)  # type: ignore[arg-type, return-value]
 
@@ -139,6 +140,6 @@ def test_a_sample_is_drawn_from_all_splits_together() -> None:
 @pytest.mark.parametrize("offset", [0, 1])
 def test_edges_in_the_first_pixel(tmp_path: Path, offset: int) -> None:
     planted.write_voc_from(offset, tmp_path)
-    make = partial(VOCDataset, xml_offset=1)
+    make = partial(open_voc, xml_offset=1)
     counted = count_edges(make, splits=[{"root": str(tmp_path), "split": "train"}])
     assert counted == ((6, 0) if offset == 0 else (0, 6))

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation
+from ssd_lightning.data.annotations import ImageAnnotation
+from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.mosaic import Mosaic, Sample, draw_window, join_samples
 from ssd_lightning.errors import ConfigurationError
 
@@ -104,7 +105,7 @@ def make_dataset(folder: Path, *, seed: int = 0, mosaic: Mosaic | None = None) -
         Image.fromarray(np.where(sample.image == 0, index, sample.image)).save(path)
         boxes_px = sample.boxes_xyxy * np.array([320, 240, 320, 240], dtype=np.float32)
         records.append(ImageAnnotation(str(index), path, (240, 320), boxes_px, sample.labels, sample.difficult))
-    dataset = DetectionDataset(records=records, class_names=["a", "b"], seed=seed)
+    dataset = DetectionDataset(annotations=records, class_names=["a", "b"], seed=seed)
     dataset.mosaic = mosaic
     return dataset
 

@@ -10,8 +10,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from helpers.tiny_nets import tiny_net
+from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.augmentation import SSDAugmentation
-from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation, collate
+from ssd_lightning.data.dataset import DetectionDataset, collate
 from ssd_lightning.data.resize import (
     WHOLE,
     Letterbox,
@@ -111,7 +112,7 @@ def test_perfect_detections_in_letterboxed_images_score_one(tmp_path: Path):
         labels = np.array([1, 2])[: len(boxes)]
         records.append(ImageAnnotation(str(index), path, (height, width), boxes, labels, np.zeros(len(boxes), bool)))
     transform = Resize(image_size=(32, 48), resize="letterbox")
-    dataset = DetectionDataset(records=records, class_names=("a", "b"), transform=transform)
+    dataset = DetectionDataset(annotations=records, class_names=("a", "b"), transform=transform)
     dataset.least_size_px = (24, 40)
     detector = Perfect(tiny_net(num_classes=2), class_names=("a", "b"), resize=Letterbox())
     detector.truth = [dataset[index][1] for index in range(4)]

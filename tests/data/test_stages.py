@@ -8,10 +8,10 @@ import pytest
 from hydra.utils import instantiate
 from test_formats_contract import ALL, IMAGES, Format, every_format
 
+from helpers.datasets import opener
 from ssd_lightning.config import compose_config
+from ssd_lightning.data.formats import VOC, YOLO
 from ssd_lightning.data.stages import choose_splits
-from ssd_lightning.data.voc import VOCDataset
-from ssd_lightning.data.yolo import YOLODataset
 
 ANNOTATED = tuple(image for image in IMAGES if image.things)
 HELD_OUT = {"part": "val", "val_fraction": 0.4}
@@ -48,7 +48,7 @@ def test_a_validation_split_is_found_where_there_is_a_test_split_too(tmp_path: P
     assert chosen["train"].keys() == {"splits", "keep_difficult"}  # nothing is held out
     assert chosen["val"].keys() == {"splits"}
     settings = {"class_names": ("cat", "dog"), **dict(form.settings)}
-    assert [record.image_id for record in form.dataset(**chosen["val"], **settings).records] == ["b"]
+    assert [record.image_id for record in form.dataset(**chosen["val"], **settings).annotations] == ["b"]
 
 
 @every_format
@@ -77,15 +77,19 @@ def test_the_split_that_is_tested_on_is_not_validated_on(tmp_path: Path, form: F
 def test_nothing_is_held_out_where_the_share_is_zero(tmp_path: Path) -> None:
     given = stages(tmp_path)
     given["train"]["val_fraction"] = 0.0
-    assert choose_splits(VOCDataset, **given)["val"] is None
+    assert choose_splits(opener(VOC).files, **given)["val"] is None
 
 
 def test_lists_of_which_one_holds_the_other_are_not_validation(tmp_path: Path) -> None:
     for split, images in {"trainval": IMAGES[:2], "val": IMAGES[1:2], "test": IMAGES[2:]}.items():
         ALL["voc"].write(tmp_path, split, images)
-    assert names_of(choose_splits(VOCDataset, **stages(tmp_path, train="trainval"))) == ["trainval", "trainval", "test"]
+    assert names_of(choose_splits(opener(VOC).files, **stages(tmp_path, train="trainval"))) == [
+        "trainval",
+        "trainval",
+        "test",
+    ]
     ALL["voc"].write(tmp_path, "train", IMAGES[:1])
-    assert names_of(choose_splits(VOCDataset, **stages(tmp_path))) == ["train", "val", "test"]
+    assert names_of(choose_splits(opener(VOC).files, **stages(tmp_path))) == ["train", "val", "test"]
 
 
 @pytest.mark.parametrize(("val", "expected"), [("../train/images", "train"), ("../valid/images", "val")])
@@ -95,7 +99,7 @@ def test_yolos_file_says_which_folder_validation_is(tmp_path: Path, val: str, ex
         (tmp_path / split / "images/a.jpg").touch()
     (tmp_path / "valid").rename(tmp_path / ("valid" if expected == "val" else "elsewhere"))
     (tmp_path / "data.yaml").write_text(f"train: ../train/images\nval: {val}\ntest: ../test/images\nnames: [cat]\n")
-    assert names_of(choose_splits(YOLODataset, **stages(tmp_path))) == ["train", expected, "test"]
+    assert names_of(choose_splits(opener(YOLO).files, **stages(tmp_path))) == ["train", expected, "test"]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ def test_yolos_test_split_is_val_where_the_test_that_its_file_states_is_missing(
         (tmp_path / split / "images/a.jpg").touch()
     lines = "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [cat]\n"
     (tmp_path / "data.yaml").write_text(lines)
-    assert names_of(choose_splits(YOLODataset, **stages(tmp_path, test="auto"))) == expected
+    assert names_of(choose_splits(opener(YOLO).files, **stages(tmp_path, test="auto"))) == expected
 
 
 @pytest.mark.parametrize(
@@ -125,7 +129,7 @@ def test_the_training_split_of_voc_is_a_usual_one_or_the_whole_folder(
     tmp_path: Path, there: Sequence[str], expected: str
 ) -> None:
     write_splits(ALL["labelimg"], tmp_path, *there)
-    assert names_of(choose_splits(VOCDataset, **stages(tmp_path, train="auto")))[0] == expected
+    assert names_of(choose_splits(opener(VOC).files, **stages(tmp_path, train="auto")))[0] == expected
 
 
 @pytest.mark.parametrize("name", ["voc", "coco", "yolo", "csv"])
@@ -135,4 +139,4 @@ def test_every_folder_format_has_the_setting(tmp_path: Path, name: str) -> None:
     config = compose_config("train", [*overrides, "data.class_names=[cat,dog]"])
     module = instantiate(config.data.module, _convert_="all")
     assert module.split_names == {"train": ["train"], "val": ["mine"], "test": ["test"]}
-    assert [module.dataset(stage).records[0].image_id for stage in ("train", "val", "test")] == ["a", "b", "d.v2"]
+    assert [module.dataset(stage).annotations[0].image_id for stage in ("train", "val", "test")] == ["a", "b", "d.v2"]

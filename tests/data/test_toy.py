@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.datasets import open_voc
 from ssd_lightning.data import toy
 from ssd_lightning.data.toy import TOY_CLASSES, write_toy_dataset
 from ssd_lightning.data.toy_scene import draw_toy_image
-from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.errors import ConfigurationError, DataError
 
 SMALL = {"num_train": 4, "num_val": 2, "num_test": 3, "image_size_px": (96, 128)}
@@ -21,7 +21,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 def test_reading_back_gives_what_was_drawn(tmp_path):
     write_toy_dataset(tmp_path / "toy", **(SMALL | {"num_train": 12}), seed=3)
-    dataset = VOCDataset(splits=[{"root": str(tmp_path / "toy"), "split": "train"}], class_names=TOY_CLASSES)
+    dataset = open_voc(splits=[{"root": str(tmp_path / "toy"), "split": "train"}], class_names=TOY_CLASSES)
     assert len(dataset) == 12
     for index in range(12):
         image, target = dataset[index]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_lightning.data.voc import VOC_CLASSES, VOCDataset, discover_class_names, list_images
-from ssd_lightning.data.voc_xml import read_voc_annotation
+from helpers.datasets import open_voc
+from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.formats.voc import VOC_CLASSES, discover_class_names, list_images, read_voc_annotation
 from ssd_lightning.errors import DataError
 
 CLASSES = ("cat", "dog")
@@ -49,13 +50,13 @@ def write_voc(
     return {"root": str(root), "split": split}
 
 
-def dataset_of(root: Path, *objects: str, **settings: object) -> VOCDataset:
+def dataset_of(root: Path, *objects: str, **settings: object) -> DetectionDataset:
     split = write_voc(root, {"a": annotation(*objects)})
-    return VOCDataset(splits=[split], class_names=CLASSES, **settings)  # type: ignore[arg-type]
+    return open_voc(splits=[split], class_names=CLASSES, **settings)  # type: ignore[arg-type]
 
 
-def boxes_px(dataset: VOCDataset, index: int = 0) -> list[list[float]]:
-    return dataset.records[index].boxes_xyxy_px.tolist()
+def boxes_px(dataset: DetectionDataset, index: int = 0) -> list[list[float]]:
+    return dataset.annotations[index].boxes_xyxy_px.tolist()
 
 
 # What is read
@@ -99,13 +100,13 @@ def test_a_coordinate_may_be_a_fraction(tmp_path: Path) -> None:
     ],
 )
 def test_difficult_is_read_as_tools_spell_it(tmp_path: Path, text: str, expected: bool) -> None:
-    assert dataset_of(tmp_path, voc_object(extra=text)).records[0].difficult.tolist() == [expected]
+    assert dataset_of(tmp_path, voc_object(extra=text)).annotations[0].difficult.tolist() == [expected]
 
 
 def test_the_case_of_tags_makes_no_difference(tmp_path: Path) -> None:
     xml = annotation(voc_object()).replace("xmin", "Xmin").replace("object>", "Object>").replace("size>", "Size>")
     split = write_voc(tmp_path, {"a": xml.replace("annotation>", "Annotation>")})
-    assert boxes_px(VOCDataset(splits=[split], class_names=CLASSES)) == [[10, 20, 100, 80]]
+    assert boxes_px(open_voc(splits=[split], class_names=CLASSES)) == [[10, 20, 100, 80]]
 
 
 def test_the_boxes_of_parts_are_not_those_of_the_object(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_the_boxes_of_parts_are_not_those_of_the_object(tmp_path: Path) -> None:
 def test_a_size_that_is_not_stated_is_the_images(tmp_path: Path, size: str) -> None:
     split = write_voc(tmp_path, {"a": annotation(SOUND, size=size)})
 
-    assert VOCDataset(splits=[split], class_names=CLASSES).records[0].size_px == (100, 200)
+    assert open_voc(splits=[split], class_names=CLASSES).annotations[0].size_px == (100, 200)
 
 
 @pytest.mark.parametrize("annotated", ["as stored", "as seen"])
@@ -138,7 +139,7 @@ def test_boxes_agree_with_the_pixels_of_a_image_that_exif_turns(tmp_path: Path, 
     size = SIZE_XML if annotated == "as stored" else "<size><width>100</width><height>200</height></size>"
     (tmp_path / "Annotations/a.xml").write_text(annotation(voc_object(box=box), size=size))
 
-    image, target = VOCDataset(splits=[split], class_names=CLASSES)[0]
+    image, target = open_voc(splits=[split], class_names=CLASSES)[0]
 
     height, width = target["size_px"]
     assert image.shape == (3, height, width)
@@ -153,7 +154,7 @@ def test_the_image_may_be_the_one_that_the_xml_states(tmp_path: Path, filename: 
     split = write_voc(tmp_path, {"a": annotation(SOUND, filename=filename)})
     (tmp_path / "JPEGImages/a.jpg").rename(tmp_path / "JPEGImages/photo.jpg")
 
-    record = VOCDataset(splits=[split], class_names=CLASSES).records[0]
+    record = open_voc(splits=[split], class_names=CLASSES).annotations[0]
 
     assert record.image_path == tmp_path / "JPEGImages/photo.jpg"
     assert record.image_id == "a"
@@ -162,9 +163,9 @@ def test_the_image_may_be_the_one_that_the_xml_states(tmp_path: Path, filename: 
 def test_the_image_named_like_the_xml_wins_over_a_stale_filename(tmp_path: Path) -> None:
     split = write_voc(tmp_path, {"a": annotation(SOUND, filename="b.jpg"), "b": annotation(SOUND)})
 
-    dataset = VOCDataset(splits=[split], class_names=CLASSES)
+    dataset = open_voc(splits=[split], class_names=CLASSES)
 
-    assert [record.image_path.stem for record in dataset.records] == ["a", "b"]
+    assert [record.image_path.stem for record in dataset.annotations] == ["a", "b"]
 
 
 def test_the_twenty_classes_are_in_their_canonical_order() -> None:
@@ -201,7 +202,7 @@ def test_a_name_that_ends_as_a_flag_is_a_name_where_a_file_has_it(tmp_path: Path
 def test_a_list_may_have_comments_and_names_that_look_like_them(tmp_path: Path) -> None:
     xmls = dict.fromkeys(("#1", "a"), annotation(SOUND))
     splits = [write_voc(tmp_path, xmls, lines=["# first", "#1 1", "# a", "a"])]
-    assert [record.image_id for record in VOCDataset(splits=splits).records] == ["#1", "a"]
+    assert [record.image_id for record in open_voc(splits=splits).annotations] == ["#1", "a"]
 
 
 def test_a_list_may_name_images_in_folders_with_a_flag(tmp_path: Path) -> None:
@@ -221,11 +222,14 @@ def test_an_image_in_a_folder_of_its_own_is_never_one_of_another_folder(tmp_path
 
     splits = [{"root": str(tmp_path), "split": "train"}]
     with pytest.raises(DataError, match=r"cam2/f2\.jpg: the image is missing"):
-        VOCDataset(splits=splits, class_names=CLASSES)
-    dataset = VOCDataset(splits=splits, class_names=CLASSES, on_error="skip")
+        open_voc(splits=splits, class_names=CLASSES)
+    dataset = open_voc(splits=splits, class_names=CLASSES, on_error="skip")
 
     images = tmp_path / "JPEGImages"
-    assert [record.image_path for record in dataset.records] == [images / "cam1/first.jpg", images / "other/second.jpg"]
+    assert [record.image_path for record in dataset.annotations] == [
+        images / "cam1/first.jpg",
+        images / "other/second.jpg",
+    ]
 
 
 def test_lists_may_lie_in_imagesets_itself(tmp_path: Path) -> None:
@@ -233,7 +237,7 @@ def test_lists_may_lie_in_imagesets_itself(tmp_path: Path) -> None:
     (tmp_path / "ImageSets/Main/train.txt").rename(tmp_path / "ImageSets/train.txt")
     (tmp_path / "ImageSets/Main").rmdir()
 
-    assert len(VOCDataset(splits=[split], class_names=CLASSES)) == 1
+    assert len(open_voc(splits=[split], class_names=CLASSES)) == 1
 
 
 def test_roots_of_the_same_name_are_distinguished(tmp_path: Path) -> None:
@@ -254,7 +258,7 @@ def test_splits_of_one_root_are_united(tmp_path: Path) -> None:
 
 def test_nothing_to_discover(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no object in .*'train' has a class name"):
-        VOCDataset(splits=[write_voc(tmp_path, {"a": annotation()})])
+        open_voc(splits=[write_voc(tmp_path, {"a": annotation()})])
     with pytest.raises(DataError, match="no split at all"):
         discover_class_names([])
 
@@ -272,7 +276,7 @@ def test_nothing_to_discover(tmp_path: Path) -> None:
 )
 def test_a_class_list_that_cannot_be(tmp_path: Path, class_names: Sequence[str], said: str) -> None:
     with pytest.raises(DataError, match=said):
-        VOCDataset(splits=[write_voc(tmp_path, {"a": annotation()})], class_names=class_names)
+        open_voc(splits=[write_voc(tmp_path, {"a": annotation()})], class_names=class_names)
 
 
 # Folders without ImageSets
@@ -295,9 +299,9 @@ def test_folders_are_splits_and_their_images_stay_apart(tmp_path: Path) -> None:
 
     assert ids(tmp_path, "train") == ["a", "b.rf.01"]
     assert ids(tmp_path, "train", "test") == ["train/a", "train/b.rf.01", "test/a"]
-    dataset = VOCDataset(splits=[{"root": str(tmp_path), "split": "train"}])
-    assert [record.image_path.name for record in dataset.records] == ["a.JPG", "b.rf.01.JPG"]
-    assert [record.boxes_xyxy_px.tolist() for record in dataset.records] == [[[0, 1, 29, 39]]] * 2
+    dataset = open_voc(splits=[{"root": str(tmp_path), "split": "train"}])
+    assert [record.image_path.name for record in dataset.annotations] == ["a.JPG", "b.rf.01.JPG"]
+    assert [record.boxes_xyxy_px.tolist() for record in dataset.annotations] == [[[0, 1, 29, 39]]] * 2
 
 
 def test_one_folder_is_read_whole_but_for_splits_and_hidden_files_in_it(tmp_path: Path) -> None:
@@ -318,9 +322,9 @@ def test_images_and_annotations_may_have_a_folder_each(
     (tmp_path / split / annotations).mkdir()
     (tmp_path / split / images / "a.xml").rename(tmp_path / split / annotations / "a.xml")
 
-    dataset = VOCDataset(splits=[{"root": str(tmp_path), "split": split}])
+    dataset = open_voc(splits=[{"root": str(tmp_path), "split": split}])
 
-    assert [record.image_path for record in dataset.records] == [tmp_path / split / images / "a.jpg"]
+    assert [record.image_path for record in dataset.annotations] == [tmp_path / split / images / "a.jpg"]
     with pytest.raises(DataError, match=rf"no split 'test'; there is {split if split == 'train' else '.'}$"):
         ids(tmp_path, "test")
 
@@ -330,14 +334,14 @@ def test_images_without_an_xml_file_are_counted_and_skipped(tmp_path: Path, capl
     (tmp_path / "train/b.jpg").rename(tmp_path / "train/photo.jpg")  # which b.xml states
     splits = [{"root": str(tmp_path), "split": "train"}]
 
-    VOCDataset(splits=splits)
-    assert not caplog.records
+    open_voc(splits=splits)
+    assert not caplog.annotations
 
     for name in ("c.png", "d.JPG", "e.heic", "readme.txt"):
         (tmp_path / "train" / name).touch()
-    dataset = VOCDataset(splits=splits)
+    dataset = open_voc(splits=splits)
 
-    assert [record.image_path.name for record in dataset.records] == ["a.jpg", "photo.jpg"]
+    assert [record.image_path.name for record in dataset.annotations] == ["a.jpg", "photo.jpg"]
     assert caplog.messages == [f"{tmp_path}/train: 3 images have no XML file and are skipped; the first is c.png"]
     assert dataset.dropped == []
 
@@ -399,10 +403,10 @@ def test_a_bad_object_is_named_or_skipped(
 
     dataset = dataset_of(tmp_path, SOUND, bad, voc_object(), on_error="skip")
     assert boxes_px(dataset) == [[0, 1, 29, 39], [10, 20, 100, 80]]
-    assert dataset.records[0].labels.tolist() == [1, 2]
+    assert dataset.annotations[0].labels.tolist() == [1, 2]
     assert len(dataset.dropped) == 1
     assert said in dataset.dropped[0]
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert [record.levelno for record in caplog.annotations] == [logging.WARNING]
     assert "skipped 1 objects" in caplog.text
     assert said in caplog.text
 
@@ -463,13 +467,13 @@ def test_a_bad_file_raises_or_drops_its_image(
     spoil(tmp_path)
 
     with pytest.raises(DataError, match=said) as caught:
-        VOCDataset(splits=[split], class_names=CLASSES)
+        open_voc(splits=[split], class_names=CLASSES)
     message = str(caught.value)
     assert message.startswith((f"{tmp_path}/Annotations/b.xml: ", f"{tmp_path}/JPEGImages/b.jpg: "))
     assert "\n" not in message
 
-    dataset = VOCDataset(splits=[split], class_names=None, on_error="skip")
-    assert [record.image_id for record in dataset.records] == ["a", "c"]
+    dataset = open_voc(splits=[split], class_names=None, on_error="skip")
+    assert [record.image_id for record in dataset.annotations] == ["a", "c"]
     assert dataset.dropped == [message]
     assert message in caplog.text
 
@@ -486,9 +490,9 @@ def test_a_long_list_is_shortened_in_the_log_alone(tmp_path: Path, caplog: pytes
 
 def test_a_missing_root_and_a_folder_that_is_not_voc(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere: there is no such folder; set data\.root="):
-        VOCDataset(splits=[{"root": str(tmp_path / "nowhere"), "split": "train"}], class_names=CLASSES)
+        open_voc(splits=[{"root": str(tmp_path / "nowhere"), "split": "train"}], class_names=CLASSES)
     with pytest.raises(DataError, match="not a VOC folder: it has neither ImageSets/Main nor XML files"):
-        VOCDataset(splits=[{"root": str(tmp_path), "split": "train"}], class_names=CLASSES)
+        open_voc(splits=[{"root": str(tmp_path), "split": "train"}], class_names=CLASSES)
 
 
 def test_reading_annotations_opens_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -509,7 +513,7 @@ def test_real_blood_cells(shared_dir: Path) -> None:
         pytest.skip(f"no real images at {root}")
     splits = [{"root": str(root), "split": name} for name in ("trainval", "test")]
 
-    dataset = VOCDataset(splits=splits[:1], on_error="skip")
+    dataset = open_voc(splits=splits[:1], on_error="skip")
     everything = list(list_images(splits))
 
     assert dataset.class_names == ("Platelets", "RBC", "WBC")
@@ -518,4 +522,4 @@ def test_real_blood_cells(shared_dir: Path) -> None:
     assert len(dataset.dropped) == 2  # the two boxes without area
     assert all("'RBC' has no area" in text for text in dataset.dropped)
     with pytest.raises(DataError, match="has no area"):
-        VOCDataset(splits=splits)
+        open_voc(splits=splits)

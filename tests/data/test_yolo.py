@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ssd_lightning.data.yolo import YOLODataset, label_path
+from helpers.datasets import open_yolo
+from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.formats.yolo import label_path
 from ssd_lightning.errors import DataError
 
 YAML = "train: images/train\nnames: [cat, dog]\n"
@@ -26,8 +28,8 @@ def write(
         (root / "data.yaml").write_text(settings)
 
 
-def read(root: Path, **settings: Any) -> YOLODataset:
-    return YOLODataset(splits=[{"root": str(root), "split": "train"}], **settings)
+def read(root: Path, **settings: Any) -> DetectionDataset:
+    return open_yolo(splits=[{"root": str(root), "split": "train"}], **settings)
 
 
 @pytest.mark.parametrize(
@@ -43,8 +45,8 @@ def test_the_dialects_of_data_yaml(tmp_path: Path, settings: str, folder: str) -
     write(tmp_path, settings=settings, folder=folder)
     dataset = read(tmp_path)
     assert dataset.class_names == ("cat", "dog")
-    assert dataset.records[0].labels.tolist() == [2]
-    assert dataset.records[0].boxes_xyxy_px.round(3).tolist() == [[80, 30, 120, 70]]
+    assert dataset.annotations[0].labels.tolist() == [2]
+    assert dataset.annotations[0].boxes_xyxy_px.round(3).tolist() == [[80, 30, 120, 70]]
 
 
 @pytest.mark.parametrize(
@@ -58,11 +60,11 @@ def test_folders_inside_the_root_come_before_those_outside(
     write(root, settings=f"{settings}names: [cat, dog]\n", folder="train/images")
     write(tmp_path / "outer", settings=None, folder="train/images")
     write(tmp_path, settings=None, folder="train/images")
-    assert read(root).records[0].image_path == root / "train/images/a.jpg"
-    assert not caplog.records
+    assert read(root).annotations[0].image_path == root / "train/images/a.jpg"
+    assert not caplog.annotations
 
     shutil.rmtree(root / "train")
-    outside = os.path.abspath(read(root).records[0].image_path)
+    outside = os.path.abspath(read(root).annotations[0].image_path)
     assert outside in (f"{tmp_path}/outer/train/images/a.jpg", f"{tmp_path}/train/images/a.jpg")
     assert f"1 of the 1 images lie outside of {root}; the first: {outside}" in caplog.text
 
@@ -73,21 +75,21 @@ def test_a_list_means_images_inside_the_root_before_those_outside(tmp_path: Path
     write(tmp_path, settings=None)
     (root / "lists").mkdir()
     (root / "lists/train.txt").write_text("../images/train/a.jpg\n")
-    assert os.path.abspath(read(root).records[0].image_path) == f"{root}/images/train/a.jpg"
+    assert os.path.abspath(read(root).annotations[0].image_path) == f"{root}/images/train/a.jpg"
 
 
 @pytest.mark.parametrize("number", ["1", "1.0", "01", "1.000000e+00"])
 def test_a_class_number_is_a_number_however_it_is_written(tmp_path: Path, number: str) -> None:
     write(tmp_path, f"{number} .5 .5 .2 .4\n")
-    assert read(tmp_path).records[0].labels.tolist() == [2]
+    assert read(tmp_path).annotations[0].labels.tolist() == [2]
 
 
 def test_a_label_file_that_two_images_share_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path)
-    assert [record.image_id for record in read(tmp_path).records] == ["a"]
-    assert not caplog.records
+    assert [record.image_id for record in read(tmp_path).annotations] == ["a"]
+    assert not caplog.annotations
     Image.new("RGB", (200, 100)).save(tmp_path / "images/train/a.png")
-    assert [record.image_id for record in read(tmp_path).records] == ["a", "a.png"]
+    assert [record.image_id for record in read(tmp_path).annotations] == ["a", "a.png"]
     assert (
         f"1 label files belong to more than one image each, the first is {tmp_path}/labels/train/a.txt" in caplog.text
     )
@@ -96,7 +98,7 @@ def test_a_label_file_that_two_images_share_is_reported(tmp_path: Path, caplog: 
 def test_entries_of_a_list_have_ids_of_their_own(tmp_path: Path) -> None:
     write(tmp_path, settings="train: list.txt\nnames: [cat, dog]\n")
     (tmp_path / "list.txt").write_text("images/train/a.jpg\n" * 3)
-    assert [record.image_id for record in read(tmp_path).records] == ["a", "a.jpg", "a.jpg (2)"]
+    assert [record.image_id for record in read(tmp_path).annotations] == ["a", "a.jpg", "a.jpg (2)"]
 
 
 def test_an_image_of_a_format_that_is_not_read_and_without_labels_is_reported(
@@ -112,7 +114,7 @@ def test_an_image_of_a_format_that_is_not_read_and_without_labels_is_reported(
 def test_separators_of_another_system(tmp_path: Path, stated: str) -> None:
     write(tmp_path, settings=f"train: '{stated}'\nnames: [cat, dog]\n")
     (tmp_path / "list.txt").write_bytes(b"..\\" + tmp_path.name.encode() + b"\\images\\train\\a.jpg\r\n")
-    assert [(record.image_id, len(record.labels)) for record in read(tmp_path).records] == [("a", 1)]
+    assert [(record.image_id, len(record.labels)) for record in read(tmp_path).annotations] == [("a", 1)]
 
 
 FOREIGN = ("/home/me/set/train/images", "C:\\Users\\me\\set\\train\\images", "/home/me/set/train/images/")
@@ -126,8 +128,8 @@ def test_folders_of_another_machine_are_found_by_their_last_parts(
     settings = f"{base}train: '{stated}'\nnames: [cat, dog]\n"
     write(tmp_path, settings=settings, folder="train/images")
     (tmp_path / "images").mkdir()  # a shorter end of the same path
-    assert [record.image_path for record in read(tmp_path).records] == [tmp_path / "train/images/a.jpg"]
-    said = [record.message for record in caplog.records]
+    assert [record.image_path for record in read(tmp_path).annotations] == [tmp_path / "train/images/a.jpg"]
+    said = [record.message for record in caplog.annotations]
     place = tmp_path / "train/images"
     taken = f"there is no '{stated}'; {place} is used, found by the last parts of that path"
     assert said == [f"{tmp_path}/data.yaml: {taken}"]
@@ -154,7 +156,7 @@ def test_images_of_another_machine_are_found_by_their_last_parts(
         read(tmp_path)
     assert str(caught.value) == f"{tmp_path}/{list_file}: line 4 '{missing}': the image is missing"
     caplog.clear()
-    [record] = read(tmp_path, on_error="skip").records
+    [record] = read(tmp_path, on_error="skip").annotations
     assert (record.image_id, record.image_path) == ("a", tmp_path / "train/images/a.jpg")
     assert record.labels.tolist() == [2]
     assert f"{tmp_path}/{list_file}: 1 of the 2 images are not where the list states" in caplog.text
@@ -164,7 +166,7 @@ def test_a_list_may_have_comments_and_names_that_look_like_them(tmp_path: Path) 
     write(tmp_path, settings="train: list.txt\nnames: [cat, dog]\n", folder="")
     shutil.copy(tmp_path / "a.jpg", tmp_path / "#1.jpg")
     (tmp_path / "list.txt").write_text("# a.jpg and so on\n#1.jpg\n# b.jpg\na.jpg\n")
-    assert [record.image_id for record in read(tmp_path).records] == ["#1", "a"]
+    assert [record.image_id for record in read(tmp_path).annotations] == ["#1", "a"]
 
 
 def test_images_that_are_all_missing_are_not_missing_labels(tmp_path: Path) -> None:
@@ -181,9 +183,9 @@ def test_a_split_that_is_the_training_split_is_reported(
     write(tmp_path, settings=f"{YAML}val: {stated}\ntest: images/test\n")
     write(tmp_path, settings=None, folder="images/test")
     for split in ("train", "test"):
-        YOLODataset(splits=[{"root": str(tmp_path), "split": split}])
-    assert not caplog.records
-    YOLODataset(splits=[{"root": str(tmp_path), "split": "val"}])
+        open_yolo(splits=[{"root": str(tmp_path), "split": split}])
+    assert not caplog.annotations
+    open_yolo(splits=[{"root": str(tmp_path), "split": "val"}])
     assert caplog.text.count(f"{tmp_path}/data.yaml: 'val' and 'train' are the same images") == 1
 
 
@@ -192,7 +194,7 @@ def test_a_count_of_classes_that_is_not_that_of_the_names_is_reported(
 ) -> None:
     write(tmp_path, settings=f"{YAML}nc: 2\n")
     assert read(tmp_path).class_names == ("cat", "dog")
-    assert not caplog.records
+    assert not caplog.annotations
     write(tmp_path, settings=f"{YAML}nc: 5\n")
     assert read(tmp_path).class_names == ("cat", "dog")
     assert f"{tmp_path}/data.yaml: 'nc' is 5, but the number of names is 2" in caplog.text
@@ -202,7 +204,7 @@ def test_names_without_data_yaml(tmp_path: Path) -> None:
     write(tmp_path, settings=None)
     with pytest.raises(DataError, match=r"no 'names' list.*give data\.class_names"):
         read(tmp_path)
-    assert read(tmp_path, class_names=["x", "y"]).records[0].labels.tolist() == [2]
+    assert read(tmp_path, class_names=["x", "y"]).annotations[0].labels.tolist() == [2]
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
     for settings in (None, "names:\n", "names: null\n"):
         write(tmp_path, settings=settings)
@@ -222,15 +224,15 @@ def test_class_names_are_text_as_the_file_has_them(tmp_path: Path, form: str) ->
     write(tmp_path, "0 .5 .5 .2 .4\n3 .5 .5 .2 .4\n", f"train: images/train\npath: null\nval: null\n{names}")
     dataset = read(tmp_path)
     assert dataset.class_names == SPELLINGS
-    assert dataset.records[0].labels.tolist() == [1, 4]
-    assert read(tmp_path, class_names=["010", "no"]).records[0].labels.tolist() == [2, 1]
+    assert dataset.annotations[0].labels.tolist() == [1, 4]
+    assert read(tmp_path, class_names=["010", "no"]).annotations[0].labels.tolist() == [2, 1]
 
 
 @pytest.mark.parametrize("stated", ["null", "~", "", "[]"])
 def test_a_split_that_is_stated_as_nothing_is_missing(tmp_path: Path, stated: str) -> None:
     write(tmp_path, settings=f"train: images/train\nnames: [a, b]\ntest: {stated}\n")
     with pytest.raises(DataError, match=r"there is no split 'test'; there is train"):
-        YOLODataset(splits=[{"root": str(tmp_path), "split": "test"}])
+        open_yolo(splits=[{"root": str(tmp_path), "split": "test"}])
 
 
 @pytest.mark.parametrize(
@@ -285,7 +287,7 @@ def test_a_bad_line(tmp_path: Path, line: str, said: str) -> None:
         read(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path}/labels/train/a.txt: line 2 ")
     assert said in str(caught.value)
-    assert read(tmp_path, on_error="skip").records[0].boxes_xyxy_px.tolist() == [[0, 0, 200, 100]]
+    assert read(tmp_path, on_error="skip").annotations[0].boxes_xyxy_px.tolist() == [[0, 0, 200, 100]]
 
 
 def test_fractions_are_of_the_upright_image(tmp_path: Path) -> None:
@@ -294,6 +296,6 @@ def test_fractions_are_of_the_upright_image(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.new("RGB", (200, 100)).save(tmp_path / "images/train/a.jpg", exif=exif)
     dataset = read(tmp_path)
-    assert dataset.records[0].size_px == (200, 100)
-    assert dataset.records[0].boxes_xyxy_px.tolist() == [[0, 0, 100, 100]]
+    assert dataset.annotations[0].size_px == (200, 100)
+    assert dataset.annotations[0].boxes_xyxy_px.tolist() == [[0, 0, 100, 100]]
     assert dataset[0][0].shape == (3, 200, 100)

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from helpers.small_network import small_net
-from ssd_lightning.data.dataset import ImageAnnotation
+from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.errors import UserError
 from ssd_lightning.losses import MultiBoxLoss

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from helpers.small_network import small_net
-from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation
+from ssd_lightning.data.annotations import ImageAnnotation
+from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.callbacks.averaging import MovingAverage
@@ -94,7 +95,7 @@ def data(
     for record in records[1:] if repeat_rare else ():
         record.labels[:] = 1  # the other class is in one image alone
     return DetectionDataModule(
-        dataset=lambda **split: DetectionDataset(records=records, **split),
+        dataset=lambda **split: DetectionDataset(annotations=records, **split),
         train={},
         val={},
         test={},

@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from ssd_lightning.data.coco import COCODataset
-from ssd_lightning.data.csv_boxes import CSVDataset
+from helpers.datasets import open_coco, open_csv, open_voc
+from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.images import read_image
-from ssd_lightning.data.voc import VOCDataset
 from ssd_lightning.errors import DataError
 from ssd_lightning.inference.frames import Clip, SourceImage
 from ssd_lightning.inference.names import output_names
@@ -101,8 +100,8 @@ def test_a_data_set_reads_back_to_the_same_boxes_in_the_same_pixels(
 ) -> None:
     root = write(source_images, found, tmp_path / "out", layout) / layout
     splits = [{"root": str(root), "split": {"voc": "trainval", "coco": "train"}[layout]}]
-    reader = {"voc": VOCDataset, "coco": COCODataset}[layout]
-    records = reader(splits=splits, class_names=CLASSES).records
+    reader = {"voc": DetectionDataset, "coco": DetectionDataset}[layout]
+    records = reader(splits=splits, class_names=CLASSES).annotations
     assert len(records) == len(source_images)
     for record, source_image, expected in zip(records, source_images, found, strict=True):
         np.testing.assert_allclose(record.boxes_xyxy_px, expected.boxes_xyxy_px, rtol=0, atol=2e-4)  # 4 decimals
@@ -116,7 +115,7 @@ def test_a_data_set_reads_back_to_the_same_boxes_in_the_same_pixels(
         assert difference.max() == 0 if was_copied else difference.mean() < 8
         assert pixels.shape == source_image.image.shape
     write(source_images, found, tmp_path / "out", layout)  # a second time, over the first
-    assert len(reader(splits=splits, class_names=CLASSES).records) == len(source_images)
+    assert len(reader(splits=splits, class_names=CLASSES).annotations) == len(source_images)
 
 
 def test_turned_images_are_stored_as_they_were_seen(tmp_path: Path) -> None:
@@ -138,8 +137,8 @@ def test_specks_are_left_out_of_data_sets(tmp_path: Path) -> None:
     labels, scores = np.array([1, 2, 3]), np.array([0.9, 0.8, 0.7], np.float32)
     specks = ImageDetections(source_image.image, boxes, scores, labels, CLASSES)
     folder = write([source_image], [specks], tmp_path / "out", "voc", "coco")
-    for reader, layout, split in ((VOCDataset, "voc", "trainval"), (COCODataset, "coco", "train")):
-        (record,) = reader(splits=[{"root": str(folder / layout), "split": split}], class_names=CLASSES).records
+    for reader, layout, split in ((open_voc, "voc", "trainval"), (open_coco, "coco", "train")):
+        (record,) = reader(splits=[{"root": str(folder / layout), "split": split}], class_names=CLASSES).annotations
         assert record.labels.tolist() == [3]
 
 
@@ -217,8 +216,8 @@ def test_the_projects_own_reader_takes_the_csv(tmp_path: Path, monkeypatch: pyte
     source_images = [image(Path("shots/one.png"), (60, 90)), image(Path("shots/two.png"), (50, 50))]
     found = [detections(source_images[0].image, 4), detections(source_images[1].image, 0)]
     write(source_images, found, Path("out"), "csv")
-    data = CSVDataset(splits=[{"root": ".", "split": "out/predictions.csv"}], images=".", class_names=CLASSES)
-    for record, expected in zip(data.records, found, strict=True):
+    data = open_csv(splits=[{"root": ".", "split": "out/predictions.csv"}], images=".", class_names=CLASSES)
+    for record, expected in zip(data.annotations, found, strict=True):
         np.testing.assert_allclose(record.boxes_xyxy_px, expected.boxes_xyxy_px, rtol=0, atol=0.0051)
 
 

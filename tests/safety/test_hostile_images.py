@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ssd_lightning.data.formats.voc import parse_annotation
 from ssd_lightning.data.images import image_size_px, read_image
-from ssd_lightning.data.voc_xml import parse_annotation
 from ssd_lightning.errors import DataError
 
 

@@ -9,10 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ssd_lightning.data.coco import COCODataset
-from ssd_lightning.data.csv_boxes import CSVDataset
-from ssd_lightning.data.voc import VOCDataset
-from ssd_lightning.data.yolo import YOLODataset
+from helpers.datasets import open_coco, open_csv, open_voc, open_yolo
 from ssd_lightning.errors import DataError, one_line
 from ssd_lightning.inference.names import output_names
 from ssd_lightning.inference.sources import find_images
@@ -65,16 +62,16 @@ def yolo(root: Path, names: list[str]) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize(("newline", "mark"), [("\n", ""), ("\r\n", "\ufeff"), ("\r", "")])
 def test_voc_lists_of_any_system(tmp_path: Path, newline: str, mark: str) -> None:
-    dataset = VOCDataset(splits=voc(tmp_path, NAMES, newline=newline, mark=mark), class_names=["cat"], part="train")
-    assert [record.image_id for record in dataset.records] == NAMES
+    dataset = open_voc(splits=voc(tmp_path, NAMES, newline=newline, mark=mark), class_names=["cat"], part="train")
+    assert [record.image_id for record in dataset.annotations] == NAMES
     assert dataset[len(NAMES) - 1][0].shape == (3, 24, 32)
 
 
 def test_names_with_line_feeds_in_formats_that_can_have_them(tmp_path: Path) -> None:
     names = NAMES + LINE_FEEDS
     files = [f"{name}.jpg" for name in names]
-    assert [record.image_id for record in COCODataset(splits=coco(tmp_path / "coco", files)).records] == names
-    found = YOLODataset(splits=yolo(tmp_path / "yolo", names)).records
+    assert [record.image_id for record in open_coco(splits=coco(tmp_path / "coco", files)).annotations] == names
+    found = open_yolo(splits=yolo(tmp_path / "yolo", names)).annotations
     assert sorted(record.image_id for record in found) == sorted(names)
     (tmp_path / "csv").mkdir()
     with (tmp_path / "csv/train.csv").open("w", newline="", encoding="utf-8") as stream:
@@ -82,7 +79,7 @@ def test_names_with_line_feeds_in_formats_that_can_have_them(tmp_path: Path) -> 
         writer.writerow(["image", "label", "xmin", "ymin", "xmax", "ymax"])
         writer.writerows([name, "cat", 1, 1, 9, 9] for name in files)
     splits = [{"root": str(tmp_path / "csv"), "split": "train"}]
-    records = CSVDataset(splits=splits, images=str(tmp_path / "coco/train")).records
+    records = open_csv(splits=splits, images=str(tmp_path / "coco/train")).annotations
     assert [record.image_id for record in records] == names
 
 
@@ -91,10 +88,10 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     odd = os.fsdecode(b"bad\xff\xfe.jpg")
     os.rename(tmp_path / "images/train/good.jpg", tmp_path / "images/train" / odd)
     os.rename(tmp_path / "labels/train/good.txt", tmp_path / "labels/train" / odd.replace("jpg", "txt"))
-    dataset = YOLODataset(splits=splits, part="train")
+    dataset = open_yolo(splits=splits, part="train")
     assert len(dataset) == 1
     assert dataset[0][0].shape == (3, 24, 32)
-    one_line(dataset.records[0].image_id).encode()
+    one_line(dataset.annotations[0].image_id).encode()
 
 
 @pytest.mark.parametrize("name", LINE_FEEDS)
@@ -107,13 +104,13 @@ def test_a_name_forges_no_line_of_a_log(
     text = ""
     if on_error == "raise":
         with pytest.raises(DataError) as caught:
-            COCODataset(splits=splits)[0]
+            open_coco(splits=splits)[0]
         text = str(caught.value)
         assert "\n" not in text
     else:
         with caplog.at_level(logging.WARNING):
-            dataset = COCODataset(splits=splits, on_error="skip")  # type: ignore[arg-type]
-        assert [record.image_id for record in dataset.records] == ["good"]
+            dataset = open_coco(splits=splits, on_error="skip")  # type: ignore[arg-type]
+        assert [record.image_id for record in dataset.annotations] == ["good"]
         assert all("\n" not in sentence for sentence in dataset.dropped)
         text = caplog.text
     assert one_line(name) in text
@@ -128,7 +125,7 @@ def test_a_class_name_forges_no_line_of_a_log(tmp_path: Path, caplog: pytest.Log
         odd = odd.replace("<bndbox>", f"<bndbox><{tag}>x\n{FORGED} INFO</{tag}>")
         (tmp_path / "Annotations/a.xml").write_text(odd)
         with caplog.at_level(logging.WARNING):
-            dataset = VOCDataset(splits=splits, class_names=["cat"], on_error="skip")
+            dataset = open_voc(splits=splits, class_names=["cat"], on_error="skip")
         assert len(dataset.dropped) == 1, number
         assert "\n" not in dataset.dropped[0]
         assert not any(line.startswith(FORGED) for line in caplog.text.splitlines())
@@ -140,17 +137,17 @@ LONG = ["x" * 5000, ("x" * 100 + "/") * 50, "x\0y", ""]
 @pytest.mark.parametrize("name", LONG)
 def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError):
-        COCODataset(splits=coco(tmp_path / "coco", [name or " "], images=False))
+        open_coco(splits=coco(tmp_path / "coco", [name or " "], images=False))
     splits = voc(tmp_path / "voc", ["a"])
     (tmp_path / "voc/ImageSets/Main/train.txt").write_text(f"{name or 'absent'}\n")
     with pytest.raises(DataError):
-        VOCDataset(splits=splits, class_names=["cat"])
+        open_voc(splits=splits, class_names=["cat"])
     (tmp_path / "voc/ImageSets/Main/train.txt").write_text("a\n")
     os.remove(tmp_path / "voc/JPEGImages/a.jpg")
     stated = name.replace("\0", "") or "absent"
     (tmp_path / "voc/Annotations/a.xml").write_text(XML.replace("<size>", f"<filename>{stated}</filename><size>"))
     with pytest.raises(DataError, match="the image is missing"):
-        VOCDataset(splits=splits, class_names=["cat"])
+        open_voc(splits=splits, class_names=["cat"])
 
 
 @pytest.mark.timeout(20)
@@ -160,15 +157,15 @@ def test_loops_and_pipes_in_a_data_folder(tmp_path: Path) -> None:
     for link in ("self", "again", "more"):
         (folder / link).symlink_to(folder, target_is_directory=True)
         (tmp_path / "labels/train" / link).symlink_to(tmp_path / "labels/train", target_is_directory=True)
-    assert [record.image_id for record in YOLODataset(splits=splits).records] == ["a", "b"]
+    assert [record.image_id for record in open_yolo(splits=splits).annotations] == ["a", "b"]
     os.mkfifo(folder / "c.jpg")
     (folder / "d.jpg").symlink_to("d.jpg")
-    dataset = YOLODataset(splits=splits, on_error="skip")
+    dataset = open_yolo(splits=splits, on_error="skip")
     assert len(dataset) == len(dataset.dropped) == 2
     os.remove(tmp_path / "labels/train/a.txt")
     os.mkfifo(tmp_path / "labels/train/a.txt")
     with pytest.raises(DataError, match=r"a\.txt: .*pipe"):
-        YOLODataset(splits=splits)
+        open_yolo(splits=splits)
 
 
 @pytest.mark.timeout(20)

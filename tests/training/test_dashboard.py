@@ -312,7 +312,7 @@ def test_one_class_and_many(tmp_path: Path, seen: type[Seen]) -> None:
     )  # fmt: skip
     records = images(tmp_path, 3)
     module = DetectionDataModule(
-        dataset=lambda **split: DetectionDataset(records=records, **split),
+        dataset=lambda **split: DetectionDataset(annotations=records, **split),
         train={}, val={}, test=None, image_size=32, class_names=names, batch_size=2, num_workers=0,
     )  # fmt: skip
     trainer = pl.Trainer(

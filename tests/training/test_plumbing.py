@@ -9,9 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.datasets import opener
 from ssd_lightning.data import detection_data
-from ssd_lightning.data.coco import COCODataset
-from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation
+from ssd_lightning.data.annotations import ImageAnnotation
+from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.formats import COCO
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
 from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import ConfigurationError, DataError
@@ -35,7 +37,7 @@ def dataset(tmp_path: Path, count: int = 10, **settings: object) -> DetectionDat
     settings.setdefault("class_names", ("thing",))
     if settings["class_names"] is None:
         settings["class_names"] = ("thing",)
-    return DetectionDataset(records=records, **settings)  # type: ignore[arg-type]
+    return DetectionDataset(annotations=records, **settings)  # type: ignore[arg-type]
 
 
 def data_module(tmp_path: Path, **settings: object) -> DetectionDataModule:
@@ -88,7 +90,7 @@ def test_images_of_a_rare_class_come_again_in_an_epoch_and_are_augmented_anew(
 
     settings = {"train": {}, "class_names": ("thing", "rare"), "augmentation": augmentation, "batch_size": 1}
     module = data_module(tmp_path, repeat_rare=repeat_rare, repeat_threshold=0.9, **settings)
-    module.dataset("train").records[4].labels[:] = 2  # in a tenth of the images: 3 times
+    module.dataset("train").annotations[4].labels[:] = 2  # in a tenth of the images: 3 times
     loader = module.train_dataloader()
     assert len(loader) == (12 if repeat_rare else 10)
     counts = Counter(names(loader))
@@ -109,7 +111,7 @@ def test_one_number_is_a_square(tmp_path: Path) -> None:
 
 def test_training_without_a_single_object_is_refused(tmp_path: Path) -> None:
     module = data_module(tmp_path)
-    for record in module.dataset("train").records:
+    for record in module.dataset("train").annotations:
         record.labels.resize(0, refcheck=False)
     empty = DetectionDataModule(
         dataset=lambda **settings: module.dataset("train"), train={}, val=None, test=None, image_size=24
@@ -127,10 +129,10 @@ def test_training_on_crowds_alone_names_their_number_and_what_keeps_them(tmp_pat
     (tmp_path / "train.json").write_text(json.dumps(content))
     splits = {"splits": [{"root": str(tmp_path), "split": "train"}]}
 
-    module = data_module(tmp_path, dataset=COCODataset, train={**splits, "keep_difficult": False})
+    module = data_module(tmp_path, dataset=opener(COCO), train={**splits, "keep_difficult": False})
     with pytest.raises(DataError, match=r"no object in the 1 .*; 3 crowds .* data\.train_difficult=true keeps them"):
         module.dataset("train")
-    assert len(data_module(tmp_path, dataset=COCODataset, train=splits).dataset("train").records[0].labels) == 3
+    assert len(data_module(tmp_path, dataset=opener(COCO), train=splits).dataset("train").annotations[0].labels) == 3
 
 
 def test_without_validation(tmp_path: Path) -> None:

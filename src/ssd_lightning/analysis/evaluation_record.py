@@ -81,7 +81,7 @@ class EvaluationRecord:
         from ssd_lightning.metrics.detection_state import image_key  # torchmetrics takes a second to import
 
         keys, evaluation = metric.seen_by_all()
-        images = {image_key(record.image_id): record for record in dataset.records}
+        images = {image_key(record.image_id): record for record in dataset.annotations}
         records = [images[key] for key in keys.tolist()]
         return cls(
             split=split,

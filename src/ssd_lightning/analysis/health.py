@@ -1,6 +1,5 @@
 """Find problems in annotated images, from plain values that other modules have read."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from ssd_lightning.analysis.issues import Issue, Severity
 from ssd_lightning.analysis.objects import Objects, name_object, sides_px
+from ssd_lightning.data.annotations import Problem
 
 MOST_LEFT_OUT = 0.1
 """Fraction of a split's objects and images. If more are skipped, the annotation has a systematic error."""
@@ -18,49 +18,20 @@ FEW_IMAGES = 4000
 FEWEST_AT_EDGE = 5
 """Boxes that start in the first pixel. Fewer do not show how a tool counts."""
 
-PHRASES = (
-    ("but its annotation says", "image_size"),
-    ("looks like fractions", "fractions"),
-    ("looks like pixels", "pixels"),
-    ("is of none of the", "unknown_class"),
-    ("is inverted:", "inverted"),
-    ("reaches out of the image:", "outside"),
-    ("has no area:", "no_area"),
-    ("the image is missing", "missing"),
-    ("the annotation is missing", "missing"),
-    ("cannot read the image", "image"),
-    ("its EXIF tag turns", "image_size"),
-    ("not an image", "image"),
-    ("this is no image", "image"),
-)
-"""Phrases in the readers' messages (`data.annotation`, `data.images`), and the kind of problem they mean."""
-_FROM_0_TO_1 = re.compile(r"has no area: [xy]min is 0 and [xy]max 1 of ")
-_UNKNOWN_NUMBER = re.compile(r"'(\d+)'[^']* is of none of the")
 
-
-def kind_of(sentence: str, otherwise: str) -> str:
-    """Return the kind of problem that a reader's message describes."""
-    return next((kind for phrase, kind in PHRASES if phrase in sentence), otherwise)
-
-
-def reader_issues(split: str, sentences: Sequence[str], *, otherwise: str, severity: Severity) -> list[Issue]:
-    """Sort the messages of a reader by kind.
+def reader_issues(split: str, problems: Sequence[Problem], *, severity: Severity) -> list[Issue]:
+    """Turn the problems of a reader into issues.
 
     Args:
-        split: split of the messages.
-        sentences: messages of the reader, each with file, object and value.
-        otherwise: kind of the messages that match none of `PHRASES`.
+        split: split of the problems.
+        problems: problems with objects and images.
         severity: error if the run would stop at them, warning if it skips them.
     """
-    kinds = [kind_of(sentence, otherwise) for sentence in sentences]
-    if "fractions" in kinds:
-        # 0 and 1 alone might be pixels. Next to other fractions they are edges of the image.
-        kinds = ["fractions" if _FROM_0_TO_1.search(of) else kind for of, kind in zip(sentences, kinds, strict=True)]
-    return [Issue(severity, kind, split, sentence) for kind, sentence in zip(kinds, sentences, strict=True)]
+    return [Issue(severity, problem.kind, split, str(problem)) for problem in problems]
 
 
 def class_number_issues(
-    split: str, sentences: Sequence[str], counts: Sequence[int], class_names: Sequence[str]
+    split: str, problems: Sequence[Problem], counts: Sequence[int], class_names: Sequence[str]
 ) -> list[Issue]:
     """Find labels that start at 1 instead of 0, or at 0 instead of 1.
 
@@ -68,22 +39,25 @@ def class_number_issues(
     other end. Numbers with gaps, like COCO's own, are not checked.
 
     Args:
-        split: split of the sentences.
-        sentences: messages of the reader about unusable objects.
+        split: split of the problems.
+        problems: problems of the reader with objects.
         counts: number of objects of each class.
         class_names: names of the classes 1..C.
     """
-    unknown = {int(number) for sentence in sentences for number in _UNKNOWN_NUMBER.findall(sentence)}
-    if len(unknown) != 1:
+    examples = {
+        int(problem.name): problem
+        for problem in reversed(problems)
+        if problem.kind == "unknown_class" and problem.name.isdecimal()
+    }
+    if len(examples) != 1:
         return []
-    (number,) = unknown
+    ((number, example),) = examples.items()
     if number in (len(class_names), len(class_names) + 1) and counts[0] == 0:
         what = f"one too high: there are objects of number {number}, and none of the first class '{class_names[0]}'"
     elif number == 0 and counts[-1] == 0:
         what = f"one too low: there are objects of number 0, and none of the last class '{class_names[-1]}'"
     else:
         return []
-    example = next(sentence for sentence in sentences if _UNKNOWN_NUMBER.search(sentence))
     return [Issue("error", "class_numbers", split, f"the class numbers look {what}; the first: {example}")]
 
 

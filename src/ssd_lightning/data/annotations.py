@@ -37,6 +37,8 @@ class Problem:
     """What is wrong, with the value; starts with a verb if there is an item."""
     image_id: str | None = None
     """None if the problem belongs to no image."""
+    name: str = ""
+    """Class name of the object."""
     position: int = 0
     """Number of usable images before this one."""
     label: int = 0
@@ -44,6 +46,8 @@ class Problem:
     difficult: bool = False
     is_clipped: bool = False
     """The part of the box inside of the image is in the table, among the objects that overhang."""
+    reach_px: tuple[float, float] | None = None
+    """Of a box outside of the image: its right and lower edge."""
 
     def __str__(self) -> str:
         item = f" {self.item}" if self.item else ""
@@ -364,6 +368,7 @@ class Annotations:
             kind=kind,
             text=text,
             image_id=columns.image_ids[image],
+            name=name,
             label=int(columns.labels[row]),
             difficult=bool(columns.difficult[row]),
         )

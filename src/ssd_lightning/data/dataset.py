@@ -1,6 +1,5 @@
 """Turn annotated images into samples: the code that all annotation formats share."""
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,8 +19,6 @@ from ssd_lightning.data.resize import WHOLE, Resize
 from ssd_lightning.data.sampler import SampleKey, read_key
 from ssd_lightning.errors import DataError, one_line
 from ssd_lightning.types import Target
-
-log = logging.getLogger(__name__)
 
 
 class Transform(Protocol):
@@ -71,8 +68,6 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         seed: root of all samples' seeds.
         dropped: everything that was skipped while reading the annotations.
         num_skipped: number of crowds and difficult objects that were skipped on request.
-        drop_unreadable: read all images once at the start, and drop those that fail.
-        name: what the images are, for an error if there are none.
 
     Attributes:
         dropped: every object and image that was skipped.
@@ -83,7 +78,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             and the sizes of `sizes_as_read_px`.
 
     Raises:
-        DataError: no image is left. While reading a sample: its image is broken.
+        DataError: while reading a sample: its image is broken.
     """
 
     def __init__(
@@ -95,11 +90,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         seed: int = 0,
         dropped: Sequence[Problem] = (),
         num_skipped: int = 0,
-        drop_unreadable: bool = False,
-        name: str = "the data set",
     ) -> None:
-        is_table = isinstance(annotations, AnnotationTable)
-        self.annotations = annotations if is_table else AnnotationTable.of(annotations)
+        self.annotations = annotations if isinstance(annotations, AnnotationTable) else AnnotationTable.of(annotations)
         self.class_names = tuple(class_names)
         self.transform = transform
         self._transform_at_size: dict[tuple[int, int], Transform] = {}
@@ -109,15 +101,6 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         self.cache: ImageCache | None = None
         self.dropped = list(dropped)
         self.num_skipped = num_skipped
-        if drop_unreadable:
-            self._drop_unreadable()
-        if self.dropped:
-            log.warning("skipped %d objects or images:\n  %s", len(self.dropped), shortened(map(str, self.dropped)))
-        if self.skipped:
-            log.info("%s", self.skipped)
-        if not len(self.annotations):
-            hint = "; in a small set a larger data.val_fraction= holds some" if "'val'" in name else ""
-            raise DataError(f"no image is left in {name} ({len(self.dropped)} skipped){hint}")
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -182,7 +165,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     def _reduction(self, size_px: tuple[int, int]) -> int:
         return 1 if self.least_size_px is None else choose_reduction(size_px, self.least_size_px)
 
-    def _drop_unreadable(self) -> None:
+    def drop_unreadable(self) -> None:
+        """Read all images once, and drop those that fail."""
         with ThreadPoolExecutor() as pool:
             problems = list(pool.map(lambda index: _problem_with(self.annotations[index]), range(len(self))))
         self.dropped += [problem for problem in problems if problem]
@@ -193,11 +177,15 @@ def _problem_with(annotation: ImageAnnotation) -> Problem | None:
     try:
         read_image(annotation.image_path, annotation.size_px)
     except DataError as error:
-        path = str(annotation.image_path)
-        text = str(error).removeprefix(f"{path}: ")
-        kind: ProblemKind = "image_size" if isinstance(error, ImageSizeError) else "image"
-        return Problem(file=path, kind=kind, text=text, image_id=annotation.image_id)
+        return image_problem(annotation, error)
     return None
+
+
+def image_problem(annotation: ImageAnnotation, error: DataError) -> Problem:
+    """Return the error of reading an image as a problem."""
+    path = str(annotation.image_path)
+    kind: ProblemKind = "image_size" if isinstance(error, ImageSizeError) else "image"
+    return Problem(file=path, kind=kind, text=str(error).removeprefix(f"{path}: "), image_id=annotation.image_id)
 
 
 def shared_files(images: Iterable[tuple[str, str]]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from ssd_lightning.data.cache import CacheKind, ImageCaches
 from ssd_lightning.data.dataset import DetectionDataset, ScalableTransform, Transform, collate
 from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
+from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.resize import Resize, ResizeMode
 from ssd_lightning.data.sampler import EpochSampler, repeat_factors
 from ssd_lightning.data.stages import Arguments, choose_splits
@@ -33,8 +34,7 @@ class DetectionData:
     """Data sets and loaders for training, validation and test, of one annotation format.
 
     Args:
-        dataset: factory of a data set. It is called with the arguments of a split and `class_names`, `transform`,
-            `seed`.
+        dataset: opens the data set of a split.
         train: arguments of the training split. `choose_splits` fills in splits that are not given.
         val: arguments of the validation split, which selects the best checkpoint. None trains without validation.
         test: arguments of the test split. None if there is none.
@@ -66,7 +66,7 @@ class DetectionData:
     def __init__(
         self,
         *,
-        dataset: Callable[..., DetectionDataset],
+        dataset: DatasetOpener,
         train: Mapping[str, Any],
         val: Mapping[str, Any] | None,
         test: Mapping[str, Any] | None,
@@ -100,7 +100,7 @@ class DetectionData:
             if not isinstance(value, bool):
                 raise ConfigurationError(f"data.{name} is {value!r}; it must be true or false")
         require_number("data.repeat_threshold", repeat_threshold, 0, 1, above_low=True)
-        self._make_dataset = dataset
+        self.opener = dataset
         self._given: dict[str, Any] = {"train": train, "val": val, "test": test}
         self._class_names = None if class_names is None else tuple(class_names)
         self._resize = Resize(image_size=image_size, resize=resize)
@@ -150,7 +150,7 @@ class DetectionData:
 
     @cached_property
     def _splits(self) -> Mapping[str, Arguments | None]:
-        return choose_splits(self._make_dataset, **self._given)  # lazy: it reads files that `prepare` may create
+        return choose_splits(self.opener.files, **self._given)  # lazy: it reads files that `prepare` may create
 
     def has(self, stage: Stage) -> bool:
         """Whether a stage has a split."""
@@ -209,7 +209,7 @@ class DetectionData:
         """
         arguments = self.arguments(stage)
         if stage not in self._datasets:
-            self._datasets[stage] = self._make_dataset(
+            self._datasets[stage] = self.opener(
                 **arguments,
                 class_names=self._class_names if stage == "train" else self.class_names,
                 transform=(self._augmentation if stage == "train" else None) or self._resize,
@@ -237,8 +237,7 @@ class DetectionData:
         """How often each training image appears in an epoch, on average. None if each appears once."""
         if self._repeat_threshold is None:
             return None
-        labels = [record.labels for record in self.dataset("train").records]
-        factors = repeat_factors(labels, threshold=self._repeat_threshold)
+        factors = repeat_factors(self.dataset("train").annotations, threshold=self._repeat_threshold)
         return factors if (factors > 1).any() else None
 
     def train_sampler(self) -> EpochSampler:
@@ -277,7 +276,7 @@ class DetectionData:
     def _cached_dataset(self, stage: Stage) -> DetectionDataset:
         dataset = self.dataset(stage)
         if stage not in self._with_cache and stage != "test":  # the test split is read only once
-            paths = [record.image_path for record in dataset.records]
+            paths = [Path(path) for path in dataset.annotations.image_paths]
             dataset.cache = self._caches.open(paths, dataset.sizes_as_read_px, processes=self.processes)
             self._with_cache.add(stage)
         return dataset
@@ -310,7 +309,7 @@ def require_objects(dataset: DetectionDataset, split: str) -> None:
     Raises:
         DataError: it has none.
     """
-    if not any(len(record.labels) for record in dataset.records):
+    if not dataset.annotations.counts.any():
         first = f"; {len(dataset.dropped)} were skipped, the first: {dataset.dropped[0]}" if dataset.dropped else ""
         skipped = f"; {dataset.skipped}" if dataset.skipped else ""
         raise DataError(f"there is no object in the {len(dataset)} {SPLIT_TITLES[split]} images{first}{skipped}")

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ssd_lightning.data.dataset import ImageAnnotation
+from ssd_lightning.data.annotations import AnnotationTable
 
 WHAT_DIFFERS = {
     "images": "the number of images",
@@ -21,32 +21,38 @@ WHAT_DIFFERS = {
 """Entries of a fingerprint, from coarse to fine."""
 
 
-def fingerprint(
-    records: Sequence[ImageAnnotation], class_names: Sequence[str], *, contents: bool = False
-) -> dict[str, Any]:
+def fingerprint(annotations: AnnotationTable, class_names: Sequence[str], *, contents: bool = False) -> dict[str, Any]:
     """Describe a split in plain values.
 
     The order of the images matters, since samplers draw by index. By default only file sizes are checked, which takes
     microseconds per image. Changed bytes in a file of the same size show only in `contents`.
 
     Args:
-        records: annotations of the split.
+        annotations: annotations of the split.
         class_names: names of the classes 1..C.
         contents: also read and hash every image file.
 
     Returns:
         Numbers and hashes of 16 hexadecimal digits; see `WHAT_DIFFERS`. A missing file has size -1.
     """
-    paths = [record.image_path for record in records]
+    paths = [Path(path) for path in annotations.image_paths]
     with ThreadPoolExecutor() as pool:  # mostly waits for the disk
         sizes = list(pool.map(_size_bytes, paths))
         checksums = list(pool.map(checksum, paths)) if contents else None
+    objects = annotations.objects()
+    arrays = (
+        annotations.sizes_px.astype("<i4"),
+        objects.image.astype("<i8"),
+        objects.boxes_xyxy_px.astype("<f4"),
+        objects.labels.astype("<i8"),
+        objects.difficult.astype("?"),
+    )
     found = {
-        "images": len(records),
-        "objects": sum(len(record.labels) for record in records),
+        "images": len(annotations),
+        "objects": len(objects.labels),
         "classes": _hash(name.encode(errors="surrogateescape") for name in class_names),
-        "names": _hash(record.image_id.encode(errors="surrogateescape") for record in records),
-        "boxes": _hash(part for record in records for part in _annotation(record)),
+        "names": _hash(name.encode(errors="surrogateescape") for name in annotations.image_ids),
+        "boxes": _hash(array.tobytes() for array in arrays),
         "bytes": sum(size for size in sizes if size > 0),
         "files": _hash(str(size).encode() for size in sizes),
     }
@@ -73,13 +79,6 @@ def checksum(path: Path) -> str:
 
 def _new_hash() -> Any:
     return hashlib.blake2b(digest_size=16)
-
-
-def _annotation(record: ImageAnnotation) -> Iterable[bytes]:
-    yield repr(tuple(record.size_px)).encode()
-    yield record.boxes_xyxy_px.astype("<f4").tobytes()
-    yield record.labels.astype("<i8").tobytes()
-    yield record.difficult.astype("?").tobytes()
 
 
 def _hash(parts: Iterable[bytes]) -> str:

@@ -2,99 +2,74 @@
 
 import hashlib
 import logging
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssd_lightning.data.annotation import RANGE_TOLERANCE_PX
-from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation
+from ssd_lightning.data.annotation_checks import RANGE_TOLERANCE_PX
+from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation, Problem
+from ssd_lightning.data.dataset import DetectionDataset, image_problem
+from ssd_lightning.data.formats import VOC
 from ssd_lightning.data.images import read_image
-from ssd_lightning.data.split_dataset import ReadImage, SplitDataset
-from ssd_lightning.errors import ConfigurationError, DataError
+from ssd_lightning.data.reading import DatasetOpener
+from ssd_lightning.errors import DataError
+
+log = logging.getLogger(__name__)
 
 
-def open_leniently(make: Callable[..., DetectionDataset], **arguments: Any) -> DetectionDataset:
+def open_leniently(opener: DatasetOpener, *, splits: Sequence[Mapping[str, Any]], **choice: Any) -> DetectionDataset:
     """Open a split with all problems of its annotations in `dropped`; it may be empty.
 
     Images are decoded only if boxes extend beyond the annotated size. If the image has another size and contains the
     boxes, `dropped` lists the size instead of the boxes.
 
     Args:
-        make: class of a data set, or a `partial` of it.
-        arguments: arguments of the split.
+        opener: opens the splits.
+        splits: see `DatasetOpener`.
+        choice: other arguments of the split.
 
     Raises:
-        ConfigurationError: `make` is not a class of data sets.
         DataError: the list of images, or another file that all images share, cannot be read.
     """
-    made, settings = (make.func, make.keywords) if isinstance(make, partial) else (make, {})
-    if not (isinstance(made, type) and issubclass(made, DetectionDataset)):
-        raise ConfigurationError(f"data.module.dataset is {made!r}; it must be a class of DetectionDataset")
-    with _quiet():
-        return _lenient(made)(**{**settings, **arguments, "on_error": "skip"})
+    found = opener.read(splits)
+    for note in found.notes:
+        log.warning("%s", note)
+    choice.setdefault("class_names", None)
+    chosen = opener.choose(found, **choice)
+    return DetectionDataset(
+        annotations=chosen.table,
+        class_names=chosen.class_names,
+        dropped=_measured(chosen.problems, chosen.table),
+        num_skipped=chosen.num_skipped,
+    )
 
 
-def _lenient(dataset: type[DetectionDataset]) -> type[DetectionDataset]:
-    # The reader calls SplitDataset by `super()`, so a class in between sees the images.
-    bases = (dataset, _MeasuredDataset) if issubclass(dataset, SplitDataset) else (dataset,)
-
-    class Lenient(*bases):  # type: ignore[misc]
-        def __init__(self, **arguments: Any) -> None:
-            try:
-                super().__init__(**arguments)
-            except DataError:
-                if not hasattr(self, "records"):
-                    raise
-                # Everything was read and nothing is usable; the caller decides about this.
-
-        def _drop_unreadable(self) -> None:
-            """Do nothing: `inspect_images` reports unreadable images."""
-
-    return Lenient
+def _measured(problems: Sequence[Problem], table: AnnotationTable) -> list[Problem]:
+    """Replace boxes beyond the annotated size by the size, where the image has another that contains them."""
+    outside = {problem.image_id for problem in problems if problem.kind == "outside"}
+    rows = {image_id: row for row, image_id in enumerate(table.image_ids) if image_id in outside} if outside else {}
+    facts = {image_id: _look_at(table[row]) for image_id, row in rows.items()}
+    measured: dict[Problem, None] = {}
+    for problem in problems:
+        known = facts.get(problem.image_id or "")
+        if problem.kind != "outside" or known is None or known.size_px is None or known.problem is None:
+            measured[problem] = None
+            continue
+        measured[known.problem] = None
+        if not _is_within(problem, known.size_px):
+            measured[problem] = None
+    return list(measured)
 
 
-class _MeasuredDataset(SplitDataset):
-    """Checks boxes beyond the annotated size against the size of the image itself."""
-
-    def __init__(self, *, images: Iterable[tuple[str, ReadImage]], **settings: Any) -> None:
-        super().__init__(images=((name, partial(_read_measured, read)) for name, read in images), **settings)
-
-
-_BEYOND = re.compile(r"reaches out of the image: ([xy])max is (\S+) of \d+ px")
-
-
-def _read_measured(read: ReadImage) -> tuple[ImageAnnotation, list[str]]:
-    record, sentences = read()
-    if not any(_BEYOND.search(sentence) for sentence in sentences):
-        return record, sentences
-    facts = _look_at(record)
-    if facts.size_px is None or facts.problem is None:
-        return record, sentences
-    return record, [facts.problem, *(sentence for sentence in sentences if not _is_within(sentence, facts.size_px))]
-
-
-def _is_within(sentence: str, size_px: tuple[int, int]) -> bool:
-    found = _BEYOND.search(sentence)
-    side_px = size_px["yx".index(found[1])] if found else 0
-    return found is not None and float(found[2]) <= side_px + RANGE_TOLERANCE_PX
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    # The report lists everything that is skipped; a data set would also warn about it.
-    log = logging.getLogger(DetectionDataset.__module__)
-    before, log.disabled = log.disabled, True
-    try:
-        yield
-    finally:
-        log.disabled = before
+def _is_within(problem: Problem, size_px: tuple[int, int]) -> bool:
+    height, width = size_px
+    return problem.reach_px is not None and all(
+        reach <= side + RANGE_TOLERANCE_PX for reach, side in zip(problem.reach_px, (width, height), strict=True)
+    )
 
 
 class ImageFacts(NamedTuple):
@@ -105,8 +80,8 @@ class ImageFacts(NamedTuple):
     """Digest of size and RGB pixels, without metadata; None if the image cannot be decoded."""
     size_px: tuple[int, int] | None
     """(height, width), upright if it matches the annotation in neither orientation; None if it cannot be decoded."""
-    problem: str | None
-    """A sentence with the file name, if the image cannot be decoded or differs from the annotated size."""
+    problem: Problem | None
+    """The image cannot be decoded, or differs from the annotated size."""
 
 
 def inspect_images(
@@ -134,7 +109,7 @@ def _look_at(record: ImageAnnotation) -> ImageFacts:
     try:
         return ImageFacts(path, _digest(read_image(path, record.size_px)), record.size_px, None)
     except DataError as error:
-        problem = str(error)
+        problem = image_problem(record, error)
     try:  # an image of another size can still be a duplicate
         pixels = read_image(path)
     except DataError:
@@ -185,13 +160,9 @@ def draw_sample(
     return sample
 
 
-def count_edges(make: Callable[..., DetectionDataset], **arguments: Any) -> tuple[int, int]:
-    """Count the left and upper edges at pixel 0 and at pixel 1 in VOC files.
-
-    Args:
-        make: data set with the setting `xml_offset`.
-        arguments: arguments of the split.
-    """
-    as_written = open_leniently(make, **{**arguments, "xml_offset": 0})
-    starts = np.concatenate([np.empty(0), *(record.boxes_xyxy_px[:, :2].ravel() for record in as_written.records)])
+def count_edges(opener: DatasetOpener, splits: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Count the left and upper edges at pixel 0 and at pixel 1 in VOC files."""
+    assert isinstance(opener.format, VOC)
+    found = replace(opener, format=replace(opener.format, xml_offset=0)).read(splits)
+    starts = found.columns.boxes_xyxy_px[~found.columns.overhangs, :2]
     return int((starts == 0).sum()), int((starts == 1).sum())

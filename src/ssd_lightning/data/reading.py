@@ -19,7 +19,7 @@ from ssd_lightning.data.annotations import (
     TextColumn,
     hash_ids,
 )
-from ssd_lightning.data.dataset import DetectionDataset, Transform
+from ssd_lightning.data.dataset import DetectionDataset, Transform, shortened
 from ssd_lightning.data.formats.files import check_root
 from ssd_lightning.errors import ConfigurationError, DataError
 
@@ -159,16 +159,37 @@ class DatasetOpener:
         )
         if self.on_error == "raise" and chosen.problems:
             raise DataError(_first(chosen.problems))
-        return DetectionDataset(
+        dataset = DetectionDataset(
             annotations=chosen.table,
             class_names=chosen.class_names,
             transform=transform,
             seed=seed,
             dropped=chosen.problems,
             num_skipped=chosen.num_skipped,
-            drop_unreadable=self.on_error != "raise",
-            name=f"part '{part}' (val_fraction={val_fraction})" if part != "all" else "the data set",
         )
+        if self.on_error != "raise":
+            dataset.drop_unreadable()
+        if dataset.dropped:
+            log.warning(
+                "skipped %d objects or images:\n  %s", len(dataset.dropped), shortened(map(str, dataset.dropped))
+            )
+        if dataset.skipped:
+            log.info("%s", dataset.skipped)
+        if not len(dataset):
+            hint = "; in a small set a larger data.val_fraction= holds some" if part == "val" else ""
+            raise DataError(
+                f"no image is left in part '{part}' (val_fraction={val_fraction}; {len(dataset.dropped)} skipped){hint}"
+            )
+        return dataset
+
+    def files(self, place: Mapping[str, Any]) -> frozenset[str]:
+        """List the files of a split, to tell splits apart; empty if there is no such split."""
+        (root,) = absolute_roots([place])
+        try:
+            check_root(root)
+            return frozenset(place.get("format", self.format).files(root, place["split"]))
+        except (DataError, OSError):
+            return frozenset()
 
     def read(self, splits: Sequence[Mapping[str, Any]]) -> Annotations:
         """Read all annotations of some splits.

@@ -1,11 +1,12 @@
 """The order of the samples of an epoch, and their distribution over ranks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from torch import distributed
 from torch.utils.data import Sampler
 
+from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.multiscale import MultiScale
 from ssd_lightning.errors import ConfigurationError
 
@@ -20,20 +21,22 @@ def read_key(key: SampleKey) -> tuple[int, int, int, tuple[int, int] | None]:
     return epoch, index, rest[0] if rest else 0, image_size  # type: ignore[return-value]
 
 
-def repeat_factors(labels: Sequence[np.ndarray], *, threshold: float) -> np.ndarray:
+def repeat_factors(annotations: AnnotationTable, *, threshold: float) -> np.ndarray:
     """Compute how often each image is repeated in an epoch to balance rare classes (LVIS, arXiv 1908.03195, 4.2).
 
     Args:
-        labels: classes of the objects of each image.
+        annotations: annotations of the images.
         threshold: share of the images below which a class is rare.
 
     Returns:
         float64 `[N]`: the largest max(1, sqrt(threshold / share of the images)) over an image's classes; 1 if none.
     """
-    classes = [np.unique(of_image) for of_image in labels]
-    images_of = np.bincount(np.concatenate([np.empty(0, np.int64), *classes]))
-    factors = np.sqrt(np.maximum(1.0, threshold * len(labels) / np.maximum(1, images_of)))
-    return np.array([factors[of_image].max(initial=1.0) for of_image in classes])
+    objects = annotations.objects()
+    images_of = np.bincount(np.unique(np.stack([objects.labels, objects.image]), axis=1)[0])
+    of_class = np.sqrt(np.maximum(1.0, threshold * len(annotations) / np.maximum(1, images_of)))
+    factors = np.ones(len(annotations))
+    np.maximum.at(factors, objects.image, of_class[objects.labels])
+    return factors
 
 
 class EpochSampler(Sampler[SampleKey]):

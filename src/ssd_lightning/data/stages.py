@@ -2,12 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
-
-from ssd_lightning.data.splits import absolute_roots, check_root
-from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -19,12 +14,12 @@ TEST_NAMES = ("test", *VALIDATION_NAMES)
 
 Arguments = Mapping[str, Any]
 """Arguments of a data set for one stage: `splits` and other settings of the stage."""
-Sources = Callable[[Path, str], frozenset[str]]
-"""Returns the files of a split, see `split_sources` of the readers; empty if there is no such split."""
+Sources = Callable[[Mapping[str, Any]], frozenset[str]]
+"""Returns the files of a split, see `DatasetOpener.files`."""
 
 
 def choose_splits(
-    dataset: Callable[..., Any], *, train: Arguments, val: Arguments | None, test: Arguments | None
+    sources: Sources, *, train: Arguments, val: Arguments | None, test: Arguments | None
 ) -> dict[str, Arguments | None]:
     """Choose the splits of each stage.
 
@@ -34,7 +29,7 @@ def choose_splits(
     split too. Without a test split, the images that `train` holds out are used.
 
     Args:
-        dataset: class of a reader, or a `partial` of it.
+        sources: lists the files of a split.
         train: arguments of the training split.
         val: the same for validation.
         test: the same for the test.
@@ -42,7 +37,6 @@ def choose_splits(
     Returns:
         The arguments of `train`, `val` and `test`; None for a stage without images.
     """
-    sources: Sources = partial(_sources, dataset)
     train = _with_names(train, TRAINING_NAMES, sources)
     if test is not None:
         test = None if None in _names(test) else _with_names(test, TEST_NAMES, sources, beside=train)
@@ -74,10 +68,11 @@ def _with_names(
         return arguments
     taken = _all_sources(beside, sources)
     splits = []
-    for root, split in zip(absolute_roots(arguments["splits"]), arguments["splits"], strict=True):
-        there = [name for name in usual if sources(root, name)] if split["split"] == AUTO else [split["split"]]
-        apart = (name for name in there if not taken & sources(root, name))
-        splits.append({**split, "split": next(apart, (there or usual)[0])})
+    for split in arguments["splits"]:
+        named = {name: sources({**split, "split": name}) for name in (usual if split["split"] == AUTO else ())}
+        there = [name for name, files in named.items() if files] or [split["split"]]
+        apart = (name for name in there if not taken & named.get(name, frozenset()))
+        splits.append({**split, "split": next(apart, there[0] if there[0] != AUTO else usual[0])})
     return {**arguments, "splits": splits}
 
 
@@ -88,27 +83,14 @@ def _own_validation(train: Arguments, test: Arguments | None, sources: Sources) 
         return None
     taken = tested | _all_sources(train, sources)
     for place in train["splits"]:
-        (root,) = absolute_roots([place])
         for name in VALIDATION_NAMES:
-            found = sources(root, name)
+            own = {**place, "split": name}
+            found = sources(own)
             if found and not found & taken:
-                log.info("%s: validation on the split '%s'; nothing is held out of training", root, name)
-                return [{**place, "split": name}]
+                log.info("%s: validation on the split '%s'; nothing is held out of training", place["root"], name)
+                return [own]
     return None
 
 
 def _all_sources(arguments: Arguments | None, sources: Sources) -> frozenset[str]:
-    splits = [] if arguments is None else arguments["splits"]
-    roots = absolute_roots(splits)
-    return frozenset().union(*(sources(root, split["split"]) for root, split in zip(roots, splits, strict=True)))
-
-
-def _sources(dataset: Callable[..., Any], root: Path, split: str) -> frozenset[str]:
-    reader = dataset.func if isinstance(dataset, partial) else dataset
-    if not hasattr(reader, "split_sources"):
-        return frozenset()
-    try:
-        check_root(root)
-        return frozenset(reader.split_sources(root, split))
-    except (DataError, OSError):
-        return frozenset()
+    return frozenset().union(*map(sources, [] if arguments is None else arguments["splits"]))

@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape  # writes only: defusedxml parses
 
 import yaml
 
-from ssd_lightning.data.dataset import ImageAnnotation
+from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
 from ssd_lightning.errors import DataError
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image
 
-from ssd_lightning.data.dataset import ImageAnnotation
+from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.images import FORMATS as IMAGE_FORMATS
 from ssd_lightning.data.writers import FORMATS, written_class_names

@@ -94,7 +94,8 @@ def write_surroundings(directory: Path) -> None:
 def data_fingerprints(datasets: Mapping[Any, DetectionDataset], *, contents: bool = False) -> dict[str, dict[str, Any]]:
     """Return the fingerprint of every split, see `data.fingerprint`."""
     return {
-        name: fingerprint(dataset.records, dataset.class_names, contents=contents) for name, dataset in datasets.items()
+        name: fingerprint(dataset.annotations, dataset.class_names, contents=contents)
+        for name, dataset in datasets.items()
     }
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from helpers.distributed_steps import records
-from ssd_lightning.data.dataset import ImageAnnotation
+from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.training.fault_tolerance.rank_consistency import (
     RankConsistencyCheck,

@@ -4,23 +4,24 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from ssd_lightning.analysis.issues import Issue
-from ssd_lightning.data.dataset import DetectionDataset, shared_files
-from ssd_lightning.data.splits import absolute_roots, read_lines
-from ssd_lightning.data.voc import VOCDataset, find_list
+from ssd_lightning.data.annotations import AnnotationTable
+from ssd_lightning.data.dataset import shared_files
+from ssd_lightning.data.formats.files import read_lines
+from ssd_lightning.data.formats.voc import find_list
+from ssd_lightning.data.reading import absolute_roots
 from ssd_lightning.errors import one_line
 
 
-def repeated_issues(split: str, dataset: DetectionDataset, splits: Sequence[Mapping[str, str]] = ()) -> list[Issue]:
+def repeated_issues(split: str, annotations: AnnotationTable, lists: Sequence[Mapping[str, str]] = ()) -> list[Issue]:
     """Find images that a split contains more than once, by their files.
 
     Args:
         split: name of the split.
-        dataset: the split, opened.
-        splits: `root` and `split` of each list that it was opened from.
+        annotations: annotations of the split.
+        lists: `root` and `split` of each VOC list that it was opened from; its reader uses an image once.
     """
-    sentences = [*shared_files(dataset.records)]
-    if isinstance(dataset, VOCDataset):  # its reader uses such an image once
-        sentences += _of_lists(splits)
+    shared = shared_files(zip(annotations.image_paths, annotations.image_ids, strict=True))
+    sentences = [*shared, *_of_lists(lists)]
     return [Issue("warning", "repeated", split, one_line(sentence)) for sentence in sentences]
 
 

@@ -54,10 +54,10 @@ def judge_priors(
     """
     dataset = check.datasets["train"]
     size = image_size
-    objects = objects_of(dataset.records, partial(check.resize.placement, image_size=size))
+    objects = objects_of(dataset.annotations, partial(check.resize.placement, image_size=size))
     boxes = objects.boxes_xyxy
     before = best_priors(boxes, levels, size, clip)
-    paths = [str(record.image_path) for record in dataset.records]
+    paths = list(dataset.annotations.image_paths)
     coverage = coverage_summary(boxes, before.iou, size)
     coverage["unreached"] = describe_unreached(objects, before.iou, paths, dataset.class_names, size)
     judge = partial(coverage_issues, coverage, image_size=size, finest_step_px=finest_step_px(levels, size))

@@ -14,9 +14,10 @@ from rich.progress import Progress
 from ssd_lightning.analysis import class_lists, health
 from ssd_lightning.analysis.issues import Issue, Severity
 from ssd_lightning.analysis.objects import Objects, split_summary
-from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation
+from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation, Problem
+from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.inspection import ImageFacts, draw_sample, inspect_images, measured_by_image
-from ssd_lightning.data.resize import WHOLE, ResizeMode, Stretch, boxes_into_input
+from ssd_lightning.data.resize import WHOLE, ResizeMode, Stretch
 from ssd_lightning.types import Placement
 
 log = logging.getLogger(__name__)
@@ -42,11 +43,11 @@ class DatasetCheck:
     @property
     def training_objects(self) -> int:
         """Number of usable training objects."""
-        return sum(len(record.labels) for record in self.datasets["train"].records)
+        return int(self.datasets["train"].annotations.counts.sum())
 
-    def problems(self, split: str) -> list[str]:
+    def problems(self, split: str) -> list[Problem]:
         """List the problems of decoded images of a split that are not usable."""
-        facts = (self.facts.get(record.image_path) for record in self.datasets[split].records)
+        facts = (self.facts.get(Path(path)) for path in self.datasets[split].annotations.image_paths)
         return [known.problem for known in facts if known is not None and known.problem is not None]
 
 
@@ -55,7 +56,7 @@ def decode_images(check: DatasetCheck, count: int | None, seed: int) -> None:
 
     If an image differs from its annotated size, its boxes are checked against the image from then on.
     """
-    records = {split: dataset.records for split, dataset in check.datasets.items()}
+    records = {split: dataset.annotations for split, dataset in check.datasets.items()}
     sample = draw_sample(records, count, seed)
     chosen = [record for of_split in sample.values() for record in of_split]
     total = len({record.image_path for record in chosen})
@@ -67,7 +68,9 @@ def decode_images(check: DatasetCheck, count: int | None, seed: int) -> None:
     digests = {split: _digests(of_split, check.facts) for split, of_split in sample.items()}
     check.issues += health.duplicate_issues(digests)
     for dataset in check.datasets.values():
-        dataset.records = [measured_by_image(record, check.facts.get(record.image_path)) for record in dataset.records]
+        dataset.annotations = AnnotationTable.of(
+            [measured_by_image(record, check.facts.get(record.image_path)) for record in dataset.annotations]
+        )
 
 
 def _digests(records: Sequence[ImageAnnotation], facts: Mapping[Path, ImageFacts]) -> dict[str, str]:
@@ -87,18 +90,18 @@ def judge_split(
         tiny_px: see `tiny_issues`.
     """
     dataset = check.datasets[split]
-    objects = objects_of(dataset.records)
+    objects = objects_of(dataset.annotations)
     severity: Severity = "error" if check.is_strict else "warning"
     unsound, unread = dataset.dropped, check.problems(split)
     left_out = len(unsound) + len({*unread} - {*unsound})
-    summary = split_summary(objects, dataset.class_names, images=len(dataset.records), left_out=left_out)
+    summary = split_summary(objects, dataset.class_names, images=len(dataset), left_out=left_out)
     counts = [of_class["objects"] for of_class in summary["classes"].values()]
-    found = health.reader_issues(split, unsound, otherwise="annotation", severity=severity)
-    found += health.reader_issues(split, unread, otherwise="image", severity=severity)
+    found = health.reader_issues(split, unsound, severity=severity)
+    found += health.reader_issues(split, unread, severity=severity)
     found += health.class_number_issues(split, unsound, counts, dataset.class_names)
     found += health.amount_issues(
         split,
-        images=len(dataset.records) - len(unread),
+        images=len(dataset) - len(unread),
         objects=len(objects.labels),
         left_out=left_out,
         is_trained_on=split == "train",
@@ -111,31 +114,30 @@ def judge_split(
         found += class_lists.rare_class_issues(split, summary["classes"])
         found += class_lists.similar_class_issues(split, counts, dataset.class_names)
     if image_size is not None:
-        paths = [str(record.image_path) for record in dataset.records]
-        in_input = objects_of(dataset.records, partial(check.resize.placement, image_size=image_size))
+        paths = list(dataset.annotations.image_paths)
+        in_input = objects_of(dataset.annotations, partial(check.resize.placement, image_size=image_size))
         found += health.tiny_issues(split, in_input, paths, dataset.class_names, image_size=image_size, tiny_px=tiny_px)
     check.issues += found
     return summary
 
 
 def objects_of(
-    records: Sequence[ImageAnnotation], placement: Callable[[tuple[int, int]], Placement] = lambda size_px: WHOLE
+    annotations: AnnotationTable, placement: Callable[[tuple[int, int]], Placement] = lambda size_px: WHOLE
 ) -> Objects:
-    """Put the objects of all images into one table.
+    """Normalise the boxes of all objects.
 
     Args:
-        records: annotations of the images.
+        annotations: annotations of the images.
         placement: maps an image's (height, width) to its part of the network's input, to which boxes are then
-            normalised; None normalises them to the image.
+            normalised; by default they are normalised to the image.
     """
-    scales = [[width, height, width, height] for height, width in (record.size_px for record in records)]
-    boxes = [
-        boxes_into_input(record.boxes_xyxy_px / np.array(scale), placement(record.size_px))
-        for record, scale in zip(records, scales, strict=True)
-    ]
+    objects = annotations.objects()
+    sizes_px, of_image = np.unique(annotations.sizes_px, axis=0, return_inverse=True)
+    places = np.array([placement((height, width)) for height, width in sizes_px.tolist()]).reshape(-1, 2)
+    sides_px = np.tile(annotations.sizes_px[:, ::-1].astype(np.float64), 2)[objects.image]
     return Objects(
-        image=np.repeat(np.arange(len(records)), [len(record.labels) for record in records]).astype(np.int64),
-        boxes_xyxy=np.concatenate([np.empty((0, 4)), *boxes]),
-        labels=np.concatenate([np.empty(0, np.int64), *(record.labels for record in records)]),
-        difficult=np.concatenate([np.empty(0, bool), *(record.difficult for record in records)]),
+        image=objects.image,
+        boxes_xyxy=objects.boxes_xyxy_px / sides_px * np.tile(places[of_image.reshape(-1)], 2)[objects.image],
+        labels=objects.labels,
+        difficult=objects.difficult,
     )

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -51,10 +53,14 @@ def sound_batches(
         seed: seed of the selection and the augmentation.
     """
     facts, dataset = check.facts, check.datasets["train"]
-    sound = [r for r in dataset.records if r.image_path in facts and facts[r.image_path].problem is None]
-    if not sound:
+    known = [facts.get(Path(path)) for path in dataset.annotations.image_paths]
+    sound = np.array([fact is not None and fact.problem is None for fact in known], bool)
+    if not sound.any():
         return None
-    sound_ones = DetectionDataset(records=sound, class_names=dataset.class_names, transform=transform, seed=seed)
+    annotations = dataset.annotations.select(sound)
+    sound_ones = DetectionDataset(
+        annotations=annotations, class_names=dataset.class_names, transform=transform, seed=seed
+    )
     generator = torch.Generator().manual_seed(seed)
     count = (steps + BATCHES_BESIDE) * batch_size
     sampler = RandomSampler(sound_ones, replacement=True, num_samples=count, generator=generator)

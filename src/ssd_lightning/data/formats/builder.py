@@ -133,6 +133,7 @@ class TableBuilder:
         difficult: bool = False,
         kind: ProblemKind = "annotation",
         is_clipped: bool = False,
+        reach_px: tuple[float, float] | None = None,
     ) -> None:
         """Report an object that cannot be read."""
         path = Path(self._paths[image])
@@ -142,9 +143,11 @@ class TableBuilder:
             kind=kind,
             text=text,
             image_id=self._ids[image],
+            name=name,
             label=self._labels.get(name, 0),
             difficult=difficult,
             is_clipped=is_clipped,
+            reach_px=reach_px,
         )
         self._problems.append((image, item if isinstance(item, int) else 0, problem))
 
@@ -263,14 +266,19 @@ class TableBuilder:
                 unit=self._unit,
                 first_pixel=self._first_pixel,
             )
+        fractions, no_area = map(BOX_PROBLEMS.index, ("fractions", "no_area"))
+        if (kinds == fractions).any():  # 0 and 1 alone might be pixels; next to other fractions they are edges
+            kinds[np.isin(numbers[order], (0, 1)).all(1) & (kinds == no_area)] = fractions
         return boxes, kinds, overhangs
 
     def _fail_box(self, row: int, name: str, kind: ProblemKind | None, size_px: np.ndarray, is_clipped: bool) -> None:
         assert kind is not None
         height, width = size_px.tolist()
+        numbers = np.array(self._numbers[4 * row : 4 * row + 4])
+        reach_px = corners_px(numbers[None], size_px[None], self._box_format, self._unit)[1][0].tolist()
         text = box_text(
             kind,
-            np.array(self._numbers[4 * row : 4 * row + 4]),
+            numbers,
             (height, width),
             box_format=self._box_format,
             unit=self._unit,
@@ -284,6 +292,7 @@ class TableBuilder:
             difficult=bool(self._difficult[row]),
             kind=kind,
             is_clipped=is_clipped,
+            reach_px=(reach_px[0], reach_px[1]),
         )
 
     def _find_turned(self, image: np.ndarray, kinds: np.ndarray, order: np.ndarray, sizes_px: np.ndarray) -> list[int]:

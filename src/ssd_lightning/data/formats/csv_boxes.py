@@ -176,25 +176,24 @@ def sniff_columns(header: Sequence[str], path: Path) -> Columns:
         found = [index for of_number in names if (index := column(of_number)) is not None]
         if len(found) == 4:
             box, box_format = tuple(found), known_format
-    missing = {
+    missing: dict[str, object] = {
         f"the image (called {', '.join(IMAGE)})": image,
         f"the class (called {', '.join(LABEL)})": 0 if box and len(box) == 1 else label,
         f"the box (called {', '.join('/'.join(names) for names in BOX_COLUMNS[0][1])}, or {BOX_IN_ONE[0]})": box,
     }
-    for what, index in missing.items():
-        if index is None:
+    for what, found_in in missing.items():
+        if found_in is None:
             raise DataError(f"{path}: there is no column for {what}; there is {', '.join(header) or 'nothing'}")
     assert image is not None
     assert box is not None
     width, height = map(column, IMAGE_SIZE)
-    has_size = width is not None and height is not None and width not in box
     return Columns(
         image=image,
         label=label,
         box=box,
         box_format=box_format,
         difficult=column(DIFFICULT),
-        size=(width, height) if has_size else None,
+        size=None if width is None or height is None or width in box else (width, height),
         unit="fractions" if {"imageid", "labelname"} <= set(given) else "pixels",
     )
 
@@ -235,7 +234,7 @@ class _Rows:
         Raises:
             DataError: a column is missing.
         """
-        first = next(reader, [])
+        first: list[str] = next(reader, [])
         if _is_without_header(first):
             columns, rows = sniff_columns(WITHOUT_HEADER, self.path), chain([first], reader)
         else:

@@ -11,7 +11,7 @@ import torch
 from torch import distributed
 
 import ssd_lightning
-from ssd_lightning.data.dataset import ImageAnnotation
+from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.digest import differences
 from ssd_lightning.errors import ConfigurationError
 
@@ -38,7 +38,7 @@ class RankConsistencyCheck(pl.Callback):
             ConfigurationError: they differ. Raised on all ranks.
         """
         if stage == "fit" and trainer.world_size > 1:
-            records = trainer.datamodule.dataset("train").records  # type: ignore[attr-defined]
+            records = trainer.datamodule.dataset("train").annotations  # type: ignore[attr-defined]
             statements: list[Any] = [None] * trainer.world_size
             distributed.all_gather_object(statements, statement(self._config, records))
             require_same(statements)

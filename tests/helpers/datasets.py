@@ -1,0 +1,24 @@
+"""Open data sets of each format in one call."""
+
+from functools import partial
+from typing import Any
+
+from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.formats import COCO, CSV, VOC, YOLO
+from ssd_lightning.data.reading import AnnotationFormat, DatasetOpener, OnError
+
+
+def opener(
+    annotation_format: type[AnnotationFormat], *, on_error: OnError = "raise", max_images: int | None = None, **own: Any
+) -> DatasetOpener:
+    return DatasetOpener(format=annotation_format(**own), on_error=on_error, max_images=max_images)
+
+
+def open_splits(annotation_format: type[AnnotationFormat], **arguments: Any) -> DetectionDataset:
+    """Open splits; the arguments are those of the format, of the opener and of its call."""
+    of_opener = ("on_error", "max_images", "xml_offset", "images", "unit", "class_descriptions")
+    own = {name: arguments.pop(name) for name in of_opener if name in arguments}
+    return opener(annotation_format, **own)(**arguments)
+
+
+open_voc, open_coco, open_csv, open_yolo = (partial(open_splits, of) for of in (VOC, COCO, CSV, YOLO))
