@@ -42,7 +42,7 @@ def write_splits(form: Format, root: Path, *splits: str) -> None:
 def test_a_validation_split_is_found_where_there_is_a_test_split_too(tmp_path: Path, form: Format, name: str) -> None:
     write_splits(form, tmp_path, "train", name, "test")
 
-    chosen = choose_splits(form.dataset, **stages(tmp_path))
+    chosen = choose_splits(form.files, **stages(tmp_path))
 
     assert names_of(chosen) == ["train", name, "test"]
     assert chosen["train"].keys() == {"splits", "keep_difficult"}  # nothing is held out
@@ -56,12 +56,12 @@ def test_without_a_test_split_validation_is_held_out_unless_a_split_is_stated(tm
     write_splits(form, tmp_path, "train", "valid")
 
     for test in ("test", "valid", None):
-        chosen = choose_splits(form.dataset, **stages(tmp_path, test=test))
+        chosen = choose_splits(form.files, **stages(tmp_path, test=test))
         assert names_of(chosen) == ["train", "train", test]
         assert chosen["val"] == {**HELD_OUT, "splits": chosen["train"]["splits"]}
         assert chosen["train"]["part"] == "train"
 
-        stated = choose_splits(form.dataset, **stages(tmp_path, val="valid", test=test))
+        stated = choose_splits(form.files, **stages(tmp_path, val="valid", test=test))
         assert names_of(stated) == ["train", "valid", test]
         assert "part" not in stated["train"]
         assert "part" not in stated["val"]
@@ -70,7 +70,7 @@ def test_without_a_test_split_validation_is_held_out_unless_a_split_is_stated(tm
 @every_format
 def test_the_split_that_is_tested_on_is_not_validated_on(tmp_path: Path, form: Format) -> None:
     write_splits(form, tmp_path, "train", "valid", "test")
-    chosen = choose_splits(form.dataset, **stages(tmp_path, test="valid"))
+    chosen = choose_splits(form.files, **stages(tmp_path, test="valid"))
     assert names_of(chosen) == ["train", "train", "valid"]
 
 

@@ -437,10 +437,11 @@ def join(found: Sequence[Annotations], roots: Sequence[Path], splits: Sequence[s
 
 
 def _first(problems: Sequence[Problem]) -> str:
-    first = problems[0]
-    more = f"; {len(problems) - 1} more" if len(problems) > 1 else ""
-    hint = f" (on_error=skip drops such objects{more})" if first.item else f" (on_error=skip drops it{more})"
-    return f"{first}{hint}"
+    first, more = problems[0], f"; there are {len(problems) - 1} more problems" if len(problems) > 1 else ""
+    if not first.item:
+        return f"{first}{more}"
+    clip = ", clip keeps the part inside of the image" if first.is_clipped else ""
+    return f"{first} (on_error=skip drops such objects{clip}){more}"
 
 
 def absolute_roots(splits: Sequence[Mapping[str, str]]) -> list[Path]:

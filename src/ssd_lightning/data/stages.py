@@ -70,9 +70,9 @@ def _with_names(
     splits = []
     for split in arguments["splits"]:
         named = {name: sources({**split, "split": name}) for name in (usual if split["split"] == AUTO else ())}
-        there = [name for name, files in named.items() if files] or [split["split"]]
+        there = [name for name, files in named.items() if files] if named else [split["split"]]
         apart = (name for name in there if not taken & named.get(name, frozenset()))
-        splits.append({**split, "split": next(apart, there[0] if there[0] != AUTO else usual[0])})
+        splits.append({**split, "split": next(apart, (there or usual)[0])})
     return {**arguments, "splits": splits}
 
 

@@ -59,7 +59,7 @@ class VOC:
         """
         place, names = _read_split(root, split)
         builder = TableBuilder(first_pixel=self.xml_offset)
-        for name, result in in_threads(lambda name: _read_xml(place, name), dict.fromkeys(names)):
+        for name, result in in_threads(lambda name: _read_xml(place, name), names):
             if isinstance(result, FileError):
                 builder.fail_image(result, image_id=name)
                 continue
@@ -173,7 +173,8 @@ def _read_split(root: Path, split: str) -> tuple[Place, list[str]]:
         raise DataError(f"{path}: cannot read the split: {error}") from error
     place = Place(root / "Annotations", root / "JPEGImages", is_listed=True)
     names = [_name_in(line, root) for line in lines if line.strip()]
-    return place, [name for name in names if not is_comment(name, [place.images]) or is_file(place.xml_path(name))]
+    names = [name for name in names if not is_comment(name, [place.images]) or is_file(place.xml_path(name))]
+    return place, list(dict.fromkeys(names))
 
 
 def _read_folder(root: Path, split: str) -> tuple[Place, list[str]]:
@@ -237,12 +238,12 @@ def parse_annotation(path: Path) -> Element:
     try:
         refuse_special_file(path)
         root = parse_xml(path.read_bytes())
-    except FileNotFoundError:
-        raise FileError(path, "the annotation is missing", kind="missing") from None
-    except OSError as error:
-        raise FileError(path, f"cannot read the annotation: {error.strerror}", kind="annotation") from error
     except DataError as error:
         raise FileError(path, str(error).removeprefix(f"{path}: "), kind="annotation") from error
+    except FileNotFoundError:
+        raise FileError(path, "the annotation is missing", kind="missing") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise FileError(path, f"cannot read the annotation: {error}", kind="annotation") from error
     if root.tag != "annotation":
         raise FileError(path, f"the XML begins with <{root.tag}>, not with <annotation>", kind="annotation")
     return root
