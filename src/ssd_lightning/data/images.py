@@ -162,8 +162,6 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with Image.open(path, formats=FORMATS) as image:
             if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & 1:
                 raise ValueError("its first image is a preview, as in camera raw files; convert it to .jpg or .png")
-            if image.format == "ICO":  # its directory may state another size
-                image.load()
             yield image
     except UnidentifiedImageError:
         raise DataError(f"{path}: {_what_it_is_instead(path)}") from None
