@@ -473,13 +473,13 @@ def test_letter_case_of_a_suffix_makes_no_difference(tmp_path: Path, form: Forma
 def test_a_stated_image_of_a_format_that_is_not_read_is_named(
     tmp_path: Path, reader: Callable[..., DetectionDataset]
 ) -> None:
-    entries = [{"id": 1, "file_name": "b.heic", "width": 20, "height": 20}]
+    entries = [{"id": 1, "file_name": "b.dng", "width": 20, "height": 20}]
     content = {"images": entries, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
     (tmp_path / "train.json").write_text(json.dumps(content))
-    (tmp_path / "train.csv").write_text("image,width,height,label,xmin,ymin,xmax,ymax\nb.heic,20,20,,,,,\n")
+    (tmp_path / "train.csv").write_text("image,width,height,label,xmin,ymin,xmax,ymax\nb.dng,20,20,,,,,\n")
     (tmp_path / "train").mkdir()
-    (tmp_path / "train/b.heic").touch()
-    with pytest.raises(DataError, match=r"train/b\.heic: cannot read the image: \.heic is not read; convert it"):
+    (tmp_path / "train/b.dng").touch()
+    with pytest.raises(DataError, match=r"train/b\.dng: cannot read the image: \.dng is not read; convert it"):
         reader(splits=[{"root": str(tmp_path), "split": "train"}], class_names=CLASSES)
 
 
@@ -489,11 +489,11 @@ def test_an_image_of_a_format_that_is_not_read_is_named(
 ) -> None:
     form.open(tmp_path)
     (path,) = tmp_path.rglob("b.jpg")
-    path.rename(path.with_suffix(".HEIC"))
-    with pytest.raises(DataError, match=r"b\.HEIC: cannot read the image: \.HEIC is not read; convert it"):
+    path.rename(path.with_suffix(".DNG"))
+    with pytest.raises(DataError, match=r"b\.DNG: cannot read the image: \.DNG is not read; convert it"):
         form.reopen(tmp_path)
     assert summary(form.reopen(tmp_path, on_error="skip")) == [EXPECTED[0], *EXPECTED[2:]]
-    assert "b.HEIC" in caplog.text
+    assert "b.DNG" in caplog.text
 
 
 @every_format

@@ -105,9 +105,9 @@ def test_an_image_of_a_format_that_is_not_read_and_without_labels_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path)
-    (tmp_path / "images/train/b.heic").touch()
+    (tmp_path / "images/train/b.dng").touch()
     assert len(read(tmp_path)) == 1
-    assert "skipped 1 images of formats that are not read (b.heic)" in caplog.text
+    assert "skipped 1 images of formats that are not read (b.dng)" in caplog.text
 
 
 @pytest.mark.parametrize("stated", ["images\\train", ".\\images\\train", "..\\images\\train", "list.txt"])
