@@ -68,13 +68,14 @@ def join_views(
     boxes = np.concatenate([part.boxes_xyxy_px for part in found]) + windows[:, [0, 1, 0, 1]]
     scores, labels = (np.concatenate([getattr(part, name) for part in found]) for name in ("scores", "labels"))
     best = np.argsort(-scores, kind="stable")[: CANDIDATES * postprocess.max_detections]
-    view, windows, boxes, scores, labels = (column[best] for column in (view, windows, boxes, scores, labels))
+    view, windows, boxes, scores, labels = view[best], windows[best], boxes[best], scores[best], labels[best]
     group = np.zeros_like(labels) if postprocess.class_agnostic else labels
     touches = touches_inner_edge(boxes, windows, (image.shape[0], image.shape[1]))
     kept = np.flatnonzero(~covered_fragments(boxes, scores, group, view, touches))
     kept = kept[np.argsort(group[kept], kind="stable")]
-    ordered = (torch.from_numpy(column[kept]) for column in (boxes, scores, group))
-    kept = np.sort(kept[batched_nms(*ordered, postprocess.iou_threshold).numpy()])[: postprocess.max_detections]
+    by_group = [torch.from_numpy(column[kept]) for column in (boxes, scores, group)]
+    after_nms = batched_nms(by_group[0], by_group[1], by_group[2], postprocess.iou_threshold).numpy()
+    kept = np.sort(kept[after_nms])[: postprocess.max_detections]
     return ImageDetections(
         image=image,
         boxes_xyxy_px=boxes[kept],
