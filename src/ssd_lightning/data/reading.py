@@ -328,7 +328,8 @@ def hold_out(columns: Columns, label_map: np.ndarray, *, val_fraction: float, te
     """Choose the images of the validation part: bool `[N]`.
 
     The hash of an image's id decides, so that reordered lists and new images do not change it. A class without an
-    image in the part then gives it the image of the smallest hash, if training keeps an image of each of its classes.
+    image in the part then gives it the image of the smallest hash, if training keeps an image of each of its classes,
+    until the part has twice the stated share.
     """
     hashes = columns.id_hashes / 2**32
     held = hashes < val_fraction
@@ -347,6 +348,8 @@ def hold_out(columns: Columns, label_map: np.ndarray, *, val_fraction: float, te
     for label in np.flatnonzero((in_validation == 0) & (in_training > 1)).tolist():
         if in_validation[label]:  # came with an image of an earlier class
             continue
+        if held.sum() >= 2 * val_fraction * len(held):
+            break
         candidates = pairs[pairs[:, 0] == label, 1]
         for candidate in candidates[np.argsort(hashes[candidates], kind="stable")].tolist():
             classes = pairs[pairs[:, 1] == candidate, 0]
