@@ -520,7 +520,7 @@ def test_two_roots_keep_their_images_apart(tmp_path: Path, form: Format) -> None
 
 # What the writers leave
 
-READERS = {"voc": DetectionDataset, "coco": DetectionDataset, "yolo": DetectionDataset, "csv": DetectionDataset}
+READERS = {"voc": open_voc, "coco": open_coco, "yolo": open_yolo, "csv": open_csv}
 
 
 def write(form: str, root: Path, dataset: DetectionDataset) -> None:

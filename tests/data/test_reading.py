@@ -13,8 +13,10 @@ from PIL import Image
 
 from helpers.datasets import open_csv, opener
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
+from ssd_lightning.data.class_rules import ClassRules
 from ssd_lightning.data.formats import COCO, CSV, VOC, YOLO
-from ssd_lightning.data.reading import ClassRules, DatasetOpener, hold_out
+from ssd_lightning.data.held_out import HeldOut
+from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.errors import ConfigurationError, DataError
 
 NAMES = [f"image_{i:05}" for i in range(4000)]
@@ -31,8 +33,7 @@ def table(names: list[str], labels: list[list[int]] | None = None) -> Annotation
 
 
 def held(names: list[str], fraction: float, labels: list[list[int]] | None = None) -> list[str]:
-    columns = table(names, labels).columns
-    chosen = hold_out(columns, np.arange(10), val_fraction=fraction)
+    chosen = HeldOut(val_fraction=fraction).in_subset("val", table(names, labels).columns, np.arange(10))
     return [name for name, is_held in zip(names, chosen, strict=True) if is_held]
 
 
@@ -50,23 +51,42 @@ def test_a_name_stays_in_its_part_in_every_release() -> None:
     assert held(NAMES[:20], 0.2) == ["image_00001", "image_00005", "image_00009"]
 
 
-@given(st.lists(st.lists(st.integers(1, 4), max_size=3), min_size=1, max_size=25), st.sampled_from([0.1, 0.3]))
+@given(st.lists(st.lists(st.integers(1, 4), max_size=3), min_size=1, max_size=40), st.sampled_from([0.1, 0.3]))
 @settings(max_examples=60, deadline=None)
-def test_a_class_of_two_images_is_in_validation_where_training_keeps_all_classes(
-    labels: list[list[int]], fraction: float
-) -> None:
+def test_a_class_is_in_validation_where_training_keeps_all_classes(labels: list[list[int]], fraction: float) -> None:
     names = NAMES[: len(labels)]
     of = dict(zip(names, map(set, labels), strict=True))
     val, by_hash = held(names, fraction, labels), held(names, fraction)
     train = [name for name in names if name not in val]
+    in_training = set().union(*(of[name] for name in train))
     assert set(by_hash) <= set(val)
-    for label in range(1, 5):
-        if label not in set().union(*(of[name] for name in val)):
+    assert len(val) <= max(len(by_hash), 2 * fraction * len(names) + 1)
+    for name in set(val) - set(by_hash):
+        assert of[name] <= in_training
+    if len(val) < 2 * fraction * len(names):
+        for label in in_training - set().union(*(of[name] for name in val)):
             # Every image of the class is the only one in training with one of its classes.
             for name in (name for name in train if label in of[name]):
                 assert any(sum(other in of[one] for one in train) == 1 for other in of[name])
-    for name in set(val) - set(by_hash):
-        assert of[name] <= set().union(*(of[one] for one in train))
+
+
+def test_folds_are_disjoint_and_complete_beside_a_test_part() -> None:
+    columns, label_map = table(NAMES).columns, np.arange(2)
+    folds = [
+        HeldOut(fold=fold, num_folds=5, test_fraction=0.2).in_subset("val", columns, label_map) for fold in range(5)
+    ]
+    tested = HeldOut(fold=0, num_folds=5, test_fraction=0.2).in_subset("test", columns, label_map)
+    assert (np.sum(folds, axis=0) + tested == 1).all()
+    assert [fold.mean() for fold in folds] == pytest.approx([0.16] * 5, abs=0.02)
+    assert tested.mean() == pytest.approx(0.2, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"fold": 0}, {"num_folds": 5}, {"fold": 5, "num_folds": 5}, {"fold": -1, "num_folds": 2}]
+)
+def test_folds_that_do_not_exist(wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigurationError, match=r"fold="):
+        HeldOut(**wrong)
 
 
 def write_csv(root: Path, rows: list[str], name: str = "train.csv") -> list[dict[str, Any]]:
