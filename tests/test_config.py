@@ -215,7 +215,6 @@ def test_data_sets_compose_and_instantiate(data: str) -> None:
     assert isinstance(module, DetectionDataModule)
     assert module.has("train")
     assert module.has("val")
-    assert module.has("test")
 
 
 @pytest.mark.parametrize("data", options("data"))
@@ -287,7 +286,7 @@ def test_recipes_compose_and_build_their_network(experiment: str) -> None:
     config = compose_config("train", [f"experiment={experiment}", "data.root=nowhere"])
     assert config.name == experiment
     assert len(build_net(config).priors_cxcywh) > 0
-    assert instantiate(config.data.module, _convert_="all").has("test")
+    assert instantiate(config.data.module, _convert_="all").has("train")
 
 
 @pytest.mark.parametrize("ablation", options("ablation"))
@@ -372,8 +371,7 @@ NOT_OFFERED = {
     "ssd_lightning.losses.SmoothL1Loss": {"variances"}, "ssd_lightning.losses.L1Loss": {"variances"},
     "ssd_lightning.losses.IoULoss": {"variances"}, "ssd_lightning.models.PostProcess": {"variances"},
     "ssd_lightning.data.toy.write_toy_dataset": {"seed"},  # it would be another data set in the same folder
-    "ssd_lightning.data.coco.open_coco": {"seed"}, "ssd_lightning.data.csv_boxes.open_csv": {"seed"},
-    "ssd_lightning.data.yolo.open_yolo": {"seed"}, "ssd_lightning.data.voc.open_voc": {"seed"},  # the run's
+    "ssd_lightning.data.reading.DatasetOpener": {"format"},  # each data set has its own
     "ssd_lightning.data.bananas.prepare_bananas": {"archive"}, "ssd_lightning.data.download.prepare_voc": {"catalogue"},
     "torch.optim.SGD": {"maximize", "foreach", "differentiable"},
     "torch.optim.AdamW": {"maximize", "foreach", "differentiable", "capturable"},

@@ -239,7 +239,7 @@ def test_annotations_without_any_object(tmp_path: Path) -> None:
     )
 
     discovered = check_dataset("voc", tmp_path)
-    assert "has a class name; give class_names" in of_kind(discovered, "unopened")[0]
+    assert "has a class name; give data.class_names" in of_kind(discovered, "unopened")[0]
     stated = check_dataset("voc", tmp_path, "data.class_names=[cat]")
     assert [sentence.split(":")[0] for sentence in of_kind(stated, "nothing_left")] == ["train"]
 

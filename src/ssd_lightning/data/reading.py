@@ -99,7 +99,7 @@ class DatasetOpener:
             class_names=class_names,
             keep_difficult=keep_difficult,
             part=part,
-            held_out=HeldOut(**held_out),
+            **held_out,
         )
         if self.on_error == "raise" and chosen.problems:
             raise DataError(_first(chosen.problems))
@@ -158,13 +158,13 @@ class DatasetOpener:
         class_names: Sequence[str] | None,
         keep_difficult: bool = True,
         part: Subset = "all",
-        held_out: HeldOut | None = None,
+        **held_out: Any,
     ) -> "Chosen":
         """Choose images, objects and classes; for the arguments see `__call__`."""
-        held_out = held_out or HeldOut()
+        shares = HeldOut(**held_out)
         columns = found.columns
         class_names, label_map = map_labels(found, class_names, self.classes)
-        in_part = held_out.in_subset(part, columns, label_map)
+        in_part = shares.in_subset(part, columns, label_map)
         rows = np.flatnonzero(in_part)[: self.max_images]
         is_cut = self.max_images is not None and len(rows) == self.max_images
         in_part[rows[-1] + 1 if is_cut and len(rows) else len(in_part) :] = False
@@ -192,7 +192,7 @@ class DatasetOpener:
             and (keep_difficult or not problem.difficult)
             and not (problem.is_clipped and self.on_error == "clip")
             and not (is_cut and problem.position > rows[-1])
-            and _concerns(problem, part, held_out)
+            and _concerns(problem, part, shares)
         ]
         problems.sort(key=lambda problem: problem.position)
         table = AnnotationTable(columns)
