@@ -2,7 +2,10 @@
 
 from ssd_lightning.data.formats.coco import COCO
 from ssd_lightning.data.formats.csv_boxes import CSV
+from ssd_lightning.data.formats.cvat import CVAT
+from ssd_lightning.data.formats.label_studio import LabelStudio
+from ssd_lightning.data.formats.labelme import LabelMe
 from ssd_lightning.data.formats.voc import VOC
 from ssd_lightning.data.formats.yolo import YOLO
 
-__all__ = ["COCO", "CSV", "VOC", "YOLO"]
+__all__ = ["COCO", "CSV", "CVAT", "VOC", "YOLO", "LabelMe", "LabelStudio"]

@@ -13,8 +13,14 @@ import numpy as np
 from ssd_lightning.data.annotation_checks import flag_of, id_of, number_of, whole_number
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
-from ssd_lightning.data.formats.files import FileError, ImageFinder, find_file, find_image_dir, unique_image_id
-from ssd_lightning.data.special_files import refuse_special_file
+from ssd_lightning.data.formats.files import (
+    FileError,
+    ImageFinder,
+    find_file,
+    find_image_dir,
+    read_json,
+    unique_image_id,
+)
 from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -191,11 +197,7 @@ def _without_unused_root(path: Path, categories: list[dict[str, Any]], used: set
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    refuse_special_file(path)
-    try:
-        content = json.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: this is not readable JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path}: the JSON is a {type(content).__name__}, not an object with images and annotations")
     return content

@@ -5,24 +5,27 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path, PurePath
 from typing import NamedTuple
-from xml.etree.ElementTree import Element, ParseError, fromstring
+from xml.etree.ElementTree import Element
 
 from ssd_lightning.data.annotation_checks import flag_of, number_of
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder, in_threads
 from ssd_lightning.data.formats.files import (
+    SPLIT_FOLDERS,
     FileError,
     MissingSplitError,
     find_image,
     image_with_suffix,
     inside_first,
     is_comment,
+    list_files,
     portable_path,
     read_lines,
+    read_xml,
     refuse_unreadable,
 )
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
-from ssd_lightning.data.special_files import is_file, refuse_special_file
+from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
 
 # fmt: off
@@ -31,8 +34,6 @@ VOC_CLASSES = (
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
 # fmt: on
-SPLIT_FOLDERS = ("train", "training", "trainval", "val", "valid", "validation", "test", "testing")
-"""Folder names, in any case, that are separate splits and not part of their parent folder."""
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -134,13 +135,8 @@ class Place:
         return self.annotations / f"{name}.xml"
 
     def files(self, folder: Path, suffixes: Sequence[str]) -> Iterator[PurePath]:
-        """List the files of the split below one of its folders, relative to it, without hidden files."""
-        for path in sorted(folder.rglob("*")):
-            inner = path.relative_to(folder)
-            is_elsewhere = inner.parts[0].lower() in self.skipped_folders
-            is_hidden = any(part.startswith(".") for part in inner.parts)
-            if inner.suffix.lower() in suffixes and not is_elsewhere and not is_hidden:
-                yield inner
+        """List the files of the split below one of its folders, relative to it."""
+        return list_files(folder, suffixes, skipped=self.skipped_folders)
 
     def sources(self, root: Path, split: str) -> list[str]:
         """List the folders and lists whose change changes the split."""
@@ -234,37 +230,9 @@ def parse_annotation(path: Path) -> Element:
     Raises:
         FileError: the file is missing, is not XML, has entities, or is not an annotation.
     """
-    try:
-        refuse_special_file(path)
-        root = parse_xml(path.read_bytes())
-    except FileNotFoundError:
-        raise FileError(path, "the annotation is missing", kind="missing") from None
-    except OSError as error:
-        raise FileError(path, f"cannot read the annotation: {error.strerror}", kind="annotation") from error
-    except DataError as error:
-        raise FileError(path, str(error).removeprefix(f"{path}: "), kind="annotation") from error
+    root = read_xml(path)
     if root.tag != "annotation":
         raise FileError(path, f"the XML begins with <{root.tag}>, not with <annotation>", kind="annotation")
-    return root
-
-
-def parse_xml(content: bytes) -> Element:
-    """Parse XML, with all tags in lower case, since tools differ: <Difficult>, <xMin>.
-
-    Entities are rejected, since they can expand without limit. The standard parser is ten times faster than that of
-    defusedxml; it does not load external entities, and Expat limits what others expand to.
-
-    Raises:
-        DataError: the text is not XML, or it has entities.
-    """
-    if b"<!ENTITY" in content.replace(b"\0", b""):  # without the zeros of UTF-16 and UTF-32
-        raise DataError("the XML declares entities, which is refused")
-    try:
-        root = fromstring(content)  # noqa: S314 - see above
-    except (ParseError, ValueError, LookupError) as error:  # ValueError, LookupError: wrong or unknown encodings
-        raise DataError(f"this is not well-formed XML: {error}") from error
-    for element in root.iter():
-        element.tag = element.tag.lower()
     return root
 
 
