@@ -49,8 +49,8 @@ class YOLO:
     the upright image. Of a line with more points, an outline or a rotated box, the bounding box is read. An image whose
     label file is empty or missing has no objects.
 
-    The numbers refer to the `names` of `data.yaml`, or to the lines of `classes.txt` or another of `NAMES_FILES`. Instead
-    of `data.yaml` there may be a YAML file of another name, or darknet's `obj.data`.
+    The numbers refer to the `names` of `data.yaml`, or to the lines of `classes.txt` or another of `NAMES_FILES`.
+    Instead of `data.yaml` there may be a YAML file of another name, or darknet's `obj.data`.
     """
 
     def read(self, root: Path, split: str) -> Annotations:
@@ -215,11 +215,9 @@ def _read_settings(root: Path) -> tuple[Path, dict[str, Any]]:
     for path in (path for pattern in OTHER_SETTINGS for path in sorted(root.glob(pattern))):
         try:
             settings = _read_darknet(root, path) if path.suffix == ".data" else _read_yaml(path)
-        except DataError:
-            if path.suffix == ".data":
-                raise
+        except (DataError, UnicodeDecodeError):
             continue  # a file for something else
-        if "names" in settings and settings.keys() & {"train", "val"}:
+        if "names" in settings and (settings.get("train") or settings.get("val")):
             return path, settings
     return root / SETTINGS_FILES[0], {}
 
@@ -237,19 +235,21 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _read_darknet(root: Path, path: Path) -> dict[str, Any]:
     """Read the `key = value` lines of `obj.data` as the settings of `data.yaml`. Its paths start at another folder."""
-    try:
-        pairs = [line.partition("=") for line in read_lines(path) if "=" in line and not line.lstrip().startswith("#")]
-        stated = {key.strip(): value.strip() for key, _, value in pairs}
-        found = {
-            key: str(_find_place(root, {}, value) or _find_tail(root, value) or value)
-            for key, value in stated.items()
-            if key in ("train", "valid", "val", "test", "names")
-        }
-        names = [line.strip() for line in read_lines(Path(found.pop("names"))) if line.strip()] if "names" in found else []
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read it, or its list of names: {error}") from error
-    found["val"] = found.pop("valid", found.get("val", ""))
-    return {**found, "nc": stated.get("classes"), **({"names": names} if names else {})}
+    pairs = [line.partition("=") for line in read_lines(path) if "=" in line and not line.lstrip().startswith("#")]
+    stated = {key.strip(): value.strip() for key, _, value in pairs}
+    found = {
+        key: str(_find_place(root, {}, value) or _find_tail(root, value) or value)
+        for key, value in stated.items()
+        if key in ("train", "valid", "val", "test", "names")
+    }
+    names_file = Path(found.get("names", ""))
+    names = read_lines(names_file) if is_file(names_file) else []
+    return {
+        **found,
+        "val": found.get("valid", found.get("val", "")),
+        "nc": stated.get("classes"),
+        "names": [name.strip() for name in names if name.strip()] or None,
+    }
 
 
 def _names_file(root: Path, places: Sequence[Path]) -> Path | None:
