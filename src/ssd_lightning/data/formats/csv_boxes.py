@@ -39,8 +39,8 @@ ANNOTATION_FILES = (
 )
 # fmt: off
 IMAGE = (
-    "imageid", "img_name", "image", "filename", "file_name", "image_path", "path", "image_id", "image_name", "imagename",
-    "img", "img_path", "filepath", "file_path", "file",
+    "imageid", "img_name", "image", "filename", "file_name", "image_path", "path", "image_id", "image_name",
+    "imagename", "img", "img_path", "filepath", "file_path", "file",
 )
 LABEL = (
     "labelname", "label", "class", "class_name", "name", "category", "labels", "category_name", "classname",

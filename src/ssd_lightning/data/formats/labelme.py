@@ -133,9 +133,10 @@ def _read_shape(shape: Mapping[str, Any]) -> _Object:
 def _find_image(folder: Path, path: Path, stated: str, is_embedded: bool, root: Path) -> Path:
     """Find the image of a JSON file: as stated, by the name of the file, or by the last parts of what is stated."""
     stated = portable_path(stated)
-    places = (path.parent, path.parent.parent / "images", folder / "images", folder)
+    mirrored = root.joinpath("images", *path.parent.relative_to(root).parts[1:])
+    places = (path.parent, path.parent.parent / "images", mirrored, folder / "images", folder)
     found = [place / stated for place in places if stated and is_file(place / stated)]
-    found += filter(None, (image_with_suffix(place, path.stem) for place in places[:2]))
+    found += filter(None, (image_with_suffix(place, path.stem) for place in places[:3]))
     found += filter(None, (find_image(place, stated, root=root) for place in places if stated))
     if not found:
         text = f"the image is missing (stated by {path})"

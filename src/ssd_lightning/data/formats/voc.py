@@ -43,7 +43,8 @@ class VOC:
 
     If the root has `ImageSets`, a split is the name of a list in it. Otherwise it is a folder below the root (`.` for
     the root itself), with images next to their XML files, as labelImg and Roboflow write them, or in `JPEGImages` or
-    `images` next to `Annotations`. Images without an XML file are then skipped, counted and logged.
+    `images` next to `Annotations`; the split may also be a folder in both of these. Images without an XML file are then
+    skipped, counted and logged.
 
     Args:
         xml_offset: subtracted from all four coordinates: 1 like most ports, since VOC counts pixels from 1; 0 like the
@@ -173,24 +174,26 @@ def _read_split(root: Path, split: str) -> tuple[Place, list[str]]:
 
 
 def _read_folder(root: Path, split: str) -> tuple[Place, list[str]]:
-    place, whole = _place_in(root / split), _place_in(root)
+    place, whole = _place_in(root, split), _place_in(root, ".")
     names = place.xml_names()
     if names:
         return place, names
     folders = (path for path in root.iterdir() if path.is_dir() and path != whole.annotations)
-    others = [folder.name for folder in folders if _place_in(folder).xml_names()]
+    others = [folder.name for folder in folders if _place_in(root, folder.name).xml_names()]
     others += ["."] * bool(whole.xml_names())
     if not others:
         raise DataError(f"{root}: this is not a VOC folder: it has neither ImageSets/Main nor XML files")
     raise MissingSplitError(root / split, split, others)
 
 
-def _place_in(folder: Path) -> Place:
-    """Find the XML files and images of a folder: side by side, or each in a subfolder."""
-    for annotations, images in product(("Annotations", "annotations"), ("JPEGImages", "images")):
-        if (folder / annotations).is_dir() and (folder / images).is_dir():
-            return Place(folder / annotations, folder / images)
-    return Place(folder, folder, skipped_folders=SPLIT_FOLDERS)
+def _place_in(root: Path, split: str) -> Place:
+    """Find the XML files and images of a split: side by side, or in two folders."""
+    kinds = product(("Annotations", "annotations", "labels"), ("JPEGImages", "images"))
+    for pair, pattern in product(list(kinds), ("{split}/{kind}", "{kind}/{split}")):
+        annotations, images = (root / pattern.format(split=split, kind=kind) for kind in pair)
+        if annotations.is_dir() and images.is_dir():
+            return Place(annotations, images)
+    return Place(root / split, root / split, skipped_folders=SPLIT_FOLDERS)
 
 
 def _unlabelled(place: Place) -> list[str]:

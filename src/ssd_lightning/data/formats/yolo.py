@@ -59,7 +59,7 @@ class YOLO:
         Raises:
             DataError: there is no such split, it has no label file at all, or it cannot be read.
         """
-        path, settings = _read_settings(root)
+        path, settings = read_settings(root)
         places = _places(root, path, settings, split)
         names_file = _names_file(root, places)
         names = _class_names(path, _stated(settings, "names"), names_file)
@@ -96,7 +96,7 @@ class YOLO:
 
     def files(self, root: Path, split: str) -> Iterable[str]:
         """List the images or list files of a split. Raises `DataError` if there is no such split."""
-        places = [Path(os.path.realpath(place)) for place in _places(root, *_read_settings(root), split)]
+        places = [Path(os.path.realpath(place)) for place in _places(root, *read_settings(root), split)]
         listed = (path for place in places for path in (place.rglob("*") if place.is_dir() else (place,)))
         return (str(path) for path in listed if path in places or is_image_name(path))
 
@@ -208,7 +208,12 @@ def _labels_without_images(places: Sequence[Path], images: Sequence[Path]) -> li
     ]
 
 
-def _read_settings(root: Path) -> tuple[Path, dict[str, Any]]:
+def read_settings(root: Path) -> tuple[Path, dict[str, Any]]:
+    """Read `data.yaml` or what stands for it. Without such a file the settings are empty.
+
+    Raises:
+        DataError: `data.yaml` cannot be read.
+    """
     for path in (root / name for name in SETTINGS_FILES):
         if path.is_file():
             return path, _read_yaml(path)
