@@ -190,7 +190,9 @@ def _guess_yolo(files: _Files) -> _Guess | None:
     of_folders = ["/".join(part for part in folder.parts if part != "labels") or "." for folder in folders]
     splits = [key for key in ("train", "val", "test") if settings.get(key)] + sorted(of_folders)
     why = path.name if settings else f"text files such as {labels[0]}"
-    return _Guess(YOLO(), splits, len(labels), why)
+    in_folders = [name for folder in folders for name in files.by_suffix[".txt"][str(folder).removeprefix(".")]]
+    num_images = sum(PurePosixPath(name).name not in NAMES_FILES for name in in_folders)  # some may be empty
+    return _Guess(YOLO(), splits, num_images, why)
 
 
 def _txt_kind(path: Path) -> str | None:
@@ -333,7 +335,9 @@ def _distinct_splits(annotation_format: "AnnotationFormat", root: Path, names: I
     """
     found: dict[frozenset[str], str] = {}
     first: DataError | None = None
-    for name in dict.fromkeys(names):
+    usual = [*SPLIT_NAMES["train"], *SPLIT_NAMES["val"], *SPLIT_NAMES["test"]]  # in ImageSets, cat_train is like train
+    by_use = sorted(dict.fromkeys(names), key=lambda name: usual.index(name.lower()) if name.lower() in usual else 99)
+    for name in by_use:
         try:
             files = frozenset(annotation_format.files(root, name))
         except DataError as error:

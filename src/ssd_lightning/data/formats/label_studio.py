@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -60,16 +60,16 @@ class LabelStudio:
         builder = TableBuilder(unit="fractions", item_format="object {item} '{name}' of {image}")
         outlines = OutlineCount()
         tasks = _read_tasks(path, content, builder)
-        names = _file_names({task.image: None for task in tasks})
-        samples = [name for task in tasks[:10] for name in names[task.image]]
-        image_dir = find_image_dir(root, path, self.images, samples=samples)
-        finder = ImageFinder(image_dir, {*chain.from_iterable(names.values())}, root=root, stated_by=path)
-        keep = parts_to_keep(names)
+        spellings = _spellings(task.image for task in tasks)
+        samples = {spelling[task.image]: None for task in tasks[:10] for spelling in spellings}
+        image_dir = find_image_dir(root, path, self.images, samples=list(samples))
+        finders = [ImageFinder(image_dir, {*names.values()}, root=root, stated_by=path) for names in spellings]
+        keep = parts_to_keep(spellings[0])
         seen: set[str] = set()
         for task in tasks:
             image_id = unique_image_id("/".join(task.image.split("/")[-keep.get(task.image, 1) :]), seen)
             try:
-                found = _find_image(finder, names[task.image])
+                found = _find_image(task.image, spellings, finders)
             except FileError as error:
                 builder.fail_image(error, image_id=image_id)
                 continue
@@ -86,7 +86,7 @@ class LabelStudio:
                 if is_outline:
                     outlines.add(f"{path}: object {item} of {task.image}")
         builder.notes += outlines.notes()
-        builder.sources += [str(path), *finder.folders]
+        builder.sources += [str(path), *chain.from_iterable(finder.folders for finder in finders)]
         return builder.finish(roots=[root])
 
     def files(self, root: Path, split: str) -> Iterable[str]:
@@ -233,25 +233,22 @@ def _clean(stated: str) -> str:
     return portable_path(path)
 
 
-def _file_names(images: Collection[str]) -> dict[str, list[str]]:
-    """Return the names that the file of each image may have: without escapes such as %20, without upload's prefix."""
-    bare = {image: UPLOAD.sub("", image) for image in images}
+def _spellings(images: Iterable[str]) -> list[dict[str, str]]:
+    """Return the names that the files of images may have: as stated, without escapes, without an upload's prefix."""
+    stated = {image: image for image in images}
+    bare = {image: UPLOAD.sub("", image) for image in stated}
     counts = Counter(name.rpartition("/")[2] for name in bare.values())
-    names = {}
-    for image, short in bare.items():
-        stated = [image, short] if counts[short.rpartition("/")[2]] == 1 else [image]
-        names[image] = list(dict.fromkeys(name for text in stated for name in (text, unquote(text))))
-    return names
+    bare = {image: name if counts[name.rpartition("/")[2]] == 1 else image for image, name in bare.items()}
+    return [{image: read(name) for image, name in of.items()} for of in (stated, bare) for read in (str, unquote)]
 
 
-def _find_image(finder: ImageFinder, names: Iterable[str]) -> str:
-    first = None
-    for name in names:
+def _find_image(image: str, spellings: Sequence[Mapping[str, str]], finders: Sequence[ImageFinder]) -> str:
+    errors = []
+    for spelling, finder in zip(spellings, finders, strict=True):
         try:
-            return finder(name)
+            return finder(spelling[image])
         except FileError as error:
             if error.kind != "missing":
                 raise
-            first = first or error
-    assert first is not None
-    raise first
+            errors.append(error)
+    raise errors[0]
