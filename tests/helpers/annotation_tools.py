@@ -44,7 +44,13 @@ def write_labelme(root: Path, images: Sequence[Spec], *, with_size: bool = True)
             for name, (x1, y1, x2, y2) in image.objects
         ]
         height, width = image.size_px if with_size else (None, None)
-        content = {"version": "5.3.1", "flags": {}, "shapes": shapes, "imagePath": image.name, "imageData": None}
+        content: dict[str, Any] = {
+            "version": "5.3.1",
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": image.name,
+            "imageData": None,
+        }
         path = (root / image.name).with_suffix(".json")
         path.write_text(json.dumps(content | {"imageHeight": height, "imageWidth": width}, indent=2))
     return (root / images[0].name).with_suffix(".json")
@@ -213,5 +219,5 @@ def objects_of(found: Annotations) -> dict[str, list[tuple[str, list[float]]]]:
     }
 
 
-def expected(*images: Spec) -> dict[str, list[tuple[str, list[float]]]]:
+def expected(*images: Spec) -> dict[str, list[Any]]:
     return {image.name: [(name, pytest.approx(list(box), abs=1e-4)) for name, box in image.objects] for image in images}

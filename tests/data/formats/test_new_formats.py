@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -298,8 +299,8 @@ def test_label_studio_shapes(kind: str, value: dict[str, Any], box: list[float],
 
 def test_label_studio_shape_and_label_as_two_results(tmp_path: Path) -> None:
     results = region(A, CORNER, "rectangle", id="r"), region(A, CORNER | {"labels": ["cat"]}, "labels", id="r")
-    choice = {"from_name": "day", "to_name": "image", "type": "choices", "value": {"choices": ["sunny"]}, "id": "c"}
-    found = read_tasks(tmp_path, task(*results, choice))
+    choice = {"from_name": "day", "to_name": "text", "type": "choices", "value": {"choices": ["sunny"]}, "id": "c"}
+    found = read_tasks(tmp_path, task(choice, *results, data={"text": "a cat", "image": "a.jpg"}))
     assert objects_of(found) == {"a.jpg": [("cat", pytest.approx([40, 40, 60, 60]))]}
 
 
@@ -474,3 +475,9 @@ def test_bad_records_are_problems(more: dict[str, Any], text: str, tmp_path: Pat
 def test_a_misspelt_key_of_a_record(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="record 1 has the key 'dificult'"):
         annotations_from_records([record(A, dificult=[True, True])], root=tmp_path)
+
+
+def test_the_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(Path(__file__).parents[3] / "examples/from_records.py"), run_name="__main__")
+    assert "8 images" in capsys.readouterr().out

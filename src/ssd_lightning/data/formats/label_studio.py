@@ -140,10 +140,9 @@ class _Region:
             raise DataError(f"is rotated by {degrees:g} degrees, but has no original_width and original_height")
         rows, columns = self.size_px or (1, 1)
         x, y, width, height = x * columns, y * rows, width * columns, height * rows  # angles are those of pixels
-        box = [x, y, x + width, y + height]
-        turned = (
-            ellipse_bounds((x, y), (width, height), degrees) if is_ellipse else rotated_bounds(box, degrees, (x, y))
-        )
+        turned = rotated_bounds([x, y, x + width, y + height], degrees, (x, y))
+        if is_ellipse:
+            turned = ellipse_bounds((x, y), (width, height), degrees)
         return [turned[0] / columns, turned[1] / rows, turned[2] / columns, turned[3] / rows], True
 
 
@@ -198,10 +197,8 @@ def _small_results(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for values in entry.values():
         for value in values if isinstance(values, list) else []:
             if isinstance(value, dict):
-                kind = next(
-                    (key for key in value if key.endswith("labels")), "rectangle" if "width" in value else "labels"
-                )
-                yield {"type": kind, "value": value}
+                plain = "rectangle" if value.keys() & {"width", "points"} else "labels"
+                yield {"type": next((key for key in value if key.endswith("labels")), plain), "value": value}
 
 
 def _regions(results: Iterable[Mapping[str, Any]]) -> Iterator[_Region]:
@@ -219,9 +216,9 @@ def _regions(results: Iterable[Mapping[str, Any]]) -> Iterator[_Region]:
 def _image_name(data: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> str | None:
     """Find the image among the values of a task."""
     texts = {key: _clean(value) for key, value in data.items() if isinstance(value, str) and value[:5] != "data:"}
-    keys = [*dict.fromkeys(str(result.get("to_name")) for result in results), "image", "img"]
+    keys = [str(result.get("to_name")) for result in results if result.get("type") not in NO_SHAPES]
     paths = (text for text in texts.values() if PurePosixPath(unquote(text)).suffix.lower() in KNOWN_SUFFIXES)
-    return next(chain((texts[key] for key in keys if texts.get(key)), paths), None)
+    return next(chain((texts[key] for key in (*keys, "image", "img") if texts.get(key)), paths), None)
 
 
 def _clean(stated: str) -> str:
