@@ -1,6 +1,7 @@
 """A folder is opened with nothing but its path."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,13 @@ def voc_folders_of_each_kind(root: Path) -> None:
         paint(root / "images" / folder, [A])
         (root / "annotations" / folder).mkdir(parents=True)
         (root / "annotations" / folder / "a.xml").write_text(XML)
+
+
+def voc_folders_of_coco(root: Path) -> None:
+    voc_folders(root)
+    (root / "train").rename(root / "train2017")
+    (root / "valid").rename(root / "val2017")
+    shutil.rmtree(root / "test")
 
 
 def voc_lists(*names: str) -> Callable[[Path], None]:
@@ -128,6 +136,7 @@ def kaggle(root: Path) -> None:
         (voc_folders_of_each_kind, VOC, ("train", "val", None)),
         (voc_lists("train", "val", "trainval", "test", "cat_train", "train_val"), VOC, ("train", "val", "test")),
         (voc_lists("trainval", "val", "test"), VOC, ("trainval", None, "test")),
+        (voc_folders_of_coco, VOC, ("train2017", "val2017", None)),
         (voc_lists("default"), VOC, ("default", None, None)),
         (coco("train/_annotations.coco.json", "valid/_annotations.coco.json"), COCO, ("train", "valid", None)),
         (
@@ -144,6 +153,7 @@ def kaggle(root: Path) -> None:
         (yolo("train/images", "valid/images", "test/images"), YOLO, ("train", "valid", "test")),
         (yolo("train", "valid"), YOLO, ("train", "valid", None)),
         (yolo("images"), YOLO, (".", None, None)),
+        (yolo("."), YOLO, (".", None, None)),
         (
             yolo("all/images", settings="train: all/images\nval: all/images\nnames: [a, b]"),
             YOLO,
@@ -180,6 +190,19 @@ def test_the_format_of_most_images_wins_and_the_other_is_named(tmp_path: Path) -
     found = detect_format(tmp_path)
     assert type(found.format) is CSV
     assert "LabelMe (1 images)" in found.reason
+
+
+def test_of_equals_the_one_with_class_names_wins(tmp_path: Path) -> None:
+    yolo(".")(tmp_path)
+    write_labelme(tmp_path, [A])
+    assert type(detect_format(tmp_path).format) is LabelMe
+    (tmp_path / "data.yaml").write_text("train: .\nnames: [cat, dog]")
+    assert type(detect_format(tmp_path).format) is YOLO
+
+
+def test_splits_that_are_not_used_are_named(tmp_path: Path) -> None:
+    voc_lists("train", "extra")(tmp_path)
+    assert "not used: extra" in detect_format(tmp_path).reason
 
 
 def test_class_names_of_openimages_are_found(tmp_path: Path) -> None:

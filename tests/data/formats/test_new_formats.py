@@ -353,6 +353,15 @@ def test_label_studio_links(link: str, key: str, tmp_path: Path) -> None:
     assert objects_of(found) == {"a.jpg": []}
 
 
+def test_images_in_a_folder_of_any_name_but_a_split(tmp_path: Path) -> None:
+    read_tasks(tmp_path, task())
+    for folder, kinds in (("my photos", []), ("test2017", ["missing"])):
+        (tmp_path / folder).mkdir()
+        next(tmp_path.rglob("a.jpg")).rename(tmp_path / folder / "a.jpg")
+        problems = LabelStudio().read(tmp_path, "tasks").problems
+        assert [problem.kind for problem in problems] == kinds
+
+
 def test_label_studio_uploads_of_one_name_are_not_confused(tmp_path: Path) -> None:
     links = [f"/data/upload/1/{prefix}-a.jpg" for prefix in ("0a1b2c3d", "0a1b2c3e")]
     found = read_tasks(tmp_path, *(task(id=number, image=link) for number, link in enumerate(links)))

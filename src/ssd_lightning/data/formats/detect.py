@@ -85,6 +85,8 @@ def detect_format(root: Path) -> Detected:
     splits = ", ".join(f"{key} '{name}'" for key, name in (("train", train), ("val", val), ("test", test)) if name)
     others = [f"{_name_of(guess)} ({guess.num_images} images)" for guess in guesses if guess is not best]
     also = f"; {' and '.join(others)} would fit too" if others else ""
+    unused = [name for name in names if name not in (train, val, test)]
+    splits += f"; not used: {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}" if unused else ""
     reason = f"{root} is read as {_name_of(best)}, since it has {best.why} ({best.num_images} images; {splits}){also}"
     return Detected(format=best.format, root=root, train=train, val=val, test=test, reason=reason)
 
@@ -166,17 +168,20 @@ def _inner_root(files: _Files) -> Path | None:
 
 
 def _guesses(files: _Files) -> list[_Guess]:
-    """Return what fits. The first wins among equals."""
+    """Return what fits. The first wins among equals: label files of YOLO alone may lack the names of the classes."""
+    _, has_settings = read_settings(files.root)
     xml = files.of_kind(".xml", _xml_kind)
     json_files = files.of_kind(".json", _json_kind)
+    yolo = _guess_yolo(files)
     guesses = (
-        _guess_yolo(files),
+        yolo if has_settings else None,
         _guess_voc(files.root, xml["annotation"]),
         _guess_cvat(files.root, xml["annotations"]),
         _guess_coco(files.root, json_files["coco"]),
         _guess_labelme(json_files["labelme"]),
         _guess_label_studio(files.root, json_files["label studio"]),
         _guess_csv(files),
+        yolo if not has_settings else None,
     )
     return [guess for guess in guesses if guess is not None]
 
@@ -219,7 +224,8 @@ def _guess_voc(root: Path, paths: Sequence[str]) -> _Guess | None:
 def _split_folder(path: str) -> str:
     """Return the folder that is the split of a file: up to the first part with the name of a split."""
     parts = PurePosixPath(path).parent.parts
-    number = next((number for number, part in enumerate(parts, start=1) if part.lower() in SPLIT_FOLDERS), 0)
+    names = [re.sub(r"\d{4}$", "", part.lower()) for part in parts]  # train2017
+    number = next((number for number, name in enumerate(names, start=1) if name in SPLIT_FOLDERS), 0)
     return "/".join(parts[:number]) or "."
 
 

@@ -28,6 +28,8 @@ IMAGE_FOLDERS = ("{name}", "images/{name}", "{name}/images")
 SPLIT_FOLDERS = ("train", "training", "trainval", "val", "valid", "validation", "test", "testing")
 """Folder names, in any case, that are separate splits and not part of their parent folder."""
 
+SPLIT_STARTS = ("train", "val", "test", "dev", "eval")
+
 
 class FileError(DataError):
     """A file of a data set is missing or cannot be used."""
@@ -118,7 +120,8 @@ def find_image_dir(root: Path, annotation_path: Path, images: str | None, sample
         samples: names of some images.
 
     Returns:
-        The first usual folder that contains one of the samples; else the first that exists.
+        The first usual folder that contains one of the samples; else another one below the root that does and is not
+        named as a split; else the first usual one that exists.
     """
     if images is not None:
         return root / images
@@ -127,7 +130,12 @@ def find_image_dir(root: Path, annotation_path: Path, images: str | None, sample
     names = (stem, annotation_path.parent.name, split)
     candidates = [root / pattern.format(name=name) for name in names for pattern in IMAGE_FOLDERS]
     candidates += [annotation_path.parent / "images", annotation_path.parent, root / "images"]
-    return folder_with(candidates, samples, root=root) or next(folder for folder in candidates if folder.is_dir())
+    # Images of one name may be in several splits, and those of another split are the wrong ones.
+    others = [
+        path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.lower().startswith(SPLIT_STARTS)
+    ]
+    found = (folder_with(places, samples, root=root) for places in (candidates, [root, *others]))
+    return next(filter(None, found), None) or next(folder for folder in candidates if folder.is_dir())
 
 
 def folder_with(candidates: Sequence[Path], samples: Sequence[str], *, root: Path) -> Path | None:
