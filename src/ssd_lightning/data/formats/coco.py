@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import flag_of, id_of, number_of, whole_number
+from ssd_lightning.data.annotation_checks import flag_of, id_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import (
@@ -83,7 +83,7 @@ class COCO:
                 builder.fail_image(error, image_id=image_id)
                 images[entry["id"]] = None
             else:
-                size_px = _stated_size_px(entry)
+                size_px = stated_size_px(entry.get("height"), entry.get("width"))
                 images[entry["id"]] = builder.add_image(image_id=image_id, path=found, size_px=size_px, file=path)
         names_of = {category["id"]: name for category, name in zip(categories, names, strict=True)}
         _add_objects(builder, path, annotations, images, names_of)
@@ -129,7 +129,7 @@ def _add_objects(
         except DataError as error:
             builder.fail_object(image, name=name, item=item, text=str(error), difficult=bool(difficult))
             continue
-        plain.append((image, label, bool(difficult), item if type(item) is int else number))
+        plain.append((image, label, bool(difficult), item if type(item) is int and abs(item) < 2**63 else number))
         boxes.append(bbox)
     if plain:
         image_column, label_column, difficult_column, items = (np.array(column) for column in zip(*plain, strict=True))
@@ -231,8 +231,3 @@ def _check_category_name(path: Path, category: dict[str, Any]) -> None:
             f"{path}: category {category.get('id')!r} has the name {json.dumps(name)}; names have to be text in "
             "quotes, and not empty"
         )
-
-
-def _stated_size_px(entry: dict[str, Any]) -> tuple[int, int] | None:
-    height, width = (whole_number(entry.get(side)) or 0 for side in ("height", "width"))
-    return (height, width) if height > 0 and width > 0 else None

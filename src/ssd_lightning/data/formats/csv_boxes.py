@@ -11,7 +11,7 @@ from typing import Any, TextIO, get_args
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import BoxFormat, Unit, flag_of, id_of, number_of, whole_number
+from ssd_lightning.data.annotation_checks import BoxFormat, Unit, flag_of, id_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import (
@@ -275,7 +275,8 @@ class _Rows:
                 image = self.images[stated] = len(self._sizes_px)
                 self._sizes_px.append(None)
             if columns.size is not None and self._sizes_px[image] is None:
-                self._sizes_px[image] = _stated_size_px(row, columns.size)
+                width, height = columns.size
+                self._sizes_px[image] = stated_size_px(row[height], row[width])
             code = ONLY_CLASS if columns.label is None else row[columns.label]
             if code not in codes:
                 codes[code] = descriptions.get(_code(code), _code(code))
@@ -367,11 +368,6 @@ def _split(text: str) -> list[str]:
 def _name_of(columns: Columns, index: int) -> str:
     names = {"xyxy": ("xmin", "ymin", "xmax", "ymax"), "cxcywh": ("cx", "cy", "w", "h"), "xywh": ("x", "y", "w", "h")}
     return names[columns.box_format][index]
-
-
-def _stated_size_px(row: Sequence[str], size: tuple[int, int]) -> tuple[int, int] | None:
-    width, height = (whole_number(row[index]) or 0 for index in size)
-    return (height, width) if height > 0 and width > 0 else None
 
 
 def _code(text: str) -> str:

@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from ssd_lightning.data.annotation_checks import flag_of, number_of, whole_number
+from ssd_lightning.data.annotation_checks import flag_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import (
@@ -129,8 +129,7 @@ def _add_image(
     except FileError as error:
         builder.fail_image(error, image_id=image_id)
         return
-    height, width = (whole_number(image.get(side)) or 0 for side in ("height", "width"))
-    size_px = (height, width) if height > 0 and width > 0 else None
+    size_px = stated_size_px(image.get("height"), image.get("width"))
     index = builder.add_image(image_id=image_id, path=found, size_px=size_px, file=path)
     for item, element in enumerate((element for element in image if element.tag != "tag"), start=1):
         label, difficult = element.get("label", "").strip(), False

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from ssd_lightning.data.annotation_checks import number_of, whole_number
+from ssd_lightning.data.annotation_checks import number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import (
@@ -107,8 +107,7 @@ class _Region:
 
     @property
     def size_px(self) -> tuple[int, int] | None:
-        height, width = (whole_number(self.values.get(f"original_{side}")) or 0 for side in ("height", "width"))
-        return (height, width) if height > 0 and width > 0 else None
+        return stated_size_px(self.values.get("original_height"), self.values.get("original_width"))
 
     @property
     def name(self) -> str:
@@ -158,10 +157,10 @@ class _Task:
 
 def _read_tasks(path: Path, content: Sequence[dict[str, Any]], builder: TableBuilder) -> list[_Task]:
     """Read all tasks that have an annotation."""
-    tasks: dict[Any, _Task] = {}
+    tasks: dict[str, _Task] = {}
     unfinished, repeated = [], []
     for number, entry in enumerate(content, start=1):
-        identity, is_full = entry.get("id", number), isinstance(entry.get("data"), dict)
+        identity, is_full = str(entry.get("id", number)), isinstance(entry.get("data"), dict)
         results = _results(entry) if is_full else [list(_small_results(entry))]
         if not results:
             unfinished.append(identity)
@@ -184,29 +183,29 @@ def _read_tasks(path: Path, content: Sequence[dict[str, Any]], builder: TableBui
 
 def _results(entry: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
     """Return the results of each annotation that is not cancelled."""
-    annotations = entry.get("annotations") or entry.get("completions") or []
-    return [
-        [result for result in one.get("result") or [] if isinstance(result, dict)]
-        for one in annotations
-        if isinstance(one, dict) and not one.get("was_cancelled")
-    ]
+    annotations = entry.get("annotations") or entry.get("completions")
+    finished = [one for one in _dicts(annotations) if not one.get("was_cancelled")]
+    return [_dicts(one.get("result")) for one in finished]
+
+
+def _dicts(value: object) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _small_results(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Return the values of JSON-MIN in the form of JSON's results."""
     for values in entry.values():
-        for value in values if isinstance(values, list) else []:
-            if isinstance(value, dict):
-                plain = "rectangle" if value.keys() & {"width", "points"} else "labels"
-                yield {"type": next((key for key in value if key.endswith("labels")), plain), "value": value}
+        for value in _dicts(values):
+            plain = "rectangle" if value.keys() & {"width", "points"} else "labels"
+            yield {"type": next((key for key in value if key.endswith("labels")), plain), "value": value}
 
 
 def _regions(results: Iterable[Mapping[str, Any]]) -> Iterator[_Region]:
-    by_id: dict[Any, _Region] = defaultdict(_Region)
+    by_id: dict[str, _Region] = defaultdict(_Region)
     for number, result in enumerate(results):
         value = result.get("value")
         if isinstance(value, dict):
-            region = by_id[result.get("id") or number]
+            region = by_id[str(result.get("id") or f"result {number}")]
             region.kinds.append(str(result.get("type")))
             sizes = {key: result[key] for key in ("original_width", "original_height") if key in result}
             region.values |= {**sizes, **value}

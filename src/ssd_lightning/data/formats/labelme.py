@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssd_lightning.data.annotation_checks import flag_of, whole_number
+from ssd_lightning.data.annotation_checks import flag_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder, in_threads
 from ssd_lightning.data.formats.files import (
@@ -108,10 +108,9 @@ def _read_image(folder: Path, name: str, root: Path) -> _Image | None:
     shapes = content.get("shapes")
     if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
         raise FileError(path, f"the JSON has the 'shapes' {shapes!r:.80}, not a list of objects", kind="annotation")
-    height, width = (whole_number(content.get(side)) or 0 for side in ("imageHeight", "imageWidth"))
     return _Image(
         path=_find_image(folder, path, str(content.get("imagePath") or ""), bool(content.get("imageData")), root),
-        size_px=(height, width) if height > 0 and width > 0 else None,
+        size_px=stated_size_px(content.get("imageHeight"), content.get("imageWidth")),
         objects=[_read_shape(shape) for shape in shapes],
     )
 

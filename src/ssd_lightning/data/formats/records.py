@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ssd_lightning.data.annotation_checks import flag_of, number_of, whole_number
+from ssd_lightning.data.annotation_checks import flag_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError, refuse_unreadable, unique_image_id
@@ -127,7 +127,8 @@ def _add(builder: TableBuilder, record: Mapping[str, Any], file: str, image_id: 
 def _size_px(record: Mapping[str, Any], file: str) -> tuple[int, int] | None:
     if record.get("size_px") is None:
         return None
-    sides = [whole_number(side) or 0 for side in record["size_px"]]
-    if len(sides) != 2 or min(sides) <= 0:
+    sides = [*record["size_px"]]
+    size_px = stated_size_px(*sides) if len(sides) == 2 else None
+    if size_px is None:
         raise FileError(file, f"size_px is {record['size_px']!r}, not (height, width)", kind="annotation")
-    return sides[0], sides[1]
+    return size_px

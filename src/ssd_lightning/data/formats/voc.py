@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
-from ssd_lightning.data.annotation_checks import flag_of, number_of
+from ssd_lightning.data.annotation_checks import flag_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder, in_threads
 from ssd_lightning.data.formats.files import (
@@ -103,7 +103,7 @@ def _read_xml(place: "Place", name: str) -> _Image:
     annotation = parse_annotation(path)
     return _Image(
         image_path=_find_image(place.images, name, annotation.findtext("filename")),
-        size_px=_stated_size_px(annotation),
+        size_px=stated_size_px(annotation.findtext("size/height"), annotation.findtext("size/width")),
         objects=[_read_object(element) for element in annotation.iterfind("object")],
     )
 
@@ -269,14 +269,6 @@ def _find_image(image_dir: Path, name: str, stated_filename: str | None) -> Path
         raise FileError(f"{image_dir / name}.jpg", text, kind="missing")
     refuse_unreadable(path)
     return path
-
-
-def _stated_size_px(annotation: Element) -> tuple[int, int] | None:
-    try:
-        height, width = (int(float(annotation.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
-    except (ValueError, OverflowError):
-        return None
-    return (height, width) if height > 0 and width > 0 else None
 
 
 def _read_coordinate(bndbox: Element, tag: str) -> float:
