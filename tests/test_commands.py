@@ -21,8 +21,10 @@ from PIL import Image
 
 from helpers.datasets import open_voc
 from ssd_lightning import assembly, evaluate, export, predict, train
+from ssd_lightning.config import compose_config
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.toy import TOY_CLASSES
+from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference import frames
 from ssd_lightning.inference.detector import Detector, find_checkpoint
 from ssd_lightning.inference.video import Video
@@ -170,6 +172,29 @@ def test_predict_writes_images_and_json(trained: Path, monkeypatch: pytest.Monke
             assert 0 <= y1 <= y2 <= 96
             assert found["class"] in report["classes"]
     assert report["images"][0]["detections"]
+
+
+def test_predict_in_tiles_writes_the_same_form(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports = []
+    for overrides in ([], ["tiles=48", "overlap=0.3", "batch_size=3"]):
+        run_in(
+            trained, monkeypatch, "predict", "checkpoint=run", "source=datasets/toy/JPEGImages/test_0000*.jpg",
+            f"output=tiled_{len(reports)}", "save=json", "score_threshold=0", *overrides,
+        )  # fmt: skip
+        reports.append(json.loads((trained / f"tiled_{len(reports)}" / "predictions.json").read_text()))
+    whole, tiled = reports
+    assert whole.keys() == tiled.keys()
+    for before, after in zip(whole["images"], tiled["images"], strict=True):
+        assert (before.keys(), before["file"]) == (after.keys(), after["file"])
+        assert before["detections"] != after["detections"]
+
+
+@pytest.mark.parametrize("override", ["tiles=16", "overlap=1.5", "whole_image=3"])
+def test_predict_names_what_is_wrong_with_tiles(override: str) -> None:
+    config = compose_config("predict", ["checkpoint=x", "source=y", "tiles=640", override])
+    name, _, value = override.partition("=")
+    with pytest.raises(ConfigurationError, match=f"{name} is '?{value}'?;"):
+        predict.check_settings(config)
 
 
 @pytest.mark.parametrize("overrides", [[], ["on_error=skip", "save=json"]])

@@ -16,14 +16,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
-from helpers.datasets import open_coco
+from helpers.datasets import open_coco, open_csv, open_voc, open_yolo
 from ssd_lightning import convert, train
 from ssd_lightning.data.annotations import ImageAnnotation
-from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.writers import FORMATS
 
-READERS = {"voc": DetectionDataset, "coco": DetectionDataset, "yolo": DetectionDataset, "csv": DetectionDataset}
+READERS = {"voc": open_voc, "coco": open_coco, "yolo": open_yolo, "csv": open_csv}
 CLASSES = ("sitting cat", "dog & co")
 BOXES = {
     "train": {"a": [("dog & co", 0, (10, 20, 100, 80)), ("sitting cat", 1, (0, 0, 200, 100))], "b": [], "é c": []},

@@ -177,7 +177,7 @@ def test_every_stage_is_logged_with_its_counts(tmp_path: Path, caplog: pytest.Lo
         doctor.check_dataset(
             compose_config("doctor", overrides("voc", tmp_path, "trial_steps=1", "trial_batch_size=2")), tmp_path
         )
-    lines = [record.getMessage() for record in caplog.annotations]
+    lines = [record.getMessage() for record in caplog.records]
     for said in (
         "reading the annotations of train, test",
         "train: 6 images, 54 usable objects; faults of the annotation: 0",

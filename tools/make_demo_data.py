@@ -11,8 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from ssd_lightning.data.dataset import DetectionDataset, ImageAnnotation, in_subset
-from ssd_lightning.data.voc import VOCDataset
+from ssd_lightning.data.annotations import ImageAnnotation
+from ssd_lightning.data.formats import VOC
+from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.writers import write_csv
 
 SIZE_PX = (240, 320)
@@ -24,21 +25,18 @@ VAL_FRACTION = 0.1
 def main(source: Path, target: Path) -> None:
     """Write images and annotations beside the licence and the page that lie in the folder."""
     # Two boxes have no area and are skipped.
-    trainval, test = (open_split(source, name) for name in ("trainval", "test"))
+    opener = DatasetOpener(format=VOC(), on_error="skip")
+    trainval, test = ([{"root": str(source), "split": name}] for name in ("trainval", "test"))
     splits = {
-        "train": [record for record in trainval.records if in_subset(record.image_id, "train", VAL_FRACTION)],
-        "val": [record for record in trainval.records if in_subset(record.image_id, "val", VAL_FRACTION)],
-        "test": test.records,
+        "train": opener(splits=trainval, part="train", val_fraction=VAL_FRACTION),
+        "val": opener(splits=trainval, part="val", val_fraction=VAL_FRACTION),
+        "test": opener(splits=test),
     }
     written = {
-        split: [write_reduced(record, target / split) for record in records] for split, records in splits.items()
+        split: [write_reduced(record, target / split) for record in dataset.annotations]
+        for split, dataset in splits.items()
     }
-    write_csv(target, written, trainval.class_names)
-
-
-def open_split(source: Path, split: str) -> DetectionDataset:
-    """Read one of BCCD's lists."""
-    return VOCDataset(splits=[{"root": str(source), "split": split}], on_error="skip")
+    write_csv(target, written, splits["train"].class_names)
 
 
 def write_reduced(record: ImageAnnotation, folder: Path) -> ImageAnnotation:

@@ -34,11 +34,12 @@ from typing import Literal
 
 import numpy as np
 
-from ssd_lightning.data.dataset import ImageAnnotation
+from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.fingerprint import differences, fingerprint
+from ssd_lightning.data.formats import VOC
 from ssd_lightning.data.images import read_image
+from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.toy import TOY_CLASSES, write_toy_dataset
-from ssd_lightning.data.voc_xml import read_voc_annotation
 from ssd_lightning.errors import DataError
 
 Kind = Literal["xml", "jpeg"]
@@ -106,14 +107,11 @@ DAMAGES: tuple[Callable[[bytes, random.Random], bytes], ...] = (
 )  # fmt: skip
 
 
-def read_record(root: Path, name: str) -> ImageAnnotation:
+def read_record(root: Path) -> ImageAnnotation:
     """Read an annotation as training does; the first unsound object is an error."""
-    record, problems = read_voc_annotation(
-        root / "Annotations" / f"{name}.xml", TOY_CLASSES, image_dir=root / "JPEGImages", image_id=name
-    )
-    if problems:
-        raise DataError(problems[0])
-    return record
+    opener = DatasetOpener(format=VOC())
+    (annotation,) = opener(splits=[{"root": str(root), "split": "."}], class_names=TOY_CLASSES).annotations
+    return annotation
 
 
 def try_one(root: Path, kind: Kind, seed: int, number: int) -> Trial:
@@ -130,7 +128,9 @@ def try_one(root: Path, kind: Kind, seed: int, number: int) -> Trial:
             (copy / file).parent.mkdir()
             (copy / file).write_bytes((root / file).read_bytes())
         before, pixels_before = _read(copy, name)
-        prints = [fingerprint([before], TOY_CLASSES, contents=contents) for contents in (False, True)]
+        prints = [
+            fingerprint(AnnotationTable.of([before]), TOY_CLASSES, contents=contents) for contents in (False, True)
+        ]
         target = copy / files[kind]
         damaged = damage(target.read_bytes(), rng)
         if damaged == target.read_bytes():
@@ -144,7 +144,7 @@ def try_one(root: Path, kind: Kind, seed: int, number: int) -> Trial:
         except Exception as error:
             return replace(trial, message=f"{type(error).__name__}: {error}")
         by_fingerprint, by_checksum = (
-            bool(differences(earlier, fingerprint([after], TOY_CLASSES, contents=contents)))
+            bool(differences(earlier, fingerprint(AnnotationTable.of([after]), TOY_CLASSES, contents=contents)))
             for earlier, contents in zip(prints, (False, True), strict=True)
         )
         is_same = np.array_equal(pixels, pixels_before) and _equal(before, after)
@@ -163,7 +163,7 @@ def _equal(one: ImageAnnotation, two: ImageAnnotation) -> bool:
 
 
 def _read(root: Path, name: str) -> tuple[ImageAnnotation, np.ndarray]:
-    record = read_record(root, name)
+    record = read_record(root)
     return record, read_image(record.image_path, record.size_px)
 
 

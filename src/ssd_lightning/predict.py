@@ -60,6 +60,8 @@ def predict(config: "DictConfig") -> dict[str, Any]:
     overrides = {name: config[name] for name in ("iou_threshold", "max_detections") if config[name] is not None}
     if overrides:
         detector.use_postprocess(**overrides)
+    if config.tiles is not None:
+        detector = detector.with_tiles(config.tiles, config.overlap, whole_image=config.whole_image)
     labels_of(_as_list(config.classes), detector.class_names)
     skipped: list[str] = []
     with ExitStack() as stack:
@@ -87,18 +89,21 @@ def check_settings(config: "DictConfig") -> None:
     Raises:
         ConfigurationError: a value is not usable.
     """
+    from ssd_lightning.data.tiles import check_tiles
     from ssd_lightning.inference.writers import OUTPUTS
 
     for output in _as_list(config.save):
         require_choice("save", output, OUTPUTS)
     require_choice("on_error", config.on_error, ("skip", "raise"))
-    for name in ("recursive", "show"):
+    for name in ("recursive", "show", "whole_image"):
         require_choice(name, str(config[name]).lower(), ("true", "false"))
     require_number("score_threshold", config.score_threshold, 0, 1)
     require_number("batch_size", config.batch_size, 1, whole=True)
     require_number("frame_stride", config.frame_stride, 1, whole=True)
     if config.max_frames is not None:
         require_number("max_frames", config.max_frames, 1, whole=True)
+    if config.tiles is not None:
+        check_tiles(config.tiles, config.overlap)
     require_number("max_download_mb", config.max_download_mb, 0, above_low=True)
 
 
@@ -148,7 +153,7 @@ def _run(
             bar = stack.enter_context(progress_bar(len(sources)))
             detect_in(
                 read_sources(sources, reading, on_bad=note, on_video=bar.opened_video),
-                detector,
+                lambda images: detector(images, batch_size=config.batch_size),  # of images, or of their tiles
                 # A viewer should not wait until a batch is full.
                 batch_size=1 if window is not None or has_camera else config.batch_size,
                 select=lambda found: found.select(config.score_threshold, classes),

@@ -1,17 +1,17 @@
 """Faults judged from plain values."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from ssd_lightning.analysis.class_lists import rare_class_issues, similar_class_issues
 from ssd_lightning.analysis.health import (
-    PHRASES,
     amount_issues,
     background_issues,
     class_number_issues,
     duplicate_issues,
     few_images_issues,
-    kind_of,
     pixel_origin_issues,
     reader_issues,
     tiny_issues,
@@ -20,6 +20,7 @@ from ssd_lightning.analysis.health import (
 )
 from ssd_lightning.analysis.issues import KINDS, Issue, grouped, in_order, spoils_the_run
 from ssd_lightning.analysis.objects import Objects, split_summary
+from ssd_lightning.data.annotations import Problem, ProblemKind
 from ssd_lightning.data.formats.voc import VOC_CLASSES
 
 # fmt: off
@@ -36,8 +37,8 @@ COCO_CLASSES = (
 # fmt: on
 
 
-def unknown(number: object) -> str:
-    return f"labels/a.txt: line 3 '{number}' is of none of the 3 classes: cat, dog, bird"
+def unknown(number: object) -> Problem:
+    return Problem(file="labels/a.txt", kind="unknown_class", name=str(number), text="is of none of the 3 classes")
 
 
 @pytest.mark.parametrize(
@@ -172,23 +173,10 @@ def test_classes_with_few_objects() -> None:
     ]
 
 
-def test_whole_numbers_beside_fractions_are_fractions() -> None:
-    whole = "a.xml: object 1 'x' has no area: xmin is 0 and xmax 1 of 160 px"
-    thin = "a.xml: object 2 'x' has no area: xmin is 7 and xmax 7 of 160 px"
-    part = "a.xml: object 3 'x' has the box (0.1, 0, 1, 1), which looks like fractions of the image"
-
-    def kinds(*sentences: str) -> list[str]:
-        found = reader_issues("train", sentences, otherwise="annotation", severity="error")
-        return [issue.kind for issue in found]
-
-    assert kinds(whole, thin, part) == ["fractions", "no_area", "fractions"]
-    assert kinds(whole, thin) == ["no_area", "no_area"]
-
-
 def test_kinds_and_order() -> None:
-    assert {kind for _, kind in PHRASES} <= KINDS.keys()
-    assert kind_of("a.xml: object 1 'x' is inverted: xmin 5 is greater than xmax 3", "annotation") == "inverted"
-    assert kind_of("something else", "annotation") == "annotation"
+    assert set(get_args(ProblemKind)) <= KINDS.keys()
+    problem = Problem(file="a.xml", item="object 1 'x'", kind="inverted", text="is inverted: xmin 5 ...")
+    assert reader_issues("train", [problem], severity="error") == [Issue("error", "inverted", "train", str(problem))]
     tiny, torn = Issue("warning", "tiny", "train", "t"), Issue("error", "image", "train", "p")
     across, again = Issue("error", "across", "train, val", "a"), Issue("error", "image", "val", "p")
     assert in_order([tiny, torn, again, across]) == [across, torn, tiny]

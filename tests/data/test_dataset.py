@@ -1,6 +1,5 @@
 """What all annotation formats share: parts, seeds, samples, batches."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +8,8 @@ import torch
 from PIL import Image
 
 from ssd_lightning.data.annotations import ImageAnnotation
-from ssd_lightning.data.dataset import DetectionDataset, collate, in_subset, sample_seed
-from ssd_lightning.errors import ConfigurationError, DataError
-
-NAMES = [f"image_{i:05}" for i in range(4000)]
+from ssd_lightning.data.dataset import DetectionDataset, collate, sample_seed
+from ssd_lightning.errors import DataError
 
 
 def make_record(
@@ -35,29 +32,6 @@ class Recorder:
         self.seeds.append(seed)
         kept = np.arange(len(boxes_xyxy))[1::2]
         return image[::2, ::2], boxes_xyxy[kept], kept
-
-
-@pytest.mark.parametrize("val_fraction", [0.0, 0.1, 0.5, 1.0])
-def test_parts_are_complementary_and_of_the_stated_size(val_fraction: float) -> None:
-    train = [name for name in NAMES if in_subset(name, "train", val_fraction)]
-    val = [name for name in NAMES if in_subset(name, "val", val_fraction)]
-
-    assert sorted(train + val) == NAMES
-    assert len(val) / len(NAMES) == pytest.approx(val_fraction, abs=0.02)
-    assert all(in_subset(name, "all", val_fraction) for name in NAMES)
-
-
-def test_a_larger_validation_part_contains_the_smaller_one() -> None:
-    small, large = ({name for name in NAMES if in_subset(name, "val", share)} for share in (0.1, 0.2))
-
-    assert small < large
-
-
-def test_a_name_stays_in_its_part_in_every_release() -> None:
-    # Else a checkpoint would be validated on what it was trained on.
-    held_out = [name for name in NAMES[:20] if in_subset(name, "val", 0.2)]
-
-    assert held_out == ["image_00001", "image_00005", "image_00009"]
 
 
 def test_every_sample_of_every_epoch_has_a_seed_of_its_own() -> None:
@@ -138,9 +112,7 @@ def test_a_sample_does_not_change_its_record(tmp_path: Path) -> None:
     assert dataset[0][1]["labels"].tolist() == [1]
 
 
-def test_a_broken_image_raises_when_it_is_read_or_is_dropped_at_the_start(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_broken_image_raises_when_it_is_read_or_is_dropped_at_the_start(tmp_path: Path) -> None:
     records = [make_record(tmp_path, name) for name in "abcd"]
     records[1].image_path.write_bytes(b"")
     records[3] = make_record(tmp_path, "d", size=(81, 100))
@@ -151,35 +123,12 @@ def test_a_broken_image_raises_when_it_is_read_or_is_dropped_at_the_start(
     with pytest.raises(DataError, match=r"d\.png: .* annotation says 100 x 81"):
         dataset[3]
 
-    dataset = DetectionDataset(annotations=records, class_names=["x"], on_error="skip", dropped=["e.xml: bad"])
+    dataset.drop_unreadable()
     assert [record.image_id for record in dataset.annotations] == ["a", "c"]
-    assert [text.split(": ")[0] for text in dataset.dropped] == [
-        "e.xml",
-        *(str(records[i].image_path) for i in (1, 3)),
+    assert [(problem.file, problem.kind) for problem in dataset.dropped] == [
+        (str(records[1].image_path), "image"),
+        (str(records[3].image_path), "image_size"),
     ]
-    assert "skipped 3" in caplog.text
-    assert len(caplog.annotations) == 1
-
-
-def test_two_entries_of_one_file_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    shared, other = make_record(tmp_path, "a"), make_record(tmp_path, "b")
-    DetectionDataset(annotations=[shared, other, replace(shared, image_id="c")], class_names=["x"])
-    assert f"{shared.image_path}: the split names it 2 times (as 'a', 'c'); each counts" in caplog.text
-    assert str(other.image_path) not in caplog.text
-
-
-def test_nothing_left() -> None:
-    with pytest.raises(DataError, match=r"no image is left in part 'all' .*data\.val_fraction="):
-        DetectionDataset(annotations=[], class_names=["x"])
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [{"part": "valid"}, {"on_error": "ignore"}, {"val_fraction": 1.5}, {"val_fraction": float("nan")}],
-)
-def test_settings_that_do_not_exist(setting: dict[str, object]) -> None:
-    with pytest.raises(ConfigurationError, match=f"{next(iter(setting))}={next(iter(setting.values()))!r}"):
-        DetectionDataset(annotations=[], class_names=["x"], **setting)  # type: ignore[arg-type]
 
 
 def test_a_batch_stacks_images_and_lists_targets(tmp_path: Path) -> None:

@@ -12,10 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssd_lightning.data.annotations import ImageAnnotation
+from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.fingerprint import WHAT_DIFFERS, checksum, differences, fingerprint
 
 CLASSES = ("cat", "dog")
+
+
+def fingerprint_of(records: Sequence[ImageAnnotation], **settings: bool) -> dict[str, object]:
+    return fingerprint(AnnotationTable.of(records), CLASSES, **settings)
 
 
 def records(folder: Path, count: int = 4) -> list[ImageAnnotation]:
@@ -54,7 +58,7 @@ CHANGES: dict[str, tuple[Change, set[str]]] = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_is_reported_by_name(tmp_path: Path, name: str) -> None:
     change, expected = CHANGES[name]
-    before, now = fingerprint(records(tmp_path), CLASSES), fingerprint(change(records(tmp_path)), CLASSES)
+    before, now = fingerprint_of(records(tmp_path)), fingerprint_of(change(records(tmp_path)))
     told = differences(before, now)
     assert {
         key for key, overrides in WHAT_DIFFERS.items() if any(text.startswith(overrides) for text in told)
@@ -63,8 +67,8 @@ def test_a_change_is_reported_by_name(tmp_path: Path, name: str) -> None:
 
 
 def test_nothing_changed(tmp_path: Path) -> None:
-    before = fingerprint(records(tmp_path), CLASSES)
-    assert differences(before, fingerprint(records(tmp_path), CLASSES)) == []
+    before = fingerprint_of(records(tmp_path))
+    assert differences(before, fingerprint_of(records(tmp_path))) == []
     assert before["images"] == 4
     assert before["objects"] == 6
     assert before["bytes"] == 406
@@ -72,14 +76,14 @@ def test_nothing_changed(tmp_path: Path) -> None:
 
 
 def test_class_names_count_in_their_order(tmp_path: Path) -> None:
-    now = fingerprint(records(tmp_path), CLASSES)
-    assert differences(fingerprint(records(tmp_path), CLASSES[::-1]), now) == ["the class names"]
+    now = fingerprint_of(records(tmp_path))
+    assert differences(fingerprint(AnnotationTable.of(records(tmp_path)), CLASSES[::-1]), now) == ["the class names"]
 
 
 def test_contents_are_reported_only_where_they_were_read(tmp_path: Path) -> None:
-    before = [fingerprint(records(tmp_path), CLASSES, contents=contents) for contents in (False, True)]
+    before = [fingerprint_of(records(tmp_path), contents=contents) for contents in (False, True)]
     (tmp_path / "2.jpg").write_bytes(bytes(102))
-    now = fingerprint(records(tmp_path), CLASSES, contents=True)
+    now = fingerprint_of(records(tmp_path), contents=True)
     assert differences(before[0], now) == []
     assert differences(before[1], now) == ["the contents of the image files"]
     assert checksum(tmp_path / "nothing") == ""
@@ -91,7 +95,7 @@ def test_names_are_not_joined(first: list[str], second: list[str]) -> None:
     """Twin: the lists themselves."""
     none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
     made = [
-        fingerprint([ImageAnnotation(name, Path("nothing"), (1, 1), *none) for name in names], CLASSES)["names"]
+        fingerprint_of([ImageAnnotation(name, Path("nothing"), (1, 1), *none) for name in names])["names"]
         for names in (first, second)
     ]
     assert (made[0] == made[1]) == (first == second)
@@ -103,9 +107,9 @@ def test_another_process_finds_the_same(tmp_path: Path) -> None:
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
         "from test_fingerprint import CLASSES, fingerprint, records\n"
-        "print(fingerprint(records(Path(sys.argv[2])), CLASSES, contents=True))\n"
+        "print(fingerprint_of(records(Path(sys.argv[2])), contents=True))\n"
     )
     command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)]
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout.strip() == str(fingerprint(records(tmp_path), CLASSES, contents=True))
+    assert done.stdout.strip() == str(fingerprint_of(records(tmp_path), contents=True))

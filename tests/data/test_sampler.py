@@ -1,9 +1,11 @@
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from torch import distributed
 
+from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
 from ssd_lightning.data.sampler import EpochSampler, read_key, repeat_factors
 from ssd_lightning.errors import ConfigurationError
@@ -187,13 +189,25 @@ LABELS = [np.array(labels, dtype=np.int64) for labels in ([1, 1], [1, 2], [], [1
 FACTORS = np.array([1, 1.5, 1, 2.25, 1, 3, 1.25, 1.7])
 
 
+def annotated(labels: list[list[int]]) -> AnnotationTable:
+    return AnnotationTable.of(
+        [
+            ImageAnnotation("", Path(), (1, 1), np.zeros((len(of), 4)), np.array(of, np.int64), np.zeros(len(of), bool))
+            for of in labels
+        ]
+    )
+
+
 def test_repeat_factors_are_those_of_lvis():
     threshold, count = 0.4, len(LABELS)
-    for labels, found in zip(LABELS, repeat_factors(LABELS, threshold=threshold), strict=True):
+    factors = repeat_factors(annotated(LABELS), threshold=threshold)
+    for labels, found in zip(LABELS, factors, strict=True):
         shares = [sum(label in other for other in LABELS) / count for label in labels]
         assert found == pytest.approx(max([max(1, (threshold / share) ** 0.5) for share in shares], default=1))
-    assert repeat_factors(LABELS, threshold=threshold)[[0, 1, 2, 4]].tolist() == pytest.approx([1, 2**0.5, 1, 2])
-    assert repeat_factors(LABELS, threshold=0.1).tolist() == [1] * count  # the rarest class has just that share
+    assert factors[[0, 1, 2, 4]].tolist() == pytest.approx([1, 2**0.5, 1, 2])
+    assert (
+        repeat_factors(annotated(LABELS), threshold=0.1).tolist() == [1] * count
+    )  # the rarest class has just that share
 
 
 def test_an_epoch_has_every_sample_as_often_as_its_factor_says_and_always_as_many():

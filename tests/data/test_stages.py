@@ -42,7 +42,7 @@ def write_splits(form: Format, root: Path, *splits: str) -> None:
 def test_a_validation_split_is_found_where_there_is_a_test_split_too(tmp_path: Path, form: Format, name: str) -> None:
     write_splits(form, tmp_path, "train", name, "test")
 
-    chosen = choose_splits(form.dataset, **stages(tmp_path))
+    chosen = choose_splits(form.files, **stages(tmp_path))
 
     assert names_of(chosen) == ["train", name, "test"]
     assert chosen["train"].keys() == {"splits", "keep_difficult"}  # nothing is held out
@@ -52,17 +52,15 @@ def test_a_validation_split_is_found_where_there_is_a_test_split_too(tmp_path: P
 
 
 @every_format
-def test_without_a_test_split_validation_is_held_out_unless_a_split_is_stated(tmp_path: Path, form: Format) -> None:
+def test_without_a_test_split_there_is_no_test(tmp_path: Path, form: Format) -> None:
     write_splits(form, tmp_path, "train", "valid")
-
-    for test in ("test", "valid", None):
-        chosen = choose_splits(form.dataset, **stages(tmp_path, test=test))
-        assert names_of(chosen) == ["train", "train", test]
-        assert chosen["val"] == {**HELD_OUT, "splits": chosen["train"]["splits"]}
-        assert chosen["train"]["part"] == "train"
-
-        stated = choose_splits(form.dataset, **stages(tmp_path, val="valid", test=test))
-        assert names_of(stated) == ["train", "valid", test]
+    for test in ("auto", None):
+        chosen = choose_splits(form.files, **stages(tmp_path, test=test))
+        assert names_of(chosen) == ["train", "valid", None]
+        assert "part" not in chosen["train"]
+    for test in ("test", "valid", "auto", None):
+        stated = choose_splits(form.files, **stages(tmp_path, val="valid", test=test))
+        assert names_of(stated) == ["train", "valid", None if test == "auto" else test]
         assert "part" not in stated["train"]
         assert "part" not in stated["val"]
 
@@ -70,8 +68,24 @@ def test_without_a_test_split_validation_is_held_out_unless_a_split_is_stated(tm
 @every_format
 def test_the_split_that_is_tested_on_is_not_validated_on(tmp_path: Path, form: Format) -> None:
     write_splits(form, tmp_path, "train", "valid", "test")
-    chosen = choose_splits(form.dataset, **stages(tmp_path, test="valid"))
+    chosen = choose_splits(form.files, **stages(tmp_path, test="valid"))
     assert names_of(chosen) == ["train", "train", "valid"]
+
+
+def test_a_test_part_and_folds_are_held_out_of_training(tmp_path: Path) -> None:
+    write_splits(ALL["voc"], tmp_path, "train", "val")
+    given = stages(tmp_path, test="auto")
+    given["train"]["test_fraction"] = 0.3
+    chosen = choose_splits(opener(VOC).files, **given)
+    assert names_of(chosen) == ["train", "val", "train"]
+    assert chosen["train"]["part"] == "train"
+    assert chosen["test"] == {"splits": chosen["train"]["splits"], "part": "test", "test_fraction": 0.3}
+
+    given["train"] |= {"fold": 0, "num_folds": 5}
+    chosen = choose_splits(opener(VOC).files, **given)
+    assert names_of(chosen) == ["train", "train", "train"]
+    assert [chosen[stage]["part"] for stage in ("train", "val", "test")] == ["train", "val", "test"]
+    assert all(chosen[stage]["num_folds"] == 5 and chosen[stage]["fold"] == 0 for stage in chosen)
 
 
 def test_nothing_is_held_out_where_the_share_is_zero(tmp_path: Path) -> None:
@@ -106,13 +120,11 @@ def test_yolos_file_says_which_folder_validation_is(tmp_path: Path, val: str, ex
     ("there", "expected"),
     [
         (("train", "valid", "test"), ["train", "val", "test"]),
-        (("train", "valid"), ["train", "train", "val"]),
-        (("train",), ["train", "train", "test"]),
+        (("train", "valid"), ["train", "val", None]),
+        (("train",), ["train", "train", None]),
     ],
 )
-def test_yolos_test_split_is_val_where_the_test_that_its_file_states_is_missing(
-    tmp_path: Path, there: Sequence[str], expected: list[str]
-) -> None:
+def test_splits_that_the_file_states_may_be_missing(tmp_path: Path, there: Sequence[str], expected: list[str]) -> None:
     for split in there:
         (tmp_path / split / "images").mkdir(parents=True)
         (tmp_path / split / "images/a.jpg").touch()

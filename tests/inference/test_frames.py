@@ -132,7 +132,7 @@ def test_no_more_images_are_held_than_two_batches() -> None:
             yield SourceImage(Source("image", str(index)), image)
 
     tally = Tally()
-    detect_in(source_images(), FindsOne(), batch_size=4, select=lambda found: found, writers=[], tally=tally)  # type: ignore[arg-type]
+    detect_in(source_images(), FindsOne(), batch_size=4, select=lambda found: found, writers=[], tally=tally)
     assert tally.images == 60
     assert most <= 2 * 4 + 1
 
@@ -149,7 +149,7 @@ def test_what_is_counted_written_and_shown() -> None:
     tally, steps = Tally(), []
     detect_in(
         source_images,
-        FindsOne(),  # type: ignore[arg-type]
+        FindsOne(),
         batch_size=3,
         select=lambda found: found.select(0.5),
         writers=[

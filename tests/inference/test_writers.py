@@ -12,7 +12,6 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from helpers.datasets import open_coco, open_csv, open_voc
-from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import DataError
 from ssd_lightning.inference.frames import Clip, SourceImage
@@ -100,7 +99,7 @@ def test_a_data_set_reads_back_to_the_same_boxes_in_the_same_pixels(
 ) -> None:
     root = write(source_images, found, tmp_path / "out", layout) / layout
     splits = [{"root": str(root), "split": {"voc": "trainval", "coco": "train"}[layout]}]
-    reader = {"voc": DetectionDataset, "coco": DetectionDataset}[layout]
+    reader = {"voc": open_voc, "coco": open_coco}[layout]
     records = reader(splits=splits, class_names=CLASSES).annotations
     assert len(records) == len(source_images)
     for record, source_image, expected in zip(records, source_images, found, strict=True):

@@ -103,7 +103,7 @@ def test_without_a_font_classes_are_numbered_and_reported(
 ) -> None:
     for _ in range(2):
         assert drawable_names(["cat", name, "кот"]) == ("cat", "class 2", "кот")
-    (record,) = caplog.annotations
+    (record,) = caplog.records
     shown = name if name.isprintable() else r"\udc80"
     assert f"drawn are class 2 ({shown}). Install one" in record.getMessage()
     letters = "".join(f"U+{ord(letter):04X}" if letter not in " икот" else letter for letter in name)

@@ -37,7 +37,10 @@ KINDS: dict[str, Kind] = {
     ),
     "pixels": Kind("pixels where fractions are expected", "for CSV files data.unit=pixels; YOLO wants fractions"),
     "inverted": Kind("inverted boxes", "exchange the corners; for COCO the numbers are x, y, width, height"),
-    "outside": Kind("boxes that reach out of the image", "check unit, size and order of the numbers"),
+    "outside": Kind(
+        "boxes that reach out of the image",
+        "check unit and order of the numbers; data.on_error=clip keeps what is inside",
+    ),
     "no_area": Kind("boxes without area", "remove the object or draw it again"),
     "weights": Kind("weights that the run would start from", "fetch the file, or start from random weights"),
     "first_loss": Kind("the first loss", "check weights, normalisation and the loss settings"),

@@ -1,4 +1,4 @@
-"""Download Pascal VOC in the layout that `VOCDataset` reads."""
+"""Download Pascal VOC in the layout that `formats.VOC` reads."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

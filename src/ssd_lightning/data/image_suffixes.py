@@ -1,4 +1,4 @@
-"""Suffixes of image files. Files are found by this list, but their format is determined by their content."""
+"""Formats of images. Suffixes find the files of a folder; the content alone decides how a file is read."""
 
 import logging
 from collections.abc import Iterable
@@ -7,22 +7,28 @@ from pathlib import PurePath
 log = logging.getLogger(__name__)
 
 # fmt: off
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".jfif", ".jpe", ".avif", ".jp2", ".j2k",
-    ".mpo", ".apng", ".dib", ".ppm", ".pgm", ".pbm", ".pnm",
-)
-"""Suffixes that are read, in any case. If files differ only in suffix, the first of these is used."""
+FORMAT_OF_SUFFIX = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".webp": "WEBP", ".gif": "GIF",
+    ".tif": "TIFF", ".tiff": "TIFF", ".jfif": "JPEG", ".jpe": "JPEG", ".avif": "AVIF", ".avifs": "AVIF",
+    ".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF", ".jp2": "JPEG2000", ".j2k": "JPEG2000", ".mpo": "JPEG",
+    ".apng": "PNG", ".dib": "DIB", ".pnm": "PPM", ".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM",
+    ".psd": "PSD", ".pcx": "PCX", ".ico": "ICO", ".dds": "DDS", ".qoi": "QOI", ".sgi": "SGI", ".ras": "SUN",
+    ".hdr": "HDR", ".tga": "TGA",
+}
+"""Suffix -> Pillow's name of the usual content. TGA is last: it has no signature, so the others are tried before."""
 UNREADABLE_SUFFIXES = (
-    ".heic", ".heif", ".hif", ".jxl", ".jxr", ".svg", ".psd", ".tga", ".exr", ".hdr", ".ico", ".pcx", ".eps", ".pfm",
-    ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm", ".jls", ".avifs", ".xcf", ".qoi",
+    ".jxl", ".jxr", ".jls", ".svg", ".eps", ".exr", ".pfm", ".xcf", ".dcm",
+    ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf",
 )
 """Image formats that are not supported. Such files are reported, never silently ignored."""
 # fmt: on
+IMAGE_SUFFIXES = tuple(FORMAT_OF_SUFFIX)
+"""Suffixes that are read, in any case. If files differ only in suffix, the first of these is used."""
 KNOWN_SUFFIXES = IMAGE_SUFFIXES + UNREADABLE_SUFFIXES
 BROWSER_MEDIA_TYPES = {
-    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "image/jpeg"),
-    **dict.fromkeys((".png", ".apng"), "image/png"),
-    **{f".{kind}": f"image/{kind}" for kind in ("webp", "gif", "bmp", "avif")},
+    suffix: f"image/{name.lower()}"
+    for suffix, name in FORMAT_OF_SUFFIX.items()
+    if name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 }
 """Suffix -> media type, of images that browsers can show."""
 

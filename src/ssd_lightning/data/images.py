@@ -6,21 +6,30 @@ Intact, plain JPEGs, the most common case, are decoded by `jpeg.py`. Pillow deco
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from ssd_lightning.data.image_suffixes import FORMAT_OF_SUFFIX
 from ssd_lightning.data.jpeg import decode_plain_jpeg
+from ssd_lightning.data.radiance import RadianceFile
 from ssd_lightning.data.special_files import refuse_special_file
 from ssd_lightning.errors import DataError
 
+Image.register_open(RadianceFile.format, RadianceFile, lambda start: start.startswith(b"#?"))
+_MISSING = set() if find_spec("PIL.AvifImagePlugin") else {"AVIF"}  # Pillow 11.3 and later
+try:
+    import_module("pillow_heif").register_heif_opener()
+except ImportError:
+    _MISSING.add("HEIF")
 # A fixed list prevents Pillow from passing a PostScript file named .jpg to Ghostscript.
-FORMATS: tuple[str, ...] = ("JPEG", "PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000")
-if find_spec("PIL.AvifImagePlugin"):  # Pillow 11.3 and later
-    FORMATS += ("AVIF",)
+FORMATS = tuple(name for name in dict.fromkeys(FORMAT_OF_SUFFIX.values()) if name not in _MISSING)
+NEW_SUBFILE_TYPE = 254
+"""TIFF tag; its lowest bit marks a preview."""
 REDUCTIONS = (1, 2, 4, 8)
 """Scale denominators of JPEG decoders."""
 QUARTER_TURNS = (5, 6, 7, 8)
@@ -108,14 +117,14 @@ def image_size_px(path: Path, *, upright: bool = True) -> tuple[int, int]:
 
 
 def image_format(path: Path) -> str:
-    """Return Pillow's name of the format of the content, whatever the suffix.
+    """Return the format of the content, as in `FORMAT_OF_SUFFIX`, whatever the suffix.
 
     Raises:
         DataError: the file is missing or not an image.
     """
     refuse_special_file(path)
     with _opened(path) as image:
-        return image.format or ""
+        return "JPEG" if image.format == "MPO" else str(image.format)
 
 
 def _orientation(read_exif: Callable[[], Image.Exif]) -> int:
@@ -155,6 +164,8 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path, formats=FORMATS) as image:
+            if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & 1:
+                raise ValueError("its first image is a preview, as in camera raw files; convert it to .jpg or .png")
             yield image
     except UnidentifiedImageError:
         raise DataError(f"{path}: {_what_it_is_instead(path)}") from None
@@ -177,6 +188,8 @@ def _what_it_is_instead(path: Path) -> str:
     if start.startswith(b"<"):
         beginning = start[:20].decode(errors="replace")
         return f"this is an HTML or XML page, not an image (it begins with {beginning!r})"
+    if start[4:8] == b"ftyp" and start[8:11] in (b"hei", b"hev", b"mif", b"msf") and "HEIF" in _MISSING:
+        return "this HEIC image needs an extra; install it with pip install 'ssd-lightning[heic]'"
     return f"this is no image in a known format ({', '.join(FORMATS)})"
 
 

@@ -4,13 +4,17 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ssd_lightning.data.held_out import HeldOut
+
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
 """Placeholder for a split's name: the first of the usual ones that exists."""
-TRAINING_NAMES = ("trainval", "train", ".")
-VALIDATION_NAMES = ("val", "valid", "validation")
-TEST_NAMES = ("test", *VALIDATION_NAMES)
+TRAINING_NAMES = ("trainval", "train", "training", "train2017", ".")
+VALIDATION_NAMES = ("val", "valid", "validation", "val2017")
+TEST_NAMES = ("test", "testing", "test2017")
+SHARES = ("val_fraction", "test_fraction", "fold", "num_folds")
+"""Settings of `HeldOut`."""
 
 Arguments = Mapping[str, Any]
 """Arguments of a data set for one stage: `splits` and other settings of the stage."""
@@ -23,74 +27,94 @@ def choose_splits(
 ) -> dict[str, Arguments | None]:
     """Choose the splits of each stage.
 
-    A split called `auto` becomes the first of the usual names that exists. A test split None means no test.
-    Validation arguments without `part` mean a separate split, and nothing is held out of training. If that split is
-    None, the first of `VALIDATION_NAMES` is used that shares nothing with training and test, provided there is a test
-    split too. Without a test split, the images that `train` holds out are used.
+    A training split called `auto` becomes the first of `TRAINING_NAMES` that exists, a test split the first of
+    `TEST_NAMES` that shares nothing with training. A validation split None becomes the first of `VALIDATION_NAMES` that
+    shares nothing with training and test. Where there is none, or with folds, `train` holds out what its settings of
+    `HeldOut` say. Arguments with a `part` stay as they are.
 
     Args:
         sources: lists the files of a split.
         train: arguments of the training split.
         val: the same for validation.
-        test: the same for the test.
+        test: the same for the test; a split None means no test.
 
     Returns:
         The arguments of `train`, `val` and `test`; None for a stage without images.
     """
-    train = _with_names(train, TRAINING_NAMES, sources)
-    if test is not None:
-        test = None if None in _names(test) else _with_names(test, TEST_NAMES, sources, beside=train)
-    if val is not None and "part" not in val and train.get("part") == "train":
-        own = val["splits"] if None not in _names(val) else _own_validation(train, test, sources)
-        held_out = {key: value for key, value in train.items() if key in ("part", "val_fraction")}
-        if own is None:
-            val = {**val, **held_out, "splits": train["splits"], "part": "val"}
-        else:
-            val = {**val, "splits": own}
-            train = {key: value for key, value in train.items() if key not in held_out}
-    if val is not None and val.get("part") == "val" and not val.get("val_fraction"):
-        val = None  # nothing is held out
-    return {"train": train, "val": val, "test": test}
+    splits = _named(train["splits"], TRAINING_NAMES, sources) or _first(train, TRAINING_NAMES)
+    train = {**train, "splits": splits}
+    tested = None if test is None or None in _names(test) else test
+    own_test = [] if tested is None else _named(tested["splits"], TEST_NAMES, sources, apart_from=splits)
+    if train.get("part") != "train" or (val is not None and "part" in val):  # all is stated
+        held_out_nothing = val is not None and val.get("part") == "val" and HeldOut(**_shares(val)).is_empty
+        val = None if held_out_nothing or (val is not None and None in _names(val)) else val
+        return {"train": train, "val": val, "test": {**tested, "splits": own_test} if tested and own_test else None}
+    shares = _shares(train)
+    own_val = [] if val is None or "fold" in shares else _own_validation(splits, val["splits"], own_test, sources)
+    shares = {key: value for key, value in shares.items() if not (own_val and key == "val_fraction")}
+    shares = {key: value for key, value in shares.items() if not (own_test and key == "test_fraction")}
+    if val is not None:
+        val = {**val, "splits": own_val or splits, **({} if own_val else {"part": "val", **shares})}
+        if not own_val and HeldOut(**shares).is_empty:
+            val = None
+    if own_test:
+        test = {**tested, "splits": own_test}  # type: ignore[dict-item]
+    else:
+        test = {**(test or {}), "splits": splits, "part": "test", **shares} if "test_fraction" in shares else None
+    train = {key: value for key, value in train.items() if key not in ("part", *SHARES)}
+    return {"train": {**train, **({"part": "train", **shares} if shares else {})}, "val": val, "test": test}
+
+
+def _shares(arguments: Arguments) -> dict[str, Any]:
+    """Return the settings of `HeldOut` that hold something out."""
+    given = {key: arguments.get(key) for key in SHARES}
+    return {key: value for key, value in given.items() if value or (key == "fold" and value == 0)}
+
+
+def _named(
+    splits: Sequence[Mapping[str, Any]],
+    usual: Sequence[str],
+    sources: Sources,
+    *,
+    apart_from: Sequence[Mapping[str, Any]] = (),
+) -> list[Mapping[str, Any]]:
+    """Replace `auto` by the first usual name of a split that shares no file with others; empty if there is none."""
+    taken = _all_files(apart_from, sources)
+    chosen: list[Mapping[str, Any]] = []
+    for split in splits:
+        if split["split"] != AUTO:
+            chosen.append(split)
+            continue
+        candidates = [{**split, "split": name} for name in usual]
+        there = ((candidate, sources(candidate)) for candidate in candidates)
+        chosen += [candidate for candidate, files in there if files and not files & taken][:1]
+    return chosen
+
+
+def _first(arguments: Arguments, usual: Sequence[str]) -> list[dict[str, Any]]:
+    """Name the first usual split, so that the reader reports the splits that there are."""
+    return [{**split, "split": usual[0]} for split in arguments["splits"]]
+
+
+def _own_validation(
+    train: Sequence[Mapping[str, Any]],
+    val: Sequence[Mapping[str, Any]],
+    test: Sequence[Mapping[str, Any]],
+    sources: Sources,
+) -> list[Mapping[str, Any]]:
+    """Return the stated validation split, or one that is found; empty if there is none."""
+    if all(split["split"] is not None for split in val):
+        return list(val)
+    places = {split["root"]: {**split, "split": AUTO} for split in train}
+    own = _named(list(places.values()), VALIDATION_NAMES, sources, apart_from=[*train, *test])
+    for split in own:
+        log.info("%s: validation on the split '%s'; nothing is held out for it", split["root"], split["split"])
+    return own
 
 
 def _names(arguments: Arguments) -> list[str | None]:
     return [split["split"] for split in arguments.get("splits", ())]
 
 
-def _with_names(
-    arguments: Arguments, usual: Sequence[str], sources: Sources, *, beside: Arguments | None = None
-) -> Arguments:
-    """Replace `auto` by names: of a split that shares nothing with others, else of any.
-
-    If none exists the first name is used, so that the reader reports the available splits.
-    """
-    if AUTO not in _names(arguments):
-        return arguments
-    taken = _all_sources(beside, sources)
-    splits = []
-    for split in arguments["splits"]:
-        named = {name: sources({**split, "split": name}) for name in (usual if split["split"] == AUTO else ())}
-        there = [name for name, files in named.items() if files] or [split["split"]]
-        apart = (name for name in there if not taken & named.get(name, frozenset()))
-        splits.append({**split, "split": next(apart, there[0] if there[0] != AUTO else usual[0])})
-    return {**arguments, "splits": splits}
-
-
-def _own_validation(train: Arguments, test: Arguments | None, sources: Sources) -> list[dict[str, str]] | None:
-    """Find the validation split of a root that has all three splits."""
-    tested = _all_sources(test, sources)
-    if not tested:
-        return None
-    taken = tested | _all_sources(train, sources)
-    for place in train["splits"]:
-        for name in VALIDATION_NAMES:
-            own = {**place, "split": name}
-            found = sources(own)
-            if found and not found & taken:
-                log.info("%s: validation on the split '%s'; nothing is held out of training", place["root"], name)
-                return [own]
-    return None
-
-
-def _all_sources(arguments: Arguments | None, sources: Sources) -> frozenset[str]:
-    return frozenset().union(*map(sources, [] if arguments is None else arguments["splits"]))
+def _all_files(splits: Sequence[Mapping[str, Any]], sources: Sources) -> frozenset[str]:
+    return frozenset().union(*map(sources, splits))

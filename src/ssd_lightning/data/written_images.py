@@ -6,11 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES, is_image_name
+from ssd_lightning.data.image_suffixes import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES, is_image_name
 from ssd_lightning.data.images import image_format, read_image
-
-SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "PPM": ".pnm"}
-"""Pillow's name of a format -> its suffix, where they differ."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ def plan_image(path: Path, suffixes: Sequence[str]) -> WrittenImage:
     if suffixes == IMAGE_SUFFIXES and is_image_name(path):
         return WrittenImage(path.suffix)
     name = image_format(path)
-    content = SUFFIXES.get(name, f".{name.lower()}")
+    content = next(suffix for suffix, usual in FORMAT_OF_SUFFIX.items() if usual == name)
     if content not in suffixes:
         return WrittenImage(".png", keeps_bytes=False)
     return WrittenImage(path.suffix if path.suffix.lower() in suffixes else content)

@@ -1,8 +1,11 @@
 """A trained detector: network, preprocessing, classes and post-processing in one object."""
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
@@ -17,6 +20,7 @@ from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.inference.runtime.loading import load_exported
 from ssd_lightning.inference.runtime.network import ExportedNetwork
 from ssd_lightning.inference.runtime.safetensors_file import read_detector_file
+from ssd_lightning.inference.tiling import Tiling, join_views
 from ssd_lightning.models.config import from_config, to_config
 from ssd_lightning.models.files import first_line, read_checkpoint
 from ssd_lightning.models.postprocess import PostProcess
@@ -79,6 +83,7 @@ class Detector:
         self.resize = resize
         self.class_names = tuple(class_names)
         self.postprocess = postprocess
+        self.tiling: Tiling | None = None
 
     @property
     def network(self) -> SSD:
@@ -145,7 +150,7 @@ class Detector:
         Args:
             images: one image, or a sequence of images of any supported type: paths, PIL images, uint8 arrays
                 `[H, W, 3]` RGB and uint8 tensors `[3, H, W]`; see `data.image_io.Image`.
-            batch_size: number of images in one forward pass.
+            batch_size: number of images, or of tiles, in one forward pass.
 
         Returns:
             Detections in pixels of the original image: one object for one image, a list for a sequence.
@@ -156,8 +161,23 @@ class Detector:
         given, is_one = as_sequence(images)
         found: list[ImageDetections] = []
         for start in range(0, len(given), batch_size):
-            found += self._detect_batch(given[start : start + batch_size])
+            part = given[start : start + batch_size]
+            found += self._detect_batch(part) if self.tiling is None else self._detect_tiled(part, batch_size)
         return found[0] if is_one else found
+
+    def _detect_tiled(self, given: Sequence[ImageInput], batch_size: int) -> list[ImageDetections]:
+        assert self.tiling is not None
+        images = [as_rgb(one) for one in given]
+        views = [self.tiling.views((image.shape[0], image.shape[1])) for image in images]
+        pairs = zip(images, views, strict=True)
+        crops = [image[y1:y2, x1:x2] for image, windows in pairs for x1, y1, x2, y2 in windows]
+        starts = range(0, len(crops), batch_size)
+        found = iter([one for start in starts for one in self._detect_batch(crops[start : start + batch_size])])
+        return [
+            replace(joined, source=_source(one))
+            for one, image, windows in zip(given, images, views, strict=True)
+            for joined in [join_views(image, windows, list(islice(found, len(windows))), self.postprocess)]
+        ]
 
     def _detect_batch(self, given: Sequence[ImageInput]) -> list[ImageDetections]:
         images = [as_rgb(one) for one in given]
@@ -181,10 +201,20 @@ class Detector:
                 scores=scores[index].numpy(),
                 labels=labels[index].numpy(),
                 class_names=self.class_names,
-                source=os.fspath(one) if isinstance(one, str | os.PathLike) else None,
+                source=_source(one),
             )
             for index, (one, image) in enumerate(zip(given, images, strict=True))
         ]
+
+    def with_tiles(self, tiles: int, overlap: float = 0.2, *, whole_image: bool = True) -> "Detector":
+        """Return a detector that cuts images into tiles, for small objects in large images. It shares the network.
+
+        `detect` and `run`, which take images of the network's input size, do not cut them. See `Tiling` for the
+        arguments and errors.
+        """
+        tiled = copy.copy(self)
+        tiled.tiling = Tiling(tiles, overlap, whole_image)
+        return tiled
 
     def use_postprocess(self, **settings: Any) -> None:
         """Change settings of the post-processing.
@@ -253,6 +283,10 @@ class Detector:
             precision=precision,
             resize=resize,
         )
+
+
+def _source(given: ImageInput) -> str | None:
+    return os.fspath(given) if isinstance(given, str | os.PathLike) else None
 
 
 def _build_network(spec: Any, weights: Mapping[str, Any], path: Path) -> SSD:

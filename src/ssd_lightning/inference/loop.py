@@ -4,12 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ssd_lightning.inference.detector import Detector
+import numpy as np
+
 from ssd_lightning.inference.frames import SourceImage
 from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.inference.window import Window
 from ssd_lightning.inference.writers import Writer
 
+Detect = Callable[[list[np.ndarray]], list[ImageDetections]]
 Select = Callable[[ImageDetections], ImageDetections]
 
 
@@ -38,7 +40,7 @@ class Tally:
 
 def detect_in(
     source_images: Iterable[SourceImage],
-    detector: Detector,
+    detect: Detect,
     *,
     batch_size: int,
     select: Select,
@@ -51,7 +53,7 @@ def detect_in(
 
     Args:
         source_images: result of `read_sources`.
-        detector: the detector.
+        detect: detects in one batch of images.
         batch_size: images per batch.
         select: filter of the detections.
         writers: writers of the detections. The caller closes them.
@@ -60,9 +62,7 @@ def detect_in(
         on_image: called after each image.
     """
     for batch in in_batches(source_images, batch_size):
-        for source_image, all_found in zip(
-            batch, detector([source_image.image for source_image in batch]), strict=True
-        ):
+        for source_image, all_found in zip(batch, detect([source_image.image for source_image in batch]), strict=True):
             found = select(all_found)
             for writer in writers:
                 writer.write(source_image, found)

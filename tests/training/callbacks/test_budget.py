@@ -280,7 +280,7 @@ def test_a_spent_budget_leaves_nothing_to_train(tmp_path: Path) -> None:
 def test_the_log_says_once_how_much_will_fit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         ticks, callback = budgeted(tmp_path / "run", 200.0)
-    (told,) = (record.message for record in caplog.annotations if "fit into the budget" in record.message)
+    (told,) = (record.message for record in caplog.records if "fit into the budget" in record.message)
     assert "epochs) fit into the budget of 200 s (1 s per step)" in told
     expected = int(told.split()[1])
     assert expected == pytest.approx(len(ticks.rates), rel=0.05)

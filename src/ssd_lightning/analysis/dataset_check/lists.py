@@ -8,7 +8,7 @@ from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.dataset import shared_files
 from ssd_lightning.data.formats.files import read_lines
 from ssd_lightning.data.formats.voc import find_list
-from ssd_lightning.data.reading import absolute_roots
+from ssd_lightning.data.joining import absolute_roots
 from ssd_lightning.errors import one_line
 
 

@@ -374,9 +374,9 @@ def _read_annotation(path: Path) -> bytes:
     try:
         refuse_special_file(path)
         return path.read_bytes()
-    except FileNotFoundError:
-        raise FileError(path, "the annotation is missing", kind="missing") from None
-    except OSError as error:
-        raise FileError(path, f"cannot read the annotation: {error.strerror}", kind="annotation") from error
     except DataError as error:
         raise FileError(path, str(error).removeprefix(f"{path}: "), kind="annotation") from error
+    except FileNotFoundError:
+        raise FileError(path, "the annotation is missing", kind="missing") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise FileError(path, f"cannot read the annotation: {error}", kind="annotation") from error

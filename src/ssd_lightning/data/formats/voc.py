@@ -61,7 +61,7 @@ class VOC:
         """
         place, names = _read_split(root, split)
         builder = TableBuilder(first_pixel=self.xml_offset)
-        for name, result in in_threads(lambda name: _read_xml(place, name), dict.fromkeys(names)):
+        for name, result in in_threads(lambda name: _read_xml(place, name), names):
             if isinstance(result, FileError):
                 builder.fail_image(result, image_id=name)
                 continue
@@ -170,7 +170,8 @@ def _read_split(root: Path, split: str) -> tuple[Place, list[str]]:
         raise DataError(f"{path}: cannot read the split: {error}") from error
     place = Place(root / "Annotations", root / "JPEGImages", is_listed=True)
     names = [_name_in(line, root) for line in lines if line.strip()]
-    return place, [name for name in names if not is_comment(name, [place.images]) or is_file(place.xml_path(name))]
+    names = [name for name in names if not is_comment(name, [place.images]) or is_file(place.xml_path(name))]
+    return place, list(dict.fromkeys(names))
 
 
 def _read_folder(root: Path, split: str) -> tuple[Place, list[str]]:

@@ -1,0 +1,96 @@
+"""Which classes of the files a run uses, under which names and numbers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ssd_lightning.data.annotation_checks import check_class_names, unknown_class_text
+from ssd_lightning.data.annotations import Annotations
+from ssd_lightning.errors import ConfigurationError, DataError
+
+EXCLUDED = -1
+"""Label of objects whose class a rule excludes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassRules:
+    """Which classes of the files are used, and under which names.
+
+    Args:
+        exclude: classes whose objects are not used.
+        merge: new name -> the classes that it replaces.
+        rename: class -> its new name.
+
+    Raises:
+        ConfigurationError: a class has two rules.
+    """
+
+    exclude: Sequence[str] = ()
+    merge: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ruled = [*self.exclude, *self.rename, *(name for names in self.merge.values() for name in names)]
+        twice = sorted({name for name in ruled if ruled.count(name) > 1})
+        if twice:
+            raise ConfigurationError(
+                f"data.exclude_classes, merge_classes and rename_classes have more than one rule for '{twice[0]}'"
+            )
+
+    def __call__(self, name: str) -> str | None:
+        """Return the name under which a class is used; None if it is excluded."""
+        if name in self.exclude:
+            return None
+        return next((new for new, names in self.merge.items() if name in names), self.rename.get(name, name))
+
+    def check(self, names: Sequence[str]) -> None:
+        """Check that the data have every class with a rule.
+
+        Raises:
+            DataError: they do not.
+        """
+        ruled = [*self.exclude, *self.rename, *(name for group in self.merge.values() for name in group)]
+        for name in ruled:
+            if name not in names:
+                raise DataError(
+                    f"data.exclude_classes, merge_classes or rename_classes names '{name}', which "
+                    + unknown_class_text(name, names)
+                )
+
+
+def map_labels(
+    found: Annotations, class_names: Sequence[str] | None, rules: ClassRules
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Number the classes of a run.
+
+    Args:
+        found: the annotations.
+        class_names: names of the classes 1..C; None takes those of the files.
+        rules: which classes are used, under which names.
+
+    Returns:
+        The names of the classes, and the new label of each label: 0 for an unknown class, -1 for an excluded one.
+
+    Raises:
+        DataError: names are missing, empty or repeated, or a rule names no class of the data.
+    """
+    names: list[str] = list(found.names)
+    if found.is_numbered:
+        if class_names is None:
+            raise DataError(f"{' and '.join(found.roots)}: the files name no classes; give data.class_names")
+        check_class_names(class_names)
+        numbered = dict(enumerate(class_names))
+        names = [numbered.get(int(name), name) if name.isdecimal() else name for name in names]
+    else:
+        rules.check(names)
+    used = [rules(name) for name in names]
+    if class_names is None:
+        declared = dict.fromkeys(name for name in used[: found.num_declared] if name)
+        class_names = list(declared) if found.is_listed else sorted(declared)
+        if not class_names:
+            raise DataError(f"no object in {' and '.join(found.roots)} has a class name; give data.class_names")
+    check_class_names(class_names)
+    labels = {name: label for label, name in enumerate(class_names, start=1)}
+    label_map = [EXCLUDED if name is None else labels.get(name, 0) for name in used]
+    return tuple(class_names), np.array([0, *label_map], np.int64)

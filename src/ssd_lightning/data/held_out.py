@@ -1,0 +1,113 @@
+"""Which images of a split are held out of training, for validation and test."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from ssd_lightning.data.annotations import Columns
+from ssd_lightning.errors import ConfigurationError
+
+Subset = Literal["all", "train", "val", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Shares of the images that validation and test hold, chosen by the hash of an image's id.
+
+    Reordered lists, new images and another seed do not change the part of an image.
+
+    Args:
+        val_fraction: share of the validation part.
+        test_fraction: share of the test part.
+        fold: number of the fold that is the validation part, from 0; replaces `val_fraction`.
+        num_folds: number of folds of all images that are not in the test part.
+
+    Raises:
+        ConfigurationError: a value is out of its range, or only one of `fold` and `num_folds` is given.
+    """
+
+    val_fraction: float = 0.0
+    test_fraction: float = 0.0
+    fold: int | None = None
+    num_folds: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.val_fraction <= 1 or not 0 <= self.test_fraction < 1:
+            raise ConfigurationError(
+                f"val_fraction={self.val_fraction!r}, test_fraction={self.test_fraction!r}: they are numbers from 0 to "
+                "1, and test_fraction is below 1"
+            )
+        if (self.fold is None) != (self.num_folds is None):
+            raise ConfigurationError(f"fold={self.fold} and num_folds={self.num_folds} go together")
+        if self.fold is not None and not 0 <= self.fold < (self.num_folds or 0):
+            raise ConfigurationError(f"fold={self.fold}: with num_folds={self.num_folds} folds count from 0")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no image is held out for validation."""
+        return self.val_fraction == 0 and self.fold is None
+
+    def by_hash(self, id_hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return which images the hash puts into validation and test: bool `[N]` each."""
+        hashes = id_hashes / 2**32
+        is_tested = hashes >= 1 - self.test_fraction
+        if self.fold is not None and self.num_folds is not None:
+            folds = (hashes / (1 - self.test_fraction) * self.num_folds).astype(np.int64)
+            return (folds == self.fold) & ~is_tested, is_tested
+        return (hashes < self.val_fraction) & ~is_tested, is_tested
+
+    def in_subset(self, subset: Subset, columns: Columns, label_map: np.ndarray) -> np.ndarray:
+        """Tell which images belong to a subset: bool `[N]`.
+
+        A class without an image in the validation part gives it the image of the smallest hash, if training keeps an
+        image of each of its classes, until the part has twice the stated share. Folds stay as they are.
+
+        Args:
+            subset: the subset.
+            columns: all images.
+            label_map: class of each label of the columns; classes count from 1.
+
+        Raises:
+            ConfigurationError: the subset has an invalid value.
+        """
+        if subset not in get_args(Subset):
+            raise ConfigurationError(f"part={subset!r}: it is one of {get_args(Subset)}")
+        is_validated, is_tested = self.by_hash(columns.id_hashes)
+        if 0 < self.val_fraction < 1 and self.fold is None and len(is_validated):
+            is_validated = self._with_all_classes(is_validated, is_tested, columns, label_map)
+        return {
+            "all": np.ones(len(is_validated), bool),
+            "train": ~is_validated & ~is_tested,
+            "val": is_validated,
+            "test": is_tested,
+        }[subset]
+
+    def _with_all_classes(
+        self, is_validated: np.ndarray, is_tested: np.ndarray, columns: Columns, label_map: np.ndarray
+    ) -> np.ndarray:
+        labels = label_map[columns.labels].clip(0)
+        image = np.repeat(np.arange(len(is_validated)), np.diff(columns.starts))
+        num_labels = int(label_map.max(initial=0)) + 1
+        in_validation = np.bincount(labels[is_validated[image]], minlength=num_labels)
+        if (in_validation[np.bincount(labels, minlength=num_labels) > 0] > 0).all():
+            return is_validated
+        pairs = np.unique(np.stack([labels, image], 1)[(labels > 0) & ~is_tested[image]], axis=0)  # class, image
+        is_held = is_validated[pairs[:, 1]]
+        in_training = np.bincount(pairs[~is_held, 0], minlength=num_labels)
+        in_validation = np.bincount(pairs[is_held, 0], minlength=num_labels)
+        chosen = is_validated.copy()
+        for label in np.flatnonzero((in_validation == 0) & (in_training > 1)).tolist():
+            if in_validation[label]:  # came with an image of an earlier class
+                continue
+            if chosen.sum() >= 2 * self.val_fraction * len(chosen):
+                break
+            candidates = pairs[pairs[:, 0] == label, 1]
+            for candidate in candidates[np.argsort(columns.id_hashes[candidates], kind="stable")].tolist():
+                classes = pairs[pairs[:, 1] == candidate, 0]
+                if (in_training[classes] > 1).all():
+                    chosen[candidate] = True
+                    in_training[classes] -= 1
+                    in_validation[classes] += 1
+                    break
+        return chosen

@@ -1,0 +1,99 @@
+"""Join the annotations of several splits."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssd_lightning.data.annotations import Annotations, AnnotationTable, Columns, TextColumn, hash_ids
+from ssd_lightning.errors import ConfigurationError
+
+
+def absolute_roots(splits: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Return the root of every split as an absolute path, with links unresolved."""
+    return [Path(os.path.abspath(Path(split["root"]).expanduser())) for split in splits]
+
+
+def root_prefixes(roots: Sequence[Path]) -> dict[Path, str]:
+    """Return the prefix of the image ids of every root: empty for one root, else its folder's name."""
+    distinct = set(roots)
+    if len(distinct) <= 1:
+        return dict.fromkeys(distinct, "")
+    # VOC2007 and VOC2012 need one folder name; a/VOC2007 and b/VOC2007 need two.
+    for depth in range(1, max(len(root.parts) for root in distinct) + 1):
+        prefixes = {root: "/".join(root.parts[-depth:]) + "/" for root in distinct}
+        if len(set(prefixes.values())) == len(distinct):
+            break
+    return prefixes
+
+
+def join(found: Sequence[Annotations], roots: Sequence[Path], splits: Sequence[str]) -> Annotations:
+    """Join the annotations of several splits. Classes of one name become one.
+
+    With several roots, the images' ids start with the root's folder: VOC2007/000005. With several splits of a root they
+    also start with the split, unless ids are shared: then an image in several splits comes once.
+
+    Args:
+        found: annotations of each split.
+        roots: root of each.
+        splits: name of each.
+    """
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ConfigurationError("there is no split to open; give splits")
+    prefixes = root_prefixes(roots)
+    declared = [name for one in found if one.is_listed for name in one.names[: one.num_declared]]
+    declared += sorted({name for one in found if not one.is_listed for name in one.names} - set(declared))
+    names = list(dict.fromkeys([*declared, *(name for one in found for name in one.names)]))
+    labels = {name: label for label, name in enumerate(names, start=1)}
+    seen: set[str] = set()
+    tables, ids, problems = [], [], []
+    before = 0
+    for one, root, split in zip(found, roots, splits, strict=True):
+        inner = f"{split}/" if roots.count(root) > 1 and not one.ids_are_shared else ""
+        prefix = f"{prefixes[root]}{inner}"
+        of_split = [prefix + image_id for image_id in AnnotationTable(one.columns).image_ids]
+        is_new = np.array([image_id not in seen for image_id in of_split], bool)
+        known = set(seen)
+        seen.update(of_split)
+        ids += [image_id for image_id, new in zip(of_split, is_new, strict=True) if new]
+        label_map = np.array([0, *(labels[name] for name in one.names)], np.int64)
+        tables.append((AnnotationTable(one.columns, label_map=label_map).select(is_new), one.columns))
+        for problem in one.problems:
+            image_id = None if problem.image_id is None else prefix + problem.image_id
+            if image_id is None or image_id not in known:
+                seen.update([image_id] if image_id else [])
+                label = int(label_map[problem.label])
+                position = before + int(is_new[: problem.position].sum())
+                problems.append(replace(problem, image_id=image_id, label=label, position=position))
+        before += int(is_new.sum())
+    objects = [table.objects() for table, _ in tables]
+    return Annotations(
+        columns=Columns(
+            image_ids=TextColumn.of(ids),
+            image_paths=TextColumn.of(path for table, _ in tables for path in table.image_paths),
+            files=TextColumn.of(
+                columns.files[row if len(columns.files) > 1 else 0] for table, columns in tables for row in table.rows
+            ),
+            id_hashes=hash_ids(ids),
+            sizes_px=np.concatenate([table.sizes_px for table, _ in tables]),
+            starts=np.concatenate([[0], np.cumsum(np.concatenate([table.counts for table, _ in tables]))]),
+            boxes_xyxy_px=np.concatenate([one.boxes_xyxy_px for one in objects]),
+            labels=np.concatenate([one.labels for one in objects]).astype(np.int32),
+            difficult=np.concatenate([one.difficult for one in objects]),
+            overhangs=np.concatenate([c.overhangs[one.row] for one, (_, c) in zip(objects, tables, strict=True)]),
+            items=np.concatenate([c.items[one.row] for one, (_, c) in zip(objects, tables, strict=True)]),
+        ),
+        names=names,
+        num_declared=len(declared),
+        is_listed=any(one.is_listed for one in found),
+        is_numbered=all(one.is_numbered for one in found),
+        item_format=found[0].item_format,
+        problems=problems,
+        notes=[note for one in found for note in one.notes],
+        roots=[*dict.fromkeys(root for one in found for root in one.roots)],
+    )

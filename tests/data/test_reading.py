@@ -1,0 +1,228 @@
+"""Images, objects and classes of a run, chosen from the annotations of splits."""
+
+import logging
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from helpers.datasets import open_csv, opener
+from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
+from ssd_lightning.data.class_rules import ClassRules
+from ssd_lightning.data.formats import COCO, CSV, VOC, YOLO
+from ssd_lightning.data.held_out import HeldOut
+from ssd_lightning.data.reading import DatasetOpener
+from ssd_lightning.errors import ConfigurationError, DataError
+
+NAMES = [f"image_{i:05}" for i in range(4000)]
+
+
+def table(names: list[str], labels: list[list[int]] | None = None) -> AnnotationTable:
+    labels = labels or [[]] * len(names)
+    return AnnotationTable.of(
+        [
+            ImageAnnotation(name, Path(name), (9, 9), np.zeros((len(of), 4)), np.array(of), np.zeros(len(of)))
+            for name, of in zip(names, labels, strict=True)
+        ]
+    )
+
+
+def held(names: list[str], fraction: float, labels: list[list[int]] | None = None) -> list[str]:
+    chosen = HeldOut(val_fraction=fraction).in_subset("val", table(names, labels).columns, np.arange(10))
+    return [name for name, is_held in zip(names, chosen, strict=True) if is_held]
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 1.0])
+def test_the_held_out_part_has_the_stated_size(fraction: float) -> None:
+    assert len(held(NAMES, fraction)) / len(NAMES) == pytest.approx(fraction, abs=0.02)
+
+
+def test_a_larger_validation_part_contains_the_smaller_one() -> None:
+    assert set(held(NAMES, 0.1)) < set(held(NAMES, 0.2))
+
+
+def test_a_name_stays_in_its_part_in_every_release() -> None:
+    # Else a checkpoint would be validated on what it was trained on.
+    assert held(NAMES[:20], 0.2) == ["image_00001", "image_00005", "image_00009"]
+
+
+@given(st.lists(st.lists(st.integers(1, 4), max_size=3), min_size=1, max_size=40), st.sampled_from([0.1, 0.3]))
+@settings(max_examples=60, deadline=None)
+def test_a_class_is_in_validation_where_training_keeps_all_classes(labels: list[list[int]], fraction: float) -> None:
+    names = NAMES[: len(labels)]
+    of = dict(zip(names, map(set, labels), strict=True))
+    val, by_hash = held(names, fraction, labels), held(names, fraction)
+    train = [name for name in names if name not in val]
+    in_training = set().union(*(of[name] for name in train))
+    assert set(by_hash) <= set(val)
+    assert len(val) <= max(len(by_hash), 2 * fraction * len(names) + 1)
+    for name in set(val) - set(by_hash):
+        assert of[name] <= in_training
+    if len(val) < 2 * fraction * len(names):
+        for label in in_training - set().union(*(of[name] for name in val)):
+            # Every image of the class is the only one in training with one of its classes.
+            for name in (name for name in train if label in of[name]):
+                assert any(sum(other in of[one] for one in train) == 1 for other in of[name])
+
+
+def test_folds_are_disjoint_and_complete_beside_a_test_part() -> None:
+    columns, label_map = table(NAMES).columns, np.arange(2)
+    folds = [
+        HeldOut(fold=fold, num_folds=5, test_fraction=0.2).in_subset("val", columns, label_map) for fold in range(5)
+    ]
+    tested = HeldOut(fold=0, num_folds=5, test_fraction=0.2).in_subset("test", columns, label_map)
+    assert (np.sum(folds, axis=0) + tested == 1).all()
+    assert [fold.mean() for fold in folds] == pytest.approx([0.16] * 5, abs=0.02)
+    assert tested.mean() == pytest.approx(0.2, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"fold": 0}, {"num_folds": 5}, {"fold": 5, "num_folds": 5}, {"fold": -1, "num_folds": 2}]
+)
+def test_folds_that_do_not_exist(wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigurationError, match=r"fold="):
+        HeldOut(**wrong)
+
+
+def write_csv(root: Path, rows: list[str], name: str = "train.csv") -> list[dict[str, Any]]:
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    (root / name).write_text("\n".join(["image,label,xmin,ymin,xmax,ymax,difficult", *rows]) + "\n")
+    for row in rows:
+        Image.new("RGB", (200, 100)).save(root / "images" / row.partition(",")[0])
+    return [{"root": str(root), "split": name.removesuffix(".csv")}]
+
+
+ROWS = ["a.jpg,car,1,2,30,40,0", "a.jpg,bus,5,5,60,70,1", "b.jpg,cat,150,20,260,80,0", "b.jpg,car,9,9,9,20,0"]
+
+
+def test_parts_are_disjoint_and_complete(tmp_path: Path) -> None:
+    splits = write_csv(tmp_path, [f"{name}.png,x,1,2,3,4,0" for name in NAMES[:60]])
+    fractions = {"val_fraction": 0.2, "test_fraction": 0.3}
+    parts = {
+        part: [one.image_id for one in open_csv(splits=splits, part=part, **fractions).annotations]
+        for part in ("train", "val", "test")
+    }
+    assert sorted(chain.from_iterable(parts.values())) == NAMES[:60]
+    assert all(parts.values())
+    assert len(open_csv(splits=splits, part="all", **fractions)) == 60
+
+
+def test_a_box_that_overhangs_is_an_error_skipped_or_clipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    splits = write_csv(tmp_path, ROWS)
+    with pytest.raises(DataError, match=r"line 4 'cat' of b\.jpg reaches out of the image: xmax is 260 .*clip keeps"):
+        open_csv(splits=splits)
+
+    skipped = open_csv(splits=splits, on_error="skip")
+    assert [problem.kind for problem in skipped.dropped] == ["outside", "no_area"]
+    assert skipped.annotations.counts.tolist() == [2, 0]
+
+    with caplog.at_level(logging.WARNING):
+        clipped = open_csv(splits=splits, on_error="clip")
+    assert [problem.kind for problem in clipped.dropped] == ["no_area"]
+    assert clipped.annotations[1].boxes_xyxy_px.tolist() == [[150, 20, 200, 80]]
+    assert "1 boxes reach out of their images and are clipped" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("rules", "class_names", "labels"),
+    [
+        ({}, ("bus", "car", "cat"), [[2, 1], [3]]),
+        ({"exclude": ["cat"]}, ("bus", "car"), [[2, 1], []]),
+        ({"merge": {"vehicle": ["car", "bus"]}}, ("cat", "vehicle"), [[2, 2], [1]]),
+        ({"rename": {"bus": "zebra"}}, ("car", "cat", "zebra"), [[1, 3], [2]]),
+        ({"rename": {"cat": "car"}}, ("bus", "car"), [[2, 1], [2]]),
+    ],
+)
+def test_classes_are_excluded_merged_and_renamed(
+    tmp_path: Path, rules: dict[str, Any], class_names: tuple[str, ...], labels: list[list[int]]
+) -> None:
+    splits = write_csv(tmp_path, ROWS[:3])
+    dataset = DatasetOpener(format=CSV(), on_error="clip", classes=ClassRules(**rules))(splits=splits)
+    assert dataset.class_names == class_names
+    assert [one.labels.tolist() for one in dataset.annotations] == labels
+    assert dataset.dropped == []
+
+
+def test_bad_objects_of_an_excluded_class_are_no_problem(tmp_path: Path) -> None:
+    rules = ClassRules(exclude=["cat"])
+    dataset = DatasetOpener(format=CSV(), classes=rules)(splits=write_csv(tmp_path, ROWS[:3]))
+    assert dataset.annotations.counts.tolist() == [2, 0]
+
+
+def test_a_rule_for_a_class_that_is_not_there_or_has_another(tmp_path: Path) -> None:
+    splits = write_csv(tmp_path, ROWS[:2])
+    with pytest.raises(DataError, match=r"'cars', which is of none of the 2 classes; the nearest is 'car'"):
+        DatasetOpener(format=CSV(), classes=ClassRules(exclude=["cars"]))(splits=splits)
+    with pytest.raises(ConfigurationError, match="more than one rule for 'car'"):
+        ClassRules(exclude=["car"], rename={"car": "bus"})
+
+
+def test_sets_of_several_formats_are_one_with_classes_joined_by_name(tmp_path: Path) -> None:
+    splits = write_csv(tmp_path / "one", ROWS[:2])
+    (tmp_path / "two/images/train").mkdir(parents=True)
+    (tmp_path / "two/labels/train").mkdir(parents=True)
+    (tmp_path / "two/data.yaml").write_text("names: [dog, car]\n")
+    Image.new("RGB", (100, 100)).save(tmp_path / "two/images/train/a.jpg")
+    (tmp_path / "two/labels/train/a.txt").write_text("1 .5 .5 .2 .2\n0 .5 .5 .4 .4\n")
+    dataset = opener(CSV)(splits=[*splits, {"root": str(tmp_path / "two"), "split": "train", "format": YOLO()}])
+    assert dataset.class_names == ("dog", "car", "bus")
+    assert [(one.image_id, one.labels.tolist()) for one in dataset.annotations] == [
+        ("one/a", [2, 3]),
+        ("two/a", [2, 1]),
+    ]
+
+
+@pytest.mark.parametrize(
+    "setting", [{"part": "valid"}, {"on_error": "ignore"}, {"val_fraction": 1.5}, {"val_fraction": float("nan")}]
+)
+def test_settings_that_do_not_exist(tmp_path: Path, setting: dict[str, Any]) -> None:
+    splits = write_csv(tmp_path, ROWS[:1])
+    with pytest.raises(ConfigurationError, match=f"{next(iter(setting))}={next(iter(setting.values()))!r}"):
+        open_csv(splits=splits, **setting)
+
+
+def test_nothing_left(tmp_path: Path) -> None:
+    splits = write_csv(tmp_path, ROWS[:1])
+    with pytest.raises(DataError, match=r"no image is left in part 'val' .*data\.val_fraction="):
+        open_csv(splits=splits, part="val", val_fraction=1e-9)
+
+
+def test_two_entries_of_one_file_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "coco"
+    (root / "train").mkdir(parents=True)
+    Image.new("RGB", (200, 100)).save(root / "train/a.jpg")
+    images = ", ".join(f'{{"id": {i}, "file_name": "{name}"}}' for i, name in enumerate(("a.jpg", "./a.jpg")))
+    (root / "train.json").write_text(
+        f'{{"images": [{images}], "annotations": [], "categories": [{{"id": 1, "name": "x"}}]}}'
+    )
+    opener(COCO)(splits=[{"root": str(root), "split": "train"}])
+    assert f"{root}/train/a.jpg: the split names it 2 times (as 'a', 'a.jpg'); each counts" in caplog.text
+
+
+def test_training_and_validation_read_their_files_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = write_csv(tmp_path, [f"{name}.png,x,1,2,3,4,0" for name in NAMES[:20]])
+    opened = DatasetOpener(format=CSV())
+    train = opened(splits=splits, part="train", val_fraction=0.2)
+    (tmp_path / "train.csv").unlink()
+    val = opened(splits=splits, part="val", val_fraction=0.2)
+    assert len(train) + len(val) == 20
+
+
+def test_an_image_in_two_lists_of_a_root_comes_once(tmp_path: Path) -> None:
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (tmp_path / folder).mkdir(parents=True)
+    box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    for name in "ab":
+        Image.new("RGB", (20, 10)).save(tmp_path / f"JPEGImages/{name}.jpg")
+        xml = f"<annotation><object><name>x</name>{box}</object></annotation>"
+        (tmp_path / f"Annotations/{name}.xml").write_text(xml)
+    (tmp_path / "ImageSets/Main/train.txt").write_text("a\n")
+    (tmp_path / "ImageSets/Main/trainval.txt").write_text("b\na\n")
+    splits = [{"root": str(tmp_path), "split": split} for split in ("train", "trainval")]
+    dataset = opener(VOC)(splits=splits)
+    assert [(one.image_id, len(one.labels)) for one in dataset.annotations] == [("a", 1), ("b", 1)]
