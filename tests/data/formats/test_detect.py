@@ -38,7 +38,6 @@ def test_exports_with_one_split(case: Case, inner: str, tmp_path: Path) -> None:
     assert type(found.format) is type(case.format)
     assert found.root == tmp_path / inner
     assert (found.val, found.test) == (None, None)
-    assert found.train is not None
     assert objects_of(found.format.read(found.root, found.train)) == expected(A, EMPTY)
     assert type(case.format).__name__ in found.reason
     assert "2 images" in found.reason
@@ -74,8 +73,8 @@ def voc_lists(*names: str) -> Callable[[Path], None]:
         for name in names:
             paint(root / "JPEGImages", [replace(A, name=f"{name}.jpg")])
             (root / f"Annotations/{name}.xml").write_text(XML)
-            whole = name.removeprefix("cat_")
-            (root / f"ImageSets/Main/{name}.txt").write_text(whole if whole == name else f"{whole} -1\n")
+            lines = {"trainval": "trainval\nval", "cat_train": "train -1"}
+            (root / f"ImageSets/Main/{name}.txt").write_text(lines.get(name, name))
 
     return write
 
@@ -211,7 +210,7 @@ def test_class_names_of_openimages_are_found(tmp_path: Path) -> None:
     rows = "ImageID,LabelName,XMin,XMax,YMin,YMax\na,/m/01yrx,0.1,0.5,0.1,0.5\n"
     (tmp_path / "train-annotations-bbox.csv").write_text(rows)
     found = detect_format(tmp_path)
-    assert list(found.format.read(tmp_path, str(found.train)).names) == ["Cat"]
+    assert list(found.format.read(tmp_path, found.train).names) == ["Cat"]
 
 
 def test_nothing_fits(tmp_path: Path) -> None:
@@ -231,6 +230,12 @@ def test_several_data_sets_in_a_folder(tmp_path: Path) -> None:
 def test_splits_of_unknown_names(tmp_path: Path) -> None:
     voc_lists("monday", "tuesday")(tmp_path)
     with pytest.raises(DataError, match="monday, tuesday"):
+        detect_format(tmp_path)
+
+
+def test_a_training_split_that_is_gone_is_not_replaced(tmp_path: Path) -> None:
+    yolo("valid/images", settings="train: ../train/images\nval: ../valid/images\nnames: [cat, dog]")(tmp_path)
+    with pytest.raises(DataError, match="train/images"):
         detect_format(tmp_path)
 
 

@@ -5,7 +5,7 @@ import mmap
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
@@ -56,10 +56,10 @@ class Detected:
     format: "AnnotationFormat"
     root: Path
     """The folder, or the only one in it that has data: archives often have a folder around all files."""
-    train: str | None
+    train: str
     val: str | None
     test: str | None
-    """Names of the splits; None if there is none."""
+    """Names of the splits, which share no images; None if there is none."""
     reason: str
     """A sentence that says what the folder was taken for, and why."""
 
@@ -333,50 +333,59 @@ def _start(path: Path) -> bytes:
         return b""
 
 
-def _distinct_splits(annotation_format: "AnnotationFormat", root: Path, names: Iterable[str]) -> list[str]:
-    """Return the splits that can be read, without those of the same files as an earlier one.
+def _distinct_splits(
+    annotation_format: "AnnotationFormat", root: Path, names: Iterable[str]
+) -> dict[str, frozenset[str]]:
+    """Return the files of each split, without splits of the same files as an earlier one.
 
     Raises:
-        DataError: none can be read.
+        DataError: the training split, or every one, cannot be read.
     """
-    found: dict[frozenset[str], str] = {}
-    first: DataError | None = None
     usual = [*SPLIT_NAMES["train"], *SPLIT_NAMES["val"], *SPLIT_NAMES["test"]]  # in ImageSets, cat_train is like train
     by_use = sorted(dict.fromkeys(names), key=lambda name: usual.index(name.lower()) if name.lower() in usual else 99)
+    found: dict[str, frozenset[str]] = {}
+    error = DataError(f"{root}: there is no split")
     for name in by_use:
         try:
             files = frozenset(annotation_format.files(root, name))
-        except DataError as error:
-            first = first or error
+        except DataError as refused:
+            if name.lower() in SPLIT_NAMES["train"]:
+                raise
+            error = refused
         else:
-            if files:
-                found.setdefault(files, name)
+            if files and files not in found.values():
+                found[name] = files
     if not found:
-        raise first or DataError(f"{root}: there is no split")
-    return list(found.values())
+        raise error
+    return found
 
 
-def _choose_splits(root: Path, names: Sequence[str]) -> tuple[str | None, str | None, str | None]:
-    """Return the splits for training, validation and test.
+def _choose_splits(root: Path, files: Mapping[str, frozenset[str]]) -> tuple[str, str | None, str | None]:
+    """Return the splits for training, validation and test, which share no files.
+
+    Args:
+        root: for the error message.
+        files: those of each split.
 
     Raises:
         DataError: it is not clear which of several is for training.
     """
-    left = list(names)
+    left = list(files)
+    if len(left) == 1:
+        return left[0], None, None
     chosen = {}
     for kind, known in SPLIT_NAMES.items():
         exact = (name for word in known for name in left if name.lower() == word)
         similar = (name for word in known for name in left if word in _words(name))  # instances_val.json, val2017
         chosen[kind] = next(chain(exact, similar), None)
         left = [name for name in left if name != chosen[kind]]
-    train, val = chosen["train"], chosen["val"]
-    if len(names) == 1:
-        return names[0], None, None
-    if train is None:
-        if len(left) != 1:
-            raise DataError(f"{root}: the splits are {', '.join(names)}; set data.train_split= to one of them")
-        (train,) = left
-    return train, None if train.lower() == "trainval" else val, chosen["test"]  # trainval contains val
+    train, val, test = chosen["train"], chosen["val"], chosen["test"]
+    if train is None and len(left) != 1:
+        raise DataError(f"{root}: the splits are {', '.join(files)}; set data.train_split= to one of them")
+    train = train or left[0]
+    val = val if val and files[train].isdisjoint(files[val]) else None  # trainval contains val
+    used = files[train] | (files[val] if val else frozenset())
+    return train, val, test if test and used.isdisjoint(files[test]) else None
 
 
 def _words(name: str) -> list[str]:
