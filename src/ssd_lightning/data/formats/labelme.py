@@ -1,7 +1,7 @@
 """The format of labelme and its relatives: a JSON file for each image."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from ssd_lightning.data.formats.files import (
     MissingSplitError,
     find_image,
     image_with_suffix,
-    inside_first,
+    is_within,
     list_files,
     portable_path,
     read_json,
@@ -134,15 +134,19 @@ def _find_image(folder: Path, path: Path, stated: str, is_embedded: bool, root: 
     stated = portable_path(stated)
     mirrored = root.joinpath("images", *path.parent.relative_to(root).parts[1:])
     places = (path.parent, path.parent.parent / "images", mirrored, folder / "images", folder)
-    found = [place / stated for place in places if stated and is_file(place / stated)]
-    found += filter(None, (image_with_suffix(place, path.stem) for place in places[:3]))
-    found += filter(None, (find_image(place, stated, root=root) for place in places if stated))
-    if not found:
+
+    def candidates() -> Iterator[Path]:
+        stated_places = places if stated else ()
+        yield from (place / stated for place in stated_places if is_file(place / stated))
+        yield from filter(None, (image_with_suffix(place, path.stem) for place in places[:3]))
+        yield from filter(None, (find_image(place, stated, root=root) for place in stated_places))
+
+    image = next((image for image in candidates() if is_within(root, image)), None) or next(candidates(), None)
+    if image is None:
         text = f"the image is missing (stated by {path})"
         if is_embedded:
             text += "; it is only embedded as 'imageData': write it to a file of that name"
         raise FileError(path.parent / (stated or path.stem), text, kind="missing")
-    image = inside_first(found, root)[0]
     refuse_unreadable(image)
     return image
 
