@@ -79,6 +79,12 @@ def whole_number(value: object) -> int | None:
     return int(number) if number.is_integer() else None
 
 
+def stated_size_px(height: object, width: object) -> tuple[int, int] | None:
+    """Read the size of an image as (height, width); None if it is not stated, or cannot be true."""
+    size_px = whole_number(height) or 0, whole_number(width) or 0
+    return size_px if min(size_px) > 0 and max(size_px) < 2**31 else None
+
+
 def id_of(value: Any) -> Any:
     """Return one form for all notations of a whole number: 1, 1.0, "1" and "1.0" are 1. Others, as "007", stay."""
     number = None if isinstance(value, bool) else whole_number(value)

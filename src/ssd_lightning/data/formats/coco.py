@@ -10,11 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import flag_of, id_of, number_of, whole_number
+from ssd_lightning.data.annotation_checks import flag_of, id_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
-from ssd_lightning.data.formats.files import FileError, ImageFinder, find_file, find_image_dir, unique_image_id
-from ssd_lightning.data.special_files import refuse_special_file
+from ssd_lightning.data.formats.files import (
+    FileError,
+    ImageFinder,
+    find_file,
+    find_image_dir,
+    read_json,
+    unique_image_id,
+)
 from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -77,7 +83,7 @@ class COCO:
                 builder.fail_image(error, image_id=image_id)
                 images[entry["id"]] = None
             else:
-                size_px = _stated_size_px(entry)
+                size_px = stated_size_px(entry.get("height"), entry.get("width"))
                 images[entry["id"]] = builder.add_image(image_id=image_id, path=found, size_px=size_px, file=path)
         names_of = {category["id"]: name for category, name in zip(categories, names, strict=True)}
         _add_objects(builder, path, annotations, images, names_of)
@@ -123,7 +129,7 @@ def _add_objects(
         except DataError as error:
             builder.fail_object(image, name=name, item=item, text=str(error), difficult=bool(difficult))
             continue
-        plain.append((image, label, bool(difficult), item if type(item) is int else number))
+        plain.append((image, label, bool(difficult), item if type(item) is int and abs(item) < 2**63 else number))
         boxes.append(bbox)
     if plain:
         image_column, label_column, difficult_column, items = (np.array(column) for column in zip(*plain, strict=True))
@@ -191,11 +197,7 @@ def _without_unused_root(path: Path, categories: list[dict[str, Any]], used: set
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    refuse_special_file(path)
-    try:
-        content = json.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: this is not readable JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path}: the JSON is a {type(content).__name__}, not an object with images and annotations")
     return content
@@ -229,8 +231,3 @@ def _check_category_name(path: Path, category: dict[str, Any]) -> None:
             f"{path}: category {category.get('id')!r} has the name {json.dumps(name)}; names have to be text in "
             "quotes, and not empty"
         )
-
-
-def _stated_size_px(entry: dict[str, Any]) -> tuple[int, int] | None:
-    height, width = (whole_number(entry.get(side)) or 0 for side in ("height", "width"))
-    return (height, width) if height > 0 and width > 0 else None

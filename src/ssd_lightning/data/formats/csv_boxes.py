@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import chain
 from math import isfinite
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TextIO, get_args
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import BoxFormat, Unit, flag_of, id_of, number_of, whole_number
+from ssd_lightning.data.annotation_checks import BoxFormat, Unit, flag_of, id_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import (
@@ -37,8 +37,16 @@ ANNOTATION_FILES = (
     "oidv6-{split}-annotations-bbox.csv",
     "{split}_labels.csv",
 )
-IMAGE = ("imageid", "img_name", "image", "filename", "file_name", "image_path", "path", "image_id")
-LABEL = ("labelname", "label", "class", "class_name", "name", "category", "labels", "category_name")
+# fmt: off
+IMAGE = (
+    "imageid", "img_name", "image", "filename", "file_name", "image_path", "path", "image_id", "image_name",
+    "imagename", "img", "img_path", "filepath", "file_path", "file",
+)
+LABEL = (
+    "labelname", "label", "class", "class_name", "name", "category", "labels", "category_name", "classname",
+    "label_name", "class_label", "class_id", "label_id", "category_id",
+)
+# fmt: on
 DIFFICULT = ("isgroupof", "difficult", "iscrowd")
 IMAGE_SIZE = (("width", "image_width", "img_width"), ("height", "image_height", "img_height"))
 BOX_COLUMNS: tuple[tuple[BoxFormat, tuple[tuple[str, ...], ...]], ...] = (
@@ -51,6 +59,7 @@ BOX_COLUMNS: tuple[tuple[BoxFormat, tuple[tuple[str, ...], ...]], ...] = (
             ("ymax", "y_max", "y2", "bottom", "bbox_y2"),
         ),
     ),
+    ("xyxy", (("x0",), ("y0",), ("x1",), ("y1",))),
     ("cxcywh", (("cx", "x_center", "xcenter"), ("cy", "y_center", "ycenter"), ("w", "width"), ("h", "height"))),
     (
         "xywh",
@@ -78,7 +87,8 @@ class CSV:
     """Reads boxes from CSV files.
 
     A split is the name in `NAME.csv`, `NAME/label.csv` or another entry of `ANNOTATION_FILES`, or the path of the CSV
-    file below the root. The header names the columns. Rows of the same image are merged. A row with empty class and
+    file below the root. Commas, semicolons or tabs separate the values. The header names the columns; without one they
+    are those of `WITHOUT_HEADER`. Rows of the same image are merged. A row with empty class and
     box stands for an image without objects.
 
     Args:
@@ -111,8 +121,7 @@ class CSV:
         rows = _Rows(path)
         try:
             with path.open(encoding="utf-8-sig", newline="") as stream:
-                reader = csv.reader(stream)
-                columns = rows.read(reader, descriptions)
+                columns = rows.read(csv_reader(stream), descriptions)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise DataError(f"{path}: this is not readable CSV: {error}") from error
         samples = [sample for name in [*rows.images][:10] for sample in dict.fromkeys((name, name.strip()))]
@@ -198,12 +207,30 @@ def sniff_columns(header: Sequence[str], path: Path) -> Columns:
     )
 
 
-def _is_without_header(row: Sequence[str]) -> bool:
-    return len(row) == len(WITHOUT_HEADER) and all(_is_number_or_empty(text) for text in row[1:5])
+def csv_reader(stream: TextIO) -> Any:
+    """Return a `csv.reader` for the separator that the first line has most."""
+    first = stream.readline()
+    stream.seek(0)
+    return csv.reader(stream, delimiter=max(",;\t", key=first.count))
+
+
+def read_columns(reader: Any, path: Path) -> tuple[Columns, Iterable[list[str]]]:
+    """Return the meaning of the columns, and the rows after the header.
+
+    Raises:
+        DataError: a column is missing.
+    """
+    first: list[str] = next(reader, [])
+    if len(first) == len(WITHOUT_HEADER) and all(_is_number_or_empty(text) for text in first[1:5]):
+        return sniff_columns(WITHOUT_HEADER, path), chain([first], reader)
+    return sniff_columns(first, path), reader
 
 
 def _is_number_or_empty(text: str) -> bool:
-    return not text.strip() or whole_number(text) is not None or text.strip().replace(".", "", 1).isdecimal()
+    try:
+        return not text.strip() or isfinite(float(text))
+    except ValueError:
+        return False
 
 
 class _Rows:
@@ -234,11 +261,7 @@ class _Rows:
         Raises:
             DataError: a column is missing.
         """
-        first: list[str] = next(reader, [])
-        if _is_without_header(first):
-            columns, rows = sniff_columns(WITHOUT_HEADER, self.path), chain([first], reader)
-        else:
-            columns, rows = sniff_columns(first, self.path), reader
+        columns, rows = read_columns(reader, self.path)
         codes: dict[str, str] = {}
         for row in rows:
             if not row:
@@ -252,7 +275,8 @@ class _Rows:
                 image = self.images[stated] = len(self._sizes_px)
                 self._sizes_px.append(None)
             if columns.size is not None and self._sizes_px[image] is None:
-                self._sizes_px[image] = _stated_size_px(row, columns.size)
+                width, height = columns.size
+                self._sizes_px[image] = stated_size_px(row[height], row[width])
             code = ONLY_CLASS if columns.label is None else row[columns.label]
             if code not in codes:
                 codes[code] = descriptions.get(_code(code), _code(code))
@@ -344,11 +368,6 @@ def _split(text: str) -> list[str]:
 def _name_of(columns: Columns, index: int) -> str:
     names = {"xyxy": ("xmin", "ymin", "xmax", "ymax"), "cxcywh": ("cx", "cy", "w", "h"), "xywh": ("x", "y", "w", "h")}
     return names[columns.box_format][index]
-
-
-def _stated_size_px(row: Sequence[str], size: tuple[int, int]) -> tuple[int, int] | None:
-    width, height = (whole_number(row[index]) or 0 for index in size)
-    return (height, width) if height > 0 and width > 0 else None
 
 
 def _code(text: str) -> str:

@@ -1,5 +1,6 @@
 """Find the files of named splits: roots, annotations, images and their names."""
 
+import json
 import os
 import sys
 from collections import Counter, defaultdict
@@ -7,6 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import product
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from ssd_lightning.data.annotation_checks import whole_number
 from ssd_lightning.data.annotations import ProblemKind
@@ -21,6 +24,11 @@ from ssd_lightning.errors import DataError
 
 IMAGE_FOLDERS = ("{name}", "images/{name}", "{name}/images")
 """Usual image folders below the root; `name` is that of the annotation file or of its folder."""
+
+SPLIT_FOLDERS = ("train", "training", "trainval", "val", "valid", "validation", "test", "testing")
+"""Folder names, in any case, that are separate splits and not part of their parent folder."""
+
+SPLIT_STARTS = ("train", "val", "test", "dev", "eval")
 
 
 class FileError(DataError):
@@ -93,6 +101,15 @@ def find_file(root: Path, split: str, patterns: Sequence[str], suffix: str) -> P
     raise MissingSplitError(candidates[0], split, others)
 
 
+def list_files(folder: Path, suffixes: Sequence[str], *, skipped: Sequence[str] = SPLIT_FOLDERS) -> Iterator[PurePath]:
+    """List the files below a folder, relative to it, without hidden files and without those of some subfolders."""
+    for path in sorted(folder.rglob("*")):
+        inner = path.relative_to(folder)
+        is_hidden = any(part.startswith(".") for part in inner.parts)
+        if inner.suffix.lower() in suffixes and inner.parts[0].lower() not in skipped and not is_hidden:
+            yield inner
+
+
 def find_image_dir(root: Path, annotation_path: Path, images: str | None, samples: Sequence[str]) -> Path:
     """Find the folder of the images that an annotation file names.
 
@@ -103,7 +120,8 @@ def find_image_dir(root: Path, annotation_path: Path, images: str | None, sample
         samples: names of some images.
 
     Returns:
-        The first usual folder that contains one of the samples; else the first that exists.
+        The first usual folder that contains one of the samples; else another one below the root that does and is not
+        named as a split; else the first usual one that exists.
     """
     if images is not None:
         return root / images
@@ -112,7 +130,12 @@ def find_image_dir(root: Path, annotation_path: Path, images: str | None, sample
     names = (stem, annotation_path.parent.name, split)
     candidates = [root / pattern.format(name=name) for name in names for pattern in IMAGE_FOLDERS]
     candidates += [annotation_path.parent / "images", annotation_path.parent, root / "images"]
-    return folder_with(candidates, samples, root=root) or next(folder for folder in candidates if folder.is_dir())
+    # Images of one name may be in several splits, and those of another split are the wrong ones.
+    others = [
+        path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.lower().startswith(SPLIT_STARTS)
+    ]
+    found = (folder_with(places, samples, root=root) for places in (candidates, [root, *others]))
+    return next(filter(None, found), None) or next(folder for folder in candidates if folder.is_dir())
 
 
 def folder_with(candidates: Sequence[Path], samples: Sequence[str], *, root: Path) -> Path | None:
@@ -312,3 +335,48 @@ def read_lines(path: Path) -> list[str]:
     """
     refuse_special_file(path)
     return path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        FileError: the file cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(_read_annotation(path).removeprefix(b"\xef\xbb\xbf"))
+    except (ValueError, RecursionError) as error:
+        raise FileError(path, f"this is not readable JSON: {error}", kind="annotation") from error
+
+
+def read_xml(path: Path) -> Element:
+    """Read an XML file, with all tags in lower case, since tools differ: <Difficult>, <xMin>.
+
+    Entities are rejected, since they can expand without limit. The standard parser is ten times faster than that of
+    defusedxml; it does not load external entities, and Expat limits what others expand to.
+
+    Raises:
+        FileError: the file cannot be read, is not XML, or has entities.
+    """
+    content = _read_annotation(path)
+    if b"<!ENTITY" in content.replace(b"\0", b""):  # without the zeros of UTF-16 and UTF-32
+        raise FileError(path, "the XML declares entities, which is refused", kind="annotation")
+    try:
+        root = fromstring(content)  # noqa: S314 - see above
+    except (ParseError, ValueError, LookupError) as error:  # ValueError, LookupError: wrong or unknown encodings
+        raise FileError(path, f"this is not well-formed XML: {error}", kind="annotation") from error
+    for element in root.iter():
+        element.tag = element.tag.lower()
+    return root
+
+
+def _read_annotation(path: Path) -> bytes:
+    try:
+        refuse_special_file(path)
+        return path.read_bytes()
+    except DataError as error:
+        raise FileError(path, str(error).removeprefix(f"{path}: "), kind="annotation") from error
+    except FileNotFoundError:
+        raise FileError(path, "the annotation is missing", kind="missing") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise FileError(path, f"cannot read the annotation: {error}", kind="annotation") from error

@@ -5,24 +5,27 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path, PurePath
 from typing import NamedTuple
-from xml.etree.ElementTree import Element, ParseError, fromstring
+from xml.etree.ElementTree import Element
 
-from ssd_lightning.data.annotation_checks import flag_of, number_of
+from ssd_lightning.data.annotation_checks import flag_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder, in_threads
 from ssd_lightning.data.formats.files import (
+    SPLIT_FOLDERS,
     FileError,
     MissingSplitError,
     find_image,
     image_with_suffix,
     inside_first,
     is_comment,
+    list_files,
     portable_path,
     read_lines,
+    read_xml,
     refuse_unreadable,
 )
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
-from ssd_lightning.data.special_files import is_file, refuse_special_file
+from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
 
 # fmt: off
@@ -31,8 +34,6 @@ VOC_CLASSES = (
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
 # fmt: on
-SPLIT_FOLDERS = ("train", "training", "trainval", "val", "valid", "validation", "test", "testing")
-"""Folder names, in any case, that are separate splits and not part of their parent folder."""
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -42,7 +43,8 @@ class VOC:
 
     If the root has `ImageSets`, a split is the name of a list in it. Otherwise it is a folder below the root (`.` for
     the root itself), with images next to their XML files, as labelImg and Roboflow write them, or in `JPEGImages` or
-    `images` next to `Annotations`. Images without an XML file are then skipped, counted and logged.
+    `images` next to `Annotations`; the split may also be a folder in both of these. Images without an XML file are then
+    skipped, counted and logged.
 
     Args:
         xml_offset: subtracted from all four coordinates: 1 like most ports, since VOC counts pixels from 1; 0 like the
@@ -101,7 +103,7 @@ def _read_xml(place: "Place", name: str) -> _Image:
     annotation = parse_annotation(path)
     return _Image(
         image_path=_find_image(place.images, name, annotation.findtext("filename")),
-        size_px=_stated_size_px(annotation),
+        size_px=stated_size_px(annotation.findtext("size/height"), annotation.findtext("size/width")),
         objects=[_read_object(element) for element in annotation.iterfind("object")],
     )
 
@@ -134,13 +136,8 @@ class Place:
         return self.annotations / f"{name}.xml"
 
     def files(self, folder: Path, suffixes: Sequence[str]) -> Iterator[PurePath]:
-        """List the files of the split below one of its folders, relative to it, without hidden files."""
-        for path in sorted(folder.rglob("*")):
-            inner = path.relative_to(folder)
-            is_elsewhere = inner.parts[0].lower() in self.skipped_folders
-            is_hidden = any(part.startswith(".") for part in inner.parts)
-            if inner.suffix.lower() in suffixes and not is_elsewhere and not is_hidden:
-                yield inner
+        """List the files of the split below one of its folders, relative to it."""
+        return list_files(folder, suffixes, skipped=self.skipped_folders)
 
     def sources(self, root: Path, split: str) -> list[str]:
         """List the folders and lists whose change changes the split."""
@@ -178,24 +175,26 @@ def _read_split(root: Path, split: str) -> tuple[Place, list[str]]:
 
 
 def _read_folder(root: Path, split: str) -> tuple[Place, list[str]]:
-    place, whole = _place_in(root / split), _place_in(root)
+    place, whole = _place_in(root, split), _place_in(root, ".")
     names = place.xml_names()
     if names:
         return place, names
     folders = (path for path in root.iterdir() if path.is_dir() and path != whole.annotations)
-    others = [folder.name for folder in folders if _place_in(folder).xml_names()]
+    others = [folder.name for folder in folders if _place_in(root, folder.name).xml_names()]
     others += ["."] * bool(whole.xml_names())
     if not others:
         raise DataError(f"{root}: this is not a VOC folder: it has neither ImageSets/Main nor XML files")
     raise MissingSplitError(root / split, split, others)
 
 
-def _place_in(folder: Path) -> Place:
-    """Find the XML files and images of a folder: side by side, or each in a subfolder."""
-    for annotations, images in product(("Annotations", "annotations"), ("JPEGImages", "images")):
-        if (folder / annotations).is_dir() and (folder / images).is_dir():
-            return Place(folder / annotations, folder / images)
-    return Place(folder, folder, skipped_folders=SPLIT_FOLDERS)
+def _place_in(root: Path, split: str) -> Place:
+    """Find the XML files and images of a split: side by side, or in two folders."""
+    kinds = product(("Annotations", "annotations", "labels"), ("JPEGImages", "images"))
+    for pair, pattern in product(list(kinds), ("{split}/{kind}", "{kind}/{split}")):
+        annotations, images = (root / pattern.format(split=split, kind=kind) for kind in pair)
+        if annotations.is_dir() and images.is_dir():
+            return Place(annotations, images)
+    return Place(root / split, root / split, skipped_folders=SPLIT_FOLDERS)
 
 
 def _unlabelled(place: Place) -> list[str]:
@@ -235,37 +234,9 @@ def parse_annotation(path: Path) -> Element:
     Raises:
         FileError: the file is missing, is not XML, has entities, or is not an annotation.
     """
-    try:
-        refuse_special_file(path)
-        root = parse_xml(path.read_bytes())
-    except DataError as error:
-        raise FileError(path, str(error).removeprefix(f"{path}: "), kind="annotation") from error
-    except FileNotFoundError:
-        raise FileError(path, "the annotation is missing", kind="missing") from None
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise FileError(path, f"cannot read the annotation: {error}", kind="annotation") from error
+    root = read_xml(path)
     if root.tag != "annotation":
         raise FileError(path, f"the XML begins with <{root.tag}>, not with <annotation>", kind="annotation")
-    return root
-
-
-def parse_xml(content: bytes) -> Element:
-    """Parse XML, with all tags in lower case, since tools differ: <Difficult>, <xMin>.
-
-    Entities are rejected, since they can expand without limit. The standard parser is ten times faster than that of
-    defusedxml; it does not load external entities, and Expat limits what others expand to.
-
-    Raises:
-        DataError: the text is not XML, or it has entities.
-    """
-    if b"<!ENTITY" in content.replace(b"\0", b""):  # without the zeros of UTF-16 and UTF-32
-        raise DataError("the XML declares entities, which is refused")
-    try:
-        root = fromstring(content)  # noqa: S314 - see above
-    except (ParseError, ValueError, LookupError) as error:  # ValueError, LookupError: wrong or unknown encodings
-        raise DataError(f"this is not well-formed XML: {error}") from error
-    for element in root.iter():
-        element.tag = element.tag.lower()
     return root
 
 
@@ -299,14 +270,6 @@ def _find_image(image_dir: Path, name: str, stated_filename: str | None) -> Path
         raise FileError(f"{image_dir / name}.jpg", text, kind="missing")
     refuse_unreadable(path)
     return path
-
-
-def _stated_size_px(annotation: Element) -> tuple[int, int] | None:
-    try:
-        height, width = (int(float(annotation.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
-    except (ValueError, OverflowError):
-        return None
-    return (height, width) if height > 0 and width > 0 else None
 
 
 def _read_coordinate(bndbox: Element, tag: str) -> float:

@@ -28,12 +28,15 @@ from ssd_lightning.data.formats.files import (
     refuse_unreadable,
     unique_image_id,
 )
+from ssd_lightning.data.formats.shapes import OutlineCount, bounds
 from ssd_lightning.data.image_suffixes import describe_unreadable, is_image_name, is_unreadable_image_name
 from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
 
 IMAGE_FOLDERS = ("images/{split}", "{split}/images", "{split}")
 SETTINGS_FILES = ("data.yaml", "data.yml", "dataset.yaml")
+OTHER_SETTINGS = ("*.yaml", "*.yml", "*.data", "data/*.data", "cfg/*.data")
+NAMES_FILES = ("classes.txt", "obj.names", "classes.names", "_darknet.labels")
 BOX = ("cx", "cy", "w", "h")
 
 
@@ -46,7 +49,8 @@ class YOLO:
     the upright image. Of a line with more points, an outline or a rotated box, the bounding box is read. An image whose
     label file is empty or missing has no objects.
 
-    The numbers refer to the `names` of `data.yaml`, or to the lines of `classes.txt`.
+    The numbers refer to the `names` of `data.yaml`, or to the lines of `classes.txt` or another of `NAMES_FILES`.
+    Instead of `data.yaml` there may be a YAML file of another name, or darknet's `obj.data`.
     """
 
     def read(self, root: Path, split: str) -> Annotations:
@@ -55,9 +59,10 @@ class YOLO:
         Raises:
             DataError: there is no such split, it has no label file at all, or it cannot be read.
         """
-        path, settings = _read_settings(root)
+        path, settings = read_settings(root)
         places = _places(root, path, settings, split)
-        names = _class_names(root, path, _stated(settings, "names"))
+        names_file = _names_file(root, places)
+        names = _class_names(path, _stated(settings, "names"), names_file)
         builder = TableBuilder(
             class_names=list(dict.fromkeys(names.values())),
             is_listed=True,
@@ -86,12 +91,12 @@ class YOLO:
         self._add(builder, images, names, has_points=_stated(settings, "kpt_shape") is not None)
         for text_file in _labels_without_images(places, [image.path for image in images]):
             builder.fail_file(text_file, "the image is missing, though it has labels", kind="missing")
-        builder.sources += _sources(root, path, places, images)
+        builder.sources += _sources(path, names_file, places, images)
         return builder.finish(roots=[root])
 
     def files(self, root: Path, split: str) -> Iterable[str]:
         """List the images or list files of a split. Raises `DataError` if there is no such split."""
-        places = [Path(os.path.realpath(place)) for place in _places(root, *_read_settings(root), split)]
+        places = [Path(os.path.realpath(place)) for place in _places(root, *read_settings(root), split)]
         listed = (path for place in places for path in (place.rglob("*") if place.is_dir() else (place,)))
         return (str(path) for path in listed if path in places or is_image_name(path))
 
@@ -99,7 +104,7 @@ class YOLO:
         self, builder: TableBuilder, images: Sequence["_Image"], names: Mapping[int, str], *, has_points: bool
     ) -> None:
         seen: set[str] = set()
-        num_outlines, first_outline = 0, ""
+        outlines = OutlineCount()
         for image, objects in in_threads(lambda image: _read_labels(image, has_points), images):
             image_id = unique_image_id(image.name, seen)
             if isinstance(objects, FileError):
@@ -115,12 +120,8 @@ class YOLO:
                     continue
                 builder.add_object(index, name=name, numbers=found.numbers, item=found.line)
                 if found.is_outline:
-                    num_outlines += 1
-                    first_outline = first_outline or f"{file}: line {found.line}"
-        if num_outlines:
-            builder.notes.append(
-                f"{num_outlines} outlines or rotated boxes are read as their bounding boxes; the first: {first_outline}"
-            )
+                    outlines.add(f"{file}: line {found.line}")
+        builder.notes += outlines.notes()
 
 
 class _Object(NamedTuple):
@@ -160,7 +161,7 @@ def _read_line(line: int, fields: Sequence[str], has_points: bool) -> _Object:
         numbers = [number_of(text, "xy"[index % 2]) for index, text in enumerate(values)]
     except DataError as error:
         return _Object(line, code, str(error))
-    (left, right), (top, bottom) = ((min(of_axis), max(of_axis)) for of_axis in (numbers[0::2], numbers[1::2]))
+    left, top, right, bottom = bounds(numbers[0::2], numbers[1::2])
     return _Object(line, code, [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top], is_outline=True)
 
 
@@ -203,14 +204,30 @@ def _labels_without_images(places: Sequence[Path], images: Sequence[Path]) -> li
         for folder in folders
         if folder not in places
         for path in sorted(folder.rglob("*.txt"))
-        if path not in expected
+        if path not in expected and path.name not in NAMES_FILES
     ]
 
 
-def _read_settings(root: Path) -> tuple[Path, dict[str, Any]]:
-    path = next((root / name for name in SETTINGS_FILES if (root / name).is_file()), None)
-    if path is None:
-        return root / SETTINGS_FILES[0], {}
+def read_settings(root: Path) -> tuple[Path, dict[str, Any]]:
+    """Read `data.yaml` or what stands for it. Without such a file the settings are empty.
+
+    Raises:
+        DataError: `data.yaml` cannot be read.
+    """
+    for path in (root / name for name in SETTINGS_FILES):
+        if path.is_file():
+            return path, _read_yaml(path)
+    for path in (path for pattern in OTHER_SETTINGS for path in sorted(root.glob(pattern))):
+        try:
+            settings = _read_darknet(root, path) if path.suffix == ".data" else _read_yaml(path)
+        except (DataError, UnicodeDecodeError):
+            continue  # a file for something else
+        if "names" in settings and (settings.get("train") or settings.get("val")):
+            return path, settings
+    return root / SETTINGS_FILES[0], {}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         # Everything is loaded as text: YAML would read the class names no and 010 as False and 8.
         settings = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)  # noqa: S506 - makes no objects
@@ -218,10 +235,37 @@ def _read_settings(root: Path) -> tuple[Path, dict[str, Any]]:
         raise DataError(f"{path}: this is not readable YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise DataError(f"{path}: the YAML is a {type(settings).__name__}, not a mapping with 'names'")
-    return path, settings
+    return settings
 
 
-def _class_names(root: Path, path: Path, stated: Any) -> dict[int, str]:
+def _read_darknet(root: Path, path: Path) -> dict[str, Any]:
+    """Read the `key = value` lines of `obj.data` as the settings of `data.yaml`. Its paths start at another folder."""
+    pairs = [line.partition("=") for line in read_lines(path) if "=" in line and not line.lstrip().startswith("#")]
+    stated = {key.strip(): value.strip() for key, _, value in pairs}
+    found = {
+        key: str(_find_place(root, {}, value) or _find_tail(root, value) or value)
+        for key, value in stated.items()
+        if key in ("train", "valid", "val", "test", "names")
+    }
+    names_file = Path(found.get("names", ""))
+    names = read_lines(names_file) if is_file(names_file) else []
+    return {
+        **found,
+        "val": found.get("valid", found.get("val", "")),
+        "nc": stated.get("classes"),
+        "names": [name.strip() for name in names if name.strip()] or None,
+    }
+
+
+def _names_file(root: Path, places: Sequence[Path]) -> Path | None:
+    folders = [root]
+    for place in places:
+        folders += [place, place.parent, label_path(place / "any.jpg").parent]
+    files = (folder / name for folder in folders for name in NAMES_FILES)
+    return next((file for file in files if is_file(file)), None)
+
+
+def _class_names(path: Path, stated: Any, names_file: Path | None) -> dict[int, str]:
     """Return number in the label files -> class name; empty if no file has names."""
     numbered = dict(enumerate(stated)) if isinstance(stated, list) else stated
     if isinstance(numbered, dict) and numbered and all(str(number).isdecimal() for number in numbered):
@@ -231,9 +275,8 @@ def _class_names(root: Path, path: Path, stated: Any) -> dict[int, str]:
         return {int(number): numbered[number] for number in sorted(numbered, key=int)}
     if stated is not None:
         raise DataError(f"{path}: 'names' is {stated!r}, neither a list of names nor a mapping from their numbers")
-    if (root / "classes.txt").is_file():
-        lines = read_lines(root / "classes.txt")
-        return dict(enumerate(line.strip() for line in lines if line.strip()))
+    if names_file is not None:
+        return dict(enumerate(line.strip() for line in read_lines(names_file) if line.strip()))
     return {}
 
 
@@ -327,7 +370,7 @@ def _tails(place: Path, base: Path, names: Sequence[str], paths: Sequence[Path |
     taken = [
         (name, path)
         for name, path in zip(names, paths, strict=True)
-        if path is not None and path.parent != (base / name).parent
+        if path is not None and path.parent not in ((base / name).parent, (base / name.removeprefix("data/")).parent)
     ]
     if not taken:
         return []
@@ -346,9 +389,9 @@ def label_path(image_path: Path) -> Path:
     return Path(*folders) / f"{image_path.stem}.txt"
 
 
-def _sources(root: Path, path: Path, places: Sequence[Path], images: Sequence[_Image]) -> list[str]:
+def _sources(path: Path, names_file: Path | None, places: Sequence[Path], images: Sequence[_Image]) -> list[str]:
     """List the files and folders whose change changes the split."""
-    sources = {path, root / "classes.txt", *places}
+    sources = {path, *([names_file] if names_file else []), *places}
     for place in places:
         folders = [place] if place.is_dir() else []
         folders += [folder for of_place in folders for folder in of_place.rglob("*") if folder.is_dir()]

@@ -1,0 +1,399 @@
+"""Find out in which format a folder is, and which splits it has, by its files."""
+
+import csv
+import mmap
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from ssd_lightning.data.formats import coco, csv_boxes, cvat, label_studio
+from ssd_lightning.data.formats.coco import COCO
+from ssd_lightning.data.formats.csv_boxes import CSV
+from ssd_lightning.data.formats.cvat import CVAT
+from ssd_lightning.data.formats.files import SPLIT_FOLDERS, check_root
+from ssd_lightning.data.formats.label_studio import LabelStudio
+from ssd_lightning.data.formats.labelme import LabelMe
+from ssd_lightning.data.formats.voc import VOC, find_list
+from ssd_lightning.data.formats.yolo import NAMES_FILES, SETTINGS_FILES, YOLO, read_settings
+from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
+from ssd_lightning.data.special_files import is_file
+from ssd_lightning.errors import DataError
+
+if TYPE_CHECKING:
+    from ssd_lightning.data.reading import AnnotationFormat
+
+SPLIT_NAMES = {
+    "val": ("val", "valid", "validation", "dev", "eval"),
+    "test": ("test", "testing"),
+    "train": ("train", "training", "trainval", "."),
+}
+"""What splits are called; the first that a folder has is used."""
+LOOKED_FOR = (
+    "data.yaml, obj.data or text files with five numbers a line (YOLO); ImageSets or XML with <annotation> (VOC); "
+    "XML with <annotations> (CVAT); JSON with images, annotations and categories (COCO), with shapes and imagePath "
+    "(labelme) or with a list of tasks (Label Studio); CSV with columns for image, class and box"
+)
+PARTS_OF_SETS = {*SPLIT_FOLDERS, "images", "JPEGImages", "labels", "Annotations", "annotations"}
+"""Folders inside of a data set."""
+ANNOTATION_SUFFIXES = (".xml", ".json", ".csv", ".data", ".yaml", ".yml")
+DEEPEST = 5
+"""Levels of folders that are searched."""
+NUM_SAMPLES = 20
+"""Files of a folder that are opened; the others of the same suffix are taken for the same."""
+MAX_ROWS = 200_000
+"""Rows of a CSV file that are counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detected:
+    """What a folder was found to be."""
+
+    format: "AnnotationFormat"
+    root: Path
+    """The folder, or the only one in it that has data: archives often have a folder around all files."""
+    train: str
+    val: str | None
+    test: str | None
+    """Names of the splits, which share no images; None if there is none."""
+    reason: str
+    """A sentence that says what the folder was taken for, and why."""
+
+
+def detect_format(root: Path) -> Detected:
+    """Find out the format and the splits of a folder. If several formats fit, the one with most images is taken.
+
+    Raises:
+        DataError: no format fits, or the files of the one that fits cannot be read, or it is not clear which of several
+            splits is for training.
+    """
+    check_root(root)
+    files = _survey(root)
+    inner = _inner_root(files)
+    if inner is not None:
+        return detect_format(inner)
+    guesses = _guesses(files)
+    if not guesses:
+        raise DataError(_nothing_fits(root))
+    best = max(guesses, key=lambda guess: guess.num_images)
+    names = _distinct_splits(best.format, root, best.splits)
+    train, val, test = _choose_splits(root, names)
+    splits = ", ".join(f"{key} '{name}'" for key, name in (("train", train), ("val", val), ("test", test)) if name)
+    others = [f"{_name_of(guess)} ({guess.num_images} images)" for guess in guesses if guess is not best]
+    also = f"; {' and '.join(others)} would fit too" if others else ""
+    unused = [name for name in names if name not in (train, val, test)]
+    splits += f"; not used: {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}" if unused else ""
+    reason = f"{root} is read as {_name_of(best)}, since it has {best.why} ({best.num_images} images; {splits}){also}"
+    return Detected(format=best.format, root=root, train=train, val=val, test=test, reason=reason)
+
+
+class _Guess(NamedTuple):
+    format: "AnnotationFormat"
+    splits: Sequence[str]
+    num_images: int
+    why: str
+
+
+def _name_of(guess: _Guess) -> str:
+    return type(guess.format).__name__
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The files below a root, as paths relative to it."""
+
+    root: Path
+    by_suffix: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    """Suffix -> folder -> files."""
+
+    def of(self, suffix: str) -> Iterator[str]:
+        """List the files of a suffix, those nearest to the root first."""
+        folders = self.by_suffix.get(suffix, {})
+        for folder in sorted(folders, key=lambda folder: (folder.count("/") + bool(folder), folder)):
+            yield from folders[folder]
+
+    def of_kind(self, suffix: str, kind_of: Callable[[Path], str | None]) -> dict[str, list[str]]:
+        """Sort the files of a suffix by kind. Of many files in a folder only some are opened."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for paths in self.by_suffix.get(suffix, {}).values():
+            last, num_known = None, 0
+            for path in paths:
+                kind = kind_of(self.root / path) if num_known < NUM_SAMPLES else last
+                if kind is not None:
+                    last, num_known = kind, num_known + 1
+                    found[kind].append(path)
+        return found
+
+
+def _survey(root: Path) -> _Files:
+    files = _Files(root)
+    for folder, folders, names in os.walk(root, followlinks=True):
+        inner = os.path.relpath(folder, root).replace(os.sep, "/").removeprefix(".")
+        is_deepest = inner.count("/") + bool(inner) >= DEEPEST
+        folders[:] = [] if is_deepest else sorted(name for name in folders if not name.startswith((".", "__")))
+        for name in sorted(names):
+            if not name.startswith(".") and is_file(Path(folder, name)):
+                path = f"{inner}/{name}" if inner else name
+                of_suffix = files.by_suffix.setdefault(PurePosixPath(name).suffix.lower(), {})
+                of_suffix.setdefault(inner, []).append(path)
+    return files
+
+
+def _inner_root(files: _Files) -> Path | None:
+    """Return the folder that is a data set of its own, if the root is only the folder around it.
+
+    Raises:
+        DataError: there are several.
+    """
+    folders = {folder for of_suffix in files.by_suffix.values() for folder in of_suffix}
+    roots = {found[1] for folder in folders if (found := re.fullmatch(r"(?:(.+)/)?ImageSets(?:/Main)?", folder))}
+    settings = (path for suffix in (".yaml", ".yml") for path in files.of(suffix))
+    roots |= {path.rpartition("/")[0] for path in settings if PurePosixPath(path).name in SETTINGS_FILES}
+    if None in roots or "" in roots:
+        return None
+    if len(roots) > 1:
+        raise DataError(
+            f"{files.root}: there are several data sets: {', '.join(sorted(roots))}; set data.root= to one of them"
+        )
+    if roots:
+        return files.root / roots.pop()
+    if any("" in files.by_suffix.get(suffix, {}) for suffix in (*IMAGE_SUFFIXES, *ANNOTATION_SUFFIXES)):
+        return None
+    tops = {folder.partition("/")[0] for folder in folders if folder}
+    return files.root / tops.pop() if len(tops) == 1 and not tops & PARTS_OF_SETS else None
+
+
+def _guesses(files: _Files) -> list[_Guess]:
+    """Return what fits. The first wins among equals: label files of YOLO alone may lack the names of the classes."""
+    _, has_settings = read_settings(files.root)
+    xml = files.of_kind(".xml", _xml_kind)
+    json_files = files.of_kind(".json", _json_kind)
+    yolo = _guess_yolo(files)
+    guesses = (
+        yolo if has_settings else None,
+        _guess_voc(files.root, xml["annotation"]),
+        _guess_cvat(files.root, xml["annotations"]),
+        _guess_coco(files.root, json_files["coco"]),
+        _guess_labelme(json_files["labelme"]),
+        _guess_label_studio(files.root, json_files["label studio"]),
+        _guess_csv(files),
+        yolo if not has_settings else None,
+    )
+    return [guess for guess in guesses if guess is not None]
+
+
+def _guess_yolo(files: _Files) -> _Guess | None:
+    path, settings = read_settings(files.root)
+    labels = files.of_kind(".txt", _txt_kind)["labels"]
+    if not settings and not labels:
+        return None
+    folders = dict.fromkeys(PurePosixPath(label).parent for label in labels)
+    of_folders = ["/".join(part for part in folder.parts if part != "labels") or "." for folder in folders]
+    splits = [key for key in ("train", "val", "test") if settings.get(key)] + sorted(of_folders)
+    why = path.name if settings else f"text files such as {labels[0]}"
+    in_folders = [name for folder in folders for name in files.by_suffix[".txt"][str(folder).removeprefix(".")]]
+    num_images = sum(PurePosixPath(name).name not in NAMES_FILES for name in in_folders)  # some may be empty
+    return _Guess(YOLO(), splits, num_images, why)
+
+
+def _txt_kind(path: Path) -> str | None:
+    start = _start(path)
+    return (
+        "labels"
+        if path.name not in NAMES_FILES and re.match(rb"\s*\d+(?:[ \t]+[-+.\deE]+){4,}\s*?(\n|$)", start)
+        else None
+    )
+
+
+def _guess_voc(root: Path, paths: Sequence[str]) -> _Guess | None:
+    lists = find_list(root, "")
+    if lists is not None:
+        splits = sorted(path.stem for path in lists.parent.glob("*.txt"))
+        return _Guess(VOC(), splits, len(paths), lists.parent.relative_to(root).as_posix())
+    if not paths:
+        return None
+    folders = dict.fromkeys(map(_split_folder, paths))
+    splits = [re.sub("^(annotations|labels)/", "", folder, flags=re.IGNORECASE) for folder in folders]
+    return _Guess(VOC(), splits, len(paths), f"XML files such as {paths[0]}")
+
+
+def _split_folder(path: str) -> str:
+    """Return the folder that is the split of a file: up to the first part with the name of a split."""
+    parts = PurePosixPath(path).parent.parts
+    names = [re.sub(r"\d{4}$", "", part.lower()) for part in parts]  # train2017
+    number = next((number for number, name in enumerate(names, start=1) if name in SPLIT_FOLDERS), 0)
+    return "/".join(parts[:number]) or "."
+
+
+def _xml_kind(path: Path) -> str | None:
+    found = re.search(rb"<(annotations?)[\s>]", _start(path).replace(b"\0", b""), re.IGNORECASE)
+    return found[1].decode().lower() if found else None
+
+
+def _guess_cvat(root: Path, paths: Sequence[str]) -> _Guess | None:
+    splits: list[str] = []
+    num_images = 0
+    for path in paths:
+        content = (root / path).read_bytes()
+        num_images += len(re.findall(rb"<image\s", content))
+        subsets = {
+            subset.decode(errors="replace") for subset in re.findall(rb'<image\s[^>]*\ssubset="([^"]+)"', content)
+        }
+        is_split = path == "annotations.xml" and len(subsets) > 1
+        splits += subsets if is_split else _short_names(root, [path], cvat.ANNOTATION_FILES)
+    return _Guess(CVAT(), splits, num_images, f"XML with <annotations>, {paths[0]}") if paths else None
+
+
+def _json_kind(path: Path) -> str | None:
+    """Tell by its keys what a JSON file is. Files of 500 MB are not parsed for that."""
+    try:
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            is_list = content[:64].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+
+            def has(*keys: str) -> bool:
+                return all(content.find(b'"%s"' % key.encode()) >= 0 for key in keys)
+
+            if is_list:
+                is_full = has("data", "annotations") or has("data", "completions")
+                return "label studio" if is_full or has("original_width") else None
+            if has("shapes", "imagePath"):
+                return "labelme"
+            return "coco" if has("images", "annotations", "categories") else None
+    except (OSError, ValueError):  # ValueError: the file is empty
+        return None
+
+
+def _guess_coco(root: Path, paths: Sequence[str]) -> _Guess | None:
+    num_images = sum(_count(root / path, rb'"file_name"') for path in paths)
+    splits = sorted(_short_names(root, paths, coco.ANNOTATION_FILES), key=lambda split: split.endswith(".json"))
+    return _Guess(COCO(), splits, num_images, f"JSON of COCO, {paths[0]}") if paths else None
+
+
+def _guess_labelme(paths: Sequence[str]) -> _Guess | None:
+    splits = list(dict.fromkeys(map(_split_folder, paths)))
+    return _Guess(LabelMe(), splits, len(paths), f"labelme's JSON files such as {paths[0]}") if paths else None
+
+
+def _guess_label_studio(root: Path, paths: Sequence[str]) -> _Guess | None:
+    num_images = sum(_count(root / path, rb'"(?:data|annotation_id)":') for path in paths)
+    splits = _short_names(root, paths, label_studio.ANNOTATION_FILES)
+    return _Guess(LabelStudio(), splits, num_images, f"JSON of Label Studio, {paths[0]}") if paths else None
+
+
+def _guess_csv(files: _Files) -> _Guess | None:
+    counts = {path: count for path in files.of(".csv") if (count := _count_csv_images(files.root / path))}
+    if not counts:
+        return None
+    descriptions = next((path for path in files.of(".csv") if "class-descriptions" in path), None)
+    splits = _short_names(files.root, counts, csv_boxes.ANNOTATION_FILES)
+    return _Guess(
+        CSV(class_descriptions=descriptions), splits, sum(counts.values()), f"CSV with boxes, {next(iter(counts))}"
+    )
+
+
+def _count_csv_images(path: Path) -> int:
+    """Count the images of a CSV file; 0 if it has no boxes."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            columns, rows = csv_boxes.read_columns(csv_boxes.csv_reader(stream), path)
+            return len({row[columns.image] for row in islice(rows, MAX_ROWS) if len(row) > columns.image})
+    except (OSError, UnicodeDecodeError, csv.Error, DataError):
+        return 0
+
+
+def _short_names(root: Path, paths: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    """Name the splits of some files: by the usual location of the file, else by its path."""
+    names = []
+    for path in paths:
+        known = [re.fullmatch(re.escape(pattern).replace(r"\{split\}", "(.+)"), path) for pattern in patterns]
+        short = [".", *(found[1] for found in known if found)]
+        names.append(next((name for name in short if _location(root, name, patterns) == root / path), path))
+    return names
+
+
+def _location(root: Path, split: str, patterns: Sequence[str]) -> Path | None:
+    candidates = (root / pattern.format(split=split) for pattern in patterns)
+    return next((path for path in candidates if is_file(path)), None)
+
+
+def _count(path: Path, pattern: bytes) -> int:
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return sum(1 for _ in re.finditer(pattern, content))
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(4096)
+    except OSError:
+        return b""
+
+
+def _distinct_splits(
+    annotation_format: "AnnotationFormat", root: Path, names: Iterable[str]
+) -> dict[str, frozenset[str]]:
+    """Return the files of each split, without splits of the same files as an earlier one.
+
+    Raises:
+        DataError: the training split, or every one, cannot be read.
+    """
+    usual = [*SPLIT_NAMES["train"], *SPLIT_NAMES["val"], *SPLIT_NAMES["test"]]  # in ImageSets, cat_train is like train
+    by_use = sorted(dict.fromkeys(names), key=lambda name: usual.index(name.lower()) if name.lower() in usual else 99)
+    found: dict[str, frozenset[str]] = {}
+    error = DataError(f"{root}: there is no split")
+    for name in by_use:
+        try:
+            files = frozenset(annotation_format.files(root, name))
+        except DataError as refused:
+            if name.lower() in SPLIT_NAMES["train"]:
+                raise
+            error = refused
+        else:
+            if files and files not in found.values():
+                found[name] = files
+    if not found:
+        raise error
+    return found
+
+
+def _choose_splits(root: Path, files: Mapping[str, frozenset[str]]) -> tuple[str, str | None, str | None]:
+    """Return the splits for training, validation and test, which share no files.
+
+    Args:
+        root: for the error message.
+        files: those of each split.
+
+    Raises:
+        DataError: it is not clear which of several is for training.
+    """
+    left = list(files)
+    if len(left) == 1:
+        return left[0], None, None
+    chosen = {}
+    for kind, known in SPLIT_NAMES.items():
+        exact = (name for word in known for name in left if name.lower() == word)
+        similar = (name for word in known for name in left if word in _words(name))  # instances_val.json, val2017
+        chosen[kind] = next(chain(exact, similar), None)
+        left = [name for name in left if name != chosen[kind]]
+    train, val, test = chosen["train"], chosen["val"], chosen["test"]
+    if train is None and len(left) != 1:
+        raise DataError(f"{root}: the splits are {', '.join(files)}; set data.train_split= to one of them")
+    train = train or left[0]
+    val = val if val and files[train].isdisjoint(files[val]) else None  # trainval contains val
+    used = files[train] | (files[val] if val else frozenset())
+    return train, val, test if test and used.isdisjoint(files[test]) else None
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+", name.lower().removesuffix(PurePosixPath(name).suffix.lower()))
+
+
+def _nothing_fits(root: Path) -> str:
+    entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    shown = [f"{path.name}/" if path.is_dir() else path.name for path in entries[:12]]
+    more = f" and {len(entries) - 12} more" if len(entries) > 12 else ""
+    return f"{root}: no format fits. Looked for: {LOOKED_FOR}. There is: {', '.join(shown) or 'nothing'}{more}"

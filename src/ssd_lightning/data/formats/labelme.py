@@ -1,0 +1,160 @@
+"""The format of labelme and its relatives: a JSON file for each image."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ssd_lightning.data.annotation_checks import flag_of, stated_size_px
+from ssd_lightning.data.annotations import Annotations
+from ssd_lightning.data.formats.builder import TableBuilder, in_threads
+from ssd_lightning.data.formats.files import (
+    FileError,
+    MissingSplitError,
+    find_image,
+    image_with_suffix,
+    is_within,
+    list_files,
+    portable_path,
+    read_json,
+    refuse_unreadable,
+)
+from ssd_lightning.data.formats.shapes import OutlineCount, bounds, circle_bounds, points_of
+from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
+from ssd_lightning.data.special_files import is_file
+from ssd_lightning.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelMe:
+    """Reads labelme's JSON files.
+
+    A split is a folder below the root, `.` for the root itself. The images are next to their JSON files, where
+    `imagePath` says, or in `images`. Images without a JSON file are skipped, counted and logged. Polygons, circles and
+    other shapes are read as their bounding boxes. An object with the flag `difficult` is difficult.
+    """
+
+    def read(self, root: Path, split: str) -> Annotations:
+        """Read a split.
+
+        Raises:
+            DataError: there is no such split, or no JSON file in it is labelme's.
+        """
+        folder, names = _find_split(root, split)
+        builder, outlines = TableBuilder(), OutlineCount()
+        used, others = set(), []
+        for name, found in in_threads(lambda name: _read_image(folder, name, root), names):
+            image_id, file = name.removesuffix(".json"), folder / name
+            if found is None:
+                others.append(name)
+            elif isinstance(found, FileError):
+                builder.fail_image(found, image_id=image_id)
+            else:
+                used.add(Path(os.path.normpath(found.path)))  # without the .. of imagePath
+                image = builder.add_image(image_id=image_id, path=found.path, size_px=found.size_px, file=file)
+                for item, (label, numbers, difficult, is_outline) in enumerate(found.objects, start=1):
+                    if isinstance(numbers, str):
+                        builder.fail_object(image, name=label, item=item, text=numbers, difficult=difficult)
+                        continue
+                    builder.add_object(image, name=label, numbers=numbers, item=item, difficult=difficult)
+                    if is_outline:
+                        outlines.add(f"{file}: object {item}")
+        if len(others) == len(names):
+            raise DataError(f"{folder}: none of the {len(names)} JSON files has labelme's 'shapes', as {others[0]}")
+        builder.notes += outlines.notes() + _unlabelled(folder, used, names)
+        if others:
+            builder.notes.append(f"{folder}: {len(others)} JSON files without 'shapes' are skipped, as {others[0]}")
+        folders = {path.parent for path in used} | {folder} | {(folder / name).parent for name in names}
+        builder.sources += [str(folder / name) for name in names] + sorted(map(str, folders))
+        return builder.finish(roots=[root])
+
+    def files(self, root: Path, split: str) -> Iterable[str]:
+        """List the JSON files of a split. Raises `DataError` if there is no such split."""
+        folder, names = _find_split(root, split)
+        return (str(folder / name) for name in names)
+
+
+def _find_split(root: Path, split: str) -> tuple[Path, list[str]]:
+    def names_in(folder: Path) -> list[str]:
+        return [path.as_posix() for path in list_files(folder, (".json",))]
+
+    if names := names_in(root / split):
+        return root / split, names
+    others = [folder.name for folder in root.iterdir() if folder.is_dir() and names_in(folder)]
+    raise MissingSplitError(root / split, split, others + ["."] * bool(names_in(root)))
+
+
+class _Object(NamedTuple):
+    name: str
+    numbers: list[float] | str
+    """The corners of the box, or what is wrong."""
+    difficult: bool
+    is_outline: bool
+
+
+class _Image(NamedTuple):
+    path: Path
+    size_px: tuple[int, int] | None
+    objects: list[_Object]
+
+
+def _read_image(folder: Path, name: str, root: Path) -> _Image | None:
+    """Read a JSON file; None if it is another tool's."""
+    path = folder / name
+    content = read_json(path)
+    if not isinstance(content, dict) or not content.keys() & {"shapes", "imagePath"}:
+        return None
+    shapes = content.get("shapes")
+    if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
+        raise FileError(path, f"the JSON has the 'shapes' {shapes!r:.80}, not a list of objects", kind="annotation")
+    return _Image(
+        path=_find_image(folder, path, str(content.get("imagePath") or ""), bool(content.get("imageData")), root),
+        size_px=stated_size_px(content.get("imageHeight"), content.get("imageWidth")),
+        objects=[_read_shape(shape) for shape in shapes],
+    )
+
+
+def _read_shape(shape: Mapping[str, Any]) -> _Object:
+    name, kind = shape.get("label"), shape.get("shape_type") or "polygon"
+    flags = shape.get("flags")
+    difficult = False
+    try:
+        for holder in (shape, flags if isinstance(flags, dict) else {}):
+            difficult |= flag_of(holder.get("difficult"), "difficult")
+        xs, ys = points_of(shape.get("points"))
+        numbers: list[float] | str = circle_bounds(xs, ys) if kind == "circle" else bounds(xs, ys)
+    except DataError as error:
+        numbers = str(error)
+    return _Object("" if name is None else str(name).strip(), numbers, difficult, kind != "rectangle")
+
+
+def _find_image(folder: Path, path: Path, stated: str, is_embedded: bool, root: Path) -> Path:
+    """Find the image of a JSON file: as stated, by the name of the file, or by the last parts of what is stated."""
+    stated = portable_path(stated)
+    mirrored = root.joinpath("images", *path.parent.relative_to(root).parts[1:])
+    places = (path.parent, path.parent.parent / "images", mirrored, folder / "images", folder)
+
+    def candidates() -> Iterator[Path]:
+        stated_places = places if stated else ()
+        yield from (place / stated for place in stated_places if is_file(place / stated))
+        yield from filter(None, (image_with_suffix(place, path.stem) for place in places[:3]))
+        yield from filter(None, (find_image(place, stated, root=root) for place in stated_places))
+
+    image = next((image for image in candidates() if is_within(root, image)), None) or next(candidates(), None)
+    if image is None:
+        text = f"the image is missing (stated by {path})"
+        if is_embedded:
+            text += "; it is only embedded as 'imageData': write it to a file of that name"
+        raise FileError(path.parent / (stated or path.stem), text, kind="missing")
+    refuse_unreadable(image)
+    return image
+
+
+def _unlabelled(folder: Path, used: set[Path], names: Iterable[str]) -> list[str]:
+    known = {name.removesuffix(".json") for name in names}  # those of damaged files are reported already
+    images = list_files(folder, KNOWN_SUFFIXES)
+    left = [path for path in images if folder / path not in used and path.with_suffix("").as_posix() not in known]
+    if not left:
+        return []
+    return [f"{folder}: {len(left)} images have no JSON file and are skipped; the first is {left[0]}"]

@@ -1,0 +1,134 @@
+"""Annotations from Python objects: for any data that no reader knows."""
+
+import hashlib
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssd_lightning.data.annotation_checks import flag_of, number_of, stated_size_px
+from ssd_lightning.data.annotations import Annotations
+from ssd_lightning.data.formats.builder import TableBuilder
+from ssd_lightning.data.formats.files import FileError, MissingSplitError, refuse_unreadable, unique_image_id
+from ssd_lightning.data.special_files import is_file
+from ssd_lightning.errors import DataError
+
+KEYS = {"image", "boxes", "labels", "difficult", "image_id", "size_px"}
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class Records:
+    """An annotation format whose splits are lists in memory.
+
+    A record is a mapping with `image`, the path of the image; `boxes`, (xmin, ymin, xmax, ymax) of each object in
+    pixels from 0; `labels`, the class names of the objects; and optionally `difficult`, a flag for each object,
+    `image_id`, and `size_px`, (height, width) of the image.
+
+    Args:
+        splits: name of each split -> its records. Relative paths of images start at the root.
+
+    Example:
+        ```python
+        records = [{"image": "a.jpg", "boxes": [[10, 20, 60, 80]], "labels": ["cat"]}]
+        open_splits = DatasetOpener(format=Records(train=records))
+        dataset = open_splits(splits=[{"root": "photos", "split": "train"}])
+        ```
+    """
+
+    def __init__(self, **splits: Iterable[Mapping[str, Any]]) -> None:
+        self._splits = {name: list(records) for name, records in splits.items()}
+
+    def __repr__(self) -> str:
+        """Return a text that changes with the records, since caches go by it."""
+        content = hashlib.sha256(pickle.dumps(self._splits)).hexdigest()
+        return f"{type(self).__name__}({', '.join(self._splits)}, content={content})"
+
+    def read(self, root: Path, split: str) -> Annotations:
+        """Read a split.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        return annotations_from_records(self._records(root, split), root=root)
+
+    def files(self, root: Path, split: str) -> Iterable[str]:
+        """List the images of a split. Raises `DataError` if there is no such split."""
+        return (str(root / str(record.get("image"))) for record in self._records(root, split))
+
+    def _records(self, root: Path, split: str) -> list[Mapping[str, Any]]:
+        if split not in self._splits:
+            raise MissingSplitError(root, split, self._splits)
+        return self._splits[split]
+
+
+def annotations_from_records(records: Iterable[Mapping[str, Any]], *, root: Path = Path()) -> Annotations:
+    """Check records and put them into a table; for their keys see `Records`.
+
+    Args:
+        records: one for each image.
+        root: folder where relative paths of images start.
+
+    Raises:
+        DataError: a record has an unknown key.
+    """
+    builder = TableBuilder()
+    seen: set[str] = set()
+    for number, record in enumerate(records, start=1):
+        file = f"record {number}"
+        unknown = [key for key in record if key not in KEYS]
+        if unknown:
+            raise DataError(f"{file} has the key {unknown[0]!r}; the keys are {', '.join(sorted(KEYS))}")
+        stated = record.get("image_id")
+        image_id = unique_image_id(str(record.get("image", file)), seen) if stated is None else str(stated)
+        try:
+            if stated is not None and image_id in seen:
+                raise FileError(file, f"the image_id {image_id!r} is that of an earlier record", kind="annotation")
+            seen.add(image_id)
+            _add(builder, record, file, image_id, root)
+        except FileError as error:
+            builder.fail_image(error, image_id=image_id)
+    return builder.finish(roots=[root])
+
+
+def _add(builder: TableBuilder, record: Mapping[str, Any], file: str, image_id: str, root: Path) -> None:
+    """Add a record.
+
+    Raises:
+        FileError: nothing of it can be used.
+    """
+    if "image" not in record:
+        raise FileError(file, "the key 'image' is missing", kind="annotation")
+    path = root / str(record["image"])
+    if not is_file(path):
+        raise FileError(path, f"the image is missing (stated by {file})", kind="missing")
+    refuse_unreadable(path)
+    boxes, labels = ([*record[key]] if record.get(key) is not None else [] for key in ("boxes", "labels"))
+    flags = [*record["difficult"]] if record.get("difficult") is not None else [False] * len(boxes)
+    if not len(boxes) == len(labels) == len(flags):
+        text = f"there are {len(boxes)} boxes, {len(labels)} labels and {len(flags)} flags 'difficult'"
+        raise FileError(file, text, kind="annotation")
+    image = builder.add_image(image_id=image_id, path=path, size_px=_size_px(record, file), file=file)
+    for item, (box, label, flag) in enumerate(zip(boxes, labels, flags, strict=True), start=1):
+        difficult = False
+        try:
+            difficult = flag_of(flag, "difficult")
+            if not isinstance(label, str):
+                raise DataError(f"has the label {label!r}, which is not a class name")
+            corners = [*box] if isinstance(box, Iterable) else []
+            if len(corners) != 4:
+                raise DataError(f"has the box {box!r}, not four numbers")
+            numbers = [number_of(value, name) for name, value in zip(CORNERS, corners, strict=True)]
+        except DataError as error:
+            builder.fail_object(image, name=str(label), item=item, text=str(error), difficult=difficult)
+        else:
+            builder.add_object(image, name=label, numbers=numbers, item=item, difficult=difficult)
+
+
+def _size_px(record: Mapping[str, Any], file: str) -> tuple[int, int] | None:
+    if record.get("size_px") is None:
+        return None
+    sides = [*record["size_px"]]
+    size_px = stated_size_px(*sides) if len(sides) == 2 else None
+    if size_px is None:
+        raise FileError(file, f"size_px is {record['size_px']!r}, not (height, width)", kind="annotation")
+    return size_px

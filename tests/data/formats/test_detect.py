@@ -1,0 +1,249 @@
+"""A folder is opened with nothing but its path."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from helpers.annotation_tools import (
+    CASES,
+    EMPTY,
+    A,
+    Case,
+    expected,
+    objects_of,
+    paint,
+    write_cvat,
+    write_darknet,
+    write_label_studio,
+    write_labelme,
+    write_retinanet,
+    yolo_text,
+)
+from ssd_lightning.data.formats import COCO, CSV, CVAT, VOC, YOLO, LabelMe, LabelStudio
+from ssd_lightning.data.formats.detect import detect_format
+from ssd_lightning.errors import DataError
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+@pytest.mark.parametrize("inner", ["", "Some export (1)"])
+def test_exports_with_one_split(case: Case, inner: str, tmp_path: Path) -> None:
+    (tmp_path / inner).mkdir(exist_ok=True)
+    case.write(tmp_path / inner, [A, EMPTY])
+    (tmp_path / "README.txt").write_text("Exported on Monday.\n")
+    found = detect_format(tmp_path)
+    assert type(found.format) is type(case.format)
+    assert found.root == tmp_path / inner
+    assert (found.val, found.test) == (None, None)
+    assert objects_of(found.format.read(found.root, found.train)) == expected(A, EMPTY)
+    assert type(case.format).__name__ in found.reason
+    assert "2 images" in found.reason
+
+
+XML = "<annotation><size><width>200</width><height>100</height></size></annotation>"
+
+
+def voc_folders(root: Path) -> None:
+    for folder in ("train", "valid", "test"):
+        paint(root / folder, [A])
+        (root / folder / "a.xml").write_text(XML)
+
+
+def voc_folders_of_each_kind(root: Path) -> None:
+    for folder in ("train", "val"):
+        paint(root / "images" / folder, [A])
+        (root / "annotations" / folder).mkdir(parents=True)
+        (root / "annotations" / folder / "a.xml").write_text(XML)
+
+
+def voc_folders_of_coco(root: Path) -> None:
+    voc_folders(root)
+    (root / "train").rename(root / "train2017")
+    (root / "valid").rename(root / "val2017")
+    shutil.rmtree(root / "test")
+
+
+def voc_lists(*names: str) -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        for folder in ("ImageSets/Main", "Annotations"):
+            (root / folder).mkdir(parents=True)
+        for name in names:
+            paint(root / "JPEGImages", [replace(A, name=f"{name}.jpg")])
+            (root / f"Annotations/{name}.xml").write_text(XML)
+            lines = {"trainval": "trainval\nval", "cat_train": "train -1"}
+            (root / f"ImageSets/Main/{name}.txt").write_text(lines.get(name, name))
+
+    return write
+
+
+def coco(*paths: str) -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        for number, path in enumerate(paths):
+            image = replace(A, name=f"{number}.jpg")
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            images = [{"id": 1, "file_name": image.name, "width": 200, "height": 100}]
+            box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}
+            content = {"info": {}, "images": images, "annotations": [box], "categories": [{"id": 1, "name": "cat"}]}
+            (root / path).write_text(json.dumps(content))
+            paint(root / path.rpartition("/")[0], [image])
+
+    return write
+
+
+def yolo(*folders: str, settings: str = "") -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        for folder in folders:
+            paint(root / folder, [A])
+            labels = root / folder.replace("images", "labels")
+            labels.mkdir(parents=True, exist_ok=True)
+            (labels / "a.txt").write_text(yolo_text(A))
+        if settings:
+            (root / "data.yaml").write_text(settings)
+
+    return write
+
+
+def darknet(root: Path) -> None:
+    write_darknet(root, [A, EMPTY])
+    (root / "valid.txt").write_text("data/obj_train_data/b.png\n")
+    (root / "obj.data").write_text("train = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\n")
+
+
+def labelme(root: Path) -> None:
+    write_labelme(root / "train", [A])
+    write_labelme(root / "val", [EMPTY])
+
+
+def label_studio(root: Path) -> None:
+    for name in ("train", "validation"):
+        write_label_studio(root, [A]).rename(root / f"{name}.json")
+
+
+def kaggle(root: Path) -> None:
+    paint(root / "train", [A])
+    (root / "train.csv").write_text('image_id,width,height,bbox,source\na,200,100,"[1, 2, 3, 4]",x\n')
+    (root / "sample_submission.csv").write_text("image_id,PredictionString\nb,1.0 0 0 50 50\n")
+
+
+@pytest.mark.parametrize(
+    ("write", "kind", "splits"),
+    [
+        (voc_folders, VOC, ("train", "valid", "test")),
+        (voc_folders_of_each_kind, VOC, ("train", "val", None)),
+        (voc_lists("train", "val", "trainval", "test", "cat_train", "train_val"), VOC, ("train", "val", "test")),
+        (voc_lists("trainval", "val", "test"), VOC, ("trainval", None, "test")),
+        (voc_folders_of_coco, VOC, ("train2017", "val2017", None)),
+        (voc_lists("default"), VOC, ("default", None, None)),
+        (coco("train/_annotations.coco.json", "valid/_annotations.coco.json"), COCO, ("train", "valid", None)),
+        (
+            coco(
+                "annotations/instances_train2017.json",
+                "annotations/instances_val2017.json",
+                "annotations/person_keypoints_train2017.json",
+            ),
+            COCO,
+            ("train2017", "val2017", None),
+        ),
+        (coco("result.json"), COCO, ("result", None, None)),
+        (yolo("images/train", "images/val"), YOLO, ("train", "val", None)),
+        (yolo("train/images", "valid/images", "test/images"), YOLO, ("train", "valid", "test")),
+        (yolo("train", "valid"), YOLO, ("train", "valid", None)),
+        (yolo("images"), YOLO, (".", None, None)),
+        (yolo("."), YOLO, (".", None, None)),
+        (
+            yolo("all/images", settings="train: all/images\nval: all/images\nnames: [a, b]"),
+            YOLO,
+            ("train", None, None),
+        ),
+        (
+            yolo("train/images", "valid/images", settings="train: ../train/images\nval: ../valid/images\nnames: [a]"),
+            YOLO,
+            ("train", "val", None),
+        ),
+        (darknet, YOLO, ("train", "val", None)),
+        (lambda root: write_cvat(root, [A, A], subsets=["Train", "Test"]), CVAT, ("Train", None, "Test")),
+        (labelme, LabelMe, ("train", "val", None)),
+        (label_studio, LabelStudio, ("train", "validation", None)),
+        (kaggle, CSV, ("train", None, None)),
+    ],
+)
+def test_splits(
+    write: Callable[[Path], None], kind: type, splits: tuple[str | None, str | None, str | None], tmp_path: Path
+) -> None:
+    write(tmp_path)
+    found = detect_format(tmp_path)
+    assert type(found.format) is kind
+    assert (found.train, found.val, found.test) == splits
+    for split in filter(None, splits):
+        annotations = found.format.read(found.root, split)
+        assert len(annotations.columns.image_ids) >= 1
+        assert not annotations.problems
+
+
+def test_the_format_of_most_images_wins_and_the_other_is_named(tmp_path: Path) -> None:
+    write_labelme(tmp_path, [A])
+    write_retinanet(tmp_path, [A, EMPTY])
+    found = detect_format(tmp_path)
+    assert type(found.format) is CSV
+    assert "LabelMe (1 images)" in found.reason
+
+
+def test_of_equals_the_one_with_class_names_wins(tmp_path: Path) -> None:
+    yolo(".")(tmp_path)
+    write_labelme(tmp_path, [A])
+    assert type(detect_format(tmp_path).format) is LabelMe
+    (tmp_path / "data.yaml").write_text("train: .\nnames: [cat, dog]")
+    assert type(detect_format(tmp_path).format) is YOLO
+
+
+def test_splits_that_are_not_used_are_named(tmp_path: Path) -> None:
+    voc_lists("train", "extra")(tmp_path)
+    assert "not used: extra" in detect_format(tmp_path).reason
+
+
+def test_class_names_of_openimages_are_found(tmp_path: Path) -> None:
+    paint(tmp_path / "train", [A])
+    (tmp_path / "class-descriptions-boxable.csv").write_text("/m/01yrx,Cat\n")
+    rows = "ImageID,LabelName,XMin,XMax,YMin,YMax\na,/m/01yrx,0.1,0.5,0.1,0.5\n"
+    (tmp_path / "train-annotations-bbox.csv").write_text(rows)
+    found = detect_format(tmp_path)
+    assert list(found.format.read(tmp_path, found.train).names) == ["Cat"]
+
+
+def test_nothing_fits(tmp_path: Path) -> None:
+    paint(tmp_path, [A])
+    (tmp_path / "notes.json").write_text("{}")
+    with pytest.raises(DataError, match=r"data\.yaml.*labelme.*CSV.*a\.jpg, notes\.json"):
+        detect_format(tmp_path)
+
+
+def test_several_data_sets_in_a_folder(tmp_path: Path) -> None:
+    for name in ("VOC2007", "VOC2012"):
+        voc_lists("trainval")(tmp_path / name)
+    with pytest.raises(DataError, match="VOC2007, VOC2012"):
+        detect_format(tmp_path)
+
+
+def test_splits_of_unknown_names(tmp_path: Path) -> None:
+    voc_lists("monday", "tuesday")(tmp_path)
+    with pytest.raises(DataError, match="monday, tuesday"):
+        detect_format(tmp_path)
+
+
+def test_a_training_split_that_is_gone_is_not_replaced(tmp_path: Path) -> None:
+    yolo("valid/images", settings="train: ../train/images\nval: ../valid/images\nnames: [cat, dog]")(tmp_path)
+    with pytest.raises(DataError, match="train/images"):
+        detect_format(tmp_path)
+
+
+def test_a_damaged_settings_file_and_a_reader_that_refuses(tmp_path: Path) -> None:
+    path = write_cvat(tmp_path, [A])
+    path.write_text('<annotations><track id="0"/></annotations>')
+    with pytest.raises(DataError, match="CVAT for images"):
+        detect_format(tmp_path)
+    (tmp_path / "data.yaml").write_text("names: [a")
+    with pytest.raises(DataError, match=r"data\.yaml"):
+        detect_format(tmp_path)
