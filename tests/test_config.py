@@ -387,7 +387,7 @@ OTHER_VALUES = {
     ("backbone/squeezenet", "ceil_mode"),  # as published with SSD
     ("backbone/resnet34", "depth"), ("backbone/resnet50_whole", "maps"), ("backbone/vgg16_bn", "batch_norm"),
     ("loss/box_loss/diou", "overlap"), ("loss/box_loss/ciou", "overlap"),
-    ("data/toy", "num_train"), ("data/toy", "image_size_px"),
+    ("data/toy", "num_train"), ("data/toy", "image_size_px"), ("data/layout/common", "cache_folder"),
     ("extras/mobilenet_lite", "norm"), ("extras/squeezenet", "norm"),
 }  # fmt: skip
 """Where a file is another choice than the constructor's default."""
