@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torchvision.models import mobilenet_v2, squeezenet1_1
 
 from ssd_lightning import assembly
@@ -28,7 +29,9 @@ TWO_CLASSES: Any = SimpleNamespace(class_names=("a", "b"), resize=Stretch(), dat
 SMALL = ["model=tiny_ssd", "image_size=[64,64]", "extras.channels=[16,16,16]"]
 
 
-@pytest.mark.parametrize("backbone", sorted(BACKBONES.keys() - WITHOUT_IMAGENET - {"timm"}))
+@pytest.mark.parametrize(
+    "backbone", sorted(BACKBONES.keys() - WITHOUT_IMAGENET - {"timm", "resnet50", "resnet50_whole"})
+)
 def test_a_backbone_starts_from_imagenet_unless_it_is_reported_not_to(
     backbone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,13 +92,15 @@ def test_one_line_says_what_a_run_starts_from(overrides: list[str], start: str) 
     assert describe_start(config, net, Path("last.ckpt")).startswith("the network starts from the weights of last.ckpt")
 
 
-@pytest.mark.parametrize("setting", ["backbone.freeze=2", "backbone.freeze=all", "backbone.freeze_norm=true"])
-def test_layers_that_would_stay_random_are_not_frozen(setting: str) -> None:
-    config = compose_config("train", ["backbone=vgg16", "backbone.weights=null", setting])
-    with pytest.raises(ConfigurationError, match=r"would be random: give backbone\.weights= or init_from="):
+def test_layers_that_would_stay_random_are_not_frozen() -> None:
+    random = compose_config("train", ["backbone=vgg16", "backbone.weights=null"])
+    for setting in ({"freeze": 2}, {"freeze": "all"}, {"freeze_norm": True}):
+        config: Any = OmegaConf.merge(random, {"backbone": setting})
+        with pytest.raises(ConfigurationError, match=r"would be random: give backbone\.weights= or init_from="):
+            check_start(config, None)
+        check_start(config, Path("last.ckpt"))
+        config.backbone.weights = "IMAGENET1K_FEATURES"
         check_start(config, None)
-    check_start(config, Path("last.ckpt"))
-    check_start(compose_config("train", ["backbone=vgg16", setting]), None)
 
 
 def test_frozen_parameters_are_in_no_group_of_the_optimiser(tmp_path: Path) -> None:
@@ -129,22 +134,19 @@ def test_a_run_that_goes_on_needs_no_imagenet_file_and_keeps_its_colours(
     assert f"the network starts from the weights of {checkpoint}" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("overrides", "ranks", "device", "expected"),
-    [
-        ([], 4, "cuda", True),
-        ([], 1, "cuda", False),
-        ([], 4, "cpu", False),  # torch cannot
-        (["trainer.sync_batchnorm=false"], 4, "cuda", False),
-        (["trainer.sync_batchnorm=true"], 1, "cuda", True),
-        (["trainer.accelerator=cpu"], 4, "cpu", False),
-    ],
-)
-def test_batch_norm_is_synchronised_where_there_is_more_than_one_gpu(
-    overrides: list[str], ranks: int, device: str, expected: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(assembly, "choose_device", lambda wanted: torch.device(device))
-    assert synchronizes_batch_norm(compose_config("train", [*SMALL, *overrides]), ranks) == expected
+def test_batch_norm_is_synchronised_where_there_is_more_than_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = compose_config("train", SMALL)
+    for settings, ranks, device, expected in [
+        ({}, 4, "cuda", True),
+        ({}, 1, "cuda", False),
+        ({}, 4, "cpu", False),  # torch cannot
+        ({"sync_batchnorm": False}, 4, "cuda", False),
+        ({"sync_batchnorm": True}, 1, "cuda", True),
+        ({"accelerator": "cpu"}, 4, "cpu", False),
+    ]:
+        monkeypatch.setattr(assembly, "choose_device", lambda wanted, device=device: torch.device(device))
+        config: Any = OmegaConf.merge(small, {"trainer": settings})
+        assert synchronizes_batch_norm(config, ranks) == expected, (settings, ranks, device)
 
 
 @pytest.mark.parametrize("augmentation", ["paper", "none"])

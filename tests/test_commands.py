@@ -31,12 +31,12 @@ from ssd_lightning.inference.video import Video
 from ssd_lightning.reporting.run import read_run
 
 COMMANDS = {"train": train.main, "evaluate": evaluate.main, "predict": predict.main, "export": export.main}
-SMALL = [
+WHOLE = [
     "experiment=toy_tiny", "data.num_train=24", "data.num_val=5", "data.num_test=7", "data.side_px=96",
     "data.num_workers=0", "data.batch_size=8", "image_size=[64,64]", "trainer.max_epochs=2",
-    "trainer.check_val_every_n_epoch=1", "trainer.accelerator=cpu",
-    "trainer.enable_progress_bar=false",
+    "trainer.check_val_every_n_epoch=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
 ]  # fmt: skip
+SMALL = [*WHOLE, "report=false", "~callbacks.dashboard"]  # drawings take half of the time
 TOY_COUNTS = SMALL[1:4]
 
 Run = Callable[..., None]
@@ -59,7 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working directory of a finished run in `run/`, with the toy set in `datasets/toy`."""
     directory = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        run_in(directory, monkeypatch, "train", *SMALL, "hydra.run.dir=run", "test=true", "logger=[csv,tensorboard]")
+        run_in(directory, monkeypatch, "train", *WHOLE, "hydra.run.dir=run", "test=true", "logger=[csv,tensorboard]")
     return directory
 
 
@@ -81,6 +81,8 @@ def test_a_run_records_all_that_repeats_it(trained: Path) -> None:
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
     assert (trained / "run" / "config.yaml").is_file()
     assert list((trained / "run" / "tensorboard").glob("events*"))
+    assert (trained / "run" / "report.html").is_file()
+    assert list((trained / "run" / "dashboard" / "images").iterdir())
 
 
 def test_validation_is_logged_every_epoch(trained: Path) -> None:
@@ -89,21 +91,26 @@ def test_validation_is_logged_every_epoch(trained: Path) -> None:
     for name in ("val/map", "val/map_50", "val/map_11point", "val/map_area", "val/loss_box", "val/loss_cls"):
         assert sum(bool(row[name]) for row in rows) == 2, name
     assert any(row["test/map_11point"] for row in rows)
+    steps = [row for row in rows if row["loss"]]  # of so short a run each is logged
+    assert [row["step"] for row in steps] == ["0", "1", "2", "3", "4", "5"]
+    assert all(float(row["lr"]) > 0 and float(row["train/loss_box"]) > 0 for row in steps)
+    scores = json.loads((trained / "run" / "result.json").read_text())["scores"]
+    assert {"val/map_11point", "test/map_11point"} <= scores.keys()
 
 
 def test_a_run_says_how_fast_it_is_and_where_its_time_goes(run: Run, tmp_path: Path) -> None:
-    overrides = ["trainer.max_epochs=4", "trainer.log_every_n_steps=2", "trainer.profiler=trace", "hydra.run.dir=run"]
+    overrides = ["trainer.log_every_n_steps=2", "trainer.profiler=simple", "hydra.run.dir=run"]
     run("train", *SMALL, *overrides)
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["speed/images_per_s"]]
-    assert [int(row["step"]) for row in rows] == [1, 2, 3, 5, 7, 8, 9, 11]  # three steps an epoch, its end too
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 5]  # three steps an epoch, its end too
     parts = ("data", "transfer", "forward", "backward", "optimizer")
     for row in rows:
         seconds_a_batch = sum(float(row[f"speed/{part}_ms"]) for part in parts) / 1000
         assert 0 < seconds_a_batch <= 8 / float(row["speed/images_per_s"]) * 1.001
         assert 0 < float(row["speed/data_wait"]) < 1
         assert float(row["speed/peak_memory_mib"]) > 100
-    assert (tmp_path / "run" / "trace.json.gz").is_file()
+    assert (tmp_path / "run" / "fit-profile.txt").is_file()
 
 
 def test_the_checkpoint_holds_plain_containers_and_is_enough_by_itself(trained: Path) -> None:
@@ -114,7 +121,9 @@ def test_the_checkpoint_holds_plain_containers_and_is_enough_by_itself(trained: 
     assert len(detector([np.zeros((50, 70, 3), np.uint8)])) == 1
 
 
-def test_evaluate_scores_every_image_and_draws(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_scores_every_image_as_the_test_inside_training_did_and_draws(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_in(
         trained, monkeypatch, "evaluate", "checkpoint=run", "data=toy", "data.num_train=24", "data.num_val=5",
         "data.num_test=7", "data.side_px=96", "data.num_workers=0", "output=scores.json", "visualizations=drawn",
@@ -122,7 +131,9 @@ def test_evaluate_scores_every_image_and_draws(trained: Path, monkeypatch: pytes
     )  # fmt: skip
     scores = json.loads((trained / "scores.json").read_text())
     assert scores["images"] == 7
-    assert 0 <= scores["map_11point"] <= 1
+    with (trained / "run" / "metrics.csv").open() as file:
+        inside = [float(row["test/map_area"]) for row in csv.DictReader(file) if row["test/map_area"]]
+    assert scores["map_area"] == pytest.approx(inside[-1], abs=1e-5)
     assert set(scores["ap_area"]) == {"disk", "ring", "square", "star", "triangle"}
     assert (trained / "drawn" / "overview.jpg").is_file()
     assert len(list((trained / "drawn").glob("test_*.jpg"))) == 3
@@ -148,22 +159,12 @@ def test_drawings_of_images_of_one_name_in_several_folders_stay_apart(
     assert drawn == {"f1.jpg", "f1_2.jpg", "overview_2.jpg", "overview.jpg"}
 
 
-def test_evaluate_agrees_with_the_test_inside_training(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_in(
-        trained, monkeypatch, "evaluate", "checkpoint=run/checkpoints/best.ckpt", "data=voc_folder",
-        "data.root=datasets/toy", "data.num_workers=0", "output=again.json",
-    )  # fmt: skip
-    with (trained / "run" / "metrics.csv").open() as file:
-        inside = [float(row["test/map_area"]) for row in csv.DictReader(file) if row["test/map_area"]]
-    again = json.loads((trained / "again.json").read_text())
-    assert again["map_area"] == pytest.approx(inside[-1], abs=1e-5)
-
-
-@pytest.mark.parametrize("source", ["datasets/toy/JPEGImages/test_00000.jpg", "datasets/toy/JPEGImages/test_0000*.jpg"])
-def test_predict_writes_images_and_json(trained: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
-    run_in(trained, monkeypatch, "predict", "checkpoint=run", f"source={source}", "output=seen", "score_threshold=0.0")
+def test_predict_writes_images_and_json(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "source=datasets/toy/JPEGImages/test_0000*.jpg"
+    few = ["score_threshold=0.0", "max_detections=5"]
+    run_in(trained, monkeypatch, "predict", "checkpoint=run", source, "output=seen", *few)
     report = json.loads((trained / "seen" / "predictions.json").read_text())
-    assert len(report["images"]) == (7 if "*" in source else 1)
+    assert len(report["images"]) == 7
     for image in report["images"]:
         assert Image.open(trained / "seen" / image["drawn"]).size == (image["width"], image["height"]) == (96, 96)
         for found in image["detections"]:
@@ -226,8 +227,8 @@ def test_predict_of_nothing_but_bad_images_fails(
 
 
 def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """12 frames give 12 records and 12 annotated frames; each record is what the frame alone gives."""
-    frames = [cv2.imread(str(path)) for path in sorted((trained / "datasets/toy/JPEGImages").glob("t*.jpg"))[:12]]
+    """Six frames give six records and six annotated frames; each record is what the frame alone gives."""
+    frames = [cv2.imread(str(path)) for path in sorted((trained / "datasets/toy/JPEGImages").glob("t*.jpg"))[:6]]
     writer = cv2.VideoWriter(
         str(trained / "clip.mp4"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 5, frames[0].shape[1::-1]
     )
@@ -237,10 +238,10 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
     overrides = ["checkpoint=run", "source=clip.mp4", "score_threshold=0.1", "batch_size=5", "device=cpu"]
     run_in(trained, monkeypatch, "predict", *overrides, "output=film", "save=[images,json,voc,csv,coco]")
     records = json.loads((trained / "film" / "predictions.json").read_text())["images"]
-    assert [(record["frame"], record["drawn"]) for record in records] == [(index, "clip.mp4") for index in range(12)]
+    assert [(record["frame"], record["drawn"]) for record in records] == [(index, "clip.mp4") for index in range(6)]
     assert sum(len(record["detections"]) for record in records) > 0
     seen, annotated = (list(Video(trained / path).frames()) for path in ("clip.mp4", "film/clip.mp4"))
-    assert len(annotated) == 12
+    assert len(annotated) == 6
     detector = Detector.load(trained / "run")
     for record, frame in zip(records, seen, strict=True):
         # Rounding to 0.01 pixels and 0.0001, and what other batches do to the last bits of the scores, by which
@@ -278,14 +279,11 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
         (["save=[jsn]"], "save is 'jsn'; it can be images, json, csv, coco or voc"),
         (["on_error=ignore"], "on_error is 'ignore'"),
         (["frame_stride=0"], "frame_stride is 0"),
-        (["max_frames=0"], "max_frames is 0"),
         (["score_threshold=40"], "score_threshold is 40"),
         (["iou_threshold=2"], "postprocess.iou_threshold is 2"),
         (["recursive=maybe"], "recursive is 'maybe'"),
         (["source=97"], "there is no camera 97"),
-        (["source=[]"], "source=[]: the list is empty"),
         (["source=http://127.0.0.1:9/a.jpg"], "http://127.0.0.1:9/a.jpg: cannot be fetched: "),
-        (["source=ftp://127.0.0.1/a.jpg"], "must start with http:// or https://"),
         (["source=film.mp4"], "film.mp4: FFmpeg cannot read this file as a video, or it is truncated"),
         (["output=film.mp4"], "output=film.mp4: cannot write there"),
         (["show=true"], "show=true: there is no display"),
@@ -341,16 +339,6 @@ def test_predict_stops_at_a_bad_image(trained: Path, run: Run, capsys: pytest.Ca
     assert not Path("none").exists()  # nothing that looks like results of no image
 
 
-def test_the_same_seed_gives_the_same_weights(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_in(trained, monkeypatch, "train", *SMALL, "hydra.run.dir=again", "data.num_workers=2", "logger=none")
-    first, again = (
-        torch.load(trained / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for name in ("run", "again")
-    )
-    assert first.keys() == again.keys()
-    assert all(torch.equal(first[name], again[name]) for name in first)
-
-
 def test_a_run_goes_on_at_its_last_epoch(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = [item for item in SMALL if not item.startswith("trainer.max_epochs")]
     cut_off = [*small, "trainer.max_epochs=2", "trainer.limit_train_batches=3", "logger=none"]
@@ -388,23 +376,15 @@ def test_a_run_that_was_killed_before_its_result_only_writes_that(
     assert "validation images" in capsys.readouterr().out
 
 
-def test_a_run_of_few_steps_logs_each_of_them(run: Run, tmp_path: Path) -> None:
-    run("train", *SMALL, "trainer.max_epochs=2", "trainer.limit_train_batches=2", "hydra.run.dir=run")
-    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["loss"]]
-    assert [row["step"] for row in rows] == ["0", "1", "2", "3"]
-    assert all(float(row["lr"]) > 0 and float(row["train/loss_box"]) > 0 for row in rows)
-
-
 def test_a_run_ends_when_its_budget_says(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By this process's own time, so that others on the machine do not count."""
     monkeypatch.setattr(assembly, "monotonic", time.process_time)
     monkeypatch.setattr(train, "command_start", lambda *programs: time.process_time())
     overrides = [item for item in SMALL if not item.startswith("trainer.check_val")]
-    run("train", *overrides, "budget=8s", "hydra.run.dir=run", "logger=none", "report=false")
+    run("train", *overrides, "budget=5s", "hydra.run.dir=run", "logger=none")
     record = json.loads((tmp_path / "run" / "run.json").read_text())["budget"]
-    assert record["seconds"] == 8
-    assert 7 < record["used_seconds"] < 10
+    assert record["seconds"] == 5
+    assert 4 < record["used_seconds"] < 7
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     kept = saved["callbacks"]["BudgetCallback"]
     assert record["steps"] == kept["steps"] == saved["global_step"] > 6
@@ -413,12 +393,7 @@ def test_a_run_ends_when_its_budget_says(run: Run, tmp_path: Path, monkeypatch: 
     assert "map_11point" in "".join(read_run(tmp_path / "run").result["scores"])  # type: ignore[index]
 
 
-def test_a_budget_that_is_no_time_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    message = refused(run, capsys, "train", *SMALL, "budget=10")
-    assert "budget is 10; it must be a length of time such as 90s, 10min or 1.5h" in message
-
-
-FEW_STEPS = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "logger=none", "report=false")
+FEW_STEPS = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "logger=none")
 
 
 def levels_in(run: Path) -> list[dict]:
@@ -476,24 +451,6 @@ class StopAfterOne(pl.Callback):
         trainer.should_stop = True
 
 
-def test_moving_averages_are_what_is_saved(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_in(
-        trained, monkeypatch, "train", *SMALL, "hydra.run.dir=ema", "logger=none", "callbacks=[default,ema]",
-        "callbacks.ema.decay=0.9",
-    )  # fmt: skip
-    plain, averaged = (
-        torch.load(trained / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("run", "ema")
-    )
-    name = "net.head.cls.0.weight"
-    assert not torch.equal(averaged["state_dict"][name], plain["state_dict"][name])
-    # An average over the last ten steps or so lies between where the run began and where it ended.
-    torch.testing.assert_close(averaged["state_dict"][name], plain["state_dict"][name], atol=0.02, rtol=0)
-    assert torch.equal(
-        Detector.load(trained / "ema" / "checkpoints" / "last.ckpt").net.head.cls[0].weight,
-        averaged["state_dict"][name],
-    )
-
-
 def test_the_readme_line_runs_where_there_is_no_voc(run: Run, tmp_path: Path) -> None:
     run(
         "train", "backbone=vgg16", "backbone.weights=null", "trainer.devices=1", "trainer.fast_dev_run=true",
@@ -514,7 +471,6 @@ def test_without_voc_one_sentence_says_what_to_do(run: Run, capsys: pytest.Captu
     [
         (["trainer.devices=4", "trainer.accelerator=gpu"], "trainer."),
         (["trainer.devices=4096", "trainer.accelerator=cpu"], "trainer.devices=4096: this machine has"),
-        (["trainer.devices=none", "trainer.accelerator=cpu"], "trainer.devices=none"),
         (["trainer.accelerator=abacus"], "abacus"),
         (["data=voc_folder"], "data.root=VALUE"),
         (["data=voc_folder", "data.root=nowhere"], "nowhere"),
@@ -524,12 +480,12 @@ def test_without_voc_one_sentence_says_what_to_do(run: Run, capsys: pytest.Captu
         ),
         (["init_from=nowhere.pth", "data=voc_folder", "data.root=nowhere_either"], "nowhere.pth"),
         (["init_from=a.pth", "resume=auto", *SMALL], "give one of them"),
-        (["backbone=tiny", "priors=ssd300", "data=toy", "data.num_train=9"], "differs"),
         (["loss.matcher=greedy", "data=toy", "data.num_train=9"], "loss/matcher="),
         (["resume=nowhere.ckpt", *SMALL], "nowhere.ckpt"),
         ([*SMALL, "trainer.precision=seven"], "error: trainer: Precision 'seven' is invalid"),
         ([*SMALL, "trainer.profiler=trance"], "trainer.profiler=trance; there is simple, advanced, trace"),
         ([*SMALL, "compile=fast"], "compile is 'fast'; it can be null, default"),
+        ([*SMALL, "budget=10"], "budget is 10; it must be a length of time"),
         ([*SMALL, "trainer.precision=16-mixed", "trainer.gradient_clip_val=1"], "needs optimizer.fused=false"),
     ],
 )
@@ -563,19 +519,15 @@ def test_what_evaluate_cannot_do(
     assert answer in refused(run, capsys, "evaluate", *(a.replace("RUN", str(trained / "run")) for a in arguments))
 
 
-def test_a_result_has_the_scores_of_validation_and_test(trained: Path) -> None:
-    scores = json.loads((trained / "run" / "result.json").read_text())["scores"]
-    assert {"val/map_11point", "test/map_11point"} <= scores.keys()
-
-
 def test_scores_that_cannot_be_written_are_said(trained: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     (trained / "a_file").write_text("")
     overrides = [f"checkpoint={trained / 'run'}", "data=toy", f"data.root={trained / 'datasets/toy'}", *TOY_COUNTS]
     assert "a_file" in refused(run, capsys, "evaluate", *overrides, f"visualizations={trained / 'a_file'}")
 
 
-@pytest.mark.parametrize("on_error", ["raise", "skip"])
-@pytest.mark.parametrize("command", [["evaluate"], ["export", "format=onnx", "output=a.onnx"]])
+@pytest.mark.parametrize(
+    ("command", "on_error"), [(["evaluate"], "raise"), (["export", "format=onnx", "output=a.onnx"], "skip")]
+)
 def test_classes_that_have_nothing_in_common_are_reported_in_one_sentence(
     trained: Path,
     run: Run,
@@ -677,6 +629,8 @@ def test_two_processes_train_and_see_every_image_once(tmp_path: Path) -> None:
 def test_a_run_without_validation_leaves_its_last_checkpoint(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "best.ckpt").write_bytes(b"of an earlier run")
     run(
         "train", *SMALL, "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=5", "hydra.run.dir=run", "logger=none"
     )
@@ -704,11 +658,10 @@ def write_voc(root: Path, splits: dict[str, list[str]]) -> list[str]:
     return [*small, "data=voc_folder", f"data.root={root}", "data.train_split=train"]
 
 
-@pytest.mark.parametrize("name", ["none", "difficult"])
-def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(run: Run, tmp_path: Path, name: str) -> None:
+def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(run: Run, tmp_path: Path) -> None:
     cats = [f"cat_{index}" for index in range(8)]
     overrides = write_voc(
-        tmp_path / "voc", {"train": cats, "test": cats, "val": [f"{name}_{index}" for index in range(3)]}
+        tmp_path / "voc", {"train": cats, "test": cats, "val": ["none_0", "difficult_1", "difficult_2"]}
     )
     run("train", *overrides, "data.val_split=val", "hydra.run.dir=run", "test=true", "logger=csv", "report=true")
     folder = tmp_path / "run"
@@ -728,22 +681,18 @@ def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(run: R
     assert json.loads((tmp_path / "scores.json").read_text())["map_11point"] == result["scores"]["test/map_11point"]
 
 
-@pytest.mark.parametrize("min_negatives", [0, 3])
-def test_images_without_objects_teach_or_it_is_said_that_they_do_not(
-    run: Run, tmp_path: Path, min_negatives: int
-) -> None:
+def test_a_run_on_everything_says_that_images_without_objects_teach_nothing(run: Run, tmp_path: Path) -> None:
     names = ["cat_0", *(f"none_{index}" for index in range(4))]
     overrides = write_voc(tmp_path / "voc", {"train": names})
-    steps = ["data.batch_size=1", "data.val_fraction=0", "data.test_split=null", "trainer.max_epochs=1"]
-    run(
-        "train", *overrides, *steps, "hydra.run.dir=run", "logger=csv", f"loss.class_loss.min_negatives={min_negatives}"
-    )
+    steps = ["data.batch_size=1", "data.val_fraction=0", "data.test_split=null", "trainer.max_epochs=1", "test=true"]
+    run("train", *overrides, *steps, "hydra.run.dir=run", "logger=csv", "loss.class_loss.min_negatives=0")
     said = "train: 4 of 5 images (80%) have no object and teach nothing, since loss.class_loss.min_negatives=0"
-    assert (said in (tmp_path / "run" / "train.log").read_text()) == (min_negatives == 0)
+    assert said in (tmp_path / "run" / "train.log").read_text()
     with (tmp_path / "run" / "metrics.csv").open() as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
     assert len(losses) == 5
-    assert sum(loss == 0 for loss in losses) == (4 if min_negatives == 0 else 0)
+    assert sum(loss == 0 for loss in losses) == 4
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
 def test_predict_never_replaces_the_images(
@@ -755,24 +704,6 @@ def test_predict_never_replaces_the_images(
     arguments = [f"checkpoint={trained / 'run'}", f"source={tmp_path}", f"output={tmp_path}"]
     assert "would replace the image mine.jpg" in refused(run, capsys, "predict", *arguments)
     assert mine.read_bytes() == before
-
-
-def test_an_earlier_run_in_the_same_directory_does_not_pass_for_this_one(run: Run, tmp_path: Path) -> None:
-    stale = tmp_path / "run" / "checkpoints" / "best.ckpt"
-    stale.parent.mkdir(parents=True)
-    stale.write_bytes(b"old")
-    run(
-        "train", *SMALL, "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=5", "hydra.run.dir=run", "logger=none"
-    )
-    assert not stale.exists()
-
-
-def test_everything_can_be_trained_on(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = ["data=voc_folder", "data.root=datasets/toy", "data.train_split=val", "data.val_fraction=0"]
-    small = [item for item in SMALL if not item.startswith(("data.num_t", "data.num_v", "data.side", "trainer.max"))]
-    overrides = ["data.test_split=null", "trainer.max_epochs=1", "hydra.run.dir=all", "logger=none", "test=true"]
-    run_in(trained, monkeypatch, "train", *small, *folder, *overrides)
-    assert [path.name for path in (trained / "all" / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
 def test_evaluate_and_predict_leave_no_log(trained: Path) -> None:

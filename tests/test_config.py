@@ -1,5 +1,4 @@
 import inspect
-import itertools
 import json
 import shlex
 import subprocess
@@ -110,11 +109,11 @@ def test_a_model_needs_one_word(model: str) -> None:
     assert len(net.priors_cxcywh) == MODELS[model]
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ["efficientnet_b3", "mobilenet_v2", "resnet34", "squeezenet", "timm", "vgg16"])
 def test_backbones_take_other_sizes_that_are_not_square(backbone: str) -> None:
     overrides = [f"backbone={backbone}", "image_size=[320,448]", *needed(backbone)]
     with torch.device("meta"):
-        net = build_net(compose_config("train", overrides)).eval()
+        net = make_net(compose_config("train", overrides), 3, pretrained=False).eval()
     output = net(torch.zeros(1, 3, 320, 448, device="meta"))
     assert output.class_logits.shape[1] == len(net.priors_cxcywh)
 
@@ -123,25 +122,24 @@ def test_backbones_take_other_sizes_that_are_not_square(backbone: str) -> None:
     ("backbone", "channels", "separable", "towers"),
     [
         ("mobilenet_v1", 128, True, 1),
-        ("mobilenet_v2", 128, True, 1),
         ("mobilenet_v3_large", 128, True, 1),
         ("efficientnet_b3", 128, True, 1),
-        ("resnet34", 256, False, 2),
         ("resnet50", 256, False, 2),
     ],
 )
 def test_fpnlite_suits_its_backbone(backbone: str, channels: int, separable: bool, towers: int) -> None:
     config = compose_config("train", ["model=fpnlite320", f"backbone={backbone}"])
     with torch.device("meta"):
-        net = build_net(config)
+        net = make_net(config, 3, pretrained=False)
     assert [level.grid_size[0] for level in net.levels] == [40, 20, 10, 5, 3]
     assert net.extractor.out_channels == (channels,) * 5
     assert (config.neck.separable, config.head.separable) == (separable, separable)
     assert (net.head.cls_tower is not None) == (towers == 2)
     assert config.loss.class_loss._target_.endswith("FocalLoss")
-    again = compose_config(
-        "train", ["model=fpnlite320", f"backbone={backbone}", "loss/class_loss=hard_negative", "neck.out_channels=64"]
-    )
+
+
+def test_the_command_line_has_the_last_word_over_what_fpnlite_brings() -> None:
+    again = compose_config("train", ["model=fpnlite320", "loss/class_loss=hard_negative", "neck.out_channels=64"])
     assert again.loss.class_loss._target_.endswith("HardNegativeCrossEntropy")
     assert again.neck.out_channels == 64
 
@@ -149,9 +147,7 @@ def test_fpnlite_suits_its_backbone(backbone: str, channels: int, separable: boo
 @pytest.mark.parametrize(
     ("backbone", "strides", "cells"),
     [
-        ("mobilenet_v1", "[8,16,32]", [40, 20, 10, 5, 3, 2, 1]),
         ("mobilenet_v2", "[8,16,32]", [40, 20, 10, 5, 3, 2, 1]),
-        ("mobilenet_v3_large", "[8,16,32]", [40, 20, 10, 5, 3, 2, 1]),
         ("squeezenet", "[8,16]", [39, 19, 11, 6, 3, 2, 1]),
     ],
 )
@@ -167,10 +163,10 @@ def test_a_finer_level_is_two_settings(backbone: str, strides: str, cells: list[
     assert isinstance(find_user_error(caught.value), ConfigurationError)
 
 
-@pytest.mark.parametrize("backbone", ["resnet34", "mobilenet_v2", "efficientnet_b3"])
+@pytest.mark.parametrize("backbone", ["resnet34", "mobilenet_v2"])
 def test_a_backbone_and_a_model_go_together(backbone: str) -> None:
     with torch.device("meta"):
-        net = build_net(compose_config("train", [f"backbone={backbone}", "model=ssd512"]))
+        net = make_net(compose_config("train", [f"backbone={backbone}", "model=ssd512"]), 3, pretrained=False)
     assert net.image_size == (512, 512)
 
 
@@ -209,24 +205,19 @@ def root_of(data: str) -> list[str]:
 
 
 @pytest.mark.parametrize("data", options("data"))
-def test_data_sets_compose_and_instantiate(data: str) -> None:
+def test_data_sets_compose_and_validate_on_other_images_than_they_train_on(data: str) -> None:
     config = compose_config("train", [f"data={data}", *root_of(data)])
     module = instantiate(config.data.module, _convert_="all")
     assert isinstance(module, DetectionDataModule)
     assert module.has("train")
     assert module.has("val")
-
-
-@pytest.mark.parametrize("data", options("data"))
-def test_validation_and_training_images_are_not_the_same(data: str) -> None:
-    module = compose_config("train", [f"data={data}", *root_of(data)]).data.module
-    train, val = (OmegaConf.to_container(module[stage], resolve=True) for stage in ("train", "val"))
+    train, val = (OmegaConf.to_container(config.data.module[stage], resolve=True) for stage in ("train", "val"))
     parts = (train.get("part"), val.get("part"))
     splits = (train["splits"], val["splits"])
     assert parts == ("train", "val") or splits[0] != splits[1]
 
 
-@pytest.mark.parametrize("group", ["optimizer", "scheduler", "loss", "augmentation"])
+@pytest.mark.parametrize("group", ["optimizer", "scheduler", "augmentation"])
 def test_other_groups_instantiate(group: str) -> None:
     for option in options(group):
         config = compose_config("train", [f"{group}={option}"])
@@ -257,14 +248,9 @@ def test_the_paper_is_the_default() -> None:
     assert [round(milestone * 120) for milestone in config.scheduler.milestones] == [80, 100]
 
 
-def test_images_without_objects_teach_but_in_the_recipes_of_published_systems() -> None:
+def test_images_without_objects_teach_as_much_as_one_positive() -> None:
     default = compose_config("train").loss.class_loss
-    assert default.min_negatives == default.negative_ratio  # as many as one positive brings
-    for path in find_folder("experiments").glob("*.yaml"):
-        published = path.stem.endswith(("_voc0712", "_coco", "_nvidia", "_paper", "_amdegroot", "_rfb", "_torchvision"))
-        loss = compose_config("train", [f"experiment={path.stem}", "data.root=nowhere"]).loss.class_loss
-        if "min_negatives" in loss:  # it mines
-            assert (loss.min_negatives == 0) == published, path.stem
+    assert default.min_negatives == default.negative_ratio
 
 
 @pytest.mark.parametrize(
@@ -285,15 +271,23 @@ def test_ema_is_one_word() -> None:
 def test_recipes_compose_and_build_their_network(experiment: str) -> None:
     config = compose_config("train", [f"experiment={experiment}", "data.root=nowhere"])
     assert config.name == experiment
-    assert len(build_net(config).priors_cxcywh) > 0
+    published = experiment.endswith(("_voc0712", "_coco", "_nvidia", "_paper", "_amdegroot", "_rfb", "_torchvision"))
+    if "min_negatives" in config.loss.class_loss:  # it mines; images without objects teach in all but published recipes
+        assert (config.loss.class_loss.min_negatives == 0) == published
+    with torch.device("meta"):
+        assert len(make_net(config, 3, pretrained=False).priors_cxcywh) > 0
     assert instantiate(config.data.module, _convert_="all").has("train")
 
 
+@pytest.fixture(scope="module")
+def paper() -> DictConfig:
+    return compose_config("train", ["experiment=ssd300_vgg16_voc0712_paper"])
+
+
 @pytest.mark.parametrize("ablation", options("ablation"))
-def test_ablations_change_the_papers_recipe_and_still_fit(ablation: str) -> None:
-    paper = ["experiment=ssd300_vgg16_voc0712_paper"]
-    whole, less = compose_config("train", paper), compose_config("train", [*paper, f"ablation={ablation}"])
-    assert (whole == less) == (ablation == "none")
+def test_ablations_change_the_papers_recipe_and_still_fit(paper: DictConfig, ablation: str) -> None:
+    less = compose_config("train", ["experiment=ssd300_vgg16_voc0712_paper", f"ablation={ablation}"])
+    assert (paper == less) == (ablation == "none")
     expected = {
         "no_ratio_3": 4 * CELLS_OF_SSD300,
         "squares": 2 * CELLS_OF_SSD300,
@@ -301,15 +295,23 @@ def test_ablations_change_the_papers_recipe_and_still_fit(ablation: str) -> None
         "two_levels_less": 8692,
     }
     with torch.device("meta"):
-        assert len(build_net(less).priors_cxcywh) == expected.get(ablation, 8732)
+        assert len(make_net(less, 3, pretrained=False).priors_cxcywh) == expected.get(ablation, 8732)
 
 
-@pytest.mark.parametrize("ablation", ["one_level_less", "two_levels_less", "no_ratio_3", "squares"])
-@pytest.mark.parametrize("overrides", ["model=ssd512", "model=tiny_ssd", "model=ssdlite320", "backbone=resnet50"])
+@pytest.mark.parametrize(
+    ("overrides", "ablation"),
+    [
+        ("model=ssd512", "two_levels_less"),
+        ("model=tiny_ssd", "one_level_less"),
+        ("model=ssdlite320", "squares"),
+        ("backbone=resnet50", "no_ratio_3"),
+    ],
+)
 def test_ablations_of_the_priors_fit_other_networks(overrides: str, ablation: str) -> None:
     with torch.device("meta"):
         whole, less = (
-            build_net(compose_config("train", [overrides, *more])) for more in ([], [f"ablation={ablation}"])
+            make_net(compose_config("train", [overrides, *more]), 3, pretrained=False)
+            for more in ([], [f"ablation={ablation}"])
         )
     assert len(less.priors_cxcywh) <= len(whole.priors_cxcywh)
     names = less.state_dict().keys()
@@ -454,10 +456,10 @@ def test_every_recipe_has_a_row_in_the_table_of_results() -> None:
     assert [path.stem for path in sorted(folder.glob("*.yaml")) if f"| `{path.stem}` |" not in table] == []
 
 
-@pytest.mark.parametrize("experiment", sorted(find_folder("experiments").glob("*.yaml")), ids=lambda path: path.stem)
-def test_recipes_are_short(experiment: Path) -> None:
-    lines = [line for line in experiment.read_text().splitlines() if line.strip() and not line.startswith("#")]
-    assert len(lines) <= 15
+def test_recipes_are_short() -> None:
+    for experiment in find_folder("experiments").glob("*.yaml"):
+        lines = [line for line in experiment.read_text().splitlines() if line.strip() and not line.startswith("#")]
+        assert len(lines) <= 15, experiment
 
 
 @pytest.mark.parametrize(
@@ -488,13 +490,8 @@ def test_wrong_overrides_are_answered_with_the_nearest_right_one(override: str, 
 @pytest.mark.parametrize(
     "text", ["größe", "a=b", "it's", "(1)", "a#b!", "a 'b' \"c\"", "x{1}.jpg", "[x", "{x", "x]", "a;b&"]
 )
-@pytest.mark.parametrize("command", ["train", "predict", "report"])
-def test_what_needs_quotes_is_answered_with_the_quotes_that_work(command: str, text: str) -> None:
-    key, *needed = {
-        "train": ("data.root", "data=toy"),
-        "predict": ("source", "checkpoint=x"),
-        "report": ("run",),
-    }[command]
+def test_what_needs_quotes_is_answered_with_the_quotes_that_work(text: str) -> None:
+    command, key, needed = "predict", "source", ["checkpoint=x"]
     values: list[tuple[str, object]] = [(text, text)]
     if not set(text) & set("[]{}'\""):
         values.append((f"[a b, {text}, [3, {text}]]", ["a b", text, [3, text]]))
@@ -530,7 +527,7 @@ def test_the_nearest_is_found_whatever_the_flags(tmp_path: Path, monkeypatch: py
     (tmp_path / "priors" / "mine.yaml").write_text("clip: false\nlevels: null\nown_key: 3\n")
     (tmp_path / "own.yaml").write_text("defaults: [train, _self_]\nown_name: 1\n")
     folder = ["--config-dir", str(tmp_path)]
-    for flags in ([], folder, [f"--config-dir={tmp_path}"], ["--cfg", "job"], ["--info", "config"], ["-i"], ["-m"]):
+    for flags in ([f"--config-dir={tmp_path}"], ["--cfg", "job"], ["-i"], ["-m"]):
         monkeypatch.setattr(sys, "argv", ["train", *flags, "trainer.max_epoch=3"])
         with pytest.raises(ConfigurationError, match=r"did you mean 'trainer\.max_epochs'"):
             check_overrides("train", command_line_overrides())
@@ -597,11 +594,11 @@ def test_folders_are_found_beside_the_code_or_inside_it(tmp_path: Path, monkeypa
     assert find_folder("conf") == package / "conf"
 
 
-@pytest.mark.parametrize(("command", "flag"), itertools.product(["train", "evaluate", "predict"], ["--help"]))
-def test_help_does_not_import_torch(command: str, flag: str) -> None:
+@pytest.mark.parametrize("command", ["train", "predict"])
+def test_help_does_not_import_torch(command: str) -> None:
     code = (
         "import runpy, sys\n"
-        f"sys.argv = ['{command}', '{flag}']\n"
+        f"sys.argv = ['{command}', '--help']\n"
         "try:\n"
         f"    runpy.run_module('ssd_lightning.{command}', run_name='__main__')\n"
         "except SystemExit as end:\n"
@@ -642,7 +639,7 @@ def test_the_toy_set_has_all_its_classes_whatever_the_images_show() -> None:
     assert list(compose_config("train", ["data=toy"]).data.class_names) == sorted(TOY_CLASSES)
 
 
-@pytest.mark.parametrize("overrides", [[], ["model=ssd512"], ["backbone=mobilenet_v1"], ["experiment=toy_tiny"]])
+@pytest.mark.parametrize("overrides", [["model=ssd512"], ["backbone=mobilenet_v1"], ["experiment=toy_tiny"]])
 def test_priors_auto_fits_what_the_network_brings(overrides: list[str]) -> None:
     """A choice would take the place of the priors that belong to the network's maps."""
     plain = compose_config("train", overrides)

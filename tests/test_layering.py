@@ -14,9 +14,10 @@ from ssd_lightning.inference.detector import Detector
 FRAMEWORKS = {"pytorch_lightning", "lightning_fabric", "hydra", "omegaconf", "wandb"}
 
 
-def test_the_public_api_loads_no_framework() -> None:
+def test_the_package_loads_torch_when_it_is_used_and_no_framework() -> None:
     code = (
         "import json, sys, ssd_lightning\n"
+        "assert 'torch' not in sys.modules\n"
         "for name in ssd_lightning.__all__: getattr(ssd_lightning, name)\n"
         "print(json.dumps(sorted(sys.modules)))"
     )

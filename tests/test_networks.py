@@ -14,10 +14,10 @@ SMALL = [
     "data=toy", "data.num_train=30", "data.num_val=2", "data.num_test=2", "data.side_px=96", "data.num_workers=0",
     "data.batch_size=2", "trainer.limit_train_batches=2", "trainer.max_epochs=1", "trainer.accelerator=cpu",
     "trainer.enable_progress_bar=false", "logger=none", "hydra.run.dir=run",
-    "optimizer.lr=0.0001",
+    "optimizer.lr=0.0001", "report=false", "~callbacks.dashboard",
 ]  # fmt: skip
 WORDS = [f"backbone={name}" for name in BACKBONES if name != "tiny"] + [f"model={name}" for name in MODELS]
-QUICK = {"model=tiny_ssd", "model=fpnlite320"}
+QUICK = {"model=tiny_ssd"}
 
 
 @pytest.mark.parametrize(

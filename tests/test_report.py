@@ -103,11 +103,9 @@ def test_a_run_that_was_never_evaluated_is_said_beside_its_page(
     ("output", "content", "said"),
     [
         ("sweep/0/config.yaml", None, "does not end in .html"),
-        ("sweep/0/metrics.csv", None, "does not end in .html"),
         ("sweep", None, "does not end in .html"),
         (".html", None, "does not end in .html"),
         ("mine.html", "<!doctype html><title>mine</title>", "is not a page of this command"),
-        ("mine.html", "", "is not a page of this command"),
         ("link.html", None, "is not a page of this command"),
     ],
 )

@@ -97,6 +97,7 @@ def kill_runs(tmp_path: Path, *overrides: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_killed_runs_end_as_if_they_had_not_been_killed(tmp_path: Path) -> None:
     assert "bit-identical ends                         1" in kill_runs(tmp_path, "--count", "1")
 

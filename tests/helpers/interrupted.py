@@ -1,12 +1,10 @@
 """A small run that can be cut off anywhere and gone on with."""
 
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
@@ -25,11 +23,6 @@ from ssd_lightning.training.fault_tolerance.rng_state import RNGState
 from ssd_lightning.training.schedules import cosine
 
 NUM_IMAGES, BATCH_SIZE, EPOCHS = 11, 2, 3  # five batches an epoch, and an image left over
-
-
-def sometimes(values: Iterable[Any], *, fast: tuple[Any, ...]) -> list[Any]:
-    """Give parameters of a test, all but the fast ones marked as slow."""
-    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 class PowerCut(Exception):

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,16 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> EvaluationRecord:
 
 
 @pytest.fixture
-def make_run(tmp_path: Path, record: EvaluationRecord, checkpoint: Path) -> MakeRun:
-    """Give what writes a run directory; `without` leaves parts out."""
+def make_run(tmp_path: Path, make_run_in: MakeRun) -> MakeRun:
+    return partial(make_run_in, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def make_run_in(record: EvaluationRecord, checkpoint: Path) -> MakeRun:
+    """Give what writes a run directory into a folder; `without` leaves parts out."""
 
     def make(
+        folder: Path,
         name: str = "run",
         *,
         seed: int = 0,
@@ -57,7 +64,7 @@ def make_run(tmp_path: Path, record: EvaluationRecord, checkpoint: Path) -> Make
         without: tuple[str, ...] = (),
         splits: tuple[str, ...] = ("val",),
     ) -> Path:
-        directory = tmp_path / name
+        directory = folder / name
         (directory / "checkpoints").mkdir(parents=True)
         (directory / ".hydra").mkdir()
         if "checkpoint" not in without:

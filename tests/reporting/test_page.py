@@ -222,14 +222,13 @@ def test_a_run_without_a_validation_says_why(make_run: MakeRun) -> None:
     assert "val" not in page.ids
 
 
-@pytest.mark.parametrize("odd", [None, 5, "x", [1, "a"], {"a": {"images": "x"}}, [], {}, float("nan")])
-@pytest.mark.parametrize("name", ["run.json", "result.json", "config.yaml"])
-def test_entries_of_another_kind_than_expected_are_passed_over(make_run: MakeRun, name: str, odd: object) -> None:
+@pytest.mark.parametrize("odd", [None, 5, [1, "a"], {"a": {"images": "x"}}])
+def test_entries_of_another_kind_than_expected_are_passed_over(make_run: MakeRun, odd: object) -> None:
     directory = make_run(splits=())
     EMPTY["one class"].save(directory / "evaluations" / "val.npz")
-    path = directory / name
-    keys = list(yaml.safe_load(path.read_text()))
-    path.write_text(json.dumps(dict.fromkeys(keys, odd)))  # which is YAML too
+    for path in (directory / name for name in ("run.json", "result.json", "config.yaml")):
+        keys = list(yaml.safe_load(path.read_text()))
+        path.write_text(json.dumps(dict.fromkeys(keys, odd)))  # which is YAML too
     assert "val" in read(write_report(directory)).ids
     assert "scores" in read(write_comparison([directory], directory / "comparison.html")).ids
 
@@ -343,14 +342,6 @@ def test_scores_on_different_images_are_not_compared(make_run: MakeRun, tmp_path
     )
     assert 0 < html.index(said) < html.index('id="runs"')
     assert "0.500" in read(tmp_path / "other.html").text
-
-
-def test_the_page_explains_its_numbers(make_run: MakeRun) -> None:
-    text = " ".join(read(write_report(make_run())).text.split())
-    assert "upright" not in text
-    assert "the share of detections that are right (precision)" in text
-    assert "panoptic quality: the mean IoU of the objects that are found, less for each that is missed or false" in text
-    assert "Most of them have low scores, so many errors may cost little mAP" in text
 
 
 def test_a_run_given_twice_is_refused(make_run: MakeRun, tmp_path: Path) -> None:

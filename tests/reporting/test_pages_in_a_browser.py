@@ -1,6 +1,7 @@
 """The pages in a real browser: they open from the disk, fit a phone and can be read in the dark."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,9 +49,11 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest.fixture
-def pages(make_run: MakeRun, tmp_path: Path) -> dict[str, Path]:
+@pytest.fixture(scope="module")
+def pages(make_run_in: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The page of a run, that of one that lacks most, and a comparison."""
+    folder = tmp_path_factory.mktemp("pages")
+    make_run = partial(make_run_in, folder)
     runs = [
         make_run("a0", splits=("val", "test")),
         make_run("a1", seed=1, shift=0.1),
@@ -60,7 +63,7 @@ def pages(make_run: MakeRun, tmp_path: Path) -> dict[str, Path]:
     return {
         "run": write_report(runs[0]),
         "poor": write_report(poor),
-        "comparison": write_comparison(runs, tmp_path / "comparison.html"),
+        "comparison": write_comparison(runs, folder / "comparison.html"),
     }
 
 

@@ -3,27 +3,22 @@
 import shlex
 from pathlib import Path
 
-import pytest
-
-from ssd_lightning.config import check_overrides, compose_config
+from ssd_lightning.config import check_overrides
 from ssd_lightning.sweeps.plan import plan_sweep, what_is_swept
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
 COMMANDS = [line for line in PAGE.splitlines() if line.startswith("python -m ssd_lightning.train ")]
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_commands_are_sweeps_of_what_exists(line: str) -> None:
-    arguments = shlex.split(line.removeprefix("python -m ssd_lightning.train "))
-    planned = plan_sweep(arguments, [word for word in arguments if "=" in word])
-    overrides = [word for word in planned if "=" in word]
-    check_overrides("train", overrides)
-    assert planned[0] == "--multirun"
-    swept = what_is_swept(overrides)
-    assert swept
-    single = [word for word in overrides if word.partition("=")[0] not in swept]
-    config = compose_config("train", single)
-    assert config.sweep.name.startswith("sweep_")
+def test_commands_are_sweeps() -> None:
+    """Of what exists: test_docs.py."""
+    assert len(COMMANDS) > 3
+    for line in COMMANDS:
+        arguments = shlex.split(line.removeprefix("python -m ssd_lightning.train "))
+        planned = plan_sweep(arguments, [word for word in arguments if "=" in word])
+        assert planned[0] == "--multirun", line
+        assert what_is_swept([word for word in planned if "=" in word]), line
+        assert any(word.startswith("sweep.name=sweep_") for word in planned), line
 
 
 def test_entries_of_the_tables_are_settings() -> None:

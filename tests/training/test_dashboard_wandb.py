@@ -51,6 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("WANDB_DATA_DIR", str(folder.parent / "data"))
         patch.setenv("WANDB_TAGS", "mine")
         folder.mkdir()
+        wandb.teardown()  # else the process keeps the mode that an earlier test's run had
         train(folder)
     return folder
 

@@ -20,12 +20,31 @@ def full_disk(*_: Any, **__: Any) -> None:
     raise OSError("No space left on device")
 
 
-@pytest.mark.parametrize("where", ["log_metrics", "save", "experiment"])
-@pytest.mark.parametrize("kind", [SturdyCSVLogger, SturdyTensorBoardLogger])
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without a logger."""
+    run = tmp_path_factory.mktemp("plain") / "run"
+    fit(run, max_epochs=1)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        (SturdyCSVLogger, "save"),
+        (SturdyCSVLogger, "log_metrics"),
+        (SturdyTensorBoardLogger, "log_metrics"),
+        (SturdyTensorBoardLogger, "experiment"),
+    ],
+)
 def test_a_training_outlives_its_logger(
-    tmp_path: Path, kind: type, where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    plain: Path,
+    kind: type,
+    where: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    fit(tmp_path / "plain", max_epochs=1)
     parent = kind.__mro__[2]
     monkeypatch.setattr(parent, where, property(full_disk) if where == "experiment" else full_disk)
     logger = kind(save_dir=str(tmp_path / "run"), name="", version="")
@@ -38,7 +57,7 @@ def test_a_training_outlives_its_logger(
     told = [message for message in caplog.messages if "training continues" in message]
     assert sum("failed" in message for message in told) == 1
     assert len(told) <= 2  # the dashboard may have a sentence of its own
-    assert first_difference(everything(tmp_path / "run"), everything(tmp_path / "plain")) is None
+    assert first_difference(everything(tmp_path / "run"), everything(plain)) is None
 
 
 def test_rows_that_found_no_room_come_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

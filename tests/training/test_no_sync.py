@@ -20,13 +20,11 @@ from ssd_lightning.assembly import make_net
 from ssd_lightning.config import compose_config
 from ssd_lightning.losses import (
     ArgmaxMatcher,
-    BipartiteMatcher,
     CrossEntropy,
     FocalLoss,
     HardNegativeCrossEntropy,
     IoULoss,
     L1Loss,
-    Matcher,
     MultiBoxLoss,
     SmoothL1Loss,
 )
@@ -46,18 +44,19 @@ LOSSES = [
     *({"box_loss": loss} for loss in (SmoothL1Loss(), L1Loss(), IoULoss("giou"), IoULoss("diou"), IoULoss("ciou"))),
     *({"class_loss": loss} for loss in (HardNegativeCrossEntropy(), CrossEntropy(), FocalLoss())),
     {"class_loss": HardNegativeCrossEntropy(min_negatives=2, mining_score="foreground")},
-    *({"normalizer": name} for name in ("positives", "positives_per_image", "batch_size", "priors")),
+    *({"normalizer": name} for name in ("positives_per_image", "batch_size", "priors")),
+    {"matcher": ArgmaxMatcher()},
 ]
+each_loss = pytest.mark.parametrize("settings", LOSSES, ids=lambda settings: "-".join(map(str, settings.values())))
 
 
 def no_images(count: int, size: int = SIZE) -> torch.Tensor:
     return torch.zeros(count, 3, size, size, dtype=torch.uint8, device=NO_DATA)
 
 
-@pytest.mark.parametrize("settings", LOSSES, ids=lambda settings: "-".join(map(str, settings.values())))
-@pytest.mark.parametrize("matcher", [BipartiteMatcher(), ArgmaxMatcher()], ids=str)
-def test_network_and_loss_never_ask_for_a_value(settings: dict[str, object], matcher: Matcher) -> None:
-    net, loss = small_net(SIZE).to(NO_DATA), MultiBoxLoss(matcher=matcher, **settings)  # type: ignore[arg-type]
+@each_loss
+def test_network_and_loss_never_ask_for_a_value(settings: dict[str, object]) -> None:
+    net, loss = small_net(SIZE).to(NO_DATA), MultiBoxLoss(**settings)  # type: ignore[arg-type]
     output = net(no_images(4))
     assignment = loss.matcher([target(index) for index in range(4)], output.priors_cxcywh)
     losses = loss.compare(output, assignment)
@@ -77,7 +76,7 @@ def gradients_of(value: torch.Tensor) -> set[str]:
     return {node.name() for node in seen}
 
 
-@pytest.mark.parametrize("settings", LOSSES, ids=lambda settings: "-".join(map(str, settings.values())))
+@each_loss
 def test_no_gradient_waits(settings: dict[str, object]) -> None:
     """That of `prod` counts zeros on the host, where tensors without data do not show it."""
     net, loss = small_net(SIZE), MultiBoxLoss(**settings)  # type: ignore[arg-type]
@@ -101,16 +100,13 @@ def test_the_network_of_the_paper_never_asks_for_a_value() -> None:
     (output.class_logits.sum() + output.box_offsets.sum()).backward()
 
 
-@pytest.mark.parametrize("matcher", [BipartiteMatcher(), ArgmaxMatcher()], ids=str)
-@pytest.mark.parametrize("settings", LOSSES, ids=lambda settings: "-".join(map(str, settings.values())))
-def test_nothing_is_left_on_the_host(
-    settings: dict[str, object], matcher: Matcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@each_loss
+def test_nothing_is_left_on_the_host(settings: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors that only claim to lie on a GPU: an operation that mixes them with others of the host is refused."""
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)  # they have no memory
     images, targets = torch.zeros(4, 3, SIZE, SIZE, dtype=torch.uint8), [target(index) for index in range(4)]
     with FakeTensorMode() as fake, torch.device("cuda"):
-        net, loss = small_net(SIZE), MultiBoxLoss(matcher=matcher, **settings)  # type: ignore[arg-type]
+        net, loss = small_net(SIZE), MultiBoxLoss(**settings)  # type: ignore[arg-type]
         for one in targets:
             one |= {"boxes": fake.from_tensor(one["boxes"]), "labels": fake.from_tensor(one["labels"])}
         output = net(fake.from_tensor(images).to("cuda"))
@@ -261,7 +257,7 @@ def test_the_run_that_is_asked_on_a_gpu_is_one_of_the_defaults() -> None:
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("settings", LOSSES, ids=lambda settings: "-".join(map(str, settings.values())))
+@each_loss
 def test_a_training_step_on_a_gpu_never_waits(precision: str, settings: dict[str, object]) -> None:
     strict = Strict()
     model = module(MultiBoxLoss(**settings))  # type: ignore[arg-type]

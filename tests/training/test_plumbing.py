@@ -19,14 +19,9 @@ from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training import DetectionDataModule, loggers
 from ssd_lightning.training.devices import check_devices
-from ssd_lightning.training.fault_tolerance.checkpoint_io import AtomicCheckpointIO
-from ssd_lightning.training.record import git_state, run_record, write_record
 
 
 def dataset(tmp_path: Path, count: int = 10, **settings: object) -> DetectionDataset:
-    import numpy as np
-    from PIL import Image
-
     records = []
     for index in range(count):
         path = tmp_path / f"{index}.png"
@@ -99,14 +94,10 @@ def test_images_of_a_rare_class_come_again_in_an_epoch_and_are_augmented_anew(
 
 
 def test_images_have_the_networks_size(tmp_path: Path) -> None:
-    images, _ = next(iter(data_module(tmp_path).train_dataloader()))
-    assert images.shape == (2, 3, 16, 16)
-    assert images.dtype == torch.uint8
-
-
-def test_one_number_is_a_square(tmp_path: Path) -> None:
-    images, _ = next(iter(data_module(tmp_path, image_size=24).train_dataloader()))
-    assert images.shape[-2:] == (24, 24)
+    for size, shape in ((24, (24, 24)), ((16, 32), (16, 32))):
+        images, _ = next(iter(data_module(tmp_path, image_size=size).train_dataloader()))
+        assert images.shape == (2, 3, *shape)
+        assert images.dtype == torch.uint8
 
 
 def test_training_without_a_single_object_is_refused(tmp_path: Path) -> None:
@@ -142,14 +133,6 @@ def test_without_validation(tmp_path: Path) -> None:
         module.dataset("val")
 
 
-def test_files_are_prepared_on_demand(tmp_path: Path) -> None:
-    called = []
-    module = data_module(tmp_path, prepare=lambda: called.append(1))
-    assert not called
-    module.prepare_data()
-    assert called == [1]
-
-
 def test_a_detector_numbers_the_classes(tmp_path: Path) -> None:
     module = data_module(tmp_path, class_names=("thing",))
     module.use_class_names(("other", "thing"))
@@ -158,29 +141,14 @@ def test_a_detector_numbers_the_classes(tmp_path: Path) -> None:
         data_module(tmp_path, class_names=("thing",)).use_class_names(("cat", "dog"))
 
 
-def test_classes_come_from_the_training_split(tmp_path: Path) -> None:
-    assert data_module(tmp_path).class_names == ("thing",)
-
-
-def test_a_batch_needs_a_image(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"data\.batch_size is 0"):
-        data_module(tmp_path, batch_size=0)
-
-
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
+        ("batch_size", 0),
         ("batch_size", 2.5),
-        ("batch_size", "two"),
-        ("batch_size", True),
-        ("eval_batch_size", 0),
-        ("eval_batch_size", -1),
-        ("num_workers", -1),
+        ("eval_batch_size", True),
         ("num_workers", "many"),
         ("prefetch_factor", 0),
-        ("prefetch_factor", "2"),
-        ("reduced_decoding", "yes"),
-        ("reduced_decoding", 2),
         ("reduced_decoding", None),
         ("repeat_rare", "yes"),
         ("repeat_threshold", 0),
@@ -192,15 +160,6 @@ def test_a_bad_setting_is_named_with_its_value(tmp_path: Path, setting: str, val
         data_module(tmp_path, **{setting: value})
 
 
-def test_processes_that_no_trainer_started_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(16), raising=False)
-    data = data_module(tmp_path, num_workers=None)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert data.evaluation_loader("test").num_workers == 15
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert data.evaluation_loader("test").num_workers == 3
-
-
 @pytest.mark.parametrize(("cores", "ranks", "workers"), [(16, 1, 15), (16, 4, 3), (64, 1, 16), (1, 1, 1), (2, 4, 1)])
 def test_spare_workers_leaves_a_core_for_each_rank(
     cores: int, ranks: int, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -210,22 +169,9 @@ def test_spare_workers_leaves_a_core_for_each_rank(
     data = data_module(tmp_path, num_workers=None)
     data.trainer = SimpleNamespace(num_devices=ranks, world_size=1, accumulate_grad_batches=1)  # type: ignore[assignment]
     assert data.evaluation_loader("train").num_workers == workers
-
-
-def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, io = tmp_path / "deep" / "last.ckpt", AtomicCheckpointIO()
-    io.save_checkpoint({"state_dict": {"weight": torch.ones(2)}}, path)
-    good = path.read_bytes()
-
-    def dies(checkpoint: object, file: object) -> None:
-        file.write(b"half")  # type: ignore[attr-defined]
-        raise OSError("disk full")
-
-    monkeypatch.setattr(torch, "save", dies)
-    with pytest.raises(OSError, match="disk full"):
-        io.save_checkpoint({"state_dict": {}}, path)
-    assert path.read_bytes() == good
-    assert [entry.name for entry in path.parent.iterdir()] == ["last.ckpt"]
+    data.trainer = None  # type: ignore[assignment]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    assert data.evaluation_loader("test").num_workers == workers
 
 
 @pytest.mark.parametrize("devices", [1, "1", "auto"])
@@ -288,15 +234,6 @@ def test_wandb_accounts_are_found(no_account: Path, monkeypatch: pytest.MonkeyPa
     assert not loggers.has_wandb_account()
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     assert loggers.has_wandb_account()
-
-
-def test_a_record_is_plain_and_complete(tmp_path: Path) -> None:
-    write_record(tmp_path, run_record(seed=7, priors=5444))
-    record = json.loads((tmp_path / "run.json").read_text())
-    assert (record["seed"], record["priors"]) == (7, 5444)
-    assert record["versions"]["torch"]
-    assert record["machine"]["processor"]
-    assert record.keys() >= git_state().keys()
 
 
 def test_multi_scale_batches_have_the_size_of_their_step(tmp_path: Path) -> None:

@@ -55,8 +55,9 @@ def trainer(**settings: object) -> pl.Trainer:
     return pl.Trainer(**{"max_steps": 2, "enable_checkpointing": False, **quiet, **settings})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("box_loss", [SmoothL1Loss(), IoULoss("ciou")], ids=str)
-@pytest.mark.parametrize("class_loss", [HardNegativeCrossEntropy(), FocalLoss()], ids=str)
+@pytest.mark.parametrize(
+    ("box_loss", "class_loss"), [(SmoothL1Loss(), HardNegativeCrossEntropy()), (IoULoss("ciou"), FocalLoss())], ids=str
+)
 def test_the_loss_of_bfloat16_is_that_of_its_outputs_in_float32(box_loss: BoxLoss, class_loss: ClassLoss) -> None:
     model = module(loss=MultiBoxLoss(box_loss=box_loss, class_loss=class_loss))
     images, targets = next(iter(data()))
@@ -95,16 +96,14 @@ def test_half_precision_of_everything_is_refused(precision: str) -> None:
         check_precision(precision, clips_gradients=False, fused=False)
 
 
-@pytest.mark.parametrize("precision", ["32-true", "64-true", "16-mixed", "bf16-mixed", "bf16", "16", "32"])
-@pytest.mark.parametrize(("clips_gradients", "fused"), [(False, False), (True, False), (False, True), (True, True)])
-def test_other_precisions_pass_unless_float16_is_clipped_and_fused(
-    precision: str, clips_gradients: bool, fused: bool
-) -> None:
-    if precision.startswith("16") and clips_gradients and fused:
+def test_other_precisions_pass_unless_float16_is_clipped_and_fused() -> None:
+    for precision in ("32-true", "64-true", "bf16-mixed", "bf16", "32"):
+        check_precision(precision, clips_gradients=True, fused=True)
+    for precision in ("16-mixed", "16"):
+        check_precision(precision, clips_gradients=True, fused=False)
+        check_precision(precision, clips_gradients=False, fused=True)
         with pytest.raises(ConfigurationError, match=f"trainer.precision={precision} needs optimizer.fused=false"):
-            check_precision(precision, clips_gradients=clips_gradients, fused=fused)
-    else:
-        check_precision(precision, clips_gradients=clips_gradients, fused=fused)
+            check_precision(precision, clips_gradients=True, fused=True)
 
 
 def test_half_precision_of_everything_would_match_other_priors() -> None:
@@ -126,11 +125,13 @@ def test_half_precision_of_everything_would_match_other_priors() -> None:
     assert (exact != other).sum() > 0.02 * exact.sum()
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize(
-    "clip", [{"gradient_clip_val": 0.5}, {"gradient_clip_val": 0.1, "gradient_clip_algorithm": "value"}]
+    ("make", "clip", "precision"),
+    [
+        (torch.optim.SGD, {"gradient_clip_val": 0.5}, "bf16-mixed"),
+        (torch.optim.AdamW, {"gradient_clip_val": 0.1, "gradient_clip_algorithm": "value"}, "32-true"),
+    ],
 )
-@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])
 def test_a_fused_step_is_the_plain_one(make: type[torch.optim.Optimizer], clip: dict[str, Any], precision: str) -> None:
     weights = []
     for fused in (False, True):

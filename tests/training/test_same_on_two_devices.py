@@ -10,7 +10,10 @@ from test_distributed_runs import STARTS_WITHIN_S, TRAIN, Run
 
 from ssd_lightning.data.toy import write_toy_dataset
 
-pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc"),
+]
 
 
 def test_a_run_is_the_same_on_one_and_two_devices(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def drawings(names: Sequence[str], path: Path) -> list[np.ndarray]:
     ]
 
 
-@pytest.mark.parametrize("name", ["猫", *IN_DEJAVU])
+@pytest.mark.parametrize("name", ["猫", "γάτα", "قطة"])
 def test_every_drawing_finds_the_letters(chinese_font: str, tmp_path: Path, name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of matplotlib, where a font lacks a letter
@@ -138,8 +138,8 @@ def test_every_drawing_finds_the_letters(chinese_font: str, tmp_path: Path, name
         assert one.shape != two.shape or (one != two).any()
 
 
-@pytest.mark.parametrize("name", IN_NO_COMMON_FONT)
-def test_every_drawing_numbers_what_no_font_has(system: list[str], tmp_path: Path, name: str) -> None:
+def test_every_drawing_numbers_what_no_font_has(system: list[str], tmp_path: Path) -> None:
+    name = IN_NO_COMMON_FONT[0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         drawn, expected = drawings([name], tmp_path), drawings(["class 1"], tmp_path)

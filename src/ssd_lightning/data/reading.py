@@ -13,6 +13,7 @@ from ssd_lightning.data.annotation_checks import unknown_class_text
 from ssd_lightning.data.annotations import Annotations, AnnotationTable, Problem, hash_ids
 from ssd_lightning.data.class_rules import EXCLUDED, ClassRules, map_labels
 from ssd_lightning.data.dataset import DetectionDataset, Transform, shortened
+from ssd_lightning.data.formats import BY_NAME
 from ssd_lightning.data.formats.files import check_root
 from ssd_lightning.data.held_out import HeldOut, Subset
 from ssd_lightning.data.joining import absolute_roots, join
@@ -78,7 +79,8 @@ class DatasetOpener:
         """Open some splits as one data set.
 
         Args:
-            splits: each a `root` and a `split`, whose meaning depends on the format, and optionally a `format`.
+            splits: each a `root` and a `split`, whose meaning depends on the format, and optionally a `format` or its
+                name in `formats.BY_NAME`.
             class_names: names of the classes 1..C; None takes those of the files.
             transform: see `DetectionDataset`.
             seed: see `DetectionDataset`.
@@ -125,12 +127,20 @@ class DatasetOpener:
             raise DataError(f"no image is left in part '{part}' ({shares}{len(dataset.dropped)} skipped){hint}")
         return dataset
 
+    def _format_of(self, place: Mapping[str, Any]) -> AnnotationFormat:
+        stated = place.get("format", self.format)
+        if not isinstance(stated, str):
+            return stated
+        if stated not in BY_NAME:
+            raise ConfigurationError(f"format '{stated}' of {place['root']}: it is one of {', '.join(BY_NAME)}")
+        return BY_NAME[stated]()
+
     def files(self, place: Mapping[str, Any]) -> frozenset[str]:
         """List the files of a split, to tell splits apart; empty if there is no such split."""
         (root,) = absolute_roots([place])
         try:
             check_root(root)
-            return frozenset(place.get("format", self.format).files(root, place["split"]))
+            return frozenset(self._format_of(place).files(root, place["split"]))
         except (DataError, OSError):
             return frozenset()
 
@@ -144,7 +154,7 @@ class DatasetOpener:
         for root in dict.fromkeys(roots):
             check_root(root)
         names = [split["split"] for split in splits]
-        formats = [split.get("format", self.format) for split in splits]
+        formats = [self._format_of(split) for split in splits]
         key = tuple(zip(map(repr, formats), roots, names, strict=True))
         if key not in self._found:
             found = [read_cached(*one, folder=self.cache_folder) for one in zip(formats, roots, names, strict=True)]

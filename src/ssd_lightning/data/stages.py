@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ssd_lightning.data.held_out import HeldOut
@@ -34,13 +35,15 @@ def choose_splits(
 
     Args:
         sources: lists the files of a split.
-        train: arguments of the training split.
+        train: arguments of the training split; with `sets`, a list of places, it has several.
         val: the same for validation.
         test: the same for the test; a split None means no test.
 
     Returns:
         The arguments of `train`, `val` and `test`; None for a stage without images.
     """
+    train = _with_sets(train)
+    val, test = (None if of is None else _with_sets(of) for of in (val, test))
     splits = _named(train["splits"], TRAINING_NAMES, sources) or _first(train, TRAINING_NAMES)
     train = {**train, "splits": splits}
     tested = None if test is None or None in _names(test) else test
@@ -63,6 +66,15 @@ def choose_splits(
         test = {**(test or {}), "splits": splits, "part": "test", **shares} if "test_fraction" in shares else None
     train = {key: value for key, value in train.items() if key not in ("part", *SHARES)}
     return {"train": {**train, **({"part": "train", **shares} if shares else {})}, "val": val, "test": test}
+
+
+def _with_sets(arguments: Arguments) -> Arguments:
+    """Replace the splits by `sets`, if there are any: places below the first split's root."""
+    sets, rest = arguments.get("sets"), {key: value for key, value in arguments.items() if key != "sets"}
+    if not sets:
+        return rest
+    root = Path(rest["splits"][0]["root"])
+    return {**rest, "splits": [{"split": AUTO, **place, "root": str(root / place.get("root", "."))} for place in sets]}
 
 
 def _shares(arguments: Arguments) -> dict[str, Any]:

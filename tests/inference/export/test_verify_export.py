@@ -64,9 +64,14 @@ def verification_of(checkpoint: Detector, path: Path) -> Verification:
     return verify_export(checkpoint, Detector.load(path), batches, images)
 
 
-def test_a_faithful_file_passes(tmp_path: Path) -> None:
-    detector = tiny_detector()
-    verification = verification_of(detector, exported(detector, tmp_path, ".onnx"))
+@pytest.fixture(scope="module")
+def faithful(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of `tiny_detector()`."""
+    return exported(tiny_detector(), tmp_path_factory.mktemp("faithful"), ".onnx")
+
+
+def test_a_faithful_file_passes(faithful: Path) -> None:
+    verification = verification_of(tiny_detector(), faithful)
     assert verification.parity.images == 10
     assert verification.whole is not None
     assert verification.whole.images == 6
@@ -81,20 +86,18 @@ def test_a_faithful_file_passes(tmp_path: Path) -> None:
     assert ("time, batch of 1", "2 s", "1 s", "x 2.00", "") in table.rows
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".torchscript"])
-def test_one_changed_weight_is_found(suffix: str, tmp_path: Path) -> None:
+def test_one_changed_weight_is_found(tmp_path: Path) -> None:
     detector = tiny_detector()
-    path = exported(detector, tmp_path, suffix)
+    path = exported(detector, tmp_path, ".torchscript")
     with torch.no_grad():
         detector.network.head.cls[0].weight[1, 2, 1, 1] += 0.01
     verification = verification_of(detector, path)
     assert any("scores differ" in failure for failure in verification.failures(tolerance=1e-4, max_map_loss=1.0))
 
 
-def test_exchanged_colours_in_the_resized_images_are_found(tmp_path: Path) -> None:
+def test_exchanged_colours_in_the_resized_images_are_found(faithful: Path) -> None:
     detector = tiny_detector()
-    path = exported(detector, tmp_path, ".onnx")
-    loaded, images = Detector.load(path), drawn_images(8, detector.image_size)
+    loaded, images = Detector.load(faithful), drawn_images(8, detector.image_size)
     images = [image // 2 + np.array([0, 60, 127], np.uint8) for image in images]
     assert not verify_export(detector, loaded, [], images).failures(tolerance=1e-4, max_map_loss=1.0)
     run = loaded.net.run
@@ -103,8 +106,7 @@ def test_exchanged_colours_in_the_resized_images_are_found(tmp_path: Path) -> No
     assert "in images that the file resizes have no partner" in failure
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".torchscript"])
-@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize(("suffix", "inside"), [(".onnx", True), (".torchscript", False)])
 def test_letterboxed_files_are_verified_and_find_the_same_in_whole_images(
     tmp_path: Path, suffix: str, inside: bool
 ) -> None:
@@ -130,7 +132,7 @@ def test_letterboxed_files_are_verified_and_find_the_same_in_whole_images(
 
 def test_mean_average_precision_of_both_sides(tmp_path: Path) -> None:
     detector = tiny_detector()
-    path = exported(detector, tmp_path, ".onnx", nms=False)
+    path = exported(detector, tmp_path, ".torchscript", nms=False)
     images = noise(4, detector.image_size)
     truth = [
         {
@@ -160,14 +162,13 @@ def test_a_rounded_network_is_judged_by_map_alone() -> None:
     assert far.failures(tolerance=None, max_map_loss=0.01) == []
 
 
-def test_int8_is_smaller_and_sees_about_the_same(tmp_path: Path) -> None:
+def test_int8_is_smaller_and_sees_about_the_same(faithful: Path, tmp_path: Path) -> None:
     from ssd_lightning.inference.export.quantization import quantize_int8
 
     detector = tiny_detector()
-    source, target = exported(detector, tmp_path, ".onnx"), tmp_path / "int8.onnx"
-    description = Detector.load(source).net.description
+    target, description = tmp_path / "int8.onnx", Detector.load(faithful).net.description
     inputs = [noise(1, detector.image_size, seed).permute(0, 2, 3, 1).numpy() for seed in range(8)]
-    quantize_int8(source, target, description, inputs)
+    quantize_int8(faithful, target, description, inputs)
     loaded = Detector.load(target)
     assert loaded.net.description == description.quantized("int8")
     weights = [numpy_helper.to_array(tensor) for tensor in onnx.load(target).graph.initializer]

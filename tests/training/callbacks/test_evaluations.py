@@ -48,7 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.mark.parametrize("settings", [{}, {"val_check_interval": 2}, {"check_val_every_n_epoch": 2}], ids=str)
+@pytest.mark.parametrize("settings", [{"val_check_interval": 2}, {"check_val_every_n_epoch": 2}], ids=str)
 def test_the_record_is_of_the_best_checkpoint(tmp_path: Path, settings: dict) -> None:
     scores: list[tuple[bool, float]] = []
 
@@ -70,7 +70,6 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("scores", "epoch"),
     [
-        ((0.25, 0.5, 0.125), 2),
         ((0.0, 0.0, 0.0), 3),  # says nothing: the longest training is the best guess
         ((0.5, 0.5, 0.25), 2),
         ((NAN, NAN, NAN), None),
@@ -99,9 +98,7 @@ def test_the_best_checkpoint_is_of_the_last_validation_with_the_highest_score(
     assert_close(EvaluationRecord.load(tmp_path / "run" / "evaluations" / "val.npz"), evaluation_of(found))
 
 
-@pytest.mark.parametrize(
-    ("hook", "call"), [("on_train_batch_end", 8), ("on_validation_end", 2), ("on_train_epoch_end", 2)]
-)
+@pytest.mark.parametrize(("hook", "call"), [("on_train_batch_end", 8), ("on_validation_end", 2)])
 def test_a_run_that_was_cut_writes_the_same(tmp_path: Path, whole: Path, hook: str, call: int) -> None:
     run = tmp_path / "run"
     with pytest.raises(PowerCut):

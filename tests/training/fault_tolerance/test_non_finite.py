@@ -51,12 +51,12 @@ def same(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
     return len(one) == len(two) and all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-@pytest.mark.parametrize("gradients", [True, False])
-@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(("gradients", "fused"), [(True, False), (False, True)])
 def test_a_bad_step_is_named_and_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, gradients: bool, fused: bool
 ) -> None:
     spoil, model = Spoil({1, 7}, gradients=gradients), module()
+    assert any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())  # whose statistics are compared too
     model._make_optimizer = partial(torch.optim.SGD, lr=0.05, momentum=0.9, fused=fused)
     trainer = fit(tmp_path / "run", callbacks=(spoil,), model=model)
     assert trainer.global_step == 15
@@ -65,13 +65,6 @@ def test_a_bad_step_is_named_and_changes_nothing(
     for names in spoil.names:
         assert f"images {', '.join(names)}): the step is skipped" in caplog.text
     assert "(2 of at most 10)" in caplog.text
-
-
-def test_it_leaves_the_statistics_of_batch_norm_alone(tmp_path: Path) -> None:
-    model, spoil = module(), Spoil({3}, gradients=True)
-    assert any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
-    fit(tmp_path / "run", callbacks=(spoil,), model=model)
-    assert same(spoil.weights[3], spoil.weights[4])
 
 
 def test_one_bad_batch_too_many_stops_the_run_and_spoils_no_checkpoint(tmp_path: Path) -> None:

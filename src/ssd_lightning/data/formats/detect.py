@@ -1,6 +1,7 @@
 """Find out in which format a folder is, and which splits it has, by its files."""
 
 import csv
+import logging
 import mmap
 import os
 import re
@@ -11,11 +12,12 @@ from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
+from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats import coco, csv_boxes, cvat, label_studio
 from ssd_lightning.data.formats.coco import COCO
 from ssd_lightning.data.formats.csv_boxes import CSV
 from ssd_lightning.data.formats.cvat import CVAT
-from ssd_lightning.data.formats.files import SPLIT_FOLDERS, check_root
+from ssd_lightning.data.formats.files import SPLIT_FOLDERS, MissingSplitError, check_root
 from ssd_lightning.data.formats.label_studio import LabelStudio
 from ssd_lightning.data.formats.labelme import LabelMe
 from ssd_lightning.data.formats.voc import VOC, find_list
@@ -23,6 +25,8 @@ from ssd_lightning.data.formats.yolo import NAMES_FILES, SETTINGS_FILES, YOLO, r
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
 from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from ssd_lightning.data.reading import AnnotationFormat
@@ -89,6 +93,40 @@ def detect_format(root: Path) -> Detected:
     splits += f"; not used: {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}" if unused else ""
     reason = f"{root} is read as {_name_of(best)}, since it has {best.why} ({best.num_images} images; {splits}){also}"
     return Detected(format=best.format, root=root, train=train, val=val, test=test, reason=reason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auto:
+    """Looks at a folder and reads it in the format that fits. Its splits are called `train`, `val` and `test`."""
+
+    _detected: dict[Path, Detected] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def read(self, root: Path, split: str) -> Annotations:
+        """Read a split.
+
+        Raises:
+            DataError: no format fits, there is no such split, or it cannot be read.
+        """
+        found = self._detect(root)
+        return found.format.read(found.root, self._name(found, split))
+
+    def files(self, root: Path, split: str) -> Iterable[str]:
+        """List the files of a split. Raises `DataError` if there is no such split."""
+        found = self._detect(root)
+        return found.format.files(found.root, self._name(found, split))
+
+    def _detect(self, root: Path) -> Detected:
+        if root not in self._detected:
+            self._detected[root] = detect_format(root)
+            log.info("%s", self._detected[root].reason)
+        return self._detected[root]
+
+    @staticmethod
+    def _name(found: Detected, split: str) -> str:
+        names = {"train": found.train, "val": found.val, "test": found.test}
+        if split in names and names[split] is None:
+            raise MissingSplitError(found.root, split, [name for name in names.values() if name])
+        return names.get(split) or split
 
 
 class _Guess(NamedTuple):
