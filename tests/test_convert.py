@@ -436,3 +436,37 @@ def test_written_images_have_an_ending_that_readers_list(
         else:
             assert written.read_bytes().startswith(b"\x89PNG")
     assert ("3 images have a type that readers" in "".join(capfd.readouterr())) == (to == "yolo")
+
+
+def test_images_are_cut_into_tiles_with_their_objects(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(
+        "convert",
+        "data=coco_folder",
+        f"data.root={made}",
+        "to=voc",
+        f"output={tmp_path}/out",
+        "tiles=80",
+        "overlap=.25",
+    )
+    whole = {
+        record.image_id: record for record in open_coco(splits=[{"root": str(made), "split": "train"}]).annotations
+    }
+    opened = open_voc(splits=[{"root": str(tmp_path / "out"), "split": "train"}], class_names=CLASSES)
+    assert len(opened) == len(whole) * 2 * 3
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    for index, tile in enumerate(opened.annotations):
+        image_id, left, top = tile.image_id.rsplit("_", 2)
+        source = whole[image_id]
+        assert tile.size_px == (80, 80)
+        cut = read_image(source.image_path)[int(top) : int(top) + 80, int(left) : int(left) + 80]
+        difference = opened[index][0].permute(1, 2, 0).numpy().astype(int) - cut
+        assert np.abs(difference).mean() < 12  # noise, saved as JPEG again
+        inside = source.boxes_xyxy_px - np.array([left, top] * 2, np.float32)
+        visible = np.prod(np.clip(inside, 0, 80)[:, 2:] - np.clip(inside, 0, 80)[:, :2], axis=1)
+        kept = visible >= 0.3 * np.prod(inside[:, 2:] - inside[:, :2], axis=1)
+        np.testing.assert_allclose(tile.boxes_xyxy_px, np.clip(inside[kept], 0, 80), atol=1e-3)
+    assert "tiles=80 writes new images" in refused(
+        capsys, "data=coco_folder", f"data.root={made}", "to=voc", f"output={tmp_path}/b", "tiles=80", "images=link"
+    )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ssd_lightning.config import run_command
@@ -49,6 +50,7 @@ def convert(config: "DictConfig") -> dict[str, int]:
     """
     from hydra.utils import instantiate
 
+    from ssd_lightning.data.tiles import check_tiles
     from ssd_lightning.data.writers import FORMATS, written_class_names
 
     if config.get("data") is None:
@@ -56,6 +58,12 @@ def convert(config: "DictConfig") -> dict[str, int]:
     for key, choices in {"to": tuple(FORMATS), "split": ("all", *STAGES), "images": IMAGES}.items():
         if config[key] not in choices:
             raise ConfigurationError(f"{key} is '{config[key]}'; it can be {', '.join(choices)}")
+    if config.tiles is not None:
+        check_tiles(config.tiles, config.overlap)
+        if config.images != "copy":
+            raise ConfigurationError(
+                f"tiles={config.tiles} writes new images; images={config.images} does not go with it"
+            )
     output = Path(os.path.abspath(Path(config.output).expanduser()))
     _refuse_to_overwrite(output)
     prepare = instantiate(config.data.module.prepare)
@@ -63,8 +71,11 @@ def convert(config: "DictConfig") -> dict[str, int]:
         prepare()
     datasets = open_stages(config, instantiate(config.data.module.dataset, _convert_="all"))
     class_names = written_class_names(next(iter(datasets.values())).class_names, config.to)
-    splits = {stage: dataset.annotations for stage, dataset in datasets.items()}
-    write_dataset(output, FORMATS[config.to], splits, class_names, images=config.images)
+    splits: dict[str, Sequence[ImageAnnotation]] = {stage: dataset.annotations for stage, dataset in datasets.items()}
+    if config.tiles is None:
+        write_dataset(output, FORMATS[config.to], splits, class_names, images=config.images)
+    else:
+        splits = write_tiled(output, config.to, splits, class_names, tiles=config.tiles, overlap=config.overlap)
     counts = {stage: len(records) for stage, records in splits.items()}
     _report(config.to, output, counts, class_names)
     return counts
@@ -103,6 +114,36 @@ def open_stages(config: "DictConfig", opener: "DatasetOpener") -> "dict[str, Det
     if not datasets:
         raise DataError("; ".join(missing))
     return datasets
+
+
+def write_tiled(
+    output: Path,
+    to: str,
+    splits: "Mapping[str, Sequence[ImageAnnotation]]",
+    class_names: Sequence[str],
+    *,
+    tiles: int,
+    overlap: float,
+) -> "dict[str, Sequence[ImageAnnotation]]":
+    """Cut all images into tiles, and write those; returns their annotations.
+
+    Raises:
+        DataError: an image cannot be read, or the tiles cannot be written.
+    """
+    from ssd_lightning.data.tiles import write_tiles
+    from ssd_lightning.data.writers import FORMATS
+
+    cut: dict[str, Sequence[ImageAnnotation]] = {}
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{output.name}.tiles", dir=output.parent) as folder:
+            for split, records in splits.items():
+                (Path(folder) / split).mkdir()
+                cut[split] = write_tiles(records, Path(folder) / split, tiles=tiles, overlap=overlap)
+            write_dataset(output, FORMATS[to], cut, class_names, images="link")
+    except OSError as error:
+        raise DataError(f"{output}: cannot write the tiles there: {error}") from error
+    return cut
 
 
 def write_dataset(

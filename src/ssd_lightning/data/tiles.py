@@ -1,12 +1,24 @@
 """Cuts large images into overlapping square tiles, in which small objects are larger."""
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from ssd_lightning.checks import require_number
+from ssd_lightning.data.annotations import ImageAnnotation
+from ssd_lightning.data.images import image_format, read_image
 
 MIN_TILE_PX = 32
 MAX_OVERLAP = 0.9
 """The number of tiles grows with 1 / (1 - overlap)^2."""
+
+MIN_VISIBLE = 0.3
+"""Objects with a smaller part of their area in a tile are not annotated there."""
+JPEG_QUALITY = 95
 
 Window = tuple[int, int, int, int]
 """(x1, y1, x2, y2) in pixels of the image; the right and the bottom edge are exclusive."""
@@ -43,3 +55,62 @@ def _spans(length: int, tiles: int, overlap: float) -> list[tuple[int, int]]:
         return [(0, length)]
     step = max(1, tiles - math.ceil(tiles * overlap))
     return [(start, start + tiles) for start in [*range(0, length - tiles, step), length - tiles]]
+
+
+def cut_annotation(annotation: ImageAnnotation, window_px: Window, path: Path) -> ImageAnnotation:
+    """Return the annotation of a tile. Boxes are clipped to it.
+
+    Args:
+        annotation: annotation of the whole image.
+        window_px: the tile.
+        path: file of the tile.
+    """
+    left, top, right, bottom = window_px
+    edges = np.array(window_px, np.float32)
+    boxes = np.concatenate(
+        [
+            np.maximum(annotation.boxes_xyxy_px[:, :2], edges[:2]),
+            np.minimum(annotation.boxes_xyxy_px[:, 2:], edges[2:]),
+        ],
+        axis=1,
+    )
+    sides, whole_sides = (b[:, 2:] - b[:, :2] for b in (boxes, annotation.boxes_xyxy_px))
+    kept = (sides > 0).all(1) & (sides.prod(1) >= MIN_VISIBLE * whole_sides.prod(1))
+    return replace(
+        annotation,
+        image_id=f"{annotation.image_id}_{left}_{top}",
+        image_path=path,
+        size_px=(bottom - top, right - left),
+        boxes_xyxy_px=boxes[kept] - np.tile(edges[:2], 2),
+        labels=annotation.labels[kept],
+        difficult=annotation.difficult[kept],
+    )
+
+
+def write_tiles(
+    annotations: Iterable[ImageAnnotation], folder: Path, *, tiles: int, overlap: float
+) -> list[ImageAnnotation]:
+    """Cut images into files of a folder: JPEG where the image is, otherwise PNG.
+
+    Args:
+        annotations: annotations of the images.
+        folder: an empty folder.
+        tiles: side of a tile in pixels.
+        overlap: smallest overlap of neighbours, as a part of the side.
+
+    Returns:
+        The annotations of all tiles, also of those without objects.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    cut = []
+    for number, annotation in enumerate(annotations):
+        pixels = read_image(annotation.image_path, annotation.size_px)
+        suffix = ".jpg" if image_format(annotation.image_path) in ("JPEG", "MPO") else ".png"
+        for window_px in tile_windows(annotation.size_px, tiles, overlap):
+            left, top, right, bottom = window_px
+            path = folder / f"{number}_{left}_{top}{suffix}"
+            Image.fromarray(pixels[top:bottom, left:right]).save(path, quality=JPEG_QUALITY)  # PNG ignores it
+            cut.append(cut_annotation(annotation, window_px, path))
+    return cut
