@@ -1,0 +1,105 @@
+"""The table gives back what was put in, however images and objects are chosen."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssd_lightning.data.annotations import AnnotationTable, Columns, ImageAnnotation, Problem, TextColumn
+
+
+def annotations(counts: list[int]) -> list[ImageAnnotation]:
+    rng = np.random.default_rng(0)
+    return [
+        ImageAnnotation(
+            f"image {index}",
+            Path(f"/folder/{index}.jpg"),
+            (10 + index, 20 + index),
+            rng.random((count, 4)).astype(np.float32),
+            rng.integers(1, 4, count),
+            rng.random(count) < 0.5,
+        )
+        for index, count in enumerate(counts)
+    ]
+
+
+def same(left: ImageAnnotation, right: ImageAnnotation) -> bool:
+    arrays = ("boxes_xyxy_px", "labels", "difficult")
+    rest = ("image_id", "image_path", "size_px")
+    return all(np.array_equal(getattr(left, name), getattr(right, name)) for name in arrays) and all(
+        getattr(left, name) == getattr(right, name) for name in rest
+    )
+
+
+@given(
+    st.lists(
+        st.text(
+            st.characters(codec="utf-8") | st.characters(categories=["Cs"], min_codepoint=0xDC80, max_codepoint=0xDCFF)
+        )
+    )
+)
+def test_texts_of_any_file_name(texts: list[str]) -> None:
+    column = TextColumn.of(texts)
+    assert list(column) == texts
+    assert len(column) == len(texts)
+
+
+@pytest.mark.parametrize("counts", [[], [0], [2, 0, 3, 1]])
+def test_a_table_is_a_sequence_of_annotations(counts: list[int]) -> None:
+    given_ones = annotations(counts)
+    table = AnnotationTable.of(given_ones)
+    assert len(table) == len(counts)
+    assert table.counts.tolist() == counts
+    assert all(map(same, table, given_ones))
+    assert table[-1:] == [] or same(table[-1:][0], given_ones[-1])
+    with pytest.raises(IndexError):
+        table[len(counts)]
+    for one in table:
+        assert (one.boxes_xyxy_px.dtype, one.labels.dtype, one.difficult.dtype) == (np.float32, np.int64, bool)
+
+
+@given(st.lists(st.integers(0, 3), max_size=6), st.data())
+def test_columns_agree_with_rows_after_any_selection(counts: list[int], data: st.DataObject) -> None:
+    table = AnnotationTable.of(annotations(counts))
+    keeps = np.array(data.draw(st.lists(st.booleans(), min_size=sum(counts), max_size=sum(counts))), bool)
+    label_map = np.array([0, 3, 1, 2])
+    rows = data.draw(st.permutations(range(len(counts)))) if counts else []
+    chosen = table.with_objects(keeps, label_map).select(np.array(rows[: len(rows) // 2 + 1], np.int64))
+    objects = chosen.objects()
+    assert chosen.counts.tolist() == [len(one.labels) for one in chosen]
+    assert objects.image.tolist() == [index for index, one in enumerate(chosen) for _ in one.labels]
+    assert objects.labels.tolist() == [label for one in chosen for label in one.labels.tolist()]
+    assert objects.boxes_xyxy_px.tolist() == [box for one in chosen for box in one.boxes_xyxy_px.tolist()]
+    assert objects.difficult.tolist() == [flag for one in chosen for flag in one.difficult.tolist()]
+    assert chosen.sizes_px.tolist() == [list(one.size_px) for one in chosen]
+    assert list(chosen.image_ids) == [one.image_id for one in chosen]
+    assert [Path(path) for path in chosen.image_paths] == [one.image_path for one in chosen]
+
+
+@pytest.mark.parametrize("counts", [[], [0, 0], [2, 0, 3]])
+def test_a_table_is_mapped_from_its_files_in_every_process(tmp_path: Path, counts: list[int]) -> None:
+    given_ones = annotations(counts)
+    AnnotationTable.of(given_ones).columns.save(tmp_path)
+    table = AnnotationTable(Columns.load(tmp_path))
+    assert all(map(same, table, given_ones))
+    text = pickle.dumps(table)
+    assert len(text) < 2000  # the folder, not the arrays
+    assert all(map(same, pickle.loads(text), given_ones))
+    if sum(counts):
+        with pytest.raises(ValueError, match="read-only"):
+            table.columns.labels[0] = 5
+
+
+def test_changing_an_annotation_does_not_change_the_table() -> None:
+    table = AnnotationTable.of(annotations([2]))
+    table[0].boxes_xyxy_px[:] = -1
+    table[0].difficult[:] = True
+    assert same(table[0], annotations([2])[0])
+
+
+def test_a_problem_is_one_line() -> None:
+    problem = Problem(file="a\nb.xml", item="object 1 'c\td'", kind="inverted", text="is inverted")
+    assert str(problem) == r"a\nb.xml: object 1 'c\td' is inverted"
