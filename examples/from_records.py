@@ -10,8 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from ssd_lightning.data.formats import Records
-from ssd_lightning.data.reading import DatasetOpener
+from ssd_lightning.data.dataset import DetectionDataset
 
 CLASS_NAMES = ["circle", "square"]
 
@@ -39,8 +38,8 @@ def to_records(rows: Iterable[Mapping[str, Any]], folder: Path) -> Iterator[dict
 def main() -> None:
     """Open the made-up rows as a data set, and describe its first sample."""
     folder = Path("saved_images")
-    opener = DatasetOpener(format=Records(train=to_records(made_up_rows(), folder)), on_error="skip")
-    dataset = opener(splits=[{"root": folder, "split": "train"}], class_names=CLASS_NAMES)
+    records = to_records(made_up_rows(), folder)
+    dataset = DetectionDataset.from_records(records, root=folder, class_names=CLASS_NAMES, on_error="skip")
     image, target = dataset[0]
     print(f"{len(dataset)} images of {', '.join(dataset.class_names)}")
     print(f"The first has the shape {tuple(image.shape)} and the boxes {target['boxes'].tolist()}")

@@ -131,6 +131,16 @@ def test_a_broken_image_raises_when_it_is_read_or_is_dropped_at_the_start(tmp_pa
     ]
 
 
+def test_records_of_python_are_a_data_set(tmp_path: Path) -> None:
+    make_record(tmp_path, "a")
+    record = {"image": "a.png", "boxes": [[10, 20, 50, 60], [0, 0, 200, 9]], "labels": ["cat", "dog"]}
+    with pytest.raises(DataError, match=r"record 1: object 2 'dog' reaches out of the image"):
+        DetectionDataset.from_records([record], root=tmp_path)
+    dataset = DetectionDataset.from_records([record], root=tmp_path, on_error="clip", class_names=["dog", "cat"])
+    assert dataset.annotations[0].labels.tolist() == [2, 1]
+    assert dataset.annotations[0].boxes_xyxy_px.tolist() == [[10, 20, 50, 60], [0, 0, 100, 9]]
+
+
 def test_a_batch_stacks_images_and_lists_targets(tmp_path: Path) -> None:
     boxes = [(), ((1, 1, 2, 2),), ((1, 1, 2, 2), (3, 3, 9, 9))]
     records = [make_record(tmp_path, str(number), each) for number, each in enumerate(boxes)]

@@ -1,9 +1,10 @@
 """Turn annotated images into samples: the code that all annotation formats share."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -101,6 +102,26 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         self.cache: ImageCache | None = None
         self.dropped = list(dropped)
         self.num_skipped = num_skipped
+
+    @classmethod
+    def from_records(
+        cls, records: Iterable[Mapping[str, Any]], *, root: str | Path = ".", **settings: Any
+    ) -> "DetectionDataset":
+        """Make a data set from Python objects, with all checks of the readers.
+
+        Args:
+            records: one mapping for each image, see `formats.Records`.
+            root: folder where relative paths of images start.
+            settings: `on_error`, and arguments of `DatasetOpener` when it is called.
+
+        Raises:
+            DataError: an image or object cannot be used.
+        """
+        from ssd_lightning.data.formats import Records
+        from ssd_lightning.data.reading import DatasetOpener  # builds on this module
+
+        opener = DatasetOpener(format=Records(all=records), on_error=settings.pop("on_error", "raise"))
+        return opener(splits=[{"root": str(root), "split": "all"}], **settings)
 
     def __len__(self) -> int:
         return len(self.annotations)
