@@ -149,15 +149,17 @@ def draw_sample(
     records: Mapping[str, Sequence[ImageAnnotation]], count: int | None, seed: int
 ) -> dict[str, list[ImageAnnotation]]:
     """Draw at most `count` records of all splits, in their order; None keeps all."""
-    flat = [(split, record) for split, of_split in records.items() for record in of_split]
-    chosen = np.arange(len(flat))
-    if count is not None and count < len(flat):
-        chosen = np.sort(np.random.default_rng(seed).choice(len(flat), size=count, replace=False))
-    sample: dict[str, list[ImageAnnotation]] = {split: [] for split in records}
-    for index in chosen:
-        split, record = flat[index]
-        sample[split].append(record)
-    return sample
+    ends = np.cumsum([len(of_split) for of_split in records.values()], dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    chosen = np.arange(total)
+    if count is not None and count < total:
+        chosen = np.sort(np.random.default_rng(seed).choice(total, size=count, replace=False))
+    of_splits = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
+    starts = [0, *ends[:-1].tolist()]
+    return {
+        split: [of_split[index - start] for index in indices.tolist()]
+        for (split, of_split), indices, start in zip(records.items(), of_splits, starts, strict=False)
+    }
 
 
 def count_edges(opener: DatasetOpener, splits: Sequence[Mapping[str, Any]]) -> tuple[int, int]:

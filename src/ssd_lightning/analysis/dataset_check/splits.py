@@ -67,10 +67,10 @@ def decode_images(check: DatasetCheck, count: int | None, seed: int) -> None:
         check.facts = inspect_images(chosen, advance=lambda: progress.advance(task))
     digests = {split: _digests(of_split, check.facts) for split, of_split in sample.items()}
     check.issues += health.duplicate_issues(digests)
-    for dataset in check.datasets.values():
-        dataset.annotations = AnnotationTable.of(
-            [measured_by_image(record, check.facts.get(record.image_path)) for record in dataset.annotations]
-        )
+    if any(facts.problem is not None and facts.size_px is not None for facts in check.facts.values()):
+        for dataset in check.datasets.values():
+            measured = [measured_by_image(record, check.facts.get(record.image_path)) for record in dataset.annotations]
+            dataset.annotations = AnnotationTable.of(measured)
 
 
 def _digests(records: Sequence[ImageAnnotation], facts: Mapping[Path, ImageFacts]) -> dict[str, str]:
