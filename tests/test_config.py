@@ -201,7 +201,7 @@ def test_the_command_line_has_the_last_word_over_what_a_backbone_brings() -> Non
 
 
 def root_of(data: str) -> list[str]:
-    return ["data.root=nowhere"] if data.endswith("_folder") else []
+    return ["data.root=nowhere"] if data.endswith("_folder") or data == "auto" else []
 
 
 @pytest.mark.parametrize("data", options("data"))

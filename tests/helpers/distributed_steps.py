@@ -98,7 +98,7 @@ def records(*, count: int = 3, shift: float = 0.0, name: str = "image") -> list[
 
 def disagreement(rank: int, world_size: int) -> str:
     """What the comparison says when rank 1 has another learning rate and another box."""
-    data = SimpleNamespace(dataset=lambda split: SimpleNamespace(records=records(shift=0.5 * rank)))
+    data = SimpleNamespace(dataset=lambda split: SimpleNamespace(annotations=records(shift=0.5 * rank)))
     trainer = SimpleNamespace(world_size=world_size, datamodule=data)
     try:
         RankConsistencyCheck({"optimizer": {"lr": 0.001 * (rank + 1)}}).setup(trainer, None, "fit")  # type: ignore[arg-type]

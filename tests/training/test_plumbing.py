@@ -11,9 +11,10 @@ from PIL import Image
 
 from helpers.datasets import opener
 from ssd_lightning.data import detection_data
-from ssd_lightning.data.annotations import ImageAnnotation
+from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats import COCO
+from ssd_lightning.data.held_out import HeldOut
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
 from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import ConfigurationError, DataError
@@ -29,10 +30,13 @@ def dataset(tmp_path: Path, count: int = 10, **settings: object) -> DetectionDat
             Image.fromarray(np.full((20, 30, 3), index, np.uint8)).save(path)
         boxes = np.array([[2, 2, 12, 12]], dtype=np.float32)
         records.append(ImageAnnotation(str(index), path, (20, 30), boxes, np.array([1]), np.array([False])))
+    part, fraction = settings.pop("part", "all"), settings.pop("val_fraction", 0.0)
+    table = AnnotationTable.of(records)
+    table = table.select(HeldOut(val_fraction=fraction).in_subset(part, table.columns, np.arange(2)))  # type: ignore[arg-type]
     settings.setdefault("class_names", ("thing",))
     if settings["class_names"] is None:
         settings["class_names"] = ("thing",)
-    return DetectionDataset(annotations=records, **settings)  # type: ignore[arg-type]
+    return DetectionDataset(annotations=table, **settings)  # type: ignore[arg-type]
 
 
 def data_module(tmp_path: Path, **settings: object) -> DetectionDataModule:
@@ -85,7 +89,10 @@ def test_images_of_a_rare_class_come_again_in_an_epoch_and_are_augmented_anew(
 
     settings = {"train": {}, "class_names": ("thing", "rare"), "augmentation": augmentation, "batch_size": 1}
     module = data_module(tmp_path, repeat_rare=repeat_rare, repeat_threshold=0.9, **settings)
-    module.dataset("train").annotations[4].labels[:] = 2  # in a tenth of the images: 3 times
+    opened = module.dataset("train")
+    records = list(opened.annotations)
+    records[4].labels[:] = 2  # in a tenth of the images: 3 times
+    opened.annotations = AnnotationTable.of(records)
     loader = module.train_dataloader()
     assert len(loader) == (12 if repeat_rare else 10)
     counts = Counter(names(loader))
@@ -102,11 +109,9 @@ def test_images_have_the_networks_size(tmp_path: Path) -> None:
 
 def test_training_without_a_single_object_is_refused(tmp_path: Path) -> None:
     module = data_module(tmp_path)
-    for record in module.dataset("train").annotations:
-        record.labels.resize(0, refcheck=False)
-    empty = DetectionDataModule(
-        dataset=lambda **settings: module.dataset("train"), train={}, val=None, test=None, image_size=24
-    )
+    opened = module.dataset("train")
+    opened.annotations = opened.annotations.with_objects(np.zeros(10, bool), None)
+    empty = DetectionDataModule(dataset=lambda **settings: opened, train={}, val=None, test=None, image_size=24)
     with pytest.raises(DataError, match=r"there is no object in the .* training images"):
         empty.train_dataloader()
 

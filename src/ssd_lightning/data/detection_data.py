@@ -34,7 +34,8 @@ class DetectionData:
     """Data sets and loaders for training, validation and test, of one annotation format.
 
     Args:
-        dataset: opens the data set of a split.
+        dataset: opens the data set of a split: a `DatasetOpener`, or anything that takes the arguments of a split and
+            `class_names`, `transform`, `seed`.
         train: arguments of the training split. `choose_splits` fills in splits that are not given.
         val: arguments of the validation split, which selects the best checkpoint. None trains without validation.
         test: arguments of the test split. None if there is none.
@@ -66,7 +67,7 @@ class DetectionData:
     def __init__(
         self,
         *,
-        dataset: DatasetOpener,
+        dataset: Callable[..., DetectionDataset],
         train: Mapping[str, Any],
         val: Mapping[str, Any] | None,
         test: Mapping[str, Any] | None,
@@ -100,7 +101,7 @@ class DetectionData:
             if not isinstance(value, bool):
                 raise ConfigurationError(f"data.{name} is {value!r}; it must be true or false")
         require_number("data.repeat_threshold", repeat_threshold, 0, 1, above_low=True)
-        self.opener = dataset
+        self._make_dataset = dataset
         self._given: dict[str, Any] = {"train": train, "val": val, "test": test}
         self._class_names = None if class_names is None else tuple(class_names)
         self._resize = Resize(image_size=image_size, resize=resize)
@@ -142,6 +143,20 @@ class DetectionData:
         return int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun sets the variable
 
     @property
+    def opener(self) -> DatasetOpener:
+        """Opens the splits.
+
+        Raises:
+            ConfigurationError: the data sets are made in another way.
+        """
+        if not isinstance(self._make_dataset, DatasetOpener):
+            raise ConfigurationError(f"data.module.dataset is {self._make_dataset!r}; it must be a DatasetOpener")
+        return self._make_dataset
+
+    def _files(self, place: Mapping[str, Any]) -> frozenset[str]:
+        return self.opener.files(place) if isinstance(self._make_dataset, DatasetOpener) else frozenset()
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes 1..C."""
         if self._class_names is None:
@@ -150,7 +165,7 @@ class DetectionData:
 
     @cached_property
     def _splits(self) -> Mapping[str, Arguments | None]:
-        return choose_splits(self.opener.files, **self._given)  # lazy: it reads files that `prepare` may create
+        return choose_splits(self._files, **self._given)  # lazy: it reads files that `prepare` may create
 
     def has(self, stage: Stage) -> bool:
         """Whether a stage has a split."""
@@ -209,7 +224,7 @@ class DetectionData:
         """
         arguments = self.arguments(stage)
         if stage not in self._datasets:
-            self._datasets[stage] = self.opener(
+            self._datasets[stage] = self._make_dataset(
                 **arguments,
                 class_names=self._class_names if stage == "train" else self.class_names,
                 transform=(self._augmentation if stage == "train" else None) or self._resize,

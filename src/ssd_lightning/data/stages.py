@@ -42,16 +42,15 @@ def choose_splits(
     Returns:
         The arguments of `train`, `val` and `test`; None for a stage without images.
     """
+    if "splits" not in train or (val is not None and "part" in val):
+        is_empty = val is not None and val.get("part") == "val" and HeldOut(**_shares(val)).is_empty
+        return {"train": train, "val": None if is_empty else val, "test": test}
     train = _with_sets(train)
     val, test = (None if of is None else _with_sets(of) for of in (val, test))
     splits = _named(train["splits"], TRAINING_NAMES, sources) or _first(train, TRAINING_NAMES)
     train = {**train, "splits": splits}
     tested = None if test is None or None in _names(test) else test
     own_test = [] if tested is None else _named(tested["splits"], TEST_NAMES, sources, apart_from=splits)
-    if train.get("part") != "train" or (val is not None and "part" in val):  # all is stated
-        held_out_nothing = val is not None and val.get("part") == "val" and HeldOut(**_shares(val)).is_empty
-        val = None if held_out_nothing or (val is not None and None in _names(val)) else val
-        return {"train": train, "val": val, "test": {**tested, "splits": own_test} if tested and own_test else None}
     shares = _shares(train)
     own_val = [] if val is None or "fold" in shares else _own_validation(splits, val["splits"], own_test, sources)
     shares = {key: value for key, value in shares.items() if not (own_val and key == "val_fraction")}
