@@ -663,7 +663,8 @@ def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(run: R
     overrides = write_voc(
         tmp_path / "voc", {"train": cats, "test": cats, "val": ["none_0", "difficult_1", "difficult_2"]}
     )
-    run("train", *overrides, "data.val_split=val", "hydra.run.dir=run", "test=true", "logger=csv", "report=true")
+    splits = ["data.val_split=val", "data.test_split=test"]
+    run("train", *overrides, *splits, "hydra.run.dir=run", "test=true", "logger=csv", "report=true")
     folder = tmp_path / "run"
     said = (folder / "train.log").read_text()
     assert "val: there is no object to score in its 3 images" in said
@@ -677,7 +678,7 @@ def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(run: R
     assert (folder / "report.html").is_file()
     assert read_run(folder).checkpoint == folder / "checkpoints" / "last.ckpt"
     evaluated = [word for word in overrides if word.startswith("data")]
-    run("evaluate", "checkpoint=run", *evaluated, "output=scores.json")
+    run("evaluate", "checkpoint=run", *evaluated, "data.test_split=test", "output=scores.json")
     assert json.loads((tmp_path / "scores.json").read_text())["map_11point"] == result["scores"]["test/map_11point"]
 
 

@@ -10,7 +10,7 @@ from test_formats_contract import ALL, IMAGES, Format, every_format
 
 from helpers.datasets import opener
 from ssd_lightning.config import compose_config
-from ssd_lightning.data.formats import VOC, YOLO
+from ssd_lightning.data.formats import COCO, VOC, YOLO
 from ssd_lightning.data.stages import choose_splits
 
 ANNOTATED = tuple(image for image in IMAGES if image.things)
@@ -86,6 +86,31 @@ def test_a_test_part_and_folds_are_held_out_of_training(tmp_path: Path) -> None:
     assert names_of(chosen) == ["train", "train", "train"]
     assert [chosen[stage]["part"] for stage in ("train", "val", "test")] == ["train", "val", "test"]
     assert all(chosen[stage]["num_folds"] == 5 and chosen[stage]["fold"] == 0 for stage in chosen)
+
+
+def test_sets_find_their_own_validation_and_test_splits(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_splits(ALL["coco"], tmp_path / name, "train", "val")
+    ALL["coco"].write(tmp_path / "two", "test", ANNOTATED[:1])
+    given = stages(tmp_path, train="auto", test="auto")
+    given["train"]["sets"] = [{"root": "one"}, {"root": "two", "format": "auto"}]
+    given["val"]["sets"] = [{"root": "two"}]
+    chosen = choose_splits(opener(COCO).files, **given)
+    places = {
+        stage: [(Path(split["root"]).name, split["split"]) for split in of["splits"]] for stage, of in chosen.items()
+    }
+    assert places == {"train": [("one", "train"), ("two", "train")], "val": [("two", "val")], "test": [("two", "test")]}
+    assert "part" not in chosen["train"]
+
+
+def test_a_test_split_of_training_images_is_not_used_by_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for split, images in {"train": IMAGES, "test": IMAGES[:1]}.items():
+        ALL["voc"].write(tmp_path, split, images)
+    assert names_of(choose_splits(opener(VOC).files, **stages(tmp_path, test="auto")))[2] is None
+    assert "1 files of the split 'test' are in another split too" in caplog.text
+    assert names_of(choose_splits(opener(VOC).files, **stages(tmp_path)))[2] == "test"
 
 
 def test_nothing_is_held_out_where_the_share_is_zero(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,9 +56,7 @@ def read_cached(
         return annotation_format.read(root, split)
     key = hashlib.sha256(f"{LAYOUT} {annotation_format!r} {root} {split}".encode(errors="surrogateescape"))
     place = Path(os.path.abspath(Path(folder).expanduser())) / "annotations" / key.hexdigest()[:16]
-    if not place.exists() and not _can_write(place.parent):
-        return annotation_format.read(root, split)
-    with FileLock(f"{place}.lock"):
+    with _lock(place.name):
         found = _load(place) if place.exists() else None
         if found is not None:
             return found
@@ -73,19 +72,23 @@ def read_cached(
         return _load(place) or found
 
 
-def _can_write(folder: Path) -> bool:
+def _lock(name: str) -> AbstractContextManager[Any]:
+    """Lock a cache for this user's processes on this machine. Its file is not beside the cache, which may be empty."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.gettempdir()) / f"ssd_lightning_{getattr(os, 'getuid', int)()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / f"{name}.lock").touch()
     except OSError:
-        return False
-    return os.access(folder, os.W_OK)
+        return nullcontext()  # each process reads
+    return FileLock(folder / f"{name}.lock")
 
 
 def _save(found: Annotations, place: Path, start: float) -> None:
     stamps = _stamps(found.sources)
     if (stamps[:, 0] > (start - SAFE_AGE_S) * 1e9).any():
         return  # files that are being written
-    unfinished = Path(mkdtemp(prefix=f"{place.name}.", dir=place.parent))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
     try:
         found.columns.save(unfinished)
         sources = TextColumn.of(found.sources)

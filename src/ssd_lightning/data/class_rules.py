@@ -1,7 +1,7 @@
 """Which classes of the files a run uses, under which names and numbers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,12 +26,12 @@ class ClassRules:
         ConfigurationError: a class has two rules.
     """
 
-    exclude: Sequence[str] = ()
-    merge: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    rename: Mapping[str, str] = field(default_factory=dict)
+    exclude: Sequence[str] | None = None
+    merge: Mapping[str, Sequence[str]] | None = None
+    rename: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        ruled = [*self.exclude, *self.rename, *(name for names in self.merge.values() for name in names)]
+        ruled = self._ruled()
         twice = sorted({name for name in ruled if ruled.count(name) > 1})
         if twice:
             raise ConfigurationError(
@@ -40,9 +40,14 @@ class ClassRules:
 
     def __call__(self, name: str) -> str | None:
         """Return the name under which a class is used; None if it is excluded."""
-        if name in self.exclude:
+        if name in (self.exclude or ()):
             return None
-        return next((new for new, names in self.merge.items() if name in names), self.rename.get(name, name))
+        merged = (new for new, names in (self.merge or {}).items() if name in names)
+        return next(merged, (self.rename or {}).get(name, name))
+
+    def _ruled(self) -> list[str]:
+        merged = (name for names in (self.merge or {}).values() for name in names)
+        return [*(self.exclude or ()), *(self.rename or {}), *merged]
 
     def check(self, names: Sequence[str]) -> None:
         """Check that the data have every class with a rule.
@@ -50,8 +55,7 @@ class ClassRules:
         Raises:
             DataError: they do not.
         """
-        ruled = [*self.exclude, *self.rename, *(name for group in self.merge.values() for name in group)]
-        for name in ruled:
+        for name in self._ruled():
             if name not in names:
                 raise DataError(
                     f"data.exclude_classes, merge_classes or rename_classes names '{name}', which "

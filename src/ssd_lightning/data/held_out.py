@@ -50,12 +50,12 @@ class HeldOut:
 
     def by_hash(self, id_hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return which images the hash puts into validation and test: bool `[N]` each."""
-        hashes = id_hashes / 2**32
-        is_tested = hashes >= 1 - self.test_fraction
+        even = _mixed(id_hashes) / 2**32
+        is_tested = even >= 1 - self.test_fraction
         if self.fold is not None and self.num_folds is not None:
-            folds = (hashes / (1 - self.test_fraction) * self.num_folds).astype(np.int64)
+            folds = (even / (1 - self.test_fraction) * self.num_folds).astype(np.int64)
             return (folds == self.fold) & ~is_tested, is_tested
-        return (hashes < self.val_fraction) & ~is_tested, is_tested
+        return (id_hashes / 2**32 < self.val_fraction) & ~is_tested, is_tested
 
     def in_subset(self, subset: Subset, columns: Columns, label_map: np.ndarray) -> np.ndarray:
         """Tell which images belong to a subset: bool `[N]`.
@@ -111,3 +111,11 @@ class HeldOut:
                     in_validation[classes] += 1
                     break
         return chosen
+
+
+def _mixed(hashes: np.ndarray) -> np.ndarray:
+    """Spread hashes evenly: the CRC of numbered names is not even (the last step of MurmurHash3)."""
+    mixed = hashes.astype(np.uint64)
+    for factor, shift in ((0x85EBCA6B, 16), (0xC2B2AE35, 13)):
+        mixed = ((mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)) & np.uint64(0xFFFFFFFF)
+    return mixed ^ (mixed >> np.uint64(16))

@@ -45,12 +45,18 @@ def choose_splits(
     if "splits" not in train or (val is not None and "part" in val):
         is_empty = val is not None and val.get("part") == "val" and HeldOut(**_shares(val)).is_empty
         return {"train": train, "val": None if is_empty else val, "test": test}
+    has_test_sets = test is not None and bool(test.get("sets"))
     train = _with_sets(train)
     val, test = (None if of is None else _with_sets(of) for of in (val, test))
     splits = _named(train["splits"], TRAINING_NAMES, sources) or _first(train, TRAINING_NAMES)
     train = {**train, "splits": splits}
     tested = None if test is None or None in _names(test) else test
-    own_test = [] if tested is None else _named(tested["splits"], TEST_NAMES, sources, apart_from=splits)
+    own_test: list[Mapping[str, Any]] = []
+    if tested is not None:
+        # Without a place of its own, the test split is one of the training sets.
+        is_free = len(splits) > 1 and [split["split"] for split in tested["splits"]] == [AUTO] and not has_test_sets
+        places = [{**split, "split": AUTO} for split in splits] if is_free else tested["splits"]
+        own_test = _named(places, TEST_NAMES, sources, apart_from=splits)
     shares = _shares(train)
     own_val = [] if val is None or "fold" in shares else _own_validation(splits, val["splits"], own_test, sources)
     shares = {key: value for key, value in shares.items() if not (own_val and key == "val_fraction")}
@@ -97,8 +103,16 @@ def _named(
             chosen.append(split)
             continue
         candidates = [{**split, "split": name} for name in usual]
-        there = ((candidate, sources(candidate)) for candidate in candidates)
-        chosen += [candidate for candidate, files in there if files and not files & taken][:1]
+        there = [(candidate, files) for candidate in candidates if (files := sources(candidate))]
+        chosen += [candidate for candidate, files in there if not files & taken][:1]
+        for candidate, files in there:
+            if files & taken and candidate["split"] not in {split["split"] for split in apart_from}:
+                log.warning(
+                    "%s: %d files of the split '%s' are in another split too, so it is not used by itself",
+                    candidate["root"],
+                    len(files & taken),
+                    candidate["split"],
+                )
     return chosen
 
 
@@ -115,7 +129,7 @@ def _own_validation(
 ) -> list[Mapping[str, Any]]:
     """Return the stated validation split, or one that is found; empty if there is none."""
     if all(split["split"] is not None for split in val):
-        return list(val)
+        return _named(val, VALIDATION_NAMES, sources, apart_from=[*train, *test])
     places = {split["root"]: {**split, "split": AUTO} for split in train}
     own = _named(list(places.values()), VALIDATION_NAMES, sources, apart_from=[*train, *test])
     for split in own:

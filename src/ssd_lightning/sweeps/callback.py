@@ -81,7 +81,7 @@ def conclude_sweep(directory: Path, objective: str) -> list[str]:
         A line for each job that failed.
     """
     from ssd_lightning.sweeps import summary
-    from ssd_lightning.sweeps.records import FAILED, FINISHED, SWEEP, read_jobs, read_json
+    from ssd_lightning.sweeps.records import FAILED, FINISHED, REPEATS, SWEEP, read_jobs, read_json
     from ssd_lightning.visualization.sweep_plots import save_sweep_plot
     from ssd_lightning.visualization.text_table import print_table
 
@@ -89,14 +89,14 @@ def conclude_sweep(directory: Path, objective: str) -> list[str]:
     swept = (read_json(directory / SWEEP) or {}).get("swept", [])
     summary.write_csv(directory / "sweep_results.csv", jobs, swept, objective)
     finished = [job for _, job in jobs if job.status == FINISHED]
-    only_seeds = swept == ["seed"] and bool(finished)
-    if not only_seeds or len(finished) < len(jobs):
+    only_repeats = bool(swept) and set(swept) <= set(REPEATS) and bool(finished)
+    if not only_repeats or len(finished) < len(jobs):
         print_table(summary.result_table(jobs, swept, objective))
-    if only_seeds:
+    if only_repeats:
         print_table(summary.seed_table(finished, objective))
     written = [directory / "sweep_results.csv"]
     if panels := summary.panels(jobs, swept):
-        repeated = "; bars are mean +- sd" if "seed" in swept and not only_seeds else ""
+        repeated = "; bars are mean +- sd" if set(swept) & set(REPEATS) and not only_repeats else ""
         title = f"{directory.name}: {len(finished)} of {len(jobs)} runs finished{repeated}"
         written.append(directory / "sweep_results.png")
         save_sweep_plot(written[-1], panels, objective=objective, title=title)
@@ -104,5 +104,5 @@ def conclude_sweep(directory: Path, objective: str) -> list[str]:
     if best := summary.best_command(jobs, swept):
         tied = summary.count_best(jobs, swept)
         among = f" ({tied} settings are tied; the first is shown)" if tied > 1 else ""
-        print(f"recipe: {best}" if only_seeds else f"best{among}: {best}")
+        print(f"recipe: {best}" if only_repeats else f"best{among}: {best}")
     return [f"job {job.number} ({os.path.relpath(path)}): {job.reason}" for path, job in jobs if job.status == FAILED]

@@ -13,6 +13,8 @@ JOB = "job.json"
 OBJECTIVES = "objective.jsonl"
 """One line per validation, written by `ssd_lightning.training.callbacks.objective`."""
 
+REPEATS = {"seed": "seed", "data.fold": "fold"}
+"""Keys whose values repeat a run, and their short names."""
 RUNNING, FINISHED, FAILED, PRUNED, STOPPED = "running", "finished", "failed", "pruned", "stopped"
 
 

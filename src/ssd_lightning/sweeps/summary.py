@@ -1,13 +1,12 @@
 """Results of a sweep, from the records of its jobs."""
 
 import csv
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-from ssd_lightning.sweeps.records import FINISHED, JobRecord
+from ssd_lightning.sweeps.records import FINISHED, REPEATS, JobRecord
 from ssd_lightning.visualization.sweep_plots import Panel
 from ssd_lightning.visualization.text_table import TextTable
 
@@ -43,7 +42,7 @@ def is_summary(name: str) -> bool:
 
 
 def by_settings(jobs: Jobs, swept: Sequence[str]) -> dict[tuple[str, ...], list[JobRecord]]:
-    """Group finished jobs that differ only in the seed.
+    """Group finished jobs that differ only in the seed or the fold.
 
     Args:
         jobs: jobs of the sweep.
@@ -52,7 +51,7 @@ def by_settings(jobs: Jobs, swept: Sequence[str]) -> dict[tuple[str, ...], list[
     Returns:
         Values of the swept keys without the seed -> jobs, in the order of the jobs.
     """
-    keys = [key for key in swept if key != "seed"]
+    keys = [key for key in swept if key not in REPEATS]
     groups: dict[tuple[str, ...], list[JobRecord]] = {}
     for _, job in jobs:
         if job.status == FINISHED:
@@ -73,12 +72,14 @@ def count_best(jobs: Jobs, swept: Sequence[str]) -> int:
 
 
 def best_command(jobs: Jobs, swept: Sequence[str]) -> str | None:
-    """Return the command line of the best settings, without the sweep over seeds. None if no job finished."""
+    """Return the command line of the best settings, without seeds and folds. None if no job finished."""
     best = best_settings(jobs, swept)
     if not best:
         return None
-    dropped = {"sweep", "seed"} if "seed" in swept else {"sweep"}
-    overrides = [text for text in best[0].overrides if re.split("[=.]", text.lstrip("+"), maxsplit=1)[0] not in dropped]
+    dropped = {key for key in swept if key in REPEATS}
+    dropped |= {"data.num_folds"} if "data.fold" in swept else set()
+    keys = {text: text.lstrip("+").partition("=")[0] for text in best[0].overrides}
+    overrides = [text for text, key in keys.items() if key not in dropped and key.partition(".")[0] != "sweep"]
     return shlex.join(["python", "-m", "ssd_lightning.train", *overrides])
 
 
@@ -89,8 +90,8 @@ def objectives(group: Sequence[JobRecord]) -> list[float]:
 
 def result_table(jobs: Jobs, swept: Sequence[str], objective: str) -> TextTable:
     """Tabulate a sweep, best first. Jobs that differ only in the seed share a row. Unfinished jobs come last."""
-    keys = [key for key in swept if key != "seed"]
-    with_seeds = "seed" in swept
+    keys = [key for key in swept if key not in REPEATS]
+    repeats = [key for key in swept if key in REPEATS]
     groups = sorted(by_settings(jobs, swept).items(), key=lambda item: fmean(objectives(item[1])), reverse=True)
     rows = [
         (_numbers(group), *map(short, values), spread(objectives(group)), _seconds(group), FINISHED)
@@ -99,18 +100,21 @@ def result_table(jobs: Jobs, swept: Sequence[str], objective: str) -> TextTable:
     for _, job in jobs:
         if job.status != FINISHED:
             settings = job.settings()
-            status = job.status if not with_seeds else f"{job.status}, seed={settings.get('seed', '')}"
+            status = ", ".join([job.status, *(f"{key}={settings.get(key, '')}" for key in repeats)])
             last = job.scores.get(objective)
             shown = "" if last is None else f"({last:.4f})"
             values = tuple(short(settings.get(key, "")) for key in keys)
             rows.append((str(job.number), *values, shown, _seconds([job]), status))
-    score = f"{objective}\nmean +- sd" if with_seeds else objective
-    return TextTable(("jobs" if with_seeds else "job", *keys, score, "seconds", "status"), tuple(rows))
+    score = f"{objective}\nmean +- sd" if repeats else objective
+    return TextTable(("jobs" if repeats else "job", *keys, score, "seconds", "status"), tuple(rows))
 
 
 def seed_table(group: Sequence[JobRecord], objective: str) -> TextTable:
-    """Tabulate every score of runs that differ only in the seed, the objective first."""
-    seeds = [f"seed {job.settings().get('seed', '')}" for job in group]
+    """Tabulate every score of runs that differ only in the seed or the fold, the objective first."""
+    seeds = [
+        ", ".join(f"{name} {job.settings()[key]}" for key, name in REPEATS.items() if key in job.settings())
+        for job in group
+    ]
     others = sorted(name for name in group[0].scores if is_summary(name) and name != objective)
     names = [name for name in (objective, *others) if all(job.scores.get(name) is not None for job in group)]
     values = {name: [float(job.scores[name] or 0) for job in group] for name in names}
@@ -126,7 +130,7 @@ def spread(values: Sequence[float]) -> str:
 def panels(jobs: Jobs, swept: Sequence[str]) -> list[Panel]:
     """Return plots of the objective against each parameter, or against the seed if nothing else varies."""
     finished = [job for _, job in jobs if job.status == FINISHED]
-    keys = [key for key in swept if key != "seed"] or list(swept)
+    keys = [key for key in swept if key not in REPEATS] or list(swept)
     scores = tuple(objectives(finished))
     return [Panel(key, tuple(job.settings().get(key, "") for job in finished), scores) for key in keys if scores]
 

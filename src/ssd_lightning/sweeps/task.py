@@ -21,6 +21,7 @@ from ssd_lightning.sweeps.records import (
     FAILED,
     FINISHED,
     PRUNED,
+    REPEATS,
     STOPPED,
     SWEEP,
     JobRecord,
@@ -125,7 +126,7 @@ def job_environment(sweep: Path, job: JobRecord, recipe: str) -> dict[str, str]:
         job: job of the sweep.
         recipe: `name` of the run. It is the group if only the seed is swept.
     """
-    swept = [key for key in (read_json(sweep / SWEEP) or {}).get("swept", []) if key != "seed"]
+    swept = [key for key in (read_json(sweep / SWEEP) or {}).get("swept", []) if key not in REPEATS]
     settings = job.settings()
     variables = {
         "WANDB_RUN_GROUP": sweep.name if swept else recipe,
