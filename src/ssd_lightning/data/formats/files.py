@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import product
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
@@ -337,15 +337,22 @@ def read_lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, edit: Callable[[bytes], bytes] | None = None) -> Any:
     """Read a JSON file.
+
+    Args:
+        path: the file.
+        edit: changes the text before it is parsed.
 
     Raises:
         FileError: the file cannot be read, or is not JSON.
     """
+    content = _read_annotation(path)
     try:
-        return json.loads(_read_annotation(path).removeprefix(b"\xef\xbb\xbf"))
+        return json.loads((content if edit is None else edit(content)).removeprefix(b"\xef\xbb\xbf"))
     except (ValueError, RecursionError) as error:
+        if edit is not None:
+            return read_json(path)  # its error has the right place
         raise FileError(path, f"this is not readable JSON: {error}", kind="annotation") from error
 
 
