@@ -123,7 +123,7 @@ def _add_objects(
         try:
             for key in FLAGS.intersection(entry):
                 flag = entry[key]
-                difficult |= flag if type(flag) is int and flag in (0, 1) else flag_of(flag, key)
+                difficult |= bool(flag) if type(flag) is int and flag in (0, 1) else flag_of(flag, key)
             if not (is_plain and type(bbox) is list and len(bbox) == 4):
                 bbox = _read_box(entry)
         except DataError as error:
