@@ -78,6 +78,8 @@ WITHOUT_HEADER = ("image", "xmin", "ymin", "xmax", "ymax", "label")
 """Columns of a file without a header, as keras-retinanet writes it."""
 EMPTY = ("", "nan", "na", "n/a", "<na>", "none", "null", "[]")
 """Notations for an empty field, in any case."""
+BOX_KEYS = {"xyxy": ("xmin", "ymin", "xmax", "ymax"), "cxcywh": ("cx", "cy", "w", "h"), "xywh": ("x", "y", "w", "h")}
+NOTHING = [-1.0, -1.0, -1.0, -1.0]
 ONLY_CLASS = "object"
 """Class of all objects in a file without a column for it."""
 
@@ -262,12 +264,14 @@ class _Rows:
             DataError: a column is missing.
         """
         columns, rows = read_columns(reader, self.path)
-        codes: dict[str, str] = {}
+        names: dict[str, str] = {}
+        flags: dict[str, bool] = {}
+        fewest, has_four = columns.fewest, len(columns.box) == 4
         for row in rows:
             if not row:
                 continue
-            if len(row) < columns.fewest:
-                self._short.append(f"line {reader.line_num} has {len(row)} values, not {columns.fewest}")
+            if len(row) < fewest:
+                self._short.append(f"line {reader.line_num} has {len(row)} values, not {fewest}")
                 continue
             stated = row[columns.image]
             image = self.images.get(stated)
@@ -278,40 +282,26 @@ class _Rows:
                 width, height = columns.size
                 self._sizes_px[image] = stated_size_px(row[height], row[width])
             code = ONLY_CLASS if columns.label is None else row[columns.label]
-            if code not in codes:
-                codes[code] = descriptions.get(_code(code), _code(code))
-            self._take(row, columns, reader.line_num, image, codes[code])
-        return columns
-
-    def _take(self, row: list[str], columns: Columns, line: int, image: int, name: str) -> None:
-        texts = [row[index] for index in columns.box] if len(columns.box) == 4 else _split(row[columns.box[0]])
-        if all(text.strip().lower() in EMPTY for text in (name if columns.label is not None else "", *texts)):
-            return
-        difficult = False
-        try:
-            if columns.difficult is not None:
-                difficult = flag_of(row[columns.difficult], "difficult")
+            if code not in names:
+                names[code] = descriptions.get(_code(code), _code(code))
+            name = names[code]
+            texts = [row[index] for index in columns.box] if has_four else _split(row[columns.box[0]])
+            flag = "" if columns.difficult is None else row[columns.difficult]
             try:
-                numbers = [float(text) for text in texts]
-            except ValueError:
-                numbers = []
-            if len(numbers) != 4 or not all(map(isfinite, numbers)):
-                if len(texts) != 4:
-                    raise DataError(f"has the box {row[columns.box[0]]!r}, not four numbers")
-                numbers = [number_of(text, _name_of(columns, i)) for i, text in enumerate(texts)]
-            if numbers == [-1, -1, -1, -1]:
-                raise DataError(
-                    "has -1 for all four numbers of its box; an image without objects is written with class and box "
-                    "empty"
-                )
-        except DataError as error:
-            self._faults.append((image, line, name, str(error), difficult))
-            return
-        self._image.append(image)
-        self._label.append(self._labels.setdefault(name, len(self._labels)))
-        self._line.append(line)
-        self._difficult.append(difficult)
-        self._numbers.extend(numbers)
+                if flag not in flags:
+                    flags[flag] = flag_of(flag, "difficult")
+                numbers = _box(texts, columns.box_format)
+            except DataError as error:
+                is_empty = all(text.strip().lower() in EMPTY for text in texts)
+                if not (is_empty and (columns.label is None or name.strip().lower() in EMPTY)):
+                    self._faults.append((image, reader.line_num, name, str(error), flags.get(flag, False)))
+                continue
+            self._image.append(image)
+            self._label.append(self._labels.setdefault(name, len(self._labels)))
+            self._line.append(reader.line_num)
+            self._difficult.append(flags[flag])
+            self._numbers.extend(numbers)
+        return columns
 
     def fill(self, builder: TableBuilder, image_dir: Path, root: Path) -> None:
         """Find the images, and add them and their objects."""
@@ -360,14 +350,30 @@ def _stripped(stated: str, image_dir: Path, root: Path) -> str:
     return stripped
 
 
+def _box(texts: Sequence[str], box_format: BoxFormat) -> list[float]:
+    """Read the four numbers of a box.
+
+    Raises:
+        DataError: they are not four finite numbers, or all are -1.
+    """
+    try:
+        numbers = [float(text) for text in texts]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4 or not isfinite(sum(numbers)):
+        if len(texts) != 4:
+            raise DataError(f"has the box {' '.join(texts)!r}, not four numbers")
+        numbers = [number_of(text, key) for text, key in zip(texts, BOX_KEYS[box_format], strict=True)]
+    if numbers == NOTHING:
+        raise DataError(
+            "has -1 for all four numbers of its box; an image without objects is written with class and box empty"
+        )
+    return numbers
+
+
 def _split(text: str) -> list[str]:
     """Split the four numbers of one column: `[1, 2, 3, 4]` or `1 2 3 4`."""
     return text.strip().strip("[]()").replace(",", " ").split() or [""]
-
-
-def _name_of(columns: Columns, index: int) -> str:
-    names = {"xyxy": ("xmin", "ymin", "xmax", "ymax"), "cxcywh": ("cx", "cy", "w", "h"), "xywh": ("x", "y", "w", "h")}
-    return names[columns.box_format][index]
 
 
 def _code(text: str) -> str:

@@ -16,7 +16,6 @@ from ssd_lightning.data.annotations import ProblemKind
 from ssd_lightning.data.image_suffixes import (
     IMAGE_SUFFIXES,
     KNOWN_SUFFIXES,
-    is_image_name,
     is_unreadable_image_name,
 )
 from ssd_lightning.data.special_files import is_file, refuse_special_file
@@ -70,8 +69,9 @@ def unique_image_id(name: str, seen: set[str]) -> str:
     name = portable_path(name)
     while name.startswith("../"):
         name = name.removeprefix("../")
-    path = PurePosixPath(name)
-    image_id = str(path.with_suffix("")) if is_image_name(path) else name
+    if "//" in name or "/./" in name:
+        name = str(PurePosixPath(name))
+    image_id = os.path.splitext(name)[0] if _suffix(name) in IMAGE_SUFFIXES else name
     number = 1
     while image_id in seen:
         image_id = name if number == 1 else f"{name} ({number})"
@@ -243,7 +243,7 @@ class ImageFinder:
     """
 
     def __init__(self, folder: Path, names: Collection[str], *, root: Path, stated_by: Path) -> None:
-        self.folders: dict[str, frozenset[str]] = {}
+        self.folders: dict[str, dict[str, str]] = {}
         self._folder = folder
         self._root = root
         self._stated_by = stated_by
@@ -258,19 +258,28 @@ class ImageFinder:
         parent, _, file = portable_path(name).rpartition("/")
         folder = f"{self._folder}/{parent}" if parent else str(self._folder)
         if folder not in self.folders:
-            self.folders[folder] = _list_images(folder) if is_within(self._root, Path(folder)) else frozenset()
-        if file in self.folders[folder]:
-            return f"{folder}/{file}"
+            self.folders[folder] = _list_images(folder) if is_within(self._root, Path(folder)) else {}
+        found = self.folders[folder].get(file)
+        if found is not None:
+            return f"{folder}/{found}"
         keep = self._keep.get(name, 1)
         return str(require_image(self._folder, name, root=self._root, keep=keep, stated_by=self._stated_by))
 
 
-def _list_images(folder: str) -> frozenset[str]:
+def _list_images(folder: str) -> dict[str, str]:
+    """Return the images of a folder by name, and by the name without suffix if that has no dot."""
     try:
         with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if is_image_name(PurePath(entry.name)) and entry.is_file())
+            names = [entry.name for entry in entries if _suffix(entry.name) in IMAGE_SUFFIXES and entry.is_file()]
     except (OSError, ValueError):
-        return frozenset()
+        return {}
+    names.sort(key=lambda name: (-IMAGE_SUFFIXES.index(_suffix(name)), name), reverse=True)
+    by_stem = {stem: name for name in names for stem in [os.path.splitext(name)[0]] if "." not in stem}
+    return {**by_stem, **{name: name for name in names}}
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def refuse_unreadable(path: Path) -> None:
