@@ -93,6 +93,13 @@ def test_a_table_is_mapped_from_its_files_in_every_process(tmp_path: Path, count
             table.columns.labels[0] = 5
 
 
+def test_a_table_in_memory_goes_to_another_process() -> None:
+    given_ones = annotations([2, 0, 1])
+    table = pickle.loads(pickle.dumps(AnnotationTable.of(given_ones).select(np.array([2, 0]))))
+    assert same(table[0], given_ones[2])
+    assert same(table[1], given_ones[0])
+
+
 def test_changing_an_annotation_does_not_change_the_table() -> None:
     table = AnnotationTable.of(annotations([2]))
     table[0].boxes_xyxy_px[:] = -1

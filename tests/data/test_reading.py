@@ -213,6 +213,19 @@ def test_training_and_validation_read_their_files_once(tmp_path: Path, monkeypat
     assert len(train) + len(val) == 20
 
 
+def test_what_a_reader_notes_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for folder in ("images/train", "labels/train"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "data.yaml").write_text("names: [cat]\n")
+    for name in NAMES[:20]:
+        Image.new("RGB", (100, 100)).save(tmp_path / f"images/train/{name}.jpg")
+        (tmp_path / f"labels/train/{name}.txt").write_text("0 .1 .1 .5 .1 .5 .5\n")
+    opened = opener(YOLO)
+    for part in ("train", "val"):
+        opened(splits=[{"root": str(tmp_path), "split": "train"}], part=part, val_fraction=0.3)
+    assert caplog.text.count("20 outlines or rotated boxes are read as their bounding boxes") == 1
+
+
 def test_an_image_in_two_lists_of_a_root_comes_once(tmp_path: Path) -> None:
     for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (tmp_path / folder).mkdir(parents=True)

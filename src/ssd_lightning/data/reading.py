@@ -60,6 +60,8 @@ class DatasetOpener:
     cache_folder: str | Path | None = None
     _found: dict[Any, Annotations] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What was read, since training and validation are often parts of one split."""
+    _noted: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    """What the log has said of it."""
 
     def __post_init__(self) -> None:
         if self.on_error not in get_args(OnError):
@@ -94,8 +96,10 @@ class DatasetOpener:
                 image is left.
         """
         found = self.read(splits)
-        for note in found.notes:
-            log.warning("%s", note)
+        for note in dict.fromkeys(found.notes):
+            if note not in self._noted:
+                log.warning("%s", note)
+                self._noted.add(note)
         chosen = self.choose(
             found,
             class_names=class_names,
