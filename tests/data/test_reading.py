@@ -158,6 +158,8 @@ def test_a_rule_for_a_class_that_is_not_there_or_has_another(tmp_path: Path) -> 
     splits = write_csv(tmp_path, ROWS[:2])
     with pytest.raises(DataError, match=r"'cars', which is of none of the 2 classes; the nearest is 'car'"):
         DatasetOpener(format=CSV(), classes=ClassRules(exclude=["cars"]))(splits=splits)
+    validation = DatasetOpener(format=CSV(), classes=ClassRules(exclude=["cow"]))
+    assert validation(splits=splits, class_names=["car", "bus"]).annotations.counts.tolist() == [2]
     with pytest.raises(ConfigurationError, match="more than one rule for 'car'"):
         ClassRules(exclude=["car"], rename={"car": "bus"})
 

@@ -86,7 +86,7 @@ def map_labels(
         check_class_names(class_names)
         numbered = dict(enumerate(class_names))
         names = [numbered.get(int(name), name) if name.isdecimal() else name for name in names]
-    else:
+    elif class_names is None:  # a validation split, which gets the training classes, need not have them all
         rules.check(names)
     used = [rules(name) for name in names]
     if class_names is None:
