@@ -107,6 +107,8 @@ def open_stages(config: "DictConfig", opener: "DatasetOpener") -> "dict[str, Det
         try:
             datasets[stage] = opener(splits=arguments["splits"], class_names=class_names)
         except MissingSplitError as error:
+            if stage == "train":
+                raise
             log.warning("%s: skipped", error)
             missing.append(str(error))
             continue

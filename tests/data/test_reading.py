@@ -188,6 +188,27 @@ def test_settings_that_do_not_exist(tmp_path: Path, setting: dict[str, Any]) -> 
         open_csv(splits=splits, **setting)
 
 
+@pytest.mark.parametrize("root", [None, 5])
+def test_a_root_is_a_path(root: object) -> None:
+    with pytest.raises(ConfigurationError, match=rf"root={root}: .*set data\.root="):
+        open_csv(splits=[{"root": root, "split": "train"}])
+
+
+def test_a_file_is_no_root(tmp_path: Path) -> None:
+    (tmp_path / "set.zip").touch()
+    with pytest.raises(DataError, match=r"set\.zip: this is a file, not a folder; unpack"):
+        open_csv(splits=[{"root": str(tmp_path / "set.zip"), "split": "train"}])
+
+
+def test_why_no_class_is_left_is_said(tmp_path: Path) -> None:
+    splits = write_csv(tmp_path, ["a.jpg,cat,1,x,30,40,0"])
+    with pytest.raises(DataError, match=r"no object .* give data\.class_names; .*line 2 'cat' of a\.jpg has ymin 'x'"):
+        open_csv(splits=splits)
+    splits = write_csv(tmp_path, ROWS[:2])
+    with pytest.raises(DataError, match="exclude_classes excludes all classes: bus, car"):
+        DatasetOpener(format=CSV(), classes=ClassRules(exclude=["car", "bus"]))(splits=splits)
+
+
 def test_nothing_left(tmp_path: Path) -> None:
     splits = write_csv(tmp_path, ROWS[:1])
     with pytest.raises(DataError, match=r"no image is left in part 'val' .*data\.val_fraction="):

@@ -211,6 +211,16 @@ def test_names_without_data_yaml(tmp_path: Path) -> None:
         assert read(tmp_path).class_names == ("cat", "dog")
 
 
+def test_a_blank_line_among_the_names_has_a_number(tmp_path: Path) -> None:
+    write(tmp_path, "2 .5 .5 .2 .1\n", settings=None)
+    (tmp_path / "classes.txt").write_text("cat\n\ndog\n")
+    dataset = read(tmp_path)
+    assert [dataset.class_names[label - 1] for label in dataset.annotations[0].labels] == ["dog"]
+    (tmp_path / "classes.txt").write_bytes("狗\n".encode("gbk"))
+    with pytest.raises(DataError, match=r"classes\.txt: cannot read the class names"):
+        read(tmp_path)
+
+
 SPELLINGS = ("no", "yes", "on", "010", "08", "1_0", "null", "~", "1e3", ".5", "2001-01-01", "0x1f", "True", "=", "<<")
 
 

@@ -92,8 +92,11 @@ def map_labels(
     if class_names is None:
         declared = dict.fromkeys(name for name in used[: found.num_declared] if name)
         class_names = list(declared) if found.is_listed else sorted(declared)
+        if not class_names and any(names):
+            raise DataError(f"data.exclude_classes excludes all classes: {', '.join(names)}")
         if not class_names:
-            raise DataError(f"no object in {' and '.join(found.roots)} has a class name; give data.class_names")
+            first = f"; the first of {len(found.problems)} problems: {found.problems[0]}" if found.problems else ""
+            raise DataError(f"no object in {' and '.join(found.roots)} has a class name; give data.class_names{first}")
     check_class_names(class_names)
     labels = {name: label for label, name in enumerate(class_names, start=1)}
     label_map = [EXCLUDED if name is None else labels.get(name, 0) for name in used]

@@ -13,7 +13,14 @@ from ssd_lightning.errors import ConfigurationError
 
 
 def absolute_roots(splits: Sequence[Mapping[str, Any]]) -> list[Path]:
-    """Return the root of every split as an absolute path, with links unresolved."""
+    """Return the root of every split as an absolute path, with links unresolved.
+
+    Raises:
+        ConfigurationError: a root is not a path.
+    """
+    for split in splits:
+        if not isinstance(split.get("root"), str | Path):
+            raise ConfigurationError(f"root={split.get('root')!r}: it is the folder of a data set; set data.root=")
     return [Path(os.path.abspath(Path(split["root"]).expanduser())) for split in splits]
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from helpers.annotation_tools import (
     CASES,
@@ -247,3 +248,26 @@ def test_a_damaged_settings_file_and_a_reader_that_refuses(tmp_path: Path) -> No
     (tmp_path / "data.yaml").write_text("names: [a")
     with pytest.raises(DataError, match=r"data\.yaml"):
         detect_format(tmp_path)
+
+
+def test_images_beside_the_data_set_that_is_read_are_named(tmp_path: Path) -> None:
+    for folder in ("A/images/train", "A/labels/train", "B"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "A/data.yaml").write_text("train: images/train\nnames: [cat]\n")
+    (tmp_path / "A/labels/train/a.txt").write_text("0 .5 .5 .2 .2\n")
+    for place in ("A/images/train/a.jpg", "B/b.jpg", "B/c.jpg"):
+        Image.new("RGB", (20, 10)).save(tmp_path / place)
+    found = detect_format(tmp_path)
+    assert found.root == tmp_path / "A"
+    assert found.reason.endswith(f"; 2 images in other folders of {tmp_path} are not read")
+
+
+def test_lists_of_one_class_are_no_splits(tmp_path: Path) -> None:
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("default", "cat_default", "dog_default"):
+        (tmp_path / f"ImageSets/Main/{name}.txt").write_text("a 1\n" if "_" in name else "a\n")
+    (tmp_path / "Annotations/a.xml").write_text("<annotation/>")
+    Image.new("RGB", (20, 10)).save(tmp_path / "JPEGImages/a.jpg")
+    found = detect_format(tmp_path)
+    assert (found.train, found.val, found.test) == ("default", None, None)

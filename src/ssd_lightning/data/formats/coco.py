@@ -104,7 +104,7 @@ def _add_objects(
     images: Mapping[Any, int | None],
     names: Mapping[Any, str],
 ) -> None:
-    is_plain = _are_plain(annotations)
+    is_plain, num_outlines = _are_plain(annotations), 0
     boxes: list[list[float]] = []
     image_column, label_column, items, difficult_column = array("q"), array("q"), array("q"), array("b")
     labels = {category: builder.label(name) for category, name in names.items()}
@@ -125,6 +125,7 @@ def _add_objects(
                 flag = entry[key]
                 difficult |= bool(flag) if type(flag) is int and flag in (0, 1) else flag_of(flag, key)
             if not (is_plain and type(bbox) is list and len(bbox) == 4):
+                num_outlines += not bbox and bool(entry.get("segmentation"))
                 bbox = _read_box(entry)
         except DataError as error:
             builder.fail_object(image, name=name, item=item, text=str(error), difficult=bool(difficult))
@@ -134,6 +135,8 @@ def _add_objects(
         label_column.append(label)
         difficult_column.append(bool(difficult))
         items.append(item if type(item) is int and abs(item) < 2**63 else number)
+    if num_outlines:
+        builder.notes.append(f"{path}: of {num_outlines} outlines without a box the bounding box is read")
     builder.add_objects(
         np.array(image_column, np.int64),
         labels=np.array(label_column, np.int64),

@@ -7,7 +7,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -79,7 +79,15 @@ def detect_format(root: Path) -> Detected:
     files = _survey(root)
     inner = _inner_root(files)
     if inner is not None:
-        return detect_format(inner)
+        found = detect_format(inner)
+        num_others = sum(
+            len(names)
+            for suffix in IMAGE_SUFFIXES
+            for folder, names in files.by_suffix.get(suffix, {}).items()
+            if not Path(root, folder).is_relative_to(inner)
+        )
+        beside = f"; {num_others} images in other folders of {root} are not read" if num_others else ""
+        return replace(found, reason=found.reason + beside)
     guesses = _guesses(files)
     if not guesses:
         raise DataError(_nothing_fits(root))
@@ -250,7 +258,10 @@ def _txt_kind(path: Path) -> str | None:
 def _guess_voc(root: Path, paths: Sequence[str]) -> _Guess | None:
     lists = find_list(root, "")
     if lists is not None:
-        splits = sorted(path.stem for path in lists.parent.glob("*.txt"))
+        names = sorted(path.stem for path in lists.parent.glob("*.txt"))
+        splits = [
+            name for name in names if not any(name.endswith(f"_{other}") for other in names)
+        ]  # cat_train: of a class
         return _Guess(VOC(), splits, len(paths), lists.parent.relative_to(root).as_posix())
     if not paths:
         return None

@@ -56,6 +56,10 @@ def check_root(root: Path) -> None:
         DataError: it is not a folder.
     """
     if not root.is_dir():
+        if root.exists():
+            raise DataError(
+                f"{root}: this is a file, not a folder; unpack an archive, and set data.root= to its folder"
+            )
         raise DataError(f"{root}: there is no such folder; set data.root= to the folder of the data")
 
 

@@ -276,7 +276,11 @@ def _class_names(path: Path, stated: Any, names_file: Path | None) -> dict[int, 
     if stated is not None:
         raise DataError(f"{path}: 'names' is {stated!r}, neither a list of names nor a mapping from their numbers")
     if names_file is not None:
-        return dict(enumerate(line.strip() for line in read_lines(names_file) if line.strip()))
+        try:
+            lines = read_lines(names_file)
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{names_file}: cannot read the class names: {error}") from error
+        return {number: line.strip() for number, line in enumerate(lines) if line.strip()}  # blank lines count
     return {}
 
 
