@@ -490,3 +490,16 @@ def test_the_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsy
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(Path(__file__).parents[3] / "examples/from_records.py"), run_name="__main__")
     assert "8 images" in capsys.readouterr().out
+
+
+def test_tasks_of_one_id_and_two_images_are_two(tmp_path: Path) -> None:
+    value = {"x": 10, "y": 10, "width": 50, "height": 50, "rectanglelabels": ["cat"]}
+    region = {"id": "r", "type": "rectanglelabels", "value": value, "original_width": 20, "original_height": 10}
+    names = ("a.jpg", "b.jpg", "a.jpg")
+    tasks = [{"id": 1, "data": {"image": name}, "annotations": [{"result": [region]}]} for name in names]
+    (tmp_path / "result.json").write_text(json.dumps(tasks))
+    for name in names:
+        Image.new("RGB", (20, 10)).save(tmp_path / name)
+    found = LabelStudio().read(tmp_path, "result.json")
+    assert found.columns.boxes_xyxy_px.tolist() == [[2, 1, 12, 6]] * 2
+    assert any("1 tasks have more than one annotation" in note for note in found.notes)

@@ -157,7 +157,7 @@ class _Task:
 
 def _read_tasks(path: Path, content: Sequence[dict[str, Any]], builder: TableBuilder) -> list[_Task]:
     """Read all tasks that have an annotation."""
-    tasks: dict[str, _Task] = {}
+    tasks: dict[tuple[str, str], _Task] = {}
     unfinished, repeated = [], []
     for number, entry in enumerate(content, start=1):
         identity, is_full = str(entry.get("id", number)), isinstance(entry.get("data"), dict)
@@ -165,13 +165,15 @@ def _read_tasks(path: Path, content: Sequence[dict[str, Any]], builder: TableBui
         if not results:
             unfinished.append(identity)
             continue
-        if len(results) > 1 or identity in tasks:
-            repeated.append(identity)
         image = _image_name(entry["data"] if is_full else entry, results[0])
         if image is None:
             builder.fail_file(path, f"task {identity} names no image")
             continue
-        tasks.setdefault(identity, _Task(image, [region for region in _regions(results[0]) if region.is_object]))
+        if len(results) > 1 or (identity, image) in tasks:  # joined projects have ids twice
+            repeated.append(identity)
+        tasks.setdefault(
+            (identity, image), _Task(image, [region for region in _regions(results[0]) if region.is_object])
+        )
     if repeated:
         text = "have more than one annotation, of which the first is read; the first such task is"
         builder.notes.append(f"{path}: {len(set(repeated))} tasks {text} {repeated[0]}")
