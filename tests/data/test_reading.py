@@ -70,6 +70,24 @@ def test_a_class_is_in_validation_where_training_keeps_all_classes(labels: list[
                 assert any(sum(other in of[one] for one in train) == 1 for other in of[name])
 
 
+def test_a_problem_belongs_to_the_part_of_its_image(tmp_path: Path) -> None:
+    # The rare class moves an image into validation that its hash puts into training.
+    rows = [f"{name}.png,{'rare' if index in (2, 3) else 'cat'},1,2,30,40,0" for index, name in enumerate(NAMES[:20])]
+    splits = write_csv(tmp_path, rows)
+    moved = [one.image_id for one in open_csv(splits=splits, part="val", val_fraction=0.2).annotations]
+    by_hash = held(NAMES[:20], 0.2)
+    (extra,) = set(moved) - set(by_hash)
+    splits = write_csv(tmp_path, [*rows, f"{extra}.png,cat,9,9,9,9,0"])
+    dropped = {
+        part: [
+            problem.image_id
+            for problem in open_csv(splits=splits, part=part, val_fraction=0.2, on_error="skip").dropped
+        ]
+        for part in ("train", "val")
+    }
+    assert dropped == {"train": [], "val": [extra]}
+
+
 def test_folds_are_disjoint_and_complete_beside_a_test_part() -> None:
     columns, label_map = table(NAMES).columns, np.arange(2)
     folds = [

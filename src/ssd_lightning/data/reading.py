@@ -10,7 +10,7 @@ import numpy as np
 
 from ssd_lightning.data.annotation_cache import read_cached
 from ssd_lightning.data.annotation_checks import unknown_class_text
-from ssd_lightning.data.annotations import Annotations, AnnotationTable, Problem, hash_ids
+from ssd_lightning.data.annotations import Annotations, AnnotationTable, Columns, Problem, hash_ids
 from ssd_lightning.data.class_rules import EXCLUDED, ClassRules, map_labels
 from ssd_lightning.data.dataset import DetectionDataset, Transform, shortened
 from ssd_lightning.data.formats import BY_NAME
@@ -206,7 +206,7 @@ class DatasetOpener:
             and (keep_difficult or not problem.difficult)
             and not (problem.is_clipped and self.on_error == "clip")
             and not (is_cut and problem.position > rows[-1])
-            and _concerns(problem, part, shares)
+            and _concerns(problem, part, shares, columns, in_part)
         ]
         problems.sort(key=lambda problem: problem.position)
         table = AnnotationTable(columns)
@@ -230,10 +230,13 @@ class Chosen:
     """Crowds and difficult objects that were skipped on request."""
 
 
-def _concerns(problem: Problem, part: Subset, held_out: HeldOut) -> bool:
+def _concerns(problem: Problem, part: Subset, held_out: HeldOut, columns: Columns, in_part: np.ndarray) -> bool:
     """Tell whether a problem is one of a part: that of its image, or every part."""
     if problem.image_id is None or part == "all":
         return True
+    if problem.position < len(in_part) and columns.image_ids[problem.position] == problem.image_id:
+        return bool(in_part[problem.position])
+    # The image itself cannot be used.
     (is_validated,), (is_tested,) = held_out.by_hash(hash_ids([problem.image_id]))
     return bool({"train": not is_validated and not is_tested, "val": is_validated, "test": is_tested}[part])
 
