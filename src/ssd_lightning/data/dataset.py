@@ -1,6 +1,6 @@
 """Turn annotated images into samples: the code that all annotation formats share."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -235,7 +235,3 @@ def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Targ
     """Stack images to `[B, 3, H, W]`; targets stay a list, since images differ in their number of boxes."""
     images, targets = zip(*samples, strict=True)
     return torch.stack(images), list(targets)
-
-
-Prepare = Callable[[], None]
-"""Prepares the files before they are read: a download, or a generated set."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape  # writes only: defusedxml parses
+from xml.sax.saxutils import escape
 
 import yaml
 

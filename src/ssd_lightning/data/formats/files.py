@@ -372,8 +372,8 @@ def read_json(path: Path, *, edit: Callable[[bytes], bytes] | None = None) -> An
 def read_xml(path: Path) -> Element:
     """Read an XML file, with all tags in lower case, since tools differ: <Difficult>, <xMin>.
 
-    Entities are rejected, since they can expand without limit. The standard parser is ten times faster than that of
-    defusedxml; it does not load external entities, and Expat limits what others expand to.
+    Entities are rejected, since they can expand without limit. The standard parser does not load external ones, and
+    Expat limits what others expand to.
 
     Raises:
         FileError: the file cannot be read, is not XML, or has entities.
