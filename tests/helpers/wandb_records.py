@@ -38,6 +38,7 @@ def records_of(directory: Path) -> list[Any]:
         record = wandb_internal_pb2.Record()
         record.ParseFromString(part)
         records.append(record)
+    assert records[-1].HasField("exit"), f"{path}: the run's end is missing"
     return records
 
 

@@ -40,6 +40,7 @@ def train(run: Path, **settings: Any) -> None:
         log_every_n_steps=2,
     )
     wandb.finish()
+    wandb.teardown()  # `finish` may return before the file's last block is on the disk
 
 
 @pytest.fixture(scope="module")
