@@ -58,8 +58,7 @@ def small_ssd(backbone: nn.Module) -> SSD:
 
 
 def learn(net: SSD) -> None:
-    """One step with large gradients everywhere."""
-    net.train()
+    """One step with large gradients everywhere. Like the Trainer, it does not call `net.train()`."""
     optimizer = torch.optim.SGD([weight for weight in net.parameters() if weight.requires_grad], lr=0.1)
     output = net(torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0)) * 255)
     (output.box_offsets.square().sum() + output.class_logits.square().sum()).backward()
@@ -93,7 +92,6 @@ def test_running_statistics_stay_where_batch_norm_is_another_module() -> None:
     net = small_ssd(MobileNetV2())
     net.freeze_backbone(norm=True)
     synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(net)
-    synchronised.train()
     kinds = [layer for layer in net.extractor.backbone.modules() if isinstance(layer, nn.SyncBatchNorm)]
     assert kinds
     assert not any(layer.training for layer in kinds)

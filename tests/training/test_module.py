@@ -119,6 +119,17 @@ def test_the_loss_falls_on_one_batch() -> None:
     assert total() < 0.7 * before
 
 
+def test_frozen_layers_stay_to_the_last_bit_through_a_fit() -> None:
+    model = module()
+    model.net.freeze_backbone(stages="all")
+    backbone = model.net.extractor.backbone
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    assert any(name.endswith("running_mean") for name in before)
+    data = loader([target([0.1, 0.1, 0.6, 0.6]), target([0.3, 0.2, 0.9, 0.8], name="b")])
+    trainer(max_epochs=3, max_steps=-1).fit(model, data, data)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+
+
 def test_a_diverged_loss_stops_the_run_and_names_the_images() -> None:
     model = module(optimizer=partial(torch.optim.SGD, lr=1e30))
     data = loader([target([0.1, 0.1, 0.6, 0.6], name="p"), target([0.3, 0.2, 0.9, 0.8], name="q")])

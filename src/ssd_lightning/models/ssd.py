@@ -183,6 +183,7 @@ class SSD(ConfigMixin, nn.Module):
         """
         norms = freeze_backbone(self.extractor.backbone, self.image_size, stages=stages, norm=norm)
         self._norms_in_evaluation = tuple(f"extractor.backbone.{name}" for name in norms)
+        self.train(self.training)  # at once: a Lightning Trainer never calls `train()` itself
 
     def train(self, mode: bool = True) -> "SSD":
         """Set the training mode; frozen batch norms stay in evaluation mode."""
