@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ssd_lightning import config as configs
 from ssd_lightning.assembly import make_net
+from ssd_lightning.command_line import CommandLine
 from ssd_lightning.config import check_overrides, compose_config, find_folder, find_user_error, refused_value
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.formats.voc import VOC_CLASSES
@@ -22,7 +23,7 @@ from ssd_lightning.errors import ConfigurationError, DataError, UserError
 from ssd_lightning.losses import BipartiteMatcher, HardNegativeCrossEntropy, SmoothL1Loss
 from ssd_lightning.models.config import from_config, to_config
 from ssd_lightning.models.postprocess import PostProcess
-from ssd_lightning.overrides import command_line_overrides, refuse_sweep, take_config_path_from_here
+from ssd_lightning.overrides import refuse_sweep
 from ssd_lightning.training import DetectionDataModule, SSDModule
 
 CONF = find_folder("conf")
@@ -511,15 +512,9 @@ def test_what_needs_quotes_is_answered_with_the_quotes_that_work(text: str) -> N
         ("optimizer.lr=range(1,3)", "add --multirun"),
     ],
 )
-def test_several_values_are_refused_without_multirun(
-    override: str, answer: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["train"])
+def test_several_values_are_refused_without_multirun(override: str, answer: str) -> None:
     with pytest.raises(ConfigurationError, match=answer):
         refuse_sweep([override])
-    refuse_sweep([override, "hydra.mode=MULTIRUN"])
-    monkeypatch.setattr(sys, "argv", ["train", "-m"])
-    refuse_sweep([override])
 
 
 def test_the_nearest_is_found_whatever_the_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -530,7 +525,7 @@ def test_the_nearest_is_found_whatever_the_flags(tmp_path: Path, monkeypatch: py
     for flags in ([f"--config-dir={tmp_path}"], ["--cfg", "job"], ["-i"], ["-m"]):
         monkeypatch.setattr(sys, "argv", ["train", *flags, "trainer.max_epoch=3"])
         with pytest.raises(ConfigurationError, match=r"did you mean 'trainer\.max_epochs'"):
-            check_overrides("train", command_line_overrides())
+            check_overrides("train", CommandLine.current().overrides)
     monkeypatch.setattr(sys, "argv", ["train", *folder])
     check_overrides("train", ["priors=mine", "priors.own_key=4", "data=toy"])
     for word, answer in (
@@ -547,9 +542,6 @@ def test_the_nearest_is_found_whatever_the_flags(tmp_path: Path, monkeypatch: py
     check_overrides("train", ["own_key=2"])
     with pytest.raises(ConfigurationError, match="did you mean 'own_key'"):
         check_overrides("train", ["own_ky=2"])
-    monkeypatch.setattr(sys, "argv", ["train", "--config-dir", str(tmp_path / "nowhere")])
-    with pytest.raises(ConfigurationError, match="nowhere: there is no such folder"):
-        take_config_path_from_here("train")
 
 
 @pytest.mark.parametrize(

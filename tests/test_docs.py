@@ -21,9 +21,9 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from helpers.docs_commands import PAGES, REPOSITORY, Line, all_lines
 from ssd_lightning import run_dirs
+from ssd_lightning.command_line import OWN_CONFIG_FLAGS, CommandLine
 from ssd_lightning.config import check_overrides
 from ssd_lightning.models.layers import init_he
-from ssd_lightning.overrides import CONFIG_PATH_FLAGS, flag_value
 from ssd_lightning.sweeps.plan import plan_sweep
 
 LINES = all_lines()
@@ -37,14 +37,11 @@ def test_the_pages_have_commands() -> None:
 @pytest.mark.parametrize("line", LINES, ids=str)
 def test_every_word_of_a_command_exists(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", [line.command, *line.overrides])
-    if flag_value(CONFIG_PATH_FLAGS | {"--config-dir"}):
+    typed = CommandLine(tuple(line.overrides))
+    if typed.has(OWN_CONFIG_FLAGS):
         pytest.skip("it brings a configuration of its own; the slow test runs it")
-    overrides = [word for word in line.overrides if "=" in word and not word.startswith("-") and "=NAME" not in word]
-    if line.command == "train" and (
-        "--multirun" in line.overrides or any(w.startswith(("seeds=", "sweep=")) for w in overrides)
-    ):
-        overrides = [word for word in plan_sweep(line.overrides, overrides) if "=" in word]
-    check_overrides(line.command, overrides)
+    planned = plan_sweep(typed) if line.command == "train" else typed
+    check_overrides(line.command, [word for word in planned.overrides if "=" in word and "=NAME" not in word])
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ssd_lightning import run_dirs
+from ssd_lightning.command_line import CommandLine
 from ssd_lightning.run_dirs import is_restarted, newest_unfinished, run_dir, started_at, why_new
 
 
@@ -66,7 +67,7 @@ def test_a_repetition_goes_on_with_a_repetition_of_the_same_run(monkeypatch: pyt
     (one / "run.json").write_text('{"repeats": "first"}')
     (two / "run.json").write_text('{"repeats": "second"}')
     for repeated, wanted in ((Path("first"), one), (Path("second"), two), (None, None)):
-        monkeypatch.setattr(run_dirs, "repeated_run", lambda repeated=repeated: repeated)
+        monkeypatch.setattr(CommandLine, "repeated_run", repeated)
         assert newest_unfinished(Path("outputs/ssd"), []) == wanted
 
 

@@ -20,23 +20,18 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ssd_lightning.errors import ConfigurationError, UserError, with_causes
-from ssd_lightning.list_settings import check_lists
-from ssd_lightning.overrides import (
+from ssd_lightning.command_line import (
     CONFIG_DIR_FLAGS,
     CONFIG_NAME_FLAGS,
     CONFIG_PATH_FLAGS,
+    HELP_FLAGS,
     REPEATED,
-    asks_for_help,
-    check_each,
-    command_line_overrides,
-    flag_value,
-    missing_keys,
-    refuse_sweep,
-    repeated_run,
+    CommandLine,
     spell_out,
-    take_config_path_from_here,
 )
+from ssd_lightning.errors import ConfigurationError, UserError, with_causes
+from ssd_lightning.list_settings import check_lists
+from ssd_lightning.overrides import check_each, missing_keys, refuse_sweep
 from ssd_lightning.run_dirs import register_run_dirs
 
 PACKAGE = Path(__file__).resolve().parent
@@ -93,25 +88,36 @@ def compose_config(
         return compose(config_name, overrides=spell_out(overrides or []), return_hydra_config=return_hydra_config)
 
 
-def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
-    """Compose the configuration from `sys.argv` and call the task with it.
+def run_command(
+    config_name: str,
+    task: Callable[[DictConfig], Any],
+    *,
+    plan: Callable[[CommandLine], CommandLine] = lambda line: line,
+) -> None:
+    """Compose the configuration from the command line and call the task with it.
 
     A user error is printed as one message without a stack trace, and exits with code 2.
+
+    Args:
+        config_name: `train`, `evaluate` or another command.
+        task: called with the composed configuration.
+        plan: rewrites the command line before Hydra reads it.
     """
     # OpenMP threads that spin while they wait halve the speed of a training that shares its cores with its
     # data workers. This must be set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    sys.argv[1:] = spell_out(sys.argv[1:])  # Lightning starts the other ranks with it
     try:
-        register_experiments(config_name, names_only=asks_for_help())
-        take_config_path_from_here(config_name)
-        if repeated_run() is not None:
-            store_repeated_run(config_name)
-        elif not asks_for_help():
-            check_overrides(config_name, command_line_overrides())
-        if not asks_for_help():
-            refuse_sweep(command_line_overrides())
+        line = plan(CommandLine(tuple(spell_out(sys.argv[1:])))).with_absolute_config_path(config_name)
+        helps = line.has(HELP_FLAGS)
+        register_experiments(config_name, names_only=helps)
+        if line.repeated_run is not None:
+            line = store_repeated_run(config_name, line)
+        elif not helps:
+            check_overrides(config_name, line.overrides)
+        if not helps and not line.is_multirun:
+            refuse_sweep(line.overrides)
+        line.use()
     except UserError as error:
         _exit_with(error)
 
@@ -138,15 +144,18 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         sys.exit(130)
 
 
-def store_repeated_run(config_name: str) -> None:
+def store_repeated_run(config_name: str, line: CommandLine) -> CommandLine:
     """Register the configuration of the repeated run, with this command's Hydra settings: new directory, own log.
 
     Hydra does not save its own settings with the configuration, so it would fall back to its defaults.
 
+    Returns:
+        The command line that names this configuration.
+
     Raises:
         ConfigurationError: the configuration cannot be read, or lacks a setting that the command line changes.
     """
-    run = repeated_run()
+    run = line.repeated_run
     assert run is not None
     try:
         saved: Any = OmegaConf.load(run / ".hydra" / "config.yaml")
@@ -157,14 +166,12 @@ def store_repeated_run(config_name: str) -> None:
         raise ConfigurationError(f"{run / '.hydra' / 'config.yaml'}: this is not a configuration")
     if "resume" in saved:
         saved.resume = None  # a repetition starts from scratch
-    if not asks_for_help():
-        overrides = command_line_overrides()
-        check_each(overrides, {}, lambda overrides: saved)
+    if not line.has(HELP_FLAGS):
+        check_each(line.overrides, {}, lambda overrides: saved)
     settings: Any = OmegaConf.load(find_folder("conf") / f"{config_name}.yaml")
     node = OmegaConf.create({"hydra": settings.get("hydra", {}), **saved})
     ConfigStore.instance().store(name=REPEATED, node=node, provider="repeated run")
-    if flag_value(CONFIG_NAME_FLAGS) is None:  # in sys.argv, since Lightning starts the other ranks with it
-        sys.argv.insert(1, f"--config-name={REPEATED}")
+    return line if line.has(CONFIG_NAME_FLAGS) else CommandLine((f"--config-name={REPEATED}", *line.arguments))
 
 
 def quieten_libraries() -> None:
@@ -186,6 +193,7 @@ def quieten_libraries() -> None:
         ".*dataloader is not resumable",  # the data module stores its position
         "The number of training batches .* is smaller than the logging interval",  # epochs are still logged
         ".*ModelCheckpoint.monitor=.* could not find the monitored key",  # the run reports it itself
+        "Found .* in eval mode at the start of training",  # frozen batch norms, which the start of the run reports
         "You have overridden `transfer_batch_to_device` in `LightningModule`",  # the override is intended
     ):
         warnings.filterwarnings("ignore", message)
@@ -230,11 +238,12 @@ def check_overrides(config_name: str, overrides: list[str]) -> None:
     Raises:
         ConfigurationError: a key, group or choice does not exist, or an argument is not `key=value`.
     """
-    path, more = flag_value(CONFIG_PATH_FLAGS), flag_value(CONFIG_DIR_FLAGS)
+    line = CommandLine.current()
+    path, more = line.value_of(CONFIG_PATH_FLAGS), line.value_of(CONFIG_DIR_FLAGS)
     searched = [text for text in overrides if text.startswith("hydra.searchpath=")]
     if any("://" in place for place in (path or "", *searched)):
         return  # a package, whose files only Hydra can find
-    name = flag_value(CONFIG_NAME_FLAGS) or config_name
+    name = line.value_of(CONFIG_NAME_FLAGS) or config_name
     folder, *others = [Path(path) if path else find_folder("conf"), *([Path(more)] if more else [])]
     if others and not (folder / f"{name}.yaml").is_file():  # the first folder must contain the command's configuration
         folder, others = others[0], [folder]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssd_lightning.checks import require_number
+from ssd_lightning.command_line import CommandLine
 from ssd_lightning.config import find_folder, run_command
 from ssd_lightning.errors import ConfigurationError, DataError, WeightsError
-from ssd_lightning.overrides import command_line_overrides
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -58,7 +58,7 @@ def doctor(config: "DictConfig") -> dict[str, Any]:
     directory = Path(os.path.relpath(hydra_config.runtime.output_dir))
     # Before objects are built from the configuration, since building resolves it.
     command = training_command(
-        config, command_line_overrides(), choice=hydra_config.runtime.choices.get("priors"), directory=directory
+        config, CommandLine.current().overrides, choice=hydra_config.runtime.choices.get("priors"), directory=directory
     )
     report = check_dataset(config, directory)
     if report["priors"] is not None:

@@ -2,11 +2,8 @@
 
 import contextlib
 import difflib
-import os
 import shlex
-import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,38 +14,9 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from ssd_lightning.errors import ConfigurationError
 
-CONFIG_PATH_FLAGS = {"-cp", "--config-path"}
-CONFIG_NAME_FLAGS = {"-cn", "--config-name"}
-CONFIG_DIR_FLAGS = {"-cd", "--config-dir"}
-OWN_CONFIG_FLAGS = CONFIG_PATH_FLAGS | CONFIG_NAME_FLAGS | CONFIG_DIR_FLAGS
-FLAGS_WITH_VALUES = OWN_CONFIG_FLAGS | {"--package", "-p", "--cfg", "-c", "--experimental-rerun"}
-INFO_FLAGS = {"--info", "-i"}
-"""Flags that print information; a value is optional."""
-
-
-ABBREVIATIONS = {"priors=auto": "priors.fit=true"}
-"""Shortcuts. Fitting works with every choice of priors, whereas a group choice would replace it."""
-
-
-def spell_out(overrides: Iterable[str]) -> list[str]:
-    """Replace abbreviations on a command line."""
-    return [ABBREVIATIONS.get(override, override) for override in overrides]
-
-
-def command_line_overrides() -> list[str]:
-    """Return the arguments that are neither flags nor values of flags."""
-    overrides, previous, arguments = [], "", iter(sys.argv[1:])
-    for argument in arguments:
-        if argument in FLAGS_WITH_VALUES:
-            next(arguments, None)
-        elif not argument.startswith("-") and ("=" in argument or previous not in INFO_FLAGS):
-            overrides.append(argument)
-        previous = argument
-    return overrides
-
 
 def refuse_sweep(overrides: Sequence[str]) -> None:
-    """Reject several values for one key when the command line asks for a single run.
+    """Reject several values for one key on the command line of a single run.
 
     Args:
         overrides: `key=value` as on the command line; all of them must be parsable.
@@ -56,71 +24,9 @@ def refuse_sweep(overrides: Sequence[str]) -> None:
     Raises:
         ConfigurationError: a key has several values; the message shows how to write a list or a text with a comma.
     """
-    if {"-m", "--multirun"} & set(sys.argv) or "hydra.mode=MULTIRUN" in overrides:
-        return
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         if override.is_sweep_override():
             raise ConfigurationError(_explain_sweep(override))
-
-
-def has_own_config() -> bool:
-    """Tell whether the command line names a configuration of the user."""
-    return bool(OWN_CONFIG_FLAGS & {argument.partition("=")[0] for argument in sys.argv})
-
-
-def flag_value(flags: Collection[str]) -> str | None:
-    """Return the value of a flag, `--flag value` or `--flag=value`; None if the flag is missing."""
-    for argument, following in zip(sys.argv[1:], [*sys.argv[2:], None], strict=False):
-        name, sign, value = argument.partition("=")
-        if name in flags:
-            return value if sign else following
-    return None
-
-
-REPEATED = "repeated_run"
-"""Name of the configuration that `--config-path RUN/.hydra` stands for."""
-
-
-def repeated_run() -> Path | None:
-    """Return the run directory that `--config-path RUN/.hydra` repeats; None if no run is repeated."""
-    folder = Path(flag_value(CONFIG_PATH_FLAGS) or "")
-    is_left_by_hydra = (folder / "config.yaml").is_file() and (folder / "hydra.yaml").is_file()
-    return folder.parent if is_left_by_hydra and flag_value(CONFIG_NAME_FLAGS) in (None, REPEATED) else None
-
-
-def take_config_path_from_here(config_name: str) -> None:
-    """Make the folder of `--config-path` absolute, since Hydra would search it next to the package.
-
-    Args:
-        config_name: name of the command's configuration.
-
-    Raises:
-        ConfigurationError: the folder of `--config-path` or `--config-dir` does not exist, or it is a run directory
-            and not its configuration folder.
-    """
-    more = flag_value(CONFIG_DIR_FLAGS)
-    if more is not None and not Path(more).is_dir():
-        raise ConfigurationError(f"--config-dir={more}: there is no such folder")
-    given = flag_value(CONFIG_PATH_FLAGS)
-    if given is not None and "://" not in given:  # as in pkg://
-        if not Path(given).is_dir():
-            raise ConfigurationError(f"--config-path={given}: there is no such folder")
-        kept = Path(given) / ".hydra"
-        has_own = (Path(given) / f"{config_name}.yaml").is_file() or flag_value(CONFIG_NAME_FLAGS) is not None
-        if (kept / "config.yaml").is_file() and not has_own:
-            raise ConfigurationError(f"--config-path={given}: a run is repeated by --config-path={kept}")
-        absolute = os.path.abspath(given)
-        places = [index for index, argument in enumerate(sys.argv) if argument.partition("=")[0] in CONFIG_PATH_FLAGS]
-        name, sign, _ = sys.argv[places[0]].partition("=")
-        if sign:
-            sys.argv[places[0]] = f"{name}={absolute}"
-        else:
-            sys.argv[places[0] + 1] = absolute
-
-
-def asks_for_help() -> bool:
-    """Tell whether the command line only asks for help."""
-    return bool({"-h", "--help"} & set(sys.argv))
 
 
 def check_each(

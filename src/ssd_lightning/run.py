@@ -12,10 +12,10 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only
 
 from ssd_lightning.analysis.health import background_issues, unscored_issues
+from ssd_lightning.command_line import CommandLine
 from ssd_lightning.data.detection_data import Stage
 from ssd_lightning.digest import config_digest
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.overrides import repeated_run
 from ssd_lightning.reporting.page import try_report
 from ssd_lightning.run_dirs import is_restarted, why_new
 from ssd_lightning.sweeps.parent import is_job
@@ -150,7 +150,10 @@ class Run:
         splits: list[Stage] = ["train", "val", "test"] if self.config.test else ["train", "val"]
         datasets = {split: data.dataset(split) for split in splits if data.has(split)}
         fingerprints = data_fingerprints(datasets, contents=bool(self.config.data.get("checksum")))
-        repeated, earlier = repeated_run(), None if self.resume is None else self.resume.parent.parent
+        repeated, earlier = (
+            CommandLine.current().repeated_run,
+            None if self.resume is None else self.resume.parent.parent,
+        )
         for run in (earlier, repeated):
             if run is not None:
                 log_changed_data(read_record(run), fingerprints, run=run)

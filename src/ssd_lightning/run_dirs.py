@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from ssd_lightning.overrides import repeated_run
+from ssd_lightning.command_line import CommandLine
 from ssd_lightning.run_files import RECORD, RESULT
 
 _chosen: dict[tuple[str, bool], str] = {}
@@ -89,7 +89,7 @@ def _unfinished(folder: Path) -> list[Path]:
         return []
     # A rejected command leaves a directory without a record.
     runs = sorted((path for path in folder.iterdir() if (path / RECORD).is_file()), key=_age)
-    repeated = repeated_run()
+    repeated = CommandLine.current().repeated_run
     wanted = str(repeated) if repeated else None
     return [run for run in runs if not (run / RESULT).is_file() and _repeats(run) == wanted]
 

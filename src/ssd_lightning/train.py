@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ssd_lightning.config import run_command
 from ssd_lightning.run_dirs import command_start
 from ssd_lightning.sweeps.parent import end_with_sweep
-from ssd_lightning.sweeps.plan import rewrite_command_line
+from ssd_lightning.sweeps.plan import plan_sweep
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -18,8 +18,7 @@ def main() -> None:
     """Run the command."""
     started = command_start("ssd_lightning.train", "ssd-train")
     end_with_sweep()
-    rewrite_command_line()
-    run_command("train", partial(train, started=started))
+    run_command("train", partial(train, started=started), plan=plan_sweep)
 
 
 def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:

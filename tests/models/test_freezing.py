@@ -91,7 +91,7 @@ def test_running_statistics_stay_where_batch_norm_is_another_module() -> None:
     """Lightning replaces batch norms by synchronised ones after they are frozen."""
     net = small_ssd(MobileNetV2())
     net.freeze_backbone(norm=True)
-    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    nn.SyncBatchNorm.convert_sync_batchnorm(net)
     kinds = [layer for layer in net.extractor.backbone.modules() if isinstance(layer, nn.SyncBatchNorm)]
     assert kinds
     assert not any(layer.training for layer in kinds)

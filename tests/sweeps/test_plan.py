@@ -2,14 +2,13 @@ import shlex
 
 import pytest
 
+from ssd_lightning.command_line import CommandLine
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.sweeps.plan import plan_sweep, sweep_hash, what_is_swept
 
 
-def planned(line: str, *, own_config: bool = False) -> list[str]:
-    arguments = shlex.split(line)
-    overrides = [word for word in arguments if not word.startswith("-")]
-    return plan_sweep(arguments, overrides, own_config=own_config)
+def planned(line: str) -> list[str]:
+    return [*plan_sweep(CommandLine(tuple(shlex.split(line)))).arguments]
 
 
 @pytest.mark.parametrize(
@@ -22,7 +21,7 @@ def test_a_line_that_is_no_sweep_stays(line: str) -> None:
 def test_seeds_are_a_sweep_from_the_first_seed_on() -> None:
     assert planned("seeds=3 seed=7 data=toy sweep.name=x") == ["--multirun", "data=toy", "sweep.name=x", "seed=7,8,9"]
     assert "seed=0,1" in planned("experiment=toy_tiny seeds=2")
-    assert "seed=5" in planned("--config-path=here seeds=1 seed=5", own_config=True)
+    assert "seed=5" in planned("--config-path=here seeds=1 seed=5")
 
 
 def test_seeds_go_with_other_sweeps() -> None:
@@ -47,7 +46,7 @@ def test_seeds_that_make_no_sense(line: str, answer: str) -> None:
 
 def test_seeds_of_a_configuration_of_ones_own_want_the_first() -> None:
     with pytest.raises(ConfigurationError, match="seed=0"):
-        planned("seeds=3", own_config=True)
+        planned("--config-dir=here seeds=3")
 
 
 def test_a_search_is_a_sweep() -> None:
@@ -57,8 +56,7 @@ def test_a_search_is_a_sweep() -> None:
 
 def test_flags_may_stand_anywhere() -> None:
     assert planned("a=1,2 -m sweep.name=x") == ["-m", "a=1,2", "sweep.name=x"]
-    line = plan_sweep(["--config-path", "p=q", "seeds=1", "seed=4"], ["seeds=1", "seed=4"], own_config=True)
-    assert line == ["--config-path", "p=q", "--multirun", "seed=4"]
+    assert planned("--config-path p=q seeds=1 seed=4") == ["--config-path", "p=q", "--multirun", "seed=4"]
 
 
 def test_a_sweep_is_named_after_what_it_is() -> None:

@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from ssd_lightning.command_line import CommandLine
 from ssd_lightning.config import check_overrides
 from ssd_lightning.sweeps.plan import plan_sweep, what_is_swept
 
@@ -14,8 +15,8 @@ def test_commands_are_sweeps() -> None:
     """Of what exists: test_docs.py."""
     assert len(COMMANDS) > 3
     for line in COMMANDS:
-        arguments = shlex.split(line.removeprefix("python -m ssd_lightning.train "))
-        planned = plan_sweep(arguments, [word for word in arguments if "=" in word])
+        typed = CommandLine(tuple(shlex.split(line.removeprefix("python -m ssd_lightning.train "))))
+        planned = plan_sweep(typed).arguments
         assert planned[0] == "--multirun", line
         assert what_is_swept([word for word in planned if "=" in word]), line
         assert any(word.startswith("sweep.name=sweep_") for word in planned), line

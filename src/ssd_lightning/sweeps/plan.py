@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from ssd_lightning.command_line import EXPLANATION_FLAGS, MULTIRUN_FLAGS, OWN_CONFIG_FLAGS, CommandLine
 from ssd_lightning.config import check_overrides, compose_config
-from ssd_lightning.errors import ConfigurationError, UserError
-from ssd_lightning.overrides import command_line_overrides, has_own_config
+from ssd_lightning.errors import ConfigurationError
 
-EXPLANATIONS = {"-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "--version", "-sc", "--shell-completion"}
 HOW_NOT_WHAT = ("sweep.name", "sweep.n_trials", "sweep.batch_size")
 """Settings that may change between two calls of the same sweep."""
 NEEDED = {
@@ -23,47 +22,35 @@ NEEDED = {
 }
 
 
-def rewrite_command_line() -> None:
-    """Rewrite `sys.argv` for Hydra: expand `seeds=5`, make `sweep=tpe` a multirun, and add a name."""
-    if EXPLANATIONS & set(sys.argv):
-        return
-    try:
-        sys.argv[1:] = plan_sweep(sys.argv[1:], command_line_overrides(), own_config=has_own_config())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-def plan_sweep(arguments: Sequence[str], overrides: Sequence[str], *, own_config: bool = False) -> list[str]:
+def plan_sweep(line: CommandLine) -> CommandLine:
     """Expand a command line into a sweep. A command line that is not a sweep is returned unchanged.
 
-    Args:
-        arguments: arguments of the command line.
-        overrides: the arguments that are `key=value`.
-        own_config: whether the command line names the user's own configuration.
+    `seeds=5` becomes five seeds, `sweep=tpe` a multirun, and every sweep gets a name.
 
     Raises:
         ConfigurationError: `seeds=` is not a valid number or conflicts with other settings, or a package is missing.
     """
+    if line.has(EXPLANATION_FLAGS):
+        return line
+    overrides, own_config = line.overrides, line.has(OWN_CONFIG_FLAGS)
     for setting, module in NEEDED.items():
         if setting in overrides and not _is_installed(module):
             raise ConfigurationError(f"{setting} needs an additional package: pip install 'ssd-lightning[sweep]'")
     values = dict(override.split("=", 1) for override in overrides if "=" in override)
-    flags, chosen = [item for item in arguments if item not in overrides], list(overrides)
+    flags, chosen = [item for item in line.arguments if item not in overrides], list(overrides)
     seeds = values.get("seeds", "null")
     if seeds != "null":
         sweep = seed_sweep(seeds, values, own_config=own_config)
         print(f"seeds={seeds}: a sweep over {sweep}", file=sys.stderr)
         chosen = [item for item in chosen if item.partition("=")[0] not in ("seed", "seeds")] + [sweep]
     is_search = values.get("sweep", "grid") != "grid"
-    is_multirun = bool({"-m", "--multirun"} & set(flags))
-    if seeds == "null" and not is_search and not is_multirun and "hydra.mode=MULTIRUN" not in chosen:
-        return list(arguments)
+    if seeds == "null" and not is_search and not line.is_multirun:
+        return line
     if "sweep.name" not in values and not own_config:
         named = [item for item in chosen if not item.lstrip("+~").startswith("hydra")]
         chosen.append(f"sweep.name=sweep_{sweep_hash(named)}")
     # Hydra requires its flags before or after all overrides.
-    return [*flags, *([] if is_multirun else ["--multirun"]), *chosen]
+    return CommandLine((*flags, *([] if line.has(MULTIRUN_FLAGS) else ["--multirun"]), *chosen))
 
 
 def seed_sweep(seeds: str, values: dict[str, str], *, own_config: bool) -> str:
