@@ -3,12 +3,10 @@
 import logging
 import os
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
@@ -17,9 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
-from ssd_lightning.analysis.auto_augmentation import choose_scale_bounds
-from ssd_lightning.analysis.auto_priors import choose_priors
-from ssd_lightning.analysis.dataset_check.splits import objects_of
 from ssd_lightning.config import find_user_error
 from ssd_lightning.data.multiscale import multiscale_sizes
 from ssd_lightning.devices import choose_device
@@ -27,11 +22,10 @@ from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.detector import find_checkpoint
 from ssd_lightning.memory import keep_freed_memory
 from ssd_lightning.models import SSD
-from ssd_lightning.models.config import check_rebuildable, to_config
+from ssd_lightning.models.config import check_rebuildable
 from ssd_lightning.models.key_mapping import NETWORKS
 from ssd_lightning.models.ssd import check_batch_size
-from ssd_lightning.models.weights import levels_for_weights, levels_of, load_pretrained, normalization_of
-from ssd_lightning.ops.priors import as_height_width
+from ssd_lightning.models.weights import load_pretrained, normalization_of
 from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.batch_scaling import split_optimizer
 from ssd_lightning.training.callbacks.budget import BudgetCallback, TrainingBudget, parse_budget
@@ -240,86 +234,6 @@ def make_data(config: DictConfig) -> DetectionDataModule:
     data: DetectionDataModule = instantiate(config.data.module, _convert_="all")
     data.prepare_data()
     return data
-
-
-def training_boxes(data: DetectionDataModule, image_size: tuple[int, int]) -> np.ndarray:
-    """Return all training boxes `[N, 4]`, normalised to the resized input of (height, width)."""
-    placement = partial(data.resize.placement, image_size=image_size)
-    return objects_of(data.dataset("train").annotations, placement).boxes_xyxy
-
-
-def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Path | None) -> dict[str, Any] | None:
-    """Replace `priors.fit` by levels: fitted to the training boxes, or those of the loaded weights.
-
-    Building from the configuration afterwards needs no data and no second fit. Every rank does the same.
-
-    Args:
-        config: configuration of the run; `model.levels` and `priors.fit` change.
-        data: data of the run.
-        checkpoint: checkpoint to resume, if any.
-
-    Returns:
-        The choice, for the record; None if nothing was fitted.
-
-    Raises:
-        UserError: a setting, the training split or the checkpoint is not usable.
-    """
-    if not isinstance(config.priors.fit, bool):
-        raise ConfigurationError(f"priors.fit is {config.priors.fit!r}; it must be true or false")
-    if not config.priors.fit:
-        return None
-    if config.get("ablated"):
-        raise ConfigurationError("this ablation= removes published priors; do not combine it with priors.fit=true")
-    say, choice = rank_zero_only(log.info), None
-    levels: Any
-    published: Any = OmegaConf.to_container(config.model.levels, resolve=True)
-    if checkpoint is not None:
-        levels = levels_of(checkpoint)
-        say("priors=auto: the priors are those of %s", checkpoint)
-    elif config.init_from and (levels := levels_for_weights(find_checkpoint(Path(config.init_from)), published)):
-        say("priors=auto: nothing is fitted, since the box heads of %s are trained for their priors", config.init_from)
-    else:
-        # Runs on the meta device, and does not advance the random generator that initialises the network.
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            net = make_net(config, len(data.class_names), pretrained=False)
-        choice = choose_priors(
-            training_boxes(data, net.image_size), net.levels, net.image_size, config.model.clip_priors
-        )
-        levels = to_config(choice.levels)
-        for line in choice.describe():
-            say("%s", line)
-    OmegaConf.update(config, "model.levels", levels, merge=False)
-    config.priors.fit = False
-    return None if choice is None else choice.record()
-
-
-def settle_augmentation(config: DictConfig, data: DetectionDataModule) -> None:
-    """Replace `auto_augmentation` by numbers: bounds of expansion and crops that suit the training boxes.
-
-    Args:
-        config: configuration of the run; `augmentation` and `auto_augmentation` change.
-        data: data of the run; its augmentation is rebuilt.
-
-    Raises:
-        UserError: the augmentation has no such bounds, or the training split is not usable.
-    """
-    if not config.auto_augmentation:
-        return
-    if not {"max_expand_ratio", "min_crop_scale"} <= set(config.augmentation):
-        raise ConfigurationError("auto_augmentation=true bounds expansion and crops: it goes with augmentation=paper")
-    image_size = as_height_width(list(config.image_size))
-    settings = config.augmentation
-    bounds = choose_scale_bounds(
-        training_boxes(data, image_size),
-        image_size,
-        max_expand_ratio=settings.max_expand_ratio if settings.expand else 1.0,
-        min_crop_scale=settings.min_crop_scale if settings.crop else None,
-    )
-    settings.max_expand_ratio = bounds.max_expand_ratio
-    settings.min_crop_scale = bounds.min_crop_scale or settings.min_crop_scale
-    config.auto_augmentation = False
-    data.use_augmentation(instantiate(config.augmentation, _convert_="all"))
-    rank_zero_only(log.info)("%s", bounds.describe())
 
 
 def make_trainer(

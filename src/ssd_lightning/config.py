@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,18 @@ def register_experiments(config_name: str, *, names_only: bool = False) -> None:
     """
     register_run_dirs()
     OmegaConf.register_new_resolver("packaged_folder", lambda name: str(find_folder(name)), replace=True)
-    store, packaged = ConfigStore.instance(), find_folder("conf") / f"{config_name}.yaml"
+    packaged = find_folder("conf") / f"{config_name}.yaml"
     if packaged.is_file() and EXPERIMENT_GROUP not in packaged.read_text():
         return  # predict and others start faster without
-    for path in sorted(find_folder("experiments").glob("*.yaml")):
-        node: Any = {} if names_only else OmegaConf.load(path)
-        store.store(group=EXPERIMENT_GROUP, name=path.stem, node=node, package="_global_", provider="experiments")
+    for name, node in _experiments(find_folder("experiments"), names_only).items():
+        ConfigStore.instance().store(
+            group=EXPERIMENT_GROUP, name=name, node=node, package="_global_", provider="experiments"
+        )
+
+
+@cache
+def _experiments(folder: Path, names_only: bool) -> dict[str, Any]:
+    return {path.stem: {} if names_only else OmegaConf.load(path) for path in sorted(folder.glob("*.yaml"))}
 
 
 def compose_config(

@@ -212,7 +212,8 @@ def read_priors(config: "DictConfig") -> Priors:
     import torch
     from omegaconf import OmegaConf
 
-    from ssd_lightning.assembly import make_net, settle_priors
+    from ssd_lightning.assembly import make_net
+    from ssd_lightning.auto_settings import settle_priors
     from ssd_lightning.data.resize import plain_mode
     from ssd_lightning.inference.detector import Detector
     from ssd_lightning.models.config import to_config

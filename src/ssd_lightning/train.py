@@ -44,6 +44,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
         return run_as_job(config)
 
     from ssd_lightning import assembly
+    from ssd_lightning.auto_settings import settle_augmentation, settle_priors
     from ssd_lightning.run import Run
     from ssd_lightning.training.fault_tolerance.non_finite import advise_on_memory
     from ssd_lightning.training.fault_tolerance.ranks import end_with_launcher
@@ -59,8 +60,8 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     run.check_work_is_left(budget)
     assembly.check_start(config, run.resume)
     data = assembly.make_data(config)
-    assembly.settle_augmentation(config, data)
-    fitted = assembly.settle_priors(config, data, run.resume)
+    settle_augmentation(config, data)
+    fitted = settle_priors(config, data, run.resume)
     module = assembly.make_module(config, data, ranks=ranks, checkpoint=run.resume, budget=budget)
     run.begin(data, module)
     trainer = assembly.make_trainer(config, run_dir=run.directory, ranks=ranks, checkpoint=run.resume, budget=budget)
