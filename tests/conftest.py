@@ -34,24 +34,6 @@ def _signal_handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _recipes_are_read_once() -> Iterator[None]:
-    """Keep the recipes registered from one configuration to the next; reading them is 40 % of composing one."""
-    from ssd_lightning import config
-
-    register, is_done = config.register_experiments, False
-
-    def register_once(config_name: str, *, names_only: bool = False) -> None:
-        nonlocal is_done
-        if names_only or not is_done:
-            register(config_name, names_only=names_only)
-            is_done = not names_only and config.EXPERIMENT_GROUP in config.ConfigStore.instance().repo
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "register_experiments", register_once)
-        yield
-
-
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """Reference vectors and real images that are kept beside the checkout, not inside it."""
