@@ -1,11 +1,10 @@
 """Find out in which format a folder is, and which splits it has, by its files."""
 
-import csv
 import logging
 import mmap
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -13,15 +12,23 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats import coco, csv_boxes, cvat, label_studio
 from ssd_lightning.data.formats.coco import COCO
-from ssd_lightning.data.formats.csv_boxes import CSV
+from ssd_lightning.data.formats.csv_boxes import CSV, open_rows, read_columns
 from ssd_lightning.data.formats.cvat import CVAT
-from ssd_lightning.data.formats.files import SPLIT_FOLDERS, MissingSplitError, check_root
-from ssd_lightning.data.formats.label_studio import LabelStudio
+from ssd_lightning.data.formats.files import (
+    ARCHIVE_SUFFIXES,
+    SPLIT_FOLDERS,
+    MissingSplitError,
+    check_root,
+    encoding_of,
+    find_file,
+)
+from ssd_lightning.data.formats.label_studio import LabelStudio, read_tasks
 from ssd_lightning.data.formats.labelme import LabelMe
+from ssd_lightning.data.formats.single_file import SingleFileFormat
 from ssd_lightning.data.formats.voc import VOC, find_list
-from ssd_lightning.data.formats.yolo import NAMES_FILES, SETTINGS_FILES, YOLO, read_settings
+from ssd_lightning.data.formats.yolo import YOLO
+from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, SETTINGS_FILES, Settings, read_settings
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
 from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
@@ -37,6 +44,7 @@ SPLIT_NAMES = {
     "train": ("train", "training", "trainval", "."),
 }
 """What splits are called; the first that a folder has is used."""
+EVALUATED = {*SPLIT_NAMES["val"], *SPLIT_NAMES["test"]}
 LOOKED_FOR = (
     "data.yaml, obj.data or text files with five numbers a line (YOLO); ImageSets or XML with <annotation> (VOC); "
     "XML with <annotations> (CVAT); JSON with images, annotations and categories (COCO), with shapes and imagePath "
@@ -66,6 +74,8 @@ class Detected:
     """Names of the splits, which share no images; None if there is none."""
     reason: str
     """A sentence that says what the folder was taken for, and why."""
+    notes: Sequence[str] = ()
+    """Warnings for the user."""
 
 
 def detect_format(root: Path) -> Detected:
@@ -80,19 +90,12 @@ def detect_format(root: Path) -> Detected:
     inner = _inner_root(files)
     if inner is not None:
         found = detect_format(inner)
-        num_others = sum(
-            len(names)
-            for suffix in IMAGE_SUFFIXES
-            for folder, names in files.by_suffix.get(suffix, {}).items()
-            if not Path(root, folder).is_relative_to(inner)
-        )
-        beside = f"; {num_others} images in other folders of {root} are not read" if num_others else ""
-        return replace(found, reason=found.reason + beside)
+        return replace(found, notes=[*_images_beside(files, inner), *found.notes])
     guesses = _guesses(files)
     if not guesses:
-        raise DataError(_nothing_fits(root))
+        raise DataError(_nothing_fits(files))
     best = max(guesses, key=lambda guess: guess.num_images)
-    names = _distinct_splits(best.format, root, best.splits)
+    names, twins = _distinct_splits(best.format, root, best.splits)
     train, val, test = _choose_splits(root, names)
     splits = ", ".join(f"{key} '{name}'" for key, name in (("train", train), ("val", val), ("test", test)) if name)
     others = [f"{_name_of(guess)} ({guess.num_images} images)" for guess in guesses if guess is not best]
@@ -100,7 +103,14 @@ def detect_format(root: Path) -> Detected:
     unused = [name for name in names if name not in (train, val, test)]
     splits += f"; not used: {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}" if unused else ""
     reason = f"{root} is read as {_name_of(best)}, since it has {best.why} ({best.num_images} images; {splits}){also}"
-    return Detected(format=best.format, root=root, train=train, val=val, test=test, reason=reason)
+    notes = [
+        f"{root}: the splits '{name}' and '{train}' are the same files, as {min(names[train])}; '{name}' is not used"
+        for name, twin in twins.items()
+        if twin == train
+        and EVALUATED.intersection(_words(name))
+        and not isinstance(best.format, YOLO)  # says so itself
+    ]
+    return Detected(format=best.format, root=root, train=train, val=val, test=test, reason=reason, notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +126,8 @@ class Auto:
             DataError: no format fits, there is no such split, or it cannot be read.
         """
         found = self._detect(root)
-        return found.format.read(found.root, self._name(found, split))
+        annotations = found.format.read(found.root, self._name(found, split))
+        return replace(annotations, notes=[*found.notes, *annotations.notes])
 
     def files(self, root: Path, split: str) -> Iterable[str]:
         """List the files of a split. Raises `DataError` if there is no such split."""
@@ -156,11 +167,12 @@ class _Files:
     by_suffix: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     """Suffix -> folder -> files."""
 
-    def of(self, suffix: str) -> Iterator[str]:
-        """List the files of a suffix, those nearest to the root first."""
-        folders = self.by_suffix.get(suffix, {})
-        for folder in sorted(folders, key=lambda folder: (folder.count("/") + bool(folder), folder)):
-            yield from folders[folder]
+    def of(self, *suffixes: str) -> Iterator[str]:
+        """List the files of some suffixes, those nearest to the root first."""
+        for suffix in suffixes:
+            folders = self.by_suffix.get(suffix, {})
+            for folder in sorted(folders, key=lambda folder: (folder.count("/") + bool(folder), folder)):
+                yield from folders[folder]
 
     def of_kind(self, suffix: str, kind_of: Callable[[Path], str | None]) -> dict[str, list[str]]:
         """Sort the files of a suffix by kind. Of many files in a folder only some are opened."""
@@ -197,8 +209,8 @@ def _inner_root(files: _Files) -> Path | None:
     """
     folders = {folder for of_suffix in files.by_suffix.values() for folder in of_suffix}
     roots = {found[1] for folder in folders if (found := re.fullmatch(r"(?:(.+)/)?ImageSets(?:/Main)?", folder))}
-    settings = (path for suffix in (".yaml", ".yml") for path in files.of(suffix))
-    roots |= {path.rpartition("/")[0] for path in settings if PurePosixPath(path).name in SETTINGS_FILES}
+    settings = map(PurePosixPath, files.of(".yaml", ".yml"))
+    roots |= {path.parent.as_posix().removeprefix(".") for path in settings if path.name in SETTINGS_FILES}
     if None in roots or "" in roots:
         return None
     if len(roots) > 1:
@@ -213,55 +225,62 @@ def _inner_root(files: _Files) -> Path | None:
     return files.root / tops.pop() if len(tops) == 1 and not tops & PARTS_OF_SETS else None
 
 
+def _images_beside(files: _Files, inner: Path) -> list[str]:
+    folders = Counter(PurePosixPath(path).parent.as_posix() for path in files.of(*IMAGE_SUFFIXES))
+    beside = {folder: count for folder, count in folders.items() if not (files.root / folder).is_relative_to(inner)}
+    if not beside:
+        return []
+    shown = ", ".join(f"{count} images in {folder}" for folder, count in islice(beside.items(), 3))
+    more = f" and more in {len(beside) - 3} other folders" if len(beside) > 3 else ""
+    return [f"{files.root}: only {inner} is read; not read: {shown}{more}; data.train= uses several sets together"]
+
+
 def _guesses(files: _Files) -> list[_Guess]:
     """Return what fits. The first wins among equals: label files of YOLO alone may lack the names of the classes."""
-    _, has_settings = read_settings(files.root)
+    root, settings = files.root, read_settings(files.root)
     xml = files.of_kind(".xml", _xml_kind)
     json_files = files.of_kind(".json", _json_kind)
-    yolo = _guess_yolo(files)
+    coco = {path: len(re.findall(rb'"file_name"', _content(root / path))) for path in json_files["coco"]}
+    label_studio = {path: _count_tasks(root / path) for path in json_files["label studio"]}
+    tables = {path: count for path in files.of(".csv") if (count := _count_csv_images(root / path))}
+    descriptions = next((path for path in files.of(".csv") if "class-descriptions" in path), None)
+    yolo = _guess_yolo(files, settings)
     guesses = (
-        yolo if has_settings else None,
-        _guess_voc(files.root, xml["annotation"]),
-        _guess_cvat(files.root, xml["annotations"]),
-        _guess_coco(files.root, json_files["coco"]),
+        yolo if settings.values else None,
+        _guess_voc(root, xml["annotation"]),
+        _guess_cvat(root, xml["annotations"]),
+        _guess_single_files(COCO(), root, coco, "JSON of COCO"),
         _guess_labelme(json_files["labelme"]),
-        _guess_label_studio(files.root, json_files["label studio"]),
-        _guess_csv(files),
-        yolo if not has_settings else None,
+        _guess_single_files(LabelStudio(), root, label_studio, "JSON of Label Studio"),
+        _guess_single_files(CSV(class_descriptions=descriptions), root, tables, "CSV with boxes"),
+        yolo if not settings.values else None,
     )
     return [guess for guess in guesses if guess is not None]
 
 
-def _guess_yolo(files: _Files) -> _Guess | None:
-    path, settings = read_settings(files.root)
+def _guess_yolo(files: _Files, settings: Settings) -> _Guess | None:
     labels = files.of_kind(".txt", _txt_kind)["labels"]
-    if not settings and not labels:
+    if not settings.values and not labels:
         return None
     folders = dict.fromkeys(PurePosixPath(label).parent for label in labels)
     of_folders = ["/".join(part for part in folder.parts if part != "labels") or "." for folder in folders]
-    splits = [key for key in ("train", "val", "test") if settings.get(key)] + sorted(of_folders)
-    why = path.name if settings else f"text files such as {labels[0]}"
+    splits = [key for key in ("train", "val", "test") if settings.values.get(key)] + sorted(of_folders)
+    why = settings.path.name if settings.values else f"text files such as {labels[0]}"
     in_folders = [name for folder in folders for name in files.by_suffix[".txt"][str(folder).removeprefix(".")]]
     num_images = sum(PurePosixPath(name).name not in NAMES_FILES for name in in_folders)  # some may be empty
     return _Guess(YOLO(), splits, num_images, why)
 
 
 def _txt_kind(path: Path) -> str | None:
-    start = _start(path)
-    return (
-        "labels"
-        if path.name not in NAMES_FILES and re.match(rb"\s*\d+(?:[ \t]+[-+.\deE]+){4,}\s*?(\n|$)", start)
-        else None
-    )
+    is_label = re.match(rb"\s*\d+(?:[ \t]+[-+.\deE]+){4,}\s*?(\n|$)", _content(path)[:4096])
+    return "labels" if is_label and path.name not in NAMES_FILES else None
 
 
 def _guess_voc(root: Path, paths: Sequence[str]) -> _Guess | None:
     lists = find_list(root, "")
     if lists is not None:
         names = sorted(path.stem for path in lists.parent.glob("*.txt"))
-        splits = [
-            name for name in names if not any(name.endswith(f"_{other}") for other in names)
-        ]  # cat_train: of a class
+        splits = [name for name in names if not name.endswith(tuple(f"_{other}" for other in names))]  # not cat_train
         return _Guess(VOC(), splits, len(paths), lists.parent.relative_to(root).as_posix())
     if not paths:
         return None
@@ -279,47 +298,35 @@ def _split_folder(path: str) -> str:
 
 
 def _xml_kind(path: Path) -> str | None:
-    found = re.search(rb"<(annotations?)[\s>]", _start(path).replace(b"\0", b""), re.IGNORECASE)
+    found = re.search(rb"<(annotations?)[\s>]", _content(path)[:4096], re.IGNORECASE)
     return found[1].decode().lower() if found else None
 
 
 def _guess_cvat(root: Path, paths: Sequence[str]) -> _Guess | None:
-    splits: list[str] = []
-    num_images = 0
-    for path in paths:
-        content = (root / path).read_bytes()
-        num_images += len(re.findall(rb"<image\s", content))
-        subsets = {
-            subset.decode(errors="replace") for subset in re.findall(rb'<image\s[^>]*\ssubset="([^"]+)"', content)
-        }
-        is_split = path == "annotations.xml" and len(subsets) > 1
-        splits += subsets if is_split else _short_names(root, [path], cvat.ANNOTATION_FILES)
-    return _Guess(CVAT(), splits, num_images, f"XML with <annotations>, {paths[0]}") if paths else None
+    counts = {path: len(re.findall(rb"<image\s", _content(root / path))) for path in paths}
+    guess = _guess_single_files(CVAT(), root, counts, "XML with <annotations>")
+    if guess is None or "annotations.xml" not in paths:
+        return guess
+    found = re.findall(rb'<image\s[^>]*\ssubset="([^"]+)"', _content(root / "annotations.xml"))
+    subsets = {subset.decode(errors="replace") for subset in found}
+    if len(subsets) < 2:
+        return guess
+    return guess._replace(splits=[*subsets, *(split for split in guess.splits if split != ".")])
 
 
 def _json_kind(path: Path) -> str | None:
     """Tell by its keys what a JSON file is. Files of 500 MB are not parsed for that."""
-    try:
-        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            is_list = content[:64].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+    content = _content(path)
 
-            def has(*keys: str) -> bool:
-                return all(content.find(b'"%s"' % key.encode()) >= 0 for key in keys)
+    def has(*keys: str) -> bool:
+        return all(content.find(b'"%s"' % key.encode()) >= 0 for key in keys)
 
-            if is_list:
-                is_full = has("data", "annotations") or has("data", "completions")
-                return "label studio" if is_full or has("original_width") else None
-            if has("shapes", "imagePath"):
-                return "labelme"
-            return "coco" if has("images", "annotations", "categories") else None
-    except (OSError, ValueError):  # ValueError: the file is empty
-        return None
-
-
-def _guess_coco(root: Path, paths: Sequence[str]) -> _Guess | None:
-    num_images = sum(_count(root / path, rb'"file_name"') for path in paths)
-    splits = sorted(_short_names(root, paths, coco.ANNOTATION_FILES), key=lambda split: split.endswith(".json"))
-    return _Guess(COCO(), splits, num_images, f"JSON of COCO, {paths[0]}") if paths else None
+    if content[:64].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+        is_full = has("data", "annotations") or has("data", "completions")
+        return "label studio" if is_full or has("original_width") or has("annotation_id", "annotator") else None
+    if has("shapes", "imagePath"):
+        return "labelme"
+    return "coco" if has("images", "annotations", "categories") else None
 
 
 def _guess_labelme(paths: Sequence[str]) -> _Guess | None:
@@ -327,65 +334,60 @@ def _guess_labelme(paths: Sequence[str]) -> _Guess | None:
     return _Guess(LabelMe(), splits, len(paths), f"labelme's JSON files such as {paths[0]}") if paths else None
 
 
-def _guess_label_studio(root: Path, paths: Sequence[str]) -> _Guess | None:
-    num_images = sum(_count(root / path, rb'"(?:data|annotation_id)":') for path in paths)
-    splits = _short_names(root, paths, label_studio.ANNOTATION_FILES)
-    return _Guess(LabelStudio(), splits, num_images, f"JSON of Label Studio, {paths[0]}") if paths else None
-
-
-def _guess_csv(files: _Files) -> _Guess | None:
-    counts = {path: count for path in files.of(".csv") if (count := _count_csv_images(files.root / path))}
+def _guess_single_files(
+    annotation_format: SingleFileFormat, root: Path, counts: Mapping[str, int], what: str
+) -> _Guess | None:
+    """Describe a format by the number of images in each of its files."""
     if not counts:
         return None
-    descriptions = next((path for path in files.of(".csv") if "class-descriptions" in path), None)
-    splits = _short_names(files.root, counts, csv_boxes.ANNOTATION_FILES)
-    return _Guess(
-        CSV(class_descriptions=descriptions), splits, sum(counts.values()), f"CSV with boxes, {next(iter(counts))}"
-    )
+    splits = sorted((_split_of(path, root, annotation_format.locations) for path in counts), key=counts.__contains__)
+    return _Guess(annotation_format, splits, sum(counts.values()), f"{what}, {next(iter(counts))}")
+
+
+def _split_of(path: str, root: Path, patterns: Sequence[str]) -> str:
+    """Name the split of a file: by the usual location of the file, else by its path."""
+    known = [re.fullmatch(re.escape(pattern).replace(r"\{split\}", "(.+)"), path) for pattern in patterns]
+    for name in (".", *(found[1] for found in known if found)):
+        try:
+            if find_file(root, name, patterns) == root / path:
+                return name
+        except MissingSplitError:
+            continue
+    return path
+
+
+def _count_tasks(path: Path) -> int:
+    try:
+        return len(read_tasks(path).tasks)
+    except DataError:
+        return 0  # the reader reports the error
 
 
 def _count_csv_images(path: Path) -> int:
     """Count the images of a CSV file; 0 if it has no boxes."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            columns, rows = csv_boxes.read_columns(csv_boxes.csv_reader(stream), path)
+        with open_rows(path) as reader:
+            columns, rows = read_columns(reader, path)
             return len({row[columns.image] for row in islice(rows, MAX_ROWS) if len(row) > columns.image})
-    except (OSError, UnicodeDecodeError, csv.Error, DataError):
+    except DataError:
         return 0
 
 
-def _short_names(root: Path, paths: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """Name the splits of some files: by the usual location of the file, else by its path."""
-    names = []
-    for path in paths:
-        known = [re.fullmatch(re.escape(pattern).replace(r"\{split\}", "(.+)"), path) for pattern in patterns]
-        short = [".", *(found[1] for found in known if found)]
-        names.append(next((name for name in short if _location(root, name, patterns) == root / path), path))
-    return names
-
-
-def _location(root: Path, split: str, patterns: Sequence[str]) -> Path | None:
-    candidates = (root / pattern.format(split=split) for pattern in patterns)
-    return next((path for path in candidates if is_file(path)), None)
-
-
-def _count(path: Path, pattern: bytes) -> int:
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return sum(1 for _ in re.finditer(pattern, content))
-
-
-def _start(path: Path) -> bytes:
+def _content(path: Path) -> "bytes | mmap.mmap":
+    """Return what a file has as UTF-8, mapped into memory; nothing if it cannot be read."""
     try:
         with path.open("rb") as stream:
-            return stream.read(4096)
-    except OSError:
+            if encoding_of(stream.read(2)) == "utf-16":
+                return path.read_bytes().decode("utf-16").encode()
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):  # ValueError: the file is empty
         return b""
 
 
 def _distinct_splits(
     annotation_format: "AnnotationFormat", root: Path, names: Iterable[str]
-) -> dict[str, frozenset[str]]:
-    """Return the files of each split, without splits of the same files as an earlier one.
+) -> tuple[dict[str, frozenset[str]], dict[str, str]]:
+    """Return the files of each split, without splits of the same files as an earlier one, and what these are called.
 
     Raises:
         DataError: the training split, or every one, cannot be read.
@@ -393,6 +395,7 @@ def _distinct_splits(
     usual = [*SPLIT_NAMES["train"], *SPLIT_NAMES["val"], *SPLIT_NAMES["test"]]  # in ImageSets, cat_train is like train
     by_use = sorted(dict.fromkeys(names), key=lambda name: usual.index(name.lower()) if name.lower() in usual else 99)
     found: dict[str, frozenset[str]] = {}
+    twins: dict[str, str] = {}
     error = DataError(f"{root}: there is no split")
     for name in by_use:
         try:
@@ -402,11 +405,14 @@ def _distinct_splits(
                 raise
             error = refused
         else:
-            if files and files not in found.values():
+            twin = next((other for other, of_other in found.items() if of_other == files), None)
+            if twin is not None:
+                twins[name] = twin
+            elif files:
                 found[name] = files
     if not found:
         raise error
-    return found
+    return found, twins
 
 
 def _choose_splits(root: Path, files: Mapping[str, frozenset[str]]) -> tuple[str, str | None, str | None]:
@@ -441,8 +447,11 @@ def _words(name: str) -> list[str]:
     return re.findall(r"[^\W\d_]+", name.lower().removesuffix(PurePosixPath(name).suffix.lower()))
 
 
-def _nothing_fits(root: Path) -> str:
-    entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+def _nothing_fits(files: _Files) -> str:
+    entries = sorted(path for path in files.root.iterdir() if not path.name.startswith("."))
     shown = [f"{path.name}/" if path.is_dir() else path.name for path in entries[:12]]
     more = f" and {len(entries) - 12} more" if len(entries) > 12 else ""
-    return f"{root}: no format fits. Looked for: {LOOKED_FOR}. There is: {', '.join(shown) or 'nothing'}{more}"
+    archive = next(files.of(*ARCHIVE_SUFFIXES), None)
+    unpack = f"; unpack {files.root / archive} first" if archive else ""
+    there_is = ", ".join(shown) or "nothing"
+    return f"{files.root}: no format fits{unpack}. Looked for: {LOOKED_FOR}. There is: {there_is}{more}"

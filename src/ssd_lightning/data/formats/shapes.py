@@ -8,26 +8,6 @@ from ssd_lightning.data.annotation_checks import number_of
 from ssd_lightning.errors import DataError
 
 
-class OutlineCount:
-    """Counts the shapes that are read as their bounding boxes, and says so once."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._first = ""
-
-    def add(self, where: str) -> None:
-        """Count a shape; `where` are its file and its number there."""
-        self._count += 1
-        self._first = self._first or where
-
-    def notes(self) -> list[str]:
-        """Return the warning for the user, if there is one."""
-        if not self._count:
-            return []
-        text = f"{self._count} outlines or rotated boxes are read as their bounding boxes; the first: {self._first}"
-        return [text]
-
-
 def bounds(xs: Sequence[float], ys: Sequence[float]) -> list[float]:
     """Return the bounding box of points."""
     return [min(xs), min(ys), max(xs), max(ys)]
@@ -54,7 +34,7 @@ def circle_bounds(xs: Sequence[float], ys: Sequence[float]) -> list[float]:
     if len(xs) != 2:
         raise DataError(f"is a circle with {len(xs)} points, not with centre and rim")
     radius = hypot(xs[1] - xs[0], ys[1] - ys[0])
-    return [xs[0] - radius, ys[0] - radius, xs[0] + radius, ys[0] + radius]
+    return ellipse_bounds((xs[0], ys[0]), (radius, radius), 0)
 
 
 def rotated_bounds(box: Sequence[float], degrees: float, pivot: tuple[float, float]) -> list[float]:
