@@ -212,7 +212,7 @@ def test_cvat_shapes_become_bounding_boxes_and_are_counted(shape: str, box: list
     assert not found.problems
     (note,) = found.notes
     assert note.startswith("1 ")
-    assert "object 1 of a.jpg" in note
+    assert "object 1 'cat' of a.jpg" in note
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from ssd_lightning.data.formats.files import (
 )
 from ssd_lightning.data.formats.label_studio import LabelStudio, read_tasks
 from ssd_lightning.data.formats.labelme import LabelMe
-from ssd_lightning.data.formats.single_file import SingleFileFormat
 from ssd_lightning.data.formats.voc import VOC, find_list
 from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, SETTINGS_FILES, Settings, read_settings
@@ -108,7 +107,7 @@ def detect_format(root: Path) -> Detected:
         for name, twin in twins.items()
         if twin == train
         and EVALUATED.intersection(_words(name))
-        and not isinstance(best.format, YOLO)  # says so itself
+        and not isinstance(best.format, YOLO)  # see its reader
     ]
     return Detected(format=best.format, root=root, train=train, val=val, test=test, reason=reason, notes=notes)
 
@@ -335,7 +334,7 @@ def _guess_labelme(paths: Sequence[str]) -> _Guess | None:
 
 
 def _guess_single_files(
-    annotation_format: SingleFileFormat, root: Path, counts: Mapping[str, int], what: str
+    annotation_format: COCO | CSV | CVAT | LabelStudio, root: Path, counts: Mapping[str, int], what: str
 ) -> _Guess | None:
     """Describe a format by the number of images in each of its files."""
     if not counts:

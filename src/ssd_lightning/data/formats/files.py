@@ -30,7 +30,7 @@ ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 class FileError(DataError):
     """A file of a data set is missing or cannot be used."""
 
-    def __init__(self, file: str | Path, text: str, *, kind: ProblemKind = "annotation") -> None:
+    def __init__(self, file: str | PurePath, text: str, *, kind: ProblemKind = "annotation") -> None:
         super().__init__(f"{file}: {text}")
         self.file = str(file)
         self.text = text

@@ -168,8 +168,8 @@ def _read_box(values: Sequence[str], has_keypoints: bool) -> tuple[list[float], 
         raise _KeypointsError
     if len(values) < 6 or len(values) % 2:
         raise DataError(
-            f"has {len(values) + 1} values, not the 5 of a box (class cx cy w h) or the points of an outline; keypoints "
-            "need kpt_shape in data.yaml, and scores are not read"
+            f"has {len(values) + 1} values, not the 5 of a box (class cx cy w h) or the points of an outline; scores "
+            "are not read, and keypoints need kpt_shape in data.yaml"
         )
     numbers = [number_of(text, "xy"[index % 2]) for index, text in enumerate(values)]
     left, top, right, bottom = bounds(numbers[0::2], numbers[1::2])
