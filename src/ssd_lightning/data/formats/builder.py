@@ -45,23 +45,23 @@ class FoundObject(NamedTuple):
     """The box is the bounding box of another shape."""
 
 
+class FoundImage(NamedTuple):
+    """An image as its annotation has it."""
+
+    path: str | Path
+    size_px: tuple[int, int] | None
+    """(height, width); None if it is not stated: then the image is asked."""
+    file: str | Path
+    """The annotation file."""
+    objects: Sequence[FoundObject] = ()
+
+
 @dataclass(kw_only=True)
 class TableBuilder:
-    """Collects images and objects.
+    """Collects images and objects. For the fields see `Annotations`, and `check_boxes` for those of a box.
 
-    Args:
-        class_names: classes that the files declare, in their order; objects may have others.
-        is_listed: False: every name that occurs is a class; they are sorted at the end.
-        is_numbered: see `Annotations`.
-        item_format: see `Annotations`.
-        box_format: meaning of the four numbers of a box.
-        unit: unit of these numbers.
-        first_pixel: number of the first pixel in the files.
-
-    Attributes:
-        ids: ids of all images.
-        notes: warnings for the user.
-        sources: files and folders that were read.
+    Objects may have other classes than `class_names`, those that the files declare. Without `is_listed`, every name
+    that occurs is a class, and they are sorted at the end.
     """
 
     class_names: Sequence[str] = ()
@@ -73,6 +73,7 @@ class TableBuilder:
     first_pixel: int = 0
 
     def __post_init__(self) -> None:
+        self._notation: Any = {"box_format": self.box_format, "unit": self.unit, "first_pixel": self.first_pixel}
         self.ids: set[str] = set()
         self.notes: list[str] = []
         self.sources: list[str] = []
@@ -110,39 +111,36 @@ class TableBuilder:
         """Return the label of a class name; a new one gets the next."""
         return self._labels.setdefault(name, len(self._labels) + 1)
 
-    def add_image(self, *, image_id: str, path: str | Path, size_px: tuple[int, int] | None, file: str | Path) -> int:
-        """Add an image, and return its index.
-
-        Args:
-            image_id: id of the image, unique in the split.
-            path: its file.
-            size_px: (height, width) in the annotation; None if it is not there: then the image is asked.
-            file: the annotation file.
-        """
-        self._ids.append(image_id)
-        self._paths.append(str(path))
-        self._files.append(str(file))
-        self._sizes_px.append(size_px or (0, 0))
-        return len(self._ids) - 1
-
-    def add_found_image(
-        self, name: str, find: Callable[[], str], *, size_px: tuple[int, int] | None, file: Path
-    ) -> int | None:
-        """Find and add an image that a file names, and return its index; None, with a problem, if it cannot be used.
-
-        Args:
-            name: the image in the annotation.
-            find: returns the path of the image, or raises `FileError`.
-            size_px: see `add_image`.
-            file: see `add_image`.
-        """
-        image_id = self.new_id(name)
-        try:
-            path = find()
-        except FileError as error:
-            self.fail_image(error, image_id=image_id)
+    def add_image(self, image_id: str, found: FoundImage | FileError) -> int | None:
+        """Add an image and its objects, and return its index; None if it cannot be used, which is reported."""
+        if isinstance(found, FileError):
+            problem = Problem(file=found.file, kind=found.kind, text=found.text, image_id=image_id)
+            self._problems.append((len(self._ids), -1, problem))
             return None
-        return self.add_image(image_id=image_id, path=path, size_px=size_px, file=file)
+        image = len(self._ids)
+        self._ids.append(image_id)
+        self._paths.append(str(found.path))
+        self._files.append(str(found.file))
+        self._sizes_px.append(found.size_px or (0, 0))
+        for one in found.objects:
+            self.add_object(image, one)
+        return image
+
+    def add_named_image(
+        self,
+        name: str,
+        find: Callable[[], str],
+        *,
+        size_px: tuple[int, int] | None,
+        file: Path,
+        objects: Sequence[FoundObject] = (),
+    ) -> int | None:
+        """Add the image that a file calls `name`; `find` returns its path, or raises `FileError`."""
+        try:
+            found: FoundImage | FileError = FoundImage(find(), size_px, file, objects)
+        except FileError as error:
+            found = error
+        return self.add_image(self.new_id(name), found)
 
     def add_object(self, image: int, found: FoundObject) -> None:
         """Add an object of an image, or report what is wrong with it."""
@@ -173,22 +171,12 @@ class TableBuilder:
         if self.num_outlines == 1:
             self._first_outline = f"{self._files[image]}: {self._describe(image, found)}"
 
-    def fail_image(self, error: FileError, *, image_id: str) -> None:
-        """Report an image that cannot be used instead of adding it."""
-        problem = Problem(file=error.file, kind=error.kind, text=error.text, image_id=image_id)
-        self._problems.append((len(self._ids), -1, problem))
-
     def fail_file(self, file: str | Path, text: str, *, kind: ProblemKind = "annotation") -> None:
         """Report a part of a file that belongs to no image."""
         self._problems.append((-1, 0, Problem(file=str(file), kind=kind, text=text)))
 
-    def finish(self, *, roots: Sequence[Path], ids_are_shared: bool = False) -> Annotations:
-        """Check all boxes and return what can be used.
-
-        Args:
-            roots: folder of the data set.
-            ids_are_shared: see `Annotations`.
-        """
+    def finish(self, root: Path, *, ids_are_shared: bool = False) -> Annotations:
+        """Check all boxes and return what can be used."""
         sizes_px, is_usable = self._measure()
         order = np.argsort(np.frombuffer(self._image, np.int64), kind="stable")
         image, item, label, difficult = (
@@ -207,7 +195,7 @@ class TableBuilder:
         counts = np.bincount(image[kept], minlength=len(self._ids))[is_usable]
         names, label_map = self._sorted_labels()
         usable = np.flatnonzero(is_usable).tolist()
-        self.notes += self._final_notes(usable, roots)
+        self.notes += self._final_notes(usable, root)
         ids = [self._ids[index] for index in usable]
         files = [self._files[index] for index in usable]
         return Annotations(
@@ -233,7 +221,7 @@ class TableBuilder:
             problems=self._sorted_problems(label_map, is_usable),
             notes=self.notes,
             sources=[*dict.fromkeys(self.sources)],
-            roots=[str(root) for root in roots],
+            roots=[str(root)],
         )
 
     def _describe(self, image: int, found: FoundObject) -> str:
@@ -252,18 +240,18 @@ class TableBuilder:
         )
         self._problems.append((image, found.item if isinstance(found.item, int) else 0, problem))
 
-    def _final_notes(self, usable: Sequence[int], roots: Sequence[Path]) -> list[str]:
+    def _final_notes(self, usable: Sequence[int], root: Path) -> list[str]:
         notes = []
         if self.num_outlines:
             text = "outlines or rotated boxes are read as their bounding boxes; the first:"
             notes.append(f"{self.num_outlines} {text} {self._first_outline}")
         folders = {path.rpartition("/")[0] for path in self._paths}
-        far = {folder for folder in folders if not any(is_within(root, Path(folder)) for root in roots)}
+        far = {folder for folder in folders if not is_within(root, Path(folder))}
         paths = (self._paths[index] for index in usable if far)
         outside = [path for path in paths if path.rpartition("/")[0] in far]
         if outside:
-            where, first = " and ".join(map(str, roots)), os.path.abspath(outside[0])
-            notes.append(f"{len(outside)} of the {len(usable)} images lie outside of {where}; the first: {first}")
+            first = os.path.abspath(outside[0])
+            notes.append(f"{len(outside)} of the {len(usable)} images lie outside of {root}; the first: {first}")
         if len(set(self._paths)) < len(self._paths):
             shared = list(shared_files((self._paths[index], self._ids[index]) for index in usable))
             if shared:
@@ -279,8 +267,7 @@ class TableBuilder:
             for index, size_px in zip(unknown, pool.map(self._size_of, unknown), strict=True):
                 if isinstance(size_px, DataError):
                     is_usable[index] = False
-                    text = str(size_px).removeprefix(f"{self._paths[index]}: ")
-                    self._fail_added_image(index, "image", text)
+                    self._fail_added_image(index, "image", str(size_px).removeprefix(f"{self._paths[index]}: "))
                 else:
                     sizes_px[index] = size_px
         self.sources += [self._paths[index] for index in unknown]
@@ -304,13 +291,8 @@ class TableBuilder:
         overhangs = np.empty(len(order), bool)
         for start in range(0, len(order), CHECKED_AT_ONCE):
             part = np.s_[start : start + CHECKED_AT_ONCE]
-            boxes[part], kinds[part], overhangs[part] = check_boxes(
-                numbers[order[part]],
-                sizes_px[image[part]],
-                box_format=self.box_format,
-                unit=self.unit,
-                first_pixel=self.first_pixel,
-            )
+            checked = check_boxes(numbers[order[part]], sizes_px[image[part]], **self._notation)
+            boxes[part], kinds[part], overhangs[part] = checked
         fractions, no_area = map(BOX_PROBLEMS.index, ("fractions", "no_area"))
         if (kinds == fractions).any():  # 0 and 1 alone might be pixels; next to other fractions they are edges
             kinds[np.isin(numbers[order], (0, 1)).all(1) & (kinds == no_area)] = fractions
@@ -321,14 +303,7 @@ class TableBuilder:
         _, high_px = corners_px(numbers[None], size_px[None], self.box_format, self.unit)
         problem_kind = BOX_PROBLEMS[kind]
         assert problem_kind is not None
-        text = box_text(
-            problem_kind,
-            numbers,
-            (int(size_px[0]), int(size_px[1])),
-            box_format=self.box_format,
-            unit=self.unit,
-            first_pixel=self.first_pixel,
-        )
+        text = box_text(problem_kind, numbers, (int(size_px[0]), int(size_px[1])), **self._notation)
         reach_px = tuple(high_px[0].tolist())
         self._fail_object(int(image), found, text=text, kind=problem_kind, is_clipped=is_clipped, reach_px=reach_px)
 

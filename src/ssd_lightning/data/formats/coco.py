@@ -43,11 +43,7 @@ class COCO(SingleFileFormat):
     )
 
     def read(self, root: Path, split: str) -> Annotations:
-        """Read a split.
-
-        Raises:
-            DataError: there is no such split, or it cannot be read.
-        """
+        """Read a split. Raises `DataError` if there is no such split, or it cannot be read."""
         path = self.path(root, split)
         content = _parse(path)
         annotations = _entries(path, content, "annotations", needed=("image_id", "category_id"))
@@ -66,10 +62,10 @@ class COCO(SingleFileFormat):
         images: dict[Any, int | None] = {}
         for entry, name in zip(listed, file_names, strict=True):
             size_px = stated_size_px(entry.get("height"), entry.get("width"))
-            images[entry["id"]] = builder.add_found_image(name, partial(finder, name), size_px=size_px, file=path)
+            images[entry["id"]] = builder.add_named_image(name, partial(finder, name), size_px=size_px, file=path)
         _add_objects(builder, path, annotations, images, names)
         builder.sources += [str(path), *finder.folders]
-        return builder.finish(roots=[root])
+        return builder.finish(root)
 
 
 def _add_objects(
@@ -130,14 +126,7 @@ def _are_plain(annotations: Sequence[dict[str, Any]]) -> bool:
 
 
 def _read_box(bbox: Any, outline: Any) -> tuple[list[float], bool]:
-    """Read a box in an unusual notation, or the bounding box of the outline of an object that has no box.
-
-    Returns:
-        The box, and whether it is that of the outline.
-
-    Raises:
-        DataError: it has neither.
-    """
+    """Read a box in an unusual notation, or else the bounding box of the outline; True says that it is the latter."""
     if not bbox and outline:
         return _mask_box(outline) if isinstance(outline, dict) else _outline_box(outline), True
     if not isinstance(bbox, list) or len(bbox) != 4:

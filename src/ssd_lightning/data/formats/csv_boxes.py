@@ -102,11 +102,7 @@ class CSV(SingleFileFormat):
             raise ConfigurationError(f"unit={self.unit!r}: it is one of {get_args(Unit)}, or null to go by the columns")
 
     def read(self, root: Path, split: str) -> Annotations:
-        """Read a split.
-
-        Raises:
-            DataError: there is no such split, or it cannot be read.
-        """
+        """Read a split. Raises `DataError` if there is no such split, or it cannot be read."""
         path = self.path(root, split)
         rows = _Rows(path)
         columns = rows.read(_read_descriptions(root, self.class_descriptions))
@@ -121,7 +117,7 @@ class CSV(SingleFileFormat):
         builder.sources.append(str(path))
         if isinstance(self.class_descriptions, str):
             builder.sources.append(str(root / self.class_descriptions))
-        return builder.finish(roots=[root])
+        return builder.finish(root)
 
 
 @dataclass(frozen=True)
@@ -145,15 +141,7 @@ class Columns:
 
 
 def sniff_columns(header: Sequence[str], path: Path) -> Columns:
-    """Find the meaning of each column.
-
-    Args:
-        header: first row of the file.
-        path: the file, for error messages.
-
-    Raises:
-        DataError: a column is missing.
-    """
+    """Find the meaning of each column by the header. Raises `DataError`, which names the file, if one is missing."""
     given = [name.strip().lower() for name in header]
 
     def column(names: Sequence[str]) -> int | None:
@@ -191,8 +179,7 @@ def sniff_columns(header: Sequence[str], path: Path) -> Columns:
 def open_rows(path: Path) -> Iterator[Any]:
     """Open a file with a `csv.reader` for the separator that its first line has most.
 
-    Raises:
-        DataError: it cannot be read.
+    Raises `DataError` if it cannot be read.
     """
     refuse_special_file(path)
     try:
@@ -207,11 +194,7 @@ def open_rows(path: Path) -> Iterator[Any]:
 
 
 def read_columns(reader: Any, path: Path) -> tuple[Columns, Iterable[list[str]]]:
-    """Return the meaning of the columns, and the rows after the header.
-
-    Raises:
-        DataError: a column is missing.
-    """
+    """Return the meaning of the columns, and the rows after the header. Raises `DataError` if a column is missing."""
     first: list[str] = next(reader, [])
     if len(first) == len(WITHOUT_HEADER) and all(_is_number_or_empty(text) for text in first[1:5]):
         return sniff_columns(WITHOUT_HEADER, path), chain([first], reader)
@@ -243,11 +226,6 @@ class _Rows:
         self._short: list[str] = []
 
     def read(self, descriptions: Mapping[str, str]) -> Columns:
-        """Read all rows.
-
-        Raises:
-            DataError: the file cannot be read, or a column is missing.
-        """
         with open_rows(self.path) as reader:
             columns, rows = read_columns(reader, self.path)
             names: dict[str, str] = {}
@@ -290,7 +268,6 @@ class _Rows:
             return columns
 
     def fill(self, builder: TableBuilder, image_dir: Path, root: Path) -> None:
-        """Find the images, and add them and their objects."""
         for text in self._short:
             builder.fail_file(self.path, text)
         names = [_stripped(stated, image_dir, root) for stated in self.images]
@@ -298,7 +275,7 @@ class _Rows:
         indices: dict[str, int] = {}
         for name, size_px in zip(names, self._sizes_px, strict=True):
             if name not in indices:
-                index = builder.add_found_image(name, partial(finder, name), size_px=size_px, file=self.path)
+                index = builder.add_named_image(name, partial(finder, name), size_px=size_px, file=self.path)
                 indices[name] = -1 if index is None else index
         index_of = np.array([indices[name] for name in names], np.int64)
         for number, fault in self._faults:
@@ -325,11 +302,7 @@ def _stripped(stated: str, image_dir: Path, root: Path) -> str:
 
 
 def _box(texts: Sequence[str], box_format: BoxFormat) -> list[float]:
-    """Read the four numbers of a box.
-
-    Raises:
-        DataError: they are not four finite numbers, or all are -1.
-    """
+    """Read the four numbers of a box. Raises `DataError` if they are not finite, or all are -1."""
     if len(texts) != 4:
         raise DataError(f"has the box {' '.join(texts)!r}, not four numbers")
     try:

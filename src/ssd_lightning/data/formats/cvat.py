@@ -33,11 +33,7 @@ class CVAT(SingleFileFormat):
     locations = ("{split}/annotations.xml", "annotations/{split}.xml", "{split}.xml")
 
     def read(self, root: Path, split: str) -> Annotations:
-        """Read a split.
-
-        Raises:
-            DataError: there is no such split, or it cannot be read.
-        """
+        """Read a split. Raises `DataError` if there is no such split, or it cannot be read."""
         path, content, listed = self._find_split(root, split)
         names = _class_names(content)
         builder = TableBuilder(
@@ -50,7 +46,7 @@ class CVAT(SingleFileFormat):
                 _add_image(builder, image, finder, path)
             builder.sources += finder.folders
         builder.sources.append(str(path))
-        return builder.finish(roots=[root])
+        return builder.finish(root)
 
     def files(self, root: Path, split: str) -> Iterable[str]:
         """List the images of a split, below the XML file. Raises `DataError` if there is no such split."""
@@ -111,10 +107,9 @@ def _add_image(builder: TableBuilder, image: Element, finder: ImageFinder, path:
         return finder(name)
 
     size_px = stated_size_px(image.get("height"), image.get("width"))
-    index = builder.add_found_image(name or f"image {image.get('id')}", find, size_px=size_px, file=path)
-    if index is not None:
-        for item, element in enumerate((element for element in image if element.tag != "tag"), start=1):
-            builder.add_object(index, _read_object(item, element))
+    elements = [element for element in image if element.tag != "tag"]
+    objects = [_read_object(item, element) for item, element in enumerate(elements, start=1)]
+    builder.add_named_image(name or f"image {image.get('id')}", find, size_px=size_px, file=path, objects=objects)
 
 
 def _read_object(item: int, element: Element) -> FoundObject:

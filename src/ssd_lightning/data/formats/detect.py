@@ -5,9 +5,9 @@ import mmap
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -67,10 +67,8 @@ class Detected:
     format: "AnnotationFormat"
     root: Path
     """The folder, or the only one in it that has data: archives often have a folder around all files."""
-    train: str
-    val: str | None
-    test: str | None
-    """Names of the splits, which share no images; None if there is none."""
+    splits: Mapping[str, str]
+    """Names of the splits for `train`, `val` and `test`, as far as there are any; they share no images."""
     reason: str
     """A sentence that says what the folder was taken for, and why."""
     notes: Sequence[str] = ()
@@ -80,9 +78,8 @@ class Detected:
 def detect_format(root: Path) -> Detected:
     """Find out the format and the splits of a folder. If several formats fit, the one with most images is taken.
 
-    Raises:
-        DataError: no format fits, or the files of the one that fits cannot be read, or it is not clear which of several
-            splits is for training.
+    Raises `DataError` if no format fits, or the files of the one that fits cannot be read, or it is not clear which of
+    several splits is for training.
     """
     check_root(root)
     files = _survey(root)
@@ -95,21 +92,20 @@ def detect_format(root: Path) -> Detected:
         raise DataError(_nothing_fits(files))
     best = max(guesses, key=lambda guess: guess.num_images)
     names, twins = _distinct_splits(best.format, root, best.splits)
-    train, val, test = _choose_splits(root, names)
-    splits = ", ".join(f"{key} '{name}'" for key, name in (("train", train), ("val", val), ("test", test)) if name)
+    splits = _choose_splits(root, names)
+    shown = ", ".join(f"{key} '{name}'" for key, name in splits.items())
+    unused = [name for name in names if name not in splits.values()]
+    shown += f"; not used: {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}" if unused else ""
     others = [f"{_name_of(guess)} ({guess.num_images} images)" for guess in guesses if guess is not best]
     also = f"; {' and '.join(others)} would fit too" if others else ""
-    unused = [name for name in names if name not in (train, val, test)]
-    splits += f"; not used: {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}" if unused else ""
-    reason = f"{root} is read as {_name_of(best)}, since it has {best.why} ({best.num_images} images; {splits}){also}"
+    reason = f"{root} is read as {_name_of(best)}, since it has {best.why} ({best.num_images} images; {shown}){also}"
+    train = splits["train"]
     notes = [
         f"{root}: the splits '{name}' and '{train}' are the same files, as {min(names[train])}; '{name}' is not used"
         for name, twin in twins.items()
-        if twin == train
-        and EVALUATED.intersection(_words(name))
-        and not isinstance(best.format, YOLO)  # see its reader
+        if twin == train and EVALUATED.intersection(_words(name)) and _name_of(best) != "YOLO"  # whose reader says so
     ]
-    return Detected(format=best.format, root=root, train=train, val=val, test=test, reason=reason, notes=notes)
+    return Detected(format=best.format, root=root, splits=splits, reason=reason, notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,32 +115,25 @@ class Auto:
     _detected: dict[Path, Detected] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def read(self, root: Path, split: str) -> Annotations:
-        """Read a split.
-
-        Raises:
-            DataError: no format fits, there is no such split, or it cannot be read.
-        """
-        found = self._detect(root)
-        annotations = found.format.read(found.root, self._name(found, split))
+        """Read a split. Raises `DataError` if no format fits, there is no such split, or it cannot be read."""
+        found, name = self._detect(root, split)
+        annotations = found.format.read(found.root, name)
         return replace(annotations, notes=[*found.notes, *annotations.notes])
 
     def files(self, root: Path, split: str) -> Iterable[str]:
         """List the files of a split. Raises `DataError` if there is no such split."""
-        found = self._detect(root)
-        return found.format.files(found.root, self._name(found, split))
+        found, name = self._detect(root, split)
+        return found.format.files(found.root, name)
 
-    def _detect(self, root: Path) -> Detected:
+    def _detect(self, root: Path, split: str) -> tuple[Detected, str]:
+        """Return what a folder is, and its own name of a split."""
         if root not in self._detected:
             self._detected[root] = detect_format(root)
             log.info("%s", self._detected[root].reason)
-        return self._detected[root]
-
-    @staticmethod
-    def _name(found: Detected, split: str) -> str:
-        names = {"train": found.train, "val": found.val, "test": found.test}
-        if split in names and names[split] is None:
-            raise MissingSplitError(found.root, split, [name for name in names.values() if name])
-        return names.get(split) or split
+        found = self._detected[root]
+        if split in SPLIT_NAMES and split not in found.splits:
+            raise MissingSplitError(found.root, split, found.splits.values())
+        return found, found.splits.get(split, split)
 
 
 class _Guess(NamedTuple):
@@ -160,23 +149,18 @@ def _name_of(guess: _Guess) -> str:
 
 @dataclass(frozen=True)
 class _Files:
-    """The files below a root, as paths relative to it."""
+    """The files below a root, as paths relative to it, those nearest to it first."""
 
     root: Path
-    by_suffix: dict[str, dict[str, list[str]]] = field(default_factory=dict)
-    """Suffix -> folder -> files."""
+    paths: Sequence[str]
 
-    def of(self, *suffixes: str) -> Iterator[str]:
-        """List the files of some suffixes, those nearest to the root first."""
-        for suffix in suffixes:
-            folders = self.by_suffix.get(suffix, {})
-            for folder in sorted(folders, key=lambda folder: (folder.count("/") + bool(folder), folder)):
-                yield from folders[folder]
+    def of(self, *suffixes: str) -> list[str]:
+        return [path for path in self.paths if path.lower().endswith(suffixes)]
 
     def of_kind(self, suffix: str, kind_of: Callable[[Path], str | None]) -> dict[str, list[str]]:
         """Sort the files of a suffix by kind. Of many files in a folder only some are opened."""
         found: dict[str, list[str]] = defaultdict(list)
-        for paths in self.by_suffix.get(suffix, {}).values():
+        for _, paths in groupby(self.of(suffix), key=_folder_of):
             last, num_known = None, 0
             for path in paths:
                 kind = kind_of(self.root / path) if num_known < NUM_SAMPLES else last
@@ -186,47 +170,45 @@ class _Files:
         return found
 
 
+def _folder_of(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
 def _survey(root: Path) -> _Files:
-    files = _Files(root)
+    paths: list[str] = []
     for folder, folders, names in os.walk(root, followlinks=True):
-        inner = os.path.relpath(folder, root).replace(os.sep, "/").removeprefix(".")
-        is_deepest = inner.count("/") + bool(inner) >= DEEPEST
-        folders[:] = [] if is_deepest else sorted(name for name in folders if not name.startswith((".", "__")))
-        for name in sorted(names):
-            if not name.startswith(".") and is_file(Path(folder, name)):
-                path = f"{inner}/{name}" if inner else name
-                of_suffix = files.by_suffix.setdefault(PurePosixPath(name).suffix.lower(), {})
-                of_suffix.setdefault(inner, []).append(path)
-    return files
+        inner = os.path.relpath(folder, root).replace(os.sep, "/")
+        prefix = "" if inner == "." else f"{inner}/"
+        is_deepest = prefix.count("/") >= DEEPEST
+        folders[:] = [] if is_deepest else [name for name in folders if not name.startswith((".", "__"))]
+        paths += [prefix + name for name in names if not name.startswith(".") and is_file(Path(folder, name))]
+    return _Files(root, sorted(paths, key=lambda path: (path.count("/"), _folder_of(path), path)))
 
 
 def _inner_root(files: _Files) -> Path | None:
     """Return the folder that is a data set of its own, if the root is only the folder around it.
 
-    Raises:
-        DataError: there are several.
+    Raises `DataError` if there are several.
     """
-    folders = {folder for of_suffix in files.by_suffix.values() for folder in of_suffix}
-    roots = {found[1] for folder in folders if (found := re.fullmatch(r"(?:(.+)/)?ImageSets(?:/Main)?", folder))}
-    settings = map(PurePosixPath, files.of(".yaml", ".yml"))
-    roots |= {path.parent.as_posix().removeprefix(".") for path in settings if path.name in SETTINGS_FILES}
-    if None in roots or "" in roots:
+    folders = set(map(_folder_of, files.paths))
+    roots = {found[1] or "" for folder in folders if (found := re.fullmatch("(?:(.+)/)?ImageSets(?:/Main)?", folder))}
+    roots |= {_folder_of(path) for path in files.of(".yaml", ".yml") if PurePosixPath(path).name in SETTINGS_FILES}
+    if "" in roots:
         return None
     if len(roots) > 1:
-        raise DataError(
-            f"{files.root}: there are several data sets: {', '.join(sorted(roots))}; set data.root= to one of them"
-        )
+        several = f"there are several data sets: {', '.join(sorted(roots))}; set data.root= to one of them"
+        raise DataError(f"{files.root}: {several}")
     if roots:
         return files.root / roots.pop()
-    if any("" in files.by_suffix.get(suffix, {}) for suffix in (*IMAGE_SUFFIXES, *ANNOTATION_SUFFIXES)):
+    if "" in map(_folder_of, files.of(*IMAGE_SUFFIXES, *ANNOTATION_SUFFIXES)):
         return None
     tops = {folder.partition("/")[0] for folder in folders if folder}
     return files.root / tops.pop() if len(tops) == 1 and not tops & PARTS_OF_SETS else None
 
 
 def _images_beside(files: _Files, inner: Path) -> list[str]:
-    folders = Counter(PurePosixPath(path).parent.as_posix() for path in files.of(*IMAGE_SUFFIXES))
-    beside = {folder: count for folder, count in folders.items() if not (files.root / folder).is_relative_to(inner)}
+    counts = Counter(_folder_of(path) or "." for path in files.of(*IMAGE_SUFFIXES))
+    beside = {folder: count for folder, count in counts.items() if not (files.root / folder).is_relative_to(inner)}
     if not beside:
         return []
     shown = ", ".join(f"{count} images in {folder}" for folder, count in islice(beside.items(), 3))
@@ -249,7 +231,7 @@ def _guesses(files: _Files) -> list[_Guess]:
         _guess_voc(root, xml["annotation"]),
         _guess_cvat(root, xml["annotations"]),
         _guess_single_files(COCO(), root, coco, "JSON of COCO"),
-        _guess_labelme(json_files["labelme"]),
+        _guess_folders(LabelMe(), json_files["labelme"], "labelme's JSON files"),
         _guess_single_files(LabelStudio(), root, label_studio, "JSON of Label Studio"),
         _guess_single_files(CSV(class_descriptions=descriptions), root, tables, "CSV with boxes"),
         yolo if not settings.values else None,
@@ -261,12 +243,12 @@ def _guess_yolo(files: _Files, settings: Settings) -> _Guess | None:
     labels = files.of_kind(".txt", _txt_kind)["labels"]
     if not settings.values and not labels:
         return None
-    folders = dict.fromkeys(PurePosixPath(label).parent for label in labels)
-    of_folders = ["/".join(part for part in folder.parts if part != "labels") or "." for folder in folders]
+    folders = set(map(_folder_of, labels))
+    of_folders = ["/".join(part for part in folder.split("/") if part != "labels") or "." for folder in folders]
     splits = [key for key in ("train", "val", "test") if settings.values.get(key)] + sorted(of_folders)
     why = settings.path.name if settings.values else f"text files such as {labels[0]}"
-    in_folders = [name for folder in folders for name in files.by_suffix[".txt"][str(folder).removeprefix(".")]]
-    num_images = sum(PurePosixPath(name).name not in NAMES_FILES for name in in_folders)  # some may be empty
+    in_folders = [path for path in files.of(".txt") if _folder_of(path) in folders]  # some may be empty
+    num_images = sum(PurePosixPath(path).name not in NAMES_FILES for path in in_folders)
     return _Guess(YOLO(), splits, num_images, why)
 
 
@@ -281,11 +263,16 @@ def _guess_voc(root: Path, paths: Sequence[str]) -> _Guess | None:
         names = sorted(path.stem for path in lists.parent.glob("*.txt"))
         splits = [name for name in names if not name.endswith(tuple(f"_{other}" for other in names))]  # not cat_train
         return _Guess(VOC(), splits, len(paths), lists.parent.relative_to(root).as_posix())
-    if not paths:
+    guess = _guess_folders(VOC(), paths, "XML files")
+    if guess is None:
         return None
-    folders = dict.fromkeys(map(_split_folder, paths))
-    splits = [re.sub("^(annotations|labels)/", "", folder, flags=re.IGNORECASE) for folder in folders]
-    return _Guess(VOC(), splits, len(paths), f"XML files such as {paths[0]}")
+    return guess._replace(splits=[re.sub("^(annotations|labels)/", "", split, flags=re.I) for split in guess.splits])
+
+
+def _guess_folders(annotation_format: VOC | LabelMe, paths: Sequence[str], what: str) -> _Guess | None:
+    """Describe a format with a file for each image, and a folder for each split."""
+    splits = list(dict.fromkeys(map(_split_folder, paths)))
+    return _Guess(annotation_format, splits, len(paths), f"{what} such as {paths[0]}") if paths else None
 
 
 def _split_folder(path: str) -> str:
@@ -326,11 +313,6 @@ def _json_kind(path: Path) -> str | None:
     if has("shapes", "imagePath"):
         return "labelme"
     return "coco" if has("images", "annotations", "categories") else None
-
-
-def _guess_labelme(paths: Sequence[str]) -> _Guess | None:
-    splits = list(dict.fromkeys(map(_split_folder, paths)))
-    return _Guess(LabelMe(), splits, len(paths), f"labelme's JSON files such as {paths[0]}") if paths else None
 
 
 def _guess_single_files(
@@ -388,8 +370,7 @@ def _distinct_splits(
 ) -> tuple[dict[str, frozenset[str]], dict[str, str]]:
     """Return the files of each split, without splits of the same files as an earlier one, and what these are called.
 
-    Raises:
-        DataError: the training split, or every one, cannot be read.
+    Raises `DataError` if the training split, or every one, cannot be read.
     """
     usual = [*SPLIT_NAMES["train"], *SPLIT_NAMES["val"], *SPLIT_NAMES["test"]]  # in ImageSets, cat_train is like train
     by_use = sorted(dict.fromkeys(names), key=lambda name: usual.index(name.lower()) if name.lower() in usual else 99)
@@ -403,43 +384,41 @@ def _distinct_splits(
             if name.lower() in SPLIT_NAMES["train"]:
                 raise
             error = refused
-        else:
-            twin = next((other for other, of_other in found.items() if of_other == files), None)
-            if twin is not None:
-                twins[name] = twin
-            elif files:
-                found[name] = files
+            continue
+        twin = next((other for other, of_other in found.items() if of_other == files), None)
+        if twin is not None:
+            twins[name] = twin
+        elif files:
+            found[name] = files
     if not found:
         raise error
     return found, twins
 
 
-def _choose_splits(root: Path, files: Mapping[str, frozenset[str]]) -> tuple[str, str | None, str | None]:
-    """Return the splits for training, validation and test, which share no files.
+def _choose_splits(root: Path, files: Mapping[str, frozenset[str]]) -> dict[str, str]:
+    """Return the splits for training, validation and test, which share no files, from the files of each.
 
-    Args:
-        root: for the error message.
-        files: those of each split.
-
-    Raises:
-        DataError: it is not clear which of several is for training.
+    Raises `DataError` if it is not clear which of several is for training.
     """
     left = list(files)
     if len(left) == 1:
-        return left[0], None, None
-    chosen = {}
+        return {"train": left[0]}
+    chosen: dict[str, str] = {}
     for kind, known in SPLIT_NAMES.items():
         exact = (name for word in known for name in left if name.lower() == word)
         similar = (name for word in known for name in left if word in _words(name))  # instances_val.json, val2017
-        chosen[kind] = next(chain(exact, similar), None)
-        left = [name for name in left if name != chosen[kind]]
-    train, val, test = chosen["train"], chosen["val"], chosen["test"]
-    if train is None and len(left) != 1:
+        name = next(chain(exact, similar), None)
+        if name is not None:
+            chosen[kind] = name
+            left.remove(name)
+    if "train" not in chosen and len(left) != 1:
         raise DataError(f"{root}: the splits are {', '.join(files)}; set data.train_split= to one of them")
-    train = train or left[0]
-    val = val if val and files[train].isdisjoint(files[val]) else None  # trainval contains val
-    used = files[train] | (files[val] if val else frozenset())
-    return train, val, test if test and used.isdisjoint(files[test]) else None
+    splits = {"train": chosen.get("train") or left[0]}
+    for kind in ("val", "test"):
+        used = frozenset().union(*(files[name] for name in splits.values()))
+        if kind in chosen and used.isdisjoint(files[chosen[kind]]):  # trainval contains val
+            splits[kind] = chosen[kind]
+    return splits
 
 
 def _words(name: str) -> list[str]:
@@ -450,7 +429,7 @@ def _nothing_fits(files: _Files) -> str:
     entries = sorted(path for path in files.root.iterdir() if not path.name.startswith("."))
     shown = [f"{path.name}/" if path.is_dir() else path.name for path in entries[:12]]
     more = f" and {len(entries) - 12} more" if len(entries) > 12 else ""
-    archive = next(files.of(*ARCHIVE_SUFFIXES), None)
+    archive = next(iter(files.of(*ARCHIVE_SUFFIXES)), None)
     unpack = f"; unpack {files.root / archive} first" if archive else ""
     there_is = ", ".join(shown) or "nothing"
     return f"{files.root}: no format fits{unpack}. Looked for: {LOOKED_FOR}. There is: {there_is}{more}"

@@ -47,11 +47,7 @@ class MissingSplitError(DataError):
 
 
 def check_root(root: Path) -> None:
-    """Check that a root is a folder, and has more than archives.
-
-    Raises:
-        DataError: it does not exist, is a file, or has nothing but archives.
-    """
+    """Raise `DataError` if a root is not a folder, or has nothing but archives."""
     if not root.exists():
         raise DataError(f"{root}: there is no such folder; set data.root= to the folder of the data")
     archive = root
@@ -84,16 +80,7 @@ def inside_first(paths: Iterable[Path], root: Path) -> list[Path]:
 
 
 def find_file(root: Path, split: str, patterns: Sequence[str]) -> Path:
-    """Find the annotation file of a split.
-
-    Args:
-        root: folder of the data set.
-        split: a name that replaces `{split}` in the patterns, or the path of the file below the root.
-        patterns: usual locations below the root.
-
-    Raises:
-        MissingSplitError: no location has the file.
-    """
+    """Find the annotation file of a split: by its path below the root, or by its name in the usual locations."""
     suffix = PurePath(patterns[0]).suffix
     candidates = [root / (split if split.endswith(suffix) else pattern.format(split=split)) for pattern in patterns]
     for path in candidates:
@@ -119,11 +106,7 @@ def encoding_of(start: bytes) -> str:
 
 
 def read_bytes(path: Path, what: str = "annotation") -> bytes:
-    """Read a whole file; `what` it is goes into the message.
-
-    Raises:
-        FileError: it cannot be read.
-    """
+    """Read a whole file. Raises `FileError`, which says `what` it is, if it cannot be read."""
     try:
         refuse_special_file(path)
         return path.read_bytes()
@@ -136,11 +119,7 @@ def read_bytes(path: Path, what: str = "annotation") -> bytes:
 
 
 def read_text(path: Path, what: str) -> str:
-    """Read a text file from any system, with line feeds alone at the ends of lines.
-
-    Raises:
-        FileError: it cannot be read.
-    """
+    """Read a text file as `read_bytes` does, with line feeds alone at the ends of lines."""
     content = read_bytes(path, what)
     try:
         return content.decode(encoding_of(content)).replace("\r\n", "\n").replace("\r", "\n")
@@ -149,26 +128,15 @@ def read_text(path: Path, what: str) -> str:
 
 
 def read_lines(path: Path, what: str = "list") -> list[str]:
-    """Read the lines of a text file, without their ends.
+    """Read the lines of a text file as `read_bytes` does.
 
     Unlike with `str.splitlines`, only line feeds and carriage returns end a line: names may contain other separators.
-
-    Raises:
-        FileError: the file cannot be read.
     """
     return read_text(path, what).removesuffix("\n").split("\n")
 
 
 def read_json(path: Path, *, edit: Callable[[bytes], bytes] | None = None) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: the file.
-        edit: changes the text before it is parsed.
-
-    Raises:
-        FileError: the file cannot be read, or is not JSON.
-    """
+    """Read a JSON file, with its text changed by `edit`. Raises `FileError` if it cannot be read, or is not JSON."""
     content = read_bytes(path)
     try:
         return json.loads(content if edit is None else edit(content))
@@ -200,15 +168,7 @@ def read_xml(path: Path) -> Element:
 
 
 def in_threads(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result | FileError]]:
-    """Read files in threads, since this mostly waits for the disk; yield each item with its result, in order.
-
-    Args:
-        read: reads one item.
-        items: what to read.
-
-    Yields:
-        The item, and its result or the `FileError` that it raised.
-    """
+    """Read items in threads, since this mostly waits for the disk; yield each with its result or `FileError`."""
 
     def attempt(item: Item) -> tuple[Item, Result | FileError]:
         try:

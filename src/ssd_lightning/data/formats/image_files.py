@@ -24,16 +24,10 @@ def portable_path(stated: str) -> str:
 
 
 def find_image_dir(root: Path, annotation_path: Path, samples: Sequence[str]) -> Path:
-    """Find the folder of the images that an annotation file names.
+    """Find the folder of the images that an annotation file names, by some of these names.
 
-    Args:
-        root: folder of the data set.
-        annotation_path: the annotation file.
-        samples: names of some images.
-
-    Returns:
-        The first usual folder that contains one of the samples; else another one below the root that does and is not
-        named as a split; else the first usual one that exists.
+    It is the first usual folder that contains one of the samples; else another one below the root that does and is not
+    named as a split; else the first usual one that exists.
     """
     stem = annotation_path.stem.removeprefix("instances_")
     split = stem.removeprefix("oidv6-").removesuffix("-annotations-bbox").removesuffix("_labels")  # TensorFlow's
@@ -62,14 +56,7 @@ def folder_with(candidates: Sequence[Path], samples: Sequence[str], *, root: Pat
 
 
 def parts_to_keep(names: Iterable[str]) -> dict[str, int]:
-    """Return how many trailing parts of each path must stay, so that no two paths become equal.
-
-    Args:
-        names: paths as written in the annotations.
-
-    Returns:
-        The number for each path that needs more than its last part.
-    """
+    """Return how many trailing parts of a path must stay, so that no two become equal; none for those that need one."""
     left = {name: portable_path(name).split("/") for name in names}
     needed, keep = {}, 1
     while left:
@@ -81,11 +68,9 @@ def parts_to_keep(names: Iterable[str]) -> dict[str, int]:
 
 
 def path_tails(stated: str, *, keep: int = 1) -> Iterator[str]:
-    """Yield a path without its first parts, removed one by one, since it may come from another machine.
+    """Yield a path of any system, which may be another machine's, with its first parts removed one by one.
 
-    Args:
-        stated: the path, in the notation of any system.
-        keep: number of trailing parts that must stay; 1 keeps only the file name.
+    `keep` is the number of trailing parts that must stay; 1 keeps only the file name.
     """
     parts = portable_path(stated).split("/")
     for start in range(max(1, len(parts) - keep + 1)):
@@ -93,14 +78,7 @@ def path_tails(stated: str, *, keep: int = 1) -> Iterator[str]:
 
 
 def find_image(folder: Path, stated: str, *, root: Path, keep: int = 1) -> Path | None:
-    """Find an image by the path in its annotation, with or without suffix, below the root first.
-
-    Args:
-        folder: base folder of the path.
-        stated: the path in the annotation; its first parts are removed one by one.
-        root: root of the data set.
-        keep: number of trailing parts that must stay; 1 keeps only the file name.
-    """
+    """Find an image by the `path_tails` of its path in the annotation, with or without suffix, below the root first."""
     outside = None
     for tail in path_tails(stated, keep=keep):
         path = folder / tail
@@ -112,10 +90,7 @@ def find_image(folder: Path, stated: str, *, root: Path, keep: int = 1) -> Path 
 
 
 def image_with_suffix(path: Path) -> Path | None:
-    """Find the image of a path without suffix, or with one in another case; None if there is none.
-
-    An image of an unsupported format is found only if there is no other.
-    """
+    """Find the image of a path without suffix, or with one in another case; one in a supported format first."""
     images = _images_in(str(path.parent))
     number = whole_number(path.name) if path.name.endswith(".0") else None  # tables of numbers write 17 like this
     same_suffix = [name for name in images.get(path.stem, ()) if _suffix(name) == path.suffix.lower()]
@@ -124,11 +99,7 @@ def image_with_suffix(path: Path) -> Path | None:
 
 
 def refuse_unreadable(path: PurePath) -> None:
-    """Raise if an image has an unsupported format.
-
-    Raises:
-        FileError: its suffix is that of an unsupported format.
-    """
+    """Raise `FileError` if an image has the suffix of an unsupported format."""
     if is_unreadable_image_name(path):
         text = f"cannot read the image: {path.suffix} is not read; convert it to .jpg or .png"
         raise FileError(path, text, kind="image")
@@ -142,16 +113,9 @@ def is_comment(line: str, folders: Iterable[Path]) -> bool:
 
 
 class ImageFinder:
-    """Finds the images that an annotation file names as `find_image` does, but lists each folder once.
+    """Finds the images that an annotation file names as `find_image` does, but lists each of the `folders` once.
 
-    Args:
-        folder: base folder of the paths.
-        names: all paths in the annotations.
-        root: root of the data set.
-        stated_by: the annotation file.
-
-    Attributes:
-        folders: the listed folders.
+    `names` are all paths in the file `stated_by`, and start at `folder`.
     """
 
     def __init__(self, folder: Path, names: Collection[str], *, root: Path, stated_by: Path) -> None:
@@ -162,11 +126,7 @@ class ImageFinder:
         self._keep = parts_to_keep(names)
 
     def __call__(self, name: str) -> str:
-        """Return the path of an image.
-
-        Raises:
-            FileError: there is no image, or only one in an unsupported format.
-        """
+        """Return the path of an image. Raises `FileError` if there is none, or only one in an unsupported format."""
         parent, _, file = portable_path(name).rpartition("/")
         folder = f"{self._folder}/{parent}" if parent else str(self._folder)
         if folder not in self.folders:

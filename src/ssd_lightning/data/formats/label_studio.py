@@ -3,7 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -39,11 +39,7 @@ class LabelStudio(SingleFileFormat):
     locations = ("{split}.json", "{split}/annotations.json", "{split}/result.json", "annotations/{split}.json")
 
     def read(self, root: Path, split: str) -> Annotations:
-        """Read a split.
-
-        Raises:
-            DataError: there is no such split, or it cannot be read.
-        """
+        """Read a split. Raises `DataError` if there is no such split, or it cannot be read."""
         path = self.path(root, split)
         found = read_tasks(path)
         builder = TableBuilder(unit="fractions", item_format="object {item} '{name}' of {image}")
@@ -58,75 +54,18 @@ class LabelStudio(SingleFileFormat):
         for task in found.tasks:
             name = "/".join(task.image.split("/")[-keep.get(task.image, 1) :])
             find = partial(_find_image, task, spellings, finders, path)
-            image = builder.add_found_image(name, find, size_px=task.size_px, file=path)
-            if image is not None:
-                for item, region in enumerate(task.regions, start=1):
-                    builder.add_object(image, region.read(item))
+            builder.add_named_image(name, find, size_px=task.size_px, file=path, objects=task.objects)
         builder.sources += [str(path), *chain.from_iterable(finder.folders for finder in finders)]
-        return builder.finish(roots=[root])
+        return builder.finish(root)
 
 
-@dataclass
-class _Region:
-    """One drawn shape. Label Studio may write shape and label as two results of the same id."""
-
-    kinds: list[str] = field(default_factory=list)
-    values: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def is_object(self) -> bool:
-        return any(kind not in NO_SHAPES for kind in self.kinds)
-
-    @property
-    def size_px(self) -> tuple[int, int] | None:
-        return stated_size_px(self.values.get("original_height"), self.values.get("original_width"))
-
-    def read(self, item: int) -> FoundObject:
-        """Read the only label, and the box as fractions of the image."""
-        lists = [value for key, value in self.values.items() if key.endswith("labels") and isinstance(value, list)]
-        names = list(dict.fromkeys(str(name).strip() for labels in lists for name in labels))
-        if len(names) != 1:
-            return FoundObject("", f"has the labels {names}, not one", item)
-        try:
-            box, is_outline = self._box()
-        except DataError as error:
-            return FoundObject(names[0], str(error), item)
-        return FoundObject(names[0], box, item, is_outline=is_outline)
-
-    def _box(self) -> tuple[list[float], bool]:
-        """Return xmin, ymin, xmax, ymax, and whether it is the box of another shape."""
-        if "rle" in self.values:
-            raise DataError("is a brush mask, which is not read")
-        if "points" in self.values:
-            xs, ys = points_of(self.values["points"])
-            return bounds([x / 100 for x in xs], [y / 100 for y in ys]), True
-        is_ellipse = "radiusX" in self.values
-        sides = ("radiusX", "radiusY") if is_ellipse else ("width", "height")
-        x, y, width, height = (number_of(self.values.get(key), key) / 100 for key in ("x", "y", *sides))
-        degrees = number_of(self.values.get("rotation") or 0, "rotation") % 360
-        if not degrees and not is_ellipse:
-            return [x, y, x + width, y + height], False
-        if degrees and self.size_px is None:
-            raise DataError(f"is rotated by {degrees:g} degrees, but has no original_width and original_height")
-        rows, columns = self.size_px or (1, 1)
-        x, y, width, height = x * columns, y * rows, width * columns, height * rows  # angles are those of pixels
-        turned = rotated_bounds([x, y, x + width, y + height], degrees, (x, y))
-        if is_ellipse:
-            turned = ellipse_bounds((x, y), (width, height), degrees)
-        return [turned[0] / columns, turned[1] / rows, turned[2] / columns, turned[3] / rows], True
-
-
-@dataclass
-class _Task:
+class _Task(NamedTuple):
     identity: str
     image: str
-    regions: list[_Region]
-    rotation: Any = 0
+    size_px: tuple[int, int] | None
+    rotation: Any
     """Degrees by which the whole image was rotated in the editor."""
-
-    @property
-    def size_px(self) -> tuple[int, int] | None:
-        return next((size_px for region in self.regions if (size_px := region.size_px)), None)
+    objects: Sequence[FoundObject]
 
 
 class Tasks(NamedTuple):
@@ -139,11 +78,7 @@ class Tasks(NamedTuple):
 
 
 def read_tasks(path: Path) -> Tasks:
-    """Read all tasks that have an annotation.
-
-    Raises:
-        DataError: the file cannot be read, or is not a list of tasks.
-    """
+    """Read all tasks that have an annotation. Raises `DataError` if the file is not a list of tasks."""
     content = read_json(path)
     if not isinstance(content, list) or not all(isinstance(task, dict) for task in content):
         raise DataError(f"{path}: the JSON is a {type(content).__name__}, not a list of tasks")
@@ -161,9 +96,11 @@ def read_tasks(path: Path) -> Tasks:
             continue
         if len(results) > 1 or (identity, image) in tasks:  # joined projects have ids twice
             repeated.append(identity)
-        regions = [region for region in _regions(results[0]) if region.is_object]
-        rotations = (rotation for result in results[0] if (rotation := result.get("image_rotation")))
-        tasks.setdefault((identity, image), _Task(identity, image, regions, next(rotations, 0)))
+        regions = _regions(results[0])
+        size_px = next(filter(None, map(_size_px, regions)), None)
+        rotation = next((rotation for result in results[0] if (rotation := result.get("image_rotation"))), 0)
+        objects = [_read_region(item, values) for item, values in enumerate(regions, start=1)]
+        tasks.setdefault((identity, image), _Task(identity, image, size_px, rotation, objects))
     notes = []
     if repeated:
         text = "have more than one annotation, of which the first is read; the first such task is"
@@ -193,16 +130,60 @@ def _small_results(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"type": next((key for key in value if key.endswith("labels")), plain), "value": value}
 
 
-def _regions(results: Iterable[Mapping[str, Any]]) -> Iterator[_Region]:
-    by_id: dict[str, _Region] = defaultdict(_Region)
+def _regions(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the values of each shape with an area. Label Studio may write shape and label as two results of one id."""
+    shapes: dict[str, dict[str, Any]] = defaultdict(dict)
+    with_area = set()
     for number, result in enumerate(results):
         value = result.get("value")
         if isinstance(value, dict):
-            region = by_id[str(result.get("id") or f"result {number}")]
-            region.kinds.append(str(result.get("type")))
+            identity = str(result.get("id") or f"result {number}")
             sizes = {key: result[key] for key in ("original_width", "original_height") if key in result}
-            region.values |= {**sizes, **value}
-    yield from by_id.values()
+            shapes[identity] |= {**sizes, **value}
+            if str(result.get("type")) not in NO_SHAPES:
+                with_area.add(identity)
+    return [shape for identity, shape in shapes.items() if identity in with_area]
+
+
+def _size_px(shape: Mapping[str, Any]) -> tuple[int, int] | None:
+    return stated_size_px(shape.get("original_height"), shape.get("original_width"))
+
+
+def _read_region(item: int, shape: Mapping[str, Any]) -> FoundObject:
+    lists = [value for key, value in shape.items() if key.endswith("labels") and isinstance(value, list)]
+    names = list(dict.fromkeys(str(name).strip() for labels in lists for name in labels))
+    if len(names) != 1:
+        return FoundObject("", f"has the labels {names}, not one", item)
+    try:
+        box, is_outline = _read_box(shape)
+    except DataError as error:
+        return FoundObject(names[0], str(error), item)
+    return FoundObject(names[0], box, item, is_outline=is_outline)
+
+
+def _read_box(shape: Mapping[str, Any]) -> tuple[list[float], bool]:
+    """Return xmin, ymin, xmax, ymax as fractions of the image, and whether it is the box of another shape."""
+    if "rle" in shape:
+        raise DataError("is a brush mask, which is not read")
+    if "points" in shape:
+        xs, ys = points_of(shape["points"])
+        return bounds([x / 100 for x in xs], [y / 100 for y in ys]), True
+    is_ellipse = "radiusX" in shape
+    sides = ("radiusX", "radiusY") if is_ellipse else ("width", "height")
+    x, y, width, height = (number_of(shape.get(key), key) / 100 for key in ("x", "y", *sides))
+    degrees = number_of(shape.get("rotation") or 0, "rotation") % 360
+    if not degrees and not is_ellipse:
+        return [x, y, x + width, y + height], False
+    size_px = _size_px(shape)
+    if degrees and size_px is None:
+        raise DataError(f"is rotated by {degrees:g} degrees, but has no original_width and original_height")
+    rows, columns = size_px or (1, 1)
+    x, y, width, height = x * columns, y * rows, width * columns, height * rows  # angles are those of pixels
+    if is_ellipse:
+        turned = ellipse_bounds((x, y), (width, height), degrees)
+    else:
+        turned = rotated_bounds([x, y, x + width, y + height], degrees, (x, y))
+    return [turned[0] / columns, turned[1] / rows, turned[2] / columns, turned[3] / rows], True
 
 
 def _image_name(data: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> str | None:

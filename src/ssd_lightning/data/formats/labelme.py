@@ -1,14 +1,14 @@
 """The format of labelme and its relatives: a JSON file for each image."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ssd_lightning.data.annotation_checks import flag_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats.builder import FoundObject, TableBuilder
+from ssd_lightning.data.formats.builder import FoundImage, FoundObject, TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError, in_threads, is_within, list_files, read_json
 from ssd_lightning.data.formats.image_files import find_image, image_with_suffix, portable_path, refuse_unreadable
 from ssd_lightning.data.formats.shapes import bounds, circle_bounds, points_of
@@ -27,25 +27,17 @@ class LabelMe:
     """
 
     def read(self, root: Path, split: str) -> Annotations:
-        """Read a split.
-
-        Raises:
-            DataError: there is no such split, or no JSON file in it is labelme's.
-        """
+        """Read a split. Raises `DataError` if there is no such split, or no JSON file in it is labelme's."""
         folder, names = _find_split(root, split)
         builder = TableBuilder()
         used, others = set(), []
         for name, found in in_threads(lambda name: _read_image(folder, name, root), names):
-            image_id, file = name.removesuffix(".json"), folder / name
             if found is None:
                 others.append(name)
-            elif isinstance(found, FileError):
-                builder.fail_image(found, image_id=image_id)
-            else:
+                continue
+            builder.add_image(name.removesuffix(".json"), found)
+            if not isinstance(found, FileError):
                 used.add(Path(os.path.normpath(found.path)))  # without the .. of imagePath
-                image = builder.add_image(image_id=image_id, path=found.path, size_px=found.size_px, file=file)
-                for one in found.objects:
-                    builder.add_object(image, one)
         if len(others) == len(names):
             raise DataError(f"{folder}: none of the {len(names)} JSON files has labelme's 'shapes', as {others[0]}")
         builder.notes += _unlabelled(folder, used, names)
@@ -53,7 +45,7 @@ class LabelMe:
             builder.notes.append(f"{folder}: {len(others)} JSON files without 'shapes' are skipped, as {others[0]}")
         folders = {path.parent for path in used} | {folder} | {(folder / name).parent for name in names}
         builder.sources += [str(folder / name) for name in names] + sorted(map(str, folders))
-        return builder.finish(roots=[root])
+        return builder.finish(root)
 
     def files(self, root: Path, split: str) -> Iterable[str]:
         """List the JSON files of a split. Raises `DataError` if there is no such split."""
@@ -71,13 +63,7 @@ def _find_split(root: Path, split: str) -> tuple[Path, list[str]]:
     raise MissingSplitError(root / split, split, others + ["."] * bool(names_in(root)))
 
 
-class _Image(NamedTuple):
-    path: Path
-    size_px: tuple[int, int] | None
-    objects: Sequence[FoundObject]
-
-
-def _read_image(folder: Path, name: str, root: Path) -> _Image | None:
+def _read_image(folder: Path, name: str, root: Path) -> FoundImage | None:
     """Read a JSON file; None if it is another tool's."""
     path = folder / name
     content = read_json(path)
@@ -86,9 +72,10 @@ def _read_image(folder: Path, name: str, root: Path) -> _Image | None:
     shapes = content.get("shapes")
     if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
         raise FileError(path, f"the JSON has the 'shapes' {shapes!r:.80}, not a list of objects")
-    return _Image(
+    return FoundImage(
         path=_find_image(folder, path, str(content.get("imagePath") or ""), bool(content.get("imageData")), root),
         size_px=stated_size_px(content.get("imageHeight"), content.get("imageWidth")),
+        file=path,
         objects=[_read_shape(item, shape) for item, shape in enumerate(shapes, start=1)],
     )
 

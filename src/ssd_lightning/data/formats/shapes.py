@@ -14,11 +14,7 @@ def bounds(xs: Sequence[float], ys: Sequence[float]) -> list[float]:
 
 
 def points_of(value: Any) -> tuple[list[float], list[float]]:
-    """Read a list of (x, y) as x and y of all points.
-
-    Raises:
-        DataError: it is something else.
-    """
+    """Read a list of (x, y) as x and y of all points. Raises `DataError` if it is something else."""
     is_list = isinstance(value, list) and value and all(isinstance(point, list) and len(point) == 2 for point in value)
     if not is_list:
         raise DataError(f"has the points {value!r:.80}, not a list of (x, y)")
@@ -26,11 +22,7 @@ def points_of(value: Any) -> tuple[list[float], list[float]]:
 
 
 def circle_bounds(xs: Sequence[float], ys: Sequence[float]) -> list[float]:
-    """Return the bounding box of a circle that a centre and a point of the rim define.
-
-    Raises:
-        DataError: there are not two points.
-    """
+    """Return the bounding box of a circle that two points, the centre and one of the rim, define."""
     if len(xs) != 2:
         raise DataError(f"is a circle with {len(xs)} points, not with centre and rim")
     radius = hypot(xs[1] - xs[0], ys[1] - ys[0])

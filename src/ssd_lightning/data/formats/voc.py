@@ -1,15 +1,14 @@
 """Pascal VOC annotations, listed in `ImageSets/Main`, or in one folder per split with images next to their XML."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path, PurePath
-from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from ssd_lightning.data.annotation_checks import flag_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats.builder import FoundObject, TableBuilder
+from ssd_lightning.data.formats.builder import FoundImage, FoundObject, TableBuilder
 from ssd_lightning.data.formats.files import (
     SPLIT_FOLDERS,
     FileError,
@@ -57,20 +56,11 @@ class VOC:
     xml_offset: int = 1
 
     def read(self, root: Path, split: str) -> Annotations:
-        """Read a split.
-
-        Raises:
-            DataError: there is no such split, or it cannot be read.
-        """
+        """Read a split. Raises `DataError` if there is no such split, or it cannot be read."""
         place, names = _read_split(root, split)
         builder = TableBuilder(first_pixel=self.xml_offset)
         for name, found in in_threads(lambda name: _read_image(place, name), names):
-            if isinstance(found, FileError):
-                builder.fail_image(found, image_id=name)
-                continue
-            image = builder.add_image(image_id=name, path=found.path, size_px=found.size_px, file=place.xml_path(name))
-            for one in found.objects:
-                builder.add_object(image, one)
+            builder.add_image(name, found)
         builder.sources += [str(place.xml_path(name)) for name in names]
         if place.listed_in is None:
             builder.notes += _unlabelled(place)
@@ -79,18 +69,12 @@ class VOC:
             builder.sources += sorted(map(str, folders))
         else:
             builder.sources += [str(place.listed_in), str(place.images)]
-        return builder.finish(roots=[root], ids_are_shared=place.listed_in is not None)
+        return builder.finish(root, ids_are_shared=place.listed_in is not None)
 
     def files(self, root: Path, split: str) -> Iterable[str]:
         """List the XML files of a split. Raises `DataError` if there is no such split."""
         place, names = _read_split(root, split)
         return (str(place.xml_path(name)) for name in names)
-
-
-class _Image(NamedTuple):
-    path: Path
-    size_px: tuple[int, int] | None
-    objects: Sequence[FoundObject]
 
 
 @dataclass(frozen=True)
@@ -189,22 +173,20 @@ def _filename_in(annotation: Element) -> str:
 
 
 def parse_annotation(path: Path) -> Element:
-    """Parse the `<annotation>` of an XML file.
-
-    Raises:
-        FileError: the file is missing, is not XML, has entities, or is not an annotation.
-    """
+    """Parse the `<annotation>` of an XML file. Raises `FileError` if it cannot be read, or begins with another tag."""
     root = read_xml(path)
     if root.tag != "annotation":
         raise FileError(path, f"the XML begins with <{root.tag}>, not with <annotation>")
     return root
 
 
-def _read_image(place: Place, name: str) -> _Image:
-    annotation = parse_annotation(place.xml_path(name))
-    return _Image(
+def _read_image(place: Place, name: str) -> FoundImage:
+    path = place.xml_path(name)
+    annotation = parse_annotation(path)
+    return FoundImage(
         path=_find_image(place.images, name, _filename_in(annotation)),
         size_px=stated_size_px(annotation.findtext("size/height"), annotation.findtext("size/width")),
+        file=path,
         objects=[_read_object(item, element) for item, element in enumerate(annotation.iterfind("object"), start=1)],
     )
 
@@ -216,7 +198,11 @@ def _read_object(item: int, element: Element) -> FoundObject:
         bndbox = element.find("bndbox")
         if bndbox is None:
             raise DataError("has no <bndbox>")
-        return FoundObject(name, [_read_coordinate(bndbox, tag) for tag in CORNERS], item, difficult)
+        texts = {tag: bndbox.findtext(tag) for tag in CORNERS}
+        for tag, text in texts.items():
+            if text is None:
+                raise DataError(f"has a <bndbox> without <{tag}>")
+        return FoundObject(name, [number_of(text, tag) for tag, text in texts.items()], item, difficult)
     except DataError as error:
         return FoundObject(name, str(error), item, difficult)
 
@@ -227,13 +213,6 @@ def _difficult_texts(element: Element) -> list[str]:
     attributes = element.iterfind("attributes/attribute")
     named = (one for one in attributes if (one.findtext("name") or "").strip().lower() == "difficult")
     return texts + [one.findtext("value", "") for one in named]
-
-
-def _read_coordinate(bndbox: Element, tag: str) -> float:
-    text = bndbox.findtext(tag)
-    if text is None:
-        raise DataError(f"has a <bndbox> without <{tag}>")
-    return number_of(text, tag)
 
 
 def _find_image(image_dir: Path, name: str, stated: str) -> Path:

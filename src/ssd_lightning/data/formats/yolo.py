@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from ssd_lightning.data.annotation_checks import number_of, whole_number
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats.builder import FoundObject, TableBuilder
+from ssd_lightning.data.formats.builder import FoundImage, FoundObject, TableBuilder
 from ssd_lightning.data.formats.files import FileError, in_threads, read_lines
 from ssd_lightning.data.formats.image_files import (
     find_image,
@@ -45,11 +45,7 @@ class YOLO:
     """
 
     def read(self, root: Path, split: str) -> Annotations:
-        """Read a split.
-
-        Raises:
-            DataError: there is no such split, it has no label file at all, or it cannot be read.
-        """
+        """Read a split. Raises `DataError` if there is no such split, it has no label file, or it cannot be read."""
         settings = read_settings(root)
         places = settings.places(split)
         notes = [*_found_by_tails(settings, split, places), *_same_as_training(settings, split)]
@@ -79,7 +75,7 @@ class YOLO:
             builder.fail_file(path, "the image is missing, though it has labels", kind="missing")
         builder.notes += notes
         builder.sources += _sources(settings.path, names_file, places, labels)
-        return builder.finish(roots=[root])
+        return builder.finish(root)
 
     def files(self, root: Path, split: str) -> Iterable[str]:
         """List the images or list files of a split. Raises `DataError` if there is no such split."""
@@ -116,13 +112,11 @@ def _build(
     for image, found in in_threads(lambda image: _read_labels(image, names, has_keypoints), images):
         image_id = builder.new_id(image.name)
         if isinstance(found, FileError):
-            builder.fail_image(found, image_id=image_id)
+            builder.add_image(image_id, found)
             continue
-        index = builder.add_image(image_id=image_id, path=image.path, size_px=None, file=label_path(image.path))
-        for length, one in found:
-            builder.add_object(index, one)
-            if one.is_outline:
-                lengths.add(length)
+        objects = [one for _, one in found]
+        builder.add_image(image_id, FoundImage(image.path, None, label_path(image.path), objects))
+        lengths |= {length for length, one in found if one.is_outline}
     if builder.num_outlines > 1 and len(lengths) == 1 and max(lengths) > 9:  # 9: a rotated box
         text = f"all lines longer than a box have {max(lengths)} values and are read as outlines"
         builder.notes.append(f"{settings.path}: {text}; if they are boxes with keypoints, state kpt_shape")
@@ -157,11 +151,7 @@ def _read_labels(image: _Image, names: Mapping[int, str], has_keypoints: bool) -
 
 
 def _read_box(values: Sequence[str], has_keypoints: bool) -> tuple[list[float], bool]:
-    """Return cx, cy, w, h, and whether it is the box of an outline.
-
-    Raises:
-        DataError: the values are neither a box nor an outline.
-    """
+    """Return cx, cy, w, h, and whether it is the box of an outline."""
     if len(values) == 4 or (has_keypoints and len(values) > 4):
         return [number_of(text, key) for text, key in zip(values, BOX, strict=False)], False
     if _are_keypoints(values):

@@ -44,11 +44,7 @@ class Settings:
         return [self.find(name) or self.find_by_tail(name) for name in self.stated_places(split)]
 
     def places(self, split: str) -> list[Path]:
-        """List the folders and list files of a split.
-
-        Raises:
-            MissingSplitError: there is no such split, or a place does not exist.
-        """
+        """List the folders and list files of a split. Raises `MissingSplitError` if there is none."""
         names, places = self.stated_places(split), self.found_places(split)
         for name, place in zip(names, places, strict=True):
             if place is None:
@@ -82,13 +78,9 @@ class Settings:
         return next((place for place in tails if is_within(self.root, place) and os.path.exists(place)), None)
 
     def class_names(self, names_file: Path | None) -> dict[int, str]:
-        """Return number in the label files -> class name; empty if no file has names.
+        """Return number in the label files -> class name: those of the settings, or else the lines of a file.
 
-        Args:
-            names_file: text file with a name a line, if there is one and the settings have no names.
-
-        Raises:
-            DataError: the names cannot be read.
+        Raises `DataError` if they cannot be read. Without any it is empty.
         """
         stated = self.get("names")
         numbered = dict(enumerate(stated)) if isinstance(stated, list) else stated
@@ -105,11 +97,7 @@ class Settings:
 
 
 def read_settings(root: Path) -> Settings:
-    """Read `data.yaml` or what stands for it.
-
-    Raises:
-        DataError: `data.yaml` cannot be read.
-    """
+    """Read `data.yaml` or what stands for it. Raises `DataError` if `data.yaml` cannot be read."""
     for path in (root / name for name in SETTINGS_FILES):
         if path.is_file():
             return Settings(root, path, _read_yaml(path))
