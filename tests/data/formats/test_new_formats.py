@@ -30,6 +30,7 @@ from helpers.annotation_tools import (
 )
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats import CSV, CVAT, YOLO, LabelMe, LabelStudio, Records, annotations_from_records
+from ssd_lightning.data.formats.detect import detect_format
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.errors import DataError
 
@@ -56,6 +57,20 @@ def test_hostile_names(case: Case, name: str, tmp_path: Path) -> None:
     image = replace(A, name=name)
     case.write(tmp_path, [image, EMPTY])
     assert objects_of(case.format.read(tmp_path, case.split)) == expected(image, EMPTY)
+
+
+@with_each_format
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_byte_order_mark_says_the_encoding(case: Case, encoding: str, tmp_path: Path) -> None:
+    image = replace(A, name="猫.jpg")
+    case.write(tmp_path, [image, EMPTY])
+    for path in tmp_path.rglob("*.*"):
+        if path.suffix not in (".jpg", ".png"):
+            path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+    assert objects_of(case.format.read(tmp_path, case.split)) == expected(image, EMPTY)
+    found = detect_format(tmp_path)
+    assert type(found.format) is type(case.format)
+    assert "(2 images;" in found.reason
 
 
 @with_each_format
@@ -336,6 +351,15 @@ def test_label_studio_annotations_of_several_people(tmp_path: Path) -> None:
     more, unfinished = found.notes
     assert "task is 3" in more
     assert "first is 4" in unfinished
+
+
+def test_a_task_whose_image_was_rotated_is_a_problem(tmp_path: Path) -> None:
+    turned = region(A, CORNER | {"rectanglelabels": ["cat"]}, id="r", image_rotation=90)
+    found = read_tasks(tmp_path, task(turned), task(id=8, image="b.jpg"))
+    problem = found.problems[0]
+    assert not len(found.columns.labels)
+    assert problem.file == str(tmp_path / "tasks.json")
+    assert all(part in problem.text for part in ("task 7", "image_rotation 90", "photos/a.jpg"))
 
 
 @pytest.mark.parametrize(

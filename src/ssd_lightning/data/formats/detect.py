@@ -1,5 +1,6 @@
 """Find out in which format a folder is, and which splits it has, by its files."""
 
+import codecs
 import logging
 import mmap
 import os
@@ -253,7 +254,7 @@ def _guess_yolo(files: _Files, settings: Settings) -> _Guess | None:
 
 
 def _txt_kind(path: Path) -> str | None:
-    is_label = re.match(rb"\s*\d+(?:[ \t]+[-+.\deE]+){4,}\s*?(\n|$)", _content(path)[:4096])
+    is_label = re.match(rb"\d+(?:[ \t]+[-+.\deE]+){4,}\s*?(\n|$)", _start(_content(path)))
     return "labels" if is_label and path.name not in NAMES_FILES else None
 
 
@@ -284,7 +285,7 @@ def _split_folder(path: str) -> str:
 
 
 def _xml_kind(path: Path) -> str | None:
-    found = re.search(rb"<(annotations?)[\s>]", _content(path)[:4096], re.IGNORECASE)
+    found = re.search(rb"<(annotations?)[\s>]", _start(_content(path)), re.IGNORECASE)
     return found[1].decode().lower() if found else None
 
 
@@ -307,7 +308,7 @@ def _json_kind(path: Path) -> str | None:
     def has(*keys: str) -> bool:
         return all(content.find(b'"%s"' % key.encode()) >= 0 for key in keys)
 
-    if content[:64].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+    if _start(content).startswith(b"["):
         is_full = has("data", "annotations") or has("data", "completions")
         return "label studio" if is_full or has("original_width") or has("annotation_id", "annotator") else None
     if has("shapes", "imagePath"):
@@ -352,6 +353,10 @@ def _count_csv_images(path: Path) -> int:
             return len({row[columns.image] for row in islice(rows, MAX_ROWS) if len(row) > columns.image})
     except DataError:
         return 0
+
+
+def _start(content: "bytes | mmap.mmap") -> bytes:
+    return content[:4096].removeprefix(codecs.BOM_UTF8).lstrip()
 
 
 def _content(path: Path) -> "bytes | mmap.mmap":

@@ -158,8 +158,9 @@ def read_xml(path: Path) -> Element:
     content = read_bytes(path)
     if b"<!ENTITY" in content.replace(b"\0", b""):  # without the zeros of UTF-16 and UTF-32
         raise FileError(path, "the XML declares entities, which is refused")
+    is_utf_16 = encoding_of(content) == "utf-16"  # whatever the XML declares
     try:
-        root = fromstring(content)  # noqa: S314 - see above
+        root = fromstring(content.decode("utf-16") if is_utf_16 else content)  # noqa: S314 - see above
     except (ParseError, ValueError, LookupError) as error:  # ValueError, LookupError: wrong or unknown encodings
         raise FileError(path, f"this is not well-formed XML: {error}") from error
     for element in root.iter():

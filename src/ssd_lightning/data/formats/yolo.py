@@ -198,7 +198,7 @@ def _same_as_training(settings: Settings, split: str) -> list[str]:
     }
     text = "are the same images; scores on them say little about new ones"
     return [
-        f"{settings.path}: '{key}' and 'train', {', '.join(settings.stated_places(key))}, {text}"
+        f"{settings.path}: '{key}' and 'train', {', '.join(settings.stated_places('train'))}, {text}"
         for key in ("val", "test")
         if split in ("train", key) and places["train"] and places[key] == places["train"]
     ]
