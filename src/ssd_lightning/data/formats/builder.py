@@ -56,6 +56,35 @@ class FoundImage(NamedTuple):
     objects: Sequence[FoundObject] = ()
 
 
+class ObjectColumns:
+    """The numbers of objects: their image, label, number in the file, flag and box."""
+
+    def __init__(self) -> None:
+        self.image = array("q")
+        self.label = array("i")
+        self.item = array("q")
+        self.difficult = array("b")
+        self.box = array("d")
+
+    def append(self, image: int, label: int, item: int, difficult: bool, box: Sequence[float]) -> None:
+        """Add an object."""
+        self.image.append(image)
+        self.label.append(label)
+        self.item.append(item)
+        self.difficult.append(difficult)
+        self.box.extend(box)
+
+    def extend(self, other: "ObjectColumns", *, images: np.ndarray, labels: np.ndarray) -> None:
+        """Add other objects under new numbers of their images and labels, but none of the images -1."""
+        image = images[np.frombuffer(other.image, np.int64)]
+        kept = image >= 0
+        self.image.frombytes(image[kept].astype(np.int64).tobytes())
+        self.label.frombytes(labels[np.frombuffer(other.label, np.int32)][kept].astype(np.int32).tobytes())
+        self.item.frombytes(np.frombuffer(other.item, np.int64)[kept].tobytes())
+        self.difficult.frombytes(np.frombuffer(other.difficult, np.int8)[kept].tobytes())
+        self.box.frombytes(np.frombuffer(other.box, np.float64).reshape(-1, 4)[kept].tobytes())
+
+
 @dataclass(kw_only=True)
 class TableBuilder:
     """Collects images and objects. For the fields see `Annotations`, and `check_boxes` for those of a box.
@@ -82,11 +111,7 @@ class TableBuilder:
         self._paths: list[str] = []
         self._files: list[str] = []
         self._sizes_px: list[tuple[int, int]] = []
-        self._image = array("q")
-        self._label = array("i")
-        self._item = array("q")
-        self._difficult = array("b")
-        self._numbers = array("d")
+        self.objects = ObjectColumns()
         self._problems: list[tuple[int, int, Problem]] = []
         self.num_outlines = 0
         self._first_outline = ""
@@ -147,23 +172,9 @@ class TableBuilder:
         if isinstance(found.numbers, str):
             self._fail_object(image, found, text=found.numbers)
             return
-        self._image.append(image)
-        self._label.append(self.label(found.name))
-        self._item.append(int(found.item))
-        self._difficult.append(found.difficult)
-        self._numbers.extend(found.numbers)
+        self.objects.append(image, self.label(found.name), int(found.item), found.difficult, found.numbers)
         if found.is_outline:
             self.count_outline(image, found)
-
-    def add_columns(
-        self, images: np.ndarray, *, labels: np.ndarray, numbers: np.ndarray, items: np.ndarray, difficult: np.ndarray
-    ) -> None:
-        """Add objects of any images; labels are those of `label`."""
-        self._image.frombytes(images.astype(np.int64).tobytes())
-        self._label.frombytes(labels.astype(np.int32).tobytes())
-        self._item.frombytes(items.astype(np.int64).tobytes())
-        self._difficult.frombytes(difficult.astype(np.int8).tobytes())
-        self._numbers.frombytes(numbers.astype(np.float64).tobytes())
 
     def count_outline(self, image: int, found: FoundObject) -> None:
         """Count a shape that is read as its bounding box; a note says so once."""
@@ -178,12 +189,13 @@ class TableBuilder:
     def finish(self, root: Path, *, ids_are_shared: bool = False) -> Annotations:
         """Check all boxes and return what can be used."""
         sizes_px, is_usable = self._measure()
-        order = np.argsort(np.frombuffer(self._image, np.int64), kind="stable")
+        objects = self.objects
+        order = np.argsort(np.frombuffer(objects.image, np.int64), kind="stable")
         image, item, label, difficult = (
             np.frombuffer(column, column.typecode)[order]
-            for column in (self._image, self._item, self._label, self._difficult)
+            for column in (objects.image, objects.item, objects.label, objects.difficult)
         )
-        numbers = np.frombuffer(self._numbers, np.float64).reshape(-1, 4)
+        numbers = np.frombuffer(objects.box, np.float64).reshape(-1, 4)
         boxes, kinds, overhangs = self._check(numbers, order, image, sizes_px)
         beyond = np.flatnonzero(kinds == BOX_PROBLEMS.index("outside"))
         is_usable[self._find_turned(image[beyond], numbers[order[beyond]], sizes_px)] = False

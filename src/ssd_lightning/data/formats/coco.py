@@ -2,7 +2,6 @@
 
 import json
 import logging
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -76,8 +75,6 @@ def _add_objects(
     names: Mapping[Any, str],
 ) -> None:
     is_plain = _are_plain(annotations)
-    boxes: list[list[float]] = []
-    image_column, label_column, items, difficult_column = array("q"), array("q"), array("q"), array("b")
     labels = {category: builder.label(name) for category, name in names.items()}
     for number, entry in enumerate(annotations, start=1):
         image = images.get(entry["image_id"], -1)
@@ -102,18 +99,8 @@ def _add_objects(
         except DataError as error:
             builder.add_object(image, FoundObject(name, str(error), item, difficult))
             continue
-        boxes.append(bbox)
-        image_column.append(image)
-        label_column.append(label)
-        difficult_column.append(difficult)
-        items.append(item if type(item) is int and abs(item) < 2**63 else number)
-    builder.add_columns(
-        np.array(image_column, np.int64),
-        labels=np.array(label_column, np.int64),
-        numbers=np.array(boxes, np.float64).reshape(-1, 4),
-        items=np.array(items, np.int64),
-        difficult=np.array(difficult_column, bool),
-    )
+        item = item if type(item) is int and abs(item) < 2**63 else number
+        builder.objects.append(image, label, item, difficult, bbox)
 
 
 def _are_plain(annotations: Sequence[dict[str, Any]]) -> bool:

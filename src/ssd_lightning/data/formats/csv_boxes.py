@@ -1,7 +1,6 @@
 """CSV files with one object per row: the columns of OpenImages, RetinaNet, Kaggle, TensorFlow and most other tools."""
 
 import csv
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 
 from ssd_lightning.data.annotation_checks import BoxFormat, Unit, flag_of, id_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats.builder import FoundObject, TableBuilder
+from ssd_lightning.data.formats.builder import FoundObject, ObjectColumns, TableBuilder
 from ssd_lightning.data.formats.files import encoding_of
 from ssd_lightning.data.formats.image_files import ImageFinder, find_image, portable_path
 from ssd_lightning.data.formats.single_file import SingleFileFormat
@@ -217,11 +216,7 @@ class _Rows:
         """Name of an image -> its number, in the order of the file."""
         self._sizes_px: list[tuple[int, int] | None] = []
         self._labels: dict[str, int] = {}
-        self._image = array("q")
-        self._label = array("q")
-        self._line = array("q")
-        self._difficult = array("b")
-        self._numbers = array("d")
+        self._objects = ObjectColumns()
         self._faults: list[tuple[int, FoundObject]] = []
         self._short: list[str] = []
 
@@ -260,11 +255,8 @@ class _Rows:
                         fault = FoundObject(name, str(error), reader.line_num, flags.get(flag, False))
                         self._faults.append((image, fault))
                     continue
-                self._image.append(image)
-                self._label.append(self._labels.setdefault(name, len(self._labels)))
-                self._line.append(reader.line_num)
-                self._difficult.append(flags[flag])
-                self._numbers.extend(numbers)
+                label = self._labels.setdefault(name, len(self._labels))
+                self._objects.append(image, label, reader.line_num, flags[flag], numbers)
             return columns
 
     def fill(self, builder: TableBuilder, image_dir: Path, root: Path) -> None:
@@ -282,15 +274,7 @@ class _Rows:
             if index_of[number] >= 0:
                 builder.add_object(int(index_of[number]), fault)
         labels = np.array([builder.label(name) for name in self._labels], np.int64)
-        images = index_of[np.frombuffer(self._image, np.int64)]
-        is_found = images >= 0
-        builder.add_columns(
-            images[is_found],
-            labels=labels[np.frombuffer(self._label, np.int64)][is_found],
-            numbers=np.frombuffer(self._numbers, np.float64).reshape(-1, 4)[is_found],
-            items=np.frombuffer(self._line, np.int64)[is_found],
-            difficult=np.frombuffer(self._difficult, np.int8)[is_found],
-        )
+        builder.objects.extend(self._objects, images=index_of, labels=labels)
         builder.sources += finder.folders
 
 
