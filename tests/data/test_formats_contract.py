@@ -461,6 +461,16 @@ def test_an_image_without_a_stated_suffix_may_have_any_that_is_read(tmp_path: Pa
     assert form.reopen(tmp_path)[1][0].shape == (3, 80, 120)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+@every_format
+def test_a_byte_order_mark_says_the_encoding(tmp_path: Path, form: Format, encoding: str) -> None:
+    form.open(tmp_path)
+    for path in tmp_path.rglob("*.*"):
+        if path.is_file() and path.suffix not in (".jpg", ".png"):
+            path.write_text(path.read_text(), encoding=encoding)
+    assert summary(form.reopen(tmp_path)) == EXPECTED
+
+
 @every_format
 def test_letter_case_of_a_suffix_makes_no_difference(tmp_path: Path, form: Format) -> None:
     form.open(tmp_path)

@@ -33,23 +33,6 @@ def read(root: Path, **settings: Any) -> DetectionDataset:
 
 
 @pytest.mark.parametrize(
-    ("settings", "folder"),
-    [
-        (YAML, "images/train"),
-        ("names: {1: dog, 0: cat}\n", "images/train"),
-        ("train: ../train/images\nnames: [cat, dog]\nnc: 2\n", "train/images"),
-        ("path: /no/such/place\ntrain: [images/train]\nnames: {0: cat, 1: dog}\n", "images/train"),
-    ],
-)
-def test_the_dialects_of_data_yaml(tmp_path: Path, settings: str, folder: str) -> None:
-    write(tmp_path, settings=settings, folder=folder)
-    dataset = read(tmp_path)
-    assert dataset.class_names == ("cat", "dog")
-    assert dataset.annotations[0].labels.tolist() == [2]
-    assert dataset.annotations[0].boxes_xyxy_px.round(3).tolist() == [[80, 30, 120, 70]]
-
-
-@pytest.mark.parametrize(
     "settings",
     ["train: ../train/images\n", "path: ..\ntrain: train/images\n", "path: ../..\ntrain: [../train/images]\n"],
 )

@@ -261,6 +261,14 @@ def test_images_beside_the_data_set_that_is_read_are_named(tmp_path: Path) -> No
     assert all(part in note for part in (f"{tmp_path}/A", "2 images in B/more", "1 images in ."))
 
 
+def test_images_that_the_settings_name_outside_of_their_folder_are_read(tmp_path: Path) -> None:
+    yolo("images/train")(tmp_path)
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings/data.yaml").write_text("train: ../images/train\nnames: [cat, dog]\n")
+    found = detect_format(tmp_path)
+    assert (found.root, found.notes) == (tmp_path / "settings", [])
+
+
 def test_a_validation_split_of_the_training_images_is_reported(tmp_path: Path) -> None:
     yolo("all/images", settings="train: all/images\nval: ./all/images\nnames: [cat, dog]")(tmp_path / "yolo")
     coco("train/_annotations.coco.json")(tmp_path / "coco")

@@ -410,7 +410,7 @@ def test_darknet_with_folders_of_its_own_and_splits(tmp_path: Path) -> None:
     ("settings", "place"),
     [
         ("names: [cat, dog]\ntrain: images/train", "images/train"),
-        ("names: {0: cat, 1: dog}\npath: {root}\ntrain: images/train", "images/train"),
+        ("names: {1: dog, 0: cat}\npath: {root}\ntrain: images/train", "images/train"),
         ("names:\n- cat\n- dog\ntrain: {root}/images/train", "images/train"),
         ("names: [cat, dog]\npath: ../elsewhere\ntrain: images/train", "images/train"),
         ("names: [cat, dog]\ntrain: ../train/images", "train/images"),

@@ -64,7 +64,7 @@ def detect_format(root: Path) -> Detected:
     inner = _inner_root(files)
     if inner is not None:
         found = detect_format(inner)
-        return replace(found, notes=[*_images_beside(files, inner), *found.notes])
+        return replace(found, notes=[*_images_beside(files, found), *found.notes])
     fitting = candidates(files)
     if not fitting:
         raise DataError(_nothing_fits(files))
@@ -135,14 +135,19 @@ def _inner_root(files: Files) -> Path | None:
     return files.root / tops.pop() if len(tops) == 1 and not tops & PARTS_OF_SETS else None
 
 
-def _images_beside(files: Files, inner: Path) -> list[str]:
+def _images_beside(files: Files, found: Detected) -> list[str]:
+    used = {Path(file).parent for split in found.splits.values() for file in found.format.files(found.root, split)}
     counts = Counter(folder_of(path) or "." for path in files.of(*IMAGE_SUFFIXES))
-    beside = {folder: count for folder, count in counts.items() if not (files.root / folder).is_relative_to(inner)}
+    beside = {
+        folder: count
+        for folder, count in counts.items()
+        if not (files.root / folder).is_relative_to(found.root) and (files.root / folder).resolve() not in used
+    }
     if not beside:
         return []
     shown = ", ".join(f"{count} images in {folder}" for folder, count in islice(beside.items(), 3))
     more = f" and more in {len(beside) - 3} other folders" if len(beside) > 3 else ""
-    return [f"{files.root}: only {inner} is read; not read: {shown}{more}; data.train= uses several sets together"]
+    return [f"{files.root}: only {found.root} is read; not read: {shown}{more}; data.train= uses several sets together"]
 
 
 def _distinct_splits(

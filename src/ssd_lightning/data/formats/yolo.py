@@ -48,7 +48,7 @@ class YOLO:
         """Read a split. Raises `DataError` if there is no such split, it has no label file, or it cannot be read."""
         settings = read_settings(root)
         places = settings.places(split)
-        notes = [*_found_by_tails(settings, split, places), *_same_as_training(settings, split)]
+        notes = [*_found_by_tails(settings, split, places), *_same_as_training(settings, split, places)]
         images = list(chain.from_iterable(_list_images(place, root, notes) for place in places))
         labels = [label_path(image.path) for image in images]
         there = next((image.path for image in images if is_file(image.path)), None)
@@ -190,17 +190,19 @@ def _found_by_tails(settings: Settings, split: str, places: Sequence[Path]) -> l
     ]
 
 
-def _same_as_training(settings: Settings, split: str) -> list[str]:
+def _same_as_training(settings: Settings, split: str, places: Sequence[Path]) -> list[str]:
     """Warn if a split is the training split under another name, as written by tools that need a `val`."""
-    places = {
-        key: {os.path.realpath(place) for place in settings.found_places(key) if place}
-        for key in ("train", "val", "test")
-    }
-    text = "are the same images; scores on them say little about new ones"
+
+    def real(places: Iterable[Path | None]) -> set[str]:
+        return {os.path.realpath(place) for place in places if place}
+
+    training = settings.found_places("train")
+    others = {key: settings.found_places(key) for key in ("val", "test")} if split == "train" else {split: [*places]}
     return [
-        f"{settings.path}: '{key}' and 'train', {', '.join(settings.stated_places('train'))}, {text}"
-        for key in ("val", "test")
-        if split in ("train", key) and places["train"] and places[key] == places["train"]
+        f"{settings.path}: '{key}' and 'train', {', '.join(settings.stated_places('train'))}, are the same images; "
+        "scores on them say little about new ones"
+        for key, of_key in others.items()
+        if any(training) and real(of_key) == real(training)
     ]
 
 
