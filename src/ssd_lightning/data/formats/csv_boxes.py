@@ -176,10 +176,7 @@ def sniff_columns(header: Sequence[str], path: Path) -> Columns:
 
 @contextmanager
 def open_rows(path: Path) -> Iterator[Any]:
-    """Open a file with a `csv.reader` for the separator that its first line has most.
-
-    Raises `DataError` if it cannot be read.
-    """
+    """Open a `csv.reader` for the separator that the first line has most. Raises `DataError` if it cannot be read."""
     refuse_special_file(path)
     try:
         with path.open("rb") as start:
