@@ -74,17 +74,6 @@ def test_a_byte_order_mark_says_the_encoding(case: Case, encoding: str, tmp_path
 
 
 @with_each_format
-def test_missing_image_is_a_problem_and_the_others_stay(case: Case, tmp_path: Path) -> None:
-    case.write(tmp_path, [A, EMPTY])
-    next(tmp_path.rglob(A.name)).unlink()
-    found = case.format.read(tmp_path, case.split)
-    assert objects_of(found) == expected(EMPTY)
-    (problem,) = found.problems
-    assert problem.kind == "missing"
-    assert re.search(r"\ba\.(jpg|txt)", problem.file)
-
-
-@with_each_format
 def test_a_box_outside_is_a_problem_that_can_be_clipped(case: Case, tmp_path: Path) -> None:
     image = replace(A, objects=(("cat", (150, 20, 230, 90)), ("dog", (1, 2, 50, 60))))
     case.write(tmp_path, [image, EMPTY])
@@ -108,14 +97,6 @@ def test_damaged_file_is_named(case: Case, tmp_path: Path) -> None:
     else:
         with pytest.raises(DataError, match=re.escape(str(path))):
             case.format.read(tmp_path, case.split)
-
-
-@with_each_format
-def test_unknown_split_names_those_that_exist(case: Case, tmp_path: Path) -> None:
-    path = case.write(tmp_path, [A])
-    with pytest.raises(DataError, match="nothing") as error:
-        case.format.read(tmp_path, "nothing")
-    assert any(name in str(error.value) for name in (case.split, path.name, "none at all"))
 
 
 def labelme_shape(kind: str, points: Any, **more: Any) -> dict[str, Any]:
