@@ -35,10 +35,10 @@ def read(root: Path, split: str = "train", **settings: Any) -> DetectionDataset:
         ),
         (
             "filename,width,height,class,xmin,ymin,xmax,ymax",
-            Columns(0, 3, (4, 5, 6, 7), "xyxy", None, (1, 2), "pixels"),
+            Columns(0, 3, (4, 5, 6, 7), "xyxy", None, (2, 1), "pixels"),
         ),
         ("path,x1,y1,x2,y2,class_name", Columns(0, 5, (1, 2, 3, 4), "xyxy", None, None, "pixels")),
-        ("image_id,width,height,bbox,source", Columns(0, None, (3,), "xywh", None, (1, 2), "pixels")),
+        ("image_id,width,height,bbox,source", Columns(0, None, (3,), "xywh", None, (2, 1), "pixels")),
         ("image,label,xmin,ymin,width,height", Columns(0, 1, (2, 3, 4, 5), "xywh", None, None, "pixels")),
         ("image,label,x_center,y_center,w,h", Columns(0, 1, (2, 3, 4, 5), "cxcywh", None, None, "pixels")),
     ],

@@ -214,8 +214,11 @@ def test_a_root_is_a_path(root: object) -> None:
 
 def test_a_file_is_no_root(tmp_path: Path) -> None:
     (tmp_path / "set.zip").touch()
-    with pytest.raises(DataError, match=r"set\.zip: this is a file, not a folder; unpack"):
+    with pytest.raises(DataError, match=r"set\.zip: this is an archive; unpack it"):
         open_csv(splits=[{"root": str(tmp_path / "set.zip"), "split": "train"}])
+    (tmp_path / "set.csv").touch()
+    with pytest.raises(DataError, match=r"set\.csv: this is a file, not a folder"):
+        open_csv(splits=[{"root": str(tmp_path / "set.csv"), "split": "train"}])
 
 
 def test_why_no_class_is_left_is_said(tmp_path: Path) -> None:

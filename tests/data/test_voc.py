@@ -377,9 +377,6 @@ BAD_OBJECTS = {
     ),
     "empty coordinate": (voc_object(box=bndbox("", 1, 2, 2)), "has xmin '', which is not a number"),
     "text": (voc_object(box=bndbox(1, "top", 2, 2)), "object 2 'dog' has ymin 'top', which is not a number"),
-    "NaN": (voc_object(box=bndbox(1, 1, "nan", 2)), "object 2 'dog' has xmax 'nan', which is not finite"),
-    "inverted": (voc_object(box=bndbox(50, 1, 20, 9)), "is inverted: xmin 50 is greater than xmax 20"),
-    "zero width": (voc_object(box=bndbox(50, 1, 50, 9)), "has no area: xmin is 50 and xmax 50"),
     "all beyond": (voc_object(box=bndbox(0, 1, 1, 9)), "has no area: xmin is 0 and xmax 1"),
     "too far left": (voc_object(box=bndbox(-1, 1, 9, 9)), "reaches out of the image: xmin is -1"),
     "too far down": (
@@ -492,9 +489,7 @@ def test_a_long_list_is_shortened_in_the_log_alone(tmp_path: Path, caplog: pytes
     assert "and 5 more" in caplog.text
 
 
-def test_a_missing_root_and_a_folder_that_is_not_voc(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere: there is no such folder; set data\.root="):
-        open_voc(splits=[{"root": str(tmp_path / "nowhere"), "split": "train"}], class_names=CLASSES)
+def test_a_folder_that_is_not_voc(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a VOC folder: it has neither ImageSets/Main nor XML files"):
         open_voc(splits=[{"root": str(tmp_path), "split": "train"}], class_names=CLASSES)
 

@@ -33,23 +33,6 @@ def read(root: Path, **settings: Any) -> DetectionDataset:
 
 
 @pytest.mark.parametrize(
-    ("settings", "folder"),
-    [
-        (YAML, "images/train"),
-        ("names: {1: dog, 0: cat}\n", "images/train"),
-        ("train: ../train/images\nnames: [cat, dog]\nnc: 2\n", "train/images"),
-        ("path: /no/such/place\ntrain: [images/train]\nnames: {0: cat, 1: dog}\n", "images/train"),
-    ],
-)
-def test_the_dialects_of_data_yaml(tmp_path: Path, settings: str, folder: str) -> None:
-    write(tmp_path, settings=settings, folder=folder)
-    dataset = read(tmp_path)
-    assert dataset.class_names == ("cat", "dog")
-    assert dataset.annotations[0].labels.tolist() == [2]
-    assert dataset.annotations[0].boxes_xyxy_px.round(3).tolist() == [[80, 30, 120, 70]]
-
-
-@pytest.mark.parametrize(
     "settings",
     ["train: ../train/images\n", "path: ..\ntrain: train/images\n", "path: ../..\ntrain: [../train/images]\n"],
 )
@@ -182,11 +165,12 @@ def test_a_split_that_is_the_training_split_is_reported(
 ) -> None:
     write(tmp_path, settings=f"{YAML}val: {stated}\ntest: images/test\n")
     write(tmp_path, settings=None, folder="images/test")
-    for split in ("train", "test"):
-        open_yolo(splits=[{"root": str(tmp_path), "split": split}])
+    open_yolo(splits=[{"root": str(tmp_path), "split": "test"}])
     assert not caplog.records
-    open_yolo(splits=[{"root": str(tmp_path), "split": "val"}])
-    assert caplog.text.count(f"{tmp_path}/data.yaml: 'val' and 'train' are the same images") == 1
+    for split in ("train", "val"):
+        caplog.clear()
+        open_yolo(splits=[{"root": str(tmp_path), "split": split}])
+        assert caplog.text.count(f"{tmp_path}/data.yaml: 'val' and 'train', images/train, are the same images") == 1
 
 
 def test_a_count_of_classes_that_is_not_that_of_the_names_is_reported(
@@ -299,6 +283,34 @@ def test_a_bad_line(tmp_path: Path, line: str, said: str) -> None:
     assert str(caught.value).startswith(f"{tmp_path}/labels/train/a.txt: line 2 ")
     assert said in str(caught.value)
     assert read(tmp_path, on_error="skip").annotations[0].boxes_xyxy_px.tolist() == [[0, 0, 200, 100]]
+
+
+@pytest.mark.parametrize(
+    "keypoints",
+    [
+        ".5 .5 1",  # an even number of values
+        ".5 .5 2 .1 .1 1",  # 2 is no fraction
+        "0 0 0 .5 .5 1 .6 .6 2",
+        ".5 .5 0 0 .6 .6 0 0",  # no outline is at one place twice
+    ],
+)
+@pytest.mark.parametrize("shape", ["", "kpt_shape: [2, 3]\n"])
+def test_a_box_with_keypoints(tmp_path: Path, caplog: pytest.LogCaptureFixture, keypoints: str, shape: str) -> None:
+    write(tmp_path, f"1 .5 .5 .2 .4 .1 .1 .2 .2\n1 .5 .5 .2 .4 {keypoints}\n", YAML + shape)
+    assert read(tmp_path).annotations[0].boxes_xyxy_px.round(3).tolist() == [[80, 30, 120, 70]] * 2
+    said = "" if shape else f"a.txt: line 2 'dog' of {5 + len(keypoints.split())} values has a box with keypoints"
+    assert said in caplog.text
+    assert bool(caplog.records) is not bool(shape)
+
+
+def test_outlines_that_may_be_keypoints_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    line = "1 .5 .5 .2 .4 .1 .1 .2 .2 .3 .3"
+    write(tmp_path, f"{line}\n{line} .4 .4\n")
+    read(tmp_path)
+    assert "kpt_shape" not in caplog.text
+    write(tmp_path, f"{line}\n{line}\n")
+    read(tmp_path)
+    assert f"{tmp_path}/data.yaml: all lines longer than a box have 11 values" in caplog.text
 
 
 def test_fractions_are_of_the_upright_image(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A folder is opened with nothing but its path."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,11 +21,12 @@ from helpers.annotation_tools import (
     write_cvat,
     write_darknet,
     write_label_studio,
+    write_label_studio_min,
     write_labelme,
     write_retinanet,
     yolo_text,
 )
-from ssd_lightning.data.formats import COCO, CSV, CVAT, VOC, YOLO, LabelMe, LabelStudio
+from ssd_lightning.data.formats import COCO, CSV, CVAT, VOC, YOLO, Auto, LabelMe, LabelStudio
 from ssd_lightning.data.formats.detect import detect_format
 from ssd_lightning.errors import DataError
 
@@ -38,8 +40,8 @@ def test_exports_with_one_split(case: Case, inner: str, tmp_path: Path) -> None:
     found = detect_format(tmp_path)
     assert type(found.format) is type(case.format)
     assert found.root == tmp_path / inner
-    assert (found.val, found.test) == (None, None)
-    assert objects_of(found.format.read(found.root, found.train)) == expected(A, EMPTY)
+    assert list(found.splits) == ["train"]
+    assert objects_of(found.format.read(found.root, found.splits["train"])) == expected(A, EMPTY)
     assert type(case.format).__name__ in found.reason
     assert "2 images" in found.reason
 
@@ -177,7 +179,7 @@ def test_splits(
     write(tmp_path)
     found = detect_format(tmp_path)
     assert type(found.format) is kind
-    assert (found.train, found.val, found.test) == splits
+    assert tuple(map(found.splits.get, ("train", "val", "test"))) == splits
     for split in filter(None, splits):
         annotations = found.format.read(found.root, split)
         assert len(annotations.columns.image_ids) >= 1
@@ -211,7 +213,7 @@ def test_class_names_of_openimages_are_found(tmp_path: Path) -> None:
     rows = "ImageID,LabelName,XMin,XMax,YMin,YMax\na,/m/01yrx,0.1,0.5,0.1,0.5\n"
     (tmp_path / "train-annotations-bbox.csv").write_text(rows)
     found = detect_format(tmp_path)
-    assert list(found.format.read(tmp_path, found.train).names) == ["Cat"]
+    assert list(found.format.read(tmp_path, found.splits["train"]).names) == ["Cat"]
 
 
 def test_nothing_fits(tmp_path: Path) -> None:
@@ -251,15 +253,59 @@ def test_a_damaged_settings_file_and_a_reader_that_refuses(tmp_path: Path) -> No
 
 
 def test_images_beside_the_data_set_that_is_read_are_named(tmp_path: Path) -> None:
-    for folder in ("A/images/train", "A/labels/train", "B"):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "A/data.yaml").write_text("train: images/train\nnames: [cat]\n")
-    (tmp_path / "A/labels/train/a.txt").write_text("0 .5 .5 .2 .2\n")
-    for place in ("A/images/train/a.jpg", "B/b.jpg", "B/c.jpg"):
-        Image.new("RGB", (20, 10)).save(tmp_path / place)
+    yolo("images/train", settings="train: images/train\nnames: [cat, dog]\n")(tmp_path / "A")
+    write_labelme(tmp_path / "B/more", [A, EMPTY])
+    paint(tmp_path, [A])
+    assert detect_format(tmp_path).root == tmp_path / "A"
+    (note,) = Auto().read(tmp_path, "train").notes
+    assert all(part in note for part in (f"{tmp_path}/A", "2 images in B/more", "1 images in ."))
+
+
+def test_images_that_the_settings_name_outside_of_their_folder_are_read(tmp_path: Path) -> None:
+    yolo("images/train")(tmp_path)
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings/data.yaml").write_text("train: ../images/train\nnames: [cat, dog]\n")
     found = detect_format(tmp_path)
-    assert found.root == tmp_path / "A"
-    assert found.reason.endswith(f"; 2 images in other folders of {tmp_path} are not read")
+    assert (found.root, found.notes) == (tmp_path / "settings", [])
+
+
+def test_a_validation_split_of_the_training_images_is_reported(tmp_path: Path) -> None:
+    yolo("all/images", settings="train: all/images\nval: ./all/images\nnames: [cat, dog]")(tmp_path / "yolo")
+    coco("train/_annotations.coco.json")(tmp_path / "coco")
+    (tmp_path / "coco/valid").symlink_to("train")
+    write_retinanet(tmp_path / "csv", [A])
+    (tmp_path / "csv/val.csv").symlink_to("train.csv")
+    facts = {
+        "yolo": ("yolo/data.yaml", "'val' and 'train'", "all/images"),
+        "coco": (f"{tmp_path}/coco", "'valid' and 'train'", "train/_annotations.coco.json"),
+        "csv": (f"{tmp_path}/csv", "'val' and 'train'", "csv/train.csv"),
+    }
+    for name, parts in facts.items():
+        (note,) = Auto().read(tmp_path / name, "train").notes
+        assert all(part in note for part in parts)
+        with pytest.raises(DataError, match="there is no split 'val'"):
+            Auto().read(tmp_path / name, "val")
+    (note,) = YOLO().read(tmp_path / "yolo", "train").notes
+    assert all(part in note for part in facts["yolo"])
+
+
+def test_tasks_of_label_studio_are_counted_as_they_are_read(tmp_path: Path) -> None:
+    path = write_label_studio_min(tmp_path, [A, EMPTY])
+    first, second = json.loads(path.read_text())
+    again = first | {"annotator": 2, "data": [1], "annotation_id": 9}
+    for tasks in ([first, again, second], [{"data": "x", **one} for one in (first, second)]):
+        path.write_text(json.dumps(tasks, separators=(", ", " : ")))
+        assert "(2 images;" in detect_format(tmp_path).reason
+
+
+def test_archives_are_to_be_unpacked(tmp_path: Path) -> None:
+    for folder in ("alone", "beside"):
+        (tmp_path / folder).mkdir()
+        shutil.make_archive(str(tmp_path / folder / "set"), "zip", tmp_path / "alone")
+    paint(tmp_path / "beside", [A])
+    for root, archive in (("alone", "alone/set.zip"), ("alone/set.zip", "alone/set.zip"), ("beside", "beside/set.zip")):
+        with pytest.raises(DataError, match=re.escape(f"{tmp_path}/{archive}") + r".* first"):
+            detect_format(tmp_path / root)
 
 
 def test_lists_of_one_class_are_no_splits(tmp_path: Path) -> None:
@@ -270,4 +316,4 @@ def test_lists_of_one_class_are_no_splits(tmp_path: Path) -> None:
     (tmp_path / "Annotations/a.xml").write_text("<annotation/>")
     Image.new("RGB", (20, 10)).save(tmp_path / "JPEGImages/a.jpg")
     found = detect_format(tmp_path)
-    assert (found.train, found.val, found.test) == ("default", None, None)
+    assert found.splits == {"train": "default"}

@@ -30,6 +30,7 @@ from helpers.annotation_tools import (
 )
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats import CSV, CVAT, YOLO, LabelMe, LabelStudio, Records, annotations_from_records
+from ssd_lightning.data.formats.detect import detect_format
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.errors import DataError
 
@@ -59,14 +60,17 @@ def test_hostile_names(case: Case, name: str, tmp_path: Path) -> None:
 
 
 @with_each_format
-def test_missing_image_is_a_problem_and_the_others_stay(case: Case, tmp_path: Path) -> None:
-    case.write(tmp_path, [A, EMPTY])
-    next(tmp_path.rglob(A.name)).unlink()
-    found = case.format.read(tmp_path, case.split)
-    assert objects_of(found) == expected(EMPTY)
-    (problem,) = found.problems
-    assert problem.kind == "missing"
-    assert re.search(r"\ba\.(jpg|txt)", problem.file)
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_byte_order_mark_says_the_encoding(case: Case, encoding: str, tmp_path: Path) -> None:
+    image = replace(A, name="猫.jpg")
+    case.write(tmp_path, [image, EMPTY])
+    for path in tmp_path.rglob("*.*"):
+        if path.suffix not in (".jpg", ".png"):
+            path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+    assert objects_of(case.format.read(tmp_path, case.split)) == expected(image, EMPTY)
+    found = detect_format(tmp_path)
+    assert type(found.format) is type(case.format)
+    assert "(2 images;" in found.reason
 
 
 @with_each_format
@@ -93,14 +97,6 @@ def test_damaged_file_is_named(case: Case, tmp_path: Path) -> None:
     else:
         with pytest.raises(DataError, match=re.escape(str(path))):
             case.format.read(tmp_path, case.split)
-
-
-@with_each_format
-def test_unknown_split_names_those_that_exist(case: Case, tmp_path: Path) -> None:
-    path = case.write(tmp_path, [A])
-    with pytest.raises(DataError, match="nothing") as error:
-        case.format.read(tmp_path, "nothing")
-    assert any(name in str(error.value) for name in (case.split, path.name, "none at all"))
 
 
 def labelme_shape(kind: str, points: Any, **more: Any) -> dict[str, Any]:
@@ -212,7 +208,7 @@ def test_cvat_shapes_become_bounding_boxes_and_are_counted(shape: str, box: list
     assert not found.problems
     (note,) = found.notes
     assert note.startswith("1 ")
-    assert "object 1 of a.jpg" in note
+    assert "object 1 'cat' of a.jpg" in note
 
 
 @pytest.mark.parametrize(
@@ -338,6 +334,15 @@ def test_label_studio_annotations_of_several_people(tmp_path: Path) -> None:
     assert "first is 4" in unfinished
 
 
+def test_a_task_whose_image_was_rotated_is_a_problem(tmp_path: Path) -> None:
+    turned = region(A, CORNER | {"rectanglelabels": ["cat"]}, id="r", image_rotation=90)
+    found = read_tasks(tmp_path, task(turned), task(id=8, image="b.jpg"))
+    problem = found.problems[0]
+    assert not len(found.columns.labels)
+    assert problem.file == str(tmp_path / "tasks.json")
+    assert all(part in problem.text for part in ("task 7", "image_rotation 90", "photos/a.jpg"))
+
+
 @pytest.mark.parametrize(
     "link",
     [
@@ -386,7 +391,7 @@ def test_darknet_with_folders_of_its_own_and_splits(tmp_path: Path) -> None:
     ("settings", "place"),
     [
         ("names: [cat, dog]\ntrain: images/train", "images/train"),
-        ("names: {0: cat, 1: dog}\npath: {root}\ntrain: images/train", "images/train"),
+        ("names: {1: dog, 0: cat}\npath: {root}\ntrain: images/train", "images/train"),
         ("names:\n- cat\n- dog\ntrain: {root}/images/train", "images/train"),
         ("names: [cat, dog]\npath: ../elsewhere\ntrain: images/train", "images/train"),
         ("names: [cat, dog]\ntrain: ../train/images", "train/images"),

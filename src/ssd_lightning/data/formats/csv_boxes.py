@@ -1,42 +1,26 @@
 """CSV files with one object per row: the columns of OpenImages, RetinaNet, Kaggle, TensorFlow and most other tools."""
 
 import csv
-from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from math import isfinite
 from pathlib import Path
-from typing import Any, TextIO, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from ssd_lightning.data.annotation_checks import BoxFormat, Unit, flag_of, id_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats.builder import TableBuilder
-from ssd_lightning.data.formats.files import (
-    FileError,
-    ImageFinder,
-    find_file,
-    find_image,
-    find_image_dir,
-    portable_path,
-    unique_image_id,
-)
+from ssd_lightning.data.formats.builder import FoundObject, ObjectColumns, TableBuilder
+from ssd_lightning.data.formats.files import encoding_of
+from ssd_lightning.data.formats.image_files import ImageFinder, find_image, portable_path
+from ssd_lightning.data.formats.single_file import SingleFileFormat
 from ssd_lightning.data.special_files import refuse_special_file
 from ssd_lightning.errors import ConfigurationError, DataError
 
-ANNOTATION_FILES = (
-    "{split}.csv",
-    "annotations/{split}.csv",
-    "{split}/label.csv",
-    "{split}/labels.csv",
-    "{split}/annotations.csv",
-    "{split}/_annotations.csv",
-    "{split}-annotations-bbox.csv",
-    "oidv6-{split}-annotations-bbox.csv",
-    "{split}_labels.csv",
-)
 # fmt: off
 IMAGE = (
     "imageid", "img_name", "image", "filename", "file_name", "image_path", "path", "image_id", "image_name",
@@ -46,32 +30,26 @@ LABEL = (
     "labelname", "label", "class", "class_name", "name", "category", "labels", "category_name", "classname",
     "label_name", "class_label", "class_id", "label_id", "category_id",
 )
-# fmt: on
 DIFFICULT = ("isgroupof", "difficult", "iscrowd")
-IMAGE_SIZE = (("width", "image_width", "img_width"), ("height", "image_height", "img_height"))
+IMAGE_SIZE = (("height", "image_height", "img_height"), ("width", "image_width", "img_width"))
 BOX_COLUMNS: tuple[tuple[BoxFormat, tuple[tuple[str, ...], ...]], ...] = (
-    (
-        "xyxy",
-        (
-            ("xmin", "x_min", "x1", "left", "bbox_x1"),
-            ("ymin", "y_min", "y1", "top", "bbox_y1"),
-            ("xmax", "x_max", "x2", "right", "bbox_x2"),
-            ("ymax", "y_max", "y2", "bottom", "bbox_y2"),
-        ),
-    ),
+    ("xyxy", (
+        ("xmin", "x_min", "x1", "left", "bbox_x1"),
+        ("ymin", "y_min", "y1", "top", "bbox_y1"),
+        ("xmax", "x_max", "x2", "right", "bbox_x2"),
+        ("ymax", "y_max", "y2", "bottom", "bbox_y2"),
+    )),
     ("xyxy", (("x0",), ("y0",), ("x1",), ("y1",))),
     ("cxcywh", (("cx", "x_center", "xcenter"), ("cy", "y_center", "ycenter"), ("w", "width"), ("h", "height"))),
-    (
-        "xywh",
-        (
-            ("x", "left", "xmin", "x_min", "bbox_x"),
-            ("y", "top", "ymin", "y_min", "bbox_y"),
-            ("w", "bbox_w", "bbox_width", "box_width", "width"),
-            ("h", "bbox_h", "bbox_height", "box_height", "height"),
-        ),
-    ),
+    ("xywh", (
+        ("x", "left", "xmin", "x_min", "bbox_x"),
+        ("y", "top", "ymin", "y_min", "bbox_y"),
+        ("w", "bbox_w", "bbox_width", "box_width", "width"),
+        ("h", "bbox_h", "bbox_height", "box_height", "height"),
+    )),
 )
 """Names of the columns, in any case, for each way to write a box."""
+# fmt: on
 BOX_IN_ONE = ("bbox", "box", "bounding_box")
 """A column with all four numbers, x, y, width and height, in brackets."""
 WITHOUT_HEADER = ("image", "xmin", "ymin", "xmax", "ymax", "label")
@@ -85,16 +63,16 @@ ONLY_CLASS = "object"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CSV:
+class CSV(SingleFileFormat):
     """Reads boxes from CSV files.
 
-    A split is the name in `NAME.csv`, `NAME/label.csv` or another entry of `ANNOTATION_FILES`, or the path of the CSV
-    file below the root. Commas, semicolons or tabs separate the values. The header names the columns; without one they
-    are those of `WITHOUT_HEADER`. Rows of the same image are merged. A row with empty class and
-    box stands for an image without objects.
+    A split is the name in `NAME.csv`, `NAME/label.csv` or another entry of `locations`, or the path of the CSV file
+    below the root. Commas, semicolons or tabs separate the values. The header names the columns; without one they are
+    those of `WITHOUT_HEADER`. Rows of the same image are merged. A row with empty class and box stands for an image
+    without objects.
 
     Args:
-        images: folder of the images below the root; None searches the usual folders.
+        images: see `SingleFileFormat`.
         unit: unit of the boxes; None means fractions for files with OpenImages' columns, else pixels.
         class_descriptions: names for codes such as /m/0k4j or 0: a mapping, or a file of (code, name) rows below the
             root; None keeps the codes.
@@ -103,7 +81,18 @@ class CSV:
         ConfigurationError: `unit` is unknown.
     """
 
-    images: str | None = None
+    locations = (
+        "{split}.csv",
+        "annotations/{split}.csv",
+        "{split}/label.csv",
+        "{split}/labels.csv",
+        "{split}/annotations.csv",
+        "{split}/_annotations.csv",
+        "{split}-annotations-bbox.csv",
+        "oidv6-{split}-annotations-bbox.csv",
+        "{split}_labels.csv",
+    )
+
     unit: Unit | None = None
     class_descriptions: str | Mapping[Any, str] | None = None
 
@@ -112,22 +101,12 @@ class CSV:
             raise ConfigurationError(f"unit={self.unit!r}: it is one of {get_args(Unit)}, or null to go by the columns")
 
     def read(self, root: Path, split: str) -> Annotations:
-        """Read a split.
-
-        Raises:
-            DataError: there is no such split, or it cannot be read.
-        """
-        path = find_file(root, split, ANNOTATION_FILES, ".csv")
-        refuse_special_file(path)
-        descriptions = _read_descriptions(root, self.class_descriptions)
+        """Read a split. Raises `DataError` if there is no such split, or it cannot be read."""
+        path = self.path(root, split)
         rows = _Rows(path)
-        try:
-            with path.open(encoding="utf-8-sig", newline="") as stream:
-                columns = rows.read(csv_reader(stream), descriptions)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{path}: this is not readable CSV: {error}") from error
+        columns = rows.read(_read_descriptions(root, self.class_descriptions))
         samples = [sample for name in [*rows.images][:10] for sample in dict.fromkeys((name, name.strip()))]
-        image_dir = find_image_dir(root, path, self.images, samples=samples)
+        image_dir = self.image_dir(root, path, samples)
         builder = TableBuilder(
             item_format="line {item} '{name}' of {image}", box_format=columns.box_format, unit=self.unit or columns.unit
         )
@@ -137,11 +116,7 @@ class CSV:
         builder.sources.append(str(path))
         if isinstance(self.class_descriptions, str):
             builder.sources.append(str(root / self.class_descriptions))
-        return builder.finish(roots=[root])
-
-    def files(self, root: Path, split: str) -> Iterable[str]:
-        """Return the CSV file of a split. Raises `DataError` if there is no such split."""
-        return [str(find_file(root, split, ANNOTATION_FILES, ".csv"))]
+        return builder.finish(root)
 
 
 @dataclass(frozen=True)
@@ -155,26 +130,17 @@ class Columns:
     box_format: BoxFormat
     difficult: int | None
     size: tuple[int, int] | None
-    """Width and height of the image."""
+    """Height and width of the image."""
     unit: Unit
 
     @property
     def fewest(self) -> int:
         """Number of values that a row needs."""
-        size, label, difficult = self.size or (), self.label or 0, self.difficult or 0
-        return max(self.image, label, difficult, *self.box, *size) + 1
+        return max(self.image, self.label or 0, self.difficult or 0, *self.box, *(self.size or ())) + 1
 
 
 def sniff_columns(header: Sequence[str], path: Path) -> Columns:
-    """Find the meaning of each column.
-
-    Args:
-        header: first row of the file.
-        path: the file, for error messages.
-
-    Raises:
-        DataError: a column is missing.
-    """
+    """Find the meaning of each column by the header. Raises `DataError`, which names the file, if one is missing."""
     given = [name.strip().lower() for name in header]
 
     def column(names: Sequence[str]) -> int | None:
@@ -187,41 +153,44 @@ def sniff_columns(header: Sequence[str], path: Path) -> Columns:
         found = [index for of_number in names if (index := column(of_number)) is not None]
         if len(found) == 4:
             box, box_format = tuple(found), known_format
-    missing: dict[str, object] = {
-        f"the image (called {', '.join(IMAGE)})": image,
-        f"the class (called {', '.join(LABEL)})": 0 if box and len(box) == 1 else label,
-        f"the box (called {', '.join('/'.join(names) for names in BOX_COLUMNS[0][1])}, or {BOX_IN_ONE[0]})": box,
-    }
-    for what, found_in in missing.items():
-        if found_in is None:
-            raise DataError(f"{path}: there is no column for {what}; there is {', '.join(header) or 'nothing'}")
-    assert image is not None
-    assert box is not None
-    width, height = map(column, IMAGE_SIZE)
+    missing = ""
+    if image is None:
+        missing = f"the image (called {', '.join(IMAGE)})"
+    elif label is None and (box is None or len(box) > 1):
+        missing = f"the class (called {', '.join(LABEL)})"
+    elif box is None:
+        missing = f"the box (called {', '.join('/'.join(names) for names in BOX_COLUMNS[0][1])}, or {BOX_IN_ONE[0]})"
+    if image is None or box is None or missing:
+        raise DataError(f"{path}: there is no column for {missing}; there is {', '.join(header) or 'nothing'}")
+    height, width = map(column, IMAGE_SIZE)
     return Columns(
         image=image,
         label=label,
         box=box,
         box_format=box_format,
         difficult=column(DIFFICULT),
-        size=None if width is None or height is None or width in box else (width, height),
+        size=None if width is None or height is None or width in box else (height, width),
         unit="fractions" if {"imageid", "labelname"} <= set(given) else "pixels",
     )
 
 
-def csv_reader(stream: TextIO) -> Any:
-    """Return a `csv.reader` for the separator that the first line has most."""
-    first = stream.readline()
-    stream.seek(0)
-    return csv.reader(stream, delimiter=max(",;\t", key=first.count))
+@contextmanager
+def open_rows(path: Path) -> Iterator[Any]:
+    """Open a `csv.reader` for the separator that the first line has most. Raises `DataError` if it cannot be read."""
+    refuse_special_file(path)
+    try:
+        with path.open("rb") as start:
+            encoding = encoding_of(start.read(2))
+        with path.open(encoding=encoding, newline="") as stream:
+            first = stream.readline()
+            stream.seek(0)
+            yield csv.reader(stream, delimiter=max(",;\t", key=first.count))
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise DataError(f"{path}: this is not readable CSV: {error}") from error
 
 
 def read_columns(reader: Any, path: Path) -> tuple[Columns, Iterable[list[str]]]:
-    """Return the meaning of the columns, and the rows after the header.
-
-    Raises:
-        DataError: a column is missing.
-    """
+    """Return the meaning of the columns, and the rows after the header. Raises `DataError` if a column is missing."""
     first: list[str] = next(reader, [])
     if len(first) == len(WITHOUT_HEADER) and all(_is_number_or_empty(text) for text in first[1:5]):
         return sniff_columns(WITHOUT_HEADER, path), chain([first], reader)
@@ -236,11 +205,7 @@ def _is_number_or_empty(text: str) -> bool:
 
 
 class _Rows:
-    """The rows of a file, before its images are known.
-
-    Args:
-        path: the file.
-    """
+    """The rows of a file, before its images are known."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -248,96 +213,65 @@ class _Rows:
         """Name of an image -> its number, in the order of the file."""
         self._sizes_px: list[tuple[int, int] | None] = []
         self._labels: dict[str, int] = {}
-        self._image = array("q")
-        self._label = array("q")
-        self._line = array("q")
-        self._difficult = array("b")
-        self._numbers = array("d")
-        self._faults: list[tuple[int, int, str, str, bool]] = []
-        """Image, line, class, what is wrong, and whether the object is difficult."""
+        self._objects = ObjectColumns()
+        self._faults: list[tuple[int, FoundObject]] = []
         self._short: list[str] = []
 
-    def read(self, reader: Any, descriptions: Mapping[str, str]) -> Columns:
-        """Read all rows of a `csv.reader`.
-
-        Raises:
-            DataError: a column is missing.
-        """
-        columns, rows = read_columns(reader, self.path)
-        names: dict[str, str] = {}
-        flags: dict[str, bool] = {}
-        fewest, has_four = columns.fewest, len(columns.box) == 4
-        for row in rows:
-            if not row:
-                continue
-            if len(row) < fewest:
-                self._short.append(f"line {reader.line_num} has {len(row)} values, not {fewest}")
-                continue
-            stated = row[columns.image]
-            image = self.images.get(stated)
-            if image is None:
-                image = self.images[stated] = len(self._sizes_px)
-                self._sizes_px.append(None)
-            if columns.size is not None and self._sizes_px[image] is None:
-                width, height = columns.size
-                self._sizes_px[image] = stated_size_px(row[height], row[width])
-            code = ONLY_CLASS if columns.label is None else row[columns.label]
-            if code not in names:
-                names[code] = descriptions.get(_code(code), _code(code))
-            name = names[code]
-            texts = [row[index] for index in columns.box] if has_four else _split(row[columns.box[0]])
-            flag = "" if columns.difficult is None else row[columns.difficult]
-            try:
-                if flag not in flags:
-                    flags[flag] = flag_of(flag, "difficult")
-                numbers = _box(texts, columns.box_format)
-            except DataError as error:
-                is_empty = all(text.strip().lower() in EMPTY for text in texts)
-                if not (is_empty and (columns.label is None or name.strip().lower() in EMPTY)):
-                    self._faults.append((image, reader.line_num, name, str(error), flags.get(flag, False)))
-                continue
-            self._image.append(image)
-            self._label.append(self._labels.setdefault(name, len(self._labels)))
-            self._line.append(reader.line_num)
-            self._difficult.append(flags[flag])
-            self._numbers.extend(numbers)
-        return columns
+    def read(self, descriptions: Mapping[str, str]) -> Columns:
+        with open_rows(self.path) as reader:
+            columns, rows = read_columns(reader, self.path)
+            names: dict[str, str] = {}
+            flags: dict[str, bool] = {}
+            fewest, has_four = columns.fewest, len(columns.box) == 4
+            for row in rows:
+                if not row:
+                    continue
+                if len(row) < fewest:
+                    self._short.append(f"line {reader.line_num} has {len(row)} values, not {fewest}")
+                    continue
+                stated = row[columns.image]
+                image = self.images.get(stated)
+                if image is None:
+                    image = self.images[stated] = len(self._sizes_px)
+                    self._sizes_px.append(None)
+                if columns.size is not None and self._sizes_px[image] is None:
+                    self._sizes_px[image] = stated_size_px(*(row[index] for index in columns.size))
+                code = ONLY_CLASS if columns.label is None else row[columns.label]
+                if code not in names:
+                    names[code] = descriptions.get(_code(code), _code(code))
+                name = names[code]
+                texts = [row[index] for index in columns.box] if has_four else _split(row[columns.box[0]])
+                flag = "" if columns.difficult is None else row[columns.difficult]
+                try:
+                    if flag not in flags:
+                        flags[flag] = flag_of(flag, "difficult")
+                    numbers = _box(texts, columns.box_format)
+                except DataError as error:
+                    is_empty = all(text.strip().lower() in EMPTY for text in texts)
+                    if not (is_empty and (columns.label is None or name.strip().lower() in EMPTY)):
+                        fault = FoundObject(name, str(error), reader.line_num, flags.get(flag, False))
+                        self._faults.append((image, fault))
+                    continue
+                label = self._labels.setdefault(name, len(self._labels))
+                self._objects.append(image, label, reader.line_num, flags[flag], numbers)
+            return columns
 
     def fill(self, builder: TableBuilder, image_dir: Path, root: Path) -> None:
-        """Find the images, and add them and their objects."""
         for text in self._short:
             builder.fail_file(self.path, text)
-        names = {stated: _stripped(stated, image_dir, root) for stated in self.images}
-        finder = ImageFinder(image_dir, set(names.values()), root=root, stated_by=self.path)
-        seen: set[str] = set()
+        names = [_stripped(stated, image_dir, root) for stated in self.images]
+        finder = ImageFinder(image_dir, set(names), root=root, stated_by=self.path)
         indices: dict[str, int] = {}
-        index_of = np.full(len(self.images), -1, np.int64)
-        for stated, number in self.images.items():
-            name = names[stated]
+        for name, size_px in zip(names, self._sizes_px, strict=True):
             if name not in indices:
-                image_id = unique_image_id(name, seen)
-                size_px = self._sizes_px[number]
-                try:
-                    path = finder(name)
-                except FileError as error:
-                    builder.fail_image(error, image_id=image_id)
-                    indices[name] = -1
-                else:
-                    indices[name] = builder.add_image(image_id=image_id, path=path, size_px=size_px, file=self.path)
-            index_of[number] = indices[name]
-        for number, line, name, text, difficult in self._faults:
+                index = builder.add_named_image(name, partial(finder, name), size_px=size_px, file=self.path)
+                indices[name] = -1 if index is None else index
+        index_of = np.array([indices[name] for name in names], np.int64)
+        for number, fault in self._faults:
             if index_of[number] >= 0:
-                builder.fail_object(int(index_of[number]), name=name, item=line, text=text, difficult=difficult)
+                builder.add_object(int(index_of[number]), fault)
         labels = np.array([builder.label(name) for name in self._labels], np.int64)
-        images = index_of[np.frombuffer(self._image, np.int64)]
-        is_found = images >= 0
-        builder.add_objects(
-            images[is_found],
-            labels=labels[np.frombuffer(self._label, np.int64)][is_found],
-            numbers=np.frombuffer(self._numbers, np.float64).reshape(-1, 4)[is_found],
-            items=np.frombuffer(self._line, np.int64)[is_found],
-            difficult=np.frombuffer(self._difficult, np.int8)[is_found],
-        )
+        builder.objects.extend(self._objects, images=index_of, labels=labels)
         builder.sources += finder.folders
 
 
@@ -345,24 +279,18 @@ def _stripped(stated: str, image_dir: Path, root: Path) -> str:
     """Strip blanks around an image's name, unless the file's name contains them."""
     name = portable_path(stated)
     stripped = name.strip()
-    if stripped != name and find_image(image_dir, name, root=root) is not None:
-        return name
-    return stripped
+    return name if stripped != name and find_image(image_dir, name, root=root) else stripped
 
 
 def _box(texts: Sequence[str], box_format: BoxFormat) -> list[float]:
-    """Read the four numbers of a box.
-
-    Raises:
-        DataError: they are not four finite numbers, or all are -1.
-    """
+    """Read the four numbers of a box. Raises `DataError` if they are not finite, or all are -1."""
+    if len(texts) != 4:
+        raise DataError(f"has the box {' '.join(texts)!r}, not four numbers")
     try:
         numbers = [float(text) for text in texts]
     except ValueError:
         numbers = []
-    if len(numbers) != 4 or not isfinite(sum(numbers)):
-        if len(texts) != 4:
-            raise DataError(f"has the box {' '.join(texts)!r}, not four numbers")
+    if not numbers or not isfinite(sum(numbers)):
         numbers = [number_of(text, key) for text, key in zip(texts, BOX_KEYS[box_format], strict=True)]
     if numbers == NOTHING:
         raise DataError(
@@ -382,14 +310,10 @@ def _code(text: str) -> str:
 
 
 def _read_descriptions(root: Path, class_descriptions: str | Mapping[Any, str] | None) -> dict[str, str]:
-    if not isinstance(class_descriptions, str):
-        for code, name in (class_descriptions or {}).items():
-            if not isinstance(name, str):
-                raise DataError(f"class_descriptions has {name!r} for {code}, which is not text; write it in quotes")
-        return {_code(str(code)): name for code, name in (class_descriptions or {}).items()}
-    path = root / class_descriptions
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            return {_code(row[0]): row[1].strip() for row in csv.reader(stream) if len(row) >= 2}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot read the class descriptions: {error}") from error
+    if isinstance(class_descriptions, str):
+        with open_rows(root / class_descriptions) as rows:
+            return {_code(row[0]): row[1].strip() for row in rows if len(row) >= 2}
+    for code, name in (class_descriptions or {}).items():
+        if not isinstance(name, str):
+            raise DataError(f"class_descriptions has {name!r} for {code}, which is not text; write it in quotes")
+    return {_code(str(code)): name for code, name in (class_descriptions or {}).items()}

@@ -1,29 +1,19 @@
 """Find out in which format a folder is, and which splits it has, by its files."""
 
-import csv
 import logging
-import mmap
-import os
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats import coco, csv_boxes, cvat, label_studio
-from ssd_lightning.data.formats.coco import COCO
-from ssd_lightning.data.formats.csv_boxes import CSV
-from ssd_lightning.data.formats.cvat import CVAT
-from ssd_lightning.data.formats.files import SPLIT_FOLDERS, MissingSplitError, check_root
-from ssd_lightning.data.formats.label_studio import LabelStudio
-from ssd_lightning.data.formats.labelme import LabelMe
-from ssd_lightning.data.formats.voc import VOC, find_list
-from ssd_lightning.data.formats.yolo import NAMES_FILES, SETTINGS_FILES, YOLO, read_settings
+from ssd_lightning.data.formats.files import ARCHIVE_SUFFIXES, SPLIT_FOLDERS, MissingSplitError, check_root
+from ssd_lightning.data.formats.recognize import Files, candidates, folder_of, survey
+from ssd_lightning.data.formats.yolo_settings import SETTINGS_FILES
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
-from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -37,6 +27,7 @@ SPLIT_NAMES = {
     "train": ("train", "training", "trainval", "."),
 }
 """What splits are called; the first that a folder has is used."""
+EVALUATED = {*SPLIT_NAMES["val"], *SPLIT_NAMES["test"]}
 LOOKED_FOR = (
     "data.yaml, obj.data or text files with five numbers a line (YOLO); ImageSets or XML with <annotation> (VOC); "
     "XML with <annotations> (CVAT); JSON with images, annotations and categories (COCO), with shapes and imagePath "
@@ -45,12 +36,6 @@ LOOKED_FOR = (
 PARTS_OF_SETS = {*SPLIT_FOLDERS, "images", "JPEGImages", "labels", "Annotations", "annotations"}
 """Folders inside of a data set."""
 ANNOTATION_SUFFIXES = (".xml", ".json", ".csv", ".data", ".yaml", ".yml")
-DEEPEST = 5
-"""Levels of folders that are searched."""
-NUM_SAMPLES = 20
-"""Files of a folder that are opened; the others of the same suffix are taken for the same."""
-MAX_ROWS = 200_000
-"""Rows of a CSV file that are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,47 +45,45 @@ class Detected:
     format: "AnnotationFormat"
     root: Path
     """The folder, or the only one in it that has data: archives often have a folder around all files."""
-    train: str
-    val: str | None
-    test: str | None
-    """Names of the splits, which share no images; None if there is none."""
+    splits: Mapping[str, str]
+    """Names of the splits for `train`, `val` and `test`, as far as there are any; they share no images."""
     reason: str
     """A sentence that says what the folder was taken for, and why."""
+    notes: Sequence[str] = ()
+    """Warnings for the user."""
 
 
 def detect_format(root: Path) -> Detected:
     """Find out the format and the splits of a folder. If several formats fit, the one with most images is taken.
 
-    Raises:
-        DataError: no format fits, or the files of the one that fits cannot be read, or it is not clear which of several
-            splits is for training.
+    Raises `DataError` if no format fits, or the files of the one that fits cannot be read, or it is not clear which of
+    several splits is for training.
     """
     check_root(root)
-    files = _survey(root)
+    files = survey(root)
     inner = _inner_root(files)
     if inner is not None:
         found = detect_format(inner)
-        num_others = sum(
-            len(names)
-            for suffix in IMAGE_SUFFIXES
-            for folder, names in files.by_suffix.get(suffix, {}).items()
-            if not Path(root, folder).is_relative_to(inner)
-        )
-        beside = f"; {num_others} images in other folders of {root} are not read" if num_others else ""
-        return replace(found, reason=found.reason + beside)
-    guesses = _guesses(files)
-    if not guesses:
-        raise DataError(_nothing_fits(root))
-    best = max(guesses, key=lambda guess: guess.num_images)
-    names = _distinct_splits(best.format, root, best.splits)
-    train, val, test = _choose_splits(root, names)
-    splits = ", ".join(f"{key} '{name}'" for key, name in (("train", train), ("val", val), ("test", test)) if name)
-    others = [f"{_name_of(guess)} ({guess.num_images} images)" for guess in guesses if guess is not best]
+        return replace(found, notes=[*_images_beside(files, found), *found.notes])
+    fitting = candidates(files)
+    if not fitting:
+        raise DataError(_nothing_fits(files))
+    best = max(fitting, key=lambda one: one.num_images)
+    names, twins = _distinct_splits(best.format, root, best.splits)
+    splits = _choose_splits(root, names)
+    shown = ", ".join(f"{key} '{name}'" for key, name in splits.items())
+    unused = [name for name in names if name not in splits.values()]
+    shown += f"; not used: {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}" if unused else ""
+    others = [f"{one.name} ({one.num_images} images)" for one in fitting if one is not best]
     also = f"; {' and '.join(others)} would fit too" if others else ""
-    unused = [name for name in names if name not in (train, val, test)]
-    splits += f"; not used: {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}" if unused else ""
-    reason = f"{root} is read as {_name_of(best)}, since it has {best.why} ({best.num_images} images; {splits}){also}"
-    return Detected(format=best.format, root=root, train=train, val=val, test=test, reason=reason)
+    reason = f"{root} is read as {best.name}, since it has {best.why} ({best.num_images} images; {shown}){also}"
+    train = splits["train"]
+    notes = [
+        f"{root}: the splits '{name}' and '{train}' are the same files, as {min(names[train])}; '{name}' is not used"
+        for name, twin in twins.items()
+        if twin == train and EVALUATED.intersection(_words(name)) and best.name != "YOLO"  # whose reader says so
+    ]
+    return Detected(format=best.format, root=root, splits=splits, reason=reason, notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,289 +93,74 @@ class Auto:
     _detected: dict[Path, Detected] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def read(self, root: Path, split: str) -> Annotations:
-        """Read a split.
-
-        Raises:
-            DataError: no format fits, there is no such split, or it cannot be read.
-        """
-        found = self._detect(root)
-        return found.format.read(found.root, self._name(found, split))
+        """Read a split. Raises `DataError` if no format fits, there is no such split, or it cannot be read."""
+        found, name = self._detect(root, split)
+        annotations = found.format.read(found.root, name)
+        return replace(annotations, notes=[*found.notes, *annotations.notes])
 
     def files(self, root: Path, split: str) -> Iterable[str]:
         """List the files of a split. Raises `DataError` if there is no such split."""
-        found = self._detect(root)
-        return found.format.files(found.root, self._name(found, split))
+        found, name = self._detect(root, split)
+        return found.format.files(found.root, name)
 
-    def _detect(self, root: Path) -> Detected:
+    def _detect(self, root: Path, split: str) -> tuple[Detected, str]:
+        """Return what a folder is, and its own name of a split."""
         if root not in self._detected:
             self._detected[root] = detect_format(root)
             log.info("%s", self._detected[root].reason)
-        return self._detected[root]
-
-    @staticmethod
-    def _name(found: Detected, split: str) -> str:
-        names = {"train": found.train, "val": found.val, "test": found.test}
-        if split in names and names[split] is None:
-            raise MissingSplitError(found.root, split, [name for name in names.values() if name])
-        return names.get(split) or split
+        found = self._detected[root]
+        if split in SPLIT_NAMES and split not in found.splits:
+            raise MissingSplitError(found.root, split, found.splits.values())
+        return found, found.splits.get(split, split)
 
 
-class _Guess(NamedTuple):
-    format: "AnnotationFormat"
-    splits: Sequence[str]
-    num_images: int
-    why: str
-
-
-def _name_of(guess: _Guess) -> str:
-    return type(guess.format).__name__
-
-
-@dataclass(frozen=True)
-class _Files:
-    """The files below a root, as paths relative to it."""
-
-    root: Path
-    by_suffix: dict[str, dict[str, list[str]]] = field(default_factory=dict)
-    """Suffix -> folder -> files."""
-
-    def of(self, suffix: str) -> Iterator[str]:
-        """List the files of a suffix, those nearest to the root first."""
-        folders = self.by_suffix.get(suffix, {})
-        for folder in sorted(folders, key=lambda folder: (folder.count("/") + bool(folder), folder)):
-            yield from folders[folder]
-
-    def of_kind(self, suffix: str, kind_of: Callable[[Path], str | None]) -> dict[str, list[str]]:
-        """Sort the files of a suffix by kind. Of many files in a folder only some are opened."""
-        found: dict[str, list[str]] = defaultdict(list)
-        for paths in self.by_suffix.get(suffix, {}).values():
-            last, num_known = None, 0
-            for path in paths:
-                kind = kind_of(self.root / path) if num_known < NUM_SAMPLES else last
-                if kind is not None:
-                    last, num_known = kind, num_known + 1
-                    found[kind].append(path)
-        return found
-
-
-def _survey(root: Path) -> _Files:
-    files = _Files(root)
-    for folder, folders, names in os.walk(root, followlinks=True):
-        inner = os.path.relpath(folder, root).replace(os.sep, "/").removeprefix(".")
-        is_deepest = inner.count("/") + bool(inner) >= DEEPEST
-        folders[:] = [] if is_deepest else sorted(name for name in folders if not name.startswith((".", "__")))
-        for name in sorted(names):
-            if not name.startswith(".") and is_file(Path(folder, name)):
-                path = f"{inner}/{name}" if inner else name
-                of_suffix = files.by_suffix.setdefault(PurePosixPath(name).suffix.lower(), {})
-                of_suffix.setdefault(inner, []).append(path)
-    return files
-
-
-def _inner_root(files: _Files) -> Path | None:
+def _inner_root(files: Files) -> Path | None:
     """Return the folder that is a data set of its own, if the root is only the folder around it.
 
-    Raises:
-        DataError: there are several.
+    Raises `DataError` if there are several.
     """
-    folders = {folder for of_suffix in files.by_suffix.values() for folder in of_suffix}
-    roots = {found[1] for folder in folders if (found := re.fullmatch(r"(?:(.+)/)?ImageSets(?:/Main)?", folder))}
-    settings = (path for suffix in (".yaml", ".yml") for path in files.of(suffix))
-    roots |= {path.rpartition("/")[0] for path in settings if PurePosixPath(path).name in SETTINGS_FILES}
-    if None in roots or "" in roots:
+    folders = set(map(folder_of, files.paths))
+    roots = {found[1] or "" for folder in folders if (found := re.fullmatch("(?:(.+)/)?ImageSets(?:/Main)?", folder))}
+    roots |= {folder_of(path) for path in files.of(".yaml", ".yml") if PurePosixPath(path).name in SETTINGS_FILES}
+    if "" in roots:
         return None
     if len(roots) > 1:
-        raise DataError(
-            f"{files.root}: there are several data sets: {', '.join(sorted(roots))}; set data.root= to one of them"
-        )
+        several = f"there are several data sets: {', '.join(sorted(roots))}; set data.root= to one of them"
+        raise DataError(f"{files.root}: {several}")
     if roots:
         return files.root / roots.pop()
-    if any("" in files.by_suffix.get(suffix, {}) for suffix in (*IMAGE_SUFFIXES, *ANNOTATION_SUFFIXES)):
+    if "" in map(folder_of, files.of(*IMAGE_SUFFIXES, *ANNOTATION_SUFFIXES)):
         return None
     tops = {folder.partition("/")[0] for folder in folders if folder}
     return files.root / tops.pop() if len(tops) == 1 and not tops & PARTS_OF_SETS else None
 
 
-def _guesses(files: _Files) -> list[_Guess]:
-    """Return what fits. The first wins among equals: label files of YOLO alone may lack the names of the classes."""
-    _, has_settings = read_settings(files.root)
-    xml = files.of_kind(".xml", _xml_kind)
-    json_files = files.of_kind(".json", _json_kind)
-    yolo = _guess_yolo(files)
-    guesses = (
-        yolo if has_settings else None,
-        _guess_voc(files.root, xml["annotation"]),
-        _guess_cvat(files.root, xml["annotations"]),
-        _guess_coco(files.root, json_files["coco"]),
-        _guess_labelme(json_files["labelme"]),
-        _guess_label_studio(files.root, json_files["label studio"]),
-        _guess_csv(files),
-        yolo if not has_settings else None,
-    )
-    return [guess for guess in guesses if guess is not None]
-
-
-def _guess_yolo(files: _Files) -> _Guess | None:
-    path, settings = read_settings(files.root)
-    labels = files.of_kind(".txt", _txt_kind)["labels"]
-    if not settings and not labels:
-        return None
-    folders = dict.fromkeys(PurePosixPath(label).parent for label in labels)
-    of_folders = ["/".join(part for part in folder.parts if part != "labels") or "." for folder in folders]
-    splits = [key for key in ("train", "val", "test") if settings.get(key)] + sorted(of_folders)
-    why = path.name if settings else f"text files such as {labels[0]}"
-    in_folders = [name for folder in folders for name in files.by_suffix[".txt"][str(folder).removeprefix(".")]]
-    num_images = sum(PurePosixPath(name).name not in NAMES_FILES for name in in_folders)  # some may be empty
-    return _Guess(YOLO(), splits, num_images, why)
-
-
-def _txt_kind(path: Path) -> str | None:
-    start = _start(path)
-    return (
-        "labels"
-        if path.name not in NAMES_FILES and re.match(rb"\s*\d+(?:[ \t]+[-+.\deE]+){4,}\s*?(\n|$)", start)
-        else None
-    )
-
-
-def _guess_voc(root: Path, paths: Sequence[str]) -> _Guess | None:
-    lists = find_list(root, "")
-    if lists is not None:
-        names = sorted(path.stem for path in lists.parent.glob("*.txt"))
-        splits = [
-            name for name in names if not any(name.endswith(f"_{other}") for other in names)
-        ]  # cat_train: of a class
-        return _Guess(VOC(), splits, len(paths), lists.parent.relative_to(root).as_posix())
-    if not paths:
-        return None
-    folders = dict.fromkeys(map(_split_folder, paths))
-    splits = [re.sub("^(annotations|labels)/", "", folder, flags=re.IGNORECASE) for folder in folders]
-    return _Guess(VOC(), splits, len(paths), f"XML files such as {paths[0]}")
-
-
-def _split_folder(path: str) -> str:
-    """Return the folder that is the split of a file: up to the first part with the name of a split."""
-    parts = PurePosixPath(path).parent.parts
-    names = [re.sub(r"\d{4}$", "", part.lower()) for part in parts]  # train2017
-    number = next((number for number, name in enumerate(names, start=1) if name in SPLIT_FOLDERS), 0)
-    return "/".join(parts[:number]) or "."
-
-
-def _xml_kind(path: Path) -> str | None:
-    found = re.search(rb"<(annotations?)[\s>]", _start(path).replace(b"\0", b""), re.IGNORECASE)
-    return found[1].decode().lower() if found else None
-
-
-def _guess_cvat(root: Path, paths: Sequence[str]) -> _Guess | None:
-    splits: list[str] = []
-    num_images = 0
-    for path in paths:
-        content = (root / path).read_bytes()
-        num_images += len(re.findall(rb"<image\s", content))
-        subsets = {
-            subset.decode(errors="replace") for subset in re.findall(rb'<image\s[^>]*\ssubset="([^"]+)"', content)
-        }
-        is_split = path == "annotations.xml" and len(subsets) > 1
-        splits += subsets if is_split else _short_names(root, [path], cvat.ANNOTATION_FILES)
-    return _Guess(CVAT(), splits, num_images, f"XML with <annotations>, {paths[0]}") if paths else None
-
-
-def _json_kind(path: Path) -> str | None:
-    """Tell by its keys what a JSON file is. Files of 500 MB are not parsed for that."""
-    try:
-        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            is_list = content[:64].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
-
-            def has(*keys: str) -> bool:
-                return all(content.find(b'"%s"' % key.encode()) >= 0 for key in keys)
-
-            if is_list:
-                is_full = has("data", "annotations") or has("data", "completions")
-                return "label studio" if is_full or has("original_width") else None
-            if has("shapes", "imagePath"):
-                return "labelme"
-            return "coco" if has("images", "annotations", "categories") else None
-    except (OSError, ValueError):  # ValueError: the file is empty
-        return None
-
-
-def _guess_coco(root: Path, paths: Sequence[str]) -> _Guess | None:
-    num_images = sum(_count(root / path, rb'"file_name"') for path in paths)
-    splits = sorted(_short_names(root, paths, coco.ANNOTATION_FILES), key=lambda split: split.endswith(".json"))
-    return _Guess(COCO(), splits, num_images, f"JSON of COCO, {paths[0]}") if paths else None
-
-
-def _guess_labelme(paths: Sequence[str]) -> _Guess | None:
-    splits = list(dict.fromkeys(map(_split_folder, paths)))
-    return _Guess(LabelMe(), splits, len(paths), f"labelme's JSON files such as {paths[0]}") if paths else None
-
-
-def _guess_label_studio(root: Path, paths: Sequence[str]) -> _Guess | None:
-    num_images = sum(_count(root / path, rb'"(?:data|annotation_id)":') for path in paths)
-    splits = _short_names(root, paths, label_studio.ANNOTATION_FILES)
-    return _Guess(LabelStudio(), splits, num_images, f"JSON of Label Studio, {paths[0]}") if paths else None
-
-
-def _guess_csv(files: _Files) -> _Guess | None:
-    counts = {path: count for path in files.of(".csv") if (count := _count_csv_images(files.root / path))}
-    if not counts:
-        return None
-    descriptions = next((path for path in files.of(".csv") if "class-descriptions" in path), None)
-    splits = _short_names(files.root, counts, csv_boxes.ANNOTATION_FILES)
-    return _Guess(
-        CSV(class_descriptions=descriptions), splits, sum(counts.values()), f"CSV with boxes, {next(iter(counts))}"
-    )
-
-
-def _count_csv_images(path: Path) -> int:
-    """Count the images of a CSV file; 0 if it has no boxes."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            columns, rows = csv_boxes.read_columns(csv_boxes.csv_reader(stream), path)
-            return len({row[columns.image] for row in islice(rows, MAX_ROWS) if len(row) > columns.image})
-    except (OSError, UnicodeDecodeError, csv.Error, DataError):
-        return 0
-
-
-def _short_names(root: Path, paths: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """Name the splits of some files: by the usual location of the file, else by its path."""
-    names = []
-    for path in paths:
-        known = [re.fullmatch(re.escape(pattern).replace(r"\{split\}", "(.+)"), path) for pattern in patterns]
-        short = [".", *(found[1] for found in known if found)]
-        names.append(next((name for name in short if _location(root, name, patterns) == root / path), path))
-    return names
-
-
-def _location(root: Path, split: str, patterns: Sequence[str]) -> Path | None:
-    candidates = (root / pattern.format(split=split) for pattern in patterns)
-    return next((path for path in candidates if is_file(path)), None)
-
-
-def _count(path: Path, pattern: bytes) -> int:
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return sum(1 for _ in re.finditer(pattern, content))
-
-
-def _start(path: Path) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(4096)
-    except OSError:
-        return b""
+def _images_beside(files: Files, found: Detected) -> list[str]:
+    used = {Path(file).parent for split in found.splits.values() for file in found.format.files(found.root, split)}
+    counts = Counter(folder_of(path) or "." for path in files.of(*IMAGE_SUFFIXES))
+    beside = {
+        folder: count
+        for folder, count in counts.items()
+        if not (files.root / folder).is_relative_to(found.root) and (files.root / folder).resolve() not in used
+    }
+    if not beside:
+        return []
+    shown = ", ".join(f"{count} images in {folder}" for folder, count in islice(beside.items(), 3))
+    more = f" and more in {len(beside) - 3} other folders" if len(beside) > 3 else ""
+    return [f"{files.root}: only {found.root} is read; not read: {shown}{more}; data.train= uses several sets together"]
 
 
 def _distinct_splits(
     annotation_format: "AnnotationFormat", root: Path, names: Iterable[str]
-) -> dict[str, frozenset[str]]:
-    """Return the files of each split, without splits of the same files as an earlier one.
+) -> tuple[dict[str, frozenset[str]], dict[str, str]]:
+    """Return the files of each split, without splits of the same files as an earlier one, and what these are called.
 
-    Raises:
-        DataError: the training split, or every one, cannot be read.
+    Raises `DataError` if the training split, or every one, cannot be read.
     """
     usual = [*SPLIT_NAMES["train"], *SPLIT_NAMES["val"], *SPLIT_NAMES["test"]]  # in ImageSets, cat_train is like train
     by_use = sorted(dict.fromkeys(names), key=lambda name: usual.index(name.lower()) if name.lower() in usual else 99)
     found: dict[str, frozenset[str]] = {}
+    twins: dict[str, str] = {}
     error = DataError(f"{root}: there is no split")
     for name in by_use:
         try:
@@ -401,48 +169,52 @@ def _distinct_splits(
             if name.lower() in SPLIT_NAMES["train"]:
                 raise
             error = refused
-        else:
-            if files and files not in found.values():
-                found[name] = files
+            continue
+        twin = next((other for other, of_other in found.items() if of_other == files), None)
+        if twin is not None:
+            twins[name] = twin
+        elif files:
+            found[name] = files
     if not found:
         raise error
-    return found
+    return found, twins
 
 
-def _choose_splits(root: Path, files: Mapping[str, frozenset[str]]) -> tuple[str, str | None, str | None]:
-    """Return the splits for training, validation and test, which share no files.
+def _choose_splits(root: Path, files: Mapping[str, frozenset[str]]) -> dict[str, str]:
+    """Return the splits for training, validation and test, which share no files, from the files of each.
 
-    Args:
-        root: for the error message.
-        files: those of each split.
-
-    Raises:
-        DataError: it is not clear which of several is for training.
+    Raises `DataError` if it is not clear which of several is for training.
     """
     left = list(files)
     if len(left) == 1:
-        return left[0], None, None
-    chosen = {}
+        return {"train": left[0]}
+    chosen: dict[str, str] = {}
     for kind, known in SPLIT_NAMES.items():
         exact = (name for word in known for name in left if name.lower() == word)
         similar = (name for word in known for name in left if word in _words(name))  # instances_val.json, val2017
-        chosen[kind] = next(chain(exact, similar), None)
-        left = [name for name in left if name != chosen[kind]]
-    train, val, test = chosen["train"], chosen["val"], chosen["test"]
-    if train is None and len(left) != 1:
+        name = next(chain(exact, similar), None)
+        if name is not None:
+            chosen[kind] = name
+            left.remove(name)
+    if "train" not in chosen and len(left) != 1:
         raise DataError(f"{root}: the splits are {', '.join(files)}; set data.train_split= to one of them")
-    train = train or left[0]
-    val = val if val and files[train].isdisjoint(files[val]) else None  # trainval contains val
-    used = files[train] | (files[val] if val else frozenset())
-    return train, val, test if test and used.isdisjoint(files[test]) else None
+    splits = {"train": chosen.get("train") or left[0]}
+    for kind in ("val", "test"):
+        used = frozenset().union(*(files[name] for name in splits.values()))
+        if kind in chosen and used.isdisjoint(files[chosen[kind]]):  # trainval contains val
+            splits[kind] = chosen[kind]
+    return splits
 
 
 def _words(name: str) -> list[str]:
     return re.findall(r"[^\W\d_]+", name.lower().removesuffix(PurePosixPath(name).suffix.lower()))
 
 
-def _nothing_fits(root: Path) -> str:
-    entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+def _nothing_fits(files: Files) -> str:
+    entries = sorted(path for path in files.root.iterdir() if not path.name.startswith("."))
     shown = [f"{path.name}/" if path.is_dir() else path.name for path in entries[:12]]
     more = f" and {len(entries) - 12} more" if len(entries) > 12 else ""
-    return f"{root}: no format fits. Looked for: {LOOKED_FOR}. There is: {', '.join(shown) or 'nothing'}{more}"
+    archive = next(iter(files.of(*ARCHIVE_SUFFIXES)), None)
+    unpack = f"; unpack {files.root / archive} first" if archive else ""
+    there_is = ", ".join(shown) or "nothing"
+    return f"{files.root}: no format fits{unpack}. Looked for: {LOOKED_FOR}. There is: {there_is}{more}"

@@ -4,23 +4,14 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ssd_lightning.data.annotation_checks import flag_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats.builder import TableBuilder, in_threads
-from ssd_lightning.data.formats.files import (
-    FileError,
-    MissingSplitError,
-    find_image,
-    image_with_suffix,
-    is_within,
-    list_files,
-    portable_path,
-    read_json,
-    refuse_unreadable,
-)
-from ssd_lightning.data.formats.shapes import OutlineCount, bounds, circle_bounds, points_of
+from ssd_lightning.data.formats.builder import FoundImage, FoundObject, TableBuilder
+from ssd_lightning.data.formats.files import FileError, MissingSplitError, in_threads, is_within, list_files, read_json
+from ssd_lightning.data.formats.image_files import find_image, image_with_suffix, portable_path, refuse_unreadable
+from ssd_lightning.data.formats.shapes import bounds, circle_bounds, points_of
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
 from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
@@ -36,38 +27,25 @@ class LabelMe:
     """
 
     def read(self, root: Path, split: str) -> Annotations:
-        """Read a split.
-
-        Raises:
-            DataError: there is no such split, or no JSON file in it is labelme's.
-        """
+        """Read a split. Raises `DataError` if there is no such split, or no JSON file in it is labelme's."""
         folder, names = _find_split(root, split)
-        builder, outlines = TableBuilder(), OutlineCount()
+        builder = TableBuilder()
         used, others = set(), []
         for name, found in in_threads(lambda name: _read_image(folder, name, root), names):
-            image_id, file = name.removesuffix(".json"), folder / name
             if found is None:
                 others.append(name)
-            elif isinstance(found, FileError):
-                builder.fail_image(found, image_id=image_id)
-            else:
+                continue
+            builder.add_image(name.removesuffix(".json"), found)
+            if not isinstance(found, FileError):
                 used.add(Path(os.path.normpath(found.path)))  # without the .. of imagePath
-                image = builder.add_image(image_id=image_id, path=found.path, size_px=found.size_px, file=file)
-                for item, (label, numbers, difficult, is_outline) in enumerate(found.objects, start=1):
-                    if isinstance(numbers, str):
-                        builder.fail_object(image, name=label, item=item, text=numbers, difficult=difficult)
-                        continue
-                    builder.add_object(image, name=label, numbers=numbers, item=item, difficult=difficult)
-                    if is_outline:
-                        outlines.add(f"{file}: object {item}")
         if len(others) == len(names):
             raise DataError(f"{folder}: none of the {len(names)} JSON files has labelme's 'shapes', as {others[0]}")
-        builder.notes += outlines.notes() + _unlabelled(folder, used, names)
+        builder.notes += _unlabelled(folder, used, names)
         if others:
             builder.notes.append(f"{folder}: {len(others)} JSON files without 'shapes' are skipped, as {others[0]}")
         folders = {path.parent for path in used} | {folder} | {(folder / name).parent for name in names}
         builder.sources += [str(folder / name) for name in names] + sorted(map(str, folders))
-        return builder.finish(roots=[root])
+        return builder.finish(root)
 
     def files(self, root: Path, split: str) -> Iterable[str]:
         """List the JSON files of a split. Raises `DataError` if there is no such split."""
@@ -85,21 +63,7 @@ def _find_split(root: Path, split: str) -> tuple[Path, list[str]]:
     raise MissingSplitError(root / split, split, others + ["."] * bool(names_in(root)))
 
 
-class _Object(NamedTuple):
-    name: str
-    numbers: list[float] | str
-    """The corners of the box, or what is wrong."""
-    difficult: bool
-    is_outline: bool
-
-
-class _Image(NamedTuple):
-    path: Path
-    size_px: tuple[int, int] | None
-    objects: list[_Object]
-
-
-def _read_image(folder: Path, name: str, root: Path) -> _Image | None:
+def _read_image(folder: Path, name: str, root: Path) -> FoundImage | None:
     """Read a JSON file; None if it is another tool's."""
     path = folder / name
     content = read_json(path)
@@ -107,26 +71,27 @@ def _read_image(folder: Path, name: str, root: Path) -> _Image | None:
         return None
     shapes = content.get("shapes")
     if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
-        raise FileError(path, f"the JSON has the 'shapes' {shapes!r:.80}, not a list of objects", kind="annotation")
-    return _Image(
+        raise FileError(path, f"the JSON has the 'shapes' {shapes!r:.80}, not a list of objects")
+    return FoundImage(
         path=_find_image(folder, path, str(content.get("imagePath") or ""), bool(content.get("imageData")), root),
         size_px=stated_size_px(content.get("imageHeight"), content.get("imageWidth")),
-        objects=[_read_shape(shape) for shape in shapes],
+        file=path,
+        objects=[_read_shape(item, shape) for item, shape in enumerate(shapes, start=1)],
     )
 
 
-def _read_shape(shape: Mapping[str, Any]) -> _Object:
-    name, kind = shape.get("label"), shape.get("shape_type") or "polygon"
-    flags = shape.get("flags")
+def _read_shape(item: int, shape: Mapping[str, Any]) -> FoundObject:
+    name, kind, flags = shape.get("label"), shape.get("shape_type") or "polygon", shape.get("flags")
+    name = "" if name is None else str(name).strip()
     difficult = False
     try:
         for holder in (shape, flags if isinstance(flags, dict) else {}):
             difficult |= flag_of(holder.get("difficult"), "difficult")
         xs, ys = points_of(shape.get("points"))
-        numbers: list[float] | str = circle_bounds(xs, ys) if kind == "circle" else bounds(xs, ys)
+        box = circle_bounds(xs, ys) if kind == "circle" else bounds(xs, ys)
     except DataError as error:
-        numbers = str(error)
-    return _Object("" if name is None else str(name).strip(), numbers, difficult, kind != "rectangle")
+        return FoundObject(name, str(error), item, difficult)
+    return FoundObject(name, box, item, difficult, is_outline=kind != "rectangle")
 
 
 def _find_image(folder: Path, path: Path, stated: str, is_embedded: bool, root: Path) -> Path:
@@ -138,7 +103,7 @@ def _find_image(folder: Path, path: Path, stated: str, is_embedded: bool, root: 
     def candidates() -> Iterator[Path]:
         stated_places = places if stated else ()
         yield from (place / stated for place in stated_places if is_file(place / stated))
-        yield from filter(None, (image_with_suffix(place, path.stem) for place in places[:3]))
+        yield from filter(None, (image_with_suffix(place / path.stem) for place in places[:3]))
         yield from filter(None, (find_image(place, stated, root=root) for place in stated_places))
 
     image = next((image for image in candidates() if is_within(root, image)), None) or next(candidates(), None)

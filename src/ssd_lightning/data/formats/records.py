@@ -8,8 +8,9 @@ from typing import Any
 
 from ssd_lightning.data.annotation_checks import flag_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats.builder import TableBuilder
-from ssd_lightning.data.formats.files import FileError, MissingSplitError, refuse_unreadable, unique_image_id
+from ssd_lightning.data.formats.builder import FoundImage, FoundObject, TableBuilder
+from ssd_lightning.data.formats.files import FileError, MissingSplitError
+from ssd_lightning.data.formats.image_files import refuse_unreadable
 from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
 
@@ -44,11 +45,7 @@ class Records:
         return f"{type(self).__name__}({', '.join(self._splits)}, content={content})"
 
     def read(self, root: Path, split: str) -> Annotations:
-        """Read a split.
-
-        Raises:
-            DataError: there is no such split.
-        """
+        """Read a split. Raises `DataError` if there is none of that name."""
         return annotations_from_records(self._records(root, split), root=root)
 
     def files(self, root: Path, split: str) -> Iterable[str]:
@@ -72,32 +69,28 @@ def annotations_from_records(records: Iterable[Mapping[str, Any]], *, root: Path
         DataError: a record has an unknown key.
     """
     builder = TableBuilder()
-    seen: set[str] = set()
     for number, record in enumerate(records, start=1):
         file = f"record {number}"
         unknown = [key for key in record if key not in KEYS]
         if unknown:
             raise DataError(f"{file} has the key {unknown[0]!r}; the keys are {', '.join(sorted(KEYS))}")
         stated = record.get("image_id")
-        image_id = unique_image_id(str(record.get("image", file)), seen) if stated is None else str(stated)
+        image_id = builder.new_id(str(record.get("image", file))) if stated is None else str(stated)
+        is_repeated = stated is not None and image_id in builder.ids
+        builder.ids.add(image_id)
         try:
-            if stated is not None and image_id in seen:
-                raise FileError(file, f"the image_id {image_id!r} is that of an earlier record", kind="annotation")
-            seen.add(image_id)
-            _add(builder, record, file, image_id, root)
+            if is_repeated:
+                raise FileError(file, f"the image_id {image_id!r} is that of an earlier record")
+            builder.add_image(image_id, _read_record(record, file, root))
         except FileError as error:
-            builder.fail_image(error, image_id=image_id)
-    return builder.finish(roots=[root])
+            builder.add_image(image_id, error)
+    return builder.finish(root)
 
 
-def _add(builder: TableBuilder, record: Mapping[str, Any], file: str, image_id: str, root: Path) -> None:
-    """Add a record.
-
-    Raises:
-        FileError: nothing of it can be used.
-    """
+def _read_record(record: Mapping[str, Any], file: str, root: Path) -> FoundImage:
+    """Read a record. Raises `FileError` if nothing of it can be used."""
     if "image" not in record:
-        raise FileError(file, "the key 'image' is missing", kind="annotation")
+        raise FileError(file, "the key 'image' is missing")
     path = root / str(record["image"])
     if not is_file(path):
         raise FileError(path, f"the image is missing (stated by {file})", kind="missing")
@@ -106,29 +99,26 @@ def _add(builder: TableBuilder, record: Mapping[str, Any], file: str, image_id: 
     flags = [*record["difficult"]] if record.get("difficult") is not None else [False] * len(boxes)
     if not len(boxes) == len(labels) == len(flags):
         text = f"there are {len(boxes)} boxes, {len(labels)} labels and {len(flags)} flags 'difficult'"
-        raise FileError(file, text, kind="annotation")
-    image = builder.add_image(image_id=image_id, path=path, size_px=_size_px(record, file), file=file)
-    for item, (box, label, flag) in enumerate(zip(boxes, labels, flags, strict=True), start=1):
-        difficult = False
-        try:
-            difficult = flag_of(flag, "difficult")
-            if not isinstance(label, str):
-                raise DataError(f"has the label {label!r}, which is not a class name")
-            corners = [*box] if isinstance(box, Iterable) else []
-            if len(corners) != 4:
-                raise DataError(f"has the box {box!r}, not four numbers")
-            numbers = [number_of(value, name) for name, value in zip(CORNERS, corners, strict=True)]
-        except DataError as error:
-            builder.fail_object(image, name=str(label), item=item, text=str(error), difficult=difficult)
-        else:
-            builder.add_object(image, name=label, numbers=numbers, item=item, difficult=difficult)
+        raise FileError(file, text)
+    size_px, sides = None, record.get("size_px")
+    if sides is not None:
+        size_px = stated_size_px(*sides) if len([*sides]) == 2 else None
+        if size_px is None:
+            raise FileError(file, f"size_px is {sides!r}, not (height, width)")
+    objects = [_read_object(item, *found) for item, found in enumerate(zip(boxes, labels, flags, strict=True), start=1)]
+    return FoundImage(path, size_px, file, objects)
 
 
-def _size_px(record: Mapping[str, Any], file: str) -> tuple[int, int] | None:
-    if record.get("size_px") is None:
-        return None
-    sides = [*record["size_px"]]
-    size_px = stated_size_px(*sides) if len(sides) == 2 else None
-    if size_px is None:
-        raise FileError(file, f"size_px is {record['size_px']!r}, not (height, width)", kind="annotation")
-    return size_px
+def _read_object(item: int, box: Any, label: Any, flag: Any) -> FoundObject:
+    difficult = False
+    try:
+        difficult = flag_of(flag, "difficult")
+        if not isinstance(label, str):
+            raise DataError(f"has the label {label!r}, which is not a class name")
+        corners = [*box] if isinstance(box, Iterable) else []
+        if len(corners) != 4:
+            raise DataError(f"has the box {box!r}, not four numbers")
+        numbers = [number_of(value, name) for name, value in zip(CORNERS, corners, strict=True)]
+    except DataError as error:
+        return FoundObject(str(label), str(error), item, difficult)
+    return FoundObject(label, numbers, item, difficult)

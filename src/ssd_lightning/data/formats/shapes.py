@@ -8,37 +8,13 @@ from ssd_lightning.data.annotation_checks import number_of
 from ssd_lightning.errors import DataError
 
 
-class OutlineCount:
-    """Counts the shapes that are read as their bounding boxes, and says so once."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._first = ""
-
-    def add(self, where: str) -> None:
-        """Count a shape; `where` are its file and its number there."""
-        self._count += 1
-        self._first = self._first or where
-
-    def notes(self) -> list[str]:
-        """Return the warning for the user, if there is one."""
-        if not self._count:
-            return []
-        text = f"{self._count} outlines or rotated boxes are read as their bounding boxes; the first: {self._first}"
-        return [text]
-
-
 def bounds(xs: Sequence[float], ys: Sequence[float]) -> list[float]:
     """Return the bounding box of points."""
     return [min(xs), min(ys), max(xs), max(ys)]
 
 
 def points_of(value: Any) -> tuple[list[float], list[float]]:
-    """Read a list of (x, y) as x and y of all points.
-
-    Raises:
-        DataError: it is something else.
-    """
+    """Read a list of (x, y) as x and y of all points. Raises `DataError` if it is something else."""
     is_list = isinstance(value, list) and value and all(isinstance(point, list) and len(point) == 2 for point in value)
     if not is_list:
         raise DataError(f"has the points {value!r:.80}, not a list of (x, y)")
@@ -46,15 +22,11 @@ def points_of(value: Any) -> tuple[list[float], list[float]]:
 
 
 def circle_bounds(xs: Sequence[float], ys: Sequence[float]) -> list[float]:
-    """Return the bounding box of a circle that a centre and a point of the rim define.
-
-    Raises:
-        DataError: there are not two points.
-    """
+    """Return the bounding box of a circle that two points, the centre and one of the rim, define."""
     if len(xs) != 2:
         raise DataError(f"is a circle with {len(xs)} points, not with centre and rim")
     radius = hypot(xs[1] - xs[0], ys[1] - ys[0])
-    return [xs[0] - radius, ys[0] - radius, xs[0] + radius, ys[0] + radius]
+    return ellipse_bounds((xs[0], ys[0]), (radius, radius), 0)
 
 
 def rotated_bounds(box: Sequence[float], degrees: float, pivot: tuple[float, float]) -> list[float]:

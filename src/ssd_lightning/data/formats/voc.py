@@ -1,27 +1,29 @@
 """Pascal VOC annotations, listed in `ImageSets/Main`, or in one folder per split with images next to their XML."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path, PurePath
-from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from ssd_lightning.data.annotation_checks import flag_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats.builder import TableBuilder, in_threads
+from ssd_lightning.data.formats.builder import FoundImage, FoundObject, TableBuilder
 from ssd_lightning.data.formats.files import (
     SPLIT_FOLDERS,
     FileError,
     MissingSplitError,
-    find_image,
-    image_with_suffix,
+    in_threads,
     inside_first,
-    is_comment,
     list_files,
-    portable_path,
     read_lines,
     read_xml,
+)
+from ssd_lightning.data.formats.image_files import (
+    find_image,
+    image_with_suffix,
+    is_comment,
+    portable_path,
     refuse_unreadable,
 )
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
@@ -54,70 +56,25 @@ class VOC:
     xml_offset: int = 1
 
     def read(self, root: Path, split: str) -> Annotations:
-        """Read a split.
-
-        Raises:
-            DataError: there is no such split, or it cannot be read.
-        """
+        """Read a split. Raises `DataError` if there is no such split, or it cannot be read."""
         place, names = _read_split(root, split)
         builder = TableBuilder(first_pixel=self.xml_offset)
-        for name, result in in_threads(lambda name: _read_xml(place, name), names):
-            if isinstance(result, FileError):
-                builder.fail_image(result, image_id=name)
-                continue
-            image = builder.add_image(
-                image_id=name, path=result.image_path, size_px=result.size_px, file=place.xml_path(name)
-            )
-            for item, found in enumerate(result.objects, start=1):
-                if isinstance(found.numbers, str):
-                    builder.fail_object(image, name=found.name, item=item, text=found.numbers)
-                else:
-                    builder.add_object(
-                        image, name=found.name, numbers=found.numbers, item=item, difficult=found.difficult
-                    )
-        builder.notes += _unlabelled(place)
-        builder.sources += [str(place.xml_path(name)) for name in names] + place.sources(root, split)
-        return builder.finish(roots=[root], ids_are_shared=place.is_listed)
+        for name, found in in_threads(lambda name: _read_image(place, name), names):
+            builder.add_image(name, found)
+        builder.sources += [str(place.xml_path(name)) for name in names]
+        if place.listed_in is None:
+            builder.notes += _unlabelled(place)
+            folders = {folder for folder in (place.annotations, place.images) if folder.is_dir()}
+            folders |= {path for folder in folders for path in folder.rglob("*") if path.is_dir()}
+            builder.sources += sorted(map(str, folders))
+        else:
+            builder.sources += [str(place.listed_in), str(place.images)]
+        return builder.finish(root, ids_are_shared=place.listed_in is not None)
 
     def files(self, root: Path, split: str) -> Iterable[str]:
         """List the XML files of a split. Raises `DataError` if there is no such split."""
         place, names = _read_split(root, split)
         return (str(place.xml_path(name)) for name in names)
-
-
-class _Object(NamedTuple):
-    name: str
-    numbers: list[float] | str
-    """The four corners, or what is wrong."""
-    difficult: bool
-
-
-class _Image(NamedTuple):
-    image_path: Path
-    size_px: tuple[int, int] | None
-    objects: list[_Object]
-
-
-def _read_xml(place: "Place", name: str) -> _Image:
-    path = place.xml_path(name)
-    annotation = parse_annotation(path)
-    return _Image(
-        image_path=_find_image(place.images, name, annotation.findtext("filename")),
-        size_px=stated_size_px(annotation.findtext("size/height"), annotation.findtext("size/width")),
-        objects=[_read_object(element) for element in annotation.iterfind("object")],
-    )
-
-
-def _read_object(element: Element) -> _Object:
-    name, difficult = object_name(element), False
-    try:
-        difficult = any(flag_of(text, "<difficult>") for text in _difficult_texts(element))
-        bndbox = element.find("bndbox")
-        if bndbox is None:
-            raise DataError("has no <bndbox>")
-        return _Object(name, [_read_coordinate(bndbox, tag) for tag in CORNERS], difficult)
-    except DataError as error:
-        return _Object(name, str(error), difficult)
 
 
 @dataclass(frozen=True)
@@ -126,8 +83,8 @@ class Place:
 
     annotations: Path
     images: Path
-    is_listed: bool = False
-    """True if a list in `ImageSets` defines the split; otherwise it has all XML files."""
+    listed_in: Path | None = None
+    """The list in `ImageSets` that defines the split; None: it has all XML files."""
     skipped_folders: tuple[str, ...] = ()
     """Subfolders that are other splits."""
 
@@ -135,21 +92,10 @@ class Place:
         """Return the XML file of an image."""
         return self.annotations / f"{name}.xml"
 
-    def files(self, folder: Path, suffixes: Sequence[str]) -> Iterator[PurePath]:
-        """List the files of the split below one of its folders, relative to it."""
-        return list_files(folder, suffixes, skipped=self.skipped_folders)
-
-    def sources(self, root: Path, split: str) -> list[str]:
-        """List the folders and lists whose change changes the split."""
-        if self.is_listed:
-            return [str(path) for path in (find_list(root, split), self.images) if path is not None]
-        folders = {folder for folder in (self.annotations, self.images) if folder.is_dir()}
-        folders |= {path for folder in folders for path in folder.rglob("*") if path.is_dir()}
-        return sorted(map(str, folders))
-
     def xml_names(self) -> list[str]:
         """List the XML files of the split, without suffix."""
-        return [path.as_posix().removesuffix(".xml") for path in self.files(self.annotations, (".xml",))]
+        found = list_files(self.annotations, (".xml",), skipped=self.skipped_folders)
+        return [path.as_posix().removesuffix(".xml") for path in found]
 
 
 def find_list(root: Path, split: str) -> Path | None:
@@ -164,12 +110,8 @@ def _read_split(root: Path, split: str) -> tuple[Place, list[str]]:
         return _read_folder(root, split)
     if not path.is_file():
         raise MissingSplitError(path, split, (other.stem for other in path.parent.glob("*.txt")))
-    try:
-        lines = read_lines(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read the split: {error}") from error
-    place = Place(root / "Annotations", root / "JPEGImages", is_listed=True)
-    names = [_name_in(line, root) for line in lines if line.strip()]
+    place = Place(root / "Annotations", root / "JPEGImages", listed_in=path)
+    names = [_name_in(line, place) for line in read_lines(path, "split") if line.strip()]
     names = [name for name in names if not is_comment(name, [place.images]) or is_file(place.xml_path(name))]
     return place, list(dict.fromkeys(names))
 
@@ -197,12 +139,20 @@ def _place_in(root: Path, split: str) -> Place:
     return Place(root / split, root / split, skipped_folders=SPLIT_FOLDERS)
 
 
+def _name_in(line: str, place: Place) -> str:
+    """Return the image name of a line `name` or, in lists of one class, `name flag`."""
+    whole = portable_path(line.strip())
+    name, *flag = whole.rsplit(maxsplit=1)
+    if not flag or flag[0] not in ("-1", "0", "1") or is_file(place.xml_path(whole)):
+        return whole
+    return name if image_with_suffix(place.images / whole) is None else whole
+
+
 def _unlabelled(place: Place) -> list[str]:
     """Say how many images of a folder have no XML file. labelImg writes none for an image without objects."""
-    if place.is_listed:
-        return []
     known = set(place.xml_names())
-    images = {path: path.with_suffix("").as_posix() for path in place.files(place.images, KNOWN_SUFFIXES)}
+    listed = list_files(place.images, KNOWN_SUFFIXES, skipped=place.skipped_folders)
+    images = {path: path.with_suffix("").as_posix() for path in listed}
     alone = known.difference(images.values())  # the XML files state images with other names
     stated = {PurePath(_stated_name(place.xml_path(name))).stem for name in alone}
     left = [path for path, name in images.items() if name not in known and path.stem not in stated]
@@ -213,36 +163,48 @@ def _unlabelled(place: Place) -> list[str]:
 
 def _stated_name(path: Path) -> str:
     try:
-        return portable_path((parse_annotation(path).findtext("filename") or "").strip())
+        return _filename_in(parse_annotation(path))
     except DataError:
         return ""  # the reader reports the error
 
 
-def _name_in(line: str, root: Path) -> str:
-    """Return the image name of a line `name` or, in lists of one class, `name flag`."""
-    whole = portable_path(line.strip())
-    name, *flag = whole.rsplit(maxsplit=1)
-    if not flag or flag[0] not in ("-1", "0", "1") or is_file(root / "Annotations" / f"{whole}.xml"):
-        return whole
-    image = root / "JPEGImages" / whole
-    return name if image_with_suffix(image.parent, image.name) is None else whole
+def _filename_in(annotation: Element) -> str:
+    return portable_path((annotation.findtext("filename") or "").strip())
 
 
 def parse_annotation(path: Path) -> Element:
-    """Parse the `<annotation>` of an XML file.
-
-    Raises:
-        FileError: the file is missing, is not XML, has entities, or is not an annotation.
-    """
+    """Parse the `<annotation>` of an XML file. Raises `FileError` if it cannot be read, or begins with another tag."""
     root = read_xml(path)
     if root.tag != "annotation":
-        raise FileError(path, f"the XML begins with <{root.tag}>, not with <annotation>", kind="annotation")
+        raise FileError(path, f"the XML begins with <{root.tag}>, not with <annotation>")
     return root
 
 
-def object_name(element: Element) -> str:
-    """Return the class name of an `<object>` element, empty if missing."""
-    return (element.findtext("name") or "").strip()
+def _read_image(place: Place, name: str) -> FoundImage:
+    path = place.xml_path(name)
+    annotation = parse_annotation(path)
+    return FoundImage(
+        path=_find_image(place.images, name, _filename_in(annotation)),
+        size_px=stated_size_px(annotation.findtext("size/height"), annotation.findtext("size/width")),
+        file=path,
+        objects=[_read_object(item, element) for item, element in enumerate(annotation.iterfind("object"), start=1)],
+    )
+
+
+def _read_object(item: int, element: Element) -> FoundObject:
+    name, difficult = (element.findtext("name") or "").strip(), False
+    try:
+        difficult = any(flag_of(text, "<difficult>") for text in _difficult_texts(element))
+        bndbox = element.find("bndbox")
+        if bndbox is None:
+            raise DataError("has no <bndbox>")
+        texts = {tag: bndbox.findtext(tag) for tag in CORNERS}
+        for tag, text in texts.items():
+            if text is None:
+                raise DataError(f"has a <bndbox> without <{tag}>")
+        return FoundObject(name, [number_of(text, tag) for tag, text in texts.items()], item, difficult)
+    except DataError as error:
+        return FoundObject(name, str(error), item, difficult)
 
 
 def _difficult_texts(element: Element) -> list[str]:
@@ -253,27 +215,20 @@ def _difficult_texts(element: Element) -> list[str]:
     return texts + [one.findtext("value", "") for one in named]
 
 
-def _find_image(image_dir: Path, name: str, stated_filename: str | None) -> Path:
-    stated_filename = portable_path((stated_filename or "").strip())
-    path = image_with_suffix((image_dir / name).parent, Path(name).name)
-    if path is None and stated_filename:
+def _find_image(image_dir: Path, name: str, stated: str) -> Path:
+    path = image_with_suffix(image_dir / name)
+    if path is None and stated:
         # Other tools write whole paths here, from other machines and systems. An image in a subfolder keeps that
         # folder, since the same name in another folder is another image.
         root = image_dir.parent
-        found = [find_image((image_dir / name).parent, stated_filename, root=root)]
-        if "/" in stated_filename:
-            found.append(find_image(image_dir, stated_filename, root=root, keep=2))
+        found = [find_image((image_dir / name).parent, stated, root=root)]
+        if "/" in stated:
+            found.append(find_image(image_dir, stated, root=root, keep=2))
         path = next(iter(inside_first(filter(None, found), root)), None)
     if path is None:
-        stated = f", nor the {stated_filename!r} that its annotation states" if stated_filename else ""
-        text = f"the image is missing; there is none with another suffix{stated}"
-        raise FileError(f"{image_dir / name}.jpg", text, kind="missing")
+        text = f", nor the {stated!r} that its annotation states" if stated else ""
+        raise FileError(
+            f"{image_dir / name}.jpg", f"the image is missing; there is none with another suffix{text}", kind="missing"
+        )
     refuse_unreadable(path)
     return path
-
-
-def _read_coordinate(bndbox: Element, tag: str) -> float:
-    text = bndbox.findtext(tag)
-    if text is None:
-        raise DataError(f"has a <bndbox> without <{tag}>")
-    return number_of(text, tag)

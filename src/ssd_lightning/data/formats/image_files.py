@@ -1,0 +1,168 @@
+"""Find the images that annotations name."""
+
+import os
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import product
+from pathlib import Path, PurePath, PureWindowsPath
+
+from ssd_lightning.data.annotation_checks import whole_number
+from ssd_lightning.data.formats.files import FileError, is_within
+from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES, is_unreadable_image_name
+from ssd_lightning.data.special_files import is_file
+
+IMAGE_FOLDERS = ("{name}", "images/{name}", "{name}/images")
+"""Usual image folders below the root; `name` is that of the annotation file or of its folder."""
+SPLIT_STARTS = ("train", "val", "test", "dev", "eval")
+
+
+def portable_path(stated: str) -> str:
+    """Convert a path from any system to one with `/` as separator."""
+    return stated.replace("\\", "/").removeprefix("./")
+
+
+def find_image_dir(root: Path, annotation_path: Path, samples: Sequence[str]) -> Path:
+    """Find the folder of the images that an annotation file names, by some of these names.
+
+    It is the first usual folder that contains one of the samples; else another one below the root that does and is not
+    named as a split; else the first usual one that exists.
+    """
+    stem = annotation_path.stem.removeprefix("instances_")
+    split = stem.removeprefix("oidv6-").removesuffix("-annotations-bbox").removesuffix("_labels")  # TensorFlow's
+    names = (stem, annotation_path.parent.name, split)
+    usual = [root / pattern.format(name=name) for name in names for pattern in IMAGE_FOLDERS]
+    usual += [annotation_path.parent / "images", annotation_path.parent, root / "images"]
+    # Images of one name may be in several splits, and those of another split are the wrong ones.
+    folders = (path for path in sorted(root.iterdir()) if path.is_dir())
+    others = [root, *(path for path in folders if not path.name.lower().startswith(SPLIT_STARTS))]
+    found = folder_with(usual, samples, root=root) or folder_with(others, samples, root=root)
+    return found or next(folder for folder in usual if folder.is_dir())
+
+
+def folder_with(candidates: Sequence[Path], samples: Sequence[str], *, root: Path) -> Path | None:
+    """Find the first folder that contains one of some images; None if there is none.
+
+    Folders inside the root come before those outside, and whole paths before shortened ones. Single images may be
+    missing; if all samples are missing, it is another folder.
+    """
+    for outside, keep in product((False, True), (sys.maxsize, 1)):
+        for folder in candidates:
+            found = (find_image(folder, name, root=root, keep=keep) for name in samples)
+            if any(path is not None and (outside or is_within(root, path)) for path in found):
+                return folder
+    return None
+
+
+def parts_to_keep(names: Iterable[str]) -> dict[str, int]:
+    """Return how many trailing parts of a path must stay, so that no two become equal; none for those that need one."""
+    left = {name: portable_path(name).split("/") for name in names}
+    needed, keep = {}, 1
+    while left:
+        counts = Counter(tuple(parts[-keep:]) for parts in left.values())
+        left = {name: parts for name, parts in left.items() if counts[tuple(parts[-keep:])] > 1 and len(parts) > keep}
+        keep += 1
+        needed.update(dict.fromkeys(left, keep))
+    return needed
+
+
+def path_tails(stated: str, *, keep: int = 1) -> Iterator[str]:
+    """Yield a path of any system, which may be another machine's, with its first parts removed one by one.
+
+    `keep` is the number of trailing parts that must stay; 1 keeps only the file name.
+    """
+    parts = portable_path(stated).split("/")
+    for start in range(max(1, len(parts) - keep + 1)):
+        yield "/".join(parts[start:])
+
+
+def find_image(folder: Path, stated: str, *, root: Path, keep: int = 1) -> Path | None:
+    """Find an image by the `path_tails` of its path in the annotation, with or without suffix, below the root first."""
+    outside = None
+    for tail in path_tails(stated, keep=keep):
+        path = folder / tail
+        found = path if is_file(path) else image_with_suffix(path)
+        if found is not None and is_within(root, found):
+            return found
+        outside = outside or found
+    return outside
+
+
+def image_with_suffix(path: Path) -> Path | None:
+    """Find the image of a path without suffix, or with one in another case; one in a supported format first."""
+    images = _images_in(str(path.parent))
+    number = whole_number(path.name) if path.name.endswith(".0") else None  # tables of numbers write 17 like this
+    same_suffix = [name for name in images.get(path.stem, ()) if _suffix(name) == path.suffix.lower()]
+    found = same_suffix or images.get(path.name) or images.get("" if number is None else str(number))
+    return path.parent / found[0] if found else None
+
+
+def refuse_unreadable(path: PurePath) -> None:
+    """Raise `FileError` if an image has the suffix of an unsupported format."""
+    if is_unreadable_image_name(path):
+        text = f"cannot read the image: {path.suffix} is not read; convert it to .jpg or .png"
+        raise FileError(path, text, kind="image")
+
+
+def is_comment(line: str, folders: Iterable[Path]) -> bool:
+    """Tell whether a line of a list is a comment: it starts with `#`, and no image in the folders has that name."""
+    name = portable_path(line.strip())
+    paths = (folder / name for folder in folders)
+    return name.startswith("#") and not any(is_file(path) or image_with_suffix(path) for path in paths)
+
+
+class ImageFinder:
+    """Finds the images that an annotation file names as `find_image` does, but lists each of the `folders` once.
+
+    `names` are all paths in the file `stated_by`, and start at `folder`.
+    """
+
+    def __init__(self, folder: Path, names: Collection[str], *, root: Path, stated_by: Path) -> None:
+        self.folders: dict[str, Mapping[str, Sequence[str]]] = {}
+        self._folder = folder
+        self._root = root
+        self._stated_by = stated_by
+        self._keep = parts_to_keep(names)
+
+    def __call__(self, name: str) -> str:
+        """Return the path of an image. Raises `FileError` if there is none, or only one in an unsupported format."""
+        parent, _, file = portable_path(name).rpartition("/")
+        folder = f"{self._folder}/{parent}" if parent else str(self._folder)
+        if folder not in self.folders:
+            self.folders[folder] = _images_in(folder) if is_within(self._root, Path(folder)) else {}
+        same_stem = self.folders[folder].get(os.path.splitext(file)[0], ())
+        if file in same_stem or (same_stem and "." not in file):
+            found = f"{folder}/{file if file in same_stem else same_stem[0]}"
+        else:
+            path = find_image(self._folder, name, root=self._root, keep=self._keep.get(name, 1))
+            if path is None:  # C:\a is below no folder
+                place = name if PureWindowsPath(name).anchor else self._folder / portable_path(name)
+                raise FileError(place, f"the image is missing (stated by {self._stated_by})", kind="missing")
+            found = str(path)
+        refuse_unreadable(PurePath(found))
+        return found
+
+
+def _images_in(folder: str) -> Mapping[str, Sequence[str]]:
+    """Return the images of a folder by their names without suffix, the most usual suffix first."""
+    try:
+        return _list_images(folder, os.stat(folder).st_mtime_ns)
+    except (OSError, ValueError):
+        return {}
+
+
+@lru_cache(maxsize=16)
+def _list_images(folder: str, changed_ns: int) -> Mapping[str, Sequence[str]]:
+    by_stem = defaultdict(list)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _suffix(entry.name) in KNOWN_SUFFIXES and entry.is_file():
+                by_stem[os.path.splitext(entry.name)[0]].append(entry.name)
+    for names in by_stem.values():
+        names.sort(key=lambda name: (KNOWN_SUFFIXES.index(_suffix(name)), name))
+    return dict(by_stem)
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()

@@ -1,0 +1,240 @@
+"""Recognise the formats that fit the files of a folder."""
+
+import codecs
+import mmap
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from ssd_lightning.data.formats.coco import COCO
+from ssd_lightning.data.formats.csv_boxes import CSV, open_rows, read_columns
+from ssd_lightning.data.formats.cvat import CVAT
+from ssd_lightning.data.formats.files import SPLIT_FOLDERS, encoding_of
+from ssd_lightning.data.formats.label_studio import LabelStudio, read_tasks
+from ssd_lightning.data.formats.labelme import LabelMe
+from ssd_lightning.data.formats.voc import VOC, find_list
+from ssd_lightning.data.formats.yolo import YOLO
+from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, read_settings
+from ssd_lightning.data.special_files import is_file
+from ssd_lightning.errors import DataError
+
+if TYPE_CHECKING:
+    from ssd_lightning.data.reading import AnnotationFormat
+
+DEEPEST = 5
+"""Levels of folders that are searched."""
+NUM_SAMPLES = 20
+"""Files of a folder that are opened; the others of the same suffix are taken for the same."""
+MAX_ROWS = 200_000
+"""Rows of a CSV file that are counted."""
+
+
+class Candidate(NamedTuple):
+    """A format that fits."""
+
+    format: "AnnotationFormat"
+    splits: Sequence[str]
+    num_images: int
+    why: str
+
+    @property
+    def name(self) -> str:
+        """Name of the format."""
+        return type(self.format).__name__
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files below a root, as paths relative to it, those nearest to it first."""
+
+    root: Path
+    paths: Sequence[str]
+
+    def of(self, *suffixes: str) -> list[str]:
+        """List the files of some suffixes."""
+        return [path for path in self.paths if path.lower().endswith(suffixes)]
+
+    def of_kind(self, suffix: str, kind_of: Callable[[Path], str | None]) -> dict[str, list[str]]:
+        """Sort the files of a suffix by kind. Of many files in a folder only some are opened."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for _, paths in groupby(self.of(suffix), key=folder_of):
+            last, num_known = None, 0
+            for path in paths:
+                kind = kind_of(self.root / path) if num_known < NUM_SAMPLES else last
+                if kind is not None:
+                    last, num_known = kind, num_known + 1
+                    found[kind].append(path)
+        return found
+
+
+def folder_of(path: str) -> str:
+    """Return the folder of a file; empty for the root."""
+    return path.rpartition("/")[0]
+
+
+def survey(root: Path) -> Files:
+    """List the files below a root that are not hidden."""
+    paths: list[str] = []
+    for folder, folders, names in os.walk(root, followlinks=True):
+        inner = os.path.relpath(folder, root).replace(os.sep, "/")
+        prefix = "" if inner == "." else f"{inner}/"
+        is_deepest = prefix.count("/") >= DEEPEST
+        folders[:] = [] if is_deepest else [name for name in folders if not name.startswith((".", "__"))]
+        paths += [prefix + name for name in names if not name.startswith(".") and is_file(Path(folder, name))]
+    return Files(root, sorted(paths, key=lambda path: (path.count("/"), folder_of(path), path)))
+
+
+def candidates(files: Files) -> list[Candidate]:
+    """Return what fits. The first wins among equals: label files of YOLO alone may lack the names of the classes."""
+    root, settings = files.root, read_settings(files.root)
+    xml = files.of_kind(".xml", _xml_kind)
+    json_files = files.of_kind(".json", _json_kind)
+    coco = {path: len(re.findall(rb'"file_name"', _content(root / path))) for path in json_files["coco"]}
+    label_studio = {path: _count_tasks(root / path) for path in json_files["label studio"]}
+    tables = {path: count for path in files.of(".csv") if (count := _count_csv_images(root / path))}
+    descriptions = next((path for path in files.of(".csv") if "class-descriptions" in path), None)
+    yolo = _yolo(files, settings)
+    fitting = (
+        yolo if settings.values else None,
+        _voc(root, xml["annotation"]),
+        _cvat(root, xml["annotations"]),
+        _single_files(COCO(), root, coco, "JSON of COCO"),
+        _folders(LabelMe(), json_files["labelme"], "labelme's JSON files"),
+        _single_files(LabelStudio(), root, label_studio, "JSON of Label Studio"),
+        _single_files(CSV(class_descriptions=descriptions), root, tables, "CSV with boxes"),
+        yolo if not settings.values else None,
+    )
+    return [found for found in fitting if found is not None]
+
+
+def _yolo(files: Files, settings: Settings) -> Candidate | None:
+    labels = files.of_kind(".txt", _txt_kind)["labels"]
+    if not settings.values and not labels:
+        return None
+    folders = set(map(folder_of, labels))
+    of_folders = ["/".join(part for part in folder.split("/") if part != "labels") or "." for folder in folders]
+    splits = [key for key in ("train", "val", "test") if settings.values.get(key)] + sorted(of_folders)
+    why = settings.path.name if settings.values else f"text files such as {labels[0]}"
+    in_folders = [path for path in files.of(".txt") if folder_of(path) in folders]  # some may be empty
+    num_images = sum(PurePosixPath(path).name not in NAMES_FILES for path in in_folders)
+    return Candidate(YOLO(), splits, num_images, why)
+
+
+def _txt_kind(path: Path) -> str | None:
+    is_label = re.match(rb"\d+(?:[ \t]+[-+.\deE]+){4,}\s*?(\n|$)", _start(_content(path)))
+    return "labels" if is_label and path.name not in NAMES_FILES else None
+
+
+def _voc(root: Path, paths: Sequence[str]) -> Candidate | None:
+    lists = find_list(root, "")
+    if lists is not None:
+        names = sorted(path.stem for path in lists.parent.glob("*.txt"))
+        splits = [name for name in names if not name.endswith(tuple(f"_{other}" for other in names))]  # not cat_train
+        return Candidate(VOC(), splits, len(paths), lists.parent.relative_to(root).as_posix())
+    found = _folders(VOC(), paths, "XML files")
+    if found is None:
+        return None
+    return found._replace(splits=[re.sub("^(annotations|labels)/", "", split, flags=re.I) for split in found.splits])
+
+
+def _folders(annotation_format: VOC | LabelMe, paths: Sequence[str], what: str) -> Candidate | None:
+    """Describe a format with a file for each image, and a folder for each split."""
+    splits = list(dict.fromkeys(map(_split_folder, paths)))
+    return Candidate(annotation_format, splits, len(paths), f"{what} such as {paths[0]}") if paths else None
+
+
+def _split_folder(path: str) -> str:
+    """Return the folder that is the split of a file: up to the first part with the name of a split."""
+    parts = PurePosixPath(path).parent.parts
+    names = [re.sub(r"\d{4}$", "", part.lower()) for part in parts]  # train2017
+    number = next((number for number, name in enumerate(names, start=1) if name in SPLIT_FOLDERS), 0)
+    return "/".join(parts[:number]) or "."
+
+
+def _xml_kind(path: Path) -> str | None:
+    found = re.search(rb"<(annotations?)[\s>]", _start(_content(path)), re.IGNORECASE)
+    return found[1].decode().lower() if found else None
+
+
+def _cvat(root: Path, paths: Sequence[str]) -> Candidate | None:
+    counts = {path: len(re.findall(rb"<image\s", _content(root / path))) for path in paths}
+    found = _single_files(CVAT(), root, counts, "XML with <annotations>")
+    if found is None or "annotations.xml" not in paths:
+        return found
+    stated = re.findall(rb'<image\s[^>]*\ssubset="([^"]+)"', _content(root / "annotations.xml"))
+    subsets = sorted({subset.decode(errors="replace") for subset in stated})
+    if len(subsets) < 2:
+        return found
+    return found._replace(splits=[*subsets, *(split for split in found.splits if split != ".")])
+
+
+def _json_kind(path: Path) -> str | None:
+    """Tell by its keys what a JSON file is. Files of 500 MB are not parsed for that."""
+    content = _content(path)
+
+    def has(*keys: str) -> bool:
+        return all(content.find(b'"%s"' % key.encode()) >= 0 for key in keys)
+
+    if _start(content).startswith(b"["):
+        is_full = has("data", "annotations") or has("data", "completions")
+        return "label studio" if is_full or has("original_width") or has("annotation_id", "annotator") else None
+    if has("shapes", "imagePath"):
+        return "labelme"
+    return "coco" if has("images", "annotations", "categories") else None
+
+
+def _single_files(
+    annotation_format: COCO | CSV | CVAT | LabelStudio, root: Path, counts: Mapping[str, int], what: str
+) -> Candidate | None:
+    """Describe a format by the number of images in each of its files."""
+    if not counts:
+        return None
+    splits = sorted((_split_of(path, root, annotation_format.locations) for path in counts), key=counts.__contains__)
+    return Candidate(annotation_format, splits, sum(counts.values()), f"{what}, {next(iter(counts))}")
+
+
+def _split_of(path: str, root: Path, patterns: Sequence[str]) -> str:
+    """Name the split of a file: by the usual location of the file, else by its path."""
+    known = [re.fullmatch(re.escape(pattern).replace(r"\{split\}", "(.+)"), path) for pattern in patterns]
+    for name in (".", *(found[1] for found in known if found)):
+        places = (root / pattern.format(split=name) for pattern in patterns)
+        if next(filter(is_file, places), None) == root / path:
+            return name
+    return path
+
+
+def _count_tasks(path: Path) -> int:
+    try:
+        return len(read_tasks(path).tasks)
+    except DataError:
+        return 0  # the reader reports the error
+
+
+def _count_csv_images(path: Path) -> int:
+    """Count the images of a CSV file; 0 if it has no boxes."""
+    try:
+        with open_rows(path) as reader:
+            columns, rows = read_columns(reader, path)
+            return len({row[columns.image] for row in islice(rows, MAX_ROWS) if len(row) > columns.image})
+    except DataError:
+        return 0
+
+
+def _start(content: bytes | mmap.mmap) -> bytes:
+    return content[:4096].removeprefix(codecs.BOM_UTF8).lstrip()
+
+
+def _content(path: Path) -> bytes | mmap.mmap:
+    """Return what a file has as UTF-8, mapped into memory; nothing if it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            if encoding_of(stream.read(2)) == "utf-16":
+                return path.read_bytes().decode("utf-16").encode()
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):  # ValueError: the file is empty
+        return b""
