@@ -22,6 +22,7 @@ from ssd_lightning.analysis.auto_priors import choose_priors
 from ssd_lightning.analysis.dataset_check.splits import objects_of
 from ssd_lightning.config import find_user_error
 from ssd_lightning.data.multiscale import multiscale_sizes
+from ssd_lightning.data_settings import data_settings
 from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.detector import find_checkpoint
@@ -175,6 +176,7 @@ def make_module(
         postprocess=instantiate(config.postprocess, _convert_="all"),
         budget=budget,
         resize=data.resize,
+        data_settings=data_settings(config),
         **own_settings,
     )
 
