@@ -62,7 +62,7 @@ def test_other_data_have_the_classes_alone(
         now = used(composed("evaluate", **other), kept, monkeypatch)
     assert now["merge_classes"] == {"vehicle": ["car", "bus"]}
     assert (now["fold"], now["test_fraction"], now["train"]) == (None, 0.0, None)
-    assert "trained on photos, " in caplog.messages[1]
+    assert "trained on data.root=photos, " in caplog.messages[1]
     assert "data.fold=1" in caplog.messages[1]
 
 

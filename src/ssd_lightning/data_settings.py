@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ssd_lightning.errors import WeightsError
+from ssd_lightning.errors import WeightsError, one_line
 from ssd_lightning.overrides import command_line_overrides
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ def use_data_settings(config: DictConfig, kept: Any, *, checkpoint: str) -> None
         return
     if not isinstance(kept, dict) or not _is_plain(kept):
         raise WeightsError(f"{checkpoint}: its settings of the data are not plain values: {kept!r:.200}")
-    given = {override.lstrip("+~").partition("=")[0].removeprefix("data.") for override in command_line_overrides()}
+    words = [override.lstrip("+~").partition("=")[0] for override in command_line_overrides()]
+    given = {word.removeprefix("data.") for word in words if word.startswith("data.")}
     if given & set(OF_VALIDATION):  # they replace each other
         given |= set(OF_VALIDATION)
     here = data_settings(config)
@@ -54,9 +55,8 @@ def use_data_settings(config: DictConfig, kept: Any, *, checkpoint: str) -> None
         log.info("%s: settings of its training are used: %s", checkpoint, _described(used))
     unused = {name: others[name] for name in OF_SPLITS if name in others and not is_same}
     if unused:
-        log.info(
-            "%s: trained on %s, whose settings are not used here: %s", checkpoint, kept.get("root"), _described(unused)
-        )
+        root = _described({"root": kept.get("root")})
+        log.info("%s: trained on %s, whose settings are not used here: %s", checkpoint, root, _described(unused))
 
 
 def _is_plain(value: Any) -> bool:
@@ -73,4 +73,4 @@ def _path(settings: Mapping[str, Any]) -> str:
 
 
 def _described(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"data.{name}={value}" for name, value in settings.items())
+    return one_line(", ".join(f"data.{name}={value}" for name, value in settings.items()))

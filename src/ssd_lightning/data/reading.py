@@ -17,7 +17,7 @@ from ssd_lightning.data.formats import BY_NAME
 from ssd_lightning.data.formats.files import check_root
 from ssd_lightning.data.held_out import HeldOut, Subset
 from ssd_lightning.data.joining import absolute_roots, join
-from ssd_lightning.errors import ConfigurationError, DataError
+from ssd_lightning.errors import ConfigurationError, DataError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -242,7 +242,7 @@ def _without_spoilt(table: AnnotationTable, problems: Sequence[Problem]) -> Anno
     spoilt = [index for index, image_id in zip(empty, table.select(empty).image_ids, strict=True) if image_id in faulty]
     if not spoilt:
         return table
-    paths = shortened(table.select(np.array(spoilt)).image_paths)
+    paths = shortened(map(one_line, table.select(np.array(spoilt)).image_paths))
     log.warning("%d images are left out, since none of their objects can be used:\n  %s", len(spoilt), paths)
     return table.select(np.delete(np.arange(len(table)), spoilt))
 
