@@ -661,16 +661,16 @@ def write_voc(root: Path, splits: dict[str, list[str]]) -> list[str]:
 def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(run: Run, tmp_path: Path) -> None:
     cats = [f"cat_{index}" for index in range(8)]
     overrides = write_voc(
-        tmp_path / "voc", {"train": cats, "test": cats, "val": ["none_0", "difficult_1", "difficult_2"]}
+        tmp_path / "voc", {"train": cats, "exam": cats, "val": ["none_0", "difficult_1", "difficult_2"]}
     )
-    splits = ["data.val_split=val", "data.test_split=test"]
+    splits = ["data.val_split=val", "data.test_split=exam"]
     run("train", *overrides, *splits, "hydra.run.dir=run", "test=true", "logger=csv", "report=true")
     folder = tmp_path / "run"
     said = (folder / "train.log").read_text()
     assert "val: there is no object to score in its 3 images" in said
     assert "the last weights are taken" in said
     splits = json.loads((folder / "run.json").read_text())["splits"]
-    assert splits == {"train": ["train"], "val": ["val"], "test": ["test"]}
+    assert splits == {"train": ["train"], "val": ["val"], "test": ["exam"]}
     assert [path.name for path in (folder / "checkpoints").iterdir() if path.name != "previous.ckpt"] == ["last.ckpt"]
     result = json.loads((folder / "result.json").read_text())
     assert result["checkpoint"] == str(folder / "checkpoints" / "last.ckpt")
@@ -678,7 +678,7 @@ def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(run: R
     assert (folder / "report.html").is_file()
     assert read_run(folder).checkpoint == folder / "checkpoints" / "last.ckpt"
     evaluated = [word for word in overrides if word.startswith("data")]
-    run("evaluate", "checkpoint=run", *evaluated, "data.test_split=test", "output=scores.json")
+    run("evaluate", "checkpoint=run", *evaluated, "output=scores.json")  # the checkpoint keeps the name of the split
     assert json.loads((tmp_path / "scores.json").read_text())["map_11point"] == result["scores"]["test/map_11point"]
 
 

@@ -182,6 +182,25 @@ def test_images_are_copied_linked_or_left(made: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "none").rglob("*.txt"))) == 4
 
 
+@pytest.mark.parametrize("images", ["copy", "link", "none"])
+def test_a_truncated_image_is_not_copied(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], images: str
+) -> None:
+    shutil.copytree(made, tmp_path / "in")
+    torn = tmp_path / "in/train/b.jpg"
+    torn.write_bytes(torn.read_bytes()[:2000])
+    arguments = ["data=coco_folder", f"data.root={tmp_path}/in", "to=csv", f"output={tmp_path}/out", f"images={images}"]
+    if images == "none":  # no image is written
+        run("convert", *arguments)
+        return
+    message = refused(capsys, *arguments)
+    assert str(torn) in message
+    assert "truncated" in message
+    assert not (tmp_path / "out").exists()
+    run("convert", *arguments, "data.on_error=skip")
+    assert [path.name for path in (tmp_path / "out/train").iterdir()] == ["a.jpg", "é c.jpg"]
+
+
 def test_an_output_that_exists_is_left_alone(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["data=coco_folder", f"data.root={made}", "to=csv", f"output={tmp_path}/out"]
     (tmp_path / "out").mkdir()

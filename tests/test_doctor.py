@@ -3,6 +3,7 @@
 import json
 import logging
 import shlex
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +125,21 @@ def test_a_list_of_images_that_names_one_twice(tmp_path: Path) -> None:
     assert report["spoils_the_run"] is False
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_images_that_no_annotation_file_names_are_counted(tmp_path: Path, form: str) -> None:
+    planted.write(form, tmp_path, [*planted.CLEAN, planted.ImageSpec("gone", file="missing")])
+    (path,) = tmp_path.rglob("train0.*g")
+    for number in range(7):
+        shutil.copy(path, path.with_stem(f"new{number}"))
+    (path.parent / "notes.txt").touch()
+
+    said = of_kind(check_dataset(form, tmp_path, "images=1"), "unlisted")
+
+    names = ", ".join(f"new{number}{path.suffix}" for number in range(5))
+    expected = [f"{path.parent}: 7 images are not read: {names}, ..."]
+    assert said == (expected if form in ("coco", "csv") else [])
+
+
 def test_class_names_that_are_nearly_the_same(tmp_path: Path) -> None:
     images = (*planted.CLEAN, planted.with_thing("odd", planted.Thing("DOGS", (20, 20, 60, 60))))
     planted.write("voc", tmp_path, images, (*planted.CLASSES, "DOGS"))
@@ -143,7 +159,7 @@ def test_boxes_are_measured_by_the_image_where_its_annotation_states_another_siz
     outside = planted.Thing("dog", (20, 20, 30, 130))  # of 120 px
     images = (*planted.CLEAN, replace(planted.with_thing("odd", outside), stated_size_px=(60, 80)))
     planted.write("voc", tmp_path, images)
-    for decoded in ("all", "0"):
+    for decoded in ("all", "1"):
         report = check_dataset("voc", tmp_path, f"images={decoded}")
         assert [kind for kind, _, _ in found(report)] == ["image_size", "outside"]
         (sentence,) = of_kind(report, "outside")
@@ -272,13 +288,16 @@ def test_a_validation_split_of_its_own_is_examined(tmp_path: Path) -> None:
     assert found(report) == []
 
 
-def test_a_sample_of_the_images(tmp_path: Path) -> None:
+def test_without_decoding_no_image_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, _ = planted.planted("csv")
     planted.write("csv", tmp_path, images)
+    for module in ("dataset", "inspection"):
+        monkeypatch.delattr(f"ssd_lightning.data.{module}.read_image")
 
-    report = check_dataset("csv", tmp_path, "images=0")
+    report = check_dataset("csv", tmp_path, "decode=false", "trial_steps=1")
 
     assert report["images_decoded"] == 0
+    assert report["trial"] is None
     assert of_kind(report, "image") == []
     assert len(of_kind(report, "inverted")) == 1  # annotations are always all looked at
 
@@ -338,7 +357,8 @@ def test_the_command_on_a_planted_data_set(
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("images=some", "images is 'some'"),
+        ("images=0", "images is 0"),
+        ("decode=none", "decode is 'none'"),
         ("tiny_px=-1", "tiny_px is -1"),
         ("lines=-2", "lines is -2"),
         ("trial_steps=1.5", "trial_steps is 1.5"),

@@ -17,6 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from ssd_lightning.config import find_user_error
 from ssd_lightning.data.multiscale import multiscale_sizes
+from ssd_lightning.data_settings import data_settings
 from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.detector import find_checkpoint
@@ -169,6 +170,7 @@ def make_module(
         postprocess=instantiate(config.postprocess, _convert_="all"),
         budget=budget,
         resize=data.resize,
+        data_settings=data_settings(config),
         **own_settings,
     )
 

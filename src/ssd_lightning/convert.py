@@ -50,6 +50,7 @@ def convert(config: "DictConfig") -> dict[str, int]:
     """
     from hydra.utils import instantiate
 
+    from ssd_lightning.data.reading import describe_first
     from ssd_lightning.data.tiles import check_tiles
     from ssd_lightning.data.writers import FORMATS, written_class_names
 
@@ -69,10 +70,16 @@ def convert(config: "DictConfig") -> dict[str, int]:
     prepare = instantiate(config.data.module.prepare)
     if prepare is not None:
         prepare()
-    datasets = open_stages(config, instantiate(config.data.module.dataset, _convert_="all"))
+    opener = instantiate(config.data.module.dataset, _convert_="all")
+    datasets = open_stages(config, opener)
     class_names = written_class_names(next(iter(datasets.values())).class_names, config.to)
     splits: dict[str, Sequence[ImageAnnotation]] = {stage: dataset.annotations for stage, dataset in datasets.items()}
     if config.tiles is None:
+        if opener.on_error == "raise" and config.images != "none":
+            for dataset in datasets.values():  # others have lost what cannot be read when they were opened
+                dataset.drop_unreadable()
+                if dataset.dropped:
+                    raise DataError(describe_first(dataset.dropped))
         write_dataset(output, FORMATS[config.to], splits, class_names, images=config.images)
     else:
         splits = write_tiled(output, config.to, splits, class_names, tiles=config.tiles, overlap=config.overlap)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OWN_SETTINGS = ("images", "tiny_px", "lines", "fit", "trial_steps", "trial_batch_size")
+OWN_SETTINGS = ("decode", "images", "tiny_px", "lines", "fit", "trial_steps", "trial_batch_size")
 """Settings of the check only; all others are those of the run."""
 MOST_ON_A_PROCESSOR = 8
 NO_RECIPE = "ssd"
@@ -77,14 +77,15 @@ def check_settings(config: "DictConfig") -> None:
         ConfigurationError: a value is not usable.
     """
     if config.images != "all":
-        require_number("images", config.images, 0, whole=True)
+        require_number("images", config.images, 1, whole=True)
     require_number("tiny_px", config.tiny_px, 0)
     require_number("lines", config.lines, 0, whole=True)
     require_number("trial_steps", config.trial_steps, 0, whole=True)
     if config.trial_batch_size is not None:
         require_number("trial_batch_size", config.trial_batch_size, 1, whole=True)
-    if not isinstance(config.fit, bool):
-        raise ConfigurationError(f"fit is {config.fit!r}; it must be true or false")
+    for name in ("decode", "fit"):
+        if not isinstance(config[name], bool):
+            raise ConfigurationError(f"{name} is {config[name]!r}; it must be true or false")
 
 
 def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
@@ -119,7 +120,8 @@ def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
             check.issues.append(Issue("error", "weights", "train", str(error)))
             net = make_net(config, len(check.class_names), pretrained=False)
     image_size = None if net is None else net.image_size
-    decode_images(check, None if config.images == "all" else config.images, config.seed)
+    if config.decode:
+        decode_images(check, None if config.images == "all" else config.images, config.seed)
     for split in check.datasets:
         report["splits"][split] = judge_split(check, split, image_size=image_size, tiny_px=config.tiny_px)
     report["images_decoded"] = len(check.facts)
@@ -143,7 +145,7 @@ def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
             fit=config.fit,
             seed=config.seed,
         )
-        if config.trial_steps:
+        if config.trial_steps and config.decode:
             report["trial"] = try_steps(check, config, net)
     report["spoils_the_run"] = spoils_the_run(check.issues)
     report["issues"] = grouped(check.issues)
@@ -158,7 +160,7 @@ def read_splits(config: "DictConfig") -> "DatasetCheck":
     """
     from hydra.utils import instantiate
 
-    from ssd_lightning.analysis.dataset_check.lists import repeated_issues
+    from ssd_lightning.analysis.dataset_check.lists import repeated_issues, unlisted_issues
     from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
     from ssd_lightning.analysis.health import pixel_origin_issues
     from ssd_lightning.analysis.issues import Issue
@@ -179,7 +181,7 @@ def read_splits(config: "DictConfig") -> "DatasetCheck":
             check_root(Path(place["root"]).expanduser())
         arguments["class_names"] = stated or list(check.class_names) or None
         try:
-            dataset = check.datasets[split] = open_leniently(opener, **arguments)
+            dataset = check.datasets[split] = open_leniently(opener, decode=config.decode, **arguments)
             has_lists = isinstance(opener.format, VOC)
             check.issues += repeated_issues(split, dataset.annotations, arguments["splits"] if has_lists else ())
             log.info(
@@ -199,6 +201,7 @@ def read_splits(config: "DictConfig") -> "DatasetCheck":
             # A missing test split is reported when it is requested, which may never happen.
             only_later = isinstance(error, MissingSplitError) and split == "test" and not config.test
             check.issues.append(Issue("warning" if only_later else "error", "unopened", split, str(error)))
+    check.issues += unlisted_issues(opener.read(data.arguments(split)["splits"]) for split in check.datasets)
     return check
 
 

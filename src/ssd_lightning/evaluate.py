@@ -75,7 +75,7 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
 
 
 def open_data(config: "DictConfig", detector: "Detector") -> "DetectionData":
-    """Open the split `split=` of the data `data=`, with the classes of a detector.
+    """Open the split `split=` of the data `data=`, with the classes of a detector and the settings of its training.
 
     Raises:
         DataError: the data cannot be read, all objects were skipped, or the detector has none of their classes.
@@ -85,7 +85,9 @@ def open_data(config: "DictConfig", detector: "Detector") -> "DetectionData":
 
     from ssd_lightning.data.detection_data import DetectionData, require_objects
     from ssd_lightning.data.foreign_classes import require_common_class
+    from ssd_lightning.data_settings import use_data_settings
 
+    use_data_settings(config, detector.data_settings, checkpoint=config.checkpoint)
     OmegaConf.update(config, "image_size", list(detector.image_size))
     # In place of its Lightning subclass, whose import takes longer than all others together.
     plain = f"{DetectionData.__module__}.{DetectionData.__qualname__}"

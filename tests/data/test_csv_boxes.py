@@ -54,6 +54,27 @@ def test_a_column_is_missing(tmp_path: Path, header: str) -> None:
         read(tmp_path)
 
 
+def test_rows_give_the_same_alone_and_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = ["a.jpg,20,30,x,1,2,3,4,0", "b.jpg,20,30,y,5,6,7,8,1"]
+    odd = ["c.jpg,20,30,,,,,,", "a.jpg,20,30,x,1,2,z,4,0", "", "b.jpg,1", "a.jpg,20,30,x,-1,-1,-1,-1,0"]
+    odd += ["b.jpg,20,30,x,1,nan,3,4,0", "a.jpg,20,30,x,1,2,3,4,maybe", "d.jpg,,,x,1,2,3,4,"]
+    rows = [*good, *odd[:5], *good, *odd[5:], *good]
+    write(tmp_path, "image,width,height,label,xmin,ymin,xmax,ymax,difficult\n" + "\n".join(rows) + "\n")
+    for name in "abcd":
+        Image.new("RGB", (20, 30)).save(tmp_path / f"train/{name}.jpg")
+    found = []
+    for together in (1, 2, 256):
+        monkeypatch.setattr("ssd_lightning.data.formats.csv_boxes.ROWS_AT_ONCE", together)
+        dataset = read(tmp_path, on_error="skip")
+        objects = dataset.annotations.objects()
+        items = dataset.annotations.columns.items.tolist()
+        sizes = dataset.annotations.sizes_px.tolist()
+        found.append((objects.boxes_xyxy_px.tolist(), objects.labels.tolist(), items, sizes, dataset.dropped))
+    assert found[0] == found[1] == found[2]
+    assert items == [2, 9, 14, 3, 10, 15, 13]
+    assert len(dataset.dropped) == 5
+
+
 def test_rows_of_a_image_need_not_follow_each_other(tmp_path: Path) -> None:
     write(tmp_path, "image,label,xmin,ymin,xmax,ymax\na.jpg,x,1,2,3,4\nb.jpg,y,5,6,7,8\n\na.jpg,y,9,10,11,12\n")
     Image.new("RGB", (20, 30)).save(tmp_path / "train/b.jpg")

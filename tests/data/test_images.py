@@ -246,6 +246,10 @@ def truncated_png(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def write_float_rgb(path: Path) -> None:
+    path.write_bytes(cv2.imencode(".tiff", np.zeros((4, 4, 3), np.float32))[1].tobytes())
+
+
 @pytest.mark.parametrize(
     ("write", "cause"),
     [
@@ -261,7 +265,10 @@ def truncated_png(path: Path) -> None:
         ),
         (lambda path: path.mkdir(), "directory"),
         (lambda path: None, "No such file"),
-        (lambda path: Image.new("F", (4, 4)).save(path, "tiff"), "floating-point"),
+        (lambda path: Image.new("F", (4, 4)).save(path, "tiff"), "its pixels are floating-point .*save them as .png"),
+        (write_float_rgb, "a damaged TIFF, or one whose pixels are floating-point"),
+        (lambda path: path.write_bytes(b"PF\n4 4\n-1.0\n" + bytes(192)), "a PFM image whose pixels are floating-point"),
+        (lambda path: path.write_bytes(b"v/1\x01\x02\0\0\0channels\0"), "an EXR image whose pixels are floating-point"),
         (
             lambda path: Image.fromarray(np.full((2, 2), 70_000, np.int32)).save(path, "tiff"),
             "beyond 16 bits",

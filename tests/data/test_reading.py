@@ -137,13 +137,27 @@ def test_a_box_that_overhangs_is_an_error_skipped_or_clipped(tmp_path: Path, cap
 
     skipped = open_csv(splits=splits, on_error="skip")
     assert [problem.kind for problem in skipped.dropped] == ["outside", "no_area"]
-    assert skipped.annotations.counts.tolist() == [2, 0]
+    assert skipped.annotations.counts.tolist() == [2]
 
     with caplog.at_level(logging.WARNING):
         clipped = open_csv(splits=splits, on_error="clip")
     assert [problem.kind for problem in clipped.dropped] == ["no_area"]
     assert clipped.annotations[1].boxes_xyxy_px.tolist() == [[150, 20, 200, 80]]
     assert "1 boxes reach out of their images and are clipped" in caplog.text
+
+
+def test_an_image_that_lost_all_its_objects_is_no_background(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [*ROWS[:2], "b.jpg,cat,9,9,9,20,0", "c.jpg,,,,,,", "d.jpg,dog,1,2,30,40,0", "e.jpg,cat,9,9,x,20,0"]
+    splits = write_csv(tmp_path, [*rows, "e.jpg,car,1,2,30,40,1"])
+    settings = {"splits": splits, "class_names": ["car", "bus", "cat"], "on_error": "skip"}
+    for part in ("all", "val"):
+        caplog.clear()
+        dataset = open_csv(**settings, part=part, val_fraction=1.0)
+        assert [one.image_id for one in dataset.annotations] == ["a", "c", "d", "e"]  # c has none, d another class
+        assert "1 images are left out, since none of their objects can be used" in caplog.text
+        assert f"{tmp_path}/images/b.jpg" in caplog.text
+    dataset = open_csv(**settings, keep_difficult=False)
+    assert [one.image_id for one in dataset.annotations] == ["a", "c", "d"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from helpers.datasets import opener
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.formats import COCO, VOC, YOLO
 from ssd_lightning.data.stages import choose_splits
+from ssd_lightning.errors import ConfigurationError
 
 ANNOTATED = tuple(image for image in IMAGES if image.things)
 HELD_OUT = {"part": "val", "val_fraction": 0.4}
@@ -101,6 +102,24 @@ def test_sets_find_their_own_validation_and_test_splits(tmp_path: Path) -> None:
     }
     assert places == {"train": [("one", "train"), ("two", "train")], "val": [("two", "val")], "test": [("two", "test")]}
     assert "part" not in chosen["train"]
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (
+            [{"root": "one"}, {"rot": "two"}],
+            r"data\.train: entry 2, \{'rot': 'two'\}, has 'rot', .* root, split, f",
+        ),
+        (["one"], r"data\.train: entry 1, one, has 'one'"),
+        ("one", r"data\.train: entry 1, one, has 'one'"),
+    ],
+)
+def test_an_entry_of_a_set_that_is_none_is_named(tmp_path: Path, sets: object, said: str) -> None:
+    given = stages(tmp_path)
+    given["train"]["sets"] = sets
+    with pytest.raises(ConfigurationError, match=said):
+        choose_splits(opener(COCO).files, **given)
 
 
 def test_a_test_split_of_training_images_is_not_used_by_itself(

@@ -422,12 +422,6 @@ def test_a_box_a_pixel_outside_is_clipped(tmp_path: Path, xml_offset: int) -> No
     assert dataset.dropped == []
 
 
-def test_a_image_whose_every_object_is_bad_stays(tmp_path: Path) -> None:
-    dataset = dataset_of(tmp_path, voc_object(box=""), on_error="skip")
-
-    assert dataset[0][1]["boxes"].shape == (0, 4)
-
-
 # Bad files
 
 BILLION_LAUGHS = """<?xml version="1.0"?><!DOCTYPE annotation [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]>

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from helpers.small_network import small_net
-from ssd_lightning.data.annotations import ImageAnnotation
+from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.errors import UserError
 from ssd_lightning.losses import MultiBoxLoss
@@ -90,15 +90,21 @@ def mean_ap(num_images: int, rank: int, world_size: int) -> dict[str, Tensor]:
     return metric.compute()
 
 
-def records(*, count: int = 3, shift: float = 0.0, name: str = "image") -> list[ImageAnnotation]:
+def annotations(*, count: int = 3, shift: float = 0.0, name: str = "image", folder: str = "images") -> AnnotationTable:
     boxes = np.array([[1, 2, 10, 12 + shift]], dtype=np.float32)
     one, no = np.array([1]), np.array([False])
-    return [ImageAnnotation(f"{name}{index}", Path(f"{index}.jpg"), (20, 30), boxes, one, no) for index in range(count)]
+    return AnnotationTable.of(
+        [
+            ImageAnnotation(f"{name}{index}", Path(folder, f"{index}.jpg"), (20, 30), boxes, one, no)
+            for index in range(count)
+        ]
+    )
 
 
 def disagreement(rank: int, world_size: int) -> str:
     """What the comparison says when rank 1 has another learning rate and another box."""
-    data = SimpleNamespace(dataset=lambda split: SimpleNamespace(annotations=records(shift=0.5 * rank)))
+    dataset = SimpleNamespace(annotations=annotations(shift=0.5 * rank), class_names=["cat"])
+    data = SimpleNamespace(dataset=lambda split: dataset)
     trainer = SimpleNamespace(world_size=world_size, datamodule=data)
     try:
         RankConsistencyCheck({"optimizer": {"lr": 0.001 * (rank + 1)}}).setup(trainer, None, "fit")  # type: ignore[arg-type]

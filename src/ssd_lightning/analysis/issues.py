@@ -53,6 +53,9 @@ KINDS: dict[str, Kind] = {
     "pixel_origin": Kind("where pixels count from", "set data.xml_offset to what the annotating tool does"),
     "within": Kind("the same image twice in a split", "take one of them out, it counts double"),
     "repeated": Kind("images that a list names more than once", "take the other entries out of the list"),
+    "unlisted": Kind(
+        "images that no annotation file names", "add a row for each, also without an object, or take them out"
+    ),
     "tiny": Kind("boxes that are tiny in the network's input", "choose a larger image_size, or leave them out"),
     "similar_classes": Kind("class names that are nearly the same", "give them one name, if they are one class"),
     "rare_class": Kind(

@@ -21,6 +21,25 @@ WHAT_DIFFERS = {
 """Entries of a fingerprint, from coarse to fine."""
 
 
+def table_fingerprint(annotations: AnnotationTable, class_names: Sequence[str]) -> dict[str, Any]:
+    """Describe the annotations of a split, without a look at its image files; see `fingerprint`."""
+    objects = annotations.objects()
+    arrays = (
+        annotations.sizes_px.astype("<i4"),
+        objects.image.astype("<i8"),
+        objects.boxes_xyxy_px.astype("<f4"),
+        objects.labels.astype("<i8"),
+        objects.difficult.astype("?"),
+    )
+    return {
+        "images": len(annotations),
+        "objects": len(objects.labels),
+        "classes": _hash(name.encode(errors="surrogateescape") for name in class_names),
+        "names": _hash(name.encode(errors="surrogateescape") for name in annotations.image_ids),
+        "boxes": _hash(array.tobytes() for array in arrays),
+    }
+
+
 def fingerprint(annotations: AnnotationTable, class_names: Sequence[str], *, contents: bool = False) -> dict[str, Any]:
     """Describe a split in plain values.
 
@@ -39,20 +58,8 @@ def fingerprint(annotations: AnnotationTable, class_names: Sequence[str], *, con
     with ThreadPoolExecutor() as pool:  # mostly waits for the disk
         sizes = list(pool.map(_size_bytes, paths))
         checksums = list(pool.map(checksum, paths)) if contents else None
-    objects = annotations.objects()
-    arrays = (
-        annotations.sizes_px.astype("<i4"),
-        objects.image.astype("<i8"),
-        objects.boxes_xyxy_px.astype("<f4"),
-        objects.labels.astype("<i8"),
-        objects.difficult.astype("?"),
-    )
     found = {
-        "images": len(annotations),
-        "objects": len(objects.labels),
-        "classes": _hash(name.encode(errors="surrogateescape") for name in class_names),
-        "names": _hash(name.encode(errors="surrogateescape") for name in annotations.image_ids),
-        "boxes": _hash(array.tobytes() for array in arrays),
+        **table_fingerprint(annotations, class_names),
         "bytes": sum(size for size in sizes if size > 0),
         "files": _hash(str(size).encode() for size in sizes),
     }

@@ -32,6 +32,15 @@ NEW_SUBFILE_TYPE = 254
 """TIFF tag; its lowest bit marks a preview."""
 REDUCTIONS = (1, 2, 4, 8)
 """Scale denominators of JPEG decoders."""
+FLOATS = "floating-point numbers, whose range is unknown; scale them to 0..255 and save them as .png"
+FLOAT_STARTS = {
+    b"v/1\x01": "an EXR image",
+    b"PF": "a PFM image",
+    b"Pf": "a PFM image",
+    b"II*\0": "a damaged TIFF, or one",
+    b"MM\0*": "a damaged TIFF, or one",
+}
+"""First bytes of files that Pillow does not read -> what they are."""
 QUARTER_TURNS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 
@@ -147,7 +156,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
         ValueError: the value range of the pixels is unknown.
     """
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of an unknown range")
+        raise ValueError(f"its pixels are {FLOATS}")
     if image.mode.startswith("I"):  # "I;16" and its byte orders; older Pillows open 16-bit PNG as "I"
         grey = np.asarray(image, dtype=np.int64)
         if grey.min() < 0 or grey.max() > 65535:
@@ -190,6 +199,9 @@ def _what_it_is_instead(path: Path) -> str:
         return f"this is an HTML or XML page, not an image (it begins with {beginning!r})"
     if start[4:8] == b"ftyp" and start[8:11] in (b"hei", b"hev", b"mif", b"msf") and "HEIF" in _MISSING:
         return "this HEIC image needs an extra; install it with pip install 'ssd-lightning[heic]'"
+    for magic, kind in FLOAT_STARTS.items():
+        if start.startswith(magic):
+            return f"this is {kind} whose pixels are {FLOATS}"
     return f"this is no image in a known format ({', '.join(FORMATS)})"
 
 

@@ -21,7 +21,9 @@ from ssd_lightning.errors import DataError
 log = logging.getLogger(__name__)
 
 
-def open_leniently(opener: DatasetOpener, *, splits: Sequence[Mapping[str, Any]], **choice: Any) -> DetectionDataset:
+def open_leniently(
+    opener: DatasetOpener, *, splits: Sequence[Mapping[str, Any]], decode: bool = True, **choice: Any
+) -> DetectionDataset:
     """Open a split with all problems of its annotations in `dropped`; it may be empty.
 
     Images are decoded only if boxes extend beyond the annotated size. If the image has another size and contains the
@@ -30,6 +32,7 @@ def open_leniently(opener: DatasetOpener, *, splits: Sequence[Mapping[str, Any]]
     Args:
         opener: opens the splits.
         splits: see `DatasetOpener`.
+        decode: False decodes no image at all.
         choice: other arguments of the split.
 
     Raises:
@@ -43,7 +46,7 @@ def open_leniently(opener: DatasetOpener, *, splits: Sequence[Mapping[str, Any]]
     return DetectionDataset(
         annotations=chosen.table,
         class_names=chosen.class_names,
-        dropped=_measured(chosen.problems, chosen.table),
+        dropped=_measured(chosen.problems, chosen.table) if decode else chosen.problems,
         num_skipped=chosen.num_skipped,
     )
 

@@ -17,7 +17,7 @@ from ssd_lightning.data.formats import BY_NAME
 from ssd_lightning.data.formats.files import check_root
 from ssd_lightning.data.held_out import HeldOut, Subset
 from ssd_lightning.data.joining import absolute_roots, join
-from ssd_lightning.errors import ConfigurationError, DataError
+from ssd_lightning.errors import ConfigurationError, DataError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class DatasetOpener:
             **held_out,
         )
         if self.on_error == "raise" and chosen.problems:
-            raise DataError(_first(chosen.problems))
+            raise DataError(describe_first(chosen.problems))
         dataset = DetectionDataset(
             annotations=chosen.table,
             class_names=chosen.class_names,
@@ -215,6 +215,8 @@ class DatasetOpener:
         is_same = (label_map == np.arange(len(label_map))).all()
         if not is_same or not keeps.all():
             table = table.with_objects(None if keeps.all() else keeps, None if is_same else label_map)
+        if self.on_error != "raise" and problems:
+            table = _without_spoilt(table, problems)
         num_skipped = int((in_chosen & columns.difficult & (labels != EXCLUDED)).sum()) if not keep_difficult else 0
         return Chosen(table, class_names, problems, num_skipped)
 
@@ -230,6 +232,21 @@ class Chosen:
     """Crowds and difficult objects that were skipped on request."""
 
 
+def _without_spoilt(table: AnnotationTable, problems: Sequence[Problem]) -> AnnotationTable:
+    """Leave out images that have lost all their objects, since they would teach that these are background.
+
+    Objects of an unknown class are no reason: for the known classes they are background.
+    """
+    faulty = {problem.image_id for problem in problems if problem.item and problem.kind != "unknown_class"}
+    empty = np.flatnonzero(table.counts == 0)
+    spoilt = [index for index, image_id in zip(empty, table.select(empty).image_ids, strict=True) if image_id in faulty]
+    if not spoilt:
+        return table
+    paths = shortened(map(one_line, table.select(np.array(spoilt)).image_paths))
+    log.warning("%d images are left out, since none of their objects can be used:\n  %s", len(spoilt), paths)
+    return table.select(np.delete(np.arange(len(table)), spoilt))
+
+
 def _concerns(problem: Problem, part: Subset, held_out: HeldOut, columns: Columns, in_part: np.ndarray) -> bool:
     """Tell whether a problem is one of a part: that of its image, or every part."""
     if problem.image_id is None or part == "all":
@@ -241,7 +258,8 @@ def _concerns(problem: Problem, part: Subset, held_out: HeldOut, columns: Column
     return bool({"train": not is_validated and not is_tested, "val": is_validated, "test": is_tested}[part])
 
 
-def _first(problems: Sequence[Problem]) -> str:
+def describe_first(problems: Sequence[Problem]) -> str:
+    """Describe the first of some problems, and tell how many more there are."""
     first, more = problems[0], f"; there are {len(problems) - 1} more problems" if len(problems) > 1 else ""
     if not first.item:
         return f"{first}{more}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ssd_lightning.data.held_out import HeldOut
+from ssd_lightning.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
@@ -16,6 +17,7 @@ VALIDATION_NAMES = ("val", "valid", "validation", "val2017")
 TEST_NAMES = ("test", "testing", "test2017")
 SHARES = ("val_fraction", "test_fraction", "fold", "num_folds")
 """Settings of `HeldOut`."""
+KEYS_OF_SET = ("root", "split", "format")
 
 Arguments = Mapping[str, Any]
 """Arguments of a data set for one stage: `splits` and other settings of the stage."""
@@ -41,13 +43,16 @@ def choose_splits(
 
     Returns:
         The arguments of `train`, `val` and `test`; None for a stage without images.
+
+    Raises:
+        ConfigurationError: an entry of `sets` has another key than those of `KEYS_OF_SET`.
     """
     if "splits" not in train or (val is not None and "part" in val):
         is_empty = val is not None and val.get("part") == "val" and HeldOut(**_shares(val)).is_empty
         return {"train": train, "val": None if is_empty else val, "test": test}
     has_test_sets = test is not None and bool(test.get("sets"))
-    train = _with_sets(train)
-    val, test = (None if of is None else _with_sets(of) for of in (val, test))
+    train = _with_sets("train", train)
+    val, test = (of and _with_sets(stage, of) for stage, of in (("val", val), ("test", test)))
     splits = _named(train["splits"], TRAINING_NAMES, sources) or _first(train, TRAINING_NAMES)
     train = {**train, "splits": splits}
     tested = None if test is None or None in _names(test) else test
@@ -73,11 +78,19 @@ def choose_splits(
     return {"train": {**train, **({"part": "train", **shares} if shares else {})}, "val": val, "test": test}
 
 
-def _with_sets(arguments: Arguments) -> Arguments:
+def _with_sets(stage: str, arguments: Arguments) -> Arguments:
     """Replace the splits by `sets`, if there are any: places below the first split's root."""
     sets, rest = arguments.get("sets"), {key: value for key, value in arguments.items() if key != "sets"}
     if not sets:
         return rest
+    sets = [sets] if isinstance(sets, str | Mapping) else sets
+    for number, place in enumerate(sets, start=1):
+        unknown = [key for key in place if key not in KEYS_OF_SET] if isinstance(place, Mapping) else [place]
+        if unknown:
+            keys = ", ".join(KEYS_OF_SET)
+            raise ConfigurationError(
+                f"data.{stage}: entry {number}, {place}, has '{unknown[0]}', which is none of the keys {keys}"
+            )
     root = Path(rest["splits"][0]["root"])
     return {**rest, "splits": [{"split": AUTO, **place, "root": str(root / place.get("root", "."))} for place in sets]}
 

@@ -63,6 +63,9 @@ class Detector:
         precision: precision of the convolutions. Weights, scores and boxes are always float32.
         resize: how images are resized to the network's input; it must be the same as in training.
 
+    Attributes:
+        data_settings: which images and classes it was trained on, as its checkpoint says; None if it does not.
+
     Raises:
         ConfigurationError: `precision` is unknown.
     """
@@ -84,6 +87,7 @@ class Detector:
         self.class_names = tuple(class_names)
         self.postprocess = postprocess
         self.tiling: Tiling | None = None
+        self.data_settings: Any = None
 
     @property
     def network(self) -> SSD:
@@ -232,7 +236,7 @@ class Detector:
         """Write a file that `load` reads: weights and plain containers only."""
         weights = {f"{NET_PREFIX}{name}": tensor for name, tensor in self.network.state_dict().items()}
         spec = detector_spec(self.network, self.class_names, self.postprocess, self.resize)
-        torch.save({"detector": spec, "state_dict": weights}, path)
+        torch.save({"detector": spec, "state_dict": weights, "data": self.data_settings}, path)
 
     @classmethod
     def load(cls, path: Path | str, device: torch.device | str = "cpu", precision: Precision = "float32") -> "Detector":
@@ -276,13 +280,15 @@ class Detector:
         with _errors_naming(path):
             postprocess = PostProcess.from_settings(settings)
             resize = as_resize_mode(spec.get("resize"))  # missing in older files, which stretch images
-        return cls(
+        detector = cls(
             net.to(device),
             class_names=class_names,
             postprocess=postprocess,
             precision=precision,
             resize=resize,
         )
+        detector.data_settings = checkpoint.get("data")
+        return detector
 
 
 def _source(given: ImageInput) -> str | None:

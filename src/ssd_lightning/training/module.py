@@ -52,6 +52,7 @@ class SSDModule(pl.LightningModule):
         batch_scaling: scales the learning rate with the batch size. None leaves the rate unchanged.
         budget: length of the run as a time. None measures it in steps.
         resize: how the data resize images to the network's input. It is stored in checkpoints.
+        data_settings: which images and classes the data have, in plain containers. It is stored in checkpoints.
 
     Raises:
         ConfigurationError: the number of class names differs from the network's number of classes.
@@ -72,6 +73,7 @@ class SSDModule(pl.LightningModule):
         batch_scaling: BatchScaling | None = None,
         budget: TrainingBudget | None = None,
         resize: ResizeMode = Stretch(),  # noqa: B008  immutable
+        data_settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if len(class_names) != net.num_classes:
@@ -96,6 +98,7 @@ class SSDModule(pl.LightningModule):
         self.batch_scaling = batch_scaling
         self.budget = budget
         self.resize = resize
+        self.data_settings = data_settings
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
         self.metrics = nn.ModuleDict(
@@ -188,8 +191,9 @@ class SSDModule(pl.LightningModule):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add everything that `Detector.load` needs besides the weights."""
+        """Add everything that `Detector.load` and `evaluate` need besides the weights."""
         checkpoint["detector"] = detector_spec(self.net, self.class_names, self.postprocess, self.resize)
+        checkpoint["data"] = self.data_settings
 
     def _evaluate(self, batch: Batch, stage: str) -> None:
         images, targets = batch

@@ -1,17 +1,16 @@
 """Checks before the first step that all ranks train the same thing."""
 
-import hashlib
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import distributed
 
 import ssd_lightning
-from ssd_lightning.data.annotations import ImageAnnotation
+from ssd_lightning.data.annotations import AnnotationTable
+from ssd_lightning.data.fingerprint import table_fingerprint
 from ssd_lightning.digest import differences
 from ssd_lightning.errors import ConfigurationError
 
@@ -38,29 +37,20 @@ class RankConsistencyCheck(pl.Callback):
             ConfigurationError: they differ. Raised on all ranks.
         """
         if stage == "fit" and trainer.world_size > 1:
-            records = trainer.datamodule.dataset("train").annotations  # type: ignore[attr-defined]
+            data = trainer.datamodule.dataset("train")  # type: ignore[attr-defined]
             statements: list[Any] = [None] * trainer.world_size
-            distributed.all_gather_object(statements, statement(self._config, records))
+            distributed.all_gather_object(statements, statement(self._config, data.annotations, data.class_names))
             require_same(statements)
 
 
-def statement(config: Mapping[str, Any], records: Iterable[ImageAnnotation]) -> dict[str, Any]:
-    """State what a rank trains with: settings, versions, and each training image with its boxes, in order."""
+def statement(config: Mapping[str, Any], annotations: AnnotationTable, class_names: Sequence[str]) -> dict[str, Any]:
+    """State what a rank trains with: settings, versions, and a fingerprint of the training images without paths."""
     versions = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "ssd_lightning": ssd_lightning.__version__,
     }
-    images = {str(index): f"{record.image_id} ({record_digest(record)})" for index, record in enumerate(records)}
-    return {**config, "versions": versions, "training_images": images}
-
-
-def record_digest(record: ImageAnnotation) -> str:
-    """Hash the annotation of an image, without its path."""
-    known = hashlib.blake2b(repr(tuple(record.size_px)).encode(), digest_size=8)
-    for values, kind in ((record.boxes_xyxy_px, "<f4"), (record.labels, "<i8"), (record.difficult, "<u1")):
-        known.update(np.ascontiguousarray(values).astype(kind).tobytes())
-    return known.hexdigest()
+    return {**config, "versions": versions, "training_images": table_fingerprint(annotations, class_names)}
 
 
 def require_same(statements: Sequence[Mapping[str, Any]]) -> None:
