@@ -1,6 +1,5 @@
 """Choose the directory of a run. This module does not import torch, since Hydra calls it first."""
 
-import json
 import os
 import sys
 import time
@@ -12,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from ssd_lightning.overrides import repeated_run
-from ssd_lightning.run_files import RECORD, RESULT
+from ssd_lightning.run_files import RECORD, RESULT, read_json
 
 _chosen: dict[tuple[str, bool], str] = {}
 
@@ -96,11 +95,7 @@ def _unfinished(folder: Path) -> list[Path]:
 
 def _repeats(run: Path) -> str | None:
     """Name the run that a run repeats, since `--config-path` is not an override."""
-    try:
-        record = json.loads((run / RECORD).read_text())
-    except (OSError, ValueError):
-        return None
-    return record.get("repeats") if isinstance(record, dict) else None
+    return (read_json(run / RECORD) or {}).get("repeats")
 
 
 def _age(run: Path) -> tuple[float, str]:

@@ -50,7 +50,6 @@ def test_a_curve_by_hand() -> None:
     curve, other, _ = pr_curves(make_record([image]))
     assert curve.recall.tolist() == [0.5, 0.5, 1.0]
     assert curve.precision.tolist() == [1.0, 0.5, 2 / 3]
-    assert curve.scores.tolist() == [0.75, 0.5, 0.25]
     assert curve.ap == pytest.approx(0.5 + 0.5 * 2 / 3)
     assert (other.num_objects, len(other.precision)) == (0, 0)
     assert np.isnan(other.ap)

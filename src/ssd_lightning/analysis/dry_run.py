@@ -29,10 +29,7 @@ def first_losses(net: nn.Module, loss: Loss, batches: Sequence[Batch]) -> dict[s
     In the guess all logits are 0, so that every counted prior costs ln(C + 1), and all offsets are 0, so that every
     matched prior has its whole distance to the object as error. This works for any class loss and normaliser.
 
-    Args:
-        net: the network at the start of the run; it is not changed, and stays in training mode.
-        loss: loss of the run.
-        batches: images on the network's device, and targets.
+    The network is not changed, and stays in training mode.
 
     Returns:
         `expected` and `measured`: name of the loss -> mean over the batches.
@@ -67,13 +64,7 @@ def first_loss_issues(losses: Mapping[str, Mapping[str, float]]) -> list[Issue]:
 
 
 def time_steps(step: Callable[[], object], count: int, device: torch.device) -> float:
-    """Return the median seconds of a step including loading its batch, after one warm-up step.
-
-    Args:
-        step: does one step.
-        count: number of timed steps.
-        device: device of the step.
-    """
+    """Return the median seconds of a step including loading its batch, after one warm-up step."""
     step()
     seconds = []
     for _ in range(count):

@@ -20,8 +20,6 @@ class PRCurve:
     """float64 `[P]`; empty for a class without counted objects."""
     recall: np.ndarray
     """float64 `[P]`, ascending."""
-    scores: np.ndarray
-    """float32 `[P]`, descending."""
     ap: float
     """Area under the envelope; NaN without counted objects."""
 
@@ -35,16 +33,11 @@ class PRCurve:
         wanted = np.linspace(0.0, self.recall[-1], points)
         kept = np.unique(np.searchsorted(self.recall, wanted))
         envelope = np.maximum.accumulate(self.precision[::-1])[::-1]
-        return replace(self, precision=envelope[kept], recall=self.recall[kept], scores=self.scores[kept])
+        return replace(self, precision=envelope[kept], recall=self.recall[kept])
 
 
 def pr_curves(record: EvaluationRecord, iou_threshold: float = 0.5) -> list[PRCurve]:
-    """Compute the curve of every class 1..C, by the rules of `metrics.average_precision`.
-
-    Args:
-        record: record of the evaluation.
-        iou_threshold: smallest overlap of a hit.
-    """
+    """Compute the curve of every class 1..C, by the rules of `metrics.average_precision`."""
     ranked = record.ranked_detections()
     outcomes = match_detections(ranked, record.objects, iou_threshold=iou_threshold)
     counted = record.objects.labels[~record.objects.difficult]
@@ -53,16 +46,8 @@ def pr_curves(record: EvaluationRecord, iou_threshold: float = 0.5) -> list[PRCu
         num_objects = int((counted == label).sum())
         of_class = (ranked.labels == label) & (outcomes != IGNORED) & (num_objects > 0)
         precision, recall = precision_recall(outcomes[of_class], max(1, num_objects))
-        curves.append(
-            PRCurve(
-                class_name=name,
-                num_objects=num_objects,
-                precision=precision.numpy(),
-                recall=recall.numpy(),
-                scores=ranked.scores[of_class].numpy(),
-                ap=float(envelope_area(precision, recall)) if num_objects else float("nan"),
-            )
-        )
+        ap = float(envelope_area(precision, recall)) if num_objects else float("nan")
+        curves.append(PRCurve(name, num_objects, precision.numpy(), recall.numpy(), ap))
     return curves
 
 

@@ -42,16 +42,7 @@ class Trial:
 def sound_batches(
     check: DatasetCheck, transform: Transform, *, batch_size: int, steps: int, num_workers: int, seed: int
 ) -> Batches | None:
-    """Load and augment batches of valid training images; None if there are none.
-
-    Args:
-        check: provides the images.
-        transform: transform of the run's training images.
-        batch_size: number of images in a batch.
-        steps: number of timed steps.
-        num_workers: number of worker processes.
-        seed: seed of the selection and the augmentation.
-    """
+    """Load and augment batches of valid training images; None if there are none."""
     facts, dataset = check.facts, check.datasets["train"]
     known = [facts.get(Path(path)) for path in dataset.annotations.image_paths]
     sound = np.array([fact is not None and fact.problem is None for fact in known], bool)
@@ -80,15 +71,7 @@ def take_steps(
 ) -> Trial | None:
     """Compare the first loss with its expected value, then train, and measure time and memory.
 
-    Args:
-        check: collects the issues.
-        net: network on the device, as at the start of the run.
-        loss: loss of the run.
-        optimizer: optimiser of the run, for the network.
-        batches: result of `sound_batches`.
-        steps: number of timed steps.
-        device: device of the steps.
-        precision: `trainer.precision` of the run.
+    The network is on the device, as at the start of the run.
 
     Returns:
         The measurements; None if the memory is not sufficient.

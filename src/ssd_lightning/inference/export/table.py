@@ -6,7 +6,7 @@ from statistics import median
 
 from ssd_lightning.inference.export.parity import Parity
 from ssd_lightning.inference.export.verify_export import MOST_UNMATCHED, RESIZE_MOST_UNMATCHED, Verification
-from ssd_lightning.visualization.text_table import TextTable, quantity, spread
+from ssd_lightning.visualization.tables import TextTable, quantity, spread
 
 Seconds = tuple[tuple[float, ...], tuple[float, ...]]
 """Times of the checkpoint and of the file, in pairs."""
