@@ -39,11 +39,11 @@ def print_scores(title: str, per_class: Mapping[str, Mapping[str, float]], summa
     `per_class` has the columns of the table: name of the score -> class -> value; NaN if a class has no objects.
     """
     names = next(iter(per_class.values()))
-    rows = [(one_line(name), *(_score(values[name]) for values in per_class.values())) for name in names]
+    rows = [(one_line(name), *(score_text(values[name]) for values in per_class.values())) for name in names]
     print(f"\n{title}")
     print_table(TextTable(("class", *per_class), rows), numbers=True)
     for name, value in summary.items():
-        print(f"  {name:<24} {_score(value)}")
+        print(f"  {name:<24} {score_text(value)}")
 
 
 def print_weights(title: str, kept: Sequence[str], reinitialised: Mapping[str, str]) -> None:
@@ -98,5 +98,6 @@ def _part(name: str) -> str:
     return ".".join(name.split(".")[:2])
 
 
-def _score(value: float) -> str:
+def score_text(value: float) -> str:
+    """Format a score with four digits; NaN stands for a class without objects."""
     return "no objects" if math.isnan(value) else f"{value:.4f}"
