@@ -50,6 +50,9 @@ def command_line_overrides() -> list[str]:
 def refuse_sweep(overrides: Sequence[str]) -> None:
     """Reject several values for one key when the command line asks for a single run.
 
+    Args:
+        overrides: `key=value` as on the command line; all of them must be parsable.
+
     Raises:
         ConfigurationError: a key has several values; the message shows how to write a list or a text with a comma.
     """
@@ -88,6 +91,9 @@ def repeated_run() -> Path | None:
 def take_config_path_from_here(config_name: str) -> None:
     """Make the folder of `--config-path` absolute, since Hydra would search it next to the package.
 
+    Args:
+        config_name: name of the command's configuration.
+
     Raises:
         ConfigurationError: the folder of `--config-path` or `--config-dir` does not exist, or it is a run directory
             and not its configuration folder.
@@ -124,7 +130,10 @@ def check_each(
 ) -> None:
     """Reject unknown settings, and suggest the nearest known one.
 
-    `groups` are the choices of every group; `compose` composes a configuration, with Hydra's own settings if possible.
+    Args:
+        overrides: `key=value` and `group=choice`, as on the command line.
+        groups: choices of every group.
+        compose: composes a configuration from overrides, with Hydra's own settings if possible.
 
     Raises:
         ConfigurationError: a key, group or choice does not exist, an argument is not `key=value` or cannot be parsed,

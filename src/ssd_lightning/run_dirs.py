@@ -1,5 +1,6 @@
 """Choose the directory of a run. This module does not import torch, since Hydra calls it first."""
 
+import json
 import os
 import sys
 import time
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from ssd_lightning.overrides import repeated_run
-from ssd_lightning.run_files import RECORD, RESULT, read_json
+from ssd_lightning.run_files import RECORD, RESULT
 
 _chosen: dict[tuple[str, bool], str] = {}
 
@@ -95,7 +96,11 @@ def _unfinished(folder: Path) -> list[Path]:
 
 def _repeats(run: Path) -> str | None:
     """Name the run that a run repeats, since `--config-path` is not an override."""
-    return (read_json(run / RECORD) or {}).get("repeats")
+    try:
+        record = json.loads((run / RECORD).read_text())
+    except (OSError, ValueError):
+        return None
+    return record.get("repeats") if isinstance(record, dict) else None
 
 
 def _age(run: Path) -> tuple[float, str]:

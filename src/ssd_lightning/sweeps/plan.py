@@ -37,8 +37,10 @@ def rewrite_command_line() -> None:
 def plan_sweep(arguments: Sequence[str], overrides: Sequence[str], *, own_config: bool = False) -> list[str]:
     """Expand a command line into a sweep. A command line that is not a sweep is returned unchanged.
 
-    Of the `arguments`, `overrides` are those that are `key=value`; `own_config` tells whether they name the user's own
-    configuration.
+    Args:
+        arguments: arguments of the command line.
+        overrides: the arguments that are `key=value`.
+        own_config: whether the command line names the user's own configuration.
 
     Raises:
         ConfigurationError: `seeds=` is not a valid number or conflicts with other settings, or a package is missing.
@@ -90,7 +92,11 @@ def seed_sweep(seeds: str, values: dict[str, str], *, own_config: bool) -> str:
 
 
 def what_is_swept(overrides: Sequence[str]) -> list[str]:
-    """List the keys and groups that have several values in `key=value` overrides, in order."""
+    """List the keys and groups that have several values, in order.
+
+    Args:
+        overrides: `key=value` overrides of the sweep.
+    """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return [override.key_or_group for override in parsed if override.is_sweep_override()]
 

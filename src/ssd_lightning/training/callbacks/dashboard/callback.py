@@ -14,11 +14,20 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from ssd_lightning.analysis.confusion import confusion_matrix
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.analysis.pr_curves import pr_curves
 from ssd_lightning.checks import require_number
 from ssd_lightning.errors import one_line
 from ssd_lightning.training.callbacks.checkpointing import BestCheckpoint
-from ssd_lightning.training.callbacks.dashboard.contents import BestModel, ClassScores, choose_images, make_validation
+from ssd_lightning.training.callbacks.dashboard.contents import (
+    CURVE_POINTS,
+    BestModel,
+    ClassScores,
+    Validation,
+    choose_images,
+    show_images,
+)
 from ssd_lightning.training.callbacks.dashboard.file_sink import FileSink
 from ssd_lightning.training.callbacks.dashboard.matches import count_levels, draw_batch
 from ssd_lightning.training.callbacks.dashboard.sink import Sink
@@ -189,13 +198,15 @@ class Dashboard(pl.Callback):
             self._show("show_best_score", score, step=logged_step(trainer))
 
     def _show_validation(self, trainer: pl.Trainer, record: EvaluationRecord) -> None:
-        validation = make_validation(
-            record,
-            image_ids=self._image_ids or (),
-            history=deepcopy(self._history),  # it changes later
+        validation = Validation(
             epoch=trainer.current_epoch,
             step=logged_step(trainer),
+            class_names=record.class_names,
             score_threshold=self.score_threshold,
+            images=show_images(record, self._image_ids or ()),
+            curves=tuple(curve.thinned(CURVE_POINTS) for curve in pr_curves(record)),
+            confusion=confusion_matrix(record, score_threshold=self.score_threshold),
+            history=deepcopy(self._history),  # it changes later
         )
         self._show("show_validation", validation)
 

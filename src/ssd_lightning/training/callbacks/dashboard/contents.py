@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ssd_lightning.analysis.confusion import confusion_matrix
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.analysis.pr_curves import PRCurve, pr_curves
+from ssd_lightning.analysis.pr_curves import PRCurve
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import DataError
 from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
@@ -158,25 +157,3 @@ def show_images(record: EvaluationRecord, image_ids: Sequence[str]) -> tuple[Sho
         scaled = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
         shown.append(ShownImage(record.image_ids[place], np.asarray(scaled), *record.of_image(place)))
     return tuple(shown)
-
-
-def make_validation(
-    record: EvaluationRecord,
-    *,
-    image_ids: Sequence[str],
-    history: ClassScores,
-    epoch: int,
-    step: int,
-    score_threshold: float,
-) -> Validation:
-    """Create the contents of a validation; see `Validation` for the arguments."""
-    return Validation(
-        epoch=epoch,
-        step=step,
-        class_names=record.class_names,
-        score_threshold=score_threshold,
-        images=show_images(record, image_ids),
-        curves=tuple(curve.thinned(CURVE_POINTS) for curve in pr_curves(record)),
-        confusion=confusion_matrix(record, score_threshold=score_threshold),
-        history=history,
-    )
