@@ -2,8 +2,9 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from helpers.evaluation_records import EMPTY, random_record
-from ssd_lightning.analysis.matching import Pairs, best_partner, by_preference, match_in_order, overlapping_pairs
+from helpers.evaluation_records import random_record
+from ssd_lightning.analysis.matching import by_preference, match_in_order
+from ssd_lightning.metrics.average_precision import Pairs, overlapping_pairs
 
 
 def slow_pairs(record, least: float, same_class: bool) -> list[tuple[int, int]]:
@@ -23,22 +24,12 @@ def slow_pairs(record, least: float, same_class: bool) -> list[tuple[int, int]]:
 def test_pairs_are_those_of_all_detections_with_all_objects(
     seed: int, same_class: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssd_lightning.analysis.matching._BLOCK", 7)
+    monkeypatch.setattr("ssd_lightning.metrics.average_precision._BLOCK", 7)
     record = random_record(seed, num_images=9, detections_an_image=6)
     pairs = overlapping_pairs(record.detections, record.objects, least_overlap=0.3, same_class=same_class)
     expected = slow_pairs(record, 0.3, same_class)
     assert list(zip(pairs.detection.tolist(), pairs.object.tolist(), strict=True)) == expected
     assert len(expected) > 5
-
-
-@pytest.mark.parametrize("record", EMPTY.values(), ids=EMPTY.keys())
-def test_nothing_pairs_with_nothing(record) -> None:
-    pairs = overlapping_pairs(record.detections, record.objects, least_overlap=0.5)
-    num_detections, num_objects = len(record.detections.labels), len(record.objects.labels)
-    taken = match_in_order(by_preference(pairs), num_detections=num_detections, num_objects=num_objects)
-    partner, overlap = best_partner(pairs, num_detections)
-    assert ((taken >= 0) == (partner >= 0)).all()
-    assert ((overlap >= 0.5) == (partner >= 0)).all()
 
 
 def draw_pairs(seed: int, num_detections: int, num_objects: int) -> Pairs:

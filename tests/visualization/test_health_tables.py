@@ -52,12 +52,8 @@ def test_the_faults_of_one_file_do_not_hide_the_other_files(capsys: pytest.Captu
 
 
 def test_long_sentences_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
-    long = group("error", "x" * 300, 1)
-    print_issues([long], lines=1, everything_in="f")
+    print_issues([group("error", "x" * 300, 1)], lines=1, everything_in="f")
     assert f"[bold]{'x' * 300} 0.jpg" in capsys.readouterr().out
-
-
-def test_no_issue(capsys: pytest.CaptureFixture[str]) -> None:
     print_issues([], lines=5, everything_in="f")
     assert capsys.readouterr().out.strip() == "no issue"
 

@@ -21,8 +21,16 @@ import torch
 from torch import Tensor
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.analysis.matching import best_partner, by_preference, match_in_order, overlapping_pairs
-from ssd_lightning.metrics.average_precision import HIT, IGNORED, MISS, envelope_area, precision_recall
+from ssd_lightning.analysis.matching import by_preference, match_in_order
+from ssd_lightning.metrics.average_precision import (
+    HIT,
+    IGNORED,
+    MISS,
+    best_partner,
+    envelope_area,
+    overlapping_pairs,
+    precision_recall,
+)
 
 ErrorType = Literal["class", "localisation", "both", "duplicate", "background", "missed"]
 ERROR_TYPES: tuple[ErrorType, ...] = ("class", "localisation", "both", "duplicate", "background", "missed")

@@ -6,25 +6,7 @@ import torch
 from torch import Tensor
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable, paired_iou
-
-_BLOCK = 16_384
-"""Detections paired with objects at a time: limits the memory for images with many objects."""
-
-
-class Pairs(NamedTuple):
-    """P pairs of a detection and an object of one image, sorted by detection, then by object."""
-
-    detection: Tensor
-    """int64 `[P]`: row in the table of detections."""
-    object: Tensor
-    """int64 `[P]`: row in the table of objects."""
-    overlap: Tensor
-    """float64 `[P]`: IoU."""
-
-    def where(self, kept: Tensor) -> "Pairs":
-        """Select pairs by a bool `[P]` or by indices."""
-        return Pairs(*(column[kept] for column in self))
+from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable, Pairs, overlapping_pairs
 
 
 class Matches(NamedTuple):
@@ -61,41 +43,6 @@ def match_visible(
     is_missed = torch.ones_like(counted.labels, dtype=torch.bool)
     is_missed[taken[taken >= 0]] = False
     return Matches(found, counted, taken, is_stray, is_missed)
-
-
-def overlapping_pairs(
-    detections: DetectionTable, objects: ObjectTable, *, least_overlap: float, same_class: bool = True
-) -> Pairs:
-    """Find the pairs that overlap at least `least_overlap`, which is more than 0."""
-    num_labels = int(torch.cat([detections.labels, objects.labels, objects.labels.new_zeros(1)]).max()) + 1
-    keys, wanted = objects.image_index, detections.image_index
-    if same_class:
-        keys, wanted = keys * num_labels + objects.labels, wanted * num_labels + detections.labels
-    keys, order = keys.sort(stable=True)
-    first = torch.searchsorted(keys, wanted)
-    count = torch.searchsorted(keys, wanted, right=True) - first
-    parts = [Pairs(first.new_empty(0), first.new_empty(0), first.new_empty(0, dtype=torch.float64))]
-    for rows in count.nonzero().squeeze(1).split(_BLOCK):
-        detection = rows.repeat_interleave(count[rows])
-        pairs_before = count[rows].cumsum(0) - count[rows]
-        candidate = torch.arange(len(detection)) - pairs_before.repeat_interleave(count[rows])
-        pairs = Pairs(detection, order[first[detection] + candidate], detection)
-        values = paired_iou(detections.boxes[detection], objects.boxes[pairs.object])
-        parts.append(pairs._replace(overlap=values).where(values >= least_overlap))
-    return Pairs(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
-
-def best_partner(pairs: Pairs, num_detections: int) -> tuple[Tensor, Tensor]:
-    """Find the object with the largest overlap for each detection, the first one among equals.
-
-    Returns:
-        Row of the object, int64 `[M]`, -1 if none, and the overlap, float64 `[M]`, 0 if none.
-    """
-    overlap = pairs.overlap.new_zeros(num_detections).scatter_reduce(0, pairs.detection, pairs.overlap, "amax")
-    best = pairs.where(pairs.overlap == overlap[pairs.detection])
-    none = torch.iinfo(torch.int64).max
-    row = pairs.object.new_full((num_detections,), none).scatter_reduce(0, best.detection, best.object, "amin")
-    return row.where(row != none, -1), overlap
 
 
 def by_preference(pairs: Pairs) -> Pairs:
