@@ -159,7 +159,7 @@ def test_the_best_and_the_worst_images_are_those_of_the_analysis(record: Evaluat
 def test_numbers_are_those_of_the_analyses() -> None:
     record = planted_record()
     part = evaluation_part(record)
-    assert [curve.ap for curve, _ in part["class_rows"]] == [curve.ap for curve in pr_curves(record)]
+    assert [curve.ap for curve in part["curves"]] == [curve.ap for curve in pr_curves(record)]
     # The planted errors: one of each type, and what each brings along.
     assert {row[0] for row in part["error_rows"]} == {
         "class",

@@ -14,7 +14,6 @@ from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.image_scores import image_scores
 from ssd_lightning.analysis.object_sizes import ap_by_size, recall_by_size
 from ssd_lightning.analysis.pr_curves import PRCurve, pr_curves
-from ssd_lightning.metrics.average_precision import voc_average_precision
 from ssd_lightning.reporting.charts import Chart, bars_chart, column_chart, line_chart
 from ssd_lightning.reporting.images import show_images
 from ssd_lightning.visualization.charts import Line, bar_figure, confusion_figure, draw_lines, new_figure, to_svg
@@ -45,7 +44,6 @@ def evaluation_part(record: EvaluationRecord, *, ran_in: Path | None = None) -> 
     """
     names, objects, num_images = record.class_names, record.objects, len(record.image_ids)
     curves, strict_curves = pr_curves(record), pr_curves(record, 0.75)
-    eleven = voc_average_precision(record.detections, objects, num_classes=len(names)).eleven_point.tolist()
     matrix = confusion_matrix(record, score_threshold=SCORE_THRESHOLD)
     errors = error_split(record).errors
     images = image_scores(record, score_threshold=SCORE_THRESHOLD)
@@ -66,7 +64,7 @@ def evaluation_part(record: EvaluationRecord, *, ran_in: Path | None = None) -> 
         "counts": f"{num_images:,} images, {len(objects.labels):,} objects{difficult}, "
         f"{len(record.detections.labels):,} detections",
         "class_charts": class_charts(curves),
-        "class_rows": list(zip(curves, eleven, strict=True)),
+        "curves": curves,
         "pr_charts": pr_charts(curves, strict_curves),
         "confusion": confusion_chart(matrix, names),
         "confusions": confusions(matrix, names),

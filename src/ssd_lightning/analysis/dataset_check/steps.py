@@ -97,16 +97,13 @@ def take_steps(
         check.issues.append(Issue("error", "memory", "train", sentence))
         return None
     check.issues += first_loss_issues(losses)
-    weights = sum(map(_bytes, net.parameters())) / MIB
-    state = [value for values in optimizer.state.values() for value in values.values() if torch.is_tensor(value)]
+    weights = sum(weight.nbytes for weight in net.parameters()) / MIB
+    values = [value for of_weight in optimizer.state.values() for value in of_weight.values()]
+    state = sum(value.nbytes for value in values if torch.is_tensor(value)) / MIB
     return Trial(
         losses=losses,
         seconds_a_step=seconds,
         # Gradients are allocated and freed in every step, so they are part of its peak.
         activations_mib=None if peak is None else max(0.0, peak - weights),
-        fixed_mib=2 * weights + sum(map(_bytes, state)) / MIB,
+        fixed_mib=2 * weights + state,
     )
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

@@ -95,10 +95,8 @@ class Validation:
 
     def rows(self) -> list[tuple[str, int, float | None, float | None]]:
         """Return name, number of objects, 11-point AP and area AP of each class. AP is None without objects."""
-        last = self.history.values[-1] if self.history.values else [float("nan")] * len(self.class_names)
         return [
-            (curve.class_name, curve.num_objects, number(eleven_point), number(curve.ap))
-            for curve, eleven_point in zip(self.curves, last, strict=True)
+            (curve.class_name, curve.num_objects, number(curve.ap_11point), number(curve.ap)) for curve in self.curves
         ]
 
 
