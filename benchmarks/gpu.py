@@ -35,7 +35,7 @@ sys.path[:0] = [str(HERE), str(REPOSITORY / "src")]
 
 from results import as_markdown, comparison_table, growth_table
 
-from ssd_lightning.visualization.text_table import TextTable
+from ssd_lightning.visualization.tables import TextTable
 
 PARTS = {"tests": 50, "step": 80, "parts": 47, "training": 128, "more": 55}
 """Seconds of each part on an H200, a dozen of them to start each. What one leaves goes to the next."""

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from ssd_lightning.visualization.text_table import TextTable, quantity, spread
+from ssd_lightning.visualization.tables import TextTable, quantity, spread
 
 
 @dataclass(frozen=True)

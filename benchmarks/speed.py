@@ -30,7 +30,7 @@ from ssd_lightning.devices import choose_device
 from ssd_lightning.memory import keep_freed_memory
 from ssd_lightning.models import SSD
 from ssd_lightning.training.record import run_record
-from ssd_lightning.visualization.text_table import print_table
+from ssd_lightning.visualization.tables import print_table
 
 PARTS = ("loss", "postprocess", "training", "data", "predict", "metric", "start", "growth")
 

@@ -160,33 +160,35 @@ def draw_comparisons(
         count: number of images.
         score_threshold: detections below it are not drawn.
     """
+    import numpy as np
     from PIL import Image
 
     from ssd_lightning.data.images import read_image
     from ssd_lightning.inference.names import UniqueNames
-    from ssd_lightning.visualization.draw import draw_comparison, image_grid
+    from ssd_lightning.visualization.draw import draw_comparison
+    from ssd_lightning.visualization.sheet import Panel, lay_out
 
     folder.mkdir(parents=True, exist_ok=True)
-    drawn, names = [], UniqueNames()
+    panels, names = [], UniqueNames()
     names.take("overview")
     for index in range(0, len(dataset), max(1, len(dataset) // max(1, count)))[:count]:
         record = dataset.annotations[index]
         image = read_image(record.image_path, record.size_px)
         found = detector(image).select(score_threshold)
-        drawn.append(
-            draw_comparison(
-                image,
-                true_boxes_xyxy_px=record.boxes_xyxy_px,
-                difficult=record.difficult,
-                boxes_xyxy_px=found.boxes_xyxy_px,
-                labels=found.labels,
-                scores=found.scores,
-                class_names=detector.class_names,
-            )
+        to_px = np.array([*record.size_px[::-1], *record.size_px[::-1]])
+        drawn = draw_comparison(
+            image,
+            true_boxes_xyxy=record.boxes_xyxy_px / to_px,
+            difficult=record.difficult,
+            boxes_xyxy=found.boxes_xyxy_px / to_px,
+            labels=found.labels,
+            scores=found.scores,
+            class_names=detector.class_names,
         )
-        Image.fromarray(drawn[-1]).save(folder / f"{names.take(record.image_path.stem)}.jpg", quality=92)
-    if drawn:
-        Image.fromarray(image_grid(drawn, columns=4)).save(folder / "overview.jpg", quality=92)
+        panels.append(Panel(drawn))
+        Image.fromarray(drawn).save(folder / f"{names.take(record.image_path.stem)}.jpg", quality=92)
+    if panels:
+        Image.fromarray(lay_out(panels, columns=4)).save(folder / "overview.jpg", quality=92)
 
 
 if __name__ == "__main__":

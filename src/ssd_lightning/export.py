@@ -44,9 +44,6 @@ def export(config: "DictConfig") -> None:
     A whole detector is first written as `NAME.unverified.SUFFIX`. It is renamed once it is verified. Otherwise it keeps
     that name for inspection, and the command exits with code 1.
 
-    Args:
-        config: the composed `conf/export.yaml`.
-
     Raises:
         UserError: the checkpoint is not usable, or the format is unknown or does not support the network.
     """
@@ -74,7 +71,9 @@ def export(config: "DictConfig") -> None:
         print(f"error: {unverified} is not verified and keeps that name: {'; '.join(failures)}", file=sys.stderr)
         sys.exit(1)
     publish(unverified, output)
-    print_preparation(checkpoint, output, config)
+    kind = f"{config.format}, {config.quantize}" if config.quantize else config.format
+    print(f"{output}: {len(checkpoint.network.state_dict())} tensors, {kind}")
+    print_input(checkpoint, is_prepared=config.format != "safetensors" and config.preprocessing)
 
 
 def use_hard_nms(checkpoint: "Detector") -> None:
@@ -176,7 +175,7 @@ def verify_file(config: "DictConfig", checkpoint: "Detector", data: "DetectionDa
     from ssd_lightning.inference.detector import Detector
     from ssd_lightning.inference.export.table import verification_table
     from ssd_lightning.inference.export.verify_export import verify_export
-    from ssd_lightning.visualization.text_table import print_table
+    from ssd_lightning.visualization.tables import print_table
 
     exported = Detector.load(path)
     batches, images = material(config, checkpoint, data)
@@ -254,18 +253,24 @@ def publish(unverified: Path, output: Path) -> None:
     unverified.unlink(missing_ok=True)
 
 
-def print_preparation(checkpoint: "Detector", output: Path, config: "DictConfig") -> None:
-    """Describe the file and its input."""
-    net = checkpoint.network
-    print(
-        f"{output}: {len(net.state_dict())} tensors, {config.format}{f', {config.quantize}' if config.quantize else ''}"
-    )
-    is_letterboxed = print_letterbox(checkpoint)
-    if config.format != "safetensors" and config.preprocessing:
+def print_input(checkpoint: "Detector", *, is_prepared: bool) -> None:
+    """Describe how to resize images, unless they are stretched, and how to normalise them, unless the file does it."""
+    from ssd_lightning.data.resize import Letterbox
+
+    if is_letterboxed := isinstance(checkpoint.resize, Letterbox):
+        print(
+            "Images are letterboxed, which `predict` and `evaluate` do automatically: scaled to fit, in the top left "
+            f"corner, the rest filled with RGB {list(checkpoint.resize.fill)}; boxes are relative to the whole input."
+        )
+    if is_prepared:
         size = "so prepared" if is_letterboxed else "of any size"
         print(f"It takes uint8 images [B, H, W, 3], RGB, {size}; its metadata explain inputs and outputs.")
-    else:
-        print_colours(checkpoint)
+        return
+    preset = checkpoint.network.normalization
+    print(
+        f"They want {'BGR' if preset.bgr else 'RGB'} images of 0..255 minus {_numbers(preset.mean)} over "
+        f"{_numbers(preset.std)}, and classes numbered from 1."
+    )
 
 
 def write_foreign(checkpoint: "Detector", project: str, output: Path) -> None:
@@ -280,8 +285,7 @@ def write_foreign(checkpoint: "Detector", project: str, output: Path) -> None:
     make_parent(output)
     torch.save(weights, output)
     print(f"{output}: {len(net.state_dict())} tensors, {project}")
-    print_letterbox(checkpoint)
-    print_colours(checkpoint)
+    print_input(checkpoint, is_prepared=False)
     origin = recognise(weights, str(output))
     if distance_of_priors(origin, net.priors_cxcywh) > 1e-5:
         print(f"Its priors are not those of {origin.overrides}: boxes have to be decoded with this network's own.")
@@ -289,28 +293,6 @@ def write_foreign(checkpoint: "Detector", project: str, output: Path) -> None:
         preset = net.normalization
         mean, std = (_numbers(value / 255 for value in values) for values in (preset.mean, preset.std))
         print(f"torchvision's constructors take this as image_mean=[{mean}], image_std=[{std}].")
-
-
-def print_letterbox(checkpoint: "Detector") -> bool:
-    """Describe how to resize images, unless they are stretched."""
-    from ssd_lightning.data.resize import Letterbox
-
-    if not isinstance(checkpoint.resize, Letterbox):
-        return False
-    print(
-        "Images are letterboxed, which `predict` and `evaluate` do automatically: scaled to fit, in the top left "
-        f"corner, the rest filled with RGB {list(checkpoint.resize.fill)}; boxes are relative to the whole input."
-    )
-    return True
-
-
-def print_colours(checkpoint: "Detector") -> None:
-    """Describe how to normalise images."""
-    preset = checkpoint.network.normalization
-    print(
-        f"They want {'BGR' if preset.bgr else 'RGB'} images of 0..255 minus {_numbers(preset.mean)} over "
-        f"{_numbers(preset.std)}, and classes numbered from 1."
-    )
 
 
 def _numbers(values: Iterable[float]) -> str:

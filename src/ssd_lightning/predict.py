@@ -183,14 +183,12 @@ def _as_list(given: Any) -> list[str]:
     return [given] if isinstance(given, str) else [str(item) for item in given]
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
 def _print_summary(tally: "Tally", folder: Path, outputs: Sequence[str]) -> None:
-    seen = [_counted(count, what) for count, what in ((tally.images, "image"), (tally.frames, "frame")) if count]
+    from ssd_lightning.visualization.tables import counted
+
+    seen = [counted(count, what) for count, what in ((tally.images, "image"), (tally.frames, "frame")) if count]
     classes = ", ".join(f"{count} {one_line(name)}" for name, count in tally.detections.most_common(10))
-    found = _counted(tally.detections.total(), "detection") + (f" ({classes})" if classes else "")
+    found = counted(tally.detections.total(), "detection") + (f" ({classes})" if classes else "")
     where = f": {', '.join(outputs)} in {folder}" if outputs and tally.total else ""
     print(f"{found} in {' and '.join(seen) or 'nothing'}{where}")
 

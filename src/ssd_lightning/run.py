@@ -18,6 +18,7 @@ from ssd_lightning.digest import config_digest
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.reporting.page import try_report
 from ssd_lightning.run_dirs import is_restarted, why_new
+from ssd_lightning.run_files import RESULT, read_json
 from ssd_lightning.sweeps.parent import is_job
 from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.callbacks.budget import TrainingBudget
@@ -37,7 +38,6 @@ from ssd_lightning.training.record import (
     earlier_starts,
     log_changed_data,
     read_record,
-    read_result,
     run_record,
     write_record,
     write_result,
@@ -75,7 +75,7 @@ class Run:
         self.resume: Path | None = None
         self._goes_on = config.resume or ("auto" if is_restarted() else None)
         has_waited = self.is_first and hold_directory(directory)
-        result = read_result(directory) if self._goes_on == "auto" else None
+        result = read_json(directory / RESULT) if self._goes_on == "auto" else None
         self.is_finished = result is not None and result["digest"] == self.digest
         self.scores: dict[str, float] = {}
         if result is not None and self.is_finished:

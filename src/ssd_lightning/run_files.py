@@ -1,4 +1,10 @@
-"""Names of files in a run directory that several packages use."""
+"""Files of a run directory that several packages use: their names, and how they are read and written."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 RESULT = "result.json"
 """The last file that a run writes. If it exists, the run has finished."""
@@ -6,3 +12,30 @@ RECORD = "run.json"
 """All that is needed to repeat the run: command, seed, versions, machine, data."""
 EVALUATIONS = "evaluations"
 """Folder of the evaluation records, `SPLIT.npz`: see `ssd_lightning.analysis.evaluation_record`."""
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Provide a path to write to, which replaces `path` unless an error occurs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically."""
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object. None if the file is missing or is not one."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

@@ -45,9 +45,6 @@ def main() -> None:
 def show(config: "DictConfig") -> list[Path]:
     """Draw the selected images.
 
-    Args:
-        config: the composed `conf/show.yaml`.
-
     Returns:
         Paths of the images.
 
@@ -77,13 +74,8 @@ def show_priors(config: "DictConfig") -> dict[str, "np.ndarray"]:
     from omegaconf import OmegaConf
 
     from ssd_lightning.data.resize import as_resize_mode
-    from ssd_lightning.visualization.draw_priors import (
-        draw_prior_levels,
-        draw_prior_overview,
-        ratio_texts,
-        step_text,
-    )
-    from ssd_lightning.visualization.text_table import TextTable, print_table
+    from ssd_lightning.visualization.draw_priors import draw_prior_levels, draw_prior_overview
+    from ssd_lightning.visualization.tables import TextTable, print_table
 
     priors = read_priors(config)
     levels = split_by_level(priors)
@@ -93,19 +85,10 @@ def show_priors(config: "DictConfig") -> dict[str, "np.ndarray"]:
     height, width = priors.image_size
     title = f"{len(priors.boxes_cxcywh):,} priors of an input of {width} x {height} pixels"
     rows = [
-        (
-            str(number),
-            f"{level.grid[0]} x {level.grid[1]}",
-            step_text(level.step_px),
-            ", ".join(f"{size:.4g}" for size in level.sizes_px),
-            ", ".join(ratio_texts(level)),
-            f"{level.count:,}",
-            f"{level.share_reaching_out:.0%}",
-        )
-        for number, level in enumerate(levels, 1)
+        (str(at), *level.cells(), level.ratio_texts(), f"{level.count:,}", f"{level.share_reaching_out:.0%}")
+        for at, level in enumerate(levels, 1)
     ]
-    header = ("level", "cells", "step px", "squares px", "a cell", "priors", "reach out")
-    print_table(TextTable(header, tuple(rows)))
+    print_table(TextTable(("level", "cells", "step px", "squares px", "a cell", "priors", "reach out"), rows))
     print(f"{title}; {clipping}")
     return {
         "priors": draw_prior_levels(image, levels, title=title, clipping=clipping),
@@ -116,30 +99,33 @@ def show_priors(config: "DictConfig") -> dict[str, "np.ndarray"]:
 def show_batch(config: "DictConfig") -> dict[str, "np.ndarray"]:
     """Draw images as annotated, and as augmented in the first epochs."""
     from ssd_lightning.data.images import read_image
+    from ssd_lightning.data.resize import checked_size
     from ssd_lightning.visualization.draw_samples import Sample, draw_augmentation
+    from ssd_lightning.visualization.tables import counted
 
-    image_size = _use_input_of_checkpoint(config)
+    if config.checkpoint is not None:
+        read_priors(config)  # which sets the input size
+    height, width = image_size = checked_size(list(config.image_size))
     data = open_data(config)
     dataset = data.dataset("train")
     rows = []
     for index in first_indices(data, config.num, config.seed):
         record = dataset.annotations[index]
-        height, width = record.size_px
+        sides_px = record.size_px[::-1] * 2
         original = Sample(
             read_image(record.image_path, record.size_px),
-            record.boxes_xyxy_px / [width, height, width, height],
+            record.boxes_xyxy_px / sides_px,
             record.labels,
             record.difficult,
-            f"{width} x {height}, {_counted(len(record.labels), 'object')}",
+            f"{sides_px[0]} x {sides_px[1]}, {counted(len(record.labels), 'object')}",
         )
         row = [original]
         for epoch in range(config.draws):
             image, target = dataset[epoch, index]
             boxes, labels, difficult = (target[name].numpy() for name in ("boxes", "labels", "difficult"))
             pixels = image.permute(1, 2, 0).numpy()
-            row.append(Sample(pixels, boxes, labels, difficult, _counted(len(labels), "object")))
+            row.append(Sample(pixels, boxes, labels, difficult, counted(len(labels), "object")))
         rows.append(row)
-    height, width = image_size
     mosaics = config.data.mosaic_probability
     lines = [f"Seed {config.seed}" + (f", mosaics with probability {mosaics:g}" if mosaics else "")]
     header = ["as annotated", *(f"epoch {epoch + 1}" for epoch in range(config.draws))]
@@ -152,9 +138,8 @@ def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
     """Draw images of the first batch with the priors of each object, and print counts for the whole batch."""
     from hydra.utils import instantiate
 
-    from ssd_lightning.analysis.matched_priors import by_object, level_of_priors, summarise_matches
-    from ssd_lightning.ops.boxes import cxcywh_to_xyxy
-    from ssd_lightning.visualization.draw_matches import MatchedObject, draw_match_sheet
+    from ssd_lightning.analysis.matched_priors import by_object, level_of_priors, matched_objects, summarise_matches
+    from ssd_lightning.visualization.draw_matches import draw_match_sheet
     from ssd_lightning.visualization.fonts import drawable_names
 
     priors = read_priors(config)
@@ -165,32 +150,23 @@ def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
     samples = [dataset[0, index] for index in indices]
     targets = [target for _, target in samples]
     assignment, threshold = loss.matcher(targets, priors.boxes_cxcywh), loss.matcher.iou_threshold
-    matched, level_of_prior = by_object(assignment, targets, priors.boxes_cxcywh), level_of_priors(priors.levels)
-    summary = summarise_matches(matched, level_of_prior, threshold)
-    print_matches(summary, threshold)
-    priors_xyxy = cxcywh_to_xyxy(priors.boxes_cxcywh).numpy()
+    matched = by_object(assignment, targets, priors.boxes_cxcywh)
+    print_matches(summarise_matches(matched, level_of_priors(priors.levels), threshold), threshold)
     class_names = drawable_names(data.class_names)
-    rows = []
-    for (image, target), found in islice(zip(samples, matched, strict=True), config.num):
-        objects = [
-            MatchedObject(
-                name=class_names[int(label) - 1],
-                box_xyxy=box.numpy(),
-                priors_xyxy=priors_xyxy[owned],
-                levels=level_of_prior[owned],
-                best_iou=float(best),
-                is_forced=bool(is_forced),
-            )
-            for label, box, owned, best, is_forced in zip(
-                target["labels"],
-                target["boxes"],
-                found.priors,
-                found.best_iou,
-                found.is_forced(threshold),
-                strict=True,
-            )
-        ]
-        rows.append((image.permute(1, 2, 0).numpy(), objects))
+    rows = [
+        (
+            image.permute(1, 2, 0).numpy(),
+            matched_objects(
+                found,
+                target,
+                priors_cxcywh=priors.boxes_cxcywh,
+                levels=priors.levels,
+                iou_threshold=threshold,
+                class_names=class_names,
+            ),
+        )
+        for (image, target), found in islice(zip(samples, matched, strict=True), config.num)
+    ]
     height, width = priors.image_size
     lines = [
         f"{len(priors.boxes_cxcywh):,} priors, {type(loss.matcher).__name__} from IoU {threshold:g} on; seed "
@@ -242,18 +218,17 @@ def split_by_level(priors: Priors) -> "list[LevelPriors]":
 
     boxes, start, found = priors.boxes_cxcywh.numpy(), 0, []
     for level in priors.levels:
-        assert level.grid_size is not None
-        rows, columns = as_height_width(level.grid_size)
+        rows, columns = as_height_width(level.grid_size or 0)
         end = start + rows * columns * level.boxes_per_cell
-        squares = level.squares()
-        shapes = [float(ratio) for ratio in level.aspect_ratios for _ in range(2)]
+        squares = tuple(level.squares())
+        shapes = tuple(float(ratio) for ratio in level.aspect_ratios for _ in range(2))
         step = (priors.image_size[0] / rows, priors.image_size[1] / columns)
         found.append(
             LevelPriors(
                 boxes_cxcywh=boxes[start:end].reshape(rows, columns, level.boxes_per_cell, 4),
-                ratios=(*(1.0 for _ in squares), *shapes, *(shapes if level.both_sizes else ())),
+                ratios=(1.0,) * len(squares) + shapes * (2 if level.both_sizes else 1),
                 step_px=step if level.step is None else (level.step, level.step),
-                sizes_px=tuple(squares),
+                sizes_px=squares,
             )
         )
         start = end
@@ -284,18 +259,18 @@ def first_indices(data: "DetectionDataModule", count: int, seed: int) -> list[in
 
 def print_matches(summary: Mapping[str, Any], iou_threshold: float) -> None:
     """Print how many priors match the objects of a batch, in total and by level."""
-    from ssd_lightning.visualization.text_table import TextTable, print_table
+    from ssd_lightning.visualization.tables import TextTable, counted, print_table, share
 
     objects = summary["objects"]
-    counts = [(name, str(count), _share(count, objects)) for name, count in summary["by_count"].items()]
-    forced = (f"forced: best IoU below {iou_threshold:g}", str(summary["forced"]), _share(summary["forced"], objects))
-    print(f"{_counted(summary['images'], 'image')}, {_counted(objects, 'object')}, {summary['priors']} matched priors")
-    print_table(TextTable(("objects with", "objects", "share"), (*counts, forced)))
+    counts = [(name, str(count), share(count, objects)) for name, count in summary["by_count"].items()]
+    forced = (f"forced: best IoU below {iou_threshold:g}", str(summary["forced"]), share(summary["forced"], objects))
+    print(f"{counted(summary['images'], 'image')}, {counted(objects, 'object')}, {summary['priors']} matched priors")
+    print_table(TextTable(("objects with", "objects", "share"), [*counts, forced]))
     levels = [
         (str(number), f"{level['priors']} of {level['of']:,}", str(level["objects"]), str(level["forced"]))
         for number, level in enumerate(summary["levels"], 1)
     ]
-    print_table(TextTable(("level", "matched priors", "objects", "of these forced"), tuple(levels)))
+    print_table(TextTable(("level", "matched priors", "objects", "of these forced"), levels))
 
 
 def write_images(images: Mapping[str, "np.ndarray"], folder: Path) -> list[Path]:
@@ -331,23 +306,6 @@ def _image_below_priors(config: "DictConfig", priors: Priors) -> "np.ndarray":
         raise DataError(f"{error}; or give an image of your own: image=FILE") from error
     record = next((record for record in dataset.annotations if len(record.labels)), dataset.annotations[0])
     return read_image(record.image_path, record.size_px)
-
-
-def _use_input_of_checkpoint(config: "DictConfig") -> tuple[int, int]:
-    """Return the size of the network's input, (height, width)."""
-    from ssd_lightning.data.resize import checked_size
-
-    if config.checkpoint is not None:
-        return read_priors(config).image_size
-    return checked_size(list(config.image_size))
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def _share(count: int, of: int) -> str:
-    return f"{count / of:.1%}" if of else "-"
 
 
 if __name__ == "__main__":

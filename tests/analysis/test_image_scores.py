@@ -23,7 +23,7 @@ def slow_scores(record: EvaluationRecord, score_threshold: float) -> list[tuple[
         there = (objects.image_index == index).nonzero()[:, 0].tolist()
         free, ious, false_positives = {o for o in there if not objects.difficult[o]}, [], 0
         total = len(free)
-        for row in record.ranking().tolist():
+        for row in record.detections.scores.argsort(descending=True).tolist():
             if found.image_index[row] != index or found.scores[row] < score_threshold:
                 continue
             overlaps = {

@@ -7,46 +7,20 @@ import torch
 
 from helpers.evaluation_records import EMPTY, LEFT, ImageSpec, make_record, random_record
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.analysis.object_sizes import SIDES_PX, ap_by_size, coco_average, recall_by_size
-from ssd_lightning.metrics import COCOMeanAveragePrecision
-from ssd_lightning.types import Detections, Target
+from ssd_lightning.analysis.object_sizes import ap_by_size, recall_by_size
+
+SMALL, LARGE = (0.0, 0.0, 0.1, 0.1), (0.5, 0.0, 1.0, 0.5)
 
 
-def coco_scores(record: EvaluationRecord) -> dict[str, float]:
-    """What faster-coco-eval says, from the boxes as the metric gets them."""
-    preds, targets = [], []
-    for index, image_id in enumerate(record.image_ids):
-        found, there = record.detections.image_index == index, record.objects.image_index == index
-        boxes, scores, labels = (column[found] for column in record.detections[1:])
-        preds.append(Detections(boxes=boxes, scores=scores, labels=labels))
-        boxes, labels, difficult = (column[there] for column in record.objects[1:])
-        size_px = tuple(record.sizes_px[index].tolist())
-        targets.append(Target(boxes=boxes, labels=labels, difficult=difficult, image_id=image_id, size_px=size_px))
-    metric = COCOMeanAveragePrecision()
-    # The metric sorts images by a hash of their names; the order decides among equal scores alone.
-    metric.update(preds, targets)
-    return {name: float(value) for name, value in metric.compute().items()}
-
-
-@pytest.fixture
-def thresholds_of_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "ssd_lightning.analysis.object_sizes"
-    monkeypatch.setattr(f"{module}.IOU_THRESHOLDS", torch.linspace(0.5, 0.95, 10).double().numpy())
-    monkeypatch.setattr(f"{module}.RECALL_THRESHOLDS", torch.linspace(0.0, 1.0, 101).double().numpy())
-
-
-@pytest.mark.usefixtures("thresholds_of_torchmetrics")
-@pytest.mark.parametrize("difficult", [0.0, 0.3])
-@pytest.mark.parametrize("seed", range(2))
-def test_ap_is_faster_coco_evals(seed: int, difficult: float) -> None:
-    record = random_record(seed, num_images=20, num_classes=3, detections_an_image=20, difficult=difficult)
-    expected = coco_scores(record)
-    rows = ap_by_size(record)
-    assert [row.name for row in rows] == ["small", "medium", "large"]
-    for row in rows:
-        assert row.num_objects > 3
-        assert 0 < row.ap <= row.ap_50
-        assert row.ap == pytest.approx(expected[f"map_{row.name}"], abs=1e-6)
+def test_ap_counts_the_objects_of_a_size_alone() -> None:
+    """In an image of 200 px: 20 px, found with an IoU of .7, beside 100 px, which are missed."""
+    image = ImageSpec([(SMALL, 1, False), (LARGE, 1, False)], [((0.0, 0.0, 0.1, 0.07), 0.9, 1)])
+    small, medium, large = ap_by_size(make_record([image], sizes_px=torch.tensor([[200, 200]])))
+    assert (small.name, small.num_objects, small.ap_50) == ("small", 1, 1)
+    assert small.ap == pytest.approx(0.5, abs=0.11)  # at .5, .55, .6, .65 and, but for rounding, .7
+    assert (large.name, large.num_objects, large.ap, large.ap_50) == ("large", 1, 0, 0)
+    assert medium.num_objects == 0
+    assert math.isnan(medium.ap)
 
 
 @pytest.mark.parametrize("record", EMPTY.values(), ids=EMPTY.keys())
@@ -62,14 +36,6 @@ def test_a_border_belongs_to_both_sizes() -> None:
     square = (0.0, 0.0, 0.25, 0.25)
     record = make_record([ImageSpec([(square, 1, False)], [(square, 0.9, 1)])], sizes_px=torch.tensor([[128, 128]]))
     assert [(row.num_objects, row.ap == 1) for row in ap_by_size(record)] == [(1, True), (1, True), (0, False)]
-    assert SIDES_PX["small"][1] == 128 / 4
-
-
-def test_the_mean_over_101_recalls_by_hand() -> None:
-    recall = torch.tensor([0.5, 0.5, 1.0], dtype=torch.float64)
-    precision = torch.tensor([1.0, 0.5, 2 / 3], dtype=torch.float64)
-    assert float(coco_average(precision, recall)) == pytest.approx((51 * 1 + 50 * 2 / 3) / 101)
-    assert float(coco_average(precision[:0], recall[:0])) == 0
 
 
 @pytest.mark.parametrize("bins", [1, 7])
@@ -101,8 +67,4 @@ def test_objects_of_one_size_lie_in_one_bin() -> None:
     record = make_record([ImageSpec([(LEFT, 1, False), (LEFT, 2, False), (LEFT, 3, False)], [(LEFT, 0.9, 2)])])
     (row,) = recall_by_size(record, 3)
     assert (row.num_objects, row.num_found) == (3, 1)
-
-
-@pytest.mark.parametrize("name", ["no images", "no objects", "difficult objects alone"])
-def test_without_counted_objects_there_are_no_bins(name: str) -> None:
-    assert recall_by_size(EMPTY[name]) == []
+    assert recall_by_size(EMPTY["difficult objects alone"]) == []

@@ -1,5 +1,4 @@
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from statistics import stdev
@@ -15,7 +14,6 @@ from ssd_lightning.reporting.groups import (
     runs_by_data,
     score_cells,
     short_names,
-    spread,
     without_seed,
 )
 from ssd_lightning.reporting.run import read_run
@@ -107,13 +105,6 @@ def test_older_runs_are_alike_by_the_images_of_their_evaluations(make_run: MakeR
     make_record([ImageSpec()] * 29, class_names=record.class_names).save(runs[2] / "evaluations" / "val.npz")
     found = runs_by_data([read_run(directory) for directory in runs])
     assert [[run.directory.name for run in alike] for alike in found] == [["a", "b"], ["c"]]
-
-
-@pytest.mark.parametrize(
-    ("values", "text"), [([], "–"), ([0.25], "0.250"), ([0.0, 1.0], f"0.500 ± {math.sqrt(0.5):.3f}")]
-)
-def test_spreads_as_text(values: list[float], text: str) -> None:
-    assert spread(values) == text
 
 
 def test_directories_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:

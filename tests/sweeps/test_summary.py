@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ssd_lightning.sweeps.records import FINISHED, JobRecord
-from ssd_lightning.sweeps.summary import best_command, count_best, result_table, short
+from ssd_lightning.sweeps.summary import best_commands, result_table, short
 
 
 def job(number: int, lr: str, objective: float) -> tuple[Path, JobRecord]:
@@ -12,11 +12,11 @@ def job(number: int, lr: str, objective: float) -> tuple[Path, JobRecord]:
     return Path(str(number)), record
 
 
-def test_equal_settings_are_counted_and_the_first_is_named() -> None:
+def test_equal_settings_are_all_named() -> None:
     jobs = [job(0, "0.1", 0.25), job(1, "0.2", 0.5), job(2, "0.3", 0.5)]
-    assert count_best(jobs, ["optimizer.lr"]) == 2
-    assert best_command(jobs, ["optimizer.lr"]) == "python -m ssd_lightning.train optimizer.lr=0.2"
-    assert count_best([], ["optimizer.lr"]) == 0
+    train = "python -m ssd_lightning.train optimizer.lr="
+    assert best_commands(jobs, ["optimizer.lr"]) == [f"{train}0.2", f"{train}0.3"]
+    assert best_commands([], ["optimizer.lr"]) == []
 
 
 def test_a_number_that_a_search_drew_fits_its_column() -> None:

@@ -14,7 +14,8 @@ from statistics import fmean, stdev
 import pytest
 
 from helpers.fake_job import objective
-from ssd_lightning.sweeps.records import JobRecord, read_result
+from ssd_lightning.run_files import read_json
+from ssd_lightning.sweeps.records import JobRecord
 
 Sweep = Callable[..., int]
 FEW = ("experiment=toy_tiny", "trainer.max_epochs=2")
@@ -50,7 +51,7 @@ def test_a_grid_with_seeds(sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFi
     command = shlex.split(line.removeprefix("best: "))
     assert command == ["python", "-m", "ssd_lightning.train", *FEW, "optimizer.lr=0.003"]
     assert (directory / "sweep_results.png").stat().st_size > 5000
-    places = [(read_result(directory / job) or {})["environment"] for job in "0123"]
+    places = [(read_json(directory / job / "result.json") or {})["environment"] for job in "0123"]
     assert {place["WANDB_RUN_GROUP"] for place in places} == {"rates"}
     assert [place["WANDB_JOB_TYPE"] for place in places] == ["optimizer.lr=0.001"] * 2 + ["optimizer.lr=0.003"] * 2
     assert [place["WANDB_NAME"] for place in places] == [f"rates/{job}" for job in range(4)]
@@ -159,7 +160,7 @@ def test_seeds_report_mean_and_deviation(
     assert f"{fmean(values):.4f} +- {stdev(values):.4f}" in printed.out
     assert "val/map_area" in printed.out
     assert [row["seed"] for row in rows(only_sweep(tmp_path))] == ["0", "1", "2"]
-    places = [(read_result(only_sweep(tmp_path) / job) or {})["environment"] for job in "012"]
+    places = [(read_json(only_sweep(tmp_path) / job / "result.json") or {})["environment"] for job in "012"]
     assert {place["WANDB_RUN_GROUP"] for place in places} == {"toy_tiny"}
     assert {place["WANDB_JOB_TYPE"] for place in places} == {"train"}
     assert {place["WANDB_TAGS"] for place in places} == {"mine"}

@@ -13,10 +13,8 @@ from PIL import Image
 
 from helpers.interrupted import PowerCut, data, everything, first_difference, fit, module
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
-from ssd_lightning.training import DetectionDataModule
 from ssd_lightning.training.callbacks.dashboard import callback, file_sink
 from ssd_lightning.training.callbacks.dashboard.callback import Dashboard
 from ssd_lightning.training.callbacks.dashboard.contents import Validation, choose_images
@@ -269,37 +267,3 @@ def test_images_are_chosen_by_chance_but_of_all_classes() -> None:
 def test_there_are_as_many_as_there_can_be(images: int, count: int) -> None:
     chosen = choose_images(record_of([[]] * images, num_classes=1), count, 0)
     assert len(set(chosen)) == len(chosen) == min(images, count)
-
-
-def test_one_class_and_many(tmp_path: Path, seen: type[Seen]) -> None:
-    """80 classes of which two have objects; the plots of one class are drawn in `tests/visualization`."""
-    from functools import partial
-
-    from helpers.interrupted import images
-    from helpers.small_network import small_net
-    from ssd_lightning.losses import MultiBoxLoss
-    from ssd_lightning.training import SSDModule
-    from ssd_lightning.training.schedules import cosine
-
-    names = tuple(f"class {index}" for index in range(80))
-    model = SSDModule(
-        net=small_net(num_classes=80), loss=MultiBoxLoss(), optimizer=partial(torch.optim.SGD, lr=0.01),
-        scheduler=partial(cosine, warmup_steps=1), class_names=names,
-    )  # fmt: skip
-    records = images(tmp_path, 3)
-    module = DetectionDataModule(
-        dataset=lambda **split: DetectionDataset(annotations=records, **split),
-        train={}, val={}, test=None, image_size=32, class_names=names, batch_size=2, num_workers=0,
-    )  # fmt: skip
-    trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=tmp_path / "run", callbacks=[Dashboard()],
-        use_distributed_sampler=False, num_sanity_val_steps=0,
-    )  # fmt: skip
-    trainer.fit(model, datamodule=module)
-    (shown,) = seen.validations
-    assert len(shown.images) == 3
-    assert shown.confusion.shape == (81, 81)
-    with_objects = [row for row in shown.rows() if row[1]]
-    assert [row[0] for row in with_objects] == ["class 0", "class 1"]
-    assert all(row[2] is None and row[3] is None for row in shown.rows() if not row[1])

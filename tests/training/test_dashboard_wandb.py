@@ -191,7 +191,7 @@ def test_what_becomes_of_the_checkpoint_is_a_word() -> None:
 
 def many_classes(count: int, points: int, validations: int) -> Validation:
     ramp = np.linspace(0, 1, points)
-    curves = [PRCurve(str(i), 1, 1 - ramp, ramp, 1 - ramp, 0.5) for i in range(count)]
+    curves = [PRCurve(str(i), 1, 1 - ramp, ramp, 0.5, 0.5) for i in range(count)]
     history = ClassScores([float(i) for i in range(validations)], [[0.5] * count for _ in range(validations)])
     confusion = np.eye(count + 1, dtype=np.int64)
     return Validation(0, 0, tuple(map(str, range(count))), 0.4, (), tuple(curves), confusion, history)

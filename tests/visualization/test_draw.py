@@ -2,12 +2,7 @@ import numpy as np
 import pytest
 
 from ssd_lightning.visualization.colours import class_colour
-from ssd_lightning.visualization.draw import (
-    draw_comparison,
-    draw_detections,
-    draw_ground_truth,
-    image_grid,
-)
+from ssd_lightning.visualization.draw import draw_comparison, draw_detections, draw_ground_truth
 
 GREY = np.full((200, 300, 3), 128, dtype=np.uint8)
 NAMES = ["bird", "cat", "dog"]
@@ -15,6 +10,13 @@ NAMES = ["bird", "cat", "dog"]
 
 def has_colour(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     return (image == colour).all(-1)
+
+
+def ink(box: list[int], *, rows: slice = slice(None)) -> int:
+    """Pixels of white text, which nothing else of a detection draws."""
+    names = [*"abcdef", "Wqg"]
+    image = draw_detections(GREY, boxes_xyxy_px=[box], labels=[7], class_names=names, scores=[0.85])
+    return int((image[rows].min(-1) > 200).sum())
 
 
 def test_the_outline_has_the_colour_of_the_class_at_the_edges_of_the_box():
@@ -35,32 +37,19 @@ def test_scores_decide_what_lies_on_top():
         assert tuple(image[100, 50]) == class_colour(winner)
 
 
-def test_no_boxes_leave_the_image_as_it_is():
-    empty = np.zeros((0, 4), dtype=np.float32)
-    image = draw_detections(GREY, boxes_xyxy_px=empty, labels=[], class_names=NAMES, scores=[])
+@pytest.mark.parametrize(
+    "boxes",
+    [[], [[400, 10, 500, 50]], [[-90, 10, -5, 50]], [[20, 20, 20, 60]], [[60, 20, 20, 60]], [[np.nan, 0, 9, 9]]],
+)
+def test_boxes_without_an_area_inside_are_left_out(boxes):
+    count = len(boxes)
+    image = draw_detections(GREY, boxes_xyxy_px=boxes, labels=[1] * count, class_names=NAMES, scores=[1.0] * count)
     assert (image == GREY).all()
     assert image is not GREY
-    assert (draw_ground_truth(GREY, boxes_xyxy_px=[]) == GREY).all()
+    assert (draw_ground_truth(GREY, boxes_xyxy_px=boxes, difficult=[False] * count) == GREY).all()
 
 
-@pytest.mark.parametrize(
-    "box",
-    [
-        [400, 10, 500, 50],
-        [-90, 10, -5, 50],
-        [20, 20, 20, 60],
-        [60, 20, 20, 60],
-        [np.nan, 0, 9, 9],
-        [0, 0, np.inf, 9],
-    ],
-)
-def test_boxes_without_an_area_inside_are_left_out(box):
-    image = draw_detections(GREY, boxes_xyxy_px=[box], labels=[1], class_names=NAMES, scores=[1.0])
-    assert (image == GREY).all()
-    assert (draw_ground_truth(GREY, boxes_xyxy_px=[box]) == GREY).all()
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (7, 9, 1), (40, 30), (16, 16, 3), (900, 40)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (7, 9, 1), (40, 30), (16, 16, 3), (900, 40)])
 def test_images_of_any_size_and_grey_ones(shape):
     ground = np.full(shape, 200, dtype=np.uint8)
     boxes = [[0, 0, shape[1], shape[0]], [0, 0, 0.4, 0.4]]
@@ -70,20 +59,21 @@ def test_images_of_any_size_and_grey_ones(shape):
     assert (image != 200).any()
 
 
-def test_input_that_cannot_be_drawn():
-    box = [[0, 0, 9, 9]]
-    with pytest.raises(ValueError, match="label 4"):
-        draw_detections(GREY, boxes_xyxy_px=box, labels=[4], class_names=NAMES)
-    with pytest.raises(ValueError, match="label 0"):
-        draw_detections(GREY, boxes_xyxy_px=box, labels=[0], class_names=NAMES)
-    with pytest.raises(ValueError, match="2 labels for 1 boxes"):
-        draw_detections(GREY, boxes_xyxy_px=box, labels=[1, 2], class_names=NAMES)
-    with pytest.raises(ValueError, match="3 scores"):
-        draw_detections(GREY, boxes_xyxy_px=box, labels=[1], class_names=NAMES, scores=[1, 1, 1])
-    with pytest.raises(ValueError, match="float64"):
-        draw_detections(GREY / 255, boxes_xyxy_px=box, labels=[1], class_names=NAMES)
-    with pytest.raises(ValueError, match="columns"):
-        image_grid([GREY], columns=0)
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"labels": [4]}, "label 4"),
+        ({"labels": [0]}, "label 0"),
+        ({"labels": [1, 2]}, "2 labels for 1 boxes"),
+        ({"scores": [1, 1, 1]}, "3 scores"),
+        ({"image": GREY / 255}, "float64"),
+    ],
+)
+def test_input_that_cannot_be_drawn(changes, said):
+    with pytest.raises(ValueError, match=said):
+        draw_detections(
+            **{"image": GREY, "boxes_xyxy_px": [[0, 0, 9, 9]], "labels": [1], "class_names": NAMES} | changes
+        )
 
 
 def test_ground_truth_is_dashed_and_difficult_is_finer():
@@ -100,39 +90,51 @@ def test_ground_truth_is_dashed_and_difficult_is_finer():
 
 
 def test_comparison_scales_image_and_boxes():
-    small = np.full((96, 192, 3), 128, dtype=np.uint8)
     image = draw_comparison(
-        small,
-        true_boxes_xyxy_px=[[20, 40, 60, 80]],
-        boxes_xyxy_px=[[100, 40, 140, 80]],
+        np.full((96, 192, 3), 128, dtype=np.uint8),
+        true_boxes_xyxy=np.array([[20, 40, 60, 80]]) / [192, 96, 192, 96],
+        difficult=[False],
+        boxes_xyxy=np.array([[100, 40, 140, 80]]) / [192, 96, 192, 96],
         labels=[1],
         scores=[0.9],
         class_names=NAMES,
-        longer_side_px=480,
     )
     assert image.shape == (240, 480, 3)
     assert tuple(image[150, 250]) == class_colour(1)
     white = np.argwhere(has_colour(image[:, :200], (255, 255, 255)))
     assert (*white.min(0), *white.max(0)) == (100, 50, 199, 149)
-    kept = draw_comparison(
-        small, true_boxes_xyxy_px=[], boxes_xyxy_px=[], labels=[], class_names=NAMES, longer_side_px=None
+
+
+def test_the_tag_lies_above_its_box():
+    assert ink([100, 80, 200, 160], rows=slice(50, 80)) == ink([100, 80, 200, 160]) > 20
+
+
+@pytest.mark.parametrize(
+    "box", [[0, 0, 300, 200], [0, 0, 12, 12], [288, 188, 300, 200], [-40, -40, 30, 30], [-500, -500, 900, 900]]
+)
+def test_tags_stay_inside_whole(box):
+    assert ink(box) == ink([100, 80, 200, 160])
+
+
+def test_scores_make_the_tag_longer():
+    box = {"boxes_xyxy_px": [[10, 80, 290, 160]], "labels": [1], "class_names": NAMES}
+    without, with_score = (
+        has_colour(draw_detections(GREY, **box, scores=scores)[:78], class_colour(1)).any(0).sum()
+        for scores in (None, [0.5])
     )
-    assert (kept == small).all()
+    assert with_score > without + 10
 
 
-def test_grid_places_images_row_by_row():
-    images = [np.full((20, 30, 3), value, dtype=np.uint8) for value in (100, 150, 200)]
-    sheet = image_grid(images, columns=2, gap_px=4)
-    assert sheet.shape == (4 + 2 * 24, 4 + 2 * 34, 3)
-    assert (sheet[4:24, 4:34] == 100).all()
-    assert (sheet[4:24, 38:68] == 150).all()
-    assert (sheet[28:48, 4:34] == 200).all()
-    assert (sheet[28:48, 38:68] < 50).all()
+def test_a_small_box_is_not_hidden_by_tags():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        x, y = rng.integers(0, 285), rng.integers(0, 185)
+        boxes = [[x, y, x + 10, y + 10], [0, 0, 300, 200]]
+        image = draw_detections(GREY, boxes_xyxy_px=boxes, labels=[1, 2], class_names=NAMES, scores=[0.4, 0.9])
+        assert (image[y + 3 : y + 7, x + 3 : x + 7] == 128).all()
 
 
-def test_grid_of_other_sizes_with_a_title_and_of_nothing():
-    sheet = image_grid([np.full((20, 30), 200, np.uint8), np.full((40, 10, 3), 90, np.uint8)], columns=9, title="Tëst")
-    assert (sheet == 90).all(-1).sum() == 400
-    assert has_colour(sheet, (200, 200, 200)).sum() >= 600
-    assert sheet.shape[0] > 40 + 2 * 8 + 10
-    assert image_grid([], columns=3).ndim == 3
+@pytest.mark.parametrize("name", ["鳥", "🐦", "", "a\nb", "x" * 300])
+def test_any_class_name_can_be_drawn(name):
+    image = draw_detections(GREY, boxes_xyxy_px=[[50, 80, 150, 160]], labels=[1], class_names=[name], scores=[1])
+    assert has_colour(image, class_colour(1)).any()

@@ -14,7 +14,6 @@ from ssd_lightning.visualization.draw_matches import (
 )
 
 GREY = np.full((100, 100, 3), 128, dtype=np.uint8)
-WHOLE = np.array([0.0, 0.0, 1.0, 1.0])
 
 
 def matched(
@@ -49,7 +48,7 @@ def test_objects_and_priors_lie_where_they_are_in_every_window(window: tuple[flo
     thing = MatchedObject(
         "cat", np.array([0.3, 0.3, 0.6, 0.5]), np.array([[0.35, 0.2, 0.5, 0.55]]), np.ones(1), 0.5, False
     )
-    image = draw_window(GREY, [thing], window_xyxy=shown, size=(400, 400))
+    image = draw_window(GREY, [thing], size=(400, 400), window_xyxy=shown)
 
     def pixels(box: np.ndarray) -> np.ndarray:
         return (box - [*shown[:2], *shown[:2]]) / (shown[2] - shown[0]) * 400

@@ -114,7 +114,7 @@ def test_sheets_have_a_panel_for_every_level_and_every_level_its_colour() -> Non
     levels = levels_of(SSD300_VOC, (300, 300))
     sheet = draw_prior_levels(GREY, levels, title="t", clipping="not clipped")
     ground = lay_ground(GREY, 360)
-    height, width = ground.canvas.shape[:2]
+    width, height = ground.canvas.size
     assert sheet.shape[1] == 3 * (width + 18) + 18
     assert 2 * height < sheet.shape[0] < 2 * height + 400
     overview = draw_prior_overview(GREY, levels, title="t", clipping="not clipped")

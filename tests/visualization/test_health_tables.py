@@ -52,12 +52,8 @@ def test_the_faults_of_one_file_do_not_hide_the_other_files(capsys: pytest.Captu
 
 
 def test_long_sentences_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
-    long = group("error", "x" * 300, 1)
-    print_issues([long], lines=1, everything_in="f")
+    print_issues([group("error", "x" * 300, 1)], lines=1, everything_in="f")
     assert f"[bold]{'x' * 300} 0.jpg" in capsys.readouterr().out
-
-
-def test_no_issue(capsys: pytest.CaptureFixture[str]) -> None:
     print_issues([], lines=5, everything_in="f")
     assert capsys.readouterr().out.strip() == "no issue"
 
@@ -68,7 +64,7 @@ def test_splits_and_classes(capsys: pytest.CaptureFixture[str]) -> None:
     train = {"images": 9, "objects": 6, "difficult": 3, "images_without_objects": 1, "left_out": 2}
     print_splits({"train": train | {"classes": {"cat": counts}}, "test": empty})
     out = capsys.readouterr().out
-    assert "3 (50.0 %)" in out
+    assert "3 (50.0%)" in out
     assert "6 (2)" in out
     assert "0 (0)" in out
     print_splits({"train": train | {"classes": {str(number): counts for number in range(80)}}})
@@ -86,7 +82,7 @@ def coverage(share: float) -> dict[str, object]:
 def test_coverage_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
     print_coverage(coverage(0.25), coverage(0.75), lines=1, everything_in="f.json")
     out = capsys.readouterr().out
-    assert out.count("25.0 %") == out.count("75.0 %") == 3
+    assert out.count("25.0%") == out.count("75.0%") == 3
     assert "large" not in out  # a band without objects
     assert "a.jpg: object 1" in out
     assert "and 1 more in f.json" in out

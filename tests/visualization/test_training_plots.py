@@ -5,7 +5,6 @@ import pytest
 
 from ssd_lightning.visualization.charts import line_colour
 from ssd_lightning.visualization.training_plots import (
-    MOST_NAMED,
     LevelCount,
     PRLine,
     draw_class_ap,
@@ -33,49 +32,37 @@ def test_levels_are_drawn_by_their_counts() -> None:
     full, half = columns.max(), columns[image.shape[1] // 2]
     assert 0.45 < half / full < 0.58
     assert (columns > 0).sum() < 0.6 * image.shape[1]  # nothing on the third
-
-
-def test_one_level_without_images() -> None:
     assert draw_level_counts([LevelCount(0, 0, (1, 1))], title="").shape[2] == 3
 
 
-@pytest.mark.parametrize("count", [1, 4, 80])
+@pytest.mark.parametrize("count", [1, 80])
 def test_pr_curves_of_the_best_and_the_worst_are_coloured(count: int) -> None:
-    recall = np.linspace(0.01, 0.9, 50)
+    recall, empty = np.linspace(0.01, 0.9, 50), np.zeros(0)
     lines = [
         PRLine(name, recall, 1 - recall * index / max(1, count), 1 - index / count)
         for index, name in enumerate(names(count))
     ]
+    lines += [PRLine("found nothing", empty, empty, 0.0), PRLine("no objects", empty, empty, float("nan"))]
     image = draw_pr_curves(lines, title="title")
     assert has(image, line_colour(1)).sum() > 60
-    assert has(image, line_colour(count)).sum() > 60
 
 
-def test_classes_without_detections_or_objects_are_drawn_as_nothing() -> None:
-    empty = np.zeros(0)
-    lines = [PRLine("found nothing", empty, empty, 0.0), PRLine("no objects", empty, empty, float("nan"))]
-    assert draw_pr_curves(lines, title="").dtype == np.uint8
-
-
-@pytest.mark.parametrize("count", [1, 24, 80])
+@pytest.mark.parametrize("count", [1, 80])
 def test_a_confusion_of_any_number_of_classes_is_an_image(count: int) -> None:
     drawn = draw_confusion(np.diag([0, *range(1, count + 1)]), names(count), title="title")
     assert has(drawn, (0x00, 0x50 / 255, 0x7D / 255)).sum() > 50 * count
     assert max(drawn.shape) < 2400
 
 
-@pytest.mark.parametrize("count", [1, 4, 80])
-@pytest.mark.parametrize("validations", [0, 1, 30])
+@pytest.mark.parametrize(("count", "validations"), [(1, 0), (80, 1), (4, 30)])
 def test_ap_is_drawn_over_the_epochs(count: int, validations: int) -> None:
     values = np.tile(np.linspace(0.05, 0.95, count), (validations, 1))
     values[:, 0] = np.nan
     image = draw_class_ap(range(1, validations + 1), values, names(count), title="title")
-    if validations > 1 and count > 1:
+    if validations > 1:
         assert has(image, line_colour(count)).sum() > 60
 
 
 def test_few_lines_are_all_named_of_many_the_best_and_the_worst() -> None:
     assert named_lines([0.1, float("nan"), 0.3]) == [2, 0]
-    chosen = named_lines([index / 80 for index in range(80)])
-    assert chosen == [79, 78, 77, 76, 75, 4, 3, 2, 1, 0]
-    assert len(chosen) == MOST_NAMED
+    assert named_lines([index / 80 for index in range(80)]) == [79, 78, 77, 76, 75, 4, 3, 2, 1, 0]

@@ -37,11 +37,8 @@ def choose_scale_bounds(
 ) -> ScaleBounds:
     """Limit expansion and crops so that the median object becomes neither too small nor larger than the input.
 
-    Args:
-        boxes_xyxy: `[N, 4]`, normalised training boxes with areas. Without boxes the given limits are kept.
-        image_size: size of the network's input, (height, width).
-        max_expand_ratio: upper limit for the side of the canvas relative to the image.
-        min_crop_scale: lower limit for the side of a crop relative to the image; None for no crops.
+    Boxes `[N, 4]` are normalised and have areas; without any, the given limits are kept. `max_expand_ratio` limits the
+    side of the canvas relative to the image from above, `min_crop_scale` that of a crop from below; None for no crops.
     """
     if not len(boxes_xyxy):
         return ScaleBounds(max_expand_ratio, min_crop_scale, float("nan"))

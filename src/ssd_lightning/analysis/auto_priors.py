@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssd_lightning.analysis.coverage import LEAST_SHARE, best_priors
-from ssd_lightning.analysis.fitting import Fit, fit_levels, fit_to_twice_the_input, reached
+from ssd_lightning.analysis.fitting import fit_levels, fit_to_twice_the_input, reached
 from ssd_lightning.analysis.level_moves import rounded
 from ssd_lightning.ops.priors import Clip, PriorLevel
 
@@ -35,9 +35,9 @@ class PriorChoice(NamedTuple):
 
     def record(self) -> dict[str, Any]:
         """Return everything but the levels in plain values."""
-        values = {name: value for name, value in self._asdict().items() if name != "levels"}
         size = self.larger_image_size
-        return values | {"larger_image_size": None if size is None else list(size)}
+        values = self._asdict() | {"larger_image_size": None if size is None else list(size)}
+        return {name: value for name, value in values.items() if name != "levels"}
 
     def describe(self) -> list[str]:
         """Describe the choice in one line, and in another whether a larger input would be worthwhile."""
@@ -61,51 +61,33 @@ def choose_priors(
 ) -> PriorChoice:
     """Fit levels, or keep the published ones if fitted ones reach fewer boxes or fit no better.
 
-    Grids and the number of boxes per cell are kept. The result is deterministic.
+    The fewer the boxes, the more are fitted levels moved back towards the published ones. Interpolating on a
+    logarithmic scale keeps what both have in common: the order of the levels, and sizes that suit their cells.
 
-    Args:
-        boxes_xyxy: `[N, 4]`, normalised training boxes with areas.
-        levels: published levels, with their grids.
-        image_size: size of the network's input, (height, width).
-        clip: as in `make_priors`.
+    Grids and the number of boxes per cell are kept. The result is deterministic.
     """
-    fit = _regularised(
-        fit_levels(boxes_xyxy, levels, image_size, clip, seed=SEED), boxes_xyxy, levels, image_size, clip
-    )
-    count, number = len(boxes_xyxy), reached(fit.after.iou)
+    count, published = len(boxes_xyxy), tuple(levels)
+    fit = fit_levels(boxes_xyxy, published, image_size, clip, seed=SEED)
+    before = number = reached(fit.before.iou)
+    chosen = published
+    if fit.levels != published:
+        share = count / (count + HALFWAY_BOXES)
+        between = tuple(_between(old, new, share) for old, new in zip(published, fit.levels, strict=True))
+        after = reached(best_priors(boxes_xyxy, between, image_size, clip).iou)
+        if after >= before:
+            chosen, number = between, after
     larger = None
     if number < LEAST_SHARE * count:
-        larger = reached(fit_to_twice_the_input(boxes_xyxy, levels, image_size, clip, seed=SEED))
+        larger = reached(fit_to_twice_the_input(boxes_xyxy, published, image_size, clip, seed=SEED))
         larger = larger if larger >= number + WORTH_SHARE * count else None
     return PriorChoice(
-        fit.levels,
-        is_fitted=fit.levels != tuple(levels),
+        chosen,
+        is_fitted=chosen != published,
         boxes=count,
         reached=number,
-        published_reached=reached(fit.before.iou),
+        published_reached=before,
         larger_image_size=None if larger is None else (2 * image_size[0], 2 * image_size[1]),
         larger_reached=larger,
-    )
-
-
-def _regularised(
-    fit: Fit, boxes_xyxy: np.ndarray, given: Sequence[PriorLevel], image_size: tuple[int, int], clip: Clip
-) -> Fit:
-    """Move fitted levels towards the given ones; the fewer the boxes, the more.
-
-    Interpolating on a logarithmic scale keeps what both have in common: the order of the levels, and sizes that suit
-    their cells.
-    """
-    given = tuple(given)
-    if fit.levels == given:
-        return fit
-    share = len(boxes_xyxy) / (len(boxes_xyxy) + HALFWAY_BOXES)
-    levels = tuple(_between(old, new, share) for old, new in zip(given, fit.levels, strict=True))
-    after = best_priors(boxes_xyxy, levels, image_size, clip)
-    return (
-        Fit(levels, fit.before, after)
-        if reached(after.iou) >= reached(fit.before.iou)
-        else Fit(given, *[fit.before] * 2)
     )
 
 
@@ -114,12 +96,11 @@ def _between(old: PriorLevel, new: PriorLevel, share: float) -> PriorLevel:
         return one ** (1 - share) * other**share
 
     ratios = zip(sorted(old.aspect_ratios), sorted(new.aspect_ratios), strict=True)
-    largest = None if old.max_size is None or new.max_size is None else mix(old.max_size, new.max_size)
     return rounded(
         replace(
             old,
             min_size=mix(old.min_size, new.min_size),
-            max_size=largest,
+            max_size=None if old.max_size is None or new.max_size is None else mix(old.max_size, new.max_size),
             aspect_ratios=tuple(mix(one, other) for one, other in ratios),
         )
     )

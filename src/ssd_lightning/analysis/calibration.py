@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssd_lightning.analysis.evaluation_record import EvaluationRecord, above
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.metrics.average_precision import HIT, IGNORED, match_detections
 
 
@@ -29,37 +29,15 @@ class CalibrationCurve:
     """Expected calibration error: mean gap between score and precision, weighted by count; 0 without detections."""
 
 
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """Calibration of all classes together and of each class."""
+def calibration(record: EvaluationRecord, bins: int = 10, *, score_threshold: float = 0.0) -> CalibrationCurve:
+    """Compare the scores of the detections of all classes with how many of them are hits at IoU .5.
 
-    overall: CalibrationCurve
-    per_class: dict[str, CalibrationCurve]
-    """By class name, in the order of the classes."""
-
-
-def calibration(
-    record: EvaluationRecord, bins: int = 10, *, iou_threshold: float = 0.5, score_threshold: float = 0.0
-) -> Calibration:
-    """Compare the scores of detections with how many of them are hits.
-
-    Args:
-        record: record of the evaluation.
-        bins: B, the number of bins of equal width.
-        iou_threshold: smallest overlap of a hit.
-        score_threshold: detections below it are skipped, since SSD's many low scores would dominate the error.
+    Detections below `score_threshold` are skipped, since SSD's many low scores would dominate the error.
     """
-    ranked = above(record.ranked_detections(), score_threshold)
-    outcomes = match_detections(ranked, record.objects, iou_threshold=iou_threshold)
+    ranked = record.ranked_detections(score_threshold)
+    outcomes = match_detections(ranked, record.objects)
     decided = outcomes != IGNORED
-    scores, labels, is_hit = (column[decided].numpy() for column in (ranked.scores, ranked.labels, outcomes == HIT))
-    return Calibration(
-        overall=calibration_curve(scores, is_hit, bins),
-        per_class={
-            name: calibration_curve(scores[labels == label], is_hit[labels == label], bins)
-            for label, name in enumerate(record.class_names, start=1)
-        },
-    )
+    return calibration_curve(ranked.scores[decided].numpy(), (outcomes == HIT)[decided].numpy(), bins)
 
 
 def calibration_curve(scores: np.ndarray, is_hit: np.ndarray, bins: int) -> CalibrationCurve:

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from ssd_lightning.analysis.issues import Issue
+from ssd_lightning.visualization.tables import counted
 
 FEWEST_OBJECTS = 5
 """Objects of a class in the training split. Fewer are a typing error, or too few to learn or score the class."""
@@ -19,51 +20,25 @@ def similar_class_issues(split: str, counts: Sequence[int], class_names: Sequenc
     """Find names that probably mean the same class, such as 'rbc' and 'RBC', or 'traffic light' and 'Traffic_Lights'.
 
     Single letters are ignored, since a data set of letters has them in both cases.
-
-    Args:
-        split: split of the counts.
-        counts: number of objects of each class.
-        class_names: names of the classes 1..C.
     """
     alike: dict[str, list[str]] = defaultdict(list)
     for name, count in zip(class_names, counts, strict=True):
-        alike[_bare(name)].append(f"'{name}' ({_count(count, 'object')})")
-    return [
-        Issue("warning", "similar_classes", split, _similar(split, names))
-        for bare, names in alike.items()
-        if len(names) > 1 and len(bare) > 1
-    ]
-
-
-def _similar(split: str, names: Sequence[str]) -> str:
-    listed = f"{', '.join(names[:-1])} and {names[-1]}"
-    return f"{split}: {listed} differ only in case, spaces, '-', '_' or a plural s"
-
-
-def _bare(name: str) -> str:
-    text = _BETWEEN_DIGITS.sub("-", name.strip().casefold())
-    return _PLURAL.sub("", _SEPARATORS.sub("", text))
+        bare = _SEPARATORS.sub("", _BETWEEN_DIGITS.sub("-", name.strip().casefold()))
+        alike[_PLURAL.sub("", bare)].append(f"'{name}' ({counted(count, 'object')})")
+    issues = []
+    for bare, names in alike.items():
+        if len(names) > 1 and len(bare) > 1:
+            listed = f"{', '.join(names[:-1])} and {names[-1]}"
+            sentence = f"{split}: {listed} differ only in case, spaces, '-', '_' or a plural s"
+            issues.append(Issue("warning", "similar_classes", split, sentence))
+    return issues
 
 
 def rare_class_issues(split: str, classes: Mapping[str, Mapping[str, int]]) -> list[Issue]:
-    """Find classes with too few objects, but at least one.
-
-    Args:
-        split: name of the split.
-        classes: name -> `objects` and `images`, as `objects.class_counts` gives them.
-    """
-    return [
-        Issue(
-            "warning",
-            "rare_class",
-            split,
-            f"{split}: class {label} '{name}' has {_count(of_class['objects'], 'object')} in "
-            f"{_count(of_class['images'], 'image')}",
-        )
-        for label, (name, of_class) in enumerate(classes.items(), start=1)
-        if 0 < of_class["objects"] < FEWEST_OBJECTS
-    ]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    """Find classes with too few objects, but at least one, from the `classes` of `objects.split_summary`."""
+    issues = []
+    for label, (name, counts) in enumerate(classes.items(), start=1):
+        if 0 < counts["objects"] < FEWEST_OBJECTS:
+            found = f"{counted(counts['objects'], 'object')} in {counted(counts['images'], 'image')}"
+            issues.append(Issue("warning", "rare_class", split, f"{split}: class {label} '{name}' has {found}"))
+    return issues

@@ -88,11 +88,7 @@ def best_priors(
 ) -> BestPriors:
     """Find the best prior of every object.
 
-    Args:
-        boxes_xyxy: `[N, 4]`, normalised, with areas.
-        levels: levels with grid sizes.
-        image_size: size of the network's input, (height, width).
-        clip: as in `make_priors`.
+    Boxes `[N, 4]` are normalised and have areas; levels have grid sizes.
     """
     best = BestPriors(np.full(len(boxes_xyxy), -1.0), *(np.zeros(len(boxes_xyxy), np.int64) for _ in range(2)))
     for index, level in enumerate(levels):
@@ -109,25 +105,19 @@ def size_bands(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.ndarra
     return np.digitize(np.sqrt(sides_px(boxes_xyxy, image_size).prod(axis=1)), SIZE_EDGES_PX)
 
 
-def coverage_summary(
-    boxes_xyxy: np.ndarray, iou: np.ndarray, image_size: tuple[int, int], threshold: float = IOU_THRESHOLD
-) -> dict[str, Any]:
+def coverage_summary(boxes_xyxy: np.ndarray, iou: np.ndarray, image_size: tuple[int, int]) -> dict[str, Any]:
     """Describe coverage in plain values: in total, by size and by aspect ratio.
 
-    Args:
-        boxes_xyxy: `[N, 4]`, normalised.
-        iou: `[N]`, best IoU of each object.
-        image_size: size of the network's input, (height, width).
-        threshold: IoU from which a prior reaches an object.
+    `iou` `[N]` is the best IoU of each of the boxes `[N, 4]`, which are normalised.
     """
     sides = sides_px(boxes_xyxy, image_size)
     by_size = size_bands(boxes_xyxy, image_size)
     by_ratio = np.digitize(sides[:, 0] / sides[:, 1], RATIO_EDGES)
     return {
-        "threshold": threshold,
-        **_share(iou, threshold),
-        "by_size": {name: _share(iou[by_size == i], threshold) for i, name in enumerate(SIZE_NAMES)},
-        "by_ratio": {name: _share(iou[by_ratio == i], threshold) for i, name in enumerate(RATIO_NAMES)},
+        "threshold": IOU_THRESHOLD,
+        **_share(iou),
+        "by_size": {name: _share(iou[by_size == i]) for i, name in enumerate(SIZE_NAMES)},
+        "by_ratio": {name: _share(iou[by_ratio == i]) for i, name in enumerate(RATIO_NAMES)},
     }
 
 
@@ -137,24 +127,17 @@ def describe_unreached(
     paths: Sequence[str],
     class_names: Sequence[str],
     image_size: tuple[int, int],
-    threshold: float = IOU_THRESHOLD,
 ) -> list[str]:
     """Describe the objects that no prior reaches, worst first, one sentence each.
 
-    Args:
-        objects: objects of the split.
-        iou: `[N]`, best IoU of each object.
-        paths: paths of its images.
-        class_names: names of the classes 1..C.
-        image_size: size of the network's input, (height, width).
-        threshold: IoU from which a prior reaches an object.
+    `iou` `[N]` is the best IoU of each object.
     """
     sides = sides_px(objects.boxes_xyxy, image_size)
     order = np.argsort(iou, kind="stable")
     return [
         f"{name_object(objects, index, paths, class_names)} of {sides[index, 0]:.1f} x {sides[index, 1]:.1f} px has a "
         f"best IoU of {iou[index]:.2f}"
-        for index in order[iou[order] < threshold].tolist()
+        for index in order[iou[order] < IOU_THRESHOLD].tolist()
     ]
 
 
@@ -168,12 +151,8 @@ def coverage_issues(
 ) -> list[Issue]:
     """Warn about priors that miss many training objects, and suggest remedies.
 
-    Args:
-        summary: result of `coverage_summary`.
-        image_size: size of the network's input, (height, width).
-        finest_step_px: distance between cells of the first level.
-        fitted_share: fraction that fitted priors reach; None if none were fitted.
-        larger_share: fraction reached by priors that are fitted to an input of twice the height and width.
+    The shares are those that fitted priors would reach, in this input and in one of twice the height and width; None if
+    they were not fitted.
     """
     share = summary["share"]
     if share is None or share >= LEAST_SHARE:
@@ -203,8 +182,8 @@ def finest_step_px(levels: Sequence[PriorLevel], image_size: tuple[int, int]) ->
     return min(max(image_size[0] / rows, image_size[1] / columns) for rows, columns in grids)
 
 
-def _share(iou: np.ndarray, threshold: float) -> dict[str, Any]:
-    reached = int((iou >= threshold).sum())
+def _share(iou: np.ndarray) -> dict[str, Any]:
+    reached = int((iou >= IOU_THRESHOLD).sum())
     return {
         "objects": len(iou),
         "reached": reached,

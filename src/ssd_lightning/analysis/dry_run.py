@@ -4,14 +4,15 @@ The caller passes the network, the loss and the step of the run.
 """
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssd_lightning.analysis.issues import Issue
+from ssd_lightning.timing import seconds_of
 from ssd_lightning.types import SSDOutput, Target
 
 MOST_TIMES_EXPECTED = 10.0
@@ -29,10 +30,7 @@ def first_losses(net: nn.Module, loss: Loss, batches: Sequence[Batch]) -> dict[s
     In the guess all logits are 0, so that every counted prior costs ln(C + 1), and all offsets are 0, so that every
     matched prior has its whole distance to the object as error. This works for any class loss and normaliser.
 
-    Args:
-        net: the network at the start of the run; it is not changed, and stays in training mode.
-        loss: loss of the run.
-        batches: images on the network's device, and targets.
+    The network is not changed, and stays in training mode.
 
     Returns:
         `expected` and `measured`: name of the loss -> mean over the batches.
@@ -67,27 +65,9 @@ def first_loss_issues(losses: Mapping[str, Mapping[str, float]]) -> list[Issue]:
 
 
 def time_steps(step: Callable[[], object], count: int, device: torch.device) -> float:
-    """Return the median seconds of a step including loading its batch, after one warm-up step.
-
-    Args:
-        step: does one step.
-        count: number of timed steps.
-        device: device of the step.
-    """
+    """Return the median seconds of a step including loading its batch, after one warm-up step."""
     step()
-    seconds = []
-    for _ in range(count):
-        _wait_for(device)
-        start = time.perf_counter()
-        step()
-        _wait_for(device)
-        seconds.append(time.perf_counter() - start)
-    return sorted(seconds)[len(seconds) // 2]
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return median(seconds_of(step, device) for _ in range(count))
 
 
 def run_estimate(

@@ -20,9 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssd_lightning.analysis.evaluation_record import EvaluationRecord, split_difficult
-from ssd_lightning.analysis.matching import best_partner, by_preference, match_in_order, overlapping_pairs
-from ssd_lightning.metrics.average_precision import HIT, IGNORED, MISS, envelope_area, precision_recall
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.analysis.matching import by_preference, match_in_order
+from ssd_lightning.metrics.average_precision import (
+    HIT,
+    IGNORED,
+    MISS,
+    best_partner,
+    envelope_area,
+    overlapping_pairs,
+    precision_recall,
+)
 
 ErrorType = Literal["class", "localisation", "both", "duplicate", "background", "missed"]
 ERROR_TYPES: tuple[ErrorType, ...] = ("class", "localisation", "both", "duplicate", "background", "missed")
@@ -52,10 +60,6 @@ class ErrorSplit:
     """All errors except `missed`; fixed by giving them the lowest scores."""
     false_negatives: ErrorShare
     """All objects that no detection hits; fixed by removing them."""
-    detection_types: np.ndarray
-    """int8 `[M]`, rows as in the record: index into `ERROR_TYPES`, -1 for hits, -2 for skipped detections."""
-    missed: np.ndarray
-    """bool `[N]`, rows as in the record: objects of the type `missed`."""
 
 
 def error_split(
@@ -104,17 +108,11 @@ def error_split(
         errors[name] = share(wrong, torch.where(mending, judged.mended_label, judged.labels), mended, totals)
     errors["missed"] = share_without(judged.is_missed)
     wrong = outcomes == MISS
-    missed = np.zeros(len(record.objects.labels), dtype=bool)
-    missed[~record.objects.difficult.numpy()] = judged.is_missed.numpy()
-    types = np.empty(len(outcomes), dtype=np.int8)
-    types[record.ranking().numpy()] = judged.types.numpy()
     return ErrorSplit(
         map=base,
         errors=errors,
         false_positives=share(wrong, judged.labels, outcomes.masked_fill(wrong, IGNORED), totals),
         false_negatives=share_without(~judged.is_found),
-        detection_types=types,
-        missed=missed,
     )
 
 
@@ -135,7 +133,7 @@ class _Judged:
 
 def _judge(record: EvaluationRecord, iou_threshold: float, background_threshold: float) -> _Judged:
     ranked = record.ranked_detections()
-    counted, difficult = split_difficult(record.objects)
+    counted, difficult = record.split_difficult()
     num_detections, num_objects = len(ranked.labels), len(counted.labels)
     pairs = overlapping_pairs(ranked, counted, least_overlap=background_threshold, same_class=False)
     is_same = ranked.labels[pairs.detection] == counted.labels[pairs.object]

@@ -6,12 +6,10 @@ from the file equals that of the evaluation, bit for bit.
 
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +18,7 @@ from torch import Tensor
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.errors import DataError
 from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
+from ssd_lightning.run_files import written_whole
 
 if TYPE_CHECKING:
     from ssd_lightning.metrics.detection_state import DetectionMetric
@@ -72,11 +71,7 @@ class EvaluationRecord:
     ) -> "EvaluationRecord":
         """Create the record of an evaluation from a metric's state. A collective call.
 
-        Args:
-            metric: the metric, updated since its last reset.
-            dataset: data set that contains all images of the updates.
-            split: name of the split.
-            class_names: class names of the detector.
+        The data set contains all images of the updates; the class names are those of the detector.
         """
         from ssd_lightning.metrics.detection_state import image_key  # torchmetrics takes a second to import
 
@@ -98,14 +93,20 @@ class EvaluationRecord:
         """C, the number of classes without the background."""
         return len(self.class_names)
 
-    def ranking(self) -> Tensor:
-        """Return the rows of the detections by descending score, int64 `[M]`; equal scores keep their order."""
-        return self.detections.scores.argsort(descending=True, stable=True)
+    def ranked_detections(self, score_threshold: float = 0.0) -> DetectionTable:
+        """Return the detections with at least this score, best first; equal scores keep their order."""
+        order = self.detections.scores.argsort(descending=True, stable=True)
+        order = order[self.detections.scores[order] >= score_threshold]
+        return _rows(self.detections, order)
 
-    def ranked_detections(self) -> DetectionTable:
-        """Return the detections in the order of `ranking`."""
-        order = self.ranking()
-        return DetectionTable(*(column[order] for column in self.detections))
+    def split_difficult(self) -> tuple[ObjectTable, ObjectTable]:
+        """Separate the objects into (counted, difficult)."""
+        return _rows(self.objects, ~self.objects.difficult), _rows(self.objects, self.objects.difficult)
+
+    def of_image(self, index: int, score_threshold: float = 0.0) -> tuple[DetectionTable, ObjectTable]:
+        """Return the detections of an image with at least this score, and its objects."""
+        found = (self.detections.image_index == index) & (self.detections.scores >= score_threshold)
+        return _rows(self.detections, found), _rows(self.objects, self.objects.image_index == index)
 
     def save(self, path: Path | str) -> None:
         """Write an uncompressed `.npz` without pickles, atomically.
@@ -124,17 +125,10 @@ class EvaluationRecord:
             counts = np.bincount(columns.pop("image_index"), minlength=len(self.image_ids))
             columns |= {"counts": counts.astype(np.int32), "labels": columns["labels"].astype(np.int16)}
             arrays |= {f"{what}_{key}": column for key, column in columns.items()}
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with written_whole(Path(path)) as partial, partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
 
     @classmethod
     def load(cls, path: Path | str) -> "EvaluationRecord":
@@ -160,39 +154,22 @@ class EvaluationRecord:
             raise DataError(f"{path}: {error}") from error
         except FileNotFoundError:
             raise DataError(f"there is no evaluation {path}") from None
-        except (
-            OSError,
-            EOFError,
-            ValueError,
-            KeyError,
-            IndexError,
-            TypeError,
-            RuntimeError,  # from zipfile, if damage looks like encryption or an unknown compression
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
+        except Exception as error:  # whatever numpy and zipfile raise at damage
             # Only for an OSError: numpy's own message suggests unpickling an unreadable file.
             reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
             raise DataError(f"{path} is not an evaluation of this package, or it is damaged{reason}") from error
 
 
-def above(detections: DetectionTable, score_threshold: float) -> DetectionTable:
-    """Keep the detections with at least this score."""
-    kept = detections.scores >= score_threshold
-    return DetectionTable(*(column[kept] for column in detections))
-
-
-def split_difficult(objects: ObjectTable) -> tuple[ObjectTable, ObjectTable]:
-    """Separate objects into (counted, difficult)."""
-    return (
-        ObjectTable(*(column[~objects.difficult] for column in objects)),
-        ObjectTable(*(column[objects.difficult] for column in objects)),
-    )
-
-
 _FORMAT = 1
 _NAMES = ("split", "class_names", "image_ids", "image_paths")
 _TYPES = {"boxes": np.float32, "scores": np.float32, "labels": np.int64, "difficult": np.bool_}
+
+
+_Table = TypeVar("_Table", DetectionTable, ObjectTable)
+
+
+def _rows(table: _Table, kept: Tensor) -> _Table:
+    return type(table)(*(column[kept] for column in table))
 
 
 def _columns(arrays: dict[str, np.ndarray], what: str, *names: str) -> dict[str, Tensor]:

@@ -55,13 +55,7 @@ def fit_levels(
 ) -> Fit:
     """Choose sizes and ratios for a data set. Grids and the number of boxes per cell are kept.
 
-    Args:
-        boxes_xyxy: `[N, 4]`, normalised, with areas.
-        levels: levels with grid sizes; they are the first start.
-        image_size: size of the network's input, (height, width).
-        clip: as in `make_priors`.
-        seed: seed of the other starts.
-        starts: number of other starts, each from shapes of objects.
+    The given levels, with their grids, are the first start; `seed` draws further `starts`, each from shapes of objects.
 
     Returns:
         The levels with the highest `score` among those that reach at least as many objects as the given levels, which

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 
@@ -20,13 +21,7 @@ FEWEST_AT_EDGE = 5
 
 
 def reader_issues(split: str, problems: Sequence[Problem], *, severity: Severity) -> list[Issue]:
-    """Turn the problems of a reader into issues.
-
-    Args:
-        split: split of the problems.
-        problems: problems with objects and images.
-        severity: error if the run would stop at them, warning if it skips them.
-    """
+    """Turn the problems of a reader into issues: errors if the run would stop at them, warnings if it skips them."""
     return [Issue(severity, problem.kind, split, str(problem)) for problem in problems]
 
 
@@ -37,12 +32,6 @@ def class_number_issues(
 
     Both ends show it: one end of the class list has no objects, and there are objects with a number beyond the
     other end. Numbers with gaps, like COCO's own, are not checked.
-
-    Args:
-        split: split of the problems.
-        problems: problems of the reader with objects.
-        counts: number of objects of each class.
-        class_names: names of the classes 1..C.
     """
     examples = {
         int(problem.name): problem
@@ -66,13 +55,7 @@ def amount_issues(
 ) -> list[Issue]:
     """Find splits with no or too little usable data.
 
-    Args:
-        split: name of the split.
-        images: number of usable images.
-        objects: number of usable objects.
-        left_out: number of unusable objects and images.
-        is_trained_on: True for training. Images without objects teach nothing alone, but may be scored.
-        skipped: see `DetectionDataset.skipped`.
+    Images without objects teach nothing alone, but may be scored. `skipped` is that of `DetectionDataset`.
     """
     if images == 0 or (objects == 0 and is_trained_on):
         what = "image" if images == 0 else f"object in its {images} images"
@@ -88,14 +71,8 @@ def amount_issues(
 
 
 def unscored_issues(split: str, *, images: int, objects: int) -> list[Issue]:
-    """Find a validation split that cannot select a checkpoint.
-
-    Args:
-        split: name of the split.
-        images: number of its images; an empty split is not validated at all.
-        objects: number of objects that count for the score, without difficult ones.
-    """
-    if images == 0 or objects > 0:
+    """Find a validation split without objects that count, which cannot select a checkpoint."""
+    if images == 0 or objects > 0:  # an empty split is not validated at all
         return []
     sentence = (
         f"{split}: there is no object to score in its {images} images, so no score can choose a checkpoint; the last "
@@ -107,10 +84,7 @@ def unscored_issues(split: str, *, images: int, objects: int) -> list[Issue]:
 def background_issues(*, images: int, without_objects: int, min_negatives: int | None) -> list[Issue]:
     """Warn if many training images have no objects, and the paper's mining gives them a loss of 0.
 
-    Args:
-        images: number of training images.
-        without_objects: number of training images without objects.
-        min_negatives: `loss.class_loss.min_negatives`; None for a class loss without mining.
+    `min_negatives` is None for a class loss without mining.
     """
     if min_negatives != 0 or without_objects < MANY_WITHOUT_OBJECTS * max(images, 1):
         return []
@@ -123,12 +97,7 @@ def background_issues(*, images: int, without_objects: int, min_negatives: int |
 
 
 def few_images_issues(*, images: int, has_recipe: bool) -> list[Issue]:
-    """Warn if a training split is too small for the default settings, which are the paper's.
-
-    Args:
-        images: number of training images.
-        has_recipe: whether the run uses the settings of a recipe instead of the defaults.
-    """
+    """Warn if a training split is too small for the default settings, the paper's, which a recipe replaces."""
     if has_recipe or images >= FEW_IMAGES:
         return []
     sentence = (
@@ -156,16 +125,7 @@ def tiny_issues(
     image_size: tuple[int, int],
     tiny_px: float,
 ) -> list[Issue]:
-    """Find boxes whose shorter side is below `tiny_px` at the size of the network's input.
-
-    Args:
-        split: name of the split.
-        objects: objects of the split.
-        paths: paths of its images.
-        class_names: names of the classes 1..C.
-        image_size: size of the network's input, (height, width).
-        tiny_px: limit in pixels of the input.
-    """
+    """Find boxes whose shorter side is below `tiny_px` in the network's input of (height, width)."""
     sides = sides_px(objects.boxes_xyxy, image_size)  # [N, 2]
     issues = []
     for index in np.flatnonzero(sides.min(axis=1, initial=np.inf) < tiny_px).tolist():
@@ -181,8 +141,7 @@ def tiny_issues(
 def duplicate_issues(digests: Mapping[str, Mapping[str, str]]) -> list[Issue]:
     """Find images with the same pixels.
 
-    Args:
-        digests: split -> path of an image -> digest of its pixels.
+    `digests` has the digest of the pixels of each image: split -> path -> digest.
 
     Returns:
         An issue for each repeated image within a split, and for each pair of splits that share an image.
@@ -198,12 +157,9 @@ def _duplicates(by_split: Mapping[str, Sequence[str]]) -> Iterator[Issue]:
     for split, (first, *others) in by_split.items():
         for path in others:
             yield Issue("warning", "within", split, f"{path}: the same pixels as {first}")
-    splits = list(by_split)
-    for position, split in enumerate(splits):
-        for other in splits[position + 1 :]:
-            first, second = by_split[split][0], by_split[other][0]
-            same = "the same file is" if first == second else f"the same pixels as {first}, which is"
-            yield Issue("error", "across", f"{split}, {other}", f"{second} of {other}: {same} in {split}")
+    for (split, (first, *_)), (other, (second, *_)) in combinations(by_split.items(), 2):
+        same = "the same file is" if first == second else f"the same pixels as {first}, which is"
+        yield Issue("error", "across", f"{split}, {other}", f"{second} of {other}: {same} in {split}")
 
 
 def pixel_origin_issues(split: str, *, at_zero: int, at_one: int, offset: int) -> list[Issue]:
@@ -211,11 +167,7 @@ def pixel_origin_issues(split: str, *, at_zero: int, at_one: int, offset: int) -
 
     If a tool counts from 1, boxes at the left and upper edge start at 1 and none at 0.
 
-    Args:
-        split: name of the split.
-        at_zero: number of edges at 0.
-        at_one: number of edges at 1.
-        offset: number of the first pixel in the reader's setting.
+    Edges `at_zero` and `at_one` are counted; `offset` is the number of the first pixel in the reader's setting.
     """
     if offset == 1 and at_zero >= max(FEWEST_AT_EDGE, at_one):
         found, better = f"{at_zero} boxes begin at pixel 0 and {at_one} at pixel 1", 0

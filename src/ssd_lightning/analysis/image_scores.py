@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from ssd_lightning.analysis.evaluation_record import EvaluationRecord, above, split_difficult
-from ssd_lightning.analysis.matching import by_preference, match_in_order, overlapping_pairs
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.analysis.matching import match_visible
 from ssd_lightning.metrics.average_precision import paired_iou
 
 
@@ -27,8 +26,8 @@ class ImageScores:
     """int64 `[I]`: indices of the images, best first; see `image_scores`."""
 
 
-def image_scores(record: EvaluationRecord, *, iou_threshold: float = 0.5, score_threshold: float = 0.4) -> ImageScores:
-    """Score every image by its visible detections.
+def image_scores(record: EvaluationRecord, *, score_threshold: float = 0.4) -> ImageScores:
+    """Score every image by its detections with at least `score_threshold`; a hit overlaps its object by IoU .5.
 
     The score is the panoptic quality of all classes together (Kirillov et al., "Panoptic Segmentation", CVPR 2019,
     equation 1): F1 in which a hit counts with its IoU. It falls with missed objects, false detections and inaccurate
@@ -36,36 +35,26 @@ def image_scores(record: EvaluationRecord, *, iou_threshold: float = 0.5, score_
 
     Images are sorted by score. Images without objects and detections come after those with a hit, so that both ends of
     the list show something. Images with score 0 are sorted by the number of errors, equal ones by their ids.
-
-    Args:
-        record: record of the evaluation.
-        iou_threshold: smallest overlap of a hit.
-        score_threshold: detections below it are skipped.
     """
-    found = above(record.ranked_detections(), score_threshold)
-    counted, difficult = split_difficult(record.objects)
-    pairs = overlapping_pairs(found, counted, least_overlap=iou_threshold)
-    taken = match_in_order(by_preference(pairs), num_detections=len(found.labels), num_objects=len(counted.labels))
+    found, counted, taken, is_stray, is_missed = match_visible(
+        record, iou_threshold=0.5, score_threshold=score_threshold
+    )
     is_hit = taken >= 0
-    is_excused = torch.zeros_like(is_hit)
-    is_excused[overlapping_pairs(found, difficult, least_overlap=iou_threshold).detection] = True
     ious = paired_iou(found.boxes[is_hit], counted.boxes[taken[is_hit]])
 
     def count(image_index: Tensor, weights: Tensor | None = None) -> np.ndarray:
         return image_index.bincount(weights, minlength=len(record.image_ids)).numpy()
 
     hits = count(found.image_index[is_hit])
-    false_positives = count(found.image_index[~is_hit & ~is_excused])
-    objects = count(counted.image_index)
-    errors = false_positives + objects - hits
-    rows = hits + false_positives + objects
-    quality = 2 * count(found.image_index[is_hit], ious)
-    scores = np.where(rows > 0, quality / np.maximum(rows, 1), 1.0)
+    false_positives = count(found.image_index[is_stray])
+    missed = count(counted.image_index[is_missed])
+    rows = 2 * hits + false_positives + missed
+    scores = np.where(rows > 0, 2 * count(found.image_index[is_hit], ious) / np.maximum(rows, 1), 1.0)
     group = np.where(rows == 0, 1, np.where(scores > 0, 0, 2))
     return ImageScores(
         scores=scores,
         hits=hits,
         false_positives=false_positives,
-        missed=objects - hits,
-        best_first=np.lexsort((np.array(record.image_ids, dtype=str), errors, -scores, group)),
+        missed=missed,
+        best_first=np.lexsort((np.array(record.image_ids, dtype=str), false_positives + missed, -scores, group)),
     )

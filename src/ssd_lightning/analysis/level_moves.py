@@ -29,8 +29,8 @@ def variations(level: PriorLevel, factor: float) -> Iterator[PriorLevel]:
             yield rounded(replace(level, max_size=level.max_size * change))
         for position, ratio in enumerate(level.aspect_ratios):
             ratios = list(level.aspect_ratios)
-            ratios[position] = float(np.clip(ratio * change, LEAST_RATIO, LARGEST_RATIO))
-            yield rounded(replace(level, aspect_ratios=tuple(sorted(ratios))))
+            ratios[position] = ratio * change
+            yield rounded(with_ratios(level, ratios))
 
 
 def move_levels(
@@ -49,26 +49,21 @@ def move_levels(
         shapes = 2 * len(level.aspect_ratios)
         is_large = ((kind == 1) & (squares == 2)) | (kind >= squares + shapes)
         small = _middle(size[(kind >= 0) & ~is_large], level.min_size)
-        large = None if level.max_size is None else _middle(size[is_large], np.sqrt(level.min_size * level.max_size))
         ratios = []
         for position, ratio in enumerate(level.aspect_ratios):
             wide, tall = squares + 2 * position, squares + 2 * position + 1
             is_wide, is_tall = (np.isin(kind, (place, place + shapes)) for place in (wide, tall))
-            stretches = np.concatenate([stretch[is_wide], -stretch[is_tall]])
-            ratios.append(float(np.clip(_middle(stretches, ratio), LEAST_RATIO, LARGEST_RATIO)))
-        moved.append(
-            replace(
-                level,
-                min_size=small,
-                max_size=None if large is None else large**2 / small,
-                aspect_ratios=tuple(sorted(ratios)),
-            )
-        )
+            ratios.append(_middle(np.concatenate([stretch[is_wide], -stretch[is_tall]]), ratio))
+        max_size = level.max_size
+        if max_size is not None:
+            max_size = _middle(size[is_large], np.sqrt(level.min_size * max_size)) ** 2 / small
+        moved.append(with_ratios(replace(level, min_size=small, max_size=max_size), ratios))
     return tuple(moved)
 
 
-def _middle(logarithms: np.ndarray, otherwise: float) -> float:
-    return float(np.exp(np.median(logarithms))) if len(logarithms) else float(otherwise)
+def with_ratios(level: PriorLevel, ratios: Sequence[float]) -> PriorLevel:
+    """Replace the aspect ratios of a level, limited to their range."""
+    return replace(level, aspect_ratios=tuple(sorted(np.clip(ratios, LEAST_RATIO, LARGEST_RATIO).tolist())))
 
 
 def rounded(level: PriorLevel) -> PriorLevel:
@@ -79,3 +74,7 @@ def rounded(level: PriorLevel) -> PriorLevel:
         max_size=None if level.max_size is None else round(level.max_size, 2),
         aspect_ratios=tuple(round(ratio, 2) for ratio in level.aspect_ratios),
     )
+
+
+def _middle(logarithms: np.ndarray, otherwise: float) -> float:
+    return float(np.exp(np.median(logarithms))) if len(logarithms) else float(otherwise)

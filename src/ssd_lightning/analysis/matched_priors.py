@@ -12,8 +12,9 @@ from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.ops.matching import Assignment
 from ssd_lightning.ops.priors import PriorLevel, as_height_width
 from ssd_lightning.types import Target
+from ssd_lightning.visualization.draw_matches import MatchedObject
 
-COUNTS = {"0 priors": (0, 0), "1 prior": (1, 1), "2 to 5 priors": (2, 5), "6 priors and more": (6, None)}
+COUNTS = {"0 priors": (0, 0), "1 prior": (1, 1), "2 to 5 priors": (2, 5), "6 priors and more": (6, np.inf)}
 """Name of a group of objects -> its smallest and largest number of priors."""
 
 
@@ -32,22 +33,41 @@ class ObjectMatches(NamedTuple):
 
 
 def by_object(assignment: Assignment, targets: Sequence[Target], priors_cxcywh: Tensor) -> list[ObjectMatches]:
-    """Group the matches of a batch by image and object.
-
-    Args:
-        assignment: assignment of B images, computed from these targets and priors.
-        targets: B targets, with any number of boxes.
-        priors_cxcywh: `[K, 4]`.
-    """
+    """Group the matches of a batch by image and object."""
     priors_xyxy = cxcywh_to_xyxy(priors_cxcywh)
-    sorted_out = []
+    matches = []
     for box_index, target in zip(assignment.box_index, targets, strict=True):
         count = len(target["labels"])
         owned = tuple((box_index == index).nonzero().flatten().cpu().numpy() for index in range(count))
         iou = box_iou(target["boxes"].to(priors_xyxy).reshape(-1, 4), priors_xyxy)  # [N, K]
         best = iou.amax(dim=1) if count else iou.new_zeros(0)
-        sorted_out.append(ObjectMatches(owned, torch.nan_to_num(best).cpu().numpy()))
-    return sorted_out
+        matches.append(ObjectMatches(owned, torch.nan_to_num(best).cpu().numpy()))
+    return matches
+
+
+def matched_objects(
+    matches: ObjectMatches,
+    target: Target,
+    *,
+    priors_cxcywh: Tensor,
+    levels: Sequence[PriorLevel],
+    iou_threshold: float,
+    class_names: Sequence[str] | None = None,
+) -> list[MatchedObject]:
+    """Describe the objects of one image for a drawing, without names if there are no `class_names`."""
+    priors_xyxy, level_of_prior = cxcywh_to_xyxy(priors_cxcywh).numpy(), level_of_priors(levels)
+    names = ["" if class_names is None else class_names[label - 1] for label in target["labels"].tolist()]
+    return [
+        MatchedObject(name, box, priors_xyxy[owned], level_of_prior[owned], float(best), bool(is_forced))
+        for name, box, owned, best, is_forced in zip(
+            names,
+            target["boxes"].numpy(),
+            matches.priors,
+            matches.best_iou,
+            matches.is_forced(iou_threshold),
+            strict=True,
+        )
+    ]
 
 
 def level_of_priors(levels: Sequence[PriorLevel]) -> np.ndarray:
@@ -65,37 +85,29 @@ def summarise_matches(
 ) -> dict[str, Any]:
     """Count objects by their number of priors, and priors and objects by level, in plain values.
 
-    Args:
-        images: images of a batch.
-        level_of_prior: int64 `[K]`, 1..L.
-        iou_threshold: smallest overlap of a match that is not forced.
-
     Returns:
         `images`, `objects`, `priors`; `by_count`: the groups of `COUNTS`; `forced`: objects; `levels`: for each level
         the matched `priors`, the number `of` all priors, the `objects` with priors there, and those that are `forced`.
     """
-    priors = [indices for image in images for indices in image.priors]
-    forced = np.concatenate([np.zeros(0, dtype=bool), *(image.is_forced(iou_threshold) for image in images)])
-    counts = np.array([len(indices) for indices in priors], dtype=np.int64)
-    levels = [level_of_prior[indices] for indices in priors]
+    levels = [level_of_prior[indices] for image in images for indices in image.priors]
+    forced = [is_forced for image in images for is_forced in image.is_forced(iou_threshold).tolist()]
+    counts = np.array([len(of) for of in levels], dtype=np.int64)
+    by_level = []
+    for level in range(1, int(level_of_prior.max(initial=0)) + 1):
+        there = [int((of == level).sum()) for of in levels]
+        by_level.append(
+            {
+                "priors": sum(there),
+                "of": int((level_of_prior == level).sum()) * len(images),
+                "objects": sum(count > 0 for count in there),
+                "forced": sum(count > 0 for count, is_forced in zip(there, forced, strict=True) if is_forced),
+            }
+        )
     return {
         "images": len(images),
-        "objects": len(priors),
+        "objects": len(levels),
         "priors": int(counts.sum()),
-        "by_count": {
-            name: int(((counts >= least) & (counts <= (np.inf if most is None else most))).sum())
-            for name, (least, most) in COUNTS.items()
-        },
-        "forced": int(forced.sum()),
-        "levels": [
-            {
-                "priors": sum(int((of == level).sum()) for of in levels),
-                "of": int((level_of_prior == level).sum()) * len(images),
-                "objects": sum(bool((of == level).any()) for of in levels),
-                "forced": sum(
-                    bool((of == level).any()) for of, is_forced in zip(levels, forced, strict=True) if is_forced
-                ),
-            }
-            for level in range(1, int(level_of_prior.max(initial=0)) + 1)
-        ],
+        "by_count": {name: int(((counts >= least) & (counts <= most)).sum()) for name, (least, most) in COUNTS.items()},
+        "forced": sum(forced),
+        "levels": by_level,
     }

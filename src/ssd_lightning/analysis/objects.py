@@ -36,26 +36,21 @@ def sides_px(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     return (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) * (image_size[1], image_size[0])
 
 
-def class_counts(objects: Objects, class_names: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Count the objects, difficult objects and images of each class."""
-    counts = {}
+def split_summary(objects: Objects, class_names: Sequence[str], *, images: int, left_out: int) -> dict[str, Any]:
+    """Describe a split in plain values."""
+    classes = {}
     for label, name in enumerate(class_names, start=1):
         of_class = objects.labels == label
-        counts[name] = {
+        classes[name] = {
             "objects": int(of_class.sum()),
             "difficult": int((of_class & objects.difficult).sum()),
             "images": len(np.unique(objects.image[of_class])),
         }
-    return counts
-
-
-def split_summary(objects: Objects, class_names: Sequence[str], *, images: int, left_out: int) -> dict[str, Any]:
-    """Describe a split in plain values."""
     return {
         "images": images,
         "objects": len(objects.labels),
         "difficult": int(objects.difficult.sum()),
         "images_without_objects": images - len(np.unique(objects.image)),
         "left_out": left_out,
-        "classes": class_counts(objects, class_names),
+        "classes": classes,
     }

@@ -6,7 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.metrics.average_precision import IGNORED, envelope_area, match_detections, precision_recall
+from ssd_lightning.metrics.average_precision import (
+    IGNORED,
+    eleven_point_average,
+    envelope_area,
+    match_detections,
+    precision_recall,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,31 +26,26 @@ class PRCurve:
     """float64 `[P]`; empty for a class without counted objects."""
     recall: np.ndarray
     """float64 `[P]`, ascending."""
-    scores: np.ndarray
-    """float32 `[P]`, descending."""
     ap: float
     """Area under the envelope; NaN without counted objects."""
+    ap_11point: float
+    """VOC 2007's mean over 11 recalls; NaN without counted objects."""
 
     def thinned(self, points: int = 200) -> "PRCurve":
         """Keep at most `points` points for drawing: the first that reach evenly spaced recalls.
 
-        Precision becomes that of the envelope, so that it does not depend on the selected points. `ap` is not changed.
+        Precision becomes that of the envelope, so that it does not depend on the selected points.
         """
         if len(self.recall) <= points:
             return self
         wanted = np.linspace(0.0, self.recall[-1], points)
         kept = np.unique(np.searchsorted(self.recall, wanted))
         envelope = np.maximum.accumulate(self.precision[::-1])[::-1]
-        return replace(self, precision=envelope[kept], recall=self.recall[kept], scores=self.scores[kept])
+        return replace(self, precision=envelope[kept], recall=self.recall[kept])
 
 
 def pr_curves(record: EvaluationRecord, iou_threshold: float = 0.5) -> list[PRCurve]:
-    """Compute the curve of every class 1..C, by the rules of `metrics.average_precision`.
-
-    Args:
-        record: record of the evaluation.
-        iou_threshold: smallest overlap of a hit.
-    """
+    """Compute the curve of every class 1..C, by the rules of `metrics.average_precision`."""
     ranked = record.ranked_detections()
     outcomes = match_detections(ranked, record.objects, iou_threshold=iou_threshold)
     counted = record.objects.labels[~record.objects.difficult]
@@ -53,16 +54,11 @@ def pr_curves(record: EvaluationRecord, iou_threshold: float = 0.5) -> list[PRCu
         num_objects = int((counted == label).sum())
         of_class = (ranked.labels == label) & (outcomes != IGNORED) & (num_objects > 0)
         precision, recall = precision_recall(outcomes[of_class], max(1, num_objects))
-        curves.append(
-            PRCurve(
-                class_name=name,
-                num_objects=num_objects,
-                precision=precision.numpy(),
-                recall=recall.numpy(),
-                scores=ranked.scores[of_class].numpy(),
-                ap=float(envelope_area(precision, recall)) if num_objects else float("nan"),
-            )
+        area, eleven_point = (
+            float(average(precision, recall)) if num_objects else float("nan")
+            for average in (envelope_area, eleven_point_average)
         )
+        curves.append(PRCurve(name, num_objects, precision.numpy(), recall.numpy(), area, eleven_point))
     return curves
 
 

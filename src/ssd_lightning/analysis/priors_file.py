@@ -1,6 +1,9 @@
 """Write prior levels as a choice of `priors=`."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
+
+import yaml
 
 from ssd_lightning.ops.priors import Clip, PriorLevel, as_height_width
 
@@ -23,34 +26,20 @@ def priors_yaml(
 ) -> str:
     """Write levels as a file of `conf/priors/`. It includes their grids, so that another network rejects them.
 
-    Args:
-        levels: levels with grid sizes.
-        clip: as in `make_priors`.
-        image_size: size of the network's input, (height, width).
-        data: name of the data set.
-        objects: number of objects that they were fitted to.
-        before: fraction of these that the previous priors reach, as text.
-        after: the same for the fitted priors.
+    `before` and `after` are the fractions, as text, of the objects that the previous and the fitted priors reach.
     """
     height, width = image_size
-    lines = [HEAD.format(objects=objects, data=data, width=width, height=height, before=before, after=after)]
-    lines.append("fitted:\n")
-    for level in levels:
-        assert level.grid_size is not None
-        rows, columns = as_height_width(level.grid_size)
-        lines.append(
-            "  - {_target_: ssd_lightning.ops.priors.PriorLevel, "
-            f"grid_size: [{rows}, {columns}], step: {_text(level.step)}, min_size: {_text(level.min_size)}, "
-            f"max_size: {_text(level.max_size)}, aspect_ratios: [{', '.join(map(_text, level.aspect_ratios))}]"
-            f"{', both_sizes: true' if level.both_sizes else ''}}}\n"
-        )
+    fitted = [
+        {
+            "_target_": "ssd_lightning.ops.priors.PriorLevel",
+            **asdict(level),
+            "grid_size": list(as_height_width(level.grid_size or 0)),
+            "aspect_ratios": list(level.aspect_ratios),
+        }
+        for level in levels
+    ]
     # Not a plain list: a recipe's `priors: {levels: ...}` would not merge with it, with an obscure YAML error.
-    lines.append('levels: {_target_: builtins.tuple, _args_: ["${priors.fitted}"]}\n')
-    lines.append(f"clip: {_text(clip)}\n")
-    return "".join(lines)
-
-
-def _text(value: object) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
+    choice = {"_target_": "builtins.tuple", "_args_": ["${priors.fitted}"]}
+    body = yaml.safe_dump({"fitted": fitted, "levels": choice, "clip": clip}, sort_keys=False, default_flow_style=None)
+    head = HEAD.format(objects=objects, data=data, width=width, height=height, before=before, after=after)
+    return f"{head}{body}"

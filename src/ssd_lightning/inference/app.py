@@ -29,6 +29,7 @@ from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.inference.runtime.network import ExportedNetwork
 from ssd_lightning.ops.boxes import boxes_to_pixels
 from ssd_lightning.types import Detections, Placement, SSDOutput
+from ssd_lightning.visualization.tables import counted
 
 MOST_PIXELS = 64_000_000
 """Limit of an image. A file of a few kB can claim to have any number of pixels."""
@@ -167,7 +168,7 @@ def build_page(
             found = detections_of(look, detector, score_threshold=score, iou_threshold=iou, classes=classes)
         record = found.as_record()
         rows = [[one["class"], one["score"], *one["box_xyxy_px"]] for one in record["detections"]]
-        number = f"{len(rows)} detection{'' if len(rows) == 1 else 's'}"
+        number = counted(len(rows), "detection")
         size = f"{record['width']} × {record['height']} px"
         status = f"**{number}** · {size} · network {look.network_ms:.0f} ms"
         return found.draw(0), status, rows, record

@@ -95,7 +95,8 @@ def match_detections(detections: DetectionTable, objects: ObjectTable, *, iou_th
         int8 `[M]` of `HIT`, `MISS` and `IGNORED`.
     """
     num_detections, num_objects = len(detections.boxes), len(objects.boxes)
-    taken = _object_taken(detections, objects, iou_threshold)
+    pairs = overlapping_pairs(detections, objects, least_overlap=iou_threshold)
+    taken, _ = best_partner(pairs, num_detections)
     takers = (taken >= 0).nonzero().squeeze(1)
     taken = taken[takers]
     # Rows are ranks, so the smallest row for an object is its best detection.
@@ -147,26 +148,53 @@ def _envelope(precision: Tensor) -> Tensor:
     return precision.flip(0).cummax(0).values.flip(0)
 
 
-def _object_taken(detections: DetectionTable, objects: ObjectTable, iou_threshold: float) -> Tensor:
-    """Find the row of the object for each detection: int64 `[M]`, -1 if none overlaps enough."""
+class Pairs(NamedTuple):
+    """P pairs of a detection and an object of one image, sorted by detection, then by object."""
+
+    detection: Tensor
+    """int64 `[P]`: row in the table of detections."""
+    object: Tensor
+    """int64 `[P]`: row in the table of objects."""
+    overlap: Tensor
+    """float64 `[P]`: IoU."""
+
+    def where(self, kept: Tensor) -> "Pairs":
+        """Select pairs by a bool `[P]` or by indices."""
+        return Pairs(*(column[kept] for column in self))
+
+
+def overlapping_pairs(
+    detections: DetectionTable, objects: ObjectTable, *, least_overlap: float, same_class: bool = True
+) -> Pairs:
+    """Find the pairs that overlap at least `least_overlap`, which is more than 0."""
     num_labels = int(torch.cat([detections.labels, objects.labels, objects.labels.new_zeros(1)]).max()) + 1
-    keys, order = (objects.image_index * num_labels + objects.labels).sort(stable=True)
-    wanted = detections.image_index * num_labels + detections.labels
+    keys, wanted = objects.image_index, detections.image_index
+    if same_class:
+        keys, wanted = keys * num_labels + objects.labels, wanted * num_labels + detections.labels
+    keys, order = keys.sort(stable=True)
     first = torch.searchsorted(keys, wanted)
     count = torch.searchsorted(keys, wanted, right=True) - first
-    taken = torch.full_like(wanted, -1)
+    parts = [Pairs(first.new_empty(0), first.new_empty(0), first.new_empty(0, dtype=torch.float64))]
     for rows in count.nonzero().squeeze(1).split(_BLOCK):
-        pair_row = torch.arange(len(rows), device=rows.device).repeat_interleave(count[rows])  # [P]
-        pairs_before = count[rows].cumsum(0) - count[rows]
-        candidate = torch.arange(len(pair_row), device=rows.device) - pairs_before[pair_row]
-        pair_object = order[first[rows][pair_row] + candidate]
-        iou = paired_iou(detections.boxes[rows[pair_row]], objects.boxes[pair_object])
-        best_iou = iou.new_zeros(len(rows)).scatter_reduce(0, pair_row, iou, "amax")
-        best = iou == best_iou[pair_row]
-        no_object = torch.full_like(rows, len(order))
-        best_object = no_object.scatter_reduce(0, pair_row[best], pair_object[best], "amin")
-        taken[rows] = torch.where(best_iou >= iou_threshold, best_object, -1)
-    return taken
+        detection = rows.repeat_interleave(count[rows])
+        pairs_before = (count[rows].cumsum(0) - count[rows]).repeat_interleave(count[rows])
+        candidate = first[detection] + torch.arange(len(detection), device=rows.device) - pairs_before
+        iou = paired_iou(detections.boxes[detection], objects.boxes[order[candidate]])
+        parts.append(Pairs(detection, order[candidate], iou).where(iou >= least_overlap))
+    return Pairs(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def best_partner(pairs: Pairs, num_detections: int) -> tuple[Tensor, Tensor]:
+    """Find the object with the largest overlap for each detection, the first one among equals.
+
+    Returns:
+        Row of the object, int64 `[M]`, -1 if none, and the overlap, float64 `[M]`, 0 if none.
+    """
+    overlap = pairs.overlap.new_zeros(num_detections).scatter_reduce(0, pairs.detection, pairs.overlap, "amax")
+    best = pairs.where(pairs.overlap == overlap[pairs.detection])
+    none = torch.iinfo(torch.int64).max
+    row = pairs.object.new_full((num_detections,), none).scatter_reduce(0, best.detection, best.object, "amin")
+    return row.where(row != none, -1), overlap
 
 
 def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:

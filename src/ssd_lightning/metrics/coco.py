@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
-from ssd_lightning.metrics.detection_state import DetectionMetric
+from ssd_lightning.metrics.detection_state import DetectionMetric, Evaluation
 from ssd_lightning.ops.boxes import boxes_to_pixels
 
 
@@ -31,30 +31,39 @@ class COCOMeanAveragePrecision(DetectionMetric):
             float32 scalars: `map`, `map_50`, `map_75`, `map_small`, `map_medium`, `map_large`, `mar_{n}` for
             the three thresholds, `mar_small`, `mar_medium`, `mar_large`. NaN if there are no objects.
         """
-        sizes_px, detections, objects = self.evaluation()
-        num_images = len(sizes_px)
-        detection_counts = detections.image_index.bincount(minlength=num_images).tolist()
-        object_counts = objects.image_index.bincount(minlength=num_images).tolist()
-        preds, targets = [], []
-        for size_px, boxes, scores, labels in zip(
-            sizes_px.tolist(), *(column.split(detection_counts) for column in detections[1:]), strict=True
-        ):
-            preds.append({"boxes": boxes_to_pixels(boxes, size_px), "scores": scores, "labels": labels})
-        for size_px, boxes, labels, difficult in zip(
-            sizes_px.tolist(), *(column.split(object_counts) for column in objects[1:]), strict=True
-        ):
-            targets.append({"boxes": boxes_to_pixels(boxes, size_px), "labels": labels, "iscrowd": difficult.int()})
-        # The ranks have already exchanged their images. A second exchange would count each image once per rank.
-        evaluator = MeanAveragePrecision(
-            backend="faster_coco_eval",
-            max_detection_thresholds=self.max_detection_thresholds,
-            sync_on_compute=False,
-        )
-        evaluator.warn_on_many_detections = False
-        evaluator.update(preds, targets)
-        summary = {name: value for name, value in evaluator.compute().items() if _is_summary(name)}
-        # COCO uses -1 for undefined values.
-        return {name: value.masked_fill(value < 0, torch.nan).to(self.device) for name, value in summary.items()}
+        summary = coco_summary(self.evaluation(), max_detection_thresholds=self.max_detection_thresholds)
+        return {name: value.to(self.device) for name, value in summary.items()}
+
+
+def coco_summary(
+    evaluation: Evaluation, *, max_detection_thresholds: Sequence[int], iou_thresholds: Sequence[float] | None = None
+) -> dict[str, Tensor]:
+    """Compute the scores of `COCOMeanAveragePrecision`; by default over IoU .50:.05:.95."""
+    sizes_px, detections, objects = evaluation
+    num_images = len(sizes_px)
+    detection_counts = detections.image_index.bincount(minlength=num_images).tolist()
+    object_counts = objects.image_index.bincount(minlength=num_images).tolist()
+    preds, targets = [], []
+    for size_px, boxes, scores, labels in zip(
+        sizes_px.tolist(), *(column.split(detection_counts) for column in detections[1:]), strict=True
+    ):
+        preds.append({"boxes": boxes_to_pixels(boxes, size_px), "scores": scores, "labels": labels})
+    for size_px, boxes, labels, difficult in zip(
+        sizes_px.tolist(), *(column.split(object_counts) for column in objects[1:]), strict=True
+    ):
+        targets.append({"boxes": boxes_to_pixels(boxes, size_px), "labels": labels, "iscrowd": difficult.int()})
+    # The ranks have already exchanged their images. A second exchange would count each image once per rank.
+    evaluator = MeanAveragePrecision(
+        backend="faster_coco_eval",
+        iou_thresholds=None if iou_thresholds is None else list(iou_thresholds),
+        max_detection_thresholds=list(max_detection_thresholds),
+        sync_on_compute=False,
+    )
+    evaluator.warn_on_many_detections = False
+    evaluator.update(preds, targets)
+    summary = {name: value for name, value in evaluator.compute().items() if _is_summary(name)}
+    # COCO uses -1 for undefined values.
+    return {name: value.masked_fill(value < 0, torch.nan) for name, value in summary.items()}
 
 
 def _is_summary(name: str) -> bool:

@@ -1,7 +1,4 @@
-"""Charts of a page: their SVG with title and legend, and those of what a run logged over its steps.
-
-They are drawn for a column of about 440 px: nearly the width of a phone, and half of a desktop page.
-"""
+"""Charts of a page: their SVG with title and legend, and those of what a run logged over its steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,9 +10,19 @@ from markupsafe import Markup
 from ssd_lightning.reporting.metric_log import Curve
 from ssd_lightning.reporting.run import Run
 from ssd_lightning.reporting.summary import SCORES
-from ssd_lightning.visualization.charts import PALETTE, Line, Series, draw_columns, draw_lines, new_figure, thin, to_svg
+from ssd_lightning.visualization.charts import (
+    PAGE_PX,
+    PALETTE,
+    Line,
+    Series,
+    draw_columns,
+    draw_lines,
+    new_figure,
+    thin,
+    to_svg,
+)
 
-WIDTH_PX, HEIGHT_PX = 440, 250
+HEIGHT_PX = 250
 SHARED_LOSSES = {"loss_cls": "Loss of the classes", "loss_box": "Loss of the boxes"}
 """Logged name after the stage -> title, for values of both training and validation."""
 SCORES_TITLE, CLASSES_TITLE = "mAP on the validation images", "AP of each class, 11 points"
@@ -45,17 +52,11 @@ def slot_class(slot: int) -> str:
 def line_chart(
     title: str, lines: Sequence[Line], *, x_label: str, note: str = "", where: str = "", **ranges: Any
 ) -> Chart:
-    """Make a chart of lines.
+    """Make a chart of lines; the legend names those without finite values, too.
 
-    Args:
-        title: title above the chart.
-        lines: its lines; the legend names those without finite values, too.
-        x_label: text below the axis.
-        note: text below the chart.
-        where: distinguishes charts of one title in their descriptions.
-        ranges: see `draw_lines`.
+    `where` distinguishes charts of one title in their descriptions; for `ranges` see `draw_lines`.
     """
-    figure = new_figure(WIDTH_PX, HEIGHT_PX, margins_px=(44, 10, 8, 42))
+    figure = new_figure(PAGE_PX, HEIGHT_PX, margins_px=(44, 10, 8, 42))
     draw_lines(figure.subplots(), lines, x_label=x_label, **ranges)
     ends = [(line.name, thin(line.x, line.y)[1]) for line in lines]
     said = "; ".join(f"{name} from {y[0]:.4g} to {y[-1]:.4g}" for name, y in ends if len(y)) or "no values"
@@ -72,7 +73,7 @@ def column_chart(title: str, names: Sequence[str], series: Series, *, note: str 
 
 def column_figure() -> Any:
     """Make the figure for a chart of columns."""
-    return new_figure(WIDTH_PX, HEIGHT_PX, margins_px=(44, 6, 8, 42))
+    return new_figure(PAGE_PX, HEIGHT_PX, margins_px=(44, 6, 8, 42))
 
 
 def bars_chart(title: str, figure: Any, names: Sequence[str], series: Series, *, note: str = "") -> Chart:

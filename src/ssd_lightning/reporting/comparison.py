@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,14 +22,7 @@ from ssd_lightning.reporting.charts import (
     slot_class,
 )
 from ssd_lightning.reporting.evaluation import MOST_CLASSES_A_COLUMN, number
-from ssd_lightning.reporting.groups import (
-    Cell,
-    RunGroup,
-    config_differences,
-    different_data,
-    group_runs,
-    score_cells,
-)
+from ssd_lightning.reporting.groups import RunGroup, config_differences, different_data, group_runs, score_cells
 from ssd_lightning.reporting.output import runs_mark
 from ssd_lightning.reporting.page import REPORT, Entry, render, write_page
 from ssd_lightning.reporting.run import SPLITS, Run, read_run
@@ -37,30 +30,6 @@ from ssd_lightning.reporting.summary import SCORES, duration
 from ssd_lightning.visualization.charts import bar_figure, dot_figure
 
 COMPARISON = "comparison.html"
-
-
-@dataclass(frozen=True)
-class GroupRow:
-    """A row of the table of runs."""
-
-    slot: str
-    letter: str
-    name: str
-    links: list[tuple[str, str]]
-    """Name of each run and the link to its own page, relative to this page; empty if it has none."""
-    seeds: str
-    epochs: str
-    time: str
-
-
-@dataclass(frozen=True, eq=False)
-class SplitScores:
-    """The scores of one split: a column for each of `names`, a row of cells for each group."""
-
-    split: str
-    names: list[str]
-    rows: list[tuple[str, str, list[Cell]]]
-    """CSS class of the colour, letter, cells."""
 
 
 def write_comparison(directories: Sequence[Path | str], output: Path | str = COMPARISON) -> Path:
@@ -85,15 +54,13 @@ def write_comparison(directories: Sequence[Path | str], output: Path | str = COM
 def comparison_page(runs: Sequence[Run], path: Path) -> str:
     """Return the page as HTML; its links are relative to `path`."""
     groups, warning = group_runs(runs), different_data(runs)
-    scores, curves = split_scores(groups, are_compared=not warning), curve_charts(groups)
-    classes, errors, notes = class_charts(groups), *error_charts(groups)
-    settings = [(group.label, config_differences(groups[0], group)) for group in groups[1:]]
+    errors, notes = error_charts(groups)
     there: dict[str, Any] = {
-        "scores": scores,
-        "curves": curves,
-        "classes": classes,
+        "scores": score_tables(groups, are_compared=not warning),
+        "curves": curve_charts(groups),
+        "classes": class_charts(groups),
         "errors": errors,
-        "settings": settings,
+        "settings": [(group.label, config_differences(groups[0], group)) for group in groups[1:]],
     }
     contents = [Entry("runs", "Runs"), *(Entry(name, name.capitalize()) for name, content in there.items() if content)]
     return render(
@@ -107,44 +74,41 @@ def comparison_page(runs: Sequence[Run], path: Path) -> str:
         rows=[group_row(group, slot, path.parent) for slot, group in enumerate(groups)],
         first=groups[0],
         has_seeds=any(len(group.runs) > 1 for group in groups),
-        split_names=SPLITS,
         notes=notes,
         **there,
     )
 
 
-def group_row(group: RunGroup, slot: int, folder: Path) -> GroupRow:
-    """Describe a group; links are relative to the folder."""
+def group_row(group: RunGroup, slot: int, folder: Path) -> dict[str, Any]:
+    """Describe a group for the table of runs; links to the pages of its runs are relative to the folder."""
     links = []
     for run in group.runs:
         page = run.directory / REPORT
         links.append((run.directory.name, quote(os.path.relpath(page, folder)) if page.is_file() else ""))
-    lasts = [run.epochs_trained() for run in group.runs]
+    epochs = dict.fromkeys(str(run.epochs_trained() or "–") for run in group.runs)
     seconds = [time for run in group.runs if (time := run.seconds()) is not None]
     unfinished = sum(run.result is None for run in group.runs)
-    open_runs = f" ({unfinished} unfinished)" if unfinished else ""
-    return GroupRow(
-        slot=slot_class(slot),
-        letter=group.letter,
-        name=group.name,
-        links=links,
-        seeds=", ".join(str(run.record.get("seed", run.config.get("seed", "–"))) for run in group.runs),
-        epochs=", ".join(dict.fromkeys(str(epochs or "–") for epochs in lasts)) + open_runs,
-        time=duration(fmean(seconds)) if seconds else "–",
-    )
+    return {
+        "slot": slot_class(slot),
+        "letter": group.letter,
+        "links": links,
+        "seeds": ", ".join(str(run.record.get("seed", run.config.get("seed", "–"))) for run in group.runs),
+        "epochs": ", ".join(epochs) + (f" ({unfinished} unfinished)" if unfinished else ""),
+        "time": duration(fmean(seconds)) if seconds else "–",
+    }
 
 
-def split_scores(groups: Sequence[RunGroup], *, are_compared: bool = True) -> list[SplitScores]:
+def score_tables(groups: Sequence[RunGroup], *, are_compared: bool = True) -> list[dict[str, Any]]:
     """Tabulate the scores of every split with scores in any run; see `score_cells`."""
     tables = []
     for split in SPLITS:
-        keys = {key: label for key, label in SCORES.items() if any(group.scores(f"{split}/{key}") for group in groups)}
+        keys = [key for key in SCORES if any(group.scores(f"{split}/{key}") for group in groups)]
         columns = [score_cells(groups, f"{split}/{key}", are_compared=are_compared) for key in keys]
         rows = [
             (slot_class(slot), group.letter, [column[slot] for column in columns]) for slot, group in enumerate(groups)
         ]
         if keys:
-            tables.append(SplitScores(split, list(keys.values()), rows))
+            tables.append({"split": split, "names": [SCORES[key] for key in keys], "rows": rows})
     return tables
 
 
@@ -178,8 +142,7 @@ def class_charts(groups: Sequence[RunGroup]) -> list[Chart]:
     names = list(dict.fromkeys(name for group in groups for run in group.runs for name in run.class_names))
     charts = []
     for split, split_name in SPLITS.items():
-        scores = {name: [group.scores(f"{split}/ap_11point/{name}") for group in groups] for name in names}
-        means = {name: [fmean(found) if found else np.nan for found in row] for name, row in scores.items()}
+        means = {name: [_mean(group.scores(f"{split}/ap_11point/{name}")) for group in groups] for name in names}
         shown = [name for name in names if np.isfinite(means[name]).any()]
         for start in range(0, len(shown), MOST_CLASSES_A_COLUMN):
             part = shown[start : start + MOST_CLASSES_A_COLUMN]
@@ -200,8 +163,8 @@ def error_charts(groups: Sequence[RunGroup]) -> tuple[list[Chart], list[str]]:
         rows = []
         for group in groups:
             splits = [error_split(run.evaluations[split]) for run in group.runs if split in run.evaluations]
-            gains = [[one.errors[kind].gain for one in splits if np.isfinite(one.map)] for kind in ERROR_TYPES]
-            rows.append((group.label, [fmean(values) if values else np.nan for values in gains]))
+            splits = [one for one in splits if np.isfinite(one.map)]
+            rows.append((group.label, [_mean([one.errors[kind].gain for one in splits]) for kind in ERROR_TYPES]))
         without = [group.letter for group, (_, gains) in zip(groups, rows, strict=True) if np.isnan(gains).all()]
         if len(without) < len(groups):
             texts = [[number(gain) for gain in gains] for _, gains in rows]
@@ -212,6 +175,10 @@ def error_charts(groups: Sequence[RunGroup]) -> tuple[list[Chart], list[str]]:
             if split == "val" or len(without) < len(groups):
                 notes.append(f"{which} an evaluation of the {name} images (evaluations/{split}.npz).")
     return charts, notes
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else np.nan
 
 
 def _title(num_runs: int, num_groups: int) -> str:

@@ -1,7 +1,6 @@
 """Charts of how well the priors of a run's network cover the evaluated objects."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,10 @@ from ssd_lightning.visualization.charts import to_svg
 from ssd_lightning.visualization.coverage_plot import draw_ious, draw_shares
 
 
-@dataclass(frozen=True, eq=False)
-class CoveragePart:
-    """Content of the page about priors."""
+def coverage_part(record: EvaluationRecord, checkpoint: Path) -> dict[str, Any]:
+    """Measure how the priors of a checkpoint cover the objects of an evaluation, as `run.html.j2` shows it.
 
-    sentence: str
-    charts: list[Chart]
-    levels: list[tuple[str, str, str, int]]
-    """Grid, sides of the priors in px of the input, ratios, number of objects with their best prior there."""
-
-
-def coverage_part(record: EvaluationRecord, checkpoint: Path) -> CoveragePart:
-    """Measure how the priors cover the objects of an evaluation.
-
-    Args:
-        record: record of the evaluation; objects without an area are skipped.
-        checkpoint: checkpoint of the network.
+    Objects without an area are skipped.
 
     Raises:
         WeightsError: the checkpoint cannot be read.
@@ -49,25 +36,26 @@ def coverage_part(record: EvaluationRecord, checkpoint: Path) -> CoveragePart:
     best = best_priors(boxes, net.levels, net.image_size, to_config(net).get("clip_priors", False))
     summary = coverage_summary(boxes, best.iou, net.image_size)
     share = "–" if summary["share"] is None else f"{summary['share']:.1%}"
-    return CoveragePart(
-        sentence=f"{summary['reached']:,} of {summary['objects']:,} objects of the {SPLITS[record.split]} images, "
+    levels = [
+        {
+            "grid": " × ".join(map(str, as_height_width(level.grid_size or 0))),
+            "sides": ", ".join(f"{width:.0f} × {height:.0f}" for width, height in level.sizes()),
+            "ratios": ", ".join(f"{ratio:g}" for ratio in level.aspect_ratios),
+            "objects": int((best.level == index).sum()),
+        }
+        for index, level in enumerate(net.levels)
+    ]
+    return {
+        "sentence": f"{summary['reached']:,} of {summary['objects']:,} objects of the {SPLITS[record.split]} images, "
         f"{share}, have a prior of IoU {summary['threshold']:g} or more; the network has {len(net.priors_cxcywh):,} "
         f"priors on {len(net.levels)} levels",
-        charts=[
+        "charts": [
             _iou_chart(best.iou),
             _share_chart("Objects with a prior, by size", summary["by_size"], "size (root of the area) in the input"),
             _share_chart("Objects with a prior, by shape", summary["by_ratio"], "width : height"),
         ],
-        levels=[
-            (
-                " × ".join(map(str, as_height_width(level.grid_size or 0))),
-                _sides(level.sizes()),
-                ", ".join(f"{ratio:g}" for ratio in level.aspect_ratios),
-                int((best.level == index).sum()),
-            )
-            for index, level in enumerate(net.levels)
-        ],
-    )
+        "levels": levels,
+    }
 
 
 def _iou_chart(ious: np.ndarray) -> Chart:
@@ -82,7 +70,3 @@ def _share_chart(title: str, shares: Mapping[str, Mapping[str, Any]], x_label: s
     draw_shares(figure.subplots(), [("objects with a prior", shares)], x_label=x_label)
     filled = {name: entry["share"] for name, entry in shares.items() if entry["objects"]}
     return bars_chart(title, figure, list(filled), [("objects with a prior", list(filled.values()))])
-
-
-def _sides(sizes: Sequence[tuple[float, float]]) -> str:
-    return ", ".join(f"{width:.0f} × {height:.0f}" for width, height in sizes)

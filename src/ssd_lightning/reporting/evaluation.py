@@ -2,21 +2,20 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ssd_lightning.analysis.calibration import calibration
+from ssd_lightning.analysis.calibration import CalibrationCurve, calibration
 from ssd_lightning.analysis.confusion import confusion_matrix
-from ssd_lightning.analysis.error_split import ErrorSplit, ErrorType, error_split
+from ssd_lightning.analysis.error_split import ErrorShare, ErrorType, error_split
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.image_scores import image_scores
 from ssd_lightning.analysis.object_sizes import ap_by_size, recall_by_size
-from ssd_lightning.analysis.pr_curves import PRCurve, mean_ap, pr_curves
-from ssd_lightning.metrics.average_precision import voc_average_precision
+from ssd_lightning.analysis.pr_curves import PRCurve, pr_curves
 from ssd_lightning.reporting.charts import Chart, bars_chart, column_chart, line_chart
-from ssd_lightning.reporting.images import ShownImage, show_images
+from ssd_lightning.reporting.images import show_images
 from ssd_lightning.visualization.charts import Line, bar_figure, confusion_figure, draw_lines, new_figure, to_svg
 from ssd_lightning.visualization.fonts import describe_numbers, numbered_names
 
@@ -27,6 +26,7 @@ CALIBRATED_FROM = 0.1
 NUM_BEST, NUM_WORST = 4, 8
 SMALL_PX = (220, 170)
 MOST_CLASSES_A_COLUMN = 30
+MOST_CONFUSIONS = 10
 ERROR_MEANINGS: dict[ErrorType, str] = {
     "class": "the place is right, the class is not",
     "localisation": "the class is right, the box is off (IoU .1 to .5)",
@@ -37,86 +37,47 @@ ERROR_MEANINGS: dict[ErrorType, str] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class EvaluationPart:
-    """Page content of one evaluation."""
+def evaluation_part(record: EvaluationRecord, *, ran_in: Path | None = None) -> dict[str, Any]:
+    """Compute the page content of an evaluation, as `parts.html.j2` shows it.
 
-    split: str
-    num_images: int
-    counts: str
-    """Number of images, objects and detections as text."""
-    scores: list[tuple[str, str]]
-    class_charts: list[Chart]
-    class_rows: list[tuple[str, int, str, str]]
-    """Name, objects, AP as area, AP of 11 points."""
-    pr_charts: list[Chart]
-    confusion: Chart
-    confusions: list[tuple[str, str, int, str]]
-    """True class, found class, count, share."""
-    errors: Chart
-    error_rows: list[tuple[str, str, int, str]]
-    """Type, meaning, count, gain."""
-    sizes: list[Chart]
-    calibration: list[Chart]
-    calibration_error: str
-    numbered: str
-    """Classes shown by number in images, since no font has their letters; empty if there are none."""
-    best: list[ShownImage]
-    worst: list[ShownImage]
-
-
-def _objects(record: EvaluationRecord) -> str:
-    num, difficult = len(record.objects.labels), int(record.objects.difficult.sum())
-    return f"{num:,} objects" + (f" ({difficult:,} of them difficult, which are not counted)" if difficult else "")
-
-
-def evaluation_part(record: EvaluationRecord, *, ran_in: Path | None = None) -> EvaluationPart:
-    """Compute the page content of an evaluation.
-
-    Args:
-        record: record of the evaluation; images, objects or detections may be empty.
-        ran_in: working directory of the run, for relative image paths.
+    Images, objects or detections may be empty. Relative paths of images start at `ran_in`, where the run was started.
     """
-    names = record.class_names
+    names, objects, num_images = record.class_names, record.objects, len(record.image_ids)
     curves, strict_curves = pr_curves(record), pr_curves(record, 0.75)
-    eleven = voc_average_precision(record.detections, record.objects, num_classes=len(names)).eleven_point.tolist()
     matrix = confusion_matrix(record, score_threshold=SCORE_THRESHOLD)
-    errors = error_split(record)
+    errors = error_split(record).errors
     images = image_scores(record, score_threshold=SCORE_THRESHOLD)
     order = images.best_first.tolist()
     num_best = min(NUM_BEST, len(order) // 3)
     best = [index for index in order[:num_best] if images.hits[index]]
     worst = [index for index in order[num_best:][::-1] if images.scores[index] < 1][:NUM_WORST]
-    calibrated = calibration(record, score_threshold=CALIBRATED_FROM).overall
-    eleven_mean = _mean(eleven)
-    return EvaluationPart(
-        split=record.split,
-        num_images=len(record.image_ids),
-        counts=f"{len(record.image_ids):,} images, {_objects(record)}, {len(record.detections.labels):,} detections",
-        scores=[
-            ("mAP, 11 points", number(eleven_mean)),
-            ("mAP, area", number(mean_ap(curves))),
-            ("mAP at IoU .75", number(mean_ap(strict_curves))),
-        ],
-        class_charts=class_charts(curves),
-        class_rows=[
-            (curve.class_name, curve.num_objects, number(curve.ap), number(ap))
-            for curve, ap in zip(curves, eleven, strict=True)
-        ],
-        pr_charts=pr_charts(curves, strict_curves),
-        confusion=confusion_chart(matrix, names),
-        confusions=[(true, found, count, f"{share:.0%}") for true, found, count, share in confusions(matrix, names)],
-        errors=error_chart(errors),
-        error_rows=[
-            (kind, ERROR_MEANINGS[kind], share.count, number(share.gain)) for kind, share in errors.errors.items()
-        ],
-        sizes=size_charts(record),
-        calibration=calibration_charts(record.split, calibrated.mean_scores, calibrated.precisions, calibrated.counts),
-        calibration_error=number(calibrated.error),
-        numbered=describe_numbers(numbered_names(names)),
-        best=show_images(record, images, best, score_threshold=SCORE_THRESHOLD, ran_in=ran_in),
-        worst=show_images(record, images, worst, score_threshold=SCORE_THRESHOLD, ran_in=ran_in),
+    curve = calibration(record, score_threshold=CALIBRATED_FROM)
+    num_difficult = int(objects.difficult.sum())
+    difficult = f" ({num_difficult:,} of them difficult, which are not counted)" if num_difficult else ""
+    best_shown, worst_shown = (
+        show_images(record, images, indices, score_threshold=SCORE_THRESHOLD, ran_in=ran_in)
+        for indices in (best, worst)
     )
+    return {
+        "split": record.split,
+        "num_images": num_images,
+        "counts": f"{num_images:,} images, {len(objects.labels):,} objects{difficult}, "
+        f"{len(record.detections.labels):,} detections",
+        "class_charts": class_charts(curves),
+        "curves": curves,
+        "pr_charts": pr_charts(curves, strict_curves),
+        "confusion": confusion_chart(matrix, names),
+        "confusions": confusions(matrix, names),
+        "errors": error_chart(errors),
+        "error_rows": [(kind, ERROR_MEANINGS[kind], share.count) for kind, share in errors.items()],
+        "sizes": size_charts(record),
+        "calibration": calibration_charts(record.split, curve),
+        "calibration_error": number(curve.error),
+        # Classes that images show by number, since no font has their letters.
+        "numbered": describe_numbers(numbered_names(names)),
+        "best": best_shown,
+        "worst": worst_shown,
+    }
 
 
 def number(value: float | None) -> str:
@@ -165,26 +126,25 @@ def confusion_chart(matrix: np.ndarray, class_names: Sequence[str]) -> Chart:
     return Chart("Confusion matrix", to_svg(confusion_figure(matrix, class_names), said), wide=True)
 
 
-def confusions(matrix: np.ndarray, class_names: Sequence[str], most: int = 10) -> list[tuple[str, str, int, float]]:
+def confusions(matrix: np.ndarray, class_names: Sequence[str]) -> list[tuple[str, str, int, float]]:
     """List the most frequent confusions: (true, found, count, fraction of the true class's objects)."""
-    between = matrix[1:, 1:].copy()
-    np.fill_diagonal(between, 0)
+    between = matrix[1:, 1:] * ~np.eye(len(class_names), dtype=bool)
     totals = matrix[1:].sum(axis=1)
-    pairs = sorted(np.argwhere(between).tolist(), key=lambda pair: -between[pair[0], pair[1]])[:most]
+    pairs = sorted(np.argwhere(between).tolist(), key=lambda pair: -between[pair[0], pair[1]])[:MOST_CONFUSIONS]
     return [
         (class_names[row], class_names[column], int(between[row, column]), float(between[row, column] / totals[row]))
         for row, column in pairs
     ]
 
 
-def error_chart(errors: ErrorSplit) -> Chart:
+def error_chart(errors: dict[ErrorType, ErrorShare]) -> Chart:
     """Draw the gain in mAP without the errors of each type."""
-    gains = [share.gain for share in errors.errors.values()]
-    hints = [f"{kind}: {number(share.gain)}, {share.count} errors" for kind, share in errors.errors.items()]
+    gains = [share.gain for share in errors.values()]
+    hints = [f"{kind}: {number(share.gain)}, {share.count} errors" for kind, share in errors.items()]
     high = max([0.05, *filter(math.isfinite, gains)])
-    series, texts = [("mAP", gains)], [list(map(number, gains))]
-    figure = bar_figure(list(errors.errors), series, texts=texts, hints=hints, high=high)
-    return bars_chart("Gain in mAP without the errors of a type", figure, list(errors.errors), series)
+    names, series, texts = list(errors), [("mAP", gains)], [list(map(number, gains))]
+    figure = bar_figure(names, series, texts=texts, hints=hints, high=high)
+    return bars_chart("Gain in mAP without the errors of a type", figure, names, series)
 
 
 def size_charts(record: EvaluationRecord) -> list[Chart]:
@@ -216,29 +176,24 @@ def size_charts(record: EvaluationRecord) -> list[Chart]:
     return charts
 
 
-def calibration_charts(split: str, mean_scores: np.ndarray, precisions: np.ndarray, counts: np.ndarray) -> list[Chart]:
+def calibration_charts(split: str, curve: CalibrationCurve) -> list[Chart]:
     """Draw precision against score, and the number of detections per score."""
-    filled = counts > 0
-    edges = np.linspace(0, 1, len(counts) + 1)[:-1]
+    filled, edges = curve.counts > 0, curve.edges[:-1]
     shown = edges >= CALIBRATED_FROM - 1e-9
+    counts = curve.counts[shown].tolist()
     return [
         line_chart(
             "Share of hits at each score",
-            [Line("detections", mean_scores[filled], precisions[filled], with_points=True)],
+            [Line("detections", curve.mean_scores[filled], curve.precisions[filled], with_points=True)],
             x_label="score", where=f" ({split})", x_range=(0, 1), y_range=(0, 1), diagonal=True,
             note="On the dotted line a score is the chance of a hit; below it the detector is too sure of itself.",
         ),
         column_chart(
             "Detections at each score",
             [f"{edge:.1f}" for edge in edges[shown]],
-            [("detections", counts[shown].tolist())],
-            hints=[[f"{count:,} detections" for count in counts[shown].tolist()]],
+            [("detections", counts)],
+            hints=[[f"{count:,} detections" for count in counts]],
             x_label="score, from",
             note=f"The many of less than {CALIBRATED_FROM:g} are skipped.",
         ),
     ]  # fmt: skip
-
-
-def _mean(values: Sequence[float]) -> float:
-    finite = [value for value in values if math.isfinite(value)]
-    return sum(finite) / len(finite) if finite else math.nan

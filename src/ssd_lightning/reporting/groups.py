@@ -10,6 +10,7 @@ from typing import Any
 from ssd_lightning.data.fingerprint import differences as fingerprint_differences
 from ssd_lightning.digest import config_digest, differences
 from ssd_lightning.reporting.run import Run
+from ssd_lightning.visualization.tables import mean_and_deviation
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MOST_NAMES = 3
@@ -17,13 +18,7 @@ MOST_NAMES = 3
 
 @dataclass(frozen=True, eq=False)
 class RunGroup:
-    """Runs of one configuration with different seeds.
-
-    Attributes:
-        letter: short name of the group on the page.
-        runs: at least one.
-        name: name of their directories.
-    """
+    """Runs of one configuration with different seeds, with a short name and the names of their directories."""
 
     letter: str
     runs: Sequence[Run]
@@ -46,11 +41,11 @@ class Cell:
 
     text: str
     """Mean, with +- standard deviation for several runs; a dash if there is none."""
-    difference: str
+    difference: str = ""
     """Difference to the first group; empty if there is none."""
-    is_sure: bool
+    is_sure: bool = True
     """Whether the difference exceeds twice its standard error; True if there are no spreads."""
-    is_best: bool
+    is_best: bool = False
 
 
 def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
@@ -80,11 +75,12 @@ def config_differences(first: RunGroup, other: RunGroup) -> list[str]:
 def short_names(directories: Sequence[Path]) -> list[str]:
     """Name directories by as many trailing parts as needed to distinguish them."""
     parts = [path.resolve().parts for path in directories]
-    for length in range(1, max(map(len, parts), default=1) + 1):
+    names: list[str] = []
+    for length in range(1, max(map(len, parts), default=0) + 1):
         names = ["/".join(part[-length:]) for part in parts]
         if len(set(names)) == len(names):
             break
-    return names if directories else []
+    return names
 
 
 def letter_of(index: int) -> str:
@@ -120,33 +116,23 @@ def runs_by_data(runs: Sequence[Run]) -> list[list[Run]]:
 
 def score_cells(groups: Sequence[RunGroup], key: str, *, are_compared: bool = True) -> list[Cell]:
     """Compare a score of each group with the first; only format it if the data differ."""
-    all_scores = [group.scores(key) for group in groups]
-    if not are_compared:
-        return [Cell(spread(scores), "", True, False) for scores in all_scores]
-    means = [fmean(scores) if scores else -math.inf for scores in all_scores]
-    best = max(means)
-    return [
-        _cell(scores, all_scores[0], is_first=place == 0, is_best=len(groups) > 1 and mean == best > -math.inf)
-        for place, (scores, mean) in enumerate(zip(all_scores, means, strict=True))
-    ]
-
-
-def spread(values: Sequence[float]) -> str:
-    """Format mean and standard deviation (n - 1 in the denominator), or the single value, or a dash."""
-    if not values:
-        return "–"
-    return f"{fmean(values):.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"
-
-
-def _cell(scores: Sequence[float], first: Sequence[float], *, is_first: bool, is_best: bool) -> Cell:
-    if is_first or not scores or not first:
-        return Cell(spread(scores), "", True, is_best)
-    difference = fmean(scores) - fmean(first)
-    error = math.hypot(_standard_error(scores), _standard_error(first))
-    has_spread = len(scores) > 1 or len(first) > 1
-    return Cell(
-        spread(scores), f"{difference:+.3f}".replace("-", "−"), not has_spread or abs(difference) > 2 * error, is_best
-    )
+    first, *_ = all_scores = [group.scores(key) for group in groups]
+    best = max((fmean(scores) for scores in all_scores if scores), default=math.nan)
+    cells = []
+    for place, scores in enumerate(all_scores):
+        text = mean_and_deviation(scores, digits=3, sign="±") if scores else "–"
+        if not are_compared or not scores:
+            cells.append(Cell(text))
+            continue
+        is_best = len(groups) > 1 and fmean(scores) == best
+        if place == 0 or not first:
+            cells.append(Cell(text, is_best=is_best))
+            continue
+        difference = fmean(scores) - fmean(first)
+        error = math.hypot(_standard_error(scores), _standard_error(first))
+        is_sure = error == 0 or abs(difference) > 2 * error
+        cells.append(Cell(text, f"{difference:+.3f}".replace("-", "−"), is_sure, is_best))
+    return cells
 
 
 def _have_same_data(one: Run, two: Run) -> bool:

@@ -27,10 +27,6 @@ def require_own_page(output: Path, directories: Iterable[Path]) -> None:
     A page of one run may be replaced by a newer one of that run. A page of several runs may also be replaced by one of
     these and more runs, since sweeps grow.
 
-    Args:
-        output: path of the page.
-        directories: directories of its runs.
-
     Raises:
         ConfigurationError: the suffix is not that of a page, or another file or a page of other runs exists there.
     """

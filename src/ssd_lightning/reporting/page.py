@@ -8,16 +8,18 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import yaml
 
 import ssd_lightning
 from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves
 from ssd_lightning.errors import DataError, UserError
 from ssd_lightning.reporting.charts import curve_charts
-from ssd_lightning.reporting.coverage import CoveragePart, coverage_part
-from ssd_lightning.reporting.evaluation import SCORE_THRESHOLD, EvaluationPart, evaluation_part, number
+from ssd_lightning.reporting.coverage import coverage_part
+from ssd_lightning.reporting.evaluation import SCORE_THRESHOLD, evaluation_part, number
 from ssd_lightning.reporting.output import runs_mark
-from ssd_lightning.reporting.run import SPLITS, Run, read_run
-from ssd_lightning.reporting.summary import config_text, facts, gaps, reproduction, score_rows
+from ssd_lightning.reporting.run import SPLITS, Run, lookup, read_run
+from ssd_lightning.reporting.summary import facts, gaps, reproduction, score_rows
+from ssd_lightning.run_files import written_whole
 from ssd_lightning.visualization.charts import THEME
 
 log = logging.getLogger(__name__)
@@ -74,14 +76,15 @@ def try_report(run_dir: Path) -> Path | None:
 
 def run_page(run: Run) -> str:
     """Return the page of a run as HTML."""
-    ran_in = run.record.get("directory")
-    folder = Path(ran_in) if isinstance(ran_in, str) else None
-    parts = [evaluation_part(record, ran_in=folder) for record in run.evaluations.values()]
-    missing = gaps(run)
+    ran_in = lookup(run.record, "directory", kind=str)
+    parts = [evaluation_part(record, ran_in=Path(ran_in) if ran_in else None) for record in run.evaluations.values()]
+    missing, charts, again = gaps(run), curve_charts(run), reproduction(run)
+    config = yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True, width=100) if run.config else ""
     coverage = _coverage(run, missing)
-    charts, config, again = curve_charts(run), config_text(run.config), reproduction(run)
     contents = [Entry("summary", "Summary"), *([Entry("curves", "Curves")] if charts else [])]
-    contents += [_entry_of(part) for part in parts]
+    for split in run.evaluations:
+        children = [Entry(f"{split}-{key}", title) for key, title in EVALUATION_PARTS.items()]
+        contents.append(Entry(split, SPLITS[split].capitalize(), children))
     there = {"priors": coverage, "configuration": config, "reproduction": again}
     contents += [Entry(name, name.capitalize()) for name, content in there.items() if content]
     return render(
@@ -97,14 +100,12 @@ def run_page(run: Run) -> str:
         curve_charts=charts,
         evaluations=parts,
         evaluated={split: evaluated_epoch(run, split) for split in run.evaluations},
-        split_names=SPLITS,
         score_threshold=SCORE_THRESHOLD,
         most_open=MOST_OPEN,
         coverage=coverage,
         config=config,
         reproduction=again,
         command=run.record.get("command"),
-        number=number,
     )
 
 
@@ -128,7 +129,7 @@ def render(template: str, **content: Any) -> str:
     )
     written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     return environment.get_template(template).render(
-        **content, theme=THEME, version=ssd_lightning.__version__, written=written
+        **content, theme=THEME, split_names=SPLITS, number=number, version=ssd_lightning.__version__, written=written
     )
 
 
@@ -138,18 +139,16 @@ def write_page(html: str, path: Path) -> Path:
     Raises:
         DataError: the page cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # File names may contain bytes that are not UTF-8, which a page cannot show.
-        partial.write_bytes(html.encode("utf-8", "replace"))
-        partial.replace(path)
+        with written_whole(path) as partial:
+            # File names may contain bytes that are not UTF-8, which a page cannot show.
+            partial.write_bytes(html.encode("utf-8", "replace"))
     except OSError as error:
         raise DataError(f"the page cannot be written to {path}: {error.strerror or error}") from error
     return path
 
 
-def _coverage(run: Run, missing: list[str]) -> CoveragePart | None:
+def _coverage(run: Run, missing: list[str]) -> dict[str, Any] | None:
     record = next(iter(run.evaluations.values()), None)
     if record is None:
         return None
@@ -161,8 +160,3 @@ def _coverage(run: Run, missing: list[str]) -> CoveragePart | None:
     except UserError as error:
         missing.append(f"No coverage by the priors: {error}.")
         return None
-
-
-def _entry_of(part: EvaluationPart) -> Entry:
-    children = [Entry(f"{part.split}-{key}", title) for key, title in EVALUATION_PARTS.items()]
-    return Entry(part.split, SPLITS[part.split].capitalize(), children)

@@ -1,7 +1,7 @@
 """Read a run directory: its record, its log and its evaluations."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,16 +23,23 @@ OBJECTIVE = "val/map_11point"
 """Metric that selects `best.ckpt` if the configuration has none."""
 
 
+def lookup(content: Any, *keys: str, kind: type) -> Any:
+    """Return a value of nested mappings; None if a key is missing, or if the value is of another type than `kind`."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content if isinstance(content, kind) else None
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """The contents of a run directory; missing parts are empty.
 
     Attributes:
         directory: directory of the run.
-        record: `run.json`; empty if missing.
-        config: `config.yaml`; empty if missing.
+        record: `run.json`.
+        config: `config.yaml`.
         result: `result.json`; None if the run is unfinished.
-        curves: curves by logged name; empty if there is no `metrics.csv`.
+        curves: curves of `metrics.csv` by logged name.
         evaluations: evaluations by split.
         checkpoint: the best one, else the last; None if there is none.
     """
@@ -55,17 +62,14 @@ class Run:
     @property
     def objective(self) -> str:
         """Name of the metric that selects `best.ckpt`."""
-        callbacks = self.config.get("callbacks")
-        best = callbacks.get("best") if isinstance(callbacks, Mapping) else None
-        return str(best.get("monitor", OBJECTIVE)) if isinstance(best, Mapping) else OBJECTIVE
+        return lookup(self.config, "callbacks", "best", "monitor", kind=str) or OBJECTIVE
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes 1..C; empty if unknown."""
         if self.evaluations:
             return next(iter(self.evaluations.values())).class_names
-        names = self.record.get("class_names")
-        return tuple(map(str, names)) if isinstance(names, list) else ()
+        return tuple(map(str, lookup(self.record, "class_names", kind=list) or ()))
 
     def best_validation(self) -> int | None:
         """Return the index of the best validation in the objective's curve, the last among equals, as for `best.ckpt`.
@@ -81,14 +85,12 @@ class Run:
     def score(self, name: str) -> float | None:
         """Return a score: for validation that of the best validation by the objective, else the last logged value."""
         curve, best = self.curves.get(name), self.best_validation()
-        if curve is not None and name.startswith("val/") and best is not None:
+        if curve is None:
+            return lookup(self.result, "scores", name, kind=(int | float))  # type: ignore[arg-type]
+        if name.startswith("val/") and best is not None:
             here = np.flatnonzero(curve.steps == self.curves[self.objective].steps[best])
             return float(curve.values[here[-1]]) if len(here) else None
-        if curve is not None:
-            return float(curve.values[-1])
-        scores = (self.result or {}).get("scores")
-        logged = scores.get(name) if isinstance(scores, Mapping) else None
-        return float(logged) if isinstance(logged, (int, float)) else None
+        return float(curve.values[-1])
 
     def epochs_trained(self) -> int | None:
         """Return the number of started epochs; None if nothing was logged."""
@@ -107,17 +109,14 @@ class Run:
 
     def images(self) -> dict[str, int]:
         """Return the number of images of each split, as far as recorded."""
-        data = self.record.get("data")
-        entries = data.items() if isinstance(data, Mapping) else ()
-        counts = {split: entry.get("images") for split, entry in entries if isinstance(entry, Mapping)}
-        recorded = {split: count for split, count in counts.items() if isinstance(count, int)}
-        return {**recorded, **{split: len(record.image_ids) for split, record in self.evaluations.items()}}
+        data = lookup(self.record, "data", kind=Mapping) or {}
+        counts = {split: lookup(entry, "images", kind=int) for split, entry in data.items()}
+        counts |= {split: len(record.image_ids) for split, record in self.evaluations.items()}
+        return {split: count for split, count in counts.items() if count is not None}
 
     def validation_fingerprint(self) -> Mapping[str, Any]:
         """Return the recorded fingerprint of the validation images, see `data.fingerprint`; empty if missing."""
-        data = self.record.get("data")
-        entry = data.get("val") if isinstance(data, Mapping) else None
-        return entry if isinstance(entry, Mapping) else {}
+        return lookup(self.record, "data", "val", kind=Mapping) or {}
 
 
 def read_run(directory: Path) -> Run:
@@ -141,9 +140,9 @@ def read_run(directory: Path) -> Run:
         raise DataError(_nothing_to_show(directory, checkpoint))
     return Run(
         directory=directory,
-        record=_read_json(directory / RECORD) or {},
-        config=_read_config(directory / CONFIG),
-        result=_read_json(directory / RESULT),
+        record=_read(directory / RECORD, json.loads) or {},
+        config=_read(directory / CONFIG, yaml.safe_load) or {},
+        result=_read(directory / RESULT, json.loads),
         curves=curves,
         evaluations={split: EvaluationRecord.load(path) for split, path in evaluations.items()},
         checkpoint=checkpoint,
@@ -165,22 +164,18 @@ def runs_below(path: Path) -> list[Path]:
     return found or [path]
 
 
+def is_run(directory: Path) -> bool:
+    """Tell whether a directory contains any file of a run."""
+    return any((directory / name).is_file() for name in (RECORD, CONFIG, *SHOWN))
+
+
 def _shown_in(folder: Path) -> list[Path]:
-    return [run for run in _by_name(folder) if _has_any(run, SHOWN)]
+    return [run for run in _by_name(folder) if any((run / name).is_file() for name in SHOWN)]
 
 
 def _by_name(folder: Path) -> list[Path]:
     folders = [path for path in folder.iterdir() if path.is_dir()]
     return sorted(folders, key=lambda path: (len(path.name) if path.name.isdigit() else 0, path.name))
-
-
-def is_run(directory: Path) -> bool:
-    """Tell whether a directory contains any file of a run."""
-    return _has_any(directory, (RECORD, CONFIG, *SHOWN))
-
-
-def _has_any(directory: Path, names: Sequence[str]) -> bool:
-    return any((directory / name).is_file() for name in names)
 
 
 def _nothing_to_show(directory: Path, checkpoint: Path | None) -> str:
@@ -192,26 +187,14 @@ def _nothing_to_show(directory: Path, checkpoint: Path | None) -> str:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, parse: Callable[[bytes], Any]) -> dict[str, Any] | None:
+    """Read a mapping from a JSON or YAML file; None if it is missing."""
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{path} is damaged: {error}") from error
+        content = parse(path.read_bytes())
+    except (ValueError, yaml.YAMLError) as error:
+        raise DataError(f"{path} is damaged: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path} is damaged: it contains a {type(content).__name__}, not an object")
-    return content
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        problem = " ".join(str(error).split())
-        raise DataError(f"{path} is damaged: {problem}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is damaged: it contains a {type(content).__name__}, not settings")
+        raise DataError(f"{path} is damaged: it contains a {type(content).__name__}, not named values")
     return content

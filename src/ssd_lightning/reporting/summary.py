@@ -1,13 +1,12 @@
 """Page content around the charts: scores, facts, curves, missing parts, commands to reproduce the run."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from ssd_lightning.reporting.run import CONFIG, METRICS, SPLITS, Run
+from ssd_lightning.reporting.run import CONFIG, METRICS, SPLITS, Run, lookup
 from ssd_lightning.run_files import EVALUATIONS, RECORD, RESULT
 
 SCORES = {
@@ -32,48 +31,39 @@ def score_rows(run: Run) -> list[tuple[str, list[tuple[str, float | None]]]]:
     return rows
 
 
-def facts(run: Run) -> list[tuple[str, str]]:
+def facts(run: Run) -> Iterator[tuple[str, str]]:
     """List facts about the training as (name, text)."""
-    record, found = run.record, []
+    record = run.record
     best, curve = run.best_validation(), run.curves.get(run.objective)
     if best is not None and curve is not None:
-        text = f"after epoch {curve.epochs[best] + 1}, step {curve.steps[best] + 1:,}: {run.objective} "
-        found.append(("Best validation", f"{text}{curve.values[best]:.4f}"))
-    trained = run.epochs_trained()
-    trainer = run.config.get("trainer")
-    planned = trainer.get("max_epochs") if isinstance(trainer, Mapping) else None
-    if trained is not None:
-        found.append(("Epochs", f"{trained} of {planned}" if planned and planned > 0 else f"{trained}"))
+        where = f"after epoch {curve.epochs[best] + 1}, step {curve.steps[best] + 1:,}"
+        yield "Best validation", f"{where}: {run.objective} {curve.values[best]:.4f}"
+    if (trained := run.epochs_trained()) is not None:
+        planned = lookup(run.config, "trainer", "max_epochs", kind=int)
+        yield "Epochs", f"{trained} of {planned}" if planned and planned > 0 else f"{trained}"
     if (seconds := run.seconds()) is not None:
-        found.append(("Time", duration(seconds) + (", since it was last started" if record.get("earlier") else "")))
+        yield "Time", duration(seconds) + (", since it was last started" if record.get("earlier") else "")
     if images := run.images():
         names = {"train": "training", **SPLITS}
-        counts = ", ".join(f"{count:,} {names.get(split, split)}" for split, count in images.items())
-        found.append(("Images", counts))
+        yield "Images", ", ".join(f"{count:,} {names.get(split, split)}" for split, count in images.items())
     if classes := run.class_names:
         more = f" and {len(classes) - MOST_NAMES} more" if len(classes) > MOST_NAMES else ""
-        found.append(("Classes", f"{len(classes)}: {', '.join(classes[:MOST_NAMES])}{more}"))
-    size = run.config.get("image_size")
-    if isinstance(size, list) and len(size) == 2:
-        priors = record.get("priors")
-        more = f", {priors:,} priors" if isinstance(priors, int) else ""
-        found.append(("Input", f"{size[1]} × {size[0]} px{more}"))
-    machine = record.get("machine")
-    if isinstance(machine, Mapping):
-        devices = machine.get("devices") or [machine.get("processor")]
-        found.append(("Hardware", ", ".join(str(device) for device in devices)))
-    versions = record.get("versions")
-    if isinstance(versions, Mapping):
+        yield "Classes", f"{len(classes)}: {', '.join(classes[:MOST_NAMES])}{more}"
+    size = lookup(run.config, "image_size", kind=list) or []
+    if len(size) == 2:
+        priors = lookup(record, "priors", kind=int)
+        yield "Input", f"{size[1]} × {size[0]} px" + (f", {priors:,} priors" if priors else "")
+    if machine := lookup(record, "machine", kind=Mapping):
+        yield "Hardware", ", ".join(map(str, machine.get("devices") or [machine.get("processor")]))
+    if versions := lookup(record, "versions", kind=Mapping):
         packages = {"ssd_lightning": record.get("ssd_lightning"), **{name: versions.get(name) for name in PACKAGES}}
-        found.append(("Software", ", ".join(f"{name} {version}" for name, version in packages.items() if version)))
-    if record.get("git_commit"):
-        changed = " and what git.diff holds" if record.get("git_dirty") else ""
-        found.append(("Commit", f"{str(record['git_commit'])[:12]}{changed}"))
+        yield "Software", ", ".join(f"{name} {version}" for name, version in packages.items() if version)
+    if commit := record.get("git_commit"):
+        yield "Commit", f"{str(commit)[:12]}{' and what git.diff holds' if record.get('git_dirty') else ''}"
     if "seed" in record:
-        found.append(("Seed", str(record["seed"])))
+        yield "Seed", str(record["seed"])
     if "started" in record:
-        found.append(("Started", str(record["started"]).replace("T", " ").replace("+00:00", " UTC")))
-    return found
+        yield "Started", str(record["started"]).replace("T", " ").replace("+00:00", " UTC")
 
 
 def gaps(run: Run) -> list[str]:
@@ -89,10 +79,9 @@ def gaps(run: Run) -> list[str]:
     wanted = ["val", *(["test"] if run.config.get("test") else [])]
     for split in wanted:
         if split not in run.evaluations:
-            found.append(
-                f"No classes, curves, errors and images of the {SPLITS[split]}: there is no {EVALUATIONS}/{split}.npz"
-                + (f". It is written by: {evaluation_command(run, split)}" if run.checkpoint else " and no checkpoint.")
-            )
+            how = f". It is written by: {evaluation_command(run, split)}" if run.checkpoint else " and no checkpoint."
+            what = f"No classes, curves, errors and images of the {SPLITS[split]}"
+            found.append(f"{what}: there is no {EVALUATIONS}/{split}.npz{how}")
     return found
 
 
@@ -128,11 +117,6 @@ def reproduction(run: Run) -> str:
     return "\n".join(lines)
 
 
-def config_text(config: Mapping[str, Any]) -> str:
-    """Return a configuration as YAML."""
-    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100) if config else ""
-
-
 def duration(seconds: float) -> str:
     """Format a duration in its two largest units: 3 h 12 min."""
     whole = max(0, round(seconds))  # the clock may have been set back
@@ -143,10 +127,9 @@ def duration(seconds: float) -> str:
 
 
 def _why_unvalidated(run: Run) -> str:
-    trainer = run.config.get("trainer")
-    if not isinstance(trainer, Mapping):
-        return ""
-    every, epochs = trainer.get("check_val_every_n_epoch"), trainer.get("max_epochs")
-    if isinstance(every, int) and isinstance(epochs, int) and every > epochs > 0:
+    every, epochs = (
+        lookup(run.config, "trainer", key, kind=int) or 0 for key in ("check_val_every_n_epoch", "max_epochs")
+    )
+    if every > epochs > 0:
         return f", since trainer.check_val_every_n_epoch={every} is more than its {epochs} epochs"
     return ""

@@ -10,6 +10,10 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from ssd_lightning.run_files import read_json, write_json
+from ssd_lightning.sweeps.plan import what_is_swept, what_it_is
+from ssd_lightning.sweeps.records import FAILED, FINISHED, REPEATS, SWEEP, read_jobs
+
 log = logging.getLogger(__name__)
 
 
@@ -18,9 +22,6 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Set the sweep's directory, reject it if it contains another sweep, and register our sweeper with Hydra."""
-        from ssd_lightning.sweeps.plan import what_is_swept, what_it_is
-        from ssd_lightning.sweeps.records import SWEEP, read_json, write_json
-
         directory = Path(config.hydra.sweep.dir).resolve()
         fix_directory(config, directory)
         overrides = list(config.hydra.overrides.task)
@@ -34,7 +35,6 @@ class SweepCallback(Callback):
                 file=sys.stderr,
             )
             sys.exit(2)
-        directory.mkdir(parents=True, exist_ok=True)
         write_json(directory / SWEEP, sweep)
         stop_at_signals()
         if str(config.hydra.sweeper._target_).startswith("hydra_plugins.ssd_lightning."):
@@ -71,19 +71,10 @@ def stop_at_signals() -> None:
 
 
 def conclude_sweep(directory: Path, objective: str) -> list[str]:
-    """Write and print the results of a sweep.
-
-    Args:
-        directory: directory of the sweep.
-        objective: name of the objective.
-
-    Returns:
-        A line for each job that failed.
-    """
+    """Write and print the results of a sweep, and return a line for each job that failed."""
     from ssd_lightning.sweeps import summary
-    from ssd_lightning.sweeps.records import FAILED, FINISHED, REPEATS, SWEEP, read_jobs, read_json
     from ssd_lightning.visualization.sweep_plots import save_sweep_plot
-    from ssd_lightning.visualization.text_table import print_table
+    from ssd_lightning.visualization.tables import print_table
 
     jobs = read_jobs(directory)
     swept = (read_json(directory / SWEEP) or {}).get("swept", [])
@@ -101,8 +92,7 @@ def conclude_sweep(directory: Path, objective: str) -> list[str]:
         written.append(directory / "sweep_results.png")
         save_sweep_plot(written[-1], panels, objective=objective, title=title)
     print(*map(os.path.relpath, written), sep="\n")
-    if best := summary.best_command(jobs, swept):
-        tied = summary.count_best(jobs, swept)
-        among = f" ({tied} settings are tied; the first is shown)" if tied > 1 else ""
-        print(f"recipe: {best}" if only_repeats else f"best{among}: {best}")
+    if best := summary.best_commands(jobs, swept):
+        among = f" ({len(best)} settings are tied; the first is shown)" if len(best) > 1 else ""
+        print(f"recipe: {best[0]}" if only_repeats else f"best{among}: {best[0]}")
     return [f"job {job.number} ({os.path.relpath(path)}): {job.reason}" for path, job in jobs if job.status == FAILED]

@@ -53,7 +53,7 @@ def run_process(
 
     Args:
         command: program and arguments.
-        environment: variables to set.
+        environment: further variables.
         console: file for the output. None writes to the terminal.
         give_up: called twice a second. The process is ended early if it returns true.
     """
@@ -88,12 +88,7 @@ def run_process(
 
 
 def describe(code: int, last_lines: Sequence[str]) -> str:
-    """Describe in one line why a process ended: its own error, the signal, or the last line of its output.
-
-    Args:
-        code: exit code as in a shell.
-        last_lines: last lines of its standard error.
-    """
+    """Describe in one line why a process ended: its own error, the signal, or the last line of its standard error."""
     errors = [line.partition("error: ")[2] for line in last_lines if line.startswith("error: ")]
     if errors:
         return errors[-1]

@@ -12,11 +12,7 @@ STUDY, JOURNAL = "sweep", "search.journal"
 def find_pruning(sweep: Any, directory: Path, number: int, job: Path) -> Callable[[], bool] | None:
     """Return a function that decides whether to prune a job. None if the sweep does not prune.
 
-    Args:
-        sweep: the settings `sweep.*`.
-        directory: directory of the sweep.
-        number: number of the job, which is also the trial's.
-        job: directory of the job.
+    `sweep` are the settings `sweep.*`; the job's number is also the trial's.
     """
     if not sweep or not sweep.get("pruner") or not (directory / JOURNAL).is_file():
         return None
@@ -40,12 +36,7 @@ def find_pruning(sweep: Any, directory: Path, number: int, job: Path) -> Callabl
 
 
 def open_study(directory: Path, **parts: Any) -> Any:
-    """Open or create the study of a sweep.
-
-    Args:
-        directory: directory of the sweep.
-        **parts: `sampler` and `pruner` of `optuna.create_study`.
-    """
+    """Open or create the study of a sweep; `parts` are `sampler` and `pruner` of `optuna.create_study`."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend

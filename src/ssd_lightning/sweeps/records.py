@@ -4,9 +4,8 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from ssd_lightning.run_files import RESULT
+from ssd_lightning.run_files import RESULT, read_json, write_json
 
 SWEEP = "sweep.json"
 JOB = "job.json"
@@ -70,38 +69,9 @@ def clear(directory: Path) -> None:
         (directory / name).unlink(missing_ok=True)
 
 
-def read_result(directory: Path) -> dict[str, Any] | None:
-    """Read `result.json`, see `ssd_lightning.training.record`. None if the run is not finished."""
-    return read_json(directory / RESULT)
-
-
-def last_objective(directory: Path) -> float | None:
-    """Return the objective of the last reported validation."""
-    values = [value for _, value in read_objectives(directory)]
-    return values[-1] if values else None
-
-
 def read_objectives(directory: Path) -> list[tuple[int, float]]:
     """Read (epoch, objective) of every validation so far. An incomplete last line is ignored."""
-    try:
-        text = (directory / OBJECTIVES).read_text()
-    except OSError:
-        return []
+    path = directory / OBJECTIVES
+    text = path.read_text() if path.is_file() else ""
     whole = text[: text.rfind("\n") + 1].splitlines()
     return [(line["epoch"], line["value"]) for line in map(json.loads, whole)]
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object. None if the file is missing or is not JSON."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return content
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object atomically."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)

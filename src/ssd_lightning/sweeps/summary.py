@@ -3,36 +3,31 @@
 import csv
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 from ssd_lightning.sweeps.records import FINISHED, REPEATS, JobRecord
 from ssd_lightning.visualization.sweep_plots import Panel
-from ssd_lightning.visualization.text_table import TextTable
+from ssd_lightning.visualization.tables import TextTable, mean_and_deviation
 
 Jobs = Sequence[tuple[Path, JobRecord]]
 """Jobs with their directories, sorted by number."""
 
+spread = partial(mean_and_deviation, digits=4, sign="+-")
+
 
 def write_csv(path: Path, jobs: Jobs, swept: Sequence[str], objective: str) -> None:
-    """Write one row per job.
-
-    Args:
-        path: path of the file.
-        jobs: jobs of the sweep.
-        swept: keys with several values. Each becomes a column.
-        objective: name of the objective. It and all other scores that are not per class become columns.
-    """
+    """Write one row per job, with a column for each swept key, the objective, and each score that is not per class."""
     names = sorted({name for _, job in jobs for name in job.scores if is_summary(name)} - {objective})
-    header = ["job", *swept, objective, *names, "seconds", "status", "reason", "directory"]
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(header)
+        rows.writerow(["job", *swept, objective, *names, "seconds", "status", "reason", "directory"])
         for directory, job in jobs:
             settings = job.settings()
+            values = [settings.get(key, "") for key in swept]
             scores = [job.scores.get(name) for name in (objective, *names)]
             place = directory.relative_to(path.parent).as_posix()
-            values = [settings.get(key, "") for key in swept]
             rows.writerow([job.number, *values, *scores, job.seconds, job.status, job.reason, place])
 
 
@@ -42,15 +37,7 @@ def is_summary(name: str) -> bool:
 
 
 def by_settings(jobs: Jobs, swept: Sequence[str]) -> dict[tuple[str, ...], list[JobRecord]]:
-    """Group finished jobs that differ only in the seed or the fold.
-
-    Args:
-        jobs: jobs of the sweep.
-        swept: keys with several values.
-
-    Returns:
-        Values of the swept keys without the seed -> jobs, in the order of the jobs.
-    """
+    """Group finished jobs that differ only in the seed or the fold, by the values of the other swept keys."""
     keys = [key for key in swept if key not in REPEATS]
     groups: dict[tuple[str, ...], list[JobRecord]] = {}
     for _, job in jobs:
@@ -59,28 +46,21 @@ def by_settings(jobs: Jobs, swept: Sequence[str]) -> dict[tuple[str, ...], list[
     return groups
 
 
-def best_settings(jobs: Jobs, swept: Sequence[str]) -> list[JobRecord]:
-    """Return the jobs of the settings with the highest mean objective. Empty if no job finished."""
-    groups = by_settings(jobs, swept)
-    return max(groups.values(), key=lambda group: fmean(objectives(group)), default=[])
+def best_commands(jobs: Jobs, swept: Sequence[str]) -> list[str]:
+    """Return the command lines, without seeds and folds, of the settings with the highest mean objective.
 
-
-def count_best(jobs: Jobs, swept: Sequence[str]) -> int:
-    """Count the settings that have the highest mean objective."""
-    means = [fmean(objectives(group)) for group in by_settings(jobs, swept).values()]
-    return means.count(max(means)) if means else 0
-
-
-def best_command(jobs: Jobs, swept: Sequence[str]) -> str | None:
-    """Return the command line of the best settings, without seeds and folds. None if no job finished."""
-    best = best_settings(jobs, swept)
-    if not best:
-        return None
-    dropped = {key for key in swept if key in REPEATS}
-    dropped |= {"data.num_folds"} if "data.fold" in swept else set()
-    keys = {text: text.lstrip("+").partition("=")[0] for text in best[0].overrides}
-    overrides = [text for text, key in keys.items() if key not in dropped and key.partition(".")[0] != "sweep"]
-    return shlex.join(["python", "-m", "ssd_lightning.train", *overrides])
+    They are several if there is a tie, and none if no job finished.
+    """
+    groups = list(by_settings(jobs, swept).values())
+    means = [fmean(objectives(group)) for group in groups]
+    dropped = {key for key in swept if key in REPEATS} | ({"data.num_folds"} if "data.fold" in swept else set())
+    commands = []
+    for group, mean in zip(groups, means, strict=True):
+        if mean == max(means):
+            keys = {text: text.lstrip("+").partition("=")[0] for text in group[0].overrides}
+            kept = [text for text, key in keys.items() if key not in dropped and key.partition(".")[0] != "sweep"]
+            commands.append(shlex.join(["python", "-m", "ssd_lightning.train", *kept]))
+    return commands
 
 
 def objectives(group: Sequence[JobRecord]) -> list[float]:
@@ -93,20 +73,19 @@ def result_table(jobs: Jobs, swept: Sequence[str], objective: str) -> TextTable:
     keys = [key for key in swept if key not in REPEATS]
     repeats = [key for key in swept if key in REPEATS]
     groups = sorted(by_settings(jobs, swept).items(), key=lambda item: fmean(objectives(item[1])), reverse=True)
-    rows = [
-        (_numbers(group), *map(short, values), spread(objectives(group)), _seconds(group), FINISHED)
-        for values, group in groups
-    ]
+    rows = []
+    for values, group in groups:
+        numbers, seconds = ", ".join(str(job.number) for job in group), sum(job.seconds for job in group)
+        rows.append((numbers, *map(short, values), spread(objectives(group)), f"{seconds:.0f}", FINISHED))
     for _, job in jobs:
         if job.status != FINISHED:
-            settings = job.settings()
+            settings, last = job.settings(), job.scores.get(objective)
             status = ", ".join([job.status, *(f"{key}={settings.get(key, '')}" for key in repeats)])
-            last = job.scores.get(objective)
             shown = "" if last is None else f"({last:.4f})"
             values = tuple(short(settings.get(key, "")) for key in keys)
-            rows.append((str(job.number), *values, shown, _seconds([job]), status))
+            rows.append((str(job.number), *values, shown, f"{job.seconds:.0f}", status))
     score = f"{objective}\nmean +- sd" if repeats else objective
-    return TextTable(("jobs" if repeats else "job", *keys, score, "seconds", "status"), tuple(rows))
+    return TextTable(("jobs" if repeats else "job", *keys, score, "seconds", "status"), rows)
 
 
 def seed_table(group: Sequence[JobRecord], objective: str) -> TextTable:
@@ -116,15 +95,12 @@ def seed_table(group: Sequence[JobRecord], objective: str) -> TextTable:
         for job in group
     ]
     others = sorted(name for name in group[0].scores if is_summary(name) and name != objective)
-    names = [name for name in (objective, *others) if all(job.scores.get(name) is not None for job in group)]
-    values = {name: [float(job.scores[name] or 0) for job in group] for name in names}
-    rows = tuple((name, spread(numbers), *(f"{number:.4f}" for number in numbers)) for name, numbers in values.items())
+    rows = []
+    for name in (objective, *others):
+        values = [score for job in group if (score := job.scores.get(name)) is not None]
+        if len(values) == len(group):
+            rows.append((name, spread(values), *(f"{value:.4f}" for value in values)))
     return TextTable(("score", "mean +- sd", *seeds), rows)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Format mean and standard deviation (n - 1 in the denominator), or a single value."""
-    return f"{fmean(values):.4f} +- {stdev(values):.4f}" if len(values) > 1 else f"{values[0]:.4f}"
 
 
 def panels(jobs: Jobs, swept: Sequence[str]) -> list[Panel]:
@@ -141,11 +117,3 @@ def short(value: str) -> str:
         return f"{float(value):.4g}" if len(value) > 8 else value
     except ValueError:
         return value
-
-
-def _numbers(group: Sequence[JobRecord]) -> str:
-    return ", ".join(str(job.number) for job in group)
-
-
-def _seconds(group: Sequence[JobRecord]) -> str:
-    return f"{sum(job.seconds for job in group):.0f}"

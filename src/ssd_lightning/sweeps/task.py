@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ssd_lightning.digest import config_digest
+from ssd_lightning.run_files import RESULT, read_json
 from ssd_lightning.sweeps.plan import what_it_is
 from ssd_lightning.sweeps.processes import Ending, run_process
 from ssd_lightning.sweeps.pruning import find_pruning
@@ -26,9 +27,7 @@ from ssd_lightning.sweeps.records import (
     SWEEP,
     JobRecord,
     clear,
-    last_objective,
-    read_json,
-    read_result,
+    read_objectives,
 )
 
 log = logging.getLogger(__name__)
@@ -53,8 +52,7 @@ def run_as_job(config: DictConfig) -> float:
     directory = Path(hydra.runtime.output_dir)
     own_config = job_config(config, hydra)
     (directory / ".hydra").mkdir(parents=True, exist_ok=True)
-    rank = int(os.environ.get("SLURM_PROCID", "0"))
-    if rank > 0:  # the cluster starts every rank; only rank 0 keeps the record
+    if int(os.environ.get("SLURM_PROCID", "0")) > 0:  # the cluster starts every rank; only rank 0 keeps the record
         run_process(job_command(directory))
         return math.nan
     OmegaConf.save(own_config, directory / ".hydra" / f"{CONFIG_NAME}.yaml")
@@ -73,7 +71,7 @@ def run_as_job(config: DictConfig) -> float:
         job.seconds = round(job.seconds + ending.seconds, 1)
     conclude(job, ending, finished_result(directory, digest), str(config.objective))
     if job.status == PRUNED:
-        job.scores = {str(config.objective): last_objective(directory)}
+        job.scores = {str(config.objective): value for _, value in read_objectives(directory)}  # the last one stays
     job.write(directory)
     log.info("job %d %s", job.number, describe_job(job, str(config.objective), is_new=ending is not None))
     if ending is not None and ending.signal is not None:
@@ -82,12 +80,7 @@ def run_as_job(config: DictConfig) -> float:
 
 
 def job_config(config: DictConfig, hydra: HydraConf) -> dict[str, Any]:
-    """Return the configuration of a job's process: all settings without the sweep's, and Hydra's settings.
-
-    Args:
-        config: configuration of the job.
-        hydra: Hydra's settings of the job.
-    """
+    """Return the configuration of a job's process: all settings without the sweep's, and Hydra's settings."""
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
     plain.pop("sweep", None)
     callbacks = plain.get("callbacks") or {}
@@ -121,10 +114,7 @@ def job_command(directory: Path) -> list[str]:
 def job_environment(sweep: Path, job: JobRecord, recipe: str) -> dict[str, str]:
     """Return W&B variables that the user has not set: a group per sweep, and a job type for runs that differ in seed.
 
-    Args:
-        sweep: directory of the sweep.
-        job: job of the sweep.
-        recipe: `name` of the run. It is the group if only the seed is swept.
+    If only the seed is swept, the group is the recipe: the `name` of the runs.
     """
     swept = [key for key in (read_json(sweep / SWEEP) or {}).get("swept", []) if key not in REPEATS]
     settings = job.settings()
@@ -140,11 +130,7 @@ def job_environment(sweep: Path, job: JobRecord, recipe: str) -> dict[str, str]:
 def conclude(job: JobRecord, ending: Ending | None, result: Mapping[str, Any] | None, objective: str) -> None:
     """Set status, scores and reason of a job.
 
-    Args:
-        job: record of the job.
-        ending: how its process ended. None if the job was already finished.
-        result: result of the finished run. None if there is none with this configuration.
-        objective: name of the objective.
+    `ending` is None if the job was already finished, `result` if there is none with this configuration.
     """
     if ending is not None and ending.given_up and ending.code != 0:
         job.status = PRUNED
@@ -166,7 +152,7 @@ def conclude(job: JobRecord, ending: Ending | None, result: Mapping[str, Any] | 
 
 def finished_result(directory: Path, digest: str) -> dict[str, Any] | None:
     """Return the result in a directory if it has this configuration's digest."""
-    result = read_result(directory)
+    result = read_json(directory / RESULT)
     return result if result is not None and result.get("digest") == digest else None
 
 

@@ -4,6 +4,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from ssd_lightning.run_files import written_whole
+
 
 def keep_rows(path: Path, *, steps: int, with_last_validation: bool) -> None:
     """Remove the rows after a checkpoint, because the resumed run writes them again.
@@ -19,12 +21,10 @@ def keep_rows(path: Path, *, steps: int, with_last_validation: bool) -> None:
         reader = csv.DictReader(file)
         names, rows = list(reader.fieldnames or []), list(reader)
     kept = [row for row in rows if _is_before(row, steps, with_last_validation)]
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="") as file:
+    with written_whole(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=names)
         writer.writeheader()
         writer.writerows(kept)
-    partial.replace(path)
 
 
 def _is_before(row: dict[str, Any], steps: int, with_last_validation: bool) -> bool:

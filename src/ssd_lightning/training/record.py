@@ -1,6 +1,5 @@
 """The record of a run that is needed to repeat it: code, versions, seed, machine."""
 
-import json
 import logging
 import math
 import platform
@@ -18,7 +17,7 @@ import torch
 import ssd_lightning
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.fingerprint import differences, fingerprint
-from ssd_lightning.run_files import RECORD, RESULT
+from ssd_lightning.run_files import RECORD, RESULT, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ def run_record(seed: int, **extra: Any) -> dict[str, Any]:
 
 def write_record(directory: Path, record: Mapping[str, Any]) -> None:
     """Write `run.json` atomically. See also `write_surroundings`."""
-    _write_whole(directory / RECORD, record)
+    write_json(directory / RECORD, record)
 
 
 def earlier_starts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -64,11 +63,7 @@ def earlier_starts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def read_record(directory: Path) -> dict[str, Any]:
     """Read `run.json`. Empty if it is missing or unreadable."""
-    try:
-        record = json.loads((directory / RECORD).read_text())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    return read_json(directory / RECORD) or {}
 
 
 def write_surroundings(directory: Path) -> None:
@@ -134,22 +129,7 @@ def write_result(
         "scores": {name: value if math.isfinite(value) else None for name, value in scores.items()},
         "checkpoint": checkpoint,
     }
-    _write_whole(directory / RESULT, result)
-
-
-def _write_whole(path: Path, values: Mapping[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(values, indent=2) + "\n")
-    partial.replace(path)
-
-
-def read_result(directory: Path) -> dict[str, Any] | None:
-    """Read `result.json`. None if the run in this directory is not finished."""
-    try:
-        result: dict[str, Any] = json.loads((directory / RESULT).read_text())
-    except (OSError, ValueError):
-        return None
-    return result
+    write_json(directory / RESULT, result)
 
 
 def git_state() -> dict[str, Any]:

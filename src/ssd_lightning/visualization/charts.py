@@ -28,6 +28,8 @@ GROUND, INK, MUTED, GRID = (THEME[name] for name in ("ground", "ink", "muted", "
 PALETTE = tuple(THEME[f"s{slot}"] for slot in range(7))
 """Colours of series: those of Okabe and Ito, darker where they are too pale for lines on white."""
 MARKERS = "osD^"
+PAGE_PX = 440
+"""Width of a column of a page: nearly that of a phone, and half of a desktop page."""
 FONT_PX, LETTER_PX = 11.5, 6.4
 """Size of letters, and their mean width in usual fonts, rather too large than too small."""
 MOST_POINTS = 200
@@ -66,10 +68,7 @@ def new_figure(
 ) -> Any:
     """Make an empty figure without a window and without global state.
 
-    Args:
-        width_px: width.
-        height_px: height.
-        margins_px: left, right, top and bottom of the axes; None finds them, which takes several times as long.
+    `margins_px` are left, right, top and bottom of the axes; None finds them, which takes several times as long.
     """
     from matplotlib.figure import Figure
 
@@ -213,24 +212,14 @@ def draw_lines(
     y_range: tuple[float, float] | None = None,
     diagonal: bool = False,
 ) -> None:
-    """Draw lines over a common axis.
-
-    Args:
-        axes: where.
-        lines: of any length.
-        x_label: text at the axis.
-        y_label: text at the vertical axis.
-        x_range: range of the axis; by default that of the values.
-        y_range: range of the vertical axis; by default that of the values.
-        diagonal: draw the line of equal values.
-    """
+    """Draw lines over a common axis. Ranges are by default those of the values; `diagonal` marks equal values."""
     if diagonal:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.2, linestyle=(0, (2, 4)))
     for line in lines:
         x, y = thin(line.x, line.y)
-        colour = line.colour or PALETTE[line.slot % len(PALETTE)]
         axes.plot(
-            x, y, color=colour, linewidth=line.width, linestyle="-" if line.slot < len(PALETTE) else (0, (4, 2.5)),
+            x, y, color=line.colour or _series_colour(line.slot), linewidth=line.width,
+            linestyle="-" if line.slot < len(PALETTE) else (0, (4, 2.5)),
             marker="o" if line.with_points or len(x) == 1 else "", markersize=6, markeredgecolor=GROUND,
             label=line.name, solid_capstyle="round",
         )  # fmt: skip
@@ -269,16 +258,16 @@ def draw_columns(
     width = (0.72 if len(series) > 1 or len(names) < 8 else 0.92) / max(len(series), 1)
     for slot, (name, _) in enumerate(series):
         x = places + (slot - (len(series) - 1) / 2) * width
-        bars = axes.bar(x, values[slot], width * 0.97, color=PALETTE[slot % len(PALETTE)], label=name)
+        bars = axes.bar(x, values[slot], width * 0.97, color=_series_colour(slot), label=name)
         for place, bar in enumerate(bars):
             text = hints[slot][place] if hints else f"{values[slot, place]:g}"
             set_hint(bar, f"{names[place]}{f', {name}' if len(series) > 1 else ''}: {text}")
-    top = values.max(initial=0.0)
     for place, text in enumerate(above):
         at = (place, values[:, place].max())
         axes.annotate(text, at, (0, 3), textcoords="offset points", ha="center", fontsize=FONT_PX, color=INK)
     axes.set_xlabel(x_label, loc="right")
-    axes.set(xlim=(-0.5, max(len(names), 1) - 0.5), ylim=(0, high or (top or 1) * (1.3 if above else 1.04)))
+    top = values.max(initial=0.0) or 1
+    axes.set(xlim=(-0.5, max(len(names), 1) - 0.5), ylim=(0, high or top * (1.3 if above else 1.04)))
     tidy(axes)
     letters = max((columns(line) for name in names for line in name.split("\n")), default=0)
     place_px = axes.get_position().width * axes.figure.get_size_inches()[0] * 72 / max(len(names), 1)
@@ -293,7 +282,6 @@ def bar_figure(
     texts: Sequence[Sequence[str]],
     hints: Sequence[str] = (),
     high: float | None = None,
-    width_px: float = 440,
 ) -> Any:
     """Draw horizontal bars, those of several series below each other, each followed by its number.
 
@@ -303,52 +291,35 @@ def bar_figure(
         texts: the formatted numbers of each series.
         hints: text under the pointer of each row; by default name and numbers.
         high: end of the axis; by default the largest value.
-        width_px: width of the figure.
     """
     values = _finite(series, len(names))
     bar_px = 16.0 if values.size <= 30 else 13.0
-    row_px = bar_px * len(series) + 8
-    label_px = LETTER_PX * max((len(text) for row in texts for text in row), default=0) + 8
-    height = row_px * max(len(names), 1)
-    figure = new_figure(width_px, height, margins_px=(_name_column(names), label_px, 0, 0))
-    axes = figure.subplots()
-    rows = np.arange(len(names)) * row_px + row_px / 2
+    text_px = LETTER_PX * max((len(text) for row in texts for text in row), default=0) + 8
+    axes, rows = _named_rows(names, bar_px * len(series) + 8, right_px=text_px)
     for slot, (name, _) in enumerate(series):
         y = rows + (slot - (len(series) - 1) / 2) * bar_px
-        bars = axes.barh(y, values[slot], bar_px - 1, color=PALETTE[slot % len(PALETTE)], label=name)
+        bars = axes.barh(y, values[slot], bar_px - 1, color=_series_colour(slot), label=name)
         for row, bar in enumerate(bars):
             set_hint(bar, hints[row] if hints else f"{names[row]}: " + ", ".join(text[row] for text in texts))
-            at = (values[slot, row], y[row])
-            axes.annotate(
-                texts[slot][row], at, (6, 0), textcoords="offset points", va="center_baseline", fontsize=12, color=INK
-            )
-    axes.set(xlim=(0, high or values.max(initial=0.0) or 1), ylim=(height, 0))
-    tidy(axes)
+            place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center_baseline"}
+            axes.annotate(texts[slot][row], (values[slot, row], y[row]), **place, fontsize=12, color=INK)
+    axes.set(xlim=(0, high or values.max(initial=0.0) or 1), xticks=[])
     axes.grid(visible=False)
-    axes.set(xticks=[])
-    axes.set_yticks(rows, [short(name) for name in names], color=INK, fontsize=12)
-    axes.spines["bottom"].set_visible(False)
     axes.spines["left"].set(visible=True, color=MUTED)
-    return figure
+    return axes.figure
 
 
-def dot_figure(names: Sequence[str], series: Series, *, width_px: float = 440) -> Any:
+def dot_figure(names: Sequence[str], series: Series) -> Any:
     """Draw a row for each name with a marker for every series, all from 0 to 1; non-finite values have none."""
     row_px = 24.0 if len(names) <= 30 else 19.0
-    height = row_px * max(len(names), 1)
-    figure = new_figure(width_px, height + 22, margins_px=(_name_column(names), 14, 0, 22))
-    axes = figure.subplots()
-    rows = np.arange(len(names)) * row_px + row_px / 2
+    axes, rows = _named_rows(names, row_px, right_px=14, below_px=22)
     for slot, (_, values) in enumerate(series):
         # Shifted vertically, since equal values would hide each other; shapes help where colours look alike.
         y = rows + (slot - (len(series) - 1) / 2) * min(6.0, row_px / (2 * len(series)))
         style = {"marker": MARKERS[slot % len(MARKERS)], "markersize": 9, "markeredgecolor": GROUND, "linestyle": ""}
-        axes.plot(*thin(values, y), color=PALETTE[slot % len(PALETTE)], **style)
-    axes.set(xlim=(0, 1), ylim=(height, 0))
-    tidy(axes, grid="both")
-    axes.set_yticks(rows, [short(name) for name in names], color=INK, fontsize=12)
-    axes.spines["bottom"].set_visible(False)
-    return figure
+        axes.plot(*thin(values, y), color=_series_colour(slot), **style)
+    axes.set(xlim=(0, 1))
+    return axes.figure
 
 
 def confusion_figure(matrix: np.ndarray, class_names: Sequence[str], *, title: str = "") -> Any:
@@ -356,55 +327,31 @@ def confusion_figure(matrix: np.ndarray, class_names: Sequence[str], *, title: s
 
     The shade is the fraction of the true class's objects; for false detections, the fraction of the detected class's.
 
-    Args:
-        matrix: int64 `[C + 1, C + 1]`, 0 the background, which is drawn last; see `analysis.confusion`.
-        class_names: names of the classes 1..C.
-        title: title above the matrix.
+    The matrix is that of `analysis.confusion`; its background, 0, is drawn last.
     """
-    from matplotlib.patches import Rectangle
-
     counts = np.roll(matrix, -1, axis=(0, 1))
     names = [*class_names, NOTHING]
     size, has_numbers = len(names), len(names) <= MOST_WITH_NUMBERS
     cell = 38.0 if size <= 12 else 27.0 if has_numbers else min(14.0, max(9.0, 870 / size))
     font = 12.0 if has_numbers else 9.5
     letters = [short(name, 16) for name in names]
-    side = 14 + font * LETTER_PX / 12 * max(map(columns, letters))
-    side = max(side, LETTER_PX * len("found as →"))
-    head = 28 if title else 0
-    width = max(side + cell * size + 2, 8 * len(short(title, 99)))
-    margins = (side, width - side - cell * size, side + 16 + head, 2)
-    figure = new_figure(width, side + 16 + head + cell * size + 2, margins_px=margins)
+    side = max(14 + font * LETTER_PX / 12 * max(map(columns, letters)), LETTER_PX * len("found as →"))
+    top = side + 16 + (28 if title else 0)
+    width, height = max(side + cell * size + 2, 8 * len(short(title, 99))), top + cell * size + 2
+    figure = new_figure(width, height, margins_px=(side, width - side - cell * size, top, 2))
     axes = figure.subplots()
-    objects = np.maximum(counts.sum(axis=1), 1)
-    for row, column in np.argwhere(counts).tolist():
-        whose = column if row == size - 1 else row
-        share = min(1.0, counts[row, column] / objects[whose])
-        colour = THEME["heat"] if row == column else THEME["wrong"]
-        at = (column + 0.5 / cell, row + 0.5 / cell)
-        patch = Rectangle(at, 1 - 1 / cell, 1 - 1 / cell, facecolor=colour, alpha=shade(share), linewidth=0)
-        hint = f"true {names[row]}, found as {names[column]}: {counts[row, column]}, {share:.0%} of {names[whose]}"
-        set_hint(patch, hint)
-        axes.add_patch(patch)
-        if has_numbers:
-            number = str(counts[row, column]) if counts[row, column] < 10_000 else f"{counts[row, column] / 1000:.0f}k"
-            on = THEME["on-heat"] if share >= 0.5 else INK
-            font_px = 12 if cell > 30 else 10
-            axes.text(column + 0.5, row + 0.5, number, ha="center", va="center", fontsize=font_px, color=on)
-    axes.set(xlim=(0, size), ylim=(size, 0))
-    axes.set_facecolor(THEME["raised"])
+    _draw_cells(axes, counts, names, cell, font_px=(12 if cell > 30 else 10) if has_numbers else 0)
+    axes.set(xlim=(0, size), ylim=(size, 0), facecolor=THEME["raised"])
     axes.spines[:].set_color(GRID)
     axes.tick_params(
         length=0, pad=5, labelsize=font, labelcolor=INK, top=True, labeltop=True, bottom=False, labelbottom=False
     )
     axes.set_xticks(np.arange(size) + 0.5, letters, rotation=90)
     axes.set_yticks(np.arange(size) + 0.5, letters)
-    figure_height = figure.get_size_inches()[1] * 72
     quiet = {"fontsize": FONT_PX, "color": MUTED, "transform": figure.transFigure}
-    axes.text(side / width, 1 - (11 + head) / figure_height, "found as →", **quiet)
-    axes.text(0, 1 - (side + 10 + head) / figure_height, "true ↓", **quiet)
-    if title:
-        axes.text(0, 1 - 16 / figure_height, short(title, 99), fontsize=13, color=INK, transform=figure.transFigure)
+    axes.text(side / width, 1 - (top - side - 5) / height, "found as →", **quiet)
+    axes.text(0, 1 - (top - 6) / height, "true ↓", **quiet)
+    axes.text(0, 1 - 16 / height, short(title, 99), fontsize=13, color=INK, transform=figure.transFigure)
     return figure
 
 
@@ -413,11 +360,43 @@ def shade(share: float) -> float:
     return share if share < 0.5 else 0.82 + (share - 0.5) * 0.36
 
 
+def _draw_cells(axes: Any, counts: np.ndarray, names: Sequence[str], cell: float, *, font_px: float) -> None:
+    """Draw the cells of a confusion matrix, with numbers unless `font_px` is 0."""
+    from matplotlib.patches import Rectangle
+
+    objects = np.maximum(counts.sum(axis=1), 1)
+    for row, column in np.argwhere(counts).tolist():
+        count, whose = counts[row, column], column if row == len(names) - 1 else row
+        share = min(1.0, count / objects[whose])
+        colour = THEME["heat"] if row == column else THEME["wrong"]
+        at, side = (column + 0.5 / cell, row + 0.5 / cell), 1 - 1 / cell
+        patch = Rectangle(at, side, side, facecolor=colour, alpha=shade(share), linewidth=0)
+        set_hint(patch, f"true {names[row]}, found as {names[column]}: {count}, {share:.0%} of {names[whose]}")
+        axes.add_patch(patch)
+        if font_px:
+            number = str(count) if count < 10_000 else f"{count / 1000:.0f}k"
+            on = THEME["on-heat"] if share >= 0.5 else INK
+            axes.text(column + 0.5, row + 0.5, number, ha="center", va="center", fontsize=font_px, color=on)
+
+
+def _named_rows(names: Sequence[str], row_px: float, *, right_px: float, below_px: float = 0) -> tuple[Any, np.ndarray]:
+    """Make axes with a name at the left of each row, and return the vertical places of the rows."""
+    height = row_px * max(len(names), 1)
+    name_px = 12 + LETTER_PX * max((columns(short(name)) for name in names), default=0)
+    axes = new_figure(PAGE_PX, height + below_px, margins_px=(name_px, right_px, 0, below_px)).subplots()
+    axes.set_ylim(height, 0)
+    tidy(axes, grid="both")
+    rows = np.arange(len(names)) * row_px + row_px / 2
+    axes.set_yticks(rows, [short(name) for name in names], color=INK, fontsize=12)
+    axes.spines["bottom"].set_visible(False)
+    return axes, rows
+
+
+def _series_colour(slot: int) -> str:
+    return PALETTE[slot % len(PALETTE)]
+
+
 def _finite(series: Series, count: int) -> np.ndarray:
     """Return the values as `[S, N]`, 0 where they are not finite."""
     values = np.array([values for _, values in series], dtype=np.float64).reshape(len(series), count)
     return np.where(np.isfinite(values), values, 0.0)
-
-
-def _name_column(names: Sequence[str]) -> float:
-    return 12 + LETTER_PX * max((columns(short(name)) for name in names), default=0)

@@ -18,7 +18,6 @@ _PALETTE: tuple[Colour, ...] = (
 )
 WHITE: Colour = (255, 255, 255)
 BLACK: Colour = (0, 0, 0)
-SHEET: Colour = (28, 30, 34)
 _GOLDEN_RATIO = 0.618034
 
 

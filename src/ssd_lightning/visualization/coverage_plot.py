@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -11,44 +11,39 @@ from ssd_lightning.visualization.charts import INK, PALETTE, draw_columns, new_f
 
 MOST_POINTS = 8000
 BINS = 20
+ABBREVIATIONS = (
+    ("below ", "<"), (" px and more", "+"), (" px", ""), ("taller than ", "<"), ("wider than ", ">"), (" to ", "–"),
+    ("about square", "square"), ("1:1.5", "2:3"), ("1.5:1", "3:2"),
+)  # fmt: skip
 
-Shapes = Sequence[tuple[float, float]]
+
+class PriorSet(NamedTuple):
+    """Priors, and how well they cover N objects."""
+
+    name: str
+    summary: Mapping[str, Any]
+    """See `analysis.coverage.coverage_summary`."""
+    iou: np.ndarray
+    """`[N]`: best IoU of each object."""
+    shapes_px: Sequence[tuple[float, float]]
+    """(width, height) of the priors in pixels of the network's input."""
 
 
-def draw_coverage(
-    path: Path,
-    *,
-    sides_px: np.ndarray,
-    threshold: float,
-    before: Mapping[str, Any],
-    iou_before: np.ndarray,
-    shapes_before: Shapes,
-    after: Mapping[str, Any] | None = None,
-    iou_after: np.ndarray | None = None,
-    shapes_after: Shapes = (),
-) -> None:
+def draw_coverage(path: Path, sides_px: np.ndarray, sets: Sequence[PriorSet]) -> None:
     """Plot the reached objects: by width and height, by size, by aspect ratio, and the best IoUs.
 
-    Args:
-        path: path of the PNG.
-        sides_px: `[N, 2]`, width and height of the objects in pixels of the network's input.
-        threshold: IoU from which an object is reached.
-        before: result of `analysis.coverage.coverage_summary`.
-        iou_before: `[N]`, best IoU of each object.
-        shapes_before: (width, height) of the priors in pixels.
-        after: the same for fitted priors.
-        iou_after: the same for fitted priors.
-        shapes_after: the same for fitted priors.
+    `sides_px` `[N, 2]` are width and height of the objects in pixels of the network's input. `sets` are the run's
+    priors, and perhaps fitted ones.
     """
+    threshold = sets[0].summary["threshold"]
     figure = new_figure(850, 620)
     (plane, ious), (sizes, ratios) = figure.subplots(2, 2)
-    _draw_plane(plane, sides_px, iou_before >= threshold, shapes_before, shapes_after)
-    draw_ious(ious, [("these priors", iou_before), *([] if iou_after is None else [("fitted priors", iou_after)])])
+    _draw_plane(plane, sides_px, sets[0].iou >= threshold, sets)
+    draw_ious(ious, [(one.name, one.iou) for one in sets])
     ious.axvline(threshold * BINS - 0.5, color=INK, linestyle=":", linewidth=1)
     ious.set(title="Best IoU of each object with a prior")
     for axes, section, title in ((sizes, "by_size", "size (root of the area)"), (ratios, "by_ratio", "width : height")):
-        summaries = [("these priors", before[section]), *([("fitted priors", after[section])] if after else [])]
-        draw_shares(axes, summaries)
+        draw_shares(axes, [(one.name, one.summary[section]) for one in sets])
         axes.set(title=f"Objects with a prior of IoU >= {threshold:g}, by {title}", ylim=(0, 1.2))
     for axes in figure.axes:
         axes.title.set(fontsize=12, color=INK)
@@ -67,10 +62,7 @@ def draw_ious(axes: Any, series: Sequence[tuple[str, np.ndarray]]) -> None:
 def draw_shares(axes: Any, summaries: Sequence[tuple[str, Mapping[str, Any]]], *, x_label: str = "") -> None:
     """Draw the fraction of objects with a prior in each range of size or shape, and their number above it.
 
-    Args:
-        axes: where.
-        summaries: name and a section of `analysis.coverage.coverage_summary`, for one or two sets of priors.
-        x_label: text below the ranges.
+    There are one or two `summaries`: the name of the priors, and a section of their `coverage_summary`.
     """
     ranges = [name for name, entry in summaries[0][1].items() if entry["objects"]]
     draw_columns(
@@ -84,7 +76,7 @@ def draw_shares(axes: Any, summaries: Sequence[tuple[str, Mapping[str, Any]]], *
     )
 
 
-def _draw_plane(axes: Any, sides_px: np.ndarray, is_reached: np.ndarray, before: Shapes, after: Shapes) -> None:
+def _draw_plane(axes: Any, sides_px: np.ndarray, is_reached: np.ndarray, sets: Sequence[PriorSet]) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     chosen = np.arange(len(sides_px))
@@ -93,12 +85,10 @@ def _draw_plane(axes: Any, sides_px: np.ndarray, is_reached: np.ndarray, before:
     sides, reached = sides_px[chosen], is_reached[chosen]
     axes.scatter(*sides[reached].T, s=4, color=PALETTE[0], alpha=0.5, linewidths=0, label="reached")
     axes.scatter(*sides[~reached].T, s=9, color=PALETTE[3], alpha=0.9, linewidths=0, label="not reached")
-    axes.scatter(*zip(*before, strict=True), marker="x", s=45, color=INK, linewidths=1.3, label="these priors")
-    if after:
-        axes.scatter(
-            *zip(*after, strict=True), marker="o", s=45, facecolors="none", edgecolors=PALETTE[1], linewidths=1.6,
-            label="fitted priors",
-        )  # fmt: skip
+    crosses = {"marker": "x", "color": INK, "linewidths": 1.3}
+    circles = {"marker": "o", "facecolors": "none", "edgecolors": PALETTE[1], "linewidths": 1.6}
+    for priors, style in zip(sets, (crosses, circles), strict=False):
+        axes.scatter(*zip(*priors.shapes_px, strict=True), s=45, label=priors.name, **style)
     axes.set(
         xscale="log", yscale="log", xlabel="width in px of the network's input", ylabel="height in px",
         title=f"{len(sides_px)} training objects and the priors",
@@ -111,9 +101,6 @@ def _draw_plane(axes: Any, sides_px: np.ndarray, is_reached: np.ndarray, before:
 
 
 def _short_range(name: str) -> str:
-    for long, short in (
-        ("below ", "<"), (" px and more", "+"), (" px", ""), ("taller than ", "<"), ("wider than ", ">"), (" to ", "–"),
-        ("about square", "square"), ("1:1.5", "2:3"), ("1.5:1", "3:2"),
-    ):  # fmt: skip
+    for long, short in ABBREVIATIONS:
         name = name.replace(long, short)
     return name

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ssd_lightning.visualization.colours import BLACK, class_colour, text_colour
-from ssd_lightning.visualization.outlines import Rectangle, draw_outline
+from ssd_lightning.visualization.outlines import Rectangle, draw_outline, fitting_size, whole_pixels
 from ssd_lightning.visualization.sheet import (
     GAP_PX,
     INK,
@@ -20,7 +20,7 @@ from ssd_lightning.visualization.sheet import (
     lay_out,
     write_line,
 )
-from ssd_lightning.visualization.tags import draw_tag
+from ssd_lightning.visualization.tags import TaggedBox, draw_boxes
 
 TEXT_PX = 520
 """Width of the list next to an image."""
@@ -34,6 +34,7 @@ LEAST_WINDOW_PX = 8.0
 """Smallest size of a close-up."""
 FADING = 0.25
 PRIOR_OPACITY = 0.85
+WHOLE = np.array([0.0, 0.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,10 @@ def describe_object(number: int, matched: MatchedObject) -> str:
     """Describe in one line how many priors an object has, on which levels, and whether one was forced."""
     count = len(matched.priors_xyxy)
     by_level = Counter(matched.levels.tolist())
-    where = ", ".join(f"{by_level[level]} on level {level}" for level in sorted(by_level))
-    start = f"{number}  {matched.name}: "
-    if not count:
-        return f"{start}no prior, best IoU {matched.best_iou:.2f}"
+    what = ", ".join(f"{by_level[level]} on level {level}" for level in sorted(by_level)) or "no prior"
     if matched.is_forced:
-        return f"{start}{count} forced, level {matched.levels[0]}, best IoU {matched.best_iou:.2f}"
-    return f"{start}{where}, best IoU {matched.best_iou:.2f}"
+        what = f"{count} forced, level {matched.levels[0]}"
+    return f"{number}  {matched.name}: {what}, best IoU {matched.best_iou:.2f}"
 
 
 def draw_matches(image: np.ndarray, objects: Sequence[MatchedObject], *, image_px: int = 480) -> np.ndarray:
@@ -80,50 +78,36 @@ def draw_matches(image: np.ndarray, objects: Sequence[MatchedObject], *, image_p
 
     Up to two objects that are hard to see, or that no prior reaches, are enlarged.
 
-    Args:
-        image: uint8 `[H, W, 3]`, as the network sees it.
-        objects: in the order of their numbers.
-        image_px: longer side of the image.
-
     Returns:
         uint8 `[H', W', 3]`.
     """
-    scale = image_px / max(image.shape[:2])
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    drawn = draw_window(image, objects, window_xyxy=np.array([0.0, 0.0, 1.0, 1.0]), size=size)
+    size = fitting_size(image, image_px, image_px)
     close_ups = hard_to_see(objects)[:CLOSE_UPS]
-    side = CLOSE_UP_PX if close_ups else 0
-    extra = side + LINE_PX + 10 if close_ups else 0
+    extra = CLOSE_UP_PX + LINE_PX + 10 if close_ups else 0
     list_height = LINE_PX * min(len(objects), MOST_LINES)
     # Close-ups are placed where there is space: below the image of a long list, else below the list.
     is_below_image = size[1] < list_height
     height = max(size[1] + extra, list_height) if is_below_image else max(size[1], list_height + extra)
     canvas = blank(height, image_px + GAP_PX + TEXT_PX)
-    canvas.paste(Image.fromarray(drawn), ((image_px - size[0]) // 2, 0))
+    canvas.paste(Image.fromarray(draw_window(image, objects, size=size)), ((image_px - size[0]) // 2, 0))
     left = image_px + GAP_PX
     _write_list(canvas, objects, left=left, height=height if is_below_image else height - extra)
     for place, index in enumerate(close_ups):
         window = _window_around(objects[index], image.shape[:2])
-        detail = draw_window(image, objects, window_xyxy=window, size=(side, side))
-        x = (0 if is_below_image else left) + place * (side + GAP_PX)
-        canvas.paste(Image.fromarray(detail), (x, height - side))
-        zoom = side / ((window[2] - window[0]) * size[0])
+        detail = draw_window(image, objects, size=(CLOSE_UP_PX, CLOSE_UP_PX), window_xyxy=window)
+        x = (0 if is_below_image else left) + place * (CLOSE_UP_PX + GAP_PX)
+        canvas.paste(Image.fromarray(detail), (x, height - CLOSE_UP_PX))
+        zoom = CLOSE_UP_PX / ((window[2] - window[0]) * size[0])
         caption = f"object {index + 1}, {zoom:.1f} times larger"
-        line = (x, height - side - LINE_PX)
-        write_line(ImageDraw.Draw(canvas), line, caption, size=14, max_width=side, colour=SOFT_INK)
-    return np.asarray(canvas).copy()
+        corner = (x, height - CLOSE_UP_PX - LINE_PX)
+        write_line(ImageDraw.Draw(canvas), corner, caption, size=14, max_width=CLOSE_UP_PX, colour=SOFT_INK)
+    return np.array(canvas)
 
 
 def draw_match_sheet(
     rows: Sequence[tuple[np.ndarray, Sequence[MatchedObject]]], *, title: str, lines: Sequence[str] = ()
 ) -> np.ndarray:
-    """Draw several samples with their matches below each other: uint8 `[H, W, 3]`.
-
-    Args:
-        rows: images uint8 `[H, W, 3]`, each with its objects.
-        title: title of the sheet.
-        lines: text below the title.
-    """
+    """Draw several samples, images uint8 `[H, W, 3]` with their objects, below each other: uint8 `[H, W, 3]`."""
     legend = "Solid: objects. Dashed, in the colour of the object: its matched priors."
     panels = [Panel(draw_matches(image, objects)) for image, objects in rows]
     return lay_out(panels, columns=1, title=title, lines=[*lines, legend])
@@ -137,19 +121,15 @@ def hard_to_see(objects: Sequence[MatchedObject]) -> list[int]:
 
 
 def draw_window(
-    image: np.ndarray, objects: Sequence[MatchedObject], *, window_xyxy: np.ndarray, size: tuple[int, int]
+    image: np.ndarray, objects: Sequence[MatchedObject], *, size: tuple[int, int], window_xyxy: np.ndarray = WHOLE
 ) -> np.ndarray:
-    """Draw a part of a sample.
+    """Draw a sample or a part of it.
 
-    Args:
-        image: uint8 `[H, W, 3]`.
-        objects: all objects of the sample.
-        window_xyxy: float `[4]`, normalised: the part to draw.
-        size: (width, height) of the result.
+    It is the part `window_xyxy`, normalised, and has the `size` (width, height).
     """
     height, width = image.shape[:2]
-    box = tuple(float(edge) for edge in window_xyxy * np.array([width, height, width, height]))
-    canvas = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, box=(box[0], box[1], box[2], box[3]))
+    left, top, right, bottom = (window_xyxy * [width, height, width, height]).tolist()
+    canvas = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, box=(left, top, right, bottom))
     canvas = Image.blend(canvas, blank(size[1], size[0]), FADING)
     with_priors = canvas.copy()
     draw = ImageDraw.Draw(with_priors)
@@ -159,24 +139,19 @@ def draw_window(
             draw_outline(draw, rectangle, BLACK, 1)
             draw_outline(draw, rectangle, class_colour(index + 1), 2, dash=5)
     canvas = Image.blend(canvas, with_priors, PRIOR_OPACITY)
-    draw = ImageDraw.Draw(canvas)
-    places = [_place(matched.box_xyxy, window_xyxy, size) for matched in objects]
-    for index, place in enumerate(places):
-        draw_outline(draw, place, BLACK, 4, inset=-1)
-        draw_outline(draw, place, class_colour(index + 1), 2)
-    obstacles = list(places)
-    for index, (matched, place) in enumerate(zip(objects, places, strict=True)):
-        if place[0] < size[0] and place[1] < size[1] and place[2] > 0 and place[3] > 0:
-            text = f"{index + 1} !" if matched.is_weak else str(index + 1)
-            obstacles.append(draw_tag(draw, size, place, text, class_colour(index + 1), obstacles))
-    return frame(np.asarray(canvas))
+    tagged = []
+    for index, matched in enumerate(objects):
+        place = _place(matched.box_xyxy, window_xyxy, size)
+        is_inside = place[0] < size[0] and place[1] < size[1] and place[2] > 0 and place[3] > 0
+        text = f"{index + 1}{' !' * matched.is_weak}" if is_inside else ""
+        tagged.append(TaggedBox(place, class_colour(index + 1), text))
+    draw_boxes(canvas, tagged, width=2)
+    return frame(canvas)
 
 
 def _place(box_xyxy: np.ndarray, window_xyxy: np.ndarray, size: tuple[int, int]) -> Rectangle:
     corner, sides = window_xyxy[:2], window_xyxy[2:] - window_xyxy[:2]
-    x1, y1, x2, y2 = (np.asarray(box_xyxy, dtype=np.float64) - [*corner, *corner]) / [*sides, *sides] * [*size, *size]
-    left, top = round(x1), round(y1)
-    return left, top, max(left, round(x2) - 1), max(top, round(y2) - 1)
+    return whole_pixels((box_xyxy - [*corner, *corner]) / [*sides, *sides] * [*size, *size])
 
 
 def _window_around(matched: MatchedObject, image_size: tuple[int, int]) -> np.ndarray:
@@ -194,17 +169,15 @@ def _write_list(canvas: Image.Image, objects: Sequence[MatchedObject], *, left: 
     most = max(1, height // LINE_PX)
     shown = list(enumerate(objects))
     if len(shown) > most:  # objects that no prior reaches come first
-        ranked = sorted(shown, key=lambda item: not item[1].is_weak)[: most - 1]
-        shown = sorted(ranked, key=lambda item: item[0])
-    if not objects:
-        write_line(draw, (left, 2), "no object", size=15, max_width=TEXT_PX, colour=SOFT_INK)
+        shown = sorted(sorted(shown, key=lambda item: not item[1].is_weak)[: most - 1], key=lambda item: item[0])
     for line, (index, matched) in enumerate(shown):
-        y = line * LINE_PX
-        colour = class_colour(index + 1)
-        draw.rectangle((left, y + 2, left + 14, y + 14), fill=colour, outline=text_colour(colour))
+        y, colour = line * LINE_PX + 2, class_colour(index + 1)
+        draw.rectangle((left, y, left + 14, y + 12), fill=colour, outline=text_colour(colour))
         ink = WARNING_INK if matched.is_weak else INK
         text = describe_object(index + 1, matched)
-        write_line(draw, (left + 24, y + 2), text, size=15, max_width=TEXT_PX - 24, colour=ink)
-    if len(shown) < len(objects):
-        text = f"and {len(objects) - len(shown)} more"
-        write_line(draw, (left + 24, len(shown) * LINE_PX + 2), text, size=15, max_width=TEXT_PX, colour=SOFT_INK)
+        write_line(draw, (left + 24, y), text, size=15, max_width=TEXT_PX - 24, colour=ink)
+    rest = len(objects) - len(shown)
+    if rest or not objects:
+        corner = (left + 24, len(shown) * LINE_PX + 2)
+        text = f"and {rest} more" if rest else "no object"
+        write_line(draw, corner, text, size=15, max_width=TEXT_PX - 24, colour=SOFT_INK)

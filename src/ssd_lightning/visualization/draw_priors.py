@@ -1,13 +1,13 @@
 """Draw priors over an image, level by level, like figure 1 of the SSD paper."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from ssd_lightning.visualization.colours import WHITE, Colour, class_colour, text_colour
-from ssd_lightning.visualization.outlines import Rectangle, draw_outline
+from ssd_lightning.visualization.outlines import Rectangle, draw_outline, fitting_size, whole_pixels
 from ssd_lightning.visualization.sheet import INK, SOFT_INK, Key, Panel, blank, lay_out, write_line
 
 MARGIN = 0.13
@@ -57,39 +57,48 @@ class LevelPriors:
         boxes = self.boxes_xyxy
         return float(((boxes < -1e-6) | (boxes > 1 + 1e-6)).any(-1).mean())
 
+    def cells(self) -> tuple[str, str, str]:
+        """Return its cells, its step and its squares as text for tables."""
+        vertical, horizontal = (f"{step:.4g}" for step in self.step_px)
+        step = vertical if vertical == horizontal else f"{vertical} x {horizontal}"
+        return f"{self.grid[0]} x {self.grid[1]}", step, ", ".join(f"{size:.4g}" for size in self.sizes_px)
+
+    def ratio_texts(self) -> str:
+        """Describe the boxes of a cell by their aspect ratios, equal ones once."""
+        squares = self.ratios.count(1)
+        return ", ".join(f"{squares} x 1:1" if ratio == 1 else ratio_text(ratio) for ratio in sorted({*self.ratios}))
+
 
 @dataclass(frozen=True)
 class Ground:
-    """A faded image on a white canvas, and the coordinates of boxes on it.
+    """A faded image on a white canvas, and the place of boxes on it.
 
     Attributes:
-        canvas: uint8 `[H, W, 3]`, with a white margin.
+        canvas: with a white margin.
         corner: (x, y) of the image on the canvas.
         size: (width, height) of the image on the canvas.
     """
 
-    canvas: np.ndarray
+    canvas: Image.Image
     corner: tuple[int, int]
     size: tuple[int, int]
 
     def rectangle(self, box_xyxy: np.ndarray) -> Rectangle:
-        """Convert a normalised box to whole pixels, right and bottom inclusive; it may extend beyond the canvas."""
-        x1, y1, x2, y2 = box_xyxy * np.array([*self.size, *self.size]) + np.array([*self.corner, *self.corner])
-        return round(x1), round(y1), max(round(x1), round(x2) - 1), max(round(y1), round(y2) - 1)
+        """Convert a normalised box to whole pixels; it may extend beyond the canvas."""
+        return whole_pixels(box_xyxy * np.array([*self.size, *self.size]) + np.array([*self.corner, *self.corner]))
 
 
 def lay_ground(image: np.ndarray, longer_side_px: int) -> Ground:
     """Put a faded image on white; the longer side with the margin is `longer_side_px`."""
-    height, width = image.shape[:2]
-    scale = longer_side_px / (max(height, width) * (1 + 2 * MARGIN))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    side = longer_side_px / (1 + 2 * MARGIN)
+    size = fitting_size(image, side, side)
     margin = round(MARGIN * max(size))
     faded = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
     canvas = blank(size[1] + 2 * margin, size[0] + 2 * margin)
     canvas.paste(Image.blend(faded, blank(size[1], size[0]), FADING), (margin, margin))
     rim = (margin - 1, margin - 1, margin + size[0], margin + size[1])
     draw_outline(ImageDraw.Draw(canvas), rim, SOFT_INK, 1)
-    return Ground(np.asarray(canvas).copy(), (margin, margin), size)
+    return Ground(canvas, (margin, margin), size)
 
 
 def ratio_colours(levels: Sequence[LevelPriors]) -> dict[float, Colour]:
@@ -98,40 +107,31 @@ def ratio_colours(levels: Sequence[LevelPriors]) -> dict[float, Colour]:
     return {ratio: _dark_colour(index) for index, ratio in enumerate(ratios)}
 
 
-def draw_level(ground: Ground, level: LevelPriors, colours: dict[float, Colour]) -> np.ndarray:
-    """Draw the centres of all cells, the priors of the middle one, and pale priors of a few others.
+def ratio_text(ratio: float) -> str:
+    """Describe both boxes of an aspect ratio."""
+    return "1:1" if ratio == 1 else f"{ratio:.3g}:1, 1:{ratio:.3g}"
 
-    Args:
-        ground: canvas; it is not changed.
-        level: level of the priors.
-        colours: colours of the aspect ratios.
 
-    Returns:
-        A new image with the size of the canvas.
-    """
+def draw_level(ground: Ground, level: LevelPriors, colours: Mapping[float, Colour]) -> np.ndarray:
+    """Draw the centres of all cells, the priors of the middle one, and pale priors of a few others."""
     middle, further = _chosen_cells(level)
-    boxes = level.boxes_xyxy
-    canvas = _draw_centres(ground.canvas, ground, level)
+    canvas = _with_centres(ground, level)
     for cell in further:
-        drawn = _draw_boxes(canvas, ground, boxes[cell], level.ratios, colours, width=1)
-        canvas = _blend(canvas, drawn, PALE)
-    drawn = _draw_boxes(canvas, ground, boxes[middle], level.ratios, colours, width=2)
-    left, top = ground.corner
-    inside = (slice(top, top + ground.size[1]), slice(left, left + ground.size[0]))
-    canvas = _blend(canvas, drawn, PALE)
-    canvas[inside] = drawn[inside]
-    return canvas
+        canvas = Image.blend(canvas, _with_boxes(canvas, ground, level, cell, colours, width=1), PALE)
+    drawn = _with_boxes(canvas, ground, level, middle, colours, width=2)
+    (left, top), (width, height) = ground.corner, ground.size
+    canvas = Image.blend(canvas, drawn, PALE)
+    canvas.paste(drawn.crop((left, top, left + width, top + height)), ground.corner)
+    return np.array(canvas)
 
 
 def level_caption(number: int, level: LevelPriors) -> tuple[str, tuple[str, ...]]:
     """Describe a level by a title and lines."""
-    rows, columns = level.grid
-    sizes = " and ".join(f"{size:.4g}" for size in level.sizes_px)
-    title = f"Level {number}: {rows} x {columns} cells, {level.count:,} priors"
+    cells, step, sizes = level.cells()
     out = level.share_reaching_out
-    return title, (
-        f"step {step_text(level.step_px)} px, squares of {sizes} px",
-        f"{len(level.ratios)} a cell: {', '.join(ratio_texts(level))}",
+    return f"Level {number}: {cells} cells, {level.count:,} priors", (
+        f"step {step} px, squares of {sizes.replace(', ', ' and ')} px",
+        f"{len(level.ratios)} a cell: {level.ratio_texts()}",
         f"{out:.0%} reach out of the image" if out else "all within the image",
     )
 
@@ -141,19 +141,14 @@ def draw_prior_levels(
 ) -> np.ndarray:
     """Draw one panel for each level.
 
-    Args:
-        image: uint8 `[H, W, 3]`, at the network's input size or with its proportions.
-        levels: levels of the network.
-        title: title of the sheet.
-        clipping: text that describes how priors beyond the image are clipped.
-        panel_px: longer side of a panel.
+    The image has the proportions of the network's input; `clipping` describes how priors beyond it are clipped.
     """
     colours, ground = ratio_colours(levels), lay_ground(image, panel_px)
-    panels = []
-    for number, level in enumerate(levels, 1):
-        caption, lines = level_caption(number, level)
-        panels.append(Panel(draw_level(ground, level, colours), caption, lines))
-    keys = [Key(_ratio_as_text(ratio), colour, is_dashed=True) for ratio, colour in colours.items()]
+    panels = [
+        Panel(draw_level(ground, level, colours), *level_caption(number, level))
+        for number, level in enumerate(levels, 1)
+    ]
+    keys = [Key(ratio_text(ratio), colour, is_dashed=True) for ratio, colour in colours.items()]
     explanation = [
         "Dots: centres of the cells. Dashed: the priors of the middle cell.",
         f"Pale: those of some other cells, and what reaches out of the image ({clipping}).",
@@ -170,40 +165,13 @@ def draw_prior_overview(
     canvas = ground.canvas
     colours = [_dark_colour(index) for index in range(len(levels))]
     for level, colour in reversed(list(zip(levels, colours, strict=True))):
-        middle = level.boxes_xyxy[_chosen_cells(level)[0]]
-        of_level = dict.fromkeys(level.ratios, colour)
-        canvas = _blend(canvas, _draw_boxes(canvas, ground, middle, level.ratios, of_level, width=1), PALE)
-        pile = Image.fromarray(canvas)
-        draw_outline(ImageDraw.Draw(pile), ground.rectangle(middle[0]), colour, 3)
-        canvas = np.asarray(pile).copy()
-    table = _draw_table(levels, colours, height=canvas.shape[0])
+        middle = _chosen_cells(level)[0]
+        drawn = _with_boxes(canvas, ground, level, middle, dict.fromkeys(level.ratios, colour), width=1)
+        canvas = Image.blend(canvas, drawn, PALE)
+        draw_outline(ImageDraw.Draw(canvas), ground.rectangle(level.boxes_xyxy[middle][0]), colour, 3)
+    joined = np.concatenate((np.asarray(canvas), _draw_table(levels, colours, height=canvas.height)), axis=1)
     lines = [f"Of the middle cell: solid the small square of each level, dashed its other shapes ({clipping})."]
-    joined = np.concatenate((canvas, table), axis=1)
     return lay_out([Panel(joined)], columns=1, title=title, lines=lines)
-
-
-def step_text(step_px: tuple[float, float]) -> str:
-    """Format a step: one number if both directions are equal."""
-    vertical, horizontal = (f"{step:.4g}" for step in step_px)
-    return vertical if vertical == horizontal else f"{vertical} x {horizontal}"
-
-
-def ratio_texts(level: LevelPriors) -> list[str]:
-    """Describe the boxes of a cell by their aspect ratios, equal ones once."""
-    counts = {ratio: level.ratios.count(ratio) for ratio in sorted(set(level.ratios))}
-    texts = []
-    for ratio, count in counts.items():
-        name = _short_ratio(ratio)
-        texts.append(f"{count} x {name}" if ratio == 1 else name)
-    return texts
-
-
-def _short_ratio(ratio: float) -> str:
-    return "1:1" if ratio == 1 else f"{ratio:.3g}:1, 1:{ratio:.3g}"
-
-
-def _ratio_as_text(ratio: float) -> str:
-    return "1 : 1" if ratio == 1 else f"{ratio:.3g} : 1 and 1 : {ratio:.3g}"
 
 
 def _dark_colour(index: int) -> Colour:
@@ -215,45 +183,40 @@ def _chosen_cells(level: LevelPriors) -> tuple[tuple[int, int], list[tuple[int, 
     rows, columns = level.grid
     middle = (rows // 2, columns // 2)
     side = float(level.boxes_cxcywh[(*middle, 0)][2:].max())
-    corners = [(rows // 5, columns // 5), (rows - 1 - rows // 5, columns - 1 - columns // 5)]
-    if side < 0.25:
-        corners += [(rows // 5, columns - 1 - columns // 5), (rows - 1 - rows // 5, columns // 5)]
-    is_small = side < 0.45
-    return middle, [cell for cell in dict.fromkeys(corners) if cell != middle] if is_small else []
+    low, high = (rows // 5, columns // 5), (rows - 1 - rows // 5, columns - 1 - columns // 5)
+    corners = [low, high, (low[0], high[1]), (high[0], low[1])][: 4 if side < 0.25 else 2 if side < 0.45 else 0]
+    return middle, [cell for cell in dict.fromkeys(corners) if cell != middle]
 
 
-def _draw_centres(canvas: np.ndarray, ground: Ground, level: LevelPriors) -> np.ndarray:
-    pile = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(pile)
-    spacing = min(ground.size) / max(level.grid)
-    radius = 1 if spacing < 14 else 2
+def _with_centres(ground: Ground, level: LevelPriors) -> Image.Image:
+    drawn = ground.canvas.copy()
+    draw = ImageDraw.Draw(drawn)
+    radius = 1 if min(ground.size) / max(level.grid) < 14 else 2
     for x, y in level.boxes_cxcywh[:, :, 0, :2].reshape(-1, 2) * np.array(ground.size) + np.array(ground.corner):
         left, top = int(x) - radius // 2, int(y) - radius // 2
         if radius > 1:
             draw.rectangle((left - 1, top - 1, left + radius + 1, top + radius + 1), fill=WHITE)
         draw.rectangle((left, top, left + radius, top + radius), fill=INK)
-    return _blend(canvas, np.asarray(pile), 0.8 if radius > 1 else 0.55)
+    return Image.blend(ground.canvas, drawn, 0.8 if radius > 1 else 0.55)
 
 
-def _draw_boxes(
-    canvas: np.ndarray,
+def _with_boxes(
+    canvas: Image.Image,
     ground: Ground,
-    boxes_xyxy: np.ndarray,
-    ratios: Sequence[float],
-    colours: dict[float, Colour],
+    level: LevelPriors,
+    cell: tuple[int, int],
+    colours: Mapping[float, Colour],
     *,
     width: int,
-) -> np.ndarray:
-    pile = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(pile)
-    areas = np.prod(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], axis=1)
+) -> Image.Image:
+    """Draw the priors of a cell, the smallest on top."""
+    drawn = canvas.copy()
+    draw = ImageDraw.Draw(drawn)
+    boxes = level.boxes_xyxy[cell]
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     for index in np.argsort(-areas, kind="stable"):
-        draw_outline(draw, ground.rectangle(boxes_xyxy[index]), colours[ratios[index]], width, dash=3 + 2 * width)
-    return np.asarray(pile)
-
-
-def _blend(below: np.ndarray, above: np.ndarray, opacity: float) -> np.ndarray:
-    return np.round(below + opacity * (above.astype(np.float64) - below)).astype(np.uint8)
+        draw_outline(draw, ground.rectangle(boxes[index]), colours[level.ratios[index]], width, dash=3 + 2 * width)
+    return drawn
 
 
 def _draw_table(levels: Sequence[LevelPriors], colours: Sequence[Colour], *, height: int) -> np.ndarray:
@@ -271,10 +234,8 @@ def _draw_table(levels: Sequence[LevelPriors], colours: Sequence[Colour], *, hei
     for row, (level, colour) in enumerate(zip(levels, colours, strict=True), 1):
         y = top + row * pitch
         draw.rectangle((places[0], y - 2, places[0] + 24, y + 15), fill=colour)
-        sizes = ", ".join(f"{size:.4g}" for size in level.sizes_px)
-        ratios = "  ".join(f"{ratio:.3g}" for ratio in sorted(set(level.ratios)))
-        rows, columns = level.grid
-        write(row, ("", f"{rows} x {columns}", step_text(level.step_px), sizes, ratios, f"{level.count:,}"))
+        ratios = "  ".join(f"{ratio:.3g}" for ratio in sorted({*level.ratios}))
+        write(row, ("", *level.cells(), ratios, f"{level.count:,}"))
         write_line(draw, (places[0] + 8, y + 1), str(row), size=14, max_width=20, colour=text_colour(colour))
     write(len(levels) + 1, ("", "", "", "", "in all", f"{sum(level.count for level in levels):,}"), SOFT_INK)
     return np.asarray(canvas)

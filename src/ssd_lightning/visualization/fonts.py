@@ -32,12 +32,10 @@ def spell(text: str) -> tuple[str, str | None]:
     if text.isascii():
         return text, None
     file = _font_file(_key(text))
-    if file is None:
-        file = next(_font_files())
-        letters = _letters_of(file)
-        return "".join(letter if letter in letters else f"U+{ord(letter):04X}" for letter in text), file
-    letters = _letters_of(file)
-    return "".join(letter for letter in text if letter in letters), file
+    if file is not None:
+        return "".join(letter for letter in text if letter in _letters_of(file)), file
+    file = next(_font_files())
+    return "".join(letter if letter in _letters_of(file) else f"U+{ord(letter):04X}" for letter in text), file
 
 
 def drawable_names(class_names: Sequence[str]) -> tuple[str, ...]:
@@ -70,15 +68,9 @@ def describe_numbers(numbered: Mapping[int, str]) -> str:
 
 
 def _key(text: str) -> frozenset[str]:
-    """Return the letters that a font must have, without those that have no shape."""
-    letters = {letter for letter in text if not _is_ignorable(letter)}
-    return frozenset(letters | set(string.digits) if any(letter in string.digits for letter in letters) else letters)
-
-
-def _is_ignorable(letter: str) -> bool:
-    return (
-        unicodedata.category(letter) == "Cf" or "\ufe00" <= letter <= "\ufe0f"
-    )  # joiners, marks of direction, variants
+    """Return the letters that a font must have, without joiners, marks of direction and variants."""
+    letters = {letter for letter in text if unicodedata.category(letter) != "Cf" and not "\ufe00" <= letter <= "\ufe0f"}
+    return frozenset(letters.union(string.digits) if letters.intersection(string.digits) else letters)
 
 
 @lru_cache(maxsize=1024)

@@ -9,15 +9,27 @@ Rectangle = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom inclusive."""
 
 
+def fitting_size(image: np.ndarray, width: float, height: float) -> tuple[int, int]:
+    """Return the largest (width, height) within the given one that has the proportions of an image `[H, W, ...]`."""
+    scale = min(width / image.shape[1], height / image.shape[0])
+    return max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+
+
+def whole_pixels(box_xyxy_px: np.ndarray) -> Rectangle:
+    """Round a box to whole pixels, at least one."""
+    left, top, right, bottom = (round(edge) for edge in box_xyxy_px.tolist())
+    return left, top, max(left, right - 1), max(top, bottom - 1)
+
+
 def cut_at_border(box_xyxy_px: np.ndarray, size: tuple[int, int]) -> Rectangle | None:
-    """Clip a box to the image: whole pixels, right and bottom inclusive; None if nothing is left."""
+    """Clip a box to an image of (width, height); None if nothing is left."""
     if not np.isfinite(box_xyxy_px).all():
         return None
-    x1, y1, x2, y2 = np.clip(box_xyxy_px, 0, np.array([*size, *size]))
-    if x2 <= x1 or y2 <= y1:
+    box = np.clip(box_xyxy_px, 0, np.array([*size, *size]))
+    if (box[2:] <= box[:2]).any():
         return None
-    left, top = min(round(x1), size[0] - 1), min(round(y1), size[1] - 1)
-    return left, top, max(left, round(x2) - 1), max(top, round(y2) - 1)
+    left, top, right, bottom = whole_pixels(box)
+    return min(left, size[0] - 1), min(top, size[1] - 1), min(right, size[0] - 1), min(bottom, size[1] - 1)
 
 
 def line_width(canvas: Image.Image) -> int:
@@ -26,13 +38,7 @@ def line_width(canvas: Image.Image) -> int:
 
 
 def draw_outline(
-    draw: ImageDraw.ImageDraw,
-    rectangle: Rectangle,
-    colour: Colour,
-    width: int,
-    *,
-    inset: int = 0,
-    dash: int = 0,
+    draw: ImageDraw.ImageDraw, rectangle: Rectangle, colour: Colour, width: int, *, inset: int = 0, dash: int = 0
 ) -> None:
     """Draw a line of `width` pixels inside the rectangle, shrunk by `inset`; `dash` is the length of a dash."""
     left, top, right, bottom = rectangle

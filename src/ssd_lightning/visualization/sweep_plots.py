@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from PIL import Image
 
@@ -17,13 +18,7 @@ PANEL_PX = (260, 230)
 
 @dataclass(frozen=True)
 class Panel:
-    """The objective against one parameter.
-
-    Args:
-        parameter: name of the parameter.
-        values: values of every run, as on the command line.
-        objectives: objectives of every run.
-    """
+    """The objective against one parameter: its value in each run, as on the command line, and the runs' objectives."""
 
     parameter: str
     values: tuple[str, ...]
@@ -31,14 +26,7 @@ class Panel:
 
 
 def save_sweep_plot(path: Path, panels: Sequence[Panel], *, objective: str, title: str) -> None:
-    """Draw a panel for each parameter: a point per run, and mean +- standard deviation for repeated values.
-
-    Args:
-        path: path of the PNG file.
-        panels: one per parameter, at least one.
-        objective: label of the vertical axis.
-        title: title of the image.
-    """
+    """Draw a panel for each parameter: a point per run, and mean +- standard deviation for repeated values."""
     columns = min(len(panels), 4)
     rows = math.ceil(len(panels) / columns)
     figure = new_figure(max(PANEL_PX[0] * columns, 345), PANEL_PX[1] * rows + 36)
@@ -53,7 +41,7 @@ def save_sweep_plot(path: Path, panels: Sequence[Panel], *, objective: str, titl
     Image.fromarray(pixels_of(figure, dpi=150)).save(path)
 
 
-def _draw(axes, panel: Panel) -> None:  # type: ignore[no-untyped-def]
+def _draw(axes: Any, panel: Panel) -> None:
     positions, names = positions_of(panel.values)
     places, means, deviations = summaries(positions, panel.objectives)
     if places:
@@ -66,27 +54,17 @@ def _draw(axes, panel: Panel) -> None:  # type: ignore[no-untyped-def]
     tidy(axes)
     if names is not None:
         steep = max(map(len, names)) * len(names) > 30
-        axes.set_xticks(
-            range(len(names)),
-            [short(spell(name)[0], 28) for name in names],
-            rotation=30 if steep else 0,
-            ha="right" if steep else "center",
-        )
+        style = {"rotation": 30, "ha": "right"} if steep else {}
+        axes.set_xticks(range(len(names)), [short(spell(name)[0], 28) for name in names], **style)
         axes.set_xlim(-0.5, len(names) - 0.5)
-    else:
-        if (ticks := ticks_of(positions, by_factors=by_factors)) is not None:
-            axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
-            axes.minorticks_off()
+    elif (ticks := ticks_of(positions, by_factors=by_factors)) is not None:
+        axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
+        axes.minorticks_off()
     axes.set_xlabel(panel.parameter)
 
 
 def ticks_of(values: Sequence[float], *, by_factors: bool) -> list[float] | None:
-    """Use the values themselves as ticks if they are few and far apart; None if the axis must choose its own.
-
-    Args:
-        values: values on the axis.
-        by_factors: whether the axis is logarithmic.
-    """
+    """Use the values as ticks if they are few and far apart, `by_factors` on a logarithmic axis; None if not."""
     distinct = sorted(set(values))
     places = [math.log(value) if by_factors else value for value in distinct]
     width = places[-1] - places[0]

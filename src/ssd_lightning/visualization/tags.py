@@ -1,42 +1,40 @@
-"""Text on images, and tags for boxes."""
+"""Boxes with tags, and text on images."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
-from PIL import ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
-from ssd_lightning.visualization.colours import Colour, text_colour
+from ssd_lightning.visualization.colours import BLACK, Colour, text_colour
 from ssd_lightning.visualization.fonts import spell
-from ssd_lightning.visualization.outlines import Rectangle
+from ssd_lightning.visualization.outlines import Rectangle, draw_outline
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-_TAG_PADDING_PX = 2
+_PADDING_PX = 2
 
 
-def draw_tag(
-    draw: ImageDraw.ImageDraw,
-    size: tuple[int, int],
-    rectangle: Rectangle,
-    text: str,
-    colour: Colour,
-    obstacles: Sequence[Rectangle],
-) -> Rectangle:
-    """Draw a tag at the best position around or in its box, and return the position."""
-    padding = _TAG_PADDING_PX
-    font = fitting_font(text, size=max(10, round(min(size) / 30)), max_width=size[0] - 2 * padding)
-    text_width, text_height = text_size(text, font)
-    width, height = text_width + 2 * padding, text_height + 2 * padding
-    left, top, right, bottom = rectangle
-    places = [(x, y) for y in (top - height, bottom + 1, top, bottom + 1 - height) for x in (left, right + 1 - width)]
-    tags = []
-    for x, y in places:
-        x, y = max(0, min(x, size[0] - width)), max(0, min(y, size[1] - height))
-        tags.append((x, y, x + width - 1, y + height - 1))
-    best = min(tags, key=lambda tag: sum(_hidden_share(other, tag) for other in obstacles))
-    draw.rectangle(best, fill=colour)
-    write_text(draw, (best[0] + padding, best[1] + padding), text, font, text_colour(colour))
-    return best
+@dataclass(frozen=True)
+class TaggedBox:
+    """A box to draw. It has no tag if `text` is empty; `dash` is the length of its dashes, 0 for a solid line."""
+
+    rectangle: Rectangle
+    colour: Colour
+    text: str = ""
+    dash: int = 0
+
+
+def draw_boxes(canvas: Image.Image, boxes: Sequence[TaggedBox], *, width: int) -> None:
+    """Draw boxes with a dark rim, the first one on top, and their tags where they hide least."""
+    draw = ImageDraw.Draw(canvas)
+    for box in reversed(boxes):
+        draw_outline(draw, box.rectangle, BLACK, width + 2, inset=-1, dash=box.dash)
+        draw_outline(draw, box.rectangle, box.colour, width, dash=box.dash)
+    obstacles = [box.rectangle for box in boxes]
+    for box in boxes:
+        if box.text:
+            obstacles.append(_draw_tag(draw, canvas.size, box, obstacles))
 
 
 def fitting_font(text: str, *, size: int, max_width: int) -> Font:
@@ -59,6 +57,24 @@ def write_text(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, fo
     """Write a text whose capital letters start at the corner (x, y)."""
     top = font.getbbox("Ag")[1]
     draw.text((corner[0], corner[1] - top), spell(text)[0], font=font, fill=colour)
+
+
+def _draw_tag(
+    draw: ImageDraw.ImageDraw, size: tuple[int, int], box: TaggedBox, obstacles: Sequence[Rectangle]
+) -> Rectangle:
+    """Draw the tag of a box at the best position around or in it, and return the position."""
+    font = fitting_font(box.text, size=max(10, round(min(size) / 30)), max_width=size[0] - 2 * _PADDING_PX)
+    width, height = (side + 2 * _PADDING_PX for side in text_size(box.text, font))
+    left, top, right, bottom = box.rectangle
+    tags = []
+    for y in (top - height, bottom + 1, top, bottom + 1 - height):
+        for x in (left, right + 1 - width):
+            x, inner_y = max(0, min(x, size[0] - width)), max(0, min(y, size[1] - height))
+            tags.append((x, inner_y, x + width - 1, inner_y + height - 1))
+    best = min(tags, key=lambda tag: sum(_hidden_share(other, tag) for other in obstacles))
+    draw.rectangle(best, fill=box.colour)
+    write_text(draw, (best[0] + _PADDING_PX, best[1] + _PADDING_PX), box.text, font, text_colour(box.colour))
+    return best
 
 
 def _hidden_share(rectangle: Rectangle, cover: Rectangle) -> float:

@@ -22,8 +22,6 @@ from ssd_lightning.visualization.fonts import drawable_names
 GREY = "#b9bdc4"
 MOST_NAMED = 10
 """Number of lines that a reader can distinguish; of more, the best and the worst are named."""
-FEW_POINTS = 30
-"""Number of points up to which each is marked."""
 CLASSES_PX = (590, 360)
 PANELS: Mapping[str, Mapping[str, str]] = {
     "losses": {
@@ -79,12 +77,7 @@ def draw_level_counts(levels: Sequence[LevelCount], *, title: str) -> np.ndarray
 
 
 def draw_pr_curves(lines: Sequence[PRLine], *, title: str) -> np.ndarray:
-    """Draw precision against recall; with many classes the best and the worst in colour: uint8 `[H, W, 3]`.
-
-    Args:
-        lines: lines of the classes 1..C.
-        title: title of the image.
-    """
+    """Draw precision against recall of each class; with many, the best and the worst in colour: uint8 `[H, W, 3]`."""
     drawn = [
         ([0.0, *line.recall], [*line.precision[:1], *line.precision]) if len(line.recall) else ([], [])
         for line in lines
@@ -98,11 +91,7 @@ def draw_pr_curves(lines: Sequence[PRLine], *, title: str) -> np.ndarray:
 def draw_class_ap(epochs: Sequence[float], values: np.ndarray, class_names: Sequence[str], *, title: str) -> np.ndarray:
     """Draw the AP of every class over the epochs, and their mean in black: uint8 `[H, W, 3]`.
 
-    Args:
-        epochs: `[V]`, epochs of the validations.
-        values: float `[V, C]`; NaN for a class without objects.
-        class_names: names of the classes 1..C.
-        title: title of the image.
+    `values` are float `[V, C]`, one row for each of the `epochs`; NaN for a class without objects.
     """
     means = []
     if len(class_names) > 1 and np.isfinite(values).any():
@@ -121,14 +110,7 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], *, title: str
 
 
 def named_lines(scores: Sequence[float]) -> list[int]:
-    """Choose the lines to name: all if there are few, else the best and the worst; never those without a score.
-
-    Args:
-        scores: scores of all lines; NaN if there is none.
-
-    Returns:
-        Indices, best score first.
-    """
+    """Choose the lines to name, best score first: all if there are few, else the best and the worst; never NaN."""
     ranked = sorted((i for i, score in enumerate(scores) if score == score), key=lambda i: -scores[i])
     half = MOST_NAMED // 2
     return ranked if len(ranked) <= MOST_NAMED else [*ranked[:half], *ranked[-half:]]

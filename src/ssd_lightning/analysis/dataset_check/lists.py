@@ -18,10 +18,7 @@ from ssd_lightning.errors import one_line
 def repeated_issues(split: str, annotations: AnnotationTable, lists: Sequence[Mapping[str, str]] = ()) -> list[Issue]:
     """Find images that a split contains more than once, by their files.
 
-    Args:
-        split: name of the split.
-        annotations: annotations of the split.
-        lists: `root` and `split` of each VOC list that it was opened from; its reader uses an image once.
+    `lists` has `root` and `split` of each VOC list that it was opened from; its reader uses an image once.
     """
     shared = shared_files(zip(annotations.image_paths, annotations.image_ids, strict=True))
     sentences = [*shared, *_of_lists(lists)]

@@ -18,7 +18,7 @@ from ssd_lightning.analysis.fitting import fit_levels, fit_to_twice_the_input
 from ssd_lightning.analysis.objects import sides_px
 from ssd_lightning.analysis.priors_file import priors_yaml
 from ssd_lightning.ops.priors import Clip, PriorLevel
-from ssd_lightning.visualization.coverage_plot import draw_coverage
+from ssd_lightning.visualization.coverage_plot import PriorSet, draw_coverage
 
 log = logging.getLogger(__name__)
 
@@ -39,64 +39,38 @@ def judge_priors(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Measure and draw the coverage; fit priors and write them as a choice of `priors=`.
 
-    Args:
-        check: collects the issues.
-        levels: levels of the network, with their grids.
-        image_size: size of the network's input, (height, width).
-        clip: as in `make_priors`.
-        directory: output folder for `coverage.png` and `priors/fitted.yaml`.
-        data: name of the data set, for the file.
-        fit: whether to fit priors.
-        seed: seed of the fit.
-
     Returns:
         The coverage, and `file` and `coverage` of the fitted priors, in plain values.
     """
     dataset = check.datasets["train"]
-    size = image_size
-    objects = objects_of(dataset.annotations, partial(check.resize.placement, image_size=size))
+    objects = objects_of(dataset.annotations, partial(check.resize.placement, image_size=image_size))
     boxes = objects.boxes_xyxy
-    before = best_priors(boxes, levels, size, clip)
+    before = best_priors(boxes, levels, image_size, clip)
+    coverage = coverage_summary(boxes, before.iou, image_size)
     paths = list(dataset.annotations.image_paths)
-    coverage = coverage_summary(boxes, before.iou, size)
-    coverage["unreached"] = describe_unreached(objects, before.iou, paths, dataset.class_names, size)
-    judge = partial(coverage_issues, coverage, image_size=size, finest_step_px=finest_step_px(levels, size))
-    draw = partial(
-        draw_coverage,
-        directory / "coverage.png",
-        sides_px=sides_px(boxes, size),
-        threshold=coverage["threshold"],
-        before=coverage,
-        iou_before=before.iou,
-        shapes_before=[shape for level in levels for shape in level.sizes()],
-    )
-    if not fit:
-        draw()
-        check.issues += judge()
-        return coverage, None
-    log.info("fitting priors to %d objects", len(boxes))
-    found = fit_levels(boxes, levels, size, clip, seed=seed)
-    after = coverage_summary(boxes, found.after.iou, size)
-    larger_share = None
-    if judge():  # the priors miss many objects
-        larger = coverage_summary(boxes, fit_to_twice_the_input(boxes, levels, size, clip, seed=seed), size)
-        larger_share = larger["share"]
-    check.issues += judge(fitted_share=after["share"], larger_share=larger_share)
-    draw(
-        after=after,
-        iou_after=found.after.iou,
-        shapes_after=[shape for level in found.levels for shape in level.sizes()],
-    )
-    text = priors_yaml(
-        found.levels,
-        clip=clip,
-        image_size=size,
-        data=data,
-        objects=len(boxes),
-        before=f"{coverage['share']:.1%}",
-        after=f"{after['share']:.1%}",
-    )
-    path = directory / "priors" / f"{FITTED}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return coverage, {"file": str(path), "coverage": after}
+    coverage["unreached"] = describe_unreached(objects, before.iou, paths, dataset.class_names, image_size)
+    judge = partial(coverage_issues, coverage, image_size=image_size, finest_step_px=finest_step_px(levels, image_size))
+    sets = [PriorSet("these priors", coverage, before.iou, _shapes(levels))]
+    fitted = fitted_share = larger_share = None
+    if fit:
+        log.info("fitting priors to %d objects", len(boxes))
+        found = fit_levels(boxes, levels, image_size, clip, seed=seed)
+        after = coverage_summary(boxes, found.after.iou, image_size)
+        fitted_share = after["share"]
+        sets.append(PriorSet("fitted priors", after, found.after.iou, _shapes(found.levels)))
+        if judge():  # the priors miss many objects
+            larger = fit_to_twice_the_input(boxes, levels, image_size, clip, seed=seed)
+            larger_share = coverage_summary(boxes, larger, image_size)["share"]
+        shares = {"before": f"{coverage['share']:.1%}", "after": f"{fitted_share:.1%}"}
+        path = directory / "priors" / f"{FITTED}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = priors_yaml(found.levels, clip=clip, image_size=image_size, data=data, objects=len(boxes), **shares)
+        path.write_text(text, encoding="utf-8")
+        fitted = {"file": str(path), "coverage": after}
+    check.issues += judge(fitted_share=fitted_share, larger_share=larger_share)
+    draw_coverage(directory / "coverage.png", sides_px(boxes, image_size), sets)
+    return coverage, fitted
+
+
+def _shapes(levels: Sequence[PriorLevel]) -> list[tuple[float, float]]:
+    return [shape for level in levels for shape in level.sizes()]

@@ -83,11 +83,7 @@ def judge_split(
 ) -> dict[str, Any]:
     """Find the issues of a split, and summarise it.
 
-    Args:
-        check: collects the issues.
-        split: an opened split.
-        image_size: size of the network's input, (height, width); None skips the check of sizes.
-        tiny_px: see `tiny_issues`.
+    Sizes in the network's input of (height, width) are not checked if `image_size` is None.
     """
     dataset = check.datasets[split]
     objects = objects_of(dataset.annotations)

@@ -42,16 +42,7 @@ class Trial:
 def sound_batches(
     check: DatasetCheck, transform: Transform, *, batch_size: int, steps: int, num_workers: int, seed: int
 ) -> Batches | None:
-    """Load and augment batches of valid training images; None if there are none.
-
-    Args:
-        check: provides the images.
-        transform: transform of the run's training images.
-        batch_size: number of images in a batch.
-        steps: number of timed steps.
-        num_workers: number of worker processes.
-        seed: seed of the selection and the augmentation.
-    """
+    """Load and augment batches of valid training images; None if there are none."""
     facts, dataset = check.facts, check.datasets["train"]
     known = [facts.get(Path(path)) for path in dataset.annotations.image_paths]
     sound = np.array([fact is not None and fact.problem is None for fact in known], bool)
@@ -80,15 +71,7 @@ def take_steps(
 ) -> Trial | None:
     """Compare the first loss with its expected value, then train, and measure time and memory.
 
-    Args:
-        check: collects the issues.
-        net: network on the device, as at the start of the run.
-        loss: loss of the run.
-        optimizer: optimiser of the run, for the network.
-        batches: result of `sound_batches`.
-        steps: number of timed steps.
-        device: device of the steps.
-        precision: `trainer.precision` of the run.
+    The network is on the device, as at the start of the run.
 
     Returns:
         The measurements; None if the memory is not sufficient.
@@ -114,16 +97,13 @@ def take_steps(
         check.issues.append(Issue("error", "memory", "train", sentence))
         return None
     check.issues += first_loss_issues(losses)
-    weights = sum(map(_bytes, net.parameters())) / MIB
-    state = [value for values in optimizer.state.values() for value in values.values() if torch.is_tensor(value)]
+    weights = sum(weight.nbytes for weight in net.parameters()) / MIB
+    values = [value for of_weight in optimizer.state.values() for value in of_weight.values()]
+    state = sum(value.nbytes for value in values if torch.is_tensor(value)) / MIB
     return Trial(
         losses=losses,
         seconds_a_step=seconds,
         # Gradients are allocated and freed in every step, so they are part of its peak.
         activations_mib=None if peak is None else max(0.0, peak - weights),
-        fixed_mib=2 * weights + sum(map(_bytes, state)) / MIB,
+        fixed_mib=2 * weights + state,
     )
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

@@ -1,12 +1,11 @@
 """The result of an export's verification as a table."""
 
-import math
 from collections.abc import Mapping
 from statistics import median
 
 from ssd_lightning.inference.export.parity import Parity
 from ssd_lightning.inference.export.verify_export import MOST_UNMATCHED, RESIZE_MOST_UNMATCHED, Verification
-from ssd_lightning.visualization.text_table import TextTable, quantity, spread
+from ssd_lightning.visualization.tables import TextTable, quantity, score_text, spread
 
 Seconds = tuple[tuple[float, ...], tuple[float, ...]]
 """Times of the checkpoint and of the file, in pairs."""
@@ -33,7 +32,7 @@ def verification_table(
     if verification.whole is not None and verification.whole.images:
         rows += _parity_rows(verification.whole, "resized: ", None, tolerance and RESIZE_MOST_UNMATCHED)
     for name, (before, after) in verification.scores.items():
-        rows.append((name, _score(before), _score(after), f"{after - before:+.4f}", f"{-max_map_loss:g}"))
+        rows.append((name, score_text(before), score_text(after), f"{after - before:+.4f}", f"{-max_map_loss:g}"))
     for batch, (before_s, after_s) in seconds.items():
         ratio = spread(sorted(before / after for before, after in zip(before_s, after_s, strict=True)))
         times = (quantity(median(before_s), "s"), quantity(median(after_s), "s"))
@@ -54,7 +53,3 @@ def _parity_rows(
         (f"{prefix}boxes", "", "", f"{parity.boxes:.2g} ({parity.boxes_px:.2g} px)", most),
         (f"{prefix}scores", "", "", f"{parity.scores:.2g}", most),
     ]
-
-
-def _score(value: float) -> str:
-    return "no objects" if math.isnan(value) else f"{value:.4f}"

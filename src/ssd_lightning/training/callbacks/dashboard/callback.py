@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,20 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from ssd_lightning.analysis.confusion import confusion_matrix
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.analysis.pr_curves import pr_curves
 from ssd_lightning.checks import require_number
 from ssd_lightning.errors import one_line
 from ssd_lightning.training.callbacks.checkpointing import BestCheckpoint
-from ssd_lightning.training.callbacks.dashboard.contents import BestModel, ClassScores, choose_images, make_validation
+from ssd_lightning.training.callbacks.dashboard.contents import (
+    CURVE_POINTS,
+    BestModel,
+    ClassScores,
+    Validation,
+    choose_images,
+    show_images,
+)
 from ssd_lightning.training.callbacks.dashboard.file_sink import FileSink
 from ssd_lightning.training.callbacks.dashboard.matches import count_levels, draw_batch
 from ssd_lightning.training.callbacks.dashboard.sink import Sink
@@ -79,19 +89,17 @@ class Dashboard(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a resumed run."""
         return {
-            "image_ids": None if self._image_ids is None else list(self._image_ids),
+            "image_ids": self._image_ids and list(self._image_ids),
             "validations": self._validations,
-            "epochs": list(self._history.epochs),
-            "values": [list(row) for row in self._history.values],
             "best_epoch": self._best_epoch,
+            **asdict(self._history),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state."""
-        image_ids = state_dict["image_ids"]
-        self._image_ids = None if image_ids is None else tuple(image_ids)
+        self._image_ids = state_dict["image_ids"] and tuple(state_dict["image_ids"])
         self._validations, self._best_epoch = state_dict["validations"], state_dict["best_epoch"]
-        self._history = ClassScores(list(state_dict["epochs"]), [list(row) for row in state_dict["values"]])
+        self._history = ClassScores(*deepcopy((state_dict["epochs"], state_dict["values"])))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Create the sinks."""
@@ -163,8 +171,7 @@ class Dashboard(pl.Callback):
 
     def _show_batch(self, trainer: pl.Trainer, pl_module: Any, images: Tensor, targets: list[Target]) -> None:
         drawing = draw_batch(images, targets, net=pl_module.net, loss=pl_module.loss)
-        for sink in self._sinks:
-            self._attempt(sink, sink.show_batch, drawing, step=trainer.global_step)
+        self._show("show_batch", drawing, step=trainer.global_step)
 
     def _show_matches(self, trainer: pl.Trainer, pl_module: Any) -> None:
         targets, self._targets = self._targets, None
@@ -174,8 +181,7 @@ class Dashboard(pl.Callback):
     def _show_counts(self, trainer: pl.Trainer, pl_module: Any, targets: list[Target]) -> None:
         levels = count_levels(targets, net=pl_module.net, loss=pl_module.loss)
         drawing = draw_level_counts(levels, title=f"priors that {len(targets)} training images match")
-        for sink in self._sinks:
-            self._attempt(sink, sink.show_matches, levels, drawing, step=trainer.global_step)
+        self._show("show_matches", levels, drawing, step=trainer.global_step)
 
     def _note_scores(self, trainer: pl.Trainer, pl_module: Any) -> None:
         scores = trainer.callback_metrics
@@ -189,42 +195,42 @@ class Dashboard(pl.Callback):
         score = float(scores.get(str(best.monitor), missing)) if best is not None else math.nan
         if math.isfinite(score) and is_best(trainer):
             self._best_epoch = trainer.current_epoch
-            for sink in self._sinks:
-                self._attempt(sink, sink.show_best_score, score, step=logged_step(trainer))
+            self._show("show_best_score", score, step=logged_step(trainer))
 
     def _show_validation(self, trainer: pl.Trainer, record: EvaluationRecord) -> None:
-        validation = make_validation(
-            record,
-            image_ids=self._image_ids or (),
-            history=deepcopy(self._history),  # it changes later
+        validation = Validation(
             epoch=trainer.current_epoch,
             step=logged_step(trainer),
+            class_names=record.class_names,
             score_threshold=self.score_threshold,
+            images=show_images(record, self._image_ids or ()),
+            curves=tuple(curve.thinned(CURVE_POINTS) for curve in pr_curves(record)),
+            confusion=confusion_matrix(record, score_threshold=self.score_threshold),
+            history=deepcopy(self._history),  # it changes later
         )
-        for sink in self._sinks:
-            self._attempt(sink, sink.show_validation, validation)
+        self._show("show_validation", validation)
 
     def _show_progress(self, trainer: pl.Trainer, *, is_last: bool) -> None:
-        if not self._sinks:
-            return
         kept = best_checkpoint(trainer)
-        for sink in self._sinks:
-            if kept is not None and kept.best_model_path and kept.best_model_score is not None:
-                best = BestModel(
-                    path=Path(kept.best_model_path),
-                    epoch=self._best_epoch,
-                    monitor=str(kept.monitor),
-                    score=float(kept.best_model_score),
-                )
-                self._attempt(sink, sink.keep_model, best, is_last=is_last)
+        if self._sinks and kept is not None and kept.best_model_path and kept.best_model_score is not None:
+            best = BestModel(
+                path=Path(kept.best_model_path),
+                epoch=self._best_epoch,
+                monitor=str(kept.monitor),
+                score=float(kept.best_model_score),
+            )
+            self._show("keep_model", best, is_last=is_last)
 
-    def _attempt(self, what: Sink | str, action: Callable[..., None], *arguments: Any, **settings: Any) -> None:
+    def _show(self, method: str, *content: Any, **settings: Any) -> None:
+        for sink in self._sinks:
+            self._attempt(type(sink).__name__, getattr(sink, method), *content, **settings)
+
+    def _attempt(self, name: str, action: Callable[..., None], *arguments: Any, **settings: Any) -> None:
         """Run an action that may fail, and restore the random states after it."""
         state = random_state()
         try:
             action(*arguments, **settings)
         except Exception as error:
-            name = what if isinstance(what, str) else type(what).__name__
             if name not in self._failed:
                 self._failed.add(name)
                 reason = one_line(f"{type(error).__name__}: {error}")

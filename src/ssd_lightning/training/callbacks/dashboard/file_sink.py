@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ssd_lightning.run_files import written_whole
 from ssd_lightning.training.callbacks.dashboard.contents import Validation
 from ssd_lightning.training.callbacks.dashboard.sink import Sink
 from ssd_lightning.visualization.training_plots import LevelCount
@@ -15,13 +16,10 @@ JPEG_QUALITY = 88
 
 
 class FileSink(Sink):
-    """Writes PNG and JPEG files.
+    """Writes PNG and JPEG files to a folder, which is created when something is written.
 
     Sheets of images are kept for several validations. If there are more than `MOST_SHEETS`, every second one is
     removed.
-
-    Args:
-        folder: output folder. It is created when something is written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,11 +48,5 @@ class FileSink(Sink):
             path.unlink()
 
     def _write(self, name: str, drawing: np.ndarray) -> None:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-        try:
+        with written_whole(self.folder / name) as partial:
             Image.fromarray(drawing).save(partial, quality=JPEG_QUALITY)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssd_lightning.analysis.matched_priors import by_object, level_of_priors
+from ssd_lightning.analysis.matched_priors import by_object, level_of_priors, matched_objects
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.models.ssd import SSD
-from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.ops.priors import as_height_width
 from ssd_lightning.types import Target
-from ssd_lightning.visualization.draw import image_grid
-from ssd_lightning.visualization.draw_matches import MatchedObject, draw_window
+from ssd_lightning.visualization.draw_matches import draw_window
+from ssd_lightning.visualization.outlines import fitting_size
+from ssd_lightning.visualization.sheet import Panel, lay_out
 from ssd_lightning.visualization.training_plots import LevelCount
 
 MOST_IMAGES = 16
@@ -26,51 +26,23 @@ AT_A_TIME = 16
 def draw_batch(images: Tensor, targets: Sequence[Target], *, net: SSD, loss: MultiBoxLoss) -> np.ndarray:
     """Draw the first images of a batch with their objects (solid) and matched priors: uint8 `[H, W, 3]`.
 
-    Args:
-        images: uint8 `[B, 3, H, W]`, the network's input, on any device.
-        targets: B targets.
-        net: network that has the priors.
-        loss: loss that has the matcher.
+    The images are uint8 `[B, 3, H, W]`, the network's input, on any device.
     """
     targets = targets[:MOST_IMAGES]
     pixels = images[:MOST_IMAGES].cpu().permute(0, 2, 3, 1).clamp(0, 255).to(torch.uint8).numpy()
-    priors = net.priors_cxcywh.cpu()
-    priors_xyxy = cxcywh_to_xyxy(priors).numpy()
-    level_of_prior = level_of_priors(net.levels)
-    height, width = pixels.shape[1:3]
-    scale = IMAGE_PX / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    drawn = []
-    threshold = loss.matcher.iou_threshold
-    found = by_object(loss.matcher(targets, priors), targets, priors)
-    for image, target, matched in zip(pixels, targets, found, strict=True):
-        objects = [
-            MatchedObject(
-                name="",
-                box_xyxy=box,
-                priors_xyxy=priors_xyxy[owned],
-                levels=level_of_prior[owned],
-                best_iou=float(best),
-                is_forced=bool(forced),
-            )
-            for box, owned, best, forced in zip(
-                target["boxes"].numpy(), matched.priors, matched.best_iou, matched.is_forced(threshold), strict=True,
-            )
-        ]  # fmt: skip
-        drawn.append(draw_window(image, objects, window_xyxy=np.array([0.0, 0.0, 1.0, 1.0]), size=size))
+    priors, panels = net.priors_cxcywh.cpu(), []
+    matches = by_object(loss.matcher(targets, priors), targets, priors)
+    for image, target, found in zip(pixels, targets, matches, strict=True):
+        threshold = loss.matcher.iou_threshold
+        objects = matched_objects(found, target, priors_cxcywh=priors, levels=net.levels, iou_threshold=threshold)
+        panels.append(Panel(draw_window(image, objects, size=fitting_size(image, IMAGE_PX, IMAGE_PX))))
     title = "first training batch: objects solid, matched priors dashed; ! is a forced match, or none"
-    return image_grid(drawn, columns=4, title=title)
+    return lay_out(panels, columns=4, title=title)
 
 
 @torch.no_grad()
 def count_levels(targets: Sequence[Target], *, net: SSD, loss: MultiBoxLoss) -> list[LevelCount]:
-    """Count the matched priors of each feature map.
-
-    Args:
-        targets: targets of training images, on the host.
-        net: network that has the priors.
-        loss: loss that has the matcher.
-    """
+    """Count the matched priors of each feature map, for targets of training images on the host."""
     priors = net.priors_cxcywh.cpu()
     level_of_prior = level_of_priors(net.levels)
     matched = torch.zeros(len(priors), dtype=torch.int64)

@@ -19,11 +19,7 @@ from ssd_lightning.visualization.training_plots import (
 
 
 class TensorBoardSink(Sink):
-    """Writes images, plots and tables to a TensorBoard logger.
-
-    Args:
-        logger: Lightning's logger.
-    """
+    """Writes images, plots and tables to a TensorBoard logger."""
 
     def __init__(self, logger: TensorBoardLogger) -> None:
         self.logger = logger

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from ssd_lightning.errors import one_line
 from ssd_lightning.training.callbacks.dashboard.contents import (
@@ -26,15 +27,13 @@ MOST_ROWS = 10_000
 """Limit of a W&B table. Further rows are dropped."""
 LEAST_SCORE = 0.05
 """Minimum score of the uploaded detections. The slider in W&B filters them further."""
+MOST_BOXES = 100
+"""Maximum number of detections per image, best first."""
 BACKGROUND = "(background)"
 
 
 class WandbSink(Sink):
-    """Logs media, charts, tables and the best checkpoint to a run.
-
-    Args:
-        logger: logger of the run.
-    """
+    """Logs media, charts, tables and the best checkpoint to a run."""
 
     def __init__(self, logger: SturdyWandbLogger) -> None:
         self.logger = logger
@@ -109,34 +108,31 @@ def image_with_boxes(image: ShownImage, class_names: Sequence[str]) -> "wandb.Im
     height, width = image.image.shape[:2]
     square = np.full((IMAGE_PX, IMAGE_PX, 3), 28, dtype=np.uint8)
     square[:height, :width] = image.image
-    scale = np.array([width, height, width, height]) / IMAGE_PX
-    found = image.scores >= LEAST_SCORE
+    scale = torch.tensor([width, height, width, height]) / IMAGE_PX
+    best = image.found.scores.argsort(descending=True, stable=True)[:MOST_BOXES]
+    best = best[image.found.scores[best] >= LEAST_SCORE]
+    boxes, scores, labels = (column[best] for column in image.found[1:])
     predicted = [
         _box(box, label, f"{class_names[label - 1]} {score:.2f}", score=score)
         for box, label, score in zip(
-            (image.boxes_xyxy[found] * scale).tolist(),
-            image.labels[found].tolist(),
-            image.scores[found].tolist(),
-            strict=True,
+            (boxes.clamp(0, 1) * scale).tolist(), labels.tolist(), scores.tolist(), strict=True
         )
     ]
+    true_boxes, true_labels, difficult = image.true[1:]
     true = [
-        _box(box, label, f"{class_names[label - 1]}{' (difficult)' if is_difficult else ''}")
+        _box(box, label, f"{class_names[label - 1]}{' (difficult)' * is_difficult}")
         for box, label, is_difficult in zip(
-            (image.true_boxes_xyxy * scale).tolist(),
-            image.true_labels.tolist(),
-            image.difficult.tolist(),
-            strict=True,
+            (true_boxes * scale).tolist(), true_labels.tolist(), difficult.tolist(), strict=True
         )
     ]
-    labels = dict(enumerate(class_names, start=1))
+    class_labels = dict(enumerate(class_names, start=1))
     return wandb.Image(
         square,
         caption=one_line(image.image_id),
         file_type="jpg",
         boxes={
-            "prediction": {"box_data": predicted, "class_labels": labels},
-            "ground_truth": {"box_data": true, "class_labels": labels},
+            "prediction": {"box_data": predicted, "class_labels": class_labels},
+            "ground_truth": {"box_data": true, "class_labels": class_labels},
         },
     )
 

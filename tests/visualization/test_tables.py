@@ -1,6 +1,6 @@
 import pytest
 
-from ssd_lightning.visualization.text_table import quantity, spread
+from ssd_lightning.visualization.tables import TextTable, print_table, quantity, spread
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,8 @@ def test_quantities(value: float, unit: str, text: str) -> None:
 def test_spread_shows_quartiles_where_there_are_any() -> None:
     assert spread([1.0, 2.0]) == "1.50"
     assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == "3.00 (2.00-4.00)"
+
+
+def test_cells_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(TextTable(("name",), [("[bold]x",), (), ("y",)]))
+    assert "[bold]x" in capsys.readouterr().out
