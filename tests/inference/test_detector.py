@@ -40,7 +40,9 @@ def tiny_net(num_classes: int = 3, width: int = 8) -> SSD:
 def detector() -> Detector:
     torch.manual_seed(0)
     settings = {"score_threshold": 0.2, "max_detections": 9}
-    return Detector(tiny_net(), class_names=CLASS_NAMES, postprocess=PostProcess(**settings))
+    made = Detector(tiny_net(), class_names=CLASS_NAMES, postprocess=PostProcess(**settings))
+    made.data_settings = {"fold": 1}
+    return made
 
 
 @pytest.fixture
@@ -67,6 +69,7 @@ def test_saved_and_loaded_it_sees_the_same(detector: Detector, checkpoint: Path)
     torch.testing.assert_close(arrays(loaded(images)), arrays(found), rtol=0, atol=0)
     assert loaded.class_names == CLASS_NAMES
     assert loaded.postprocess == detector.postprocess
+    assert loaded.data_settings == detector.data_settings == {"fold": 1}
     assert not loaded.net.training
 
 
