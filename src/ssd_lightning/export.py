@@ -89,11 +89,7 @@ def use_hard_nms(checkpoint: "Detector") -> None:
 
 
 def make_parent(output: Path) -> None:
-    """Create the parent folder of a file.
-
-    Raises:
-        ConfigurationError: it cannot be created.
-    """
+    """Create the parent folder of a file."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -101,11 +97,7 @@ def make_parent(output: Path) -> None:
 
 
 def check_settings(config: "DictConfig") -> None:
-    """Check the settings that need no checkpoint.
-
-    Raises:
-        ConfigurationError: a setting, or a combination, is invalid.
-    """
+    """Check the settings that need no checkpoint."""
     if config.format not in FORMATS:
         raise ConfigurationError(f"format is '{config.format}'; it can be {', '.join(FORMATS)}")
     suffixes = SUFFIXES.get(config.format)

@@ -57,11 +57,7 @@ def show(config: "DictConfig") -> list[Path]:
 
 
 def check_settings(config: "DictConfig") -> None:
-    """Check the settings that only this command has.
-
-    Raises:
-        ConfigurationError: a value is not usable.
-    """
+    """Check the settings that only this command has."""
     require_choice("what", config.what, SUBJECTS)
     require_number("num", config.num, 1, whole=True)
     require_number("draws", config.draws, 1, whole=True)
@@ -236,11 +232,7 @@ def split_by_level(priors: Priors) -> "list[LevelPriors]":
 
 
 def open_data(config: "DictConfig") -> "DetectionDataModule":
-    """Open the data as `train` does.
-
-    Raises:
-        DataError: they cannot be read.
-    """
+    """Open the data as `train` does."""
     from hydra.utils import instantiate
 
     data: DetectionDataModule = instantiate(config.data.module, _convert_="all")
@@ -274,11 +266,7 @@ def print_matches(summary: Mapping[str, Any], iou_threshold: float) -> None:
 
 
 def write_images(images: Mapping[str, "np.ndarray"], folder: Path) -> list[Path]:
-    """Write each image as `NAME.png`, replacing existing files, and print the paths.
-
-    Raises:
-        DataError: the folder cannot be written to.
-    """
+    """Write each image as `NAME.png`, replacing existing files, and print the paths."""
     from ssd_lightning.visualization.sheet import save_png
 
     paths = []

@@ -11,10 +11,10 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
+from helpers.evaluation_records import LEFT, ImageSpec, make_record
 from helpers.interrupted import PowerCut, data, everything, first_difference, fit, module
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
 from ssd_lightning.training.callbacks.dashboard import callback, file_sink
 from ssd_lightning.training.callbacks.dashboard.callback import Dashboard
 from ssd_lightning.training.callbacks.dashboard.contents import Validation, choose_images
@@ -239,16 +239,8 @@ def test_settings_that_cannot_work_are_refused(settings: dict) -> None:
 
 def record_of(labels_of_images: list[list[int]], num_classes: int) -> EvaluationRecord:
     """Make a record of images with objects of these classes and no detection."""
-    counts = [len(labels) for labels in labels_of_images]
-    labels = torch.tensor([label for labels in labels_of_images for label in labels], dtype=torch.int64)
-    index = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts, dtype=torch.int64))
-    box = torch.tensor([[0.1, 0.1, 0.5, 0.5]])
-    names = tuple(map(str, range(len(counts))))
-    return EvaluationRecord(
-        "val", tuple(f"c{i}" for i in range(num_classes)), names, names, torch.full((len(counts), 2), 10),
-        DetectionTable(index[:0], box[:0], torch.zeros(0), labels[:0]),
-        ObjectTable(index, box.expand(len(labels), 4), labels, torch.zeros(len(labels), dtype=torch.bool)),
-    )  # fmt: skip
+    images = [ImageSpec([(LEFT, label, False) for label in labels]) for labels in labels_of_images]
+    return make_record(images, num_classes=num_classes)
 
 
 def test_images_are_chosen_by_chance_but_of_all_classes() -> None:
@@ -258,7 +250,7 @@ def test_images_are_chosen_by_chance_but_of_all_classes() -> None:
     choices = [choose_images(record, 16, seed) for seed in range(20)]
     for chosen in choices:
         assert len(set(chosen)) == 16
-        assert {"500", "502", "503"} <= set(chosen)  # the only ones with classes 2, 3 and 4
+        assert {"000500", "000502", "000503"} <= set(chosen)  # the only ones with classes 2, 3 and 4
     assert len(set(choices)) == 20
     assert choices[3] == choose_images(record, 16, 3)
 
