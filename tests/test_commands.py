@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from helpers.datasets import open_voc
-from ssd_lightning import assembly, evaluate, export, predict, train
+from ssd_lightning import assembly, auto_settings, evaluate, export, predict, train
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.toy import TOY_CLASSES
@@ -417,7 +417,7 @@ def test_fitted_priors_are_recorded_and_never_fitted_again(
     run("train", "--config-path", str(tmp_path / "run" / ".hydra"), "hydra.run.dir=again")
     assert levels_in(tmp_path / "again") == levels
 
-    monkeypatch.setattr(assembly, "choose_priors", None)  # which nothing may call from here on
+    monkeypatch.setattr(auto_settings, "choose_priors", None)  # which nothing may call from here on
     capsys.readouterr()
     run("train", *small, "priors=auto", "trainer.max_epochs=2", "resume=run", "hydra.run.dir=run")
     assert levels_in(tmp_path / "run") == levels
