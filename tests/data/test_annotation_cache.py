@@ -1,5 +1,6 @@
 """What was read once is mapped by all, until a file changes or the cache is damaged."""
 
+import json
 import logging
 import multiprocessing
 import os
@@ -13,7 +14,9 @@ from PIL import Image
 from ssd_lightning.data import annotation_cache
 from ssd_lightning.data.annotation_cache import read_cached
 from ssd_lightning.data.annotations import Annotations, AnnotationTable
-from ssd_lightning.data.formats import CSV
+from ssd_lightning.data.formats import COCO, CSV
+from ssd_lightning.data.formats.detect import Auto
+from ssd_lightning.data.reading import DatasetOpener
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,3 +137,40 @@ def test_a_folder_that_cannot_be_written_costs_the_cache_alone(root: Path, tmp_p
     (tmp_path / "file").touch()
     found = read_cached(CSV(), root, "train", folder=tmp_path / "file/cache")
     assert plain(found) == plain(CSV().read(root, "train"))
+
+
+def test_a_missing_image_that_arrives_is_used(root: Path, tmp_path: Path) -> None:
+    image = {"id": 1, "file_name": "c.jpg", "width": 200, "height": 100}
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40]}
+    coco = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "cat"}]}
+    (root / "annotations").mkdir()
+    (root / "annotations" / "instances_other.json").write_text(json.dumps(coco))
+    for path in (root, *root.rglob("*")):
+        os.utime(path, (1e9, 1e9))
+    assert len(read_cached(COCO(), root, "other", folder=tmp_path / "cache").columns.image_ids) == 0
+    (root / "other").mkdir()
+    Image.new("RGB", (200, 100)).save(root / "other" / "c.jpg")
+    assert len(read_cached(COCO(), root, "other", folder=tmp_path / "cache").columns.image_ids) == 1
+
+
+def test_a_list_that_makes_another_split_of_a_detected_folder_is_read(root: Path, tmp_path: Path) -> None:
+    for name in ("Annotations", "ImageSets/Main"):
+        (root / name).mkdir(parents=True)
+    (root / "images").rename(root / "JPEGImages")
+    (root / "train.csv").unlink()
+    box = "<bndbox><xmin>2</xmin><ymin>3</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
+    for name in "ab":
+        size = "<size><width>200</width><height>100</height><depth>3</depth></size>"
+        content = f"<filename>{name}.jpg</filename>{size}<object><name>cat</name>{box}</object>"
+        (root / f"Annotations/{name}.xml").write_text(f"<annotation>{content}</annotation>")
+    (root / "ImageSets/Main/trainval.txt").write_text("a\nb\n")
+    for path in (root, *root.rglob("*")):
+        os.utime(path, (1e9, 1e9))
+
+    def opened() -> list[str]:
+        opener = DatasetOpener(format=Auto(), cache_folder=tmp_path / "cache")
+        return list(opener(splits=[{"root": root, "split": "train"}]).annotations.image_ids)
+
+    assert opened() == ["a", "b"]
+    (root / "ImageSets/Main/train.txt").write_text("b\n")
+    assert opened() == ["b"]

@@ -1,6 +1,7 @@
 """The table gives back what was put in, however images and objects are chosen."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,11 @@ def test_changing_an_annotation_does_not_change_the_table() -> None:
 def test_a_problem_is_one_line() -> None:
     problem = Problem(file="a\nb.xml", item="object 1 'c\td'", kind="inverted", text="is inverted")
     assert str(problem) == r"a\nb.xml: object 1 'c\td' is inverted"
+
+
+def test_images_of_two_tables_are_shared_if_id_and_path_are_the_same() -> None:
+    images = annotations([1, 0, 2])
+    table = AnnotationTable.of(images)
+    moved = replace(images[2], image_path=Path("/other/2.jpg"))
+    assert table.select(np.array([2, 1])).shared_with(AnnotationTable.of([images[1], moved])) == ["/folder/1.jpg"]
+    assert table.shared_with(AnnotationTable.of([])) == []

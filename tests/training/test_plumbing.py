@@ -66,6 +66,16 @@ def test_training_and_validation_share_no_image_and_lose_none(tmp_path: Path) ->
     assert train | val == set(names(module.test_dataloader())) == {str(index) for index in range(10)}
 
 
+def test_a_split_of_training_images_is_reported_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    module = data_module(tmp_path)
+    seen = len(module.dataset("train"))
+    module.dataset("val")
+    assert not caplog.messages
+    module.dataset("test")
+    assert f"{seen} of 10 test images are training images too" in caplog.text
+    assert str(tmp_path / module.dataset("train")[0][1]["image_id"]) in caplog.text
+
+
 def test_evaluation_keeps_the_order_and_the_last_small_batch(tmp_path: Path) -> None:
     loader = data_module(tmp_path, batch_size=3).test_dataloader()
     assert names(loader) == [str(index) for index in range(10)]

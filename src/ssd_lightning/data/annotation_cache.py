@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LAYOUT = 2
+LAYOUT = 3
 """Part of a cache's name: increase it when the readers or the columns change."""
 SLOWEST_UNCACHED_S = 1.0
 """Annotations that are read faster are not kept: small sets would only leave files."""

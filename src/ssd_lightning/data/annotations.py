@@ -278,6 +278,12 @@ class AnnotationTable(Sequence[ImageAnnotation]):
         """The images' paths, in order."""
         return (self.columns.image_paths[row] for row in self.rows.tolist())
 
+    def shared_with(self, other: "AnnotationTable") -> list[str]:
+        """Return the paths of the images that another table has under the same id and path."""
+        hashes, others = (table.columns.id_hashes[table.rows] for table in (self, other))
+        paths = set(other.select(np.isin(others, hashes)).image_paths)
+        return [path for path in self.select(np.isin(hashes, others)).image_paths if path in paths]
+
     @property
     def sizes_px(self) -> np.ndarray:
         """int32 `[n, 2]`: (height, width) of the images."""

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -14,6 +14,7 @@ from ssd_lightning.data.annotations import Annotations, AnnotationTable, Columns
 from ssd_lightning.data.class_rules import EXCLUDED, ClassRules, map_labels
 from ssd_lightning.data.dataset import DetectionDataset, Transform, shortened
 from ssd_lightning.data.formats import BY_NAME
+from ssd_lightning.data.formats.detect import Auto
 from ssd_lightning.data.formats.files import check_root
 from ssd_lightning.data.held_out import HeldOut, Subset
 from ssd_lightning.data.joining import absolute_roots, join
@@ -161,9 +162,17 @@ class DatasetOpener:
         formats = [self._format_of(split) for split in splits]
         key = tuple(zip(map(repr, formats), roots, names, strict=True))
         if key not in self._found:
-            found = [read_cached(*one, folder=self.cache_folder) for one in zip(formats, roots, names, strict=True)]
+            found = [self._read_split(*one) for one in zip(formats, roots, names, strict=True)]
             self._found[key] = join(found, roots, names)
         return self._found[key]
+
+    def _read_split(self, annotation_format: AnnotationFormat, root: Path, split: str) -> Annotations:
+        if not isinstance(annotation_format, Auto):
+            return read_cached(annotation_format, root, split, folder=self.cache_folder)
+        # The cache belongs to what the folder is taken for, since another file may change that.
+        detected, name = annotation_format.detect(root, split)
+        found = read_cached(detected.format, detected.root, name, folder=self.cache_folder)
+        return replace(found, notes=[*detected.notes, *found.notes])
 
     def choose(
         self,

@@ -232,9 +232,13 @@ class TableBuilder:
             item_format=self.item_format,
             problems=self._sorted_problems(label_map, is_usable),
             notes=self.notes,
-            sources=[*dict.fromkeys(self.sources)],
+            sources=[*dict.fromkeys([*self.sources, str(root), *self._where_images_miss()])],
             roots=[str(root)],
         )
+
+    def _where_images_miss(self) -> set[str]:
+        """Return the folders whose change may bring a missing image."""
+        return {str(Path(problem.file).parent) for _, _, problem in self._problems if problem.kind == "missing"}
 
     def _describe(self, image: int, found: FoundObject) -> str:
         return self.item_format.format(item=found.item, name=found.name, image=Path(self._paths[image]).name)

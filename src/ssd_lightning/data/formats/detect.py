@@ -94,17 +94,17 @@ class Auto:
 
     def read(self, root: Path, split: str) -> Annotations:
         """Read a split. Raises `DataError` if no format fits, there is no such split, or it cannot be read."""
-        found, name = self._detect(root, split)
+        found, name = self.detect(root, split)
         annotations = found.format.read(found.root, name)
         return replace(annotations, notes=[*found.notes, *annotations.notes])
 
     def files(self, root: Path, split: str) -> Iterable[str]:
         """List the files of a split. Raises `DataError` if there is no such split."""
-        found, name = self._detect(root, split)
+        found, name = self.detect(root, split)
         return found.format.files(found.root, name)
 
-    def _detect(self, root: Path, split: str) -> tuple[Detected, str]:
-        """Return what a folder is, and its own name of a split."""
+    def detect(self, root: Path, split: str) -> tuple[Detected, str]:
+        """Return what a folder is, and its own name of a split. Raises `DataError` if there is no such split."""
         if root not in self._detected:
             self._detected[root] = detect_format(root)
             log.info("%s", self._detected[root].reason)
