@@ -1,6 +1,7 @@
 """CSV files with one object per row: the columns of OpenImages, RetinaNet, Kaggle, TensorFlow and most other tools."""
 
 import csv
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from ssd_lightning.data.formats.image_files import ImageFinder, find_image, port
 from ssd_lightning.data.formats.single_file import SingleFileFormat
 from ssd_lightning.data.special_files import refuse_special_file
 from ssd_lightning.errors import ConfigurationError, DataError
+
+log = logging.getLogger(__name__)
 
 # fmt: off
 IMAGE = (
@@ -125,7 +128,8 @@ class CSV(SingleFileFormat):
             item_format = "line {item} '{name}' of {image}"
             builder = TableBuilder(item_format=item_format, box_format=box_format, unit=self.unit or columns.unit)
             rows.fill(builder, image_dir, root)
-            builder.notes += rows.notes(columns)
+            if columns.label is None:
+                builder.notes.append(f"{path}: there is no column for the class; all objects are '{ONLY_CLASS}'")
             builder.sources.append(str(path))
             if isinstance(self.class_descriptions, str):
                 builder.sources.append(str(root / self.class_descriptions))
@@ -254,11 +258,13 @@ class _Rows:
                 if not self._add_plain(chunk, columns):
                     for line, row in chunk:
                         self._add(line, row, columns)
-        if columns.assumed_for and self._has_class_second():
-            text = f"there is no header, and the first row is {','.join(columns.assumed_for)}; the second column seems"
-            text += " to be the class, and the next four the box"
-            order = ",".join(WITHOUT_HEADER)
-            raise DataError(f"{self.path}: {text}. Without a header the columns are {order}; add one that names them")
+        if columns.assumed_for:
+            text = f"{self.path}: there is no header, so the columns are {','.join(WITHOUT_HEADER)}; the first row is"
+            text += f" {','.join(columns.assumed_for)}"
+            if self._has_class_second():
+                seems = "in all rows the second column may be the class, and the next four the box"
+                raise DataError(f"{text}; {seems}; add a header that names the columns")
+            log.info("%s", text)
         return columns
 
     def _has_class_second(self) -> bool:
@@ -272,17 +278,6 @@ class _Rows:
         may_be_classes = (second >= 0) & (second < MAX_CLASSES) & (second == np.floor(second))
         are_few = 0 < len(np.unique(second)) <= len(last_of)
         return are_few and bool((may_be_classes & (x1 < x2) & (y1 < y2)).all())
-
-    def notes(self, columns: Columns) -> list[str]:
-        """Say what was assumed about the columns."""
-        notes = []
-        if columns.label is None:
-            notes.append(f"{self.path}: there is no column for the class; all objects are '{ONLY_CLASS}'")
-        if columns.assumed_for:
-            first = ",".join(columns.assumed_for)
-            text = f"there is no header; the columns of the first row, {first}, are read as {','.join(WITHOUT_HEADER)}"
-            notes.append(f"{self.path}: {text}")
-        return notes
 
     def _add(self, line: int, row: Sequence[str], columns: Columns) -> None:
         if not row:
