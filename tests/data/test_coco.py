@@ -58,6 +58,19 @@ def test_a_number_is_a_number_however_it_is_written(
     assert dataset.annotations[0].size_px == (100, 200)
 
 
+@pytest.mark.parametrize("bbox", [[0, 0, 0, 0], [0.0] * 4, [], None])
+def test_an_unset_box_is_that_of_the_outline(tmp_path: Path, bbox: Any) -> None:
+    outline = {"category_id": 1, "bbox": bbox, "segmentation": [[10, 20, 40, 20, 40, 60]]}
+    write(tmp_path, [outline, {"category_id": 3, "bbox": [0, 0, 9, 9]}])
+    assert read(tmp_path).annotations[0].boxes_xyxy_px.tolist() == [[10, 20, 40, 60], [0, 0, 9, 9]]
+
+
+def test_an_unset_box_without_outline_is_reported(tmp_path: Path) -> None:
+    write(tmp_path, [{"category_id": 1, "bbox": [0, 0, 0, 0], "segmentation": []}])
+    with pytest.raises(DataError, match=r"instances_train.json: annotation 5 'person' .* has no area"):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize("form", [int, str, "{}.0".format])
 def test_large_ids_and_ids_with_zeros_stay_distinct(tmp_path: Path, form: Callable[[int], Any]) -> None:
     ids = [2**63, form(2**63 + 1), "007", "7"]

@@ -10,7 +10,7 @@ from PIL import Image
 from helpers.datasets import open_csv
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.dataset import DetectionDataset
-from ssd_lightning.data.formats.csv_boxes import Columns, sniff_columns
+from ssd_lightning.data.formats.csv_boxes import CSV, Columns, sniff_columns
 from ssd_lightning.errors import ConfigurationError, DataError
 
 
@@ -40,6 +40,7 @@ def read(root: Path, split: str = "train", **settings: Any) -> DetectionDataset:
         ("path,x1,y1,x2,y2,class_name", Columns(0, 5, (1, 2, 3, 4), "xyxy", None, None, "pixels")),
         ("image_id,width,height,bbox,source", Columns(0, None, (3,), "xywh", None, (2, 1), "pixels")),
         ("image,label,xmin,ymin,width,height", Columns(0, 1, (2, 3, 4, 5), "xywh", None, None, "pixels")),
+        ("name,image_id,xmin,ymin,xmax,ymax,category", Columns(1, 6, (2, 3, 4, 5), "xyxy", None, None, "pixels")),
         ("image,label,x_center,y_center,w,h", Columns(0, 1, (2, 3, 4, 5), "cxcywh", None, None, "pixels")),
     ],
 )
@@ -88,6 +89,51 @@ def test_a_stated_size_saves_a_look_at_the_image(tmp_path: Path, monkeypatch: py
     write(tmp_path, "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,200,100,x,1,2,3,4\n")
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("an image was opened"))
     assert read(tmp_path).annotations[0].size_px == (100, 200)
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_refused"),
+    [
+        (["a.jpg,0,10,20,60,50", "a.jpg,1,20,30,80,90"], True),
+        (["a.jpg,0,10,20,60,50", "a.jpg,,,,,", "a.jpg,1,20,30,80,90"], True),
+        (["a.jpg,0,10,20,60,50", "a.jpg,1,20,30,80,3"], False),  # 3 is no y2 below 30
+        (["a.jpg,0,10,20,60,50", "a.jpg,1,20,30,80,cat"], False),
+        (["a.jpg,0.5,10,20,60,50"], False),
+        (["a.jpg,10,20,60,80,3"], False),
+        (["a.jpg,,,,,"], False),
+    ],
+)
+def test_columns_without_a_header(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, rows: list[str], is_refused: bool
+) -> None:
+    caplog.set_level("INFO")
+    write(tmp_path, "\n".join(rows))
+    if is_refused:
+        with pytest.raises(DataError, match=r"train.csv: .*image,xmin,ymin,xmax,ymax,label.*a.jpg,0,10,20,60,50"):
+            CSV().read(tmp_path, "train")
+    else:
+        CSV().read(tmp_path, "train")
+        (line,) = caplog.messages
+        assert f"{tmp_path}/train.csv" in line
+        assert "image,xmin,ymin,xmax,ymax,label" in line
+        assert rows[0] in line
+
+
+@pytest.mark.parametrize(
+    ("boxes", "is_refused"),
+    [
+        (["10, 20, 90, 100", "110, 50, 190, 90"], True),  # the image is 200 x 100
+        (["110, 50, 190, 90", "110, 50, 30, 20"], False),  # the second has no corners
+        (["10, 20, 90, 60", "10, 20, 80, 40"], False),  # fits both ways
+    ],
+)
+def test_a_column_of_corners(tmp_path: Path, boxes: list[str], is_refused: bool) -> None:
+    write(tmp_path, "image,label,bbox\n" + "".join(f'a.jpg,cat,"[{box}]"\n' for box in boxes))
+    if is_refused:
+        with pytest.raises(DataError, match=r"train.csv: line 2 'cat' of a.jpg .*xmin, ymin, xmax, ymax"):
+            CSV().read(tmp_path, "train")
+    else:
+        assert len(CSV().read(tmp_path, "train").columns.labels) == 2
 
 
 def test_the_unit_may_be_said(tmp_path: Path) -> None:

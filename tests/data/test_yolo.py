@@ -10,7 +10,7 @@ from PIL import Image
 
 from helpers.datasets import open_yolo
 from ssd_lightning.data.dataset import DetectionDataset
-from ssd_lightning.data.formats.yolo import label_path
+from ssd_lightning.data.formats.yolo import YOLO, label_path
 from ssd_lightning.errors import DataError
 
 YAML = "train: images/train\nnames: [cat, dog]\n"
@@ -311,6 +311,27 @@ def test_outlines_that_may_be_keypoints_are_reported(tmp_path: Path, caplog: pyt
     write(tmp_path, f"{line}\n{line}\n")
     read(tmp_path)
     assert f"{tmp_path}/data.yaml: all lines longer than a box have 11 values" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_box", "said"),
+    [
+        (["1 .5 .5 .2 .4 .9 7", "1 .2 .2 .1 .1 .8 1"], True, "a.txt: line 1 'dog' of 7 values"),  # score and track
+        (["1 .5 .5 .2 .4 .9 .9", "1 .2 .2 .1 .1 -1 -1"], True, "a.txt: line 2 'dog' of 7 values"),
+        (["1 .5 .5 .2 .4 .4 .4 .6 2.5"], True, "a.txt: line 1 'dog' of 9 values"),
+        (["1 .5 .5 .2 .4 .5 .6", "1 .2 .2 .1 .1 .2 .2"], False, "all lines longer than a box have 7 values"),
+        (["1 .5 .5 .2 .4 .5 .6 .4 .4"] * 2, False, "all lines longer than a box have 9 values"),
+        (["1 .5 .5 .2 .4 .9 7", "1 .8 .8 .9 .8 .9 .9"], False, ""),  # the second can only be an outline
+        (["1 .8 .8 .9 .8 .9 .9"] * 2, False, ""),
+    ],
+)
+def test_seven_or_nine_values(tmp_path: Path, lines: list[str], is_box: bool, said: str) -> None:
+    write(tmp_path, "\n".join(lines))
+    found = YOLO().read(tmp_path, "train")
+    notes = "\n".join(found.notes)
+    assert (found.columns.boxes_xyxy_px[:1].round(3).tolist() == [[80, 30, 120, 70]]) is is_box
+    assert said in notes
+    assert ("kpt_shape" in notes) is bool(said)
 
 
 def test_fractions_are_of_the_upright_image(tmp_path: Path) -> None:

@@ -317,3 +317,16 @@ def test_lists_of_one_class_are_no_splits(tmp_path: Path) -> None:
     Image.new("RGB", (20, 10)).save(tmp_path / "JPEGImages/a.jpg")
     found = detect_format(tmp_path)
     assert found.splits == {"train": "default"}
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("image,label,xmin,ymin,xmax,ymax\na.jpg,größe,1,2,3,4\n".encode("latin-1"), "train.csv: this is not readable"),
+        (b"fname,label,xmin,ymin,xmax,ymax\na.jpg,cat,1,2,3,4\n", "train.csv: there is no column for the image"),
+    ],
+)
+def test_why_a_csv_file_cannot_be_read(tmp_path: Path, content: bytes, text: str) -> None:
+    (tmp_path / "train.csv").write_bytes(content)
+    with pytest.raises(DataError, match=f"no format fits.*{re.escape(f'{tmp_path}/{text}')}"):
+        detect_format(tmp_path)

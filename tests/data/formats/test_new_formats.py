@@ -469,6 +469,12 @@ def test_records_are_a_format(tmp_path: Path) -> None:
     [
         ({"labels": ["cat"]}, "2 boxes, 1 labels"),
         ({"labels": ["cat", 3]}, "label 3"),
+        ({"labels": "cat"}, "'labels' is 'cat'"),
+        ({"boxes": [10, 20, 30, 40]}, "'boxes' is [10, 20, 30, 40]"),
+        ({"boxes": np.array([10, 20, 30, 40])}, "'boxes' is array([10, 20, 30, 40])"),
+        ({"boxes": 3}, "'boxes' is 3"),
+        ({"difficult": True}, "'difficult' is True"),
+        ({"difficult": np.array(True)}, "'difficult' is array(True)"),
         ({"boxes": [[1, 2, 3], [1, 2, 30, 40]]}, "[1, 2, 3]"),
         ({"boxes": [[1, 2, float("nan"), 9], [1, 2, 30, 40]]}, "nan"),
         ({"boxes": [[1, 2, 300, 9], [1, 2, 30, 40]]}, "300"),

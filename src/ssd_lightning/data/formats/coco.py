@@ -104,9 +104,9 @@ def _add_objects(
 
 
 def _are_plain(annotations: Sequence[dict[str, Any]]) -> bool:
-    """Tell whether all boxes are lists of finite numbers, which need no look at each."""
+    """Tell whether all boxes are lists of finite numbers, not all 0, which need no look at each."""
     boxes = [entry.get("bbox") for entry in annotations]
-    if not all(type(box) is list and len(box) == 4 for box in boxes):
+    if not all(type(box) is list and len(box) == 4 and any(box) for box in boxes):
         return False
     numbers = list(chain.from_iterable(boxes))  # type: ignore[arg-type]
     return {int, float} >= set(map(type, numbers)) and bool(np.isfinite(np.array(numbers, np.float64)).all())
@@ -114,11 +114,15 @@ def _are_plain(annotations: Sequence[dict[str, Any]]) -> bool:
 
 def _read_box(bbox: Any, outline: Any) -> tuple[list[float], bool]:
     """Read a box in an unusual notation, or else the bounding box of the outline; True says that it is the latter."""
-    if not bbox and outline:
+    if _is_unset(bbox) and outline:
         return _mask_box(outline) if isinstance(outline, dict) else _outline_box(outline), True
     if not isinstance(bbox, list) or len(bbox) != 4:
         raise DataError(f"has the bbox {bbox!r}, not four numbers")
     return [number_of(value, key) for value, key in zip(bbox, "xywh", strict=True)], False
+
+
+def _is_unset(bbox: Any) -> bool:
+    return not bbox or bbox == [0, 0, 0, 0]
 
 
 def _outline_box(outline: Any) -> list[float]:
@@ -180,7 +184,7 @@ def _parse(path: Path) -> dict[str, Any]:
     content = read_json(path, edit=_without_outlines)
     found = content.get("annotations") if isinstance(content, dict) else None
     entries = found if isinstance(found, list) else []
-    if any(isinstance(entry, dict) and not entry.get("bbox") for entry in entries):
+    if any(isinstance(entry, dict) and _is_unset(entry.get("bbox")) for entry in entries):
         content = read_json(path)  # an object may have an outline alone
     if not isinstance(content, dict):
         raise DataError(f"{path}: the JSON is a {type(content).__name__}, not an object with images and annotations")

@@ -1,9 +1,10 @@
 """CSV files with one object per row: the columns of OpenImages, RetinaNet, Kaggle, TensorFlow and most other tools."""
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from itertools import chain, islice
 from math import isfinite
@@ -13,7 +14,15 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import BoxFormat, Unit, flag_of, id_of, number_of, stated_size_px
+from ssd_lightning.data.annotation_checks import (
+    BOX_PROBLEMS,
+    BoxFormat,
+    Unit,
+    flag_of,
+    id_of,
+    number_of,
+    stated_size_px,
+)
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import FoundObject, ObjectColumns, TableBuilder
 from ssd_lightning.data.formats.files import encoding_of
@@ -22,14 +31,16 @@ from ssd_lightning.data.formats.single_file import SingleFileFormat
 from ssd_lightning.data.special_files import refuse_special_file
 from ssd_lightning.errors import ConfigurationError, DataError
 
+log = logging.getLogger(__name__)
+
 # fmt: off
 IMAGE = (
     "imageid", "img_name", "image", "filename", "file_name", "image_path", "path", "image_id", "image_name",
     "imagename", "img", "img_path", "filepath", "file_path", "file",
 )
 LABEL = (
-    "labelname", "label", "class", "class_name", "name", "category", "labels", "category_name", "classname",
-    "label_name", "class_label", "class_id", "label_id", "category_id",
+    "labelname", "label", "class", "class_name", "category", "labels", "category_name", "classname", "label_name",
+    "class_label", "name", "class_id", "label_id", "category_id",
 )
 DIFFICULT = ("isgroupof", "difficult", "iscrowd")
 IMAGE_SIZE = (("height", "image_height", "img_height"), ("width", "image_width", "img_width"))
@@ -61,6 +72,8 @@ BOX_KEYS = {"xyxy": ("xmin", "ymin", "xmax", "ymax"), "cxcywh": ("cx", "cy", "w"
 NOTHING = [-1.0, -1.0, -1.0, -1.0]
 ONLY_CLASS = "object"
 """Class of all objects in a file without a column for it."""
+MAX_CLASSES = 1000
+"""A column with larger numbers is not taken for class numbers."""
 ROWS_AT_ONCE = 256
 """Rows that are added together if none needs a closer look, which takes two thirds of the time."""
 
@@ -110,16 +123,22 @@ class CSV(SingleFileFormat):
         columns = rows.read()
         samples = [sample for name in [*rows.images][:10] for sample in dict.fromkeys((name, name.strip()))]
         image_dir = self.image_dir(root, path, samples)
-        builder = TableBuilder(
-            item_format="line {item} '{name}' of {image}", box_format=columns.box_format, unit=self.unit or columns.unit
-        )
-        rows.fill(builder, image_dir, root)
-        if columns.label is None:
-            builder.notes.append(f"{path}: there is no column for the class; all objects are '{ONLY_CLASS}'")
-        builder.sources.append(str(path))
-        if isinstance(self.class_descriptions, str):
-            builder.sources.append(str(root / self.class_descriptions))
-        return builder.finish(root)
+
+        def table(box_format: BoxFormat) -> Annotations:
+            item_format = "line {item} '{name}' of {image}"
+            builder = TableBuilder(item_format=item_format, box_format=box_format, unit=self.unit or columns.unit)
+            rows.fill(builder, image_dir, root)
+            if columns.label is None:
+                builder.notes.append(f"{path}: there is no column for the class; all objects are '{ONLY_CLASS}'")
+            builder.sources.append(str(path))
+            if isinstance(self.class_descriptions, str):
+                builder.sources.append(str(root / self.class_descriptions))
+            return builder.finish(root)
+
+        found = table(columns.box_format)
+        if len(columns.box) == 1:
+            _refuse_corners(found, lambda: table("xyxy"))
+        return found
 
 
 @dataclass(frozen=True)
@@ -135,6 +154,8 @@ class Columns:
     size: tuple[int, int] | None
     """Height and width of the image."""
     unit: Unit
+    assumed_for: Sequence[str] = ()
+    """The first row of a file without a header."""
 
     @property
     def fewest(self) -> int:
@@ -196,7 +217,7 @@ def read_columns(reader: Any, path: Path) -> tuple[Columns, Iterable[list[str]]]
     """Return the meaning of the columns, and the rows after the header. Raises `DataError` if a column is missing."""
     first: list[str] = next(reader, [])
     if len(first) == len(WITHOUT_HEADER) and all(_is_number_or_empty(text) for text in first[1:5]):
-        return sniff_columns(WITHOUT_HEADER, path), chain([first], reader)
+        return replace(sniff_columns(WITHOUT_HEADER, path), assumed_for=first), chain([first], reader)
     return sniff_columns(first, path), reader
 
 
@@ -237,7 +258,26 @@ class _Rows:
                 if not self._add_plain(chunk, columns):
                     for line, row in chunk:
                         self._add(line, row, columns)
-            return columns
+        if columns.assumed_for:
+            text = f"{self.path}: there is no header, so the columns are {','.join(WITHOUT_HEADER)}; the first row is"
+            text += f" {','.join(columns.assumed_for)}"
+            if self._has_class_second():
+                seems = "in all rows the second column may be the class, and the next four the box"
+                raise DataError(f"{text}; {seems}; add a header that names the columns")
+            log.info("%s", text)
+        return columns
+
+    def _has_class_second(self) -> bool:
+        """Tell whether all rows can be image, class number, x1, y1, x2, y2 instead of `WITHOUT_HEADER`."""
+        try:
+            last_of = np.array([float(name) for name in self._labels])
+        except ValueError:
+            return False
+        second, x1, y1, x2 = np.frombuffer(self._objects.box, np.float64).reshape(-1, 4).T
+        y2 = last_of[np.frombuffer(self._objects.label, np.int32)] if len(second) else second
+        may_be_classes = (second >= 0) & (second < MAX_CLASSES) & (second == np.floor(second))
+        are_few = 0 < len(np.unique(second)) <= len(last_of)
+        return are_few and bool((may_be_classes & (x1 < x2) & (y1 < y2)).all())
 
     def _add(self, line: int, row: Sequence[str], columns: Columns) -> None:
         if not row:
@@ -305,6 +345,17 @@ class _Rows:
         labels = np.array([builder.label(name) for name in self._labels], np.int64)
         builder.objects.extend(self._objects, images=index_of, labels=labels)
         builder.sources += finder.folders
+
+
+def _refuse_corners(found: Annotations, as_corners: Callable[[], Annotations]) -> None:
+    """Raise `DataError` if boxes of x, y, width, height leave their images, but all boxes fit as two corners."""
+    first = next((problem for problem in found.problems if problem.kind == "outside"), None)
+    if first is None or any(problem.kind in BOX_PROBLEMS for problem in as_corners().problems):
+        return
+    raise DataError(
+        f"{first}; its column is read as x, y, width, height, but all boxes of the file fit as two corners; write them "
+        "in four columns, xmin, ymin, xmax, ymax, or x, y, w, h if they are sizes"
+    )
 
 
 def _stripped(stated: str, image_dir: Path, root: Path) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.files import ARCHIVE_SUFFIXES, SPLIT_FOLDERS, MissingSplitError, check_root
-from ssd_lightning.data.formats.recognize import Files, candidates, folder_of, survey
+from ssd_lightning.data.formats.recognize import Files, candidates, csv_faults, folder_of, survey
 from ssd_lightning.data.formats.yolo_settings import SETTINGS_FILES
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
 from ssd_lightning.errors import DataError
@@ -217,4 +217,5 @@ def _nothing_fits(files: Files) -> str:
     archive = next(iter(files.of(*ARCHIVE_SUFFIXES)), None)
     unpack = f"; unpack {files.root / archive} first" if archive else ""
     there_is = ", ".join(shown) or "nothing"
-    return f"{files.root}: no format fits{unpack}. Looked for: {LOOKED_FOR}. There is: {there_is}{more}"
+    faults = "".join(f". {fault}" for fault in islice(csv_faults(files), 3))
+    return f"{files.root}: no format fits{unpack}. Looked for: {LOOKED_FOR}. There is: {there_is}{more}{faults}"

@@ -5,7 +5,7 @@ import mmap
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
@@ -218,11 +218,24 @@ def _count_tasks(path: Path) -> int:
 def _count_csv_images(path: Path) -> int:
     """Count the images of a CSV file; 0 if it has no boxes."""
     try:
-        with open_rows(path) as reader:
-            columns, rows = read_columns(reader, path)
-            return len({row[columns.image] for row in islice(rows, MAX_ROWS) if len(row) > columns.image})
+        return _images_of_csv(path)
     except DataError:
         return 0
+
+
+def _images_of_csv(path: Path) -> int:
+    with open_rows(path) as reader:
+        columns, rows = read_columns(reader, path)
+        return len({row[columns.image] for row in islice(rows, MAX_ROWS) if len(row) > columns.image})
+
+
+def csv_faults(files: Files) -> Iterator[str]:
+    """Say why CSV files cannot be read."""
+    for path in files.of(".csv"):
+        try:
+            _images_of_csv(files.root / path)
+        except DataError as error:
+            yield str(error)
 
 
 def _start(content: bytes | mmap.mmap) -> bytes:

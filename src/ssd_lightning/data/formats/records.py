@@ -95,8 +95,10 @@ def _read_record(record: Mapping[str, Any], file: str, root: Path) -> FoundImage
     if not is_file(path):
         raise FileError(path, f"the image is missing (stated by {file})", kind="missing")
     refuse_unreadable(path)
-    boxes, labels = ([*record[key]] if record.get(key) is not None else [] for key in ("boxes", "labels"))
-    flags = [*record["difficult"]] if record.get("difficult") is not None else [False] * len(boxes)
+    boxes, labels = (_list_of(record, key, file) for key in ("boxes", "labels"))
+    if len(boxes) == 4 and not any(map(_is_list, boxes)):
+        raise FileError(file, f"'boxes' is {record['boxes']!r}, a single box and not a list of boxes")
+    flags = _list_of(record, "difficult", file) if record.get("difficult") is not None else [False] * len(boxes)
     if not len(boxes) == len(labels) == len(flags):
         text = f"there are {len(boxes)} boxes, {len(labels)} labels and {len(flags)} flags 'difficult'"
         raise FileError(file, text)
@@ -107,6 +109,19 @@ def _read_record(record: Mapping[str, Any], file: str, root: Path) -> FoundImage
             raise FileError(file, f"size_px is {sides!r}, not (height, width)")
     objects = [_read_object(item, *found) for item, found in enumerate(zip(boxes, labels, flags, strict=True), start=1)]
     return FoundImage(path, size_px, file, objects)
+
+
+def _list_of(record: Mapping[str, Any], key: str, file: str) -> list[Any]:
+    value = record.get(key)
+    if value is None:
+        return []
+    if not _is_list(value):
+        raise FileError(file, f"{key!r} is {value!r}, not a list with an entry for each object")
+    return [*value]
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
 
 
 def _read_object(item: int, box: Any, label: Any, flag: Any) -> FoundObject:

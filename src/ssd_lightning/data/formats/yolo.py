@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from ssd_lightning.data.annotation_checks import number_of, whole_number
+from ssd_lightning.data.annotation_checks import LARGEST_FRACTION, number_of, whole_number
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import FoundImage, FoundObject, TableBuilder
 from ssd_lightning.data.formats.files import FileError, in_threads, read_lines
@@ -38,7 +38,8 @@ class YOLO:
     label file is empty or missing has no objects.
 
     With `kpt_shape` in `data.yaml`, keypoints may follow the box; they are not read. Without it, one line that can only
-    be a box with keypoints decides that all longer lines of the split are.
+    be a box with keypoints decides that all longer lines of the split are. So does one of 7 or 9 values that is no
+    outline inside of the image, if all longer lines start with a box inside of it.
 
     The numbers refer to the `names` of `data.yaml`, or to the lines of `classes.txt` or another of `NAMES_FILES`.
     Instead of `data.yaml` there may be a YAML file of another name, or darknet's `obj.data`.
@@ -68,7 +69,7 @@ class YOLO:
         try:
             builder = _build(settings, images, names, has_keypoints=settings.get("kpt_shape") is not None)
         except _KeypointsError as line:
-            text = "has a box with keypoints, so all longer lines are read like this; state kpt_shape in"
+            text = "has a box with keypoints or scores, so all longer lines are read like this; state kpt_shape in"
             notes.append(f"{line} {text} {settings.path}")
             builder = _build(settings, images, names, has_keypoints=True)
         for path in _labels_without_images(places, set(labels)):
@@ -109,6 +110,7 @@ def _build(
         unit="fractions",
     )
     lengths = set()
+    are_boxes, no_outline = True, ""
     for image, found in in_threads(lambda image: _read_labels(image, names, has_keypoints), images):
         image_id = builder.new_id(image.name)
         if isinstance(found, FileError):
@@ -116,15 +118,35 @@ def _build(
             continue
         objects = [one for _, one in found]
         builder.add_image(image_id, FoundImage(image.path, None, label_path(image.path), objects))
-        lengths |= {length for length, one in found if one.is_outline}
-    if builder.num_outlines > 1 and len(lengths) == 1 and max(lengths) > 9:  # 9: a rotated box
+        for fields, one in found:
+            if one.is_outline:
+                lengths.add(len(fields))
+                are_boxes = are_boxes and len(fields) <= 9 and _is_box_inside(fields[1:5])
+                if are_boxes and not no_outline and not _is_near(fields[1:]):
+                    no_outline = f"{label_path(image.path)}: line {one.item} '{one.name}' of {len(fields)} values"
+    if are_boxes and no_outline and len(lengths) == 1:
+        raise _KeypointsError(no_outline)
+    if builder.num_outlines > 1 and len(lengths) == 1 and (max(lengths) > 9 or are_boxes):  # 9: a rotated box
         text = f"all lines longer than a box have {max(lengths)} values and are read as outlines"
-        builder.notes.append(f"{settings.path}: {text}; if they are boxes with keypoints, state kpt_shape")
+        builder.notes.append(f"{settings.path}: {text}; if they are boxes with keypoints or scores, state kpt_shape")
     return builder
 
 
-def _read_labels(image: _Image, names: Mapping[int, str], has_keypoints: bool) -> list[tuple[int, FoundObject]]:
-    """Return each object, and the number of values in its line."""
+def _is_box_inside(values: Sequence[str]) -> bool:
+    """Tell whether cx, cy, w, h are a box inside of the image."""
+    cx, cy, width, height = map(float, values)
+    return all(0 < side <= 1.02 - 2 * abs(centre - 0.5) for centre, side in ((cx, width), (cy, height)))
+
+
+def _is_near(values: Sequence[str]) -> bool:
+    """Tell whether numbers may be points that are at most half an image outside of it."""
+    return all(1 - LARGEST_FRACTION <= float(text) <= LARGEST_FRACTION for text in values)
+
+
+def _read_labels(
+    image: _Image, names: Mapping[int, str], has_keypoints: bool
+) -> list[tuple[Sequence[str], FoundObject]]:
+    """Return each object, and the values of its line."""
     if not is_file(image.path):
         raise FileError(image.stated, "the image is missing", kind="missing")
     refuse_unreadable(image.path)
@@ -135,16 +157,16 @@ def _read_labels(image: _Image, names: Mapping[int, str], has_keypoints: bool) -
         if error.kind == "missing":
             return []
         raise
-    found = []
+    found: list[tuple[Sequence[str], FoundObject]] = []
     for number, line in enumerate(lines, start=1):
         if fields := line.split():
             code = whole_number(fields[0])
             name = fields[0] if code is None else names.get(code, str(code))
             try:
                 box, is_outline = _read_box(fields[1:], has_keypoints)
-                found.append((len(fields), FoundObject(name, box, number, is_outline=is_outline)))
+                found.append((fields, FoundObject(name, box, number, is_outline=is_outline)))
             except DataError as error:
-                found.append((len(fields), FoundObject(name, str(error), number)))
+                found.append((fields, FoundObject(name, str(error), number)))
             except _KeypointsError:
                 raise _KeypointsError(f"{path}: line {number} '{name}' of {len(fields)} values") from None
     return found
