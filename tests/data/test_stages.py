@@ -38,7 +38,7 @@ def write_splits(form: Format, root: Path, *splits: str) -> None:
         form.write(root, split, [image])
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+@pytest.mark.parametrize("name", ["val", "validation", "eval", "dev"])
 @every_format
 def test_a_validation_split_is_found_where_there_is_a_test_split_too(tmp_path: Path, form: Format, name: str) -> None:
     write_splits(form, tmp_path, "train", name, "test")

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 AUTO = "auto"
 """Placeholder for a split's name: the first of the usual ones that exists."""
 TRAINING_NAMES = ("trainval", "train", "training", "train2017", ".")
-VALIDATION_NAMES = ("val", "valid", "validation", "val2017")
+VALIDATION_NAMES = ("val", "valid", "validation", "val2017", "eval", "evaluation", "dev")
 TEST_NAMES = ("test", "testing", "test2017")
 SHARES = ("val_fraction", "test_fraction", "fold", "num_folds")
 """Settings of `HeldOut`."""
