@@ -60,11 +60,12 @@ def test_a_class_is_in_validation_where_training_keeps_all_classes(labels: list[
     train = [name for name in names if name not in val]
     in_training = set().union(*(of[name] for name in train))
     assert set(by_hash) <= set(val)
-    assert len(val) <= max(len(by_hash), 2 * fraction * len(names) + 1)
+    assert len(val) <= max(len(by_hash), 2 * fraction * len(names) + 1, len(names) // 2)
     for name in set(val) - set(by_hash):
         assert of[name] <= in_training
-    if len(val) < 2 * fraction * len(names):
-        for label in in_training - set().union(*(of[name] for name in val)):
+    for label in in_training - set().union(*(of[name] for name in val)):
+        num_images = sum(label in classes for classes in of.values())
+        if len(val) < 2 * fraction * len(names) or (num_images > 2 and len(val) < len(names) // 2):
             # Every image of the class is the only one in training with one of its classes.
             for name in (name for name in train if label in of[name]):
                 assert any(sum(other in of[one] for one in train) == 1 for other in of[name])
