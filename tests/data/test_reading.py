@@ -60,11 +60,12 @@ def test_a_class_is_in_validation_where_training_keeps_all_classes(labels: list[
     train = [name for name in names if name not in val]
     in_training = set().union(*(of[name] for name in train))
     assert set(by_hash) <= set(val)
-    assert len(val) <= max(len(by_hash), 2 * fraction * len(names) + 1)
+    assert len(val) <= max(len(by_hash), 2 * fraction * len(names) + 1, len(names) // 2)
     for name in set(val) - set(by_hash):
         assert of[name] <= in_training
-    if len(val) < 2 * fraction * len(names):
-        for label in in_training - set().union(*(of[name] for name in val)):
+    for label in in_training - set().union(*(of[name] for name in val)):
+        num_images = sum(label in classes for classes in of.values())
+        if len(val) < 2 * fraction * len(names) or (num_images > 2 and len(val) < len(names) // 2):
             # Every image of the class is the only one in training with one of its classes.
             for name in (name for name in train if label in of[name]):
                 assert any(sum(other in of[one] for one in train) == 1 for other in of[name])
@@ -166,6 +167,7 @@ def test_an_image_that_lost_all_its_objects_is_no_background(tmp_path: Path, cap
         ({}, ("bus", "car", "cat"), [[2, 1], [3]]),
         ({"exclude": ["cat"]}, ("bus", "car"), [[2, 1], []]),
         ({"merge": {"vehicle": ["car", "bus"]}}, ("cat", "vehicle"), [[2, 2], [1]]),
+        ({"merge": {"vehicle": "bus"}}, ("car", "cat", "vehicle"), [[1, 3], [2]]),
         ({"rename": {"bus": "zebra"}}, ("car", "cat", "zebra"), [[1, 3], [2]]),
         ({"rename": {"cat": "car"}}, ("bus", "car"), [[2, 1], [2]]),
     ],
@@ -186,12 +188,19 @@ def test_bad_objects_of_an_excluded_class_are_no_problem(tmp_path: Path) -> None
     assert dataset.annotations.counts.tolist() == [2, 0]
 
 
-def test_a_rule_for_a_class_that_is_not_there_or_has_another(tmp_path: Path) -> None:
-    splits = write_csv(tmp_path, ROWS[:2])
-    with pytest.raises(DataError, match=r"'cars', which is of none of the 2 classes; the nearest is 'car'"):
-        DatasetOpener(format=CSV(), classes=ClassRules(exclude=["cars"]))(splits=splits)
-    validation = DatasetOpener(format=CSV(), classes=ClassRules(exclude=["cow"]))
-    assert validation(splits=splits, class_names=["car", "bus"]).annotations.counts.tolist() == [2]
+def test_a_rule_for_a_class_that_training_does_not_have_or_that_has_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training, validation = write_csv(tmp_path / "train", ROWS[:2]), write_csv(tmp_path / "val", ROWS[:3])
+    for rules in (ClassRules(exclude=["cat", "cars"]), ClassRules(merge={"car": ["cat", "cars"]})):
+        caplog.clear()
+        open_splits = DatasetOpener(format=CSV(), on_error="clip", classes=rules)
+        class_names = open_splits(splits=training).class_names
+        assert class_names == ("bus", "car")
+        assert "'cars', which is of none of the 2 classes; the nearest is 'car'" in caplog.text
+        dataset = open_splits(splits=validation, class_names=class_names)
+        assert dataset.dropped == []
+        assert dataset.annotations.counts.tolist() == [2, 0 if rules.exclude else 1]
     with pytest.raises(ConfigurationError, match="more than one rule for 'car'"):
         ClassRules(exclude=["car"], rename={"car": "bus"})
 

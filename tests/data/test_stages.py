@@ -1,5 +1,6 @@
 """Which splits are trained on, validated on and tested on: what is stated, what is found, what is held out."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def write_splits(form: Format, root: Path, *splits: str) -> None:
         form.write(root, split, [image])
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+@pytest.mark.parametrize("name", ["val", "validation", "eval", "dev"])
 @every_format
 def test_a_validation_split_is_found_where_there_is_a_test_split_too(tmp_path: Path, form: Format, name: str) -> None:
     write_splits(form, tmp_path, "train", name, "test")
@@ -87,6 +88,15 @@ def test_a_test_part_and_folds_are_held_out_of_training(tmp_path: Path) -> None:
     assert names_of(chosen) == ["train", "train", "train"]
     assert [chosen[stage]["part"] for stage in ("train", "val", "test")] == ["train", "val", "test"]
     assert all(chosen[stage]["num_folds"] == 5 and chosen[stage]["fold"] == 0 for stage in chosen)
+
+
+def test_shares_beside_splits_of_their_own_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_splits(ALL["voc"], tmp_path, "train", "val")
+    given = stages(tmp_path, test="auto")
+    given["train"]["test_fraction"] = 0.3
+    with caplog.at_level(logging.INFO):
+        choose_splits(opener(VOC).files, **given)
+    assert caplog.messages == [f"data.val_fraction=0.4 holds nothing out, since there is the split 'val' of {tmp_path}"]
 
 
 def test_sets_find_their_own_validation_and_test_splits(tmp_path: Path) -> None:

@@ -333,6 +333,30 @@ def test_images_and_annotations_may_have_a_folder_each(
         ids(tmp_path, "test")
 
 
+@pytest.mark.parametrize("images", ["images", "images/{split}"])
+def test_a_split_may_be_a_folder_of_the_annotations_or_of_the_images_alone(
+    tmp_path: Path, images: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for split, name in (("train", "a"), ("test", "b")):
+        write_folder(tmp_path / images.format(split=split), name)
+        if images == "images":
+            (tmp_path / "annotations" / split).mkdir(parents=True)
+            (tmp_path / f"images/{name}.xml").rename(tmp_path / f"annotations/{split}/{name}.xml")
+
+    for split, name in (("train", "a"), ("test", "b")):
+        dataset = open_voc(splits=[{"root": str(tmp_path), "split": split}])
+        assert [record.image_path.stem for record in dataset.annotations] == [name]
+    assert not caplog.records
+
+
+def test_folders_of_validation_or_test_in_a_split_are_named(tmp_path: Path) -> None:
+    for folder in ("train_set", "Validation Set", "contest", "cam/test1"):
+        write_folder(tmp_path / folder, "a")
+    (note,) = VOC().read(tmp_path, ".").notes
+    assert "the folders Validation Set, cam/test1 are read" in note
+    assert VOC().read(tmp_path, "train_set").notes == []
+
+
 def test_images_without_an_xml_file_are_counted_and_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_folder(tmp_path / "train", "a", "b", filename="/home/me/photo.jpg")
     (tmp_path / "train/b.jpg").rename(tmp_path / "train/photo.jpg")  # which b.xml states

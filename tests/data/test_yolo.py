@@ -11,6 +11,7 @@ from PIL import Image
 from helpers.datasets import open_yolo
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats.yolo import YOLO, label_path
+from ssd_lightning.data.formats.yolo_settings import read_settings
 from ssd_lightning.errors import DataError
 
 YAML = "train: images/train\nnames: [cat, dog]\n"
@@ -171,6 +172,29 @@ def test_a_split_that_is_the_training_split_is_reported(
         caplog.clear()
         open_yolo(splits=[{"root": str(tmp_path), "split": split}])
         assert caplog.text.count(f"{tmp_path}/data.yaml: 'val' and 'train', images/train, are the same images") == 1
+
+
+def test_images_of_a_folder_inside_the_training_folder_are_not_trained_on(tmp_path: Path) -> None:
+    write(tmp_path, settings="train: images\nval: images/val/night\nnames: [cat, dog]\n")
+    for folder in ("images/val/night", "images/val/day"):
+        write(tmp_path, settings=None, folder=folder)
+    places = [path.relative_to(tmp_path).as_posix() for path in read_settings(tmp_path).places("train")]
+    assert places == ["images/train", "images/val/day"]
+    assert len(read(tmp_path)) == 2
+    Image.new("RGB", (200, 100)).save(tmp_path / "images/b.jpg")
+    with pytest.raises(DataError, match=r"data\.yaml: .*training image b\.jpg next to .*images/val/night"):
+        read(tmp_path)
+
+
+def test_lists_in_the_root_are_splits_without_settings(tmp_path: Path) -> None:
+    write(tmp_path, settings=None, folder="images")
+    shutil.copy(tmp_path / "images/a.jpg", tmp_path / "images/b.jpg")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    (tmp_path / "train.txt").write_text("images/a.jpg\n")
+    assert read_settings(tmp_path).values == {"train": "train.txt", "val": "", "test": ""}
+    assert [record.image_path.name for record in read(tmp_path).annotations] == ["a.jpg"]
+    (tmp_path / "train.txt").write_text("0 .5 .5 .2 .2\n")  # the labels of train.jpg
+    assert read_settings(tmp_path).values == {}
 
 
 def test_a_count_of_classes_that_is_not_that_of_the_names_is_reported(
@@ -343,3 +367,11 @@ def test_fractions_are_of_the_upright_image(tmp_path: Path) -> None:
     assert dataset.annotations[0].size_px == (200, 100)
     assert dataset.annotations[0].boxes_xyxy_px.tolist() == [[0, 0, 100, 100]]
     assert dataset[0][0].shape == (3, 200, 100)
+
+
+def test_images_without_a_label_file_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path)
+    bare = tmp_path / "images/train/b.jpg"
+    Image.new("RGB", (200, 100)).save(bare)
+    assert read(tmp_path).annotations.counts.tolist() == [1, 0]
+    assert f"1 of 2 images of 'train' have no label file and are used as background; the first is {bare}" in caplog.text

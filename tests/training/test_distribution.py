@@ -31,10 +31,8 @@ CPU = torch.device("cpu")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What two gloo processes give."""
     folder = tmp_path_factory.mktemp("ranks")
-    # A fork imports nothing again. Where there is a card, threads of autograd would not outlive it.
-    method = "spawn" if torch.cuda.is_available() else "fork"
-    run = partial(run_rank, world_size=2, folder=folder, backend="gloo")
-    mp.start_processes(run, nprocs=2, start_method=method)
+    # Not by a fork: threads of autograd, which another test may have begun, do not outlive it.
+    mp.spawn(partial(run_rank, world_size=2, folder=folder, backend="gloo"), nprocs=2)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

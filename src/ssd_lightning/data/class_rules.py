@@ -1,5 +1,6 @@
 """Which classes of the files a run uses, under which names and numbers."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ import numpy as np
 from ssd_lightning.data.annotation_checks import check_class_names, unknown_class_text
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.errors import ConfigurationError, DataError
+
+log = logging.getLogger(__name__)
 
 EXCLUDED = -1
 """Label of objects whose class a rule excludes."""
@@ -19,7 +22,7 @@ class ClassRules:
 
     Args:
         exclude: classes whose objects are not used.
-        merge: new name -> the classes that it replaces.
+        merge: new name -> the class or classes that it replaces.
         rename: class -> its new name.
 
     Raises:
@@ -27,7 +30,7 @@ class ClassRules:
     """
 
     exclude: Sequence[str] | None = None
-    merge: Mapping[str, Sequence[str]] | None = None
+    merge: Mapping[str, Sequence[str] | str] | None = None
     rename: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
@@ -42,24 +45,25 @@ class ClassRules:
         """Return the name under which a class is used; None if it is excluded."""
         if name in (self.exclude or ()):
             return None
-        merged = (new for new, names in (self.merge or {}).items() if name in names)
-        return next(merged, (self.rename or {}).get(name, name))
+        new_names = {**(self.rename or {}), **{name: new for new, name in self._merged()}}
+        return new_names.get(name, name)
 
     def _ruled(self) -> list[str]:
-        merged = (name for names in (self.merge or {}).values() for name in names)
-        return [*(self.exclude or ()), *(self.rename or {}), *merged]
+        return [*(self.exclude or ()), *(self.rename or {}), *(name for _, name in self._merged())]
 
-    def check(self, names: Sequence[str]) -> None:
-        """Check that the data have every class with a rule.
+    def _merged(self) -> list[tuple[str, str]]:
+        """List each new name with a class that it replaces."""
+        given = (self.merge or {}).items()
+        return [(new, name) for new, names in given for name in ([names] if isinstance(names, str) else names)]
 
-        Raises:
-            DataError: they do not.
-        """
+    def warn_of_unknown(self, names: Sequence[str]) -> None:
+        """Warn of rules for classes that training does not have. Other splits may have them."""
         for name in self._ruled():
             if name not in names:
-                raise DataError(
-                    f"data.exclude_classes, merge_classes or rename_classes names '{name}', which "
-                    + unknown_class_text(name, names)
+                log.warning(
+                    "data.exclude_classes, merge_classes or rename_classes names '%s', which %s of the training data",
+                    name,
+                    unknown_class_text(name, names),
                 )
 
 
@@ -77,7 +81,7 @@ def map_labels(
         The names of the classes, and the new label of each label: 0 for an unknown class, -1 for an excluded one.
 
     Raises:
-        DataError: names are missing, empty or repeated, or a rule names no class of the data.
+        DataError: names are missing, empty or repeated, or rules exclude all classes.
     """
     names: list[str] = list(found.names)
     if found.is_numbered:
@@ -87,7 +91,7 @@ def map_labels(
         numbered = dict(enumerate(class_names))
         names = [numbered.get(int(name), name) if name.isdecimal() else name for name in names]
     elif class_names is None:  # a validation split, which gets the training classes, need not have them all
-        rules.check(names)
+        rules.warn_of_unknown(names)
     used = [rules(name) for name in names]
     if class_names is None:
         declared = dict.fromkeys(name for name in used[: found.num_declared] if name)

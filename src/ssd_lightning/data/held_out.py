@@ -66,7 +66,8 @@ class HeldOut:
         """Tell which images belong to a subset: bool `[N]`.
 
         A class without an image in the validation part gives it the image of the smallest hash, if training keeps an
-        image of each of its classes, until the part has twice the stated share. Folds stay as they are.
+        image of each of its classes, until the part has twice the stated share. Beyond that, a class with three images
+        or more still does, until training has half of the images. Folds stay as they are.
 
         Args:
             subset: the subset.
@@ -105,8 +106,9 @@ class HeldOut:
         for label in np.flatnonzero((in_validation == 0) & (in_training > 1)).tolist():
             if in_validation[label]:  # came with an image of an earlier class
                 continue
-            if chosen.sum() >= 2 * self.val_fraction * len(chosen):
-                break
+            is_over = chosen.sum() >= 2 * self.val_fraction * len(chosen)
+            if is_over and (in_training[label] < 3 or chosen.sum() >= (~is_tested).sum() // 2):
+                continue
             candidates = pairs[pairs[:, 0] == label, 1]
             for candidate in candidates[np.argsort(columns.id_hashes[candidates], kind="stable")].tolist():
                 classes = pairs[pairs[:, 1] == candidate, 0]

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 AUTO = "auto"
 """Placeholder for a split's name: the first of the usual ones that exists."""
 TRAINING_NAMES = ("trainval", "train", "training", "train2017", ".")
-VALIDATION_NAMES = ("val", "valid", "validation", "val2017")
+VALIDATION_NAMES = ("val", "valid", "validation", "val2017", "eval", "evaluation", "dev")
 TEST_NAMES = ("test", "testing", "test2017")
 SHARES = ("val_fraction", "test_fraction", "fold", "num_folds")
 """Settings of `HeldOut`."""
@@ -64,8 +64,10 @@ def choose_splits(
         own_test = _named(places, TEST_NAMES, sources, apart_from=splits)
     shares = _shares(train)
     own_val = [] if val is None or "fold" in shares else _own_validation(splits, val["splits"], own_test, sources)
-    shares = {key: value for key, value in shares.items() if not (own_val and key == "val_fraction")}
-    shares = {key: value for key, value in shares.items() if not (own_test and key == "test_fraction")}
+    for key, own in (("val_fraction", own_val), ("test_fraction", own_test)):
+        if own and key in shares:
+            names = " and ".join(f"'{split['split']}' of {split['root']}" for split in own)
+            log.info("data.%s=%s holds nothing out, since there is the split %s", key, shares.pop(key), names)
     if val is not None:
         val = {**val, "splits": own_val or splits, **({} if own_val else {"part": "val", **shares})}
         if not own_val and HeldOut(**shares).is_empty:
@@ -144,10 +146,7 @@ def _own_validation(
     if all(split["split"] is not None for split in val):
         return _named(val, VALIDATION_NAMES, sources, apart_from=[*train, *test])
     places = {split["root"]: {**split, "split": AUTO} for split in train}
-    own = _named(list(places.values()), VALIDATION_NAMES, sources, apart_from=[*train, *test])
-    for split in own:
-        log.info("%s: validation on the split '%s'; nothing is held out for it", split["root"], split["split"])
-    return own
+    return _named(list(places.values()), VALIDATION_NAMES, sources, apart_from=[*train, *test])
 
 
 def _names(arguments: Arguments) -> list[str | None]:

@@ -115,6 +115,12 @@ def darknet(root: Path) -> None:
     (root / "obj.data").write_text("train = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\n")
 
 
+def labelme_of_words(root: Path) -> None:
+    write_labelme(root / "Training set", [A])
+    write_labelme(root / "eval", [EMPTY])
+    write_labelme(root / "test_set", [EMPTY])
+
+
 def labelme(root: Path) -> None:
     write_labelme(root / "train", [A])
     write_labelme(root / "val", [EMPTY])
@@ -169,6 +175,7 @@ def kaggle(root: Path) -> None:
         (darknet, YOLO, ("train", "val", None)),
         (lambda root: write_cvat(root, [A, A], subsets=["Train", "Test"]), CVAT, ("Train", None, "Test")),
         (labelme, LabelMe, ("train", "val", None)),
+        (labelme_of_words, LabelMe, ("Training set", "eval", "test_set")),
         (label_studio, LabelStudio, ("train", "validation", None)),
         (kaggle, CSV, ("train", None, None)),
     ],

@@ -170,6 +170,13 @@ def test_labelme_splits_other_files_and_images_without_json(tmp_path: Path) -> N
         LabelMe().read(tmp_path, ".")
 
 
+def test_labelme_folders_of_validation_or_test_in_a_split_are_named(tmp_path: Path) -> None:
+    write_labelme(tmp_path / "train_set", [A])
+    write_labelme(tmp_path / "test_set", [EMPTY])
+    (note,) = LabelMe().read(tmp_path, ".").notes
+    assert "the folders test_set are read" in note
+
+
 def test_labelme_json_apart_from_images(tmp_path: Path) -> None:
     path = write_labelme(tmp_path / "images", [A])
     content = json.loads(path.read_text())
@@ -385,6 +392,9 @@ def test_darknet_with_folders_of_its_own_and_splits(tmp_path: Path) -> None:
     (tmp_path / "data/obj.data").write_text(settings)
     assert objects_of(YOLO().read(tmp_path, "train")) == expected(A)
     assert objects_of(YOLO().read(tmp_path, "val")) == expected(EMPTY)
+    names = tmp_path / "data/obj.names"
+    names.write_text("cat\n\ndog\n")  # blank lines count, as in classes.txt
+    assert YOLO().read(tmp_path, "train").problems
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ssd_lightning.data.reading import AnnotationFormat
 
 SPLIT_NAMES = {
-    "val": ("val", "valid", "validation", "dev", "eval"),
+    "val": ("val", "valid", "validation", "eval", "evaluation", "dev"),
     "test": ("test", "testing"),
     "train": ("train", "training", "trainval", "."),
 }

@@ -11,6 +11,7 @@ from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import FoundImage, FoundObject, TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError, in_threads, is_within, list_files, read_json
 from ssd_lightning.data.formats.image_files import find_image, image_with_suffix, portable_path, refuse_unreadable
+from ssd_lightning.data.formats.merged_folders import note_merged
 from ssd_lightning.data.formats.shapes import bounds, circle_bounds, points_of
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
 from ssd_lightning.data.special_files import is_file
@@ -40,7 +41,7 @@ class LabelMe:
                 used.add(Path(os.path.normpath(found.path)))  # without the .. of imagePath
         if len(others) == len(names):
             raise DataError(f"{folder}: none of the {len(names)} JSON files has labelme's 'shapes', as {others[0]}")
-        builder.notes += _unlabelled(folder, used, names)
+        builder.notes += note_merged(folder, names) + _unlabelled(folder, used, names)
         if others:
             builder.notes.append(f"{folder}: {len(others)} JSON files without 'shapes' are skipped, as {others[0]}")
         folders = {path.parent for path in used} | {folder} | {(folder / name).parent for name in names}

@@ -17,6 +17,7 @@ from ssd_lightning.data.formats.cvat import CVAT
 from ssd_lightning.data.formats.files import SPLIT_FOLDERS, encoding_of
 from ssd_lightning.data.formats.label_studio import LabelStudio, read_tasks
 from ssd_lightning.data.formats.labelme import LabelMe
+from ssd_lightning.data.formats.merged_folders import EVALUATION_WORDS, split_words
 from ssd_lightning.data.formats.voc import VOC, find_list
 from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, read_settings
@@ -149,10 +150,10 @@ def _folders(annotation_format: VOC | LabelMe, paths: Sequence[str], what: str) 
 
 
 def _split_folder(path: str) -> str:
-    """Return the folder that is the split of a file: up to the first part with the name of a split."""
+    """Return the folder that is the split of a file: up to the first part with a word that splits are called."""
     parts = PurePosixPath(path).parent.parts
-    names = [re.sub(r"\d{4}$", "", part.lower()) for part in parts]  # train2017
-    number = next((number for number, name in enumerate(names, start=1) if name in SPLIT_FOLDERS), 0)
+    words = {*SPLIT_FOLDERS, *EVALUATION_WORDS}
+    number = next((number for number, part in enumerate(parts, start=1) if words.intersection(split_words(part))), 0)
     return "/".join(parts[:number]) or "."
 
 

@@ -26,6 +26,7 @@ from ssd_lightning.data.formats.image_files import (
     portable_path,
     refuse_unreadable,
 )
+from ssd_lightning.data.formats.merged_folders import note_merged
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
 from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
@@ -45,8 +46,8 @@ class VOC:
 
     If the root has `ImageSets`, a split is the name of a list in it. Otherwise it is a folder below the root (`.` for
     the root itself), with images next to their XML files, as labelImg and Roboflow write them, or in `JPEGImages` or
-    `images` next to `Annotations`; the split may also be a folder in both of these. Images without an XML file are then
-    skipped, counted and logged.
+    `images` next to `Annotations`; the split may also be a folder in both of these, or in one. Images without an XML
+    file are then skipped, counted and logged.
 
     Args:
         xml_offset: subtracted from all four coordinates: 1 like most ports, since VOC counts pixels from 1; 0 like the
@@ -63,7 +64,8 @@ class VOC:
             builder.add_image(name, found)
         builder.sources += [str(place.xml_path(name)) for name in names]
         if place.listed_in is None:
-            builder.notes += _unlabelled(place)
+            builder.notes += note_merged(place.annotations, names)
+            builder.notes += [] if place.shares_images else _unlabelled(place)
             folders = {folder for folder in (place.annotations, place.images) if folder.is_dir()}
             folders |= {path for folder in folders for path in folder.rglob("*") if path.is_dir()}
             builder.sources += sorted(map(str, folders))
@@ -87,6 +89,8 @@ class Place:
     """The list in `ImageSets` that defines the split; None: it has all XML files."""
     skipped_folders: tuple[str, ...] = ()
     """Subfolders that are other splits."""
+    shares_images: bool = False
+    """Whether other splits have their images in the same folder."""
 
     def xml_path(self, name: str) -> Path:
         """Return the XML file of an image."""
@@ -131,12 +135,18 @@ def _read_folder(root: Path, split: str) -> tuple[Place, list[str]]:
 
 def _place_in(root: Path, split: str) -> Place:
     """Find the XML files and images of a split: side by side, or in two folders."""
-    kinds = product(("Annotations", "annotations", "labels"), ("JPEGImages", "images"))
-    for pair, pattern in product(list(kinds), ("{split}/{kind}", "{kind}/{split}")):
+    image_kinds = ("JPEGImages", "images")
+    kinds = list(product(("Annotations", "annotations", "labels"), image_kinds))
+    for pair, pattern in product(kinds, ("{split}/{kind}", "{kind}/{split}")):
         annotations, images = (root / pattern.format(split=split, kind=kind) for kind in pair)
         if annotations.is_dir() and images.is_dir():
             return Place(annotations, images)
-    return Place(root / split, root / split, skipped_folders=SPLIT_FOLDERS)
+    for annotations, images in ((root / of_xml / split, root / of_images) for of_xml, of_images in kinds):
+        if annotations.is_dir() and images.is_dir():
+            return Place(annotations, images, shares_images=True)
+    sides = (root / split, *(root / kind / split for kind in image_kinds))
+    folder = next((side for side in sides if side.is_dir()), root / split)
+    return Place(folder, folder, skipped_folders=SPLIT_FOLDERS)
 
 
 def _name_in(line: str, place: Place) -> str:

@@ -66,6 +66,9 @@ class YOLO:
         users = Counter(map(label_path, {image.path for image in images}))
         if shared := sorted(path for path, count in users.items() if count > 1 and path.is_file()):
             notes.append(f"{len(shared)} label files belong to more than one image each, the first is {shared[0]}")
+        if bare := [one.path for one in images if is_file(one.path) and not label_path(one.path).is_file()]:
+            text = f"{len(bare)} of {len(images)} images of '{split}' have no label file and are used as background"
+            notes.append(f"{root}: {text}; the first is {bare[0]}")
         try:
             builder = _build(settings, images, names, has_keypoints=settings.get("kpt_shape") is not None)
         except _KeypointsError as line:

@@ -10,10 +10,13 @@ import yaml
 
 from ssd_lightning.data.formats.files import MissingSplitError, inside_first, is_within, read_lines, read_text
 from ssd_lightning.data.formats.image_files import path_tails, portable_path
+from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
 
 IMAGE_FOLDERS = ("images/{split}", "{split}/images", "{split}")
+LISTS = {"train": ("train.txt",), "val": ("val.txt", "valid.txt"), "test": ("test.txt",)}
+"""Lists of images in the root, which are the splits if there are no settings."""
 SETTINGS_FILES = ("data.yaml", "data.yml", "dataset.yaml")
 OTHER_SETTINGS = ("*.yaml", "*.yml", "*.data", "data/*.data", "cfg/*.data")
 NAMES_FILES = ("classes.txt", "obj.names", "classes.names", "_darknet.labels")
@@ -50,14 +53,34 @@ class Settings:
             if place is None:
                 said = f"no '{name}', which its line '{split}' states, nor the last parts of that path in {self.root}"
                 raise MissingSplitError(self.path, split, [said])
-        if names:
-            return [place for place in places if place is not None]
+        found = [place for place in places if place is not None]
+        if found:
+            return self._apart_from_evaluation(found) if split == "train" else found
         for pattern in IMAGE_FOLDERS:
             if (self.root / pattern.format(split=split)).is_dir():
                 return [self.root / pattern.format(split=split)]
         others = {key for key in ("train", "val", "test") if self.get(key)}
         others |= {folder.name for folder in (self.root / "images").glob("*") if folder.is_dir()}
         raise MissingSplitError(self.path if self.values else self.root / "images" / split, split, others)
+
+    def _apart_from_evaluation(self, places: Sequence[Path]) -> list[Path]:
+        """Replace training folders around a folder of `val` or `test` by the other folders in them."""
+        evaluated = [Path(os.path.abspath(path)) for key in ("val", "test") for path in self.found_places(key) if path]
+
+        def apart(folder: Path) -> list[Path]:
+            here = Path(os.path.abspath(folder))
+            inner = next((path for path in evaluated if path.is_dir() and here in path.parents), None)
+            if inner is None:
+                return [folder]
+            children = sorted(folder.iterdir())
+            image = next((child for child in children if is_image_name(child)), None)
+            if image is not None:
+                text = f"has the training image {image.name} next to the folder of validation or test, {inner}"
+                raise DataError(f"{self.path}: {folder} {text}; move the training images to a folder of their own")
+            folders = (child for child in children if child.is_dir() and Path(os.path.abspath(child)) not in evaluated)
+            return [place for child in folders for place in apart(child)]
+
+        return [found for place in places for found in apart(place)]
 
     def find(self, name: str) -> Path | None:
         """Find a stated folder or file.
@@ -108,7 +131,19 @@ def read_settings(root: Path) -> Settings:
             continue  # a file for something else
         if "names" in values and (values.get("train") or values.get("val")):
             return Settings(root, path, values)
+    stated = {key: next((name for name in names if _lists_images(root / name)), "") for key, names in LISTS.items()}
+    if stated["train"]:
+        return Settings(root, root / stated["train"], stated)
     return Settings(root, root / SETTINGS_FILES[0], {})
+
+
+def _lists_images(path: Path) -> bool:
+    """Tell whether a text file names images with labels; it may also be the labels of an image."""
+    if not is_file(path):
+        return False
+    first = next((line.strip() for line in read_lines(path) if line.strip()), "")
+    image = Settings(path.parent, path, {}).find(first) if is_image_name(Path(first)) else None
+    return image is not None and (is_file(image.with_suffix(".txt")) or (path.parent / "labels").is_dir())
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -138,7 +173,7 @@ def _read_darknet(root: Path, path: Path) -> dict[str, Any]:
         **found,
         "val": found.get("valid", found.get("val", "")),
         "nc": stated.get("classes"),
-        "names": [name.strip() for name in names if name.strip()] or None,
+        "names": {str(number): name.strip() for number, name in enumerate(names) if name.strip()} or None,
     }
 
 
