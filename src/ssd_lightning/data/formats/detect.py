@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.files import ARCHIVE_SUFFIXES, SPLIT_FOLDERS, MissingSplitError, check_root
+from ssd_lightning.data.formats.merged_folders import EVALUATION_WORDS, split_words
 from ssd_lightning.data.formats.recognize import Files, candidates, csv_faults, folder_of, survey
 from ssd_lightning.data.formats.yolo_settings import SETTINGS_FILES
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
@@ -27,7 +28,6 @@ SPLIT_NAMES = {
     "train": ("train", "training", "trainval", "."),
 }
 """What splits are called; the first that a folder has is used."""
-EVALUATED = {*SPLIT_NAMES["val"], *SPLIT_NAMES["test"]}
 LOOKED_FOR = (
     "data.yaml, obj.data or text files with five numbers a line (YOLO); ImageSets or XML with <annotation> (VOC); "
     "XML with <annotations> (CVAT); JSON with images, annotations and categories (COCO), with shapes and imagePath "
@@ -81,7 +81,7 @@ def detect_format(root: Path) -> Detected:
     notes = [
         f"{root}: the splits '{name}' and '{train}' are the same files, as {min(names[train])}; '{name}' is not used"
         for name, twin in twins.items()
-        if twin == train and EVALUATED.intersection(_words(name)) and best.name != "YOLO"  # whose reader says so
+        if twin == train and EVALUATION_WORDS.intersection(_words(name)) and best.name != "YOLO"  # whose reader says so
     ]
     return Detected(format=best.format, root=root, splits=splits, reason=reason, notes=notes)
 
@@ -207,7 +207,7 @@ def _choose_splits(root: Path, files: Mapping[str, frozenset[str]]) -> dict[str,
 
 
 def _words(name: str) -> list[str]:
-    return re.findall(r"[^\W\d_]+", name.lower().removesuffix(PurePosixPath(name).suffix.lower()))
+    return split_words(name.removesuffix(PurePosixPath(name).suffix))
 
 
 def _nothing_fits(files: Files) -> str:
