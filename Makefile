@@ -11,7 +11,7 @@ GPU    := outputs/gpu
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all gpu lint format types check build clean
+.PHONY: help install demo test test-all gpu docs lint format types check build clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test-all: install  ## run the slow tests too (about 30 minutes)
 gpu: install  ## measure and test on a CUDA card, beside torchvision (6 minutes; data as docs/performance.md has it)
 	$(BIN)/python benchmarks/gpu.py --out $(GPU)
 
+docs: install  ## build the pages and the API reference into site/; stops at a broken link (no network)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 lint: install  ## check style, and that imports go downwards
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,7 +53,7 @@ build: install  ## build the wheel and the source archive into dist/
 	$(UV) build
 
 clean:  ## remove the environment, caches and builds; data sets and runs stay
-	rm -rf $(VENV) .tools dist build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .tools dist build site .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(VENV)/.synced: pyproject.toml uv.lock | $(UV)

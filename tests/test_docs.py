@@ -1,6 +1,7 @@
 """What the pages tell people: commands that exist, links that lead somewhere, and all of it tried (slowly)."""
 
 import importlib
+import pkgutil
 import re
 import shutil
 import signal
@@ -66,6 +67,22 @@ def anchor_of(title: str) -> str:
 def test_python_on_the_pages_is_python(page: str) -> None:
     for block in re.findall(r"(?s)```python\n(.*?)```", (REPOSITORY / page).read_text()):
         compile(textwrap.dedent(block), page, "exec")
+
+
+def test_every_reference_of_the_api_pages_exists() -> None:
+    pages = sorted((REPOSITORY / "docs" / "api").glob("*.md"))
+    names = [name for page in pages for name in re.findall(r"(?m)^::: (\S+)", page.read_text())]
+    assert len(names) > 20
+    for name in names:
+        pkgutil.resolve_name(name)
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "MultiBoxLoss" in (tmp_path / "site" / "api" / "losses" / "index.html").read_text()
 
 
 WHY_NOT_RUN = {
