@@ -238,6 +238,65 @@ class Detector:
         spec = detector_spec(self.network, self.class_names, self.postprocess, self.resize)
         torch.save({"detector": spec, "state_dict": weights, "data": self.data_settings}, path)
 
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        folder: Path | str,
+        private: bool = False,
+        token: str | None = None,
+        endpoint: str | None = None,
+        **card: Any,
+    ) -> str:
+        """Write a folder with weights, configuration and a model card, and upload it to Hugging Face.
+
+        Args:
+            repository: `USER/NAME`; created if it is missing.
+            folder: where the files are written.
+            private: whether a new repository is private.
+            token: access token; None for the one that `hf auth login` stored.
+            endpoint: web address of the server; None for Hugging Face.
+            card: arguments of `hub.save_folder` for the model card: `title`, `scores`, `scored_on`, `licence`, `image`.
+
+        Returns:
+            Web address of the upload.
+
+        Raises:
+            ConfigurationError: huggingface_hub is not installed.
+            WeightsError: the detector is an exported file, or the upload failed.
+        """
+        from ssd_lightning.inference import hub
+
+        hub.save_folder(self, Path(folder), **{"title": repository.rpartition("/")[2], **card})
+        return hub.push_folder(Path(folder), repository, private=private, token=token, endpoint=endpoint)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repository: Path | str,
+        *,
+        revision: str | None = None,
+        device: torch.device | str = "cpu",
+        precision: Precision = "float32",
+        endpoint: str | None = None,
+    ) -> "Detector":
+        """Download a detector from Hugging Face, or read it from a folder that `hub.save_folder` wrote.
+
+        Args:
+            repository: `USER/NAME`, or the folder.
+            revision: branch, tag or commit.
+            device: device of the network.
+            precision: precision of the convolutions.
+            endpoint: web address of the server; None for Hugging Face.
+
+        Raises:
+            ConfigurationError: huggingface_hub is not installed.
+            WeightsError: there is no such repository, or its weights are not those of a detector.
+        """
+        from ssd_lightning.inference import hub
+
+        return cls.load(hub.fetch_weights(str(repository), revision=revision, endpoint=endpoint), device, precision)
+
     @classmethod
     def load(cls, path: Path | str, device: torch.device | str = "cpu", precision: Precision = "float32") -> "Detector":
         """Read a detector from a training checkpoint, from what `save` wrote or from an exported file.

@@ -1,0 +1,142 @@
+"""Detectors on Hugging Face: a folder with weights, configuration and a model card, its upload and its download.
+
+The functions stand beside `Detector` instead of `huggingface_hub`'s mixin, which every start of `predict` would import.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.inference.detector import Detector, detector_spec
+from ssd_lightning.inference.export.files import write_safetensors
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+WEIGHTS, CONFIG, CARD, IMAGE = "model.safetensors", "config.json", "README.md", "detections.jpg"
+
+
+def save_folder(
+    detector: Detector,
+    folder: Path,
+    *,
+    title: str,
+    scores: Mapping[str, float] | None = None,
+    scored_on: str = "",
+    licence: str = "mit",
+    image: "Image | None" = None,
+) -> None:
+    """Write what a model repository holds.
+
+    Args:
+        detector: a detector with accessible weights.
+        folder: is made if it is missing; files of the same names are replaced.
+        title: of the model card.
+        scores: name -> value for the card, such as those of `evaluate output=scores.json`; numbers only.
+        scored_on: what the scores were measured on.
+        licence: Hugging Face's name of the licence of the weights, which the training images may decide.
+        image: an example with detections, such as `detector(path).draw()`.
+
+    Raises:
+        WeightsError: the detector is an exported file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = detector_spec(detector.network, detector.class_names, detector.postprocess, detector.resize)
+    write_safetensors(detector, folder / WEIGHTS)
+    (folder / CONFIG).write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
+    if image is not None:
+        image.convert("RGB").save(folder / IMAGE, quality=90)
+    card = model_card(
+        detector, title=title, scores=scores or {}, scored_on=scored_on, licence=licence, has_image=image is not None
+    )
+    (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def model_card(
+    detector: Detector, *, title: str, scores: Mapping[str, float], scored_on: str, licence: str, has_image: bool
+) -> str:
+    """Write the model card, in Markdown with Hugging Face's header."""
+    height, width = detector.image_size
+    network = type(detector.network).__name__
+    backbone = type(detector.network.extractor.backbone).__name__
+    classes = ", ".join(json.dumps(name, ensure_ascii=False) for name in detector.class_names)
+    rows = [f"| {name} | {value:.4g} |" for name, value in scores.items()]
+    table = [f"Scores{f' on {scored_on}' if scored_on else ''}:", "", "| score | value |", "|---|---|", *rows, ""]
+    return "\n".join(
+        [
+            "---",
+            f"license: {licence}",
+            "library_name: ssd-lightning",
+            "pipeline_tag: object-detection",
+            "tags: [object-detection, ssd]",
+            "---",
+            "",
+            f"# {title}",
+            "",
+            *([f"![An image with detections]({IMAGE})", ""] if has_image else []),
+            f"A single-shot detector ({network} on {backbone}) for images of {height} x {width} pixels (height x",
+            f"width), which finds {len(detector.class_names)} classes: {classes}.",
+            "",
+            *(table if rows else []),
+            "```python",
+            "from ssd_lightning import Detector",
+            "",
+            'detector = Detector.from_pretrained("NAME_OF_THIS_REPOSITORY")',
+            'detections = detector("image.jpg")  # .boxes_xyxy_px, .scores, .names, .draw()',
+            "```",
+            "",
+        ]
+    )
+
+
+def push_folder(
+    folder: Path, repository: str, *, private: bool = False, token: str | None = None, endpoint: str | None = None
+) -> str:
+    """Create a model repository if it is missing, and upload a folder to it.
+
+    Returns:
+        Web address of the commit.
+
+    Raises:
+        ConfigurationError: huggingface_hub is not installed.
+        WeightsError: the upload failed.
+    """
+    hub = _library()
+    api = hub.HfApi(endpoint=endpoint, token=token)
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload a detector"))
+    except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError) as error:
+        raise WeightsError(f"cannot upload {folder} to '{repository}': {error}") from error
+
+
+def fetch_weights(repository: str, *, revision: str | None = None, endpoint: str | None = None) -> Path:
+    """Download the weights of a repository, or find them in the local cache.
+
+    Args:
+        repository: `USER/NAME`, or a folder that `save_folder` wrote.
+        revision: branch, tag or commit.
+        endpoint: web address of the server; None for Hugging Face.
+
+    Raises:
+        ConfigurationError: huggingface_hub is not installed.
+        WeightsError: there is no such repository, file or network.
+    """
+    if Path(repository).is_dir():
+        return Path(repository) / WEIGHTS
+    hub = _library()
+    try:
+        return Path(hub.hf_hub_download(repository, WEIGHTS, revision=revision, endpoint=endpoint))
+    except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError, ValueError) as error:
+        raise WeightsError(f"cannot get {WEIGHTS} of '{repository}': {error}") from error
+
+
+def _library() -> Any:
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise ConfigurationError("this needs a package: pip install 'ssd-lightning[hub]'") from error
+    return huggingface_hub

@@ -1,0 +1,136 @@
+"""Detectors on Hugging Face, against a server on this machine that keeps what is uploaded."""
+
+import base64
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from helpers.exported_networks import tiny_detector
+from ssd_lightning.errors import WeightsError
+from ssd_lightning.inference.detector import Detector
+from ssd_lightning.inference.hub import save_folder
+
+NAME, COMMIT = "someone/cells", "c" * 40
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The few answers of huggingface.co that an upload and a download ask for."""
+
+    files: ClassVar[dict[str, bytes]]
+    created: ClassVar[list[dict[str, Any]]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/api/repos/create":
+            self.created.append(json.loads(body))
+            self.answer({"url": f"{self.address}/{NAME}"})
+        elif self.path == f"/api/models/{NAME}/preupload/main":
+            given = json.loads(body)["files"]
+            self.answer(
+                {"files": [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in given]}
+            )
+        elif self.path == f"/api/models/{NAME}/commit/main":
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            self.answer(
+                {"commitUrl": f"{self.address}/{NAME}/commit/{COMMIT}", "commitOid": COMMIT, "pullRequestUrl": None}
+            )
+        elif self.path == "/api/validate-yaml":
+            self.answer({"errors": [], "warnings": []})
+        else:
+            self.send_error(404)
+
+    def do_GET(self) -> None:
+        self.send_file(with_content=True)
+
+    def do_HEAD(self) -> None:
+        self.send_file(with_content=False)
+
+    def send_file(self, *, with_content: bool) -> None:
+        content = self.files.get(self.path.rpartition("/")[2]) if self.path.startswith(f"/{NAME}/resolve/") else None
+        if content is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        for name, value in (("Content-Length", len(content)), ("ETag", '"e"'), ("X-Repo-Commit", COMMIT)):
+            self.send_header(name, str(value))
+        self.end_headers()
+        if with_content:
+            self.wfile.write(content)
+
+    def answer(self, content: Any) -> None:
+        text = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    @property
+    def address(self) -> str:
+        return "http://{}:{}".format(*self.server.server_address[:2])
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(Hub, "files", {}, raising=False)
+    monkeypatch.setattr(Hub, "created", [], raising=False)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield "http://{}:{}".format(*server.server_address[:2])
+    server.shutdown()
+    server.server_close()
+
+
+def test_what_is_uploaded_detects_the_same_when_it_is_downloaded(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    detector = tiny_detector(class_names=("WBC", 'a "b"'))
+    detector.use_postprocess(score_threshold=0.05)
+    image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    address = detector.push_to_hub(
+        NAME, folder=tmp_path / "cells", token="hf_x", endpoint=endpoint,
+        scores={"map_area": 0.891234}, scored_on="72 images", image=detector(image).draw(),
+    )  # fmt: skip
+    assert address == f"{endpoint}/{NAME}/commit/{COMMIT}"
+    assert [one["name"] for one in Hub.created] == ["cells"]
+    assert set(Hub.files) >= {"model.safetensors", "config.json", "README.md", "detections.jpg"}
+
+    fetched = Detector.from_pretrained(NAME, endpoint=endpoint)
+    assert fetched.class_names == detector.class_names
+    assert fetched.postprocess == detector.postprocess
+    ours, theirs = detector(image), fetched(image)
+    np.testing.assert_array_equal(ours.boxes_xyxy_px, theirs.boxes_xyxy_px)
+    np.testing.assert_array_equal(ours.scores, theirs.scores)
+
+    card = ModelCard(Hub.files["README.md"].decode())
+    assert (card.data.license, card.data.library_name) == ("mit", "ssd-lightning")
+    for told in ("# cells", "| map_area | 0.8912 |", "72 images", '"WBC"', "detections.jpg"):
+        assert told in card.content
+
+
+def test_a_folder_is_read_without_a_network(tmp_path: Path) -> None:
+    save_folder(tiny_detector(), tmp_path / "folder", title="Cells")
+    assert "Scores" not in (tmp_path / "folder" / "README.md").read_text()
+    weights = Detector.from_pretrained(tmp_path / "folder").network.state_dict()
+    for name, tensor in tiny_detector().network.state_dict().items():
+        assert torch.equal(weights[name], tensor)
+
+
+@pytest.mark.parametrize("name", ["someone/else", "no name/at/all"])
+def test_a_repository_that_cannot_be_read_is_named(name: str, endpoint: str) -> None:
+    with pytest.raises(WeightsError, match=f"'{name}'"):
+        Detector.from_pretrained(name, endpoint=endpoint)
