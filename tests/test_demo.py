@@ -1,7 +1,9 @@
 """The command that serves the page: what it refuses, where it listens, and how it ends."""
 
+import json
 import os
 import re
+import runpy
 import signal
 import socket
 import subprocess
@@ -11,10 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import httpx
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
 
 from helpers.tiny_nets import tiny_net
 from ssd_lightning import demo
@@ -66,6 +70,25 @@ def test_what_cannot_be_served_is_reported_in_a_sentence(
         }
         for arguments, overrides in cases.items():
             assert overrides in refused(monkeypatch, capsys, *arguments), arguments
+
+
+def test_a_space_shows_the_same_detector_and_its_examples(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shots, space = tmp_path / "shots", tmp_path / "space"
+    shots.mkdir()
+    Image.new("RGB", (40, 30)).save(shots / "one.png")
+    given = (f"checkpoint={checkpoint}", f"examples={shots}", f"space={space}")
+    run(monkeypatch, *given)
+    launched: list[gr.Blocks] = []
+    monkeypatch.setattr(gr.Blocks, "launch", lambda page: launched.append(page))
+    runpy.run_path(str(space / "app.py"))
+    text = json.dumps(launched[0].get_config_file(), default=str)
+    assert "2 classes" in text
+    assert "one.png" in text
+    assert (space / "README.md").read_text().startswith("---\ntitle:")
+    assert re.fullmatch(r"ssd-lightning\[demo\]==\S+\n", (space / "requirements.txt").read_text())
+    assert str(space) in refused(monkeypatch, capsys, *given)  # nothing is replaced
 
 
 def test_a_missing_package_is_named(

@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def demo(config: "DictConfig") -> None:
-    """Serve a detector until Ctrl-C.
+    """Serve a detector until Ctrl-C, or write a Space.
 
     Args:
         config: the composed `conf/demo.yaml`.
@@ -40,12 +40,36 @@ def demo(config: "DictConfig") -> None:
         raise ConfigurationError("the demo needs gradio: pip install 'ssd-lightning[demo]'")
     require_number("score_threshold", config.score_threshold, 0, 1)
     require_number("max_upload_mb", config.max_upload_mb, 0, above_low=True)
+    if config.space is not None:
+        write_space(config)
+        return
     address, port = find_address(config.host, config.port)  # before the detector is loaded, since this is faster
     with tempfile.TemporaryDirectory(prefix="ssd-demo-") as scratch:
         # Uploads live in a folder that goes with the command. Nothing is asked of other machines, not even by a proxy.
         os.environ.update(GRADIO_TEMP_DIR=scratch, GRADIO_ANALYTICS_ENABLED="False", no_proxy="*")
         serve(config, address, port, Path(scratch))
     print("the demo has ended")
+
+
+def write_space(config: "DictConfig") -> None:
+    """Write the page as a folder for a Space of Hugging Face."""
+    from ssd_lightning.inference.detector import Detector
+    from ssd_lightning.inference.examples import find_examples
+    from ssd_lightning.inference.hub import save_space
+
+    checkpoint, folder = Path(config.checkpoint), Path(config.space)
+    detector = Detector.load(checkpoint)
+    given = None if config.examples is None else Path(config.examples).expanduser()
+    with tempfile.TemporaryDirectory(prefix="ssd-demo-") as scratch:
+        examples = find_examples(given, checkpoint, detector.class_names, scratch=Path(scratch))
+        save_space(
+            detector,
+            folder,
+            name=model_name(checkpoint),
+            examples=examples,
+            score_threshold=config.score_threshold,
+        )
+    print(f"{folder} is ready: hf upload USER/NAME {folder} --repo-type space")
 
 
 def find_address(host: str, port: int) -> tuple[str, int]:

@@ -4,10 +4,13 @@ The functions stand beside `Detector` instead of `huggingface_hub`'s mixin, whic
 """
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssd_lightning import __version__
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Detector, detector_spec
 from ssd_lightning.inference.export.files import write_safetensors
@@ -89,6 +92,52 @@ def model_card(
             "",
         ]
     )
+
+
+SPACE_APP = """from pathlib import Path
+
+from ssd_lightning.inference.app import build_page
+from ssd_lightning.inference.detector import Detector
+
+HERE = Path(__file__).parent
+page = build_page(
+    Detector.from_pretrained(HERE),
+    name={name!r},
+    examples=sorted((HERE / "examples").glob("*")),
+    score_threshold={score_threshold!r},
+)
+page.launch()
+"""
+
+
+def save_space(
+    detector: Detector, folder: Path, *, name: str, examples: Sequence[Path] = (), score_threshold: float = 0.4
+) -> None:
+    """Write a folder that a Space of Hugging Face serves: the demo page with its detector.
+
+    Args:
+        detector: a detector with accessible weights.
+        folder: is made; it must be missing or empty.
+        name: name of the model, for the page.
+        examples: example images, which are copied.
+        score_threshold: initial value of the page's slider.
+
+    Raises:
+        ConfigurationError: the folder has files.
+        WeightsError: the detector is an exported file.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigurationError(f"space={folder} is not empty; name a new folder")
+    (folder / "examples").mkdir(parents=True)
+    write_safetensors(detector, folder / WEIGHTS)
+    for path in examples:
+        shutil.copyfile(path, folder / "examples" / path.name)
+    app = SPACE_APP.format(name=name, score_threshold=score_threshold)
+    (folder / "app.py").write_text(app, encoding="utf-8")
+    (folder / "requirements.txt").write_text(f"ssd-lightning[demo]=={__version__}\n", encoding="utf-8")
+    header = {"title": name, "sdk": "gradio", "sdk_version": version("gradio"), "app_file": "app.py"}
+    rows = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in header.items()]
+    (folder / CARD).write_text("\n".join(["---", *rows, "---", ""]), encoding="utf-8")
 
 
 def push_folder(
