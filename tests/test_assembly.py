@@ -18,7 +18,7 @@ from ssd_lightning.auto_settings import settle_augmentation
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.resize import Letterbox, Stretch
 from ssd_lightning.errors import ConfigurationError, WeightsError
-from ssd_lightning.inference.detector import detector_spec
+from ssd_lightning.inference.checkpoints import detector_spec
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.weights import normalization_of
 from ssd_lightning.ops.normalization import IMAGENET, TORCHVISION_SSD

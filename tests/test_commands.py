@@ -26,7 +26,8 @@ from ssd_lightning.data.images import read_image
 from ssd_lightning.data.toy import TOY_CLASSES
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference import frames
-from ssd_lightning.inference.detector import Detector, find_checkpoint
+from ssd_lightning.inference.checkpoints import find_checkpoint
+from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.video import Video
 from ssd_lightning.reporting.run import read_run
 

@@ -20,7 +20,7 @@ from ssd_lightning.data.multiscale import multiscale_sizes
 from ssd_lightning.data_settings import data_settings
 from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.inference.detector import find_checkpoint
+from ssd_lightning.inference.checkpoints import find_checkpoint
 from ssd_lightning.memory import keep_freed_memory
 from ssd_lightning.models import SSD
 from ssd_lightning.models.config import check_rebuildable

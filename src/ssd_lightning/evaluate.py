@@ -39,7 +39,8 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
     """
     from ssd_lightning.analysis.evaluation_record import EvaluationRecord
     from ssd_lightning.devices import choose_device
-    from ssd_lightning.inference.detector import Detector, find_checkpoint
+    from ssd_lightning.inference.checkpoints import find_checkpoint
+    from ssd_lightning.inference.detector import Detector
     from ssd_lightning.memory import keep_freed_memory
     from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
     from ssd_lightning.visualization.tables import print_scores

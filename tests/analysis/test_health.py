@@ -5,7 +5,6 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from ssd_lightning.analysis.class_lists import rare_class_issues, similar_class_issues
 from ssd_lightning.analysis.health import (
     amount_issues,
     background_issues,
@@ -13,7 +12,9 @@ from ssd_lightning.analysis.health import (
     duplicate_issues,
     few_images_issues,
     pixel_origin_issues,
+    rare_class_issues,
     reader_issues,
+    similar_class_issues,
     tiny_issues,
     unscored_issues,
     unused_class_issues,

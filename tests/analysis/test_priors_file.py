@@ -6,7 +6,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from ssd_lightning.analysis.priors_file import priors_yaml
+from ssd_lightning.analysis.dataset_check.priors import priors_yaml
 from ssd_lightning.ops.priors import SSD300_VOC, SSDLITE320, PriorLevel
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.resize import Letterbox, Stretch
 from ssd_lightning.errors import ConfigurationError, WeightsError
-from ssd_lightning.inference.detector import Detector, detector_spec, find_checkpoint, load_weights
+from ssd_lightning.inference.checkpoints import detector_spec, find_checkpoint, load_weights
+from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.models import SSD
 from ssd_lightning.models.backbones import TinyBackbone

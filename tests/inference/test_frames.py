@@ -46,7 +46,7 @@ def test_all_kinds_one_after_the_other(web: Web, clip: Path, tmp_path: Path) -> 
     ]  # fmt: skip
     assert all((source_image.image == 77).all() for source_image in source_images[:3])
     assert [source_image.path is None for source_image in source_images] == [False, *[True] * 8]
-    assert {source_image.clip.fps for source_image in source_images if source_image.clip} == {5 / 6}
+    assert {source_image.fps for source_image in source_images if source_image.frame is not None} == {5 / 6}
     assert [sentence.partition(":")[0].rpartition("/")[2] for sentence in bad] == [
         "bad.jpg", "there is no camera 87, or it is in use or this account has no permission to use it",
     ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Find problems in annotated images, from plain values that other modules have read."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
@@ -9,6 +10,7 @@ import numpy as np
 from ssd_lightning.analysis.issues import Issue, Severity
 from ssd_lightning.analysis.objects import Objects, name_object, sides_px
 from ssd_lightning.data.annotations import Problem
+from ssd_lightning.visualization.tables import counted
 
 MOST_LEFT_OUT = 0.1
 """Fraction of a split's objects and images. If more are skipped, the annotation has a systematic error."""
@@ -18,6 +20,13 @@ FEW_IMAGES = 4000
 """A quarter of VOC's training images."""
 FEWEST_AT_EDGE = 5
 """Boxes that start in the first pixel. Fewer do not show how a tool counts."""
+FEWEST_OBJECTS = 5
+"""Objects of a class in the training split. Fewer are a typing error, or too few to learn or score the class."""
+
+# Before and between digits a separator has a meaning: 1-1 is not 11, and -10 is not 10.
+_SEPARATORS = re.compile(r"(?<=[^\W\d_])[\s_-]+|(?<=\d)[\s_-]+(?!\d)")
+_BETWEEN_DIGITS = re.compile(r"(?<=\d)[\s_-]+(?=\d)")
+_PLURAL = re.compile(r"(?<=[^\W\d_s])s$")
 
 
 def reader_issues(split: str, problems: Sequence[Problem], *, severity: Severity) -> list[Issue]:
@@ -114,6 +123,34 @@ def unused_class_issues(split: str, counts: Sequence[int], class_names: Sequence
         for label, (name, count) in enumerate(zip(class_names, counts, strict=True), start=1)
         if count == 0
     ]
+
+
+def similar_class_issues(split: str, counts: Sequence[int], class_names: Sequence[str]) -> list[Issue]:
+    """Find names that probably mean the same class, such as 'rbc' and 'RBC', or 'traffic light' and 'Traffic_Lights'.
+
+    Single letters are ignored, since a data set of letters has them in both cases.
+    """
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name, count in zip(class_names, counts, strict=True):
+        bare = _SEPARATORS.sub("", _BETWEEN_DIGITS.sub("-", name.strip().casefold()))
+        alike[_PLURAL.sub("", bare)].append(f"'{name}' ({counted(count, 'object')})")
+    issues = []
+    for bare, names in alike.items():
+        if len(names) > 1 and len(bare) > 1:
+            listed = f"{', '.join(names[:-1])} and {names[-1]}"
+            sentence = f"{split}: {listed} differ only in case, spaces, '-', '_' or a plural s"
+            issues.append(Issue("warning", "similar_classes", split, sentence))
+    return issues
+
+
+def rare_class_issues(split: str, classes: Mapping[str, Mapping[str, int]]) -> list[Issue]:
+    """Find classes with too few objects, but at least one, from the `classes` of `objects.split_summary`."""
+    issues = []
+    for label, (name, counts) in enumerate(classes.items(), start=1):
+        if 0 < counts["objects"] < FEWEST_OBJECTS:
+            found = f"{counted(counts['objects'], 'object')} in {counted(counts['images'], 'image')}"
+            issues.append(Issue("warning", "rare_class", split, f"{split}: class {label} '{name}' has {found}"))
+    return issues
 
 
 def tiny_issues(

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,41 +48,20 @@ def match_visible(
 
 def by_preference(pairs: Pairs) -> Pairs:
     """Sort pairs by detection, and the objects of each by descending overlap."""
-    order = torch.arange(len(pairs.detection))
-    for key in (pairs.object, -pairs.overlap, pairs.detection):
-        order = order[key[order].argsort(stable=True)]
-    return pairs.where(order)
+    order = np.lexsort((pairs.object, -pairs.overlap, pairs.detection))
+    return pairs.where(torch.from_numpy(order))
 
 
 def match_in_order(pairs: Pairs, *, num_detections: int, num_objects: int) -> Tensor:
     """Let each detection in turn take its preferred free object.
 
-    All detections ask for their preferred object at once. An object keeps the first of them, and the others ask for
-    their next choice. The result is the same as in turn (Gale and Shapley, 1962, with equal preferences of objects).
-
-    Args:
-        pairs: allowed pairs in the order of `by_preference`; the row of a detection is its turn.
-        num_detections: M.
-        num_objects: N.
+    The allowed pairs are in the order of `by_preference`; the row of a detection is its turn.
 
     Returns:
         Row of the object that each detection takes, int64 `[M]`, -1 if none.
     """
-    asking, count = pairs.detection.unique_consecutive(return_counts=True)
-    place = torch.zeros(num_detections, dtype=torch.int64)
-    end = place.clone()
-    end[asking] = count.cumsum(0)
-    place[asking] = count.cumsum(0) - count
-    holder = torch.full((num_objects,), num_detections)
-    while len(asking):
-        wanted = pairs.object[place[asking]]
-        kept = holder.scatter_reduce(0, wanted, asking, "amin")
-        displaced = holder[(kept != holder) & (holder < num_detections)]
-        refused = torch.cat([asking[kept[wanted] != asking], displaced])
-        holder = kept
-        place[refused] += 1
-        asking = refused[place[refused] < end[refused]]
-    taken = torch.full((num_detections,), -1)
-    satisfied = (place < end).nonzero().squeeze(1)
-    taken[satisfied] = pairs.object[place[satisfied]]
-    return taken
+    taken, is_free = [-1] * num_detections, [True] * num_objects
+    for detection, wanted in zip(pairs.detection.tolist(), pairs.object.tolist(), strict=True):
+        if taken[detection] < 0 and is_free[wanted]:
+            taken[detection], is_free[wanted] = wanted, False
+    return torch.tensor(taken, dtype=torch.int64)

@@ -2,8 +2,7 @@
 
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -14,43 +13,22 @@ from torch import Tensor
 
 from ssd_lightning.checks import require_choice
 from ssd_lightning.data.image_io import ImageInput, as_rgb, as_sequence
-from ssd_lightning.data.resize import ResizeMode, Stretch, as_resize_mode, plain_mode, undo_detections
-from ssd_lightning.errors import ConfigurationError, UserError, WeightsError
+from ssd_lightning.data.resize import ResizeMode, Stretch, undo_detections
+from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.inference.checkpoints import detector_spec, find_checkpoint, read_detector
 from ssd_lightning.inference.results import ImageDetections
-from ssd_lightning.inference.runtime.loading import load_exported
 from ssd_lightning.inference.runtime.network import ExportedNetwork
-from ssd_lightning.inference.runtime.safetensors_file import read_detector_file
+from ssd_lightning.inference.runtime.onnx_network import OnnxNetwork
+from ssd_lightning.inference.runtime.torchscript_network import TorchScriptNetwork, is_torchscript
 from ssd_lightning.inference.tiling import Tiling, join_views
-from ssd_lightning.models.config import from_config, to_config
-from ssd_lightning.models.files import first_line, read_checkpoint
+from ssd_lightning.models.files import NET_PREFIX
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.boxes import boxes_to_pixels
-from ssd_lightning.ops.normalization import Normalization
 from ssd_lightning.types import Detections, Placement, SSDOutput
 
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
-
-NET_PREFIX = "net."
-"""Where a checkpoint's `state_dict` holds the network."""
-MOST_PRIORS = 10_000_000
-"""Limit for a network read from a file. Published networks have 25 thousand priors."""
-
-
-def detector_spec(
-    net: SSD,
-    class_names: Sequence[str],
-    postprocess: PostProcess,
-    resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
-) -> dict[str, Any]:
-    """Describe a detector without its weights, in plain containers."""
-    return {
-        "network": to_config(net),
-        "class_names": list(class_names),
-        "postprocess": postprocess.settings(),
-        "resize": plain_mode(resize),
-    }
 
 
 class Detector:
@@ -314,131 +292,25 @@ class Detector:
                 do not fit the network that it describes.
         """
         path = find_checkpoint(Path(path))
-        exported = load_exported(path, device, precision)
-        if exported is not None:
-            description = exported.description
-            return cls(
-                exported,
-                class_names=description.class_names,
-                postprocess=description.postprocess,
-                resize=description.resize,
-            )
-        is_safetensors = path.suffix == ".safetensors"
-        checkpoint = read_detector_file(path, prefix=NET_PREFIX) if is_safetensors else read_checkpoint(path)
-        spec = checkpoint.get("detector")
-        if not isinstance(spec, dict) or not {"network", "class_names", "postprocess"} <= spec.keys():
-            keys = ", ".join(list(map(str, checkpoint))[:5])
-            raise WeightsError(f"{path} does not describe a detector: expected the key 'detector', found {keys}, ...")
-        weights = checkpoint.get("state_dict")
-        net = _build_network(spec["network"], weights if isinstance(weights, dict) else {}, path)
-        class_names, settings = spec["class_names"], spec["postprocess"]
-        if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
-            raise WeightsError(f"{path} needs a list of class names, found {_shortened(class_names)}")
-        if len(class_names) != net.num_classes:
-            raise WeightsError(f"{path} names {len(class_names)} classes for a network of {net.num_classes} classes")
-        with _errors_naming(path):
-            postprocess = PostProcess.from_settings(settings)
-            resize = as_resize_mode(spec.get("resize"))  # missing in older files, which stretch images
+        if path.suffix == ".onnx" or is_torchscript(path):
+            if precision != "float32":
+                raise ConfigurationError(
+                    f"precision is '{precision}', but {path} computes in the precision it was exported in"
+                )
+            exported = OnnxNetwork(path, device) if path.suffix == ".onnx" else TorchScriptNetwork(path, device)
+            about = exported.description
+            return cls(exported, class_names=about.class_names, postprocess=about.postprocess, resize=about.resize)
+        saved = read_detector(path)
         detector = cls(
-            net.to(device),
-            class_names=class_names,
-            postprocess=postprocess,
+            saved.network.to(device),
+            class_names=saved.class_names,
+            postprocess=saved.postprocess,
             precision=precision,
-            resize=resize,
+            resize=saved.resize,
         )
-        detector.data_settings = checkpoint.get("data")
+        detector.data_settings = saved.data_settings
         return detector
 
 
 def _source(given: ImageInput) -> str | None:
     return os.fspath(given) if isinstance(given, str | os.PathLike) else None
-
-
-def _build_network(spec: Any, weights: Mapping[str, Any], path: Path) -> SSD:
-    """Build the network that a file describes, and load its weights.
-
-    It is built on the meta device first: a description of a few bytes may ask for terabytes.
-    """
-    with _errors_naming(path):
-        with torch.device("meta"):
-            planned = from_config(spec)
-        if not isinstance(planned, SSD):
-            raise WeightsError(f"it describes a {type(planned).__name__}, not a network")
-        if not isinstance(planned.normalization, Normalization):
-            raise WeightsError(f"its normalization is {_shortened(planned.normalization)}")
-        if len(planned.priors_cxcywh) > MOST_PRIORS:
-            raise WeightsError(f"its network has {len(planned.priors_cxcywh):,} priors, more than {MOST_PRIORS:,}")
-    _fitting_weights(planned, weights, path)
-    with _errors_naming(path):
-        net = from_config(spec)
-        if not net.priors_cxcywh.isfinite().all():
-            raise WeightsError("its priors are not finite")
-    load_weights(net, weights, path)
-    return net
-
-
-@contextmanager
-def _errors_naming(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        raise WeightsError(f"{path}: {error}") from error
-    except Exception as error:  # wrong sizes and types raise nearly any error
-        raise WeightsError(f"{path} describes a network that cannot be built: {first_line(error)[:200]}") from error
-
-
-def _shortened(value: Any) -> str:
-    return f"{value!r:.100}"
-
-
-def find_checkpoint(path: Path, order: Sequence[str] = ("best", "last")) -> Path:
-    """Resolve a checkpoint file, or a run directory, where the first existing name in `order` is used.
-
-    Raises:
-        WeightsError: there is no checkpoint.
-    """
-    if path.is_dir():
-        candidates = [
-            *(path / "checkpoints" / f"{name}.ckpt" for name in order),
-            *sorted(path.glob("*.ckpt")),
-        ]
-        found = next((candidate for candidate in candidates if candidate.is_file()), None)
-        if found is None:
-            raise WeightsError(f"{path} contains neither checkpoints/best.ckpt nor checkpoints/last.ckpt")
-        return found
-    if not path.is_file():
-        raise WeightsError(f"there is no checkpoint {path}")
-    return path
-
-
-def load_weights(net: SSD, state_dict: Mapping[str, Tensor], path: Path) -> None:
-    """Load all weights of a checkpoint into a network.
-
-    Raises:
-        WeightsError: names or shapes differ; the message names the first few.
-    """
-    net.load_state_dict(_fitting_weights(net, state_dict, path))
-
-
-def _fitting_weights(net: SSD, state_dict: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """Return the network's weights from a checkpoint, without the key prefix."""
-    tensors = {str(name): value for name, value in state_dict.items() if isinstance(value, Tensor)}
-    given = {name.removeprefix(NET_PREFIX): value for name, value in tensors.items() if name.startswith(NET_PREFIX)}
-    wanted = net.state_dict()
-    problems = [f"{name} is missing" for name in wanted.keys() - given.keys()]
-    problems += [f"{name} is unknown" for name in given.keys() - wanted.keys()]
-    problems += [
-        f"{name} has shape {tuple(given[name].shape)}, the network needs {tuple(wanted[name].shape)}"
-        for name in wanted.keys() & given.keys()
-        if given[name].shape != wanted[name].shape
-    ]
-    # A number stored with strides of 0 can have any shape: a tiny file could ask for a network of terabytes.
-    problems += [
-        f"{name} has fewer numbers than its shape {tuple(value.shape)}"
-        for name, value in given.items()
-        if value.layout != torch.strided or value.untyped_storage().nbytes() < value.nbytes
-    ]
-    if problems:
-        shown = "; ".join(sorted(problems)[:3])
-        raise WeightsError(f"{path} does not fit its network in {len(problems)} of {len(wanted)} weights: {shown}")
-    return given

@@ -17,14 +17,6 @@ from ssd_lightning.inference.video import Video
 
 
 @dataclass(frozen=True)
-class Clip:
-    """The video or camera of a frame."""
-
-    fps: float | None
-    """Frames per second after `frame_stride`. None if unknown."""
-
-
-@dataclass(frozen=True)
 class SourceImage:
     """An image, or a frame of a video."""
 
@@ -33,10 +25,10 @@ class SourceImage:
     """uint8 `[H, W, 3]`, RGB, upright."""
     path: Path | None = None
     """File of an image. None for frames and for downloads, which are not kept."""
-    clip: Clip | None = None
-    """None for images."""
     frame: int | None = None
     """Index among all frames of the video, from 0. None for images."""
+    fps: float | None = None
+    """Frames per second of the video after `frame_stride`, if known."""
     time_s: float | None = None
     """Seconds since the start of the video, if known."""
 
@@ -98,9 +90,9 @@ def _frames(
     stated = None if video.stated_frames is None else -(-video.stated_frames // reading.frame_stride)
     bounds = [number for number in (stated, reading.max_frames) if number is not None]
     on_video(min(bounds) if bounds else None)
-    clip = Clip(fps=video.fps / reading.frame_stride if video.fps else None)
+    fps = video.fps / reading.frame_stride if video.fps else None
     for frame in video.frames(frame_stride=reading.frame_stride, most=reading.max_frames):
-        yield SourceImage(source, frame.image, clip=clip, frame=frame.number, time_s=frame.time_s)
+        yield SourceImage(source, frame.image, frame=frame.number, fps=fps, time_s=frame.time_s)
 
 
 def _from_web(source: Source, reading: Reading, on_video: Callable[[int | None], None]) -> Iterator[SourceImage]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
@@ -26,7 +27,7 @@ class Tally:
 
     def add(self, source_image: SourceImage, found: ImageDetections) -> None:
         """Count one image or frame."""
-        if source_image.clip is None:
+        if source_image.frame is None:
             self.images += 1
         else:
             self.frames += 1
@@ -51,15 +52,7 @@ def detect_in(
 ) -> None:
     """Detect in all images and frames, with at most one batch in memory.
 
-    Args:
-        source_images: result of `read_sources`.
-        detect: detects in one batch of images.
-        batch_size: images per batch.
-        select: filter of the detections.
-        writers: writers of the detections. The caller closes them.
-        tally: counter of images and detections.
-        window: window that shows the detections. The loop ends when the user closes it.
-        on_image: called after each image.
+    The caller closes the writers. The loop ends when the user closes the window. `on_image` is called after each image.
     """
     for batch in in_batches(source_images, batch_size):
         for source_image, all_found in zip(batch, detect([source_image.image for source_image in batch]), strict=True):
@@ -73,24 +66,16 @@ def detect_in(
 
 
 def _show(window: Window, source_image: SourceImage, found: ImageDetections) -> bool:
-    if source_image.clip is None:
-        return window.show(
-            found.draw(score_threshold=0), title=f"{source_image.source}: {len(found)} found - space: next, q: quit"
-        )
+    drawn, name = found.draw(score_threshold=0), str(source_image.source)
+    if source_image.frame is None:
+        return window.show(drawn, title=f"{name}: {len(found)} found - space: next, q: quit")
     # A camera has its own pace. A video of unknown rate is shown as fast as possible.
-    fps = source_image.clip.fps if source_image.time_s is not None and source_image.clip.fps else 1000.0
-    return window.show(
-        found.draw(score_threshold=0), title=f"{source_image.source}: frame {source_image.frame} - q: quit", fps=fps
-    )
+    fps = source_image.fps if source_image.time_s is not None and source_image.fps else 1000.0
+    return window.show(drawn, title=f"{name}: frame {source_image.frame} - q: quit", fps=fps)
 
 
 def in_batches(source_images: Iterable[SourceImage], size: int) -> Iterator[list[SourceImage]]:
     """Group images in order. The last batch may be smaller."""
-    batch: list[SourceImage] = []
-    for source_image in source_images:
-        batch.append(source_image)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+    remaining = iter(source_images)
+    while batch := list(islice(remaining, size)):
         yield batch

@@ -1,19 +1,13 @@
 """File names for outputs: safe on any system, and unique."""
 
-from collections.abc import Hashable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from ssd_lightning.inference.sources import Source
 
 MOST_BYTES = 180
 """File systems limit names to 255 bytes. A number and a suffix are added."""
-
-
-class HasStem(Hashable, Protocol):
-    """A path, or a source."""
-
-    @property
-    def stem(self) -> str:
-        """Base name of its outputs."""
-        ...
 
 
 class UniqueNames:
@@ -42,7 +36,7 @@ def clean_name(wanted: str) -> str:
     return stem if stem.strip(".") else "image"  # in a name of only dots, the suffix would become the name
 
 
-Thing = TypeVar("Thing", bound=HasStem)
+Thing = TypeVar("Thing", Path, Source)
 
 
 def output_names(things: Sequence[Thing]) -> dict[Thing, str]:

@@ -38,7 +38,7 @@ class PredictionsJson:
 
     def write(self, source_image: SourceImage, found: ImageDetections) -> None:
         """Add one image or frame."""
-        is_video = source_image.clip is not None
+        is_video = source_image.frame is not None
         stem = None if self.drawn is None else self.drawn[source_image.source]
         record = {
             "file": str(source_image.source),
@@ -61,9 +61,6 @@ class PredictionsCsv:
     """Writes `predictions.csv` with one row per detection. An image without detections has a row without label.
 
     `data=csv_folder` reads these columns.
-
-    Args:
-        path: path of the file.
     """
 
     def __init__(self, path: Path) -> None:

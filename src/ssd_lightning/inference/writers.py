@@ -72,11 +72,7 @@ def open_writers(
 
 
 class FromFirstShot:
-    """Opens writers at the first image, so that a run without readable images leaves no files.
-
-    Args:
-        open_all: returns the writers.
-    """
+    """Opens writers at the first image, so that a run without readable images leaves no files."""
 
     def __init__(self, open_all: Callable[[], list[Writer]]) -> None:
         self._open_all = open_all
@@ -132,12 +128,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 class Annotated:
-    """Writes a JPEG for each image and an MP4 for each video, with the detections drawn.
-
-    Args:
-        folder: output folder.
-        names: source -> file name without suffix.
-    """
+    """Writes a JPEG for each image and an MP4 for each video, with the detections drawn."""
 
     def __init__(self, folder: Path, names: Mapping[Source, str]) -> None:
         self.folder = folder
@@ -148,13 +139,13 @@ class Annotated:
     def write(self, source_image: SourceImage, found: ImageDetections) -> None:
         """Draw and save."""
         drawn = found.draw(score_threshold=0)
-        path = self.folder / drawn_name(self.names[source_image.source], is_video=source_image.clip is not None)
-        if source_image.clip is None:
+        path = self.folder / drawn_name(self.names[source_image.source], is_video=source_image.frame is not None)
+        if source_image.frame is None:
             drawn.save(path, quality=JPEG_QUALITY)
             return
         if source_image.source != self._source or self._video is None:
             self.close()
-            self._source, self._video = source_image.source, VideoFile(path, source_image.clip.fps)
+            self._source, self._video = source_image.source, VideoFile(path, source_image.fps)
         self._video.write(np.asarray(drawn))
 
     def close(self) -> None:

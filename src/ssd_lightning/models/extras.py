@@ -10,7 +10,7 @@ from torchvision.ops import SqueezeExcitation
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.backbones.tiny import down_sample_block
 from ssd_lightning.models.config import ConfigMixin
-from ssd_lightning.models.layers import Activation, Init, Norm, conv_block, init_normal, init_xavier
+from ssd_lightning.models.layers import Activation, Init, Norm, apply_in_turn, conv_block, init_normal, init_xavier
 from ssd_lightning.models.protocols import MakeExtras
 
 
@@ -181,12 +181,3 @@ class NoExtras(ConfigMixin, nn.Module):
     def forward(self, features: Tensor) -> list[Tensor]:
         """Return an empty list."""
         return []
-
-
-def apply_in_turn(levels: nn.ModuleList, features: Tensor) -> list[Tensor]:
-    """Apply the levels in sequence and return the output of each."""
-    maps = []
-    for level in levels:
-        features = level(features)
-        maps.append(features)
-    return maps

@@ -1,5 +1,6 @@
 """Read weights files without running code from them."""
 
+import json
 import pickle
 import warnings
 import zipfile
@@ -7,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from ssd_lightning.errors import WeightsError
+
+NET_PREFIX = "net."
+"""Prefix of the network in the `state_dict` of a training checkpoint."""
+DETECTOR_KEY = "detector"
+"""Entry of a checkpoint with the description of the detector; metadata of a safetensors file, as JSON."""
 
 
 def read_checkpoint(path: Path, *, setting: str = "") -> dict[str, Any]:
@@ -28,7 +33,7 @@ def read_checkpoint(path: Path, *, setting: str = "") -> dict[str, Any]:
         raise WeightsError(f"{setting}{path}: there is no such file")
     try:
         if path.suffix == ".safetensors":
-            return dict(load_file(path))
+            return _read_safetensors(path)
         with path.open("rb") as file:
             start = file.read(16)
         if not start:
@@ -48,14 +53,21 @@ def read_checkpoint(path: Path, *, setting: str = "") -> dict[str, Any]:
         ) from error
     except WeightsError:
         raise
-    except SafetensorError as error:
-        raise WeightsError(f"{setting}{path} is damaged or not a safetensors file: {first_line(error)}") from error
     except Exception as error:  # damaged files raise nearly any type, often without a message
         reason = first_line(error).partition(". ")[0]
-        raise WeightsError(f"{setting}{path} is damaged or not a checkpoint: {reason}") from error
+        raise WeightsError(f"{setting}{path} is damaged or not a checkpoint: {reason[:200]}") from error
     if not isinstance(checkpoint, dict):
         raise WeightsError(f"{setting}{path} holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """Return `state_dict`, and `detector` if the file has the description of one."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+    described = {DETECTOR_KEY: json.loads(metadata[DETECTOR_KEY])} if DETECTOR_KEY in metadata else {}
+    return {**described, "state_dict": weights}
 
 
 def _refuse_compressed(path: Path, setting: str) -> None:

@@ -40,100 +40,38 @@ def rules_for(source: str, backbone: object, our_names: Collection[str]) -> list
     """Return the table of a project for one of our networks.
 
     Args:
-        source: `ssd.pytorch`, `lufficc`, `qfgaohao` or `torchvision`.
+        source: a key of `NETWORKS`.
         backbone: backbone of our network.
         our_names: names of all parameters and buffers of our network.
 
     Raises:
         WeightsError: the project has no network with this backbone.
     """
-    kinds = NETWORKS[source]
-    for kind, make in kinds.items():
+    for kind, rules in NETWORKS[source].items():
         if isinstance(backbone, kind):
-            return make(our_names)
-    known = ", ".join(kind.__name__ for kind in kinds)
+            return [*rules, *_qfgaohao_extras_and_head(our_names)] if source == "qfgaohao" else rules
+    known = ", ".join(kind.__name__ for kind in NETWORKS[source])
     raise WeightsError(f"{source} has no network with a {type(backbone).__name__}; it has {known}")
 
 
-def _ssd_pytorch(our_names: Collection[str]) -> list[Rule]:
+def _vgg(prefix: str) -> list[Rule]:
+    # Indices of the convolutions of VGG16 without batch norm; with batch norm, other layers have these indices.
     return [
-        *_vgg("vgg"),
-        (r"extractor\.backbone\.norm\.weight", "L2Norm.weight"),
-        (r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)", lambda m: f"extras.{2 * int(m[1]) + int(m[2])}.{m[3]}"),
-        (r"head\.box\.(\d+\.(?:weight|bias))", r"loc.\1"),
-        (r"head\.cls\.(\d+\.(?:weight|bias))", r"conf.\1"),
-    ]
-
-
-def _lufficc_vgg(our_names: Collection[str]) -> list[Rule]:
-    return [
-        *_vgg("backbone.vgg"),
-        (r"extractor\.backbone\.norm\.weight", "backbone.l2_norm.weight"),
+        (rf"extractor\.backbone\.to_conv4_3\.({VGG_TO_CONV4_3})\.(weight|bias)", rf"{prefix}.\1.\2"),
         (
-            r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)",
-            lambda m: f"backbone.extras.{2 * int(m[1]) + int(m[2])}.{m[3]}",
+            r"extractor\.backbone\.to_conv7\.([1358]|10)\.(weight|bias)",
+            lambda m: f"{prefix}.{int(m[1]) + VGG_SPLIT}.{m[2]}",
         ),
-        *_lufficc_head(lite=False),
     ]
 
 
-def _lufficc_mobilenet_v2(our_names: Collection[str]) -> list[Rule]:
-    return [
-        (r"extractor\.backbone\.(features\..+)", r"backbone.\1"),
-        (r"extractor\.extras\.levels\.(\d+)\.([01])\.(.+)", r"backbone.extras.\1.conv.\2.\3"),
-        (
-            r"extractor\.extras\.levels\.(\d+)\.2\.([01])\.(\w+)",
-            lambda m: f"backbone.extras.{m[1]}.conv.{2 + int(m[2])}.{m[3]}",
-        ),
-        *_lufficc_head(lite=True),
-    ]
-
-
-def _lufficc_mobilenet_v3(our_names: Collection[str]) -> list[Rule]:
-    def block(match: re.Match[str]) -> str:
-        number, part, inner, kind = int(match[1]), int(match[2]), match[3], match[4]
-        # Each block is one flat list: expansion 0 1 2, depthwise 3 4, excitation 5, activation 6, projection 7 8. The
-        # first block has no expansion; its projection is 4 5.
-        start = (0, 4)[part] if number == 1 else (0, 3, 7, 7)[part]
-        return f"backbone.features.{number}.conv.{_excited(start, inner)}.{kind}"
-
-    def extra(match: re.Match[str]) -> str:
-        return f"backbone.extras.{match[1]}.conv.{_excited((0, 3, 7)[int(match[2])], match[3])}.{match[4]}"
-
-    return [
-        (r"extractor\.backbone\.(features\.(?:0|16)\..+)", r"backbone.\1"),
-        (r"extractor\.backbone\.features\.(\d+)\.block\.(\d)\.(\d|2\.fc[12])\.(\w+)", block),
-        (r"extractor\.extras\.levels\.(\d+)\.(\d)\.(\d|2\.fc[12])\.(\w+)", extra),
-        *_lufficc_head(lite=True),
-    ]
-
-
-def _excited(start: int, inner: str) -> str:
-    """Return the flat index of a convolution (0), a normalisation (1) or a squeeze and excitation (2.fc1, 2.fc2)."""
-    if inner.startswith("2.fc"):
-        return f"{start + 2}.fc.{0 if inner.endswith('1') else 2}"
-    return str(start + int(inner))
-
-
-def _lufficc_efficientnet(our_names: Collection[str]) -> list[Rule]:
-    def block(match: re.Match[str]) -> str:
-        stage, index, part, inner, kind = int(match[1]), int(match[2]), int(match[3]), match[4], match[5]
-        number = sum(EFFICIENTNET_B3_BLOCKS[: stage - 1]) + index
-        part += stage == 1  # the first stage has no expansion
-        names = ({"0": "_expand_conv", "1": "_bn0"}, {"0": "_depthwise_conv", "1": "_bn1"})
-        last = ({"fc1": "_se_reduce", "fc2": "_se_expand"}, {"0": "_project_conv", "1": "_bn2"})
-        return f"backbone._blocks.{number}.{(*names, *last)[part][inner]}.{kind}"
-
-    return [
-        (r"extractor\.backbone\.features\.0\.0\.weight", "backbone._conv_stem.weight"),
-        (r"extractor\.backbone\.features\.0\.1\.(\w+)", r"backbone._bn0.\1"),
-        (r"extractor\.backbone\.features\.(\d)\.(\d)\.block\.(\d)\.(0|1|fc1|fc2)\.(\w+)", block),
-        (
-            r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)",
-            lambda m: f"backbone.extras.{m[1]}.{2 * int(m[2])}.{m[3]}",
-        ),
-        *_lufficc_head(lite=False),
-    ]
+SSD_PYTORCH: list[Rule] = [
+    *_vgg("vgg"),
+    (r"extractor\.backbone\.norm\.weight", "L2Norm.weight"),
+    (r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)", lambda m: f"extras.{2 * int(m[1]) + int(m[2])}.{m[3]}"),
+    (r"head\.box\.(\d+\.(?:weight|bias))", r"loc.\1"),
+    (r"head\.cls\.(\d+\.(?:weight|bias))", r"conf.\1"),
+]
 
 
 def _lufficc_head(*, lite: bool) -> list[Rule]:
@@ -151,50 +89,73 @@ def _lufficc_head(*, lite: bool) -> list[Rule]:
     return rules
 
 
-def _qfgaohao_vgg(our_names: Collection[str]) -> list[Rule]:
-    return [
-        *_vgg("base_net"),
-        (r"extractor\.backbone\.norm\.(\w+)", r"source_layer_add_ons.0.\1"),
-        *_qfgaohao_extras_and_head(our_names),
-    ]
+LUFFICC_VGG: list[Rule] = [
+    *_vgg("backbone.vgg"),
+    (r"extractor\.backbone\.norm\.weight", "backbone.l2_norm.weight"),
+    (
+        r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)",
+        lambda m: f"backbone.extras.{2 * int(m[1]) + int(m[2])}.{m[3]}",
+    ),
+    *_lufficc_head(lite=False),
+]
+
+LUFFICC_MOBILENET_V2: list[Rule] = [
+    (r"extractor\.backbone\.(features\..+)", r"backbone.\1"),
+    (r"extractor\.extras\.levels\.(\d+)\.([01])\.(.+)", r"backbone.extras.\1.conv.\2.\3"),
+    (
+        r"extractor\.extras\.levels\.(\d+)\.2\.([01])\.(\w+)",
+        lambda m: f"backbone.extras.{m[1]}.conv.{2 + int(m[2])}.{m[3]}",
+    ),
+    *_lufficc_head(lite=True),
+]
 
 
-def _qfgaohao_mobilenet_v1(our_names: Collection[str]) -> list[Rule]:
-    return [
-        (r"extractor\.backbone\.features\.(0\.[01]\.\w+)", r"base_net.\1"),
-        (
-            r"extractor\.backbone\.features\.(\d+)\.([01])\.([01])\.(\w+)",
-            lambda m: f"base_net.{m[1]}.{3 * int(m[2]) + int(m[3])}.{m[4]}",
-        ),
-        *_qfgaohao_extras_and_head(our_names),
-    ]
+def _excited(start: int, inner: str) -> str:
+    """Return the flat index of a convolution (0), a normalisation (1) or a squeeze and excitation (2.fc1, 2.fc2)."""
+    if inner.startswith("2.fc"):
+        return f"{start + 2}.fc.{0 if inner.endswith('1') else 2}"
+    return str(start + int(inner))
 
 
-def _qfgaohao_mobilenet_v2(our_names: Collection[str]) -> list[Rule]:
-    def projection(match: re.Match[str]) -> str:
-        blocks_before = 1 if match[1] == "1" else 2  # the first block has no expansion
-        return f"base_net.{match[1]}.conv.{2 * blocks_before + int(match[2])}.{match[3]}"
-
-    return [
-        (r"extractor\.backbone\.features\.((?:0|18)\.[01]\.\w+)", r"base_net.\1"),
-        (
-            r"extractor\.backbone\.features\.(\d+)\.conv\.(\d)\.([01])\.(\w+)",
-            lambda m: f"base_net.{m[1]}.conv.{3 * int(m[2]) + int(m[3])}.{m[4]}",
-        ),
-        (r"extractor\.backbone\.features\.(\d+)\.conv\.(\d)\.(\w+)", projection),
-        (
-            r"extractor\.extras\.levels\.(\d+)\.(\d)\.([01])\.(\w+)",
-            lambda m: f"extras.{m[1]}.conv.{3 * int(m[2]) + int(m[3])}.{m[4]}",
-        ),
-        *_qfgaohao_extras_and_head(our_names),
-    ]
+def _lufficc_v3_block(match: re.Match[str]) -> str:
+    number, part, inner, kind = int(match[1]), int(match[2]), match[3], match[4]
+    # Each block is one flat list: expansion 0 1 2, depthwise 3 4, excitation 5, activation 6, projection 7 8. The
+    # first block has no expansion; its projection is 4 5.
+    start = (0, 4)[part] if number == 1 else (0, 3, 7, 7)[part]
+    return f"backbone.features.{number}.conv.{_excited(start, inner)}.{kind}"
 
 
-def _qfgaohao_squeezenet(our_names: Collection[str]) -> list[Rule]:
-    return [
-        (r"extractor\.backbone\.features\.(.+)", r"base_net.\1"),
-        *_qfgaohao_extras_and_head(our_names),
-    ]
+def _lufficc_v3_extra(match: re.Match[str]) -> str:
+    return f"backbone.extras.{match[1]}.conv.{_excited((0, 3, 7)[int(match[2])], match[3])}.{match[4]}"
+
+
+LUFFICC_MOBILENET_V3: list[Rule] = [
+    (r"extractor\.backbone\.(features\.(?:0|16)\..+)", r"backbone.\1"),
+    (r"extractor\.backbone\.features\.(\d+)\.block\.(\d)\.(\d|2\.fc[12])\.(\w+)", _lufficc_v3_block),
+    (r"extractor\.extras\.levels\.(\d+)\.(\d)\.(\d|2\.fc[12])\.(\w+)", _lufficc_v3_extra),
+    *_lufficc_head(lite=True),
+]
+
+
+def _lufficc_efficientnet_block(match: re.Match[str]) -> str:
+    stage, index, part, inner, kind = int(match[1]), int(match[2]), int(match[3]), match[4], match[5]
+    number = sum(EFFICIENTNET_B3_BLOCKS[: stage - 1]) + index
+    part += stage == 1  # the first stage has no expansion
+    names = ({"0": "_expand_conv", "1": "_bn0"}, {"0": "_depthwise_conv", "1": "_bn1"})
+    last = ({"fc1": "_se_reduce", "fc2": "_se_expand"}, {"0": "_project_conv", "1": "_bn2"})
+    return f"backbone._blocks.{number}.{(*names, *last)[part][inner]}.{kind}"
+
+
+LUFFICC_EFFICIENTNET: list[Rule] = [
+    (r"extractor\.backbone\.features\.0\.0\.weight", "backbone._conv_stem.weight"),
+    (r"extractor\.backbone\.features\.0\.1\.(\w+)", r"backbone._bn0.\1"),
+    (r"extractor\.backbone\.features\.(\d)\.(\d)\.block\.(\d)\.(0|1|fc1|fc2)\.(\w+)", _lufficc_efficientnet_block),
+    (
+        r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)",
+        lambda m: f"backbone.extras.{m[1]}.{2 * int(m[2])}.{m[3]}",
+    ),
+    *_lufficc_head(lite=False),
+]
 
 
 def _qfgaohao_extras_and_head(our_names: Collection[str]) -> list[Rule]:
@@ -216,37 +177,39 @@ def _qfgaohao_extras_and_head(our_names: Collection[str]) -> list[Rule]:
     return rules
 
 
-def _torchvision_vgg(our_names: Collection[str]) -> list[Rule]:
-    return [
-        (rf"extractor\.backbone\.to_conv4_3\.({VGG_TO_CONV4_3})\.(weight|bias)", r"backbone.features.\1.\2"),
-        (r"extractor\.backbone\.to_conv7\.([135])\.(weight|bias)", r"backbone.extra.0.\1.\2"),
-        (r"extractor\.backbone\.to_conv7\.8\.(weight|bias)", r"backbone.extra.0.7.1.\1"),
-        (r"extractor\.backbone\.to_conv7\.10\.(weight|bias)", r"backbone.extra.0.7.3.\1"),
-        (r"extractor\.backbone\.norm\.weight", "backbone.scale_weight"),
-        (
-            r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)",
-            lambda m: f"backbone.extra.{int(m[1]) + 1}.{2 * int(m[2])}.{m[3]}",
-        ),
-        *_torchvision_head(r"[0-5]\.(?:weight|bias)"),
-    ]
+QFGAOHAO_VGG: list[Rule] = [
+    *_vgg("base_net"),
+    (r"extractor\.backbone\.norm\.(\w+)", r"source_layer_add_ons.0.\1"),
+]
+
+QFGAOHAO_MOBILENET_V1: list[Rule] = [
+    (r"extractor\.backbone\.features\.(0\.[01]\.\w+)", r"base_net.\1"),
+    (
+        r"extractor\.backbone\.features\.(\d+)\.([01])\.([01])\.(\w+)",
+        lambda m: f"base_net.{m[1]}.{3 * int(m[2]) + int(m[3])}.{m[4]}",
+    ),
+]
 
 
-def _torchvision_mobilenet_v3(our_names: Collection[str]) -> list[Rule]:
-    split = MobileNetV3Large.first_blocks[-1]
-    return [
-        (rf"extractor\.backbone\.features\.{split}\.block\.0\.(.+)", rf"backbone.features.0.{split}.\1"),
-        (rf"extractor\.backbone\.features\.{split}\.block\.(.+)", r"backbone.features.1.0.\1"),
-        (
-            r"extractor\.backbone\.features\.(\d+)\.(.+)",
-            lambda m: (
-                f"backbone.features.0.{m[1]}.{m[2]}"
-                if int(m[1]) < split
-                else f"backbone.features.1.{int(m[1]) - split}.{m[2]}"
-            ),
-        ),
-        (r"extractor\.extras\.levels\.([0-3]\.[012]\.[01]\.\w+)", r"backbone.extra.\1"),
-        *_torchvision_head(r"[0-5]\.(?:0\.0\.weight|0\.1\.\w+|1\.weight|1\.bias)"),
-    ]
+def _qfgaohao_v2_projection(match: re.Match[str]) -> str:
+    blocks_before = 1 if match[1] == "1" else 2  # the first block has no expansion
+    return f"base_net.{match[1]}.conv.{2 * blocks_before + int(match[2])}.{match[3]}"
+
+
+QFGAOHAO_MOBILENET_V2: list[Rule] = [
+    (r"extractor\.backbone\.features\.((?:0|18)\.[01]\.\w+)", r"base_net.\1"),
+    (
+        r"extractor\.backbone\.features\.(\d+)\.conv\.(\d)\.([01])\.(\w+)",
+        lambda m: f"base_net.{m[1]}.conv.{3 * int(m[2]) + int(m[3])}.{m[4]}",
+    ),
+    (r"extractor\.backbone\.features\.(\d+)\.conv\.(\d)\.(\w+)", _qfgaohao_v2_projection),
+    (
+        r"extractor\.extras\.levels\.(\d+)\.(\d)\.([01])\.(\w+)",
+        lambda m: f"extras.{m[1]}.conv.{3 * int(m[2]) + int(m[3])}.{m[4]}",
+    ),
+]
+
+QFGAOHAO_SQUEEZENET: list[Rule] = [(r"extractor\.backbone\.features\.(.+)", r"base_net.\1")]
 
 
 def _torchvision_head(predictor: str) -> list[Rule]:
@@ -256,31 +219,53 @@ def _torchvision_head(predictor: str) -> list[Rule]:
     ]
 
 
-def _vgg(prefix: str) -> list[Rule]:
-    # Indices of the convolutions of VGG16 without batch norm; with batch norm, other layers have these indices.
-    return [
-        (rf"extractor\.backbone\.to_conv4_3\.({VGG_TO_CONV4_3})\.(weight|bias)", rf"{prefix}.\1.\2"),
-        (
-            r"extractor\.backbone\.to_conv7\.([1358]|10)\.(weight|bias)",
-            lambda m: f"{prefix}.{int(m[1]) + VGG_SPLIT}.{m[2]}",
+TORCHVISION_VGG: list[Rule] = [
+    (rf"extractor\.backbone\.to_conv4_3\.({VGG_TO_CONV4_3})\.(weight|bias)", r"backbone.features.\1.\2"),
+    (r"extractor\.backbone\.to_conv7\.([135])\.(weight|bias)", r"backbone.extra.0.\1.\2"),
+    (r"extractor\.backbone\.to_conv7\.8\.(weight|bias)", r"backbone.extra.0.7.1.\1"),
+    (r"extractor\.backbone\.to_conv7\.10\.(weight|bias)", r"backbone.extra.0.7.3.\1"),
+    (r"extractor\.backbone\.norm\.weight", "backbone.scale_weight"),
+    (
+        r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)",
+        lambda m: f"backbone.extra.{int(m[1]) + 1}.{2 * int(m[2])}.{m[3]}",
+    ),
+    *_torchvision_head(r"[0-5]\.(?:weight|bias)"),
+]
+
+TORCHVISION_SPLIT = MobileNetV3Large.first_blocks[-1]
+"""Block whose expansion is torchvision's first map; the other layers of it begin the second part."""
+TORCHVISION_MOBILENET_V3: list[Rule] = [
+    (
+        rf"extractor\.backbone\.features\.{TORCHVISION_SPLIT}\.block\.0\.(.+)",
+        rf"backbone.features.0.{TORCHVISION_SPLIT}.\1",
+    ),
+    (rf"extractor\.backbone\.features\.{TORCHVISION_SPLIT}\.block\.(.+)", r"backbone.features.1.0.\1"),
+    (
+        r"extractor\.backbone\.features\.(\d+)\.(.+)",
+        lambda m: (
+            f"backbone.features.0.{m[1]}.{m[2]}"
+            if int(m[1]) < TORCHVISION_SPLIT
+            else f"backbone.features.1.{int(m[1]) - TORCHVISION_SPLIT}.{m[2]}"
         ),
-    ]
+    ),
+    (r"extractor\.extras\.levels\.([0-3]\.[012]\.[01]\.\w+)", r"backbone.extra.\1"),
+    *_torchvision_head(r"[0-5]\.(?:0\.0\.weight|0\.1\.\w+|1\.weight|1\.bias)"),
+]
 
-
-NETWORKS: dict[str, dict[type, Callable[[Collection[str]], list[Rule]]]] = {
-    "ssd.pytorch": {VGG16: _ssd_pytorch},
+NETWORKS: dict[str, dict[type, list[Rule]]] = {
+    "ssd.pytorch": {VGG16: SSD_PYTORCH},
     "lufficc": {
-        VGG16: _lufficc_vgg,
-        MobileNetV2: _lufficc_mobilenet_v2,
-        MobileNetV3Large: _lufficc_mobilenet_v3,
-        EfficientNetB3: _lufficc_efficientnet,
+        VGG16: LUFFICC_VGG,
+        MobileNetV2: LUFFICC_MOBILENET_V2,
+        MobileNetV3Large: LUFFICC_MOBILENET_V3,
+        EfficientNetB3: LUFFICC_EFFICIENTNET,
     },
     "qfgaohao": {
-        VGG16: _qfgaohao_vgg,
-        MobileNetV1: _qfgaohao_mobilenet_v1,
-        MobileNetV2: _qfgaohao_mobilenet_v2,
-        SqueezeNet: _qfgaohao_squeezenet,
+        VGG16: QFGAOHAO_VGG,
+        MobileNetV1: QFGAOHAO_MOBILENET_V1,
+        MobileNetV2: QFGAOHAO_MOBILENET_V2,
+        SqueezeNet: QFGAOHAO_SQUEEZENET,
     },
-    "torchvision": {VGG16: _torchvision_vgg, MobileNetV3Large: _torchvision_mobilenet_v3},
+    "torchvision": {VGG16: TORCHVISION_VGG, MobileNetV3Large: TORCHVISION_MOBILENET_V3},
 }
 """Tables by project and backbone."""

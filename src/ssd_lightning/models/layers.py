@@ -1,7 +1,8 @@
 """Building blocks that several networks share."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import chain, pairwise
 
 import torch
@@ -58,17 +59,7 @@ def conv_block(
 ) -> nn.Sequential:
     """Build a convolution with an optional normalisation and an optional activation.
 
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel_size: kernel size of the convolution.
-        stride: stride of the convolution.
-        padding: padding of the convolution.
-        dilation: dilation of the convolution.
-        groups: groups of the convolution.
-        norm: builds the normalisation for `out_channels`.
-        activation: builds the activation.
-        bias: whether the convolution has a bias. None adds one only if no normalisation follows.
+    Without a given `bias`, the convolution has one only if no normalisation follows.
     """
     bias = norm is None if bias is None else bias
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
@@ -134,17 +125,22 @@ def conv3x3(
 ) -> nn.Module:
     """Build a 3 x 3 convolution.
 
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        stride: stride of the convolution.
-        separable: use a depthwise and a 1 x 1 convolution with nothing between them, as Keras' `SeparableConv2D`.
-        bias: whether the last convolution has a bias.
+    `separable` uses a depthwise and a 1 x 1 convolution with nothing between them, as Keras' `SeparableConv2D`; `bias`
+    is that of the last one.
     """
     if not separable:
         return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=bias)
     depthwise = nn.Conv2d(in_channels, in_channels, 3, stride, padding=1, groups=in_channels, bias=False)
     return nn.Sequential(depthwise, nn.Conv2d(in_channels, out_channels, 1, bias=bias))
+
+
+def apply_in_turn(layers: Iterable[nn.Module], features: Tensor) -> list[Tensor]:
+    """Apply the layers in sequence and return the output of each."""
+    maps = []
+    for layer in layers:
+        features = layer(features)
+        maps.append(features)
+    return maps
 
 
 def pass_on_meta(network: nn.Module, shape: tuple[int, ...], *, training: bool) -> list[Tensor]:
@@ -162,11 +158,7 @@ def pass_on_meta(network: nn.Module, shape: tuple[int, ...], *, training: bool) 
 
 def init_xavier(module: nn.Module) -> None:
     """Initialise all convolutions with Xavier weights and zero biases, as the Caffe reference does for new layers."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    _init_convolutions(module, nn.init.xavier_uniform_)
 
 
 def init_normal(module: nn.Module, std: float = 0.03) -> None:
@@ -175,17 +167,17 @@ def init_normal(module: nn.Module, std: float = 0.03) -> None:
     torchvision's SSDLite uses .03. Xavier takes the fan-out of a depthwise layer as its channels times nine, so its
     weights would start close to zero.
     """
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.normal_(layer.weight, std=std)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    _init_convolutions(module, partial(nn.init.normal_, std=std))
 
 
 def init_he(module: nn.Module) -> None:
     """Initialise all convolutions with He weights (fan out) and zero biases (He et al., arXiv 1502.01852)."""
+    _init_convolutions(module, partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"))
+
+
+def _init_convolutions(module: nn.Module, init_weight: Callable[[Tensor], Tensor]) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            init_weight(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
 from ssd_lightning.models.config import ConfigMixin
-from ssd_lightning.models.extras import apply_in_turn
-from ssd_lightning.models.layers import Activation, Init, Norm, conv3x3, init_normal
+from ssd_lightning.models.layers import Activation, Init, Norm, apply_in_turn, conv3x3, init_normal
 
 
 class FPN(ConfigMixin, nn.Module):

@@ -14,7 +14,7 @@ from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models.backbones import VGG16
 from ssd_lightning.models.checkpoint_formats import CLASSIFIER, OURS, CheckpointFormat, distance_of_priors, recognise
 from ssd_lightning.models.config import from_config, to_config
-from ssd_lightning.models.files import read_checkpoint, tensors_in
+from ssd_lightning.models.files import NET_PREFIX, read_checkpoint, tensors_in
 from ssd_lightning.models.head import last_convolution
 from ssd_lightning.models.key_mapping import NETWORKS, rules_for, translate
 from ssd_lightning.models.ssd import SSD
@@ -23,9 +23,6 @@ from ssd_lightning.ops.priors import PriorLevel
 
 SETTING = "init_from="
 """Setting that the error messages name."""
-
-NET_PREFIX = "net."
-"""Prefix of the network in the `state_dict` of a training checkpoint."""
 
 
 @dataclass

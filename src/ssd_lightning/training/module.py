@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ssd_lightning.checks import require_number
 from ssd_lightning.data.resize import ResizeMode, Stretch, placements_of, undo_detections, undo_targets
 from ssd_lightning.errors import ConfigurationError, UserError, one_line
-from ssd_lightning.inference.detector import detector_spec
+from ssd_lightning.inference.checkpoints import detector_spec
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
 from ssd_lightning.metrics.prior_errors import prior_errors

@@ -9,7 +9,8 @@ import torch
 from helpers.interrupted import PowerCut, data, fit
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves
-from ssd_lightning.inference.detector import Detector, find_checkpoint
+from ssd_lightning.inference.checkpoints import find_checkpoint
+from ssd_lightning.inference.detector import Detector
 from ssd_lightning.metrics import VOCMeanAveragePrecision
 from ssd_lightning.metrics.detection_state import image_key
 from ssd_lightning.train import best_checkpoint

@@ -1,10 +1,13 @@
-"""Coverage of the training objects by the network's priors and by fitted ones."""
+"""Coverage of the training objects by the network's priors and by fitted ones, which become a choice of `priors=`."""
 
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from ssd_lightning.analysis.coverage import (
     best_priors,
@@ -16,14 +19,18 @@ from ssd_lightning.analysis.coverage import (
 from ssd_lightning.analysis.dataset_check.splits import DatasetCheck, objects_of
 from ssd_lightning.analysis.fitting import fit_levels, fit_to_twice_the_input
 from ssd_lightning.analysis.objects import sides_px
-from ssd_lightning.analysis.priors_file import priors_yaml
-from ssd_lightning.ops.priors import Clip, PriorLevel
+from ssd_lightning.ops.priors import Clip, PriorLevel, as_height_width
 from ssd_lightning.visualization.coverage_plot import PriorSet, draw_coverage
 
 log = logging.getLogger(__name__)
 
 FITTED = "fitted"
 """File name of the fitted priors."""
+HEAD = """\
+# Priors fitted to {objects} objects of {data} in an input of {width} x {height} px: {before} of them have a prior of
+# IoU >= .5 with the priors before, {after} with these.
+# A recipe that sets priors.levels needs model.levels='${{priors.fitted}}' too.
+"""
 
 
 def judge_priors(
@@ -70,6 +77,37 @@ def judge_priors(
     check.issues += judge(fitted_share=fitted_share, larger_share=larger_share)
     draw_coverage(directory / "coverage.png", sides_px(boxes, image_size), sets)
     return coverage, fitted
+
+
+def priors_yaml(
+    levels: Sequence[PriorLevel],
+    *,
+    clip: Clip,
+    image_size: tuple[int, int],
+    data: str,
+    objects: int,
+    before: str,
+    after: str,
+) -> str:
+    """Write levels as a file of `conf/priors/`. It includes their grids, so that another network rejects them.
+
+    `before` and `after` are the fractions, as text, of the objects that the previous and the fitted priors reach.
+    """
+    height, width = image_size
+    fitted = [
+        {
+            "_target_": "ssd_lightning.ops.priors.PriorLevel",
+            **asdict(level),
+            "grid_size": list(as_height_width(level.grid_size or 0)),
+            "aspect_ratios": list(level.aspect_ratios),
+        }
+        for level in levels
+    ]
+    # Not a plain list: a recipe's `priors: {levels: ...}` would not merge with it, with an obscure YAML error.
+    choice = {"_target_": "builtins.tuple", "_args_": ["${priors.fitted}"]}
+    body = yaml.safe_dump({"fitted": fitted, "levels": choice, "clip": clip}, sort_keys=False, default_flow_style=None)
+    head = HEAD.format(objects=objects, data=data, width=width, height=height, before=before, after=after)
+    return f"{head}{body}"
 
 
 def _shapes(levels: Sequence[PriorLevel]) -> list[tuple[float, float]]:

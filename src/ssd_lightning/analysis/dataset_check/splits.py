@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from ssd_lightning.analysis import class_lists, health
+from ssd_lightning.analysis import health
 from ssd_lightning.analysis.issues import Issue, Severity
 from ssd_lightning.analysis.objects import Objects, split_summary
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation, Problem
@@ -107,8 +107,8 @@ def judge_split(
         found += health.unscored_issues(split, images=summary["images"], objects=int((~objects.difficult).sum()))
     if split == "train" and len(objects.labels):
         found += health.unused_class_issues(split, counts, dataset.class_names)
-        found += class_lists.rare_class_issues(split, summary["classes"])
-        found += class_lists.similar_class_issues(split, counts, dataset.class_names)
+        found += health.rare_class_issues(split, summary["classes"])
+        found += health.similar_class_issues(split, counts, dataset.class_names)
     if image_size is not None:
         paths = list(dataset.annotations.image_paths)
         in_input = objects_of(dataset.annotations, partial(check.resize.placement, image_size=image_size))

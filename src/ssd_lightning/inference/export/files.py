@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import save
 
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.inference.detector import Detector, detector_spec
+from ssd_lightning.inference.checkpoints import detector_spec
+from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.graph import ExportGraph, describe_export, dynamic_axes, example_input
 from ssd_lightning.inference.export.graph_nms import OPSET, graph_nms, nms_in_onnx, nms_node
 from ssd_lightning.inference.runtime.description import ExportDescription
 from ssd_lightning.inference.runtime.onnx_network import NEEDED
-from ssd_lightning.inference.runtime.safetensors_file import DETECTOR_KEY
 from ssd_lightning.inference.runtime.torchscript_network import METADATA_FILE, quiet_jit
+from ssd_lightning.models.files import DETECTOR_KEY
 
 
 def write_onnx(detector: Detector, path: Path, *, preprocessing: bool, nms: bool) -> ExportDescription:
@@ -72,16 +73,8 @@ def set_metadata(model: Any, description: ExportDescription) -> None:
 def write_torchscript(detector: Detector, path: Path, *, preprocessing: bool, nms: bool) -> ExportDescription:
     """Write a TorchScript file with dynamic batch. To load a file with NMS, `import torchvision` first.
 
-    The format is meant for C++ programs. torch deprecates `torch.jit` from 2.10 on, but still includes it.
-
-    Args:
-        detector: detector of a checkpoint.
-        path: the file.
-        preprocessing: see `write_onnx`.
-        nms: see `write_onnx`.
-
-    Raises:
-        ConfigurationError: the detector cannot be exported in this way.
+    The format is meant for C++ programs. torch deprecates `torch.jit` from 2.10 on, but still includes it. Arguments
+    and errors are those of `write_onnx`.
     """
     description = describe_export(detector, preprocessing=preprocessing, nms=nms)
     with _contiguous(detector), quiet_jit(), torch.no_grad():

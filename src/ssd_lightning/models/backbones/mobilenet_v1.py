@@ -10,7 +10,7 @@ from ssd_lightning.errors import WeightsError
 from ssd_lightning.models.backbones.strides import check_strides
 from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.files import read_tensors
-from ssd_lightning.models.layers import conv_block, init_he
+from ssd_lightning.models.layers import apply_in_turn, conv_block, init_he
 from ssd_lightning.ops.normalization import IMAGENET, MEAN_127_STD_128, Normalization
 
 # (output channels, stride) of the thirteen separable convolutions (table 1 of the paper)
@@ -50,11 +50,7 @@ class MobileNetV1(ConfigMixin, nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalised images `[B, 3, H, W]` to maps `[B, out_channels[i], H_i, W_i]`."""
-        maps: list[Tensor] = []
-        for start, end in pairwise((0, *self._ends)):
-            images = self.features[start:end](images)
-            maps.append(images)
-        return maps
+        return apply_in_turn((self.features[start:end] for start, end in pairwise((0, *self._ends))), images)
 
     def _load(self, weights: str) -> Normalization:
         given = read_tensors(Path(weights), setting="backbone.weights=")

@@ -10,6 +10,7 @@ from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.backbones.pretrained import load_backbone
 from ssd_lightning.models.backbones.strides import check_strides
 from ssd_lightning.models.config import ConfigMixin
+from ssd_lightning.models.layers import apply_in_turn
 from ssd_lightning.ops.normalization import IMAGENET
 
 NETWORKS = {34: (resnet34, ResNet34_Weights), 50: (resnet50, ResNet50_Weights)}
@@ -66,11 +67,7 @@ class ResNet(ConfigMixin, nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalised images `[B, 3, H, W]` to the chosen maps."""
-        maps: list[Tensor] = []
-        for stage in self.stages:
-            images = stage(images)
-            maps.append(images)
-        return maps
+        return apply_in_turn(self.stages, images)
 
 
 def _remove_stride(block: nn.Module) -> None:

@@ -9,6 +9,7 @@ from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 from ssd_lightning.models.backbones.pretrained import load_backbone
 from ssd_lightning.models.backbones.strides import check_strides
 from ssd_lightning.models.config import ConfigMixin
+from ssd_lightning.models.layers import apply_in_turn
 from ssd_lightning.ops.normalization import IMAGENET
 
 ENDS = {4: 5, 8: 8, 16: 12}
@@ -48,8 +49,5 @@ class SqueezeNet(ConfigMixin, nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalised images `[B, 3, H, W]` to maps `[B, out_channels[i], H_i, W_i]`."""
-        maps: list[Tensor] = []
-        for start, end in pairwise((0, *self._ends, len(self.features))):
-            images = self.features[start:end](images)
-            maps.append(images)
-        return maps
+        places = pairwise((0, *self._ends, len(self.features)))
+        return apply_in_turn((self.features[start:end] for start, end in places), images)

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from ssd_lightning.digest import differences
 from ssd_lightning.errors import ConfigurationError, WeightsError
-from ssd_lightning.inference.detector import load_weights
+from ssd_lightning.inference.checkpoints import load_weights
 from ssd_lightning.models.files import read_checkpoint
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.run_files import RESULT
