@@ -84,14 +84,7 @@ def look_at(detector: Detector, image: np.ndarray) -> Look:
 def detections_of(
     look: Look, detector: Detector, *, score_threshold: float, iou_threshold: float, classes: Sequence[str]
 ) -> ImageDetections:
-    """Apply post-processing to what the network found.
-
-    Args:
-        look: the image and the output of the network.
-        detector: the detector.
-        score_threshold: lowest score that is kept.
-        iou_threshold: of NMS.
-        classes: names of the classes that are kept; empty keeps all.
+    """Apply post-processing with these thresholds to what the network found; no classes keep all.
 
     Raises:
         ConfigurationError: a threshold is not a number from 0 to 1, or a class is unknown.
@@ -154,11 +147,7 @@ def build_page(
 ) -> gr.Blocks:
     """Build the page and its endpoint `detect`.
 
-    Args:
-        detector: the detector.
-        name: name of the model, for the page.
-        examples: example images.
-        score_threshold: initial value of the slider.
+    `name` is that of the model, `examples` are images, and `score_threshold` is the initial value of the slider.
     """
 
     def show(look: Look | None, score: float, iou: float, classes: list[str]) -> tuple[Any, ...]:
@@ -293,14 +282,9 @@ def _refused(status: int, message: str) -> JSONResponse:
 
 @contextmanager
 def served(page: gr.Blocks, *, host: str, port: int, max_bytes: int, hosts: Sequence[str] = ()) -> Iterator[str]:
-    """Serve a page in a thread, and yield its address.
+    """Serve a page of `build_page` in a thread at a free port, and yield its address.
 
-    Args:
-        page: what `build_page` returns.
-        host: address to listen at.
-        port: a free port.
-        max_bytes: limit of an upload.
-        hosts: see `Guard`.
+    `max_bytes` limits an upload; for `hosts` see `Guard`.
     """
     gr.processing_utils.async_ssrf_protected_download = refuse_address
     guard = Middleware(Guard, hosts=hosts, max_bytes=max_bytes)

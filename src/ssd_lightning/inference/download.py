@@ -16,12 +16,7 @@ MOST_S = 600.0
 def fetch(url: str, path: Path, *, most_bytes: int, silence_s: float = 20.0, most_s: float = MOST_S) -> str:
     """Fetch a file. An address or a redirect that is neither http nor https is an error.
 
-    Args:
-        url: http or https address.
-        path: where the file is saved.
-        most_bytes: size limit in bytes.
-        silence_s: longest time without data from the server, in seconds.
-        most_s: time limit for the whole file, in seconds.
+    Neither the file may exceed `most_bytes`, nor the silence of the server `silence_s`, nor the whole `most_s`.
 
     Returns:
         The content type from the server, such as `image/jpeg`. Empty if there is none.

@@ -22,14 +22,10 @@ MOST_LOOKED_AT = 20_000
 
 
 def find_examples(folder: Path | None, checkpoint: Path, class_names: Sequence[str], *, scratch: Path) -> list[Path]:
-    """Choose a few images.
+    """Choose a few images from a folder.
 
-    Args:
-        folder: folder of images. None uses the run's data set if it still exists. Otherwise, a detector of toy shapes
-            gets toy scenes that are not in the training data.
-        checkpoint: a file or a run directory.
-        class_names: class names of the detector.
-        scratch: folder for drawn scenes.
+    Without a folder, they come from the data set of the checkpoint's run if it still exists. Otherwise, a detector of
+    toy shapes gets toy scenes that are not in the training data, drawn into the folder `scratch`.
 
     Raises:
         DataError: the folder contains no image.

@@ -57,11 +57,8 @@ def read_sources(
 ) -> Iterator[SourceImage]:
     """Yield the images and frames of all sources in order.
 
-    Args:
-        sources: result of `find_sources`.
-        reading: how to read.
-        on_bad: called with the error of a source that cannot be read. If it returns, the next source follows.
-        on_video: called when a video is opened, with its expected number of frames. None if unknown.
+    `on_bad` is called with the error of a source that cannot be read; if it returns, the next source follows.
+    `on_video` is called when a video is opened, with its expected number of frames; None if unknown.
     """
     for source in sources:
         try:

@@ -17,12 +17,7 @@ class Speed(ProgressColumn):
 
 
 class Bar:
-    """Counts steps towards an expected number, which may change or become unknown.
-
-    Args:
-        progress: the progress display.
-        expected: expected steps. A video counts as one until it is opened.
-    """
+    """Counts steps towards an expected number, which may change or become unknown. A video is one until it opens."""
 
     def __init__(self, progress: Progress, expected: int) -> None:
         self._progress = progress

@@ -73,10 +73,7 @@ def _sources_of(text: str, recursive: bool) -> Iterator[Source]:
 def find_images(source: str, *, recursive: bool = False) -> list[Path]:
     """List the images of a file, folder or pattern, sorted. Files and patterns may also name videos.
 
-    Args:
-        source: path or pattern.
-        recursive: also use the subfolders of a folder. Links to folders are not followed, because they may form a
-            cycle.
+    With `recursive` also those of subfolders. Links to folders are not followed, because they may form a cycle.
 
     Raises:
         DataError: there are no images.

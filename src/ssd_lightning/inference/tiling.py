@@ -88,10 +88,7 @@ def join_views(
 def touches_inner_edge(boxes_xyxy: np.ndarray, windows: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
     """Return which boxes touch an edge of their window that is not an edge of the image: bool `[M]`.
 
-    Args:
-        boxes_xyxy: `[M, 4]`, in pixels of the image.
-        windows: `[M, 4]`, the window of each box.
-        size_px: (height, width) of the image.
+    Boxes and windows are `[M, 4]` in pixels of the image of `size_px` (height, width).
     """
     height, width = size_px
     is_inner = windows != np.array([0, 0, width, height])
@@ -110,12 +107,8 @@ def covered_fragments(
     large, covers more than `COVERED` of it and has at least `SCORE_SHARE` of its score. A dropped box drops no other,
     so the largest part of an object that no view has as a whole stays.
 
-    Args:
-        boxes_xyxy: `[M, 4]`.
-        scores: `[M]`.
-        group: `[M]`, such as the label.
-        view: `[M]`, the number of the view that a box comes from.
-        touches: bool `[M]`, see `touches_inner_edge`.
+    Boxes are `[M, 4]`, the others `[M]`: a `group` is such as the label, a `view` the number of the view of a box, and
+    `touches` the result of `touches_inner_edge`.
     """
     area = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(axis=1)
     dropped = np.zeros(len(boxes_xyxy), dtype=bool)

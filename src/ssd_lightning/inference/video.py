@@ -35,10 +35,7 @@ class Frame:
 
 
 class Video:
-    """An open video file or camera.
-
-    Args:
-        address: path of a file, or number of a camera.
+    """An open video file or camera, by its path or number.
 
     Raises:
         DataError: it cannot be opened.
@@ -54,11 +51,7 @@ class Video:
         """Number of frames stated by the file, which may be wrong. None for cameras and if it is missing."""
 
     def frames(self, *, frame_stride: int = 1, most: int | None = None) -> Iterator[Frame]:
-        """Decode the frames one by one. The video is closed at the end.
-
-        Args:
-            frame_stride: yield every n-th frame.
-            most: maximum number of yielded frames.
+        """Decode every `frame_stride`-th frame, at most `most`, one by one. The video is closed at the end.
 
         Raises:
             DataError: no frame can be decoded.
@@ -86,12 +79,7 @@ class Video:
 
 
 class VideoFile:
-    """An MP4 that is written frame by frame.
-
-    Args:
-        path: path of the file.
-        fps: frames per second. None uses 25.
-    """
+    """An MP4 that is written frame by frame, by default at 25 frames per second."""
 
     def __init__(self, path: Path, fps: float | None) -> None:
         self.path = path

@@ -50,12 +50,9 @@ class Window:
         self._tick()
 
     def show(self, image: Image.Image, *, title: str, fps: float | None = None) -> bool:
-        """Show an image until a key is pressed, or as a frame of a video.
+        """Show an image until a key is pressed, or as a frame of a video, which stays until the next is due.
 
-        Args:
-            image: the image. It is scaled down if it does not fit the screen.
-            title: title of the window.
-            fps: the frame stays until the next is due. None waits for a key.
+        An image that does not fit the screen is scaled down.
 
         Returns:
             False once the user has ended the display.

@@ -46,7 +46,7 @@ def open_writers(
     class_names: Sequence[str],
     skipped: Sequence[str],
 ) -> list[Writer]:
-    """Open the requested writers.
+    """Open the requested writers, see `OUTPUTS`, in an existing folder.
 
     Args:
         outputs: names from `OUTPUTS`.

@@ -60,12 +60,7 @@ class MultiBoxLoss(nn.Module):
         self.normalizer: Normalizer = normalizer
 
     def forward(self, output: SSDOutput, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Compare the network's output for B images with their ground truth; see `compare`.
-
-        Args:
-            output: of the network for B images.
-            targets: B targets, each with any number of boxes.
-        """
+        """Compare the network's output for B images with their ground truth; see `compare`."""
         return self.compare(output, self.matcher(targets, output.priors_cxcywh))
 
     def compare(self, output: SSDOutput, assignment: Assignment) -> dict[str, Tensor]:

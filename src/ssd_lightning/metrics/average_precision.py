@@ -124,9 +124,7 @@ def precision_recall(outcomes: Tensor, num_objects: int) -> tuple[Tensor, Tensor
 def eleven_point_average(precision: Tensor, recall: Tensor) -> Tensor:
     """Average the best precision at recall >= t over t = 0, .1, ..., 1, which is 0 if t is not reached.
 
-    Args:
-        precision: float64 `[M]`.
-        recall: float64 `[M]`, ascending.
+    Precision and ascending recall are float64 `[M]`.
     """
     # Multiples of .1, not k / 10, as in the published evaluators: a recall of 3 / 10 is just short of 3 * .1.
     thresholds = torch.arange(11, dtype=torch.float64, device=recall.device) * 0.1
@@ -135,12 +133,7 @@ def eleven_point_average(precision: Tensor, recall: Tensor) -> Tensor:
 
 
 def envelope_area(precision: Tensor, recall: Tensor) -> Tensor:
-    """Integrate the best precision at each recall or more over recall.
-
-    Args:
-        precision: float64 `[M]`.
-        recall: float64 `[M]`, ascending.
-    """
+    """Integrate the best precision at each recall or more over recall; both are float64 `[M]`, recall ascending."""
     return (_envelope(precision) * recall.diff(prepend=recall.new_zeros(1))).sum()
 
 

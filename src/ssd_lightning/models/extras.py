@@ -168,11 +168,7 @@ class ShortenedExtras(ConfigMixin, nn.Module):
 
 
 class NoExtras(ConfigMixin, nn.Module):
-    """No extra levels, for a backbone or a neck that provides all levels.
-
-    Args:
-        in_channels: not used; required by the interface of extra layers.
-    """
+    """No extra levels, for a backbone or a neck that provides all levels."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()

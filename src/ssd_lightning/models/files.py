@@ -89,12 +89,8 @@ def read_tensors(path: Path, *, setting: str = "") -> dict[str, Tensor]:
 def tensors_in(checkpoint: dict[str, Any], file: str) -> dict[str, Tensor]:
     """Return the state dict of a checkpoint, also if it is under a common key such as `state_dict` or `model`.
 
-    Args:
-        checkpoint: content of the file.
-        file: prefix of error messages.
-
     Raises:
-        WeightsError: the checkpoint has no tensors.
+        WeightsError: the checkpoint has no tensors; the message begins with `file`.
     """
     for key in ("state_dict", "model", "model_state_dict", "model_ema", "weights", "net"):
         if isinstance(checkpoint.get(key), dict):

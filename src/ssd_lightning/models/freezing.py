@@ -18,10 +18,6 @@ def stages_of(backbone: nn.Module, image_size: tuple[int, int]) -> list[list[str
     A stage of VGG16 is the layers between two poolings. The stages of a ResNet are its first convolution, `layer1`, and
     so on. A block that reduces the size belongs to the stage of the smaller size.
 
-    Args:
-        backbone: maps images `[B, 3, H, W]` to feature maps.
-        image_size: (height, width) of the input.
-
     Returns:
         For each stage, the names of the modules that own parameters, in order of use.
     """

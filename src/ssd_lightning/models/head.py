@@ -231,10 +231,7 @@ class _SharedTower(nn.Module):
 def expect_background(predictors: Iterable[nn.Module], num_logits: int, prior_probability: float) -> None:
     """Initialise the biases of class predictors so that they predict a given foreground probability.
 
-    Args:
-        predictors: class predictors; each ends in a convolution with boxes times logits output channels.
-        num_logits: number of classes with the background, C + 1.
-        prior_probability: the foreground probability.
+    Each predictor ends in a convolution with boxes times logits output channels.
 
     Raises:
         ConfigurationError: `prior_probability` is outside (0, 1).

@@ -11,12 +11,7 @@ from ssd_lightning.models.layers import Activation, Init, Norm, apply_in_turn, c
 
 
 class FPN(ConfigMixin, nn.Module):
-    """A feature pyramid that adds coarse levels to finer ones (Lin et al., arXiv 1612.03144).
-
-    Args:
-        in_channels: channels of each feature map.
-        out_channels: channels of each output map.
-    """
+    """A feature pyramid that adds coarse levels to finer ones (Lin et al., arXiv 1612.03144)."""
 
     def __init__(self, in_channels: Sequence[int], *, out_channels: int = 256) -> None:
         super().__init__()
@@ -81,11 +76,7 @@ class FPNLite(ConfigMixin, nn.Module):
 
 
 class NoNeck(ConfigMixin, nn.Module):
-    """No neck: returns the feature maps unchanged.
-
-    Args:
-        in_channels: channels of each feature map.
-    """
+    """No neck: returns the feature maps unchanged."""
 
     def __init__(self, in_channels: Sequence[int]) -> None:
         super().__init__()

@@ -87,14 +87,7 @@ class PostProcess:
 
     @torch.no_grad()
     def __call__(self, output: SSDOutput) -> list[Detections]:
-        """Detect objects in B images.
-
-        Args:
-            output: of the network.
-
-        Returns:
-            B detections, their boxes within the image.
-        """
+        """Detect objects in B images, with boxes within the image."""
         candidates = self.candidates(output.class_logits)
         counts = candidates.image.bincount(minlength=len(output.class_logits)).tolist()
         if self.soft_nms is not None or max(counts, default=0) <= ENOUGH_CANDIDATES:

@@ -26,13 +26,7 @@ from ssd_lightning.types import SSDOutput
 
 
 class FeatureExtractor(nn.Module):
-    """Backbone, extra layers and an optional neck.
-
-    Args:
-        backbone: computes the first feature maps; see `models.backbones`.
-        extras: builds the extra layers; see `models.extras`.
-        neck: builds the neck; see `models.neck`.
-    """
+    """Backbone, extra layers and an optional neck."""
 
     def __init__(
         self,
@@ -70,10 +64,8 @@ def measure_grids(extractor: nn.Module, image_size: tuple[int, int]) -> list[tup
 def check_batch_size(net: "SSD", batch_size: int) -> None:
     """Check that a network can train with this batch size.
 
-    Args:
-        net: the network.
-        batch_size: number of images that a batch norm layer sees at once: the batch of one device, or of all devices
-            if batch norm is synchronised.
+    It is the number of images that a batch norm layer sees at once: the batch of one device, or of all devices if batch
+    norm is synchronised.
 
     Raises:
         ConfigurationError: a batch norm layer would see a single value per channel.
@@ -147,10 +139,7 @@ class SSD(ConfigMixin, nn.Module):
         return tuple(self._training_priors)
 
     def allow_training_sizes(self, sizes: Sequence[tuple[int, int]]) -> None:
-        """Accept inputs of other sizes in training and create their priors.
-
-        Args:
-            sizes: (height, width) of each input size.
+        """Accept inputs of other sizes (height, width) in training and create their priors.
 
         Raises:
             ConfigurationError: a layer does not support one of the sizes.

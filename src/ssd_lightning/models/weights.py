@@ -214,15 +214,9 @@ def key_mapping(net: SSD, source: str) -> dict[str, str]:
 
 
 def export_weights(net: SSD, source: str) -> dict[str, Tensor]:
-    """Convert a network's weights to the names and shapes of another project.
+    """Convert a network's weights to the names and shapes of another project; see `key_mapping` for it and the errors.
 
-    Args:
-        net: the network. The other project must normalise images as `net.normalization` does.
-        source: see `key_mapping`.
-
-    Raises:
-        ConfigurationError: the project is unknown.
-        WeightsError: the project has no such network.
+    The other project must normalise images as `net.normalization` does.
     """
     state = net.state_dict()
     names = key_mapping(net, source)

@@ -73,24 +73,12 @@ nms_node = torch.library.custom_op("ssd_lightning::nms", graph_nms, mutates_args
 
 
 @nms_node.register_fake
-def _(
-    boxes_xyxy: Tensor,
-    scores: Tensor,
-    score_threshold: float,
-    iou_threshold: float,
-    top_k: int,
-    max_detections: int,
-    class_agnostic: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(boxes_xyxy: Tensor, scores: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, num_priors, num_logits = scores.shape
+    *_, max_detections, _ = settings
     rows = min(max_detections, num_priors * (num_logits - 1))
-    labels = scores.new_empty(batch, rows, dtype=torch.int64)
-    return (
-        boxes_xyxy.new_empty(batch, rows, 4),
-        scores.new_empty(batch, rows),
-        labels,
-        scores.new_empty(batch, dtype=torch.int64),
-    )
+    labels, count = (scores.new_empty(shape, dtype=torch.int64) for shape in ((batch, rows), (batch,)))
+    return boxes_xyxy.new_empty(batch, rows, 4), scores.new_empty(batch, rows), labels, count
 
 
 def nms_in_onnx(

@@ -54,11 +54,7 @@ class Parity:
 def compare_detections(ours: Detections, theirs: Detections, size_px: tuple[int, int], close: float = CLOSE) -> Parity:
     """Compare the detections of one image.
 
-    Args:
-        ours: detections of the first detector.
-        theirs: detections of the second detector.
-        size_px: image size (height, width) for differences in pixels.
-        close: see `CLOSE`.
+    Differences in pixels are those of an image of `size_px` (height, width); see `CLOSE` for `close`.
     """
     boxes = (ours["boxes"][:, None] - theirs["boxes"]).abs()  # [M, N, 4]
     scores = (ours["scores"][:, None] - theirs["scores"]).abs()  # [M, N]

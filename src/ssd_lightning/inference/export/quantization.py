@@ -16,16 +16,11 @@ ROUNDED = ("Conv", "Relu", "Clip", "MaxPool")
 
 
 def quantize_int8(source: Path, target: Path, description: ExportDescription, inputs: Sequence[np.ndarray]) -> None:
-    """Write an int8 copy of a float32 ONNX file.
+    """Write an int8 copy of a float32 ONNX file of `write_onnx`, which has this description.
 
-    Weights become int8 with one scale per channel. Activations become uint8 with the range of the calibration inputs.
-    Softmax, decoding and NMS stay in float32: they need its precision and are a small part of the work.
-
-    Args:
-        source: file written by `write_onnx`.
-        target: the new file.
-        description: description of the source.
-        inputs: calibration inputs, each a batch in the file's input format.
+    Weights become int8 with one scale per channel. Activations become uint8 with the range of the calibration inputs,
+    each of which is a batch in the file's input format. Softmax, decoding and NMS stay in float32: they need its
+    precision and are a small part of the work.
 
     Raises:
         ConfigurationError: there are no inputs.

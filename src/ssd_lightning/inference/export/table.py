@@ -21,12 +21,8 @@ def verification_table(
 ) -> TextTable:
     """Tabulate the result of a verification.
 
-    Args:
-        verification: the result.
-        tolerance: limit for boxes and scores. None if there is no limit.
-        max_map_loss: largest allowed loss of mAP.
-        seconds: batch size -> seconds per batch.
-        bytes_of: size of the checkpoint's weights and of the file.
+    There is no limit for boxes and scores if `tolerance` is None. `seconds` has those of a batch by its size,
+    `bytes_of` the sizes of the checkpoint's weights and of the file.
     """
     rows = [*_parity_rows(verification.parity, "", tolerance, tolerance and MOST_UNMATCHED)]
     if verification.whole is not None and verification.whole.images:

@@ -84,13 +84,10 @@ def _lonely(parity: Parity, where: str, most: float) -> list[str]:
 def verify_export(
     checkpoint: Detector, exported: Detector, batches: Iterable[Batch], images: Iterable[np.ndarray] = ()
 ) -> Verification:
-    """Run both detectors on the same images.
+    """Run the detectors of the checkpoint and of the exported file on the same images.
 
-    Args:
-        checkpoint: detector of the checkpoint.
-        exported: detector loaded from the exported file.
-        batches: batches of images. With targets, mean average precision is also measured.
-        images: uint8 `[H, W, 3]` RGB of any size, for a file that resizes.
+    Batches with targets also measure mean average precision. `images`, uint8 `[H, W, 3]` RGB of any size, are for a
+    file that resizes.
     """
     parity, counted = Parity(), 0
     metrics = [(VOCMeanAveragePrecision(len(checkpoint.class_names)), COCOMeanAveragePrecision()) for _ in range(2)]

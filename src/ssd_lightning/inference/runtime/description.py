@@ -131,11 +131,7 @@ class ExportDescription:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> "ExportDescription":
-        """Parse the result of `as_metadata`.
-
-        Args:
-            metadata: metadata of a file.
-            path: the file, for messages.
+        """Parse the result of `as_metadata`; the path of the file is for messages.
 
         Raises:
             WeightsError: this package did not write the file, or a value is invalid.

@@ -17,10 +17,7 @@ from ssd_lightning.types import Detections, SSDOutput
 class ExportedNetwork(nn.Module):
     """A network that runs in another runtime. It can detect, but its weights are not accessible.
 
-    Args:
-        path: the file, for messages.
-        description: description from the file.
-        device: device of its inputs and outputs.
+    Inputs and outputs are on `device`; `path` is for messages.
     """
 
     def __init__(self, path: Path, description: ExportDescription, device: torch.device) -> None:

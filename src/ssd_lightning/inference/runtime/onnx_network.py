@@ -21,14 +21,10 @@ NEEDED = "onnxruntime and onnx are needed for ONNX files: pip install 'ssd-light
 
 
 class OnnxNetwork(ExportedNetwork):
-    """An ONNX file written by `export format=onnx`.
-
-    Args:
-        path: the file.
-        device: device to run on. The CPU is used if onnxruntime cannot use the GPU.
+    """An ONNX file written by `export format=onnx`. The CPU is used if onnxruntime cannot use the device.
 
     Raises:
-        ConfigurationError: onnxruntime is not installed.
+        ConfigurationError: onnxruntime or onnx is not installed.
         WeightsError: the file is missing, damaged, not written by this package, or not self-contained.
     """
 
@@ -85,13 +81,11 @@ def make_session(content: bytes, path: Path, device: torch.device) -> Any:
 def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:
     """Read a model without running it, and check that it is intact and self-contained.
 
+    It may have no data in other files, no operators that are not ONNX's own, and no functions, branches or loops. Files
+    of this package have none of these.
+
     Returns:
         The file's bytes and its metadata.
-
-    Raises:
-        ConfigurationError: onnx is not installed.
-        WeightsError: the file is missing or damaged, or it has data in other files, operators that are not ONNX's own,
-            functions, branches or loops. Files of this package have none of these.
     """
     if not path.is_file():
         raise WeightsError(f"there is no file {path}")

@@ -31,10 +31,6 @@ FORBIDDEN = re.compile(r"\b(from_file|save|load|classes|_extension)\b")
 class TorchScriptNetwork(ExportedNetwork):
     """A TorchScript file written by `export format=torchscript`.
 
-    Args:
-        path: the file.
-        device: device to run on.
-
     Raises:
         WeightsError: the file is missing, damaged, not written by this package, or has code that no exported network
             has.
@@ -79,15 +75,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def read_torchscript(path: Path) -> tuple[bytes, dict[str, str]]:
-    """Read an archive without compiling or running its code.
-
-    Returns:
-        The file's bytes and its metadata.
-
-    Raises:
-        WeightsError: the file is missing, damaged, not written by this package, or has code that no exported network
-            has.
-    """
+    """Read an archive without compiling or running its code: its bytes and its metadata."""
     if not path.is_file():
         raise WeightsError(f"there is no file {path}")
     content = path.read_bytes()

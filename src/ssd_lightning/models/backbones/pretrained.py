@@ -16,11 +16,9 @@ FETCH_TIMEOUT_S = 30.0
 
 
 def read_backbone_weights(weights: str, names: type[Enum]) -> dict[str, Tensor]:
-    """Read weights by torchvision's name (from its cache or a download) or from a file.
+    """Read weights by torchvision's name (from its cache or a download) or from a file of the same format.
 
-    Args:
-        weights: a member of `names`, or the path of a file of the same format.
-        names: torchvision's weights enum of the network.
+    `names` is torchvision's weights enum of the network.
 
     Raises:
         WeightsError: `weights` is not a known name, the file cannot be read safely, or the download fails.

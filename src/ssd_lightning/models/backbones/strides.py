@@ -10,12 +10,8 @@ def check_strides(
 ) -> tuple[int, ...]:
     """Check the configured strides of a backbone.
 
-    Args:
-        strides: strides of the requested maps, finest first.
-        possible: strides of the network, finest first.
-        network: name of the network for the error message.
-        to_the_end: require the last map. Otherwise the layers after the last requested map would get no gradients,
-            which fails in training on several devices.
+    `possible` are those of the network, finest first. `to_the_end` requires the last map. Otherwise the layers after
+    the last requested map would get no gradients, which fails in training on several devices.
 
     Raises:
         ConfigurationError: the network has no such maps, or the order is wrong. The message lists the maps.
