@@ -1,14 +1,33 @@
-"""The smallest network with all parts of a detector, for tests that need one and not what it finds."""
+"""The smallest network with all parts of a detector, and the paper's."""
 
 import functools
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
-from ssd_lightning.models.backbones import TinyBackbone
-from ssd_lightning.models.extras import TinyExtras
+from ssd_lightning.models.backbones import VGG16, TinyBackbone
+from ssd_lightning.models.extras import SSDExtras, TinyExtras
 from ssd_lightning.models.ssd import SSD
-from ssd_lightning.ops.priors import PriorLevel
+from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel
+
+SSD300_EXTRAS = [
+    {"mid_channels": 256, "out_channels": 512, "stride": 2, "padding": 1},
+    {"mid_channels": 128, "out_channels": 256, "stride": 2, "padding": 1},
+    {"mid_channels": 128, "out_channels": 256, "stride": 1, "padding": 0},
+    {"mid_channels": 128, "out_channels": 256, "stride": 1, "padding": 0},
+]
+
+
+def ssd300(*, batch_norm: bool = False, weights: str | None = None, **settings: object) -> SSD:
+    """Build it without weights, which take a second: names, shapes and grids are what these tests look at."""
+    make: Callable[..., SSD] = SSD
+    with torch.device("meta"):
+        return make(
+            backbone=VGG16(batch_norm=batch_norm, weights=weights),
+            extras=functools.partial(SSDExtras, layers=SSD300_EXTRAS, norm=nn.BatchNorm2d if batch_norm else None),
+            **{"levels": SSD300_VOC, "image_size": 300, "num_classes": 20, **settings},
+        )
 
 
 def tiny_net(

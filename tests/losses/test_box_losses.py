@@ -2,20 +2,13 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
+from helpers.boxes import draw_boxes
 from ssd_lightning.losses import IoULoss, L1Loss, SmoothL1Loss
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssd_lightning.ops.coder import encode
 
 OVERLAPS = ["giou", "diou", "ciou"]
-
-
-def draw_boxes(count: int, seed: int, largest: float = 0.5) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    sides = torch.rand(count, 2, generator=generator) * (largest - 0.02) + 0.02
-    corners = torch.rand(count, 2, generator=generator) * (1 - sides)
-    return torch.cat([corners, corners + sides], dim=1)
 
 
 def slow_overlap(kind: str, a: list[float], b: list[float]) -> float:
@@ -39,7 +32,7 @@ def slow_overlap(kind: str, a: list[float], b: list[float]) -> float:
 @pytest.mark.parametrize("kind", OVERLAPS)
 @pytest.mark.parametrize("largest", [0.5, 0.03])
 def test_overlap_is_that_of_the_papers(kind: str, largest: float) -> None:
-    boxes, wanted, priors = (draw_boxes(60, seed, largest) for seed in (0, 1, 2))
+    boxes, wanted, priors = (draw_boxes(60, torch.Generator().manual_seed(seed), (0.02, largest)) for seed in (0, 1, 2))
     boxes[:30] = (wanted[:30] + 0.1 * boxes[:30] * largest).float()  # half of them overlap
     priors = xyxy_to_cxcywh(priors)
     loss = IoULoss(kind)(encode(xyxy_to_cxcywh(boxes), priors), wanted, priors)

@@ -1,15 +1,14 @@
 import math
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
+from helpers.boxes import draw_boxes, make_target
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import (
     ArgmaxMatcher,
@@ -38,24 +37,12 @@ BOX_LOSSES = [SmoothL1Loss(), L1Loss(), IoULoss("giou"), IoULoss("diou"), IoULos
 PRIORS = make_priors([PriorLevel(4, None, 60, 90, (2,)), PriorLevel(2, None, 150, None, ())], 300)  # 64 + 4
 
 
-def make_target(boxes: Sequence[Sequence[float]] | Tensor, labels: Sequence[int] | Tensor) -> Target:
-    return Target(
-        boxes=torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        labels=torch.as_tensor(labels, dtype=torch.int64),
-        difficult=torch.zeros(len(labels), dtype=torch.bool),
-        image_id="",
-        size_px=(300, 300),
-    )
-
-
 def draw_targets(counts: Sequence[int], seed: int) -> list[Target]:
     generator = torch.Generator().manual_seed(seed)
     targets = []
     for count in counts:
-        sides = torch.rand(count, 2, generator=generator) * 0.4 + 0.1
-        corners = torch.rand(count, 2, generator=generator) * (1 - sides)
-        labels = torch.randint(1, NUM_CLASSES + 1, (count,), generator=generator)
-        targets.append(make_target(torch.cat([corners, corners + sides], dim=1), labels))
+        boxes = draw_boxes(count, generator, (0.1, 0.5))
+        targets.append(make_target(boxes, torch.randint(1, NUM_CLASSES + 1, (count,), generator=generator)))
     return targets
 
 
@@ -345,7 +332,7 @@ def test_the_right_boxes_cost_nothing(box_loss: BoxLoss) -> None:
 
 
 class FakeRanks:
-    """Two ranks in one process: the other one's count is known beforehand."""
+    """Two ranks in one process: the other one's count is known beforehand. Real ones are in test_distribution.py."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, other: int) -> None:
         self.reductions = 0
@@ -390,53 +377,3 @@ def test_evaluation_waits_for_no_other_rank(monkeypatch) -> None:
     ranks = FakeRanks(monkeypatch, other=1000)
     torch.testing.assert_close(MultiBoxLoss().eval()(output, targets), expected)
     assert ranks.reductions == 0
-
-
-# On real ranks: a network of one weight for each entry of the output, and DDP's own averaging.
-SPLITS = [(0, 3, 4), (0, 1, 4), (2, 4, 4)]
-COUNTS = [(5, 0, 2, 1), (0, 6, 1, 3), (1, 2, 4, 5)]
-
-
-class Entries(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        drawn = draw_output(1, seed=9)
-        self.offsets = torch.nn.Parameter(drawn.box_offsets.detach())
-        self.logits = torch.nn.Parameter(drawn.class_logits.detach())
-
-    def forward(self, factors: Tensor) -> SSDOutput:
-        factors = factors[:, None, None]
-        return SSDOutput(self.offsets * factors, self.logits * factors, PRIORS)
-
-
-def step_gradients(net: torch.nn.Module, start: int, stop: int, counts: Sequence[int], seed: int) -> list[Tensor]:
-    net.zero_grad()
-    losses = MultiBoxLoss()(net(torch.arange(1.0, 5.0)[start:stop]), draw_targets(counts, seed)[start:stop])
-    (losses["loss_box"] + losses["loss_cls"]).backward()
-    return [weight.grad.clone() for weight in net.parameters()]
-
-
-def run_rank(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60))
-    net = torch.nn.parallel.DistributedDataParallel(Entries())
-    results = []
-    for seed, ((start, middle, stop), counts) in enumerate(zip(SPLITS, COUNTS, strict=True)):
-        part = (start, middle) if rank == 0 else (middle, stop)
-        results.append(step_gradients(net, *part, counts, seed))
-    torch.save(results, folder / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_processes_average_to_the_big_batch(tmp_path: Path) -> None:
-    """Uneven batches, a rank whose images have no objects, and a rank without images."""
-    mp.spawn(run_rank, args=(tmp_path,), nprocs=2)
-    net = Entries()
-    expected = [
-        step_gradients(net, start, stop, counts, seed)
-        for seed, ((start, _, stop), counts) in enumerate(zip(SPLITS, COUNTS, strict=True))
-    ]
-    for rank in range(2):
-        results = torch.load(tmp_path / f"{rank}.pt")
-        torch.testing.assert_close(results, expected, rtol=1e-5, atol=1e-6)

@@ -1,43 +1,16 @@
-"""Ranks that see different numbers of images must all report what one process would."""
-
-from datetime import timedelta
-from pathlib import Path
+"""Ranks that see different numbers of images must all report what one process would; see test_distribution.py, too."""
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from ssd_lightning.metrics import COCOMeanAveragePrecision, VOCMeanAveragePrecision
 from ssd_lightning.metrics.detection_state import DetectionMetric
 
 NUM_CLASSES = 3
 
-# Images of each update, of rank 0 and of rank 1. Steps build on each other: nothing is reset between them.
-STEPS = [
-    ([], []),
-    ([[0, 1, 2], [3], [4, 5, 6]], []),
-    ([[]], [[7, 2], [8]]),  # image 2 again
-    ([], [[9, 10, 11, 12]]),
-]
-
 
 def metrics() -> list[DetectionMetric]:
     return [VOCMeanAveragePrecision(NUM_CLASSES), COCOMeanAveragePrecision()]
-
-
-def run_rank(rank: int, folder: Path, preds: list, targets: list) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60))
-    results = []
-    mine = metrics()
-    for step in STEPS:
-        for metric in mine:
-            for images in step[rank]:
-                metric.update([preds[i] for i in images], [targets[i] for i in images])
-            results.append(metric.compute())
-    torch.save(results, folder / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 def contribution(metric: DetectionMetric) -> list[torch.Tensor]:
@@ -68,20 +41,3 @@ def test_tables_of_two_ranks_fit_together(draw, split: int) -> None:
         metric.distributed_available_fn = lambda: True
         metric.dist_sync_fn = lambda tensor, group, received=received: [tensor, next(received)]
         torch.testing.assert_close(metric.compute(), whole.compute(), rtol=0, atol=0, equal_nan=True)
-
-
-@pytest.mark.slow
-def test_uneven_updates_and_duplicates_across_ranks(draw, tmp_path: Path) -> None:
-    preds, targets = draw(13, NUM_CLASSES, seed=0, score_steps=3)
-    mp.spawn(run_rank, args=(tmp_path, preds, targets), nprocs=2)
-    by_rank = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    single = metrics()
-    expected = []
-    for step in STEPS:
-        for metric in single:
-            for images in step[0] + step[1]:
-                metric.update([preds[i] for i in images], [targets[i] for i in images])
-            expected.append(metric.compute())
-    assert len({float(result["map_area"]) for result in expected[::2]}) == len(STEPS)
-    for results in by_rank:
-        torch.testing.assert_close(results, expected, rtol=0, atol=0, equal_nan=True)

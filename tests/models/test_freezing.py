@@ -101,7 +101,8 @@ def test_running_statistics_stay_where_batch_norm_is_another_module() -> None:
 
 
 def test_layers_without_imagenet_weights_learn() -> None:
-    backbone = VGG16(batch_norm=True)
+    with torch.device("meta"):
+        backbone = VGG16(batch_norm=True)
     freeze_backbone(backbone, SIZE, stages="all", norm=True)
     learning = {name for name, weight in backbone.named_parameters() if weight.requires_grad}
     conv6_and_conv7 = {f"to_conv7.{layer}.{kind}" for layer in (12, 15) for kind in ("weight", "bias")}
@@ -110,5 +111,8 @@ def test_layers_without_imagenet_weights_learn() -> None:
 
 @pytest.mark.parametrize("stages", [6, -1, "some", True])
 def test_stages_that_are_not_there_are_refused(stages: object) -> None:
-    with pytest.raises(ConfigurationError, match=rf"backbone\.freeze is {stages!r}; .*this backbone has 5"):
+    with (
+        torch.device("meta"),
+        pytest.raises(ConfigurationError, match=rf"backbone\.freeze is {stages!r}; .*this backbone has 5"),
+    ):
         freeze_backbone(VGG16(), SIZE, stages=stages)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, vgg16_bn
 
 from ssd_lightning.errors import WeightsError
-from ssd_lightning.models.backbones import VGG16
+from ssd_lightning.models.backbones import VGG16, vgg
 from ssd_lightning.ops.normalization import IMAGENET, SUBTRACT_MEAN_RGB, TORCHVISION_SSD
 
 CHANNELS = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
@@ -33,6 +33,12 @@ def torchvision_state() -> dict[str, Tensor]:
         state[f"classifier.{index}.weight"] = overlapping(width, before, seed=200 + index)
         state[f"classifier.{index}.bias"] = overlapping(width, seed=300 + index)
     return state
+
+
+@pytest.fixture(autouse=True)
+def _no_weights_to_begin_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take most of the time, and are replaced here."""
+    monkeypatch.setattr(vgg, "init_he", lambda module: None)
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
+from helpers.boxes import draw_boxes, make_target
 from ssd_lightning.ops import matching, rows
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssd_lightning.ops.coder import encode
@@ -18,7 +18,6 @@ from ssd_lightning.ops.matching import (
     pad_targets,
 )
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
-from ssd_lightning.types import Target
 
 NAN = math.nan
 
@@ -36,18 +35,6 @@ def match(
 
 def boxes_of(assignment: Assignment, priors: Tensor) -> Tensor:
     return assignment.matched_boxes(priors)[0].view(*assignment.labels.shape, 4)
-
-
-def make_target(boxes: Tensor, labels: Tensor) -> Target:
-    return Target(
-        boxes=boxes, labels=labels, difficult=torch.zeros(len(labels), dtype=torch.bool), image_id="", size_px=(1, 1)
-    )
-
-
-def draw_boxes(count: int, generator: torch.Generator) -> Tensor:
-    sides = torch.rand(count, 2, generator=generator) * 0.5 + 0.05
-    corner = torch.rand(count, 2, generator=generator) * (1 - sides)
-    return torch.cat([corner, corner + sides], dim=1)
 
 
 def draw_iou(batch: int, num_boxes: int, num_priors: int, seed: int, steps: int | None = None) -> Tensor:
@@ -157,12 +144,6 @@ def test_what_is_compared_at_once_changes_nothing(matcher: str, pairs: int, monk
         assert torch.equal(found, expected)
 
 
-def test_the_two_matchers_part_where_a_prior_is_shared() -> None:
-    iou = torch.tensor([[[0.4, 0.1, 0.0], [0.3, 0.2, 0.0]]])
-    assert bipartite_assignment(iou).tolist() == [[0, 1, -1]]
-    assert argmax_assignment(iou).tolist() == [[1, -1, -1]]
-
-
 @pytest.mark.parametrize("matcher", MATCHERS)
 def test_an_overlap_of_the_threshold_is_enough(matcher: str) -> None:
     """The object's own prior is the second, so that the first, of IoU 1/2, is not forced."""
@@ -172,52 +153,15 @@ def test_an_overlap_of_the_threshold_is_enough(matcher: str) -> None:
         assert match(box, torch.tensor([[7]]), priors, threshold, matcher).labels.tolist() == [labels]
 
 
-@pytest.mark.parametrize("matcher", MATCHERS)
-def test_matches_equal_a_loop_over_boxes_and_priors(matcher: str) -> None:
-    generator = torch.Generator().manual_seed(0)
-    priors = torch.rand(200, 4, generator=generator) * 0.5 + 0.1
-    boxes = torch.stack([draw_boxes(5, generator) for _ in range(3)])
-    labels = torch.randint(1, 9, (3, 5), generator=generator)
-    labels[1, 3:] = 0
-    labels[2] = 0
-    matches = match(boxes, labels, priors, 0.5, matcher)
-    for image in range(3):
-        valid = [box for box in range(5) if labels[image, box]]
-        iou = box_iou(boxes[image, valid], cxcywh_to_xyxy(priors))
-        forced = last_of_the_best(iou) if matcher == "argmax" else greedy(iou)
-        for prior in range(200):
-            box = forced[prior]
-            if box < 0 and valid and iou[:, prior].max() >= 0.5:
-                box = int(iou[:, prior].argmax())
-            expected = boxes[image, valid[box]] if box >= 0 else cxcywh_to_xyxy(priors[prior])
-            assert matches.labels[image, prior] == (labels[image, valid[box]] if box >= 0 else 0)
-            assert torch.equal(boxes_of(matches, priors)[image, prior], expected)
-
-
 def test_matching_is_that_of_the_reference(reference_dir: Path) -> None:
     reference = np.load(reference_dir / "multibox_0.npz")
-    targets = [
-        make_target(
-            torch.from_numpy(reference[f"gt_boxes_{image}"]), torch.from_numpy(reference[f"gt_labels_{image}"]) + 1
-        )
-        for image in range(8)
-    ]
+    targets = [make_target(reference[f"gt_boxes_{i}"], reference[f"gt_labels_{i}"] + 1) for i in range(8)]
     priors = make_priors(SSD300_VOC, 300, clip=True)
     matches = match_priors(targets, priors, iou_threshold=0.5, force=argmax_assignment)
     assert torch.equal(matches.labels, torch.from_numpy(reference["match_labels"]).long())
     offsets = encode(xyxy_to_cxcywh(boxes_of(matches, priors)), priors)
     at_positives = torch.from_numpy(reference["match_offsets_at_positives"])
     torch.testing.assert_close(offsets[matches.labels > 0], at_positives, rtol=1e-4, atol=1e-4)
-
-
-def test_every_object_gets_a_prior_of_its_own() -> None:
-    generator = torch.Generator().manual_seed(0)
-    boxes = draw_boxes(30, generator)[None]
-    boxes[0, 10:20] = boxes[0, :10] + 1e-3  # neighbours that want the same priors
-    boxes[0, 25:, 2:] = boxes[0, 25:, :2] + 0.01  # too small for any prior's threshold
-    labels = torch.arange(1, 31)[None]
-    matches = match(boxes, labels, make_priors(SSD300_VOC, 300))
-    assert set(matches.labels.unique().tolist()) == set(range(31))
 
 
 @pytest.mark.parametrize("matcher", MATCHERS)
@@ -265,23 +209,3 @@ def test_padding() -> None:
         assert (labels.shape, labels.dtype) == ((size, 1), torch.int64)
         priors = make_priors(SSD300_VOC[5:], 300)
         assert match_priors(empty, priors, iou_threshold=0.5, force=bipartite_assignment).labels.shape == (size, 4)
-
-
-def test_an_images_matches_do_not_depend_on_the_others_in_its_batch() -> None:
-    """Small boxes within several equal priors overlap all of them equally: the first of equals counts."""
-    priors = make_priors(SSD300_VOC, 300)
-    generator = torch.Generator().manual_seed(0)
-    differs = 0
-    for _ in range(5):
-        corner = torch.rand(3, 2, generator=generator) * 0.9
-        boxes = torch.cat([corner, corner + 0.01 + 0.03 * torch.rand(3, 2, generator=generator)], dim=1)
-        labels = torch.ones(3, dtype=torch.int64)
-        alone = match(boxes[None], labels[None], priors, 0.5, "bipartite")
-        for more in (1, 40):
-            batch = torch.zeros(2, 3 + more, 4), torch.zeros(2, 3 + more, dtype=torch.int64)
-            batch[0][0, :3], batch[1][0, :3] = boxes, labels
-            corner = torch.rand(3 + more, 2, generator=generator) * 0.5
-            batch[0][1], batch[1][1] = torch.cat([corner, corner + 0.2], dim=1), 1
-            together = match(*batch, priors, 0.5, "bipartite")
-            differs += not torch.equal(together.labels[0], alone.labels[0])
-    assert differs == 0
