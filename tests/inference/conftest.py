@@ -1,4 +1,4 @@
-"""A web server of this process, and a video."""
+"""A web server of this process, a video, and an exported file."""
 
 import threading
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.exported_networks import exported, tiny_detector
 from helpers.prediction_media import Answer, write_video
 
 
@@ -38,3 +39,9 @@ def web() -> Iterator[tuple[str, dict[str, Answer]]]:
 def clip(tmp_path: Path) -> Path:
     """12 frames of 64 x 48 pixels, 5 a second, each 20 brighter than the one before."""
     return write_video(tmp_path / "clip.mp4", [np.full((48, 64, 3), 20 * index, np.uint8) for index in range(12)])
+
+
+@pytest.fixture(scope="session")
+def faithful(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ONNX file of `tiny_detector()`: writing one takes seconds."""
+    return exported(tiny_detector(), tmp_path_factory.mktemp("faithful"), ".onnx")

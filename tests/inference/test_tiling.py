@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers.exported_networks import exported, tiny_detector
+from helpers.exported_networks import tiny_detector
 from ssd_lightning.data.image_io import ImageInput, as_rgb
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.results import ImageDetections
@@ -147,11 +147,11 @@ def test_a_limit_holds_for_the_whole_image_and_no_object_is_a_case() -> None:
     assert (empty.boxes_xyxy_px.shape, len(empty)) == ((0, 4), 0)
 
 
-def test_an_exported_file_finds_the_same_in_tiles(tmp_path: Path) -> None:
-    detector = tiny_detector(score_threshold=0.3)
+def test_an_exported_file_finds_the_same_in_tiles(faithful: Path) -> None:
+    detector = tiny_detector()
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
-    expected = detector.with_tiles(48)(image)
-    found = Detector.load(exported(detector, tmp_path, ".onnx")).with_tiles(48)(image)
+    expected = detector.with_tiles(48)(image).select(0.3)
+    found = Detector.load(faithful).with_tiles(48)(image).select(0.3)
     assert len(found) == len(expected) > 0
     np.testing.assert_allclose(found.boxes_xyxy_px, expected.boxes_xyxy_px, atol=0.01)
     np.testing.assert_array_equal(found.labels, expected.labels)

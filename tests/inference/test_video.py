@@ -27,8 +27,7 @@ def test_all_frames_come_in_their_order(clip: Path) -> None:
     assert greys(clip) == GREYS
 
 
-@pytest.mark.parametrize("frame_stride", [1, 2, 5, 12, 100])
-@pytest.mark.parametrize("most", [None, 1, 2, 50])
+@pytest.mark.parametrize(("frame_stride", "most"), [(1, 2), (2, None), (5, 50), (12, 1), (100, None)])
 def test_every_nth_frame_and_no_more_than_asked(clip: Path, frame_stride: int, most: int | None) -> None:
     frames = list(Video(clip).frames(frame_stride=frame_stride, most=most))
     expected = list(range(0, 12, frame_stride))[:most]
@@ -117,8 +116,7 @@ def test_a_camera_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("size_px", [(48, 64), (47, 63), (1, 1), (2, 501)])
-@pytest.mark.parametrize("fps", [2.5, None])
+@pytest.mark.parametrize(("size_px", "fps"), [((48, 64), 2.5), ((47, 63), None), ((1, 1), 2.5), ((2, 501), None)])
 def test_what_is_written_is_read_back(tmp_path: Path, size_px: tuple[int, int], fps: float | None) -> None:
     file = VideoFile(tmp_path / "out.mp4", fps)
     for grey in GREYS:

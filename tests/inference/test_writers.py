@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from helpers.datasets import open_coco, open_csv, open_voc
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import DataError
-from ssd_lightning.inference.frames import Clip, SourceImage
+from ssd_lightning.inference.frames import SourceImage
 from ssd_lightning.inference.names import output_names
 from ssd_lightning.inference.pre_labels import PreLabels
 from ssd_lightning.inference.results import ImageDetections
@@ -58,7 +58,7 @@ def image(path: Path, size_px: tuple[int, int], orientation: int = 1) -> SourceI
 def source_images(tmp_path: Path) -> list[SourceImage]:
     folder = tmp_path / "in"
     frames = [patches(40, 50) for _ in range(3)]
-    film, clip = Source("video", str(folder / "film.mp4")), Clip(fps=4.0)
+    film = Source("video", str(folder / "film.mp4"))
     return [
         image(folder / "one.jpg", (60, 90)),
         image(folder / "deep" / "one.png", (91, 33)),
@@ -66,7 +66,7 @@ def source_images(tmp_path: Path) -> list[SourceImage]:
         image(folder / "line\nfeed.jpg", (20, 30)),
         *(image(folder / f"turned{index}.jpg", (40, 70), index) for index in range(1, 9)),
         image(folder / "none.jpg", (20, 30)),
-        *(SourceImage(film, frame, clip=clip, frame=2 * i, time_s=i / 4) for i, frame in enumerate(frames)),
+        *(SourceImage(film, frame, frame=2 * i, fps=4.0, time_s=i / 4) for i, frame in enumerate(frames)),
         SourceImage(Source("url", "http://host/x/one.jpg?size=3"), frames[0]),
     ]
 
@@ -170,7 +170,7 @@ def test_json_has_every_image_and_frame(
     ]
     for entry, source_image, expected in zip(report["images"], source_images, found, strict=True):
         assert {key: entry[key] for key in ("width", "height", "detections")} == expected.as_record()
-        if source_image.clip is None:
+        if source_image.frame is None:
             assert Image.open(folder / entry["drawn"]).size == (entry["width"], entry["height"])
             assert "time_s" not in entry
         else:
@@ -228,7 +228,7 @@ def test_the_annotated_video_has_every_frame(
     drawn = [
         np.asarray(one.draw(score_threshold=0))
         for source_image, one in zip(source_images, found, strict=True)
-        if source_image.clip
+        if source_image.frame is not None
     ]
     frames = [frame.image for frame in video.frames()]
     assert len(frames) == len(drawn) == 3
@@ -239,7 +239,7 @@ def test_the_annotated_video_has_every_frame(
 def test_two_videos_one_after_the_other(tmp_path: Path) -> None:
     image = np.zeros((16, 16, 3), np.uint8)
     sources = [Source("video", "a/film.mp4"), Source("camera", "0"), Source("video", "b/film.mp4")]
-    source_images = [SourceImage(source, image, clip=Clip(None), frame=i) for source in sources for i in range(4)]
+    source_images = [SourceImage(source, image, frame=i) for source in sources for i in range(4)]
     folder = write(source_images, [detections(image, 0)] * 12, tmp_path / "out", "images")
     assert sorted(path.name for path in folder.iterdir()) == ["camera_0.mp4", "film.mp4", "film_2.mp4"]
     assert [len(list(Video(path).frames())) for path in folder.iterdir()] == [4, 4, 4]

@@ -389,10 +389,3 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "nan.pth")
     with pytest.raises(WeightsError, match=r"nan\.pth: head\.box\.0\.bias has values that are not finite"):
         load_pretrained(tiny(), tmp_path / "nan.pth")
-
-
-@pytest.mark.parametrize("content", [b"<!DOCTYPE html>", b"version https://git-lfs"])
-def test_what_is_no_weights_file_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "page.pth").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"page\.pth is not a torch weights file: it begins with"):
-        load_pretrained(tiny(), tmp_path / "page.pth")

@@ -106,12 +106,12 @@ def in_onnx(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Cal
 
 
 @pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("batch", [1, 3])
 def test_both_forms_do_what_the_loop_does(
     settings: Settings, in_onnx: Callable[[Tensor, Tensor], Outputs], batch: int, ties: bool
 ) -> None:
     scripted = torch.jit.script(graph_nms)
-    for seed in range(4):
+    for seed in range(2):
         boxes, scores = scene(batch, seed, ties=ties)
         expected = twin(boxes, scores, settings)
         for form in (graph_nms, nms_node):

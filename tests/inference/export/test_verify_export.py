@@ -64,12 +64,6 @@ def verification_of(checkpoint: Detector, path: Path) -> Verification:
     return verify_export(checkpoint, Detector.load(path), batches, images)
 
 
-@pytest.fixture(scope="module")
-def faithful(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of `tiny_detector()`."""
-    return exported(tiny_detector(), tmp_path_factory.mktemp("faithful"), ".onnx")
-
-
 def test_a_faithful_file_passes(faithful: Path) -> None:
     verification = verification_of(tiny_detector(), faithful)
     assert verification.parity.images == 10
