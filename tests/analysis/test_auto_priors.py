@@ -29,7 +29,7 @@ def test_many_boxes_have_the_doctors_priors() -> None:
     )
 
 
-@pytest.mark.parametrize(("count", "seed"), [(1, 0), (5, 1), (40, 2), (400, 0)])
+@pytest.mark.parametrize(("count", "seed"), [(1, 0), (40, 2), (400, 0)])
 def test_fewer_boxes_move_the_priors_less_and_never_lose_one(count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     middles = [tuple(np.exp(rng.uniform(np.log(8), np.log(250), 2))) for _ in range(2)]

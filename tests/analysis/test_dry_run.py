@@ -1,12 +1,12 @@
 """The first loss against theory, and what a few steps say about a run."""
 
 import math
-from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers.boxes import make_target
 from ssd_lightning.analysis.dry_run import (
     first_loss_issues,
     first_losses,
@@ -16,7 +16,7 @@ from ssd_lightning.analysis.dry_run import (
 from ssd_lightning.losses import BipartiteMatcher, HardNegativeCrossEntropy, MultiBoxLoss
 from ssd_lightning.ops.coder import VARIANCES, encode
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
-from ssd_lightning.types import SSDOutput, Target
+from ssd_lightning.types import SSDOutput
 
 PRIORS = make_priors(SSD300_VOC, 300)
 
@@ -36,17 +36,10 @@ class Scatter(nn.Module):
         return SSDOutput(torch.zeros(len(images), len(PRIORS), 4), logits, PRIORS)
 
 
-def target(*boxes: Sequence[float]) -> Target:
-    return Target(
-        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        labels=torch.ones(len(boxes), dtype=torch.int64),
-        difficult=torch.zeros(len(boxes), dtype=torch.bool),
-        image_id="x",
-        size_px=(300, 300),
-    )
-
-
-BATCH = (torch.zeros(2, 3, 300, 300), [target([0.1, 0.1, 0.6, 0.7]), target([0.4, 0.5, 0.5, 0.6])])
+BATCH = (
+    torch.zeros(2, 3, 300, 300),
+    [make_target([[0.1, 0.1, 0.6, 0.7]], [1]), make_target([[0.4, 0.5, 0.5, 0.6]], [1])],
+)
 
 
 @pytest.mark.parametrize(("num_classes", "ratio"), [(1, 3.0), (20, 1.0)])
@@ -65,7 +58,7 @@ def test_the_expected_box_loss_is_that_of_offsets_0() -> None:
     loss = MultiBoxLoss(matcher=BipartiteMatcher(1.0)).train()  # the forced match alone
     moved = boxes + torch.tensor([0.01, 0.0, 0.01, 0.0])
     for box, wanted in ((boxes, exact), (moved, exact + torch.tensor([0.01, 0, 0, 0]))):
-        images, targets = torch.zeros(1, 3, 300, 300), [target(box.tolist())]
+        images, targets = torch.zeros(1, 3, 300, 300), [make_target([box.tolist()], [1])]
         expected = first_losses(Scatter(3, 0.0), loss, [(images, targets)])["expected"]["loss_box"]
         offset = encode(wanted[None], exact[None], VARIANCES)[0].abs()
         by_hand = torch.where(offset < 1, offset**2 / 2, offset - 0.5).sum()

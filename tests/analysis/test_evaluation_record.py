@@ -75,7 +75,7 @@ def test_a_file_whose_parts_do_not_fit_is_said(changed: dict, message: str, tmp_
         EvaluationRecord.load(path)
 
 
-@pytest.mark.parametrize("content", [b"PK", b"no archive at all", b"", "objects", 1000, -200])
+@pytest.mark.parametrize("content", [b"PK", b"", "objects", 1000])
 def test_a_damaged_file_is_said_without_advice_to_read_it_all_the_same(
     content: bytes | str | int, tmp_path: Path
 ) -> None:

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from torchvision.ops import box_iou
 
 from helpers.evaluation_records import (
     EMPTY,
@@ -11,38 +10,10 @@ from helpers.evaluation_records import (
     make_record,
     planted_record,
     random_record,
+    slow_matches,
 )
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.image_scores import image_scores
-
-
-def slow_scores(record: EvaluationRecord, score_threshold: float) -> list[tuple[float, int, int, int]]:
-    """Image by image: score, hits, false positives, missed."""
-    objects, found, rows = record.objects, record.detections, []
-    for index in range(len(record.image_ids)):
-        there = (objects.image_index == index).nonzero()[:, 0].tolist()
-        free, ious, false_positives = {o for o in there if not objects.difficult[o]}, [], 0
-        total = len(free)
-        for row in record.detections.scores.argsort(descending=True).tolist():
-            if found.image_index[row] != index or found.scores[row] < score_threshold:
-                continue
-            overlaps = {
-                o: box_iou(found.boxes[row : row + 1].double(), objects.boxes[o : o + 1].double()).item()
-                for o in there
-                if objects.labels[o] == found.labels[row]
-            }
-            enough = [o for o, iou in overlaps.items() if iou >= 0.5]
-            takeable = [o for o in enough if o in free]
-            if takeable:
-                best = max(takeable, key=overlaps.__getitem__)
-                free.remove(best)
-                ious.append(overlaps[best])
-            elif not any(objects.difficult[o] for o in enough):
-                false_positives += 1
-        divisor = len(ious) + false_positives / 2 + len(free) / 2
-        assert total == len(ious) + len(free)
-        rows.append((sum(ious) / divisor if divisor else 1.0, len(ious), false_positives, len(free)))
-    return rows
 
 
 @pytest.mark.parametrize("score_threshold", [0.0, 0.4])
@@ -50,10 +21,15 @@ def slow_scores(record: EvaluationRecord, score_threshold: float) -> list[tuple[
 def test_scores_are_the_panoptic_quality_image_by_image(seed: int, score_threshold: float) -> None:
     record = random_record(seed, difficult=0.3 * (seed % 2))
     result = image_scores(record, score_threshold=score_threshold)
-    scores, *counts = zip(*slow_scores(record, score_threshold), strict=True)
-    assert result.scores == pytest.approx(np.array(scores), abs=1e-12)
-    for column, expected in zip((result.hits, result.false_positives, result.missed), counts, strict=True):
-        assert column.tolist() == list(expected)
+    taken, strays, missed = slow_matches(record, iou_threshold=0.5, score_threshold=score_threshold, same_class=True)
+    for index in range(len(record.image_ids)):
+        ious = [iou for row, (_, iou) in taken.items() if record.detections.image_index[row] == index]
+        false_positives = sum(int(record.detections.image_index[row]) == index for row in strays)
+        num_missed = sum(int(record.objects.image_index[other]) == index for other in missed)
+        counts = result.hits[index], result.false_positives[index], result.missed[index]
+        assert counts == (len(ious), false_positives, num_missed)
+        divisor = len(ious) + false_positives / 2 + num_missed / 2
+        assert result.scores[index] == pytest.approx(sum(ious) / divisor if divisor else 1.0, abs=1e-12)
 
 
 def test_planted_images_come_in_order() -> None:

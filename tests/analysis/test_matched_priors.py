@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import box_iou
 
+from helpers.boxes import draw_boxes, make_target
 from ssd_lightning.analysis.matched_priors import COUNTS, by_object, level_of_priors, summarise_matches
 from ssd_lightning.losses import ArgmaxMatcher, BipartiteMatcher, Matcher
+from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel, make_priors
 from ssd_lightning.types import Target
 
@@ -11,33 +14,9 @@ LEVELS = (PriorLevel(6, None, 20, 40, (2,)), PriorLevel((3, 2), None, 50, None, 
 PRIORS = make_priors(LEVELS, 100)
 
 
-def target(boxes: torch.Tensor) -> Target:
-    count = len(boxes)
-    return Target(
-        boxes=boxes,
-        labels=torch.ones(count, dtype=torch.int64),
-        difficult=torch.zeros(count, dtype=torch.bool),
-        image_id="a",
-        size_px=(100, 100),
-    )
-
-
 def random_targets(seed: int) -> list[Target]:
     generator = torch.Generator().manual_seed(seed)
-    targets = []
-    for count in (5, 0, 9):
-        corner = torch.rand(count, 2, generator=generator) * 0.7
-        sides = torch.rand(count, 2, generator=generator) * 0.29 + 0.005
-        targets.append(target(torch.cat((corner, corner + sides), dim=1)))
-    return targets
-
-
-def slow_iou(box: list[float], prior: list[float]) -> float:
-    left, top = prior[0] - prior[2] / 2, prior[1] - prior[3] / 2
-    width = max(0.0, min(box[2], left + prior[2]) - max(box[0], left))
-    height = max(0.0, min(box[3], top + prior[3]) - max(box[1], top))
-    union = (box[2] - box[0]) * (box[3] - box[1]) + prior[2] * prior[3] - width * height
-    return width * height / union
+    return [make_target(draw_boxes(count, generator, (0.005, 0.295)), [1] * count) for count in (5, 0, 9)]
 
 
 @pytest.mark.parametrize("matcher", [BipartiteMatcher(), ArgmaxMatcher()], ids=str)
@@ -55,9 +34,9 @@ def test_objects_have_the_priors_that_the_loss_trains(seed: int, matcher: Matche
         assert sorted(owned) == (labels > 0).nonzero().flatten().tolist()
         for index, priors in enumerate(image.priors):
             assert (boxes[priors] == given["boxes"][index]).all()
-            ious = [slow_iou(given["boxes"][index].tolist(), prior) for prior in PRIORS.tolist()]
-            assert image.best_iou[index] == pytest.approx(max(ious), abs=1e-5)
-            forced = max(ious) < matcher.iou_threshold and len(priors) > 0
+            best = float(box_iou(given["boxes"][index][None].double(), cxcywh_to_xyxy(PRIORS).double()).max())
+            assert image.best_iou[index] == pytest.approx(best, abs=1e-5)
+            forced = best < matcher.iou_threshold and len(priors) > 0
             assert image.is_forced(matcher.iou_threshold)[index] == forced
             if forced:
                 assert len(priors) == 1
@@ -94,9 +73,9 @@ def test_no_image_no_object_and_a_box_without_area() -> None:
     matcher, levels = BipartiteMatcher(), level_of_priors(LEVELS)
     assert by_object(matcher([], PRIORS), [], PRIORS) == []
     assert summarise_matches([], levels, 0.5)["by_count"] == dict.fromkeys(COUNTS, 0)
-    empty = [target(torch.zeros(0, 4))]
+    empty = [make_target([], [])]
     assert summarise_matches(by_object(matcher(empty, PRIORS), empty, PRIORS), levels, 0.5)["objects"] == 0
-    flat = [target(torch.tensor([[0.3, 0.3, 0.3, 0.6]]))]
+    flat = [make_target([[0.3, 0.3, 0.3, 0.6]], [1])]
     (image,) = by_object(matcher(flat, PRIORS), flat, PRIORS)
     assert len(image.priors[0]) == 0
     assert image.best_iou.tolist() == [0]

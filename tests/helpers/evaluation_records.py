@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torchvision.ops import box_iou
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
@@ -140,6 +141,34 @@ def random_record(
             torch.from_numpy(draw.random(len(of_image)) < difficult),
         ),
     )
+
+
+def slow_matches(
+    record: EvaluationRecord, *, iou_threshold: float, score_threshold: float, same_class: bool
+) -> tuple[dict[int, tuple[int, float]], list[int], list[int]]:
+    """Match one detection after the other, the surest first.
+
+    Returns:
+        Detection -> the object that it takes, and their IoU; the detections that overlap nothing; the missed objects.
+    """
+    found, objects = record.detections, record.objects
+    taken: dict[int, tuple[int, float]] = {}
+    strays, free = [], set((~objects.difficult).nonzero()[:, 0].tolist())
+    ious = box_iou(found.boxes.double(), objects.boxes.double())
+    may_match = found.image_index[:, None] == objects.image_index
+    if same_class:
+        may_match &= found.labels[:, None] == objects.labels
+    for row in found.scores.argsort(descending=True).tolist():
+        if found.scores[row] < score_threshold:
+            continue
+        near = (may_match[row] & (ious[row] >= iou_threshold)).nonzero()[:, 0].tolist()
+        if takeable := [other for other in near if other in free]:
+            best = max(takeable, key=lambda other: ious[row, other])
+            taken[row] = best, float(ious[row, best])
+            free.remove(best)
+        elif not objects.difficult[near].any():
+            strays.append(row)
+    return taken, strays, sorted(free)
 
 
 def _boxes(draw: np.random.Generator, count: int) -> np.ndarray:

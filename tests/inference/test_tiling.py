@@ -72,14 +72,14 @@ def images(draw: st.DrawFn, largest: int) -> np.ndarray:
     return painted((rows * CELL, columns * CELL), boxes, labels)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(image=images(largest=24))
 def test_small_objects_are_found_once_and_whole(image: np.ndarray) -> None:
     finder = PerfectFinder()
     assert_same(finder.with_tiles(96, overlap=0.25, whole_image=False)(image), finder(image))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(image=images(largest=CELL), overlap=st.sampled_from([0.0, 0.3]))
 def test_the_whole_image_has_the_objects_that_all_tiles_cut(image: np.ndarray, overlap: float) -> None:
     finder = PerfectFinder()

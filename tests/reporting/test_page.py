@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from helpers.evaluation_records import EMPTY, LEFT, ImageSpec, make_record, planted_record
+from ssd_lightning.analysis.error_split import ERROR_TYPES
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.image_scores import image_scores
 from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves
@@ -22,7 +23,7 @@ from ssd_lightning.reporting import images
 from ssd_lightning.reporting.comparison import write_comparison
 from ssd_lightning.reporting.evaluation import confusions, evaluation_part
 from ssd_lightning.reporting.images import show_images
-from ssd_lightning.reporting.page import evaluated_epoch, try_report, write_report
+from ssd_lightning.reporting.page import evaluated_epoch, try_report, write_page, write_report
 from ssd_lightning.reporting.run import Run, read_run
 from ssd_lightning.reporting.summary import data_overrides, duration, gaps, reproduction
 
@@ -65,8 +66,8 @@ def read(path: Path) -> Page:
 
 
 def test_a_class_that_images_show_by_number_is_explained(make_run: MakeRun, record: EvaluationRecord) -> None:
-    directory = make_run()
-    assert "drawn by number" not in read(write_report(directory)).text
+    directory = make_run(splits=())
+    assert not evaluation_part(record)["numbered"]
     names = (*record.class_names[:3], "\U000e0fff")  # a letter that no font has, since there is none
     replace(record, class_names=names).save(directory / "evaluations" / "val.npz")
     assert r"these are drawn by number: class 4 (\U000e0fff)." in read(write_report(directory)).text
@@ -160,15 +161,7 @@ def test_numbers_are_those_of_the_analyses() -> None:
     record = planted_record()
     part = evaluation_part(record)
     assert [curve.ap for curve in part["curves"]] == [curve.ap for curve in pr_curves(record)]
-    # The planted errors: one of each type, and what each brings along.
-    assert {row[0] for row in part["error_rows"]} == {
-        "class",
-        "localisation",
-        "both",
-        "duplicate",
-        "background",
-        "missed",
-    }
+    assert [row[0] for row in part["error_rows"]] == list(ERROR_TYPES)
     assert part["counts"] == "11 images, 13 objects (2 of them difficult, which are not counted), 13 detections"
 
 
@@ -188,7 +181,9 @@ def test_a_record_that_lacks_something_has_a_page(make_run: MakeRun, name: str) 
 
 
 def test_parts_that_are_missing_are_said_and_the_others_shown(make_run: MakeRun) -> None:
-    page = read(write_report(make_run("a", without=("checkpoint", "result.json", "config.yaml"))))
+    directory = make_run("a", without=("checkpoint", "result.json", "config.yaml"), splits=())
+    EMPTY["one class"].save(directory / "evaluations" / "val.npz")
+    page = read(write_report(directory))
     for text in ("The run is unfinished", "No configuration: there is no config.yaml", "No coverage by the priors"):
         assert text in page.text
     assert "val-errors" in page.ids
@@ -209,7 +204,7 @@ def test_a_run_without_a_validation_says_why(make_run: MakeRun) -> None:
     assert "val" not in page.ids
 
 
-@pytest.mark.parametrize("odd", [None, 5, [1, "a"], {"a": {"images": "x"}}])
+@pytest.mark.parametrize("odd", [None, [1, "a"], {"a": {"images": "x"}}])
 def test_entries_of_another_kind_than_expected_are_passed_over(make_run: MakeRun, odd: object) -> None:
     directory = make_run(splits=())
     EMPTY["one class"].save(directory / "evaluations" / "val.npz")
@@ -221,7 +216,8 @@ def test_entries_of_another_kind_than_expected_are_passed_over(make_run: MakeRun
 
 
 def test_a_damaged_checkpoint_costs_the_coverage_alone(make_run: MakeRun) -> None:
-    directory = make_run()
+    directory = make_run(splits=())
+    EMPTY["one class"].save(directory / "evaluations" / "val.npz")
     (directory / "checkpoints" / "best.ckpt").write_bytes(b"PK broken")
     page = read(write_report(directory))
     assert "No coverage by the priors" in page.text
@@ -267,17 +263,16 @@ def test_times_have_two_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_a_page_that_cannot_be_written_is_said(make_run: MakeRun, tmp_path: Path) -> None:
-    directory = make_run()
+def test_a_page_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot be written to .*file/report\.html"):
-        write_report(directory, tmp_path / "file" / "report.html")
+        write_page("<p>", tmp_path / "file" / "report.html")
 
 
 def test_after_a_training_a_failing_report_is_a_warning(
     make_run: MakeRun, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert try_report(make_run()) == tmp_path / "run" / "report.html"
+    assert try_report(make_run(splits=())) == tmp_path / "run" / "report.html"
     with caplog.at_level(logging.WARNING):
         assert try_report(tmp_path / "nowhere") is None
         monkeypatch.setattr("ssd_lightning.reporting.page.run_page", lambda run: 1 / 0)

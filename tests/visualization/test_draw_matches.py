@@ -72,8 +72,10 @@ def test_the_size_of_a_row_and_no_object_at_all() -> None:
     assert sheet.shape[0] > 960
 
 
-@pytest.mark.parametrize("box", [(0.5, 0.5, 0.5, 0.5), (0.0, 0.0, 1.0, 1.0), (0.999, 0.999, 1.0, 1.0)])
-@pytest.mark.parametrize("size", [(1, 1), (3, 200), (64, 64)])
+@pytest.mark.parametrize(
+    ("box", "size"),
+    [((0.5, 0.5, 0.5, 0.5), (64, 64)), ((0.0, 0.0, 1.0, 1.0), (1, 1)), ((0.999, 0.999, 1.0, 1.0), (3, 200))],
+)
 def test_any_box_in_image_io_can_be_drawn(box: tuple[float, float, float, float], size: tuple[int, int]) -> None:
     image = np.zeros((*size, 3), dtype=np.uint8)
     assert draw_matches(image, [matched(box, [], best_iou=0.0)]).dtype == np.uint8

@@ -129,7 +129,7 @@ def drawings(names: Sequence[str], path: Path) -> list[np.ndarray]:
     ]
 
 
-@pytest.mark.parametrize("name", ["猫", "γάτα", "قطة"])
+@pytest.mark.parametrize("name", ["猫", "قطة"])
 def test_every_drawing_finds_the_letters(chinese_font: str, tmp_path: Path, name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of matplotlib, where a font lacks a letter
