@@ -23,7 +23,7 @@ from PIL import Image
 from helpers.tiny_nets import tiny_net
 from ssd_lightning import demo
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.inference import app
+from ssd_lightning.inference import app_server
 from ssd_lightning.inference.detector import Detector
 
 
@@ -110,7 +110,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append(settings)
         yield f"http://{settings['host']}:{settings['port']}/"
 
-    monkeypatch.setattr(app, "served", note)
+    monkeypatch.setattr(app_server, "served", note)
     monkeypatch.setattr(demo.threading.Event, "wait", lambda event: None)
     return calls
 

@@ -101,7 +101,8 @@ def serve(config: "DictConfig", address: str, port: int, scratch: Path) -> None:
     import numpy as np
 
     from ssd_lightning.devices import choose_device
-    from ssd_lightning.inference.app import build_page, served
+    from ssd_lightning.inference.app import build_page
+    from ssd_lightning.inference.app_server import served
     from ssd_lightning.inference.detector import Detector
     from ssd_lightning.inference.examples import find_examples
 

@@ -25,7 +25,8 @@ from torch import Tensor
 from helpers.tiny_nets import tiny_net
 from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.inference import app
-from ssd_lightning.inference.app import build_page, detections_of, fixed_overlap, look_at, served
+from ssd_lightning.inference.app import build_page, detections_of, fixed_overlap, look_at
+from ssd_lightning.inference.app_server import served
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.runtime.description import ExportDescription
 from ssd_lightning.inference.runtime.network import ExportedNetwork

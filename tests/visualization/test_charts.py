@@ -12,21 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssd_lightning.visualization.charts import (
-    THEME,
     Line,
     bar_figure,
-    confusion_figure,
     dot_figure,
     draw_columns,
     draw_lines,
     line_colour,
     new_figure,
     pixels_of,
-    shade,
     short,
     thin,
-    to_svg,
 )
+from ssd_lightning.visualization.confusion_plot import confusion_figure, shade
+from ssd_lightning.visualization.svg import THEME, to_svg
 
 HOSTILE = "<script>$x_1$ '&\"\n\udc80#0072b2 0.123456</script>"
 NAN = math.nan

@@ -1,9 +1,8 @@
 """Matchers: objects that say what each prior should predict (SSD paper, section 2.2, "Matching strategy")."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -25,18 +24,15 @@ class Matcher(Protocol):
 
 
 @dataclass(frozen=True)
-class _ForcedMatcher(ABC):
+class _ForcedMatcher:
     """A prior takes the box of highest IoU above a threshold; in addition, `force` gives boxes priors of their own."""
 
     iou_threshold: float = 0.5
+    force: ClassVar[Callable[[Tensor], Tensor]]
+    """Chooses forced matches from overlaps `[B, N, K]`: box index int64 `[B, K]`, or -1."""
 
     def __post_init__(self) -> None:
         require_number("loss.matcher.iou_threshold", self.iou_threshold, 0, 1, above_low=True)
-
-    @staticmethod
-    @abstractmethod
-    def force(iou: Tensor) -> Tensor:
-        """Choose forced matches from overlaps `[B, N, K]`: box index int64 `[B, K]`, or -1."""
 
     @torch.no_grad()
     def __call__(self, targets: Sequence[Target], priors_cxcywh: Tensor) -> Assignment:

@@ -108,4 +108,4 @@ def tensors_in(checkpoint: dict[str, Any], file: str) -> dict[str, Tensor]:
 
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or its type if the message is empty."""
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

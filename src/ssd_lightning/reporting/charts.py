@@ -19,8 +19,8 @@ from ssd_lightning.visualization.charts import (
     draw_lines,
     new_figure,
     thin,
-    to_svg,
 )
+from ssd_lightning.visualization.svg import to_svg
 
 HEIGHT_PX = 250
 SHARED_LOSSES = {"loss_cls": "Loss of the classes", "loss_box": "Loss of the boxes"}

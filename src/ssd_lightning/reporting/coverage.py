@@ -13,8 +13,8 @@ from ssd_lightning.models.config import to_config
 from ssd_lightning.ops.priors import as_height_width
 from ssd_lightning.reporting.charts import Chart, bars_chart, column_figure
 from ssd_lightning.reporting.run import SPLITS
-from ssd_lightning.visualization.charts import to_svg
 from ssd_lightning.visualization.coverage_plot import draw_ious, draw_shares
+from ssd_lightning.visualization.svg import to_svg
 
 
 def coverage_part(record: EvaluationRecord, checkpoint: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ssd_lightning.reporting.output import runs_mark
 from ssd_lightning.reporting.run import SPLITS, Run, lookup, read_run
 from ssd_lightning.reporting.summary import facts, gaps, reproduction, score_rows
 from ssd_lightning.run_files import written_whole
-from ssd_lightning.visualization.charts import THEME
+from ssd_lightning.visualization.svg import THEME
 
 log = logging.getLogger(__name__)
 

@@ -1,29 +1,20 @@
-"""Charts on matplotlib, for images and, as SVG, for pages with a light and a dark theme.
+"""Charts on matplotlib, for images and, by `svg.py`, for pages with a light and a dark theme.
 
 Lengths are in px of the page: a figure has 72 of them per inch, so that font sizes are px, too.
 """
 
-import io
-import re
 import unicodedata
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup, escape
 
 from ssd_lightning.errors import one_line
 from ssd_lightning.visualization.colours import class_colour
 from ssd_lightning.visualization.fonts import spell
+from ssd_lightning.visualization.svg import THEME, set_hint
 
-THEME = {
-    "ground": "#fbfaf7", "ink": "#1e2226", "muted": "#5a6169", "grid": "#ebe7df", "raised": "#ffffff",
-    "heat": "#00507d", "wrong": "#8f3900", "on-heat": "#fefefe", "s0": "#0072b2", "s1": "#d55e00", "s2": "#009e73",
-    "s3": "#cc79a7", "s4": "#e69f00", "s5": "#56b4e9", "s6": "#8a7f00",
-}  # fmt: skip
-"""Colours of charts by their names in a page's style sheet, all different: `to_svg` replaces them by these names."""
 GROUND, INK, MUTED, GRID = (THEME[name] for name in ("ground", "ink", "muted", "grid"))
 PALETTE = tuple(THEME[f"s{slot}"] for slot in range(7))
 """Colours of series: those of Okabe and Ito, darker where they are too pale for lines on white."""
@@ -35,12 +26,7 @@ FONT_PX, LETTER_PX = 11.5, 6.4
 MOST_POINTS = 200
 """Maximum points of a line, more than its pixels can show."""
 LONGEST_NAME = 20
-MOST_WITH_NUMBERS = 25
-"""Number of names up to which the cells of a confusion matrix have numbers."""
-NOTHING = "nothing"
-"""Name of the background: true class of false detections, and detected class of missed objects."""
 
-_HINT = "hint:"
 Series = Sequence[tuple[str, Sequence[float]]]
 """Name and values of each series, a value per name on the axis."""
 
@@ -88,53 +74,6 @@ def pixels_of(figure: Any, *, dpi: int = 110) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def to_svg(figure: Any, description: str) -> Markup:
-    """Render a figure as an element of a page: its text in the page's font, its colours those of the page's theme.
-
-    Args:
-        figure: the figure. A hint (see `set_hint`) becomes the title of its element.
-        description: text for screen readers. It also determines the ids, so charts with points need different ones.
-    """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    description = one_line(description)
-    figure.patch.set_visible(False)
-    buffer = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": description}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page has its own fonts
-        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        FigureCanvasSVG(figure).print_svg(buffer, metadata=no_metadata)
-    body = buffer.getvalue().partition("<svg")[2].partition(">")[2]
-    body = re.sub(r"<defs>\s*<(style|clipPath).*?</defs>", "", body, flags=re.DOTALL)
-    body = re.sub(r">\s+<", "><", re.sub(r"<[^>]*>", _page_tag, body))
-    while body != (body := re.sub(r"<g></g>|<g/>", "", body)):
-        pass
-    width, height = (round(inches * 72, 1) for inches in figure.get_size_inches())
-    size = f'width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}"'
-    return Markup(f'<svg role="img" aria-label="{escape(description)}" {size}>{body}')  # noqa: S704 - is escaped
-
-
-def set_hint(artist: Any, hint: str) -> None:
-    """Set the text that a page shows under the pointer."""
-    artist.set_gid(_HINT + one_line(hint))
-
-
-def _page_tag(match: re.Match[str]) -> str:
-    """Remove from a tag what a page has its own of: fonts, colours, clipping, ids but those of markers."""
-    tag = " ".join(match[0].split())
-    if tag.startswith("<g "):
-        gid = re.search(rf'id="{_HINT}([^"]*)"', tag)
-        return f"<g><title>{gid[1]}</title>" if gid else "<g/>" if tag.endswith("/>") else "<g>"
-    tag = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", re.sub(r" font-family: [^;\"]*;?", "", tag))
-    tag = re.sub(r' (clip-path="[^"]*"|transform="rotate\(-0 [^"]*")', "", tag).replace("xlink:href", "href")
-    tag = re.sub(r"\d+\.\d\d+", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), tag)
-    return re.sub(r"#[0-9a-f]{6}\b", lambda colour: _VARIABLES.get(colour[0], colour[0]), tag)
-
-
-_VARIABLES = {colour: f"var(--{name})" for name, colour in THEME.items()}
 
 
 def _set_fonts(figure: Any) -> None:
@@ -320,63 +259,6 @@ def dot_figure(names: Sequence[str], series: Series) -> Any:
         axes.plot(*thin(values, y), color=_series_colour(slot), **style)
     axes.set(xlim=(0, 1))
     return axes.figure
-
-
-def confusion_figure(matrix: np.ndarray, class_names: Sequence[str], *, title: str = "") -> Any:
-    """Draw how often each true class (row) was detected as each class (column), with the diagonal in another colour.
-
-    The shade is the fraction of the true class's objects; for false detections, the fraction of the detected class's.
-
-    The matrix is that of `analysis.confusion`; its background, 0, is drawn last.
-    """
-    counts = np.roll(matrix, -1, axis=(0, 1))
-    names = [*class_names, NOTHING]
-    size, has_numbers = len(names), len(names) <= MOST_WITH_NUMBERS
-    cell = 38.0 if size <= 12 else 27.0 if has_numbers else min(14.0, max(9.0, 870 / size))
-    font = 12.0 if has_numbers else 9.5
-    letters = [short(name, 16) for name in names]
-    side = max(14 + font * LETTER_PX / 12 * max(map(columns, letters)), LETTER_PX * len("found as →"))
-    top = side + 16 + (28 if title else 0)
-    width, height = max(side + cell * size + 2, 8 * len(short(title, 99))), top + cell * size + 2
-    figure = new_figure(width, height, margins_px=(side, width - side - cell * size, top, 2))
-    axes = figure.subplots()
-    _draw_cells(axes, counts, names, cell, font_px=(12 if cell > 30 else 10) if has_numbers else 0)
-    axes.set(xlim=(0, size), ylim=(size, 0), facecolor=THEME["raised"])
-    axes.spines[:].set_color(GRID)
-    axes.tick_params(
-        length=0, pad=5, labelsize=font, labelcolor=INK, top=True, labeltop=True, bottom=False, labelbottom=False
-    )
-    axes.set_xticks(np.arange(size) + 0.5, letters, rotation=90)
-    axes.set_yticks(np.arange(size) + 0.5, letters)
-    quiet = {"fontsize": FONT_PX, "color": MUTED, "transform": figure.transFigure}
-    axes.text(side / width, 1 - (top - side - 5) / height, "found as →", **quiet)
-    axes.text(0, 1 - (top - 6) / height, "true ↓", **quiet)
-    axes.text(0, 1 - 16 / height, short(title, 99), fontsize=13, color=INK, transform=figure.transFigure)
-    return figure
-
-
-def shade(share: float) -> float:
-    """Return the opacity of a fraction: light enough for dark digits below a half, dark enough for light ones above."""
-    return share if share < 0.5 else 0.82 + (share - 0.5) * 0.36
-
-
-def _draw_cells(axes: Any, counts: np.ndarray, names: Sequence[str], cell: float, *, font_px: float) -> None:
-    """Draw the cells of a confusion matrix, with numbers unless `font_px` is 0."""
-    from matplotlib.patches import Rectangle
-
-    objects = np.maximum(counts.sum(axis=1), 1)
-    for row, column in np.argwhere(counts).tolist():
-        count, whose = counts[row, column], column if row == len(names) - 1 else row
-        share = min(1.0, count / objects[whose])
-        colour = THEME["heat"] if row == column else THEME["wrong"]
-        at, side = (column + 0.5 / cell, row + 0.5 / cell), 1 - 1 / cell
-        patch = Rectangle(at, side, side, facecolor=colour, alpha=shade(share), linewidth=0)
-        set_hint(patch, f"true {names[row]}, found as {names[column]}: {count}, {share:.0%} of {names[whose]}")
-        axes.add_patch(patch)
-        if font_px:
-            number = str(count) if count < 10_000 else f"{count / 1000:.0f}k"
-            on = THEME["on-heat"] if share >= 0.5 else INK
-            axes.text(column + 0.5, row + 0.5, number, ha="center", va="center", fontsize=font_px, color=on)
 
 
 def _named_rows(names: Sequence[str], row_px: float, *, right_px: float, below_px: float = 0) -> tuple[Any, np.ndarray]:

@@ -9,7 +9,6 @@ import numpy as np
 from ssd_lightning.visualization.charts import (
     INK,
     Line,
-    confusion_figure,
     draw_columns,
     draw_lines,
     line_colour,
@@ -17,6 +16,7 @@ from ssd_lightning.visualization.charts import (
     pixels_of,
     short,
 )
+from ssd_lightning.visualization.confusion_plot import confusion_figure
 from ssd_lightning.visualization.fonts import drawable_names
 
 GREY = "#b9bdc4"

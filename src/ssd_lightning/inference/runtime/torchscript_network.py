@@ -16,6 +16,7 @@ from torch import Tensor
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.inference.runtime.description import ExportDescription
 from ssd_lightning.inference.runtime.network import ExportedNetwork
+from ssd_lightning.models.files import first_line
 
 METADATA_FILE = "ssd_lightning.json"
 """One of the archive's `extra` files, with the texts of `ExportDescription.as_metadata`."""
@@ -43,14 +44,14 @@ class TorchScriptNetwork(ExportedNetwork):
             with quiet_jit():
                 self.script = torch.jit.load(io.BytesIO(content), map_location=self.device)
         except Exception as error:  # damaged files raise many types
-            raise WeightsError(f"{path} is damaged or not a TorchScript file: {_first_line(error)}") from error
+            raise WeightsError(f"{path} is damaged or not a TorchScript file: {first_line(error)[:200]}") from error
 
     def run(self, inputs: Tensor) -> Sequence[Tensor]:
         """Run the network on the file's input."""
         try:
             outputs = self.script(inputs)
         except Exception as error:
-            raise WeightsError(f"{self.path} failed in TorchScript: {_first_line(error)}") from error
+            raise WeightsError(f"{self.path} failed in TorchScript: {first_line(error)[:200]}") from error
         if not isinstance(outputs, (tuple, list)) or not all(isinstance(output, Tensor) for output in outputs):
             raise WeightsError(f"{self.path} gave a {type(outputs).__name__} instead of tensors")
         return outputs
@@ -95,7 +96,7 @@ def read_torchscript(path: Path) -> tuple[bytes, dict[str, str]]:
     except WeightsError:
         raise
     except Exception as error:  # zipfile raises many types for damaged files
-        raise WeightsError(f"{path} is damaged or not a TorchScript file: {_first_line(error)}") from error
+        raise WeightsError(f"{path} is damaged or not a TorchScript file: {first_line(error)[:200]}") from error
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise WeightsError(f"{path}: its metadata are not a mapping of names to texts")
     return content, metadata
@@ -123,7 +124,3 @@ def refuse_foreign_code(parts: dict[str, bytes], path: Path) -> None:
             continue
         if found:
             raise WeightsError(f"{path}: its code uses '{found}', which no exported network does; it was not run")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
