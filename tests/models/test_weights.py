@@ -12,6 +12,7 @@ import torch
 import torchvision
 from torch import Tensor
 
+from helpers.exported_networks import NECKS
 from helpers.tiny_nets import tiny_net
 from ssd_lightning.assembly import make_net
 from ssd_lightning.config import compose_config
@@ -30,6 +31,7 @@ from ssd_lightning.ops.normalization import (
     TORCHVISION_SSDLITE,
     Normalization,
 )
+from ssd_lightning.ops.priors import make_priors
 
 # (reference, overrides, normalisation, largest difference in units of a level's deviation)
 PUBLISHED = [
@@ -235,9 +237,8 @@ def test_other_number_of_classes_starts_the_class_heads_anew(tmp_path: Path) -> 
 
 
 def test_a_shared_head_starts_its_one_class_predictor_anew(tmp_path: Path) -> None:
-    overrides = "model=fpnlite320 backbone.weights=null"
-    Detector(network(overrides, 3), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
-    loaded = load_pretrained(network(overrides, 7), tmp_path / "ours.ckpt")
+    Detector(tiny(3, **NECKS["fpnlite"]), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
+    loaded = load_pretrained(tiny(7, **NECKS["fpnlite"]), tmp_path / "ours.ckpt")
     assert set(loaded.reinitialised) == {"head.cls.0.1.weight", "head.cls.0.1.bias"}
     assert loaded.other_priors is None
 
@@ -369,13 +370,10 @@ def test_no_export_that_its_project_could_not_load(overrides: str, source: str) 
 
 
 def test_other_priors_are_reported(tmp_path: Path, lite_file: Path) -> None:
-    told = [
-        load_pretrained(network(f"model=torchvision_ssdlite320 {more}", 3), lite_file).other_priors
-        for more in ("", "priors.clip=false")
-    ]
-    assert told[0] is None
-    assert told[1] is not None
-    assert "model=torchvision_ssdlite320" in told[1]
+    net = network("model=torchvision_ssdlite320", 3)
+    assert load_pretrained(net, lite_file).other_priors is None
+    net.priors_cxcywh = make_priors(net.levels, net.image_size)  # not clipped
+    assert "model=torchvision_ssdlite320" in str(load_pretrained(net, lite_file).other_priors)
 
     Detector(tiny(clip_priors=False), class_names=("a", "b", "c")).save(tmp_path / "ours.ckpt")
     assert load_pretrained(tiny(clip_priors=False), tmp_path / "ours.ckpt").other_priors is None
