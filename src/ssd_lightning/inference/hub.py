@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ssd_lightning import __version__
 from ssd_lightning.errors import ConfigurationError, WeightsError
-from ssd_lightning.inference.detector import Detector, detector_spec
+from ssd_lightning.inference.checkpoints import detector_spec
+from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.files import write_safetensors
 
 if TYPE_CHECKING:
