@@ -22,11 +22,11 @@ SSD300_EXTRAS = [
 def ssd300(*, batch_norm: bool = False, weights: str | None = None, **settings: object) -> SSD:
     """Build it without weights, which take a second: names, shapes and grids are what these tests look at."""
     make: Callable[..., SSD] = SSD
+    extras = functools.partial(SSDExtras, layers=SSD300_EXTRAS, norm=nn.BatchNorm2d if batch_norm else None)
     with torch.device("meta"):
         return make(
             backbone=VGG16(batch_norm=batch_norm, weights=weights),
-            extras=functools.partial(SSDExtras, layers=SSD300_EXTRAS, norm=nn.BatchNorm2d if batch_norm else None),
-            **{"levels": SSD300_VOC, "image_size": 300, "num_classes": 20, **settings},
+            **{"extras": extras, "levels": SSD300_VOC, "image_size": 300, "num_classes": 20, **settings},
         )
 
 

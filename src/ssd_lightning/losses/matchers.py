@@ -1,6 +1,6 @@
 """Matchers: objects that say what each prior should predict (SSD paper, section 2.2, "Matching strategy")."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -28,7 +28,7 @@ class _ForcedMatcher:
     """A prior takes the box of highest IoU above a threshold; in addition, `force` gives boxes priors of their own."""
 
     iou_threshold: float = 0.5
-    force: ClassVar[Callable[[Tensor], Tensor]]
+    force: "ClassVar[staticmethod[[Tensor], Tensor]]"
     """Chooses forced matches from overlaps `[B, N, K]`: box index int64 `[B, K]`, or -1."""
 
     def __post_init__(self) -> None:
