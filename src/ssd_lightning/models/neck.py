@@ -11,7 +11,12 @@ from ssd_lightning.models.layers import Activation, Init, Norm, apply_in_turn, c
 
 
 class FPN(ConfigMixin, nn.Module):
-    """A feature pyramid that adds coarse levels to finer ones (Lin et al., arXiv 1612.03144)."""
+    """A feature pyramid that adds coarse levels to finer ones (Lin et al., arXiv 1612.03144).
+
+    Args:
+        in_channels: channels of each feature map.
+        out_channels: channels of each output map.
+    """
 
     def __init__(self, in_channels: Sequence[int], *, out_channels: int = 256) -> None:
         super().__init__()
