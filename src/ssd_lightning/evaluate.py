@@ -52,7 +52,7 @@ def evaluate(config: "DictConfig") -> dict[str, Any]:
     device = choose_device(config.device)
     if device.type == "cpu":
         keep_freed_memory()
-    detector = Detector.load(config.checkpoint, device)
+    detector = Detector.load(config.checkpoint, device, backend=config.backend)
     data = open_data(config, detector)
     voc = VOCMeanAveragePrecision(len(detector.class_names))
     scores = score(detector, data.evaluation_loader(config.split), voc)

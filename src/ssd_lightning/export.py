@@ -116,6 +116,9 @@ def check_settings(config: "DictConfig") -> None:
                 "quantize=int8 calibrates on training images and measures its cost: say which, e.g. data=voc_folder "
                 "data.root=FOLDER"
             )
+    require_choice("backend", config.backend, ("onnx", "openvino"))
+    if config.backend == "openvino" and config.format != "onnx":
+        raise ConfigurationError(f"backend=openvino verifies format=onnx, not format={config.format}")
     if config.split not in ("train", "val", "test"):
         raise ConfigurationError(f"split is '{config.split}'; it can be train, val or test")
 
@@ -169,7 +172,7 @@ def verify_file(config: "DictConfig", checkpoint: "Detector", data: "DetectionDa
     from ssd_lightning.inference.export.verify_export import verify_export
     from ssd_lightning.visualization.tables import print_table
 
-    exported = Detector.load(path)
+    exported = Detector.load(path, backend=config.backend)
     batches, images = material(config, checkpoint, data)
     verification = verify_export(checkpoint, exported, batches, images)
     tolerance = None if config.quantize else float(config.tolerance)

@@ -56,7 +56,7 @@ def predict(config: "DictConfig") -> dict[str, Any]:
     device = choose_device(config.device)
     if device.type == "cpu":
         keep_freed_memory()
-    detector = Detector.load(config.checkpoint, device)
+    detector = Detector.load(config.checkpoint, device, backend=config.backend)
     overrides = {name: config[name] for name in ("iou_threshold", "max_detections") if config[name] is not None}
     if overrides:
         detector.use_postprocess(**overrides)

@@ -19,6 +19,7 @@ from ssd_lightning.inference.checkpoints import detector_spec, find_checkpoint, 
 from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.inference.runtime.network import ExportedNetwork
 from ssd_lightning.inference.runtime.onnx_network import OnnxNetwork
+from ssd_lightning.inference.runtime.openvino_network import OpenVinoNetwork
 from ssd_lightning.inference.runtime.torchscript_network import TorchScriptNetwork, is_torchscript
 from ssd_lightning.inference.tiling import Tiling, join_views
 from ssd_lightning.models.files import NET_PREFIX
@@ -28,6 +29,8 @@ from ssd_lightning.ops.boxes import boxes_to_pixels
 from ssd_lightning.types import Detections, Placement, SSDOutput
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Backend = Literal["onnx", "openvino"]
+"""What runs an ONNX file: onnxruntime or OpenVINO."""
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
@@ -276,7 +279,13 @@ class Detector:
         return cls.load(hub.fetch_weights(str(repository), revision=revision, endpoint=endpoint), device, precision)
 
     @classmethod
-    def load(cls, path: Path | str, device: torch.device | str = "cpu", precision: Precision = "float32") -> "Detector":
+    def load(
+        cls,
+        path: Path | str,
+        device: torch.device | str = "cpu",
+        precision: Precision = "float32",
+        backend: Backend = "onnx",
+    ) -> "Detector":
         """Read a detector from a training checkpoint, from what `save` wrote or from an exported file.
 
         No configuration is needed. A TorchScript file is a program: see `runtime.torchscript_network`.
@@ -285,19 +294,28 @@ class Detector:
             path: the file, or a run directory. In a directory the best checkpoint is used, else the last.
             device: device of the network.
             precision: precision of the convolutions.
+            backend: what runs an ONNX file, onnxruntime or OpenVINO.
 
         Raises:
-            ConfigurationError: `precision` is unknown, or differs from that of an exported file.
+            ConfigurationError: `precision` is unknown, or differs from that of an exported file; `backend` is unknown,
+                or the file is not an ONNX file.
             WeightsError: the file is missing, is not a checkpoint of this package, needs unpickling, or its weights
                 do not fit the network that it describes.
         """
+        require_choice("backend", backend, get_args(Backend))
         path = find_checkpoint(Path(path))
+        if backend == "openvino" and path.suffix != ".onnx":
+            raise ConfigurationError(f"backend=openvino runs ONNX files, not {path}; `export format=onnx` writes one")
         if path.suffix == ".onnx" or is_torchscript(path):
             if precision != "float32":
                 raise ConfigurationError(
                     f"precision is '{precision}', but {path} computes in the precision it was exported in"
                 )
-            exported = OnnxNetwork(path, device) if path.suffix == ".onnx" else TorchScriptNetwork(path, device)
+            exported: ExportedNetwork
+            if backend == "openvino":
+                exported = OpenVinoNetwork(path)
+            else:
+                exported = OnnxNetwork(path, device) if path.suffix == ".onnx" else TorchScriptNetwork(path, device)
             about = exported.description
             return cls(exported, class_names=about.class_names, postprocess=about.postprocess, resize=about.resize)
         saved = read_detector(path)

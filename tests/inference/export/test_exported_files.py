@@ -1,7 +1,10 @@
 """What is written sees what was meant: networks, batches, and what is inside."""
 
 import json
+import re
+import sys
 from pathlib import Path
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -13,7 +16,7 @@ import torch
 from helpers.exported_networks import CLASS_NAMES, composed_detector, exported, noise, tiny_detector
 from ssd_lightning import __version__
 from ssd_lightning.errors import ConfigurationError, WeightsError
-from ssd_lightning.inference.detector import Detector
+from ssd_lightning.inference.detector import Backend, Detector
 from ssd_lightning.inference.export.files import write_onnx, write_safetensors
 from ssd_lightning.inference.export.graph import ExportGraph, describe_export
 from ssd_lightning.inference.export.graph_nms import graph_nms
@@ -29,8 +32,10 @@ TINY = {
 }
 
 
-def parity(detector: Detector, path: Path, *, batches: tuple[int, ...] = (1, 2, 5)) -> Parity:
-    loaded, found = Detector.load(path), Parity()
+def parity(
+    detector: Detector, path: Path, *, batches: tuple[int, ...] = (1, 2, 5), backend: Backend = "onnx"
+) -> Parity:
+    loaded, found = Detector.load(path, backend=backend), Parity()
     assert loaded.class_names == detector.class_names
     assert loaded.image_size == detector.image_size
     for batch in batches:
@@ -42,7 +47,7 @@ def parity(detector: Detector, path: Path, *, batches: tuple[int, ...] = (1, 2, 
     return found
 
 
-def check_same(detector: Detector, path: Path, **settings: tuple[int, ...]) -> None:
+def check_same(detector: Detector, path: Path, **settings: Any) -> None:
     found = parity(detector, path, **settings)
     assert found.unmatched == 0
     assert found.boxes < 1e-5
@@ -61,11 +66,28 @@ def test_every_combination_sees_the_same(suffix: str, preprocessing: bool, nms: 
     detector = tiny_detector()
     path = exported(detector, tmp_path, suffix, preprocessing=preprocessing, nms=nms)
     check_same(detector, path)
+    if suffix == ".onnx":
+        check_same(detector, path, backend="openvino")
     assert Detector.load(path).detect(noise(0, detector.image_size)) == []
 
 
-def test_onnx_with_all_inside_sees_the_same(faithful: Path) -> None:
-    check_same(tiny_detector(), faithful)
+@pytest.mark.parametrize("backend", get_args(Backend))
+def test_onnx_with_all_inside_sees_the_same(backend: Backend, faithful: Path) -> None:
+    check_same(tiny_detector(), faithful, backend=backend)
+    assert Detector.load(faithful, backend=backend).detect(noise(0, tiny_detector().image_size)) == []
+
+
+def test_openvino_runs_nothing_but_onnx(tmp_path: Path) -> None:
+    path = tmp_path / "best.ckpt"
+    path.touch()
+    with pytest.raises(ConfigurationError, match=str(path)):
+        Detector.load(path, backend="openvino")
+
+
+def test_a_missing_openvino_is_named(faithful: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ConfigurationError, match=re.escape("ssd-lightning[openvino]")):
+        Detector.load(faithful, backend="openvino")
 
 
 @pytest.mark.parametrize(

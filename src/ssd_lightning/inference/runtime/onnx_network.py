@@ -57,10 +57,13 @@ def make_session(content: bytes, path: Path, device: torch.device) -> Any:
     """Create a session with the same number of threads as torch.
 
     Raises:
+        ConfigurationError: onnxruntime is not installed.
         WeightsError: onnxruntime rejects the model.
     """
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigurationError(f"{path}: {NEEDED}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     # Spinning threads would take the cores from data workers and torch between two calls.
@@ -91,7 +94,6 @@ def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:
         raise WeightsError(f"there is no file {path}")
     try:
         import onnx
-        import onnxruntime  # noqa: F401
     except ImportError as error:
         raise ConfigurationError(f"{path}: {NEEDED}") from error
     content = path.read_bytes()
