@@ -15,6 +15,7 @@ from ssd_lightning.errors import WeightsError
 TRAINED = [
     "data.test_fraction=0.2", "data.fold=1", "data.num_folds=5", "data.train_split=mine", "data.exclude_classes=[tree]",
     "data.merge_classes={vehicle: [car, bus]}", "data.train=[{root: a, split: b}]", "data.batch_size=7",
+    "data.on_error=skip",
 ]  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def test_other_data_have_the_classes_alone(
     with caplog.at_level(logging.INFO):
         now = used(composed("evaluate", **other), kept, monkeypatch)
     assert now["merge_classes"] == {"vehicle": ["car", "bus"]}
-    assert (now["fold"], now["test_fraction"], now["train"]) == (None, 0.0, None)
+    assert (now["fold"], now["test_fraction"], now["train"], now["on_error"]) == (None, 0.0, None, "raise")
     assert "trained on data.root=photos, " in caplog.messages[1]
     assert "data.fold=1" in caplog.messages[1]
 

@@ -71,6 +71,8 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
         levels = to_config(choice.levels)
         for line in choice.describe():
             say("%s", line)
+        if warning := choice.warning():
+            rank_zero_only(log.warning)("%s", warning)
     OmegaConf.update(config, "model.levels", levels, merge=False)
     config.priors.fit = False
     return None if choice is None else choice.record()

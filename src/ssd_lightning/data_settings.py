@@ -15,19 +15,21 @@ log = logging.getLogger(__name__)
 OF_CLASSES = ("exclude_classes", "merge_classes", "rename_classes")
 OF_VALIDATION = ("val_fraction", "fold", "num_folds")
 OF_SPLITS = (*OF_VALIDATION, "test_fraction", "train_split", "val_split", "test_split", "train", "val", "test")
+OF_IMAGES = (*OF_SPLITS, "on_error")
 
 
 def data_settings(config: DictConfig) -> dict[str, Any]:
     """Return the settings to keep, as plain containers; `root` and `format` tell which data they are for."""
     data: Any = OmegaConf.to_container(config.data, resolve=True)
-    kept = {name: data[name] for name in ("root", *OF_CLASSES, *OF_SPLITS) if name in data}
+    kept = {name: data[name] for name in ("root", *OF_CLASSES, *OF_IMAGES) if name in data}
     return {"format": OmegaConf.select(config, "data.module.dataset.format._target_"), **kept}
 
 
 def use_data_settings(config: DictConfig, kept: Any, *, checkpoint: str) -> None:
     """Use the settings that a checkpoint keeps where the command line gives none.
 
-    Settings of the classes belong to the detector. Settings of the splits are used for the same root and format.
+    Settings of the classes belong to the detector. Settings of the splits and `on_error` are used for the
+    same root and format.
 
     Args:
         config: configuration of a command; its `data` changes.
@@ -48,12 +50,12 @@ def use_data_settings(config: DictConfig, kept: Any, *, checkpoint: str) -> None
     here = data_settings(config)
     others = {name: value for name, value in kept.items() if name in here and value != here[name] and name not in given}
     is_same = kept.get("format") == here["format"] and _path(kept) == _path(here)
-    used = {name: others[name] for name in (*OF_CLASSES, *(OF_SPLITS if is_same else ())) if name in others}
+    used = {name: others[name] for name in (*OF_CLASSES, *(OF_IMAGES if is_same else ())) if name in others}
     for name, value in used.items():
         OmegaConf.update(config, f"data.{name}", value, merge=False)
     if used:
         log.info("%s: settings of its training are used: %s", checkpoint, _described(used))
-    unused = {name: others[name] for name in OF_SPLITS if name in others and not is_same}
+    unused = {name: others[name] for name in OF_IMAGES if name in others and not is_same}
     if unused:
         root = _described({"root": kept.get("root")})
         log.info("%s: trained on %s, whose settings are not used here: %s", checkpoint, root, _described(unused))

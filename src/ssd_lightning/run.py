@@ -43,9 +43,11 @@ from ssd_lightning.training.record import (
     write_result,
     write_surroundings,
 )
-from ssd_lightning.visualization.tables import print_scores
+from ssd_lightning.visualization.tables import counted, print_scores
 
 log = logging.getLogger(__name__)
+
+FEW_VALIDATION_IMAGES = 20
 
 SUMMARY = ("map_11point", "map_area", "map_50", "map")
 
@@ -188,7 +190,9 @@ class Run:
         samples = data.train_sampler().samples
         if samples > images:
             log.info("%d samples in each epoch, since images of rare classes are repeated (data.repeat_rare)", samples)
-        log.info("%d training images, %d priors, run in %s", images, record["priors"], self.directory)
+        is_held_out = data.has("val") and data.arguments("val").get("part") == "val"
+        validation = described_validation(len(datasets["val"]) if "val" in datasets else 0, is_held_out=is_held_out)
+        log.info("%d training images, %s; %d priors, run in %s", images, validation, record["priors"], self.directory)
 
     def finish(
         self,
@@ -252,3 +256,11 @@ def print_summary(scores: Mapping[str, float], class_names: Sequence[str]) -> No
         print_scores(title, {"AP 11-point": per_class}, summary)
     else:
         print("scores:     none, since nothing was validated", file=sys.stderr)
+
+
+def described_validation(images: int, *, is_held_out: bool) -> str:
+    """Say how many images choose the best checkpoint, and whether they are too few to trust their scores."""
+    if images == 0:
+        return "no validation images: the last weights count"
+    few = "; scores on so few are rough" if images < FEW_VALIDATION_IMAGES else ""
+    return f"{counted(images, 'validation image')}{' held out' if is_held_out else ''}{few}"

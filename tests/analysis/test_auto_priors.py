@@ -25,7 +25,7 @@ def test_many_boxes_have_the_doctors_priors() -> None:
     assert choice.reached == reached(best_priors(boxes, choice.levels, SIZE).iou) > choice.published_reached
     assert choice.describe()[0] == (
         f"priors=auto: {choice.reached} of 3000 training boxes reach IoU .5 with a fitted prior, "
-        f"{choice.published_reached} with the published ones"
+        f"{choice.published_reached} with the default ones"
     )
 
 
@@ -63,7 +63,7 @@ def test_published_priors_stay_where_fitted_ones_reach_no_more() -> None:
     assert not choice.is_fitted
     assert choice.levels == SSD300_VOC
     assert choice.describe() == [
-        "priors=auto keeps the published priors: 10 of 10 training boxes reach IoU .5 with one, and fitted ones do no "
+        "priors=auto keeps the default priors: 10 of 10 training boxes reach IoU .5 with one, and fitted ones do no "
         "better"
     ]
 
@@ -77,10 +77,23 @@ def test_a_larger_input_is_named_where_it_would_pay() -> None:
     assert small.larger_image_size == (600, 600)
     assert small.larger_reached is not None
     assert small.describe()[1] == (
-        "a larger input would pay: with image_size=[600,600] fitted priors would reach "
+        "a larger input would help: with image_size=[600,600] fitted priors would reach "
         f"{small.larger_reached / 400:.0%} of the training boxes instead of {small.reached / 400:.0%}"
     )
     assert small.record()["larger_image_size"] == [600, 600]
     large = choose_priors(boxes_of(scattered([(40.0, 40.0), (90.0, 90.0)], 200, 0), 0), SSD300_VOC, SIZE)
     assert large.larger_image_size is None
     assert len(large.describe()) == 1
+
+
+@pytest.mark.parametrize(("side_px", "is_too_small"), [(1.0, True), (60.0, False)])
+def test_objects_that_no_input_reaches_are_told(side_px: float, is_too_small: bool) -> None:
+    warning = choose_priors(boxes_of(np.full((40, 2), side_px), 0), SSD300_VOC, SIZE).warning()
+    assert (warning is not None) == is_too_small
+    if warning is not None:
+        assert "only 0 of 40 training boxes" in warning
+        assert f"{side_px:.1f} px" in warning
+
+
+def test_no_boxes_are_no_reason_to_warn() -> None:
+    assert choose_priors(np.empty((0, 4)), SSD300_VOC, SIZE).warning() is None

@@ -17,6 +17,8 @@ HALFWAY_BOXES = 30
 """With this many boxes, the result is halfway between published and fitted priors. Ten boxes would fit to noise."""
 WORTH_SHARE = 0.05
 """Extra fraction of training boxes that an input of twice the size must reach, since it costs four times as much."""
+FEW_SHARE = 0.5
+"""If fewer training boxes have a prior, most objects have a single positive prior, and a network hardly learns them."""
 
 
 class PriorChoice(NamedTuple):
@@ -32,6 +34,8 @@ class PriorChoice(NamedTuple):
     """(height, width) of an input that would be worthwhile."""
     larger_reached: int | None
     """With priors fitted to that input."""
+    median_px: float
+    """Square root of the median area of the training boxes in the input; 0 without boxes."""
 
     def record(self) -> dict[str, Any]:
         """Return everything but the levels in plain values."""
@@ -43,17 +47,27 @@ class PriorChoice(NamedTuple):
         """Describe the choice in one line, and in another whether a larger input would be worthwhile."""
         among = f"{self.reached} of {self.boxes} training boxes reach IoU .5"
         if self.is_fitted:
-            lines = [f"priors=auto: {among} with a fitted prior, {self.published_reached} with the published ones"]
+            lines = [f"priors=auto: {among} with a fitted prior, {self.published_reached} with the default ones"]
         else:
-            lines = [f"priors=auto keeps the published priors: {among} with one, and fitted ones do no better"]
+            lines = [f"priors=auto keeps the default priors: {among} with one, and fitted ones do no better"]
         if self.larger_image_size is not None and self.larger_reached is not None:
             height, width = self.larger_image_size
             now, then = (f"{number / self.boxes:.0%}" for number in (self.reached, self.larger_reached))
             lines.append(
-                f"a larger input would pay: with image_size=[{height},{width}] fitted priors would reach {then} of the "
-                f"training boxes instead of {now}"
+                f"a larger input would help: with image_size=[{height},{width}] fitted priors would reach {then} of "
+                f"the training boxes instead of {now}"
             )
         return lines
+
+    def warning(self) -> str | None:
+        """Say that most objects are too small for the input; None if they are not."""
+        if self.reached >= FEW_SHARE * self.boxes or self.larger_image_size is not None:
+            return None
+        return (
+            f"only {self.reached} of {self.boxes} training boxes reach IoU .5 with a prior: the median box has "
+            f"{self.median_px:.1f} px in the input. Such objects are hardly learnt. A larger image_size= helps if the "
+            "images are larger than the input; `convert tiles=` cuts large images into tiles to train on"
+        )
 
 
 def choose_priors(
@@ -88,7 +102,13 @@ def choose_priors(
         published_reached=before,
         larger_image_size=None if larger is None else (2 * image_size[0], 2 * image_size[1]),
         larger_reached=larger,
+        median_px=_median_px(boxes_xyxy, image_size),
     )
+
+
+def _median_px(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> float:
+    sides_px = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) * (image_size[1], image_size[0])
+    return float(np.sqrt(np.median(sides_px.prod(axis=1)))) if len(sides_px) else 0.0
 
 
 def _between(old: PriorLevel, new: PriorLevel, share: float) -> PriorLevel:

@@ -34,8 +34,9 @@ class HardNegativeCrossEntropy:
     """Cross entropy of the positives and of the hardest negatives (SSD paper, section 2.2, equation 3).
 
     Args:
-        negative_ratio: most negatives for each positive of an image; the paper has 3.
-        min_negatives: least negatives of an image, so that images without objects teach too; the paper has 0.
+        negative_ratio: maximum number of negatives for each positive of an image; the paper has 3.
+        min_negatives: minimum number of negatives of an image, so that images without objects count too. The paper
+            has 0; `conf/loss/class_loss/hard_negative.yaml` has 3.
         mining_score: what makes a negative hard. `loss`: its cross entropy (the paper, Caffe, ssd.pytorch,
             torchvision). `background`: a low background score (lufficc, qfgaohao), which is the same ranking.
             `foreground`: the highest score of any object class (Caffe's first release, PaddlePaddle): a prior that is
@@ -118,13 +119,13 @@ def foreground_scores(class_logits: Tensor) -> Tensor:
 
 
 def hardest_negatives(scores: Tensor, positive: Tensor, ratio: float, min_negatives: int = 0) -> Tensor:
-    """Choose the background priors that teach (SSD paper, section 2.2, "Hard negative mining").
+    """Hard negative mining: choose the background priors that count in the loss (SSD paper, section 2.2).
 
     Args:
         scores: `[B, K]`, higher is harder.
         positive: bool `[B, K]`.
-        ratio: most negatives for each positive, in each image by itself.
-        min_negatives: least negatives of an image.
+        ratio: maximum number of negatives for each positive, in each image.
+        min_negatives: minimum number of negatives of an image.
 
     Returns:
         bool `[B, K]`.

@@ -17,7 +17,7 @@ class Matcher(Protocol):
 
     @property
     def iou_threshold(self) -> float:
-        """Least IoU of a match that is not forced."""
+        """Minimum IoU of a match that is not forced."""
 
     def __call__(self, targets: Sequence[Target], priors_cxcywh: Tensor) -> Assignment:
         """Match B targets with priors `[K, 4]`, normalised."""
@@ -25,7 +25,7 @@ class Matcher(Protocol):
 
 @dataclass(frozen=True)
 class _ForcedMatcher:
-    """A prior takes the box of highest IoU above a threshold; in addition, `force` gives boxes priors of their own."""
+    """A prior takes the box of highest IoU above a threshold. In addition, `force` matches boxes with their best priors."""
 
     iou_threshold: float = 0.5
     force: "ClassVar[staticmethod[[Tensor], Tensor]]"
@@ -41,10 +41,10 @@ class _ForcedMatcher:
 
 
 class BipartiteMatcher(_ForcedMatcher):
-    """Each box gets a prior of its own, best pairs first (the paper's Caffe code); priors above the threshold follow.
+    """Each box gets a prior that no other box gets; the pairs of highest IoU are chosen first (the paper's Caffe code).
 
     Args:
-        iou_threshold: least IoU of a match that is not forced.
+        iou_threshold: minimum IoU of a match that is not forced.
 
     Raises:
         ConfigurationError: the threshold is not in (0, 1].
@@ -54,10 +54,10 @@ class BipartiteMatcher(_ForcedMatcher):
 
 
 class ArgmaxMatcher(_ForcedMatcher):
-    """Each box gets its best prior, the last box a shared one (ssd.pytorch and most ports).
+    """Each box gets its best prior. If two boxes have the same best prior, the later box gets it (ssd.pytorch, most ports).
 
     Args:
-        iou_threshold: least IoU of a match that is not forced.
+        iou_threshold: minimum IoU of a match that is not forced.
 
     Raises:
         ConfigurationError: the threshold is not in (0, 1].

@@ -22,7 +22,7 @@ ENOUGH_CANDIDATES = 1000
 class PostProcess:
     """Softmax, threshold, decode and NMS. The defaults are those of the paper and its Caffe code.
 
-    Of equal scores the lower class counts as the better one, then the earlier prior. A prior with a logit that is NaN
+    Equal scores are ordered by class, then by prior. A prior with a logit that is NaN
     or positive infinity detects nothing.
 
     Args:
@@ -93,7 +93,7 @@ class PostProcess:
         if self.soft_nms is not None or max(counts, default=0) <= ENOUGH_CANDIDATES:
             return self._detect(output, candidates)
         # A box can only be dropped by a better one. NMS of the best boxes alone therefore gives the same detections.
-        # An untrained network has 8000 candidates in an image, and is three times as fast by this.
+        # An untrained network has 8000 candidates in an image. This makes it three times as fast.
         best = candidates.rows(_best_of_groups(candidates.image, candidates.scores, ENOUGH_CANDIDATES))
         detections = self._detect(output, best)
         again = [

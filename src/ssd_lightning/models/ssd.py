@@ -92,7 +92,7 @@ class SSD(ConfigMixin, nn.Module):
         image_size: input size in pixels, one number or (height, width).
         num_classes: number of classes C, without the background.
         normalization: colour normalisation; by default that of the backbone's weights.
-        clip_priors: see `make_priors`. The PyTorch ports clip in different ways; Caffe does not clip.
+        clip_priors: whether priors (default boxes, anchors) are clipped to the image, see `make_priors`.
 
     Raises:
         ConfigurationError: the prior levels do not match the feature maps. The message has a table of both.

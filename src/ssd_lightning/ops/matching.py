@@ -1,4 +1,4 @@
-"""Which prior answers for which ground truth (SSD paper, section 2.2, "Matching strategy")."""
+"""Match priors (default boxes, anchors) with ground-truth boxes (SSD paper, section 2.2, "Matching strategy")."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -58,13 +58,13 @@ def match_priors(
 ) -> Assignment:
     """Assign ground truth to priors.
 
-    A prior takes the box of highest IoU if that reaches the threshold. In addition `force` gives each box that overlaps
-    any prior one of its own, whatever the IoU. A box that is not finite or has no area matches nothing.
+    A prior takes the box of highest IoU if that IoU reaches the threshold. In addition, `force` matches each box with
+    its best prior, also below the threshold. A box that is not finite or has no area matches nothing.
 
     Args:
         targets: B targets, each with any number of boxes.
         priors_cxcywh: `[K, 4]`, normalised.
-        iou_threshold: least IoU of a match that is not forced.
+        iou_threshold: minimum IoU of a match that is not forced.
         force: `bipartite_assignment` or `argmax_assignment`.
     """
     priors_xyxy = cxcywh_to_xyxy(priors_cxcywh.float())  # bfloat16 has too few digits for coordinates

@@ -1,7 +1,7 @@
-"""Work on those priors alone that count: on a processor the loss is twice as fast by that.
+"""Compute a loss only for the priors that count in it. On a CPU, this makes the loss twice as fast.
 
-Of a hundred priors a few have an object or teach as negatives. A processor gathers these first. An accelerator would
-have to tell the host how many there are, and the host would wait: there all priors are used, and the others weigh 0.
+Only a few priors of a hundred are positives or chosen negatives. On a CPU, their rows are gathered first. On a GPU, the
+host would have to wait for the number of rows, so all priors are used there, and the others have weight 0.
 """
 
 import torch
