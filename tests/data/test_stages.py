@@ -13,7 +13,7 @@ from helpers.datasets import opener
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.formats import COCO, VOC, YOLO
 from ssd_lightning.data.stages import choose_splits
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.errors import ConfigurationError, DataError
 
 ANNOTATED = tuple(image for image in IMAGES if image.things)
 HELD_OUT = {"part": "val", "val_fraction": 0.4}
@@ -206,3 +206,12 @@ def test_every_folder_format_has_the_setting(tmp_path: Path, name: str) -> None:
     module = instantiate(config.data.module, _convert_="all")
     assert module.split_names == {"train": ["train"], "val": ["mine"], "test": ["test"]}
     assert [module.dataset(stage).annotations[0].image_id for stage in ("train", "val", "test")] == ["a", "b", "d.v2"]
+
+
+def test_without_a_test_split_the_error_says_what_can_be_scored(tmp_path: Path) -> None:
+    write_splits(ALL["voc"], tmp_path, "train", "val")
+    data = instantiate(
+        compose_config("train", ["data=voc_folder", f"data.root={tmp_path}"]).data.module, _convert_="all"
+    )
+    with pytest.raises(DataError, match=r"no test split: split=val .* data\.test_fraction"):
+        data.arguments("test")

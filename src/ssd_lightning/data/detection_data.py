@@ -30,6 +30,11 @@ resolution: the smallest crop, of scale .3 and aspect 2, has .3 * sqrt(1 / 2) = 
 
 log = logging.getLogger(__name__)
 
+WITHOUT_SPLIT = {
+    "test": ": split=val scores the validation split, and data.test_fraction=0.1 in the training holds a tenth out",
+    "val": ": data.val_fraction=0.1 in the training holds a tenth of the training split out",
+}
+"""What a user can do who has no such split."""
 SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -182,7 +187,7 @@ class DetectionData:
         """
         arguments = self._splits[stage]
         if arguments is None:
-            raise DataError(f"this data set has no {stage} split")
+            raise DataError(f"this data set has no {stage} split{WITHOUT_SPLIT.get(stage, '')}")
         return dict(arguments)
 
     @property

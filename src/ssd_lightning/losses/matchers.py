@@ -25,7 +25,7 @@ class Matcher(Protocol):
 
 @dataclass(frozen=True)
 class _ForcedMatcher:
-    """A prior takes the box of highest IoU above a threshold. In addition, `force` matches boxes with their best priors."""
+    """A prior takes the box of highest IoU above a threshold. In addition, `force` gives boxes their best priors."""
 
     iou_threshold: float = 0.5
     force: "ClassVar[staticmethod[[Tensor], Tensor]]"
@@ -54,7 +54,7 @@ class BipartiteMatcher(_ForcedMatcher):
 
 
 class ArgmaxMatcher(_ForcedMatcher):
-    """Each box gets its best prior. If two boxes have the same best prior, the later box gets it (ssd.pytorch, most ports).
+    """Each box gets its best prior; of two boxes with the same best prior, the later one (ssd.pytorch, most ports).
 
     Args:
         iou_threshold: minimum IoU of a match that is not forced.
