@@ -1,13 +1,19 @@
 """Fixtures that several packages share."""
 
+import copy
 import os
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.utils import JobRuntime
+from hydra.types import RunMode
+
+from ssd_lightning.command_line import REPEATED
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -32,6 +38,34 @@ def _signal_handlers() -> Iterator[None]:
     yield
     for number, handler in HANDLERS.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _compositions() -> Iterator[None]:
+    """Compose the packaged configuration with the same overrides once: a command does it three times, a second each."""
+    compose = ConfigLoaderImpl.load_configuration
+    kept: dict[tuple, Any] = {}
+
+    def load(self: Any, config_name: Any, overrides: list[str], run_mode: RunMode, *more: Any, **flags: Any) -> Any:
+        paths = {place.path.removeprefix("file://") for place in self.config_search_path.get_path() if place.path}
+        is_packaged = paths == {"pkg://hydra.conf", str(REPOSITORY / "conf"), "structured://"}
+        if not is_packaged or config_name == REPEATED or any("hydra.searchpath" in text for text in overrides):
+            return compose(self, config_name, overrides, run_mode, *more, **flags)
+        # What passed as a single run is as good for several, not the other way round.
+        key, strict = ((config_name, *overrides, mode) for mode in (run_mode, RunMode.RUN))
+        found = kept.get(key, kept.get(strict))
+        if found is None:
+            found = kept[key] = compose(self, config_name, overrides, run_mode, *more, **flags)
+            if len(kept) > 50:
+                del kept[next(iter(kept))]
+        config = copy.deepcopy(found)
+        config.hydra.job.name = JobRuntime.instance().get("name")
+        config.hydra.runtime.cwd = os.getcwd()
+        return config
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConfigLoaderImpl, "load_configuration", load)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,16 +13,17 @@ from omegaconf import OmegaConf
 from torchvision.models import mobilenet_v2, squeezenet1_1
 
 from ssd_lightning import assembly
-from ssd_lightning.assembly import check_start, describe_start, make_module, make_net, synchronizes_batch_norm
+from ssd_lightning.assembly import make_module, make_net, synchronizes_batch_norm
 from ssd_lightning.auto_settings import settle_augmentation
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.resize import Letterbox, Stretch
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.checkpoints import detector_spec
+from ssd_lightning.initial_weights import check_start, describe_start
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.weights import normalization_of
 from ssd_lightning.ops.normalization import IMAGENET, TORCHVISION_SSD
-from test_config import BACKBONES
+from test_choices import BACKBONES
 
 WITHOUT_IMAGENET = {"mobilenet_v1", "tiny"}
 """torchvision has no weights for these; timm's are tried in tests/models/test_timm_models.py."""
@@ -42,10 +43,12 @@ def test_a_backbone_starts_from_imagenet_unless_it_is_reported_not_to(
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
     address = r"https://download\.pytorch\.org/models/\S+\.pth"
     expected = rf"cannot get the ImageNet weights {address} \(no network\): put that file at .*backbone\.weights=null"
+    config = compose_config("train", [f"backbone={backbone}"])
     with pytest.raises(WeightsError, match=expected):
-        make_net(compose_config("train", [f"backbone={backbone}"]), 3)
+        make_net(config, 3)
     if backbone == "squeezenet":  # one of them all the way
-        make_net(compose_config("train", [f"backbone={backbone}", "backbone.weights=null"]), 3)
+        config.backbone.weights = None
+        make_net(config, 3)
 
 
 def test_the_missions_line_starts_from_what_caffes_ssd_starts_from() -> None:
@@ -55,13 +58,8 @@ def test_the_missions_line_starts_from_what_caffes_ssd_starts_from() -> None:
 @pytest.mark.parametrize("norm", [False, True])
 def test_real_imagenet_weights(shared_dir: Path, norm: bool) -> None:
     file = shared_dir / "weights" / "mobilenet_v2-b0353104.pth"
-    overrides = [
-        "backbone=mobilenet_v2",
-        f"backbone.weights={file}",
-        "backbone.freeze=3",
-        f"backbone.freeze_norm={norm}",
-    ]
-    config = compose_config("train", overrides)
+    config = compose_config("train", ["backbone=mobilenet_v2"])
+    config.backbone.update({"weights": str(file), "freeze": 3, "freeze_norm": norm})
     net = make_net(config, 20)
     theirs = mobilenet_v2()
     theirs.load_state_dict(torch.load(file, weights_only=True))
@@ -93,8 +91,32 @@ def test_one_line_says_what_a_run_starts_from(overrides: list[str], start: str) 
     assert describe_start(config, net, Path("last.ckpt")).startswith("the network starts from the weights of last.ckpt")
 
 
+@pytest.mark.parametrize(
+    ("settings", "answer"),
+    [
+        ({"trainer": {"devices": 4096}}, "trainer.devices=4096: this machine has"),
+        ({"trainer": {"accelerator": "abacus"}}, "abacus"),
+        ({"trainer": {"precision": "16-mixed", "gradient_clip_val": 1}}, "needs optimizer.fused=false"),
+        ({"compile": "fast"}, "compile is 'fast'; it can be null, default"),
+    ],
+)
+def test_what_the_machine_cannot_do_is_refused_before_anything_else(settings: dict[str, Any], answer: str) -> None:
+    config: Any = OmegaConf.merge(compose_config("train", [*SMALL, "trainer.accelerator=cpu"]), settings)
+    with pytest.raises(ConfigurationError, match=answer):
+        assembly.set_up_machine(config)
+
+
+def test_a_run_has_one_start_and_a_budget_is_a_time() -> None:
+    small = compose_config("train", SMALL)
+    with pytest.raises(ConfigurationError, match="give one of them"):
+        check_start(OmegaConf.merge(small, {"init_from": "a.pth", "resume": "auto"}), None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="budget is 10"):
+        assembly.make_budget(OmegaConf.merge(small, {"budget": 10}), started=0.0)  # type: ignore[arg-type]
+
+
 def test_layers_that_would_stay_random_are_not_frozen() -> None:
-    random = compose_config("train", ["backbone=vgg16", "backbone.weights=null"])
+    random = compose_config("train", ["backbone=vgg16"])
+    random.backbone.weights = None
     for setting in ({"freeze": 2}, {"freeze": "all"}, {"freeze_norm": True}):
         config: Any = OmegaConf.merge(random, {"backbone": setting})
         with pytest.raises(ConfigurationError, match=r"would be random: give backbone\.weights= or init_from="):
@@ -107,8 +129,9 @@ def test_layers_that_would_stay_random_are_not_frozen() -> None:
 def test_frozen_parameters_are_in_no_group_of_the_optimiser(tmp_path: Path) -> None:
     file = tmp_path / "squeezenet.pth"
     torch.save(squeezenet1_1().state_dict(), file)
-    overrides = ["backbone=squeezenet", f"backbone.weights={file}", "backbone.freeze=all", "image_size=[96,96]"]
-    config = compose_config("train", overrides)
+    config = compose_config("train", ["backbone=squeezenet"])
+    config.backbone.update({"weights": str(file), "freeze": "all"})
+    config.image_size = [96, 96]
     module = make_module(config, TWO_CLASSES, ranks=1, checkpoint=None)
     module.trainer = type("Fit", (), {"estimated_stepping_batches": 3})()  # type: ignore[assignment]
     groups = module.configure_optimizers()["optimizer"].param_groups
@@ -120,7 +143,7 @@ def test_frozen_parameters_are_in_no_group_of_the_optimiser(tmp_path: Path) -> N
 def test_a_run_that_goes_on_needs_no_imagenet_file_and_keeps_its_colours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = compose_config("train", ["backbone=vgg16", "image_size=[300,300]"])
+    config = compose_config("train", ["backbone=vgg16"])
     with torch.device("meta"):
         net = make_net(config, 2, pretrained=False)
     assert net.normalization == IMAGENET

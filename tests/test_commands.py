@@ -1,13 +1,12 @@
 """The commands as a user runs them, at a small size, in one process."""
 
 import csv
+import itertools
 import json
 import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,12 +14,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from PIL import Image
 
+from helpers.commands import refused, run_command
 from helpers.datasets import open_voc
-from ssd_lightning import assembly, auto_settings, evaluate, export, predict, train
+from ssd_lightning import assembly, auto_settings, predict, train
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.toy import TOY_CLASSES
@@ -31,7 +30,6 @@ from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.video import Video
 from ssd_lightning.reporting.run import read_run
 
-COMMANDS = {"train": train.main, "evaluate": evaluate.main, "predict": predict.main, "export": export.main}
 WHOLE = [
     "experiment=toy_tiny", "data.num_train=24", "data.num_val=5", "data.num_test=7", "data.side_px=96",
     "data.num_workers=0", "data.batch_size=8", "image_size=[64,64]", "trainer.max_epochs=2",
@@ -40,39 +38,13 @@ WHOLE = [
 SMALL = [*WHOLE, "report=false", "~callbacks.dashboard"]  # drawings take half of the time
 TOY_COUNTS = SMALL[1:4]
 
-Run = Callable[..., None]
-
-
-def run_in(directory: Path, monkeypatch: pytest.MonkeyPatch, command: str, *arguments: str) -> None:
-    monkeypatch.chdir(directory)
-    monkeypatch.setattr(sys, "argv", [command, *arguments])
-    GlobalHydra.instance().clear()
-    COMMANDS[command]()
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    return lambda command, *arguments: run_in(tmp_path, monkeypatch, command, *arguments)
-
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working directory of a finished run in `run/`, with the toy set in `datasets/toy`."""
     directory = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        run_in(directory, monkeypatch, "train", *WHOLE, "hydra.run.dir=run", "test=true", "logger=[csv,tensorboard]")
+    run_command(directory, "train", *WHOLE, "hydra.run.dir=run", "test=true", "logger=[csv,tensorboard]")
     return directory
-
-
-def refused(run: Run, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run what has to fail and give the message: one error, no stack trace, exit code 2."""
-    with pytest.raises(SystemExit) as end:
-        run(*arguments)
-    message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert end.value.code == 2
-    assert message.startswith("error: ")
-    assert "Traceback" not in message
-    return message
 
 
 def test_a_run_records_all_that_repeats_it(trained: Path) -> None:
@@ -99,9 +71,9 @@ def test_validation_is_logged_every_epoch(trained: Path) -> None:
     assert {"val/map_11point", "test/map_11point"} <= scores.keys()
 
 
-def test_a_run_says_how_fast_it_is_and_where_its_time_goes(run: Run, tmp_path: Path) -> None:
+def test_a_run_says_how_fast_it_is_and_where_its_time_goes(tmp_path: Path) -> None:
     overrides = ["trainer.log_every_n_steps=2", "trainer.profiler=simple", "hydra.run.dir=run"]
-    run("train", *SMALL, *overrides)
+    run_command(tmp_path, "train", *SMALL, *overrides)
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["speed/images_per_s"]]
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 5]  # three steps an epoch, its end too
@@ -122,11 +94,8 @@ def test_the_checkpoint_holds_plain_containers_and_is_enough_by_itself(trained: 
     assert len(detector([np.zeros((50, 70, 3), np.uint8)])) == 1
 
 
-def test_evaluate_scores_every_image_as_the_test_inside_training_did_and_draws(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run_in(
-        trained, monkeypatch, "evaluate", "checkpoint=run", "data=toy", "data.num_train=24", "data.num_val=5",
+def test_evaluate_scores_every_image_as_the_test_inside_training_did_and_draws(trained: Path) -> None:
+    run_command(trained, "evaluate", "checkpoint=run", "data=toy", "data.num_train=24", "data.num_val=5",
         "data.num_test=7", "data.side_px=96", "data.num_workers=0", "output=scores.json", "visualizations=drawn",
         "num_visualizations=3",
     )  # fmt: skip
@@ -140,9 +109,7 @@ def test_evaluate_scores_every_image_as_the_test_inside_training_did_and_draws(
     assert len(list((trained / "drawn").glob("test_*.jpg"))) == 3
 
 
-def test_drawings_of_images_of_one_name_in_several_folders_stay_apart(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_drawings_of_images_of_one_name_in_several_folders_stay_apart(trained: Path) -> None:
     rows = ["image,label,xmin,ymin,xmax,ymax"]
     for folder in ("cam1", "cam2", "."):
         name = "overview.jpg" if folder == "." else "f1.jpg"
@@ -151,8 +118,7 @@ def test_drawings_of_images_of_one_name_in_several_folders_stay_apart(
         rows.append(f"{folder}/{name},disk,1,2,30,40")
     (trained / "cams/test.csv").write_text("\n".join(rows))
 
-    run_in(
-        trained, monkeypatch, "evaluate", "checkpoint=run", "data=csv_folder", "data.root=cams", "data.num_workers=0",
+    run_command(trained, "evaluate", "checkpoint=run", "data=csv_folder", "data.root=cams", "data.num_workers=0",
         "visualizations=drawn_cams",
     )  # fmt: skip
 
@@ -160,10 +126,10 @@ def test_drawings_of_images_of_one_name_in_several_folders_stay_apart(
     assert drawn == {"f1.jpg", "f1_2.jpg", "overview_2.jpg", "overview.jpg"}
 
 
-def test_predict_writes_images_and_json(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_writes_images_and_json(trained: Path) -> None:
     source = "source=datasets/toy/JPEGImages/test_0000*.jpg"
     few = ["score_threshold=0.0", "max_detections=5"]
-    run_in(trained, monkeypatch, "predict", "checkpoint=run", source, "output=seen", *few)
+    run_command(trained, "predict", "checkpoint=run", source, "output=seen", *few)
     report = json.loads((trained / "seen" / "predictions.json").read_text())
     assert len(report["images"]) == 7
     for image in report["images"]:
@@ -176,11 +142,10 @@ def test_predict_writes_images_and_json(trained: Path, monkeypatch: pytest.Monke
     assert report["images"][0]["detections"]
 
 
-def test_predict_in_tiles_writes_the_same_form(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_in_tiles_writes_the_same_form(trained: Path) -> None:
     reports = []
     for overrides in ([], ["tiles=48", "overlap=0.3", "batch_size=3"]):
-        run_in(
-            trained, monkeypatch, "predict", "checkpoint=run", "source=datasets/toy/JPEGImages/test_0000*.jpg",
+        run_command(trained, "predict", "checkpoint=run", "source=datasets/toy/JPEGImages/test_0000*.jpg",
             f"output=tiled_{len(reports)}", "save=json", "score_threshold=0", *overrides,
         )  # fmt: skip
         reports.append(json.loads((trained / f"tiled_{len(reports)}" / "predictions.json").read_text()))
@@ -201,13 +166,13 @@ def test_predict_names_what_is_wrong_with_tiles(override: str) -> None:
 
 @pytest.mark.parametrize("overrides", [[], ["on_error=skip", "save=json"]])
 def test_predict_lists_what_it_leaves_out(
-    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], overrides: list[str]
+    trained: Path, capsys: pytest.CaptureFixture[str], overrides: list[str]
 ) -> None:
     folder = trained / "mixed"
     folder.mkdir(exist_ok=True)
     Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(folder / "good.png")
     (folder / "bad.jpg").write_text("<html>not found</html>")
-    run_in(trained, monkeypatch, "predict", "checkpoint=run", "source=mixed", "output=out", *overrides)
+    run_command(trained, "predict", "checkpoint=run", "source=mixed", "output=out", *overrides)
     report = json.loads((trained / "out" / "predictions.json").read_text())
     assert [Path(image["file"]).name for image in report["images"]] == ["good.png"]
     assert [image["drawn"] for image in report["images"]] == [None if overrides else "good.jpg"]
@@ -218,16 +183,16 @@ def test_predict_lists_what_it_leaves_out(
 
 
 def test_predict_of_nothing_but_bad_images_fails(
-    trained: Path, run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"")
     overrides = [f"checkpoint={trained / 'run'}", f"source={tmp_path}"]
-    assert refused(run, capsys, "predict", *overrides) == "error: none of the 2 sources can be read"
-    assert "a.jpg: the file is empty" in refused(run, capsys, "predict", *overrides, "on_error=raise")
+    assert refused(capsys, tmp_path, "predict", *overrides) == "error: none of the 2 sources can be read"
+    assert "a.jpg: the file is empty" in refused(capsys, tmp_path, "predict", *overrides, "on_error=raise")
 
 
-def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_a_video(trained: Path) -> None:
     """Six frames give six records and six annotated frames; each record is what the frame alone gives."""
     frames = [cv2.imread(str(path)) for path in sorted((trained / "datasets/toy/JPEGImages").glob("t*.jpg"))[:6]]
     writer = cv2.VideoWriter(
@@ -237,7 +202,7 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
         writer.write(frame)
     writer.release()
     overrides = ["checkpoint=run", "source=clip.mp4", "score_threshold=0.1", "batch_size=5", "device=cpu"]
-    run_in(trained, monkeypatch, "predict", *overrides, "output=film", "save=[images,json,voc,csv,coco]")
+    run_command(trained, "predict", *overrides, "output=film", "save=[images,json,voc,csv,coco]")
     records = json.loads((trained / "film" / "predictions.json").read_text())["images"]
     assert [(record["frame"], record["drawn"]) for record in records] == [(index, "clip.mp4") for index in range(6)]
     assert sum(len(record["detections"]) for record in records) > 0
@@ -265,7 +230,7 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "max_detections=3",
         "score_threshold=0",
     ]
-    run_in(trained, monkeypatch, "predict", *overrides, "output=film2", "save=json")
+    run_command(trained, "predict", *overrides, "output=film2", "save=json")
     records = json.loads((trained / "film2" / "predictions.json").read_text())["images"]
     assert [record["frame"] for record in records] == [0, 5]
     assert {found["class"] for record in records for found in record["detections"]} <= {"ring"}
@@ -293,7 +258,6 @@ def test_predict_a_video(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_what_predict_cannot_do(
     trained: Path,
-    run: Run,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -309,11 +273,11 @@ def test_what_predict_cannot_do(
     usual = [
         word for word in (f"checkpoint={trained / 'run'}", "source=good.png") if word.partition("=")[0] not in given
     ]
-    assert answer in refused(run, capsys, "predict", *usual, *overrides)
+    assert answer in refused(capsys, tmp_path, "predict", *usual, *overrides)
 
 
 def test_predict_keeps_what_it_has_where_it_is_interrupted(
-    trained: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     for name in ("a.png", "b.png"):
         Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / name)
@@ -325,35 +289,34 @@ def test_predict_keeps_what_it_has_where_it_is_interrupted(
 
     monkeypatch.setattr(frames, "read_image", read_or_interrupt)
     with pytest.raises(SystemExit) as end:
-        run("predict", f"checkpoint={trained / 'run'}", f"source={tmp_path}", "batch_size=1", "output=out")
+        run_command(
+            tmp_path, "predict", f"checkpoint={trained / 'run'}", f"source={tmp_path}", "batch_size=1", "output=out"
+        )
     assert end.value.code == 130
     report = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert [Path(image["file"]).name for image in report["images"]] == ["a.png"]
 
 
-def test_predict_stops_at_a_bad_image(trained: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("bad.jpg").unlink(missing_ok=True)
-    bad = trained / "empty.jpg"
-    bad.write_bytes(b"")
-    overrides = [f"checkpoint={trained / 'run'}", f"source={bad}", "save=[images,json,csv,coco,voc]", "output=none"]
-    assert "empty.jpg" in refused(run, capsys, "predict", *overrides)
-    assert not Path("none").exists()  # nothing that looks like results of no image
+def test_predict_stops_at_a_bad_image(trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    overrides = [f"checkpoint={trained / 'run'}", "source=empty.jpg", "save=[images,json,csv,coco,voc]", "output=none"]
+    assert "empty.jpg" in refused(capsys, tmp_path, "predict", *overrides)
+    assert not (tmp_path / "none").exists()  # nothing that looks like results of no image
 
 
-def test_a_run_goes_on_at_its_last_epoch(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_at_its_last_epoch(trained: Path) -> None:
     small = [item for item in SMALL if not item.startswith("trainer.max_epochs")]
     cut_off = [*small, "trainer.max_epochs=2", "trainer.limit_train_batches=3", "logger=none"]
     # Both runs have a schedule of 2 epochs; the first is stopped after one.
-    run_in(
+    run_command(
         trained,
-        monkeypatch,
         "train",
         *cut_off,
         "hydra.run.dir=half",
         "+callbacks.stop._target_=test_commands.StopAfterOne",
     )
     half = torch.load(trained / "half" / "checkpoints" / "last.ckpt", weights_only=True)
-    run_in(trained, monkeypatch, "train", *cut_off, "hydra.run.dir=whole", "resume=half/checkpoints/last.ckpt")
+    run_command(trained, "train", *cut_off, "hydra.run.dir=whole", "resume=half/checkpoints/last.ckpt")
     whole = torch.load(trained / "whole" / "checkpoints" / "last.ckpt", weights_only=True)
     straight = torch.load(trained / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert (half["global_step"], whole["global_step"]) == (3, 6)
@@ -361,15 +324,15 @@ def test_a_run_goes_on_at_its_last_epoch(trained: Path, monkeypatch: pytest.Monk
 
 
 def test_a_run_that_was_killed_before_its_result_only_writes_that(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = [*SMALL, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "hydra.run.dir=run", "resume=auto"]
-    run("train", *overrides)
+    run_command(tmp_path, "train", *overrides)
     left = tmp_path / "run"
     logged, result = (left / "metrics.csv").read_text(), json.loads((left / "result.json").read_text())
     (left / "result.json").unlink()
     capsys.readouterr()
-    run("train", *overrides)
+    run_command(tmp_path, "train", *overrides)
     assert (left / "metrics.csv").read_text() == logged
     again = json.loads((left / "result.json").read_text())
     validated = {name: score for name, score in result["scores"].items() if name.startswith("val/")}
@@ -377,15 +340,16 @@ def test_a_run_that_was_killed_before_its_result_only_writes_that(
     assert "validation images" in capsys.readouterr().out
 
 
-def test_a_run_ends_when_its_budget_says(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By this process's own time, so that others on the machine do not count."""
-    monkeypatch.setattr(assembly, "monotonic", time.process_time)
-    monkeypatch.setattr(train, "command_start", lambda *programs: time.process_time())
+def test_a_run_ends_when_its_budget_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on by half a second whenever it is read."""
+    readings = itertools.count(step=0.5)
+    monkeypatch.setattr(assembly, "monotonic", lambda: next(readings))
+    monkeypatch.setattr(train, "command_start", lambda *programs: 0.0)
     overrides = [item for item in SMALL if not item.startswith("trainer.check_val")]
-    run("train", *overrides, "budget=5s", "hydra.run.dir=run", "logger=none")
+    run_command(tmp_path, "train", *overrides, "budget=10s", "hydra.run.dir=run", "logger=none")
     record = json.loads((tmp_path / "run" / "run.json").read_text())["budget"]
-    assert record["seconds"] == 5
-    assert 4 < record["used_seconds"] < 7
+    assert record["seconds"] == 10
+    assert 8 < record["used_seconds"] < 12
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     kept = saved["callbacks"]["BudgetCallback"]
     assert record["steps"] == kept["steps"] == saved["global_step"] > 6
@@ -404,10 +368,10 @@ def levels_in(run: Path) -> list[dict]:
 
 
 def test_fitted_priors_are_recorded_and_never_fitted_again(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = [*SMALL, *FEW_STEPS]
-    run("train", *small, "priors=auto", "hydra.run.dir=run")
+    run_command(tmp_path, "train", *small, "priors=auto", "hydra.run.dir=run")
     told = capsys.readouterr().out
     levels, config = levels_in(tmp_path / "run"), OmegaConf.load(tmp_path / "run" / "config.yaml")
     assert "training boxes reach IoU .5 with a fitted prior" in told
@@ -415,34 +379,18 @@ def test_fitted_priors_are_recorded_and_never_fitted_again(
     assert not config.priors.fit
     assert [level["min_size"] for level in levels] != pytest.approx([6.4, 12.8, 21.76, 33.28, 44.8], rel=0.01)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["fitted_priors"]["is_fitted"]
-    run("train", "--config-path", str(tmp_path / "run" / ".hydra"), "hydra.run.dir=again")
+    run_command(tmp_path, "train", "--config-path", str(tmp_path / "run" / ".hydra"), "hydra.run.dir=again")
     assert levels_in(tmp_path / "again") == levels
 
     monkeypatch.setattr(auto_settings, "choose_priors", None)  # which nothing may call from here on
     capsys.readouterr()
-    run("train", *small, "priors=auto", "trainer.max_epochs=2", "resume=run", "hydra.run.dir=run")
+    run_command(tmp_path, "train", *small, "priors=auto", "trainer.max_epochs=2", "resume=run", "hydra.run.dir=run")
     assert levels_in(tmp_path / "run") == levels
     assert "model.levels" not in capsys.readouterr().out  # no other settings than it was begun with
-    run("evaluate", "checkpoint=run", "data=toy", *TOY_COUNTS)
+    run_command(tmp_path, "evaluate", "checkpoint=run", "data=toy", *TOY_COUNTS)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["fitted_priors"]["is_fitted"]
-    run("train", *small, "priors=auto", "init_from=run", "hydra.run.dir=from_it")
+    run_command(tmp_path, "train", *small, "priors=auto", "init_from=run", "hydra.run.dir=from_it")
     assert levels_in(tmp_path / "from_it") == levels  # which its box heads know
-
-
-def test_an_argument_that_a_part_of_the_network_does_not_take_is_named(
-    run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    message = refused(run, capsys, "train", *SMALL, "+backbone.colour=red")
-    assert "colour" in message
-    assert "~backbone.colour" in message
-
-
-def test_priors_that_cannot_be_fitted(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    message = refused(run, capsys, "train", *SMALL, "priors.fit=some")
-    assert "priors.fit is 'some'" in message
-    message = refused(run, capsys, "train", *SMALL, "priors=auto", "ablation=squares")
-    assert "ablation=" in message
-    assert "priors.fit=true" in message
 
 
 class StopAfterOne(pl.Callback):
@@ -452,55 +400,39 @@ class StopAfterOne(pl.Callback):
         trainer.should_stop = True
 
 
-def test_the_readme_line_runs_where_there_is_no_voc(run: Run, tmp_path: Path) -> None:
-    run(
-        "train", "backbone=vgg16", "backbone.weights=null", "trainer.devices=1", "trainer.fast_dev_run=true",
+@pytest.mark.slow  # of 26 million weights; tests/test_choices.py builds the network
+def test_the_readme_line_runs_where_there_is_no_voc(tmp_path: Path) -> None:
+    run_command(
+        tmp_path, "train", "backbone=vgg16", "backbone.weights=null", "trainer.devices=1", "trainer.fast_dev_run=true",
         "data=toy", "data.batch_size=2", "data.num_train=4", "data.num_val=2", "data.num_test=2", "data.num_workers=0",
         "trainer.accelerator=cpu",
     )  # fmt: skip
     assert (tmp_path / "datasets" / "toy").is_dir()
 
 
-def test_without_voc_one_sentence_says_what_to_do(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    message = refused(run, capsys, "train", "trainer.accelerator=cpu")
-    assert "data.download=true" in message
-    assert "data.root=" in message
-
-
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
+        ([], "data.download=true.*data.root="),
         (["trainer.devices=4", "trainer.accelerator=gpu"], "trainer."),
-        (["trainer.devices=4096", "trainer.accelerator=cpu"], "trainer.devices=4096: this machine has"),
-        (["trainer.accelerator=abacus"], "abacus"),
         (["data=voc_folder"], "data.root=VALUE"),
         (["data=voc_folder", "data.root=nowhere"], "nowhere"),
-        (
-            ["backbone.weights=nothing.pth", "data=toy", "data.num_train=2", "data.num_val=1"],
-            "backbone.weights=nothing.pth",
-        ),
+        (["backbone.weights=nothing.pth", *TOY_COUNTS, "data=toy"], "backbone.weights=nothing.pth"),
         (["init_from=nowhere.pth", "data=voc_folder", "data.root=nowhere_either"], "nowhere.pth"),
-        (["init_from=a.pth", "resume=auto", *SMALL], "give one of them"),
-        (["loss.matcher=greedy", "data=toy", "data.num_train=9"], "loss/matcher="),
+        (["loss.matcher=greedy", "data=toy", *TOY_COUNTS], "loss/matcher="),
         (["resume=nowhere.ckpt", *SMALL], "nowhere.ckpt"),
         ([*SMALL, "trainer.precision=seven"], "error: trainer: Precision 'seven' is invalid"),
-        ([*SMALL, "trainer.profiler=trance"], "trainer.profiler=trance; there is simple, advanced, trace"),
-        ([*SMALL, "compile=fast"], "compile is 'fast'; it can be null, default"),
-        ([*SMALL, "budget=10"], "budget is 10; it must be a length of time"),
-        ([*SMALL, "trainer.precision=16-mixed", "trainer.gradient_clip_val=1"], "needs optimizer.fused=false"),
+        ([*SMALL, "+backbone.colour=red"], "colour.*~backbone.colour"),
+        ([*SMALL, "priors.fit=some"], "priors.fit is 'some'"),
+        ([*SMALL, "priors=auto", "ablation=squares"], "ablation=.*priors.fit=true"),
     ],
 )
 def test_what_train_cannot_do(
-    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], answer: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], answer: str
 ) -> None:
     if "trainer.accelerator=gpu" in arguments and torch.cuda.device_count() >= 4:
         pytest.skip("this machine has four GPUs")
-    with pytest.raises(SystemExit) as end:
-        run("train", "trainer.accelerator=cpu", *arguments)
-    printed = capsys.readouterr().err
-    assert end.value.code == 2
-    assert answer in printed
-    assert "Traceback" not in printed
+    assert re.search(answer, refused(capsys, tmp_path, "train", "trainer.accelerator=cpu", *arguments))
 
 
 @pytest.mark.parametrize(
@@ -515,44 +447,37 @@ def test_what_train_cannot_do(
     ],
 )
 def test_what_evaluate_cannot_do(
-    trained: Path, run: Run, capsys: pytest.CaptureFixture[str], arguments: list[str], answer: str
+    trained: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], answer: str, tmp_path: Path
 ) -> None:
-    assert answer in refused(run, capsys, "evaluate", *(a.replace("RUN", str(trained / "run")) for a in arguments))
+    assert answer in refused(capsys, tmp_path, "evaluate", *(a.replace("RUN", str(trained / "run")) for a in arguments))
 
 
-def test_scores_that_cannot_be_written_are_said(trained: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scores_that_cannot_be_written_are_said(
+    trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     (trained / "a_file").write_text("")
     overrides = [f"checkpoint={trained / 'run'}", "data=toy", f"data.root={trained / 'datasets/toy'}", *TOY_COUNTS]
-    assert "a_file" in refused(run, capsys, "evaluate", *overrides, f"visualizations={trained / 'a_file'}")
+    assert "a_file" in refused(capsys, tmp_path, "evaluate", *overrides, f"visualizations={trained / 'a_file'}")
 
 
 @pytest.mark.parametrize(
     ("command", "on_error"), [(["evaluate"], "raise"), (["export", "format=onnx", "output=a.onnx"], "skip")]
 )
 def test_classes_that_have_nothing_in_common_are_reported_in_one_sentence(
-    trained: Path,
-    run: Run,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    command: list[str],
-    on_error: str,
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], on_error: str
 ) -> None:
     shutil.copytree(trained / "datasets" / "toy", tmp_path / "other")
     for path in (tmp_path / "other" / "Annotations").iterdir():
         path.write_text(re.sub("<name>.*?</name>", "<name>zebra</name>", path.read_text()))
     overrides = ["data=voc_folder", f"data.root={tmp_path / 'other'}", "split=test", f"data.on_error={on_error}"]
-    with pytest.raises(SystemExit) as end:
-        run(*command, f"checkpoint={trained / 'run'}", *overrides)
-    printed = capsys.readouterr()
+    message = refused(capsys, tmp_path, *command, f"checkpoint={trained / 'run'}", *overrides)
     known = ", ".join(sorted(TOY_CLASSES))
-    told = f"error: the model knows {known}; the annotations of the test split have zebra: they share none"
-    assert (end.value.code, printed.err.strip().splitlines()[-1]) == (2, told)
-    assert "zebra" not in printed.out + printed.err.replace(told, "")
+    assert f"the model knows {known}; the annotations of the test split have zebra" in message
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_a_class_that_the_model_lacks_is_reported_by_object(
-    trained: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], on_error: str
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], on_error: str
 ) -> None:
     shutil.copytree(trained / "datasets" / "toy", tmp_path / "other")
     path = tmp_path / "other" / "Annotations" / "test_00003.xml"
@@ -560,32 +485,42 @@ def test_a_class_that_the_model_lacks_is_reported_by_object(
     overrides = ["data=voc_folder", f"data.root={tmp_path / 'other'}", "split=test", f"data.on_error={on_error}"]
     overrides = ["evaluate", f"checkpoint={trained / 'run'}", *overrides, "data.num_workers=0"]
     if on_error == "skip":
-        run(*overrides)
+        run_command(tmp_path, *overrides)
         told = capsys.readouterr().out
     else:
-        told = refused(run, capsys, *overrides)
+        told = refused(capsys, tmp_path, *overrides)
     assert f"object 1 'zebra' is of none of the {len(TOY_CLASSES)} classes: {', '.join(sorted(TOY_CLASSES))}" in told
 
 
 def test_objects_that_the_metrics_ignore_are_reported(
-    trained: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(trained / "datasets" / "toy", tmp_path / "other")
     for path in (tmp_path / "other" / "Annotations").iterdir():
         path.write_text(re.sub("<difficult>.</difficult>", "<difficult>1</difficult>", path.read_text()))
     overrides = ["data=voc_folder", f"data.root={tmp_path / 'other'}", "split=test", "data.num_workers=0"]
-    run("evaluate", f"checkpoint={trained / 'run'}", *overrides)
+    run_command(tmp_path, "evaluate", f"checkpoint={trained / 'run'}", *overrides)
     assert re.search(r"all \d+ objects of the test split are crowds or difficult", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("source", ["nowhere.jpg", "*.jpg", "."])
-def test_predict_without_images(trained: Path, run: Run, capsys: pytest.CaptureFixture[str], source: str) -> None:
-    assert f"source={source}" in refused(run, capsys, "predict", f"checkpoint={trained / 'run'}", f"source={source}")
+def test_predict_without_images(trained: Path, capsys: pytest.CaptureFixture[str], source: str, tmp_path: Path) -> None:
+    assert f"source={source}" in refused(
+        capsys, tmp_path, "predict", f"checkpoint={trained / 'run'}", f"source={source}"
+    )
 
 
 @pytest.mark.slow
-def test_a_sweep(run: Run, tmp_path: Path) -> None:
-    run("train", "--multirun", *SMALL, "trainer.max_epochs=1", "optimizer.lr=0.001,0.002", "hydra.sweep.dir=sweep")
+def test_a_sweep(tmp_path: Path) -> None:
+    run_command(
+        tmp_path,
+        "train",
+        "--multirun",
+        *SMALL,
+        "trainer.max_epochs=1",
+        "optimizer.lr=0.001,0.002",
+        "hydra.sweep.dir=sweep",
+    )
     assert [(tmp_path / "sweep" / job / "checkpoints" / "best.ckpt").is_file() for job in "01"] == [True, True]
 
 
@@ -628,12 +563,18 @@ def test_two_processes_train_and_see_every_image_once(tmp_path: Path) -> None:
 
 
 def test_a_run_without_validation_leaves_its_last_checkpoint(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "checkpoints" / "best.ckpt").write_bytes(b"of an earlier run")
-    run(
-        "train", *SMALL, "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=5", "hydra.run.dir=run", "logger=none"
+    run_command(
+        tmp_path,
+        "train",
+        *SMALL,
+        "trainer.max_epochs=1",
+        "trainer.check_val_every_n_epoch=5",
+        "hydra.run.dir=run",
+        "logger=none",
     )
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
     assert Detector.load(tmp_path / "run").class_names
@@ -659,13 +600,13 @@ def write_voc(root: Path, splits: dict[str, list[str]]) -> list[str]:
     return [*small, "data=voc_folder", f"data.root={root}", "data.train_split=train"]
 
 
-def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(run: Run, tmp_path: Path) -> None:
+def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(tmp_path: Path) -> None:
     cats = [f"cat_{index}" for index in range(8)]
     overrides = write_voc(
         tmp_path / "voc", {"train": cats, "exam": cats, "val": ["none_0", "difficult_1", "difficult_2"]}
     )
     splits = ["data.val_split=val", "data.test_split=exam"]
-    run("train", *overrides, *splits, "hydra.run.dir=run", "test=true", "logger=csv", "report=true")
+    run_command(tmp_path, "train", *overrides, *splits, "hydra.run.dir=run", "test=true", "logger=csv", "report=true")
     folder = tmp_path / "run"
     said = (folder / "train.log").read_text()
     assert "val: there is no object to score in its 3 images" in said
@@ -679,15 +620,19 @@ def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(run: R
     assert (folder / "report.html").is_file()
     assert read_run(folder).checkpoint == folder / "checkpoints" / "last.ckpt"
     evaluated = [word for word in overrides if word.startswith("data")]
-    run("evaluate", "checkpoint=run", *evaluated, "output=scores.json")  # the checkpoint keeps the name of the split
+    run_command(
+        tmp_path, "evaluate", "checkpoint=run", *evaluated, "output=scores.json"
+    )  # the checkpoint keeps the name of the split
     assert json.loads((tmp_path / "scores.json").read_text())["map_11point"] == result["scores"]["test/map_11point"]
 
 
-def test_a_run_on_everything_says_that_images_without_objects_teach_nothing(run: Run, tmp_path: Path) -> None:
+def test_a_run_on_everything_says_that_images_without_objects_teach_nothing(tmp_path: Path) -> None:
     names = ["cat_0", *(f"none_{index}" for index in range(4))]
     overrides = write_voc(tmp_path / "voc", {"train": names})
     steps = ["data.batch_size=1", "data.val_fraction=0", "data.test_split=null", "trainer.max_epochs=1", "test=true"]
-    run("train", *overrides, *steps, "hydra.run.dir=run", "logger=csv", "loss.class_loss.min_negatives=0")
+    run_command(
+        tmp_path, "train", *overrides, *steps, "hydra.run.dir=run", "logger=csv", "loss.class_loss.min_negatives=0"
+    )
     said = "train: 4 of 5 images (80%) have no object and teach nothing, since loss.class_loss.min_negatives=0"
     assert said in (tmp_path / "run" / "train.log").read_text()
     with (tmp_path / "run" / "metrics.csv").open() as file:
@@ -697,14 +642,12 @@ def test_a_run_on_everything_says_that_images_without_objects_teach_nothing(run:
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
-def test_predict_never_replaces_the_images(
-    trained: Path, run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_predict_never_replaces_the_images(trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     mine = tmp_path / "mine.jpg"
     Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(mine)
     before = mine.read_bytes()
     arguments = [f"checkpoint={trained / 'run'}", f"source={tmp_path}", f"output={tmp_path}"]
-    assert "would replace the image mine.jpg" in refused(run, capsys, "predict", *arguments)
+    assert "would replace the image mine.jpg" in refused(capsys, tmp_path, "predict", *arguments)
     assert mine.read_bytes() == before
 
 

@@ -17,9 +17,9 @@ import gradio as gr
 import httpx
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
+from helpers.commands import refused, run_command
 from helpers.tiny_nets import tiny_net
 from ssd_lightning import demo
 from ssd_lightning.errors import ConfigurationError
@@ -34,26 +34,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["demo", *arguments])
-    GlobalHydra.instance().clear()
-    demo.main()
-
-
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    with pytest.raises(SystemExit) as end:
-        run(monkeypatch, *arguments)
-    message = capsys.readouterr().err.strip()
-    assert end.value.code == 2
-    assert message.startswith("error: ")
-    assert "\n" not in message
-    return message
-
-
 def test_what_cannot_be_served_is_reported_in_a_sentence(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     foreign = tmp_path / "foreign.pth"
     torch.save({"model": {"weight": torch.zeros(3)}}, foreign)
     good = f"checkpoint={checkpoint}"
@@ -69,7 +52,7 @@ def test_what_cannot_be_served_is_reported_in_a_sentence(
             (good, "port=0", "score_threshold=2"): "score_threshold is 2",
         }
         for arguments, overrides in cases.items():
-            assert overrides in refused(monkeypatch, capsys, *arguments), arguments
+            assert overrides in refused(capsys, tmp_path, "demo", *arguments), arguments
 
 
 def test_a_space_shows_the_same_detector_and_its_examples(
@@ -79,7 +62,7 @@ def test_a_space_shows_the_same_detector_and_its_examples(
     shots.mkdir()
     Image.new("RGB", (40, 30)).save(shots / "one.png")
     given = (f"checkpoint={checkpoint}", f"examples={shots}", f"space={space}")
-    run(monkeypatch, *given)
+    run_command(tmp_path, "demo", *given)
     launched: list[gr.Blocks] = []
     monkeypatch.setattr(gr.Blocks, "launch", lambda page: launched.append(page))
     runpy.run_path(str(space / "app.py"))
@@ -88,14 +71,14 @@ def test_a_space_shows_the_same_detector_and_its_examples(
     assert "one.png" in text
     assert (space / "README.md").read_text().startswith("---\ntitle:")
     assert re.fullmatch(r"ssd-lightning\[demo\]==\S+\n", (space / "requirements.txt").read_text())
-    assert str(space) in refused(monkeypatch, capsys, *given)  # nothing is replaced
+    assert str(space) in refused(capsys, tmp_path, "demo", *given)  # nothing is replaced
 
 
 def test_a_missing_package_is_named(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
-    message = refused(monkeypatch, capsys, f"checkpoint={checkpoint}")
+    message = refused(capsys, tmp_path, "demo", f"checkpoint={checkpoint}")
     assert "gradio" in message
     assert "pip install 'ssd-lightning[demo]'" in message
 
@@ -118,6 +101,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("host", "is_local"), [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False)])
 def test_only_this_machine_is_let_in_unless_a_host_is_given(
     checkpoint: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     served: list[dict[str, Any]],
@@ -126,7 +110,9 @@ def test_only_this_machine_is_let_in_unless_a_host_is_given(
 ) -> None:
     opened: list[str] = []
     monkeypatch.setattr(demo.webbrowser, "open", opened.append)
-    run(monkeypatch, f"checkpoint={checkpoint}", "port=0", *([] if host == "127.0.0.1" else [f"host={host}"]))
+    run_command(
+        tmp_path, "demo", f"checkpoint={checkpoint}", "port=0", *([] if host == "127.0.0.1" else [f"host={host}"])
+    )
     [settings] = served
     printed = capsys.readouterr()
     assert settings["host"] in (("127.0.0.1", "::1") if is_local else (host,))

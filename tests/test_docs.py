@@ -1,10 +1,8 @@
 """What the pages tell people: commands that exist, links that lead somewhere, and all of it tried (slowly)."""
 
-import importlib
 import pkgutil
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
@@ -15,16 +13,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
 from PIL import Image
 from torchvision.models import MobileNet_V2_Weights, VGG16_BN_Weights, VGG16_Weights, mobilenet_v2
 from torchvision.models.vgg import cfgs, make_layers
 
+from helpers.commands import run_command
 from helpers.docs_commands import PAGES, REPOSITORY, Line, all_lines
-from ssd_lightning import run_dirs
-from ssd_lightning.command_line import OWN_CONFIG_FLAGS, CommandLine
-from ssd_lightning.config import check_overrides
+from ssd_lightning.command_line import OWN_CONFIG_FLAGS, CommandLine, spell_out
+from ssd_lightning.config import compose_config, find_folder, known_groups
 from ssd_lightning.models.layers import init_he
+from ssd_lightning.overrides import check_each
 from ssd_lightning.sweeps.plan import plan_sweep
 
 LINES = all_lines()
@@ -42,7 +41,15 @@ def test_every_word_of_a_command_exists(line: Line, monkeypatch: pytest.MonkeyPa
     if typed.has(OWN_CONFIG_FLAGS):
         pytest.skip("it brings a configuration of its own; the slow test runs it")
     planned = plan_sweep(typed) if line.command == "train" else typed
-    check_overrides(line.command, [word for word in planned.overrides if "=" in word and "=NAME" not in word])
+    words = [word for word in spell_out(planned.overrides) if "=" in word and "=NAME" not in word]
+    groups = known_groups(find_folder("conf"))
+
+    def compose_choices(overrides: list[str]) -> DictConfig:
+        """Compose what many lines have in common; each composition takes a second."""
+        choices = [text for text in overrides if text.partition("=")[0] in groups]
+        return compose_config(line.command, choices, return_hydra_config=True)
+
+    check_each(words, groups, compose_choices)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -153,16 +160,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (shots / image.name).write_bytes(image.read_bytes())
     run(place, "train", *overrides, "model=tiny_ssd", *SHORT, "hydra.run.dir=outputs/ssd/RUN")
     theirs = "outputs/amdegroot"  # of their network, so that it can pass for their weights
-    run(
-        place,
-        "train",
-        *overrides,
-        "model=amdegroot_ssd300",
-        "backbone.weights=null",
-        *SHORT,
-        "trainer.max_steps=0",
-        f"hydra.run.dir={theirs}",
-    )
+    untrained = ["model=amdegroot_ssd300", "backbone.weights=null", *SHORT, "trainer.max_steps=0"]
+    run(place, "train", *overrides, *untrained, f"hydra.run.dir={theirs}")
     (place / "outputs" / "vgg16").symlink_to("amdegroot")
     run(place, "export", f"checkpoint={theirs}", "format=ssd.pytorch", "output=ssd300_mAP_77.43_v2.pth")
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -173,18 +172,12 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def run(place: Path, command: str, *overrides: str) -> None:
     """Run a command in this process, which has everything imported; several ranks need processes of their own."""
-    if "trainer.devices=2" in overrides:
-        line = [sys.executable, "-m", f"ssd_lightning.{command}", *overrides]
-        done = subprocess.run(line, cwd=place, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
+    if "trainer.devices=2" not in overrides:
+        run_command(place, command, *overrides)
         return
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.chdir(place)
-        monkeypatch.setattr(sys, "argv", [command, *overrides])
-        monkeypatch.setattr(run_dirs, "_chosen", {})
-        monkeypatch.setattr(signal, "signal", lambda number, handler: signal.SIG_DFL)
-        GlobalHydra.instance().clear()
-        importlib.import_module(f"ssd_lightning.{command}").main()
+    line = [sys.executable, "-m", f"ssd_lightning.{command}", *overrides]
+    done = subprocess.run(line, cwd=place, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.slow

@@ -9,23 +9,24 @@ from ssd_lightning.list_settings import check_lists
 
 
 @pytest.mark.parametrize(
-    ("word", "answer"),
+    ("key", "value", "answer"),
     [
-        ("augmentation.contrast=0.5", "it takes a list of 2: 'augmentation.contrast=[0.5,0.5]'"),
-        ("data.class_names=cat", "data.class_names is 'cat'; it takes a list: 'data.class_names=[cat]'"),
-        ("data.class_names='cat,red dog'", "'data.class_names=[cat,red dog]'"),
-        ("data.class_names='größe'", "'data.class_names=[\"größe\"]'"),
-        ("data.class_names=7", "data.class_names is 7; it takes a list"),
-        ("data.class_names=[cat,10,010]", "data.class_names holds 10, .*'data.class_names=[cat,\"10\",010]'"),
-        ("augmentation.fill=black", "augmentation.fill is 'black'"),
-        ("augmentation.extra_transforms=ToGray", "augmentation.extra_transforms is 'ToGray'"),
-        ("image_size=large", "image_size is 'large'"),
-        ("extras.channels=16", "extras.channels is 16"),
-        ("priors.levels.scales=0.1", "priors.levels.scales is 0.1"),
+        ("augmentation.contrast", 0.5, "it takes a list of 2: 'augmentation.contrast=[0.5,0.5]'"),
+        ("data.class_names", "cat", "data.class_names is 'cat'; it takes a list: 'data.class_names=[cat]'"),
+        ("data.class_names", "cat,red dog", "'data.class_names=[cat,red dog]'"),
+        ("data.class_names", "größe", "'data.class_names=[\"größe\"]'"),
+        ("data.class_names", 7, "data.class_names is 7; it takes a list"),
+        ("data.class_names", ["cat", 10, "010"], "data.class_names holds 10, .*'data.class_names=[cat,\"10\",010]'"),
+        ("augmentation.fill", "black", "augmentation.fill is 'black'"),
+        ("augmentation.extra_transforms", "ToGray", "augmentation.extra_transforms is 'ToGray'"),
+        ("image_size", "large", "image_size is 'large'"),
+        ("extras.channels", 16, "extras.channels is 16"),
+        ("priors.levels.scales", 0.1, "priors.levels.scales is 0.1"),
     ],
 )
-def test_one_value_for_a_list_is_answered_with_the_list(word: str, answer: str) -> None:
-    config = compose_config("train", ["data=toy", "model=tiny_ssd", word])
+def test_one_value_for_a_list_is_answered_with_the_list(key: str, value: object, answer: str) -> None:
+    config = compose_config("train", ["data=toy", "model=tiny_ssd"])
+    OmegaConf.update(config, key, value)
     with pytest.raises(ConfigurationError, match=answer.replace("[", r"\[").replace("]", r"\]")):
         check_lists(config)
 
@@ -39,7 +40,7 @@ def test_every_command_that_reads_data_says_so(command: str) -> None:
 
 @pytest.mark.parametrize("data", ["coco_folder", "yolo_folder", "csv_folder", "bananas"])
 def test_every_format_says_so(data: str) -> None:
-    config = compose_config("train", [f"data={data}", "data.root=x", "data.class_names=cat"])
+    config = compose_config("evaluate", [f"data={data}", "data.root=x", "data.class_names=cat"])
     with pytest.raises(ConfigurationError, match=r"data\.class_names is 'cat'"):
         check_lists(config)
 

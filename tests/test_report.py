@@ -5,13 +5,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
+from helpers.commands import refused, run_command
 from helpers.evaluation_records import planted_record
-from ssd_lightning import report
 
 Run = Callable[..., None]
 
@@ -19,14 +19,8 @@ METRICS = "epoch,loss,step,val/map_11point\n0,2.5,9,\n0,,9,0.25\n1,2.0,19,\n1,,1
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    def run_in(*arguments: str) -> None:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["report", *arguments])
-        GlobalHydra.instance().clear()
-        report.main()
-
-    return run_in
+def run(tmp_path: Path) -> Run:
+    return partial(run_command, tmp_path, "report")
 
 
 @pytest.fixture
@@ -79,12 +73,7 @@ def test_what_cannot_be_shown_is_said_in_one_sentence(
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "metrics.csv").write_text("epoch,step\n1\n2,2\n")
-    with pytest.raises(SystemExit) as end:
-        run(*arguments)
-    message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert end.value.code == 2
-    assert message.startswith("error: ")
-    assert said in message
+    assert said in refused(capsys, tmp_path, "report", *arguments)
 
 
 def test_a_run_that_was_never_evaluated_is_said_beside_its_page(

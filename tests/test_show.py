@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from PIL import Image
 
 from helpers import planted
+from helpers.commands import refused
 from ssd_lightning import show
 from ssd_lightning.assembly import make_net
 from ssd_lightning.config import compose_config
@@ -36,17 +36,6 @@ def folder(tmp_path: Path) -> Path:
 def draw(folder: Path, what: str, *more: str) -> list[Path]:
     overrides = [*SETTINGS, f"data.root={folder / 'set'}", f"output={folder / 'out'}", f"what={what}", *more]
     return show.show(compose_config("show", overrides))
-
-
-def run_main(monkeypatch: pytest.MonkeyPatch, directory: Path, *arguments: str) -> int:
-    monkeypatch.chdir(directory)
-    monkeypatch.setattr(sys, "argv", ["show", *arguments])
-    GlobalHydra.instance().clear()
-    try:
-        show.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 @pytest.mark.parametrize(
@@ -177,18 +166,10 @@ def test_a_checkpoint_brings_its_input_size_and_priors(folder: Path) -> None:
     ],
 )
 def test_bad_input_is_reported_in_one_sentence(
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    overrides: list[str],
-    said: str,
+    folder: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], said: str
 ) -> None:
     torch.save({"model": torch.zeros(3)}, folder / "other.ckpt")
-    assert run_main(monkeypatch, folder, *SETTINGS, "data.root=set", *overrides) == 2
-    message = capsys.readouterr().err.strip()
-    assert message.startswith("error: ")
-    assert said in message
-    assert len(message.splitlines()) == 1
+    assert said in refused(capsys, folder, "show", *SETTINGS, "data.root=set", *overrides)
 
 
 @pytest.mark.parametrize("what", ["batch", "matches"])

@@ -15,18 +15,16 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
-from ssd_lightning.config import find_user_error
 from ssd_lightning.data.multiscale import multiscale_sizes
 from ssd_lightning.data_settings import data_settings
 from ssd_lightning.devices import choose_device
-from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.inference.checkpoints import find_checkpoint
+from ssd_lightning.errors import find_user_error
+from ssd_lightning.initial_weights import describe_start, load_init_from
 from ssd_lightning.memory import keep_freed_memory
 from ssd_lightning.models import SSD
 from ssd_lightning.models.config import check_rebuildable
-from ssd_lightning.models.key_mapping import NETWORKS
 from ssd_lightning.models.ssd import check_batch_size
-from ssd_lightning.models.weights import load_pretrained, normalization_of
+from ssd_lightning.models.weights import normalization_of
 from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.batch_scaling import split_optimizer
 from ssd_lightning.training.callbacks.budget import BudgetCallback, TrainingBudget, parse_budget
@@ -46,7 +44,6 @@ from ssd_lightning.training.fault_tolerance.rank_consistency import RankConsiste
 from ssd_lightning.training.fault_tolerance.ranks import with_timeout
 from ssd_lightning.training.precision import check_precision
 from ssd_lightning.training.profiling import make_profiler
-from ssd_lightning.visualization.tables import print_weights
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +152,7 @@ def make_module(
     share = device_batch_size(config.data.batch_size, ranks=ranks, accumulate=accumulate, images=images)
     check_batch_size(net, share * ranks if synchronizes_batch_norm(config, ranks) else share)
     if config.init_from:
-        fill(net, config, class_names)
+        load_init_from(net, config, class_names)
     rank_zero_only(log.info)("%s", describe_start(config, net, checkpoint))
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
@@ -175,60 +172,11 @@ def make_module(
     )
 
 
-def describe_start(config: DictConfig, net: SSD, checkpoint: Path | None) -> str:
-    """Describe in one line which weights a run starts from, and which of them are trained."""
-    weights = config.backbone.get("weights")
-    kind = type(net.extractor.backbone).__name__
-    if checkpoint is not None:
-        start = f"the weights of {checkpoint}"
-    elif config.init_from:
-        start = f"the weights of {config.init_from}"
-    elif weights is None:
-        start = "random weights (backbone.weights=null)" if "weights" in config.backbone else "random weights"
-    elif Path(weights).is_file():
-        start = f"the weights of {weights} in the backbone ({kind}), random ones elsewhere"
-    else:
-        start = f"the ImageNet weights {weights} in the backbone ({kind}), random ones elsewhere"
-    counts = [(weight.numel(), weight.requires_grad) for weight in net.parameters()]
-    learning = sum(count for count, learns in counts if learns)
-    frozen = [
-        f"backbone.{key}={config.backbone[key]}".lower()
-        for key in ("freeze", "freeze_norm")
-        if config.backbone.get(key)
-    ]
-    return (
-        f"the network starts from {start}; {learning:,} of its {sum(count for count, _ in counts):,} parameters learn"
-        + (f" ({', '.join(frozen)})" if frozen else "")
-    )
-
-
 def synchronizes_batch_norm(config: DictConfig, ranks: int) -> bool:
     """Tell whether batch norm uses the statistics of all devices. The default is yes with more than one GPU."""
     if config.trainer.sync_batchnorm is not None:
         return bool(config.trainer.sync_batchnorm)
     return ranks > 1 and choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto").type == "cuda"
-
-
-def check_start(config: DictConfig, checkpoint: Path | None) -> None:
-    """Check the starting point of a training before data are downloaded, generated or read.
-
-    Args:
-        config: configuration of the run.
-        checkpoint: checkpoint to resume, if any.
-
-    Raises:
-        UserError: the file of `init_from` is missing, or `resume` is also given; or frozen layers would stay random.
-    """
-    frozen = config.backbone.get("freeze") or config.backbone.get("freeze_norm")
-    if frozen and not (config.backbone.get("weights") or config.init_from or checkpoint):
-        raise ConfigurationError(
-            "backbone.freeze and backbone.freeze_norm keep the weights that the backbone starts with, and these would "
-            "be random: give backbone.weights= or init_from="
-        )
-    if config.init_from and config.resume:
-        raise ConfigurationError("resume= continues a run and init_from= begins one; give one of them")
-    if config.init_from:
-        find_checkpoint(Path(config.init_from))
 
 
 def make_data(config: DictConfig) -> DetectionDataModule:
@@ -280,26 +228,6 @@ def make_trainer(
         profiler=make_profiler(config.trainer.profiler, run_dir),
     )
     return trainer
-
-
-def fill(net: SSD, config: DictConfig, class_names: tuple[str, ...]) -> None:
-    """Load the weights of `init_from`, and log what was loaded.
-
-    Raises:
-        WeightsError: the weights cannot be read, or do not fit.
-    """
-    loaded = load_pretrained(
-        net,
-        find_checkpoint(Path(config.init_from)),
-        class_names=class_names,
-        # A normalisation given on the command line wins. Otherwise the one stored with the weights is used.
-        keep_normalization=config.model.normalization is not None,
-    )
-    rank_zero_only(print_weights)(f"{config.init_from}: {loaded.origin.source}", loaded.kept, loaded.reinitialised)
-    if loaded.other_priors:
-        log.warning("%s: %s; boxes are wrong by that at first", config.init_from, loaded.other_priors)
-    if loaded.origin.source in NETWORKS and not loaded.reinitialised:
-        log.info("the class heads are kept: the file's %d classes have to be yours, in its order", net.num_classes)
 
 
 def wanted_callbacks(callbacks: Iterable[Any], trainer: DictConfig) -> list[Any]:

@@ -7,12 +7,11 @@ import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -30,10 +29,10 @@ from ssd_lightning.command_line import (
     CommandLine,
     spell_out,
 )
-from ssd_lightning.errors import ConfigurationError, UserError, with_causes
+from ssd_lightning.errors import ConfigurationError, UserError, find_user_error
 from ssd_lightning.list_settings import check_lists
 from ssd_lightning.overrides import check_each, missing_keys, refuse_sweep
-from ssd_lightning.run_dirs import register_run_dirs
+from ssd_lightning.run_dirs import register_run_dirs, saved_config
 
 PACKAGE = Path(__file__).resolve().parent
 EXPERIMENT_GROUP = "experiment"
@@ -63,15 +62,16 @@ def register_experiments(config_name: str, *, names_only: bool = False) -> None:
     packaged = find_folder("conf") / f"{config_name}.yaml"
     if packaged.is_file() and EXPERIMENT_GROUP not in packaged.read_text():
         return  # predict and others start faster without
-    for name, node in _experiments(find_folder("experiments"), names_only).items():
+    _store_experiments(find_folder("experiments"), names_only)
+
+
+@lru_cache(maxsize=1)  # the store holds what was registered last
+def _store_experiments(folder: Path, names_only: bool) -> None:
+    for path in sorted(folder.glob("*.yaml")):
+        node: Any = {} if names_only else OmegaConf.load(path)
         ConfigStore.instance().store(
-            group=EXPERIMENT_GROUP, name=name, node=node, package="_global_", provider="experiments"
+            group=EXPERIMENT_GROUP, name=path.stem, node=node, package="_global_", provider="experiments"
         )
-
-
-@cache
-def _experiments(folder: Path, names_only: bool) -> dict[str, Any]:
-    return {path.stem: {} if names_only else OmegaConf.load(path) for path in sorted(folder.glob("*.yaml"))}
 
 
 def compose_config(
@@ -118,8 +118,8 @@ def run_command(
         line = plan(CommandLine(tuple(spell_out(sys.argv[1:])))).with_absolute_config_path(config_name)
         helps = line.has(HELP_FLAGS)
         register_experiments(config_name, names_only=helps)
-        if line.repeated_run is not None:
-            line = store_repeated_run(config_name, line)
+        if (run := line.repeated_run) is not None:
+            line = store_repeated_run(config_name, line, run)
         elif not helps:
             check_overrides(config_name, line.overrides)
         if not helps and not line.is_multirun:
@@ -143,15 +143,15 @@ def run_command(
             logging.getLogger(__name__).debug("stack trace of the error below", exc_info=True)
             _exit_with(user_error)
 
-    decorate = hydra.main(version_base="1.3", config_path=str(find_folder("conf")), config_name=config_name)
+    command = hydra.main(version_base="1.3", config_path=str(find_folder("conf")), config_name=config_name)(guarded)
     try:
-        decorate(guarded)()
+        command()
     except KeyboardInterrupt:  # before or after training, which saves a checkpoint first
         print("interrupted", file=sys.stderr)
         sys.exit(130)
 
 
-def store_repeated_run(config_name: str, line: CommandLine) -> CommandLine:
+def store_repeated_run(config_name: str, line: CommandLine, run: Path) -> CommandLine:
     """Register the configuration of the repeated run, with this command's Hydra settings: new directory, own log.
 
     Hydra does not save its own settings with the configuration, so it would fall back to its defaults.
@@ -162,15 +162,7 @@ def store_repeated_run(config_name: str, line: CommandLine) -> CommandLine:
     Raises:
         ConfigurationError: the configuration cannot be read, or lacks a setting that the command line changes.
     """
-    run = line.repeated_run
-    assert run is not None
-    try:
-        saved: Any = OmegaConf.load(run / ".hydra" / "config.yaml")
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigurationError(f"{run / '.hydra' / 'config.yaml'}: cannot be read: {reason}") from error
-    if not isinstance(saved, DictConfig):
-        raise ConfigurationError(f"{run / '.hydra' / 'config.yaml'}: this is not a configuration")
+    saved = saved_config(run)
     if "resume" in saved:
         saved.resume = None  # a repetition starts from scratch
     if not line.has(HELP_FLAGS):
@@ -206,11 +198,6 @@ def quieten_libraries() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def find_user_error(error: BaseException) -> UserError | None:
-    """Find the user error among the causes of an error, even if libraries wrapped it."""
-    return next((_unwrapped(cause) for cause in with_causes(error) if isinstance(cause, UserError)), None)
-
-
 def refused_value(error: BaseException) -> UserError | None:
     """Describe a file access that the system denied, or a config node that failed to build; else None."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
@@ -225,13 +212,6 @@ def refused_value(error: BaseException) -> UserError | None:
         group = where.rpartition(".")[2]
         message += f"; a recipe or an override sets it for another {group}: remove it with ~{group}.{unknown[1]}"
     return ConfigurationError(message)
-
-
-def _unwrapped(error: UserError) -> UserError:
-    # A DataLoader worker re-raises an error with the whole stack trace as its message.
-    # This reads `args`, since str() of a DataError is one line.
-    _, marker, message = str(error.args[0] if error.args else error).rpartition(f"{type(error).__name__}: ")
-    return UserError(message.strip()) if marker else error
 
 
 def _exit_with(error: UserError) -> None:
@@ -260,10 +240,11 @@ def check_overrides(config_name: str, overrides: list[str]) -> None:
     def compose_as_here(overrides: list[str]) -> DictConfig:
         return compose_config(name, [*searched, *overrides], folder=folder, return_hydra_config=True)
 
-    check_each(overrides, _groups(folder, *others), compose_as_here)
+    check_each(overrides, known_groups(folder, *others), compose_as_here)
 
 
-def _groups(*roots: Path) -> dict[str, list[str]]:
+def known_groups(*roots: Path) -> dict[str, list[str]]:
+    """List the choices of every group in folders of configurations, and the recipes."""
     groups: dict[str, set[str]] = defaultdict(set)
     for root in roots:
         for path in root.rglob("*/*.yaml"):

@@ -32,6 +32,18 @@ def with_causes(error: BaseException) -> Iterator[BaseException]:
         following = following.__cause__ or following.__context__
 
 
+def find_user_error(error: BaseException) -> UserError | None:
+    """Find the user error among the causes of an error, even if libraries wrapped it."""
+    return next((_unwrapped(cause) for cause in with_causes(error) if isinstance(cause, UserError)), None)
+
+
+def _unwrapped(error: UserError) -> UserError:
+    # A DataLoader worker re-raises an error with the whole stack trace as its message.
+    # This reads `args`, since str() of a DataError is one line.
+    _, marker, message = str(error.args[0] if error.args else error).rpartition(f"{type(error).__name__}: ")
+    return UserError(message.strip()) if marker else error
+
+
 def one_line(text: str) -> str:
     r"""Escape line feeds, escape sequences and other non-printable characters as `\n`, `\x1b`, ...
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from ssd_lightning.command_line import CommandLine
+from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.run_files import RECORD, RESULT
 
 _chosen: dict[tuple[str, bool], str] = {}
@@ -118,6 +119,23 @@ def _overrides_of(run: Path) -> list[str]:
     except (OSError, ValueError, YAMLError):
         return []
     return [str(override) for override in overrides] if isinstance(overrides, list) else []
+
+
+def saved_config(run: Path) -> DictConfig:
+    """Load the configuration that Hydra saved in a run directory.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    path = run / ".hydra" / "config.yaml"
+    try:
+        saved = OmegaConf.load(path)
+    except (OSError, ValueError, YAMLError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigurationError(f"{path}: cannot be read: {reason}") from error
+    if not isinstance(saved, DictConfig):
+        raise ConfigurationError(f"{path}: this is not a configuration")
+    return saved
 
 
 def started_at(environment: Mapping[str, str]) -> str:

@@ -45,6 +45,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
 
     from ssd_lightning import assembly
     from ssd_lightning.auto_settings import settle_augmentation, settle_priors
+    from ssd_lightning.initial_weights import check_start
     from ssd_lightning.run import Run
     from ssd_lightning.training.fault_tolerance.non_finite import advise_on_memory
     from ssd_lightning.training.fault_tolerance.ranks import end_with_launcher
@@ -58,7 +59,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
         return run.scores
     budget = assembly.make_budget(config, started=started)
     run.check_work_is_left(budget)
-    assembly.check_start(config, run.resume)
+    check_start(config, run.resume)
     data = assembly.make_data(config)
     settle_augmentation(config, data)
     fitted = settle_priors(config, data, run.resume)

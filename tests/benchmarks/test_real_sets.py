@@ -4,14 +4,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from torchvision.models import mobilenet_v2
 
+from helpers.commands import run_command
 from ssd_lightning.data.toy import write_toy_dataset
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -35,37 +36,74 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def command_of(data_root: Path, out: Path, *overrides: str) -> list[str]:
+    fixed = ["--tiny", "--commit", "tree", "--sets", "bccd", "--threads", "1"]
+    return ["--data-root", str(data_root), "--out", str(out), *fixed, *overrides]
+
+
 def rehearse(program: str, data_root: Path, out: Path, *overrides: str) -> str:
-    """Run it with the tree as it is; gives the table."""
-    command = [sys.executable, str(FOLDER / program), "--data-root", str(data_root), "--out", str(out)]
-    command += ["--tiny", "--commit", "tree", "--sets", "bccd", "--threads", "1", *overrides]
+    """Run it with the tree as it is, each side in a process of its own; gives the table."""
+    command = [sys.executable, str(FOLDER / program), *command_of(data_root, out, *overrides)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+@pytest.fixture
+def rehearse_here(
+    programs: dict[str, ModuleType],
+    data_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., str]:
+    """Run it with this project's processes inside this one, which has everything imported; gives the table."""
+    sides = programs["real_sets_sides"]
+
+    def run(command: list[str], *more: object, **settings: object) -> SimpleNamespace:
+        if command[1].endswith("real_sets_sides.py"):
+            monkeypatch.setattr(sys, "argv", command[1:])
+            sides.main()
+        elif command[1] == "-m":
+            run_command(tmp_path, command[2].rpartition(".")[2], *command[3:])
+        else:
+            return subprocess.run(command, *more, **settings)  # type: ignore[call-overload,no-any-return]
+        return SimpleNamespace(returncode=0, stdout="")
+
+    for program in (programs["real_sets"], sides):
+        monkeypatch.setattr(program, "subprocess", SimpleNamespace(run=run, DEVNULL=subprocess.DEVNULL))
+
+    def rehearse(*overrides: str) -> str:
+        capsys.readouterr()
+        assert programs["real_sets"].main(command_of(data_root, tmp_path / "out", *overrides)) == 0
+        return capsys.readouterr().out
+
+    return rehearse
+
+
 def results(out: Path) -> dict[str, dict]:
     return {path.stem: json.loads(path.read_text()) for path in (out / "results").glob("*.json")}
 
 
-def test_a_rehearsal_of_this_project(data_root: Path, tmp_path: Path) -> None:
+def test_a_rehearsal_of_this_project(rehearse_here: Callable[..., str], tmp_path: Path) -> None:
     overrides = ("--sides", "ours", "--recipe", "model=tiny_ssd", "--seeds", "3", "--budget", "7s")
-    table = rehearse("real_sets.py", data_root, tmp_path, *overrides)
+    table = rehearse_here(*overrides)
+    out = tmp_path / "out"
     assert "| bccd | ours | 7s | its own | 3 | " in table
-    (record,) = results(tmp_path).values()
+    (record,) = results(out).values()
     assert (record["images_seen"], record["seed"], record["threads"], record["seconds_train"] > 0) == (4, 3, 1, True)
-    assert (tmp_path / "runs" / "bccd-ours-7s-seed3" / "run" / "checkpoints" / "last.ckpt").is_file()
+    assert (out / "runs" / "bccd-ours-7s-seed3" / "run" / "checkpoints" / "last.ckpt").is_file()
     assert record["scores"].keys() == {"test"}
     assert record["scores"]["test"]["images"] == 3
     assert record["scores"]["test"]["ap_area"].keys() == {"disk", "ring", "square", "star", "triangle"}
     assert {"commit", "hardware", "versions", "epochs", "seconds_in_all", "overrides"} <= record.keys()
 
-    (trained,) = tmp_path.glob("runs/*/trained.json")
+    (trained,) = out.glob("runs/*/trained.json")
     trained.write_text(trained.read_text().replace('"images_seen": 4', '"images_seen": 8'))
-    rehearse("real_sets.py", data_root, tmp_path, *overrides, "--split", "valid")
-    assert results(tmp_path)["bccd-ours-7s-seed3"]["scores"].keys() == {"test", "valid"}
-    assert results(tmp_path)["bccd-ours-7s-seed3"]["images_seen"] == 8, "it was trained again"
+    rehearse_here(*overrides, "--split", "valid")
+    assert results(out)["bccd-ours-7s-seed3"]["scores"].keys() == {"test", "valid"}
+    assert results(out)["bccd-ours-7s-seed3"]["images_seen"] == 8, "it was trained again"
 
 
 ULTRALYTICS = '''
@@ -104,21 +142,22 @@ class YOLO:
 '''
 
 
-def test_yolo_is_run_by_another_python_and_scored_by_our_metric(data_root: Path, tmp_path: Path) -> None:
+def test_yolo_is_run_by_another_python_and_scored_by_our_metric(
+    rehearse_here: Callable[..., str], tmp_path: Path
+) -> None:
     (tmp_path / "ultralytics.py").write_text(ULTRALYTICS)
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     overrides = ("--sides", "yolo11n", "--seeds", "0", "--yolo-python", str(python))
-    rehearse("real_sets.py", data_root, tmp_path / "out", *overrides)
+    rehearse_here(*overrides)
     (record,) = results(tmp_path / "out").values()
     assert record["scores"]["test"]["map_area"] == pytest.approx(1.0)
     assert (record["images_seen"], record["ultralytics"]) == (6, "0")
 
 
-def test_yolo_is_skipped_without_its_environment(data_root: Path, tmp_path: Path) -> None:
-    overrides = ("--sides", "yolo11n", "--seeds", "0")
-    assert "Nothing was run." in rehearse("real_sets.py", data_root, tmp_path, *overrides)
+def test_yolo_is_skipped_without_its_environment(rehearse_here: Callable[..., str]) -> None:
+    assert "Nothing was run." in rehearse_here("--sides", "yolo11n", "--seeds", "0")
 
 
 @pytest.mark.slow

@@ -2,17 +2,14 @@
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from ssd_lightning import train
+from helpers.commands import refused, run_command
 from ssd_lightning.digest import config_digest
 
 SMALL = [
@@ -22,24 +19,17 @@ SMALL = [
     "report=false", "~callbacks.dashboard",
 ]  # fmt: skip
 
-Repeat = Callable[..., Path]
 
-
-def run_in(directory: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Path:
+def run_in(directory: Path, *arguments: str) -> Path:
     before = set(directory.glob("outputs/*/*"))
-    monkeypatch.chdir(directory)
-    monkeypatch.setattr(sys, "argv", ["train", *arguments])
-    GlobalHydra.instance().clear()
-    train.main()
+    run_command(directory, "train", *arguments)
     (made,) = set(directory.glob("outputs/*/*")) - before
     return made
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("repeated")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        return run_in(directory, monkeypatch, *SMALL, "hydra.run.dir=outputs/first/run")
+    return run_in(tmp_path_factory.mktemp("repeated"), *SMALL, "hydra.run.dir=outputs/first/run")
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -62,9 +52,9 @@ def test_a_run_directory_has_all_that_repeats_it(first: Path) -> None:
     assert record["git_dirty"] in (None, False) or (first / "git.diff").is_file() or record["git_untracked"]
 
 
-def test_a_run_is_repeated_to_the_bit(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_repeated_to_the_bit(first: Path) -> None:
     root = first.parents[2]
-    again = run_in(root, monkeypatch, "-cp", f"{first.relative_to(root)}/.hydra/")
+    again = run_in(root, "-cp", f"{first.relative_to(root)}/.hydra/")
     assert again.parent.parent == root / "outputs"
     assert again != first
     assert again.parent.name != "first"  # the recipe's own name: the directory of the first was chosen by hand
@@ -79,27 +69,22 @@ def test_a_run_is_repeated_to_the_bit(first: Path, monkeypatch: pytest.MonkeyPat
     shutil.rmtree(again)
 
 
-def test_a_repetition_refuses_what_the_run_did_not_know(
-    first: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as end:
-        run_in(first.parents[2], monkeypatch, "--config-path", str(first / ".hydra"), "optimzer.lr=1")
-    assert end.value.code == 2
-    assert "did you mean 'optimizer.lr'" in capsys.readouterr().err
+def test_a_repetition_refuses_what_the_run_did_not_know(first: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, first.parents[2], "train", "--config-path", str(first / ".hydra"), "optimzer.lr=1")
+    assert "did you mean 'optimizer.lr'" in message
 
 
 @pytest.mark.parametrize(
     ("folder", "answer"), [("{}", "a run is repeated by --config-path={}/.hydra"), ("{}/nothing", "no such folder")]
 )
 def test_a_folder_that_repeats_nothing(
-    first: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: str, answer: str
+    first: Path, capsys: pytest.CaptureFixture[str], folder: str, answer: str
 ) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        run_in(first.parents[2], monkeypatch, "--config-path", folder.format(first))
-    assert answer.format(first) in capsys.readouterr().err
+    message = refused(capsys, first.parents[2], "train", "--config-path", folder.format(first))
+    assert answer.format(first) in message
 
 
-def test_a_repetition_may_change_a_setting_and_reports_other_data(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repetition_may_change_a_setting_and_reports_other_data(first: Path) -> None:
     root = first.parents[2]
     toy = root / "datasets/toy"
     path = toy / f"JPEGImages/{(toy / 'ImageSets/Main/train.txt').read_text().split()[0]}.jpg"
@@ -108,7 +93,7 @@ def test_a_repetition_may_change_a_setting_and_reports_other_data(first: Path, m
         changed = image.convert("L").convert("RGB")
     changed.save(path, "JPEG", quality=50)
     try:
-        again = run_in(root, monkeypatch, f"--config-path={first}/.hydra", "seed=4", "hydra.run.dir=outputs/o/p")
+        again = run_in(root, f"--config-path={first}/.hydra", "seed=4", "hydra.run.dir=outputs/o/p")
     finally:
         path.write_bytes(kept)
     assert again == root / "outputs/o/p"

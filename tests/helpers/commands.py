@@ -1,0 +1,31 @@
+"""Commands in this process, as a user types them."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from ssd_lightning import run_dirs
+
+
+def run_command(folder: Path, name: str, *arguments: str) -> None:
+    """Run `python -m ssd_lightning.NAME ARGUMENTS` in a folder; what has to end it is raised as `SystemExit`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [name, *arguments])
+        patch.setattr(run_dirs, "_chosen", {})  # of this process
+        GlobalHydra.instance().clear()
+        importlib.import_module(f"ssd_lightning.{name}").main()
+
+
+def refused(capsys: pytest.CaptureFixture[str], folder: Path, name: str, *arguments: str) -> str:
+    """Run what has to fail and give the message: one error in one line, no stack trace, exit code 2."""
+    with pytest.raises(SystemExit) as end:
+        run_command(folder, name, *arguments)
+    *before, message = capsys.readouterr().err.strip().splitlines()
+    assert end.value.code == 2
+    assert message.startswith("error: ")
+    assert "Traceback" not in "".join(before)
+    return message

@@ -1,0 +1,223 @@
+"""Every choice of every group composes, and makes what it says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from helpers.choices import build_net, meta_net, options
+from ssd_lightning.assembly import make_net
+from ssd_lightning.config import compose_config
+from ssd_lightning.data.formats.voc import VOC_CLASSES
+from ssd_lightning.data.toy import TOY_CLASSES
+from ssd_lightning.errors import ConfigurationError, find_user_error
+from ssd_lightning.training import DetectionDataModule
+
+INDEPENDENT = (
+    "model", "data", "optimizer", "scheduler", "augmentation", "loss/matcher", "loss/class_loss", "loss/box_loss",
+)  # fmt: skip
+
+
+def with_choice(group: str, choice: str) -> DictConfig:
+    """Compose a choice together with one of every other independent group, since each composition takes a second."""
+    number = options(group).index(choice)
+    chosen = {name: options(name)[number % len(options(name))] for name in INDEPENDENT}
+    assert chosen[group] == choice
+    return compose_config("train", [f"{name}={option}" for name, option in chosen.items()])
+
+
+BACKBONES = {
+    "efficientnet_b3": 8732,
+    "mobilenet_v1": 3000,
+    "mobilenet_v2": 3000,
+    "mobilenet_v3_large": 3000,
+    "resnet34": 8732,
+    "resnet50": 8732,
+    "resnet50_whole": 8732,
+    "squeezenet": 2568,
+    "timm": 8744,
+    "tiny": 7164,
+    "vgg16": 8732,
+    "vgg16_bn": 8732,
+}
+MODELS = {
+    "amdegroot_ssd300": 8732,
+    "amdegroot_ssd512": 24564,
+    "fpnlite320": 12_804,
+    "ssdlite320_p3": 8536,
+    "fpnlite640": 51_150,
+    "lufficc_efficientnet_b3": 8732,
+    "lufficc_mobilenet_v2": 3234,
+    "lufficc_mobilenet_v3": 3234,
+    "lufficc_ssd300": 8732,
+    "lufficc_ssd512": 24564,
+    "qfgaohao_mobilenet_v1": 3000,
+    "qfgaohao_mobilenet_v1_lite": 3000,
+    "qfgaohao_mobilenet_v2_lite": 3000,
+    "qfgaohao_squeezenet_lite": 2568,
+    "qfgaohao_vgg16": 8732,
+    "ssd300": 8732,
+    "ssd512": 24564,
+    "ssdlite320": 3234,
+    "tiny_ssd": 5444,
+    "torchvision_ssd300": 8732,
+    "torchvision_ssdlite320": 3234,
+}
+
+
+def test_every_choice_has_its_number() -> None:
+    assert options("backbone") == sorted(BACKBONES)
+    assert options("model") == sorted(MODELS)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_needs_one_word(model: str) -> None:
+    assert len(build_net(with_choice("model", model)).priors_cxcywh) == MODELS[model]
+
+
+@pytest.mark.parametrize("data", options("data"))
+def test_data_sets_validate_on_other_images_than_they_train_on(data: str) -> None:
+    config = with_choice("data", data)
+    if OmegaConf.is_missing(config.data, "root"):
+        config.data.root = "nowhere"
+    module = instantiate(config.data.module, _convert_="all")
+    assert isinstance(module, DetectionDataModule)
+    assert module.has("train")
+    assert module.has("val")
+    train, val = (OmegaConf.to_container(config.data.module[stage], resolve=True) for stage in ("train", "val"))
+    parts = (train.get("part"), val.get("part"))
+    splits = (train["splits"], val["splits"])
+    assert parts == ("train", "val") or splits[0] != splits[1]
+
+
+@pytest.mark.parametrize("data", ["voc0712", "voc2007"])
+def test_voc_has_its_twenty_classes_and_its_splits(data: str) -> None:
+    config = with_choice("data", data).data
+    assert tuple(config.class_names) == VOC_CLASSES
+    years = {"voc0712": ["VOC2007", "VOC2012"], "voc2007": ["VOC2007"]}[data]
+    for stage in ("train", "val"):
+        splits = config.module[stage].splits
+        assert [Path(split.root).name for split in splits] == years
+        assert {split.split for split in splits} == {"trainval"}
+    assert [(Path(split.root).name, split.split) for split in config.module.test.splits] == [("VOC2007", "test")]
+
+
+def test_the_toy_set_has_all_its_classes_whatever_the_images_show() -> None:
+    assert list(with_choice("data", "toy").data.class_names) == sorted(TOY_CLASSES)
+
+
+@pytest.mark.parametrize("group", ["optimizer", "scheduler", "augmentation"])
+def test_other_groups_instantiate(group: str) -> None:
+    for option in options(group):
+        assert callable(instantiate(with_choice(group, option)[group], _convert_="all"))
+
+
+@pytest.mark.parametrize("part", ["matcher", "class_loss", "box_loss"])
+def test_every_part_of_the_loss_can_be_chosen(part: str) -> None:
+    for option in options(f"loss/{part}"):
+        config = with_choice(f"loss/{part}", option)
+        loss = instantiate(config.loss, _convert_="all")
+        assert f"{type(loss).__module__}.{type(loss).__name__}" == "ssd_lightning.losses.multibox.MultiBoxLoss"
+        assert type(getattr(loss, part)).__name__ == config.loss[part]._target_.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_backbone_needs_one_word_and_takes_sizes_that_are_not_square(backbone: str) -> None:
+    config = compose_config("train", [f"backbone={backbone}"])
+    if backbone == "timm":
+        config.backbone.name = "resnet18"
+    assert len(build_net(config).priors_cxcywh) == BACKBONES[backbone]
+    config.image_size = [320, 448]
+    net = meta_net(config).eval()
+    output = net(torch.zeros(1, 3, 320, 448, device="meta"))
+    assert output.class_logits.shape[1] == len(net.priors_cxcywh)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "strides", "cells"),
+    [
+        ("mobilenet_v2", [8, 16, 32], [40, 20, 10, 5, 3, 2, 1]),
+        ("squeezenet", [8, 16], [39, 19, 11, 6, 3, 2, 1]),
+    ],
+)
+def test_a_finer_level_is_two_settings(backbone: str, strides: list[int], cells: list[int]) -> None:
+    config, unchanged = (compose_config("train", [f"backbone={backbone}", *more]) for more in (["priors=linear"], []))
+    for one in (config, unchanged):
+        one.image_size, one.backbone.strides = [320, 320], strides
+    assert [level.grid_size[0] for level in build_net(config).levels] == cells
+    with pytest.raises(ConfigurationError, match="the network's feature maps; choose matching priors="):
+        build_net(unchanged)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "channels", "separable", "towers"),
+    [("mobilenet_v1", 128, True, 1), ("efficientnet_b3", 128, True, 1), ("resnet50", 256, False, 2)],
+)
+def test_fpnlite_suits_its_backbone(backbone: str, channels: int, separable: bool, towers: int) -> None:
+    config = compose_config("train", ["model=fpnlite320", f"backbone={backbone}"])
+    net = meta_net(config)
+    assert [level.grid_size[0] for level in net.levels] == [40, 20, 10, 5, 3]
+    assert net.extractor.out_channels == (channels,) * 5
+    assert (config.neck.separable, config.head.separable) == (separable, separable)
+    assert (net.head.cls_tower is not None) == (towers == 2)
+    assert config.loss.class_loss._target_.endswith("FocalLoss")
+
+
+def test_the_command_line_has_the_last_word_over_what_fpnlite_brings() -> None:
+    again = compose_config("train", ["model=fpnlite320", "loss/class_loss=hard_negative", "neck.out_channels=64"])
+    assert again.loss.class_loss._target_.endswith("HardNegativeCrossEntropy")
+    assert again.neck.out_channels == 64
+
+
+@pytest.mark.parametrize("backbone", ["resnet34", "mobilenet_v2"])
+def test_a_backbone_and_a_model_go_together(backbone: str) -> None:
+    assert meta_net(compose_config("train", [f"backbone={backbone}", "model=ssd512"])).image_size == (512, 512)
+
+
+def test_a_neck_is_one_word() -> None:
+    assert build_net(compose_config("train", ["neck=fpn"])).extractor.out_channels == (256,) * 6
+
+
+@pytest.mark.parametrize("head", options("head"))
+def test_a_head_is_one_word(head: str) -> None:
+    model = "fpnlite320" if head == "fpnlite" else "ssd300"  # a shared head needs as many channels on all levels
+    build_net(compose_config("train", [f"model={model}", f"head={head}", "head.prior_probability=0.01"]))
+
+
+@pytest.mark.parametrize("clip", [False, True, "size"])
+def test_clipping_of_priors_is_named(clip: bool | str) -> None:
+    config = compose_config("train", ["model=tiny_ssd"])
+    config.priors.clip = clip
+    priors = make_net(config, 3, pretrained=False).priors_cxcywh
+    assert (priors[:, 2:].max() <= 1) == bool(clip)
+
+
+def test_the_command_line_has_the_last_word_over_what_a_backbone_brings() -> None:
+    with pytest.raises(Exception, match=r"32x32 +38x38") as caught:
+        build_net(
+            compose_config(
+                "train", ["model=tiny_ssd", "priors=ssd300", "image_size=[256,256]", "priors.levels.image_size=300"]
+            )
+        )
+    assert isinstance(find_user_error(caught.value), ConfigurationError)
+
+
+@pytest.mark.parametrize(
+    ("loggers", "names"),
+    [("csv", {"csv"}), ("[csv,wandb]", {"csv", "wandb"}), ("tensorboard", {"tensorboard"}), ("none", set())],
+)
+def test_one_or_several_loggers_and_callbacks(loggers: str, names: set[str]) -> None:
+    config = compose_config("train", [f"logger={loggers}", "callbacks=[default,ema]"])
+    assert set(config.get("logger") or {}) == names
+    assert {"ema", "best", "progress"} <= set(config.callbacks)
+
+
+@pytest.mark.parametrize("overrides", [["model=ssd512"], ["backbone=mobilenet_v1"]])
+def test_priors_auto_fits_what_the_network_brings(overrides: list[str]) -> None:
+    """A choice would take the place of the priors that belong to the network's maps."""
+    plain = compose_config("train", overrides)
+    assert plain.priors.fit is False
+    plain.priors.fit = True
+    assert compose_config("train", [*overrides, "priors=auto"]) == plain

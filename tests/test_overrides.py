@@ -1,0 +1,109 @@
+"""Wrong words on the command line are answered with the nearest right one."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from ssd_lightning.command_line import CommandLine
+from ssd_lightning.config import check_overrides, compose_config
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.overrides import refuse_sweep
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "answer"),
+    [
+        ("train", "trainer.max_epoch=3", "did you mean 'trainer.max_epochs'"),
+        ("train", "lr=0.1", "did you mean 'optimizer.lr'"),
+        ("train", "loger=csv", "did you mean 'logger'"),
+        ("train", "backbone=vgg61", "did you mean 'vgg16'.*timm, tiny, vgg16, vgg16_bn"),
+        ("train", "backbone=größe", "there is no backbone=größe.*vgg16"),
+        ("train", "experiment=toy_tinny", "did you mean 'toy_tiny'"),
+        ("train", "logger=[csv,wand]", "did you mean 'wandb'"),
+        ("train", "logger=null", "must be a string or a list"),
+        ("train", "~loger", "did you mean 'logger'"),
+        ("train", "backbone", "'backbone' is not key=value"),
+        ("predict", "classes=[a", r"'\[' is not closed"),
+        ("predict", "+batch_size=3", "Could not append to config"),
+        ("predict", "source=${nothing}", "Interpolation key 'nothing' not found"),
+        ("predict", "größe=3", "there is no setting 'größe'"),
+    ],
+)
+def test_wrong_overrides_are_answered_with_the_nearest_right_one(command: str, override: str, answer: str) -> None:
+    with pytest.raises(ConfigurationError, match=answer):
+        check_overrides(command, [override])
+
+
+@pytest.mark.parametrize(
+    "text", ["größe", "a=b", "it's", "(1)", "a#b!", "a 'b' \"c\"", "x{1}.jpg", "[x", "{x", "x]", "a;b&"]
+)
+def test_what_needs_quotes_is_answered_with_the_quotes_that_work(text: str) -> None:
+    command, key = "predict", "source"
+    values: list[tuple[str, object]] = [(text, text)]
+    if not set(text) & set("[]{}'\""):
+        values.append((f"[a b, {text}, [3, {text}]]", ["a b", text, [3, text]]))
+    for written, meant in values:
+        with pytest.raises(ConfigurationError, match="needs quotes: ") as refused:
+            check_overrides(command, [f"{key}={written}"])
+        (word,) = shlex.split(str(refused.value).rpartition("needs quotes: ")[2])
+        check_overrides(command, [word])
+        assert OmegaConf.select(compose_config(command, [word]), key) == meant
+
+
+@pytest.mark.parametrize(
+    ("override", "answer"),
+    [
+        ("data=toy,voc2007", "data=toy,voc2007: a list is 'data=\\[toy,voc2007\\]'.*--multirun"),
+        ("data.root=a,b.jpg", "a text with a comma 'data.root=\"a,b.jpg\"'"),
+        ("optimizer.lr=range(1,3)", "add --multirun"),
+    ],
+)
+def test_several_values_are_refused_without_multirun(override: str, answer: str) -> None:
+    with pytest.raises(ConfigurationError, match=answer):
+        refuse_sweep([override])
+
+
+def test_the_nearest_is_found_whatever_the_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "priors").mkdir()
+    (tmp_path / "priors" / "mine.yaml").write_text("clip: false\nlevels: null\nown_key: 3\n")
+    (tmp_path / "own.yaml").write_text("defaults: [predict, _self_]\nown_name: 1\n")
+    folder = ["--config-dir", str(tmp_path)]
+    for flags in ([f"--config-dir={tmp_path}"], ["--cfg", "job"], ["-i"], ["-m"]):
+        monkeypatch.setattr(sys, "argv", ["predict", *flags, "max_frame=3"])
+        with pytest.raises(ConfigurationError, match=r"did you mean 'max_frames'"):
+            check_overrides("predict", CommandLine.current().overrides)
+    monkeypatch.setattr(sys, "argv", ["train", *folder])
+    check_overrides("train", ["priors=mine", "priors.own_key=4", "data=toy"])
+    for word, answer in (
+        ("priors=min", "did you mean 'mine'.*ssd300"),
+        ("priors.own_keys=4", r"did you mean 'priors\.own_key'"),
+    ):
+        with pytest.raises(ConfigurationError, match=answer):
+            check_overrides("train", ["priors=mine", word] if "=4" in word else [word])
+    monkeypatch.setattr(sys, "argv", ["predict", *folder, "--config-name", "own"])
+    check_overrides("predict", ["own_name=2", "max_frames=3"])
+    with pytest.raises(ConfigurationError, match="did you mean 'own_name'"):
+        check_overrides("predict", ["own_nam=2"])
+    monkeypatch.setattr(sys, "argv", ["train", "--config-path", str(tmp_path / "priors"), "--config-name", "mine"])
+    check_overrides("train", ["own_key=2"])
+    with pytest.raises(ConfigurationError, match="did you mean 'own_key'"):
+        check_overrides("train", ["own_ky=2"])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [
+            "backbone=tiny", "backbone.channels=[8,16,32]", "data=toy", "data.num_train=5", "hydra.run.dir=somewhere",
+            "+trainer.enable_autolog_hparams=false", "logger=[csv,wandb]", "logger.wandb.project=mine",
+            "~callbacks.speed",
+        ],
+        ["optimizer=adamw,sgd", "optimizer.lr=0.1,0.2"],
+        ["experiment=toy_tiny", "data.num_train=8"],
+    ],
+)  # fmt: skip
+def test_right_overrides_pass(overrides: list[str]) -> None:
+    check_overrides("train", overrides)
