@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.utils import JobRuntime
 from hydra.types import RunMode
 
 from ssd_lightning.command_line import REPEATED
@@ -59,7 +58,6 @@ def _compositions() -> Iterator[None]:
             if len(kept) > 50:
                 del kept[next(iter(kept))]
         config = copy.deepcopy(found)
-        config.hydra.job.name = JobRuntime.instance().get("name")
         config.hydra.runtime.cwd = os.getcwd()
         return config
 

@@ -14,7 +14,7 @@ from PIL import Image
 from helpers import planted
 from helpers.commands import refused
 from ssd_lightning import show
-from ssd_lightning.assembly import make_net
+from ssd_lightning.assembly import make_data, make_net
 from ssd_lightning.config import compose_config
 from ssd_lightning.errors import DataError
 from ssd_lightning.inference.detector import Detector
@@ -77,7 +77,7 @@ def test_the_columns_of_a_batch_are_what_the_first_epochs_train_on(
     config = compose_config("show", [*SETTINGS, f"data.root={folder / 'set'}", "what=batch", *overrides])
     show.show_batch(config)
 
-    data = show.open_data(config)
+    data = make_data(config)
     data.trainer = None
     keys = list(data.train_dataloader().sampler)[:3]
     assert [len(row) for row in drawn["rows"]] == [3, 3, 3]
@@ -104,7 +104,7 @@ def test_matches_are_those_of_the_loss_on_the_first_batch(
     config = compose_config("show", [*SETTINGS, f"data.root={folder / 'set'}", "what=matches", "num=2", *overrides])
     show.show_matches(config)
 
-    data = show.open_data(config)
+    data = make_data(config)
     samples = [data.dataset("train")[0, index] for _, index in list(data.train_dataloader().sampler)[:4]]
     targets = [target for _, target in samples]
     priors = show.read_priors(config)
@@ -143,7 +143,7 @@ def test_a_checkpoint_brings_its_input_size_and_priors(folder: Path) -> None:
     assert priors.image_size == (64, 96)
     assert priors.clip == "size"
     assert torch.equal(priors.boxes_cxcywh, net.priors_cxcywh)
-    image, _ = show.open_data(config).dataset("train")[0]
+    image, _ = make_data(config).dataset("train")[0]
     assert image.shape == (3, 64, 96)
     for what in show.SUBJECTS:
         assert all(path.is_file() for path in draw(folder, what, f"checkpoint={trained}", "num=1"))

@@ -94,6 +94,7 @@ def show_priors(config: "DictConfig") -> dict[str, "np.ndarray"]:
 
 def show_batch(config: "DictConfig") -> dict[str, "np.ndarray"]:
     """Draw images as annotated, and as augmented in the first epochs."""
+    from ssd_lightning.assembly import make_data
     from ssd_lightning.data.images import read_image
     from ssd_lightning.data.resize import checked_size
     from ssd_lightning.visualization.draw_samples import Sample, draw_augmentation
@@ -102,7 +103,7 @@ def show_batch(config: "DictConfig") -> dict[str, "np.ndarray"]:
     if config.checkpoint is not None:
         read_priors(config)  # which sets the input size
     height, width = image_size = checked_size(list(config.image_size))
-    data = open_data(config)
+    data = make_data(config)
     dataset = data.dataset("train")
     rows = []
     for index in first_indices(data, config.num, config.seed):
@@ -135,12 +136,13 @@ def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
     from hydra.utils import instantiate
 
     from ssd_lightning.analysis.matched_priors import by_object, level_of_priors, matched_objects, summarise_matches
+    from ssd_lightning.assembly import make_data
     from ssd_lightning.visualization.draw_matches import draw_match_sheet
     from ssd_lightning.visualization.fonts import drawable_names
 
     priors = read_priors(config)
     loss = instantiate(config.loss, _convert_="all")
-    data = open_data(config)
+    data = make_data(config)
     dataset = data.dataset("train")
     indices = first_indices(data, max(config.num, config.data.batch_size), config.seed)
     samples = [dataset[0, index] for index in indices]
@@ -184,7 +186,7 @@ def read_priors(config: "DictConfig") -> Priors:
     import torch
     from omegaconf import OmegaConf
 
-    from ssd_lightning.assembly import make_net
+    from ssd_lightning.assembly import make_data, make_net
     from ssd_lightning.auto_settings import settle_priors
     from ssd_lightning.data.resize import plain_mode
     from ssd_lightning.inference.detector import Detector
@@ -200,7 +202,7 @@ def read_priors(config: "DictConfig") -> Priors:
             OmegaConf.update(config, "augmentation.resize", plain_mode(detector.resize), force_add=True)
         return Priors(net.levels, net.image_size, clip, net.priors_cxcywh)
     if config.priors.fit:
-        settle_priors(config, open_data(config), None)
+        settle_priors(config, make_data(config), None)
     with torch.device("meta"):
         net = make_net(config, num_classes=1, pretrained=False)
     clip = config.model.clip_priors
@@ -229,15 +231,6 @@ def split_by_level(priors: Priors) -> "list[LevelPriors]":
         )
         start = end
     return found
-
-
-def open_data(config: "DictConfig") -> "DetectionDataModule":
-    """Open the data as `train` does."""
-    from hydra.utils import instantiate
-
-    data: DetectionDataModule = instantiate(config.data.module, _convert_="all")
-    data.prepare_data()
-    return data
 
 
 def first_indices(data: "DetectionDataModule", count: int, seed: int) -> list[int]:
@@ -283,12 +276,13 @@ def write_images(images: Mapping[str, "np.ndarray"], folder: Path) -> list[Path]
 
 
 def _image_below_priors(config: "DictConfig", priors: Priors) -> "np.ndarray":
+    from ssd_lightning.assembly import make_data
     from ssd_lightning.data.images import read_image
 
     if config.image is not None:
         return read_image(Path(config.image))
     try:
-        data = open_data(config)
+        data = make_data(config)
         dataset = data.dataset("val" if data.has("val") else "train")
     except DataError as error:
         raise DataError(f"{error}; or give an image of your own: image=FILE") from error
