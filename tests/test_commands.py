@@ -17,7 +17,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from helpers.commands import refused, run_command
+from helpers.commands import SMALL, WHOLE, refused, run_command
 from helpers.datasets import open_voc
 from ssd_lightning import assembly, auto_settings, predict, train
 from ssd_lightning.config import compose_config
@@ -30,12 +30,6 @@ from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.video import Video
 from ssd_lightning.reporting.run import read_run
 
-WHOLE = [
-    "experiment=toy_tiny", "data.num_train=24", "data.num_val=5", "data.num_test=7", "data.side_px=96",
-    "data.num_workers=0", "data.batch_size=8", "image_size=[64,64]", "trainer.max_epochs=2",
-    "trainer.check_val_every_n_epoch=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
-]  # fmt: skip
-SMALL = [*WHOLE, "report=false", "~callbacks.dashboard"]  # drawings take half of the time
 TOY_COUNTS = SMALL[1:4]
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.commands import run_command
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.models.weights import load_pretrained
-from test_commands import run_in
-from test_config import BACKBONES, MODELS, needed
+from test_choices import BACKBONES, MODELS
 
 SMALL = [
     "data=toy", "data.num_train=30", "data.num_val=2", "data.num_test=2", "data.side_px=96", "data.num_workers=0",
@@ -23,16 +23,14 @@ QUICK = {"model=tiny_ssd"}
 @pytest.mark.parametrize(
     "overrides", [word if word in QUICK else pytest.param(word, marks=pytest.mark.slow) for word in WORDS]
 )
-def test_network_trains_an_epoch_and_its_weights_load_again(
-    overrides: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    extra = needed(overrides.removeprefix("backbone="))
+def test_network_trains_an_epoch_and_its_weights_load_again(overrides: str, tmp_path: Path) -> None:
+    extra = ["backbone.name=resnet18"] if overrides == "backbone=timm" else []
     extra += [] if overrides == "model=tiny_ssd" else ["backbone.weights=null"]
-    run_in(tmp_path, monkeypatch, "train", overrides, *extra, *SMALL)
+    run_command(tmp_path, "train", overrides, *extra, *SMALL)
     trained = Detector.load(tmp_path / "run")
     assert all(tensor.isfinite().all() for tensor in trained.net.state_dict().values())
 
-    run_in(tmp_path, monkeypatch, "export", "checkpoint=run", "format=safetensors", "output=weights.safetensors")
+    run_command(tmp_path, "export", "checkpoint=run", "format=safetensors", "output=weights.safetensors")
     again = Detector.load(tmp_path / "run").net
     for parameter in again.parameters():
         torch.nn.init.zeros_(parameter)
@@ -45,11 +43,10 @@ def test_network_trains_an_epoch_and_its_weights_load_again(
 
 
 @pytest.mark.slow
-def test_fine_tuning_starts_from_a_run_with_other_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fine_tuning_starts_from_a_run_with_other_classes(tmp_path: Path) -> None:
     overrides = [*SMALL, "model=tiny_ssd"]
-    run_in(tmp_path, monkeypatch, "train", *overrides)
-    run_in(
-        tmp_path, monkeypatch, "train", *overrides, "init_from=run", "data.class_names=[disk,star]",
+    run_command(tmp_path, "train", *overrides)
+    run_command(tmp_path, "train", *overrides, "init_from=run", "data.class_names=[disk,star]",
         "data.on_error=skip", "hydra.run.dir=second",
     )  # fmt: skip
     assert Detector.load(tmp_path / "second").class_names == ("disk", "star")

@@ -5,18 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.commands import SMALL, run_command
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves
-from test_commands import SMALL, run_in
 
 
 @pytest.mark.slow
-def test_a_run_leaves_records_and_evaluate_writes_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run_in(tmp_path, monkeypatch, "train", *SMALL, "hydra.run.dir=run", "test=true")
-    run_in(
-        tmp_path, monkeypatch, "evaluate", "checkpoint=run", "data=toy", "data.num_train=24", "data.num_val=5",
+def test_a_run_leaves_records_and_evaluate_writes_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_command(tmp_path, "train", *SMALL, "hydra.run.dir=run", "test=true")
+    run_command(tmp_path, "evaluate", "checkpoint=run", "data=toy", "data.num_train=24", "data.num_val=5",
         "data.num_test=7", "data.side_px=96", "data.num_workers=0", "device=cpu", "record=new/test.npz",
     )  # fmt: skip
     assert "record:     new/test.npz" in capsys.readouterr().out

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.commands import SMALL
 from ssd_lightning.training.fault_tolerance.checkpoint_io import check_intact
 from ssd_lightning.training.fault_tolerance.signals import SECONDS_OF_GRACE
-from test_commands import SMALL
 
 TOOLS = Path(__file__).parents[1] / "tools"
 ENDLESS = [*SMALL, "trainer.max_epochs=10000", "trainer.check_val_every_n_epoch=7", "callbacks.last.every_n_steps=2"]

@@ -7,17 +7,16 @@ import torch
 from torchvision.ops import box_iou
 
 from helpers.bananas import write_bananas
+from helpers.commands import run_command
 from helpers.datasets import open_csv
 from ssd_lightning.data.resize import Resize
 from ssd_lightning.inference.detector import Detector
-from test_commands import run_in
 
 
 @pytest.mark.slow
-def test_one_tight_box_a_image_above_nine_tenths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_tight_box_a_image_above_nine_tenths(tmp_path: Path) -> None:
     write_bananas(tmp_path / "bananas", num_train=400, num_val=40)
-    run_in(
-        tmp_path, monkeypatch, "train", "experiment=tiny_bananas", "data.root=bananas", "hydra.run.dir=run",
+    run_command(tmp_path, "train", "experiment=tiny_bananas", "data.root=bananas", "hydra.run.dir=run",
         "data.num_workers=1", "trainer.accelerator=cpu", "trainer.precision=bf16-mixed",
         "trainer.enable_progress_bar=false",
     )  # fmt: skip

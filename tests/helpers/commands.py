@@ -9,6 +9,13 @@ from hydra.core.global_hydra import GlobalHydra
 
 from ssd_lightning import run_dirs
 
+WHOLE = [
+    "experiment=toy_tiny", "data.num_train=24", "data.num_val=5", "data.num_test=7", "data.side_px=96",
+    "data.num_workers=0", "data.batch_size=8", "image_size=[64,64]", "trainer.max_epochs=2",
+    "trainer.check_val_every_n_epoch=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
+]  # fmt: skip
+SMALL = [*WHOLE, "report=false", "~callbacks.dashboard"]  # drawings take half of the time
+
 
 def run_command(folder: Path, name: str, *arguments: str) -> None:
     """Run `python -m ssd_lightning.NAME ARGUMENTS` in a folder; what has to end it is raised as `SystemExit`."""

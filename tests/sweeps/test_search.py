@@ -59,18 +59,18 @@ def test_what_cannot_be_searched(overrides: list[str], answer: str) -> None:
 
 def test_a_search_finds_and_remembers(sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     overrides = ("sweep=random", *FEW, RATES, "sweep.name=search", "sweep.pruner=null")
-    assert sweep(*overrides, "sweep.n_trials=3") == 0
+    assert sweep(*overrides, "sweep.n_trials=2") == 0
     directory = tmp_path / "outputs" / "toy_tiny" / "search"
     first = [job for _, job in read_jobs(directory)]
-    assert [job.status for job in first] == [FINISHED] * 3
-    assert len({job.settings()["optimizer.lr"] for job in first}) == 3
+    assert [job.status for job in first] == [FINISHED] * 2
+    assert len({job.settings()["optimizer.lr"] for job in first}) == 2
     assert all(1e-4 <= float(job.settings()["optimizer.lr"]) <= 1e-2 for job in first)
     study = open_study(directory)
     assert [trial.value for trial in study.trials] == pytest.approx([job.objective for job in first])
-    assert sweep(*overrides, "sweep.n_trials=5") == 0  # two more, and not those of before
+    assert sweep(*overrides, "sweep.n_trials=3") == 0  # one more, and not one of before
     jobs = [job for _, job in read_jobs(directory)]
-    assert jobs[:3] == first
-    assert len({job.settings()["optimizer.lr"] for job in jobs}) == 5
+    assert jobs[:2] == first
+    assert len({job.settings()["optimizer.lr"] for job in jobs}) == 3
     best = max(jobs, key=lambda job: job.objective or -math.inf)
     line = capfd.readouterr().out.strip().splitlines()[-1]
     assert line == f"best: python -m ssd_lightning.train {' '.join(FEW)} optimizer.lr={best.settings()['optimizer.lr']}"
@@ -83,9 +83,9 @@ def test_the_same_seed_searches_the_same_values_in_one_go_or_in_two(sweep: Sweep
     overrides = ("sweep=random", *FEW, RATES)
     for name, trials in (("whole", 2), ("parts", 1), ("parts", 2)):
         assert sweep(*overrides, f"sweep.name={name}", f"sweep.n_trials={trials}") == 0
-    assert sweep(*overrides, "sweep.name=other", "sweep.n_trials=2", "sweep.seed=1") == 0
+    assert sweep(*overrides, "sweep.name=other", "sweep.n_trials=1", "sweep.seed=1") == 0
     assert values("whole") == values("parts")
-    assert values("whole") != values("other")
+    assert values("whole")[:1] != values("other")
 
 
 def test_a_trial_that_was_begun_is_ended_first(sweep: Sweep, tmp_path: Path) -> None:

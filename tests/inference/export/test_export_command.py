@@ -3,23 +3,31 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import onnxruntime
 import pytest
 import torch
 
+from helpers.commands import SMALL, refused, run_command
 from helpers.exported_networks import tiny_detector
 from ssd_lightning import export as command
 from ssd_lightning.data.toy import TOY_CLASSES, write_toy_dataset
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export import files
-from test_commands import SMALL, Run, refused, run, run_in
-
-__all__ = ["run"]  # a fixture
 
 TOY = ["data=toy", "data.num_train=6", "data.num_val=5", "data.num_test=2", "data.side_px=96", "data.num_workers=0"]
 QUICK = ["latency=false", "images=3"]
+
+Run = Callable[..., None]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    return partial(run_command, tmp_path)
 
 
 @pytest.fixture
@@ -100,7 +108,7 @@ def test_a_file_that_is_not_what_it_should_be_ends_with_1(
     assert printed.startswith("error: a.unverified.torchscript is not verified and keeps that name: ")
     assert "scores differ by" in printed
     assert not (tmp_path / "a.torchscript").exists()
-    assert "a.unverified.torchscript exists" in refused(run, capsys, "export", *overrides)
+    assert "a.unverified.torchscript exists" in refused(capsys, tmp_path, "export", *overrides)
 
 
 @pytest.mark.slow
@@ -145,7 +153,7 @@ def test_what_export_cannot_do(
 ) -> None:
     (tmp_path / "there.onnx").write_bytes(b"mine")
     given = [] if any(word.startswith("checkpoint=") for word in overrides) else ["checkpoint=tiny.ckpt"]
-    assert answer in refused(run, capsys, "export", *given, *overrides)
+    assert answer in refused(capsys, tmp_path, "export", *given, *overrides)
     assert (tmp_path / "there.onnx").read_bytes() == b"mine"
     assert not list(tmp_path.glob("a*"))
 
@@ -154,9 +162,9 @@ def test_an_exported_file_is_not_exported_again(
     checkpoint: Path, run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     files.write_torchscript(Detector.load(checkpoint), tmp_path / "a.pt", preprocessing=True, nms=True)
-    message = refused(run, capsys, "export", "checkpoint=a.pt", "format=onnx", "output=b.onnx")
+    message = refused(capsys, tmp_path, "export", "checkpoint=a.pt", "format=onnx", "output=b.onnx")
     assert "a.pt is an exported network" in message
-    message = refused(run, capsys, "export", "checkpoint=a.pt", "format=torchvision", "output=b.pth")
+    message = refused(capsys, tmp_path, "export", "checkpoint=a.pt", "format=torchvision", "output=b.pth")
     assert "a.pt is an exported network" in message
 
 
@@ -180,10 +188,10 @@ def test_int8_of_a_trained_network_costs_little(
     changed = ("data.num_", "trainer.max_epochs", "trainer.check_val")
     small = [item for item in SMALL if not item.startswith(changed)]
     epochs = ["trainer.max_epochs=6", "trainer.check_val_every_n_epoch=6"]
-    run_in(tmp_path, monkeypatch, "train", *small, *data, *epochs, "hydra.run.dir=run", "logger=none")
+    run_command(tmp_path, "train", *small, *data, *epochs, "hydra.run.dir=run", "logger=none")
     overrides = ["checkpoint=run", "format=onnx", "quantize=int8", "max_map_loss=0.03", "latency=false"]
     toy = ["data=toy", "data.side_px=96", "data.num_workers=0", *data]
-    run_in(tmp_path, monkeypatch, "export", *overrides, "output=int8.onnx", *toy)
+    run_command(tmp_path, "export", *overrides, "output=int8.onnx", *toy)
     assert "mAP area" in capsys.readouterr().out
     assert (tmp_path / "int8.onnx").is_file()
 
