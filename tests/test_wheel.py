@@ -32,6 +32,8 @@ def test_the_wheel_is_what_runs(unpacked_wheel: Path, tmp_path: Path) -> None:
     places = run(unpacked_wheel, tmp_path, "-c", code).stdout.split()
     assert len(places) == 3
     assert all(Path(place).is_relative_to(unpacked_wheel) for place in places)
+    composed = run(unpacked_wheel, tmp_path, "-m", "ssd_lightning.train", "experiment=toy_tiny", "--cfg", "job")
+    assert "name: toy_tiny" in composed.stdout
 
 
 def test_the_wheel_holds_every_configuration_and_the_demo_s_images(unpacked_wheel: Path) -> None:
@@ -50,6 +52,7 @@ def test_the_wheel_holds_every_configuration_and_the_demo_s_images(unpacked_whee
         assert (unpacked_wheel / "ssd_lightning" / path).is_file()
 
 
+@pytest.mark.slow
 def test_the_wheel_trains_from_another_directory(unpacked_wheel: Path, tmp_path: Path) -> None:
     done = run(
         unpacked_wheel, tmp_path, "-m", "ssd_lightning.train", "experiment=toy_tiny", "trainer.fast_dev_run=true",

@@ -27,7 +27,8 @@ from ssd_lightning.models.ssd import check_batch_size
 from ssd_lightning.models.weights import normalization_of
 from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.batch_scaling import split_optimizer
-from ssd_lightning.training.callbacks.budget import BudgetCallback, TrainingBudget, parse_budget
+from ssd_lightning.training.budget import TrainingBudget, parse_budget
+from ssd_lightning.training.callbacks.budget import BudgetCallback
 from ssd_lightning.training.callbacks.progress import LogShortRuns
 from ssd_lightning.training.compilation import check_compile, compile_network
 from ssd_lightning.training.devices import (

@@ -216,10 +216,10 @@ def try_steps(check: "DatasetCheck", config: "DictConfig", net: "SSD") -> dict[s
     from ssd_lightning.devices import choose_device
     from ssd_lightning.memory import keep_freed_memory
     from ssd_lightning.training.batch_scaling import split_optimizer
-    from ssd_lightning.training.callbacks.budget import parse_budget
+    from ssd_lightning.training.budget import parse_budget
     from ssd_lightning.training.compilation import compile_network
     from ssd_lightning.training.devices import check_devices, device_batch_size
-    from ssd_lightning.training.module import call_factory
+    from ssd_lightning.training.optim import call_factory
 
     num_devices = check_devices(config.trainer.accelerator, config.trainer.devices) * config.trainer.num_nodes
     device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")

@@ -21,8 +21,8 @@ from ssd_lightning.run_dirs import is_restarted, why_new
 from ssd_lightning.run_files import RESULT, read_json
 from ssd_lightning.sweeps.parent import is_job
 from ssd_lightning.training import DetectionDataModule, SSDModule
-from ssd_lightning.training.callbacks.budget import TrainingBudget
-from ssd_lightning.training.devices import device_batch_size, find_launch
+from ssd_lightning.training.budget import TrainingBudget
+from ssd_lightning.training.devices import describe_batch, find_launch, shared_batch
 from ssd_lightning.training.fault_tolerance.resumption import (
     begin_directory,
     check_classes,
@@ -220,30 +220,6 @@ class Run:
         write_result(self.directory, digest=self.digest, scores=scores, checkpoint=checkpoint)
         if self.config.report and (page := try_report(self.directory)):
             print(f"report:     {os.path.relpath(page)}", file=sys.stderr)
-
-
-def shared_batch(batch_size: int, trainer: Trainer, *, images: int) -> dict[str, int]:
-    """Return how the images of an optimiser step are divided, for the record."""
-    devices, accumulate = trainer.world_size, trainer.accumulate_grad_batches
-    share = device_batch_size(batch_size, ranks=devices, accumulate=accumulate, images=images)
-    return {
-        "batch_size": share * devices * accumulate,
-        "devices": devices,
-        "accumulate_grad_batches": accumulate,
-        "device_batch_size": share,
-    }
-
-
-def describe_batch(batch: Mapping[str, int]) -> str:
-    """Describe the images of one optimiser step, and how they are divided."""
-    text = f"{batch['batch_size']} images in each optimiser step"
-    if batch["devices"] > 1:
-        text += f", shared by {batch['devices']} devices"
-    if batch["accumulate_grad_batches"] > 1:
-        text += f", gradients of {batch['accumulate_grad_batches']} batches accumulated"
-    if batch["device_batch_size"] != batch["batch_size"]:
-        text += f": {batch['device_batch_size']} at a time"
-    return text
 
 
 def print_summary(scores: Mapping[str, float], class_names: Sequence[str]) -> None:

@@ -47,6 +47,7 @@ def settings_of(record: dict, part: str) -> list[str]:
     return [row["setting"] for row in record["comparisons"] if row["in"] == part]
 
 
+@pytest.mark.slow
 def test_a_short_rehearsal(tmp_path: Path) -> None:
     record = rehearse(tmp_path, "--only", "more", "--commit", "abc")
     check_more(record)

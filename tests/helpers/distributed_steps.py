@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from helpers.small_network import small_net
+from helpers.targets import make_target
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.errors import UserError
@@ -33,13 +34,8 @@ def draw_boxes(generator: torch.Generator, count: int) -> Tensor:
 
 def draw_target(generator: torch.Generator, index: int) -> Target:
     count = index % 4  # none at all for some
-    return Target(
-        boxes=draw_boxes(generator, count),
-        labels=torch.randint(1, 3, (count,), generator=generator),
-        difficult=torch.zeros(count, dtype=torch.bool),
-        image_id=str(index),
-        size_px=(SIZE, SIZE),
-    )
+    boxes, labels = draw_boxes(generator, count), torch.randint(1, 3, (count,), generator=generator)
+    return make_target(boxes, labels, image_id=str(index), size_px=SIZE)
 
 
 def draw_batches(count: int) -> list[tuple[Tensor, list[Target]]]:

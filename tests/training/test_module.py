@@ -10,6 +10,8 @@ from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from helpers.small_network import small_net
+from helpers.small_training import quiet_trainer
+from helpers.targets import make_target
 from ssd_lightning.data.dataset import collate
 from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.errors import ConfigurationError
@@ -21,7 +23,7 @@ from ssd_lightning.ops.coder import encode
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training import module as module_file
 from ssd_lightning.training.fault_tolerance.non_finite import FiniteSteps, TrainingDiverged
-from ssd_lightning.training.module import parameter_groups
+from ssd_lightning.training.optim import parameter_groups
 from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import Detections, Placement, SSDOutput, Target
 
@@ -41,13 +43,7 @@ def module(**settings: object) -> SSDModule:
 
 
 def target(*boxes: list[float], name: str = "a") -> Target:
-    return Target(
-        boxes=torch.tensor(boxes).reshape(-1, 4),
-        labels=torch.ones(len(boxes), dtype=torch.int64),
-        difficult=torch.zeros(len(boxes), dtype=torch.bool),
-        image_id=name,
-        size_px=(SIZE, SIZE),
-    )
+    return make_target(torch.tensor(boxes).reshape(-1, 4), image_id=name, size_px=SIZE)
 
 
 def loader(targets: list[Target], batch_size: int = 2) -> DataLoader:
@@ -57,8 +53,7 @@ def loader(targets: list[Target], batch_size: int = 2) -> DataLoader:
 
 
 def trainer(**settings: object) -> pl.Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    return pl.Trainer(**{"max_steps": 4, "enable_checkpointing": False, **quiet, **settings})  # type: ignore[arg-type]
+    return quiet_trainer(**{"max_steps": 4, **settings})
 
 
 def test_biases_learn_twice_as_fast_and_do_not_decay() -> None:

@@ -16,6 +16,7 @@ from hydra.utils import instantiate
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from helpers.small_network import small_net
+from helpers.targets import make_target
 from ssd_lightning.assembly import make_net
 from ssd_lightning.config import compose_config
 from ssd_lightning.losses import (
@@ -148,13 +149,7 @@ def test_what_asks_for_a_value_is_noticed(asks: Callable[[torch.Tensor], object]
 def target(index: int) -> Target:
     count = index % 3  # images without objects too
     corner = torch.rand(count, 2) * 0.5
-    return Target(
-        boxes=torch.cat((corner, corner + 0.3), dim=1),
-        labels=torch.ones(count, dtype=torch.int64),
-        difficult=torch.zeros(count, dtype=torch.bool),
-        image_id=str(index),
-        size_px=(SIZE, SIZE),
-    )
+    return make_target(torch.cat((corner, corner + 0.3), dim=1), image_id=str(index), size_px=SIZE)
 
 
 def module(loss: MultiBoxLoss | None = None) -> SSDModule:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from torchvision.models.detection import ssd300_vgg16, ssdlite320_mobilenet_v3_large
 from torchvision.ops import box_iou
 
+from helpers.targets import make_target
 from ssd_lightning.assembly import make_net
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.dataset import collate
@@ -41,13 +42,8 @@ def draw_target(count: int, priors_xyxy: Tensor, generator: torch.Generator, nam
     best = box_iou(boxes, priors_xyxy).topk(2, dim=1).values
     boxes = boxes[(best[:, 0] - best[:, 1] > 1e-4) & ((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > 0.03)][:count]
     assert len(boxes) == count
-    return Target(
-        boxes=boxes,
-        labels=torch.randint(1, NUM_CLASSES + 1, (count,), generator=generator),
-        difficult=torch.zeros(count, dtype=torch.bool),
-        image_id=name,
-        size_px=(size, size),
-    )
+    labels = torch.randint(1, NUM_CLASSES + 1, (count,), generator=generator)
+    return make_target(boxes, labels, image_id=name, size_px=size)
 
 
 def draw_samples(net: SSD, steps: int) -> list[tuple[Tensor, Target]]:

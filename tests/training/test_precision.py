@@ -9,6 +9,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from helpers.small_network import small_net
+from helpers.small_training import quiet_trainer
+from helpers.targets import make_target
 from ssd_lightning.assembly import set_up_machine
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.dataset import collate
@@ -27,7 +29,7 @@ from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training.precision import check_precision
 from ssd_lightning.training.schedules import multistep
-from ssd_lightning.types import SSDOutput, Target
+from ssd_lightning.types import SSDOutput
 
 SIZE = 32
 
@@ -39,20 +41,13 @@ def module(**settings: object) -> SSDModule:
 
 
 def data() -> DataLoader:
-    target = Target(
-        boxes=torch.tensor([[0.1, 0.1, 0.6, 0.6]]),
-        labels=torch.tensor([1]),
-        difficult=torch.tensor([False]),
-        image_id="a",
-        size_px=(SIZE, SIZE),
-    )
+    target = make_target(torch.tensor([[0.1, 0.1, 0.6, 0.6]]), size_px=SIZE)
     images = torch.randint(0, 256, (8, 3, SIZE, SIZE), dtype=torch.uint8)
     return DataLoader([(image, target) for image in images], batch_size=4, collate_fn=collate)
 
 
 def trainer(**settings: object) -> pl.Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    return pl.Trainer(**{"max_steps": 2, "enable_checkpointing": False, **quiet, **settings})  # type: ignore[arg-type]
+    return quiet_trainer(**{"max_steps": 2, **settings})
 
 
 @pytest.mark.parametrize(
@@ -112,14 +107,7 @@ def test_half_precision_of_everything_would_match_other_priors() -> None:
     priors, loss = make_priors(SSD300_VOC, 300), MultiBoxLoss()
     corners = torch.rand(200, 2, generator=generator) * 0.8
     boxes = torch.cat((corners, corners + 0.03 + 0.17 * torch.rand(200, 2, generator=generator)), dim=1)
-    whole = Target(
-        boxes=boxes,
-        labels=torch.ones(200, dtype=torch.int64),
-        difficult=torch.zeros(200, dtype=torch.bool),
-        image_id="a",
-        size_px=(300, 300),
-    )
-    rounded = Target(**{**whole, "boxes": boxes.bfloat16().float()})  # type: ignore[typeddict-item]
+    whole, rounded = make_target(boxes, size_px=300), make_target(boxes.bfloat16().float(), size_px=300)
     exact = loss.matcher([whole], priors).labels > 0
     other = loss.matcher([rounded], priors.bfloat16().float()).labels > 0
     assert (exact != other).sum() > 0.02 * exact.sum()

@@ -6,31 +6,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
+from helpers.small_training import Linear, quiet_trainer
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.training import profiling
 from ssd_lightning.training.profiling import TraceProfiler, make_profiler
 
 
-class Linear(pl.LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(2, 1)
-
-    def training_step(self, batch: torch.Tensor, batch_index: int) -> torch.Tensor:
-        return self.layer(batch).mean()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
 def fit(profiler: object, steps: int = 6) -> None:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    trainer = pl.Trainer(max_steps=steps, enable_checkpointing=False, profiler=profiler, **quiet)  # type: ignore[arg-type]
+    trainer = quiet_trainer(max_steps=steps, profiler=profiler)
     trainer.fit(Linear(), DataLoader(torch.zeros(40, 2), batch_size=2))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import AcceleratorRegistry
 
 from ssd_lightning.checks import require_number
@@ -85,6 +86,30 @@ def device_batch_size(batch_size: int, *, ranks: int, accumulate: int, images: i
             "accumulated batches; each needs at least one"
         )
     return (batch_size if images is None else min(batch_size, images)) // shares
+
+
+def shared_batch(batch_size: int, trainer: Trainer, *, images: int) -> dict[str, int]:
+    """Return how the images of an optimiser step are divided, for the record."""
+    devices, accumulate = trainer.world_size, trainer.accumulate_grad_batches
+    share = device_batch_size(batch_size, ranks=devices, accumulate=accumulate, images=images)
+    return {
+        "batch_size": share * devices * accumulate,
+        "devices": devices,
+        "accumulate_grad_batches": accumulate,
+        "device_batch_size": share,
+    }
+
+
+def describe_batch(batch: Mapping[str, int]) -> str:
+    """Describe the images of one optimiser step, and how they are divided."""
+    text = f"{batch['batch_size']} images in each optimiser step"
+    if batch["devices"] > 1:
+        text += f", shared by {batch['devices']} devices"
+    if batch["accumulate_grad_batches"] > 1:
+        text += f", gradients of {batch['accumulate_grad_batches']} batches accumulated"
+    if batch["device_batch_size"] != batch["batch_size"]:
+        text += f": {batch['device_batch_size']} at a time"
+    return text
 
 
 def check_sync_batchnorm(sync_batchnorm: bool, device_type: str) -> None:

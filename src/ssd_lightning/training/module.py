@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ssd_lightning.checks import require_number
 from ssd_lightning.data.resize import ResizeMode, Stretch, placements_of, undo_detections, undo_targets
-from ssd_lightning.errors import ConfigurationError, UserError, one_line
+from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.checkpoints import detector_spec
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
@@ -23,13 +23,13 @@ from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.training.batch_scaling import BatchScaling
-from ssd_lightning.training.callbacks.budget import TrainingBudget
+from ssd_lightning.training.budget import TrainingBudget
 from ssd_lightning.training.callbacks.progress import is_looked_at
 from ssd_lightning.training.fault_tolerance.non_finite import spread_non_finite
+from ssd_lightning.training.optim import call_factory, parameter_groups
 from ssd_lightning.types import Target
 
 Batch = tuple[Tensor, list[Target]]
-Made = TypeVar("Made")
 
 COCO_SCORES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
 
@@ -236,43 +236,3 @@ class SSDModule(pl.LightningModule):
 
 def _metrics(num_classes: int) -> nn.ModuleDict:
     return nn.ModuleDict({"voc": VOCMeanAveragePrecision(num_classes), "coco": COCOMeanAveragePrecision()})
-
-
-def call_factory(group: str, make: Callable[..., Made], *arguments: Any, **more: Any) -> Made:
-    """Call the factory of a settings group, such as `optimizer`: a `partial` whose keywords are the settings.
-
-    Raises:
-        ConfigurationError: the factory rejects its settings. TypeError, ValueError, IndexError (too few betas) and
-            RuntimeError (two settings exclude each other) are how torch says so.
-    """
-    try:
-        return make(*arguments, **more)
-    except UserError:
-        raise
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        settings = ", ".join(f"{key}={value}" for key, value in getattr(make, "keywords", {}).items())
-        raise ConfigurationError(one_line(f"{group}({settings}): {str(error) or type(error).__name__}")) from error
-
-
-class ParameterGroup(NamedTuple):
-    """Parameters with one learning rate."""
-
-    parameters: list[nn.Parameter]
-    lr_factor: float
-    are_biases: bool
-
-
-def parameter_groups(net: SSD, *, bias_lr_factor: float, backbone_lr_factor: float) -> list[ParameterGroup]:
-    """Group the trainable parameters: weights, then biases. The backbone has its own groups if its rate differs."""
-    backbone = {id(parameter) for parameter in net.extractor.backbone.parameters()} if backbone_lr_factor != 1 else ()
-    named = [(name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad]
-    groups = [
-        ParameterGroup(
-            [p for name, p in named if name.endswith("bias") == are_biases and (id(p) in backbone) == in_backbone],
-            (bias_lr_factor if are_biases else 1.0) * (backbone_lr_factor if in_backbone else 1.0),
-            are_biases,
-        )
-        for in_backbone in (False, True)
-        for are_biases in (False, True)
-    ]
-    return [group for group in groups if group.parameters]

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from helpers.small_training import Linear, quiet_trainer
 from ssd_lightning.training.callbacks.averaging import ForeachAverage, MovingAverage
 
 
@@ -36,23 +37,8 @@ def test_one_kernel_gives_what_a_loop_gives(warmup: bool) -> None:
     torch.testing.assert_close(dict(average.module.state_dict()), expected)
 
 
-class Linear(pl.LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.layer = nn.Linear(2, 1)
-
-    def training_step(self, batch: torch.Tensor, batch_index: int) -> torch.Tensor:
-        return (self.layer(batch) ** 2).mean()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
 def fit(epochs: int, resume: Path | None = None, *, warmup: bool = False) -> pl.Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    average = MovingAverage(decay=0.5, warmup=warmup)
-    trainer = pl.Trainer(max_epochs=epochs, enable_checkpointing=False, callbacks=[average], **quiet)  # type: ignore[arg-type]
+    trainer = quiet_trainer(max_epochs=epochs, callbacks=[MovingAverage(decay=0.5, warmup=warmup)])
     trainer.fit(Linear(), DataLoader(torch.arange(12.0).view(6, 2), batch_size=2), ckpt_path=resume)
     return trainer
 
@@ -77,16 +63,13 @@ def test_an_average_goes_on_where_it_stopped(tmp_path: Path, warmup: bool) -> No
     # At its end a run leaves the average in place of the weights, so that what goes on is saved before.
     stop = tmp_path / "first.ckpt"
     first = Linear()
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 
     class Save(pl.Callback):
         def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             if trainer.current_epoch == 0:
                 trainer.save_checkpoint(stop)
 
-    trainer = pl.Trainer(
-        max_epochs=2, enable_checkpointing=False, callbacks=[MovingAverage(decay=0.5, warmup=warmup), Save()], **quiet  # type: ignore[arg-type]
-    )  # fmt: skip
+    trainer = quiet_trainer(max_epochs=2, callbacks=[MovingAverage(decay=0.5, warmup=warmup), Save()])
     trainer.fit(first, DataLoader(torch.arange(12.0).view(6, 2), batch_size=2))
     saved = torch.load(stop, weights_only=True)
     assert not torch.equal(saved["state_dict"]["layer.weight"], saved["current_model_state"]["layer.weight"])

@@ -12,7 +12,8 @@ import torch
 
 from helpers.interrupted import PowerCut, fit, module
 from ssd_lightning.errors import ConfigurationError, WeightsError
-from ssd_lightning.training.callbacks.budget import VALIDATION_SHARE, BudgetCallback, TrainingBudget, parse_budget
+from ssd_lightning.training.budget import VALIDATION_SHARE, TrainingBudget, parse_budget
+from ssd_lightning.training.callbacks.budget import BudgetCallback
 from ssd_lightning.training.fault_tolerance.resumption import check_work_is_left
 from ssd_lightning.training.module import SSDModule
 from ssd_lightning.training.schedules import cosine
