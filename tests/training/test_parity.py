@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from torchvision.models.detection import ssd300_vgg16, ssdlite320_mobilenet_v3_large
 from torchvision.ops import box_iou
 
+from helpers.small_training import quiet_trainer
 from helpers.targets import make_target
 from ssd_lightning.assembly import make_net
 from ssd_lightning.config import compose_config
@@ -129,19 +130,8 @@ def train_beside(
         bias_lr_factor=1.0,
         decay_biases=True,
     )
-    beside = Beside(
-        peer.double() if precision == "64-true" else peer,
-        lr=lr,
-        restart_every=restart_every,
-    )
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        precision=precision,
-        max_epochs=1,
-        log_every_n_steps=1,
-        callbacks=[beside],
-        **dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False),
-    )
+    beside = Beside(peer.double() if precision == "64-true" else peer, lr=lr, restart_every=restart_every)
+    trainer = quiet_trainer(precision=precision, max_epochs=1, log_every_n_steps=1, callbacks=[beside])
     trainer.fit(module, DataLoader(draw_samples(net, steps), batch_size=2, collate_fn=collate))
     assert len(beside.losses) == steps
     return beside
@@ -175,13 +165,6 @@ def test_ssdlite320_trains_as_torchvisions(tmp_path: Path, steps: int) -> None:
     as far from the truth each. So the network has double precision here (the loss stays in single precision), and it
     takes the peer's weights and momentum every second step, so that each pair of losses has one update between.
     """
-    beside = train_beside(
-        ssdlite320_mobilenet_v3_large,
-        "torchvision_ssdlite320",
-        tmp_path,
-        steps=steps,
-        lr=1e-3,
-        precision="64-true",
-        restart_every=2,
-    )
+    networks = ssdlite320_mobilenet_v3_large, "torchvision_ssdlite320"
+    beside = train_beside(*networks, tmp_path, steps=steps, lr=1e-3, precision="64-true", restart_every=2)
     check_losses(beside, tolerance=1e-5)
