@@ -52,12 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_a_run_records_all_that_repeats_it(trained: Path) -> None:
-    record = read(trained / "run" / "run.json")
-    assert record["seed"] == 0
-    assert {"git_commit", "git_dirty", "command", "versions", "machine", "python"} <= record.keys()
-    assert record["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert (trained / "run" / "config.yaml").is_file()
+def test_a_run_leaves_a_page_images_and_what_each_logger_writes(trained: Path) -> None:
     assert list((trained / "run" / "tensorboard").glob("events*"))
     assert (trained / "run" / "report.html").is_file()
     assert list((trained / "run" / "dashboard" / "images").iterdir())

@@ -42,7 +42,8 @@ def digest_of(run: Path) -> str:
 
 def test_a_run_directory_has_all_that_repeats_it(first: Path) -> None:
     record = json.loads((first / "run.json").read_text())
-    assert {"command", "seed", "git_commit", "git_untracked", "machine", "directory", "data"} <= record.keys()
+    assert {"command", "git_commit", "git_dirty", "git_untracked", "machine", "directory", "python"} <= record.keys()
+    assert (record["seed"], record["versions"]["torch"]) == (3, torch.__version__.split("+")[0])
     assert record["data"]["train"]["images"] == 12
     assert record["data"]["train"].keys() >= {"names", "boxes", "files", "contents"}
     assert set(record["data"]) == {"train", "val"}  # the test split is not looked at unless it is scored
