@@ -1,15 +1,16 @@
 """The format of labelme and its relatives: a JSON file for each image."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ssd_lightning.data.annotation_checks import flag_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats.builder import FoundImage, FoundObject, TableBuilder
+from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError, in_threads, is_within, list_files, read_json
+from ssd_lightning.data.formats.found import FoundImage, FoundObject
 from ssd_lightning.data.formats.image_files import find_image, image_with_suffix, portable_path, refuse_unreadable
 from ssd_lightning.data.formats.merged_folders import note_merged
 from ssd_lightning.data.formats.shapes import bounds, circle_bounds, points_of
@@ -24,7 +25,8 @@ class LabelMe:
 
     A split is a folder below the root, `.` for the root itself. The images are next to their JSON files, where
     `imagePath` says, or in `images`. Images without a JSON file are skipped, counted and logged. Polygons, circles and
-    other shapes are read as their bounding boxes. An object with the flag `difficult` is difficult.
+    other shapes are read as their bounding boxes. Shapes of a file with the same label and `group_id` are one object.
+    An object with the flag `difficult` is difficult.
     """
 
     def read(self, root: Path, split: str) -> Annotations:
@@ -77,7 +79,34 @@ def _read_image(folder: Path, name: str, root: Path) -> FoundImage | None:
         path=_find_image(folder, path, str(content.get("imagePath") or ""), bool(content.get("imageData")), root),
         size_px=stated_size_px(content.get("imageHeight"), content.get("imageWidth")),
         file=path,
-        objects=[_read_shape(item, shape) for item, shape in enumerate(shapes, start=1)],
+        objects=_read_shapes(shapes),
+    )
+
+
+def _read_shapes(shapes: Sequence[Mapping[str, Any]]) -> list[FoundObject]:
+    """Read the objects of a file. Shapes of one label and `group_id` are parts of one, as in labelme's labelme2coco."""
+    objects: dict[Any, FoundObject] = {}
+    for item, shape in enumerate(shapes, start=1):
+        found, group = _read_shape(item, shape), shape.get("group_id")
+        key = item if group is None else (found.name, str(group))
+        objects[key] = _joined(objects[key], found) if key in objects else found
+    return list(objects.values())
+
+
+def _joined(first: FoundObject, second: FoundObject) -> FoundObject:
+    """Join two parts of an object; one with a fault leaves the fault alone."""
+    numbers: Sequence[float] | str
+    if isinstance(first.numbers, str):
+        numbers = first.numbers
+    elif isinstance(second.numbers, str):
+        numbers = second.numbers
+    else:
+        edges = (*first.numbers, *second.numbers)
+        numbers = bounds(edges[0::2], edges[1::2])
+    return first._replace(
+        numbers=numbers,
+        difficult=first.difficult or second.difficult,
+        is_outline=first.is_outline or second.is_outline,
     )
 
 
