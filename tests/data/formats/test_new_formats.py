@@ -128,6 +128,37 @@ def test_labelme_shapes_become_bounding_boxes_and_are_counted_once(tmp_path: Pat
     assert "a.json: object 1" in note
 
 
+def test_labelme_shapes_of_a_group_and_label_are_one_object(tmp_path: Path) -> None:
+    """As in labelme's own labelme2coco.py."""
+    found = read_labelme(
+        tmp_path,
+        [
+            labelme_shape("rectangle", [[60, 10], [80, 20]], group_id=1),
+            labelme_shape("rectangle", [[1, 1], [5, 5]], label="dog", group_id=1),
+            labelme_shape("rectangle", [[2, 2], [6, 6]], group_id=None),
+            labelme_shape("polygon", [[90, 15], [99, 40], [85, 30]], group_id=1, flags={"difficult": True}),
+            labelme_shape("rectangle", [[3, 3], [7, 7]], group_id=0),
+            labelme_shape("rectangle", [[4, 4], [8, 8]]),
+        ],
+    )
+    columns = found.columns
+    boxes = [[60, 10, 99, 40], [1, 1, 5, 5], [2, 2, 6, 6], [3, 3, 7, 7], [4, 4, 8, 8]]
+    assert columns.boxes_xyxy_px.tolist() == boxes
+    assert columns.items.tolist() == [1, 2, 3, 5, 6]
+    assert columns.difficult.tolist() == [True, False, False, False, False]
+    assert [found.names[label - 1] for label in columns.labels] == ["cat", "dog", "cat", "cat", "cat"]
+    (note,) = found.notes
+    assert note.startswith("1 ")
+
+
+def test_a_labelme_group_with_a_damaged_shape_is_not_read_as_a_smaller_object(tmp_path: Path) -> None:
+    good = labelme_shape("rectangle", [[1, 1], [5, 5]], group_id=1)
+    found = read_labelme(tmp_path, [good, labelme_shape("polygon", [[1, "x"]], group_id=1)])
+    (problem,) = found.problems
+    assert "'x'" in problem.text
+    assert len(found.columns.labels) == 0
+
+
 @pytest.mark.parametrize(
     ("shape", "kind", "value"),
     [

@@ -1,7 +1,7 @@
 """The format of labelme and its relatives: a JSON file for each image."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ class LabelMe:
 
     A split is a folder below the root, `.` for the root itself. The images are next to their JSON files, where
     `imagePath` says, or in `images`. Images without a JSON file are skipped, counted and logged. Polygons, circles and
-    other shapes are read as their bounding boxes. An object with the flag `difficult` is difficult.
+    other shapes are read as their bounding boxes. Shapes of a file with the same label and `group_id` are one object.
+    An object with the flag `difficult` is difficult.
     """
 
     def read(self, root: Path, split: str) -> Annotations:
@@ -77,7 +78,30 @@ def _read_image(folder: Path, name: str, root: Path) -> FoundImage | None:
         path=_find_image(folder, path, str(content.get("imagePath") or ""), bool(content.get("imageData")), root),
         size_px=stated_size_px(content.get("imageHeight"), content.get("imageWidth")),
         file=path,
-        objects=[_read_shape(item, shape) for item, shape in enumerate(shapes, start=1)],
+        objects=_read_shapes(shapes),
+    )
+
+
+def _read_shapes(shapes: Sequence[Mapping[str, Any]]) -> list[FoundObject]:
+    """Read the objects of a file. Shapes of one label and `group_id` are parts of one, as in labelme's labelme2coco."""
+    objects: dict[Any, FoundObject] = {}
+    for item, shape in enumerate(shapes, start=1):
+        found, group = _read_shape(item, shape), shape.get("group_id")
+        key = item if group is None else (found.name, str(group))
+        objects[key] = _joined(objects[key], found) if key in objects else found
+    return list(objects.values())
+
+
+def _joined(first: FoundObject, second: FoundObject) -> FoundObject:
+    """Join two parts of an object; one with a fault leaves the fault alone."""
+    numbers = next((part.numbers for part in (first, second) if isinstance(part.numbers, str)), None)
+    if numbers is None:
+        xs, ys = zip(first.numbers[:2], first.numbers[2:], second.numbers[:2], second.numbers[2:], strict=True)
+        numbers = bounds(xs, ys)
+    return first._replace(
+        numbers=numbers,
+        difficult=first.difficult or second.difficult,
+        is_outline=first.is_outline or second.is_outline,
     )
 
 
