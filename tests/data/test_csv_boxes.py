@@ -1,5 +1,6 @@
 """What is CSV's alone: which column is what, in which unit, and rows that are too short."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from PIL import Image
 from helpers.datasets import open_csv
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.dataset import DetectionDataset
-from ssd_lightning.data.formats.csv_boxes import CSV, Columns, sniff_columns
+from ssd_lightning.data.formats.csv_boxes import CSV
+from ssd_lightning.data.formats.csv_columns import Columns, sniff_columns
 from ssd_lightning.errors import ConfigurationError, DataError
 
 
@@ -270,3 +272,73 @@ def test_the_bananas_configuration_reads_d2ls_files(tmp_path: Path) -> None:
     module.prepare_data()
     assert module.class_names == ("banana",)
     assert len(module.dataset("train")) == len(module.dataset("test")) == 1
+
+
+def write_splits(root: Path, column: str, splits: Sequence[str], folders: Sequence[str] = ("photos",) * 4) -> None:
+    text = f"{column},image,label,xmin,ymin,xmax,ymax\n"
+    for name, label, split, folder in zip("abcd", "xyzx", splits, folders, strict=True):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (200, 100)).save(root / folder / f"{name}.jpg")
+        text += f"{split},{name}.jpg,{label},1,2,3,4\n"
+    (root / "boxes.csv").write_text(text)
+
+
+@pytest.mark.parametrize("data", ["auto", "csv_folder"])
+@pytest.mark.parametrize(
+    ("column", "splits", "folders"),
+    [
+        ("split", ("train", "val", "test", "train"), ("photos",) * 4),
+        ("Set", ("training", "valid", "testing", ""), ("photos",) * 4),
+        ("subset", ("Train ", "dev", "test", "train"), ("train", "dev", "test", "train")),
+        (
+            "ML_USE",
+            ("TRAIN", "VALIDATION", "TEST", "UNASSIGNED"),
+            ("images/train", "images/val", "images/test", "images/train"),
+        ),
+    ],
+)
+def test_a_column_names_the_splits(
+    data: str, column: str, splits: Sequence[str], folders: Sequence[str], tmp_path: Path
+) -> None:
+    write_splits(tmp_path, column, splits, folders)
+    config = compose_config("train", [f"data={data}", f"data.root={tmp_path}", "data.class_names=[x,y,z]"])
+    module = instantiate(config.data.module, _convert_="all")
+    ids = {stage: list(module.dataset(stage).annotations.image_ids) for stage in ("train", "val", "test")}
+    assert ids == {"train": ["a", "d"], "val": ["b"], "test": ["c"]}
+    (dropped,) = read(tmp_path, "VALIDATION", class_names=["z"], on_error="skip").dropped
+    assert dropped.item == "line 3 'y' of b.jpg"
+
+
+def test_rows_of_a_split_column_are_read_with_the_whole_file_and_told_apart(tmp_path: Path) -> None:
+    write_splits(tmp_path, "split", ("train", "val", "extra", "train"))
+    assert len(read(tmp_path, "boxes.csv")) == 4
+    files = {split: set(CSV().files(tmp_path, split)) for split in ("train", "val", "extra", "boxes.csv")}
+    assert files["boxes.csv"] == files["train"] | files["val"] | files["extra"]
+    assert files["train"].isdisjoint(files["val"])
+    with pytest.raises(DataError, match=r"boxes.csv: there is no split 'test'; there is extra, train, val"):
+        read(tmp_path, "test")
+    (tmp_path / "more.csv").write_text((tmp_path / "boxes.csv").read_text())
+    with pytest.raises(DataError, match=r"'val'.*boxes.csv.*more.csv"):
+        read(tmp_path, "val")
+
+
+def test_a_column_that_names_no_split_changes_nothing(tmp_path: Path) -> None:
+    write_splits(tmp_path, "set", ("night", "day", "", "night"))
+    (tmp_path / "boxes.csv").rename(tmp_path / "train.csv")
+    assert len(read(tmp_path)) == 4
+
+
+def test_the_file_of_a_split_may_hold_others_too(tmp_path: Path) -> None:
+    write_splits(tmp_path, "split", ("train", "val", "test", "train"))
+    (tmp_path / "boxes.csv").rename(tmp_path / "train.csv")
+    assert [len(read(tmp_path, split)) for split in ("train", "val", "test")] == [2, 1, 1]
+
+
+def test_automl_files_without_header(tmp_path: Path) -> None:
+    rows = ["TRAIN,gs://bucket/a.jpg,cat,0.1,0.2,,,0.5,0.6,,", "VALIDATION,gs://bucket/b.jpg,,,,,,,,,"]
+    write(tmp_path, "\n".join(rows), "salads.csv", "photos")
+    Image.new("RGB", (200, 100)).save(tmp_path / "photos/b.jpg")
+    (found,) = read(tmp_path).annotations
+    assert found.boxes_xyxy_px.round(3).tolist() == [[20, 20, 100, 60]]
+    (empty,) = read(tmp_path, "val", class_names=["cat"]).annotations
+    assert len(empty.labels) == 0

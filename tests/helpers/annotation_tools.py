@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ssd_lightning.data.annotations import Annotations, AnnotationTable
-from ssd_lightning.data.formats import CSV, CVAT, YOLO, LabelMe, LabelStudio
+from ssd_lightning.data.formats import CSV, CVAT, VIA, YOLO, LabelMe, LabelStudio
 from ssd_lightning.data.reading import AnnotationFormat
 
 Box = tuple[float, float, float, float]
@@ -188,6 +188,53 @@ def write_tabs(root: Path, images: Sequence[Spec], *, with_size: bool = True) ->
     return write_tensorflow(root, images, with_size=with_size, delimiter="\t")
 
 
+def via_regions(image: Spec) -> list[dict[str, Any]]:
+    return [
+        {
+            "shape_attributes": {"name": "rect", "x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1},
+            "region_attributes": {"class": name},
+        }
+        for name, (x1, y1, x2, y2) in image.objects
+    ]
+
+
+def write_via(root: Path, images: Sequence[Spec], *, with_size: bool = True) -> Path:
+    paint(root, images)
+    entries = {
+        f"{image.name}1234": {
+            "filename": image.name,
+            "size": 1234,
+            "regions": via_regions(image),
+            "file_attributes": {},
+        }
+        for image in images
+    }
+    path = root / "via_region_data.json"
+    path.write_text(json.dumps(entries))
+    return path
+
+
+def write_via_project(root: Path, images: Sequence[Spec], *, with_size: bool = True) -> Path:
+    path = write_via(root, images)
+    settings = {"ui": {}, "core": {"buffer_size": 18}, "project": {"name": "mine"}}
+    content = {"_via_settings": settings, "_via_img_metadata": json.loads(path.read_text()), "_via_attributes": {}}
+    path.unlink()
+    (root / "via_project.json").write_text(json.dumps(content))
+    return root / "via_project.json"
+
+
+def write_via_csv(root: Path, images: Sequence[Spec], *, with_size: bool = True) -> Path:
+    paint(root, images)
+    header = ["filename", "file_size", "file_attributes", "region_count", "region_id"]
+    rows: list[list[Any]] = [[*header, "region_shape_attributes", "region_attributes"]]
+    for image in images:
+        regions = via_regions(image)
+        for number, region_of in enumerate(regions or [{"shape_attributes": {}, "region_attributes": {}}]):
+            values = [json.dumps(value) for value in region_of.values()]
+            rows.append([image.name, 1234, "{}", len(regions), number, *values])
+    return write_rows(root / "via_export_csv.csv", rows)
+
+
 @dataclass(frozen=True)
 class Case:
     format: AnnotationFormat
@@ -202,6 +249,9 @@ CASES = {
     "label studio min": Case(LabelStudio(), "min", write_label_studio_min),
     "darknet": Case(YOLO(), "train", write_darknet),
     "label studio yolo": Case(YOLO(), ".", write_label_studio_yolo),
+    "via": Case(VIA(), "via_region_data", write_via),
+    "via project": Case(VIA(), "via_project", write_via_project),
+    "via csv": Case(VIA(), "via_export_csv", write_via_csv),
     "retinanet": Case(CSV(), "train", write_retinanet),
     "tensorflow": Case(CSV(), "train", write_tensorflow),
     "semicolons": Case(CSV(), "train", write_semicolons),

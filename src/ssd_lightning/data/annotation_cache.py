@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock
 
-from ssd_lightning.data.annotations import Annotations, Columns, Problem, TextColumn
+from ssd_lightning.data.annotations import Annotations, Problem
+from ssd_lightning.data.columns import Columns, TextColumn
 from ssd_lightning.errors import one_line
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LAYOUT = 3
+LAYOUT = 4
 """Part of a cache's name: increase it when the readers or the columns change."""
 SLOWEST_UNCACHED_S = 1.0
 """Annotations that are read faster are not kept: small sets would only leave files."""

@@ -1,14 +1,14 @@
 """The annotations of a split in flat arrays, which processes share, and the problems that were found in them."""
 
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import numpy as np
 
+from ssd_lightning.data.columns import Columns, TextColumn, hash_ids
 from ssd_lightning.errors import one_line
 
 ProblemKind = Literal[
@@ -69,107 +69,6 @@ class ImageAnnotation:
     """int64 `[N]`, 1..C."""
     difficult: np.ndarray
     """bool `[N]`."""
-
-
-class TextColumn(Sequence[str]):
-    """Texts in one block of bytes, without a Python object for each.
-
-    Args:
-        block: uint8 `[bytes]`, the texts one after the other in UTF-8.
-        ends: int64 `[N + 1]`, where each text starts and the last one ends.
-    """
-
-    def __init__(self, block: np.ndarray, ends: np.ndarray) -> None:
-        self.block = block
-        self.ends = ends
-
-    @classmethod
-    def of(cls, texts: Iterable[str]) -> "TextColumn":
-        """Store some texts. File names may have bytes that are not UTF-8."""
-        encoded = [text.encode(errors="surrogateescape") for text in texts]
-        ends = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=ends[1:])
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)
-
-    def __len__(self) -> int:
-        return len(self.ends) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return self.block[self.ends[index] : self.ends[index + 1]].tobytes().decode(errors="surrogateescape")
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Columns:
-    """The arrays of a table; T objects in N images."""
-
-    image_ids: TextColumn
-    image_paths: TextColumn
-    files: TextColumn
-    """Annotation file of each image, or one for all."""
-    id_hashes: np.ndarray
-    """uint32 `[N]`, CRC of the image's id; decides which images are held out."""
-    sizes_px: np.ndarray
-    """int32 `[N, 2]`, (height, width)."""
-    starts: np.ndarray
-    """int64 `[N + 1]`: the first object of each image, and T."""
-    boxes_xyxy_px: np.ndarray
-    """float32 `[T, 4]`"""
-    labels: np.ndarray
-    """int32 `[T]`, from 1."""
-    difficult: np.ndarray
-    """bool `[T]`"""
-    overhangs: np.ndarray
-    """bool `[T]`: the annotated box reaches out of the image by more than a pixel, and was clipped."""
-    items: np.ndarray
-    """int64 `[T]`: number of the object in its file: line, id or position."""
-    folder: Path | None = None
-    """Where the arrays are mapped from, so that another process maps them too; None if they are in memory."""
-
-    def save(self, folder: Path) -> None:
-        """Write the arrays to an empty folder."""
-        for name in COLUMN_NAMES:
-            value = getattr(self, name)
-            if isinstance(value, TextColumn):
-                np.save(folder / f"{name}.npy", value.block)
-                np.save(folder / f"{name}_ends.npy", value.ends)
-            else:
-                np.save(folder / f"{name}.npy", value)
-
-    @classmethod
-    def load(cls, folder: Path) -> "Columns":
-        """Map the arrays of a folder.
-
-        Raises:
-            OSError, ValueError: a file is missing or damaged.
-        """
-        columns: dict[str, Any] = {}
-        for name in COLUMN_NAMES:
-            columns[name] = _mapped(folder / f"{name}.npy")
-            if (folder / f"{name}_ends.npy").exists():
-                columns[name] = TextColumn(columns[name], _mapped(folder / f"{name}_ends.npy"))
-        return cls(**columns, folder=folder)
-
-    def __reduce__(self) -> Any:
-        return (Columns.load, (self.folder,)) if self.folder else super().__reduce__()
-
-
-def _mapped(path: Path) -> np.ndarray:
-    with path.open("rb") as file:
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        start = file.tell()
-    if 0 in shape:
-        return np.empty(shape, dtype)  # cannot be mapped
-    return np.memmap(path, dtype, "r", start, shape).view(np.ndarray)  # a plain view: indexing `np.memmap` is slow
-
-
-COLUMN_NAMES = tuple(column.name for column in fields(Columns) if column.name != "folder")
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,12 +177,6 @@ class AnnotationTable(Sequence[ImageAnnotation]):
         """The images' paths, in order."""
         return (self.columns.image_paths[row] for row in self.rows.tolist())
 
-    def shared_with(self, other: "AnnotationTable") -> list[str]:
-        """Return the paths of the images that another table has under the same id and path."""
-        hashes, others = (table.columns.id_hashes[table.rows] for table in (self, other))
-        paths = set(other.select(np.isin(others, hashes)).image_paths)
-        return [path for path in self.select(np.isin(hashes, others)).image_paths if path in paths]
-
     @property
     def sizes_px(self) -> np.ndarray:
         """int32 `[n, 2]`: (height, width) of the images."""
@@ -378,8 +271,3 @@ class Annotations:
             label=int(columns.labels[row]),
             difficult=bool(columns.difficult[row]),
         )
-
-
-def hash_ids(image_ids: Iterable[str]) -> np.ndarray:
-    """Hash the ids of images: uint32 `[N]`."""
-    return np.fromiter((zlib.crc32(text.encode(errors="surrogateescape")) for text in image_ids), np.uint32)

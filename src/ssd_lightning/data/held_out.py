@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from ssd_lightning.data.annotations import Columns
+from ssd_lightning.data.columns import Columns
 from ssd_lightning.errors import ConfigurationError
 
 Subset = Literal["all", "train", "val", "test"]

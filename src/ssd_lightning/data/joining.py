@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ssd_lightning.data.annotations import Annotations, AnnotationTable, Columns, TextColumn, hash_ids
+from ssd_lightning.data.annotations import Annotations, AnnotationTable
+from ssd_lightning.data.columns import Columns, TextColumn, hash_ids
 from ssd_lightning.errors import ConfigurationError
 
 

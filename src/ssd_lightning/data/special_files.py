@@ -6,8 +6,10 @@ from pathlib import Path
 
 from ssd_lightning.errors import DataError
 
+SPECIAL_FILE = "this is a pipe, a socket or a device, not a file"
 
-def is_file(path: Path) -> bool:
+
+def is_file(path: str | Path) -> bool:
     """Tell whether a path is a regular file; also works if `Path.is_file` raises, as for names that are too long."""
     return os.path.isfile(path)
 
@@ -23,4 +25,4 @@ def refuse_special_file(path: Path) -> None:
     except (OSError, ValueError):
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise DataError(f"{path}: this is a pipe, a socket or a device, not a file")
+        raise DataError(f"{path}: {SPECIAL_FILE}")

@@ -96,6 +96,16 @@ def coco(*paths: str) -> Callable[[Path], None]:
     return write
 
 
+def fiftyone(*folders: str) -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        coco(*(f"{folder}/labels.json" for folder in folders))(root)
+        for path in list(root.rglob("*.jpg")):
+            (path.parent / "data").mkdir()
+            path.rename(path.parent / "data" / path.name)
+
+    return write
+
+
 def yolo(*folders: str, settings: str = "") -> Callable[[Path], None]:
     def write(root: Path) -> None:
         for folder in folders:
@@ -157,6 +167,8 @@ def kaggle(root: Path) -> None:
             ("train2017", "val2017", None),
         ),
         (coco("result.json"), COCO, ("result", None, None)),
+        (fiftyone("."), COCO, (".", None, None)),
+        (fiftyone("train", "validation"), COCO, ("train", "validation", None)),
         (yolo("images/train", "images/val"), YOLO, ("train", "val", None)),
         (yolo("train/images", "valid/images", "test/images"), YOLO, ("train", "valid", "test")),
         (yolo("train", "valid"), YOLO, ("train", "valid", None)),

@@ -29,7 +29,7 @@ from helpers.annotation_tools import (
     yolo_text,
 )
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats import CSV, CVAT, YOLO, LabelMe, LabelStudio, Records, annotations_from_records
+from ssd_lightning.data.formats import CSV, CVAT, VIA, YOLO, LabelMe, LabelStudio, Records, annotations_from_records
 from ssd_lightning.data.formats.detect import detect_format
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.errors import DataError
@@ -298,6 +298,75 @@ def test_cvat_for_video_and_foreign_xml_are_refused(tmp_path: Path) -> None:
         path.write_text(content)
         with pytest.raises(DataError, match=text):
             CVAT().read(tmp_path, ".")
+
+
+def read_via(root: Path, *regions: dict[str, Any]) -> Annotations:
+    paint(root, [replace(A, objects=())])
+    numbered = {str(number): region for number, region in enumerate(regions)}  # as VIA 1 does
+    (root / "via.json").write_text(json.dumps({"a.jpg99": {"filename": "a.jpg", "size": 99, "regions": numbered}}))
+    return VIA().read(root, "via")
+
+
+def via_region(name: str, attributes: dict[str, Any] | None = None, **shape: Any) -> dict[str, Any]:
+    return {"shape_attributes": {"name": name, **shape}, "region_attributes": attributes or {}}
+
+
+def test_via_shapes_become_bounding_boxes_and_are_counted(tmp_path: Path) -> None:
+    found = read_via(
+        tmp_path,
+        via_region("polygon", all_points_x=[10, 30, 20], all_points_y=[10, 5, 40]),
+        via_region("circle", cx=50, cy=50, r=5),
+        via_region("ellipse", cx=50, cy=50, rx=20, ry=10, theta=np.pi / 2),
+        via_region("rect", x=1, y=2, width=3, height=4),
+    )
+    boxes = [[10, 5, 30, 40], [45, 45, 55, 55], [40, 30, 60, 70], [1, 2, 4, 6]]
+    np.testing.assert_allclose(found.columns.boxes_xyxy_px, boxes, atol=1e-4)
+    assert list(found.names) == ["object"]
+    assert [note.split()[0] for note in found.notes] == [f"{tmp_path}/via.json:", "3"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "name"),
+    [
+        ({"colour": "red", "Label": "cat ", "difficult": "1"}, "cat"),
+        ({"pet": "cat", "difficult": "1"}, "cat"),  # the only one
+        ({"type": {"cat": True, "dog": False}, "difficult": "1"}, "cat"),
+    ],
+)
+def test_via_class_is_an_attribute(attributes: dict[str, Any], name: str, tmp_path: Path) -> None:
+    found = read_via(tmp_path, via_region("rect", attributes, x=1, y=2, width=3, height=4))
+    assert list(found.names) == [name]
+    assert found.columns.difficult.tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    ("region", "value"),
+    [
+        (via_region("point", cx=1, cy=2), "'point'"),
+        (via_region("rect", x=1, y=2, width="wide", height=4), "'wide'"),
+        (via_region("polygon", all_points_x=[1, 2], all_points_y=[1]), "[1, 2]"),
+        (via_region("rect", {"class": {"cat": True, "dog": True}}, x=1, y=2, width=3, height=4), "cat, dog"),
+    ],
+)
+def test_via_regions_that_are_no_objects(region: dict[str, Any], value: str, tmp_path: Path) -> None:
+    (problem,) = read_via(tmp_path, region).problems
+    assert value in problem.text
+    assert problem.item.startswith("region 1 ")
+
+
+def test_via_files_that_are_none(tmp_path: Path) -> None:
+    box = {"x": 1, "y": 2, "width": 3, "height": 4}
+    with pytest.raises(DataError, match="colour, age"):
+        read_via(tmp_path, via_region("rect", {"colour": "red", "age": "3"}, **box))
+    for content, said in (("{}", "no images"), ("[]", "no images"), ('{"a": 1}', "'a'")):
+        (tmp_path / "via.json").write_text(content)
+        with pytest.raises(DataError, match=said):
+            VIA().read(tmp_path, "via")
+    header = "filename,region_shape_attributes,region_attributes"
+    for content, said in (("filename,a\n", "region_shape_attributes"), (f"{header}\na.jpg,x,{{}}\n", "line 2")):
+        (tmp_path / "via.csv").write_text(content)
+        with pytest.raises(DataError, match=said):
+            VIA().read(tmp_path, "via.csv")
 
 
 def read_tasks(root: Path, *tasks: dict[str, Any]) -> Annotations:

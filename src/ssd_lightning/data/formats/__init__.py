@@ -7,6 +7,7 @@ from ssd_lightning.data.formats.detect import Auto
 from ssd_lightning.data.formats.label_studio import LabelStudio
 from ssd_lightning.data.formats.labelme import LabelMe
 from ssd_lightning.data.formats.records import Records, annotations_from_records
+from ssd_lightning.data.formats.via import VIA
 from ssd_lightning.data.formats.voc import VOC
 from ssd_lightning.data.formats.yolo import YOLO
 
@@ -17,6 +18,7 @@ BY_NAME = {
     "cvat": CVAT,
     "label_studio": LabelStudio,
     "labelme": LabelMe,
+    "via": VIA,
     "voc": VOC,
     "yolo": YOLO,
 }
@@ -27,6 +29,7 @@ __all__ = [
     "COCO",
     "CSV",
     "CVAT",
+    "VIA",
     "VOC",
     "YOLO",
     "Auto",

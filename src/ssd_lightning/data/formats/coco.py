@@ -13,8 +13,9 @@ import numpy as np
 
 from ssd_lightning.data.annotation_checks import flag_of, id_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats.builder import FoundObject, TableBuilder
+from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import read_json
+from ssd_lightning.data.formats.found import FoundObject
 from ssd_lightning.data.formats.image_files import ImageFinder
 from ssd_lightning.data.formats.single_file import SingleFileFormat
 from ssd_lightning.errors import DataError
@@ -38,6 +39,7 @@ class COCO(SingleFileFormat):
         "annotations/{split}.json",
         "{split}/_annotations.coco.json",
         "{split}/annotations.json",
+        "{split}/labels.json",
         "{split}.json",
     )
 

@@ -1,10 +1,9 @@
 """CSV files with one object per row: the columns of OpenImages, RetinaNet, Kaggle, TensorFlow and most other tools."""
 
-import csv
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from itertools import chain, islice
 from math import isfinite
@@ -24,48 +23,25 @@ from ssd_lightning.data.annotation_checks import (
     stated_size_px,
 )
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats.builder import FoundObject, ObjectColumns, TableBuilder
-from ssd_lightning.data.formats.files import encoding_of
-from ssd_lightning.data.formats.image_files import ImageFinder, find_image, portable_path
+from ssd_lightning.data.formats.builder import TableBuilder
+from ssd_lightning.data.formats.csv_columns import (
+    SPLIT_WORDS,
+    WITHOUT_HEADER,
+    Columns,
+    column_splits,
+    files_with_splits,
+    open_rows,
+    read_columns,
+    split_word,
+)
+from ssd_lightning.data.formats.files import MissingSplitError
+from ssd_lightning.data.formats.found import FoundObject, ObjectColumns
+from ssd_lightning.data.formats.image_files import IMAGE_FOLDERS, ImageFinder, find_image, folder_with, portable_path
 from ssd_lightning.data.formats.single_file import SingleFileFormat
-from ssd_lightning.data.special_files import refuse_special_file
 from ssd_lightning.errors import ConfigurationError, DataError
 
 log = logging.getLogger(__name__)
 
-# fmt: off
-IMAGE = (
-    "imageid", "img_name", "image", "filename", "file_name", "image_path", "path", "image_id", "image_name",
-    "imagename", "img", "img_path", "filepath", "file_path", "file",
-)
-LABEL = (
-    "labelname", "label", "class", "class_name", "category", "labels", "category_name", "classname", "label_name",
-    "class_label", "name", "class_id", "label_id", "category_id",
-)
-DIFFICULT = ("isgroupof", "difficult", "iscrowd")
-IMAGE_SIZE = (("height", "image_height", "img_height"), ("width", "image_width", "img_width"))
-BOX_COLUMNS: tuple[tuple[BoxFormat, tuple[tuple[str, ...], ...]], ...] = (
-    ("xyxy", (
-        ("xmin", "x_min", "x1", "left", "bbox_x1"),
-        ("ymin", "y_min", "y1", "top", "bbox_y1"),
-        ("xmax", "x_max", "x2", "right", "bbox_x2"),
-        ("ymax", "y_max", "y2", "bottom", "bbox_y2"),
-    )),
-    ("xyxy", (("x0",), ("y0",), ("x1",), ("y1",))),
-    ("cxcywh", (("cx", "x_center", "xcenter"), ("cy", "y_center", "ycenter"), ("w", "width"), ("h", "height"))),
-    ("xywh", (
-        ("x", "left", "xmin", "x_min", "bbox_x"),
-        ("y", "top", "ymin", "y_min", "bbox_y"),
-        ("w", "bbox_w", "bbox_width", "box_width", "width"),
-        ("h", "bbox_h", "bbox_height", "box_height", "height"),
-    )),
-)
-"""Names of the columns, in any case, for each way to write a box."""
-# fmt: on
-BOX_IN_ONE = ("bbox", "box", "bounding_box")
-"""A column with all four numbers, x, y, width and height, in brackets."""
-WITHOUT_HEADER = ("image", "xmin", "ymin", "xmax", "ymax", "label")
-"""Columns of a file without a header, as keras-retinanet writes it."""
 EMPTY = ("", "nan", "na", "n/a", "<na>", "none", "null", "[]")
 """Notations for an empty field, in any case."""
 BOX_KEYS = {"xyxy": ("xmin", "ymin", "xmax", "ymax"), "cxcywh": ("cx", "cy", "w", "h"), "xywh": ("x", "y", "w", "h")}
@@ -83,9 +59,9 @@ class CSV(SingleFileFormat):
     """Reads boxes from CSV files.
 
     A split is the name in `NAME.csv`, `NAME/label.csv` or another entry of `locations`, or the path of the CSV file
-    below the root. Commas, semicolons or tabs separate the values. The header names the columns; without one they are
-    those of `WITHOUT_HEADER`. Rows of the same image are merged. A row with empty class and box stands for an image
-    without objects.
+    below the root. In a file with a column for it (`SPLIT`), a split is its rows. Commas, semicolons or tabs separate
+    the values. The header names the columns; without one they are those of `WITHOUT_HEADER` or `AUTOML`. Rows of the
+    same image are merged. A row with empty class and box stands for an image without objects.
 
     Args:
         images: see `SingleFileFormat`.
@@ -118,11 +94,12 @@ class CSV(SingleFileFormat):
 
     def read(self, root: Path, split: str) -> Annotations:
         """Read a split. Raises `DataError` if there is no such split, or it cannot be read."""
-        path = self.path(root, split)
-        rows = _Rows(path, _read_descriptions(root, self.class_descriptions))
+        path, word = self._find_split(root, split)
+        rows = _Rows(path, _read_descriptions(root, self.class_descriptions), split=word)
         columns = rows.read()
         samples = [sample for name in [*rows.images][:10] for sample in dict.fromkeys((name, name.strip()))]
-        image_dir = self.image_dir(root, path, samples)
+        image_dir = self._image_dir_of(word, root, samples) if word else None
+        image_dir = image_dir or self.image_dir(root, path, samples)
 
         def table(box_format: BoxFormat) -> Annotations:
             item_format = "line {item} '{name}' of {image}"
@@ -140,92 +117,36 @@ class CSV(SingleFileFormat):
             _refuse_corners(found, lambda: table("xyxy"))
         return found
 
+    def files(self, root: Path, split: str) -> Iterable[str]:
+        """Return the file of a split, or a path for each split in it. Raises `DataError` if there is no such split."""
+        path, word = self._find_split(root, split)
+        file = os.path.realpath(path)
+        return [f"{file}/{one}" for one in ([word] if word else column_splits(path))] or [file]
 
-@dataclass(frozen=True)
-class Columns:
-    """The meaning of the columns, by their index."""
+    def _image_dir_of(self, word: str, root: Path, samples: Sequence[str]) -> Path | None:
+        """Find the folder of the images of one split in a file."""
+        names = [word, *(name for name, meant in SPLIT_WORDS.items() if meant == word)]
+        usual = [root / pattern.format(name=name) for name in names for pattern in IMAGE_FOLDERS]
+        return folder_with(usual, samples, root=root) if self.images is None else None
 
-    image: int
-    label: int | None
-    box: tuple[int, ...]
-    """Four columns, or one."""
-    box_format: BoxFormat
-    difficult: int | None
-    size: tuple[int, int] | None
-    """Height and width of the image."""
-    unit: Unit
-    assumed_for: Sequence[str] = ()
-    """The first row of a file without a header."""
-
-    @property
-    def fewest(self) -> int:
-        """Number of values that a row needs."""
-        return max(self.image, self.label or 0, self.difficult or 0, *self.box, *(self.size or ())) + 1
-
-
-def sniff_columns(header: Sequence[str], path: Path) -> Columns:
-    """Find the meaning of each column by the header. Raises `DataError`, which names the file, if one is missing."""
-    given = [name.strip().lower() for name in header]
-
-    def column(names: Sequence[str]) -> int | None:
-        return next((given.index(name) for name in names if name in given), None)
-
-    image, label, in_one = column(IMAGE), column(LABEL), column(BOX_IN_ONE)
-    box: tuple[int, ...] | None = None if in_one is None else (in_one,)
-    box_format: BoxFormat = "xywh"
-    for known_format, names in reversed(BOX_COLUMNS):
-        found = [index for of_number in names if (index := column(of_number)) is not None]
-        if len(found) == 4:
-            box, box_format = tuple(found), known_format
-    missing = ""
-    if image is None:
-        missing = f"the image (called {', '.join(IMAGE)})"
-    elif label is None and (box is None or len(box) > 1):
-        missing = f"the class (called {', '.join(LABEL)})"
-    elif box is None:
-        missing = f"the box (called {', '.join('/'.join(names) for names in BOX_COLUMNS[0][1])}, or {BOX_IN_ONE[0]})"
-    if image is None or box is None or missing:
-        raise DataError(f"{path}: there is no column for {missing}; there is {', '.join(header) or 'nothing'}")
-    height, width = map(column, IMAGE_SIZE)
-    return Columns(
-        image=image,
-        label=label,
-        box=box,
-        box_format=box_format,
-        difficult=column(DIFFICULT),
-        size=None if width is None or height is None or width in box else (height, width),
-        unit="fractions" if {"imageid", "labelname"} <= set(given) else "pixels",
-    )
-
-
-@contextmanager
-def open_rows(path: Path) -> Iterator[Any]:
-    """Open a `csv.reader` for the separator that the first line has most. Raises `DataError` if it cannot be read."""
-    refuse_special_file(path)
-    try:
-        with path.open("rb") as start:
-            encoding = encoding_of(start.read(2))
-        with path.open(encoding=encoding, newline="") as stream:
-            first = stream.readline()
-            stream.seek(0)
-            yield csv.reader(stream, delimiter=max(",;\t", key=first.count))
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise DataError(f"{path}: this is not readable CSV: {error}") from error
-
-
-def read_columns(reader: Any, path: Path) -> tuple[Columns, Iterable[list[str]]]:
-    """Return the meaning of the columns, and the rows after the header. Raises `DataError` if a column is missing."""
-    first: list[str] = next(reader, [])
-    if len(first) == len(WITHOUT_HEADER) and all(_is_number_or_empty(text) for text in first[1:5]):
-        return replace(sniff_columns(WITHOUT_HEADER, path), assumed_for=first), chain([first], reader)
-    return sniff_columns(first, path), reader
-
-
-def _is_number_or_empty(text: str) -> bool:
-    try:
-        return not text.strip() or isfinite(float(text))
-    except ValueError:
-        return False
+    def _find_split(self, root: Path, split: str) -> tuple[Path, str | None]:
+        """Return the file of a split, and what its column calls the split; None for all rows."""
+        word = split_word(split)
+        try:
+            path = self.path(root, split)
+        except MissingSplitError:
+            tables = files_with_splits(root)
+            if not tables:
+                raise
+            paths = [path for path, splits in tables.items() if word in splits]
+            if not paths:
+                raise MissingSplitError(next(iter(tables)), split, frozenset().union(*tables.values())) from None
+            if len(paths) > 1:
+                text = f"the split '{split}' is in {len(paths)} files: {', '.join(map(str, paths))}; keep one of them"
+                raise DataError(f"{root}: {text}") from None
+            return paths[0], word
+        is_part = not split.endswith(".csv") and word in column_splits(path)
+        return path, word if is_part else None
 
 
 _size_px = lru_cache(stated_size_px)  # most images of a file have one of a few sizes
@@ -237,10 +158,12 @@ class _Rows:
     Args:
         path: the file.
         descriptions: code of a class -> its name.
+        split: only the rows of this split are read; None reads all.
     """
 
-    def __init__(self, path: Path, descriptions: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, descriptions: Mapping[str, str], *, split: str | None) -> None:
         self.path = path
+        self._split = split
         self.images: dict[str, int] = {}
         """Name of an image -> its number, in the order of the file."""
         self._sizes_px: list[tuple[int, int] | None] = []
@@ -254,14 +177,16 @@ class _Rows:
     def read(self) -> Columns:
         with open_rows(self.path) as reader:
             columns, rows = read_columns(reader, self.path)
+            if (index := columns.split) is not None and self._split is not None:
+                rows = (row for row in rows if len(row) <= index or split_word(row[index]) == self._split)
             while chunk := [(reader.line_num, row) for row in islice(rows, ROWS_AT_ONCE)]:
                 if not self._add_plain(chunk, columns):
                     for line, row in chunk:
                         self._add(line, row, columns)
-        if columns.assumed_for:
-            text = f"{self.path}: there is no header, so the columns are {','.join(WITHOUT_HEADER)}; the first row is"
-            text += f" {','.join(columns.assumed_for)}"
-            if self._has_class_second():
+        if columns.assumed:
+            text = f"{self.path}: there is no header, so the columns are {','.join(columns.assumed)}; the first row is"
+            text += f" {','.join(columns.first_row)}"
+            if columns.assumed == WITHOUT_HEADER and self._has_class_second():
                 seems = "in all rows the second column may be the class, and the next four the box"
                 raise DataError(f"{text}; {seems}; add a header that names the columns")
             log.info("%s", text)

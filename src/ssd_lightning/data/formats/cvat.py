@@ -9,8 +9,9 @@ from xml.etree.ElementTree import Element
 
 from ssd_lightning.data.annotation_checks import flag_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats.builder import FoundObject, TableBuilder
+from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError, read_xml
+from ssd_lightning.data.formats.found import FoundObject
 from ssd_lightning.data.formats.image_files import ImageFinder, folder_with
 from ssd_lightning.data.formats.shapes import bounds, ellipse_bounds, rotated_bounds
 from ssd_lightning.data.formats.single_file import SingleFileFormat

@@ -31,7 +31,7 @@ SPLIT_NAMES = {
 LOOKED_FOR = (
     "data.yaml, obj.data or text files with five numbers a line (YOLO); ImageSets or XML with <annotation> (VOC); "
     "XML with <annotations> (CVAT); JSON with images, annotations and categories (COCO), with shapes and imagePath "
-    "(labelme) or with a list of tasks (Label Studio); CSV with columns for image, class and box"
+    "(labelme), with a list of tasks (Label Studio) or with regions (VIA); CSV with columns for image, class and box"
 )
 PARTS_OF_SETS = {*SPLIT_FOLDERS, "images", "JPEGImages", "labels", "Annotations", "annotations"}
 """Folders inside of a data set."""

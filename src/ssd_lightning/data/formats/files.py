@@ -3,6 +3,7 @@
 import codecs
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from ssd_lightning.data.annotations import ProblemKind
-from ssd_lightning.data.special_files import is_file, refuse_special_file
+from ssd_lightning.data.special_files import SPECIAL_FILE, is_file
 from ssd_lightning.errors import DataError
 
 Item = TypeVar("Item")
@@ -81,13 +82,14 @@ def inside_first(paths: Iterable[Path], root: Path) -> list[Path]:
 
 def find_file(root: Path, split: str, patterns: Sequence[str]) -> Path:
     """Find the annotation file of a split: by its path below the root, or by its name in the usual locations."""
-    suffix = PurePath(patterns[0]).suffix
-    candidates = [root / (split if split.endswith(suffix) else pattern.format(split=split)) for pattern in patterns]
+    suffixes = tuple({PurePath(pattern).suffix for pattern in patterns})
+    candidates = [root / (split if split.endswith(suffixes) else pattern.format(split=split)) for pattern in patterns]
     for path in candidates:
         if is_file(path):
             return path
-    folders = (root, root / "annotations", *(folder for folder in root.iterdir() if folder.is_dir()))
-    others = {path.relative_to(root).as_posix() for folder in folders for path in folder.glob(f"*{suffix}")}
+    folders = (root, *(folder for folder in root.iterdir() if folder.is_dir()))
+    found = (path for folder in folders for path in folder.iterdir() if path.suffix in suffixes)
+    others = {path.relative_to(root).as_posix() for path in found}
     raise MissingSplitError(candidates[0], split, others)
 
 
@@ -105,17 +107,23 @@ def encoding_of(start: bytes) -> str:
     return "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
-def read_bytes(path: Path, what: str = "annotation") -> bytes:
+def read_bytes(path: str | Path, what: str = "annotation") -> bytes:
     """Read a whole file. Raises `FileError`, which says `what` it is, if it cannot be read."""
     try:
-        refuse_special_file(path)
-        return path.read_bytes()
-    except DataError as error:
-        raise FileError(path, str(error).removeprefix(f"{path}: ")) from error
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise FileError(path, SPECIAL_FILE)
+            return file.readall()
     except FileNotFoundError:
         raise FileError(path, f"the {what} is missing", kind="missing") from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise FileError(path, f"cannot read the {what}: {error}") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe without waiting for its writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_text(path: Path, what: str) -> str:
@@ -146,7 +154,7 @@ def read_json(path: Path, *, edit: Callable[[bytes], bytes] | None = None) -> An
         raise FileError(path, f"this is not readable JSON: {error}") from error
 
 
-def read_xml(path: Path) -> Element:
+def read_xml(path: str | Path) -> Element:
     """Read an XML file, with all tags in lower case, since tools differ: <Difficult>, <xMin>.
 
     Entities are rejected, since they can expand without limit. The standard parser does not load external ones, and

@@ -33,7 +33,8 @@ def find_image_dir(root: Path, annotation_path: Path, samples: Sequence[str]) ->
     split = stem.removeprefix("oidv6-").removesuffix("-annotations-bbox").removesuffix("_labels")  # TensorFlow's
     names = (stem, annotation_path.parent.name, split)
     usual = [root / pattern.format(name=name) for name in names for pattern in IMAGE_FOLDERS]
-    usual += [annotation_path.parent / "images", annotation_path.parent, root / "images"]
+    beside = annotation_path.parent
+    usual += [beside / "images", beside / "data", beside, root / "images"]
     # Images of one name may be in several splits, and those of another split are the wrong ones.
     folders = (path for path in sorted(root.iterdir()) if path.is_dir())
     others = [root, *(path for path in folders if not path.name.lower().startswith(SPLIT_STARTS))]
@@ -91,7 +92,7 @@ def find_image(folder: Path, stated: str, *, root: Path, keep: int = 1) -> Path 
 
 def image_with_suffix(path: Path) -> Path | None:
     """Find the image of a path without suffix, or with one in another case; one in a supported format first."""
-    images = _images_in(str(path.parent))
+    images = images_in(str(path.parent))
     number = whole_number(path.name) if path.name.endswith(".0") else None  # tables of numbers write 17 like this
     same_suffix = [name for name in images.get(path.stem, ()) if _suffix(name) == path.suffix.lower()]
     found = same_suffix or images.get(path.name) or images.get("" if number is None else str(number))
@@ -130,7 +131,7 @@ class ImageFinder:
         parent, _, file = portable_path(name).rpartition("/")
         folder = f"{self._folder}/{parent}" if parent else str(self._folder)
         if folder not in self.folders:
-            self.folders[folder] = _images_in(folder) if is_within(self._root, Path(folder)) else {}
+            self.folders[folder] = images_in(folder) if is_within(self._root, Path(folder)) else {}
         same_stem = self.folders[folder].get(os.path.splitext(file)[0], ())
         if file in same_stem or (same_stem and "." not in file):
             found = f"{folder}/{file if file in same_stem else same_stem[0]}"
@@ -144,7 +145,7 @@ class ImageFinder:
         return found
 
 
-def _images_in(folder: str) -> Mapping[str, Sequence[str]]:
+def images_in(folder: str) -> Mapping[str, Sequence[str]]:
     """Return the images of a folder by their names without suffix, the most usual suffix first."""
     try:
         return _list_images(folder, os.stat(folder).st_mtime_ns)

@@ -12,8 +12,9 @@ from urllib.parse import unquote
 
 from ssd_lightning.data.annotation_checks import number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats.builder import FoundObject, TableBuilder
+from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, read_json
+from ssd_lightning.data.formats.found import FoundObject
 from ssd_lightning.data.formats.image_files import ImageFinder, parts_to_keep, portable_path
 from ssd_lightning.data.formats.shapes import bounds, ellipse_bounds, points_of, rotated_bounds
 from ssd_lightning.data.formats.single_file import SingleFileFormat

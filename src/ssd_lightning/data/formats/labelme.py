@@ -8,8 +8,9 @@ from typing import Any
 
 from ssd_lightning.data.annotation_checks import flag_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats.builder import FoundImage, FoundObject, TableBuilder
+from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError, in_threads, is_within, list_files, read_json
+from ssd_lightning.data.formats.found import FoundImage, FoundObject
 from ssd_lightning.data.formats.image_files import find_image, image_with_suffix, portable_path, refuse_unreadable
 from ssd_lightning.data.formats.merged_folders import note_merged
 from ssd_lightning.data.formats.shapes import bounds, circle_bounds, points_of

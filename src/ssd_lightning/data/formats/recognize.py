@@ -12,12 +12,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from ssd_lightning.data.formats.coco import COCO
-from ssd_lightning.data.formats.csv_boxes import CSV, open_rows, read_columns
+from ssd_lightning.data.formats.csv_boxes import CSV
+from ssd_lightning.data.formats.csv_columns import files_with_splits, open_rows, read_columns
 from ssd_lightning.data.formats.cvat import CVAT
 from ssd_lightning.data.formats.files import SPLIT_FOLDERS, encoding_of
 from ssd_lightning.data.formats.label_studio import LabelStudio, read_tasks
 from ssd_lightning.data.formats.labelme import LabelMe
 from ssd_lightning.data.formats.merged_folders import EVALUATION_WORDS, split_words
+from ssd_lightning.data.formats.via import VIA
 from ssd_lightning.data.formats.voc import VOC, find_list
 from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, read_settings
@@ -98,6 +100,8 @@ def candidates(files: Files) -> list[Candidate]:
     coco = {path: len(re.findall(rb'"file_name"', _content(root / path))) for path in json_files["coco"]}
     label_studio = {path: _count_tasks(root / path) for path in json_files["label studio"]}
     tables = {path: count for path in files.of(".csv") if (count := _count_csv_images(root / path))}
+    via = {path: len(re.findall(rb'"filename"', _content(root / path))) for path in json_files["via"]}
+    via |= {path: count for path in files.of(".csv") if (count := _count_via_images(root / path))}
     descriptions = next((path for path in files.of(".csv") if "class-descriptions" in path), None)
     yolo = _yolo(files, settings)
     fitting = (
@@ -107,7 +111,8 @@ def candidates(files: Files) -> list[Candidate]:
         _single_files(COCO(), root, coco, "JSON of COCO"),
         _folders(LabelMe(), json_files["labelme"], "labelme's JSON files"),
         _single_files(LabelStudio(), root, label_studio, "JSON of Label Studio"),
-        _single_files(CSV(class_descriptions=descriptions), root, tables, "CSV with boxes"),
+        _single_files(VIA(), root, via, "regions of VIA"),
+        _csv(root, tables, descriptions),
         yolo if not settings.values else None,
     )
     return [found for found in fitting if found is not None]
@@ -186,17 +191,29 @@ def _json_kind(path: Path) -> str | None:
         return "label studio" if is_full or has("original_width") or has("annotation_id", "annotator") else None
     if has("shapes", "imagePath"):
         return "labelme"
+    if has("filename", "regions", "file_attributes"):
+        return "via"
     return "coco" if has("images", "annotations", "categories") else None
 
 
 def _single_files(
-    annotation_format: COCO | CSV | CVAT | LabelStudio, root: Path, counts: Mapping[str, int], what: str
+    annotation_format: COCO | CSV | CVAT | LabelStudio | VIA, root: Path, counts: Mapping[str, int], what: str
 ) -> Candidate | None:
     """Describe a format by the number of images in each of its files."""
     if not counts:
         return None
     splits = sorted((_split_of(path, root, annotation_format.locations) for path in counts), key=counts.__contains__)
     return Candidate(annotation_format, splits, sum(counts.values()), f"{what}, {next(iter(counts))}")
+
+
+def _csv(root: Path, counts: Mapping[str, int], descriptions: str | None) -> Candidate | None:
+    found = _single_files(CSV(class_descriptions=descriptions), root, counts, "CSV with boxes")
+    of_columns = {name.relative_to(root).as_posix(): splits for name, splits in files_with_splits(root).items()}
+    in_columns = sorted(frozenset().union(*(splits for path, splits in of_columns.items() if path in counts)))
+    if found is None or not in_columns:
+        return found
+    rest = _single_files(CSV(), root, {path: n for path, n in counts.items() if path not in of_columns}, "")
+    return found._replace(splits=[*in_columns, *(rest.splits if rest else ())])
 
 
 def _split_of(path: str, root: Path, patterns: Sequence[str]) -> str:
@@ -214,6 +231,12 @@ def _count_tasks(path: Path) -> int:
         return len(read_tasks(path).tasks)
     except DataError:
         return 0  # the reader reports the error
+
+
+def _count_via_images(path: Path) -> int:
+    content = _content(path)
+    is_via = b"region_shape_attributes" in _start(content)
+    return len(set(re.findall(rb'^"?([^,"\r\n]+)', content, re.MULTILINE))) - 1 if is_via else 0
 
 
 def _count_csv_images(path: Path) -> int:

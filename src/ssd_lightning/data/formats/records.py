@@ -8,8 +8,9 @@ from typing import Any
 
 from ssd_lightning.data.annotation_checks import flag_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats.builder import FoundImage, FoundObject, TableBuilder
+from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError
+from ssd_lightning.data.formats.found import FoundImage, FoundObject
 from ssd_lightning.data.formats.image_files import refuse_unreadable
 from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError

@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from ssd_lightning.data.annotation_checks import LARGEST_FRACTION, number_of, whole_number
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats.builder import FoundImage, FoundObject, TableBuilder
+from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, in_threads, read_lines
+from ssd_lightning.data.formats.found import FoundImage, FoundObject
 from ssd_lightning.data.formats.image_files import (
     find_image,
     folder_with,

@@ -1,0 +1,192 @@
+"""The columns of CSV files: what they are called, and which is what."""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import chain
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from ssd_lightning.data.annotation_checks import BoxFormat, Unit
+from ssd_lightning.data.formats.files import encoding_of
+from ssd_lightning.data.special_files import refuse_special_file
+from ssd_lightning.errors import DataError
+
+# fmt: off
+IMAGE = (
+    "imageid", "img_name", "image", "filename", "file_name", "image_path", "path", "image_id", "image_name",
+    "imagename", "img", "img_path", "filepath", "file_path", "file",
+)
+LABEL = (
+    "labelname", "label", "class", "class_name", "category", "labels", "category_name", "classname", "label_name",
+    "class_label", "name", "class_id", "label_id", "category_id",
+)
+DIFFICULT = ("isgroupof", "difficult", "iscrowd")
+IMAGE_SIZE = (("height", "image_height", "img_height"), ("width", "image_width", "img_width"))
+BOX_COLUMNS: tuple[tuple[BoxFormat, tuple[tuple[str, ...], ...]], ...] = (
+    ("xyxy", (
+        ("xmin", "x_min", "x1", "left", "bbox_x1"),
+        ("ymin", "y_min", "y1", "top", "bbox_y1"),
+        ("xmax", "x_max", "x2", "right", "bbox_x2"),
+        ("ymax", "y_max", "y2", "bottom", "bbox_y2"),
+    )),
+    ("xyxy", (("x0",), ("y0",), ("x1",), ("y1",))),
+    ("cxcywh", (("cx", "x_center", "xcenter"), ("cy", "y_center", "ycenter"), ("w", "width"), ("h", "height"))),
+    ("xywh", (
+        ("x", "left", "xmin", "x_min", "bbox_x"),
+        ("y", "top", "ymin", "y_min", "bbox_y"),
+        ("w", "bbox_w", "bbox_width", "box_width", "width"),
+        ("h", "bbox_h", "bbox_height", "box_height", "height"),
+    )),
+)
+"""Names of the columns, in any case, for each way to write a box."""
+# fmt: on
+BOX_IN_ONE = ("bbox", "box", "bounding_box")
+"""A column with all four numbers, x, y, width and height, in brackets."""
+WITHOUT_HEADER = ("image", "xmin", "ymin", "xmax", "ymax", "label")
+"""Columns of a file without a header, as keras-retinanet writes it."""
+AUTOML = ("ml_use", "image", "label", "xmin", "ymin", "", "", "xmax", "ymax")
+"""Columns of a file without a header of Google's AutoML, in fractions; the others are more corners."""
+SPLIT = ("split", "set", "subset", "ml_use")
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "eval", "evaluation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What columns call the splits, in any case."""
+UNASSIGNED = ("", "unassigned")
+"""Such rows belong to training."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The meaning of the columns, by their index."""
+
+    image: int
+    label: int | None
+    box: tuple[int, ...]
+    """Four columns, or one."""
+    box_format: BoxFormat
+    difficult: int | None
+    size: tuple[int, int] | None
+    """Height and width of the image."""
+    unit: Unit
+    split: int | None = None
+    assumed: Sequence[str] = ()
+    """The names of the columns, if there is no header."""
+    first_row: Sequence[str] = ()
+    """The first row, if there is no header."""
+
+    @property
+    def fewest(self) -> int:
+        """Number of values that a row needs."""
+        return max(self.image, self.label or 0, self.difficult or 0, *self.box, *(self.size or ())) + 1
+
+
+def sniff_columns(header: Sequence[str], path: Path) -> Columns:
+    """Find the meaning of each column by the header. Raises `DataError`, which names the file, if one is missing."""
+    given = [name.strip().lower() for name in header]
+
+    def column(names: Sequence[str]) -> int | None:
+        return next((given.index(name) for name in names if name in given), None)
+
+    image, label, in_one = column(IMAGE), column(LABEL), column(BOX_IN_ONE)
+    box: tuple[int, ...] | None = None if in_one is None else (in_one,)
+    box_format: BoxFormat = "xywh"
+    for known_format, names in reversed(BOX_COLUMNS):
+        found = [index for of_number in names if (index := column(of_number)) is not None]
+        if len(found) == 4:
+            box, box_format = tuple(found), known_format
+    missing = ""
+    if image is None:
+        missing = f"the image (called {', '.join(IMAGE)})"
+    elif label is None and (box is None or len(box) > 1):
+        missing = f"the class (called {', '.join(LABEL)})"
+    elif box is None:
+        missing = f"the box (called {', '.join('/'.join(names) for names in BOX_COLUMNS[0][1])}, or {BOX_IN_ONE[0]})"
+    if image is None or box is None or missing:
+        raise DataError(f"{path}: there is no column for {missing}; there is {', '.join(header) or 'nothing'}")
+    height, width = map(column, IMAGE_SIZE)
+    return Columns(
+        image=image,
+        label=label,
+        box=box,
+        box_format=box_format,
+        difficult=column(DIFFICULT),
+        size=None if width is None or height is None or width in box else (height, width),
+        unit="fractions" if {"imageid", "labelname"} <= set(given) else "pixels",
+        split=column(SPLIT),
+    )
+
+
+@contextmanager
+def open_rows(path: Path) -> Iterator[Any]:
+    """Open a `csv.reader` for the separator that the first line has most. Raises `DataError` if it cannot be read."""
+    refuse_special_file(path)
+    try:
+        with path.open("rb") as start:
+            encoding = encoding_of(start.read(2))
+        with path.open(encoding=encoding, newline="") as stream:
+            first = stream.readline()
+            stream.seek(0)
+            yield csv.reader(stream, delimiter=max(",;\t", key=first.count))
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise DataError(f"{path}: this is not readable CSV: {error}") from error
+
+
+def read_columns(reader: Any, path: Path) -> tuple[Columns, Iterable[list[str]]]:
+    """Return the meaning of the columns, and the rows after the header. Raises `DataError` if a column is missing."""
+    first: list[str] = next(reader, [])
+    assumed: Sequence[str] = ()
+    unit: Unit = "pixels"
+    if len(first) == len(WITHOUT_HEADER) and all(map(_is_number_or_empty, first[1:5])):
+        assumed = WITHOUT_HEADER
+    is_automl = len(first) >= len(AUTOML) and first[0].strip().lower() in (*SPLIT_WORDS, "unassigned")
+    if is_automl and all(map(_is_number_or_empty, (*first[3:5], *first[7:9]))):
+        assumed, unit = AUTOML, "fractions"
+    if not assumed:
+        return sniff_columns(first, path), reader
+    columns = replace(sniff_columns(assumed, path), unit=unit, assumed=assumed, first_row=first)
+    return columns, chain([first], reader)
+
+
+def _is_number_or_empty(text: str) -> bool:
+    try:
+        return not text.strip() or isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def split_word(name: str) -> str:
+    """Return one word for all names of a split in a column."""
+    word = name.strip().lower()
+    return "train" if word in UNASSIGNED else SPLIT_WORDS.get(word, word)
+
+
+def column_splits(path: Path) -> frozenset[str]:
+    """Return the splits that a column of a file names, as `split_word`s; none if no column does."""
+    try:
+        stat = path.stat()
+        return _column_splits(path, stat.st_mtime_ns, stat.st_size)
+    except (OSError, DataError):
+        return frozenset()
+
+
+@lru_cache(maxsize=64)
+def _column_splits(path: Path, *_: int) -> frozenset[str]:
+    with open_rows(path) as reader:
+        columns, rows = read_columns(reader, path)
+        index = columns.split
+        names = set() if index is None else {row[index] for row in rows if len(row) > index}
+    is_known = any(name.strip().lower() in SPLIT_WORDS for name in names)
+    return frozenset(map(split_word, names)) if is_known else frozenset()
+
+
+def files_with_splits(root: Path) -> dict[Path, frozenset[str]]:
+    """Return the files of a folder and its subfolders that name splits in a column, with the splits."""
+    folders = (root, *(folder for folder in root.iterdir() if folder.is_dir()))
+    paths = sorted(path for folder in folders for path in folder.glob("*.csv"))
+    return {path: splits for path in paths if (splits := column_splits(path))}
