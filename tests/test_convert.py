@@ -20,6 +20,7 @@ from ssd_lightning import convert, train
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.writers import FORMATS
+from ssd_lightning.data.writing import image_names
 
 READERS = {"voc": open_voc, "coco": open_coco, "yolo": open_yolo, "csv": open_csv}
 CLASSES = ("sitting cat", "dog & co")
@@ -216,7 +217,7 @@ def test_a_failure_leaves_nothing(
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ssd_lightning.convert.shutil.copyfile", fail)
+    monkeypatch.setattr("ssd_lightning.data.writing.shutil.copyfile", fail)
     message = refused(capsys, "data=coco_folder", f"data.root={made}", "to=voc", f"output={tmp_path}/out")
     assert "cannot write the data set there" in message
     assert "No space left" in message
@@ -282,7 +283,7 @@ def test_a_name_with_a_line_feed_stays_one_line() -> None:
     def record(name: str) -> ImageAnnotation:
         return ImageAnnotation(name, Path(f"{name}.jpg"), (8, 8), np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool))
 
-    names = convert.image_names({"train": [record("a\nb"), record("c d"), record("\udce9 \uffff")]})
+    names = image_names({"train": [record("a\nb"), record("c d"), record("\udce9 \uffff")]})
     assert names == {"train": ["a_b", "c d", "_ _"]}
 
 

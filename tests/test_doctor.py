@@ -302,6 +302,30 @@ def test_without_decoding_no_image_is_opened(tmp_path: Path, monkeypatch: pytest
     assert len(of_kind(report, "inverted")) == 1  # annotations are always all looked at
 
 
+def test_copies_in_two_splits_are_found_without_decoding(tmp_path: Path) -> None:
+    planted.write("voc", tmp_path, planted.CLEAN)
+    images = sorted((tmp_path / "JPEGImages").iterdir())
+    train, test = (next(path for path in images if path.stem.startswith(split)) for split in ("train", "test"))
+    shutil.copy(train, test)
+    (sentence,) = of_kind(check_dataset("voc", tmp_path, "decode=false"), "across")
+    assert str(train) in sentence
+    assert str(test) in sentence
+
+
+@pytest.mark.parametrize(("on_error", "kinds"), [("skip", ["outside"] * 2), ("clip", ["outside", "clipped"])])
+def test_boxes_that_reach_out_of_the_image_as_clip_has_them(tmp_path: Path, on_error: str, kinds: list[str]) -> None:
+    things = planted.Thing("dog", (100, 20, 300, 60)), planted.Thing("dog", (200, 20, 300, 60))  # of 160 px
+    images = [*planted.CLEAN, *(planted.with_thing(f"odd{number}", thing) for number, thing in enumerate(things))]
+    planted.write("voc", tmp_path, images)
+    report = check_dataset("voc", tmp_path, f"data.on_error={on_error}")
+    assert report["on_error"] == on_error
+    assert [kind for kind, _, _ in found(report)] == kinds
+    assert [sentence.endswith("no part of it is inside") for sentence in of_kind(report, "outside")].count(True) == 1
+    assert ("data.on_error=clip" in report["issues"][0]["advice"]) == (on_error == "skip")
+    for sentence in of_kind(report, "clipped"):
+        assert sentence.startswith("train: 1 of ")
+
+
 def run_main(monkeypatch: pytest.MonkeyPatch, directory: Path, *arguments: str) -> int:
     monkeypatch.chdir(directory)
     monkeypatch.setattr(sys, "argv", ["doctor", *arguments])

@@ -2,18 +2,13 @@
 
 import logging
 import os
-import re
 import shlex
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from itertools import count
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ssd_lightning.config import run_command
-from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -22,8 +17,6 @@ if TYPE_CHECKING:
     from ssd_lightning.data.annotations import ImageAnnotation
     from ssd_lightning.data.dataset import DetectionDataset
     from ssd_lightning.data.reading import DatasetOpener
-    from ssd_lightning.data.writers import Format
-    from ssd_lightning.data.written_images import WrittenImage
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +46,7 @@ def convert(config: "DictConfig") -> dict[str, int]:
     from ssd_lightning.data.reading import describe_first
     from ssd_lightning.data.tiles import check_tiles
     from ssd_lightning.data.writers import FORMATS, written_class_names
+    from ssd_lightning.data.writing import write_dataset
 
     if config.get("data") is None:
         raise ConfigurationError("say what to convert, e.g. data=voc_folder data.root=FOLDER")
@@ -102,6 +96,8 @@ def open_stages(config: "DictConfig", opener: "DatasetOpener") -> "dict[str, Det
     class_names = config.data.class_names
     stated: Any = {stage: OmegaConf.to_container(config.data.module[stage], resolve=True) for stage in STAGES}
     chosen = choose_splits(opener.files, **stated)
+    if class_names is None:
+        opener.check_class_rules(chosen.values())
     datasets: dict[str, DetectionDataset] = {}
     missing: list[str] = []
     for stage in STAGES if config.split == "all" else (config.split,):
@@ -141,6 +137,7 @@ def write_tiled(
     """
     from ssd_lightning.data.tiles import write_tiles
     from ssd_lightning.data.writers import FORMATS
+    from ssd_lightning.data.writing import write_dataset
 
     cut: dict[str, Sequence[ImageAnnotation]] = {}
     try:
@@ -155,138 +152,11 @@ def write_tiled(
     return cut
 
 
-def write_dataset(
-    output: Path,
-    target: "Format",
-    splits: "Mapping[str, Sequence[ImageAnnotation]]",
-    class_names: Sequence[str],
-    *,
-    images: str,
-) -> None:
-    """Write all splits to a temporary folder next to `output`, and move it into place when complete.
-
-    Args:
-        output: folder of the result.
-        target: the format.
-        splits: split -> records.
-        class_names: names of the classes 1..C.
-        images: `copy`, `link` (hard links) or `none`.
-
-    Raises:
-        DataError: it cannot be written, or the format cannot store the orientation of an image.
-    """
-    unfinished = output.with_name(f".{output.name}.unfinished")
-    names = image_names(splits)
-    plan = _plan_images(splits, target.image_suffixes)
-    placed = {
-        split: [
-            replace(record, image_path=unfinished / target.image_folder.format(split=split) / f"{name}{image.suffix}")
-            for record, name, image in zip(records, names[split], plan[split], strict=True)
-        ]
-        for split, records in splits.items()
-    }
-    if not target.states_size:
-        _refuse_turned(splits)
-    if not target.keeps_difficult:
-        lost = sum(int(record.difficult.sum()) for records in splits.values() for record in records)
-        if lost:
-            log.warning("the format cannot mark difficult objects: %d become ordinary ones", lost)
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        target.write(unfinished, placed, class_names)
-        if images != "none":
-            for split, records in splits.items():
-                for record, copy, image in zip(records, placed[split], plan[split], strict=True):
-                    _place(record, copy.image_path, image, link=images == "link")
-            _log_decoded(image for of_split in plan.values() for image in of_split)
-        if output.exists():
-            output.rmdir()
-        unfinished.rename(output)
-    except OSError as error:
-        raise DataError(f"{output}: cannot write the data set there: {error}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def image_names(splits: "Mapping[str, Sequence[ImageAnnotation]]") -> dict[str, list[str]]:
-    """Name the image of every record by its id, without a suffix.
-
-    Names are unique, since in some formats two images of one name would share an annotation file.
-    """
-    plain = {split: [_plain_name(record) for record in records] for split, records in splits.items()}
-    kept = {name for names in plain.values() for name in names}
-    used: set[str] = set()
-    for split, names in plain.items():
-        for index, name in enumerate(names):
-            others = (f"{split}_{name}" + (f"_{number}" if number > 1 else "") for number in count(1))
-            if name in used:
-                names[index] = next(other for other in others if other not in kept | used)
-            used.add(names[index])
-    return plain
-
-
-def _plain_name(record: "ImageAnnotation") -> str:
-    # VOC and YOLO lists have one name a line and strip surrounding blanks; XML and UTF-8 lack some characters.
-    name = re.sub(r"[/\\\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "_", record.image_id)
-    suffix = record.image_path.suffix if is_image_name(record.image_path) else ""
-    return name.removesuffix(suffix).strip() or "_"
-
-
-def _plan_images(
-    splits: "Mapping[str, Sequence[ImageAnnotation]]", suffixes: tuple[str, ...]
-) -> "dict[str, list[WrittenImage]]":
-    from concurrent.futures import ThreadPoolExecutor
-
-    from ssd_lightning.data.written_images import plan_image
-
-    with ThreadPoolExecutor() as pool:
-        return {
-            split: list(pool.map(lambda record: plan_image(record.image_path, suffixes), records))
-            for split, records in splits.items()
-        }
-
-
 def _refuse_to_overwrite(output: Path) -> None:
     if output.is_dir() and not any(output.iterdir()):
         return
     if output.exists():
         raise DataError(f"output={output}: this folder already exists and is not changed; choose a new one")
-
-
-def _refuse_turned(splits: "Mapping[str, Sequence[ImageAnnotation]]") -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    from ssd_lightning.data.images import image_size_px
-
-    paths = [record.image_path for records in splits.values() for record in records]
-    stated = [record.size_px for records in splits.values() for record in records]
-    with ThreadPoolExecutor() as pool:
-        sizes = pool.map(lambda path: image_size_px(path), paths)
-        for path, size_px, upright_px in zip(paths, stated, sizes, strict=True):
-            if tuple(size_px) != upright_px:
-                raise DataError(
-                    f"{path}: its boxes are for an image of {size_px[1]} x {size_px[0]} px, but upright it is "
-                    f"{upright_px[1]} x {upright_px[0]} px; the format cannot store this: remove its EXIF tag first"
-                )
-
-
-def _place(record: "ImageAnnotation", target: Path, image: "WrittenImage", *, link: bool) -> None:
-    from ssd_lightning.data.written_images import write_as_png
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not image.keeps_bytes:
-        write_as_png(record.image_path, target, record.size_px)
-    elif link:
-        os.link(record.image_path.resolve(), target)
-    else:
-        shutil.copyfile(record.image_path, target)
-
-
-def _log_decoded(images: "Iterable[WrittenImage]") -> None:
-    decoded = sum(not image.keeps_bytes for image in images)
-    if decoded:
-        log.warning("%d images have a type that readers of the format ignore; they are written as PNG", decoded)
 
 
 def _report(to: str, output: Path, counts: Mapping[str, int], class_names: Sequence[str]) -> None:

@@ -103,13 +103,14 @@ def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
 
     from ssd_lightning.analysis.dataset_check.priors import judge_priors
     from ssd_lightning.analysis.dataset_check.splits import decode_images, judge_split
-    from ssd_lightning.analysis.health import background_issues, few_images_issues
+    from ssd_lightning.analysis.health import background_issues, duplicate_issues, few_images_issues
     from ssd_lightning.analysis.issues import Issue, grouped, spoils_the_run
     from ssd_lightning.assembly import make_net
+    from ssd_lightning.data.overlap import copies_across
 
     check = read_splits(config)
     report: dict[str, Any] = {"spoils_the_run": False, "issues": [], "splits": {}, "images_decoded": 0}
-    report["on_error"] = "raise" if check.is_strict else "skip"
+    report["on_error"] = check.on_error
     report |= {"coverage": None, "priors": None, "trial": None}
     net = None
     if check.class_names:
@@ -122,6 +123,9 @@ def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
     image_size = None if net is None else net.image_size
     if config.decode:
         decode_images(check, None if config.images == "all" else config.images, config.seed)
+    else:
+        paths = {split: list(dataset.annotations.image_paths) for split, dataset in check.datasets.items()}
+        check.issues += duplicate_issues(copies_across(paths))
     for split in check.datasets:
         report["splits"][split] = judge_split(check, split, image_size=image_size, tiny_px=config.tiny_px)
     report["images_decoded"] = len(check.facts)
@@ -149,6 +153,9 @@ def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
             report["trial"] = try_steps(check, config, net)
     report["spoils_the_run"] = spoils_the_run(check.issues)
     report["issues"] = grouped(check.issues)
+    for group in report["issues"]:
+        if group["kind"] == "outside" and check.on_error != "clip":
+            group["advice"] += "; data.on_error=clip keeps what is inside"
     return report
 
 
@@ -162,7 +169,7 @@ def read_splits(config: "DictConfig") -> "DatasetCheck":
 
     from ssd_lightning.analysis.dataset_check.lists import repeated_issues, unlisted_issues
     from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
-    from ssd_lightning.analysis.health import pixel_origin_issues
+    from ssd_lightning.analysis.health import clipped_issues, pixel_origin_issues
     from ssd_lightning.analysis.issues import Issue
     from ssd_lightning.data.formats import VOC
     from ssd_lightning.data.formats.files import MissingSplitError, check_root
@@ -171,10 +178,12 @@ def read_splits(config: "DictConfig") -> "DatasetCheck":
     data = instantiate(config.data.module, _convert_="all")
     data.prepare_data()
     opener = data.opener
-    check = DatasetCheck(is_strict=opener.on_error == "raise", resize=data.resize)
+    check = DatasetCheck(on_error=opener.on_error, resize=data.resize)
     stated = list(config.data.class_names) if config.data.class_names else None
     splits = [split for split in ("train", "val", "test") if data.has(split)]
     log.info("reading the annotations of %s", ", ".join(splits))
+    if stated is None:
+        opener.check_class_rules(map(data.arguments, splits))
     for split in splits:
         arguments = data.arguments(split)
         for place in arguments.get("splits", ()):
@@ -182,13 +191,16 @@ def read_splits(config: "DictConfig") -> "DatasetCheck":
         arguments["class_names"] = stated or list(check.class_names) or None
         try:
             dataset = check.datasets[split] = open_leniently(opener, decode=config.decode, **arguments)
+            objects = dataset.annotations.objects()
+            num_clipped = int(dataset.annotations.columns.overhangs[objects.row].sum())
+            check.issues += clipped_issues(split, num_clipped, len(objects.row))
             has_lists = isinstance(opener.format, VOC)
             check.issues += repeated_issues(split, dataset.annotations, arguments["splits"] if has_lists else ())
             log.info(
                 "%s: %d images, %d usable objects; faults of the annotation: %d",
                 split,
                 len(dataset),
-                int(dataset.annotations.counts.sum()),
+                len(objects.row),
                 len(dataset.dropped),
             )
             if isinstance(opener.format, VOC) and split == "train":
@@ -329,7 +341,8 @@ def print_report(report: Mapping[str, Any], *, lines: int, directory: Path) -> N
     if not report["spoils_the_run"]:
         print("nothing would spoil the run" + ("; the warnings above may lower its scores" * bool(report["issues"])))
     elif report["on_error"] == "raise" and errors != {"coverage"}:
-        print("something would spoil the run (data.on_error=skip skips unusable objects and images)")
+        kept = "; clip keeps the part of a box inside of the image" * ("outside" in errors)
+        print(f"something would spoil the run (data.on_error=skip skips unusable objects and images{kept})")
     else:
         print("something would spoil the run")
 

@@ -1,7 +1,6 @@
 """The table gives back what was put in, however images and objects are chosen."""
 
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssd_lightning.data.annotations import AnnotationTable, Columns, ImageAnnotation, Problem, TextColumn
+from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation, Problem
+from ssd_lightning.data.columns import Columns, TextColumn
 
 
 def annotations(counts: list[int]) -> list[ImageAnnotation]:
@@ -111,11 +111,3 @@ def test_changing_an_annotation_does_not_change_the_table() -> None:
 def test_a_problem_is_one_line() -> None:
     problem = Problem(file="a\nb.xml", item="object 1 'c\td'", kind="inverted", text="is inverted")
     assert str(problem) == r"a\nb.xml: object 1 'c\td' is inverted"
-
-
-def test_images_of_two_tables_are_shared_if_id_and_path_are_the_same() -> None:
-    images = annotations([1, 0, 2])
-    table = AnnotationTable.of(images)
-    moved = replace(images[2], image_path=Path("/other/2.jpg"))
-    assert table.select(np.array([2, 1])).shared_with(AnnotationTable.of([images[1], moved])) == ["/folder/1.jpg"]
-    assert table.shared_with(AnnotationTable.of([])) == []

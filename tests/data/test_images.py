@@ -15,7 +15,7 @@ from ssd_lightning.data.image_io import as_rgb
 from ssd_lightning.data.image_suffixes import FORMAT_OF_SUFFIX
 from ssd_lightning.data.images import image_format, image_size_px, read_image
 from ssd_lightning.data.inspection import inspect_images
-from ssd_lightning.data.written_images import write_as_png
+from ssd_lightning.data.writing import write_as_png
 from ssd_lightning.errors import DataError
 from ssd_lightning.inference.sources import find_images
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.datasets import open_csv, opener
+from ssd_lightning.config import compose_config
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.class_rules import ClassRules
 from ssd_lightning.data.formats import COCO, CSV, VOC, YOLO
@@ -203,6 +205,22 @@ def test_a_rule_for_a_class_that_training_does_not_have_or_that_has_another(
         assert dataset.annotations.counts.tolist() == [2, 0 if rules.exclude else 1]
     with pytest.raises(ConfigurationError, match="more than one rule for 'car'"):
         ClassRules(exclude=["car"], rename={"car": "bus"})
+
+
+def test_a_rule_for_a_class_that_no_split_has_is_an_error(tmp_path: Path) -> None:
+    for name, rows in {"train": ROWS[:2], "val": ROWS[:3]}.items():
+        write_csv(tmp_path / name, rows)
+    sets = [f"data.{stage}=[{{root: {stage}, split: train}}]" for stage in ("train", "val")]
+
+    def class_names(*rules: str) -> tuple[str, ...]:
+        config = compose_config("train", ["data=csv_folder", f"data.root={tmp_path}", *sets, *rules])
+        return instantiate(config.data.module, _convert_="all").dataset("train").class_names
+
+    assert class_names("data.exclude_classes=[cat]") == ("bus", "car")  # validation has it
+    assert class_names("data.exclude_classes=[caat]", "data.class_names=[bus,car]") == ("bus", "car")
+    for rule in ("data.exclude_classes=[caat]", "data.merge_classes={pet: caat}", "data.rename_classes={caat: pet}"):
+        with pytest.raises(ConfigurationError, match="'caat', which is of none of the 3 classes; the nearest is 'cat'"):
+            class_names(rule)
 
 
 def test_sets_of_several_formats_are_one_with_classes_joined_by_name(tmp_path: Path) -> None:

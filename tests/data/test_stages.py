@@ -19,7 +19,7 @@ ANNOTATED = tuple(image for image in IMAGES if image.things)
 HELD_OUT = {"part": "val", "val_fraction": 0.4}
 
 
-def stages(root: Path, *, train: str = "train", val: str | None = None, test: str | None = "test") -> dict[str, Any]:
+def stages(root: Path, *, train: str = "train", val: str | None = "auto", test: str | None = "test") -> dict[str, Any]:
     """What `conf/data/layout/folder.yaml` hands over."""
     splits = {stage: [{"root": str(root), "split": split}] for stage, split in locals().items() if stage != "root"}
     return {
@@ -65,6 +65,16 @@ def test_without_a_test_split_there_is_no_test(tmp_path: Path, form: Format) -> 
         assert names_of(stated) == ["train", "valid", None if test == "auto" else test]
         assert "part" not in stated["train"]
         assert "part" not in stated["val"]
+
+
+def test_no_validation_split_of_its_own_holds_a_share_of_training_out(tmp_path: Path) -> None:
+    write_splits(ALL["voc"], tmp_path, "train", "val", "test")
+    chosen = choose_splits(opener(VOC).files, **stages(tmp_path, val=None))
+    assert names_of(chosen) == ["train", "train", "test"]
+    assert (chosen["train"]["part"], chosen["val"]["part"]) == ("train", "val")
+    config = compose_config("train", ["data=voc_folder", f"data.root={tmp_path}", "data.val_split=null"])
+    module = instantiate(config.data.module, _convert_="all")
+    assert module.split_names["val"] == ["train"]
 
 
 @every_format

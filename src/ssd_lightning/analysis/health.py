@@ -31,7 +31,17 @@ _PLURAL = re.compile(r"(?<=[^\W\d_s])s$")
 
 def reader_issues(split: str, problems: Sequence[Problem], *, severity: Severity) -> list[Issue]:
     """Turn the problems of a reader into issues: errors if the run would stop at them, warnings if it skips them."""
-    return [Issue(severity, problem.kind, split, str(problem)) for problem in problems]
+    nothing_left = {problem for problem in problems if problem.kind == "outside" and not problem.is_clipped}
+    return [
+        Issue(severity, problem.kind, split, f"{problem}{'; no part of it is inside' * (problem in nothing_left)}")
+        for problem in problems
+    ]
+
+
+def clipped_issues(split: str, count: int, num_objects: int) -> list[Issue]:
+    """Say how many boxes data.on_error=clip keeps in part."""
+    text = f"{split}: {count} of {num_objects} boxes reach out of their images, and the part inside is kept"
+    return [Issue("warning", "clipped", split, text)] if count else []
 
 
 def class_number_issues(

@@ -56,15 +56,14 @@ class ClassRules:
         given = (self.merge or {}).items()
         return [(new, name) for new, names in given for name in ([names] if isinstance(names, str) else names)]
 
-    def warn_of_unknown(self, names: Sequence[str]) -> None:
-        """Warn of rules for classes that training does not have. Other splits may have them."""
-        for name in self._ruled():
-            if name not in names:
-                log.warning(
-                    "data.exclude_classes, merge_classes or rename_classes names '%s', which %s of the training data",
-                    name,
-                    unknown_class_text(name, names),
-                )
+    def unknown(self, names: Sequence[str]) -> list[str]:
+        """Describe each rule for a class that is none of `names`."""
+        return [
+            f"data.exclude_classes, merge_classes or rename_classes names '{name}', which "
+            f"{unknown_class_text(name, names)}"
+            for name in self._ruled()
+            if name not in names
+        ]
 
 
 def map_labels(
@@ -91,7 +90,8 @@ def map_labels(
         numbered = dict(enumerate(class_names))
         names = [numbered.get(int(name), name) if name.isdecimal() else name for name in names]
     elif class_names is None:  # a validation split, which gets the training classes, need not have them all
-        rules.warn_of_unknown(names)
+        for text in rules.unknown(names):
+            log.warning("%s (in the training data)", text)
     used = [rules(name) for name in names]
     if class_names is None:
         declared = dict.fromkeys(name for name in used[: found.num_declared] if name)

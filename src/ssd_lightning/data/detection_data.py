@@ -13,14 +13,15 @@ from torch.utils.data import DataLoader
 
 from ssd_lightning.checks import require_number
 from ssd_lightning.data.cache import CacheKind, ImageCaches
-from ssd_lightning.data.dataset import DetectionDataset, ScalableTransform, Transform, collate, shortened
+from ssd_lightning.data.dataset import DetectionDataset, ScalableTransform, Transform, collate
 from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
+from ssd_lightning.data.overlap import SPLIT_TITLES, warn_of_training_images
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.resize import Resize, ResizeMode
 from ssd_lightning.data.sampler import EpochSampler, repeat_factors
 from ssd_lightning.data.stages import Arguments, choose_splits
-from ssd_lightning.errors import ConfigurationError, DataError, one_line
+from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.processes import end_with_parent
 
 Stage = Literal["train", "val", "test"]
@@ -35,7 +36,6 @@ WITHOUT_SPLIT = {
     "val": ": data.val_fraction=0.1 in the training holds a tenth of the training split out",
 }
 """What a user can do who has no such split."""
-SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 
 
 class DetectionData:
@@ -232,6 +232,8 @@ class DetectionData:
         """
         arguments = self.arguments(stage)
         if stage not in self._datasets:
+            if stage == "train" and self._class_names is None and isinstance(self._make_dataset, DatasetOpener):
+                self.opener.check_class_rules(self._splits.values())
             self._datasets[stage] = self._make_dataset(
                 **arguments,
                 class_names=self._class_names if stage == "train" else self.class_names,
@@ -338,16 +340,6 @@ def require_objects(dataset: DetectionDataset, split: str) -> None:
         first = f"; {len(dataset.dropped)} were skipped, the first: {dataset.dropped[0]}" if dataset.dropped else ""
         skipped = f"; {dataset.skipped}" if dataset.skipped else ""
         raise DataError(f"there is no object in the {len(dataset)} {SPLIT_TITLES[split]} images{first}{skipped}")
-
-
-def warn_of_training_images(dataset: DetectionDataset, split: str, training: DetectionDataset) -> None:
-    """Warn if a split has training images: its scores say little about new images."""
-    shared = dataset.annotations.shared_with(training.annotations)
-    if shared:
-        log.warning(
-            "%d of %d %s images are training images too, so scores on them say little about new images:\n  %s",
-            *(len(shared), len(dataset), SPLIT_TITLES[split], shortened(map(one_line, shared))),
-        )
 
 
 def spare_workers(ranks: int, most: int = 16) -> int:

@@ -10,8 +10,9 @@ import numpy as np
 
 from ssd_lightning.data.annotation_cache import read_cached
 from ssd_lightning.data.annotation_checks import unknown_class_text
-from ssd_lightning.data.annotations import Annotations, AnnotationTable, Columns, Problem, hash_ids
+from ssd_lightning.data.annotations import Annotations, AnnotationTable, Problem
 from ssd_lightning.data.class_rules import EXCLUDED, ClassRules, map_labels
+from ssd_lightning.data.columns import Columns, hash_ids
 from ssd_lightning.data.dataset import DetectionDataset, Transform, shortened
 from ssd_lightning.data.formats import BY_NAME
 from ssd_lightning.data.formats.detect import Auto
@@ -165,6 +166,29 @@ class DatasetOpener:
             found = [self._read_split(*one) for one in zip(formats, roots, names, strict=True)]
             self._found[key] = join(found, roots, names)
         return self._found[key]
+
+    def check_class_rules(self, stages: Iterable[Mapping[str, Any] | None]) -> None:
+        """Check that each class with a rule is in the splits of some stage. Later ones are read only if needed.
+
+        Args:
+            stages: arguments of the stages.
+
+        Raises:
+            ConfigurationError: there is no such class.
+        """
+        names: list[str] = []
+        for splits in [arguments["splits"] for arguments in stages if arguments and "splits" in arguments]:
+            if not self.classes.unknown(names):
+                return
+            try:
+                found = self.read(splits)
+            except DataError:
+                return  # reported when the split is opened
+            names += [name for name in found.names if name not in names]
+            if found.is_numbered:
+                return
+        if unknown := self.classes.unknown(names):
+            raise ConfigurationError(unknown[0])
 
     def _read_split(self, annotation_format: AnnotationFormat, root: Path, split: str) -> Annotations:
         if not isinstance(annotation_format, Auto):

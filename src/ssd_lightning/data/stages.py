@@ -30,15 +30,14 @@ def choose_splits(
 ) -> dict[str, Arguments | None]:
     """Choose the splits of each stage.
 
-    A training split called `auto` becomes the first of `TRAINING_NAMES` that exists, a test split the first of
-    `TEST_NAMES` that shares nothing with training. A validation split None becomes the first of `VALIDATION_NAMES` that
-    shares nothing with training and test. Where there is none, or with folds, `train` holds out what its settings of
-    `HeldOut` say. Arguments with a `part` stay as they are.
+    A split called `auto` becomes the first usual one that exists: of `TRAINING_NAMES`, or of `TEST_NAMES` or
+    `VALIDATION_NAMES` if it shares nothing with the stages before it, in this order. Without validation splits, or with
+    folds, `train` holds out what its settings of `HeldOut` say. Arguments with a `part` stay as they are.
 
     Args:
         sources: lists the files of a split.
         train: arguments of the training split; with `sets`, a list of places, it has several.
-        val: the same for validation.
+        val: the same for validation; a split None means none of its own.
         test: the same for the test; a split None means no test.
 
     Returns:
@@ -50,30 +49,26 @@ def choose_splits(
     if "splits" not in train or (val is not None and "part" in val):
         is_empty = val is not None and val.get("part") == "val" and HeldOut(**_shares(val)).is_empty
         return {"train": train, "val": None if is_empty else val, "test": test}
-    has_test_sets = test is not None and bool(test.get("sets"))
     train = _with_sets("train", train)
-    val, test = (of and _with_sets(stage, of) for stage, of in (("val", val), ("test", test)))
     splits = _named(train["splits"], TRAINING_NAMES, sources) or _first(train, TRAINING_NAMES)
     train = {**train, "splits": splits}
-    tested = None if test is None or None in _names(test) else test
-    own_test: list[Mapping[str, Any]] = []
-    if tested is not None:
-        # Without a place of its own, the test split is one of the training sets.
-        is_free = len(splits) > 1 and [split["split"] for split in tested["splits"]] == [AUTO] and not has_test_sets
-        places = [{**split, "split": AUTO} for split in splits] if is_free else tested["splits"]
-        own_test = _named(places, TEST_NAMES, sources, apart_from=splits)
+    own_test = _own_splits("test", test, TEST_NAMES, splits, apart_from=splits, sources=sources)
     shares = _shares(train)
-    own_val = [] if val is None or "fold" in shares else _own_validation(splits, val["splits"], own_test, sources)
+    own_val: list[Mapping[str, Any]] = []
+    if "fold" not in shares:
+        taken = [*splits, *own_test]
+        own_val = _own_splits("val", val, VALIDATION_NAMES, splits, apart_from=taken, sources=sources)
     for key, own in (("val_fraction", own_val), ("test_fraction", own_test)):
         if own and key in shares:
             names = " and ".join(f"'{split['split']}' of {split['root']}" for split in own)
             log.info("data.%s=%s holds nothing out, since there is the split %s", key, shares.pop(key), names)
+    val, test = (of and {key: value for key, value in of.items() if key != "sets"} for of in (val, test))
     if val is not None:
         val = {**val, "splits": own_val or splits, **({} if own_val else {"part": "val", **shares})}
         if not own_val and HeldOut(**shares).is_empty:
             val = None
     if own_test:
-        test = {**tested, "splits": own_test}  # type: ignore[dict-item]
+        test = {**(test or {}), "splits": own_test}
     else:
         test = {**(test or {}), "splits": splits, "part": "test", **shares} if "test_fraction" in shares else None
     train = {key: value for key, value in train.items() if key not in ("part", *SHARES)}
@@ -136,21 +131,25 @@ def _first(arguments: Arguments, usual: Sequence[str]) -> list[dict[str, Any]]:
     return [{**split, "split": usual[0]} for split in arguments["splits"]]
 
 
-def _own_validation(
+def _own_splits(
+    stage: str,
+    arguments: Arguments | None,
+    usual: Sequence[str],
     train: Sequence[Mapping[str, Any]],
-    val: Sequence[Mapping[str, Any]],
-    test: Sequence[Mapping[str, Any]],
+    *,
+    apart_from: Sequence[Mapping[str, Any]],
     sources: Sources,
 ) -> list[Mapping[str, Any]]:
-    """Return the stated validation split, or one that is found; empty if there is none."""
-    if all(split["split"] is not None for split in val):
-        return _named(val, VALIDATION_NAMES, sources, apart_from=[*train, *test])
-    places = {split["root"]: {**split, "split": AUTO} for split in train}
-    return _named(list(places.values()), VALIDATION_NAMES, sources, apart_from=[*train, *test])
-
-
-def _names(arguments: Arguments) -> list[str | None]:
-    return [split["split"] for split in arguments.get("splits", ())]
+    """Return the stated splits of validation or test, or those that are found; empty if there are none."""
+    if arguments is None:
+        return []
+    places = _with_sets(stage, arguments)["splits"]
+    names = [split["split"] for split in places]
+    if None in names:
+        return []
+    if names == [AUTO] and not arguments.get("sets"):  # without a place of its own, it is one of the training sets
+        places = list({split["root"]: {**split, "split": AUTO} for split in train}.values())
+    return _named(places, usual, sources, apart_from=apart_from)
 
 
 def _all_files(splits: Sequence[Mapping[str, Any]], sources: Sources) -> frozenset[str]:

@@ -17,6 +17,7 @@ from ssd_lightning.analysis.objects import Objects, split_summary
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation, Problem
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.inspection import ImageFacts, draw_sample, inspect_images, measured_by_image
+from ssd_lightning.data.reading import OnError
 from ssd_lightning.data.resize import WHOLE, ResizeMode, Stretch
 from ssd_lightning.types import Placement
 
@@ -27,8 +28,8 @@ log = logging.getLogger(__name__)
 class DatasetCheck:
     """Results so far."""
 
-    is_strict: bool
-    """Whether the run stops at the first problem."""
+    on_error: OnError
+    """What the run does with problems."""
     resize: ResizeMode = field(default_factory=Stretch)
     """How images are resized to the network's input."""
     datasets: dict[str, DetectionDataset] = field(default_factory=dict)
@@ -87,7 +88,7 @@ def judge_split(
     """
     dataset = check.datasets[split]
     objects = objects_of(dataset.annotations)
-    severity: Severity = "error" if check.is_strict else "warning"
+    severity: Severity = "error" if check.on_error == "raise" else "warning"
     unsound, unread = dataset.dropped, check.problems(split)
     left_out = len(unsound) + len({*unread} - {*unsound})
     summary = split_summary(objects, dataset.class_names, images=len(dataset), left_out=left_out)
