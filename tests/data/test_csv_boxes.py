@@ -67,7 +67,7 @@ def test_rows_give_the_same_alone_and_together(tmp_path: Path, monkeypatch: pyte
         Image.new("RGB", (20, 30)).save(tmp_path / f"train/{name}.jpg")
     found = []
     for together in (1, 2, 256):
-        monkeypatch.setattr("ssd_lightning.data.formats.csv_boxes.ROWS_AT_ONCE", together)
+        monkeypatch.setattr("ssd_lightning.data.formats.csv_rows.ROWS_AT_ONCE", together)
         dataset = read(tmp_path, on_error="skip")
         objects = dataset.annotations.objects()
         items = dataset.annotations.columns.items.tolist()

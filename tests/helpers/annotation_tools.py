@@ -40,8 +40,8 @@ def write_labelme(root: Path, images: Sequence[Spec], *, with_size: bool = True)
     paint(root, images)
     for image in images:
         shapes = [
-            {"label": name, "points": [[x2, y1], [x1, y2]], "group_id": 3, "shape_type": "rectangle", "flags": {}}
-            for name, (x1, y1, x2, y2) in image.objects
+            {"label": name, "points": [[x2, y1], [x1, y2]], "group_id": group, "shape_type": "rectangle", "flags": {}}
+            for group, (name, (x1, y1, x2, y2)) in enumerate(image.objects)
         ]
         height, width = image.size_px if with_size else (None, None)
         content: dict[str, Any] = {

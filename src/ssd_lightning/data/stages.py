@@ -50,7 +50,9 @@ def choose_splits(
         is_empty = val is not None and val.get("part") == "val" and HeldOut(**_shares(val)).is_empty
         return {"train": train, "val": None if is_empty else val, "test": test}
     train = _with_sets("train", train)
-    splits = _named(train["splits"], TRAINING_NAMES, sources) or _first(train, TRAINING_NAMES)
+    splits = _named(train["splits"], TRAINING_NAMES, sources)
+    if not splits:  # the reader reports the splits that there are
+        splits = [{**split, "split": TRAINING_NAMES[0]} for split in train["splits"]]
     train = {**train, "splits": splits}
     own_test = _own_splits("test", test, TEST_NAMES, splits, apart_from=splits, sources=sources)
     shares = _shares(train)
@@ -106,7 +108,7 @@ def _named(
     apart_from: Sequence[Mapping[str, Any]] = (),
 ) -> list[Mapping[str, Any]]:
     """Replace `auto` by the first usual name of a split that shares no file with others; empty if there is none."""
-    taken = _all_files(apart_from, sources)
+    taken = frozenset().union(*map(sources, apart_from))
     chosen: list[Mapping[str, Any]] = []
     for split in splits:
         if split["split"] != AUTO:
@@ -124,11 +126,6 @@ def _named(
                     candidate["split"],
                 )
     return chosen
-
-
-def _first(arguments: Arguments, usual: Sequence[str]) -> list[dict[str, Any]]:
-    """Name the first usual split, so that the reader reports the splits that there are."""
-    return [{**split, "split": usual[0]} for split in arguments["splits"]]
 
 
 def _own_splits(
@@ -150,7 +147,3 @@ def _own_splits(
     if names == [AUTO] and not arguments.get("sets"):  # without a place of its own, it is one of the training sets
         places = list({split["root"]: {**split, "split": AUTO} for split in train}.values())
     return _named(places, usual, sources, apart_from=apart_from)
-
-
-def _all_files(splits: Sequence[Mapping[str, Any]], sources: Sources) -> frozenset[str]:
-    return frozenset().union(*map(sources, splits))

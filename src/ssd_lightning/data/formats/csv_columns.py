@@ -12,6 +12,7 @@ from typing import Any
 
 from ssd_lightning.data.annotation_checks import BoxFormat, Unit
 from ssd_lightning.data.formats.files import encoding_of
+from ssd_lightning.data.formats.merged_folders import EVALUATION_WORDS
 from ssd_lightning.data.special_files import refuse_special_file
 from ssd_lightning.errors import DataError
 
@@ -53,8 +54,7 @@ AUTOML = ("ml_use", "image", "label", "xmin", "ymin", "", "", "xmax", "ymax")
 SPLIT = ("split", "set", "subset", "ml_use")
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "eval", "evaluation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **{word: "test" if word.startswith("test") else "val" for word in (*EVALUATION_WORDS, "validate")},
 }
 """What columns call the splits, in any case."""
 UNASSIGNED = ("", "unassigned")
