@@ -95,10 +95,14 @@ def _read_shapes(shapes: Sequence[Mapping[str, Any]]) -> list[FoundObject]:
 
 def _joined(first: FoundObject, second: FoundObject) -> FoundObject:
     """Join two parts of an object; one with a fault leaves the fault alone."""
-    numbers = next((part.numbers for part in (first, second) if isinstance(part.numbers, str)), None)
-    if numbers is None:
-        xs, ys = zip(first.numbers[:2], first.numbers[2:], second.numbers[:2], second.numbers[2:], strict=True)
-        numbers = bounds(xs, ys)
+    numbers: Sequence[float] | str
+    if isinstance(first.numbers, str):
+        numbers = first.numbers
+    elif isinstance(second.numbers, str):
+        numbers = second.numbers
+    else:
+        edges = (*first.numbers, *second.numbers)
+        numbers = bounds(edges[0::2], edges[1::2])
     return first._replace(
         numbers=numbers,
         difficult=first.difficult or second.difficult,

@@ -100,7 +100,7 @@ def _class_attribute(path: Path, regions: Sequence[_Region]) -> str | None:
     names = [name for known in CLASS_ATTRIBUTES for name in given if name.lower() == known]
     others = [name for name in given if name.lower() != "difficult"]
     if names or len(others) < 2:
-        return (names or others or [None])[0]
+        return next(iter(names or others), None)
     known = ", ".join(CLASS_ATTRIBUTES)
     raise DataError(f"{path}: the regions have the attributes {', '.join(others)}; none is called {known}; rename one")
 
