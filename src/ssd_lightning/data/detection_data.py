@@ -1,6 +1,5 @@
 """Data sets and loaders of training, validation and test, from one group of settings."""
 
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -28,8 +27,6 @@ Stage = Literal["train", "val", "test"]
 REDUCED_TO = 5
 """Reduced decoding keeps each side at least this many times the input's side, so that crops still have the input's
 resolution: the smallest crop, of scale .3 and aspect 2, has .3 * sqrt(1 / 2) = .21 of a side."""
-
-log = logging.getLogger(__name__)
 
 WITHOUT_SPLIT = {
     "test": ": split=val scores the validation split, and data.test_fraction=0.1 in the training holds a tenth out",
