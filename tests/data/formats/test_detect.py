@@ -119,6 +119,14 @@ def yolo(*folders: str, settings: str = "") -> Callable[[Path], None]:
     return write
 
 
+def yolo_with_empty_labels(split: str) -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        yolo("images/train", f"images/{split}")(root)
+        (root / "labels" / split / "a.txt").write_text("")
+
+    return write
+
+
 def darknet(root: Path) -> None:
     write_darknet(root, [A, EMPTY])
     (root / "valid.txt").write_text("data/obj_train_data/b.png\n")
@@ -172,6 +180,7 @@ def kaggle(root: Path) -> None:
         (yolo("images/train", "images/val"), YOLO, ("train", "val", None)),
         (yolo("train/images", "valid/images", "test/images"), YOLO, ("train", "valid", "test")),
         (yolo("train", "valid"), YOLO, ("train", "valid", None)),
+        (yolo_with_empty_labels("val"), YOLO, ("train", "val", None)),
         (yolo("images"), YOLO, (".", None, None)),
         (yolo("."), YOLO, (".", None, None)),
         (

@@ -5,7 +5,7 @@ import mmap
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
@@ -123,12 +123,18 @@ def _yolo(files: Files, settings: Settings) -> Candidate | None:
     if not settings.values and not labels:
         return None
     folders = set(map(folder_of, labels))
+    folders |= {folder for folder, paths in groupby(files.of(".txt"), key=folder_of) if _only_empty(files.root, paths)}
     of_folders = ["/".join(part for part in folder.split("/") if part != "labels") or "." for folder in folders]
     splits = [key for key in ("train", "val", "test") if settings.values.get(key)] + sorted(of_folders)
     why = settings.path.name if settings.values else f"text files such as {labels[0]}"
     in_folders = [path for path in files.of(".txt") if folder_of(path) in folders]  # some may be empty
     num_images = sum(PurePosixPath(path).name not in NAMES_FILES for path in in_folders)
     return Candidate(YOLO(), splits, num_images, why)
+
+
+def _only_empty(root: Path, paths: Iterable[str]) -> bool:
+    """Whether the text files of a folder are empty label files: its images have no objects."""
+    return all("labels" in path.split("/") and not (root / path).stat().st_size for path in paths)
 
 
 def _txt_kind(path: Path) -> str | None:
