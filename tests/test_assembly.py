@@ -14,7 +14,7 @@ from torchvision.models import mobilenet_v2, squeezenet1_1
 
 from ssd_lightning import assembly
 from ssd_lightning.assembly import make_module, make_net, synchronizes_batch_norm
-from ssd_lightning.auto_settings import settle_augmentation
+from ssd_lightning.auto_settings import resolve_augmentation
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.resize import Letterbox, Stretch
 from ssd_lightning.errors import ConfigurationError, WeightsError
@@ -199,14 +199,14 @@ def test_augmentation_scales_as_far_as_the_training_boxes_stand_it(tmp_path: Pat
     toy = ["data=toy", f"data.root={tmp_path}", "data.num_train=6", "data.num_val=2", "data.num_test=2"]
     config = compose_config("train", [*SMALL, *toy, "auto_augmentation=true"])
     data = assembly.make_data(config)
-    settle_augmentation(config, data)
+    resolve_augmentation(config, data)
     settled = config.augmentation
     assert not config.auto_augmentation
     assert 1 <= settled.max_expand_ratio < 4  # objects of an input of 64 px are small
     image, _ = data.dataset("train")[0]
     again = assembly.make_data(config)  # as the recorded configuration has it: nothing is left to decide
-    settle_augmentation(config, again)
+    resolve_augmentation(config, again)
     assert torch.equal(again.dataset("train")[0][0], image)
     none = compose_config("train", [*SMALL, *toy, "auto_augmentation=true", "augmentation=none"])
     with pytest.raises(ConfigurationError, match="goes with augmentation=paper"):
-        settle_augmentation(none, data)
+        resolve_augmentation(none, data)

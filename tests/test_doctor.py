@@ -441,6 +441,31 @@ def test_fitted_priors_are_a_choice_of_priors(
     assert again["coverage"]["mean_iou"] == pytest.approx(report["priors"]["coverage"]["mean_iou"])
 
 
+def test_a_recipe_that_fits_priors_is_judged_with_the_fitted_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rare = planted.with_thing("rare", planted.Thing("axolotl", (10, 10, 50, 50)))
+    planted.write("voc", tmp_path / "set", [*planted.CLEAN, rare])
+    chosen = ["model=tiny_ssd", "data=voc_folder", "data.train_split=train", f"data.root={tmp_path / 'set'}"]
+    chosen += ["trial_steps=0", "trainer.accelerator=cpu"]
+    reports = {}
+    for fit in ("false", "true"):
+        run_main(
+            monkeypatch, tmp_path, *chosen, f"priors.fit={fit}", f"data.repeat_rare={fit}", f"hydra.run.dir=fit_{fit}"
+        )
+        reports[fit] = json.loads((tmp_path / f"fit_{fit}" / "doctor.json").read_text())
+    by_hand, by_itself = reports["false"], reports["true"]
+    assert by_itself["priors"] is None  # nothing is left to choose
+    assert by_itself["coverage"]["mean_iou"] > by_hand["coverage"]["mean_iou"]
+    told = {
+        fit: [group["advice"] for group in report["issues"] if group["kind"] == "rare_class"]
+        for fit, report in reports.items()
+    }
+    assert told["false"]
+    assert all("repeat_rare" in advice for advice in told["false"])
+    assert not any("repeat_rare" in advice for advice in told["true"])
+
+
 def compose_with_doctor(folder: Path, *overrides: str) -> Any:
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=str(find_folder("conf")), version_base="1.3"):
@@ -452,4 +477,4 @@ def test_few_images_without_a_recipe_are_pointed_to_finetune(tmp_path: Path) -> 
     without_recipe = ["model=tiny_ssd", *overrides("voc", tmp_path, "trial_steps=0", "fit=false")[1:]]
     report = doctor.check_dataset(compose_config("doctor", without_recipe), tmp_path)
     (group,) = [group for group in report["issues"] if group["kind"] == "few_images"]
-    assert group["advice"] == "begin with experiment=finetune"
+    assert group["advice"] == "start with experiment=finetune"

@@ -31,7 +31,7 @@ def training_boxes(data: DetectionDataModule, image_size: tuple[int, int]) -> np
     return objects_of(data.dataset("train").annotations, placement).boxes_xyxy
 
 
-def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Path | None) -> dict[str, Any] | None:
+def resolve_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Path | None) -> dict[str, Any] | None:
     """Replace `priors.fit` by levels: fitted to the training boxes, or those of the loaded weights.
 
     Building from the configuration afterwards needs no data and no second fit. Every rank does the same.
@@ -78,7 +78,7 @@ def settle_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pat
     return None if choice is None else choice.record()
 
 
-def settle_augmentation(config: DictConfig, data: DetectionDataModule) -> None:
+def resolve_augmentation(config: DictConfig, data: DetectionDataModule) -> None:
     """Replace `auto_augmentation` by numbers: bounds of expansion and crops that suit the training boxes.
 
     Args:

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +140,8 @@ def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
             images=report["splits"]["train"]["images"], has_recipe=config.name != NO_RECIPE
         )
     if net is not None and check.training_objects:
+        if config.priors.fit:
+            net = with_fitted_priors(check, config, net)
         report["coverage"], report["priors"] = judge_priors(
             check,
             net.levels,
@@ -146,7 +149,7 @@ def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
             clip=config.model.clip_priors,
             directory=directory,
             data=str(config.data.get("root", "the training split")),
-            fit=config.fit,
+            fit=config.fit and not config.priors.fit,
             seed=config.seed,
         )
         if config.trial_steps and config.decode:
@@ -156,7 +159,27 @@ def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
     for group in report["issues"]:
         if group["kind"] == "outside" and check.on_error != "clip":
             group["advice"] += "; data.on_error=clip keeps what is inside"
+        if group["kind"] == "rare_class" and not config.data.repeat_rare:
+            group["advice"] += "; data.repeat_rare=true shows their images more often"
     return report
+
+
+def with_fitted_priors(check: "DatasetCheck", config: "DictConfig", net: "SSD") -> "SSD":
+    """Give the network the priors that a run with `priors.fit=true` fits to the training boxes."""
+    from omegaconf import OmegaConf
+
+    from ssd_lightning.analysis.auto_priors import choose_priors
+    from ssd_lightning.analysis.dataset_check.splits import objects_of
+    from ssd_lightning.assembly import make_net
+    from ssd_lightning.models.config import to_config
+
+    placement = partial(check.resize.placement, image_size=net.image_size)
+    boxes_xyxy = objects_of(check.datasets["train"].annotations, placement).boxes_xyxy
+    choice = choose_priors(boxes_xyxy, net.levels, net.image_size, config.model.clip_priors)
+    OmegaConf.update(config, "model.levels", to_config(choice.levels), merge=False)
+    fitted = make_net(config, net.num_classes, pretrained=False)
+    fitted.load_state_dict(net.state_dict())
+    return fitted
 
 
 def read_splits(config: "DictConfig") -> "DatasetCheck":

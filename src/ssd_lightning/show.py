@@ -187,7 +187,7 @@ def read_priors(config: "DictConfig") -> Priors:
     from omegaconf import OmegaConf
 
     from ssd_lightning.assembly import make_data, make_net
-    from ssd_lightning.auto_settings import settle_priors
+    from ssd_lightning.auto_settings import resolve_priors
     from ssd_lightning.data.resize import plain_mode
     from ssd_lightning.inference.detector import Detector
     from ssd_lightning.models.config import to_config
@@ -202,7 +202,7 @@ def read_priors(config: "DictConfig") -> Priors:
             OmegaConf.update(config, "augmentation.resize", plain_mode(detector.resize), force_add=True)
         return Priors(net.levels, net.image_size, clip, net.priors_cxcywh)
     if config.priors.fit:
-        settle_priors(config, make_data(config), None)
+        resolve_priors(config, make_data(config), None)
     with torch.device("meta"):
         net = make_net(config, num_classes=1, pretrained=False)
     clip = config.model.clip_priors

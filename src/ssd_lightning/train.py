@@ -44,7 +44,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
         return run_as_job(config)
 
     from ssd_lightning import assembly
-    from ssd_lightning.auto_settings import settle_augmentation, settle_priors
+    from ssd_lightning.auto_settings import resolve_augmentation, resolve_priors
     from ssd_lightning.initial_weights import check_start
     from ssd_lightning.run import Run
     from ssd_lightning.training.fault_tolerance.non_finite import advise_on_memory
@@ -61,8 +61,8 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     run.check_work_is_left(budget)
     check_start(config, run.resume)
     data = assembly.make_data(config)
-    settle_augmentation(config, data)
-    fitted = settle_priors(config, data, run.resume)
+    resolve_augmentation(config, data)
+    fitted = resolve_priors(config, data, run.resume)
     module = assembly.make_module(config, data, ranks=ranks, checkpoint=run.resume, budget=budget)
     run.begin(data, module)
     trainer = assembly.make_trainer(config, run_dir=run.directory, ranks=ranks, checkpoint=run.resume, budget=budget)

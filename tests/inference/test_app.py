@@ -346,7 +346,7 @@ def test_a_broken_file_is_reported_and_the_page_goes_on(
     rows(page, len(detector(image).select(0.3)))
 
 
-def test_the_webcam_is_looked_at(page: "Page", url: str) -> None:
+def test_the_webcam_is_logged(page: "Page", url: str) -> None:
     open_page(page, url)
     page.get_by_role("tab", name="Webcam").click()
     page.get_by_text("Click to Access Webcam").last.click()

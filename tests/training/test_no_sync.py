@@ -33,7 +33,7 @@ from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training.batch_scaling import split_optimizer
 from ssd_lightning.training.callbacks.averaging import ForeachAverage
-from ssd_lightning.training.callbacks.progress import is_looked_at
+from ssd_lightning.training.callbacks.progress import is_logged
 from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import Target
 
@@ -235,7 +235,7 @@ class Reader(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        if is_looked_at(trainer, batch_idx):
+        if is_logged(trainer, batch_idx):
             self.looked_at.append((trainer.current_epoch, batch_idx))
 
 

@@ -46,7 +46,7 @@ KINDS: dict[str, Kind] = {
     ),
     "unscored": Kind("splits that cannot be scored", "a larger data.val_fraction=, or a split with objects"),
     "background": Kind("images without objects that teach nothing", "set loss.class_loss.min_negatives=3"),
-    "few_images": Kind("settings that are made for more images", "begin with experiment=finetune"),
+    "few_images": Kind("settings that are made for more images", "start with experiment=finetune"),
     "pixel_origin": Kind("where pixels count from", "set data.xml_offset to what the annotating tool does"),
     "within": Kind("the same image twice in a split", "take one of them out, it counts double"),
     "repeated": Kind("images that a list names more than once", "take the other entries out of the list"),
@@ -57,7 +57,7 @@ KINDS: dict[str, Kind] = {
     "similar_classes": Kind("class names that are nearly the same", "give them one name, if they are one class"),
     "rare_class": Kind(
         "classes with very few objects",
-        "collect examples, or fix the name if it is a typo; data.repeat_rare=true shows their images more often",
+        "collect examples, or fix the name if it is a typo",
     ),
     "unused_class": Kind(
         "classes without objects", "collect examples, or take the name out of data.class_names if no split has any"

@@ -24,7 +24,7 @@ from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.training.batch_scaling import BatchScaling
 from ssd_lightning.training.budget import TrainingBudget
-from ssd_lightning.training.callbacks.progress import is_looked_at
+from ssd_lightning.training.callbacks.progress import is_logged
 from ssd_lightning.training.fault_tolerance.non_finite import spread_non_finite
 from ssd_lightning.training.optim import call_factory, parameter_groups
 from ssd_lightning.types import Target
@@ -117,7 +117,7 @@ class SSDModule(pl.LightningModule):
         assignment = self.loss.matcher(targets, output.priors_cxcywh)
         losses = self.loss.compare(output, assignment)
         total = spread_non_finite(losses["loss_box"] + losses["loss_cls"])
-        if is_looked_at(self.trainer, batch_index, before_step=True):
+        if is_logged(self.trainer, batch_index, before_step=True):
             errors = prior_errors(output, assignment)
             values = {f"train/{name}": value for name, value in {**losses, **errors}.items()}
             self._log_step({"loss": total, **values}, batch_size=len(images))

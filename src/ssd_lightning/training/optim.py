@@ -8,10 +8,10 @@ from torch import nn
 from ssd_lightning.errors import ConfigurationError, UserError, one_line
 from ssd_lightning.models import SSD
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
-def call_factory(group: str, make: Callable[..., Made], *arguments: Any, **more: Any) -> Made:
+def call_factory(group: str, make: Callable[..., Result], *arguments: Any, **keywords: Any) -> Result:
     """Call the factory of a settings group, such as `optimizer`: a `partial` whose keywords are the settings.
 
     Raises:
@@ -19,7 +19,7 @@ def call_factory(group: str, make: Callable[..., Made], *arguments: Any, **more:
             RuntimeError (two settings exclude each other) are how torch says so.
     """
     try:
-        return make(*arguments, **more)
+        return make(*arguments, **keywords)
     except UserError:
         raise
     except (TypeError, ValueError, IndexError, RuntimeError) as error:

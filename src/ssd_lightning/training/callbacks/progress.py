@@ -18,7 +18,7 @@ class ProgressBar(DescribedProgressBar):
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """Return the metrics beside the bar."""
-        if not trainer.training or self._shown is None or is_looked_at(trainer, trainer.fit_loop.batch_idx):
+        if not trainer.training or self._shown is None or is_logged(trainer, trainer.fit_loop.batch_idx):
             self._shown = {**(self._shown or {}), **super().get_metrics(trainer, pl_module)}
             self._shown.pop("v_num", None)  # part of a logger's version, meaningless here
         return self._shown
@@ -41,7 +41,7 @@ class LogShortRuns(pl.Callback):
             trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
 
 
-def is_looked_at(trainer: pl.Trainer, batch_index: int, *, before_step: bool = False) -> bool:
+def is_logged(trainer: pl.Trainer, batch_index: int, *, before_step: bool = False) -> bool:
     """Whether a batch's values are logged or shown. Only such a batch may wait for the device.
 
     Lightning logs at every `log_every_n_steps`-th optimiser step, counted over all epochs. The values of an epoch's

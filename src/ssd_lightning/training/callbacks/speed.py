@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.profilers import Profiler
 
-from ssd_lightning.training.callbacks.progress import is_looked_at
+from ssd_lightning.training.callbacks.progress import is_logged
 
 Part = Literal["data", "transfer", "forward", "backward", "batch"]
 
@@ -153,7 +153,7 @@ class Speed(pl.Callback):
         if self._is_warm:
             self._batches += 1
             self._images += len(batch[0]) * trainer.world_size
-            if is_looked_at(trainer, batch_idx):
+            if is_logged(trainer, batch_idx):
                 self._log(trainer, pl_module, self._watch.take_seconds())
                 self._start(time.perf_counter())
         else:
