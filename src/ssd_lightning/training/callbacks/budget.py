@@ -76,7 +76,7 @@ class BudgetCallback(pl.Callback):
         if self.budget.is_due(step):
             self.budget.read(step, self._share)
         if self.expected_epochs is None:
-            self._log_result(trainer)
+            self._log_estimate(trainer)
         self._is_ending = self.budget.is_over(step) or 0 <= trainer.max_steps <= step
         trainer.should_stop |= self._is_ending
         may_validate = self.budget.may_validate(step)
@@ -106,7 +106,7 @@ class BudgetCallback(pl.Callback):
             *self.budget.record.values(),
         )
 
-    def _log_result(self, trainer: pl.Trainer) -> None:
+    def _log_estimate(self, trainer: pl.Trainer) -> None:
         budget, step = self.budget, trainer.global_step
         seconds_a_step = budget.reading.seconds_a_step
         is_measured = step >= TELL_STEPS or budget.progress(step) >= TELL_SHARE
