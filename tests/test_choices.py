@@ -86,7 +86,7 @@ def test_data_sets_validate_on_other_images_than_they_train_on(data: str) -> Non
     assert isinstance(module, DetectionDataModule)
     assert module.has("train")
     assert module.has("val")
-    train, val = (OmegaConf.to_container(config.data.module[stage], resolve=True) for stage in ("train", "val"))
+    train, val = (module.arguments(stage) for stage in ("train", "val"))
     parts = (train.get("part"), val.get("part"))
     splits = (train["splits"], val["splits"])
     assert parts == ("train", "val") or splits[0] != splits[1]

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from ssd_lightning.config import compose_config
 from ssd_lightning.data import cache as cache_module
 from ssd_lightning.data import dataset as dataset_module
-from ssd_lightning.data import detection_data
+from ssd_lightning.data import overlap
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.cache import ImageCache, ImageCaches
@@ -347,7 +347,7 @@ def test_the_test_split_is_read_once_and_not_kept(module, caplog):
         assert (loader.dataset.cache is not None) == kept
     first = data.train_dataloader().dataset.cache
     assert data.train_dataloader().dataset.cache is first
-    assert {record.name for record in caplog.records} == {detection_data.__name__}  # of the images that splits share
+    assert {record.name for record in caplog.records} == {overlap.__name__}  # of the images that splits share
     assert module().train_dataloader().dataset.cache is None
 
 
