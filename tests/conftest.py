@@ -4,6 +4,7 @@ import copy
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,20 @@ def _signal_handlers() -> Iterator[None]:
     yield
     for number, handler in HANDLERS.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _absl_closes_no_stream() -> None:
+    """Give absl's log handler, which TensorBoard brings, a stream that it does not close.
+
+    Hydra configures logging in each command, which closes all handlers. This one closes the stream that it was made
+    with, unless that is `sys.stderr` at that moment: in a test that captures its output, it closes pytest's own file.
+    """
+    try:
+        from absl import logging as absl_logging
+    except ImportError:
+        return
+    absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(autouse=True, scope="session")
