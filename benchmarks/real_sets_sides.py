@@ -326,7 +326,7 @@ def write_yolo_set(splits: Mapping[str, "DetectionDataset"], folder: Path) -> di
     """
     from dataclasses import replace
 
-    from ssd_lightning.data.written_images import write_as_png
+    from ssd_lightning.data.writing import write_as_png
 
     from ssd_lightning.data.writers import write_yolo
 
