@@ -326,9 +326,8 @@ def write_yolo_set(splits: Mapping[str, "DetectionDataset"], folder: Path) -> di
     """
     from dataclasses import replace
 
-    from ssd_lightning.data.writing import write_as_png
-
     from ssd_lightning.data.writers import write_yolo
+    from ssd_lightning.data.writing import write_as_png
 
     written = {}
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was ended
