@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.config import run_command
@@ -98,6 +98,8 @@ def make_parent(output: Path) -> None:
 
 def check_settings(config: "DictConfig") -> None:
     """Check the settings that need no checkpoint."""
+    from ssd_lightning.inference.detector import Backend
+
     if config.format not in FORMATS:
         raise ConfigurationError(f"format is '{config.format}'; it can be {', '.join(FORMATS)}")
     suffixes = SUFFIXES.get(config.format)
@@ -116,7 +118,7 @@ def check_settings(config: "DictConfig") -> None:
                 "quantize=int8 calibrates on training images and measures its cost: say which, e.g. data=voc_folder "
                 "data.root=FOLDER"
             )
-    require_choice("backend", config.backend, ("onnx", "openvino"))
+    require_choice("backend", config.backend, get_args(Backend))
     if config.backend == "openvino" and config.format != "onnx":
         raise ConfigurationError(f"backend=openvino verifies format=onnx, not format={config.format}")
     if config.split not in ("train", "val", "test"):

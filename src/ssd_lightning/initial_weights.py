@@ -33,7 +33,7 @@ def check_start(config: DictConfig, checkpoint: Path | None) -> None:
             "be random: give backbone.weights= or init_from="
         )
     if config.init_from and config.resume:
-        raise ConfigurationError("resume= continues a run and init_from= begins one; give one of them")
+        raise ConfigurationError("resume= continues a run and init_from= starts one; give one of them")
     if config.init_from:
         find_checkpoint(Path(config.init_from))
 

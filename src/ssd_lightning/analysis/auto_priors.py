@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssd_lightning.analysis.coverage import LEAST_SHARE, best_priors
+from ssd_lightning.analysis.coverage import LEAST_SHARE, SPOILING_SHARE, best_priors
 from ssd_lightning.analysis.fitting import fit_levels, fit_to_twice_the_input, reached
 from ssd_lightning.analysis.level_moves import rounded
 from ssd_lightning.ops.priors import Clip, PriorLevel
@@ -17,8 +17,6 @@ HALFWAY_BOXES = 30
 """With this many boxes, the result is halfway between published and fitted priors. Ten boxes would fit to noise."""
 WORTH_SHARE = 0.05
 """Extra fraction of training boxes that an input of twice the size must reach, since it costs four times as much."""
-FEW_SHARE = 0.5
-"""If fewer training boxes have a prior, most objects have a single positive prior, and a network hardly learns them."""
 
 
 class PriorChoice(NamedTuple):
@@ -61,7 +59,7 @@ class PriorChoice(NamedTuple):
 
     def warning(self) -> str | None:
         """Say that most objects are too small for the input; None if they are not."""
-        if self.reached >= FEW_SHARE * self.boxes or self.larger_image_size is not None:
+        if self.reached >= SPOILING_SHARE * self.boxes or self.larger_image_size is not None:
             return None
         return (
             f"only {self.reached} of {self.boxes} training boxes reach IoU .5 with a prior: the median box has "

@@ -140,6 +140,8 @@ def test_int8_is_calibrated_on_training_images_and_judged_by_map(
         (["format=onnx", "output=there.onnx"], "output=there.onnx exists; it is not replaced"),
         (["format=onnx", "output=a.onnx", "quantize=int8"], "data=voc_folder"),
         (["format=onnx", "output=a.onnx", "quantize=int4"], "quantize is 'int4'"),
+        (["format=onnx", "output=a.onnx", "backend=openvini"], "backend is 'openvini'"),
+        (["format=torchscript", "output=a.pt", "backend=openvino"], "verifies format=onnx"),
         (["format=torchscript", "output=a.pt", "quantize=int8", *TOY], "needs format=onnx"),
         (["format=onnx", "output=a.onnx", "tolerance=-1"], "tolerance is -1"),
         (["format=onnx", "output=a.onnx", "max_map_loss=2"], "max_map_loss is 2"),
