@@ -1,9 +1,10 @@
 """The rows of CSV files: an object in each."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache, partial
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from math import isfinite
 from operator import itemgetter
 from pathlib import Path
@@ -27,10 +28,18 @@ ONLY_CLASS = "object"
 """Class of all objects in a file without a column for it."""
 MAX_CLASSES = 1000
 """A column with larger numbers is not taken for class numbers."""
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 128
 """Rows that are added together if none needs a closer look, which takes two thirds of the time."""
 
 _size_px = lru_cache(stated_size_px)  # most images of a file have one of a few sizes
+
+
+class Numbering(dict[str, int]):
+    """Gives each new key the next number, from 0."""
+
+    def __missing__(self, key: str) -> int:
+        self[key] = number = len(self)
+        return number
 
 
 class Rows:
@@ -45,14 +54,15 @@ class Rows:
     def __init__(self, path: Path, descriptions: Mapping[str, str], *, split: str | None) -> None:
         self.path = path
         self._split = split
-        self.images: dict[str, int] = {}
+        self.images: dict[str, int] = Numbering()
         """Name of an image -> its number, in the order of the file."""
         self._sizes_px: list[tuple[int, int] | None] = []
-        self._labels: dict[str, int] = {}
+        self._labels: dict[str, int] = Numbering()
         self._objects = ObjectColumns()
         self._faults: list[tuple[int, FoundObject]] = []
         self._short: list[str] = []
         self._name_of = cache(lambda code: descriptions.get(class_code(code), class_code(code)))
+        self._label_of = cache(lambda code: self._labels[self._name_of(code)])
         self._is_difficult = cache(lambda text: flag_of(text, "difficult"))
 
     def read(self) -> Columns:
@@ -104,10 +114,10 @@ class Rows:
             if not (is_empty and (columns.label is None or name.strip().lower() in EMPTY)):
                 self._faults.append((image, FoundObject(name, str(error), line, difficult)))
             return
-        self._objects.append(image, self._labels.setdefault(name, len(self._labels)), line, difficult, numbers)
+        self._objects.append(image, self._labels[name], line, difficult, numbers)
 
     def _image(self, row: Sequence[str], columns: Columns) -> int:
-        image = self.images.setdefault(row[columns.image], len(self.images))
+        image = self.images[row[columns.image]]
         if image == len(self._sizes_px):
             self._sizes_px.append(None)
         if columns.size is not None and self._sizes_px[image] is None:
@@ -120,18 +130,25 @@ class Rows:
         if len(columns.box) < 4 or min(map(len, rows)) < columns.fewest:
             return False
         try:
-            numbers = np.fromiter(map(float, chain.from_iterable(map(itemgetter(*columns.box), rows))), np.float64)
-            difficult = [columns.difficult is not None and self._is_difficult(row[columns.difficult]) for row in rows]
+            numbers = np.array(list(map(float, chain.from_iterable(map(itemgetter(*columns.box), rows)))))
+            difficult = [] if columns.difficult is None else map(self._is_difficult, _column(rows, columns.difficult))
+            flags = array("b", difficult) or array("b", bytes(len(rows)))
         except (ValueError, DataError):
             return False
         if not np.isfinite(numbers).all() or (numbers.reshape(-1, 4) == NOTHING).all(1).any():
             return False
-        labels, objects = self._labels, self._objects
-        names = [self._name_of(ONLY_CLASS if columns.label is None else row[columns.label]) for row in rows]
-        objects.image.extend([self._image(row, columns) for row in rows])
-        objects.label.extend([labels.setdefault(name, len(labels)) for name in names])
+        names = repeat(ONLY_CLASS, len(rows)) if columns.label is None else _column(rows, columns.label)
+        images = list(map(self.images.__getitem__, _column(rows, columns.image)))
+        self._sizes_px += repeat(None, len(self.images) - len(self._sizes_px))
+        if columns.size is not None:
+            for image, row in zip(images, rows, strict=True):
+                if self._sizes_px[image] is None:
+                    self._sizes_px[image] = _size_px(row[columns.size[0]], row[columns.size[1]])
+        objects = self._objects
+        objects.image.extend(images)
+        objects.label.extend(map(self._label_of, names))
         objects.item.extend(lines)
-        objects.difficult.extend(difficult)
+        objects.difficult += flags
         objects.box.frombytes(numbers.tobytes())
         return True
 
@@ -153,6 +170,10 @@ class Rows:
         labels = np.array([builder.label(name) for name in self._labels], np.int64)
         builder.objects.extend(self._objects, images=index_of, labels=labels)
         builder.sources += finder.folders
+
+
+def _column(rows: Iterable[Sequence[str]], index: int) -> Iterator[str]:
+    return map(itemgetter(index), rows)
 
 
 def _stripped(stated: str, image_dir: Path, root: Path) -> str:

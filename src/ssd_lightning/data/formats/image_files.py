@@ -99,10 +99,10 @@ def image_with_suffix(path: Path) -> Path | None:
     return path.parent / found[0] if found else None
 
 
-def refuse_unreadable(path: PurePath) -> None:
+def refuse_unreadable(path: PurePath | str) -> None:
     """Raise `FileError` if an image has the suffix of an unsupported format."""
     if is_unreadable_image_name(path):
-        text = f"cannot read the image: {path.suffix} is not read; convert it to .jpg or .png"
+        text = f"cannot read the image: {PurePath(path).suffix} is not read; convert it to .jpg or .png"
         raise FileError(path, text, kind="image")
 
 
@@ -141,7 +141,7 @@ class ImageFinder:
                 place = name if PureWindowsPath(name).anchor else self._folder / portable_path(name)
                 raise FileError(place, f"the image is missing (stated by {self._stated_by})", kind="missing")
             found = str(path)
-        refuse_unreadable(PurePath(found))
+        refuse_unreadable(found)
         return found
 
 

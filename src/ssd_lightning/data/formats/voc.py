@@ -200,7 +200,7 @@ def _read_image(place: Place, listed: Mapping[str, Sequence[str]], name: str) ->
     annotation = parse_annotation(path)
     if name in listed and "." not in name:
         image: str | Path = f"{place.images}/{listed[name][0]}"
-        refuse_unreadable(PurePath(image))
+        refuse_unreadable(image)
     else:
         image = _find_image(place.images, name, _filename_in(annotation))
     size_of = annotation.find("size")
