@@ -90,7 +90,7 @@ def test_priors_that_reach_few_objects_spoil_the_run(tmp_path: Path, capsys: pyt
     images = [replace(image, things=small) for image in planted.CLEAN]
     planted.write("voc", tmp_path, images, ("dog",))
 
-    report = check_dataset("voc", tmp_path, "fit=true")
+    report = check_dataset("voc", tmp_path, "fit=true", "loss.matcher.iou_threshold=0.5")
 
     assert report["issues"][0]["kind"] == "coverage"
     (sentence,) = of_kind(report, "coverage")
@@ -447,7 +447,7 @@ def test_a_recipe_that_fits_priors_is_judged_with_the_fitted_ones(
     rare = planted.with_thing("rare", planted.Thing("axolotl", (10, 10, 50, 50)))
     planted.write("voc", tmp_path / "set", [*planted.CLEAN, rare])
     chosen = ["model=tiny_ssd", "data=voc_folder", "data.train_split=train", f"data.root={tmp_path / 'set'}"]
-    chosen += ["trial_steps=0", "trainer.accelerator=cpu"]
+    chosen += ["trial_steps=0", "trainer.accelerator=cpu", "loss.matcher.iou_threshold=0.35"]
     reports = {}
     for fit in ("false", "true"):
         run_main(
@@ -456,6 +456,7 @@ def test_a_recipe_that_fits_priors_is_judged_with_the_fitted_ones(
         reports[fit] = json.loads((tmp_path / f"fit_{fit}" / "doctor.json").read_text())
     by_hand, by_itself = reports["false"], reports["true"]
     assert by_itself["priors"] is None  # nothing is left to choose
+    assert by_itself["coverage"]["threshold"] == 0.35  # the matcher's
     assert by_itself["coverage"]["mean_iou"] > by_hand["coverage"]["mean_iou"]
     told = {
         fit: [group["advice"] for group in report["issues"] if group["kind"] == "rare_class"]

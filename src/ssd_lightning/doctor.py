@@ -147,6 +147,7 @@ def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
             net.levels,
             image_size=net.image_size,
             clip=config.model.clip_priors,
+            iou_threshold=config.loss.matcher.iou_threshold,
             directory=directory,
             data=str(config.data.get("root", "the training split")),
             fit=config.fit and not config.priors.fit,

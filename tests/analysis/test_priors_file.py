@@ -25,8 +25,15 @@ from ssd_lightning.ops.priors import SSD300_VOC, SSDLITE320, PriorLevel
 )
 def test_what_is_written_is_read_again(levels: tuple[PriorLevel, ...], clip: object) -> None:
     text = priors_yaml(
-        levels, clip=clip, image_size=(192, 256), data="a: b", objects=7, before="1.0%", after="2.0%"  # type: ignore[arg-type]
-    )  # fmt: skip
+        levels,
+        clip=clip,  # type: ignore[arg-type]
+        image_size=(192, 256),
+        data="a: b",
+        objects=7,
+        iou_threshold=0.4,
+        before="1.0%",
+        after="2.0%",
+    )
 
     config = OmegaConf.create({"priors": OmegaConf.create(text)})
 
@@ -41,12 +48,13 @@ def test_what_is_written_is_read_again(levels: tuple[PriorLevel, ...], clip: obj
     assert as_tuples == expected
     assert config.priors.clip == clip
     assert "7 objects of a: b in an input of 256 x 192 px: 1.0% of them" in text
+    assert "IoU >= 0.4" in text
     assert max(map(len, text.splitlines()[:3])) <= 120
 
 
 def test_a_recipe_with_scales_of_its_own_is_an_error_and_no_mixture() -> None:
     text = priors_yaml(
-        SSD300_VOC, clip=False, image_size=(300, 300), data="d", objects=1, before="", after=""
+        SSD300_VOC, clip=False, image_size=(300, 300), data="d", objects=1, iou_threshold=0.5, before="", after=""
     )  # fmt: skip
     merged = OmegaConf.merge({"priors": OmegaConf.create(text)}, {"priors": {"levels": {"scales": [[0.1, 0.2]]}}})
     with pytest.raises(Exception, match="takes no keyword arguments"):

@@ -13,7 +13,7 @@ from ssd_lightning.analysis.issues import Issue
 from ssd_lightning.analysis.objects import Objects, name_object, sides_px
 from ssd_lightning.ops.priors import Clip, PriorLevel, as_height_width
 
-IOU_THRESHOLD = 0.5
+PAPER_IOU_THRESHOLD = 0.5
 """IoU threshold of a match that is not forced (SSD paper, section 2.2)."""
 LEAST_SHARE = 0.8
 """Fraction of training objects reached by priors. Published priors reach more on the sets they were made for."""
@@ -105,19 +105,39 @@ def size_bands(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.ndarra
     return np.digitize(np.sqrt(sides_px(boxes_xyxy, image_size).prod(axis=1)), SIZE_EDGES_PX)
 
 
-def coverage_summary(boxes_xyxy: np.ndarray, iou: np.ndarray, image_size: tuple[int, int]) -> dict[str, Any]:
+def coverage_summary(
+    boxes_xyxy: np.ndarray,
+    iou: np.ndarray,
+    image_size: tuple[int, int],
+    *,
+    iou_threshold: float = PAPER_IOU_THRESHOLD,
+) -> dict[str, Any]:
     """Describe coverage in plain values: in total, by size and by aspect ratio.
 
-    `iou` `[N]` is the best IoU of each of the boxes `[N, 4]`, which are normalised.
+    Args:
+        boxes_xyxy: `[N, 4]`, normalised.
+        iou: `[N]`, the best IoU of each box with a prior.
+        image_size: size of the network's input, (height, width).
+        iou_threshold: a prior of this IoU reaches an object.
     """
+
+    def share(iou: np.ndarray) -> dict[str, Any]:
+        reached = int((iou >= iou_threshold).sum())
+        return {
+            "objects": len(iou),
+            "reached": reached,
+            "share": reached / len(iou) if len(iou) else None,
+            "mean_iou": float(iou.mean()) if len(iou) else None,
+        }
+
     sides = sides_px(boxes_xyxy, image_size)
     by_size = size_bands(boxes_xyxy, image_size)
     by_ratio = np.digitize(sides[:, 0] / sides[:, 1], RATIO_EDGES)
     return {
-        "threshold": IOU_THRESHOLD,
-        **_share(iou),
-        "by_size": {name: _share(iou[by_size == i]) for i, name in enumerate(SIZE_NAMES)},
-        "by_ratio": {name: _share(iou[by_ratio == i]) for i, name in enumerate(RATIO_NAMES)},
+        "threshold": iou_threshold,
+        **share(iou),
+        "by_size": {name: share(iou[by_size == i]) for i, name in enumerate(SIZE_NAMES)},
+        "by_ratio": {name: share(iou[by_ratio == i]) for i, name in enumerate(RATIO_NAMES)},
     }
 
 
@@ -127,17 +147,19 @@ def describe_unreached(
     paths: Sequence[str],
     class_names: Sequence[str],
     image_size: tuple[int, int],
+    *,
+    iou_threshold: float = PAPER_IOU_THRESHOLD,
 ) -> list[str]:
     """Describe the objects that no prior reaches, worst first, one sentence each.
 
-    `iou` `[N]` is the best IoU of each object.
+    `iou` `[N]` is the best IoU of each object with a prior.
     """
     sides = sides_px(objects.boxes_xyxy, image_size)
     order = np.argsort(iou, kind="stable")
     return [
         f"{name_object(objects, index, paths, class_names)} of {sides[index, 0]:.1f} x {sides[index, 1]:.1f} px has a "
         f"best IoU of {iou[index]:.2f}"
-        for index in order[iou[order] < IOU_THRESHOLD].tolist()
+        for index in order[iou[order] < iou_threshold].tolist()
     ]
 
 
@@ -180,13 +202,3 @@ def finest_step_px(levels: Sequence[PriorLevel], image_size: tuple[int, int]) ->
     """Return the distance between cells of the finest level, in pixels of the input (height, width)."""
     grids = [as_height_width(level.grid_size) for level in levels if level.grid_size is not None]
     return min(max(image_size[0] / rows, image_size[1] / columns) for rows, columns in grids)
-
-
-def _share(iou: np.ndarray) -> dict[str, Any]:
-    reached = int((iou >= IOU_THRESHOLD).sum())
-    return {
-        "objects": len(iou),
-        "reached": reached,
-        "share": reached / len(iou) if len(iou) else None,
-        "mean_iou": float(iou.mean()) if len(iou) else None,
-    }

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssd_lightning.analysis.coverage import (
-    IOU_THRESHOLD,
+    PAPER_IOU_THRESHOLD,
     BestPriors,
     best_priors,
     level_ious,
@@ -102,7 +102,7 @@ def fit_to_twice_the_input(
 
 def reached(iou: np.ndarray) -> int:
     """Count the objects that a prior reaches."""
-    return int((iou >= IOU_THRESHOLD).sum())
+    return int((iou >= PAPER_IOU_THRESHOLD).sum())
 
 
 def object_weights(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
@@ -118,7 +118,7 @@ def object_weights(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.nd
 
 def score(iou: np.ndarray, weights: np.ndarray) -> float:
     """Score coverage: the fraction of objects that a prior reaches, plus the mean IoU."""
-    return float(weights @ (iou >= IOU_THRESHOLD) + weights @ iou)
+    return float(weights @ (iou >= PAPER_IOU_THRESHOLD) + weights @ iou)
 
 
 class _Task:

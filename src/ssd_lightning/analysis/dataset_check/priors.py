@@ -28,7 +28,7 @@ FITTED = "fitted"
 """File name of the fitted priors."""
 HEAD = """\
 # Priors fitted to {objects} objects of {data} in an input of {width} x {height} px: {before} of them have a prior of
-# IoU >= .5 with the priors before, {after} with these.
+# IoU >= {iou_threshold:g} with the priors before, {after} with these.
 # A recipe that sets priors.levels needs model.levels='${{priors.fitted}}' too.
 """
 
@@ -39,12 +39,15 @@ def judge_priors(
     *,
     image_size: tuple[int, int],
     clip: Clip,
+    iou_threshold: float,
     directory: Path,
     data: str,
     fit: bool,
     seed: int,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Measure and draw the coverage; fit priors and write them as a choice of `priors=`.
+
+    `iou_threshold` is that of the run's matcher: from this IoU, a prior reaches an object.
 
     Returns:
         The coverage, and `file` and `coverage` of the fitted priors, in plain values.
@@ -53,25 +56,36 @@ def judge_priors(
     objects = objects_of(dataset.annotations, partial(check.resize.placement, image_size=image_size))
     boxes = objects.boxes_xyxy
     before = best_priors(boxes, levels, image_size, clip)
-    coverage = coverage_summary(boxes, before.iou, image_size)
+    summary = partial(coverage_summary, image_size=image_size, iou_threshold=iou_threshold)
+    coverage = summary(boxes, before.iou)
     paths = list(dataset.annotations.image_paths)
-    coverage["unreached"] = describe_unreached(objects, before.iou, paths, dataset.class_names, image_size)
+    coverage["unreached"] = describe_unreached(
+        objects, before.iou, paths, dataset.class_names, image_size, iou_threshold=iou_threshold
+    )
     judge = partial(coverage_issues, coverage, image_size=image_size, finest_step_px=finest_step_px(levels, image_size))
     sets = [PriorSet("these priors", coverage, before.iou, _shapes(levels))]
     fitted = fitted_share = larger_share = None
     if fit:
         log.info("fitting priors to %d objects", len(boxes))
         found = fit_levels(boxes, levels, image_size, clip, seed=seed)
-        after = coverage_summary(boxes, found.after.iou, image_size)
+        after = summary(boxes, found.after.iou)
         fitted_share = after["share"]
         sets.append(PriorSet("fitted priors", after, found.after.iou, _shapes(found.levels)))
         if judge():  # the priors miss many objects
             larger = fit_to_twice_the_input(boxes, levels, image_size, clip, seed=seed)
-            larger_share = coverage_summary(boxes, larger, image_size)["share"]
+            larger_share = summary(boxes, larger)["share"]
         shares = {"before": f"{coverage['share']:.1%}", "after": f"{fitted_share:.1%}"}
         path = directory / "priors" / f"{FITTED}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = priors_yaml(found.levels, clip=clip, image_size=image_size, data=data, objects=len(boxes), **shares)
+        text = priors_yaml(
+            found.levels,
+            clip=clip,
+            image_size=image_size,
+            data=data,
+            objects=len(boxes),
+            iou_threshold=iou_threshold,
+            **shares,
+        )
         path.write_text(text, encoding="utf-8")
         fitted = {"file": str(path), "coverage": after}
     check.issues += judge(fitted_share=fitted_share, larger_share=larger_share)
@@ -86,6 +100,7 @@ def priors_yaml(
     image_size: tuple[int, int],
     data: str,
     objects: int,
+    iou_threshold: float,
     before: str,
     after: str,
 ) -> str:
@@ -106,7 +121,15 @@ def priors_yaml(
     # Not a plain list: a recipe's `priors: {levels: ...}` would not merge with it, with an obscure YAML error.
     choice = {"_target_": "builtins.tuple", "_args_": ["${priors.fitted}"]}
     body = yaml.safe_dump({"fitted": fitted, "levels": choice, "clip": clip}, sort_keys=False, default_flow_style=None)
-    head = HEAD.format(objects=objects, data=data, width=width, height=height, before=before, after=after)
+    head = HEAD.format(
+        objects=objects,
+        data=data,
+        width=width,
+        height=height,
+        iou_threshold=iou_threshold,
+        before=before,
+        after=after,
+    )
     return f"{head}{body}"
 
 
