@@ -22,6 +22,7 @@ from helpers.commands import run_command
 from helpers.docs_commands import PAGES, REPOSITORY, Line, all_lines
 from ssd_lightning.command_line import OWN_CONFIG_FLAGS, CommandLine, spell_out
 from ssd_lightning.config import compose_config, find_folder, known_groups
+from ssd_lightning.inference.detector import Detector
 from ssd_lightning.models.layers import init_he
 from ssd_lightning.overrides import check_each
 from ssd_lightning.sweeps.plan import plan_sweep
@@ -195,14 +196,23 @@ def test_what_the_pages_tell_to_type_works(desk: Path, line: Line) -> None:
     if line.command == "doctor":
         overrides += ["data.batch_size=4", "trainer.accelerator=cpu"]
     shutil.rmtree(desk / "new_images", ignore_errors=True)  # of another page: labels are never replaced
-    (desk / "detector.onnx").unlink(missing_ok=True)  # nor are exported files
+    for name in ("detector.onnx", "jetson.onnx", "jetson.labels.txt"):
+        (desk / name).unlink(missing_ok=True)  # nor are exported files
     run(desk, line.command, *overrides)
 
 
+PYTHON = [
+    pytest.param(block, id=f"{page}-{number}")
+    for page in ("README.md", "docs/predict.md", "docs/export.md", "docs/results.md")
+    for number, block in enumerate(re.findall(r"(?s)```python\n(.*?)```", (REPOSITORY / page).read_text()))
+    if "push_to_hub" not in block  # wants an account; `test_hub.py` has a server
+]
+EXPORTS = {"detector.onnx": [], "jetson.onnx": ["layout=detectnet"]}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/predict.md", "docs/export.md", "docs/results.md"])
-def test_python_on_the_pages_runs(desk: Path, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    (block,) = re.findall(r"(?s)```python\n(.*?)```", (REPOSITORY / page).read_text())
+@pytest.mark.parametrize("block", PYTHON)
+def test_python_on_the_pages_runs(desk: Path, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(desk)
     monkeypatch.setattr(Image.Image, "show", lambda image: None)
     photo = next((desk / "shots").iterdir())
@@ -210,10 +220,13 @@ def test_python_on_the_pages_runs(desk: Path, page: str, monkeypatch: pytest.Mon
         (desk / name).write_bytes(photo.read_bytes())
     if not (desk / "outputs" / "demo").exists():
         (desk / "outputs" / "demo").symlink_to("ssd/RUN")
-    if "detector.onnx" in block and not (desk / "detector.onnx").exists():
-        overrides = ["format=onnx", "output=detector.onnx", "latency=false", "images=2"]
-        run(desk, "export", "checkpoint=outputs/ssd/RUN", *overrides)
-    exec(compile(re.sub('"(WBC|dog)"', '"disk"', block), page, "exec"), {})
+    for file, settings in EXPORTS.items():
+        if file in block and not (desk / file).exists():
+            overrides = ["format=onnx", f"output={file}", "latency=false", "images=2", *settings]
+            run(desk, "export", "checkpoint=outputs/ssd/RUN", *overrides)
+    height, width = Detector.load(desk / "outputs/ssd/RUN").image_size
+    block = re.sub('"(WBC|dog)"', '"disk"', block).replace("(320, 320)", f"({width}, {height})")
+    exec(compile(block, "page", "exec"), {})
 
 
 def test_reasons_against_running_a_line_are_needed() -> None:

@@ -47,6 +47,7 @@ def export(config: "DictConfig") -> None:
     Raises:
         UserError: the checkpoint is not usable, or the format is unknown or does not support the network.
     """
+    from ssd_lightning.data.resize import Letterbox
     from ssd_lightning.inference.detector import Detector
 
     check_settings(config)
@@ -61,8 +62,10 @@ def export(config: "DictConfig") -> None:
         raise ConfigurationError(f"{unverified} exists, from an export that was not verified; it is not replaced")
     checkpoint = Detector.load(config.checkpoint)
     checkpoint.network  # noqa: B018  raises for an exported file
-    if config.nms and config.format in GRAPHS:
+    if config.format in GRAPHS and contents_of(config)["nms"]:
         use_hard_nms(checkpoint)
+    if config.layout and isinstance(checkpoint.resize, Letterbox):
+        raise ConfigurationError("layout=detectnet: detectNet stretches images, but this detector letterboxes them")
     data = open_data(config, checkpoint)
     make_parent(output)
     write(config, checkpoint, data, unverified)
@@ -73,7 +76,17 @@ def export(config: "DictConfig") -> None:
     publish(unverified, output)
     kind = f"{config.format}, {config.quantize}" if config.quantize else config.format
     print(f"{output}: {len(checkpoint.network.state_dict())} tensors, {kind}")
-    print_input(checkpoint, is_prepared=config.format != "safetensors" and config.preprocessing)
+    if config.layout:
+        print_detectnet(checkpoint, output)
+    else:
+        print_input(checkpoint, is_prepared=config.format != "safetensors" and config.preprocessing)
+
+
+def contents_of(config: "DictConfig") -> dict[str, Any]:
+    """Return what a graph contains, as arguments of `describe_export`."""
+    from ssd_lightning.inference.export.graph import DETECTNET
+
+    return dict(DETECTNET) if config.layout else {"preprocessing": config.preprocessing, "nms": config.nms}
 
 
 def use_hard_nms(checkpoint: "Detector") -> None:
@@ -119,8 +132,14 @@ def check_settings(config: "DictConfig") -> None:
                 "data.root=FOLDER"
             )
     require_choice("backend", config.backend, get_args(Backend))
-    if config.backend == "openvino" and config.format != "onnx":
-        raise ConfigurationError(f"backend=openvino verifies format=onnx, not format={config.format}")
+    if config.layout is not None:
+        require_choice("layout", config.layout, ("null", "detectnet"))
+        if config.format != "onnx":
+            raise ConfigurationError(f"layout={config.layout} needs format=onnx, not format={config.format}")
+        if labels_file(Path(config.output)).exists():
+            raise ConfigurationError(f"{labels_file(Path(config.output))} exists; it is not replaced")
+    if config.backend != "onnx" and config.format != "onnx":
+        raise ConfigurationError(f"backend={config.backend} verifies format=onnx, not format={config.format}")
     if config.split not in ("train", "val", "test"):
         raise ConfigurationError(f"split is '{config.split}'; it can be train, val or test")
 
@@ -142,20 +161,20 @@ def write(config: "DictConfig", checkpoint: "Detector", data: "DetectionData | N
     """Write the file that will be verified."""
     from ssd_lightning.inference.export.files import write_onnx, write_safetensors, write_torchscript
 
-    inside = {"preprocessing": config.preprocessing, "nms": config.nms}
+    contents = contents_of(config)
     if config.format == "safetensors":
         write_safetensors(checkpoint, path)
     elif config.format == "torchscript":
-        write_torchscript(checkpoint, path, **inside)
+        write_torchscript(checkpoint, path, **contents)
     elif config.quantize is None:
-        write_onnx(checkpoint, path, **inside)
+        write_onnx(checkpoint, path, **contents)
     else:
         from ssd_lightning.inference.export.quantization import quantize_int8
 
         assert data is not None
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "float32.onnx"
-            description = write_onnx(checkpoint, source, **inside)
+            description = write_onnx(checkpoint, source, **contents)
             dataset = data.dataset("train")
             step = max(1, len(dataset) // config.calibration_images)
             chosen = range(0, len(dataset), step)[: config.calibration_images]
@@ -267,6 +286,22 @@ def print_input(checkpoint: "Detector", *, is_prepared: bool) -> None:
     print(
         f"They want {'BGR' if preset.bgr else 'RGB'} images of 0..255 minus {_numbers(preset.mean)} over "
         f"{_numbers(preset.std)}, and classes numbered from 1."
+    )
+
+
+def labels_file(output: Path) -> Path:
+    """Return the file of class names beside an export for detectNet."""
+    return output.with_suffix(".labels.txt")
+
+
+def print_detectnet(checkpoint: "Detector", output: Path) -> None:
+    """Write the list of classes that detectNet reads, and print its command."""
+    labels = labels_file(output)
+    labels.write_text("".join(f"{name}\n" for name in ("BACKGROUND", *checkpoint.class_names)), encoding="utf-8")
+    print(
+        f"{labels}: its classes. It takes one RGB image of {checkpoint.image_size[1]} x {checkpoint.image_size[0]} px, "
+        "colours from -1 to 1, and leaves NMS to the program:\n"
+        f"  detectnet --model={output} --labels={labels} --input-blob=input_0 --output-cvg=scores --output-bbox=boxes"
     )
 
 

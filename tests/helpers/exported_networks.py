@@ -69,7 +69,7 @@ def noise(batch: int, image_size: tuple[int, int], seed: int = 0) -> Tensor:
     return torch.randint(0, 256, (batch, 3, *image_size), dtype=torch.uint8, generator=generator)
 
 
-def exported(detector: Detector, folder: Path, suffix: str, **inside: bool) -> Path:
+def exported(detector: Detector, folder: Path, suffix: str, **inside: Any) -> Path:
     """Write a detector and give the path."""
     from ssd_lightning.inference.export.files import write_onnx, write_torchscript
 

@@ -19,6 +19,7 @@ from ssd_lightning.inference.checkpoints import detector_spec, find_checkpoint, 
 from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.inference.runtime.network import ExportedNetwork
 from ssd_lightning.inference.runtime.onnx_network import OnnxNetwork
+from ssd_lightning.inference.runtime.opencv_network import OpenCVNetwork
 from ssd_lightning.inference.runtime.openvino_network import OpenVinoNetwork
 from ssd_lightning.inference.runtime.torchscript_network import TorchScriptNetwork, is_torchscript
 from ssd_lightning.inference.tiling import Tiling, join_views
@@ -29,8 +30,10 @@ from ssd_lightning.ops.boxes import boxes_to_pixels
 from ssd_lightning.types import Detections, Placement, SSDOutput
 
 Precision = Literal["float32", "bfloat16", "float16"]
-Backend = Literal["onnx", "openvino"]
-"""What runs an ONNX file: onnxruntime or OpenVINO."""
+Backend = Literal["onnx", "openvino", "opencv"]
+"""What runs an ONNX file: onnxruntime, OpenVINO or OpenCV."""
+CPU_RUNTIMES = {"openvino": OpenVinoNetwork, "opencv": OpenCVNetwork}
+"""The runtimes that use the CPU alone, by their `Backend`."""
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
@@ -294,7 +297,7 @@ class Detector:
             path: the file, or a run directory. In a directory the best checkpoint is used, else the last.
             device: device of the network.
             precision: precision of the convolutions.
-            backend: what runs an ONNX file, onnxruntime or OpenVINO.
+            backend: what runs an ONNX file: onnxruntime, OpenVINO or OpenCV.
 
         Raises:
             ConfigurationError: `precision` is unknown, or differs from that of an exported file; `backend` is unknown,
@@ -304,16 +307,16 @@ class Detector:
         """
         require_choice("backend", backend, get_args(Backend))
         path = find_checkpoint(Path(path))
-        if backend == "openvino" and path.suffix != ".onnx":
-            raise ConfigurationError(f"backend=openvino runs ONNX files, not {path}; `export format=onnx` writes one")
+        if backend != "onnx" and path.suffix != ".onnx":
+            raise ConfigurationError(f"backend={backend} runs ONNX files, not {path}; `export format=onnx` writes one")
         if path.suffix == ".onnx" or is_torchscript(path):
             if precision != "float32":
                 raise ConfigurationError(
                     f"precision is '{precision}', but {path} computes in the precision it was exported in"
                 )
             exported: ExportedNetwork
-            if backend == "openvino":
-                exported = OpenVinoNetwork(path)
+            if backend in CPU_RUNTIMES:
+                exported = CPU_RUNTIMES[backend](path)
             else:
                 exported = OnnxNetwork(path, device) if path.suffix == ".onnx" else TorchScriptNetwork(path, device)
             about = exported.description

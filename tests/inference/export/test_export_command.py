@@ -14,6 +14,7 @@ import torch
 from helpers.commands import SMALL, refused, run_command
 from helpers.exported_networks import tiny_detector
 from ssd_lightning import export as command
+from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.data.toy import TOY_CLASSES, write_toy_dataset
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export import files
@@ -60,6 +61,23 @@ def test_onnx_is_written_verified_and_used_like_a_checkpoint(
         run("predict", "checkpoint=new/tiny.onnx", f"source={image}", "output=seen", "score_threshold=0.0")
         found = json.loads((tmp_path / "seen" / "predictions.json").read_text())
         assert found["images"][0]["detections"]
+
+
+def test_a_file_for_detectnet_has_a_list_of_its_classes(
+    checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("export", "checkpoint=tiny.ckpt", "format=onnx", "layout=detectnet", "output=a.onnx", *QUICK)
+    printed = capsys.readouterr().out
+    assert "0 without partner" in printed
+    assert "--model=a.onnx --labels=a.labels.txt --input-blob=input_0" in printed
+    assert (tmp_path / "a.labels.txt").read_text().splitlines() == ["BACKGROUND", *TOY_CLASSES]
+    (tmp_path / "a.onnx").unlink()
+    again = ["export", "checkpoint=tiny.ckpt", "format=onnx", "layout=detectnet", "output=a.onnx"]
+    assert "a.labels.txt exists" in refused(capsys, tmp_path, *again)
+    detector = Detector.load(checkpoint)
+    Detector(detector.network, class_names=TOY_CLASSES, resize=Letterbox()).save(tmp_path / "boxed.ckpt")
+    again = ["export", "checkpoint=boxed.ckpt", "format=onnx", "layout=detectnet", "output=b.onnx"]
+    assert "letterboxes" in refused(capsys, tmp_path, *again)
 
 
 def test_a_graph_has_nms_in_place_of_soft_nms_and_says_so(
@@ -143,6 +161,8 @@ def test_int8_is_calibrated_on_training_images_and_judged_by_map(
         (["format=onnx", "output=a.onnx", "backend=openvini"], "backend is 'openvini'"),
         (["format=torchscript", "output=a.pt", "backend=openvino"], "verifies format=onnx"),
         (["format=torchscript", "output=a.pt", "quantize=int8", *TOY], "needs format=onnx"),
+        (["format=onnx", "output=a.onnx", "layout=nchw"], "layout is 'nchw'"),
+        (["format=torchscript", "output=a.pt", "layout=detectnet"], "needs format=onnx"),
         (["format=onnx", "output=a.onnx", "tolerance=-1"], "tolerance is -1"),
         (["format=onnx", "output=a.onnx", "max_map_loss=2"], "max_map_loss is 2"),
         (["format=onnx", "output=a.onnx", "split=tset"], "split is 'tset'"),

@@ -114,6 +114,9 @@ def test_another_projects_onnx(change: Callable) -> None:
         ("postprocess", "[]"),
         ("quantization", "8"),
         ("ssd_lightning", "1"),
+        ("layout", '{"batch": 7}'),
+        ("layout", '{"input_name": 3}'),
+        ("layout", "[]"),
     ],
 )
 def test_wrong_metadata(key: str, value: str, change: Callable) -> None:

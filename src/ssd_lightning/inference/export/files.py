@@ -22,20 +22,18 @@ from ssd_lightning.inference.runtime.torchscript_network import METADATA_FILE, q
 from ssd_lightning.models.files import DETECTOR_KEY
 
 
-def write_onnx(detector: Detector, path: Path, *, preprocessing: bool, nms: bool) -> ExportDescription:
-    """Write an ONNX file of opset 18 with dynamic batch.
+def write_onnx(detector: Detector, path: Path, **contents: Any) -> ExportDescription:
+    """Write an ONNX file of opset 18.
 
     Args:
         detector: detector of a checkpoint.
         path: the file.
-        preprocessing: the file takes uint8 images of any size, and resizes and normalises them. With a letterboxing
-            detector it takes letterboxed images and normalises them.
-        nms: the file applies thresholds and NMS. Otherwise it returns all decoded boxes and their scores.
+        contents: what the file contains; see `describe_export`.
 
     Raises:
         ConfigurationError: a package is missing, or the detector cannot be exported in this way.
     """
-    description = describe_export(detector, preprocessing=preprocessing, nms=nms)
+    description = describe_export(detector, **contents)
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -48,7 +46,7 @@ def write_onnx(detector: Detector, path: Path, *, preprocessing: bool, nms: bool
             (example_input(description, detector.device),),
             dynamo=True,
             opset_version=OPSET,
-            input_names=[description.input_name],
+            input_names=[description.layout.input_name],
             output_names=list(description.output_names),
             dynamic_shapes=(dynamic_axes(description),),
             custom_translation_table={torch.ops.ssd_lightning.nms.default: nms_in_onnx},
@@ -70,13 +68,13 @@ def set_metadata(model: Any, description: ExportDescription) -> None:
     model.producer_name, model.producer_version = "ssd_lightning", description.version
 
 
-def write_torchscript(detector: Detector, path: Path, *, preprocessing: bool, nms: bool) -> ExportDescription:
-    """Write a TorchScript file with dynamic batch. To load a file with NMS, `import torchvision` first.
+def write_torchscript(detector: Detector, path: Path, **contents: Any) -> ExportDescription:
+    """Write a TorchScript file. To load a file with NMS, `import torchvision` first.
 
     The format is meant for C++ programs. torch deprecates `torch.jit` from 2.10 on, but still includes it. Arguments
     and errors are those of `write_onnx`.
     """
-    description = describe_export(detector, preprocessing=preprocessing, nms=nms)
+    description = describe_export(detector, **contents)
     with _contiguous(detector), quiet_jit(), torch.no_grad():
         graph = ExportGraph(detector.network, description, torch.jit.script(graph_nms)).eval()
         script = torch.jit.trace(graph, example_input(description, detector.device), check_trace=False)

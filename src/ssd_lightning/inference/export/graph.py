@@ -1,6 +1,7 @@
 """A detector as one function of tensors, for both exporters."""
 
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -10,16 +11,43 @@ from torch.nn.functional import interpolate
 from ssd_lightning import __version__
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.detector import Detector
-from ssd_lightning.inference.runtime.description import ExportDescription
+from ssd_lightning.inference.runtime.description import ExportDescription, Layout
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.boxes import clip_boxes, cxcywh_to_xyxy
 from ssd_lightning.ops.coder import decode
+from ssd_lightning.ops.normalization import TORCHVISION_SSDLITE, Normalization
 
 GraphNMS = Callable[[Tensor, Tensor, float, float, int, int, bool], tuple[Tensor, Tensor, Tensor, Tensor]]
 
 
-def describe_export(detector: Detector, *, preprocessing: bool, nms: bool) -> ExportDescription:
+DETECTNET = MappingProxyType(
+    {
+        "preprocessing": False,
+        "nms": False,
+        "layout": Layout("input_0", batch=1),
+        "normalization": TORCHVISION_SSDLITE,  # colours from -1 to 1
+    }
+)
+"""Arguments of `describe_export` for detectNet of NVIDIA's jetson-inference, which stretches images and applies NMS."""
+
+
+def describe_export(
+    detector: Detector,
+    *,
+    preprocessing: bool,
+    nms: bool,
+    layout: Layout = Layout(),  # noqa: B008  it cannot be changed
+    normalization: Normalization | None = None,
+) -> ExportDescription:
     """Create the description of an export.
+
+    Args:
+        detector: detector of a checkpoint.
+        preprocessing: the file takes uint8 images of any size, and resizes and normalises them. With a letterboxing
+            detector it takes letterboxed images and normalises them.
+        nms: the file applies thresholds and NMS. Otherwise it returns all decoded boxes and their scores.
+        layout: name of the input, and number of images.
+        normalization: normalisation of the input, without `preprocessing`; None is that of the network.
 
     Raises:
         ConfigurationError: the detector's NMS cannot be part of a graph.
@@ -34,11 +62,12 @@ def describe_export(detector: Detector, *, preprocessing: bool, nms: bool) -> Ex
         version=__version__,
         class_names=detector.class_names,
         image_size=detector.image_size,
-        normalization=detector.network.normalization,
+        normalization=normalization or detector.network.normalization,
         preprocessing=preprocessing,
         nms=nms,
         postprocess=detector.postprocess,
         resize=detector.resize,
+        layout=layout,
     )
 
 
@@ -57,20 +86,23 @@ class ExportGraph(nn.Module):
         self.head = net.head
         self.description = description
         self._nms = nms
+        self._normalization = net.normalization
         self.priors_cxcywh: Tensor
-        self.colour_mean: Tensor
-        self.colour_std: Tensor
+        self.net_mean: Tensor
+        self.net_std: Tensor
+        self.input_mean: Tensor
+        self.input_std: Tensor
         # Buffers move with the graph. Tensors created in `forward` would be exported with a fixed device.
         self.register_buffer("priors_cxcywh", net.priors_cxcywh.float())
-        for name in ("mean", "std"):
-            values = torch.tensor(getattr(description.normalization, name), device=net.priors_cxcywh.device)
-            self.register_buffer(f"colour_{name}", values.view(1, 3, 1, 1))
+        for where, normalization in (("net", net.normalization), ("input", description.normalization)):
+            for name in ("mean", "std"):
+                values = torch.tensor(getattr(normalization, name), device=net.priors_cxcywh.device)
+                self.register_buffer(f"{where}_{name}", values.view(1, 3, 1, 1))
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Detect in the input that the description defines."""
         postprocess = self.description.postprocess
-        images = self.prepared(inputs) if self.description.preprocessing else inputs
-        box_offsets, class_logits = self.head(self.extractor(images))
+        box_offsets, class_logits = self.head(self.extractor(self.prepared(inputs)))
         boxes_xyxy = cxcywh_to_xyxy(decode(box_offsets, self.priors_cxcywh, postprocess.variances))
         scores = class_logits.float().softmax(dim=-1)
         if not self.description.nms:
@@ -88,20 +120,26 @@ class ExportGraph(nn.Module):
         )
 
     def prepared(self, inputs: Tensor) -> Tensor:
-        """Resize uint8 `[B, H, W, 3]` to the network's size, unless it is letterboxed, and normalise it.
+        """Turn the input into that of the network: resized, unless it is letterboxed, and normalised.
 
         `Detector` resizes with OpenCV, which uses fixed-point numbers and rounds to bytes. This function does not
         round and differs by less than 1 of 255. An image of the network's size is not changed.
         """
-        images = inputs.permute(0, 3, 1, 2).float()
-        if self.description.resizes:
-            images = interpolate(images, size=self.description.image_size, mode="bilinear", align_corners=False)
-        images = (images - self.colour_mean) / self.colour_std
-        return images.flip(1) if self.description.normalization.bgr else images
+        if self.description.preprocessing:
+            colours = inputs.permute(0, 3, 1, 2).float()
+            if self.description.resizes:
+                colours = interpolate(colours, size=self.description.image_size, mode="bilinear", align_corners=False)
+        elif self.description.normalization == self._normalization:
+            return inputs
+        else:
+            colours = inputs * self.input_std + self.input_mean
+        images = (colours - self.net_mean) / self.net_std
+        return images.flip(1) if self._normalization.bgr else images
 
 
-def example_input(description: ExportDescription, device: torch.device, batch: int = 2) -> Tensor:
-    """Create an input for tracing. No dimension is 1, because exporters treat 1 as a constant."""
+def example_input(description: ExportDescription, device: torch.device) -> Tensor:
+    """Create an input for tracing. No dynamic dimension is 1, because exporters treat 1 as a constant."""
+    batch = description.layout.batch or 2
     height, width = description.image_size
     if description.preprocessing:
         if description.resizes:  # differs from the network's size, so that the size stays dynamic
@@ -112,5 +150,7 @@ def example_input(description: ExportDescription, device: torch.device, batch: i
 
 def dynamic_axes(description: ExportDescription) -> dict[int, Any]:
     """Return the dynamic axes of the input."""
-    names = {0: "batch", 1: "height", 2: "width"} if description.resizes else {0: "batch"}
+    names = {} if description.layout.batch else {0: "batch"}
+    if description.resizes:
+        names |= {1: "height", 2: "width"}
     return {axis: torch.export.Dim(name) for axis, name in names.items()}

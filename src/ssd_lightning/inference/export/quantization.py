@@ -39,7 +39,7 @@ def quantize_int8(source: Path, target: Path, description: ExportDescription, in
             quantize_static(
                 folded,
                 rounded,
-                _Calibration(description.input_name, inputs),
+                _Calibration(description.layout.input_name, inputs),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(ROUNDED),
                 per_channel=True,

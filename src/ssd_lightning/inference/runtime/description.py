@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,19 @@ MOST_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
+class Layout:
+    """The input as the program that reads the file expects it.
+
+    Attributes:
+        input_name: name of the input.
+        batch: number of images of each call; None allows any.
+    """
+
+    input_name: str = "images"
+    batch: int | None = None
+
+
+@dataclass(frozen=True)
 class ExportDescription:
     """Describes the inputs and outputs of an exported network.
 
@@ -42,6 +55,7 @@ class ExportDescription:
         quantization: quantisation of weights and activations. None for float32.
         resize: how images are resized to the input. With `preprocessing` the file does the stretching. Letterboxing is
             never inside the file, and boxes are then relative to the input.
+        layout: name of the input, and number of images.
     """
 
     version: str
@@ -53,11 +67,7 @@ class ExportDescription:
     postprocess: PostProcess
     quantization: str | None = None
     resize: ResizeMode = field(default_factory=Stretch)
-
-    @property
-    def input_name(self) -> str:
-        """Name of the input."""
-        return "images"
+    layout: Layout = Layout()
 
     def as_input(self, images: Tensor) -> Tensor:
         """Turn images `[B, 3, H, W]`, RGB, 0..255, of the network's size into the file's input."""
@@ -91,15 +101,16 @@ class ExportDescription:
                 f"x1, y1, x2, y2 as shares of {width} x {height}; as shares of the image: x * {width} / round(s * "
                 f"its width), y * {height} / round(s * its height), clipped to 0..1"
             )
+        batch = self.layout.batch or "B"
         if self.resizes:
-            inputs = {"images": "uint8 [B, H, W, 3], RGB, any height and width; all of a batch of one size"}
+            taken = f"uint8 [{batch}, H, W, 3], RGB, any height and width; all of a batch of one size"
         elif self.preprocessing:
-            inputs = {"images": f"uint8 [B, {height}, {width}, 3], RGB: {fitted}"}
+            taken = f"uint8 [{batch}, {height}, {width}, 3], RGB: {fitted}"
         else:
-            inputs = {
-                "images": f"float32 [B, 3, {height}, {width}]: {fitted}, colours of 0..255 "
-                f"minus colour_mean over colour_std (both of red, green, blue), then channels in the order {order}"
-            }
+            taken = (
+                f"float32 [{batch}, 3, {height}, {width}]: {fitted}, colours of 0..255 minus colour_mean over "
+                f"colour_std (both of red, green, blue), then channels in the order {order}"
+            )
         if self.nms:
             outputs = {
                 "boxes": f"float32 [B, D, 4]: {boxes}, within [0, 1]; zeros from num_detections on",
@@ -124,7 +135,8 @@ class ExportDescription:
             "postprocess": self.postprocess.settings(),
             "quantization": self.quantization,
             "resize": plain_mode(self.resize),
-            "inputs": inputs,
+            "layout": asdict(self.layout),
+            "inputs": {self.layout.input_name: taken},
             "outputs": outputs,
         }
         return {name: json.dumps(value) for name, value in values.items()}
@@ -148,7 +160,11 @@ class ExportDescription:
                     shown = f"{values[name]!r:.100}" if name in values else "missing"
                     raise WeightsError(f"its metadata entry '{name}' is {shown}")
             postprocess = PostProcess.from_settings(values["postprocess"])
-            resize = as_resize_mode(json.loads(metadata.get("resize", "null")))  # older files have no entry: stretch
+            # Older files have neither entry.
+            resize = as_resize_mode(json.loads(metadata.get("resize", "null")))
+            layout = Layout(**json.loads(metadata.get("layout", "{}")))
+            if not isinstance(layout.input_name, str) or layout.batch not in (None, 1):
+                raise WeightsError(f"its metadata entry 'layout' is {metadata['layout']:.100}")
         except UserError as error:
             raise WeightsError(f"{path}: {error}") from error
         except (ValueError, TypeError, RecursionError) as error:
@@ -165,6 +181,7 @@ class ExportDescription:
             postprocess=postprocess,
             quantization=values["quantization"],
             resize=resize,
+            layout=layout,
         )
 
     def quantized(self, kind: str) -> "ExportDescription":

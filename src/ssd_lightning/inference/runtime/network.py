@@ -54,6 +54,10 @@ class ExportedNetwork(nn.Module):
 
     def detect_inputs(self, inputs: Tensor, postprocess: PostProcess) -> list[Detections]:
         """Detect in a batch in the file's own input format. See `detect`."""
+        parts = inputs.split(self.description.layout.batch or len(inputs))
+        return [found for part in parts for found in self._detect_at_once(part, postprocess)]
+
+    def _detect_at_once(self, inputs: Tensor, postprocess: PostProcess) -> list[Detections]:
         outputs = self.checked(self.run(inputs), len(inputs))
         if self.description.nms:
             return _unpadded(*outputs)

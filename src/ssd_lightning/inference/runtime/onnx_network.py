@@ -38,7 +38,7 @@ class OnnxNetwork(ExportedNetwork):
     def run(self, inputs: Tensor) -> Sequence[Tensor]:
         """Run the network on the file's input."""
         try:
-            outputs = self._session.run(None, {self.description.input_name: inputs.numpy()})
+            outputs = self._session.run(None, {self.description.layout.input_name: inputs.numpy()})
         except Exception as error:  # its exceptions share no base class
             raise WeightsError(f"{self.path} failed in onnxruntime: {str(error)[:200]}") from error
         return [torch.from_numpy(np.asarray(output)) for output in outputs]
@@ -46,7 +46,7 @@ class OnnxNetwork(ExportedNetwork):
     def _check_ends(self) -> None:
         given = [(end.name, end.type) for end in self._session.get_inputs()]
         kind = "uint8" if self.description.preprocessing else "float"
-        if given != [(self.description.input_name, f"tensor({kind})")]:
+        if given != [(self.description.layout.input_name, f"tensor({kind})")]:
             raise WeightsError(f"{self.path} has the inputs {given!r:.200}, which do not match its metadata")
         names = tuple(end.name for end in self._session.get_outputs())
         if names != self.description.output_names:

@@ -28,7 +28,7 @@ class OpenVinoNetwork(ExportedNetwork):
         self._model = compile_model(content, path)
         inputs = [end.any_name for end in self._model.inputs]
         outputs = tuple(end.any_name for end in self._model.outputs)
-        if inputs != [self.description.input_name] or outputs != self.description.output_names:
+        if inputs != [self.description.layout.input_name] or outputs != self.description.output_names:
             raise WeightsError(
                 f"{path} has the inputs {inputs!r:.100} and outputs {outputs!r:.100}, not as its metadata"
             )
@@ -36,7 +36,7 @@ class OpenVinoNetwork(ExportedNetwork):
     def run(self, inputs: Tensor) -> Sequence[Tensor]:
         """Run the network on the file's input."""
         try:
-            results = self._model({self.description.input_name: inputs.numpy()})
+            results = self._model({self.description.layout.input_name: inputs.numpy()})
         except RuntimeError as error:
             raise WeightsError(f"{self.path} failed in OpenVINO: {str(error)[:200]}") from error
         return [torch.from_numpy(np.array(results[end])) for end in self._model.outputs]
