@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -50,6 +51,23 @@ def test_the_wheel_holds_every_configuration_and_the_demo_s_images(unpacked_whee
         "reporting/templates/style.css",
     ):
         assert (unpacked_wheel / "ssd_lightning" / path).is_file()
+
+
+def test_the_version_is_that_of_the_tag_and_a_tree_without_git_has_one_too(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+
+    def version_after(*git: tuple[str, ...]) -> str:
+        for arguments in git:
+            subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+        command = [sys.executable, "-m", "hatchling", "version"]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert version_after() == "0.1.0.dev0"
+    assert version_after(("init",), ("add", "."), ("commit", "-m", "first")).startswith("0.1.0.dev1+g")
+    assert version_after(("tag", "v1.2.3")) == "1.2.3"
+    assert version_after(("commit", "--allow-empty", "-m", "second")).startswith("1.2.4.dev1+g")
 
 
 @pytest.mark.slow

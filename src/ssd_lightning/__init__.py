@@ -4,6 +4,7 @@ The names below are the public Python API. Each is imported when it is first use
 """
 
 import importlib
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
     from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
     from ssd_lightning.models import SSD, PostProcess
 
-__version__ = "0.1.0"
+try:
+    __version__ = version("ssd-lightning")
+except PackageNotFoundError:  # the sources on PYTHONPATH, not installed
+    __version__ = "0"
 
 __all__ = ["SSD", "Detector", "MultiBoxLoss", "PostProcess", "VOCMeanAveragePrecision", "__version__"]
 

@@ -21,6 +21,16 @@ def test_settings_without_effect_and_paths_may_differ() -> None:
     )
 
 
+def test_only_the_release_in_the_version_must_be_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    statements = []
+    for version in ("0.2.1.dev1+g1111111", "0.2.1.dev2+g2222222.d20260101", "0.3.0"):
+        monkeypatch.setattr("ssd_lightning.__version__", version)
+        statements.append(statement({}, annotations(), ["cat"]))
+    require_same(statements[:2])
+    with pytest.raises(ConfigurationError, match=r"versions\.ssd_lightning: 0\.2\.1 and 0\.3\.0"):
+        require_same(statements[1:])
+
+
 @pytest.mark.parametrize(
     ("other", "named"),
     [

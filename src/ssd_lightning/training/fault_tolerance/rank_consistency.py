@@ -48,7 +48,8 @@ def statement(config: Mapping[str, Any], annotations: AnnotationTable, class_nam
     versions = {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "ssd_lightning": ssd_lightning.__version__,
+        # Without `.dev467+g5329066`: an editable installation keeps that of its first day.
+        "ssd_lightning": ssd_lightning.__version__.partition(".dev")[0],
     }
     return {**config, "versions": versions, "training_images": table_fingerprint(annotations, class_names)}
 
