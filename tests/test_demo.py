@@ -62,7 +62,9 @@ def test_a_space_shows_the_same_detector_and_its_examples(
     shots.mkdir()
     Image.new("RGB", (40, 30)).save(shots / "one.png")
     given = (f"checkpoint={checkpoint}", f"examples={shots}", f"space={space}")
+    monkeypatch.setattr(demo, "__version__", "1.2.4.dev1+g0123456")
     run_command(tmp_path, "demo", *given)
+    assert f"{space / 'requirements.txt'} names 1.2.4.dev1+g0123456" in capsys.readouterr().out
     launched: list[gr.Blocks] = []
     monkeypatch.setattr(gr.Blocks, "launch", lambda page: launched.append(page))
     runpy.run_path(str(space / "app.py"))

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssd_lightning import __version__
 from ssd_lightning.checks import require_number
 from ssd_lightning.config import run_command
 from ssd_lightning.errors import ConfigurationError
@@ -70,6 +71,8 @@ def write_space(config: "DictConfig") -> None:
             score_threshold=config.score_threshold,
         )
     print(f"{folder} is ready: hf upload USER/NAME {folder} --repo-type space")
+    if ".dev" in __version__:
+        print(f"{folder / 'requirements.txt'} names {__version__}, which is not released; name its wheel instead")
 
 
 def find_address(host: str, port: int) -> tuple[str, int]:

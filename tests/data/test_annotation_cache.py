@@ -110,12 +110,15 @@ def test_a_damaged_cache_is_read_again_with_a_line(
         assert f"{place}: the kept annotations are damaged" in caplog.text
 
 
-def test_files_that_are_being_written_are_not_kept(root: Path, tmp_path: Path) -> None:
+def test_files_that_are_being_written_are_not_kept(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     reader = Counted(notes=tmp_path / "notes")
     os.utime(root / "train.csv")
     for _ in range(2):
         assert read_cached(reader, root, "train", folder=tmp_path / "cache").columns.folder is None
     assert reader.times == 2
+    assert not caplog.messages
 
 
 def test_one_process_reads_and_the_others_wait(root: Path, tmp_path: Path) -> None:

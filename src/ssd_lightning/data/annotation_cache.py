@@ -67,11 +67,11 @@ def read_cached(
         if time.time() - start < SLOWEST_UNCACHED_S:
             return found
         try:
-            _save(found, place, start)
+            is_kept = _save(found, place, start)
         except OSError as error:
             log.warning("%s: the annotations are not kept: %s", place, error.strerror or error)
             return found
-        return _load(place) or found
+        return (_load(place) if is_kept else None) or found
 
 
 def _read(annotation_format: "AnnotationFormat", root: Path, split: str) -> Annotations:
@@ -96,10 +96,11 @@ def _lock(name: str) -> AbstractContextManager[Any]:
     return FileLock(folder / f"{name}.lock")
 
 
-def _save(found: Annotations, place: Path, start: float) -> None:
+def _save(found: Annotations, place: Path, start: float) -> bool:
+    """Write a cache, unless a source has just changed."""
     stamps = _stamps(found.sources)
     if (stamps[:, 0] > (start - SAFE_AGE_S) * 1e9).any():
-        return  # files that are being written
+        return False  # files that are being written
     place.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
     try:
@@ -116,6 +117,7 @@ def _save(found: Annotations, place: Path, start: float) -> None:
         (unfinished / "checksums.json").write_text(json.dumps(_checksums(unfinished)))
         shutil.rmtree(place, ignore_errors=True)
         unfinished.rename(place)
+        return True
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
