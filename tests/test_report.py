@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,46 @@ def test_a_page_of_one_run_lies_in_its_directory(
     assert "0.500" in (runs[0].parents[1] / "pages" / "one.html").read_text()
 
 
+REFRESH = '<meta http-equiv="refresh" content="7">'
+
+
+def test_a_live_page_refreshes_itself_until_the_run_ends(
+    run: Run, runs: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, log = runs[0] / "report.html", runs[0] / "metrics.csv"
+    (runs[0] / "evaluations" / "val.npz").unlink()
+    log.unlink()
+    seen = []
+
+    def next_moment(seconds: float) -> None:
+        seen.append(page.read_text() if page.is_file() else "")
+        if len(seen) == 3:
+            (runs[0] / "result.json").write_text("{}")
+        else:
+            log.write_text("\n".join(METRICS.splitlines()[: 1 + 2 * len(seen)]) + "\n")
+
+    monkeypatch.setattr(time, "sleep", next_moment)
+    run("run=sweep/0", "live=true", "interval_s=7")
+    assert [(REFRESH in html, "0.250" in html, "0.500" in html) for html in [*seen, page.read_text()]] == [
+        (False, False, False), (True, True, False), (True, False, True), (False, False, True),
+    ]  # fmt: skip
+    assert capsys.readouterr().out.splitlines()[-1] == "report: sweep/0/report.html"
+
+
+def test_a_live_page_that_is_interrupted_refreshes_itself_no_more(
+    run: Run, runs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(seconds: float) -> None:
+        assert REFRESH in (runs[0] / "report.html").read_text()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupt)
+    with pytest.raises(SystemExit) as end:
+        run("run=sweep/0", "live=true", "interval_s=7")
+    assert end.value.code == 130
+    assert REFRESH not in (runs[0] / "report.html").read_text()
+
+
 def test_several_runs_are_compared(run: Run, runs: list[Path], tmp_path: Path) -> None:
     run("run=[sweep/0,sweep/1]")
     run("run=sweep")
@@ -64,6 +105,9 @@ def test_several_runs_are_compared(run: Run, runs: list[Path], tmp_path: Path) -
         (["run=[sweep/0,sweep/1,sweep/0]"], "sweep/0 is given twice"),
         (["run=sweep/0", "output=sweep/0/run.json/x.html"], "cannot be written to"),
         (["run=sweep/0", "outptu=x"], "outptu"),
+        (["run=nowhere", "live=true"], "there is no run directory nowhere"),
+        (["run=sweep", "live=true"], "live=true follows one run"),
+        (["run=sweep/0", "live=true", "interval_s=0"], "interval_s is 0"),
         (["run=damaged"], "line 2 has 1 values for 2 columns"),
     ],
 )

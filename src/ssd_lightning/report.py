@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssd_lightning.checks import require_number
 from ssd_lightning.config import run_command
 from ssd_lightning.errors import ConfigurationError, DataError
 
@@ -32,7 +33,7 @@ def report(config: "DictConfig") -> Path:
 
     from ssd_lightning.reporting.comparison import COMPARISON, write_comparison
     from ssd_lightning.reporting.output import require_own_page
-    from ssd_lightning.reporting.page import REPORT, write_report
+    from ssd_lightning.reporting.page import REPORT, write_live_report, write_report
     from ssd_lightning.reporting.run import runs_below
 
     named = [Path(str(name)) for name in (config.run if isinstance(config.run, ListConfig) else [config.run])]
@@ -45,8 +46,14 @@ def report(config: "DictConfig") -> Path:
     output = Path(str(config.output)) if config.output else default
     if output.resolve() != default.resolve():
         require_own_page(output, runs)
+    if config.live and len(runs) > 1:
+        raise ConfigurationError(f"live=true follows one run, and run={config.run} is {len(runs)}")
     if len(runs) == 1:
-        path = write_report(runs[0], output)
+        if config.live:
+            require_number("interval_s", config.interval_s, 1, whole=True)
+            path = write_live_report(runs[0], output, interval_s=config.interval_s)
+        else:
+            path = write_report(runs[0], output)
         require_evaluation(runs[0], path)
     else:
         path = write_comparison(runs, output)

@@ -275,7 +275,7 @@ def test_after_a_training_a_failing_report_is_a_warning(
     assert try_report(make_run(splits=())) == tmp_path / "run" / "report.html"
     with caplog.at_level(logging.WARNING):
         assert try_report(tmp_path / "nowhere") is None
-        monkeypatch.setattr("ssd_lightning.reporting.page.run_page", lambda run: 1 / 0)
+        monkeypatch.setattr("ssd_lightning.reporting.page.run_page", lambda run, refresh_s: 1 / 0)
         assert try_report(tmp_path / "run") is None
     assert [len(message.splitlines()) for message in caplog.messages] == [1, 1]
     assert "there is no run directory" in caplog.messages[0]

@@ -133,3 +133,11 @@ def test_paper_has_no_contents_and_no_dark_ground(page: "Page", pages: dict[str,
     assert page.locator("nav").is_hidden()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(30, 34, 38)"
+
+
+def test_a_live_page_is_loaded_again_from_the_disk(page: "Page", pages: dict[str, Path], tmp_path: Path) -> None:
+    run_dir, live = pages["run"].parent, tmp_path / "live.html"
+    open_page(page, write_report(run_dir, live, refresh_s=1))
+    assert page.get_by_text("Training run, live").is_visible()
+    write_report(run_dir, live)
+    page.get_by_text("Training run", exact=True).wait_for(timeout=20_000)

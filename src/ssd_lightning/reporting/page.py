@@ -1,6 +1,8 @@
 """The page of one run, as one HTML file without external files."""
 
 import logging
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,9 +19,9 @@ from ssd_lightning.reporting.charts import curve_charts
 from ssd_lightning.reporting.coverage import coverage_part
 from ssd_lightning.reporting.evaluation import SCORE_THRESHOLD, evaluation_part, number
 from ssd_lightning.reporting.output import runs_mark
-from ssd_lightning.reporting.run import SPLITS, Run, lookup, read_run
+from ssd_lightning.reporting.run import SPLITS, NothingToShowError, Run, lookup, read_run
 from ssd_lightning.reporting.summary import facts, gaps, reproduction, score_rows
-from ssd_lightning.run_files import written_whole
+from ssd_lightning.run_files import RESULT, written_whole
 from ssd_lightning.visualization.svg import THEME
 
 log = logging.getLogger(__name__)
@@ -47,12 +49,13 @@ class Entry:
     children: list["Entry"] = field(default_factory=list)
 
 
-def write_report(run_dir: Path | str, output: Path | str | None = None) -> Path:
+def write_report(run_dir: Path | str, output: Path | str | None = None, *, refresh_s: int | None = None) -> Path:
     """Write the page of a run.
 
     Args:
         run_dir: directory of the run, finished or not.
         output: path of the page; by default `report.html` in the run directory.
+        refresh_s: a browser loads the page again after this time; None: never.
 
     Returns:
         Path of the page.
@@ -62,7 +65,42 @@ def write_report(run_dir: Path | str, output: Path | str | None = None) -> Path:
             written.
     """
     run = read_run(Path(run_dir))
-    return write_page(run_page(run), Path(output) if output else run.directory / REPORT)
+    return write_page(run_page(run, refresh_s=refresh_s), Path(output) if output else run.directory / REPORT)
+
+
+def write_live_report(run_dir: Path, output: Path, *, interval_s: int) -> Path:
+    """Write the page of a run again and again until the run has ended. A browser that shows the page follows it.
+
+    The last page, that of the finished run or after Ctrl-C, does not refresh itself.
+
+    Args:
+        run_dir: directory of the run.
+        output: path of the page.
+        interval_s: time from one page to the next, without that of the writing.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        DataError: as for `write_report`; a run that has nothing to show yet is waited for.
+    """
+    logged = ""
+    try:
+        while not (run_dir / RESULT).is_file():
+            try:
+                write_report(run_dir, output, refresh_s=interval_s)
+                state = f"{output} is written every {interval_s} s until the run ends; Ctrl-C stops this"
+            except NothingToShowError as error:
+                state = f"{error}; waiting for it"
+            if state != logged:
+                log.info(state)
+                logged = state
+            time.sleep(interval_s)
+    except KeyboardInterrupt:
+        with suppress(NothingToShowError):
+            write_report(run_dir, output)
+        raise
+    return write_report(run_dir, output)
 
 
 def try_report(run_dir: Path) -> Path | None:
@@ -74,8 +112,8 @@ def try_report(run_dir: Path) -> Path | None:
         return None
 
 
-def run_page(run: Run) -> str:
-    """Return the page of a run as HTML."""
+def run_page(run: Run, *, refresh_s: int | None = None) -> str:
+    """Return the page of a run as HTML, see `write_report`."""
     ran_in = lookup(run.record, "directory", kind=str)
     parts = [evaluation_part(record, ran_in=Path(ran_in) if ran_in else None) for record in run.evaluations.values()]
     missing, charts, again = gaps(run), curve_charts(run), reproduction(run)
@@ -90,7 +128,8 @@ def run_page(run: Run) -> str:
     return render(
         "run.html.j2",
         runs_mark=runs_mark([run.directory]),
-        kicker="Training run",
+        kicker="Training run" if refresh_s is None else "Training run, live",
+        refresh_s=refresh_s,
         title=run.name,
         subtitle=str(run.directory),
         contents=contents,
@@ -118,7 +157,7 @@ def evaluated_epoch(run: Run, split: str) -> str:
     return f"The weights are those after epoch {curve.epochs[same[-1]] + 1}." if len(same) else ""
 
 
-def render(template: str, **content: Any) -> str:
+def render(template: str, *, refresh_s: int | None = None, **content: Any) -> str:
     """Render a template; everything except markup is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -129,7 +168,13 @@ def render(template: str, **content: Any) -> str:
     )
     written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     return environment.get_template(template).render(
-        **content, theme=THEME, split_names=SPLITS, number=number, version=ssd_lightning.__version__, written=written
+        **content,
+        refresh_s=refresh_s,
+        theme=THEME,
+        split_names=SPLITS,
+        number=number,
+        version=ssd_lightning.__version__,
+        written=written,
     )
 
 

@@ -30,6 +30,10 @@ def lookup(content: Any, *keys: str, kind: type) -> Any:
     return content if isinstance(content, kind) else None
 
 
+class NothingToShowError(DataError):
+    """A run has neither figures nor evaluations, or not yet."""
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """The contents of a run directory; missing parts are empty.
@@ -123,7 +127,8 @@ def read_run(directory: Path) -> Run:
     """Read all files of a run.
 
     Raises:
-        DataError: the directory is missing, is not a run or has nothing to show, or a file in it is damaged.
+        NothingToShowError: the run has neither figures nor evaluations.
+        DataError: the directory is missing or is not a run, or a file in it is damaged.
     """
     if directory.is_file():
         raise DataError(f"{directory} is a file outside of a run directory; give the directory of a run")
@@ -137,7 +142,7 @@ def read_run(directory: Path) -> Run:
     checkpoints = [directory / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
     checkpoint = next((path for path in checkpoints if path.is_file()), None)
     if not curves and not evaluations:
-        raise DataError(_nothing_to_show(directory, checkpoint))
+        raise NothingToShowError(_nothing_to_show(directory, checkpoint))
     return Run(
         directory=directory,
         record=_read(directory / RECORD, json.loads) or {},
