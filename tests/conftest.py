@@ -5,12 +5,17 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.defaults_list import Overrides
+from hydra.core.default_element import ResultDefault
 from hydra.types import RunMode
 
 from ssd_lightning.command_line import REPEATED
@@ -56,9 +61,37 @@ def _absl_closes_no_stream() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _compositions() -> Iterator[None]:
-    """Compose the packaged configuration with the same overrides once: a command does it three times, a second each."""
-    compose = ConfigLoaderImpl.load_configuration
+    """Compose the packaged configuration from parts that are kept: a command composes it several times.
+
+    Kept are the content of each file, the merged files of each set of choices (`group=option`), and the result of each
+    set of overrides. Hydra applies overrides of values itself, each time.
+    """
+    compose, read = ConfigLoaderImpl.load_configuration, ConfigRepository.load_config
+    merge, find_defaults = ConfigLoaderImpl._compose_config_from_defaults_list, config_loader_impl.create_defaults_list
     kept: dict[tuple, Any] = {}
+
+    def remember(key: tuple, make: Callable[[], Any]) -> Any:
+        if key not in kept:
+            kept[key] = make()
+            if len(kept) > 500:
+                del kept[next(iter(kept))]
+        return kept[key]
+
+    def read_once(self: Any, config_path: str) -> Any:
+        if config_path.startswith("experiment/"):  # of the store, which may have their names alone
+            return read(self, config_path)
+        return copy.deepcopy(remember(("file", config_path), lambda: read(self, config_path)))
+
+    def find_defaults_once(repo: Any, config_name: Any, overrides_list: list, **settings: Any) -> Any:
+        values = Overrides(repo=repo, overrides_list=overrides_list).config_overrides
+        choices = [override for override in overrides_list if override not in values]
+        key = ("defaults", config_name, *(override.input_line for override in choices), *settings.values())
+        found = remember(key, lambda: find_defaults(repo, config_name, overrides_list=choices, **settings))
+        return replace(found, config_overrides=values)
+
+    def merge_once(self: Any, defaults: list[ResultDefault], repo: Any) -> Any:
+        key = ("merged", *((one.config_path, one.parent, one.package, one.is_self) for one in defaults))
+        return copy.deepcopy(remember(key, lambda: merge(self, defaults, repo)))
 
     def load(self: Any, config_name: Any, overrides: list[str], run_mode: RunMode, *more: Any, **flags: Any) -> Any:
         paths = {place.path.removeprefix("file://") for place in self.config_search_path.get_path() if place.path}
@@ -67,12 +100,15 @@ def _compositions() -> Iterator[None]:
             return compose(self, config_name, overrides, run_mode, *more, **flags)
         # What passed as a single run is as good for several, not the other way round.
         key, strict = ((config_name, *overrides, mode) for mode in (run_mode, RunMode.RUN))
-        found = kept.get(key, kept.get(strict))
-        if found is None:
-            found = kept[key] = compose(self, config_name, overrides, run_mode, *more, **flags)
-            if len(kept) > 50:
-                del kept[next(iter(kept))]
-        config = copy.deepcopy(found)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ConfigRepository, "load_config", read_once)
+            patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merge_once)
+            patch.setattr(config_loader_impl, "create_defaults_list", find_defaults_once)
+            config = remember(
+                strict if strict in kept else key,
+                lambda: compose(self, config_name, overrides, run_mode, *more, **flags),
+            )
+        config = copy.deepcopy(config)
         config.hydra.runtime.cwd = os.getcwd()
         return config
 
