@@ -1,9 +1,14 @@
 """Networks from the configuration, for tests of what can be chosen."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from types import SimpleNamespace
 
+import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ssd_lightning.assembly import make_net
 from ssd_lightning.config import find_folder
@@ -18,15 +23,30 @@ def options(group: str) -> list[str]:
 
 
 def meta_net(config: DictConfig, num_classes: int = 3) -> SSD:
-    """Build it without weights."""
-    with torch.device("meta"):
-        return make_net(config, num_classes, pretrained=False)
+    """Build it without weights, and once for all configurations that have the same network."""
+    return _meta_net(json.dumps(OmegaConf.to_container(config.model, resolve=True)), num_classes)
+
+
+@lru_cache(maxsize=20)
+def _meta_net(model: str, num_classes: int) -> SSD:
+    with torch.device("meta"), without_initialization():
+        return make_net(SimpleNamespace(model=OmegaConf.create(json.loads(model))), num_classes, pretrained=False)  # type: ignore[arg-type]
+
+
+@contextmanager
+def without_initialization() -> Iterator[None]:
+    """Skip the initialisation of parameters, which takes long on the meta device and does nothing there."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in vars(torch.nn.init):
+            if name.endswith("_") and not name.startswith("_"):
+                patch.setattr(torch.nn.init, name, lambda tensor, *_, **__: tensor)
+        yield
 
 
 def build_net(config: DictConfig) -> SSD:
     """Build it as a run does, and once more from what its checkpoint would say of it."""
     net = meta_net(config)
-    with torch.device("meta"):
+    with torch.device("meta"), without_initialization():
         again = from_config(json.loads(json.dumps(to_config(net))))
     assert {name: tensor.shape for name, tensor in again.state_dict().items()} == {
         name: tensor.shape for name, tensor in net.state_dict().items()
