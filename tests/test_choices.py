@@ -1,6 +1,8 @@
 """Every choice of every group composes, and makes what it says."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -72,7 +74,19 @@ def test_every_choice_has_its_number() -> None:
     assert options("model") == sorted(MODELS)
 
 
-@pytest.mark.parametrize("model", MODELS)
+NEAR_OTHERS = {  # each has a sibling that the quick tests build; tests/test_networks.py trains them all
+    "resnet50_whole", "vgg16_bn", "mobilenet_v3_large", "efficientnet_b3",
+    "amdegroot_ssd512", "fpnlite640", "lufficc_mobilenet_v2", "lufficc_mobilenet_v3", "lufficc_ssd300",
+    "lufficc_ssd512", "qfgaohao_mobilenet_v1", "qfgaohao_mobilenet_v2_lite", "qfgaohao_vgg16", "ssdlite320_p3",
+    "torchvision_ssdlite320",
+}  # fmt: skip
+
+
+def each_of(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.slow) if name in NEAR_OTHERS else name for name in names]
+
+
+@pytest.mark.parametrize("model", each_of(MODELS))
 def test_a_model_needs_one_word(model: str) -> None:
     assert len(build_net(with_choice("model", model)).priors_cxcywh) == MODELS[model]
 
@@ -123,7 +137,7 @@ def test_every_part_of_the_loss_can_be_chosen(part: str) -> None:
         assert type(getattr(loss, part)).__name__ == config.loss[part]._target_.rpartition(".")[2]
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", each_of(BACKBONES))
 def test_a_backbone_needs_one_word_and_takes_sizes_that_are_not_square(backbone: str) -> None:
     config = compose_config("train", [f"backbone={backbone}"])
     if backbone == "timm":

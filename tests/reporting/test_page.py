@@ -29,6 +29,7 @@ from ssd_lightning.reporting.summary import data_overrides, duration, gaps, repr
 
 MakeRun = Callable[..., Path]
 MOST_BYTES = 6_000_000
+QUICK_EMPTY = {"no objects", "no images, no classes", "neither"}
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 
 
@@ -171,7 +172,9 @@ def test_the_most_frequent_confusions_of_classes() -> None:
     assert confusions(np.zeros((1, 1)), []) == []
 
 
-@pytest.mark.parametrize("name", EMPTY)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK_EMPTY else pytest.param(name, marks=pytest.mark.slow) for name in EMPTY]
+)
 def test_a_record_that_lacks_something_has_a_page(make_run: MakeRun, name: str) -> None:
     directory = make_run(splits=())
     EMPTY[name].save(directory / "evaluations" / "val.npz")
@@ -204,7 +207,9 @@ def test_a_run_without_a_validation_says_why(make_run: MakeRun) -> None:
     assert "val" not in page.ids
 
 
-@pytest.mark.parametrize("odd", [None, [1, "a"], {"a": {"images": "x"}}])
+@pytest.mark.parametrize(
+    "odd", [None, *(pytest.param(odd, marks=pytest.mark.slow) for odd in ([1, "a"], {"a": {"images": "x"}}))]
+)
 def test_entries_of_another_kind_than_expected_are_passed_over(make_run: MakeRun, odd: object) -> None:
     directory = make_run(splits=())
     EMPTY["one class"].save(directory / "evaluations" / "val.npz")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
@@ -66,14 +67,20 @@ def read_record(directory: Path) -> dict[str, Any]:
     return read_json(directory / RECORD) or {}
 
 
+@cache
+def installed_packages() -> list[str]:
+    """List all installed packages as `name==version`; reading them takes half a second."""
+    installed = {f"{part.metadata['Name']}=={part.version}" for part in distributions() if part.metadata["Name"]}
+    return sorted(installed, key=str.lower)
+
+
 def write_surroundings(directory: Path) -> None:
     """Write `requirements.txt` with all installed packages, and `git.diff`.
 
     `git.diff` contains the uncommitted changes of the checkout, if there are any. It is truncated after `LARGEST_DIFF`
     bytes; its last line then says so.
     """
-    installed = {f"{part.metadata['Name']}=={part.version}" for part in distributions() if part.metadata["Name"]}
-    (directory / "requirements.txt").write_text("".join(f"{line}\n" for line in sorted(installed, key=str.lower)))
+    (directory / "requirements.txt").write_text("".join(f"{line}\n" for line in installed_packages()))
     package = Path(__file__).parents[1]
     diff = _git(package, "diff", "--no-ext-diff", "--no-color", "HEAD") if git_state()["git_commit"] else None
     path = directory / "git.diff"

@@ -59,7 +59,7 @@ def check_same(detector: Detector, path: Path, **settings: Any) -> None:
 @pytest.mark.parametrize(
     ("suffix", "preprocessing", "nms"),
     [
-        (".onnx", False, False),
+        pytest.param(".onnx", False, False, marks=pytest.mark.slow),
         (".torchscript", True, False),
         (".torchscript", False, True),
     ],
@@ -96,7 +96,10 @@ def test_a_missing_openvino_is_named(faithful: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("name", "suffix"),
-    [("few", ".torchscript"), ("class_agnostic", ".torchscript"), ("fpn", ".torchscript"), ("fpnlite", ".onnx")],
+    [
+        *((name, ".torchscript") for name in TINY),
+        pytest.param("fpnlite", ".onnx", marks=pytest.mark.slow),
+    ],
 )
 def test_settings_and_a_neck(name: str, suffix: str, tmp_path: Path) -> None:
     detector = tiny_detector(**TINY[name])

@@ -100,7 +100,9 @@ def test_exchanged_colours_in_the_resized_images_are_found(faithful: Path) -> No
     assert "in images that the file resizes have no partner" in failure
 
 
-@pytest.mark.parametrize(("suffix", "inside"), [(".onnx", True), (".torchscript", False)])
+@pytest.mark.parametrize(
+    ("suffix", "inside"), [pytest.param(".onnx", True, marks=pytest.mark.slow), (".torchscript", False)]
+)
 def test_letterboxed_files_are_verified_and_find_the_same_in_whole_images(
     tmp_path: Path, suffix: str, inside: bool
 ) -> None:
