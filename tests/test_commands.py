@@ -364,8 +364,6 @@ def test_fitted_priors_are_recorded_and_never_fitted_again(
     assert not config.priors.fit
     assert [level["min_size"] for level in levels] != pytest.approx([6.4, 12.8, 21.76, 33.28, 44.8], rel=0.01)
     assert read(tmp_path / "run" / "run.json")["fitted_priors"]["is_fitted"]
-    run_command(tmp_path, "train", "--config-path", str(tmp_path / "run" / ".hydra"), "hydra.run.dir=again")
-    assert levels_in(tmp_path / "again") == levels
 
     monkeypatch.setattr(auto_settings, "choose_priors", None)  # which nothing may call from here on
     capsys.readouterr()
@@ -374,6 +372,15 @@ def test_fitted_priors_are_recorded_and_never_fitted_again(
     assert "model.levels" not in capsys.readouterr().out  # no other settings than it was begun with
     run_command(tmp_path, "evaluate", "checkpoint=run", "data=toy", *TOY_COUNTS)
     assert read(tmp_path / "run" / "run.json")["fitted_priors"]["is_fitted"]
+
+
+@pytest.mark.slow
+def test_fitted_priors_are_those_of_repetitions_and_of_runs_that_start_from_it(tmp_path: Path) -> None:
+    small = [*SMALL, *FEW_STEPS]
+    run_command(tmp_path, "train", *small, "priors=auto", "hydra.run.dir=run")
+    levels = levels_in(tmp_path / "run")
+    run_command(tmp_path, "train", "--config-path", str(tmp_path / "run" / ".hydra"), "hydra.run.dir=again")
+    assert levels_in(tmp_path / "again") == levels
     run_command(tmp_path, "train", *small, "priors=auto", "init_from=run", "hydra.run.dir=from_it")
     assert levels_in(tmp_path / "from_it") == levels  # which its box heads know
 

@@ -179,7 +179,9 @@ def test_data_without_any_object_are_refused(tmp_path: Path, what: str) -> None:
         draw(tmp_path, what, "data.class_names=[cat]")
 
 
-@pytest.mark.parametrize("what", ["priors", "batch", "matches"])
+@pytest.mark.parametrize(
+    "what", ["matches", *(pytest.param(what, marks=pytest.mark.slow) for what in ("priors", "batch"))]
+)
 def test_images_without_objects_are_drawn_like_others(tmp_path: Path, what: str) -> None:
     images = [image if image.name == "train0" else replace(image, things=()) for image in planted.CLEAN]
     planted.write("voc", tmp_path / "set", images)

@@ -14,6 +14,8 @@ from helpers.commands import SMALL
 from ssd_lightning.training.fault_tolerance.checkpoint_io import check_intact
 from ssd_lightning.training.fault_tolerance.signals import SECONDS_OF_GRACE
 
+pytestmark = pytest.mark.slow
+
 TOOLS = Path(__file__).parents[1] / "tools"
 ENDLESS = [*SMALL, "trainer.max_epochs=10000", "trainer.check_val_every_n_epoch=7", "callbacks.last.every_n_steps=2"]
 
@@ -54,15 +56,11 @@ def wait_for(folder: Path, process: subprocess.Popen[str], steps: int) -> None:
     ("number", "code", "overrides"),
     [
         (signal.SIGTERM, 143, ["data.num_workers=2"]),
-        pytest.param(signal.SIGINT, 130, [], marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, 143, ["trainer.devices=2", "data.batch_size=4"], marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, 130, ["trainer.devices=2", "data.batch_size=4"], marks=pytest.mark.slow),
-        pytest.param(  # most of the time in validation, where ranks have different numbers of batches
-            signal.SIGTERM,
-            143,
-            ["trainer.devices=2", "trainer.check_val_every_n_epoch=1", "data.num_workers=1"],
-            marks=pytest.mark.slow,
-        ),
+        (signal.SIGINT, 130, []),
+        (signal.SIGTERM, 143, ["trainer.devices=2", "data.batch_size=4"]),
+        (signal.SIGINT, 130, ["trainer.devices=2", "data.batch_size=4"]),
+        # Most of the time in validation, where ranks have different numbers of batches.
+        (signal.SIGTERM, 143, ["trainer.devices=2", "trainer.check_val_every_n_epoch=1", "data.num_workers=1"]),
     ],
 )
 def test_a_signal_ends_a_run_with_a_checkpoint_and_no_orphans(
@@ -97,18 +95,15 @@ def kill_runs(tmp_path: Path, *overrides: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 def test_killed_runs_end_as_if_they_had_not_been_killed(tmp_path: Path) -> None:
     assert "bit-identical ends                         1" in kill_runs(tmp_path, "--count", "1")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [("--count", "10", "--seed", "1"), ("--count", "2", "--ranks", "2")])
 def test_many_killed_runs_do_too(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     assert "lost checkpoints                           0" in kill_runs(tmp_path, *overrides)
 
 
-@pytest.mark.slow
 def test_auto_goes_on_by_the_same_overrides_and_then_has_nothing_to_do(tmp_path: Path) -> None:
     overrides = [*SMALL, "trainer.max_epochs=3", "resume=auto", "hydra.run.dir=run"]
     command = [sys.executable, "-m", "ssd_lightning.train", *[word for word in overrides if "run.dir" not in word]]

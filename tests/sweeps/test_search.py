@@ -76,6 +76,7 @@ def test_a_search_finds_and_remembers(sweep: Sweep, tmp_path: Path, capfd: pytes
     assert line == f"best: python -m ssd_lightning.train {' '.join(FEW)} optimizer.lr={best.settings()['optimizer.lr']}"
 
 
+@pytest.mark.slow
 def test_the_same_seed_searches_the_same_values_in_one_go_or_in_two(sweep: Sweep, tmp_path: Path) -> None:
     def values(name: str) -> list[str]:
         return [job.settings()["optimizer.lr"] for _, job in read_jobs(tmp_path / "outputs" / "toy_tiny" / name)]

@@ -197,7 +197,7 @@ def many_classes(count: int, points: int, validations: int) -> Validation:
     return Validation(0, 0, tuple(map(str, range(count))), 0.4, (), tuple(curves), confusion, history)
 
 
-@pytest.mark.parametrize(("classes", "points"), [(1, 101), (80, 101), (600, 16)])
+@pytest.mark.parametrize(("classes", "points"), [(1, 101), (600, 16), pytest.param(80, 101, marks=pytest.mark.slow)])
 def test_no_chart_has_more_rows_than_a_table_takes(classes: int, points: int) -> None:
     validation = many_classes(classes, 300, 100)
     names = validation.class_names
