@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard
 from helpers.exported_networks import tiny_detector
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.inference.detector import Detector
-from ssd_lightning.inference.hub import save_folder
+from ssd_lightning.inference.hub import push_folder, save_folder
 
 NAME, COMMIT = "someone/cells", "c" * 40
 
@@ -134,3 +134,8 @@ def test_a_folder_is_read_without_a_network(tmp_path: Path) -> None:
 def test_a_repository_that_cannot_be_read_is_named(name: str, endpoint: str) -> None:
     with pytest.raises(WeightsError, match=f"'{name}'"):
         Detector.from_pretrained(name, endpoint=endpoint)
+
+
+def test_an_upload_that_reaches_no_server_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=f"cannot upload .* to '{NAME}'"):
+        push_folder(tmp_path, NAME, token="hf_x", endpoint="http://127.0.0.1:9")

@@ -158,7 +158,7 @@ def push_folder(
     try:
         api.create_repo(repository, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload a detector"))
-    except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError) as error:
+    except Exception as error:  # without a network, of a client that differs between versions of huggingface_hub
         raise WeightsError(f"cannot upload {folder} to '{repository}': {error}") from error
 
 
