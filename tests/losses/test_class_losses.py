@@ -65,7 +65,7 @@ def test_foreground_score_is_that_of_the_best_object_class() -> None:
     assert background_cross_entropy(logits).argmax() == 1
 
 
-@pytest.mark.parametrize("mining_score", ["loss", "background", "foreground"])
+@pytest.mark.parametrize("mining_score", ["loss", "foreground"])
 def test_mined_loss_is_that_of_the_chosen_and_of_no_other(mining_score: MiningScore) -> None:
     logits, labels = draw(3, 80, 5)
     logits.requires_grad_()

@@ -22,7 +22,7 @@ MIN_SIDE = 1e-4
 class SSDAugmentation:
     """Photometric distortion, expansion (p .5), crop, warp with one of five interpolations, flip (p .5).
 
-    The mean is subtracted by the network's preprocessing, not here.
+    The mean is not subtracted here; the network's preprocessing does it.
 
     Args:
         image_size: output size in pixels, (height, width) or one number.
@@ -30,20 +30,20 @@ class SSDAugmentation:
         expand: make objects smaller, on a larger canvas (`random_zoom_out`).
         crop: make objects larger (`RandomIoUCrop`).
         flip: mirror left and right.
-        vertical_flip: mirror top and bottom, for images without an upright direction, such as microscope images.
-        brightness_delta: largest shift, in grey levels.
-        contrast: range of the factor.
-        saturation: range of the factor.
-        hue_delta: largest shift, in OpenCV's units of 2 degrees.
-        max_expand_ratio: largest side of the canvas relative to the image.
+        vertical_flip: mirror top and bottom, for images that have no top, such as microscope images.
+        brightness_delta: largest shift of the brightness, in grey levels.
+        contrast: range of the factor (low, high).
+        saturation: range of the factor (low, high).
+        hue_delta: largest shift of the hue, in OpenCV's units of 2 degrees.
+        max_expand_ratio: largest side of the canvas, relative to the image.
         fill: RGB colour of the canvas.
-        crop_rule: which boxes a crop must overlap: `any` (at least one, as in the paper), `all` (mmdet, gluon) or
-            `center` (at least one of those whose centre is inside, as in torchvision).
-        min_ious: minimum overlaps, one condition each.
+        crop_rule: with which boxes a crop must reach the minimum IoU: `any` (at least one, as in the paper), `all`
+            (mmdet, gluon) or `center` (at least one of those with their centre in the crop, as in torchvision).
+        min_ious: minimum IoUs. Each sample uses one of them, or no condition, or the whole image.
         min_crop_scale: smallest square root of a crop's relative area.
-        max_crop_aspect_ratio: range 1 / max..max of a crop's aspect ratio relative to the image.
+        max_crop_aspect_ratio: largest aspect ratio of a crop, relative to the image; the smallest is 1 / this.
         crop_trials: number of crops drawn for each condition.
-        allow_empty_crop: accept crops without the centre of any object; `center` never does.
+        allow_empty_crop: accept crops without the centre of any object. With `crop_rule` `center` it has no effect.
         resize: how the sample is resized to the input: `stretch` (as in the paper), `letterbox` or a `ResizeMode`.
         extra_transforms: albumentations transforms that are added at the end, e.g. `A.ToGray(p=0.1)`. They also move
             the boxes. Images must stay uint8 and of `image_size`.
@@ -121,7 +121,7 @@ class SSDAugmentation:
     def __call__(
         self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Augment one sample, see `Transform`; boxes thinner than `MIN_SIDE` are dropped."""
+        """Augment one sample, see `Transform`. Boxes with a side below `MIN_SIDE` are dropped."""
         indexed = np.empty((len(boxes_xyxy), 5))
         indexed[:, :4], indexed[:, 4] = boxes_xyxy, np.arange(len(boxes_xyxy))
         image, boxes = self._chain(image, indexed, seed)

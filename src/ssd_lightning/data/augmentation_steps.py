@@ -26,8 +26,8 @@ EXPANSION_PROBABILITY = 0.5
 class DistortExpandCropWarp(A.DualTransform):
     """The paper's steps up to the flip in one pass: draw all parameters, then process only visible pixels.
 
-    Step by step, the whole image would be recoloured and a canvas of up to 16 times its area painted, and most of
-    both would then be cut off or scaled down.
+    One step after the other would be slow. It would recolour the whole image and paint a canvas of up to 16 times its
+    area, although the crop and the warp remove most of these pixels.
 
     Args:
         image_size: (height, width) of the input. The result has this size, or the part of it that `resize` fills.
@@ -92,8 +92,8 @@ class DistortExpandCropWarp(A.DualTransform):
         part = img[top:bottom, left:right]
         if part.size == 0:
             return np.full((*shown_size, 3), self.fill, dtype=np.uint8)
-        # The paper distorts colours first. Doing it after the warp differs only by rounding; it is done where there
-        # are fewer pixels.
+        # The paper distorts colours first. After the warp, the result differs only by rounding. So this is done where
+        # there are fewer pixels.
         first = part.shape[0] * part.shape[1] <= shown[0] * shown[1]
         if changes is not None and first:
             part = distort_colours(part, **changes)
@@ -105,7 +105,7 @@ class DistortExpandCropWarp(A.DualTransform):
     def apply_to_bboxes(
         self, bboxes: np.ndarray, window_px: Any, shown_size: tuple[int, int], view: CropWindow, **params: Any
     ) -> np.ndarray:
-        """Keep boxes, columns 0..3 of `[N, 4 + ...]`, by their centres, and move them with the image."""
+        """Keep boxes (columns 0..3 of `[N, 4 + ...]`) whose centre is visible, and move them with the image."""
         size_px = params["shape"][:2]
         kept = bboxes[centres_inside(bboxes[:, :4], normalise_windows(np.array(window_px), size_px))]
         kept[:, :4] = boxes_in_view(kept[:, :4], view, size_px, shown_size)
@@ -115,8 +115,8 @@ class DistortExpandCropWarp(A.DualTransform):
 class Compose:
     """Apply all steps in order to `image` and `bboxes` `[N, 4 + ...]`: normalised xyxy and extra columns.
 
-    The paper's steps bypass `A.Compose`, which is slower because it validates the boxes repeatedly. The user's
-    transforms do use it.
+    The paper's steps do not use `A.Compose`, which is slower because it validates the boxes repeatedly. The user's
+    transforms use it.
 
     Raises:
         ConfigurationError: `extra_transforms` is not a list of transforms; or, for a sample, they change the type
@@ -136,7 +136,7 @@ class Compose:
         self._names = ", ".join(type(step).__name__ for step in extra_transforms)
         self._first = first
         self._steps = [*[A.HorizontalFlip(p=0.5)] * flip, *[A.VerticalFlip(p=0.5)] * vertical_flip]
-        # The library warns about boxes if no step handles them, as for steps that only change colours.
+        # The library warns about boxes if no step handles them, for example if all steps only change colours.
         knows_boxes = A.NoOp(p=1.0)
         boxes = A.BboxParams("albumentations", clip=True)
         self._extra_transforms = (
@@ -152,7 +152,7 @@ class Compose:
 
     def __call__(self, image: np.ndarray, bboxes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Transform one sample. The seed determines the result."""
-        # All steps share one stream: with one seed for each, expansion and flips would be correlated.
+        # All steps share one random generator. If each had the same seed, expansion and flips would be correlated.
         streams = np.random.default_rng(seed), Random(seed)  # noqa: S311
         sample = {"image": image, "bboxes": bboxes}
         for step in (self._first, *self._steps):

@@ -1,4 +1,4 @@
-"""Turn annotated images into samples: the code that all annotation formats share."""
+"""Turn annotated images into training and evaluation samples. This code does not depend on the annotation format."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,9 +52,9 @@ class ScalableTransform(Transform, Protocol):
 
 
 def sample_seed(seed: int, epoch: int, index: int, copy: int = 0) -> int:
-    """Return the seed of a sample in an epoch; it does not depend on the worker or rank.
+    """Return the seed of a sample in an epoch. It does not depend on the worker or rank.
 
-    Copies of a sample within an epoch have different seeds. The 2 separates them from the seeds of mosaics.
+    Copies of a sample within an epoch have different seeds. The 2 in them makes them differ from the seeds of mosaics.
     """
     return int(np.random.SeedSequence([seed, epoch, index, *([2, copy] if copy else [])]).generate_state(1)[0])
 
@@ -66,20 +66,20 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         annotations: annotations of the images, in a fixed order.
         class_names: names of the classes 1..C.
         transform: transform of each sample; None returns the image unchanged.
-        seed: root of all samples' seeds.
-        dropped: everything that was skipped while reading the annotations.
-        num_skipped: number of crowds and difficult objects that were skipped on request.
+        seed: seed of the data set, from which the seeds of all samples are derived.
+        dropped: images and objects that could not be used, and were skipped while reading the annotations.
+        num_skipped: number of crowds and difficult objects that were skipped because a setting says so.
 
     Attributes:
-        dropped: every object and image that was skipped.
+        dropped: all images and objects that could not be used.
         mosaic: joins samples with others before the transform; None (the default) disables it.
-        least_size_px: images of at least twice this (height, width) are read at 1/2, 1/4 or 1/8, but not smaller than
-            this; None (the default) reads them at full size.
-        cache: keeps images after the first read; None (the default) disables it. It uses the numbering of `annotations`
-            and the sizes of `sizes_as_read_px`.
+        least_size_px: images of at least twice this (height, width) are read at 1/2, 1/4 or 1/8 of their size, but not
+            smaller than this. None (the default) reads them at full size.
+        cache: keeps images after the first read; None (the default) disables it. Its images have the numbers of
+            `annotations` and the sizes of `sizes_as_read_px`.
 
     Raises:
-        DataError: while reading a sample: its image is broken.
+        DataError: when a sample is read: its image is broken.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         Args:
             records: one mapping for each image, see `formats.Records`.
             root: folder where relative paths of images start.
-            settings: `on_error`, and arguments of `DatasetOpener` when it is called.
+            settings: `on_error`, and the other arguments of `DatasetOpener.__call__`.
 
         Raises:
             DataError: an image or object cannot be used.
@@ -128,7 +128,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
 
     @property
     def skipped(self) -> str:
-        """A sentence with the number of crowds and difficult objects skipped on request; empty if there are none."""
+        """A sentence with the number of skipped crowds and difficult objects; empty if there are none."""
         if not self.num_skipped:
             return ""
         return f"{self.num_skipped} crowds or difficult objects are skipped; data.train_difficult=true keeps them"
@@ -187,7 +187,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         return 1 if self.least_size_px is None else choose_reduction(size_px, self.least_size_px)
 
     def drop_unreadable(self) -> None:
-        """Read all images once, and drop those that fail."""
+        """Read all images once, and drop those that cannot be read."""
         with ThreadPoolExecutor() as pool:
             problems = list(pool.map(lambda index: _problem_with(self.annotations[index]), range(len(self))))
         self.dropped += [problem for problem in problems if problem]
@@ -203,7 +203,7 @@ def _problem_with(annotation: ImageAnnotation) -> Problem | None:
 
 
 def image_problem(annotation: ImageAnnotation, error: DataError) -> Problem:
-    """Return the error of reading an image as a problem."""
+    """Convert the error of reading an image to a problem."""
     path = str(annotation.image_path)
     kind: ProblemKind = "image_size" if isinstance(error, ImageSizeError) else "image"
     return Problem(file=path, kind=kind, text=str(error).removeprefix(f"{path}: "), image_id=annotation.image_id)
@@ -221,17 +221,17 @@ def shared_files(images: Iterable[tuple[str, str]]) -> Iterator[str]:
     for path, names in ids.items():
         if len(names) > 1:
             shown = ", ".join(f"'{name}'" for name in dict.fromkeys(names))
-            yield one_line(f"{path}: the split names it {len(names)} times (as {shown}); each counts")
+            yield one_line(f"{path}: the split names it {len(names)} times (as {shown}); it is used for each of them")
 
 
 def shortened(lines: Iterable[str], at_most: int = 20) -> str:
-    """Join the first lines, and tell how many there are more."""
+    """Join the first lines, and say how many more there are."""
     lines = list(lines)
     more = [f"and {len(lines) - at_most} more"] if len(lines) > at_most else []
     return "\n  ".join([*lines[:at_most], *more])
 
 
 def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:
-    """Stack images to `[B, 3, H, W]`; targets stay a list, since images differ in their number of boxes."""
+    """Stack images to `[B, 3, H, W]`. Targets stay a list, because the number of boxes differs between images."""
     images, targets = zip(*samples, strict=True)
     return torch.stack(images), list(targets)

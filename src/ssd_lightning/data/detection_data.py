@@ -1,4 +1,4 @@
-"""Data sets and loaders of training, validation and test, from one group of settings."""
+"""Data sets and loaders of training, validation and test."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -32,16 +32,16 @@ WITHOUT_SPLIT = {
     "test": ": split=val scores the validation split, and data.test_fraction=0.1 in the training holds a tenth out",
     "val": ": data.val_fraction=0.1 in the training holds a tenth of the training split out",
 }
-"""What a user can do who has no such split."""
+"""Advice for a user whose data have no such split."""
 
 
 class DetectionData:
     """Data sets and loaders for training, validation and test, of one annotation format.
 
     Args:
-        dataset: opens the data set of a split: a `DatasetOpener`, or anything that takes the arguments of a split and
-            `class_names`, `transform`, `seed`.
-        train: arguments of the training split. `choose_splits` fills in splits that are not given.
+        dataset: opens the data set of a split: a `DatasetOpener`, or any callable that takes the arguments of a split
+            (`train`, `val` or `test` below) and `class_names`, `transform`, `seed`.
+        train: arguments of the training split. `stages.choose_splits` fills in the splits that are not given.
         val: arguments of the validation split, which selects the best checkpoint. None trains without validation.
         test: arguments of the test split. None if there is none.
         image_size: size of the network's input, (height, width) or one number.
@@ -49,17 +49,17 @@ class DetectionData:
         augmentation: transform of the training images. None only resizes them.
         resize: resize mode of validation and test: `stretch`, `letterbox` or a `ResizeMode`. It must match the
             augmentation.
-        multiscale: smallest and largest shorter side of training images. Every optimiser step draws a multiple of 32
-            in this range. None trains at `image_size`. Validation and test always use `image_size`.
+        multiscale: range of the shorter side of the input in training (smallest, largest). Every optimiser step draws a
+            multiple of 32 in this range. None uses `image_size`. Validation and test always use `image_size`.
         mosaic: joins training images before the augmentation. None disables it.
-        prepare: puts the files in place before they are read, once on each machine.
+        prepare: called once on each machine before files are read, for example to download them.
         batch_size: images of one optimiser step, over all devices and accumulated batches. Devices share them evenly.
         eval_batch_size: images of a validation or test batch on each device. None uses the device's training batch.
         num_workers: processes that read images. None uses the machine's spare cores.
         prefetch_factor: batches that each worker reads ahead. None uses torch's default.
         cache: where decoded training and validation images are kept after the first read: `none`, `ram`, `disk`.
-        cache_folder: folder of the cache files, on a local disk. The next run reuses them. None is allowed only if
-            `cache` is not `disk`.
+        cache_folder: folder of the cache files, on a local disk. The next run uses them again. It must not be None if
+            `cache` is `disk`.
         reduced_decoding: decode images much larger than the input at 1/2, 1/4 or 1/8.
         repeat_rare: repeat training images with rare classes within an epoch, see `repeat_factors`.
         repeat_threshold: a class is rare if fewer than this share of the training images contain it.
@@ -149,10 +149,10 @@ class DetectionData:
 
     @property
     def opener(self) -> DatasetOpener:
-        """Opens the splits.
+        """The object that opens the splits.
 
         Raises:
-            ConfigurationError: the data sets are made in another way.
+            ConfigurationError: it is not a `DatasetOpener`.
         """
         if not isinstance(self._make_dataset, DatasetOpener):
             raise ConfigurationError(f"data.module.dataset is {self._make_dataset!r}; it must be a DatasetOpener")
@@ -194,7 +194,7 @@ class DetectionData:
         return {stage: [place["split"] for place in of.get("splits", ())] for stage, of in chosen if of is not None}
 
     def use_class_names(self, class_names: Sequence[str]) -> None:
-        """Number the classes as a trained detector does.
+        """Use the class numbers of a trained detector.
 
         Raises:
             DataError: the data have a class that the detector does not know.
@@ -217,7 +217,7 @@ class DetectionData:
         self._resize = Resize(image_size=self._resize.image_size, resize=resize)
 
     def prepare_data(self) -> None:
-        """Put the files in place."""
+        """Call `prepare`."""
         if self._prepare is not None:
             self._prepare()
 
@@ -280,7 +280,7 @@ class DetectionData:
 
         Args:
             epoch: index of the first epoch.
-            samples_seen: samples of it that all ranks together have seen, and that are skipped.
+            samples_seen: number of samples of this epoch that all ranks together have seen. They are skipped.
         """
         dataset, sampler = self._cached_dataset("train"), self.train_sampler()
         sampler.resume(epoch=epoch, samples_seen=samples_seen)
@@ -323,7 +323,7 @@ class DetectionData:
 
     @staticmethod
     def worker_init(worker: int) -> None:
-        """End a data worker with its process: torch's watchdog does not end one that waits to send a batch."""
+        """End a data worker when its process ends. torch does not end a worker that waits to send a batch."""
         end_with_parent()
 
 

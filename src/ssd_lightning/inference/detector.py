@@ -41,14 +41,14 @@ class Detector:
     """Detect objects in images.
 
     Args:
-        net: the network, or an exported one; it is put into evaluation mode.
+        net: the network, or an exported network. It is put into evaluation mode.
         class_names: names of the classes 1..C.
         postprocess: turns the output of the network into detections.
         precision: precision of the convolutions. Weights, scores and boxes are always float32.
         resize: how images are resized to the network's input; it must be the same as in training.
 
     Attributes:
-        data_settings: which images and classes it was trained on, as its checkpoint says; None if it does not.
+        data_settings: settings of the training for splits and classes, from the checkpoint; None if it has none.
 
     Raises:
         ConfigurationError: `precision` is unknown.
@@ -78,7 +78,7 @@ class Detector:
         """The network with its weights.
 
         Raises:
-            WeightsError: the network is an exported one, whose weights are not accessible.
+            WeightsError: the network is an exported one, which does not give access to its weights.
         """
         if isinstance(self.net, ExportedNetwork):
             raise WeightsError(f"{self.net.path} is an exported network; this needs the checkpoint that it came from")
@@ -96,12 +96,15 @@ class Detector:
 
     @torch.inference_mode()
     def detect(self, images: Tensor, placements: Sequence[Placement] | None = None) -> list[Detections]:
-        """Detect in images that already have the network's input size.
+        """Detect objects in images that already have the network's input size.
 
         Args:
             images: `[B, 3, H, W]` RGB 0..255.
-            placements: the part of the input that each original image takes, see `resize`. Boxes are relative to this
-                part. None leaves them relative to the input.
+            placements: the part of the input that each original image fills, see `data.resize`. Boxes are normalised to
+                this part. With None, they are normalised to the input.
+
+        Returns:
+            Detections of each image, with normalised boxes.
         """
         found = self._detect_in_input(images)
         return found if placements is None else undo_detections(found, placements)
@@ -115,8 +118,8 @@ class Detector:
         """Run the network without post-processing.
 
         Args:
-            images: `[B, 3, H, W]` RGB 0..255, of the network's input size; B = 1 for an exported file, which must be
-                one without NMS.
+            images: `[B, 3, H, W]` RGB 0..255, of the network's input size. For an exported file, B must be 1, and the
+                file must have no NMS inside.
         """
         if isinstance(self.net, ExportedNetwork):
             return self.net.raw_output(images)
@@ -133,11 +136,11 @@ class Detector:
     def __call__(
         self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 64
     ) -> ImageDetections | list[ImageDetections]:
-        """Detect in images of any size.
+        """Detect objects in images of any size.
 
         Args:
-            images: one image, or a sequence of images of any supported type: paths, PIL images, uint8 arrays
-                `[H, W, 3]` RGB and uint8 tensors `[3, H, W]`; see `data.image_io.Image`.
+            images: one image, or a sequence of images. An image is a path, a PIL image, a uint8 array `[H, W, 3]` RGB
+                or a uint8 tensor `[3, H, W]`; see `data.image_io.ImageInput`.
             batch_size: number of images, or of tiles, in one forward pass.
 
         Returns:
@@ -176,7 +179,7 @@ class Detector:
             place[...], placement = self.resize.apply(image, self.image_size)
             placements.append(placement)
         found = self.detect(batch.permute(0, 3, 1, 2), placements)
-        # Copy all detections from the device at once: every separate copy would synchronise with it.
+        # Copy all detections from the device at once, because the host waits for every copy.
         counts = [len(detections["scores"]) for detections in found]
         boxes, scores, labels = (
             torch.cat([detections[name] for detections in found]).cpu().split(counts)
@@ -197,15 +200,14 @@ class Detector:
     def with_tiles(self, tiles: int, overlap: float = 0.2, *, whole_image: bool = True) -> "Detector":
         """Return a detector that cuts images into tiles, for small objects in large images. It shares the network.
 
-        `detect` and `run`, which take images of the network's input size, do not cut them. See `Tiling` for the
-        arguments and errors.
+        Only calls of the detector cut images; `detect` and `run` do not. See `Tiling` for the arguments and errors.
         """
         tiled = copy.copy(self)
         tiled.tiling = Tiling(tiles, overlap, whole_image)
         return tiled
 
     def use_postprocess(self, **settings: Any) -> None:
-        """Change settings of the post-processing.
+        """Change settings of the post-processing, such as `score_threshold=0.4`.
 
         Raises:
             ConfigurationError: a setting is unknown or invalid, or an exported file contains its own post-processing.
@@ -300,10 +302,10 @@ class Detector:
             backend: what runs an ONNX file: onnxruntime, OpenVINO or OpenCV.
 
         Raises:
-            ConfigurationError: `precision` is unknown, or differs from that of an exported file; `backend` is unknown,
-                or the file is not an ONNX file.
-            WeightsError: the file is missing, is not a checkpoint of this package, needs unpickling, or its weights
-                do not fit the network that it describes.
+            ConfigurationError: `precision` is unknown, or the file is an exported one and `precision` is not float32.
+                `backend` is unknown, or it is `openvino` and the file is not an ONNX file.
+            WeightsError: the file is missing, is not a checkpoint of this package, contains more than tensors and plain
+                containers, or its weights do not fit the network that it describes.
         """
         require_choice("backend", backend, get_args(Backend))
         path = find_checkpoint(Path(path))

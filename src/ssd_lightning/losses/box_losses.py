@@ -19,7 +19,7 @@ MAX_CENTRE_OFFSET = 1e3
 
 
 class BoxLoss(Protocol):
-    """Loss of the box offsets of priors."""
+    """Loss of the box offsets of R priors that are matched to a box."""
 
     def __call__(self, box_offsets: Tensor, boxes_xyxy: Tensor, priors_cxcywh: Tensor) -> Tensor:
         """Compare offsets with boxes for priors, `[R, 4]` each: float32 `[R]`."""
@@ -69,18 +69,18 @@ class L1Loss:
 class IoULoss:
     """One minus the overlap of the decoded box with its ground truth.
 
-    The range is 0..2 (`ciou`: 0..3). Distances and aspect ratios are those of the normalised image, which the network
-    sees as a square. Offsets of the centre beyond `MAX_CENTRE_OFFSET`, and sizes that differ from the prior's by a
-    factor over `exp(MAX_LOG_RATIO)`, count as the bound and have no gradient. The loss of finite offsets is finite.
+    The range is 0..2 (`ciou`: 0..3). Distances and aspect ratios are those of the normalised image, in which both sides
+    have the length 1. Offsets of the centre are limited to `MAX_CENTRE_OFFSET`, and sizes to `exp(MAX_LOG_RATIO)` times
+    the prior's. Beyond these limits there is no gradient. The loss of finite offsets is finite.
 
     Args:
-        overlap: `giou` subtracts the empty share of the smallest enclosing box (Rezatofighi et al. 2019), `diou` the
-            squared distance of the centres over the enclosing diagonal's, `ciou` also a difference of aspect ratios
-            (both Zheng et al. 2020).
+        overlap: the IoU minus a penalty. `giou`: the share of the smallest enclosing box that neither box covers
+            (Rezatofighi et al. 2019). `diou`: the squared distance of the centres, divided by the squared diagonal of
+            the enclosing box. `ciou`: that of `diou`, and a difference of the aspect ratios (both Zheng et al. 2020).
         variances: scale of the centre and of the size offsets.
 
     Raises:
-        ConfigurationError: there is no such overlap.
+        ConfigurationError: `overlap` is unknown.
     """
 
     overlap: Overlap = "giou"
@@ -99,10 +99,10 @@ class IoULoss:
 
 
 def overlap_loss(boxes_xyxy: Tensor, wanted_xyxy: Tensor, overlap: Overlap) -> Tensor:
-    """Compare boxes `[..., 4]` of positive areas; see `IoULoss`: `[...]`.
+    """Compute the loss of `IoULoss` for boxes `[..., 4]` of positive areas: `[...]`.
 
-    torchvision has these losses too. Its boolean indices make the host wait for the device, and its epsilon of 1e-7 is
-    large for the areas of small normalised boxes.
+    torchvision's functions are not used: their boolean indices make the host wait for the device, and their epsilon of
+    1e-7 is large for the areas of small normalised boxes.
     """
     (low, high), (wanted_low, wanted_high) = (each.split(2, dim=-1) for each in (boxes_xyxy, wanted_xyxy))
     shared = _area((torch.minimum(high, wanted_high) - torch.maximum(low, wanted_low)).clamp(min=0))
@@ -125,5 +125,5 @@ def overlap_loss(boxes_xyxy: Tensor, wanted_xyxy: Tensor, overlap: Overlap) -> T
 
 
 def _area(sides: Tensor) -> Tensor:
-    """Multiply two sides `[..., 2]`; the gradient of `prod` would count zeros, for which the host waits."""
+    """Multiply two sides `[..., 2]`. The gradient of `prod` would count zeros, and the host would wait for this."""
     return sides[..., 0] * sides[..., 1]

@@ -10,11 +10,11 @@ from torch import Tensor
 from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.ops.rows import is_on_host, put_rows, rows_that_count, take_rows
 
-MiningScore = Literal["loss", "background", "foreground"]
+MiningScore = Literal["loss", "foreground"]
 
 
 class ClassLoss(Protocol):
-    """Loss of the class logits of B images with K priors."""
+    """Loss of the class logits of B images with K priors. `MultiBoxLoss` sums it over the priors."""
 
     def __call__(self, class_logits: Tensor, labels: Tensor) -> Tensor:
         """Compare logits `[B, K, C + 1]` with labels int64 `[B, K]`, 0 for the background: float32 `[B, K]`."""
@@ -33,14 +33,16 @@ class CrossEntropy:
 class HardNegativeCrossEntropy:
     """Cross entropy of the positives and of the hardest negatives (SSD paper, section 2.2, equation 3).
 
+    The defaults are the paper's. `train` differs in one number: it uses `min_negatives=3`, which
+    `conf/loss/class_loss/hard_negative.yaml` sets (`loss/class_loss=hard_negative_paper` has 0).
+
     Args:
-        negative_ratio: maximum number of negatives for each positive of an image; the paper has 3.
-        min_negatives: minimum number of negatives of an image, so that images without objects count too. The paper
-            has 0; `conf/loss/class_loss/hard_negative.yaml` has 3.
-        mining_score: what makes a negative hard. `loss`: its cross entropy (the paper, Caffe, ssd.pytorch,
-            torchvision). `background`: a low background score (lufficc, qfgaohao), which is the same ranking.
-            `foreground`: the highest score of any object class (Caffe's first release, PaddlePaddle): a prior that is
-            sure of one class comes before one that hesitates between many.
+        negative_ratio: maximum number of negatives for each positive of an image.
+        min_negatives: minimum number of negatives of an image. With 0, an image without objects has no loss.
+        mining_score: which negatives are the hardest. `loss`: those with the highest cross entropy (the paper, Caffe,
+            ssd.pytorch, torchvision; also lufficc and qfgaohao, as the loss of a negative is -log p(background)).
+            `foreground`: those with the highest probability of a single object class (Caffe's first release,
+            PaddlePaddle).
 
     Raises:
         ConfigurationError: a setting that cannot work.
@@ -56,10 +58,14 @@ class HardNegativeCrossEntropy:
         require_choice("loss.class_loss.mining_score", self.mining_score, get_args(MiningScore))
 
     def __call__(self, class_logits: Tensor, labels: Tensor) -> Tensor:
-        """Compare logits `[B, K, C + 1]` with labels int64 `[B, K]`: float32 `[B, K]`, 0 for the other negatives."""
+        """Compare logits `[B, K, C + 1]` with labels int64 `[B, K]`, 0 for the background.
+
+        Returns:
+            float32 `[B, K]`; 0 for the negatives that are not chosen.
+        """
         positive = labels > 0
         with torch.no_grad():
-            score = foreground_scores if self.mining_score == "foreground" else background_cross_entropy
+            score = background_cross_entropy if self.mining_score == "loss" else foreground_scores
             chosen = positive | hardest_negatives(
                 score(class_logits), positive, self.negative_ratio, self.min_negatives
             )
@@ -73,15 +79,15 @@ class HardNegativeCrossEntropy:
 class FocalLoss:
     """Focal loss of every prior (Lin et al. 2017, equation 5), in its softmax form.
 
-    With p the softmax score of the prior's own label, the loss is -a (1 - p)^gamma log p, where a is alpha for objects
-    and 1 - alpha for the background. RetinaNet uses one sigmoid for each class. This project keeps the softmax, because
-    post-processing reads scores by a softmax over the background too. For one class both are the same.
+    p is the softmax score of the prior's own label. The loss is -a (1 - p)^gamma log p, where a is alpha for objects
+    and 1 - alpha for the background. RetinaNet uses one sigmoid for each class. This project uses a softmax over all
+    classes and the background, because post-processing does so too. With one class, the two forms are equal.
 
-    Early training needs a head that starts with background: set `head.prior_probability=0.01`.
+    Training needs a head that predicts background at the start: set `head.prior_probability=0.01`.
 
     Args:
         alpha: weight of objects; the background has 1 - alpha.
-        gamma: how strongly easy priors are discounted; 0 gives a weighted cross entropy.
+        gamma: how much the loss of easy priors is reduced; with 0, this is a weighted cross entropy.
 
     Raises:
         ConfigurationError: a setting that cannot work.
@@ -108,12 +114,12 @@ def cross_entropy(class_logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def background_cross_entropy(class_logits: Tensor) -> Tensor:
-    """Give the cross entropy of logits `[B, K, C + 1]` with the background: `[B, K]`."""
+    """Compute -log p(background), which is the loss of a negative, for logits `[B, K, C + 1]`: `[B, K]`."""
     return -class_logits.float().log_softmax(dim=-1)[..., 0]
 
 
 def foreground_scores(class_logits: Tensor) -> Tensor:
-    """Give the log of the highest softmax score of an object class, for logits `[B, K, C + 1]`: `[B, K]`."""
+    """Compute the log of the highest softmax score of an object class, for logits `[B, K, C + 1]`: `[B, K]`."""
     logits = class_logits.float()
     return logits[..., 1:].amax(dim=-1) - logits.logsumexp(dim=-1)
 
@@ -132,7 +138,7 @@ def hardest_negatives(scores: Tensor, positive: Tensor, ratio: float, min_negati
     """
     wanted = (positive.sum(dim=1, keepdim=True) * ratio).floor().clamp(min=min_negatives)  # [B, 1]
     most = scores.shape[1]
-    if is_on_host(wanted) and len(wanted):  # an accelerator sorts all, so that the host need not wait
+    if is_on_host(wanted) and len(wanted):  # on an accelerator, the host would have to wait for this number
         most = min(most, int(wanted.max()))
     hardest = scores.masked_fill(positive, float("-inf")).topk(most, dim=1).indices
     rank = torch.arange(most, device=scores.device).expand_as(hardest)

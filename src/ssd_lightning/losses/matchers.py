@@ -1,4 +1,7 @@
-"""Matchers: objects that say what each prior should predict (SSD paper, section 2.2, "Matching strategy")."""
+"""Matchers: objects that say what each prior should predict (SSD paper, section 2.2, "Matching strategy").
+
+They hold the settings. The computation is in `ops.matching`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,11 +28,11 @@ class Matcher(Protocol):
 
 @dataclass(frozen=True)
 class _ForcedMatcher:
-    """A prior takes the box of highest IoU above a threshold. In addition, `force` gives boxes their best priors."""
+    """A prior takes the box of highest IoU above a threshold. In addition, `force` gives each box its best prior."""
 
     iou_threshold: float = 0.5
     force: "ClassVar[staticmethod[[Tensor], Tensor]]"
-    """Chooses forced matches from overlaps `[B, N, K]`: box index int64 `[B, K]`, or -1."""
+    """Forced matches from overlaps `[B, N, K]`: int64 `[B, K]`, the index of a prior's box, or -1."""
 
     def __post_init__(self) -> None:
         require_number("loss.matcher.iou_threshold", self.iou_threshold, 0, 1, above_low=True)
@@ -41,7 +44,9 @@ class _ForcedMatcher:
 
 
 class BipartiteMatcher(_ForcedMatcher):
-    """Each box gets a prior that no other box gets; the pairs of highest IoU are chosen first (the paper's Caffe code).
+    """Each box gets its own prior, also below the threshold. Pairs of highest IoU come first (the paper's Caffe code).
+
+    In addition, each prior takes the box of highest IoU if this IoU reaches the threshold.
 
     Args:
         iou_threshold: minimum IoU of a match that is not forced.
@@ -54,7 +59,10 @@ class BipartiteMatcher(_ForcedMatcher):
 
 
 class ArgmaxMatcher(_ForcedMatcher):
-    """Each box gets its best prior; of two boxes with the same best prior, the later one (ssd.pytorch, most ports).
+    """Each box gets its best prior, also below the threshold (ssd.pytorch, most ports).
+
+    If two boxes have the same best prior, the later box gets it. In addition, each prior takes the box of highest IoU
+    if this IoU reaches the threshold.
 
     Args:
         iou_threshold: minimum IoU of a match that is not forced.

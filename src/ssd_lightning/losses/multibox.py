@@ -22,15 +22,15 @@ Normalizer = Literal["positives", "positives_per_image", "batch_size", "priors"]
 class MultiBoxLoss(nn.Module):
     """Class loss and box loss over matched priors. The defaults are the paper's.
 
-    `forward` matches and compares. `SSDModule` calls `matcher` and `compare` itself, because it logs more about the
-    same assignment.
+    `forward` first calls `matcher`, then `compare`. `SSDModule` calls these two itself, because it also logs values of
+    the assignment.
 
     Args:
-        matcher: says what each prior should predict.
-        class_loss: compares the class logits of all priors with the matched labels.
-        box_loss: compares the offsets of positive priors with the matched boxes.
+        matcher: says what each prior should predict, such as `ArgmaxMatcher()`.
+        class_loss: compares the class logits of all priors with the matched labels, such as `FocalLoss()`.
+        box_loss: compares the offsets of positive priors with the matched boxes, such as `IoULoss("giou")`.
         box_weight: weight of the box loss, the paper's alpha.
-        normalizer: what both losses are divided by; see `image_weights`.
+        normalizer: the number by which both losses are divided; see `image_weights`.
 
     Raises:
         ConfigurationError: a setting that cannot work.
@@ -60,17 +60,21 @@ class MultiBoxLoss(nn.Module):
         self.normalizer: Normalizer = normalizer
 
     def forward(self, output: SSDOutput, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Compare the network's output for B images with their ground truth; see `compare`."""
+        """Match and compare the network's output for B images with their ground truth; for the result see `compare`."""
         return self.compare(output, self.matcher(targets, output.priors_cxcywh))
 
     def compare(self, output: SSDOutput, assignment: Assignment) -> dict[str, Tensor]:
         """Compare the network's output with what each prior should predict.
 
+        Args:
+            output: the network's output for B images.
+            assignment: result of the matcher for these images.
+
         Returns:
-            `loss_box` (over positives) and `loss_cls`, float32 scalars. Both are divided by the normaliser, at least 1;
-            the total loss is their sum. In training on several ranks the normaliser counts over all ranks, so that the
-            averaged gradients equal those of one big batch. In evaluation ranks may make different numbers of steps,
-            and each counts its own.
+            `loss_box` and `loss_cls`, float32 scalars, both divided by the normaliser. The total loss is their sum.
+            In training on several ranks, the normaliser counts over all ranks, so that the averaged gradients equal
+            those of one big batch. In evaluation, each rank counts its own images, because ranks may make different
+            numbers of steps.
         """
         positive = assignment.labels > 0  # [B, K]
         weights = image_weights(positive.sum(dim=1), positive.shape[1], self.normalizer, over_ranks=self.training)
@@ -89,20 +93,20 @@ class MultiBoxLoss(nn.Module):
 def image_weights(
     num_positive: Tensor, num_priors: int, normalizer: Normalizer = "positives", *, over_ranks: bool = False
 ) -> Tensor:
-    """Give the factor of each image's summed loss.
+    """Compute the factor of each image's loss, which is the sum over its priors.
 
     Args:
-        num_positive: int64 `[B]`, positives of each image.
+        num_positive: int64 `[B]`, number of positive priors of each image.
         num_priors: K.
-        normalizer: what the summed loss of a batch is divided by, at least 1. `positives`: all positives of the batch
+        normalizer: the number by which the loss is divided; at least 1. `positives`: positive priors of the batch
             (the paper, Caffe, ssd.pytorch, lufficc, qfgaohao, torchvision, gluon, mmdet). `positives_per_image`: each
-            image by its own positives, then the mean over images (NVIDIA). `batch_size`: the images. `priors`: all
-            priors of the batch (Caffe's `FULL`; d2l's TinySSD for the classes, and with `box_weight` .25 for the
-            boxes, as it counts four numbers a prior).
+            image by its own positive priors, then the mean over the images (NVIDIA). `batch_size`: images. `priors`:
+            all priors of the batch (Caffe's `FULL`; d2l's TinySSD, with `box_weight` .25, because it also divides the
+            box loss by the four coordinates).
         over_ranks: count over all ranks.
 
     Returns:
-        `[B]`.
+        float32 `[B]`.
     """
     batch = len(num_positive)
     weights = torch.ones_like(num_positive, dtype=torch.float32)
@@ -117,7 +121,7 @@ def image_weights(
 
 
 def count_over_ranks(count: Tensor) -> tuple[Tensor, int]:
-    """Sum a count over all ranks; without a process group it stays as it is. Gives (sum, number of ranks)."""
+    """Sum a count over all ranks: (sum, number of ranks). Without a process group there is one rank."""
     if not (dist.is_available() and dist.is_initialized()):
         return count, 1
     count = count.clone()

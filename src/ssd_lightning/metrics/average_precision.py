@@ -15,7 +15,7 @@ from torch import Tensor
 HIT, MISS, IGNORED = 1, 0, -1
 
 _BLOCK = 65_536
-"""Detections paired with objects at a time: limits the memory for classes with many boxes in an image."""
+"""Number of detections that are paired with objects at a time. It limits the memory for images with many boxes."""
 
 
 class DetectionTable(NamedTuple):
@@ -59,9 +59,9 @@ def voc_average_precision(
     """Evaluate detections against ground truth.
 
     Args:
-        detections: rows in any order; among equal scores the earlier row comes first.
-        objects: rows in any order; with equal overlaps a detection takes the earlier row.
-        num_classes: C, without the background. Rows with other labels than 1..C are skipped.
+        detections: rows in any order. If scores are equal, the earlier row comes first.
+        objects: rows in any order. If overlaps are equal, a detection takes the earlier row.
+        num_classes: C, without the background. Rows with labels outside 1..C are skipped.
         iou_threshold: smallest overlap of a hit.
     """
     order = detections.scores.argsort(descending=True, stable=True)
@@ -82,9 +82,9 @@ def voc_average_precision(
 def match_detections(detections: DetectionTable, objects: ObjectTable, *, iou_threshold: float = 0.5) -> Tensor:
     """Classify each detection as hit, miss or ignored.
 
-    A detection is compared with the object of its image and class that it overlaps most, the first one among equals.
-    Below the threshold it is a miss. If the object is difficult, the detection is ignored. If a better detection has
-    already taken the object, it is a miss, even if it overlaps other objects.
+    A detection is compared with the one object of its image and class that it overlaps most (of equal overlaps, the
+    first). It is a miss if the overlap is below the threshold, or if a better detection has already taken the object,
+    even if it overlaps other objects. If the object is difficult, the detection is ignored.
 
     Args:
         detections: rows in descending order of score.
@@ -122,18 +122,21 @@ def precision_recall(outcomes: Tensor, num_objects: int) -> tuple[Tensor, Tensor
 
 
 def eleven_point_average(precision: Tensor, recall: Tensor) -> Tensor:
-    """Average the best precision at recall >= t over t = 0, .1, ..., 1, which is 0 if t is not reached.
+    """Average the best precision at recall >= t over t = 0, .1, ..., 1; it is 0 if the recall does not reach t.
 
     Precision and ascending recall are float64 `[M]`.
     """
-    # Multiples of .1, not k / 10, as in the published evaluators: a recall of 3 / 10 is just short of 3 * .1.
+    # Multiples of .1, not k / 10, as in the published evaluators: a recall of 3 / 10 is slightly less than 3 * .1.
     thresholds = torch.arange(11, dtype=torch.float64, device=recall.device) * 0.1
     best_precision = torch.cat([_envelope(precision), precision.new_zeros(1)])
     return best_precision[torch.searchsorted(recall, thresholds)].mean()
 
 
 def envelope_area(precision: Tensor, recall: Tensor) -> Tensor:
-    """Integrate the best precision at each recall or more over recall; both are float64 `[M]`, recall ascending."""
+    """Integrate the precision envelope over the recall. Precision and ascending recall are float64 `[M]`.
+
+    The envelope is the best precision at this recall or a higher one.
+    """
     return (_envelope(precision) * recall.diff(prepend=recall.new_zeros(1))).sum()
 
 
@@ -159,7 +162,7 @@ class Pairs(NamedTuple):
 def overlapping_pairs(
     detections: DetectionTable, objects: ObjectTable, *, least_overlap: float, same_class: bool = True
 ) -> Pairs:
-    """Find the pairs that overlap at least `least_overlap`, which is more than 0."""
+    """Find the pairs whose IoU is at least `least_overlap`, which must be above 0."""
     num_labels = int(torch.cat([detections.labels, objects.labels, objects.labels.new_zeros(1)]).max()) + 1
     keys, wanted = objects.image_index, detections.image_index
     if same_class:
@@ -178,7 +181,7 @@ def overlapping_pairs(
 
 
 def best_partner(pairs: Pairs, num_detections: int) -> tuple[Tensor, Tensor]:
-    """Find the object with the largest overlap for each detection, the first one among equals.
+    """Find the object with the largest overlap for each detection; of equal overlaps, the first.
 
     Returns:
         Row of the object, int64 `[M]`, -1 if none, and the overlap, float64 `[M]`, 0 if none.

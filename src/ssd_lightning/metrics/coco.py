@@ -11,13 +11,13 @@ from ssd_lightning.ops.boxes import boxes_to_pixels
 
 
 class COCOMeanAveragePrecision(DetectionMetric):
-    """COCO's summary: 101-point mAP over IoU .50:.05:.95, at .50, at .75, and by size in original pixels.
+    """COCO's summary: 101-point mAP over IoU .50:.05:.95, at .50, at .75, and by size in pixels of the original image.
 
-    Difficult objects are treated as COCO's crowds: not counted, and detections inside them are ignored.
+    Difficult objects are treated as crowds in COCO: they are not counted, and detections inside them are ignored.
 
     Args:
-        max_detection_thresholds: three ascending numbers of detections per image for the recalls; mAP uses the
-            last one. COCO's own is 100, half of what SSD keeps.
+        max_detection_thresholds: three ascending numbers of detections per image, for the recalls. mAP uses the last
+            one. COCO uses 100; the default is 200, because SSD keeps 200 detections.
     """
 
     def __init__(self, max_detection_thresholds: Sequence[int] = (1, 10, 200)) -> None:
@@ -29,7 +29,7 @@ class COCOMeanAveragePrecision(DetectionMetric):
 
         Returns:
             float32 scalars: `map`, `map_50`, `map_75`, `map_small`, `map_medium`, `map_large`, `mar_{n}` for
-            the three thresholds, `mar_small`, `mar_medium`, `mar_large`. NaN if there are no objects.
+            the three thresholds, `mar_small`, `mar_medium`, `mar_large`. A score without objects is NaN.
         """
         summary = coco_summary(self.evaluation(), max_detection_thresholds=self.max_detection_thresholds)
         return {name: value.to(self.device) for name, value in summary.items()}
@@ -52,7 +52,7 @@ def coco_summary(
         sizes_px.tolist(), *(column.split(object_counts) for column in objects[1:]), strict=True
     ):
         targets.append({"boxes": boxes_to_pixels(boxes, size_px), "labels": labels, "iscrowd": difficult.int()})
-    # The ranks have already exchanged their images. A second exchange would count each image once per rank.
+    # The ranks have already exchanged their images. A second exchange would count each image several times.
     evaluator = MeanAveragePrecision(
         backend="faster_coco_eval",
         iou_thresholds=None if iou_thresholds is None else list(iou_thresholds),

@@ -34,8 +34,8 @@ class DetectionMetric(Metric):
     """Base class of metrics over (detections, targets): stores every image and returns them without duplicates.
 
     The states are tables of fixed width, so ranks may make any number of updates, including none. If an image was seen
-    twice (padded sampler), the first occurrence counts. The result depends neither on the batches nor on the rank that
-    saw an image.
+    twice (padded sampler), the first one counts. The result does not depend on the batches, nor on which rank saw which
+    image.
     """
 
     is_differentiable = False
@@ -54,7 +54,7 @@ class DetectionMetric(Metric):
 
     @property
     def update_called(self) -> bool:
-        """Always True: an evaluation without images is valid, so compute() must not warn."""
+        """Always True, so that compute() does not warn. An evaluation without images is valid."""
         return True
 
     def update(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
@@ -65,7 +65,7 @@ class DetectionMetric(Metric):
             targets: ground truth of the same images in the same order.
 
         Raises:
-            ValueError: the two have different lengths, or a pair names two different images.
+            ValueError: `preds` and `targets` have different lengths, or the names of an image differ.
         """
         if len(preds) != len(targets):
             raise ValueError(f"got detections of {len(preds)} images but targets of {len(targets)}")
@@ -80,7 +80,7 @@ class DetectionMetric(Metric):
             self._append("objects", _columns(targets, "labels", "difficult"))
 
     def evaluation(self) -> Evaluation:
-        """Collect the images in the states, on the CPU: the rest needs float64, which some accelerators lack."""
+        """Collect the images in the states, on the CPU: the metrics need float64, which some accelerators lack."""
         images, detections, objects = (self._table(name).cpu() for name in _LAYOUT)
         hashes, order = images[:, 0].sort(stable=True)
         kept = order[hashes.diff(prepend=hashes[:1] - 1) != 0]  # first occurrence of each name
@@ -123,12 +123,12 @@ class DetectionMetric(Metric):
 
 
 def image_key(image_id: str) -> int:
-    """Return a 64-bit hash of a name, equal in every process: `hash` is salted, and ranks exchange only tensors."""
+    """Return a 64-bit hash of a name. Unlike that of `hash`, it is the same in every process."""
     return int.from_bytes(hashlib.blake2b(image_id.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 def _columns(images: Sequence[Mapping[str, Any]], *names: str) -> Tensor:
-    """Join the boxes and the named columns of a batch. Separate images would cost kernel launches on a GPU."""
+    """Join the boxes and the named columns of a batch. On a GPU, one tensor per image would need more kernels."""
     boxes = torch.cat([image["boxes"].reshape(-1, 4) for image in images])
     columns = [torch.cat([image[name] for image in images]) for name in names]
     return torch.cat([boxes.float(), *(column.float()[:, None] for column in columns)], dim=1)

@@ -1,4 +1,4 @@
-"""Errors of the raw output per prior, as d2l.ai's TinySSD reports during training (section 14.7)."""
+"""Errors of the network's output, per prior, as the book d2l.ai reports for TinySSD (section 14.7)."""
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ from ssd_lightning.types import SSDOutput
 def prior_errors(output: SSDOutput, assignment: Assignment) -> dict[str, Tensor]:
     """Compare the output with the target of every prior.
 
-    Both are means over all priors, as in d2l. Nearly all priors are background, so an error of a thousandth is not
-    small. The values are only comparable between runs on the same priors.
+    Both errors are means over all priors. Nearly all priors are background, so an error of .001 is not small. Compare
+    the values only between runs with the same priors.
 
     Args:
         output: output of the network for B images.

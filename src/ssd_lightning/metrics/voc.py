@@ -37,7 +37,7 @@ class VOCMeanAveragePrecision(DetectionMetric):
 
         Raises:
             DataError: a label is outside 1..C.
-            ValueError: the two have different lengths, or a pair names two different images.
+            ValueError: `preds` and `targets` have different lengths, or the names of an image differ.
         """
         self._check_labels(preds, "detected", targets)
         self._check_labels(targets, "annotated", targets)
@@ -47,8 +47,8 @@ class VOCMeanAveragePrecision(DetectionMetric):
         """Evaluate all images seen by all ranks.
 
         Returns:
-            float32: `map_11point` and `map_area` (scalars), `ap_11point` and `ap_area` (`[C]`). A class without counted
-            objects is NaN and not part of the mean; if all are, the mean is NaN.
+            float32: `map_11point` and `map_area` (scalars), `ap_11point` and `ap_area` (`[C]`). A class without
+            counted objects is NaN, and the mean leaves it out. If all classes are NaN, the mean is NaN.
         """
         _, detections, objects = self.evaluation()
         ap = voc_average_precision(detections, objects, num_classes=self.num_classes, iou_threshold=self.iou_threshold)

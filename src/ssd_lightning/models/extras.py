@@ -147,7 +147,7 @@ class ShortenedExtras(ConfigMixin, nn.Module):
 
     Args:
         in_channels: channels of the backbone's feature map.
-        extras: builds all extra levels.
+        extras: factory of all extra levels, see `models.protocols`.
         drop_last: number of levels to drop.
 
     Raises:

@@ -15,27 +15,27 @@ from ssd_lightning.ops.nms import Decay, batched_nms, batched_soft_nms, rank_in_
 from ssd_lightning.types import Detections, SSDOutput
 
 ENOUGH_CANDIDATES = 1000
-"""NMS first sees this many boxes of an image, the best ones. They are nearly always enough for 200 detections."""
+"""NMS first gets this many of the best boxes of an image. They are nearly always enough for 200 detections."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PostProcess:
     """Softmax, threshold, decode and NMS. The defaults are those of the paper and its Caffe code.
 
-    Equal scores are ordered by class, then by prior. A prior with a logit that is NaN
-    or positive infinity detects nothing.
+    Equal scores are ordered by class, then by prior. A prior with a logit that is NaN or positive infinity gives no
+    detection.
 
     Args:
-        score_threshold: only scores above it count. Soft-NMS also drops boxes whose score it lowers to that.
-        iou_threshold: of two boxes of a class that overlap more, NMS drops the weaker one. Soft-NMS with `linear`
-            lowers scores from there on; `gaussian` does not use it.
-        top_k: best boxes of a class that enter NMS.
-        max_detections: best boxes of an image that are kept.
+        score_threshold: boxes need a higher score. Soft-NMS also drops boxes whose lowered score is not higher.
+        iou_threshold: if two boxes of a class overlap more, NMS drops the one with the lower score. Soft-NMS with
+            `linear` lowers scores from this overlap on. `gaussian` does not use this value.
+        top_k: number of best boxes of a class that enter NMS.
+        max_detections: number of best boxes of an image that are kept after NMS.
         soft_nms: None for NMS; `linear` or `gaussian` for Soft-NMS, see `ops.nms.batched_soft_nms`.
-        soft_nms_sigma: of `gaussian`.
-        class_agnostic: boxes of different classes drop each other too.
-        clip_first: clip boxes to the image before NMS, as torchvision does. The Caffe reference clips after it.
-        variances: scale of the centre and of the size offsets.
+        soft_nms_sigma: sigma of `gaussian`.
+        class_agnostic: NMS compares boxes of all classes, not only those of the same class.
+        clip_first: clip boxes to the image before NMS, as torchvision does. The Caffe reference clips after NMS.
+        variances: scales of the centre and size offsets; those that the training used.
 
     Raises:
         ConfigurationError: a setting that cannot work; the message has its name and value.
@@ -70,10 +70,10 @@ class PostProcess:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "PostProcess":
-        """Make it from plain values, such as those of a checkpoint.
+        """Build the object from plain values, such as those of a checkpoint.
 
         Raises:
-            ConfigurationError: a setting does not exist or cannot work.
+            ConfigurationError: a setting is unknown or cannot work.
         """
         known = {field.name for field in fields(cls)}
         for name, value in settings.items():
@@ -82,18 +82,18 @@ class PostProcess:
         return cls(**settings)
 
     def settings(self) -> dict[str, Any]:
-        """Give all settings as plain values, for files: a default may change with the version."""
+        """Return all settings as plain values, also those with default values, which may change in later versions."""
         return {**asdict(self), "variances": list(self.variances)}
 
     @torch.no_grad()
     def __call__(self, output: SSDOutput) -> list[Detections]:
-        """Detect objects in B images, with boxes within the image."""
+        """Turn the network's output for B images into detections: one entry per image, boxes clipped to the image."""
         candidates = self.candidates(output.class_logits)
         counts = candidates.image.bincount(minlength=len(output.class_logits)).tolist()
         if self.soft_nms is not None or max(counts, default=0) <= ENOUGH_CANDIDATES:
             return self._detect(output, candidates)
-        # A box can only be dropped by a better one. NMS of the best boxes alone therefore gives the same detections.
-        # An untrained network has 8000 candidates in an image. This makes it three times as fast.
+        # Only better boxes can drop a box. NMS of the best boxes alone therefore keeps the same ones of them. This is
+        # three times as fast for an untrained network, which has 8000 candidates in an image.
         best = candidates.rows(_best_of_groups(candidates.image, candidates.scores, ENOUGH_CANDIDATES))
         detections = self._detect(output, best)
         again = [
@@ -109,9 +109,9 @@ class PostProcess:
         return detections
 
     def candidates(self, class_logits: Tensor) -> "Candidates":
-        """Find the `top_k` best boxes of each class of each image."""
+        """Find the `top_k` best boxes of each class of each image, for logits `[B, K, C + 1]`."""
         scores = class_logits.float().softmax(dim=-1)  # [B, K, C + 1]
-        scores[..., 0] = 0.0  # the background is no detection
+        scores[..., 0] = 0.0  # the background is not an object
         likely = scores > self.score_threshold
         batch, num_priors, num_logits = scores.shape
         if int(likely.count_nonzero()) > batch * num_logits * self.top_k:  # more than memory may hold in COCO
@@ -154,7 +154,7 @@ class PostProcess:
 
 
 class Candidates(NamedTuple):
-    """Boxes that can become detections, one a row."""
+    """Boxes that can become detections, one per row."""
 
     image: Tensor
     """int64 `[R]`: index in the batch."""
@@ -166,17 +166,17 @@ class Candidates(NamedTuple):
     """float32 `[R]`, after softmax."""
 
     def rows(self, index: Tensor) -> "Candidates":
-        """Give some of the rows."""
+        """Select rows by indices or by a bool mask."""
         return Candidates(*(column[index] for column in self))
 
 
 def _best_of_groups(group: Tensor, scores: Tensor, most: int) -> Tensor:
-    """Give the rows with the best scores of each group, ordered by group and descending score: int64 `[M]`."""
+    """Select the rows with the best scores of each group, ordered by group and descending score: int64 `[M]`."""
     order = _by_group_and_score(group, scores)
     return order[rank_in_group(group[order]) < most]
 
 
 def _by_group_and_score(group: Tensor, scores: Tensor) -> Tensor:
-    """Order rows by group, then by descending score; equal ones stay in their order: int64 `[R]`."""
+    """Order rows by group, then by descending score; equal rows keep their order: int64 `[R]`."""
     order = scores.argsort(descending=True, stable=True)
     return order[group[order].argsort(stable=True)]

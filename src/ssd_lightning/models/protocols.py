@@ -2,8 +2,9 @@
 
 Each also derives from `ConfigMixin` and is defined in `ssd_lightning.models`, so that a checkpoint can rebuild it.
 
-The channels of extra layers, neck and head depend on the parts before them. Therefore SSD takes factories for these
-three: a class, or a `functools.partial` with its settings.
+Extra layers, neck and head can only be built when the channels of the parts before them are known. `SSD` therefore
+takes a factory for each of these three: a class such as `LiteHead`, or a `functools.partial` of the class with its
+settings. In the YAML files, `_partial_: true` makes this factory.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,14 +18,14 @@ from ssd_lightning.ops.normalization import Normalization
 class Backbone(Protocol):
     """Images in, the first feature maps out, the finest first.
 
-    Layers that ImageNet weights do not have are its `new_layers`. A backbone with `last_map_is_for_extras_only = True`
-    gives a last map that the extra layers use and the head does not see.
+    Two attributes are optional. `new_layers` are the names of layers that ImageNet weights do not contain; they are
+    never frozen. `last_map_is_for_extras_only = True` says that the last map goes to the extra layers, not to the head.
     """
 
     out_channels: tuple[int, ...]
-    """Of its feature maps."""
+    """Channels of its feature maps."""
     normalization: Normalization
-    """What its weights were trained with."""
+    """Colour normalisation that its weights were trained with."""
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Map normalised images `[B, 3, H, W]` to feature maps `[B, out_channels[i], H_i, W_i]`."""
@@ -34,18 +35,20 @@ class Extras(Protocol):
     """Extra layers: the last feature map of the backbone in, coarser maps out."""
 
     out_channels: tuple[int, ...]
+    """Channels of its feature maps."""
 
     def __call__(self, features: Tensor) -> list[Tensor]:
         """Map `[B, C, H, W]` to one feature map `[B, out_channels[i], H_i, W_i]` for each level."""
 
 
 class Neck(Protocol):
-    """All feature maps in, the maps that the head sees out."""
+    """All feature maps in, the feature maps of the head out."""
 
     out_channels: tuple[int, ...]
+    """Channels of its feature maps."""
 
     def __call__(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Map `[B, in_channels[i], H_i, W_i]` to `[B, out_channels[i], H_i, W_i]`; more levels may follow."""
+        """Map `[B, in_channels[i], H_i, W_i]` to `[B, out_channels[i], H_i, W_i]`; it may add levels at the end."""
 
 
 class Head(Protocol):
@@ -56,14 +59,20 @@ class Head(Protocol):
 
 
 MakeExtras = Callable[[int], Extras]
-"""Takes the channels of the backbone's last feature map."""
+"""Factory of the extra layers. Its argument: channels of the backbone's last feature map."""
 
 MakeNeck = Callable[[Sequence[int]], Neck]
-"""Takes the channels of all feature maps."""
+"""Factory of the neck. Its argument: channels of all feature maps of backbone and extra layers."""
 
 
 class MakeHead(Protocol):
-    """Makes a head for the feature maps."""
+    """Factory of the head."""
 
     def __call__(self, *, in_channels: Sequence[int], boxes_per_cell: Sequence[int], num_classes: int) -> Head:
-        """Take the channels and the priors of a cell of each feature map, and C, without the background."""
+        """Build the head.
+
+        Args:
+            in_channels: channels of each feature map.
+            boxes_per_cell: number of priors per cell of each feature map.
+            num_classes: C, without the background.
+        """

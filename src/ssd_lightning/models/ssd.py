@@ -26,7 +26,7 @@ from ssd_lightning.types import SSDOutput
 
 
 class FeatureExtractor(nn.Module):
-    """Backbone, extra layers and an optional neck."""
+    """Backbone, extra layers and an optional neck. The arguments are those of `SSD`."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class FeatureExtractor(nn.Module):
 
 
 def measure_grids(extractor: nn.Module, image_size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Measure (rows, columns) of each feature map with a forward pass on the meta device, without computing values.
+    """Measure (rows, columns) of each feature map. The forward pass runs on the meta device, without values.
 
     Raises:
         ConfigurationError: a layer does not support images of this size.
@@ -64,8 +64,10 @@ def measure_grids(extractor: nn.Module, image_size: tuple[int, int]) -> list[tup
 def check_batch_size(net: "SSD", batch_size: int) -> None:
     """Check that a network can train with this batch size.
 
-    It is the number of images that a batch norm layer sees at once: the batch of one device, or of all devices if batch
-    norm is synchronised.
+    Args:
+        net: the network.
+        batch_size: number of images that a batch norm layer sees at once: those of one device, or of all devices if
+            batch norm is synchronised.
 
     Raises:
         ConfigurationError: a batch norm layer would see a single value per channel.
@@ -83,15 +85,18 @@ def check_batch_size(net: "SSD", batch_size: int) -> None:
 class SSD(ConfigMixin, nn.Module):
     """An SSD detector: backbone, extra layers, optional neck, head and priors.
 
+    `extras`, `neck` and `head` are factories, since their channels depend on the parts before them: a class, or a
+    `functools.partial` of a class with its settings, such as `partial(SSDExtras, layers=...)`.
+
     Args:
-        backbone: see `models.backbones`.
-        extras: builds the extra layers; see `models.extras`.
+        backbone: the backbone, see `models.backbones`.
+        extras: factory of the extra layers, see `models.extras`.
         levels: prior levels, one per feature map.
-        head: builds the head; see `models.head`.
-        neck: builds the neck between the feature maps and the head; see `models.neck`.
         image_size: input size in pixels, one number or (height, width).
         num_classes: number of classes C, without the background.
-        normalization: colour normalisation; by default that of the backbone's weights.
+        head: factory of the head, see `models.head`.
+        neck: factory of the neck between the feature maps and the head, see `models.neck`.
+        normalization: colour normalisation; None uses that of the backbone's weights.
         clip_priors: whether priors (default boxes, anchors) are clipped to the image, see `make_priors`.
 
     Raises:
@@ -155,9 +160,9 @@ class SSD(ConfigMixin, nn.Module):
             self._training_priors[size] = make_priors(levels, size, clip=self._clip_priors)
 
     def use_normalization(self, normalization: Normalization) -> None:
-        """Set the colour normalisation, which depends on how the weights were trained."""
+        """Set the colour normalisation. It must be the one that the weights were trained with."""
         self.normalization = normalization
-        # A checkpoint does not record where its weights come from, so it has to store their normalisation.
+        # A checkpoint stores the normalisation, because the origin of the weights is not known when it is loaded.
         self.update_config(normalization=normalization)
 
     def freeze_backbone(self, *, stages: Stages = None, norm: bool = False) -> None:
@@ -172,7 +177,7 @@ class SSD(ConfigMixin, nn.Module):
         """
         norms = freeze_backbone(self.extractor.backbone, self.image_size, stages=stages, norm=norm)
         self._norms_in_evaluation = tuple(f"extractor.backbone.{name}" for name in norms)
-        self.train(self.training)  # at once: a Lightning Trainer never calls `train()` itself
+        self.train(self.training)  # now: Lightning's Trainer never calls `train()`
 
     def train(self, mode: bool = True) -> "SSD":
         """Set the training mode; frozen batch norms stay in evaluation mode."""
@@ -184,7 +189,7 @@ class SSD(ConfigMixin, nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SSD":
         priors = self.priors_cxcywh
         super()._apply(fn, recurse)
-        # Priors stay float32 in a half-precision network: three digits are too few for box coordinates.
+        # Priors stay float32 in a half-precision network: its three digits are not enough for box coordinates.
         self.priors_cxcywh = priors.to(self.priors_cxcywh.device)
         return self
 

@@ -14,9 +14,9 @@ from ssd_lightning.ops.rows import Rows, is_on_host
 from ssd_lightning.types import Target
 
 PAIRS_AT_ONCE = 1 << 26
-"""Pairs of boxes and priors that an accelerator compares at once: bounds its memory to about 2 GiB."""
+"""Number of pairs of boxes and priors that an accelerator compares at once. It limits the memory to about 2 GiB."""
 ROUNDS_PER_CHECK = 32
-"""An accelerator checks this rarely whether `bipartite_assignment` is done, because the host waits for the answer."""
+"""Rounds of `bipartite_assignment` on an accelerator between two checks whether it is done. The host waits for each."""
 
 
 class Assignment(NamedTuple):
@@ -27,18 +27,18 @@ class Assignment(NamedTuple):
     box_index: Tensor
     """int64 `[B, K]`: index of the matched box in its image's target; -1 for the background."""
     objects_xyxy: Tensor
-    """float32 `[B, N, 4]`: the boxes of each target. Padding and invalid boxes are zeros."""
+    """float32 `[B, N, 4]`, xyxy: the boxes of each target. Padding and invalid boxes are zeros."""
 
     def matched_boxes(self, priors_cxcywh: Tensor, rows: Rows = None) -> tuple[Tensor, Tensor]:
-        """Give the matched box of each prior, and the prior.
+        """Return the matched box of each prior, and the prior.
 
         Args:
-            priors_cxcywh: `[K, 4]`, those that were matched.
-            rows: int64 `[R]`, indices into the `[B * K]` priors of the batch; None gives all of them.
+            priors_cxcywh: `[K, 4]`, the priors that were matched.
+            rows: int64 `[R]`, indices into the `[B * K]` priors of the batch; None stands for all of them.
 
         Returns:
-            Boxes (xyxy) and priors (cxcywh), float32 `[R, 4]` each. For the background the box is the prior itself,
-            whose offsets are zero.
+            Boxes (xyxy) and priors (cxcywh), float32 `[R, 4]` each. For the background, the box is the prior itself,
+            so its offsets are zero.
         """
         (_, num_priors), num_objects = self.labels.shape, self.objects_xyxy.shape[1]
         if rows is None:
@@ -58,8 +58,8 @@ def match_priors(
 ) -> Assignment:
     """Assign ground truth to priors.
 
-    A prior takes the box of highest IoU if that IoU reaches the threshold. In addition, `force` matches each box with
-    its best prior, also below the threshold. A box that is not finite or has no area matches nothing.
+    Each prior takes the box of highest IoU if this IoU reaches the threshold. In addition, `force` matches each box
+    with its best prior, also below the threshold. Boxes that are not finite or have no area are not matched.
 
     Args:
         targets: B targets, each with any number of boxes.
@@ -90,9 +90,9 @@ def _match(boxes_xyxy: Tensor, priors_xyxy: Tensor, iou_threshold: float, force:
 
 
 def _blocks(targets: Sequence[Target], priors_xyxy: Tensor) -> list[tuple[slice, int]]:
-    """Split a batch into images that are matched at once; gives each block and the boxes of its fullest image.
+    """Split a batch into blocks of images that are matched at once: (images, largest number of boxes of an image).
 
-    A processor takes one image at a time, without padding; an accelerator takes all that its memory holds.
+    On a CPU, a block is one image, without padding. On an accelerator, it is as many images as its memory holds.
     """
     counts = [max(1, len(target["labels"])) for target in targets]
     if is_on_host(priors_xyxy):
@@ -103,7 +103,7 @@ def _blocks(targets: Sequence[Target], priors_xyxy: Tensor) -> list[tuple[slice,
 
 
 def argmax_assignment(iou: Tensor) -> Tensor:
-    """Force each box on its best prior; of boxes that share it the last one wins (ssd.pytorch and most ports).
+    """Match each box with its best prior. If boxes share it, the last box gets it (ssd.pytorch and most ports).
 
     Args:
         iou: `[B, N, K]`.
@@ -114,17 +114,17 @@ def argmax_assignment(iou: Tensor) -> Tensor:
     batch, num_boxes, num_priors = iou.shape
     best_iou, best_prior = iou.max(dim=2)  # [B, N]
     box = torch.arange(num_boxes, device=iou.device).expand(batch, -1)
-    # With plain indexing a GPU would keep any one of several boxes; the maximum is the last everywhere.
+    # With plain indexing, a GPU would keep any one of several boxes. The maximum is the last box on every device.
     forced = torch.full((batch, num_priors), -1, device=iou.device)
     return forced.scatter_reduce(1, best_prior, box.masked_fill(best_iou <= 0, -1), reduce="amax")
 
 
 def bipartite_assignment(iou: Tensor) -> Tensor:
-    """Force each box on a prior of its own, best pairs first (Caffe).
+    """Match each box with a prior of its own, best pairs first (Caffe).
 
-    A box and a prior that are each other's best stay together whatever the others do. Each round takes all such pairs
-    and removes them, until no overlap is left; mostly that is after three rounds. Of equal overlaps the first box and
-    then the first prior counts.
+    Greedy matching always keeps a pair in which the prior is the best of the box, and the box the best of the prior.
+    Each round therefore takes all such pairs and removes them, until no overlap is left. Usually this needs three
+    rounds. Among equal overlaps, the first box comes first, then the first prior.
 
     Args:
         iou: `[B, N, K]`, at least 0.
@@ -155,7 +155,7 @@ def bipartite_assignment(iou: Tensor) -> Tensor:
 def pad_targets(targets: Sequence[Target], device: torch.device) -> tuple[Tensor, Tensor]:
     """Stack ground truth of different lengths.
 
-    Targets on the host are padded there and travel as two tensors, for which the host does not wait.
+    Targets on the host are padded there and sent to the device as two tensors, without waiting for their arrival.
 
     Returns:
         Boxes `[B, N, 4]` and labels `[B, N]`, N >= 1; the label 0 marks padding.
@@ -170,7 +170,7 @@ def pad_targets(targets: Sequence[Target], device: torch.device) -> tuple[Tensor
 
 
 def _send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device without waiting for its arrival; later work on the device comes after it."""
+    """Copy a tensor to a device without waiting for its arrival. Later work on the device starts after the copy."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

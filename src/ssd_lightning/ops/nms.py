@@ -11,14 +11,14 @@ from ssd_lightning.ops.rows import is_on_host
 Decay = Literal["linear", "gaussian"]
 
 PAIRS_AT_ONCE = 1 << 24
-"""Most pairs of boxes that an accelerator compares at once. This bounds its memory to about 1 GiB."""
+"""Number of pairs of boxes that an accelerator compares at once. It limits the memory to about 1 GiB."""
 
 
 def batched_nms(boxes_xyxy: Tensor, scores: Tensor, group: Tensor, iou_threshold: float) -> Tensor:
-    """Drop the boxes of each group that a better one of the group overlaps too much.
+    """Drop boxes that overlap a better box of their group too much.
 
-    Boxes of other groups have no influence, not even by rounding as in torchvision's function of this name. A box
-    without area, or with a NaN, overlaps nothing.
+    Boxes of other groups have no influence. (In torchvision's function of this name they have, by rounding.) Boxes
+    without area, or with a NaN, overlap nothing.
 
     Args:
         boxes_xyxy: `[R, 4]`, sorted by group, then by descending score.
@@ -27,7 +27,7 @@ def batched_nms(boxes_xyxy: Tensor, scores: Tensor, group: Tensor, iou_threshold
         iou_threshold: boxes that overlap more are dropped.
 
     Returns:
-        int64 `[M]`, ascending indices of what is left.
+        int64 `[M]`, ascending indices of the boxes that are kept.
     """
     if len(group) == 0:
         return torch.zeros_like(group)
@@ -46,10 +46,10 @@ def batched_nms(boxes_xyxy: Tensor, scores: Tensor, group: Tensor, iou_threshold
 
 
 def _nms_of_pairs(boxes_xyxy: Tensor, group: Tensor, iou_threshold: float) -> Tensor:
-    """Do what `batched_nms` does by comparing all pairs: an accelerator would wait for one call for each group.
+    """Do the same as `batched_nms` by comparing all pairs. On an accelerator, one call for each group would be slow.
 
-    A box stays if no earlier box that stays overlaps it too much. Starting with all boxes, each round applies this rule
-    once more, until nothing changes: the answer for the box of rank r is final after r + 1 rounds.
+    A box is kept if no better box that is kept overlaps it too much. The first round assumes that all boxes are kept.
+    Each round applies this rule again, until nothing changes. The result for the r-th best box is final after r rounds.
     """
     place, _ = pad_groups(group)  # [G, T]
     kept = []
@@ -75,23 +75,23 @@ def batched_soft_nms(
     score_threshold: float = 0.01,
     max_per_group: int = 200,
 ) -> tuple[Tensor, Tensor]:
-    """Take the best box of a group, lower the scores of those it overlaps, and so on with the others.
+    """Soft-NMS: keep the best box of a group, lower the scores of the boxes that overlap it, and repeat.
 
-    All groups advance together, one box each a step.
+    Each step handles one box of every group.
 
     Args:
         boxes_xyxy: `[R, 4]`.
         scores: `[R]`, at least 0.
-        group: int64 `[R]`, at least 0; boxes of different groups do not see each other.
+        group: int64 `[R]`, at least 0; boxes of different groups have no influence on each other.
         decay: `linear` multiplies a score by 1 - IoU if the IoU reaches `iou_threshold` (equation 2), `gaussian` by
             exp(-IoU^2 / sigma) everywhere (equation 3).
-        iou_threshold: of `linear`.
-        sigma: of `gaussian`; towards 0 any overlap drops a box.
-        score_threshold: boxes whose score does not stay above it are dropped.
-        max_per_group: most boxes that are taken of a group.
+        iou_threshold: used by `linear`.
+        sigma: used by `gaussian`. With a value near 0, any overlap drops a box.
+        score_threshold: boxes whose lowered score is not above this are dropped.
+        max_per_group: largest number of boxes that are kept in a group.
 
     Returns:
-        int64 `[M]`, indices of what is left, by descending lowered score, and these scores `[M]`.
+        Indices of the boxes that are kept, int64 `[M]`, by descending lowered score, and these scores `[M]`.
     """
     if len(scores) == 0:
         return torch.zeros_like(group), scores

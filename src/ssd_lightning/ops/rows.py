@@ -1,20 +1,20 @@
 """Compute a loss only for the priors that count in it. On a CPU, this makes the loss twice as fast.
 
-Only a few priors of a hundred are positives or chosen negatives. On a CPU, their rows are gathered first. On a GPU, the
-host would have to wait for the number of rows, so all priors are used there, and the others have weight 0.
+Only a few percent of the priors are positives or chosen negatives. On a CPU, their rows are gathered first. On a GPU,
+the host would have to wait for the number of rows. There, all priors are used, and the others have weight 0.
 """
 
 import torch
 from torch import Tensor
 
 HOST_DEVICES = ("cpu",)
-"""Devices whose values the host reads without waiting."""
+"""Devices whose values the host can read without waiting."""
 Rows = Tensor | None
-"""int64 `[R]`, indices into `[B * K]`; None is all of them."""
+"""int64 `[R]`, indices into `[B * K]`; None stands for all of them."""
 
 
 def is_on_host(tensor: Tensor) -> bool:
-    """Tell whether the host reads the values of a tensor without waiting for an accelerator."""
+    """Tell whether the host can read the values of a tensor without waiting for an accelerator."""
     return tensor.device.type in HOST_DEVICES
 
 
@@ -24,7 +24,7 @@ def rows_that_count(mask: Tensor) -> Rows:
 
 
 def take_rows(values: Tensor, rows: Rows) -> Tensor:
-    """Give the rows of `[B, K, ...]`: `[R, ...]`."""
+    """Select rows of `[B, K, ...]`: `[R, ...]`."""
     values = values.flatten(0, 1)
     return values if rows is None else values.index_select(0, rows)
 

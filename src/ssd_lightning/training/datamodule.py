@@ -73,6 +73,6 @@ class DetectionDataModule(DetectionData, pl.LightningDataModule):
 
     @staticmethod
     def worker_init(worker: int) -> None:
-        """Make a data worker live exactly as long as its rank."""
+        """End a data worker when its rank ends, not when a signal arrives."""
         outlive_signals(worker)
         DetectionData.worker_init(worker)

@@ -1,4 +1,4 @@
-"""The LightningModule: a network, a loss, and two factories."""
+"""The LightningModule: trains a network with a loss, an optimiser and a learning-rate schedule."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -37,25 +37,32 @@ COCO_SCORES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large"
 class SSDModule(pl.LightningModule):
     """Trains and evaluates an SSD.
 
+    `optimizer` and `scheduler` are factories, because the module creates the two objects only when the training starts:
+    the optimiser needs the parameter groups, and the schedule needs the optimiser and the length of the run. In the
+    YAML files, `_partial_: true` makes these factories.
+
     Args:
         net: the network.
         loss: compares the network's output with the targets.
-        optimizer: factory of the optimiser. It is called with a list of parameter groups.
-        scheduler: factory of the learning-rate schedule. It is called with the optimiser and `total_steps`, or with
-            `progress` if there is a budget. The schedule is stepped at every optimiser step.
+        optimizer: factory of the optimiser, such as `partial(torch.optim.SGD, lr=1e-3)`. It is called with a list of
+            parameter groups, and returns the optimiser.
+        scheduler: factory of the learning-rate schedule, such as those of `training.schedules`. It is called with the
+            optimiser and `total_steps=`, or with the optimiser and `progress=` if there is a budget, and returns the
+            schedule. The schedule is stepped at every optimiser step.
         class_names: names of the classes 1..C.
         postprocess: turns the network's output into detections.
         bias_lr_factor: learning rate of biases relative to weights. The Caffe reference uses 2.
-        backbone_lr_factor: learning rate of the backbone relative to the other layers. If the backbone starts from
-            ImageNet with frozen batch norms, a rate that suits new layers spoils its features.
+        backbone_lr_factor: learning rate of the backbone relative to the other layers. A backbone with ImageNet weights
+            and frozen batch norms needs a much smaller rate than new layers.
         decay_biases: whether weight decay applies to biases. In the Caffe reference it does not.
-        batch_scaling: scales the learning rate with the batch size. None leaves the rate unchanged.
-        budget: length of the run as a time. None measures it in steps.
+        batch_scaling: scales the learning rate with the batch size. None does not change the rate.
+        budget: length of the run as a time. None uses the steps or epochs of the trainer.
         resize: how the data resize images to the network's input. It is stored in checkpoints.
-        data_settings: which images and classes the data have, in plain containers. It is stored in checkpoints.
+        data_settings: settings for splits and classes of the data, in plain containers. They are stored in checkpoints.
 
     Raises:
-        ConfigurationError: the number of class names differs from the network's number of classes.
+        ConfigurationError: the number of class names differs from the network's number of classes, or the loss and the
+            post-processing have different variances.
     """
 
     def __init__(
@@ -102,11 +109,11 @@ class SSDModule(pl.LightningModule):
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
         self.metrics = nn.ModuleDict(
-            {stage: _metrics(net.num_classes) for stage in ("val", "test")}  # a set per stage: they interleave
+            {stage: _metrics(net.num_classes) for stage in ("val", "test")}  # both may be in use at the same time
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Send the images without blocking. Targets stay on the host: the loss stacks them before sending them."""
+        """Send the images without waiting. Targets stay on the host: the matcher stacks them and then sends them."""
         images, targets = batch
         return images.to(device, non_blocking=True), targets
 
@@ -163,7 +170,7 @@ class SSDModule(pl.LightningModule):
     def _length(self) -> dict[str, Any]:
         if self.budget is not None:
             if "progress" not in inspect.signature(self._make_scheduler).parameters:
-                raise ConfigurationError("budget= needs a schedule that follows it: scheduler=cosine or multistep")
+                raise ConfigurationError("budget= needs a schedule that can follow it: scheduler=cosine or multistep")
             return {"progress": self.budget.progress}
         total_steps = self.trainer.estimated_stepping_batches
         if total_steps in (float("inf"), -1):
@@ -180,8 +187,8 @@ class SSDModule(pl.LightningModule):
     ) -> None:
         """Clip gradients as the trainer is configured, also with fused optimisers in bfloat16.
 
-        Lightning rejects fused optimisers with clipping in every mixed precision, because they unscale float16
-        gradients after the clipping. bfloat16 has no scaling. `check_precision` rejects the float16 case.
+        Lightning rejects fused optimisers with clipping in every mixed precision. Only float16 needs this: its
+        gradients are scaled, and a fused optimiser unscales them after the clipping. `check_precision` rejects float16.
         """
         plugin = self.trainer.precision_plugin
         if gradient_clip_val and isinstance(plugin, MixedPrecision) and plugin.scaler is None:
@@ -191,7 +198,7 @@ class SSDModule(pl.LightningModule):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add everything that `Detector.load` and `evaluate` need besides the weights."""
+        """Add all that `Detector.load` and `evaluate` need besides the weights."""
         checkpoint["detector"] = detector_spec(self.net, self.class_names, self.postprocess, self.resize)
         checkpoint["data"] = self.data_settings
 
@@ -211,8 +218,8 @@ class SSDModule(pl.LightningModule):
     def _log_step(self, values: Mapping[str, Tensor], *, batch_size: int) -> None:
         """Log values of the step, averaged over the ranks.
 
-        The values are CPU tensors: Lightning converts the progress bar's values to numbers at every batch, which
-        would wait for the device each time.
+        They are copied to the CPU once. Lightning converts the values of the progress bar to numbers at every batch,
+        and would otherwise wait for the device each time.
         """
         stacked = torch.stack([value.detach() for value in values.values()])
         means: Tensor = self.trainer.strategy.reduce(stacked, reduce_op="mean")

@@ -297,5 +297,5 @@ def test_a_schedule_that_counts_steps_is_refused(tmp_path: Path) -> None:
     model: SSDModule = module()
     model._make_scheduler = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1)
     model.budget = TrainingBudget(10.0, clock=Clock())
-    with pytest.raises(ConfigurationError, match="budget= needs a schedule that follows it"):
+    with pytest.raises(ConfigurationError, match="budget= needs a schedule that can follow it"):
         fit(tmp_path / "run", model=model, max_epochs=-1)
