@@ -9,9 +9,8 @@ import pytest
 from helpers.slow_augmentation import choose_window, step_by_step
 from ssd_lightning.data.augmentation_steps import INTERPOLATIONS, DistortExpandCropWarp
 from ssd_lightning.data.colour import PhotometricDistortion
-from ssd_lightning.data.geometry import sample_windows, window_iou
-from ssd_lightning.data.random_iou_crop import RandomIoUCrop
-from ssd_lightning.data.view import boxes_in_view, view_through
+from ssd_lightning.data.random_iou_crop import RandomIoUCrop, sample_windows, window_iou
+from ssd_lightning.data.windows import boxes_in_view, view_through
 
 MEAN = (123, 117, 104)
 PAPER = PhotometricDistortion(brightness_delta=32, contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue_delta=18)

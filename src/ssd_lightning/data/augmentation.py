@@ -8,8 +8,7 @@ import numpy as np
 
 from ssd_lightning.data.augmentation_steps import Compose, DistortExpandCropWarp
 from ssd_lightning.data.colour import PhotometricDistortion
-from ssd_lightning.data.geometry import CropRule
-from ssd_lightning.data.random_iou_crop import RandomIoUCrop
+from ssd_lightning.data.random_iou_crop import CropRule, RandomIoUCrop
 from ssd_lightning.data.resize import Resize, as_resize_mode, checked_size, resize_image
 from ssd_lightning.errors import ConfigurationError
 

@@ -13,10 +13,17 @@ import cv2
 import numpy as np
 
 from ssd_lightning.data.colour import PhotometricDistortion, distort_colours
-from ssd_lightning.data.geometry import centres_inside, normalise_windows
 from ssd_lightning.data.random_iou_crop import RandomIoUCrop
 from ssd_lightning.data.resize import ResizeMode, Stretch, boxes_into_input
-from ssd_lightning.data.view import CropWindow, boxes_in_view, paste_on_canvas, random_zoom_out, view_through
+from ssd_lightning.data.windows import (
+    CropWindow,
+    boxes_in_view,
+    centres_inside,
+    normalise_windows,
+    paste_on_canvas,
+    random_zoom_out,
+    view_through,
+)
 from ssd_lightning.errors import ConfigurationError
 
 INTERPOLATIONS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_LANCZOS4)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ssd_lightning.data.geometry import boxes_in_window, centres_inside
+from ssd_lightning.data.windows import boxes_in_window, centres_inside
 from ssd_lightning.errors import ConfigurationError
 
 CENTRE = (0.25, 0.75)

@@ -1,13 +1,15 @@
-"""Search for a crop with enough overlap with an object (section 2.2, Caffe's batch sampler)."""
+"""Crops that overlap the objects enough (SSD paper, section 2.2; Caffe's batch sampler)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Literal
 
 import numpy as np
 
-from ssd_lightning.data.geometry import CropRule, normalise_windows, sample_windows, satisfying_windows
-from ssd_lightning.data.view import Window
+from ssd_lightning.data.windows import Window, centres_inside, normalise_windows
+
+CropRule = Literal["any", "all", "center"]
 
 
 @dataclass(frozen=True)
@@ -107,3 +109,86 @@ class RandomIoUCrop:
             return None
         x1, y1, x2, y2 = drawn_px[first].tolist()
         return x1, y1, x2, y2
+
+
+def sample_windows(
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    size_px: tuple[int, int],
+    *,
+    scale: tuple[float, float],
+    aspect_ratio: tuple[float, float],
+) -> np.ndarray:
+    """Draw crops as Caffe's batch sampler does, on whole pixels.
+
+    A crop has the relative width s * sqrt(a) and height s / sqrt(a). s is uniform in `scale`; a is uniform in
+    the part of `aspect_ratio` that keeps both sides within the image, [s^2, 1 / s^2]; the position is uniform.
+
+    Args:
+        rng: random number generator.
+        shape: shape of the array of crops.
+        size_px: (height, width) of the image.
+        scale: range of the square root of a crop's relative area, in (0, 1].
+        aspect_ratio: range of width over height, relative to the image; must contain 1.
+
+    Returns:
+        int64 `[*shape, 4]`, xyxy in pixels; the right and bottom edges are exclusive.
+    """
+    height, width = size_px
+    size = np.array([width, height])
+    s = rng.uniform(*scale, shape)
+    lowest = np.maximum(aspect_ratio[0], s * s)
+    root = np.sqrt(lowest + (np.minimum(aspect_ratio[1], 1 / (s * s)) - lowest) * rng.random(shape))
+    sides = np.empty((*shape, 2))
+    sides[..., 0], sides[..., 1] = s * root * width, s / root * height
+    sides_px = np.minimum(np.maximum(np.rint(sides), 1), size)
+    corners_px = np.floor(rng.random(sides.shape) * (size - sides_px + 1))
+    return np.concatenate([corners_px, corners_px + sides_px], axis=-1).astype(np.int64)
+
+
+def satisfying_windows(
+    windows: np.ndarray,
+    boxes: np.ndarray,
+    *,
+    min_iou: float | None,
+    rule: CropRule = "any",
+    allow_empty: bool = True,
+) -> np.ndarray:
+    """Tell which crops satisfy a condition.
+
+    Args:
+        windows: `[T, 4]`, the crops.
+        boxes: `[N, 4]`. For N = 0 crops only satisfy None.
+        min_iou: smallest IoU with the boxes; None for no condition.
+        rule: whose IoU counts. `any`: at least one box must overlap by that much (Caffe). `all`: every box must
+            (mmdet, gluon). `center`: at least one of the boxes with their centre in the crop must; and every crop
+            must contain a centre, even without a condition (torchvision's `RandomIoUCrop`).
+        allow_empty: accept crops without the centre of any box.
+
+    Returns:
+        bool `[T]`.
+    """
+    if len(boxes) == 0:
+        return np.full(len(windows), min_iou is None)
+    fits = np.ones(len(windows), dtype=bool)
+    if min_iou is not None:
+        enough = window_iou(boxes, windows) >= min_iou  # [T, N]
+        if rule == "center":
+            enough &= centres_inside(boxes, windows)
+        fits &= enough.all(-1) if rule == "all" else enough.any(-1)
+    if allow_empty and rule != "center":
+        return fits
+    return fits & centres_inside(boxes, windows).any(-1)
+
+
+def window_iou(boxes: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """Intersection over union of every window `[..., 4]` with every box `[N, 4]`: `[..., N]`."""
+    windows = windows[..., None, :]  # [..., 1, 4]
+    sides = np.minimum(boxes[:, 2:], windows[..., 2:]) - np.maximum(boxes[:, :2], windows[..., :2])
+    sides = np.maximum(sides, 0)
+    intersection = sides[..., 0] * sides[..., 1]
+    return intersection / (_area(boxes) + _area(windows) - intersection)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])

@@ -1,7 +1,8 @@
 """The part of an image that a sample shows: expansion, crop and warp in one step.
 
-The plane outside the image has one colour. A window of the plane, cut at whole pixels of the image, is scaled to
-the size of the network's input.
+A window is the part of the plane that becomes the sample: a crop is inside the image, an expansion around it. The plane
+outside the image has one colour. The window, cut at whole pixels of the image, is scaled to the network's input.
+Windows and boxes are xyxy, and normalised to the image unless their name ends in `_px`.
 """
 
 from random import Random
@@ -9,8 +10,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-
-from ssd_lightning.data.geometry import boxes_in_window
 
 Window = tuple[int, int, int, int]
 """xyxy in pixels; right and bottom edges are exclusive."""
@@ -23,6 +22,25 @@ class CropWindow(NamedTuple):
     """The part of the image, in its own pixels."""
     place_px: Window
     """Its position in the sample, in the sample's pixels."""
+
+
+def normalise_windows(windows_px: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+    """Divide windows `[..., 4]` in pixels by the image's size (height, width)."""
+    height, width = size_px
+    return windows_px / np.array([width, height, width, height], dtype=np.float64)
+
+
+def boxes_in_window(boxes: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Express boxes `[N, 4]` in the coordinates of a window `[4]`, without clipping."""
+    corner, size = window[:2], window[2:] - window[:2]
+    return ((boxes.reshape(-1, 2, 2) - corner) / size).reshape(boxes.shape)
+
+
+def centres_inside(boxes: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """Tell which boxes `[N, 4]` have their centre in or on the edge of windows `[..., 4]`: bool `[..., N]`."""
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    windows = windows[..., None, :]  # [..., 1, 4]
+    return ((centres >= windows[..., :2]) & (centres <= windows[..., 2:])).all(-1)
 
 
 def random_zoom_out(random: Random, size_px: tuple[int, int], max_ratio: float) -> Window:

@@ -5,14 +5,9 @@ from torchvision import tv_tensors
 from torchvision.ops import box_iou
 from torchvision.transforms.v2 import RandomIoUCrop
 
-from ssd_lightning.data.geometry import (
-    boxes_in_window,
-    centres_inside,
-    normalise_windows,
-    sample_windows,
-    window_iou,
-)
-from ssd_lightning.data.geometry import satisfying_windows as satisfying_one
+from ssd_lightning.data.random_iou_crop import sample_windows, window_iou
+from ssd_lightning.data.random_iou_crop import satisfying_windows as satisfying_one
+from ssd_lightning.data.windows import boxes_in_window, centres_inside, normalise_windows
 
 NO_BOXES = np.zeros((0, 4))
 
