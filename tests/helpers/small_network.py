@@ -5,7 +5,7 @@ from functools import partial
 from ssd_lightning.models import SSD
 from ssd_lightning.models.backbones import TinyBackbone
 from ssd_lightning.models.extras import TinyExtras
-from ssd_lightning.ops.priors import levels_from_scales
+from ssd_lightning.ops.prior_levels import levels_from_scales
 
 
 def small_net(image_size: int = 32, num_classes: int = 2) -> SSD:

@@ -10,7 +10,7 @@ from ssd_lightning.models import SSD
 from ssd_lightning.models.backbones import VGG16, EfficientNetB3, MobileNetV2, ResNet
 from ssd_lightning.models.extras import TinyExtras
 from ssd_lightning.models.freezing import freeze_backbone, stages_of
-from ssd_lightning.ops.priors import levels_from_scales
+from ssd_lightning.ops.prior_levels import levels_from_scales
 
 SIZE = (96, 96)
 

@@ -11,7 +11,8 @@ from ssd_lightning.models.backbones import TinyBackbone
 from ssd_lightning.models.extras import NoExtras, SSDExtras, TinyExtras
 from ssd_lightning.models.ssd import check_batch_size, measure_grids
 from ssd_lightning.ops.normalization import IDENTITY, IMAGENET, SUBTRACT_MEAN_BGR, Normalization
-from ssd_lightning.ops.priors import SSD300_VOC, SSD512_VOC, PriorLevel, levels_from_scales, rescale_levels
+from ssd_lightning.ops.prior_levels import levels_from_scales
+from ssd_lightning.ops.priors import SSD300_VOC, SSD512_VOC, PriorLevel, rescale_levels
 
 TINY_SCALES = [(0.2, 0.272), (0.37, 0.447), (0.54, 0.619), (0.71, 0.79), (0.88, 0.961)]
 
