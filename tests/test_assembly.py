@@ -20,8 +20,8 @@ from ssd_lightning.data.resize import Letterbox, Stretch
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.checkpoints import detector_spec
 from ssd_lightning.initial_weights import check_start, describe_start
+from ssd_lightning.models.files import normalization_of
 from ssd_lightning.models.postprocess import PostProcess
-from ssd_lightning.models.weights import normalization_of
 from ssd_lightning.ops.normalization import IMAGENET, TORCHVISION_SSD
 from test_choices import BACKBONES
 

@@ -21,6 +21,7 @@ from ssd_lightning.assembly import make_net
 from ssd_lightning.config import compose_config, find_folder, register_experiments
 from ssd_lightning.errors import DataError
 from ssd_lightning.ops.priors import PriorLevel
+from ssd_lightning.visualization.health_tables import print_report
 
 FORMATS = ("voc", "coco", "yolo", "csv")
 SETTINGS = [
@@ -99,7 +100,7 @@ def test_priors_that_reach_few_objects_spoil_the_run(tmp_path: Path, capsys: pyt
     assert "the fitted priors" in sentence
     assert "image_size=[256,256]" in sentence
     report["coverage"] = None  # its table
-    doctor.print_report(report | {"priors": None}, lines=5, directory=tmp_path)
+    print_report(report | {"priors": None}, lines=5, directory=tmp_path)
     assert capsys.readouterr().out.strip().splitlines()[-1] == "something would spoil the run"
 
 

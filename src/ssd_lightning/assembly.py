@@ -23,8 +23,8 @@ from ssd_lightning.initial_weights import describe_start, load_init_from
 from ssd_lightning.memory import keep_freed_memory
 from ssd_lightning.models import SSD
 from ssd_lightning.models.config import check_rebuildable
+from ssd_lightning.models.files import normalization_of
 from ssd_lightning.models.ssd import check_batch_size
-from ssd_lightning.models.weights import normalization_of
 from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.batch_scaling import split_optimizer
 from ssd_lightning.training.budget import TrainingBudget, parse_budget

@@ -18,7 +18,8 @@ from ssd_lightning.assembly import make_net
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.checkpoints import find_checkpoint
 from ssd_lightning.models.config import to_config
-from ssd_lightning.models.weights import levels_for_weights, levels_of
+from ssd_lightning.models.files import levels_of
+from ssd_lightning.models.weights import levels_for_weights
 from ssd_lightning.ops.priors import as_height_width
 from ssd_lightning.training import DetectionDataModule
 

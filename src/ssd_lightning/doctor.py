@@ -5,7 +5,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,8 @@ def doctor(config: "DictConfig") -> dict[str, Any]:
         UserError: a setting is not usable, or there are no data.
     """
     from hydra.core.hydra_config import HydraConfig
+
+    from ssd_lightning.visualization.health_tables import print_report
 
     check_settings(config)
     hydra_config = HydraConfig.get()
@@ -341,34 +343,6 @@ def training_command(config: "DictConfig", overrides: Sequence[str], *, choice: 
     if priors != as_stated:
         arguments.append("model.levels=${priors.fitted}")
     return shlex.join(arguments)
-
-
-def print_report(report: Mapping[str, Any], *, lines: int, directory: Path) -> None:
-    """Print the results, most severe first, and the paths of all files."""
-    from ssd_lightning.visualization.health_tables import print_coverage, print_issues, print_splits, print_trial
-
-    everything = str(directory / "doctor.json")
-    print_issues(report["issues"], lines=lines, everything_in=everything)
-    print_splits(report["splits"])
-    coverage, priors, trial = report["coverage"], report["priors"], report["trial"]
-    if coverage is not None:
-        after = None if priors is None else priors["coverage"]
-        print_coverage(coverage, after, lines=lines, everything_in=everything)
-    if trial is not None:
-        print_trial(trial["losses"], trial["estimate"], where=trial["where"])
-    print(f"\n{report['images_decoded']} images decoded; all issues: {everything}")
-    if coverage is not None:
-        print(f"plot:   {directory / 'coverage.png'}")
-    if priors is not None:
-        print(f"priors: {priors['file']}, used by\n  {priors['command']}")
-    errors = {group["kind"] for group in report["issues"] if group["severity"] == "error"}
-    if not report["spoils_the_run"]:
-        print("nothing would spoil the run" + ("; the warnings above may lower its scores" * bool(report["issues"])))
-    elif report["on_error"] == "raise" and errors != {"coverage"}:
-        kept = "; clip keeps the part of a box inside of the image" * ("outside" in errors)
-        print(f"something would spoil the run (data.on_error=skip skips unusable objects and images{kept})")
-    else:
-        print("something would spoil the run")
 
 
 if __name__ == "__main__":

@@ -11,18 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssd_lightning.visualization.charts import (
-    Line,
-    bar_figure,
-    dot_figure,
-    draw_columns,
-    draw_lines,
-    line_colour,
-    new_figure,
-    pixels_of,
-    short,
-    thin,
-)
+from ssd_lightning.visualization.bars import bar_figure, dot_figure, draw_columns
+from ssd_lightning.visualization.charts import Line, draw_lines, line_colour, new_figure, pixels_of, short, thin
 from ssd_lightning.visualization.confusion_plot import confusion_figure, shade
 from ssd_lightning.visualization.svg import THEME, to_svg
 

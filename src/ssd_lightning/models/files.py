@@ -1,4 +1,4 @@
-"""Read weights files without running code from them."""
+"""Read weights files and checkpoints without running code from them."""
 
 import json
 import pickle
@@ -12,6 +12,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ssd_lightning.errors import WeightsError
+from ssd_lightning.models.config import from_config
+from ssd_lightning.ops.normalization import Normalization
+from ssd_lightning.ops.priors import PriorLevel
 
 NET_PREFIX = "net."
 """Prefix of the network in the `state_dict` of a training checkpoint."""
@@ -104,6 +107,37 @@ def tensors_in(checkpoint: dict[str, Any], file: str) -> dict[str, Tensor]:
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
+
+
+def normalization_of(checkpoint: Path) -> Normalization | None:
+    """Read the normalisation of a checkpoint of this package; None if the checkpoint does not store it.
+
+    Raises:
+        WeightsError: the checkpoint cannot be read.
+    """
+    return stored_normalization(read_checkpoint(checkpoint).get(DETECTOR_KEY))
+
+
+def stored_normalization(detector: Any) -> Normalization | None:
+    """Return the normalisation in the description of a detector; None if it has none."""
+    network = detector.get("network") if isinstance(detector, dict) else None
+    described = network.get("normalization") if isinstance(network, dict) else None
+    found = from_config(described) if described else None
+    return found if isinstance(found, Normalization) else None
+
+
+def levels_of(checkpoint: Path) -> list[dict[str, Any]]:
+    """Read the prior levels of a checkpoint of this package, in the form of `models.config.to_config`.
+
+    Raises:
+        WeightsError: the checkpoint cannot be read, or has no prior levels.
+    """
+    detector = read_checkpoint(checkpoint).get(DETECTOR_KEY)
+    network = detector.get("network") if isinstance(detector, dict) else None
+    levels = network.get("levels") if isinstance(network, dict) else None
+    if not isinstance(levels, list) or not all(isinstance(from_config(level), PriorLevel) for level in levels):
+        raise WeightsError(f"{checkpoint} does not contain its prior levels")
+    return levels
 
 
 def first_line(error: Exception) -> str:

@@ -14,12 +14,11 @@ from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models.backbones import VGG16
 from ssd_lightning.models.checkpoint_formats import CLASSIFIER, OURS, CheckpointFormat, distance_of_priors, recognise
 from ssd_lightning.models.config import from_config, to_config
-from ssd_lightning.models.files import NET_PREFIX, read_checkpoint, tensors_in
+from ssd_lightning.models.files import NET_PREFIX, levels_of, read_checkpoint, stored_normalization, tensors_in
 from ssd_lightning.models.head import last_convolution
 from ssd_lightning.models.key_mapping import NETWORKS, rules_for, translate
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.normalization import Normalization
-from ssd_lightning.ops.priors import PriorLevel
 
 SETTING = "init_from="
 """Setting that the error messages name."""
@@ -85,29 +84,6 @@ def load_pretrained(
     if not keep_normalization:
         net.use_normalization(_normalization_of(origin, spec) or net.normalization)
     return Loaded(origin, kept, net.normalization, reinitialised, _other_priors(net, origin, spec))
-
-
-def normalization_of(checkpoint: Path) -> Normalization | None:
-    """Read the normalisation of a checkpoint of this package; None if the checkpoint does not store it.
-
-    Raises:
-        WeightsError: the checkpoint cannot be read.
-    """
-    return _described_normalization(read_checkpoint(checkpoint).get("detector"))
-
-
-def levels_of(checkpoint: Path) -> list[dict[str, Any]]:
-    """Read the prior levels of a checkpoint of this package, in the form of `models.config.to_config`.
-
-    Raises:
-        WeightsError: the checkpoint cannot be read, or has no prior levels.
-    """
-    spec = read_checkpoint(checkpoint).get("detector")
-    network = spec.get("network") if isinstance(spec, dict) else None
-    levels = network.get("levels") if isinstance(network, dict) else None
-    if not isinstance(levels, list) or not all(isinstance(from_config(level), PriorLevel) for level in levels):
-        raise WeightsError(f"{checkpoint} does not contain its prior levels")
-    return levels
 
 
 def levels_for_weights(path: Path, default: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
@@ -263,11 +239,4 @@ def _trimmed(tensor: Tensor) -> tuple[int, ...]:
 
 
 def _normalization_of(origin: CheckpointFormat, spec: Any) -> Normalization | None:
-    return _described_normalization(spec) if origin.source == OURS else origin.normalization
-
-
-def _described_normalization(spec: Any) -> Normalization | None:
-    network = spec.get("network") if isinstance(spec, dict) else None
-    described = network.get("normalization") if isinstance(network, dict) else None
-    found = from_config(described) if described else None
-    return found if isinstance(found, Normalization) else None
+    return stored_normalization(spec) if origin.source == OURS else origin.normalization

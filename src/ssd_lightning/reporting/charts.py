@@ -10,16 +10,8 @@ from markupsafe import Markup
 from ssd_lightning.reporting.metric_log import Curve
 from ssd_lightning.reporting.run import Run
 from ssd_lightning.reporting.summary import SCORES
-from ssd_lightning.visualization.charts import (
-    PAGE_PX,
-    PALETTE,
-    Line,
-    Series,
-    draw_columns,
-    draw_lines,
-    new_figure,
-    thin,
-)
+from ssd_lightning.visualization.bars import Series, draw_columns
+from ssd_lightning.visualization.charts import PAGE_PX, PALETTE, Line, draw_lines, new_figure, thin
 from ssd_lightning.visualization.svg import to_svg
 
 HEIGHT_PX = 250

@@ -27,7 +27,7 @@ from ssd_lightning.reporting.output import runs_mark
 from ssd_lightning.reporting.page import REPORT, Entry, render, write_page
 from ssd_lightning.reporting.run import SPLITS, Run, read_run
 from ssd_lightning.reporting.summary import SCORES, duration
-from ssd_lightning.visualization.charts import bar_figure, dot_figure
+from ssd_lightning.visualization.bars import bar_figure, dot_figure
 
 COMPARISON = "comparison.html"
 

@@ -16,7 +16,8 @@ from ssd_lightning.analysis.object_sizes import ap_by_size, recall_by_size
 from ssd_lightning.analysis.pr_curves import PRCurve, pr_curves
 from ssd_lightning.reporting.charts import Chart, bars_chart, column_chart, line_chart
 from ssd_lightning.reporting.images import show_images
-from ssd_lightning.visualization.charts import Line, bar_figure, draw_lines, new_figure
+from ssd_lightning.visualization.bars import bar_figure
+from ssd_lightning.visualization.charts import Line, draw_lines, new_figure
 from ssd_lightning.visualization.confusion_plot import confusion_figure
 from ssd_lightning.visualization.fonts import describe_numbers, numbered_names
 from ssd_lightning.visualization.svg import to_svg

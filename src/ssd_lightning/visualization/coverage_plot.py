@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ssd_lightning.visualization.charts import INK, PALETTE, draw_columns, new_figure, pixels_of, tidy
+from ssd_lightning.visualization.bars import draw_columns
+from ssd_lightning.visualization.charts import INK, PALETTE, new_figure, pixels_of, tidy
 
 MOST_POINTS = 8000
 BINS = 20

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,38 @@ from ssd_lightning.visualization.tables import TextTable, print_table, share
 STYLES = {"error": ("bold red", "ERRORS: they would spoil the run"), "warning": ("bold yellow", "WARNINGS")}
 MOST_CLASSES = 30
 """Maximum rows of the table of classes: COCO's 80 fill two screens."""
+
+
+def print_report(report: Mapping[str, Any], *, lines: int, directory: Path) -> None:
+    """Print the results of the doctor, most severe first, and the paths of all files.
+
+    Args:
+        report: content of `doctor.json`.
+        lines: number of issues of each kind.
+        directory: where the doctor wrote its files.
+    """
+    everything = str(directory / "doctor.json")
+    print_issues(report["issues"], lines=lines, everything_in=everything)
+    print_splits(report["splits"])
+    coverage, priors, trial = report["coverage"], report["priors"], report["trial"]
+    if coverage is not None:
+        after = None if priors is None else priors["coverage"]
+        print_coverage(coverage, after, lines=lines, everything_in=everything)
+    if trial is not None:
+        print_trial(trial["losses"], trial["estimate"], where=trial["where"])
+    print(f"\n{report['images_decoded']} images decoded; all issues: {everything}")
+    if coverage is not None:
+        print(f"plot:   {directory / 'coverage.png'}")
+    if priors is not None:
+        print(f"priors: {priors['file']}, used by\n  {priors['command']}")
+    errors = {group["kind"] for group in report["issues"] if group["severity"] == "error"}
+    if not report["spoils_the_run"]:
+        print("nothing would spoil the run" + ("; the warnings above may lower its scores" * bool(report["issues"])))
+    elif report["on_error"] == "raise" and errors != {"coverage"}:
+        kept = "; clip keeps the part of a box inside of the image" * ("outside" in errors)
+        print(f"something would spoil the run (data.on_error=skip skips unusable objects and images{kept})")
+    else:
+        print("something would spoil the run")
 
 
 def print_issues(groups: Sequence[Mapping[str, Any]], *, lines: int, everything_in: str) -> None:

@@ -6,16 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssd_lightning.visualization.charts import (
-    INK,
-    Line,
-    draw_columns,
-    draw_lines,
-    line_colour,
-    new_figure,
-    pixels_of,
-    short,
-)
+from ssd_lightning.visualization.bars import draw_columns
+from ssd_lightning.visualization.charts import INK, Line, draw_lines, line_colour, new_figure, pixels_of, short
 from ssd_lightning.visualization.confusion_plot import confusion_figure
 from ssd_lightning.visualization.fonts import drawable_names
 
