@@ -258,10 +258,10 @@ def write_float_rgb(path: Path) -> None:
         (damaged_png, "cannot read the image"),
         (lambda path: path.write_bytes(b""), r"empty \(0 bytes\)"),
         (lambda path: path.write_text("\n<!DOCTYPE html><html>404</html>"), "HTML"),
-        (lambda path: path.write_bytes(bytes(range(256))), "no image in a known format"),
+        (lambda path: path.write_bytes(bytes(range(256))), "not an image in a known format"),
         (
             lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
-            "no image in a known",
+            "not an image in a known",
         ),
         (lambda path: path.mkdir(), "directory"),
         (lambda path: None, "No such file"),

@@ -193,9 +193,9 @@ def png_claiming(width: int, height: int) -> bytes:
 
 PNG = encoded(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8), "PNG")
 HOSTILE = {
-    "text": (b"hello", "no image in a known format"),
+    "text": (b"hello", "not an image in a known format"),
     "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', "HTML or XML page"),
-    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "no image in a known format"),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image in a known format"),
     "truncated": (PNG[: len(PNG) // 2], "cannot read"),
     "no pixels": (png_claiming(0, 0), ""),
     "many pixels": (png_claiming(8001, 8000), "8001 x 8000 pixels; at most 64 million"),
@@ -215,7 +215,7 @@ def test_a_hostile_upload(url: str, kind: str) -> None:
 
 
 IN_JSON = {
-    "a frame that is not an image": (as_file(url="data:image/png;base64,AAAA"), "no image in a known format"),
+    "a frame that is not an image": (as_file(url="data:image/png;base64,AAAA"), "not an image in a known format"),
     "a frame that is not base64": (as_file(url="data:image/png;base64,!"), "not base64"),
     "a file of this machine": (as_file(path=str(Path(__file__).resolve())), None),
     "an address": (as_file(path="http://127.0.0.1:1/a.png"), "fetches no addresses"),

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from copy import copy
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.data.augmentation_steps import Compose, DistortExpandCropWarp
 from ssd_lightning.data.colour import PhotometricDistortion
 from ssd_lightning.data.random_iou_crop import CropRule, RandomIoUCrop
@@ -75,17 +76,19 @@ class SSDAugmentation:
         resize: Any = "stretch",
         extra_transforms: Sequence[Any] | None = (),
     ) -> None:
-        _require(0 <= brightness_delta <= 255, "brightness_delta lies in 0..255 grey levels", brightness_delta)
-        _require(_is_range_of_factors(contrast), "contrast is a range of factors (low, high)", contrast)
-        _require(_is_range_of_factors(saturation), "saturation is a range of factors (low, high)", saturation)
-        _require(0 <= hue_delta <= 90, "hue_delta lies in 0..90, half a turn in units of 2 degrees", hue_delta)
-        _require(max_expand_ratio >= 1, "max_expand_ratio is at least 1", max_expand_ratio)
-        _require(len(fill) == 3 and 0 <= min(fill) <= max(fill) <= 255, "fill is an RGB colour in 0..255", fill)
-        _require(crop_rule in ("any", "all", "center"), "crop_rule is 'any', 'all' or 'center'", crop_rule)
-        _require(all(0 < iou <= 1 for iou in min_ious), "min_ious lie in (0, 1]", min_ious)
-        _require(0 < min_crop_scale <= 1, "min_crop_scale lies in (0, 1]", min_crop_scale)
-        _require(max_crop_aspect_ratio >= 1, "max_crop_aspect_ratio is at least 1", max_crop_aspect_ratio)
-        _require(crop_trials >= 1, "crop_trials is at least 1", crop_trials)
+        require_number("augmentation.brightness_delta", brightness_delta, 0, 255)
+        _require_factors("contrast", contrast)
+        _require_factors("saturation", saturation)
+        require_number("augmentation.hue_delta", hue_delta, 0, 90)
+        require_number("augmentation.max_expand_ratio", max_expand_ratio, 1)
+        if len(fill) != 3 or not 0 <= min(fill) <= max(fill) <= 255:
+            raise ConfigurationError(f"augmentation.fill is {fill}; it must be an RGB colour, three numbers in 0..255")
+        require_choice("augmentation.crop_rule", crop_rule, get_args(CropRule))
+        if not all(0 < iou <= 1 for iou in min_ious):
+            raise ConfigurationError(f"augmentation.min_ious is {min_ious}; all must be above 0 and at most 1")
+        require_number("augmentation.min_crop_scale", min_crop_scale, 0, 1, above_low=True)
+        require_number("augmentation.max_crop_aspect_ratio", max_crop_aspect_ratio, 1)
+        require_number("augmentation.crop_trials", crop_trials, 1, whole=True)
         distortion = PhotometricDistortion(
             brightness_delta=brightness_delta, contrast=contrast, saturation=saturation, hue_delta=hue_delta
         )
@@ -128,10 +131,6 @@ class SSDAugmentation:
         return image, boxes[:, :4].astype(np.float32), boxes[:, 4].astype(np.int64)
 
 
-def _is_range_of_factors(ends: Sequence[float]) -> bool:
-    return len(ends) == 2 and 0 <= ends[0] <= ends[1]
-
-
-def _require(condition: bool, rule: str, value: object) -> None:
-    if not condition:
-        raise ConfigurationError(f"augmentation.{rule}, got {value}")
+def _require_factors(name: str, ends: Sequence[float]) -> None:
+    if len(ends) != 2 or not 0 <= ends[0] <= ends[1]:
+        raise ConfigurationError(f"augmentation.{name} is {ends}; it must be a range of factors (low, high)")

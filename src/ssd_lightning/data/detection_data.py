@@ -336,7 +336,7 @@ def require_objects(dataset: DetectionDataset, split: str) -> None:
     if not dataset.annotations.counts.any():
         first = f"; {len(dataset.dropped)} were skipped, the first: {dataset.dropped[0]}" if dataset.dropped else ""
         skipped = f"; {dataset.skipped}" if dataset.skipped else ""
-        raise DataError(f"there is no object in the {len(dataset)} {SPLIT_TITLES[split]} images{first}{skipped}")
+        raise DataError(f"the {len(dataset)} {SPLIT_TITLES[split]} images have no objects{first}{skipped}")
 
 
 def spare_workers(ranks: int, most: int = 16) -> int:

@@ -202,7 +202,7 @@ def _what_it_is_instead(path: Path) -> str:
     for magic, kind in FLOAT_STARTS.items():
         if start.startswith(magic):
             return f"this is {kind} whose pixels are {FLOATS}"
-    return f"this is no image in a known format ({', '.join(FORMATS)})"
+    return f"this is not an image in a known format ({', '.join(FORMATS)})"
 
 
 def _as_text(size_px: tuple[int, int]) -> str:

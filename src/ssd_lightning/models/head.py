@@ -237,7 +237,7 @@ def expect_background(predictors: Iterable[nn.Module], num_logits: int, prior_pr
         ConfigurationError: `prior_probability` is outside (0, 1).
     """
     if not 0 < prior_probability < 1:
-        raise ConfigurationError(f"head.prior_probability is {prior_probability}; it must lie in (0, 1)")
+        raise ConfigurationError(f"head.prior_probability is {prior_probability}; it must be between 0 and 1")
     # The softmax of (b, 0, .., 0) over C + 1 classes gives all foreground classes together the probability p.
     background = math.log((num_logits - 1) * (1 - prior_probability) / prior_probability)
     for predictor in predictors:

@@ -198,7 +198,7 @@ def _coverage(run: Run, missing: list[str]) -> dict[str, Any] | None:
     if record is None:
         return None
     if run.checkpoint is None:
-        missing.append("No coverage by the priors: there is no checkpoint, which has them.")
+        missing.append("No coverage by the priors: the checkpoint, which stores them, is missing.")
         return None
     try:
         return coverage_part(record, run.checkpoint)

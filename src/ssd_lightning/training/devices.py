@@ -194,7 +194,5 @@ def _resolve(accelerator: str) -> str:
     if kind == "cpu" or (kind in names and AcceleratorRegistry[kind]["accelerator"].is_available()):
         return kind
     if kind not in names:
-        raise ConfigurationError(
-            f"there is no trainer.accelerator={accelerator}; there is auto, gpu, {', '.join(names)}"
-        )
+        raise ConfigurationError(f"trainer.accelerator is '{accelerator}'; it can be auto, gpu, {', '.join(names)}")
     raise ConfigurationError(f"trainer.accelerator={accelerator}: this machine has no such device; use cpu or auto")

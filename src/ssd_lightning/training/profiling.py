@@ -37,7 +37,7 @@ def make_profiler(name: Any, run_dir: Path) -> Any:
         case "advanced":
             profiler = AdvancedProfiler(dirpath=run_dir, filename="profile")
         case _:
-            raise ConfigurationError(f"there is no trainer.profiler={name}; there is {', '.join(PROFILERS)}")
+            raise ConfigurationError(f"trainer.profiler is '{name}'; it can be {', '.join(PROFILERS)}")
     log.info("profile: %s is written at the end of the run", run_dir / "fit-profile.txt")
     return profiler
 
