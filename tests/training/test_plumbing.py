@@ -137,7 +137,7 @@ def test_training_on_crowds_alone_names_their_number_and_what_keeps_them(tmp_pat
 
     module = data_module(tmp_path, dataset=opener(COCO), train={**splits, "keep_difficult": False})
     with pytest.raises(
-        DataError, match=r"the 1 training images have no objects; 3 crowds .* train_difficult=true keeps them"
+        DataError, match=r"the 1 training images have no objects; 3 crowds .* data\.train_difficult=true keeps them"
     ):
         module.dataset("train")
     assert len(data_module(tmp_path, dataset=opener(COCO), train=splits).dataset("train").annotations[0].labels) == 3
