@@ -303,7 +303,7 @@ class Detector:
 
         Raises:
             ConfigurationError: `precision` is unknown, or the file is an exported one and `precision` is not float32.
-                `backend` is unknown, or it is `openvino` and the file is not an ONNX file.
+                `backend` is unknown, or it is not `onnx` and the file is not an ONNX file.
             WeightsError: the file is missing, is not a checkpoint of this package, contains more than tensors and plain
                 containers, or its weights do not fit the network that it describes.
         """
