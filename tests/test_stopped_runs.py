@@ -55,12 +55,16 @@ def wait_for(folder: Path, process: subprocess.Popen[str], steps: int) -> None:
 @pytest.mark.parametrize(
     ("number", "code", "overrides"),
     [
-        (signal.SIGTERM, 143, ["data.num_workers=2"]),
-        (signal.SIGINT, 130, []),
         (signal.SIGTERM, 143, ["trainer.devices=2", "data.batch_size=4"]),
-        (signal.SIGINT, 130, ["trainer.devices=2", "data.batch_size=4"]),
-        # Most of the time in validation, where ranks have different numbers of batches.
-        (signal.SIGTERM, 143, ["trainer.devices=2", "trainer.check_val_every_n_epoch=1", "data.num_workers=1"]),
+        pytest.param(signal.SIGTERM, 143, ["data.num_workers=2"], marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, [], marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, ["trainer.devices=2", "data.batch_size=4"], marks=pytest.mark.slow),
+        pytest.param(  # most of the time in validation, where ranks have different numbers of batches
+            signal.SIGTERM,
+            143,
+            ["trainer.devices=2", "trainer.check_val_every_n_epoch=1", "data.num_workers=1"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_signal_ends_a_run_with_a_checkpoint_and_no_orphans(
@@ -95,15 +99,18 @@ def kill_runs(tmp_path: Path, *overrides: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_killed_runs_end_as_if_they_had_not_been_killed(tmp_path: Path) -> None:
     assert "bit-identical ends                         1" in kill_runs(tmp_path, "--count", "1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [("--count", "10", "--seed", "1"), ("--count", "2", "--ranks", "2")])
 def test_many_killed_runs_do_too(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     assert "lost checkpoints                           0" in kill_runs(tmp_path, *overrides)
 
 
+@pytest.mark.slow
 def test_auto_goes_on_by_the_same_overrides_and_then_has_nothing_to_do(tmp_path: Path) -> None:
     overrides = [*SMALL, "trainer.max_epochs=3", "resume=auto", "hydra.run.dir=run"]
     command = [sys.executable, "-m", "ssd_lightning.train", *[word for word in overrides if "run.dir" not in word]]
