@@ -14,8 +14,6 @@ from helpers.commands import SMALL
 from ssd_lightning.training.fault_tolerance.checkpoint_io import check_intact
 from ssd_lightning.training.fault_tolerance.signals import SECONDS_OF_GRACE
 
-pytestmark = pytest.mark.slow
-
 TOOLS = Path(__file__).parents[1] / "tools"
 ENDLESS = [*SMALL, "trainer.max_epochs=10000", "trainer.check_val_every_n_epoch=7", "callbacks.last.every_n_steps=2"]
 
