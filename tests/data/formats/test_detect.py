@@ -261,7 +261,8 @@ def test_several_data_sets_in_a_folder(tmp_path: Path) -> None:
 def test_splits_of_unknown_names(tmp_path: Path) -> None:
     voc_lists("monday", "tuesday")(tmp_path)
     with pytest.raises(DataError, match="monday, tuesday"):
-        detect_format(tmp_path)
+        Auto().read(tmp_path, "train")
+    assert list(Auto().read(tmp_path, "tuesday").columns.image_ids) == ["tuesday"]
 
 
 def test_a_training_split_that_is_gone_is_not_replaced(tmp_path: Path) -> None:
@@ -352,9 +353,13 @@ def test_lists_of_one_class_are_no_splits(tmp_path: Path) -> None:
     [
         ("image,label,xmin,ymin,xmax,ymax\na.jpg,größe,1,2,3,4\n".encode("latin-1"), "train.csv: this is not readable"),
         (b"fname,label,xmin,ymin,xmax,ymax\na.jpg,cat,1,2,3,4\n", "train.csv: there is no column for the image"),
+        (b'{"images": [], "annotations": [', "train.json: this is not readable JSON"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "train.json: this is a pointer of Git LFS"),
+        (b'{"images": [], "annotations": []}', "train.json: the JSON has the keys 'images', 'annotations', but"),
+        (b"", "train.xml: the file is empty"),
     ],
 )
-def test_why_a_csv_file_cannot_be_read(tmp_path: Path, content: bytes, text: str) -> None:
-    (tmp_path / "train.csv").write_bytes(content)
+def test_why_a_file_cannot_be_read(tmp_path: Path, content: bytes, text: str) -> None:
+    (tmp_path / text.partition(":")[0]).write_bytes(content)
     with pytest.raises(DataError, match=f"no format fits.*{re.escape(f'{tmp_path}/{text}')}"):
         detect_format(tmp_path)

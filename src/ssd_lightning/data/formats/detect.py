@@ -5,14 +5,22 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.files import ARCHIVE_SUFFIXES, SPLIT_FOLDERS, MissingSplitError, check_root
-from ssd_lightning.data.formats.merged_folders import EVALUATION_WORDS, split_words
-from ssd_lightning.data.formats.recognize import Files, candidates, csv_faults, folder_of, survey
+from ssd_lightning.data.formats.merged_folders import EVALUATION_WORDS, SPLIT_NAMES, kind_of
+from ssd_lightning.data.formats.recognize import Files, candidates, folder_of, survey
+from ssd_lightning.data.formats.split_choice import (
+    choose_splits,
+    distinct_splits,
+    images_without_split,
+    no_training_text,
+    words_of,
+)
+from ssd_lightning.data.formats.unread import describe_faults, refuse_unread
 from ssd_lightning.data.formats.yolo_settings import SETTINGS_FILES
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
 from ssd_lightning.errors import DataError
@@ -22,12 +30,6 @@ log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from ssd_lightning.data.reading import AnnotationFormat
 
-SPLIT_NAMES = {
-    "val": ("val", "valid", "validation", "eval", "evaluation", "dev"),
-    "test": ("test", "testing"),
-    "train": ("train", "training", "trainval", "."),
-}
-"""What splits are called; the first that a folder has is used."""
 LOOKED_FOR = (
     "data.yaml, obj.data or text files with five numbers a line (YOLO); ImageSets or XML with <annotation> (VOC); "
     "XML with <annotations> (CVAT); JSON with images, annotations and categories (COCO), with shapes and imagePath "
@@ -47,6 +49,8 @@ class Detected:
     """The folder, or the only one in it that has data: archives often have a folder around all files."""
     splits: Mapping[str, str]
     """Names of the splits for `train`, `val` and `test`, as far as there are any; they share no images."""
+    without_training: str = ""
+    """Why there is no split `train`; empty if there is one."""
     reason: str
     """A sentence that says what the folder was taken for, and why."""
     notes: Sequence[str] = ()
@@ -56,8 +60,7 @@ class Detected:
 def detect_format(root: Path) -> Detected:
     """Find out the format and the splits of a folder. If several formats fit, the one with most images is taken.
 
-    Raises `DataError` if no format fits, or the files of the one that fits cannot be read, or it is not clear which of
-    several splits is for training.
+    Raises `DataError` if no format fits, or the files of the one that fits cannot be read.
     """
     check_root(root)
     files = survey(root)
@@ -69,21 +72,34 @@ def detect_format(root: Path) -> Detected:
     if not fitting:
         raise DataError(_nothing_fits(files))
     best = max(fitting, key=lambda one: one.num_images)
-    names, twins = _distinct_splits(best.format, root, best.splits)
-    splits = _choose_splits(root, names)
-    shown = ", ".join(f"{key} '{name}'" for key, name in splits.items())
-    unused = [name for name in names if name not in splits.values()]
-    shown += f"; not used: {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}" if unused else ""
-    others = [f"{one.name} ({one.num_images} images)" for one in fitting if one is not best]
-    also = f"; {' and '.join(others)} would fit too" if others else ""
-    reason = f"{root} is read as {best.name}, since it has {best.why} ({best.num_images} images; {shown}){also}"
-    train = splits["train"]
+    names, twins, refused = distinct_splits(best.format, root, best.splits)
+    splits = choose_splits(names)
+    kinds = {*splits, *map(kind_of, [*names, *twins])}
+    lost = images_without_split(files, kinds)
+    train = splits.get("train")
+    without_training = "" if train else no_training_text(root, names, images=lost.pop("train", ""), refused=refused)
     notes = [
         f"{root}: the splits '{name}' and '{train}' are the same files, as {min(names[train])}; '{name}' is not used"
         for name, twin in twins.items()
-        if twin == train and EVALUATION_WORDS.intersection(_words(name)) and best.name != "YOLO"  # whose reader says so
+        if twin == train and EVALUATION_WORDS.intersection(words_of(name)) and best.name != "YOLO"  # its reader says so
     ]
-    return Detected(format=best.format, root=root, splits=splits, reason=reason, notes=notes)
+    notes += [
+        f"{root}: the split '{name}' is not used: {text}"
+        for name, text in refused.items()
+        if kind_of(name) not in {*kinds, None}
+    ]
+    notes += refuse_unread(files, best, kinds)
+    notes += [f"{root}: there is no split '{kind}', but {images}, which is not used" for kind, images in lost.items()]
+    shown = [", ".join(f"{key} '{name}'" for key, name in splits.items())] if splits else []
+    if unused := [name for name in names if name not in splits.values()]:
+        shown.append(f"not used: {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}")
+    others = [f"{one.name} ({one.num_images} images)" for one in fitting if one is not best]
+    also = f"; {' and '.join(others)} would fit too" if others else ""
+    facts = "; ".join([f"{best.num_images} images", *shown])
+    reason = f"{root} is read as {best.name}, since it has {best.why} ({facts}){also}"
+    return Detected(
+        format=best.format, root=root, splits=splits, without_training=without_training, reason=reason, notes=notes
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +125,8 @@ class Auto:
             self._detected[root] = detect_format(root)
             log.info("%s", self._detected[root].reason)
         found = self._detected[root]
+        if split == "train" and found.without_training:
+            raise DataError(found.without_training)
         if split in SPLIT_NAMES and split not in found.splits:
             raise MissingSplitError(found.root, split, found.splits.values())
         return found, found.splits.get(split, split)
@@ -150,66 +168,6 @@ def _images_beside(files: Files, found: Detected) -> list[str]:
     return [f"{files.root}: only {found.root} is read; not read: {shown}{more}; data.train= uses several sets together"]
 
 
-def _distinct_splits(
-    annotation_format: "AnnotationFormat", root: Path, names: Iterable[str]
-) -> tuple[dict[str, frozenset[str]], dict[str, str]]:
-    """Return the files of each split, without splits of the same files as an earlier one, and what these are called.
-
-    Raises `DataError` if the training split, or every one, cannot be read.
-    """
-    usual = [*SPLIT_NAMES["train"], *SPLIT_NAMES["val"], *SPLIT_NAMES["test"]]  # in ImageSets, cat_train is like train
-    by_use = sorted(dict.fromkeys(names), key=lambda name: usual.index(name.lower()) if name.lower() in usual else 99)
-    found: dict[str, frozenset[str]] = {}
-    twins: dict[str, str] = {}
-    error = DataError(f"{root}: there is no split")
-    for name in by_use:
-        try:
-            files = frozenset(annotation_format.files(root, name))
-        except DataError as refused:
-            if name.lower() in SPLIT_NAMES["train"]:
-                raise
-            error = refused
-            continue
-        twin = next((other for other, of_other in found.items() if of_other == files), None)
-        if twin is not None:
-            twins[name] = twin
-        elif files:
-            found[name] = files
-    if not found:
-        raise error
-    return found, twins
-
-
-def _choose_splits(root: Path, files: Mapping[str, frozenset[str]]) -> dict[str, str]:
-    """Return the splits for training, validation and test, which share no files, from the files of each.
-
-    Raises `DataError` if it is not clear which of several is for training.
-    """
-    left = list(files)
-    if len(left) == 1:
-        return {"train": left[0]}
-    chosen: dict[str, str] = {}
-    for kind, known in SPLIT_NAMES.items():
-        exact = (name for word in known for name in left if name.lower() == word)
-        similar = (name for word in known for name in left if word in _words(name))  # instances_val.json, val2017
-        name = next(chain(exact, similar), None)
-        if name is not None:
-            chosen[kind] = name
-            left.remove(name)
-    if "train" not in chosen and len(left) != 1:
-        raise DataError(f"{root}: the splits are {', '.join(files)}; set data.train_split= to one of them")
-    splits = {"train": chosen.get("train") or left[0]}
-    for kind in ("val", "test"):
-        used = frozenset().union(*(files[name] for name in splits.values()))
-        if kind in chosen and used.isdisjoint(files[chosen[kind]]):  # trainval contains val
-            splits[kind] = chosen[kind]
-    return splits
-
-
-def _words(name: str) -> list[str]:
-    return split_words(name.removesuffix(PurePosixPath(name).suffix))
-
-
 def _nothing_fits(files: Files) -> str:
     entries = sorted(path for path in files.root.iterdir() if not path.name.startswith("."))
     shown = [f"{path.name}/" if path.is_dir() else path.name for path in entries[:12]]
@@ -217,5 +175,5 @@ def _nothing_fits(files: Files) -> str:
     archive = next(iter(files.of(*ARCHIVE_SUFFIXES)), None)
     unpack = f"; unpack {files.root / archive} first" if archive else ""
     there_is = ", ".join(shown) or "nothing"
-    faults = "".join(f". {fault}" for fault in islice(csv_faults(files), 3))
+    faults = "".join(f". {fault}" for fault in describe_faults(files))
     return f"{files.root}: no format fits{unpack}. Looked for: {LOOKED_FOR}. There is: {there_is}{more}{faults}"

@@ -1,10 +1,17 @@
-"""Warn of folders of validation or test images that are read as part of another split."""
+"""What the names of folders and files say of splits; warn of evaluation images that are read as part of another one."""
 
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-EVALUATION_WORDS = {"val", "valid", "validation", "eval", "evaluation", "dev", "test", "testing"}
+SPLIT_NAMES = {
+    "val": ("val", "valid", "validation", "eval", "evaluation", "dev"),
+    "test": ("test", "testing"),
+    "train": ("train", "training", "trainval", "."),
+}
+"""What splits are called; the first that a folder has is used."""
+EVALUATION_WORDS = {*SPLIT_NAMES["val"], *SPLIT_NAMES["test"]}
+KIND_OF_WORD = {word: kind for kind, words in SPLIT_NAMES.items() for word in words}
 
 
 def note_merged(folder: Path, names: Iterable[str]) -> list[str]:
@@ -26,3 +33,17 @@ def note_merged(folder: Path, names: Iterable[str]) -> list[str]:
 def split_words(name: str) -> list[str]:
     """List the words of a folder's name in lower case, without numbers."""
     return re.findall(r"[^\W\d_]+", name.lower())
+
+
+def kind_of(path: str) -> str | None:
+    """Tell whether a path says `train`, `val` or `test`, by its last part that does; None if it says nothing."""
+    for part in reversed(PurePosixPath(path).parts):
+        kinds = [KIND_OF_WORD[word] for word in split_words(part) if word in KIND_OF_WORD]
+        if kinds:
+            return "train" if "train" in kinds else kinds[0]
+    return None
+
+
+def without_split(path: str) -> str:
+    """Return a path without the words that say of which split it is: equal for the files of all splits of a set."""
+    return re.sub(r"[^\W\d_]+", lambda word: "*" if word[0].lower() in KIND_OF_WORD else word[0], path)

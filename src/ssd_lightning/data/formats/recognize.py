@@ -5,7 +5,7 @@ import mmap
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
@@ -44,6 +44,8 @@ class Candidate(NamedTuple):
     splits: Sequence[str]
     num_images: int
     why: str
+    files: Sequence[str] = ()
+    """Its annotation files below the root; empty if settings or lists name them."""
 
     @property
     def name(self) -> str:
@@ -125,11 +127,11 @@ def _yolo(files: Files, settings: Settings) -> Candidate | None:
     folders = set(map(folder_of, labels))
     folders |= {folder for folder, paths in groupby(files.of(".txt"), key=folder_of) if _only_empty(files.root, paths)}
     of_folders = ["/".join(part for part in folder.split("/") if part != "labels") or "." for folder in folders]
-    splits = [key for key in ("train", "val", "test") if settings.values.get(key)] + sorted(of_folders)
+    splits = [key for key in ("train", "val", "test") if settings.get(key)] + sorted(of_folders)
     why = settings.path.name if settings.values else f"text files such as {labels[0]}"
     in_folders = [path for path in files.of(".txt") if folder_of(path) in folders]  # some may be empty
     num_images = sum(PurePosixPath(path).name not in NAMES_FILES for path in in_folders)
-    return Candidate(YOLO(), splits, num_images, why)
+    return Candidate(YOLO(), splits, num_images, why, [] if settings.values else in_folders)
 
 
 def _only_empty(root: Path, paths: Iterable[str]) -> bool:
@@ -157,7 +159,7 @@ def _voc(root: Path, paths: Sequence[str]) -> Candidate | None:
 def _folders(annotation_format: VOC | LabelMe, paths: Sequence[str], what: str) -> Candidate | None:
     """Describe a format with a file for each image, and a folder for each split."""
     splits = list(dict.fromkeys(map(_split_folder, paths)))
-    return Candidate(annotation_format, splits, len(paths), f"{what} such as {paths[0]}") if paths else None
+    return Candidate(annotation_format, splits, len(paths), f"{what} such as {paths[0]}", paths) if paths else None
 
 
 def _split_folder(path: str) -> str:
@@ -209,7 +211,7 @@ def _single_files(
     if not counts:
         return None
     splits = sorted((_split_of(path, root, annotation_format.locations) for path in counts), key=counts.__contains__)
-    return Candidate(annotation_format, splits, sum(counts.values()), f"{what}, {next(iter(counts))}")
+    return Candidate(annotation_format, splits, sum(counts.values()), f"{what}, {next(iter(counts))}", [*counts])
 
 
 def _csv(root: Path, counts: Mapping[str, int], descriptions: str | None) -> Candidate | None:
@@ -248,24 +250,16 @@ def _count_via_images(path: Path) -> int:
 def _count_csv_images(path: Path) -> int:
     """Count the images of a CSV file; 0 if it has no boxes."""
     try:
-        return _images_of_csv(path)
+        return images_of_csv(path)
     except DataError:
         return 0
 
 
-def _images_of_csv(path: Path) -> int:
+def images_of_csv(path: Path) -> int:
+    """Count the images of a CSV file. Raises `DataError` if it cannot be read."""
     with open_rows(path) as reader:
         columns, rows = read_columns(reader, path)
         return len({row[columns.image] for row in islice(rows, MAX_ROWS) if len(row) > columns.image})
-
-
-def csv_faults(files: Files) -> Iterator[str]:
-    """Say why CSV files cannot be read."""
-    for path in files.of(".csv"):
-        try:
-            _images_of_csv(files.root / path)
-        except DataError as error:
-            yield str(error)
 
 
 def _start(content: bytes | mmap.mmap) -> bytes:
