@@ -1,6 +1,7 @@
 """The VOC layout: what is read, and what is said about each thing that can be wrong with it."""
 
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from helpers.datasets import open_voc
 from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.formats.detect import Auto
 from ssd_lightning.data.formats.voc import VOC, VOC_CLASSES
 from ssd_lightning.errors import ConfigurationError, DataError
 
@@ -283,6 +285,43 @@ def test_a_class_list_that_cannot_be(tmp_path: Path, class_names: Sequence[str],
         open_voc(splits=[write_voc(tmp_path, {"a": annotation()})], class_names=class_names)
 
 
+def test_names_in_a_list_may_have_a_suffix_and_a_folder(tmp_path: Path) -> None:
+    xmls = dict.fromkeys(("a", "b.png", "c", "d 1"), annotation(SOUND))
+    lines = ["a.jpg", "b.png 1", "JPEGImages/c.JPG -1", "d 1.jpg", "gone.jpg"]
+    write_voc(tmp_path, xmls, lines=lines)
+    assert names_in(tmp_path, "train") == ["a", "b.png", "c", "d 1", "gone"]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("{split}.txt", "{name}"),
+        ("{split}.txt", "{name}.jpg"),
+        ("{split}_list.txt", "./JPEGImages/{name}.jpg ./Annotations/{name}.xml"),  # PaddleDetection
+        ("{split}_list.txt", "data/mine/JPEGImages/{name}.jpg data/mine/Annotations/{name}.xml"),
+    ],
+)
+@pytest.mark.parametrize("found", [VOC(), Auto()])
+def test_lists_in_the_root_are_splits(tmp_path: Path, name: str, line: str, found: VOC | Auto) -> None:
+    write_voc(tmp_path, dict.fromkeys(("a", "b"), annotation(SOUND)))
+    shutil.rmtree(tmp_path / "ImageSets")
+    (tmp_path / "labels.txt").write_text("cat\n")
+    (tmp_path / "._train.txt").write_bytes(b"\0\5")
+    for split, image in (("train", "a"), ("val", "b")):
+        (tmp_path / name.format(split=split)).write_text(line.format(name=image) + "\n")
+    for split, image in (("train", "a"), ("val", "b")):
+        assert list(found.read(tmp_path, split).columns.image_ids) == [image]
+    with pytest.raises(DataError, match=r"there is train, val$"):
+        VOC().read(tmp_path, "test")
+
+
+def test_a_text_file_in_the_root_that_names_no_xml_file_is_no_list(tmp_path: Path) -> None:
+    write_folder(tmp_path, "a")
+    for name in ("train", "test_notes"):
+        (tmp_path / f"{name}.txt").write_text("to do: more images\n")
+    assert ids(tmp_path, ".") == ["a"]
+
+
 # Folders without ImageSets
 
 
@@ -331,6 +370,37 @@ def test_images_and_annotations_may_have_a_folder_each(
     assert [record.image_path for record in dataset.annotations] == [tmp_path / split / images / "a.jpg"]
     with pytest.raises(DataError, match=rf"no split 'test'; there is {split if split == 'train' else '.'}$"):
         ids(tmp_path, "test")
+
+
+@pytest.mark.parametrize(
+    ("xml", "images"),
+    [
+        ("xml", "pictures"),
+        ("labels_my-project_2024", "images"),  # makesense.ai
+        ("annotations/xmls", "images"),  # Oxford-IIIT Pet
+        ("train/xml", "train/pictures"),
+        ("xml/train", "pictures/train"),
+    ],
+)
+def test_images_in_a_folder_of_any_name_are_found_by_their_names(tmp_path: Path, xml: str, images: str) -> None:
+    write_folder(tmp_path / images, "a", "b")
+    if xml == "annotations/xmls":
+        write_folder(tmp_path / "annotations/trimaps", "a", suffix=".png")
+        (tmp_path / "annotations/trimaps/a.xml").unlink()
+    (tmp_path / xml).mkdir(parents=True)
+    for name in ("a", "b"):
+        (tmp_path / images / f"{name}.xml").rename(tmp_path / xml / f"{name}.xml")
+    found = Auto().read(tmp_path, "train")
+    assert not found.problems
+    assert list(found.columns.image_paths) == [f"{tmp_path}/{images}/{name}.jpg" for name in ("a", "b")]
+
+
+def test_an_image_of_another_split_or_one_of_several_of_a_name_is_not_taken(tmp_path: Path) -> None:
+    for folder, name in (("xml", "a"), ("xml", "b"), ("one", "b"), ("two", "b"), ("test", "a"), ("._x", "a")):
+        write_folder(tmp_path / folder, name)
+    for path in [*tmp_path.glob("xml/*.jpg"), *tmp_path.glob("[!x]*/*.xml")]:
+        path.unlink()
+    assert [problem.kind for problem in VOC().read(tmp_path, ".").problems] == ["missing", "missing"]
 
 
 @pytest.mark.parametrize("images", ["images", "images/{split}"])

@@ -20,7 +20,7 @@ from ssd_lightning.data.formats.label_studio import LabelStudio, read_tasks
 from ssd_lightning.data.formats.labelme import LabelMe
 from ssd_lightning.data.formats.merged_folders import EVALUATION_WORDS, split_words
 from ssd_lightning.data.formats.via import VIA
-from ssd_lightning.data.formats.voc import VOC, find_list
+from ssd_lightning.data.formats.voc import VOC, list_folder, lists_in
 from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, read_settings
 from ssd_lightning.data.special_files import is_file
@@ -145,11 +145,13 @@ def _txt_kind(path: Path) -> str | None:
 
 
 def _voc(root: Path, paths: Sequence[str]) -> Candidate | None:
-    lists = find_list(root, "")
+    lists = lists_in(root)
     if lists is not None:
-        names = sorted(path.stem for path in lists.parent.glob("*.txt"))
+        names = sorted(lists)
         splits = [name for name in names if not name.endswith(tuple(f"_{other}" for other in names))]  # not cat_train
-        return Candidate(VOC(), splits, len(paths), lists.parent.relative_to(root).as_posix())
+        folder = list_folder(root)
+        why = next(iter(lists.values())).name if folder == root else folder.relative_to(root).as_posix()
+        return Candidate(VOC(), splits, len(paths), why)
     found = _folders(VOC(), paths, "XML files")
     if found is None:
         return None

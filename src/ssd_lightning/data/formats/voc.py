@@ -1,8 +1,10 @@
 """Pascal VOC annotations, listed in `ImageSets/Main`, or in one folder per split with images next to their XML."""
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path, PurePath
 from xml.etree.ElementTree import Element
@@ -16,6 +18,7 @@ from ssd_lightning.data.formats.files import (
     MissingSplitError,
     in_threads,
     inside_first,
+    is_within,
     list_files,
     read_lines,
     read_xml,
@@ -26,10 +29,11 @@ from ssd_lightning.data.formats.image_files import (
     image_with_suffix,
     images_in,
     is_comment,
+    path_tails,
     portable_path,
     refuse_unreadable,
 )
-from ssd_lightning.data.formats.merged_folders import note_merged
+from ssd_lightning.data.formats.merged_folders import kind_of, note_merged
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
 from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
@@ -47,10 +51,11 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 class VOC:
     """Reads VOC annotations.
 
-    If the root has `ImageSets`, a split is the name of a list in it. Otherwise it is a folder below the root (`.` for
-    the root itself), with images next to their XML files, as labelImg and Roboflow write them, or in `JPEGImages` or
-    `images` next to `Annotations`; the split may also be a folder in both of these, or in one. Images without an XML
-    file are then skipped, counted and logged.
+    If the root has `ImageSets`, a split is the name of a list in it; so is `NAME.txt` or `NAME_list.txt` in the root,
+    if it names XML files. Otherwise it is a folder below the root (`.` for the root itself), with images next to their XML
+    files, as labelImg and Roboflow write them, or in `JPEGImages` or `images` next to `Annotations`; the split may also
+    be a folder in both of these, or in one. Images without an XML file are then skipped, counted and logged. If there
+    are no images in these places, they are found by their names alone.
 
     Args:
         xml_offset: subtracted from all four coordinates: 1 like most ports, since VOC counts pixels from 1; 0 like the
@@ -87,10 +92,11 @@ class VOC:
 class Place:
     """Paths of a split."""
 
+    root: Path
     annotations: Path
     images: Path
     listed_in: Path | None = None
-    """The list in `ImageSets` that defines the split; None: it has all XML files."""
+    """The list that defines the split; None: it has all XML files."""
     skipped_folders: tuple[str, ...] = ()
     """Subfolders that are other splits."""
     shares_images: bool = False
@@ -105,20 +111,66 @@ class Place:
         found = list_files(self.annotations, (".xml",), skipped=self.skipped_folders)
         return [path.as_posix().removesuffix(".xml") for path in found]
 
+    @cached_property
+    def images_by_name(self) -> Mapping[str, Sequence[Path]]:
+        """All images below the root by their names without suffix, but for those in folders of other splits."""
+        kind = kind_of(self.annotations.relative_to(self.root).as_posix())
+        by_name = defaultdict(list)
+        for path in list_files(self.root, KNOWN_SUFFIXES, skipped=()):
+            if kind_of(path.parent.as_posix()) in (kind, None):
+                by_name[path.stem].append(self.root / path)
+        return by_name
 
-def find_list(root: Path, split: str) -> Path | None:
-    """Return the list of a split in `ImageSets`, even if it does not exist; None if the root has no `ImageSets`."""
-    folders = (root / "ImageSets" / "Main", root / "ImageSets")
-    return next((folder / f"{split}.txt" for folder in folders if folder.is_dir()), None)
+    def image_elsewhere(self, name: str) -> Path | None:
+        """Find an image by its name alone if there are none at all where it belongs, and only one has that name."""
+        expected = self.images / name
+        is_prescribed = self.listed_in is not None and self.listed_in.parent != self.root  # by ImageSets
+        if is_prescribed or images_in(str(expected.parent)):
+            return None
+        found = self.images_by_name.get(expected.name, ())
+        inside = [path for path in found if is_within(self.images, path)]  # not masks beside the XML files
+        return next(iter(inside or found)) if len(inside or found) == 1 else None
+
+
+def lists_in(root: Path) -> dict[str, Path] | None:
+    """Return the lists of `ImageSets` by split, or those in the root that name XML files; None if there are none."""
+    folder = list_folder(root)
+    if folder != root:
+        return {path.stem: path for path in _visible_texts(folder)}
+    place = _place_in(root, ".")
+    paths = {path.stem.removesuffix("_list"): path for path in _visible_texts(root) if kind_of(path.stem)}
+    return {split: path for split, path in paths.items() if _names_xml(path, place)} or None
+
+
+def list_folder(root: Path) -> Path:
+    """Return the folder of lists: `ImageSets/Main` or `ImageSets` if there is one, else the root."""
+    return next((path for path in (root / "ImageSets" / "Main", root / "ImageSets") if path.is_dir()), root)
+
+
+def _visible_texts(folder: Path) -> list[Path]:
+    """List the text files of a folder that are not hidden."""
+    return sorted(path for path in folder.glob("*.txt") if not path.name.startswith("."))
+
+
+def _names_xml(path: Path, place: Place) -> bool:
+    """Tell whether one of the first lines of a list names an XML file."""
+    lines = [line for line in read_lines(path, "split") if line.strip()][:5]
+    return any(is_file(place.xml_path(_name_in(line, place))) for line in lines)
 
 
 def _read_split(root: Path, split: str) -> tuple[Place, list[str]]:
-    path = find_list(root, split)
-    if path is None:
+    lists = lists_in(root)
+    if lists is None:
         return _read_folder(root, split)
-    if not path.is_file():
-        raise MissingSplitError(path, split, (other.stem for other in path.parent.glob("*.txt")))
-    place = Place(root / "Annotations", root / "JPEGImages", listed_in=path)
+    if split not in lists:
+        if list_folder(root) == root and (root / split).is_dir():
+            return _read_folder(root, split)
+        raise MissingSplitError(list_folder(root) / f"{split}.txt", split, lists)
+    path = lists[split]
+    if list_folder(root) == root:
+        place = replace(_place_in(root, "."), listed_in=path)
+    else:
+        place = Place(root, root / "Annotations", root / "JPEGImages", listed_in=path)
     names = [_name_in(line, place) for line in read_lines(path, "split") if line.strip()]
     names = [name for name in names if not is_comment(name, [place.images]) or is_file(place.xml_path(name))]
     return place, list(dict.fromkeys(names))
@@ -144,22 +196,36 @@ def _place_in(root: Path, split: str) -> Place:
     for pair, pattern in product(kinds, ("{split}/{kind}", "{kind}/{split}")):
         annotations, images = (root / pattern.format(split=split, kind=kind) for kind in pair)
         if annotations.is_dir() and images.is_dir():
-            return Place(annotations, images)
+            return Place(root, annotations, images)
     for annotations, images in ((root / of_xml / split, root / of_images) for of_xml, of_images in kinds):
         if annotations.is_dir() and images.is_dir():
-            return Place(annotations, images, shares_images=True)
+            return Place(root, annotations, images, shares_images=True)
     sides = (root / split, *(root / kind / split for kind in image_kinds))
     folder = next((side for side in sides if side.is_dir()), root / split)
-    return Place(folder, folder, skipped_folders=SPLIT_FOLDERS)
+    return Place(root, folder, folder, skipped_folders=SPLIT_FOLDERS)
 
 
 def _name_in(line: str, place: Place) -> str:
-    """Return the image name of a line `name` or, in lists of one class, `name flag`."""
+    """Return the image name of a line: `name`, in lists of one class `name flag`, or `image xml`.
+
+    The name may have a suffix, and begin with the folder of the images.
+    """
     whole = portable_path(line.strip())
     name, *flag = whole.rsplit(maxsplit=1)
-    if not flag or flag[0] not in ("-1", "0", "1") or is_file(place.xml_path(whole)):
-        return whole
-    return name if image_with_suffix(place.images / whole) is None else whole
+    if not flag or is_file(place.xml_path(whole)):
+        return _without_suffix(whole, place)
+    if flag[0].lower().endswith(".xml"):  # as PaddleDetection writes it
+        tails = (tail[: -len(".xml")] for tail in path_tails(flag[0]))
+        return next((tail for tail in tails if is_file(place.xml_path(tail))), PurePath(flag[0]).stem)
+    is_flagged = flag[0] in ("-1", "0", "1") and image_with_suffix(place.images / whole) is None
+    return _without_suffix(name if is_flagged else whole, place)
+
+
+def _without_suffix(name: str, place: Place) -> str:
+    stem, suffix = os.path.splitext(name)
+    bare = stem if suffix.lower() in KNOWN_SUFFIXES and not is_file(place.xml_path(name)) else name
+    inner = bare.removeprefix(f"{place.images.name}/")
+    return inner if inner != bare and not is_file(place.xml_path(bare)) else bare
 
 
 def _unlabelled(place: Place) -> list[str]:
@@ -202,7 +268,7 @@ def _read_image(place: Place, listed: Mapping[str, Sequence[str]], name: str) ->
         image: str | Path = f"{place.images}/{listed[name][0]}"
         refuse_unreadable(image)
     else:
-        image = _find_image(place.images, name, _filename_in(annotation))
+        image = _find_image(place, name, _filename_in(annotation))
     size_of = annotation.find("size")
     size = {} if size_of is None else _texts(size_of)
     return FoundImage(
@@ -244,7 +310,8 @@ def _difficult_texts(element: Element, texts: Mapping[str, str]) -> list[str]:
     return flags
 
 
-def _find_image(image_dir: Path, name: str, stated: str) -> Path:
+def _find_image(place: Place, name: str, stated: str) -> Path:
+    image_dir = place.images
     path = image_with_suffix(image_dir / name)
     if path is None and stated:
         # Other tools write whole paths here, from other machines and systems. An image in a subfolder keeps that
@@ -254,6 +321,7 @@ def _find_image(image_dir: Path, name: str, stated: str) -> Path:
         if "/" in stated:
             found.append(find_image(image_dir, stated, root=root, keep=2))
         path = next(iter(inside_first(filter(None, found), root)), None)
+    path = path or place.image_elsewhere(name)
     if path is None:
         text = f", nor the {stated!r} that its annotation states" if stated else ""
         raise FileError(
