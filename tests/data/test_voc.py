@@ -12,6 +12,7 @@ from PIL import Image
 from helpers.datasets import open_voc
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats.detect import Auto
+from ssd_lightning.data.formats.files import read_xml
 from ssd_lightning.data.formats.voc import VOC, VOC_CLASSES
 from ssd_lightning.errors import ConfigurationError, DataError
 
@@ -608,3 +609,38 @@ def test_real_blood_cells(shared_dir: Path) -> None:
     assert all("'RBC' has no area" in text for text in map(str, dataset.dropped))
     with pytest.raises(DataError, match="has no area"):
         open_voc(splits=splits)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("GB2312", "镕"),  # in GBK alone, as Windows writes it
+        ("gbk", "猫"),
+        ("big5", "貓"),
+        ("Shift_JIS", "①猫"),
+        ("euc-kr", "고양이"),
+        ("windows-1251", "кошка"),
+        ("utf-16", "猫"),
+    ],
+)
+def test_xml_in_the_encoding_that_it_declares(tmp_path: Path, encoding: str, name: str) -> None:
+    write_folder(tmp_path, "a")
+    text = f'<?xml version="1.0" encoding="{encoding}"?>{annotation(voc_object(name))}'
+    codec = {"GB2312": "gbk", "Shift_JIS": "cp932"}.get(encoding, encoding)
+    (tmp_path / "a.xml").write_bytes(text.encode(codec))
+    found = Auto().read(tmp_path, "train")
+    assert (list(found.names), list(found.problems)) == ([name], [])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'<?xml version="1.0" encoding="utf-7"?>+ADwAIQ-ENTITY x>', "declares entities"),
+        (b'<?xml version="1.0" encoding="gbk"?><annotation>\xff</annotation>', "not well-formed XML.*0xff"),
+        (b'<?xml version="1.0" encoding="hex"?><annotation/>', "not well-formed XML.*hex"),
+    ],
+)
+def test_xml_in_an_encoding_that_hides_something(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "a.xml").write_bytes(content)
+    with pytest.raises(DataError, match=f"{tmp_path}/a.xml: .*{said}"):
+        read_xml(tmp_path / "a.xml")

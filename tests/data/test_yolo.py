@@ -10,6 +10,7 @@ from PIL import Image
 
 from helpers.datasets import open_yolo
 from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.formats.detect import Auto
 from ssd_lightning.data.formats.yolo import YOLO, label_path
 from ssd_lightning.data.formats.yolo_settings import read_settings
 from ssd_lightning.errors import DataError
@@ -197,6 +198,66 @@ def test_lists_in_the_root_are_splits_without_settings(tmp_path: Path) -> None:
     assert read_settings(tmp_path).values == {}
 
 
+@pytest.mark.parametrize("line", ["{name}", "{name}.jpg"])
+def test_lists_in_the_root_may_have_names_alone(tmp_path: Path, line: str) -> None:
+    write(tmp_path, settings=None, folder="images")
+    shutil.copy(tmp_path / "images/a.jpg", tmp_path / "images/b.jpg")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    for split, name in (("train", "a"), ("val", "b")):
+        (tmp_path / f"{split}.txt").write_text(line.format(name=name) + "\n")
+        shutil.copy(tmp_path / "labels/a.txt", tmp_path / f"labels/{name}2.txt")
+    (tmp_path / "labels/b.txt").write_text("0 .5 .5 .2 .4\n")
+    for split, name in (("train", "a"), ("val", "b")):
+        assert list(Auto().read(tmp_path, split).columns.image_ids) == [name]
+
+
+def test_hidden_files_are_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path)
+    junk = ("images/train/._a.jpg", "labels/train/._a.txt", "images/train/.cache/b.jpg", "images/train/.DS_Store")
+    for path in (*junk, "images/train/__MACOSX/a.jpg", "labels/train/__MACOSX/b.txt"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(b"\0\5\26\7")
+    assert [record.image_path.name for record in read(tmp_path).annotations] == ["a.jpg"]
+    assert not caplog.records
+    assert [Path(path).name for path in YOLO().files(tmp_path, "train")] == ["a.jpg"]
+
+
+@pytest.mark.parametrize(("settings", "file"), [("names: [cat, dog, cat]", "data.yaml"), (None, "classes.txt")])
+def test_two_classes_of_one_name_are_an_error(tmp_path: Path, settings: str | None, file: str) -> None:
+    write(tmp_path, settings=settings and f"train: images/train\n{settings}\n")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n cat\n")
+    with pytest.raises(DataError, match=rf"{tmp_path}/{file}: .*0 and 2 .*'cat'"):
+        read(tmp_path)
+
+
+def test_repeated_lines_are_counted_and_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = ["1 .5 .5 .2 .4", "0 .5 .5 .2 .4", "1 .5  .5 .2 .4", "1 .5 .5 .2 .3", "1 .5 .5 .2 .4"]
+    write(tmp_path, "\n".join(lines))
+    assert read(tmp_path).annotations[0].labels.tolist() == [2, 1, 2]
+    assert f"2 lines repeat another one of their label file and are skipped; the first: {tmp_path}" in caplog.text
+    assert "labels/train/a.txt: line 3" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["mine", "datasets/mine"])
+def test_settings_beside_the_set_that_their_path_names(tmp_path: Path, place: str) -> None:
+    write(tmp_path / place, settings=None)
+    write(tmp_path / "other", settings=None)
+    (tmp_path / "mine.yaml").write_text("path: ../datasets/mine\ntrain: images/train\nnames: [cat, dog]\n")
+    assert [record.image_path for record in read(tmp_path).annotations] == [tmp_path / place / "images/train/a.jpg"]
+
+
+@pytest.mark.parametrize("settings", ["train: train/Images\nnames: [cat, dog]\n", None])
+@pytest.mark.parametrize("labels", ["Labels", "labels", "Images"])
+def test_folders_with_capitals(tmp_path: Path, settings: str | None, labels: str) -> None:
+    write(tmp_path, settings=settings, folder="train/Images")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    if labels != "Images":
+        (tmp_path / "train" / labels).mkdir()
+        (tmp_path / "train/Images/a.txt").rename(tmp_path / "train" / labels / "a.txt")
+    found = Auto().read(tmp_path, "train")
+    assert (list(found.columns.labels), list(found.notes)) == ([2], [])
+
+
 def test_a_count_of_classes_that_is_not_that_of_the_names_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -332,7 +393,7 @@ def test_outlines_that_may_be_keypoints_are_reported(tmp_path: Path, caplog: pyt
     write(tmp_path, f"{line}\n{line} .4 .4\n")
     read(tmp_path)
     assert "kpt_shape" not in caplog.text
-    write(tmp_path, f"{line}\n{line}\n")
+    write(tmp_path, f"{line}\n0{line[1:]}\n")
     read(tmp_path)
     assert f"{tmp_path}/data.yaml: all lines longer than a box have 11 values" in caplog.text
 
@@ -344,9 +405,13 @@ def test_outlines_that_may_be_keypoints_are_reported(tmp_path: Path, caplog: pyt
         (["1 .5 .5 .2 .4 .9 .9", "1 .2 .2 .1 .1 -1 -1"], True, "a.txt: line 2 'dog' of 7 values"),
         (["1 .5 .5 .2 .4 .4 .4 .6 2.5"], True, "a.txt: line 1 'dog' of 9 values"),
         (["1 .5 .5 .2 .4 .5 .6", "1 .2 .2 .1 .1 .2 .2"], False, "all lines longer than a box have 7 values"),
-        (["1 .5 .5 .2 .4 .5 .6 .4 .4"] * 2, False, "all lines longer than a box have 9 values"),
+        (
+            ["1 .5 .5 .2 .4 .5 .6 .4 .4", "0 .5 .5 .2 .4 .5 .6 .4 .4"],
+            False,
+            "all lines longer than a box have 9 values",
+        ),
         (["1 .5 .5 .2 .4 .9 7", "1 .8 .8 .9 .8 .9 .9"], False, ""),  # the second can only be an outline
-        (["1 .8 .8 .9 .8 .9 .9"] * 2, False, ""),
+        (["1 .8 .8 .9 .8 .9 .9", "0 .8 .8 .9 .8 .9 .9"], False, ""),
     ],
 )
 def test_seven_or_nine_values(tmp_path: Path, lines: list[str], is_box: bool, said: str) -> None:

@@ -251,6 +251,33 @@ def test_nothing_fits(tmp_path: Path) -> None:
         detect_format(tmp_path)
 
 
+def test_links_to_a_folder_around_them_are_not_followed(tmp_path: Path) -> None:
+    voc_folders(tmp_path)
+    (tmp_path / "train/latest").symlink_to(tmp_path)
+    assert "(3 images;" in detect_format(tmp_path).reason
+
+
+def test_images_of_settings_in_a_folder_of_their_own_are_counted(tmp_path: Path) -> None:
+    yolo("train/images")(tmp_path)
+    (tmp_path / "cfg").mkdir()
+    (tmp_path / "cfg/data.yaml").write_text("train: ../train/images\nnames: [cat, dog]\n")
+    assert "(1 images;" in detect_format(tmp_path).reason
+
+
+def test_folders_that_are_too_deep_to_be_counted(tmp_path: Path) -> None:
+    write_labelme(tmp_path, [A])
+    write_labelme(tmp_path / "1/2/3/4/5/6", [A])
+    assert "(at least 1 images;" in detect_format(tmp_path).reason
+
+
+def test_yolo_labels_in_a_folder_of_another_name(tmp_path: Path) -> None:
+    yolo("annotations")(tmp_path)
+    paint(tmp_path / "images", [A])
+    (tmp_path / "annotations/a.jpg").unlink()
+    with pytest.raises(DataError, match=rf"{tmp_path}/annotations: .*'labels' beside the folder 'images'"):
+        detect_format(tmp_path)
+
+
 def test_several_data_sets_in_a_folder(tmp_path: Path) -> None:
     for name in ("VOC2007", "VOC2012"):
         voc_lists("trainval")(tmp_path / name)

@@ -9,7 +9,7 @@ from ssd_lightning.analysis.issues import Issue
 from ssd_lightning.data.annotations import Annotations, AnnotationTable
 from ssd_lightning.data.dataset import shared_files
 from ssd_lightning.data.formats.files import read_lines
-from ssd_lightning.data.formats.voc import find_list
+from ssd_lightning.data.formats.voc import lists_in
 from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.joining import absolute_roots
 from ssd_lightning.errors import one_line
@@ -27,7 +27,7 @@ def repeated_issues(split: str, annotations: AnnotationTable, lists: Sequence[Ma
 
 def _of_lists(splits: Sequence[Mapping[str, str]]) -> Iterator[str]:
     for root, place in zip(absolute_roots(splits), splits, strict=True):
-        path = find_list(root, place["split"])
+        path = (lists_in(root) or {}).get(place["split"])
         if path is None:  # folders contain no image twice
             continue
         lines = defaultdict(list)

@@ -95,7 +95,7 @@ def detect_format(root: Path) -> Detected:
         shown.append(f"not used: {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}")
     others = [f"{one.name} ({one.num_images} images)" for one in fitting if one is not best]
     also = f"; {' and '.join(others)} would fit too" if others else ""
-    facts = "; ".join([f"{best.num_images} images", *shown])
+    facts = "; ".join([f"{'at least ' * files.is_cut}{best.num_images} images", *shown])
     reason = f"{root} is read as {best.name}, since it has {best.why} ({facts}){also}"
     return Detected(
         format=best.format, root=root, splits=splits, without_training=without_training, reason=reason, notes=notes

@@ -3,6 +3,7 @@
 import codecs
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,15 @@ READ_AT_ONCE = 1024
 """Files that threads read before the results are used: bounds the memory."""
 FILES_OF_A_TASK = 64
 """With a task for each file, the threads wait for each other twice as long as they read."""
+WIDER_ENCODINGS = {
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift-jis": "cp932",
+    "sjis": "cp932",
+    "euc-kr": "cp949",
+    "ks-c-5601-1987": "cp949",
+}
+"""Encodings that tools declare though they write characters of a wider one, which reads both."""
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 
 
@@ -95,11 +105,17 @@ def find_file(root: Path, split: str, patterns: Sequence[str]) -> Path:
 
 def list_files(folder: Path, suffixes: Sequence[str], *, skipped: Sequence[str] = SPLIT_FOLDERS) -> Iterator[PurePath]:
     """List the files below a folder, relative to it, without hidden files and without those of some subfolders."""
-    for path in sorted(folder.rglob("*")):
+    for path in visible_below(folder):
         inner = path.relative_to(folder)
-        is_hidden = any(part.startswith(".") for part in inner.parts)
-        if inner.suffix.lower() in suffixes and inner.parts[0].lower() not in skipped and not is_hidden:
+        if inner.suffix.lower() in suffixes and inner.parts[0].lower() not in skipped:
             yield inner
+
+
+def visible_below(folder: Path) -> list[Path]:
+    """List all files and folders below a folder, sorted, without hidden ones."""
+    prefix = f"{folder.as_posix()}/"
+    paths = ((path, f"/{path.as_posix().removeprefix(prefix)}") for path in folder.rglob("*"))
+    return sorted(path for path, inner in paths if "/." not in inner and "/__MACOSX" not in inner)
 
 
 def encoding_of(start: bytes) -> str:
@@ -164,16 +180,32 @@ def read_xml(path: str | Path) -> Element:
         FileError: the file cannot be read, is not XML, or has entities.
     """
     content = read_bytes(path)
-    if b"<!ENTITY" in content.replace(b"\0", b""):  # without the zeros of UTF-16 and UTF-32
-        raise FileError(path, "the XML declares entities, which is refused")
+    _refuse_entities(path, content.replace(b"\0", b""))  # without the zeros of UTF-16 and UTF-32
     is_utf_16 = encoding_of(content) == "utf-16"  # whatever the XML declares
     try:
-        root = fromstring(content.decode("utf-16") if is_utf_16 else content)  # noqa: S314 - see above
+        try:
+            root = fromstring(content.decode("utf-16") if is_utf_16 else content)  # noqa: S314 - see above
+        except ValueError:  # Expat does not know encodings of several bytes
+            text = _decode_xml(content)
+            _refuse_entities(path, text.encode())
+            root = fromstring(text)  # noqa: S314 - see above
     except (ParseError, ValueError, LookupError) as error:  # ValueError, LookupError: wrong or unknown encodings
         raise FileError(path, f"this is not well-formed XML: {error}") from error
     for element in root.iter():
         element.tag = element.tag.lower()
     return root
+
+
+def _refuse_entities(path: str | Path, content: bytes) -> None:
+    if b"<!ENTITY" in content:
+        raise FileError(path, "the XML declares entities, which is refused")
+
+
+def _decode_xml(content: bytes) -> str:
+    """Decode XML by the encoding that it declares."""
+    declared = re.match(rb"""\s*<\?xml[^>]*\bencoding\s*=\s*["']([\w.-]+)""", content)
+    name = declared[1].decode("ascii", "replace").lower() if declared else "utf-8"
+    return content.decode(WIDER_ENCODINGS.get(name.replace("_", "-"), name))
 
 
 def in_threads(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result | FileError]]:

@@ -15,7 +15,7 @@ from ssd_lightning.data.formats.coco import COCO
 from ssd_lightning.data.formats.csv_boxes import CSV
 from ssd_lightning.data.formats.csv_columns import files_with_splits, open_rows, read_columns
 from ssd_lightning.data.formats.cvat import CVAT
-from ssd_lightning.data.formats.files import SPLIT_FOLDERS, encoding_of
+from ssd_lightning.data.formats.files import SPLIT_FOLDERS, encoding_of, visible_below
 from ssd_lightning.data.formats.label_studio import LabelStudio, read_tasks
 from ssd_lightning.data.formats.labelme import LabelMe
 from ssd_lightning.data.formats.merged_folders import EVALUATION_WORDS, split_words
@@ -23,6 +23,7 @@ from ssd_lightning.data.formats.via import VIA
 from ssd_lightning.data.formats.voc import VOC, list_folder, lists_in
 from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, read_settings
+from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
 
@@ -59,6 +60,8 @@ class Files:
 
     root: Path
     paths: Sequence[str]
+    is_cut: bool = False
+    """Whether there are deeper folders, which were not searched."""
 
     def of(self, *suffixes: str) -> list[str]:
         """List the files of some suffixes."""
@@ -85,13 +88,22 @@ def folder_of(path: str) -> str:
 def survey(root: Path) -> Files:
     """List the files below a root that are not hidden."""
     paths: list[str] = []
+    is_cut = False
     for folder, folders, names in os.walk(root, followlinks=True):
         inner = os.path.relpath(folder, root).replace(os.sep, "/")
         prefix = "" if inner == "." else f"{inner}/"
         is_deepest = prefix.count("/") >= DEEPEST
-        folders[:] = [] if is_deepest else [name for name in folders if not name.startswith((".", "__"))]
+        folders[:] = [name for name in folders if not name.startswith((".", "__")) and not _is_loop(folder, name)]
+        is_cut = is_cut or (is_deepest and bool(folders))
+        folders[:] = [] if is_deepest else folders
         paths += [prefix + name for name in names if not name.startswith(".") and is_file(Path(folder, name))]
-    return Files(root, sorted(paths, key=lambda path: (path.count("/"), folder_of(path), path)))
+    return Files(root, sorted(paths, key=lambda path: (path.count("/"), folder_of(path), path)), is_cut)
+
+
+def _is_loop(folder: str, name: str) -> bool:
+    """Tell whether a folder is a link to one that it is in."""
+    path = os.path.join(folder, name)
+    return os.path.islink(path) and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path))
 
 
 def candidates(files: Files) -> list[Candidate]:
@@ -126,17 +138,20 @@ def _yolo(files: Files, settings: Settings) -> Candidate | None:
         return None
     folders = set(map(folder_of, labels))
     folders |= {folder for folder, paths in groupby(files.of(".txt"), key=folder_of) if _only_empty(files.root, paths)}
-    of_folders = ["/".join(part for part in folder.split("/") if part != "labels") or "." for folder in folders]
+    of_folders = ["/".join(part for part in folder.split("/") if part.lower() != "labels") or "." for folder in folders]
     splits = [key for key in ("train", "val", "test") if settings.get(key)] + sorted(of_folders)
     why = settings.path.name if settings.values else f"text files such as {labels[0]}"
     in_folders = [path for path in files.of(".txt") if folder_of(path) in folders]  # some may be empty
     num_images = sum(PurePosixPath(path).name not in NAMES_FILES for path in in_folders)
+    if not num_images:  # the settings name a folder outside of the root
+        places = [place for split in splits for place in settings.found_places(split) if place is not None]
+        num_images = sum(is_image_name(path) for place in set(places) for path in visible_below(place))
     return Candidate(YOLO(), splits, num_images, why, [] if settings.values else in_folders)
 
 
 def _only_empty(root: Path, paths: Iterable[str]) -> bool:
     """Whether the text files of a folder are empty label files: its images have no objects."""
-    return all("labels" in path.split("/") and not (root / path).stat().st_size for path in paths)
+    return all("labels" in path.lower().split("/") and not (root / path).stat().st_size for path in paths)
 
 
 def _txt_kind(path: Path) -> str | None:

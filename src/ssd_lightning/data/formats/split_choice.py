@@ -14,6 +14,12 @@ from ssd_lightning.errors import DataError
 if TYPE_CHECKING:
     from ssd_lightning.data.reading import AnnotationFormat
 
+NO_IMAGES = (
+    "there are no images of these labels; labels of YOLO belong next to their images, or into a folder 'labels' beside "
+    "the folder 'images'"
+)
+"""Only YOLO lists images as the files of a split."""
+
 
 def distinct_splits(
     annotation_format: "AnnotationFormat", root: Path, names: Iterable[str]
@@ -41,7 +47,7 @@ def distinct_splits(
         elif files:
             found[name] = files
         else:
-            errors[name] = DataError(f"{root / name}: there is no image of the split '{name}'")
+            errors[name] = DataError(f"{root / name}: {NO_IMAGES}")
     if not found:
         raise next(iter(errors.values()), None) or DataError(f"{root}: there is no split")
     return found, twins, {name: str(error) for name, error in errors.items()}

@@ -52,10 +52,10 @@ class VOC:
     """Reads VOC annotations.
 
     If the root has `ImageSets`, a split is the name of a list in it; so is `NAME.txt` or `NAME_list.txt` in the root,
-    if it names XML files. Otherwise it is a folder below the root (`.` for the root itself), with images next to their XML
-    files, as labelImg and Roboflow write them, or in `JPEGImages` or `images` next to `Annotations`; the split may also
-    be a folder in both of these, or in one. Images without an XML file are then skipped, counted and logged. If there
-    are no images in these places, they are found by their names alone.
+    if it names XML files. Otherwise it is a folder below the root (`.` for the root itself), with images next to their
+    XML files, as labelImg and Roboflow write them, or in `JPEGImages` or `images` next to `Annotations`; the split may
+    also be a folder in both of these, or in one. Images without an XML file are then skipped, counted and logged. If
+    there are no images in these places, they are found by their names alone.
 
     Args:
         xml_offset: subtracted from all four coordinates: 1 like most ports, since VOC counts pixels from 1; 0 like the

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from ssd_lightning.data.annotation_checks import LARGEST_FRACTION, number_of, whole_number
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
-from ssd_lightning.data.formats.files import FileError, in_threads, read_lines
+from ssd_lightning.data.formats.files import FileError, in_threads, read_lines, visible_below
 from ssd_lightning.data.formats.found import FoundImage, FoundObject
 from ssd_lightning.data.formats.image_files import (
     find_image,
@@ -35,8 +35,9 @@ class YOLO:
 
     A split is a key of `data.yaml` (`train`, `val`, `test`) that names a folder or a list of images; without the key,
     the folder `images/NAME` or `NAME/images`. A line is `class cx cy w h`: the class number from 0, then fractions of
-    the upright image. Of a line with more points, an outline or a rotated box, the bounding box is read. An image whose
-    label file is empty or missing has no objects.
+    the upright image. Of a line with more points, an outline or a rotated box, the bounding box is read. A line that
+    repeats another one of its file is counted and skipped. An image whose label file is empty or missing has no
+    objects.
 
     With `kpt_shape` in `data.yaml`, keypoints may follow the box; they are not read. Without it, one line that can only
     be a box with keypoints decides that all longer lines of the split are. So does one of 7 or 9 values that is no
@@ -85,7 +86,7 @@ class YOLO:
     def files(self, root: Path, split: str) -> Iterable[str]:
         """List the images or list files of a split. Raises `DataError` if there is no such split."""
         places = [Path(os.path.realpath(place)) for place in read_settings(root).places(split)]
-        listed = (path for place in places for path in (place.rglob("*") if place.is_dir() else (place,)))
+        listed = (path for place in places for path in (visible_below(place) if place.is_dir() else (place,)))
         return (str(path) for path in listed if path in places or is_image_name(path))
 
 
@@ -114,26 +115,42 @@ def _build(
         unit="fractions",
     )
     lengths = set()
+    repeated: list[str] = []
     are_boxes, no_outline = True, ""
     for image, found in in_threads(lambda image: _read_labels(image, names, has_keypoints), images):
         image_id = builder.new_id(image.name)
         if isinstance(found, FileError):
             builder.add_image(image_id, found)
             continue
+        path = label_path(image.path)
+        repeated += [f"{path}: line {one.item}" for one in _drop_repeated(found)]
         objects = [one for _, one in found]
-        builder.add_image(image_id, FoundImage(image.path, None, label_path(image.path), objects))
+        builder.add_image(image_id, FoundImage(image.path, None, path, objects))
         for fields, one in found:
             if one.is_outline:
                 lengths.add(len(fields))
                 are_boxes = are_boxes and len(fields) <= 9 and _is_box_inside(fields[1:5])
                 if are_boxes and not no_outline and not _is_near(fields[1:]):
-                    no_outline = f"{label_path(image.path)}: line {one.item} '{one.name}' of {len(fields)} values"
+                    no_outline = f"{path}: line {one.item} '{one.name}' of {len(fields)} values"
     if are_boxes and no_outline and len(lengths) == 1:
         raise _KeypointsError(no_outline)
+    if repeated:
+        text = "lines repeat another one of their label file and are skipped; the first:"
+        builder.notes.append(f"{len(repeated)} {text} {repeated[0]}")
     if builder.num_outlines > 1 and len(lengths) == 1 and (max(lengths) > 9 or are_boxes):  # 9: a rotated box
         text = f"all lines longer than a box have {max(lengths)} values and are read as outlines"
         builder.notes.append(f"{settings.path}: {text}; if they are boxes with keypoints or scores, state kpt_shape")
     return builder
+
+
+def _drop_repeated(found: list[tuple[Sequence[str], FoundObject]]) -> list[FoundObject]:
+    """Remove the objects whose line is that of an earlier one, and return them."""
+    first = {tuple(fields): one.item for fields, one in reversed(found)}
+    if len(first) == len(found):
+        return []
+    repeated = [one for fields, one in found if first[tuple(fields)] != one.item]
+    found[:] = [(fields, one) for fields, one in found if first[tuple(fields)] == one.item]
+    return repeated
 
 
 def _is_box_inside(values: Sequence[str]) -> bool:
@@ -235,13 +252,14 @@ def _same_as_training(settings: Settings, split: str, places: Sequence[Path]) ->
 def _labels_without_images(places: Sequence[Path], expected: set[Path]) -> list[Path]:
     # A list file may use part of a folder, and other text files may be next to images.
     folders = [folder for place in places if place.is_dir() for folder in [label_path(place / "any.jpg").parent]]
-    found = (path for folder in folders if folder not in places for path in sorted(folder.rglob("*.txt")))
-    return [path for path in found if path not in expected and path.name not in NAMES_FILES]
+    found = (path for folder in folders if folder not in places for path in visible_below(folder))
+    kept = (path for path in found if path.suffix == ".txt" and path.name not in NAMES_FILES)
+    return [path for path in kept if path not in expected]
 
 
 def _list_images(place: Path, root: Path, notes: list[str]) -> list[_Image]:
     if place.is_dir():
-        files = sorted(place.rglob("*"))
+        files = visible_below(place)
         unreadable = [path for path in files if is_unreadable_image_name(path)]
         labelled = {path for path in unreadable if label_path(path).is_file()}  # listed here, rejected by name later
         described = describe_unreadable(path for path in unreadable if path not in labelled)
@@ -253,7 +271,7 @@ def _list_images(place: Path, root: Path, notes: list[str]) -> list[_Image]:
     texts = {number: text for number, text in texts.items() if not is_comment(text, (root, place.parent))}
     names = list(map(portable_path, texts.values()))
     # Tools disagree on the base folder of the lines. The first images decide.
-    base = folder_with((root, place.parent), names[:10], root=root) or place.parent
+    base = folder_with((root, place.parent, root / "images"), names[:10], root=root) or place.parent
     keep = parts_to_keep(names)
     found = [find_image(base, name, root=root, keep=keep.get(name, 1)) for name in names]
     elsewhere = [
@@ -276,18 +294,28 @@ def _list_images(place: Path, root: Path, notes: list[str]) -> list[_Image]:
 
 
 def label_path(image_path: Path) -> Path:
-    """Return the label file of an image: the last `images` becomes `labels`, else it is next to the image."""
+    """Return the label file of an image: the last `images` becomes `labels`, else it is next to the image.
+
+    In a folder `Images`, with another case, it is in `Labels` or `labels` if there is one.
+    """
     folders = list(image_path.parent.parts)
+    name = f"{image_path.stem}.txt"
     if "images" in folders:
         last = len(folders) - 1 - folders[::-1].index("images")
-        folders[last] = "labels"
-    return Path(*folders) / f"{image_path.stem}.txt"
+        return Path(*folders[:last], "labels", *folders[last + 1 :], name)
+    last = next((number for number in reversed(range(len(folders))) if folders[number].lower() == "images"), -1)
+    if last >= 0:
+        places = (Path(*folders[:last], labels) for labels in ("Labels", "labels", "LABELS"))
+        place = next(filter(Path.is_dir, places), None)
+        if place is not None:
+            return Path(place, *folders[last + 1 :], name)
+    return image_path.parent / name
 
 
 def _sources(path: Path, names_file: Path | None, places: Sequence[Path], labels: Sequence[Path]) -> list[str]:
     """List the files and folders whose change changes the split."""
     sources = {path, *([names_file] if names_file else []), *places, *labels}
     for place in places:
-        folders = [place, *(folder for folder in place.rglob("*") if folder.is_dir())] if place.is_dir() else []
+        folders = [place, *(folder for folder in visible_below(place) if folder.is_dir())] if place.is_dir() else []
         sources.update(folders, (label_path(folder / "any.jpg").parent for folder in folders))
     return sorted(map(str, sources))

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ssd_lightning.data.formats.files import MissingSplitError, inside_first, is_within, read_lines, read_text
-from ssd_lightning.data.formats.image_files import path_tails, portable_path
+from ssd_lightning.data.formats.image_files import find_image, path_tails, portable_path
 from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
@@ -96,8 +96,9 @@ class Settings:
         return next((place for place in inside_first(candidates, self.root) if os.path.exists(place)), None)
 
     def find_by_tail(self, name: str) -> Path | None:
-        """Find a stated folder or file of another machine by the last parts of its path."""
-        tails = (self.root / tail for tail in path_tails(name.rstrip("/\\")) if tail.strip("./"))
+        """Find a stated folder or file of another machine by the last parts of its path, `path` included."""
+        stated = "/".join([portable_path(str(self.get("path") or ".")), name.rstrip("/\\")])
+        tails = (self.root / tail for tail in path_tails(stated) if tail.strip("./"))
         return next((place for place in tails if is_within(self.root, place) and os.path.exists(place)), None)
 
     def class_names(self, names_file: Path | None) -> dict[int, str]:
@@ -111,12 +112,23 @@ class Settings:
             for number, name in numbered.items():
                 if not isinstance(name, str) or not name.strip():
                     raise DataError(f"{self.path}: 'names' has {name!r} for class {number}, which is not a name")
-            return {int(number): numbered[number] for number in sorted(numbered, key=int)}
+            return self._distinct({int(number): numbered[number] for number in sorted(numbered, key=int)}, self.path)
         if stated is not None:
             what = f"'names' is {stated!r}, neither a list of names nor a mapping from their numbers"
             raise DataError(f"{self.path}: {what}")
         lines = read_lines(names_file, "class names") if names_file else []
-        return {number: line.strip() for number, line in enumerate(lines) if line.strip()}  # blank lines count
+        found = {number: line.strip() for number, line in enumerate(lines) if line.strip()}  # blank lines count
+        return self._distinct(found, names_file)
+
+    def _distinct(self, names: dict[int, str], path: Path | None) -> dict[int, str]:
+        numbers: dict[str, int] = {}
+        for number, name in names.items():
+            if name in numbers:
+                raise DataError(
+                    f"{path}: the classes {numbers[name]} and {number} are both called {name!r}; rename one"
+                )
+            numbers[name] = number
+        return names
 
 
 def read_settings(root: Path) -> Settings:
@@ -143,6 +155,7 @@ def _lists_images(path: Path) -> bool:
         return False
     first = next((line.strip() for line in read_lines(path) if line.strip()), "")
     image = Settings(path.parent, path, {}).find(first) if is_image_name(Path(first)) else None
+    image = image or (find_image(path.parent / "images", first, root=path.parent) if first else None)  # a name alone
     return image is not None and (is_file(image.with_suffix(".txt")) or (path.parent / "labels").is_dir())
 
 
