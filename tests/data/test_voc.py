@@ -320,6 +320,7 @@ def test_a_text_file_in_the_root_that_names_no_xml_file_is_no_list(tmp_path: Pat
     write_folder(tmp_path, "a")
     for name in ("train", "test_notes"):
         (tmp_path / f"{name}.txt").write_text("to do: more images\n")
+    (tmp_path / "val.txt").write_bytes(b"\xff\0\xff")
     assert ids(tmp_path, ".") == ["a"]
 
 

@@ -154,7 +154,10 @@ def _visible_texts(folder: Path) -> list[Path]:
 
 def _names_xml(path: Path, place: Place) -> bool:
     """Tell whether one of the first lines of a list names an XML file."""
-    lines = [line for line in read_lines(path, "split") if line.strip()][:5]
+    try:
+        lines = [line for line in read_lines(path, "split") if line.strip()][:5]
+    except DataError:
+        return False  # a file for something else
     return any(is_file(place.xml_path(_name_in(line, place))) for line in lines)
 
 
