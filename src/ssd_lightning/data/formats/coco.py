@@ -34,6 +34,7 @@ class COCO(SingleFileFormat):
     `difficult`, a key that is not COCO's own. An object with an outline alone has its bounding box.
     """
 
+    choice = "coco_folder"
     locations = (
         "annotations/instances_{split}.json",
         "annotations/{split}.json",

@@ -1,7 +1,7 @@
 """CSV files with one object per row: the columns of OpenImages, RetinaNet, Kaggle, TensorFlow and most other tools."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -9,10 +9,9 @@ from typing import Any, get_args
 from ssd_lightning.data.annotation_checks import BOX_PROBLEMS, BoxFormat, Unit
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
-from ssd_lightning.data.formats.csv_columns import SPLIT_WORDS, column_splits, files_with_splits, open_rows, split_word
+from ssd_lightning.data.formats.csv_columns import column_splits, files_with_splits, open_rows, split_word
 from ssd_lightning.data.formats.csv_rows import ONLY_CLASS, Rows, class_code
 from ssd_lightning.data.formats.files import MissingSplitError
-from ssd_lightning.data.formats.image_files import IMAGE_FOLDERS, folder_with
 from ssd_lightning.data.formats.single_file import SingleFileFormat
 from ssd_lightning.errors import ConfigurationError, DataError
 
@@ -36,6 +35,7 @@ class CSV(SingleFileFormat):
         ConfigurationError: `unit` is unknown.
     """
 
+    choice = "csv_folder"
     locations = (
         "{split}.csv",
         "annotations/{split}.csv",
@@ -61,8 +61,7 @@ class CSV(SingleFileFormat):
         rows = Rows(path, _read_descriptions(root, self.class_descriptions), split=word)
         columns = rows.read()
         samples = [sample for name in [*rows.images][:10] for sample in dict.fromkeys((name, name.strip()))]
-        image_dir = self._image_dir_of(word, root, samples) if word else None
-        image_dir = image_dir or self.image_dir(root, path, samples)
+        image_dir = self.image_dir(root, path, samples, split=word)
 
         def table(box_format: BoxFormat) -> Annotations:
             item_format = "line {item} '{name}' of {image}"
@@ -85,12 +84,6 @@ class CSV(SingleFileFormat):
         path, word = self._find_split(root, split)
         file = os.path.realpath(path)
         return [f"{file}/{one}" for one in ([word] if word else column_splits(path))] or [file]
-
-    def _image_dir_of(self, word: str, root: Path, samples: Sequence[str]) -> Path | None:
-        """Find the folder of the images of one split in a file."""
-        names = [word, *(name for name, meant in SPLIT_WORDS.items() if meant == word)]
-        usual = [root / pattern.format(name=name) for name in names for pattern in IMAGE_FOLDERS]
-        return folder_with(usual, samples, root=root) if self.images is None else None
 
     def _find_split(self, root: Path, split: str) -> tuple[Path, str | None]:
         """Return the file of a split, and what its column calls the split; None for all rows."""

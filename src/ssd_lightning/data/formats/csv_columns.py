@@ -12,7 +12,7 @@ from typing import Any
 
 from ssd_lightning.data.annotation_checks import BoxFormat, Unit
 from ssd_lightning.data.formats.files import encoding_of
-from ssd_lightning.data.formats.merged_folders import EVALUATION_WORDS
+from ssd_lightning.data.formats.merged_folders import SPLIT_WORDS
 from ssd_lightning.data.special_files import refuse_special_file
 from ssd_lightning.errors import DataError
 
@@ -52,11 +52,6 @@ WITHOUT_HEADER = ("image", "xmin", "ymin", "xmax", "ymax", "label")
 AUTOML = ("ml_use", "image", "label", "xmin", "ymin", "", "", "xmax", "ymax")
 """Columns of a file without a header of Google's AutoML, in fractions; the others are more corners."""
 SPLIT = ("split", "set", "subset", "ml_use")
-SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **{word: "test" if word.startswith("test") else "val" for word in (*EVALUATION_WORDS, "validate")},
-}
-"""What columns call the splits, in any case."""
 UNASSIGNED = ("", "unassigned")
 """Such rows belong to training."""
 

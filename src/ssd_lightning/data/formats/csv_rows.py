@@ -15,7 +15,7 @@ from ssd_lightning.data.annotation_checks import BoxFormat, flag_of, id_of, numb
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.csv_columns import WITHOUT_HEADER, Columns, open_rows, read_columns, split_word
 from ssd_lightning.data.formats.found import FoundObject, ObjectColumns
-from ssd_lightning.data.formats.image_files import ImageFinder, find_image, portable_path
+from ssd_lightning.data.formats.image_files import ImageDir, ImageFinder, find_image, portable_path
 from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -152,11 +152,11 @@ class Rows:
         objects.box.frombytes(numbers.tobytes())
         return True
 
-    def fill(self, builder: TableBuilder, image_dir: Path, root: Path) -> None:
+    def fill(self, builder: TableBuilder, image_dir: ImageDir, root: Path) -> None:
         """Add the images in a folder, and their objects."""
         for text in self._short:
             builder.fail_file(self.path, text)
-        names = [_stripped(stated, image_dir, root) for stated in self.images]
+        names = [_stripped(stated, image_dir.path, root) for stated in self.images]
         finder = ImageFinder(image_dir, set(names), root=root, stated_by=self.path)
         indices: dict[str, int] = {}
         for name, size_px in zip(names, self._sizes_px, strict=True):

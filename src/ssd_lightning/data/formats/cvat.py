@@ -12,7 +12,7 @@ from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError, read_xml
 from ssd_lightning.data.formats.found import FoundObject
-from ssd_lightning.data.formats.image_files import ImageFinder, folder_with
+from ssd_lightning.data.formats.image_files import ImageDir, ImageFinder, folder_with
 from ssd_lightning.data.formats.shapes import bounds, ellipse_bounds, rotated_bounds
 from ssd_lightning.data.formats.single_file import SingleFileFormat
 from ssd_lightning.data.special_files import is_file
@@ -31,6 +31,7 @@ class CVAT(SingleFileFormat):
     boxes. An object with the attribute `difficult` is difficult. Tags of whole images and skeletons are not read.
     """
 
+    choice = "cvat_folder"
     locations = ("{split}/annotations.xml", "annotations/{split}.xml", "{split}.xml")
 
     def read(self, root: Path, split: str) -> Annotations:
@@ -73,8 +74,9 @@ class CVAT(SingleFileFormat):
 
     def _finder(self, root: Path, path: Path, subset: str, names: Sequence[str]) -> ImageFinder:
         of_subset = [path.parent / "images" / subset, path.parent / subset] if subset and self.images is None else []
-        folder = folder_with(of_subset, names[:10], root=root) or self.image_dir(root, path, names[:10])
-        return ImageFinder(folder, names, root=root, stated_by=path)
+        folder = folder_with(of_subset, names[:10], root=root)
+        image_dir = ImageDir(folder) if folder else self.image_dir(root, path, names[:10])
+        return ImageFinder(image_dir, names, root=root, stated_by=path)
 
 
 def _subset(image: Element) -> str:

@@ -7,39 +7,17 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
 from pathlib import Path, PurePath, PureWindowsPath
+from typing import NamedTuple
 
 from ssd_lightning.data.annotation_checks import whole_number
 from ssd_lightning.data.formats.files import FileError, is_within
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES, is_unreadable_image_name
 from ssd_lightning.data.special_files import is_file
 
-IMAGE_FOLDERS = ("{name}", "images/{name}", "{name}/images")
-"""Usual image folders below the root; `name` is that of the annotation file or of its folder."""
-SPLIT_STARTS = ("train", "val", "test", "dev", "eval")
-
 
 def portable_path(stated: str) -> str:
     """Convert a path from any system to one with `/` as separator."""
     return stated.replace("\\", "/").removeprefix("./")
-
-
-def find_image_dir(root: Path, annotation_path: Path, samples: Sequence[str]) -> Path:
-    """Find the folder of the images that an annotation file names, by some of these names.
-
-    It is the first usual folder that contains one of the samples; else another one below the root that does and is not
-    named as a split; else the first usual one that exists.
-    """
-    stem = annotation_path.stem.removeprefix("instances_")
-    split = stem.removeprefix("oidv6-").removesuffix("-annotations-bbox").removesuffix("_labels")  # TensorFlow's
-    names = (stem, annotation_path.parent.name, split)
-    usual = [root / pattern.format(name=name) for name in names for pattern in IMAGE_FOLDERS]
-    beside = annotation_path.parent
-    usual += [beside / "images", beside / "data", beside, root / "images"]
-    # Images of one name may be in several splits, and those of another split are the wrong ones.
-    folders = (path for path in sorted(root.iterdir()) if path.is_dir())
-    others = [root, *(path for path in folders if not path.name.lower().startswith(SPLIT_STARTS))]
-    found = folder_with(usual, samples, root=root) or folder_with(others, samples, root=root)
-    return found or next(folder for folder in usual if folder.is_dir())
 
 
 def folder_with(candidates: Sequence[Path], samples: Sequence[str], *, root: Path) -> Path | None:
@@ -113,15 +91,23 @@ def is_comment(line: str, folders: Iterable[Path]) -> bool:
     return name.startswith("#") and not any(is_file(path) or image_with_suffix(path) for path in paths)
 
 
+class ImageDir(NamedTuple):
+    """The folder of the images that an annotation file names."""
+
+    path: Path
+    hint: str = ""
+    """What to do if they are not there."""
+
+
 class ImageFinder:
     """Finds the images that an annotation file names as `find_image` does, but lists each of the `folders` once.
 
-    `names` are all paths in the file `stated_by`, and start at `folder`.
+    `names` are all paths in the file `stated_by`, and start at `image_dir`.
     """
 
-    def __init__(self, folder: Path, names: Collection[str], *, root: Path, stated_by: Path) -> None:
+    def __init__(self, image_dir: ImageDir, names: Collection[str], *, root: Path, stated_by: Path) -> None:
         self.folders: dict[str, Mapping[str, Sequence[str]]] = {}
-        self._folder = folder
+        self._folder, self._hint = image_dir
         self._root = root
         self._stated_by = stated_by
         self._keep = parts_to_keep(names)
@@ -139,7 +125,8 @@ class ImageFinder:
             path = find_image(self._folder, name, root=self._root, keep=self._keep.get(name, 1))
             if path is None:  # C:\a is below no folder
                 place = name if PureWindowsPath(name).anchor else self._folder / portable_path(name)
-                raise FileError(place, f"the image is missing (stated by {self._stated_by})", kind="missing")
+                text = f"the image is missing (stated by {self._stated_by}){self._hint}"
+                raise FileError(place, text, kind="missing")
             found = str(path)
         refuse_unreadable(found)
         return found

@@ -37,6 +37,7 @@ class LabelStudio(SingleFileFormat):
     rotated in the editor is a problem, since the files do not say which way up its numbers are.
     """
 
+    choice = "label_studio_folder"
     locations = ("{split}.json", "{split}/annotations.json", "{split}/result.json", "annotations/{split}.json")
 
     def read(self, root: Path, split: str) -> Annotations:

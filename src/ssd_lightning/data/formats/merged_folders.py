@@ -12,6 +12,8 @@ SPLIT_NAMES = {
 """What splits are called; the first that a folder has is used."""
 EVALUATION_WORDS = {*SPLIT_NAMES["val"], *SPLIT_NAMES["test"]}
 KIND_OF_WORD = {word: kind for kind, words in SPLIT_NAMES.items() for word in words}
+SPLIT_WORDS = {word: kind for word, kind in KIND_OF_WORD.items() if word not in ("trainval", ".")} | {"validate": "val"}
+"""What columns and paths call splits, in lower case, and what is meant: `train`, `val` or `test`."""
 
 
 def note_merged(folder: Path, names: Iterable[str]) -> list[str]:

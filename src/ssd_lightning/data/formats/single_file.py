@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from ssd_lightning.data.formats.files import find_file
-from ssd_lightning.data.formats.image_files import find_image_dir
+from ssd_lightning.data.formats.image_dirs import find_image_dir
+from ssd_lightning.data.formats.image_files import ImageDir
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,8 @@ class SingleFileFormat:
     images: str | None = None
     locations: ClassVar[Sequence[str]]
     """Usual places of the file, below the root."""
+    choice: ClassVar[str]
+    """The value of `data=` for this format."""
 
     def path(self, root: Path, split: str) -> Path:
         """Find the file of a split. Raises `MissingSplitError` if there is none."""
@@ -30,6 +33,8 @@ class SingleFileFormat:
         """Return the file of a split, with links resolved. Raises `DataError` if there is no such split."""
         return [os.path.realpath(self.path(root, split))]
 
-    def image_dir(self, root: Path, path: Path, samples: Sequence[str]) -> Path:
-        """Find the folder of the images by some of their names in the file."""
-        return find_image_dir(root, path, samples) if self.images is None else root / self.images
+    def image_dir(self, root: Path, path: Path, samples: Sequence[str], *, split: str | None = None) -> ImageDir:
+        """Find the folder of the images by some of their names in the file, or in one split of it."""
+        if self.images is not None:
+            return ImageDir(root / self.images)
+        return find_image_dir(root, path, samples, choice=self.choice, split=split)

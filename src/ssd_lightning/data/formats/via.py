@@ -40,6 +40,7 @@ class VIA(SingleFileFormat):
     boxes.
     """
 
+    choice = "via_folder"
     locations = tuple(
         pattern + suffix
         for suffix in (".json", ".csv")
