@@ -74,7 +74,7 @@ def _holders(root: Path, samples: Sequence[str]) -> list[Path]:
     longest = max((name.replace("\\", "/").count("/") + 1 for name in samples), default=0)
     folders = list(_folders(root)) if samples else []
     for keep in range(longest, 0, -1):
-        found = {}
+        found: dict[frozenset[str], Path] = {}
         for folder in folders:
             paths = [
                 path
@@ -96,5 +96,5 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _shown(root: Path, folders: Iterable[Path]) -> str:
-    names = [folder.relative_to(root).as_posix() for folder in folders]
+    names = [Path(os.path.relpath(folder, root)).as_posix() for folder in folders]
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
