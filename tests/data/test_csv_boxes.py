@@ -11,8 +11,10 @@ from PIL import Image
 from helpers.datasets import open_csv
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.formats import Auto
 from ssd_lightning.data.formats.csv_boxes import CSV
 from ssd_lightning.data.formats.csv_columns import Columns, sniff_columns
+from ssd_lightning.data.formats.detect import detect_format
 from ssd_lightning.errors import ConfigurationError, DataError
 
 
@@ -342,3 +344,51 @@ def test_automl_files_without_header(tmp_path: Path) -> None:
     assert found.boxes_xyxy_px.round(3).tolist() == [[20, 20, 100, 60]]
     (empty,) = read(tmp_path, "val", class_names=["cat"]).annotations
     assert len(empty.labels) == 0
+
+
+def test_fiftyones_copy_of_openimages(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        rows = "ImageID,LabelName,XMin,XMax,YMin,YMax\na,/m/01yrx,0.1,0.5,0.1,0.5\n"
+        write(tmp_path, rows, f"{split}/labels/detections.csv", f"{split}/data")
+        (tmp_path / split / "metadata").mkdir()
+        (tmp_path / split / "metadata/classes.csv").write_text("/m/01yrx,Cat\n/m/0bt9lr,Dog\n")
+    assert dict(detect_format(tmp_path).splits) == {"train": "train", "val": "validation"}
+    for found in (Auto().read(tmp_path, "val"), CSV().read(tmp_path, "validation")):
+        assert list(found.names) == ["Cat"]
+        assert list(found.columns.image_paths) == [str(tmp_path / "validation/data/a.jpg")]
+    renamed = CSV(class_descriptions={"/m/01yrx": "Katze"}).read(tmp_path, "train")
+    assert list(renamed.names) == ["Katze"]
+
+
+def test_boxes_without_a_column_for_the_class(tmp_path: Path) -> None:
+    write(tmp_path, "image,xmin,ymin,xmax,ymax\na.jpg,1,2,3,4\n")
+    found = Auto().read(tmp_path, "train")
+    assert list(found.names) == ["object"]
+    assert any("train.csv" in note and "'object'" in note for note in found.notes)
+    write(tmp_path, "image,xmin,ymin,xmax,ymax,species\na.jpg,1,2,3,4,cat\n")  # this may be the class
+    with pytest.raises(DataError, match=r"train.csv: there is no column for the class .*species"):
+        CSV().read(tmp_path, "train")
+
+
+def test_tab_separated_files(tmp_path: Path) -> None:
+    write(tmp_path, "image\tlabel\txmin\tymin\txmax\tymax\na.jpg\tcat\t1\t2\t3\t4\n", "labels.tsv", "photos")
+    for found in (Auto().read(tmp_path, "train"), CSV().read(tmp_path, "labels.tsv"), CSV().read(tmp_path, "labels")):
+        assert list(found.names) == ["cat"]
+        assert len(found.columns.labels) == 1
+
+
+def test_images_without_a_row_are_counted(tmp_path: Path) -> None:
+    header = "image,label,xmin,ymin,xmax,ymax\n"
+    write(tmp_path, f"{header}a.jpg,x,1,2,3,4\n", images="photos")
+    assert not CSV().read(tmp_path, "train").notes
+    for name in ("b.jpg", "c.JPG"):
+        Image.new("RGB", (20, 30)).save(tmp_path / "photos" / name)
+    (note,) = CSV().read(tmp_path, "train").notes
+    assert all(part in note for part in (f"{tmp_path}/photos: 2 images", "train.csv", "b.jpg"))
+    (tmp_path / "val.csv").write_text(f"{header}b,x,1,2,3,4\nc.jpg,x,1,2,3,4\n")  # of another split
+    assert not CSV().read(tmp_path, "train").notes
+
+
+def test_images_of_other_splits_in_a_column_have_rows(tmp_path: Path) -> None:
+    write_splits(tmp_path, "split", ("train", "val", "test", "train"))
+    assert not CSV().read(tmp_path, "train").notes

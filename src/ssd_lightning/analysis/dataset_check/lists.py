@@ -49,7 +49,7 @@ def unlisted_issues(found: Iterable[Annotations], *, at_most: int = 5) -> Iterat
     for annotations in found:
         columns = annotations.columns
         files = set(columns.files)
-        if {Path(file).suffix for file in files} <= {".csv", ".json"} and len(files) < len(columns.image_paths):
+        if {Path(file).suffix for file in files} <= {".csv", ".tsv", ".json"} and len(files) < len(columns.image_paths):
             for path in columns.image_paths:
                 folder, name = os.path.split(path)
                 named[folder].add(name)

@@ -55,7 +55,7 @@ class TableBuilder:
         self.sources: list[str] = []
         self._labels = {name: label for label, name in enumerate(self.class_names, start=1)}
         self._ids: list[str] = []
-        self._paths: list[str] = []
+        self.paths: list[str] = []
         self._files: list[str] = []
         self._sizes_px: list[tuple[int, int]] = []
         self.objects = ObjectColumns()
@@ -91,7 +91,7 @@ class TableBuilder:
             return None
         image = len(self._ids)
         self._ids.append(image_id)
-        self._paths.append(str(found.path))
+        self.paths.append(str(found.path))
         self._files.append(str(found.file))
         self._sizes_px.append(found.size_px or (0, 0))
         for one in found.objects:
@@ -160,7 +160,7 @@ class TableBuilder:
         return Annotations(
             columns=Columns(
                 image_ids=TextColumn.of(ids),
-                image_paths=TextColumn.of(self._paths[index] for index in usable),
+                image_paths=TextColumn.of(self.paths[index] for index in usable),
                 files=TextColumn.of(files[:1] if len(set(files)) == 1 else files),
                 id_hashes=hash_ids(ids),
                 sizes_px=sizes_px[is_usable],
@@ -188,7 +188,7 @@ class TableBuilder:
         return {str(Path(problem.file).parent) for _, _, problem in self._problems if problem.kind == "missing"}
 
     def _describe(self, image: int, found: FoundObject) -> str:
-        return self.item_format.format(item=found.item, name=found.name, image=Path(self._paths[image]).name)
+        return self.item_format.format(item=found.item, name=found.name, image=Path(self.paths[image]).name)
 
     def _fail_object(self, image: int, found: FoundObject, *, text: str, **more: Any) -> None:
         problem = Problem(
@@ -208,15 +208,15 @@ class TableBuilder:
         if self.num_outlines:
             text = "outlines or rotated boxes are read as their bounding boxes; the first:"
             notes.append(f"{self.num_outlines} {text} {self._first_outline}")
-        folders = {path.rpartition("/")[0] for path in self._paths}
+        folders = {path.rpartition("/")[0] for path in self.paths}
         far = {folder for folder in folders if not is_within(root, Path(folder))}
-        paths = (self._paths[index] for index in usable if far)
+        paths = (self.paths[index] for index in usable if far)
         outside = [path for path in paths if path.rpartition("/")[0] in far]
         if outside:
             first = os.path.abspath(outside[0])
             notes.append(f"{len(outside)} of the {len(usable)} images lie outside of {root}; the first: {first}")
-        if len(set(self._paths)) < len(self._paths):
-            shared = list(shared_files((self._paths[index], self._ids[index]) for index in usable))
+        if len(set(self.paths)) < len(self.paths):
+            shared = list(shared_files((self.paths[index], self._ids[index]) for index in usable))
             if shared:
                 notes.append(f"{len(shared)} image files have more than one entry:\n  {shortened(shared)}")
         return notes
@@ -230,20 +230,20 @@ class TableBuilder:
             for index, size_px in zip(unknown, pool.map(self._size_of, unknown), strict=True):
                 if isinstance(size_px, DataError):
                     is_usable[index] = False
-                    self._fail_added_image(index, "image", str(size_px).removeprefix(f"{self._paths[index]}: "))
+                    self._fail_added_image(index, "image", str(size_px).removeprefix(f"{self.paths[index]}: "))
                 else:
                     sizes_px[index] = size_px
-        self.sources += [self._paths[index] for index in unknown]
+        self.sources += [self.paths[index] for index in unknown]
         return sizes_px, is_usable
 
     def _size_of(self, index: int) -> tuple[int, int] | DataError:
         try:
-            return image_size_px(Path(self._paths[index]))
+            return image_size_px(Path(self.paths[index]))
         except DataError as error:
             return error
 
     def _fail_added_image(self, index: int, kind: ProblemKind, text: str) -> None:
-        problem = Problem(file=self._paths[index], kind=kind, text=text, image_id=self._ids[index])
+        problem = Problem(file=self.paths[index], kind=kind, text=text, image_id=self._ids[index])
         self._problems.append((index, -1, problem))
 
     def _check(
@@ -281,7 +281,7 @@ class TableBuilder:
 
     def _is_turned(self, index: int, size_px: np.ndarray) -> bool:
         height, width = size_px.tolist()
-        path = Path(self._paths[index])
+        path = Path(self.paths[index])
         try:
             stored, upright = image_size_px(path, upright=False), image_size_px(path)
         except DataError:

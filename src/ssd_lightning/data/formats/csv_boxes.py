@@ -9,10 +9,12 @@ from typing import Any, get_args
 from ssd_lightning.data.annotation_checks import BOX_PROBLEMS, BoxFormat, Unit
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
-from ssd_lightning.data.formats.csv_columns import column_splits, files_with_splits, open_rows, split_word
+from ssd_lightning.data.formats.csv_columns import SUFFIXES, column_splits, files_with_splits, open_rows, split_word
 from ssd_lightning.data.formats.csv_rows import ONLY_CLASS, Rows, class_code
+from ssd_lightning.data.formats.csv_unnamed import note_unnamed
 from ssd_lightning.data.formats.files import MissingSplitError
 from ssd_lightning.data.formats.single_file import SingleFileFormat
+from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import ConfigurationError, DataError
 
 
@@ -29,23 +31,28 @@ class CSV(SingleFileFormat):
         images: see `SingleFileFormat`.
         unit: unit of the boxes; None means fractions for files with OpenImages' columns, else pixels.
         class_descriptions: names for codes such as /m/0k4j or 0: a mapping, or a file of (code, name) rows below the
-            root; None keeps the codes.
+            root; None keeps the codes, but takes the names of FiftyOne's `metadata/classes.csv`.
 
     Raises:
         ConfigurationError: `unit` is unknown.
     """
 
     choice = "csv_folder"
-    locations = (
-        "{split}.csv",
-        "annotations/{split}.csv",
-        "{split}/label.csv",
-        "{split}/labels.csv",
-        "{split}/annotations.csv",
-        "{split}/_annotations.csv",
-        "{split}-annotations-bbox.csv",
-        "oidv6-{split}-annotations-bbox.csv",
-        "{split}_labels.csv",
+    locations = tuple(
+        pattern + suffix
+        for suffix in SUFFIXES
+        for pattern in (
+            "{split}/labels/detections",
+            "{split}",
+            "annotations/{split}",
+            "{split}/label",
+            "{split}/labels",
+            "{split}/annotations",
+            "{split}/_annotations",
+            "{split}-annotations-bbox",
+            "oidv6-{split}-annotations-bbox",
+            "{split}_labels",
+        )
     )
 
     unit: Unit | None = None
@@ -58,7 +65,11 @@ class CSV(SingleFileFormat):
     def read(self, root: Path, split: str) -> Annotations:
         """Read a split. Raises `DataError` if there is no such split, or it cannot be read."""
         path, word = self._find_split(root, split)
-        rows = Rows(path, _read_descriptions(root, self.class_descriptions), split=word)
+        descriptions = self.class_descriptions
+        if descriptions is None and path.match("labels/detections.csv"):  # FiftyOne's copy of OpenImages
+            names = path.parent.parent / "metadata/classes.csv"
+            descriptions = os.path.relpath(names, root) if is_file(names) else None
+        rows = Rows(path, _read_descriptions(root, descriptions), split=word)
         columns = rows.read()
         samples = [sample for name in [*rows.images][:10] for sample in dict.fromkeys((name, name.strip()))]
         image_dir = self.image_dir(root, path, samples, split=word)
@@ -67,11 +78,12 @@ class CSV(SingleFileFormat):
             item_format = "line {item} '{name}' of {image}"
             builder = TableBuilder(item_format=item_format, box_format=box_format, unit=self.unit or columns.unit)
             rows.fill(builder, image_dir, root)
+            builder.notes += note_unnamed(root, path, rows.names, builder.paths)
             if columns.label is None:
                 builder.notes.append(f"{path}: there is no column for the class; all objects are '{ONLY_CLASS}'")
             builder.sources.append(str(path))
-            if isinstance(self.class_descriptions, str):
-                builder.sources.append(str(root / self.class_descriptions))
+            if isinstance(descriptions, str):
+                builder.sources.append(str(root / descriptions))
             return builder.finish(root)
 
         found = table(columns.box_format)
@@ -101,7 +113,7 @@ class CSV(SingleFileFormat):
                 text = f"the split '{split}' is in {len(paths)} files: {', '.join(map(str, paths))}; keep one of them"
                 raise DataError(f"{root}: {text}") from None
             return paths[0], word
-        is_part = not split.endswith(".csv") and word in column_splits(path)
+        is_part = not split.endswith(SUFFIXES) and word in column_splits(path)
         return path, word if is_part else None
 
 

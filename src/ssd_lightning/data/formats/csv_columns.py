@@ -52,6 +52,9 @@ WITHOUT_HEADER = ("image", "xmin", "ymin", "xmax", "ymax", "label")
 AUTOML = ("ml_use", "image", "label", "xmin", "ymin", "", "", "xmax", "ymax")
 """Columns of a file without a header of Google's AutoML, in fractions; the others are more corners."""
 SPLIT = ("split", "set", "subset", "ml_use")
+NO_CLASS = ("", "index", "id", "unnamed: 0", "area", "score", "confidence")
+"""Other columns, which cannot be the class."""
+SUFFIXES = (".csv", ".tsv")
 UNASSIGNED = ("", "unassigned")
 """Such rows belong to training."""
 
@@ -98,7 +101,7 @@ def sniff_columns(header: Sequence[str], path: Path) -> Columns:
     missing = ""
     if image is None:
         missing = f"the image (called {', '.join(IMAGE)})"
-    elif label is None and (box is None or len(box) > 1):
+    elif label is None and (box is None or (len(box) > 1 and _may_have_class(given))):
         missing = f"the class (called {', '.join(LABEL)})"
     elif box is None:
         missing = f"the box (called {', '.join('/'.join(names) for names in BOX_COLUMNS[0][1])}, or {BOX_IN_ONE[0]})"
@@ -115,6 +118,12 @@ def sniff_columns(header: Sequence[str], path: Path) -> Columns:
         unit="fractions" if {"imageid", "labelname"} <= set(given) else "pixels",
         split=column(SPLIT),
     )
+
+
+def _may_have_class(given: Iterable[str]) -> bool:
+    """Tell whether a column with none of the usual names may be the class."""
+    of_boxes = (name for _, names in BOX_COLUMNS for of_number in names for name in of_number)
+    return bool({*given} - {*IMAGE, *of_boxes, *DIFFICULT, *chain(*IMAGE_SIZE), *SPLIT, *NO_CLASS})
 
 
 @contextmanager
@@ -182,6 +191,10 @@ def _column_splits(path: Path, *_: int) -> frozenset[str]:
 
 def files_with_splits(root: Path) -> dict[Path, frozenset[str]]:
     """Return the files of a folder and its subfolders that name splits in a column, with the splits."""
+    return {path: splits for path in list_tables(root) if (splits := column_splits(path))}
+
+
+def list_tables(root: Path) -> list[Path]:
+    """List the CSV files of a folder and its subfolders."""
     folders = (root, *(folder for folder in root.iterdir() if folder.is_dir()))
-    paths = sorted(path for folder in folders for path in folder.glob("*.csv"))
-    return {path: splits for path in paths if (splits := column_splits(path))}
+    return sorted(path for folder in folders for suffix in SUFFIXES for path in folder.glob(f"*{suffix}"))

@@ -56,6 +56,7 @@ class Rows:
         self._split = split
         self.images: dict[str, int] = Numbering()
         """Name of an image -> its number, in the order of the file."""
+        self._others: set[str] = set()
         self._sizes_px: list[tuple[int, int] | None] = []
         self._labels: dict[str, int] = Numbering()
         self._objects = ObjectColumns()
@@ -70,7 +71,7 @@ class Rows:
         with open_rows(self.path) as reader:
             columns, rows = read_columns(reader, self.path)
             if (index := columns.split) is not None and self._split is not None:
-                rows = (row for row in rows if len(row) <= index or split_word(row[index]) == self._split)
+                rows = self._of_split(rows, index, columns.image)
             while chunk := [(reader.line_num, row) for row in islice(rows, ROWS_AT_ONCE)]:
                 if not self._add_plain(chunk, columns):
                     for line, row in chunk:
@@ -83,6 +84,18 @@ class Rows:
                 raise DataError(f"{text}; {seems}; add a header that names the columns")
             log.info("%s", text)
         return columns
+
+    @property
+    def names(self) -> Iterator[str]:
+        """The names of the images of all splits."""
+        return chain(self.images, self._others)
+
+    def _of_split(self, rows: Iterable[list[str]], split: int, image: int) -> Iterator[list[str]]:
+        for row in rows:
+            if len(row) <= split or split_word(row[split]) == self._split:
+                yield row
+            elif len(row) > image:
+                self._others.add(row[image])
 
     def _has_class_second(self) -> bool:
         """Tell whether all rows can be image, class number, x1, y1, x2, y2 instead of `WITHOUT_HEADER`."""

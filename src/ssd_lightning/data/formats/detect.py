@@ -37,7 +37,7 @@ LOOKED_FOR = (
 )
 PARTS_OF_SETS = {*SPLIT_FOLDERS, "images", "JPEGImages", "labels", "Annotations", "annotations"}
 """Folders inside of a data set."""
-ANNOTATION_SUFFIXES = (".xml", ".json", ".csv", ".data", ".yaml", ".yml")
+ANNOTATION_SUFFIXES = (".xml", ".json", ".csv", ".tsv", ".data", ".yaml", ".yml")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ def find_image_dir(
         DataError: it may be one of several folders.
     """
     stem = annotation_path.stem.removeprefix("instances_")
-    split = split or _split_of(Path(os.path.relpath(annotation_path, root)).with_suffix(""))
+    split = split or split_of(Path(os.path.relpath(annotation_path, root)).with_suffix(""))
     of_split = [split, *(name for name, meant in SPLIT_WORDS.items() if meant == split)] if split else []
     names = dict.fromkeys((stem, annotation_path.parent.name, stem.removesuffix("_labels"), *of_split))  # TensorFlow's
     usual = [root / pattern.format(name=name) for name in names for pattern in IMAGE_FOLDERS]
@@ -48,9 +48,9 @@ def find_image_dir(
     if found is not None:
         return ImageDir(found)
     holders = _holders(root, samples)
-    of_others = [folder for folder in holders if {_split_of(folder.relative_to(root))} - {None, split}]
+    of_others = [folder for folder in holders if {split_of(folder.relative_to(root))} - {None, split}]
     left = [folder for folder in holders if folder not in of_others]
-    left = [folder for folder in left if _split_of(folder.relative_to(root)) is not None] or left
+    left = [folder for folder in left if split_of(folder.relative_to(root)) is not None] or left
     advice = f"data={choice} data.images=FOLDER states their folder"
     if len(left) > 1:
         names_of = ", ".join(repr(name) for name in samples[:1])
@@ -63,7 +63,7 @@ def find_image_dir(
     return ImageDir(there[0], f"{hint}; {advice}")
 
 
-def _split_of(path: Path) -> str | None:
+def split_of(path: Path) -> str | None:
     """Return the split that the last part of a path with such a word names."""
     words = (word for part in reversed(path.parts) for word in split_words(part))
     return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)

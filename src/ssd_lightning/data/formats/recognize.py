@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ssd_lightning.data.formats.coco import COCO
 from ssd_lightning.data.formats.csv_boxes import CSV
-from ssd_lightning.data.formats.csv_columns import files_with_splits, open_rows, read_columns
+from ssd_lightning.data.formats.csv_columns import SUFFIXES, files_with_splits, open_rows, read_columns
 from ssd_lightning.data.formats.cvat import CVAT
 from ssd_lightning.data.formats.files import SPLIT_FOLDERS, encoding_of, visible_below
 from ssd_lightning.data.formats.label_studio import LabelStudio, read_tasks
@@ -113,7 +113,7 @@ def candidates(files: Files) -> list[Candidate]:
     json_files = files.of_kind(".json", _json_kind)
     coco = {path: len(re.findall(rb'"file_name"', _content(root / path))) for path in json_files["coco"]}
     label_studio = {path: _count_tasks(root / path) for path in json_files["label studio"]}
-    tables = {path: count for path in files.of(".csv") if (count := _count_csv_images(root / path))}
+    tables = {path: count for path in files.of(*SUFFIXES) if (count := _count_csv_images(root / path))}
     via = {path: len(re.findall(rb'"filename"', _content(root / path))) for path in json_files["via"]}
     via |= {path: count for path in files.of(".csv") if (count := _count_via_images(root / path))}
     descriptions = next((path for path in files.of(".csv") if "class-descriptions" in path), None)

@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from ssd_lightning.data.formats.csv_columns import SUFFIXES
 from ssd_lightning.data.formats.files import FileError, read_bytes, read_json, read_lines, read_xml
 from ssd_lightning.data.formats.labelme import LabelMe
 from ssd_lightning.data.formats.merged_folders import kind_of, without_split
@@ -83,7 +84,7 @@ def _place(path: str, has_file_of_image: bool) -> str:
 
 def describe_faults(files: Files, *, at_most: int = 3) -> Iterator[str]:
     """Say why files are not read that may be annotations: first those that are damaged."""
-    paths = files.of(".csv", ".json", ".xml")
+    paths = files.of(*SUFFIXES, ".json", ".xml")
     faults = [(path, fault_of(files.root / path)) for path in paths[: 10 * at_most]]
     faults.sort(key=lambda entry: not entry[1].is_damaged)
     return (f"{files.root / path}: {fault.text}" for path, fault in islice(faults, at_most))
@@ -101,7 +102,7 @@ def fault_of(path: Path) -> Fault:
             return Fault(_json_kind(read_json(path)), False)
         if path.suffix.lower() == ".xml":
             return Fault(f"the XML begins with <{read_xml(path).tag}>", False)
-        if path.suffix.lower() == ".csv":
+        if path.suffix.lower() in SUFFIXES:
             return _csv_fault(path)
         return Fault(f"the first line, {read_lines(path)[0]!r:.80}, is not a label of YOLO (class cx cy w h)", False)
     except FileError as error:
