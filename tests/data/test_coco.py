@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from helpers.datasets import open_coco
+from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.formats import COCO
 from ssd_lightning.errors import DataError
 
 CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 3, "name": "car"}]
@@ -202,3 +204,20 @@ def test_no_json(tmp_path: Path, text: str) -> None:
     (tmp_path / "annotations/instances_train.json").write_text(text)
     with pytest.raises(DataError, match=r"instances_train.json: (this is not readable JSON|the JSON is a list)"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "is_refused"),
+    [
+        ([[10, 20, 90, 100], [110, 50, 190, 90]], True),  # the image is 200 x 100
+        ([[110, 50, 190, 90], [110, 50, 30, 20]], False),  # the second has no corners
+        ([[10, 20, 90, 60], [10, 20, 80, 40]], False),  # fits both ways
+    ],
+)
+def test_boxes_of_corners(tmp_path: Path, boxes: list[list[int]], is_refused: bool) -> None:
+    write(tmp_path, [{"category_id": 3, "id": number, "bbox": box} for number, box in enumerate(boxes, start=7)])
+    if is_refused:
+        with pytest.raises(DataError, match=r"train\.json: annotation 7 'car' .*ymax is 120 of 100.*two corners"):
+            COCO().read(tmp_path, "train")
+    else:
+        assert isinstance(COCO().read(tmp_path, "train"), Annotations)

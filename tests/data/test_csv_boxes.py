@@ -389,6 +389,14 @@ def test_images_without_a_row_are_counted(tmp_path: Path) -> None:
     assert not CSV().read(tmp_path, "train").notes
 
 
+def test_images_without_a_row_in_a_large_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssd_lightning.data.formats.csv_unnamed.MOST_COMPARED", 1)
+    write(tmp_path, "image,label,xmin,ymin,xmax,ymax\na.jpg,x,1,2,3,4\n")
+    Image.new("RGB", (20, 30)).save(tmp_path / "train/b.jpg")
+    (note,) = CSV().read(tmp_path, "train").notes
+    assert f"{tmp_path}/train: 1 of 2 images" in note
+
+
 def test_images_of_other_splits_in_a_column_have_rows(tmp_path: Path) -> None:
     write_splits(tmp_path, "split", ("train", "val", "test", "train"))
     assert not CSV().read(tmp_path, "train").notes

@@ -475,6 +475,18 @@ def test_images_in_a_folder_of_any_name_but_a_split(tmp_path: Path) -> None:
         assert [problem.kind for problem in problems] == kinds
 
 
+def test_label_studio_finds_the_images_of_each_storage(tmp_path: Path) -> None:
+    links = ["/data/local-files/?d=imgs/a.jpg", "s3://bucket/raw/b.jpg", "/data/upload/1/0a1b2c3d-c.jpg"]
+    for folder, name in (("imgs", "a.jpg"), ("cloud/images", "b.jpg"), ("up", "c.jpg")):
+        paint(tmp_path / folder, [replace(A, name=name)])
+    tasks = [task(id=number, image=link) for number, link in enumerate(links)]
+    (tmp_path / "p.json").write_text(json.dumps(tasks))
+    found = LabelStudio().read(tmp_path, "p")
+    assert not found.problems
+    paths = [str(tmp_path / path) for path in ("imgs/a.jpg", "cloud/images/b.jpg", "up/c.jpg")]
+    assert list(found.columns.image_paths) == paths
+
+
 def test_label_studio_uploads_of_one_name_are_not_confused(tmp_path: Path) -> None:
     links = [f"/data/upload/1/{prefix}-a.jpg" for prefix in ("0a1b2c3d", "0a1b2c3e")]
     found = read_tasks(tmp_path, *(task(id=number, image=link) for number, link in enumerate(links)))

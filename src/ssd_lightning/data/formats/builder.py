@@ -47,6 +47,8 @@ class TableBuilder:
     box_format: BoxFormat = "xyxy"
     unit: Unit = "pixels"
     first_pixel: int = 0
+    corners_advice: str = ""
+    """What to do if boxes leave their images as x, y, w, h, but all fit as two corners; empty means no such test."""
 
     def __post_init__(self) -> None:
         self._notation: Any = {"box_format": self.box_format, "unit": self.unit, "first_pixel": self.first_pixel}
@@ -150,6 +152,8 @@ class TableBuilder:
         for row in np.flatnonzero((kinds > 0) & is_usable[image]).tolist():
             found = FoundObject(names[label[row] - 1], numbers[order[row]], int(item[row]), bool(difficult[row]))
             self._fail_box(image[row], found, kinds[row], sizes_px[image[row]], is_clipped=bool(overhangs[row]))
+        if self.corners_advice and (kinds[is_usable[image]] == BOX_PROBLEMS.index("outside")).any():
+            self._refuse_corners(numbers[order], image, sizes_px, is_usable)
         kept = is_usable[image] & ((kinds == 0) | overhangs)
         counts = np.bincount(image[kept], minlength=len(self._ids))[is_usable]
         names, label_map = self._sorted_labels()
@@ -269,6 +273,19 @@ class TableBuilder:
         text = box_text(problem_kind, numbers, (int(size_px[0]), int(size_px[1])), **self._notation)
         reach_px = tuple(high_px[0].tolist())
         self._fail_object(int(image), found, text=text, kind=problem_kind, is_clipped=is_clipped, reach_px=reach_px)
+
+    def _refuse_corners(
+        self, numbers: np.ndarray, image: np.ndarray, sizes_px: np.ndarray, is_usable: np.ndarray
+    ) -> None:
+        """Raise `DataError` if all boxes of the usable images fit as two corners."""
+        there = is_usable[image]
+        notation = {**self._notation, "box_format": "xyxy"}
+        if not check_boxes(numbers[there], sizes_px[image[there]], **notation).kinds.any():
+            first = min((entry for entry in self._problems if entry[2].kind == "outside"), key=lambda entry: entry[:2])[
+                2
+            ]
+            what = "its four numbers are read as x, y, width, height, but all boxes of the file fit as two corners"
+            raise DataError(f"{first}; {what}; {self.corners_advice}")
 
     def _find_turned(self, image: np.ndarray, numbers: np.ndarray, sizes_px: np.ndarray) -> list[int]:
         """Report images whose boxes only fit the other orientation of the EXIF tag, among those with boxes outside."""

@@ -22,6 +22,7 @@ from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
+CORNERS_ADVICE = "write width and height in place of xmax and ymax, or correct the box if these are sizes"
 FLAGS = frozenset({"iscrowd", "difficult"})
 
 
@@ -55,6 +56,7 @@ class COCO(SingleFileFormat):
             is_listed=True,
             box_format="xywh",
             item_format="annotation {item} '{name}' of {image}",
+            corners_advice=CORNERS_ADVICE,
         )
         listed = _entries(path, content, "images", needed=("id", "file_name"))
         if len({entry["id"] for entry in listed}) < len(listed):

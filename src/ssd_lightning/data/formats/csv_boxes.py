@@ -1,12 +1,12 @@
 """CSV files with one object per row: the columns of OpenImages, RetinaNet, Kaggle, TensorFlow and most other tools."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from ssd_lightning.data.annotation_checks import BOX_PROBLEMS, BoxFormat, Unit
+from ssd_lightning.data.annotation_checks import Unit
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.csv_columns import SUFFIXES, column_splits, files_with_splits, open_rows, split_word
@@ -16,6 +16,8 @@ from ssd_lightning.data.formats.files import MissingSplitError
 from ssd_lightning.data.formats.single_file import SingleFileFormat
 from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import ConfigurationError, DataError
+
+CORNERS_ADVICE = "write them in four columns, xmin, ymin, xmax, ymax, or x, y, w, h if they are sizes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,22 +76,20 @@ class CSV(SingleFileFormat):
         samples = [sample for name in [*rows.images][:10] for sample in dict.fromkeys((name, name.strip()))]
         image_dir = self.image_dir(root, path, samples, split=word)
 
-        def table(box_format: BoxFormat) -> Annotations:
-            item_format = "line {item} '{name}' of {image}"
-            builder = TableBuilder(item_format=item_format, box_format=box_format, unit=self.unit or columns.unit)
-            rows.fill(builder, image_dir, root)
-            builder.notes += note_unnamed(root, path, rows.names, builder.paths)
-            if columns.label is None:
-                builder.notes.append(f"{path}: there is no column for the class; all objects are '{ONLY_CLASS}'")
-            builder.sources.append(str(path))
-            if isinstance(descriptions, str):
-                builder.sources.append(str(root / descriptions))
-            return builder.finish(root)
-
-        found = table(columns.box_format)
-        if len(columns.box) == 1:
-            _refuse_corners(found, lambda: table("xyxy"))
-        return found
+        builder = TableBuilder(
+            item_format="line {item} '{name}' of {image}",
+            box_format=columns.box_format,
+            unit=self.unit or columns.unit,
+            corners_advice=CORNERS_ADVICE if len(columns.box) == 1 else "",
+        )
+        rows.fill(builder, image_dir, root)
+        builder.notes += note_unnamed(root, path, rows.names, builder.paths)
+        if columns.label is None:
+            builder.notes.append(f"{path}: there is no column for the class; all objects are '{ONLY_CLASS}'")
+        builder.sources.append(str(path))
+        if isinstance(descriptions, str):
+            builder.sources.append(str(root / descriptions))
+        return builder.finish(root)
 
     def files(self, root: Path, split: str) -> Iterable[str]:
         """Return the file of a split, or a path for each split in it. Raises `DataError` if there is no such split."""
@@ -115,17 +115,6 @@ class CSV(SingleFileFormat):
             return paths[0], word
         is_part = not split.endswith(SUFFIXES) and word in column_splits(path)
         return path, word if is_part else None
-
-
-def _refuse_corners(found: Annotations, as_corners: Callable[[], Annotations]) -> None:
-    """Raise `DataError` if boxes of x, y, width, height leave their images, but all boxes fit as two corners."""
-    first = next((problem for problem in found.problems if problem.kind == "outside"), None)
-    if first is None or any(problem.kind in BOX_PROBLEMS for problem in as_corners().problems):
-        return
-    raise DataError(
-        f"{first}; its column is read as x, y, width, height, but all boxes of the file fit as two corners; write them "
-        "in four columns, xmin, ymin, xmax, ymax, or x, y, w, h if they are sizes"
-    )
 
 
 def _read_descriptions(root: Path, class_descriptions: str | Mapping[Any, str] | None) -> dict[str, str]:

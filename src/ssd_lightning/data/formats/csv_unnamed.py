@@ -11,6 +11,9 @@ from ssd_lightning.data.formats.image_dirs import split_of
 from ssd_lightning.data.formats.image_files import images_in, portable_path
 from ssd_lightning.errors import DataError
 
+MOST_COMPARED = 50_000
+"""Images of a folder whose names are compared; of more, the difference of the numbers is told."""
+
 
 def note_unnamed(root: Path, table: Path, names: Iterable[str], found: Sequence[str]) -> list[str]:
     """Say how many images of the folders of a split have no row.
@@ -23,24 +26,28 @@ def note_unnamed(root: Path, table: Path, names: Iterable[str], found: Sequence[
     """
     counts = Counter(path.rpartition("/")[0] for path in found)
     left: dict[str, set[str]] = {}
-    for folder, count in counts.items():
-        if is_within(root, Path(folder)):
-            images = images_in(folder)
-            if sum(map(len, images.values())) > count:  # else all have a row, without a look at each
-                left[folder] = {name for of_stem in images.values() for name in of_stem}
-    if not left:
-        return []
-    named = {*map(_file_name, found), *map(_file_name, names)}
     notes = []
+    for folder, count in counts.items():
+        images = images_in(folder) if is_within(root, Path(folder)) else {}
+        total = sum(map(len, images.values()))
+        if total > MOST_COMPARED and total > count and _is_of_split(folder, root):
+            notes.append(f"{folder}: {total - count} of {total} images have no row in {table} and are skipped")
+        elif count < total <= MOST_COMPARED:  # else all have a row, without a look at each
+            left[folder] = {name for of_stem in images.values() for name in of_stem}
+    named = {*map(_file_name, found), *map(_file_name, names)} if left else set()
     for folder, images_left in left.items():
         without = images_left - _named(images_left, named)
-        if without and split_of(Path(os.path.relpath(folder, root))) is None:  # other files may name them
+        if without and not _is_of_split(folder, root):  # other files may name them
             for stated in _stated_elsewhere(root, table):
                 without -= _named(without, stated)
         if without:
             text = f"images have no row in {table} and are skipped; the first is {min(without)}"
             notes.append(f"{folder}: {len(without)} {text}")
     return notes
+
+
+def _is_of_split(folder: str, root: Path) -> bool:
+    return split_of(Path(os.path.relpath(folder, root))) is not None
 
 
 def _named(images: Iterable[str], stated: set[str]) -> set[str]:

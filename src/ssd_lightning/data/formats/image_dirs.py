@@ -64,7 +64,7 @@ def find_image_dir(
 
 
 def split_of(path: Path) -> str | None:
-    """Return the split that the last part of a path with such a word names."""
+    """Return the split (`train`, `val` or `test`) that the last part of a path with such a word names."""
     words = (word for part in reversed(path.parts) for word in split_words(part))
     return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
 

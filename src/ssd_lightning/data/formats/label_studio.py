@@ -15,7 +15,7 @@ from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, read_json
 from ssd_lightning.data.formats.found import FoundObject
-from ssd_lightning.data.formats.image_files import ImageFinder, parts_to_keep, portable_path
+from ssd_lightning.data.formats.image_files import ImageDir, ImageFinder, parts_to_keep, portable_path
 from ssd_lightning.data.formats.shapes import bounds, ellipse_bounds, points_of, rotated_bounds
 from ssd_lightning.data.formats.single_file import SingleFileFormat
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
@@ -49,15 +49,23 @@ class LabelStudio(SingleFileFormat):
             builder.fail_file(path, text)
         builder.notes += found.notes
         spellings = _spellings(task.image for task in found.tasks)
-        samples = {spelling[task.image]: None for task in found.tasks[:10] for spelling in spellings}
-        image_dir = self.image_dir(root, path, list(samples))
-        finders = [ImageFinder(image_dir, {*names.values()}, root=root, stated_by=path) for names in spellings]
+        storages: dict[str, list[str]] = defaultdict(list)
+        for task in found.tasks:
+            storages[_storage(task.image)].append(task.image)
+        finders: dict[ImageDir, list[ImageFinder]] = {}
+        dirs: dict[str, ImageDir] = {}
+        for storage, images in storages.items():
+            samples = {spelling[image]: None for image in images[:10] for spelling in spellings}
+            image_dir = dirs[storage] = self.image_dir(root, path, list(samples))
+            if image_dir not in finders:
+                all_names = [{*names.values()} for names in spellings]
+                finders[image_dir] = [ImageFinder(image_dir, of, root=root, stated_by=path) for of in all_names]
         keep = parts_to_keep(spellings[0])
         for task in found.tasks:
             name = "/".join(task.image.split("/")[-keep.get(task.image, 1) :])
-            find = partial(_find_image, task, spellings, finders, path)
+            find = partial(_find_image, task, spellings, finders[dirs[_storage(task.image)]], path)
             builder.add_named_image(name, find, size_px=task.size_px, file=path, objects=task.objects)
-        builder.sources += [str(path), *chain.from_iterable(finder.folders for finder in finders)]
+        builder.sources += [str(path), *chain.from_iterable(finder.folders for finder in chain(*finders.values()))]
         return builder.finish(root)
 
 
@@ -203,6 +211,11 @@ def _clean(stated: str) -> str:
         path = path.partition("://")[2]
         path = path.partition("?")[0] if stated.startswith("http") else path
     return portable_path(path)
+
+
+def _storage(image: str) -> str:
+    """Return what the images of one storage have in common: the first folder or bucket of their paths."""
+    return image.strip("/").partition("/")[0] if "/" in image else ""
 
 
 def _spellings(images: Iterable[str]) -> list[dict[str, str]]:
