@@ -14,6 +14,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
+from PIL import Image
 
 from helpers import planted
 from ssd_lightning import doctor
@@ -258,6 +259,28 @@ def test_annotations_without_any_object(tmp_path: Path) -> None:
     assert "has a class name; give data.class_names" in of_kind(discovered, "unopened")[0]
     stated = check_dataset("voc", tmp_path, "data.class_names=[cat]")
     assert [sentence.split(":")[0] for sentence in of_kind(stated, "nothing_left")] == ["train"]
+
+
+@pytest.mark.parametrize("test", ["false", "true"])
+def test_a_test_split_without_labels_matters_only_if_it_is_scored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, test: str
+) -> None:
+    splits = ("train", "train", "test")
+    planted.write("yolo", tmp_path, [planted.ImageSpec(f"p{i}", split) for i, split in enumerate(splits)])
+    (tmp_path / "labels/test/p2.txt").unlink()
+    report = check_dataset("yolo", tmp_path, f"test={test}")
+    (group,) = [group for group in report["issues"] if group["kind"] == "unopened"]
+    assert group["severity"] == ("error" if test == "true" else "warning")
+    assert "labels/test/p2.txt" in group["items"][0]["sentence"]
+    assert len([line for line in caplog.messages if "test split 'test' has no labels" in line]) == 1
+
+
+def test_notes_of_one_split_in_parts_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = [planted.ImageSpec(f"p{i}", "train") for i in range(12)]
+    planted.write("csv", tmp_path, images)
+    Image.new("RGB", (20, 30)).save(tmp_path / "train/extra.jpg")
+    check_dataset("csv", tmp_path, "data.val_fraction=0.5")
+    assert len([line for line in caplog.messages if "extra.jpg" in line and "no row" in line]) == 1
 
 
 def test_a_split_whose_every_object_is_skipped(tmp_path: Path) -> None:

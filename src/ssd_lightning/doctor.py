@@ -198,7 +198,7 @@ def read_splits(config: "DictConfig") -> "DatasetCheck":
     from ssd_lightning.analysis.health import clipped_issues, pixel_origin_issues
     from ssd_lightning.analysis.issues import Issue
     from ssd_lightning.data.formats import VOC
-    from ssd_lightning.data.formats.files import MissingSplitError, check_root
+    from ssd_lightning.data.formats.files import MissingLabelsError, MissingSplitError, check_root
     from ssd_lightning.data.inspection import count_edges, open_leniently
 
     data = instantiate(config.data.module, _convert_="all")
@@ -237,7 +237,8 @@ def read_splits(config: "DictConfig") -> "DatasetCheck":
             if isinstance(error, MissingSplitError) and split == "train":
                 raise
             # A missing test split is reported when it is requested, which may never happen.
-            only_later = isinstance(error, MissingSplitError) and split == "test" and not config.test
+            is_of_later = isinstance(error, MissingSplitError | MissingLabelsError)
+            only_later = is_of_later and split == "test" and not config.test
             check.issues.append(Issue("warning" if only_later else "error", "unopened", split, str(error)))
     check.issues += unlisted_issues(opener.read(data.arguments(split)["splits"]) for split in check.datasets)
     return check

@@ -275,7 +275,8 @@ def write_float_rgb(path: Path) -> None:
         ),
         (lambda path: Image.new("RGB", (4, 4)).save(path, "tiff", tiffinfo={254: 1}), "preview, as in camera raw"),
         (lambda path: path.write_bytes(RADIANCE % (24, 40) + b"\x02\x02\x00"), "truncated or damaged"),
-        (lambda path: path.write_bytes(RADIANCE % (20_000, 20_000)), "decompression bomb"),
+        (lambda path: path.write_bytes(RADIANCE % (20_000, 20_000)), "decompression bomb.*tiles"),
+        (lambda path: path.write_text(f"version https://git-lfs.github.com/spec/v1\noid {'0' * 64}\n"), "git lfs pull"),
     ],
 )
 def test_a_broken_file_is_named_with_its_cause_in_one_line(tmp_path: Path, write: object, cause: str) -> None:

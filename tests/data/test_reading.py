@@ -16,7 +16,7 @@ from helpers.datasets import open_csv, opener
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.class_rules import ClassRules
-from ssd_lightning.data.formats import COCO, CSV, VOC, YOLO
+from ssd_lightning.data.formats import COCO, CSV, VOC, YOLO, Records
 from ssd_lightning.data.held_out import HeldOut
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.errors import ConfigurationError, DataError
@@ -264,7 +264,7 @@ def test_a_file_is_no_root(tmp_path: Path) -> None:
 
 def test_why_no_class_is_left_is_said(tmp_path: Path) -> None:
     splits = write_csv(tmp_path, ["a.jpg,cat,1,x,30,40,0"])
-    with pytest.raises(DataError, match=r"no object .* give data\.class_names; .*line 2 'cat' of a\.jpg has ymin 'x'"):
+    with pytest.raises(DataError, match=r"train\.csv: line 2 'cat' of a\.jpg has ymin 'x'.* no usable object"):
         open_csv(splits=splits)
     splits = write_csv(tmp_path, ROWS[:2])
     with pytest.raises(DataError, match="exclude_classes excludes all classes: bus, car"):
@@ -324,3 +324,33 @@ def test_an_image_in_two_lists_of_a_root_comes_once(tmp_path: Path) -> None:
     splits = [{"root": str(tmp_path), "split": split} for split in ("train", "trainval")]
     dataset = opener(VOC)(splits=splits)
     assert [(one.image_id, len(one.labels)) for one in dataset.annotations] == [("a", 1), ("b", 1)]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "said"),
+    [
+        ("5,5;1;30;40", "line 2 'cat' of a.jpg has xmin '5,5'"),  # a decimal comma
+        ("1;1;30;40", "a.jpg: the image is missing"),
+    ],
+)
+def test_the_fault_that_leaves_no_class_leads(tmp_path: Path, boxes: str, said: str) -> None:
+    (tmp_path / "train.csv").write_text(f"image;label;xmin;ymin;xmax;ymax\na.jpg;cat;{boxes}\n")
+    if "missing" not in said:
+        Image.new("RGB", (60, 50)).save(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=rf"^{tmp_path}/(train\.csv: )?{said}") as caught:
+        DatasetOpener(format=CSV())(splits=[{"root": str(tmp_path), "split": "train"}])
+    assert "class_names" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        ([{"image": "a.jpg", "boxes": [1, 2, 3, 4], "labels": ["cat"]}], "record 1: 'boxes' is"),
+        ([], "no image"),
+    ],
+)
+def test_the_fault_of_records_leads(tmp_path: Path, records: list[dict[str, Any]], said: str) -> None:
+    Image.new("RGB", (60, 50)).save(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=said) as caught:
+        DatasetOpener(format=Records(train=records))(splits=[{"root": str(tmp_path), "split": "train"}])
+    assert "class_names" not in str(caught.value)

@@ -51,7 +51,8 @@ KINDS: dict[str, Kind] = {
     "within": Kind("the same image twice in a split", "take one of them out, it counts double"),
     "repeated": Kind("images that a list names more than once", "take the other entries out of the list"),
     "unlisted": Kind(
-        "images that no annotation file names", "add a row for each, also without an object, or take them out"
+        "images beside those of a split that are not read",
+        "annotate each, also if it has no object (a row, or a finished task), or take them out",
     ),
     "tiny": Kind("boxes that are tiny in the network's input", "choose a larger image_size, or leave them out"),
     "similar_classes": Kind("class names that are nearly the same", "give them one name, if they are one class"),

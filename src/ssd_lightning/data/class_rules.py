@@ -99,9 +99,21 @@ def map_labels(
         if not class_names and any(names):
             raise DataError(f"data.exclude_classes excludes all classes: {', '.join(names)}")
         if not class_names:
-            first = f"; the first of {len(found.problems)} problems: {found.problems[0]}" if found.problems else ""
-            raise DataError(f"no object in {' and '.join(found.roots)} has a class name; give data.class_names{first}")
+            raise DataError(_why_no_class(found))
     check_class_names(class_names)
     labels = {name: label for label, name in enumerate(class_names, start=1)}
     label_map = [EXCLUDED if name is None else labels.get(name, 0) for name in used]
     return tuple(class_names), np.array([0, *label_map], np.int64)
+
+
+def _why_no_class(found: Annotations) -> str:
+    """Say why there is no class: the first fault, if faults have taken all objects or images."""
+    roots, num_images = " and ".join(found.roots), len(found.columns.image_ids)
+    if not found.problems:
+        text = "has a class name; give data.class_names" if num_images else "is there, and no image"
+        return f"no object in {roots} {text}"
+    first, more = found.problems[0], len(found.problems) - 1
+    text = f"{first}; there are {more} more problems" if more else str(first)
+    if any(problem.item for problem in found.problems) or not num_images:
+        return f"{text}; no usable object in {roots} is left"
+    return f"{text}; no object in the {num_images} usable images has a class name; give data.class_names"

@@ -1,5 +1,6 @@
 """Data sets and loaders of training, validation and test."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -22,6 +23,8 @@ from ssd_lightning.data.sampler import EpochSampler, repeat_factors
 from ssd_lightning.data.stages import Arguments, choose_splits
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.processes import end_with_parent
+
+log = logging.getLogger(__name__)
 
 Stage = Literal["train", "val", "test"]
 REDUCED_TO = 5
@@ -170,7 +173,12 @@ class DetectionData:
 
     @cached_property
     def _splits(self) -> Mapping[str, Arguments | None]:
-        return choose_splits(self._files, **self._given)  # lazy: it reads files that `prepare` may create
+        chosen = choose_splits(self._files, **self._given)  # lazy: it reads files that `prepare` may create
+        for place in (chosen["test"] or {}).get("splits", ()):
+            if isinstance(self._make_dataset, DatasetOpener) and self.opener.is_unlabelled(place):
+                text = "has no labels, so that it cannot be scored; training does not need it"
+                log.warning("%s: the test split '%s' %s", place["root"], place["split"], text)
+        return chosen
 
     def has(self, stage: Stage) -> bool:
         """Whether a stage has a split."""

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 from ssd_lightning.data.image_suffixes import FORMAT_OF_SUFFIX
 from ssd_lightning.data.jpeg import decode_plain_jpeg
 from ssd_lightning.data.radiance import RadianceFile
-from ssd_lightning.data.special_files import refuse_special_file
+from ssd_lightning.data.special_files import GIT_LFS_POINTER, is_git_lfs_pointer, refuse_special_file
 from ssd_lightning.errors import DataError
 
 Image.register_open(RadianceFile.format, RadianceFile, lambda start: start.startswith(b"#?"))
@@ -180,8 +180,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{path}: {_what_it_is_instead(path)}") from None
     except Image.DecompressionBombError as error:  # raised from the header; nothing was decoded
         raise DataError(
-            f"{path}: the image is taken for a decompression bomb and not decoded: {error}; make it smaller, or set "
-            "PIL.Image.MAX_IMAGE_PIXELS"
+            f"{path}: the image is taken for a decompression bomb and not decoded: {error}; scale it down or cut "
+            "it into tiles with another tool, and its boxes with it"
         ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot read the image: {error.strerror or error}") from error
@@ -194,6 +194,8 @@ def _what_it_is_instead(path: Path) -> str:
         start = file.read(512).lstrip()
     if path.stat().st_size == 0:
         return "the file is empty (0 bytes), not an image"
+    if is_git_lfs_pointer(start):
+        return GIT_LFS_POINTER
     if start.startswith(b"<"):
         beginning = start[:20].decode(errors="replace")
         return f"this is an HTML or XML page, not an image (it begins with {beginning!r})"

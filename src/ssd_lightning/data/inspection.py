@@ -1,7 +1,6 @@
 """Open data sets for inspection: collect all problems, where a run would stop or skip them."""
 
 import hashlib
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,8 +16,6 @@ from ssd_lightning.data.formats import VOC
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.errors import DataError
-
-log = logging.getLogger(__name__)
 
 
 def open_leniently(
@@ -39,8 +36,7 @@ def open_leniently(
         DataError: the list of images, or another file that all images share, cannot be read.
     """
     found = opener.read(splits)
-    for note in found.notes:
-        log.warning("%s", note)
+    opener.log_notes(found)
     choice.setdefault("class_names", None)
     chosen = opener.choose(found, **choice)
     return DetectionDataset(

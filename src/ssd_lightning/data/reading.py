@@ -14,7 +14,7 @@ from ssd_lightning.data.annotations import Annotations, AnnotationTable, Problem
 from ssd_lightning.data.class_rules import EXCLUDED, ClassRules, map_labels
 from ssd_lightning.data.columns import Columns, hash_ids
 from ssd_lightning.data.dataset import DetectionDataset, Transform, shortened
-from ssd_lightning.data.formats import BY_NAME
+from ssd_lightning.data.formats import BY_NAME, YOLO
 from ssd_lightning.data.formats.detect import Auto
 from ssd_lightning.data.formats.files import check_root
 from ssd_lightning.data.held_out import HeldOut, Subset
@@ -98,10 +98,7 @@ class DatasetOpener:
                 image is left.
         """
         found = self.read(splits)
-        for note in dict.fromkeys(found.notes):
-            if note not in self._noted:
-                log.warning("%s", note)
-                self._noted.add(note)
+        self.log_notes(found)
         chosen = self.choose(
             found,
             class_names=class_names,
@@ -133,6 +130,13 @@ class DatasetOpener:
             raise DataError(f"no image is left in part '{part}' ({shares}{len(dataset.dropped)} skipped){hint}")
         return dataset
 
+    def log_notes(self, found: Annotations) -> None:
+        """Log what the reader has to say of some annotations, each sentence once."""
+        for note in found.notes:
+            if note not in self._noted:
+                log.warning("%s", note)
+                self._noted.add(note)
+
     def _format_of(self, place: Mapping[str, Any]) -> AnnotationFormat:
         stated = place.get("format", self.format)
         if not isinstance(stated, str):
@@ -149,6 +153,18 @@ class DatasetOpener:
             return frozenset(self._format_of(place).files(root, place["split"]))
         except (DataError, OSError):
             return frozenset()
+
+    def is_unlabelled(self, place: Mapping[str, Any]) -> bool:
+        """Tell whether a split has images, but none of the label files that its format has for each image."""
+        (root,) = absolute_roots([place])
+        annotation_format, split = self._format_of(place), place["split"]
+        try:
+            if isinstance(annotation_format, Auto):
+                detected, split = annotation_format.detect(root, split)
+                annotation_format, root = detected.format, detected.root
+            return isinstance(annotation_format, YOLO) and annotation_format.is_unlabelled(root, split)
+        except (DataError, OSError):
+            return False  # reported when the split is opened
 
     def read(self, splits: Sequence[Mapping[str, Any]]) -> Annotations:
         """Read all annotations of some splits.

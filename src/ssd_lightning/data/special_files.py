@@ -1,4 +1,4 @@
-"""Detect special files: reading a pipe blocks forever, and a device may have no end."""
+"""Detect special files: pipes, whose reading blocks forever, devices, which may have no end, and Git LFS pointers."""
 
 import os
 import stat
@@ -7,6 +7,13 @@ from pathlib import Path
 from ssd_lightning.errors import DataError
 
 SPECIAL_FILE = "this is a pipe, a socket or a device, not a file"
+
+GIT_LFS_POINTER = "this is a Git LFS pointer, not the file itself; get the files with `git lfs pull`"
+
+
+def is_git_lfs_pointer(start: bytes) -> bool:
+    """Tell by its first bytes whether a file is what a checkout without Git LFS has in place of a large file."""
+    return start.startswith(b"version https://git-lfs.github.com/spec/")
 
 
 def is_file(path: str | Path) -> bool:

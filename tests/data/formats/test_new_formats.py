@@ -99,6 +99,14 @@ def test_damaged_file_is_named(case: Case, tmp_path: Path) -> None:
             case.format.read(tmp_path, case.split)
 
 
+@with_each_format
+def test_a_pointer_of_git_lfs_is_told_from_a_damaged_file(case: Case, tmp_path: Path) -> None:
+    path = case.write(tmp_path, [A, EMPTY])
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 132735\n")
+    with pytest.raises(DataError, match=re.escape(str(path)) + ".*`git lfs pull`"):
+        DatasetOpener(format=case.format)(splits=[{"root": str(tmp_path), "split": case.split}])
+
+
 def labelme_shape(kind: str, points: Any, **more: Any) -> dict[str, Any]:
     return {"label": "cat", "shape_type": kind, "points": points, "flags": {}} | more
 

@@ -13,7 +13,7 @@ from typing import Any
 from ssd_lightning.data.annotation_checks import BoxFormat, Unit
 from ssd_lightning.data.formats.files import encoding_of
 from ssd_lightning.data.formats.merged_folders import SPLIT_WORDS
-from ssd_lightning.data.special_files import refuse_special_file
+from ssd_lightning.data.special_files import GIT_LFS_POINTER, is_git_lfs_pointer, refuse_special_file
 from ssd_lightning.errors import DataError
 
 # fmt: off
@@ -131,9 +131,11 @@ def open_rows(path: Path) -> Iterator[Any]:
     """Open a `csv.reader` for the separator that the first line has most. Raises `DataError` if it cannot be read."""
     refuse_special_file(path)
     try:
-        with path.open("rb") as start:
-            encoding = encoding_of(start.read(2))
-        with path.open(encoding=encoding, newline="") as stream:
+        with path.open("rb") as file:
+            start = file.read(64)
+        if is_git_lfs_pointer(start):
+            raise DataError(f"{path}: {GIT_LFS_POINTER}")
+        with path.open(encoding=encoding_of(start), newline="") as stream:
             first = stream.readline()
             stream.seek(0)
             yield csv.reader(stream, delimiter=max(",;\t", key=first.count))

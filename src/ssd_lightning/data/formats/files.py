@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from ssd_lightning.data.annotations import ProblemKind
-from ssd_lightning.data.special_files import SPECIAL_FILE, is_file
+from ssd_lightning.data.special_files import GIT_LFS_POINTER, SPECIAL_FILE, is_file, is_git_lfs_pointer
 from ssd_lightning.errors import DataError
 
 Item = TypeVar("Item")
@@ -55,6 +55,10 @@ class MissingSplitError(DataError):
         names = sorted(others)
         shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         super().__init__(f"{path}: there is no split '{split}'; there is {shown or 'none at all'}")
+
+
+class MissingLabelsError(DataError):
+    """A split has images, but no file of labels."""
 
 
 def check_root(root: Path) -> None:
@@ -130,11 +134,14 @@ def read_bytes(path: str | Path, what: str = "annotation") -> bytes:
             mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 raise FileError(path, SPECIAL_FILE)
-            return file.readall()
+            content = file.readall()
     except FileNotFoundError:
         raise FileError(path, f"the {what} is missing", kind="missing") from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise FileError(path, f"cannot read the {what}: {error}") from error
+    if is_git_lfs_pointer(content):
+        raise FileError(path, GIT_LFS_POINTER)
+    return content
 
 
 def _open_at_once(path: str, flags: int) -> int:

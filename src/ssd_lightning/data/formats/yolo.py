@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from ssd_lightning.data.annotation_checks import LARGEST_FRACTION, number_of, whole_number
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
-from ssd_lightning.data.formats.files import FileError, in_threads, read_lines, visible_below
+from ssd_lightning.data.formats.files import FileError, MissingLabelsError, in_threads, read_lines, visible_below
 from ssd_lightning.data.formats.found import FoundImage, FoundObject
 from ssd_lightning.data.formats.image_files import (
     find_image,
@@ -54,10 +54,9 @@ class YOLO:
         notes = [*_found_by_tails(settings, split, places), *_same_as_training(settings, split, places)]
         images = list(chain.from_iterable(_list_images(place, root, notes) for place in places))
         labels = [label_path(image.path) for image in images]
-        there = next((image.path for image in images if is_file(image.path)), None)
-        if there is not None and not any(path.is_file() for path in labels):  # missing images are reported later
+        if (there := _unlabelled(images)) is not None:
             text = f"none of the {len(images)} images of split '{split}' has a file there"
-            raise DataError(f"{label_path(there)}: the labels are missing: {text}")
+            raise MissingLabelsError(f"{label_path(there)}: the labels are missing: {text}")
         near = [folder for place in places for folder in (place, place.parent, label_path(place / "any.jpg").parent)]
         names_file = names_file_of(root, near)
         names = settings.class_names(names_file)
@@ -88,6 +87,11 @@ class YOLO:
         places = [Path(os.path.realpath(place)) for place in read_settings(root).places(split)]
         listed = (path for place in places for path in (visible_below(place) if place.is_dir() else (place,)))
         return (str(path) for path in listed if path in places or is_image_name(path))
+
+    def is_unlabelled(self, root: Path, split: str) -> bool:
+        """Tell whether a split has images, but no label file. Raises `DataError` if there is no such split."""
+        places = read_settings(root).places(split)
+        return _unlabelled(list(chain.from_iterable(_list_images(place, root, []) for place in places))) is not None
 
 
 @dataclass(frozen=True)
@@ -291,6 +295,13 @@ def _list_images(place: Path, root: Path, notes: list[str]) -> list[_Image]:
         _Image("/".join(of_name[shared:]), path or base / name, stated=f"{place}: line {number} '{text}'")
         for of_name, name, path, (number, text) in zip(parts, names, found, texts.items(), strict=True)
     ]
+
+
+def _unlabelled(images: Sequence[_Image]) -> Path | None:
+    """Return the first image if none has a label file; missing images are reported later."""
+    there = next((image.path for image in images if is_file(image.path)), None)
+    has_labels = there is not None and any(label_path(image.path).is_file() for image in images)
+    return None if has_labels else there
 
 
 def label_path(image_path: Path) -> Path:
