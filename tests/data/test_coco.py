@@ -212,6 +212,7 @@ def test_no_json(tmp_path: Path, text: str) -> None:
         ([[10, 20, 90, 100], [110, 50, 190, 90]], True),  # the image is 200 x 100
         ([[110, 50, 190, 90], [110, 50, 30, 20]], False),  # the second has no corners
         ([[10, 20, 90, 60], [10, 20, 80, 40]], False),  # fits both ways
+        ([[10, 45, 90, 60], [10, 20, 80, 40]], False),  # overhangs by 5 % of the height, as drawn carelessly
     ],
 )
 def test_boxes_of_corners(tmp_path: Path, boxes: list[list[int]], is_refused: bool) -> None:

@@ -245,8 +245,8 @@ LOSSES: dict[str, Callable[[], MultiBoxLoss]] = {
         matcher=ArgmaxMatcher(), class_loss=FocalLoss(), box_loss=IoULoss("giou")
     ),
     "ciou_ce": lambda: MultiBoxLoss(class_loss=CrossEntropy(), box_loss=IoULoss("ciou"), normalizer="priors"),
-    "l1_background": lambda: MultiBoxLoss(
-        matcher=BipartiteMatcher(0.4), class_loss=HardNegativeCrossEntropy(3, 5, "background"), box_loss=L1Loss()
+    "l1_min_negatives": lambda: MultiBoxLoss(
+        matcher=BipartiteMatcher(0.4), class_loss=HardNegativeCrossEntropy(3, 5), box_loss=L1Loss()
     ),
     "diou_foreground": lambda: MultiBoxLoss(
         class_loss=HardNegativeCrossEntropy(2, 0, "foreground"), box_loss=IoULoss("diou"), box_weight=2

@@ -381,7 +381,7 @@ def test_lists_of_one_class_are_no_splits(tmp_path: Path) -> None:
         ("image,label,xmin,ymin,xmax,ymax\na.jpg,größe,1,2,3,4\n".encode("latin-1"), "train.csv: this is not readable"),
         (b"fname,label,xmin,ymin,xmax,ymax\na.jpg,cat,1,2,3,4\n", "train.csv: there is no column for the image"),
         (b'{"images": [], "annotations": [', "train.json: this is not readable JSON"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "train.json: this is a pointer of Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "train.json: this is a Git LFS pointer"),
         (b'{"images": [], "annotations": []}', "train.json: the JSON has the keys 'images', 'annotations', but"),
         (b"", "train.xml: the file is empty"),
     ],

@@ -28,6 +28,9 @@ from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
 from ssd_lightning.data.images import image_size_px
 from ssd_lightning.errors import DataError
 
+CARELESS_OVERHANG = 0.1
+"""Share of an image's side by which a box may overhang if it was drawn carelessly. Corners that are read as sizes
+overhang by more."""
 CHECKED_AT_ONCE = 1 << 20
 """Objects whose boxes are checked together: bounds the memory."""
 
@@ -277,13 +280,15 @@ class TableBuilder:
     def _refuse_corners(
         self, numbers: np.ndarray, image: np.ndarray, sizes_px: np.ndarray, is_usable: np.ndarray
     ) -> None:
-        """Raise `DataError` if all boxes of the usable images fit as two corners."""
+        """Raise `DataError` if all boxes of the usable images fit as corners, and one overhangs by far as a size."""
         there = is_usable[image]
-        notation = {**self._notation, "box_format": "xyxy"}
-        if not check_boxes(numbers[there], sizes_px[image[there]], **notation).kinds.any():
-            first = min((entry for entry in self._problems if entry[2].kind == "outside"), key=lambda entry: entry[:2])[
-                2
-            ]
+        numbers, sizes_px = numbers[there], sizes_px[image[there]]
+        _, high_px = corners_px(numbers, sizes_px, self.box_format, self.unit)
+        overhangs_far = (high_px > (1 + CARELESS_OVERHANG) * sizes_px[:, ::-1]).any()
+        as_corners = check_boxes(numbers, sizes_px, **{**self._notation, "box_format": "xyxy"})
+        if overhangs_far and not as_corners.kinds.any():
+            outside = (entry for entry in self._problems if entry[2].kind == "outside")
+            _, _, first = min(outside, key=lambda entry: entry[:2])
             what = "its four numbers are read as x, y, width, height, but all boxes of the file fit as two corners"
             raise DataError(f"{first}; {what}; {self.corners_advice}")
 

@@ -96,8 +96,6 @@ def fault_of(path: Path) -> Fault:
         content = read_bytes(path)
         if not content.strip():
             return Fault("the file is empty", True)
-        if content.startswith(b"version https://git-lfs"):
-            return Fault("this is a pointer of Git LFS, not the file; 'git lfs pull' fetches it", True)
         if path.suffix.lower() == ".json":
             return Fault(_json_kind(read_json(path)), False)
         if path.suffix.lower() == ".xml":
