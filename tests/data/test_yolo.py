@@ -234,7 +234,7 @@ def test_repeated_lines_are_counted_and_skipped(tmp_path: Path, caplog: pytest.L
     lines = ["1 .5 .5 .2 .4", "0 .5 .5 .2 .4", "1 .5  .5 .2 .4", "1 .5 .5 .2 .3", "1 .5 .5 .2 .4"]
     write(tmp_path, "\n".join(lines))
     assert read(tmp_path).annotations[0].labels.tolist() == [2, 1, 2]
-    assert f"2 lines repeat another one of their label file and are skipped; the first: {tmp_path}" in caplog.text
+    assert f"label file: 2; the first: {tmp_path}" in caplog.text
     assert "labels/train/a.txt: line 3" in caplog.text
 
 

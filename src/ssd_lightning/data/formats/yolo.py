@@ -139,8 +139,8 @@ def _build(
     if are_boxes and no_outline and len(lengths) == 1:
         raise _KeypointsError(no_outline)
     if repeated:
-        text = "lines repeat another one of their label file and are skipped; the first:"
-        builder.notes.append(f"{len(repeated)} {text} {repeated[0]}")
+        text = "skipped as repetitions of another line of the same label file"
+        builder.notes.append(f"{text}: {len(repeated)}; the first: {repeated[0]}")
     if builder.num_outlines > 1 and len(lengths) == 1 and (max(lengths) > 9 or are_boxes):  # 9: a rotated box
         text = f"all lines longer than a box have {max(lengths)} values and are read as outlines"
         builder.notes.append(f"{settings.path}: {text}; if they are boxes with keypoints or scores, state kpt_shape")
