@@ -49,7 +49,7 @@ def refuse_unread(files: Files, found: Candidate, kinds: Collection[str | None])
     unread = [one for one in _unread_splits(files, found) if one.split not in kinds]
     for one in unread:
         if one.split != "test" or one.fault.is_damaged:
-            raise DataError(f"{one}; mend the file, or move it away")
+            raise DataError(f"{one}; correct the file, or move it away")
     return list(map(str, unread))
 
 
