@@ -4,8 +4,9 @@
     python benchmarks/real_sets.py ... --only aquarium:ours,aquarium:torchvision --seeds 0 --split valid
     python benchmarks/real_sets.py ... --table
 
-Sets: bccd, aquarium, cards, chess and aerial_maritime, folders below DATA in the layout they came in. Every side sees
-the same images and boxes, as this project's readers give them, trains on the same training split, and is scored on the
+Sets: bccd, aquarium, cards, chess and aerial_maritime, folders below DATA in the layout they came in. Any other set
+below DATA is added by `--own-set FOLDER OVERRIDE ...`, with overrides of the training command that say how to read it,
+for example `--own-set plates data=auto`; without `--only` and `--sets`, only the added sets are run. Every side sees the same images and boxes, as this project's readers give them, trains on the same training split, and is scored on the
 original images by one metric: score threshold .001, at most 300 detections, VOC area mAP and COCO mAP.
 
 A side with several learning rates tries them with the first seed, and the best on the validation images (those of the
@@ -67,7 +68,10 @@ def parse(command_line: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common(parser)
-    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), metavar="SET")
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), metavar="SET")
+    parser.add_argument(
+        "--own-set", nargs="+", action="append", default=[], metavar=("FOLDER", "OVERRIDE"), help="one more set"
+    )
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(DEFAULT_SIDES), metavar="SIDE")
     parser.add_argument("--only", metavar="SET:SIDE,...", help="these pairs, instead of all --sets with all --sides")
     parser.add_argument("--budget", default="5min", help="wall-clock of each training, such as 90s, 5min or 1h")
@@ -80,7 +84,11 @@ def parse(command_line: Sequence[str] | None = None) -> argparse.Namespace:
     arguments = parser.parse_args(command_line)
     try:
         arguments.seconds = seconds_of(arguments.budget)
-        arguments.only = pairs_of(arguments.only, sets=arguments.sets, sides=arguments.sides)
+        arguments.own_set = {name: overrides for name, *overrides in arguments.own_set}
+        sets = arguments.sets or list(arguments.own_set or SETS)
+        arguments.only = pairs_of(
+            arguments.only, sets=sets, sides=arguments.sides, known_sets=[*SETS, *arguments.own_set]
+        )
     except ValueError as error:
         parser.error(str(error))
     return arguments
@@ -110,7 +118,9 @@ def seconds_of(budget: str) -> float:
     return float(found[1]) * SECONDS[found[2]]
 
 
-def pairs_of(only: str | None, *, sets: Sequence[str], sides: Sequence[str]) -> list[tuple[str, str]]:
+def pairs_of(
+    only: str | None, *, sets: Sequence[str], sides: Sequence[str], known_sets: Sequence[str]
+) -> list[tuple[str, str]]:
     """Read `--only`: pairs of a set and a side.
 
     Raises:
@@ -121,8 +131,8 @@ def pairs_of(only: str | None, *, sets: Sequence[str], sides: Sequence[str]) -> 
     pairs = []
     for pair in only.split(","):
         name, _, side = pair.partition(":")
-        if name not in SETS or side not in SIDES:
-            raise ValueError(f"--only has '{pair}'; sets are {', '.join(SETS)}, sides are {', '.join(SIDES)}")
+        if name not in known_sets or side not in SIDES:
+            raise ValueError(f"--only has '{pair}'; sets are {', '.join(known_sets)}, sides are {', '.join(SIDES)}")
         pairs.append((name, side))
     return pairs
 
@@ -150,6 +160,7 @@ def first_run(arguments: argparse.Namespace, name: str, side: str) -> Run:
         side=side,
         seed=arguments.seeds[0],
         root=str((arguments.data_root / name).resolve()),
+        data=arguments.own_set.get(name, []),
         folder="",
         budget=arguments.budget,
         seconds=arguments.seconds,
@@ -252,8 +263,9 @@ def table(records: Sequence[Mapping[str, Any]], *, split: str) -> str:
     """Lay out mean and spread over seeds in Markdown, a row a set, side, budget and learning rate."""
     records = [record for record in records if split in record["scores"]]
     rows: dict[tuple[int, int, str, str], list[Mapping[str, Any]]] = {}
+    sets = [*SETS, *sorted({record["set"] for record in records} - SETS.keys())]
     for record in records:
-        places = [*SETS].index(record["set"]), [*SIDES].index(record["side"])
+        places = sets.index(record["set"]), [*SIDES].index(record["side"])
         rows.setdefault((*places, record["budget"], str(record["lr"] or "its own")), []).append(record)
     titles = ("set", "side", "budget", "lr", "seeds", *SCORES.values(), "images seen", "commit")
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]

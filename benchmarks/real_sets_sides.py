@@ -42,7 +42,7 @@ SETS = {
         "data.test_split=test",
     ),
 }
-"""What the command line says of each set, to every side; two boxes without area are skipped, too."""
+"""What the command line says of each set, to every side; boxes without area are skipped, too."""
 STAGES = {"valid": "val", "test": "test"}
 SCORE_THRESHOLD, MAX_DETECTIONS = 0.001, 300
 BATCH_SIZE = 16
@@ -70,6 +70,8 @@ class Run:
     """Wall-clock of the training, counted from the start of its process; None: `recipe` says the length."""
     lr: float | None = None
     """None: the side's own."""
+    data: Sequence[str] = ()
+    """What the command line says of the set; empty: what `SETS` has."""
     recipe: Sequence[str] = field(default_factory=tuple)
     """Overrides of this project's training command."""
     weights: str | None = None
@@ -90,7 +92,7 @@ class Run:
     def data_overrides(self) -> list[str]:
         """What the command line says of the data."""
         few = ["data.max_images=8", "data.batch_size=2"] if self.tiny else []
-        return [*SETS[self.set], f"data.root={self.root}", "data.on_error=skip", *few]
+        return [*(self.data or SETS[self.set]), f"data.root={self.root}", "data.on_error=skip", *few]
 
 
 @dataclass(frozen=True)

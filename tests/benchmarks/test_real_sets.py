@@ -287,6 +287,17 @@ def test_factors_are_compared_seed_by_seed(programs: dict[str, ModuleType]) -> N
     ]
 
 
+def test_a_set_of_ones_own_is_a_row(programs: dict[str, ModuleType]) -> None:
+    command = ["--data-root", "a", "--out", "b", "--own-set", "plates", "data=auto", "data.val_fraction=.2"]
+    arguments = programs["real_sets"].parse([*command, "--sides", "ours"])
+    assert arguments.only == [("plates", "ours")]
+    run = programs["real_sets"].first_run(arguments, "plates", "ours")
+    assert run.data_overrides[:3] == ["data=auto", "data.val_fraction=.2", f"data.root={Path('a/plates').resolve()}"]
+    rows = [record("ours", 0, 0.5), record("ours", 0, 0.4) | {"set": "plates"}]
+    table = programs["real_sets"].table(rows, split="test").splitlines()
+    assert table[3].startswith("| plates | ours |")
+
+
 @pytest.mark.parametrize(("budget", "seconds"), [("90s", 90), ("5min", 300), ("1.5h", 5400)])
 def test_budgets(programs: dict[str, ModuleType], budget: str, seconds: float) -> None:
     assert programs["real_sets"].seconds_of(budget) == seconds
