@@ -6,7 +6,8 @@
 
 Sets: bccd, aquarium, cards, chess and aerial_maritime, folders below DATA in the layout they came in. Any other set
 below DATA is added by `--own-set FOLDER OVERRIDE ...`, with overrides of the training command that say how to read it,
-for example `--own-set plates data=auto`; without `--only` and `--sets`, only the added sets are run. Every side sees the same images and boxes, as this project's readers give them, trains on the same training split, and is scored on the
+for example `--own-set plates data=auto`. Without `--only` and `--sets`, only the added sets are run. Every side sees
+the same images and boxes, as this project's readers give them, trains on the same training split, and is scored on the
 original images by one metric: score threshold .001, at most 300 detections, VOC area mAP and COCO mAP.
 
 A side with several learning rates tries them with the first seed, and the best on the validation images (those of the
