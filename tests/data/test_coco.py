@@ -11,7 +11,7 @@ from PIL import Image
 from helpers.datasets import open_coco
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.dataset import DetectionDataset
-from ssd_lightning.data.formats import COCO
+from ssd_lightning.data.formats import COCO, Auto
 from ssd_lightning.errors import DataError
 
 CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 3, "name": "car"}]
@@ -196,6 +196,15 @@ def test_a_root_that_is_dropped_is_reported(tmp_path: Path, caplog: pytest.LogCa
     with caplog.at_level("INFO"):
         read(tmp_path)
     assert "instances_train.json: category 0 'pets' is not a class: it has no objects and only groups" in caplog.text
+
+
+def test_lvis_names_images_by_their_address(tmp_path: Path) -> None:
+    url = "http://images.cocodataset.org/train2017/000000000139.jpg"
+    images = [{"id": 139, "coco_url": url, "width": 200, "height": 100}]
+    entry = {"category_id": 3, "bbox": [1, 2, 30, 40]}
+    write(tmp_path, [entry], place="annotations/lvis_v1_train.json", images=images)
+    found = Auto().read(tmp_path, "train")
+    assert list(found.columns.image_paths) == [str(tmp_path / "train/000000000139.jpg")]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "", "[" * 100_000])

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hydra.utils import instantiate
 from PIL import Image
@@ -344,6 +345,32 @@ def test_automl_files_without_header(tmp_path: Path) -> None:
     assert found.boxes_xyxy_px.round(3).tolist() == [[20, 20, 100, 60]]
     (empty,) = read(tmp_path, "val", class_names=["cat"]).annotations
     assert len(empty.labels) == 0
+
+
+@pytest.mark.parametrize("row", ["a.jpg,20,20,100,60,object,200,100", "object,20,20,80,40,a.jpg,200,100"])
+def test_files_of_tools_without_header(tmp_path: Path, caplog: pytest.LogCaptureFixture, row: str) -> None:
+    caplog.set_level("INFO")
+    write(tmp_path, f"{row}\n{row}\n", "labels.csv", "photos")
+    found = Auto().read(tmp_path, ".")
+    assert list(found.names) == ["object"]
+    assert found.columns.boxes_xyxy_px.tolist() == [[20, 20, 100, 60]] * 2
+    assert any("labels.csv" in line and "image_width" in line for line in caplog.messages)
+
+
+def test_a_class_that_never_has_a_box_stands_for_images_without_objects(tmp_path: Path) -> None:
+    rows = ["b.jpg,No finding,,,,", "a.jpg,nodule,1,2,3,4", "c.jpg,No finding,,,,"]
+    write(tmp_path, "image,label,xmin,ymin,xmax,ymax\n" + "\n".join(rows))
+    for name in "bc":
+        Image.new("RGB", (200, 100)).save(tmp_path / f"train/{name}.jpg")
+    found = CSV().read(tmp_path, "train")
+    assert list(found.names) == ["nodule"]
+    assert np.diff(found.columns.starts).tolist() == [0, 1, 0]
+    (note,) = found.notes
+    assert "train.csv" in note
+    assert "'No finding'" in note
+    write(tmp_path, "image,label,xmin,ymin,xmax,ymax\na.jpg,nodule,,,,\na.jpg,nodule,1,2,3,4\n")  # here it has one
+    with pytest.raises(DataError, match=r"train.csv: line 2 'nodule' of a.jpg"):
+        read(tmp_path)
 
 
 def test_fiftyones_copy_of_openimages(tmp_path: Path) -> None:

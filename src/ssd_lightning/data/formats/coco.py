@@ -58,6 +58,7 @@ class COCO(SingleFileFormat):
             item_format="annotation {item} '{name}' of {image}",
             corners_advice=CORNERS_ADVICE,
         )
+        _name_files(content)
         listed = _entries(path, content, "images", needed=("id", "file_name"))
         if len({entry["id"] for entry in listed}) < len(listed):
             raise DataError(f"{path}: two of the {len(listed)} 'images' have the same id")
@@ -207,6 +208,14 @@ def _without_outlines(content: bytes) -> bytes:
         if 0 <= start < last:
             pieces[index] = piece[: start + 1] + piece[last:]
     return key.join([first, *pieces])
+
+
+def _name_files(content: Mapping[str, Any]) -> None:
+    """Name images by their address where there is no file name: LVIS has `coco_url` alone."""
+    listed = content.get("images")
+    for entry in listed if isinstance(listed, list) else ():
+        if isinstance(entry, dict) and "file_name" not in entry and isinstance(url := entry.get("coco_url"), str):
+            entry["file_name"] = "/".join(url.rsplit("/", 2)[-2:])
 
 
 def _entries(path: Path, content: dict[str, Any], key: str, needed: Sequence[str]) -> list[dict[str, Any]]:

@@ -26,8 +26,9 @@ class CSV(SingleFileFormat):
 
     A split is the name in `NAME.csv`, `NAME/label.csv` or another entry of `locations`, or the path of the CSV file
     below the root. In a file with a column for it (`SPLIT`), a split is its rows. Commas, semicolons or tabs separate
-    the values. The header names the columns; without one they are those of `WITHOUT_HEADER` or `AUTOML`. Rows of the
-    same image are merged. A row with empty class and box stands for an image without objects.
+    the values. The header names the columns; without one they are those of `WITHOUT_HEADER`, `SKU_110K`,
+    `MAKE_SENSE` or `AUTOML`. Rows of the same image are merged. A row with an empty box stands for an image without
+    objects if its class is empty, too, or has no box in any row.
 
     Args:
         images: see `SingleFileFormat`.
@@ -83,6 +84,7 @@ class CSV(SingleFileFormat):
             corners_advice=CORNERS_ADVICE if len(columns.box) == 1 else "",
         )
         rows.fill(builder, image_dir, root)
+        builder.notes += rows.notes
         builder.notes += note_unnamed(root, path, rows.names, builder.paths)
         if columns.label is None:
             builder.notes.append(f"{path}: there is no column for the class; all objects are '{ONLY_CLASS}'")

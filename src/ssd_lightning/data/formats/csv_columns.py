@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from math import isfinite
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ssd_lightning.data.annotation_checks import BoxFormat, Unit
 from ssd_lightning.data.formats.files import encoding_of
 from ssd_lightning.data.formats.merged_folders import SPLIT_WORDS
+from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.special_files import GIT_LFS_POINTER, is_git_lfs_pointer, refuse_special_file
 from ssd_lightning.errors import DataError
 
@@ -49,8 +50,13 @@ BOX_IN_ONE = ("bbox", "box", "bounding_box")
 """A column with all four numbers, x, y, width and height, in brackets."""
 WITHOUT_HEADER = ("image", "xmin", "ymin", "xmax", "ymax", "label")
 """Columns of a file without a header, as keras-retinanet writes it."""
+SKU_110K = (*WITHOUT_HEADER, "image_width", "image_height")
+"""Columns of SKU-110K's files, which have no header."""
+MAKE_SENSE = ("label", "x", "y", "w", "h", "image", "image_width", "image_height")
+"""Columns of a file without a header of makesense.ai."""
 AUTOML = ("ml_use", "image", "label", "xmin", "ymin", "", "", "xmax", "ymax")
 """Columns of a file without a header of Google's AutoML, in fractions; the others are more corners."""
+NUMBERS = frozenset({"xmin", "ymin", "xmax", "ymax", "x", "y", "w", "h", "image_width", "image_height"})
 SPLIT = ("split", "set", "subset", "ml_use")
 NO_CLASS = ("", "index", "id", "unnamed: 0", "area", "score", "confidence")
 """Other columns, which cannot be the class."""
@@ -146,17 +152,26 @@ def open_rows(path: Path) -> Iterator[Any]:
 def read_columns(reader: Any, path: Path) -> tuple[Columns, Iterable[list[str]]]:
     """Return the meaning of the columns, and the rows after the header. Raises `DataError` if a column is missing."""
     first: list[str] = next(reader, [])
-    assumed: Sequence[str] = ()
-    unit: Unit = "pixels"
-    if len(first) == len(WITHOUT_HEADER) and all(map(_is_number_or_empty, first[1:5])):
-        assumed = WITHOUT_HEADER
-    is_automl = len(first) >= len(AUTOML) and first[0].strip().lower() in (*SPLIT_WORDS, "unassigned")
-    if is_automl and all(map(_is_number_or_empty, (*first[3:5], *first[7:9]))):
-        assumed, unit = AUTOML, "fractions"
+    assumed = _columns_without_header(first)
     if not assumed:
         return sniff_columns(first, path), reader
+    unit: Unit = "fractions" if assumed is AUTOML else "pixels"
     columns = replace(sniff_columns(assumed, path), unit=unit, assumed=assumed, first_row=first)
     return columns, chain([first], reader)
+
+
+def _columns_without_header(first: Sequence[str]) -> Sequence[str]:
+    """Return the columns of a file by its first row; empty if that is a header."""
+
+    def fits(columns: Sequence[str]) -> bool:
+        named = zip(columns, first, strict=False)
+        return all(_is_number_or_empty(text) for name, text in named if name in NUMBERS)
+
+    if len(first) >= len(AUTOML) and first[0].strip().lower() in (*SPLIT_WORDS, "unassigned"):
+        return AUTOML if fits(AUTOML) else ()
+    if len(first) == len(MAKE_SENSE) and is_image_name(PurePath(first[MAKE_SENSE.index("image")])):
+        return MAKE_SENSE if fits(MAKE_SENSE) else ()
+    return next((known for known in (WITHOUT_HEADER, SKU_110K) if len(first) == len(known) and fits(known)), ())
 
 
 def _is_number_or_empty(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache, partial
 from itertools import chain, islice, repeat
@@ -56,11 +57,14 @@ class Rows:
         self._split = split
         self.images: dict[str, int] = Numbering()
         """Name of an image -> its number, in the order of the file."""
+        self.notes: list[str] = []
+        """What the log has to say of them."""
         self._others: set[str] = set()
         self._sizes_px: list[tuple[int, int] | None] = []
         self._labels: dict[str, int] = Numbering()
         self._objects = ObjectColumns()
         self._faults: list[tuple[int, FoundObject]] = []
+        self._boxless: list[tuple[int, FoundObject]] = []
         self._short: list[str] = []
         self._name_of = cache(lambda code: descriptions.get(class_code(code), class_code(code)))
         self._label_of = cache(lambda code: self._labels[self._name_of(code)])
@@ -76,6 +80,7 @@ class Rows:
                 if not self._add_plain(chunk, columns):
                     for line, row in chunk:
                         self._add(line, row, columns)
+        self._settle_boxless()
         if columns.assumed:
             text = f"{self.path}: there is no header, so the columns are {','.join(columns.assumed)}; the first row is"
             text += f" {','.join(columns.first_row)}"
@@ -125,9 +130,20 @@ class Rows:
         except DataError as error:
             is_empty = all(text.strip().lower() in EMPTY for text in texts)
             if not (is_empty and (columns.label is None or name.strip().lower() in EMPTY)):
-                self._faults.append((image, FoundObject(name, str(error), line, difficult)))
+                (self._boxless if is_empty else self._faults).append(
+                    (image, FoundObject(name, str(error), line, difficult))
+                )
             return
         self._objects.append(image, self._labels[name], line, difficult, numbers)
+
+    def _settle_boxless(self) -> None:
+        """Take classes that never have a box, such as "No finding", for images without objects."""
+        counts = Counter(found.name for _, found in self._boxless if found.name not in self._labels)
+        self.notes += [
+            f"{self.path}: '{name}' has no box in any row, so its {number} rows are images without objects"
+            for name, number in counts.items()
+        ]
+        self._faults += [fault for fault in self._boxless if fault[1].name not in counts]
 
     def _image(self, row: Sequence[str], columns: Columns) -> int:
         image = self.images[row[columns.image]]

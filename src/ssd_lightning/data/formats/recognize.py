@@ -111,7 +111,7 @@ def candidates(files: Files) -> list[Candidate]:
     root, settings = files.root, read_settings(files.root)
     xml = files.of_kind(".xml", _xml_kind)
     json_files = files.of_kind(".json", _json_kind)
-    coco = {path: len(re.findall(rb'"file_name"', _content(root / path))) for path in json_files["coco"]}
+    coco = {path: _count_coco_images(root / path) for path in json_files["coco"]}
     label_studio = {path: _count_tasks(root / path) for path in json_files["label studio"]}
     tables = {path: count for path in files.of(*SUFFIXES) if (count := _count_csv_images(root / path))}
     via = {path: len(re.findall(rb'"filename"', _content(root / path))) for path in json_files["via"]}
@@ -249,6 +249,11 @@ def _split_of(path: str, root: Path, patterns: Sequence[str]) -> str:
         if next(filter(is_file, places), None) == root / path:
             return name
     return path
+
+
+def _count_coco_images(path: Path) -> int:
+    content = _content(path)
+    return len(re.findall(rb'"file_name"', content) or re.findall(rb'"coco_url"', content))  # LVIS has no file names
 
 
 def _count_tasks(path: Path) -> int:
