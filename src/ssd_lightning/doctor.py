@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ssd_lightning.checks import require_number
 from ssd_lightning.command_line import CommandLine
 from ssd_lightning.config import find_folder, run_command
-from ssd_lightning.errors import ConfigurationError, DataError, WeightsError
+from ssd_lightning.errors import ConfigurationError, WeightsError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -102,8 +102,10 @@ def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
         The report in plain values.
     """
     import torch
+    from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
+    from ssd_lightning.analysis.dataset_check.opening import open_splits
     from ssd_lightning.analysis.dataset_check.priors import judge_priors
     from ssd_lightning.analysis.dataset_check.splits import decode_images, judge_split
     from ssd_lightning.analysis.health import background_issues, duplicate_issues, few_images_issues
@@ -111,7 +113,10 @@ def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
     from ssd_lightning.assembly import make_net
     from ssd_lightning.data.overlap import copies_across
 
-    check = read_splits(config)
+    data = instantiate(config.data.module, _convert_="all")
+    data.prepare_data()
+    stated = list(config.data.class_names) if config.data.class_names else None
+    check = open_splits(data, class_names=stated, decode=config.decode, needs_test=bool(config.test))
     report: dict[str, Any] = {"spoils_the_run": False, "issues": [], "splits": {}, "images_decoded": 0}
     report["on_error"] = check.on_error
     report |= {"coverage": None, "priors": None, "trial": None}
@@ -183,65 +188,6 @@ def with_fitted_priors(check: "DatasetCheck", config: "DictConfig", net: "SSD") 
     fitted = make_net(config, net.num_classes, pretrained=False)
     fitted.load_state_dict(net.state_dict())
     return fitted
-
-
-def read_splits(config: "DictConfig") -> "DatasetCheck":
-    """Open all splits of a data set that can be opened.
-
-    Raises:
-        DataError: the data do not exist.
-    """
-    from hydra.utils import instantiate
-
-    from ssd_lightning.analysis.dataset_check.lists import repeated_issues, unlisted_issues
-    from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
-    from ssd_lightning.analysis.health import clipped_issues, pixel_origin_issues
-    from ssd_lightning.analysis.issues import Issue
-    from ssd_lightning.data.formats import VOC
-    from ssd_lightning.data.formats.files import MissingLabelsError, MissingSplitError, check_root
-    from ssd_lightning.data.inspection import count_edges, open_leniently
-
-    data = instantiate(config.data.module, _convert_="all")
-    data.prepare_data()
-    opener = data.opener
-    check = DatasetCheck(on_error=opener.on_error, resize=data.resize)
-    stated = list(config.data.class_names) if config.data.class_names else None
-    splits = [split for split in ("train", "val", "test") if data.has(split)]
-    log.info("reading the annotations of %s", ", ".join(splits))
-    if stated is None:
-        opener.check_class_rules(map(data.arguments, splits))
-    for split in splits:
-        arguments = data.arguments(split)
-        for place in arguments.get("splits", ()):
-            check_root(Path(place["root"]).expanduser())
-        arguments["class_names"] = stated or list(check.class_names) or None
-        try:
-            dataset = check.datasets[split] = open_leniently(opener, decode=config.decode, **arguments)
-            objects = dataset.annotations.objects()
-            num_clipped = int(dataset.annotations.columns.overhangs[objects.row].sum())
-            check.issues += clipped_issues(split, num_clipped, len(objects.row))
-            has_lists = isinstance(opener.format, VOC)
-            check.issues += repeated_issues(split, dataset.annotations, arguments["splits"] if has_lists else ())
-            log.info(
-                "%s: %d images, %d usable objects; faults of the annotation: %d",
-                split,
-                len(dataset),
-                len(objects.row),
-                len(dataset.dropped),
-            )
-            if isinstance(opener.format, VOC) and split == "train":
-                at_zero, at_one = count_edges(opener, arguments["splits"])
-                offset = opener.format.xml_offset
-                check.issues += pixel_origin_issues(split, at_zero=at_zero, at_one=at_one, offset=offset)
-        except DataError as error:
-            if isinstance(error, MissingSplitError) and split == "train":
-                raise
-            # A missing test split is reported when it is requested, which may never happen.
-            is_of_later = isinstance(error, MissingSplitError | MissingLabelsError)
-            only_later = is_of_later and split == "test" and not config.test
-            check.issues.append(Issue("warning" if only_later else "error", "unopened", split, str(error)))
-    check.issues += unlisted_issues(opener.read(data.arguments(split)["splits"]) for split in check.datasets)
-    return check
 
 
 def try_steps(check: "DatasetCheck", config: "DictConfig", net: "SSD") -> dict[str, Any] | None:

@@ -1,0 +1,86 @@
+"""Open the splits of a data set, with their issues in place of errors."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssd_lightning.analysis.dataset_check.lists import repeated_issues, unlisted_issues
+from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
+from ssd_lightning.analysis.health import clipped_issues, pixel_origin_issues
+from ssd_lightning.analysis.issues import Issue
+from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.detection_data import DetectionData, Stage
+from ssd_lightning.data.formats import VOC
+from ssd_lightning.data.formats.files import MissingLabelsError, MissingSplitError, check_root
+from ssd_lightning.data.inspection import count_edges, open_leniently
+from ssd_lightning.data.reading import DatasetOpener
+from ssd_lightning.errors import DataError
+
+log = logging.getLogger(__name__)
+
+STAGES: tuple[Stage, ...] = ("train", "val", "test")
+
+
+def open_splits(
+    data: DetectionData, *, class_names: Sequence[str] | None, decode: bool, needs_test: bool
+) -> DatasetCheck:
+    """Open all splits that can be opened.
+
+    Args:
+        data: the data of a run, prepared.
+        class_names: names of the classes 1..C; None takes those of the training split.
+        decode: whether images are decoded later.
+        needs_test: whether the run ends with a test, so that a missing test split is an error.
+
+    Raises:
+        DataError: the root or the training split does not exist.
+    """
+    opener = data.opener
+    check = DatasetCheck(on_error=opener.on_error, resize=data.resize)
+    splits = [split for split in STAGES if data.has(split)]
+    log.info("reading the annotations of %s", ", ".join(splits))
+    if class_names is None:
+        opener.check_class_rules(map(data.arguments, splits))
+    for split in splits:
+        arguments = data.arguments(split)
+        places = arguments.get("splits", ())
+        for place in places:
+            check_root(Path(place["root"]).expanduser())
+        arguments["class_names"] = class_names or list(check.class_names) or None
+        try:
+            dataset = check.datasets[split] = open_leniently(opener, decode=decode, **arguments)
+            check.issues += _issues_of(split, dataset, opener, places)
+        except DataError as error:
+            if isinstance(error, MissingSplitError) and split == "train":
+                raise
+            # A missing test split is reported when it is requested, which may never happen.
+            is_of_later = isinstance(error, MissingSplitError | MissingLabelsError)
+            only_later = is_of_later and split == "test" and not needs_test
+            check.issues.append(Issue("warning" if only_later else "error", "unopened", split, str(error)))
+    opened = [split for split in splits if split in check.datasets]
+    check.issues += unlisted_issues(opener.read(data.arguments(split)["splits"]) for split in opened)
+    return check
+
+
+def _issues_of(
+    split: str, dataset: DetectionDataset, opener: DatasetOpener, places: Sequence[Mapping[str, Any]]
+) -> list[Issue]:
+    objects = dataset.annotations.objects()
+    num_clipped = int(dataset.annotations.columns.overhangs[objects.row].sum())
+    has_lists = isinstance(opener.format, VOC)
+    issues = [
+        *clipped_issues(split, num_clipped, len(objects.row)),
+        *repeated_issues(split, dataset.annotations, places if has_lists else ()),
+    ]
+    log.info(
+        "%s: %d images, %d usable objects; faults of the annotation: %d",
+        split,
+        len(dataset),
+        len(objects.row),
+        len(dataset.dropped),
+    )
+    if isinstance(opener.format, VOC) and split == "train":
+        at_zero, at_one = count_edges(opener, places)
+        issues += pixel_origin_issues(split, at_zero=at_zero, at_one=at_one, offset=opener.format.xml_offset)
+    return issues
