@@ -1,6 +1,7 @@
 """What is CSV's alone: which column is what, in which unit, and rows that are too short."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -60,25 +61,40 @@ def test_a_column_is_missing(tmp_path: Path, header: str) -> None:
         read(tmp_path)
 
 
-def test_rows_give_the_same_alone_and_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    good = ["a.jpg,20,30,x,1,2,3,4,0", "b.jpg,20,30,y,5,6,7,8,1"]
-    odd = ["c.jpg,20,30,,,,,,", "a.jpg,20,30,x,1,2,z,4,0", "", "b.jpg,1", "a.jpg,20,30,x,-1,-1,-1,-1,0"]
-    odd += ["b.jpg,20,30,x,1,nan,3,4,0", "a.jpg,20,30,x,1,2,3,4,maybe", "d.jpg,,,x,1,2,3,4,"]
-    rows = [*good, *odd[:5], *good, *odd[5:], *good]
-    write(tmp_path, "image,width,height,label,xmin,ymin,xmax,ymax,difficult\n" + "\n".join(rows) + "\n")
-    for name in "abcd":
+PLAIN = ["a.jpg,20,30,x,1,2,3,4,0", "b.jpg,20,30,y,5,6,7,8,1", "a.jpg,20,30,x, 1.1 ,2e0,3,4,0,more", "c,,,x,1,2,3,4,0"]
+FAULTS = {
+    "an empty box": "b.jpg,20,30,,,,,,",
+    "no number": "b.jpg,20,30,x,1,2,z,4,0",
+    "not finite": "b.jpg,20,30,x,1,2,nan,4,0",
+    "four times -1": "b.jpg,20,30,x,-1,-1,-1,-1,0",
+    "no flag": "b.jpg,20,30,x,1,2,3,4,maybe",
+    "an empty flag": "b.jpg,20,30,x,1,2,3,4,",
+    "an empty line": "",
+    "a short row": "b.jpg,20",
+    "a line break": '"b.jpg",20,30,"x\nx",1,2,3,4,0',
+    "a size later": "c.jpg,20,30,x,1,2,3,4,0",
+}
+
+
+@pytest.mark.parametrize("rows_of_block", [2, 100])
+@pytest.mark.parametrize("fault", [None, *FAULTS])
+def test_blocks_give_what_rows_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str | None, rows_of_block: int
+) -> None:
+    rows = PLAIN[:3] if fault is None else [*PLAIN, FAULTS[fault], *PLAIN]
+    write(tmp_path, "image,width,height,label,xmin,ymin,xmax,ymax,difficult\n" + "\n".join(rows))
+    for name in "abc":
         Image.new("RGB", (20, 30)).save(tmp_path / f"train/{name}.jpg")
-    found = []
-    for together in (1, 2, 256):
-        monkeypatch.setattr("ssd_lightning.data.formats.csv_rows.ROWS_AT_ONCE", together)
-        dataset = read(tmp_path, on_error="skip")
-        objects = dataset.annotations.objects()
-        items = dataset.annotations.columns.items.tolist()
-        sizes = dataset.annotations.sizes_px.tolist()
-        found.append((objects.boxes_xyxy_px.tolist(), objects.labels.tolist(), items, sizes, dataset.dropped))
-    assert found[0] == found[1] == found[2]
-    assert items == [2, 9, 14, 3, 10, 15, 13]
-    assert len(dataset.dropped) == 5
+    by_rows = CSV().read(tmp_path, "train")
+    monkeypatch.setattr("ssd_lightning.data.formats.csv_blocks.LEAST_BYTES", 0)
+    monkeypatch.setattr("ssd_lightning.data.formats.csv_blocks.ROWS_OF_BLOCK", rows_of_block)
+    if fault is None:
+        monkeypatch.setattr("ssd_lightning.data.formats.csv_rows.Rows.read", lambda _: pytest.fail("row by row"))
+    in_blocks = CSV().read(tmp_path, "train")
+    assert (in_blocks.names, in_blocks.problems, in_blocks.notes) == (by_rows.names, by_rows.problems, by_rows.notes)
+    for field in fields(in_blocks.columns):
+        ours, theirs = (np.array(getattr(found.columns, field.name)) for found in (in_blocks, by_rows))
+        assert np.array_equal(ours, theirs), field.name
 
 
 def test_rows_of_a_image_need_not_follow_each_other(tmp_path: Path) -> None:

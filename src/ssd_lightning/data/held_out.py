@@ -92,12 +92,15 @@ class HeldOut:
     def _with_all_classes(
         self, is_validated: np.ndarray, is_tested: np.ndarray, columns: Columns, label_map: np.ndarray
     ) -> np.ndarray:
-        labels = label_map[columns.labels].clip(0)
-        image = np.repeat(np.arange(len(is_validated)), np.diff(columns.starts))
+        num_objects, classes = np.diff(columns.starts), label_map.clip(0)
         num_labels = int(label_map.max(initial=0)) + 1
-        in_validation = np.bincount(labels[is_validated[image]], minlength=num_labels)
-        if (in_validation[np.bincount(labels, minlength=num_labels) > 0] > 0).all():
+        in_validation, in_all = (
+            np.bincount(classes, np.bincount(of, minlength=len(classes)), minlength=num_labels)
+            for of in (columns.labels[np.repeat(is_validated, num_objects)], columns.labels)
+        )
+        if (in_validation[in_all > 0] > 0).all():
             return is_validated
+        labels, image = classes[columns.labels], np.repeat(np.arange(len(is_validated)), num_objects)
         pairs = np.unique(np.stack([labels, image], 1)[(labels > 0) & ~is_tested[image]], axis=0)  # class, image
         is_held = is_validated[pairs[:, 1]]
         in_training = np.bincount(pairs[~is_held, 0], minlength=num_labels)

@@ -1,7 +1,6 @@
 """Formats of images. Suffixes find the files of a folder; the content alone decides how a file is read."""
 
 import logging
-import os
 from collections.abc import Iterable
 from pathlib import PurePath
 
@@ -41,7 +40,7 @@ def is_image_name(path: PurePath) -> bool:
 
 def is_unreadable_image_name(path: PurePath | str) -> bool:
     """Tell by its suffix whether a file is an image in an unsupported format."""
-    return os.path.splitext(path)[1].lower() in UNREADABLE_SUFFIXES
+    return str(path).lower().endswith(UNREADABLE_SUFFIXES)
 
 
 def describe_unreadable(paths: Iterable[PurePath], *, at_most: int = 5) -> str:

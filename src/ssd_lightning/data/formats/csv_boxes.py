@@ -10,7 +10,7 @@ from ssd_lightning.data.annotation_checks import Unit
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.csv_columns import SUFFIXES, column_splits, files_with_splits, open_rows, split_word
-from ssd_lightning.data.formats.csv_rows import ONLY_CLASS, Rows, class_code
+from ssd_lightning.data.formats.csv_rows import ONLY_CLASS, class_code, read_rows
 from ssd_lightning.data.formats.csv_unnamed import note_unnamed
 from ssd_lightning.data.formats.files import MissingSplitError
 from ssd_lightning.data.formats.single_file import SingleFileFormat
@@ -72,8 +72,7 @@ class CSV(SingleFileFormat):
         if descriptions is None and path.match("labels/detections.csv"):  # FiftyOne's copy of OpenImages
             names = path.parent.parent / "metadata/classes.csv"
             descriptions = os.path.relpath(names, root) if is_file(names) else None
-        rows = Rows(path, _read_descriptions(root, descriptions), split=word)
-        columns = rows.read()
+        rows, columns = read_rows(path, _read_descriptions(root, descriptions), split=word)
         samples = [sample for name in [*rows.images][:10] for sample in dict.fromkeys((name, name.strip()))]
         image_dir = self.image_dir(root, path, samples, split=word)
 

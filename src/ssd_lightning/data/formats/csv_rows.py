@@ -1,19 +1,18 @@
 """The rows of CSV files: an object in each."""
 
 import logging
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache, partial
-from itertools import chain, islice, repeat
+from itertools import chain, repeat
 from math import isfinite
-from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 
 from ssd_lightning.data.annotation_checks import BoxFormat, flag_of, id_of, number_of, stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
+from ssd_lightning.data.formats.csv_blocks import Block, NotPlainError, read_blocks
 from ssd_lightning.data.formats.csv_columns import WITHOUT_HEADER, Columns, open_rows, read_columns, split_word
 from ssd_lightning.data.formats.found import FoundObject, ObjectColumns
 from ssd_lightning.data.formats.image_files import ImageDir, ImageFinder, find_image, portable_path
@@ -29,8 +28,6 @@ ONLY_CLASS = "object"
 """Class of all objects in a file without a column for it."""
 MAX_CLASSES = 1000
 """A column with larger numbers is not taken for class numbers."""
-ROWS_AT_ONCE = 128
-"""Rows that are added together if none needs a closer look, which takes two thirds of the time."""
 
 _size_px = lru_cache(stated_size_px)  # most images of a file have one of a few sizes
 
@@ -41,6 +38,20 @@ class Numbering(dict[str, int]):
     def __missing__(self, key: str) -> int:
         self[key] = number = len(self)
         return number
+
+
+def read_rows(path: Path, descriptions: Mapping[str, str], *, split: str | None) -> tuple["Rows", Columns]:
+    """Read a file, in blocks if that is possible; see `Rows`.
+
+    Raises:
+        DataError: it cannot be read, or a column is missing.
+    """
+    rows = Rows(path, descriptions, split=split)
+    try:
+        return rows, rows.read_in_blocks()
+    except NotPlainError:
+        rows = Rows(path, descriptions, split=split)
+        return rows, rows.read()
 
 
 class Rows:
@@ -70,16 +81,27 @@ class Rows:
         self._label_of = cache(lambda code: self._labels[self._name_of(code)])
         self._is_difficult = cache(lambda text: flag_of(text, "difficult"))
 
+    def read_in_blocks(self) -> Columns:
+        """Read a large file without faults. Raises `NotPlainError` if it is none, and `DataError` as `read`."""
+        if self._split is not None:
+            raise NotPlainError
+        with open_rows(self.path) as reader:
+            columns, _ = read_columns(reader, self.path)
+        try:
+            for block in read_blocks(self.path, columns):
+                self._add_block(block)
+        except DataError as error:
+            raise NotPlainError from error
+        return columns
+
     def read(self) -> Columns:
         """Read the file. Raises `DataError` if it cannot be read, or a column is missing."""
         with open_rows(self.path) as reader:
             columns, rows = read_columns(reader, self.path)
             if (index := columns.split) is not None and self._split is not None:
                 rows = self._of_split(rows, index, columns.image)
-            while chunk := [(reader.line_num, row) for row in islice(rows, ROWS_AT_ONCE)]:
-                if not self._add_plain(chunk, columns):
-                    for line, row in chunk:
-                        self._add(line, row, columns)
+            for row in rows:
+                self._add(reader.line_num, row, columns)
         self._settle_boxless()
         if columns.assumed:
             text = f"{self.path}: there is no header, so the columns are {','.join(columns.assumed)}; the first row is"
@@ -153,33 +175,30 @@ class Rows:
             self._sizes_px[image] = _size_px(*(row[index] for index in columns.size))
         return image
 
-    def _add_plain(self, chunk: Sequence[tuple[int, list[str]]], columns: Columns) -> bool:
-        """Add (line, row)s that all have an object with a usable box; False, and nothing is added, if one has not."""
-        lines, rows = zip(*chunk, strict=True)
-        if len(columns.box) < 4 or min(map(len, rows)) < columns.fewest:
-            return False
-        try:
-            numbers = np.array(list(map(float, chain.from_iterable(map(itemgetter(*columns.box), rows)))))
-            difficult = [] if columns.difficult is None else map(self._is_difficult, _column(rows, columns.difficult))
-            flags = array("b", difficult) or array("b", bytes(len(rows)))
-        except (ValueError, DataError):
-            return False
-        if not np.isfinite(numbers).all() or (numbers.reshape(-1, 4) == NOTHING).all(1).any():
-            return False
-        names = repeat(ONLY_CLASS, len(rows)) if columns.label is None else _column(rows, columns.label)
-        images = list(map(self.images.__getitem__, _column(rows, columns.image)))
-        self._sizes_px += repeat(None, len(self.images) - len(self._sizes_px))
-        if columns.size is not None:
-            for image, row in zip(images, rows, strict=True):
-                if self._sizes_px[image] is None:
-                    self._sizes_px[image] = _size_px(row[columns.size[0]], row[columns.size[1]])
-        objects = self._objects
-        objects.image.extend(images)
-        objects.label.extend(map(self._label_of, names))
-        objects.item.extend(lines)
-        objects.difficult += flags
-        objects.box.frombytes(numbers.tobytes())
-        return True
+    def _add_block(self, block: Block) -> None:
+        """Add rows. Raises `NotPlainError` if a size or a flag needs a closer look."""
+        known = len(self.images)
+        images = block.image.numbers(self.images.__getitem__)
+        self._sizes_px += repeat(None, len(self.images) - known)
+        if block.size is not None:
+            heights, widths = block.size
+            numbers, first_rows = np.unique(images, return_index=True)
+            for number, row in zip(numbers.tolist(), first_rows.tolist(), strict=True):
+                if number >= known:
+                    self._sizes_px[number] = _size_px(heights.at(row), widths.at(row))
+            if None in self._sizes_px[known:]:
+                raise NotPlainError
+        num_rows, objects = len(images), self._objects
+        if block.label is None:
+            labels = np.full(num_rows, self._label_of(ONLY_CLASS))
+        else:
+            labels = block.label.numbers(self._label_of)
+        flags = np.zeros(num_rows) if block.difficult is None else block.difficult.numbers(self._is_difficult)
+        objects.image.frombytes(images.tobytes())
+        objects.label.frombytes(labels.astype(np.int32).tobytes())
+        objects.item.frombytes(np.arange(block.first_line, block.first_line + num_rows).tobytes())
+        objects.difficult.frombytes(flags.astype(np.int8).tobytes())
+        objects.box.frombytes(block.boxes.tobytes())
 
     def fill(self, builder: TableBuilder, image_dir: ImageDir, root: Path) -> None:
         """Add the images in a folder, and their objects."""
@@ -199,10 +218,6 @@ class Rows:
         labels = np.array([builder.label(name) for name in self._labels], np.int64)
         builder.objects.extend(self._objects, images=index_of, labels=labels)
         builder.sources += finder.folders
-
-
-def _column(rows: Iterable[Sequence[str]], index: int) -> Iterator[str]:
-    return map(itemgetter(index), rows)
 
 
 def _stripped(stated: str, image_dir: Path, root: Path) -> str:

@@ -145,10 +145,12 @@ def _list_images(folder: str, changed_ns: int) -> Mapping[str, Sequence[str]]:
     by_stem = defaultdict(list)
     with os.scandir(folder) as entries:
         for entry in entries:
-            if _suffix(entry.name) in KNOWN_SUFFIXES and entry.is_file():
-                by_stem[os.path.splitext(entry.name)[0]].append(entry.name)
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix.lower() in KNOWN_SUFFIXES and entry.is_file():
+                by_stem[stem].append(entry.name)
     for names in by_stem.values():
-        names.sort(key=lambda name: (KNOWN_SUFFIXES.index(_suffix(name)), name))
+        if len(names) > 1:
+            names.sort(key=lambda name: (KNOWN_SUFFIXES.index(_suffix(name)), name))
     return dict(by_stem)
 
 
