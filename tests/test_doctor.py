@@ -190,10 +190,9 @@ def test_fractions_in_xml_files_are_taken_for_what_they_are(tmp_path: Path) -> N
 
 def test_every_stage_is_logged_with_its_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     planted.write("voc", tmp_path, planted.CLEAN)
+    more = ["trial_steps=1", "trial_batch_size=2", "augmentation=paper", "auto_augmentation=true"]
     with caplog.at_level(logging.INFO, logger="ssd_lightning"):
-        doctor.check_dataset(
-            compose_config("doctor", overrides("voc", tmp_path, "trial_steps=1", "trial_batch_size=2")), tmp_path
-        )
+        doctor.check_dataset(compose_config("doctor", overrides("voc", tmp_path, *more)), tmp_path)
     lines = [record.getMessage() for record in caplog.records]
     for said in (
         "reading the annotations of train, test",
@@ -201,6 +200,7 @@ def test_every_stage_is_logged_with_its_counts(tmp_path: Path, caplog: pytest.Lo
         "test: 3 images, 27 usable objects; faults of the annotation: 0",
         "decoding 9 images",
         "fitting priors to 54 objects",
+        "auto_augmentation: the median training box has 32 px in the input, so no expansion",  # as in the training
         "timing steps on cpu: 1, of 2 images each",
     ):
         assert sum(said in line for line in lines) == 1, (said, lines)

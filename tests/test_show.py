@@ -91,6 +91,15 @@ def test_the_columns_of_a_batch_are_what_the_first_epochs_train_on(
             assert (row[1 + epoch].boxes_xyxy == target["boxes"].numpy()).all()
 
 
+@pytest.mark.parametrize("what", ["batch", "matches"])
+def test_the_bounds_of_the_augmentation_are_those_of_the_training(
+    folder: Path, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    caplog.set_level("INFO")
+    draw(folder, what, "augmentation=paper", "auto_augmentation=true", "num=1")
+    assert sum(message.startswith("auto_augmentation: the median training box has") for message in caplog.messages) == 1
+
+
 @pytest.mark.parametrize("overrides", [["loss/matcher=argmax", "loss.matcher.iou_threshold=0.6"], []])
 def test_matches_are_those_of_the_loss_on_the_first_batch(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], overrides: list[str]

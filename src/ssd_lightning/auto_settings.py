@@ -80,29 +80,32 @@ def resolve_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pa
 
 
 def resolve_augmentation(config: DictConfig, data: DetectionDataModule) -> None:
+    """Replace `auto_augmentation` by numbers, see `bound_augmentation`, and rebuild the augmentation of the data."""
+    if config.auto_augmentation:
+        bound_augmentation(config, training_boxes(data, as_height_width(list(config.image_size))))
+        data.use_augmentation(instantiate(config.augmentation, _convert_="all"))
+
+
+def bound_augmentation(config: DictConfig, boxes_xyxy: np.ndarray) -> None:
     """Replace `auto_augmentation` by numbers: bounds of expansion and crops that suit the training boxes.
 
     Args:
         config: configuration of the run; `augmentation` and `auto_augmentation` change.
-        data: data of the run; its augmentation is rebuilt.
+        boxes_xyxy: `[N, 4]`, normalised to the resized input.
 
     Raises:
-        UserError: the augmentation has no such bounds, or the training split is not usable.
+        ConfigurationError: the augmentation has no such bounds.
     """
-    if not config.auto_augmentation:
-        return
     if not {"max_expand_ratio", "min_crop_scale"} <= set(config.augmentation):
         raise ConfigurationError("auto_augmentation=true bounds expansion and crops: it goes with augmentation=paper")
-    image_size = as_height_width(list(config.image_size))
     settings = config.augmentation
     bounds = choose_scale_bounds(
-        training_boxes(data, image_size),
-        image_size,
+        boxes_xyxy,
+        as_height_width(list(config.image_size)),
         max_expand_ratio=settings.max_expand_ratio if settings.expand else 1.0,
         min_crop_scale=settings.min_crop_scale if settings.crop else None,
     )
     settings.max_expand_ratio = bounds.max_expand_ratio
     settings.min_crop_scale = bounds.min_crop_scale or settings.min_crop_scale
     config.auto_augmentation = False
-    data.use_augmentation(instantiate(config.augmentation, _convert_="all"))
     rank_zero_only(log.info)("%s", bounds.describe())

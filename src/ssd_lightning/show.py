@@ -94,7 +94,6 @@ def show_priors(config: "DictConfig") -> dict[str, "np.ndarray"]:
 
 def show_batch(config: "DictConfig") -> dict[str, "np.ndarray"]:
     """Draw images as annotated, and as augmented in the first epochs."""
-    from ssd_lightning.assembly import make_data
     from ssd_lightning.data.images import read_image
     from ssd_lightning.data.resize import checked_size
     from ssd_lightning.visualization.draw_samples import Sample, draw_augmentation
@@ -103,7 +102,7 @@ def show_batch(config: "DictConfig") -> dict[str, "np.ndarray"]:
     if config.checkpoint is not None:
         read_priors(config)  # which sets the input size
     height, width = image_size = checked_size(list(config.image_size))
-    data = make_data(config)
+    data = open_training_data(config)
     dataset = data.dataset("train")
     rows = []
     for index in first_indices(data, config.num, config.seed):
@@ -136,13 +135,12 @@ def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
     from hydra.utils import instantiate
 
     from ssd_lightning.analysis.matched_priors import by_object, level_of_priors, matched_objects, summarise_matches
-    from ssd_lightning.assembly import make_data
     from ssd_lightning.visualization.draw_matches import draw_match_sheet
     from ssd_lightning.visualization.fonts import drawable_names
 
     priors = read_priors(config)
     loss = instantiate(config.loss, _convert_="all")
-    data = make_data(config)
+    data = open_training_data(config)
     dataset = data.dataset("train")
     indices = first_indices(data, max(config.num, config.data.batch_size), config.seed)
     samples = [dataset[0, index] for index in indices]
@@ -172,6 +170,16 @@ def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
     ]
     title = f"Which priors match which object, {width} x {height} pixels"
     return {"matches": draw_match_sheet(rows, title=title, lines=lines)}
+
+
+def open_training_data(config: "DictConfig") -> "DetectionDataModule":
+    """Open the data with the augmentation of the training."""
+    from ssd_lightning.assembly import make_data
+    from ssd_lightning.auto_settings import resolve_augmentation
+
+    data = make_data(config)
+    resolve_augmentation(config, data)
+    return data
 
 
 def read_priors(config: "DictConfig") -> Priors:
