@@ -204,7 +204,7 @@ def test_every_stage_is_logged_with_its_counts(tmp_path: Path, caplog: pytest.Lo
         "timing steps on cpu: 1, of 2 images each",
     ):
         assert sum(said in line for line in lines) == 1, (said, lines)
-    assert len(lines) == 6
+    assert len(lines) == 7
 
 
 @pytest.mark.parametrize(("form", "shift", "what"), [("yolo", 1, "high"), ("coco", 1, "high"), ("coco", -1, "low")])

@@ -71,7 +71,7 @@ def test_a_class_that_images_show_by_number_is_explained(make_run: MakeRun, reco
     assert not evaluation_part(record)["numbered"]
     names = (*record.class_names[:3], "\U000e0fff")  # a letter that no font has, since there is none
     replace(record, class_names=names).save(directory / "evaluations" / "val.npz")
-    assert r"these are drawn by number: class 4 (\U000e0fff)." in read(write_report(directory)).text
+    assert r"They are drawn as numbers: class 4 (\U000e0fff)." in read(write_report(directory)).text
 
 
 def test_the_page_of_a_run_has_all_its_parts(make_run: MakeRun) -> None:
@@ -303,7 +303,7 @@ def test_a_comparison_of_runs_that_share_little(make_run: MakeRun, tmp_path: Pat
     make_record([]).save(make_run("c", splits=()) / "evaluations" / "val.npz")
     page = read(write_comparison([make_run("a"), other, tmp_path / "c"], tmp_path / "x.html"))
     assert "B without an evaluation of the validation images" in page.text
-    assert "Nothing that is recorded." in page.text
+    assert "There is no recorded difference." in page.text
     assert "nan" not in page.text
 
 

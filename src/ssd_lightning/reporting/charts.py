@@ -88,7 +88,7 @@ def curve_charts(run: Run) -> list[Chart]:
     classes = {name: name.removeprefix(prefix) for name in run.curves if name.startswith(prefix)}
     if 1 < len(classes) <= MOST_CLASS_CURVES:
         groups.append((CLASSES_TITLE, classes))
-    groups += [("Learning rate", {"lr": "learning rate"}), ("Images a second", {"speed/images_per_s": "training"})]
+    groups += [("Learning rate", {"lr": "learning rate"}), ("Images per second", {"speed/images_per_s": "training"})]
     last_step = max((int(curve.steps[-1]) + 1 for curve in run.curves.values()), default=1)
     charts = []
     for title, names in groups:

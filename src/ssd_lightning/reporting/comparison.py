@@ -118,7 +118,7 @@ def curve_charts(groups: Sequence[RunGroup]) -> list[Chart]:
     score = objective.removeprefix("val/")
     titles = {objective: f"Validation: {SCORES.get(score, score)}", "loss": "Training loss"}
     titles |= {f"val/{key}": f"Validation: {title.lower()}" for key, title in SHARED_LOSSES.items()}
-    titles |= {"lr": "Learning rate", "speed/images_per_s": "Images a second"}
+    titles |= {"lr": "Learning rate", "speed/images_per_s": "Images per second"}
     charts = []
     for key, title in titles.items():
         lines = [

@@ -31,12 +31,12 @@ SMALL_PX = (220, 170)
 MOST_CLASSES_A_COLUMN = 30
 MOST_CONFUSIONS = 10
 ERROR_MEANINGS: dict[ErrorType, str] = {
-    "class": "the place is right, the class is not",
-    "localisation": "the class is right, the box is off (IoU .1 to .5)",
-    "both": "class and place are off",
-    "duplicate": "an object that a better detection has taken",
-    "background": "nothing is there",
-    "missed": "an object that no detection comes near",
+    "class": "correct place, wrong class",
+    "localisation": "correct class, inaccurate box (IoU .1 to .5)",
+    "both": "wrong class, inaccurate box",
+    "duplicate": "another detection of an object that was already found",
+    "background": "no object at this place",
+    "missed": "an object without any detection near it",
 }
 
 
@@ -125,7 +125,7 @@ def pr_charts(curves: Sequence[PRCurve], strict_curves: Sequence[PRCurve]) -> li
 def confusion_chart(matrix: np.ndarray, class_names: Sequence[str]) -> Chart:
     """Draw the confusion matrix."""
     found, objects = int(np.trace(matrix[1:, 1:])), int(matrix[1:].sum())
-    said = f"Confusion matrix: {found} of {objects} objects found as what they are"
+    said = f"Confusion matrix: {found} of {objects} objects detected with their class"
     return Chart("Confusion matrix", to_svg(confusion_figure(matrix, class_names), said), wide=True)
 
 
@@ -160,7 +160,7 @@ def size_charts(record: EvaluationRecord) -> list[Chart]:
             [("AP at IoU .5", [size.ap_50 for size in sizes]), ("AP at IoU .5 to .95", [size.ap for size in sizes])],
             hints=[[number(size.ap_50) for size in sizes], [number(size.ap) for size in sizes]],
             high=1.0,
-            note="COCO's ranges: sides up to 32, up to 96 and above 96 px of the original image; in brackets the "
+            note="COCO's ranges: sides up to 32, up to 96 and above 96 px of the original image. In brackets: the "
             "number of objects.",
         )
     ]
@@ -173,7 +173,7 @@ def size_charts(record: EvaluationRecord) -> list[Chart]:
                 hints=[[f"{one.num_found} of {one.num_objects} found" for one in bins]],
                 x_label="side in px of the original image",
                 high=1.0,
-                note=f"At IoU .5, from score {SCORE_THRESHOLD:g} on; each column has as many objects.",
+                note=f"At IoU .5, scores of at least {SCORE_THRESHOLD:g}. All columns have the same number of objects.",
             )
         )
     return charts
@@ -186,10 +186,10 @@ def calibration_charts(split: str, curve: CalibrationCurve) -> list[Chart]:
     counts = curve.counts[shown].tolist()
     return [
         line_chart(
-            "Share of hits at each score",
+            "Share of correct detections at each score",
             [Line("detections", curve.mean_scores[filled], curve.precisions[filled], with_points=True)],
             x_label="score", where=f" ({split})", x_range=(0, 1), y_range=(0, 1), diagonal=True,
-            note="On the dotted line a score is the chance of a hit; below it the detector is too sure of itself.",
+            note="On the dotted line, a score is the share of correct detections. Below it, scores are too high.",
         ),
         column_chart(
             "Detections at each score",
@@ -197,6 +197,6 @@ def calibration_charts(split: str, curve: CalibrationCurve) -> list[Chart]:
             [("detections", counts)],
             hints=[[f"{count:,} detections" for count in counts]],
             x_label="score, from",
-            note=f"The many of less than {CALIBRATED_FROM:g} are skipped.",
+            note=f"Scores below {CALIBRATED_FROM:g} are skipped; there are very many.",
         ),
     ]  # fmt: skip

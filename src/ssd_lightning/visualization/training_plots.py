@@ -26,7 +26,7 @@ PANELS: Mapping[str, Mapping[str, str]] = {
     },
     "COCO AP by size": {"val/map_small": "small", "val/map_medium": "medium", "val/map_large": "large"},
     "learning rate": {"lr": "weights"},
-    "images a second": {"speed/images_per_s": "training"},
+    "images per second": {"speed/images_per_s": "training"},
     "share of time that waits for data": {"speed/data_wait": "training"},
     "peak memory, MiB": {"speed/peak_memory_mib": "training"},
 }  # fmt: skip

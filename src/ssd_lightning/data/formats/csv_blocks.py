@@ -2,7 +2,9 @@
 
 import importlib.util
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,7 +69,10 @@ def read_blocks(path: Path, columns: Columns) -> Iterator[Block]:
 
     with open_rows(path) as reader:
         num_columns, separator, num_read = len(next(reader)), reader.dialect.delimiter, reader.line_num
-    used = {columns.image, columns.label, columns.difficult, *columns.box, *(columns.size or ())} - {None}
+    texts = {columns.image, columns.label, columns.difficult, *(columns.size or ())} - {None}
+    kinds: dict[Any, Any] = dict.fromkeys(texts, object) | dict.fromkeys(columns.box, np.float64)
+    exactly = {"float_precision": "round_trip"} if "float_precision" in signature(pd.read_csv).parameters else {}
+    warnings.filterwarnings("ignore", "The 'float_precision' argument is deprecated")
     try:
         with pd.read_csv(
             path,
@@ -75,13 +80,14 @@ def read_blocks(path: Path, columns: Columns) -> Iterator[Block]:
             header=None,
             skiprows=1,
             names=range(num_columns),
-            usecols=sorted(used),
+            usecols=sorted(kinds),
             index_col=False,  # rows with more fields are allowed
-            dtype=object,
+            dtype=kinds,
             na_filter=False,
             skip_blank_lines=False,
             chunksize=ROWS_OF_BLOCK,
             encoding="utf-8-sig",
+            **exactly,
         ) as frames:
             for frame in frames:
                 yield _block(frame, columns, first_line=num_read + 1)
@@ -101,7 +107,7 @@ def _block(frame: Any, columns: Columns, *, first_line: int) -> Block:
             raise NotPlainError
         return Texts(codes, different.tolist())
 
-    boxes = frame[list(columns.box)].to_numpy(np.float64)  # by Python's `float`
+    boxes = frame[list(columns.box)].to_numpy()
     if not np.isfinite(boxes).all() or (boxes == -1).all(1).any():
         raise NotPlainError
     return Block(

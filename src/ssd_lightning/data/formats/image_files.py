@@ -36,6 +36,9 @@ def folder_with(candidates: Sequence[Path], samples: Sequence[str], *, root: Pat
 
 def parts_to_keep(names: Iterable[str]) -> dict[str, int]:
     """Return how many trailing parts of a path must stay, so that no two become equal; none for those that need one."""
+    names = list(names)
+    if not any("/" in name or "\\" in name for name in names):
+        return {}  # nearly always, and faster
     left = {name: portable_path(name).split("/") for name in names}
     needed, keep = {}, 1
     while left:
@@ -108,6 +111,7 @@ class ImageFinder:
     def __init__(self, image_dir: ImageDir, names: Collection[str], *, root: Path, stated_by: Path) -> None:
         self.folders: dict[str, Mapping[str, Sequence[str]]] = {}
         self._folder, self._hint = image_dir
+        self._folder_text = str(self._folder)
         self._root = root
         self._stated_by = stated_by
         self._keep = parts_to_keep(names)
@@ -115,7 +119,7 @@ class ImageFinder:
     def __call__(self, name: str) -> str:
         """Return the path of an image. Raises `FileError` if there is none, or only one in an unsupported format."""
         parent, _, file = portable_path(name).rpartition("/")
-        folder = f"{self._folder}/{parent}" if parent else str(self._folder)
+        folder = f"{self._folder_text}/{parent}" if parent else self._folder_text
         if folder not in self.folders:
             self.folders[folder] = images_in(folder) if is_within(self._root, Path(folder)) else {}
         same_stem = self.folders[folder].get(os.path.splitext(file)[0], ())
