@@ -1,6 +1,7 @@
 """The command that writes pages of runs, in one process."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,22 @@ def test_a_live_page_refreshes_itself_until_the_run_ends(
         (False, False, False), (True, True, False), (True, False, True), (False, False, True),
     ]  # fmt: skip
     assert capsys.readouterr().out.splitlines()[-1] == "report: sweep/0/report.html"
+
+
+def test_a_live_page_says_once_that_its_run_may_have_been_stopped(
+    run: Run, runs: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in runs[0].rglob("*"):
+        os.utime(path, (0, 0))
+    moments = iter(range(3))
+
+    def next_moment(seconds: float) -> None:
+        if next(moments, None) is None:
+            (runs[0] / "result.json").write_text("{}")
+
+    monkeypatch.setattr(time, "sleep", next_moment)
+    run("run=sweep/0", "live=true")
+    assert capsys.readouterr().out.count("sweep/0: nothing has changed for 10 min") == 1
 
 
 def test_a_live_page_that_is_interrupted_refreshes_itself_no_more(

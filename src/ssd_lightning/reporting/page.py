@@ -19,7 +19,7 @@ from ssd_lightning.reporting.charts import curve_charts
 from ssd_lightning.reporting.coverage import coverage_part
 from ssd_lightning.reporting.evaluation import SCORE_THRESHOLD, evaluation_part, number
 from ssd_lightning.reporting.output import runs_mark
-from ssd_lightning.reporting.run import SPLITS, NothingToShowError, Run, lookup, read_run
+from ssd_lightning.reporting.run import METRICS, SPLITS, NothingToShowError, Run, lookup, read_run
 from ssd_lightning.reporting.summary import facts, gaps, reproduction, score_rows
 from ssd_lightning.run_files import RESULT, written_whole
 from ssd_lightning.visualization.svg import THEME
@@ -27,6 +27,8 @@ from ssd_lightning.visualization.svg import THEME
 log = logging.getLogger(__name__)
 
 REPORT = "report.html"
+QUIET_S = 600
+"""Time without a new value after which a live report says that its run may have been stopped."""
 MOST_OPEN = 20
 """Number of classes with visible curves; those of more classes are collapsed."""
 EVALUATION_PARTS = {
@@ -90,6 +92,10 @@ def write_live_report(run_dir: Path, output: Path, *, interval_s: int) -> Path:
             try:
                 write_report(run_dir, output, refresh_s=interval_s)
                 state = f"{output} is written every {interval_s} s until the run ends; Ctrl-C stops this"
+                if _seconds_since_change(run_dir) > QUIET_S:
+                    state = (
+                        f"{run_dir}: nothing has changed for {QUIET_S // 60} min. If the run was stopped, press Ctrl-C"
+                    )
             except NothingToShowError as error:
                 state = f"{error}; waiting for it"
             if state != logged:
@@ -101,6 +107,11 @@ def write_live_report(run_dir: Path, output: Path, *, interval_s: int) -> Path:
             write_report(run_dir, output)
         raise
     return write_report(run_dir, output)
+
+
+def _seconds_since_change(run_dir: Path) -> float:
+    written = (path for path in (run_dir / METRICS, *run_dir.glob("checkpoints/*")) if path.exists())
+    return time.time() - max((path.stat().st_mtime for path in written), default=time.time())
 
 
 def try_report(run_dir: Path) -> Path | None:

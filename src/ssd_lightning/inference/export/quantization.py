@@ -19,9 +19,9 @@ def quantize_int8(source: Path, target: Path, description: ExportDescription, in
     """Write an int8 copy of a float32 ONNX file of `write_onnx`, which has this description.
 
     Weights become int8 with one scale per channel, and use 7 of the 8 bits: processors without VNNI add products of
-    uint8 and int8 in 16 bits, which overflow otherwise (on one, OpenVINO lost .035 mAP by that on BCCD). Activations become uint8 with the range of the calibration inputs,
-    each of which is a batch in the file's input format. Softmax, decoding and NMS stay in float32: they need its
-    precision and are a small part of the work.
+    uint8 and int8 in 16 bits, which overflow otherwise (on one, OpenVINO lost .035 mAP by that on BCCD). Activations
+    become uint8 with the range of the calibration inputs, each of which is a batch in the file's input format. Softmax,
+    decoding and NMS stay in float32: they need its precision and are a small part of the work.
 
     Raises:
         ConfigurationError: there are no inputs.
