@@ -198,6 +198,20 @@ def test_a_root_that_is_dropped_is_reported(tmp_path: Path, caplog: pytest.LogCa
     assert "instances_train.json: category 0 'pets' is not a class: it has no objects and only groups" in caplog.text
 
 
+def test_names_with_a_folder_and_one_without(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    stems = [f"{number:02d}" for number in range(12)]
+    for stem in stems:
+        Image.new("RGB", (200, 100)).save(tmp_path / f"images/{stem}.jpg")
+    names = [*(f"images/{stem}.jpg" for stem in stems[:-2]), f"{stems[-2]}.jpg", f"other/{stems[-1]}.jpg"]
+    images = [{"id": number, "file_name": name, "width": 200, "height": 100} for number, name in enumerate(names)]
+    write(tmp_path, [], place="result.json", images=images)
+    found = COCO().read(tmp_path, "result.json")
+    assert list(found.columns.image_paths) == [str(tmp_path / f"images/{stem}.jpg") for stem in stems[:-1]]
+    (missing,) = (problem for problem in found.problems if problem.kind == "missing")  # a file of another folder
+    assert missing.file == str(tmp_path / f"other/{stems[-1]}.jpg")
+
+
 def test_lvis_names_images_by_their_address(tmp_path: Path) -> None:
     url = "http://images.cocodataset.org/train2017/000000000139.jpg"
     images = [{"id": 139, "coco_url": url, "width": 200, "height": 100}]

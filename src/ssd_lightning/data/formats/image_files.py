@@ -127,6 +127,8 @@ class ImageFinder:
             found = f"{folder}/{file if file in same_stem else same_stem[0]}"
         else:
             path = find_image(self._folder, name, root=self._root, keep=self._keep.get(name, 1))
+            if path is None and not parent:
+                path = self._in_a_stated_folder(file)
             if path is None:  # C:\a is below no folder
                 place = name if PureWindowsPath(name).anchor else self._folder / portable_path(name)
                 text = f"the image is missing (stated by {self._stated_by}){self._hint}"
@@ -134,6 +136,11 @@ class ImageFinder:
             found = str(path)
         refuse_unreadable(found)
         return found
+
+    def _in_a_stated_folder(self, file: str) -> Path | None:
+        """Find an image without a stated folder in those of other names, if only one of them has it."""
+        found = {find_image(Path(folder), file, root=self._root) for folder in self.folders} - {None}
+        return found.pop() if len(found) == 1 else None
 
 
 def images_in(folder: str) -> Mapping[str, Sequence[str]]:
