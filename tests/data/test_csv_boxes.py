@@ -389,6 +389,37 @@ def test_a_class_that_never_has_a_box_stands_for_images_without_objects(tmp_path
         read(tmp_path)
 
 
+def test_a_class_with_boxes_in_another_split_stands_for_no_empty_image(tmp_path: Path) -> None:
+    rows = ["a.jpg,dog,1,2,3,4,train", "b.jpg,dog,,,,,val", "b.jpg,cat,1,2,3,4,val"]
+    write(tmp_path, "image,label,xmin,ymin,xmax,ymax,split\n" + "\n".join(rows))
+    Image.new("RGB", (200, 100)).save(tmp_path / "train/b.jpg")
+    (problem,) = CSV(images="train").read(tmp_path, "val").problems
+    assert "line 3 'dog' of b.jpg" in str(problem)
+
+
+@pytest.mark.parametrize("label", ["nan", "NaN", "<NA>", ""])
+def test_a_box_of_a_missing_class_is_reported(tmp_path: Path, label: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssd_lightning.data.formats.csv_blocks.LEAST_BYTES", 0)
+    write(tmp_path, f"image,label,xmin,ymin,xmax,ymax\na.jpg,{label},1,2,3,4\na.jpg,none,1,2,3,4\n")
+    with pytest.raises(DataError, match=r"train.csv: line 2 '' of a.jpg"):
+        read(tmp_path)
+
+
+def test_blanks_around_a_class_are_dropped(tmp_path: Path) -> None:
+    write(tmp_path, "image,label,xmin,ymin,xmax,ymax\na.jpg,St. Bernard ,1,2,3,4\na.jpg, St. Bernard,1,2,3,4\n")
+    assert list(CSV().read(tmp_path, "train").names) == ["St. Bernard"]
+
+
+def test_names_of_classes_come_before_their_numbers(tmp_path: Path) -> None:
+    write(tmp_path, "image,label,class_name,xmin,ymin,xmax,ymax\na.jpg,0,cat,1,2,3,4\n")
+    assert list(CSV().read(tmp_path, "train").names) == ["cat"]
+
+
+def test_a_long_field(tmp_path: Path) -> None:
+    write(tmp_path, f"image,label,xmin,ymin,xmax,ymax,mask\na.jpg,cat,1,2,3,4,{'1 2 ' * 100_000}\n")
+    assert len(CSV().read(tmp_path, "train").columns.labels) == 1
+
+
 def test_fiftyones_copy_of_openimages(tmp_path: Path) -> None:
     for split in ("train", "validation"):
         rows = "ImageID,LabelName,XMin,XMax,YMin,YMax\na,/m/01yrx,0.1,0.5,0.1,0.5\n"

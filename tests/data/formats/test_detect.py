@@ -278,6 +278,38 @@ def test_yolo_labels_in_a_folder_of_another_name(tmp_path: Path) -> None:
         detect_format(tmp_path)
 
 
+@pytest.mark.parametrize("pattern", ["{split}_zip/{split}", "{split}/{split}"])
+@pytest.mark.parametrize("write", [None, write_labelme])
+def test_a_split_in_a_folder_of_its_own_name(
+    tmp_path: Path, pattern: str, write: Callable[[Path, list], None] | None
+) -> None:
+    for split in ("train", "test"):
+        folder = tmp_path / pattern.format(split=split)
+        if write is not None:
+            folder.mkdir(parents=True)
+            write(folder, [A])
+        else:
+            paint(folder, [A])
+            (folder / "a.xml").write_text(XML)
+    for split in ("train", "test"):
+        found = Auto().read(tmp_path, split)
+        (path,) = found.columns.image_paths
+        assert path.startswith(str(tmp_path / split))
+        assert found.notes == []
+
+
+def test_lists_beside_the_annotations_are_the_splits(tmp_path: Path) -> None:
+    paint(tmp_path / "images", [A, EMPTY])
+    (tmp_path / "annotations").mkdir()
+    for image, split in ((A, "train"), (EMPTY, "test")):
+        stem = Path(image.name).stem
+        (tmp_path / f"annotations/{stem}.xml").write_text(XML)
+        (tmp_path / f"annotations/{split}.txt").write_text(f"{stem}\n")
+    assert dict(detect_format(tmp_path).splits) == {"train": "train", "test": "test"}
+    for image, split in ((A, "train"), (EMPTY, "test")):
+        assert list(Auto().read(tmp_path, split).columns.image_ids) == [Path(image.name).stem]
+
+
 def test_several_data_sets_in_a_folder(tmp_path: Path) -> None:
     for name in ("VOC2007", "VOC2012"):
         voc_lists("trainval")(tmp_path / name)

@@ -23,7 +23,7 @@ IMAGE = (
     "imagename", "img", "img_path", "filepath", "file_path", "file",
 )
 LABEL = (
-    "labelname", "label", "class", "class_name", "category", "labels", "category_name", "classname", "label_name",
+    "labelname", "class_name", "classname", "category_name", "label_name", "label", "class", "category", "labels",
     "class_label", "name", "class_id", "label_id", "category_id",
 )
 DIFFICULT = ("isgroupof", "difficult", "iscrowd")
@@ -61,6 +61,8 @@ SPLIT = ("split", "set", "subset", "ml_use")
 NO_CLASS = ("", "index", "id", "unnamed: 0", "area", "score", "confidence")
 """Other columns, which cannot be the class."""
 SUFFIXES = (".csv", ".tsv")
+MOST_LETTERS = 100_000_000
+"""Letters of a field. Masks have more than Python's limit of 131,072."""
 UNASSIGNED = ("", "unassigned")
 """Such rows belong to training."""
 
@@ -136,6 +138,7 @@ def _may_have_class(given: Iterable[str]) -> bool:
 def open_rows(path: Path) -> Iterator[Any]:
     """Open a `csv.reader` for the separator that the first line has most. Raises `DataError` if it cannot be read."""
     refuse_special_file(path)
+    csv.field_size_limit(MOST_LETTERS)
     try:
         with path.open("rb") as file:
             start = file.read(64)

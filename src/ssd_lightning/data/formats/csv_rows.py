@@ -24,6 +24,8 @@ EMPTY = ("", "nan", "na", "n/a", "<na>", "none", "null", "[]")
 """Notations for an empty field, in any case."""
 BOX_KEYS = {"xyxy": ("xmin", "ymin", "xmax", "ymax"), "cxcywh": ("cx", "cy", "w", "h"), "xywh": ("x", "y", "w", "h")}
 NOTHING = [-1.0, -1.0, -1.0, -1.0]
+NO_LABEL = ("nan", "<na>")
+"""What pandas writes for a missing class."""
 ONLY_CLASS = "object"
 """Class of all objects in a file without a column for it."""
 MAX_CLASSES = 1000
@@ -71,6 +73,8 @@ class Rows:
         self.notes: list[str] = []
         """What the log has to say of them."""
         self._others: set[str] = set()
+        self._labels_elsewhere: set[str] = set()
+        """Classes that have a box in another split."""
         self._sizes_px: list[tuple[int, int] | None] = []
         self._labels: dict[str, int] = Numbering()
         self._objects = ObjectColumns()
@@ -99,7 +103,7 @@ class Rows:
         with open_rows(self.path) as reader:
             columns, rows = read_columns(reader, self.path)
             if (index := columns.split) is not None and self._split is not None:
-                rows = self._of_split(rows, index, columns.image)
+                rows = self._of_split(rows, index, columns)
             for row in rows:
                 self._add(reader.line_num, row, columns)
         self._settle_boxless()
@@ -117,12 +121,17 @@ class Rows:
         """The names of the images of all splits."""
         return chain(self.images, self._others)
 
-    def _of_split(self, rows: Iterable[list[str]], split: int, image: int) -> Iterator[list[str]]:
+    def _of_split(self, rows: Iterable[list[str]], split: int, columns: Columns) -> Iterator[list[str]]:
         for row in rows:
             if len(row) <= split or split_word(row[split]) == self._split:
                 yield row
-            elif len(row) > image:
-                self._others.add(row[image])
+                continue
+            if len(row) > columns.image:
+                self._others.add(row[columns.image])
+            if columns.label is None or len(row) < columns.fewest:
+                continue
+            if not all(row[index].strip().lower() in EMPTY for index in columns.box):
+                self._labels_elsewhere.add(self._name_of(row[columns.label]))
 
     def _has_class_second(self) -> bool:
         """Tell whether all rows can be image, class number, x1, y1, x2, y2 instead of `WITHOUT_HEADER`."""
@@ -144,6 +153,7 @@ class Rows:
             return
         image = self._image(row, columns)
         name = self._name_of(ONLY_CLASS if columns.label is None else row[columns.label])
+        name = "" if name.lower() in NO_LABEL else name
         texts = [row[index] for index in columns.box] if len(columns.box) == 4 else _split(row[columns.box[0]])
         difficult = False
         try:
@@ -160,7 +170,8 @@ class Rows:
 
     def _settle_boxless(self) -> None:
         """Take classes that never have a box, such as "No finding", for images without objects."""
-        counts = Counter(found.name for _, found in self._boxless if found.name not in self._labels)
+        known = {*self._labels, *self._labels_elsewhere}
+        counts = Counter(found.name for _, found in self._boxless if found.name not in known)
         self.notes += [
             f"{self.path}: '{name}' has no box in any row, so its {number} rows are images without objects"
             for name, number in counts.items()
@@ -189,6 +200,8 @@ class Rows:
             if None in self._sizes_px[known:]:
                 raise NotPlainError
         num_rows, objects = len(images), self._objects
+        if block.label is not None and any(text.strip().lower() in NO_LABEL for text in block.label.different):
+            raise NotPlainError
         if block.label is None:
             labels = np.full(num_rows, self._label_of(ONLY_CLASS))
         else:
@@ -251,4 +264,5 @@ def _split(text: str) -> list[str]:
 
 def class_code(text: str) -> str:
     """Read a class code. Tables of numbers write 1 as 1.0."""
-    return str(id_of(text)) if "." in text else text.strip()
+    text = text.strip()
+    return str(id_of(text)) if "." in text else text

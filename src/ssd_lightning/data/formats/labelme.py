@@ -12,7 +12,7 @@ from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError, in_threads, is_within, list_files, read_json
 from ssd_lightning.data.formats.found import FoundImage, FoundObject
 from ssd_lightning.data.formats.image_files import find_image, image_with_suffix, portable_path, refuse_unreadable
-from ssd_lightning.data.formats.merged_folders import note_merged
+from ssd_lightning.data.formats.merged_folders import note_merged, other_splits
 from ssd_lightning.data.formats.shapes import bounds, circle_bounds, points_of
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
 from ssd_lightning.data.special_files import is_file
@@ -43,7 +43,7 @@ class LabelMe:
                 used.add(Path(os.path.normpath(found.path)))  # without the .. of imagePath
         if len(others) == len(names):
             raise DataError(f"{folder}: none of the {len(names)} JSON files has labelme's 'shapes', as {others[0]}")
-        builder.notes += note_merged(folder, names) + _unlabelled(folder, used, names)
+        builder.notes += note_merged(folder, names, split=split) + _unlabelled(folder, used, names, split)
         if others:
             builder.notes.append(f"{folder}: {len(others)} JSON files without 'shapes' are skipped, as {others[0]}")
         folders = {path.parent for path in used} | {folder} | {(folder / name).parent for name in names}
@@ -57,13 +57,13 @@ class LabelMe:
 
 
 def _find_split(root: Path, split: str) -> tuple[Path, list[str]]:
-    def names_in(folder: Path) -> list[str]:
-        return [path.as_posix() for path in list_files(folder, (".json",))]
+    def names_in(split: str) -> list[str]:
+        return [path.as_posix() for path in list_files(root / split, (".json",), skipped=other_splits(split))]
 
-    if names := names_in(root / split):
+    if names := names_in(split):
         return root / split, names
-    others = [folder.name for folder in root.iterdir() if folder.is_dir() and names_in(folder)]
-    raise MissingSplitError(root / split, split, others + ["."] * bool(names_in(root)))
+    others = [folder.name for folder in root.iterdir() if folder.is_dir() and names_in(folder.name)]
+    raise MissingSplitError(root / split, split, others + ["."] * bool(names_in(".")))
 
 
 def _read_image(folder: Path, name: str, root: Path) -> FoundImage | None:
@@ -146,9 +146,9 @@ def _find_image(folder: Path, path: Path, stated: str, is_embedded: bool, root: 
     return image
 
 
-def _unlabelled(folder: Path, used: set[Path], names: Iterable[str]) -> list[str]:
+def _unlabelled(folder: Path, used: set[Path], names: Iterable[str], split: str) -> list[str]:
     known = {name.removesuffix(".json") for name in names}  # those of damaged files are reported already
-    images = list_files(folder, KNOWN_SUFFIXES)
+    images = list_files(folder, KNOWN_SUFFIXES, skipped=other_splits(split))
     left = [path for path in images if folder / path not in used and path.with_suffix("").as_posix() not in known]
     if not left:
         return []

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from ssd_lightning.data.formats.files import SPLIT_FOLDERS
+
 SPLIT_NAMES = {
     "val": ("val", "valid", "validation", "eval", "evaluation", "dev"),
     "test": ("test", "testing"),
@@ -16,15 +18,20 @@ SPLIT_WORDS = {word: kind for word, kind in KIND_OF_WORD.items() if word not in 
 """What columns and paths call splits, in lower case, and what is meant: `train`, `val` or `test`."""
 
 
-def note_merged(folder: Path, names: Iterable[str]) -> list[str]:
+def note_merged(folder: Path, names: Iterable[str], *, split: str) -> list[str]:
     """Name the folders of a split's files whose names say that they are for validation or test.
 
     Args:
         folder: the folder of the split.
         names: paths of its files below it.
+        split: the split; folders inside that say the same are not named.
     """
     parents = {parent for name in names for parent in PurePosixPath(name).parents}
-    merged = sorted(str(path) for path in parents if EVALUATION_WORDS.intersection(split_words(path.name)))
+    merged = sorted(
+        str(path)
+        for path in parents
+        if EVALUATION_WORDS.intersection(split_words(path.name)) and kind_of(path.name) != kind_of(split)
+    )
     if not merged:
         return []
     shown = ", ".join(merged[:5]) + (f" and {len(merged) - 5} more" if len(merged) > 5 else "")
@@ -44,6 +51,11 @@ def kind_of(path: str) -> str | None:
         if kinds:
             return "train" if "train" in kinds else kinds[0]
     return None
+
+
+def other_splits(split: str) -> tuple[str, ...]:
+    """List the names of subfolders that belong to other splits: `train/train` and `train_zip/train` are one split."""
+    return tuple(name for name in SPLIT_FOLDERS if kind_of(split) is None or kind_of(name) != kind_of(split))
 
 
 def without_split(path: str) -> str:

@@ -155,7 +155,7 @@ def _only_empty(root: Path, paths: Iterable[str]) -> bool:
 
 
 def _txt_kind(path: Path) -> str | None:
-    is_label = re.match(rb"\d+(?:[ \t]+[-+.\deE]+){4,}\s*?(\n|$)", _start(_content(path)))
+    is_label = re.match(rb"\d+(?:\.0+)?(?:[ \t]+[-+.\deE]+){4,}\s*?(\n|$)", _start(_content(path)))
     return "labels" if is_label and path.name not in NAMES_FILES else None
 
 

@@ -13,7 +13,6 @@ from ssd_lightning.data.annotation_checks import flag_of, number_of, stated_size
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import (
-    SPLIT_FOLDERS,
     FileError,
     MissingSplitError,
     in_threads,
@@ -33,7 +32,7 @@ from ssd_lightning.data.formats.image_files import (
     portable_path,
     refuse_unreadable,
 )
-from ssd_lightning.data.formats.merged_folders import kind_of, note_merged
+from ssd_lightning.data.formats.merged_folders import kind_of, note_merged, other_splits
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
 from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
@@ -73,7 +72,7 @@ class VOC:
             builder.add_image(name, found)
         builder.sources += map(place.xml_path, names)
         if place.listed_in is None:
-            builder.notes += note_merged(place.annotations, names)
+            builder.notes += note_merged(place.annotations, names, split=split)
             builder.notes += [] if place.shares_images else _unlabelled(place)
             folders = {folder for folder in (place.annotations, place.images) if folder.is_dir()}
             folders |= {path for folder in folders for path in folder.rglob("*") if path.is_dir()}
@@ -124,7 +123,7 @@ class Place:
     def image_elsewhere(self, name: str) -> Path | None:
         """Find an image by its name alone if there are none at all where it belongs, and only one has that name."""
         expected = self.images / name
-        is_prescribed = self.listed_in is not None and self.listed_in.parent != self.root  # by ImageSets
+        is_prescribed = self.listed_in is not None and self.listed_in.parent not in (self.root, self.annotations)
         if is_prescribed or images_in(str(expected.parent)):
             return None
         found = self.images_by_name.get(expected.name, ())
@@ -133,12 +132,16 @@ class Place:
 
 
 def lists_in(root: Path) -> dict[str, Path] | None:
-    """Return the lists of `ImageSets` by split, or those in the root that name XML files; None if there are none."""
+    """Return the lists of `ImageSets` by split, or those that name XML files and are beside them or in the root.
+
+    None if there are none.
+    """
     folder = list_folder(root)
     if folder != root:
         return {path.stem: path for path in _visible_texts(folder)}
     place = _place_in(root, ".")
-    paths = {path.stem.removesuffix("_list"): path for path in _visible_texts(root) if kind_of(path.stem)}
+    texts = [path for of in (place.annotations, root) for path in _visible_texts(of) if kind_of(path.stem)]
+    paths = {path.stem.removesuffix("_list"): path for path in texts}
     return {split: path for split, path in paths.items() if _names_xml(path, place)} or None
 
 
@@ -205,7 +208,7 @@ def _place_in(root: Path, split: str) -> Place:
             return Place(root, annotations, images, shares_images=True)
     sides = (root / split, *(root / kind / split for kind in image_kinds))
     folder = next((side for side in sides if side.is_dir()), root / split)
-    return Place(root, folder, folder, skipped_folders=SPLIT_FOLDERS)
+    return Place(root, folder, folder, skipped_folders=other_splits(split))
 
 
 def _name_in(line: str, place: Place) -> str:
