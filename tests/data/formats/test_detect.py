@@ -416,9 +416,12 @@ def test_lists_of_one_class_are_no_splits(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\n", "train.json: this is a Git LFS pointer"),
         (b'{"images": [], "annotations": []}', "train.json: the JSON has the keys 'images', 'annotations', but"),
         (b"", "train.xml: the file is empty"),
+        (b"Car 0.00 0 -1.5 5 6 7 8 1 1 1\n", "a.txt: the first line, 'Car 0.00"),
+        (b'{"file_name": "a.jpg"}\n', "metadata.jsonl: the first line"),
     ],
 )
 def test_why_a_file_cannot_be_read(tmp_path: Path, content: bytes, text: str) -> None:
     (tmp_path / text.partition(":")[0]).write_bytes(content)
+    paint(tmp_path, [A])  # a.jpg
     with pytest.raises(DataError, match=f"no format fits.*{re.escape(f'{tmp_path}/{text}')}"):
         detect_format(tmp_path)

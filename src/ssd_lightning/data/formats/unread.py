@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 from ssd_lightning.data.formats.csv_columns import SUFFIXES
 from ssd_lightning.data.formats.files import FileError, read_bytes, read_json, read_lines, read_xml
 from ssd_lightning.data.formats.labelme import LabelMe
-from ssd_lightning.data.formats.merged_folders import kind_of, without_split
+from ssd_lightning.data.formats.merged_folders import kind_of, split_words, without_split
 from ssd_lightning.data.formats.recognize import Candidate, Files, folder_of, images_of_csv
 from ssd_lightning.data.formats.voc import VOC
 from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
 from ssd_lightning.errors import DataError
 
+TEXT_WORDS = frozenset({"annotation", "annotations", "gt", "label", "labels", "labeltxt", "metadata"})
+"""Words in the paths of annotations in text files."""
 COCO_KEYS = ("images", "annotations", "categories")
 
 
@@ -84,10 +86,17 @@ def _place(path: str, has_file_of_image: bool) -> str:
 
 def describe_faults(files: Files, *, at_most: int = 3) -> Iterator[str]:
     """Say why files are not read that may be annotations: first those that are damaged."""
-    paths = files.of(*SUFFIXES, ".json", ".xml")
+    stems = {PurePosixPath(path).stem for path in files.of(*IMAGE_SUFFIXES)}
+    texts = [path for path in files.of(".txt", ".jsonl") if _may_be_annotation(path, stems)]
+    paths = [*files.of(*SUFFIXES, ".json", ".xml"), *texts]
     faults = [(path, fault_of(files.root / path)) for path in paths[: 10 * at_most]]
     faults.sort(key=lambda entry: not entry[1].is_damaged)
     return (f"{files.root / path}: {fault.text}" for path, fault in islice(faults, at_most))
+
+
+def _may_be_annotation(path: str, stems: Collection[str]) -> bool:
+    """Tell whether a text file is called like an image, or its path like annotations."""
+    return PurePosixPath(path).stem in stems or not TEXT_WORDS.isdisjoint(split_words(path))
 
 
 def fault_of(path: Path) -> Fault:
