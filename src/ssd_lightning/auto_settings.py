@@ -15,6 +15,8 @@ from ssd_lightning.analysis.auto_augmentation import choose_scale_bounds
 from ssd_lightning.analysis.auto_priors import choose_priors
 from ssd_lightning.analysis.dataset_check.splits import objects_of
 from ssd_lightning.assembly import make_net
+from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.resize import ResizeMode
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.checkpoints import find_checkpoint
 from ssd_lightning.models.config import to_config
@@ -26,10 +28,9 @@ from ssd_lightning.training import DetectionDataModule
 log = logging.getLogger(__name__)
 
 
-def training_boxes(data: DetectionDataModule, image_size: tuple[int, int]) -> np.ndarray:
-    """Return all training boxes `[N, 4]`, normalised to the resized input of (height, width)."""
-    placement = partial(data.resize.placement, image_size=image_size)
-    return objects_of(data.dataset("train").annotations, placement).boxes_xyxy
+def training_boxes(dataset: DetectionDataset, resize: ResizeMode, image_size: tuple[int, int]) -> np.ndarray:
+    """Return all boxes `[N, 4]` of a split, normalised to the resized input of (height, width)."""
+    return objects_of(dataset.annotations, partial(resize.placement, image_size=image_size)).boxes_xyxy
 
 
 def resolve_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Path | None) -> dict[str, Any] | None:
@@ -67,7 +68,10 @@ def resolve_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pa
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             net = make_net(config, len(data.class_names), pretrained=False)
         choice = choose_priors(
-            training_boxes(data, net.image_size), net.levels, net.image_size, config.model.clip_priors
+            training_boxes(data.dataset("train"), data.resize, net.image_size),
+            net.levels,
+            net.image_size,
+            config.model.clip_priors,
         )
         levels = to_config(choice.levels)
         for line in choice.describe():
@@ -82,7 +86,8 @@ def resolve_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pa
 def resolve_augmentation(config: DictConfig, data: DetectionDataModule) -> None:
     """Replace `auto_augmentation` by numbers, see `bound_augmentation`, and rebuild the augmentation of the data."""
     if config.auto_augmentation:
-        bound_augmentation(config, training_boxes(data, as_height_width(list(config.image_size))))
+        image_size = as_height_width(list(config.image_size))
+        bound_augmentation(config, training_boxes(data.dataset("train"), data.resize, image_size))
         data.use_augmentation(instantiate(config.augmentation, _convert_="all"))
 
 

@@ -6,7 +6,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from ssd_lightning.config import find_folder, run_command
 from ssd_lightning.errors import ConfigurationError, WeightsError
 
 if TYPE_CHECKING:
-    import numpy as np
     from omegaconf import DictConfig
 
     from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
@@ -112,7 +110,7 @@ def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
     from ssd_lightning.analysis.health import background_issues, duplicate_issues, few_images_issues
     from ssd_lightning.analysis.issues import Issue, grouped, spoils_the_run
     from ssd_lightning.assembly import make_net
-    from ssd_lightning.auto_settings import bound_augmentation
+    from ssd_lightning.auto_settings import bound_augmentation, training_boxes
     from ssd_lightning.data.overlap import copies_across
 
     data = instantiate(config.data.module, _convert_="all")
@@ -164,7 +162,7 @@ def check_dataset(config: "DictConfig", directory: Path) -> dict[str, Any]:
         )
         if config.trial_steps and config.decode:
             if config.auto_augmentation:
-                bound_augmentation(config, training_boxes(check, net.image_size))
+                bound_augmentation(config, training_boxes(check.datasets["train"], check.resize, net.image_size))
             report["trial"] = try_steps(check, config, net)
     report["spoils_the_run"] = spoils_the_run(check.issues)
     report["issues"] = grouped(check.issues)
@@ -182,21 +180,19 @@ def with_fitted_priors(check: "DatasetCheck", config: "DictConfig", net: "SSD") 
 
     from ssd_lightning.analysis.auto_priors import choose_priors
     from ssd_lightning.assembly import make_net
+    from ssd_lightning.auto_settings import training_boxes
     from ssd_lightning.models.config import to_config
 
-    choice = choose_priors(training_boxes(check, net.image_size), net.levels, net.image_size, config.model.clip_priors)
+    choice = choose_priors(
+        training_boxes(check.datasets["train"], check.resize, net.image_size),
+        net.levels,
+        net.image_size,
+        config.model.clip_priors,
+    )
     OmegaConf.update(config, "model.levels", to_config(choice.levels), merge=False)
     fitted = make_net(config, net.num_classes, pretrained=False)
     fitted.load_state_dict(net.state_dict())
     return fitted
-
-
-def training_boxes(check: "DatasetCheck", image_size: tuple[int, int]) -> "np.ndarray":
-    """Return the usable training boxes `[N, 4]`, normalised to the resized input of (height, width)."""
-    from ssd_lightning.analysis.dataset_check.splits import objects_of
-
-    placement = partial(check.resize.placement, image_size=image_size)
-    return objects_of(check.datasets["train"].annotations, placement).boxes_xyxy
 
 
 def try_steps(check: "DatasetCheck", config: "DictConfig", net: "SSD") -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ssd_lightning.analysis.dataset_check.lists import repeated_issues, unlisted_issues
 from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
@@ -18,8 +18,6 @@ from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
-
-STAGES: tuple[Stage, ...] = ("train", "val", "test")
 
 
 def open_splits(
@@ -38,7 +36,7 @@ def open_splits(
     """
     opener = data.opener
     check = DatasetCheck(on_error=opener.on_error, resize=data.resize)
-    splits = [split for split in STAGES if data.has(split)]
+    splits: list[Stage] = [split for split in get_args(Stage) if data.has(split)]
     log.info("reading the annotations of %s", ", ".join(splits))
     if class_names is None:
         opener.check_class_rules(map(data.arguments, splits))
