@@ -2,7 +2,6 @@ import os
 import pickle
 import subprocess
 import sys
-import warnings
 from collections import Counter
 from random import Random
 
@@ -15,6 +14,7 @@ from torch.nn.functional import interpolate
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as tv
 
+from helpers.no_warnings import no_warnings
 from ssd_lightning.data.augmentation import MIN_SIDE, Resize, SSDAugmentation, resize_image
 from ssd_lightning.data.augmentation_steps import DistortExpandCropWarp
 from ssd_lightning.data.colour import PhotometricDistortion
@@ -365,8 +365,7 @@ def test_lists_from_a_yaml_file_do_as_well_as_tuples():
 
 def test_albumentations_has_nothing_to_warn_of():
     image, boxes = scene()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with no_warnings():
         with pytest.raises(UserWarning, match="interpolatoin"):
             A.Resize(2, 2, interpolatoin=1)
         SSDAugmentation(image_size=(64, 64), vertical_flip=True)(image, boxes, 0)

@@ -1,11 +1,10 @@
 """The COCO metric against torchmetrics called by hand, and what it adds: pixels, crowds, duplicates, NaN."""
 
-import warnings
-
 import pytest
 import torch
 from torchmetrics.detection import MeanAveragePrecision
 
+from helpers.no_warnings import no_warnings
 from ssd_lightning.metrics import COCOMeanAveragePrecision
 from ssd_lightning.types import Detections, Target
 
@@ -69,8 +68,7 @@ def test_more_than_a_hundred_detections_an_image_are_not_lost() -> None:
     corner = torch.cartesian_prod(torch.arange(15), torch.arange(10)) / 16
     boxes = torch.cat([corner, corner + 1 / 32], dim=1)
     assert evaluate(image(boxes, boxes))["map"] == 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with no_warnings():
         coco_limit = evaluate(image(boxes, boxes), max_detection_thresholds=(1, 10, 100))
     assert float(coco_limit["map"]) == pytest.approx(0.663, abs=1e-3)
 
@@ -112,8 +110,7 @@ def test_duplicates_order_and_batches_do_not_count(draw) -> None:
 @pytest.mark.parametrize("updates", [0, 1])
 def test_nothing_to_find_is_nan_without_a_word(updates: int) -> None:
     found = torch.tensor([[0.0, 0.0, 0.5, 0.5]])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with no_warnings():
         result = evaluate(*[image(torch.zeros(0, 4), found)] * updates)
     assert result["map"].shape == ()
     assert all(value.isnan() for value in result.values())

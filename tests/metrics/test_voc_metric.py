@@ -1,13 +1,13 @@
 """What the VOC metric adds to the rule: batches, duplicates, empty sides, types and borders."""
 
 import pickle
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from helpers.no_warnings import no_warnings
 from ssd_lightning.errors import DataError
 from ssd_lightning.metrics import VOCMeanAveragePrecision
 from ssd_lightning.types import Detections, Target
@@ -93,8 +93,7 @@ def test_mean_leaves_classes_without_objects_out(draw) -> None:
 @pytest.mark.parametrize("updates", [0, 1, 2])
 def test_no_images_or_empty_ones_are_nan_without_a_word(updates: int) -> None:
     metric = VOCMeanAveragePrecision(NUM_CLASSES)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with no_warnings():
         for update in range(updates):
             pairs = [nothing(f"{update}_{i}") for i in range(update)]
             metric.update([pred for pred, _ in pairs], [target for _, target in pairs])

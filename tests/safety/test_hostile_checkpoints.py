@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.no_warnings import no_warnings
 from helpers.tiny_nets import tiny_net
 from ssd_lightning.errors import UserError, WeightsError
 from ssd_lightning.inference.detector import Detector
@@ -55,11 +56,10 @@ def test_code_in_any_place_is_not_run(good, tmp_path: Path, key: str, call: tupl
 
 
 @pytest.mark.parametrize("protocol", [2, 5])
-@pytest.mark.filterwarnings("error")
 def test_a_bare_pickle_with_code_is_answered_in_one_sentence(tmp_path: Path, protocol: int) -> None:
     path, trace = tmp_path / "evil.pkl", tmp_path / "was_here"
     path.write_bytes(pickle.dumps({"state_dict": CallsOnLoading(os.mkdir, str(trace))}, protocol=protocol))
-    with pytest.raises(WeightsError, match=r"evil\.pkl"):
+    with no_warnings(), pytest.raises(WeightsError, match=r"evil\.pkl"):
         read_checkpoint(path)
     assert not trace.exists()
 

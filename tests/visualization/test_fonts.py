@@ -1,6 +1,5 @@
 """Class names in any script are drawn in a font that has their letters, or by number: never as something else."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 
+from helpers.no_warnings import no_warnings
 from ssd_lightning.visualization import fonts
 from ssd_lightning.visualization.draw import draw_detections
 from ssd_lightning.visualization.draw_matches import MatchedObject, draw_matches
@@ -131,8 +131,7 @@ def drawings(names: Sequence[str], path: Path) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("name", ["猫", "قطة"])
 def test_every_drawing_finds_the_letters(chinese_font: str, tmp_path: Path, name: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # of matplotlib, where a font lacks a letter
+    with no_warnings():  # of matplotlib, where a font lacks a letter
         drawn, other = drawings([name], tmp_path), drawings(["狗" if name == "猫" else name[::-1] + "x"], tmp_path)
     for one, two in zip(drawn, other, strict=True):
         assert one.shape != two.shape or (one != two).any()
@@ -140,8 +139,7 @@ def test_every_drawing_finds_the_letters(chinese_font: str, tmp_path: Path, name
 
 def test_every_drawing_numbers_what_no_font_has(system: list[str], tmp_path: Path) -> None:
     name = IN_NO_COMMON_FONT[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with no_warnings():
         drawn, expected = drawings([name], tmp_path), drawings(["class 1"], tmp_path)
     for place in (0, 1, 2, 4, 5):  # the third has the name in its title too
         assert (drawn[place] == expected[place]).all()
