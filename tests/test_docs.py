@@ -23,6 +23,7 @@ from helpers.docs_commands import PAGES, REPOSITORY, Line, all_lines
 from ssd_lightning.command_line import OWN_CONFIG_FLAGS, CommandLine, spell_out
 from ssd_lightning.config import compose_config, find_folder, known_groups
 from ssd_lightning.inference.detector import Detector
+from ssd_lightning.inference.export.converters import write_ncnn
 from ssd_lightning.inference.export.files import write_onnx
 from ssd_lightning.inference.export.graph import DETECTNET
 from ssd_lightning.models.layers import init_he
@@ -107,6 +108,7 @@ WHY_NOT_RUN = {
     "experiment=NAME": "a pattern",
     "ssd_lightning.train ...": "a pattern",
     "layout=detectnet": "scores after one step are tied: tests/inference/export/test_export_command.py",
+    "format=tflite": "onnx2tf is not installed: tests/inference/export/test_converters.py",
     "outputs/NAME/TIME": "tests/training/test_repetition.py repeats runs",
     "ssd_lightning.demo": "it serves until it is stopped: tests/test_demo.py",
     "source=0": "there is no camera here",
@@ -193,14 +195,15 @@ def test_what_the_pages_tell_to_type_works(desk: Path, line: Line) -> None:
         overrides += FEW_TOYS
     if line.command == "export":  # after one step the finer network's scores are tied, and no order of them is proven
         overrides = [text.replace("outputs/finetune/RUN", "outputs/ssd/RUN") for text in overrides]
-    if "format=onnx" in overrides or "format=torchscript" in overrides:
+    if any(f"format={name}" in overrides for name in ("onnx", "torchscript", "ncnn")):
         overrides += ["latency=false", "images=2"]
     if "quantize=int8" in overrides:
         overrides += ["max_map_loss=1"]  # of a network that has hardly trained
     if line.command == "doctor":
         overrides += ["data.batch_size=4", "trainer.accelerator=cpu"]
     shutil.rmtree(desk / "new_images", ignore_errors=True)  # of another page: labels are never replaced
-    (desk / "detector.onnx").unlink(missing_ok=True)  # nor are exported files
+    for suffix in (".onnx", ".param", ".bin", ".json"):  # nor are exported files
+        (desk / f"detector{suffix}").unlink(missing_ok=True)
     run(desk, line.command, *overrides)
 
 
@@ -210,6 +213,7 @@ PYTHON = [
     for number, block in enumerate(re.findall(r"(?s)```python\n(.*?)```", (REPOSITORY / page).read_text()))
     if "push_to_hub" not in block  # wants an account; `test_hub.py` has a server
 ]
+TINY_FILES = REPOSITORY / "tests" / "inference" / "runtime" / "tiny_files"
 EXPORTS = {"detector.onnx": {"preprocessing": True, "nms": True}, "jetson.onnx": DETECTNET}
 
 
@@ -227,6 +231,11 @@ def test_python_on_the_pages_runs(desk: Path, block: str, monkeypatch: pytest.Mo
     for file, contents in EXPORTS.items():
         if file in block:
             write_onnx(detector, desk / file, **contents)
+    if "detector.param" in block:
+        write_ncnn(detector, desk / "detector.param")
+    if "detector.tflite" in block:
+        for suffix in (".json", ".tflite"):
+            shutil.copyfile(TINY_FILES / f"tiny{suffix}", desk / f"detector{suffix}")
     height, width = detector.image_size
     block = re.sub('"(WBC|dog)"', '"disk"', block).replace("(320, 320)", f"({width}, {height})")
     exec(compile(block, "page", "exec"), {})

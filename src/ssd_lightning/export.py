@@ -24,8 +24,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = {"onnx": (".onnx",), "torchscript": (".torchscript", ".pt"), "safetensors": (".safetensors",)}
+SUFFIXES = {
+    "onnx": (".onnx",),
+    "torchscript": (".torchscript", ".pt"),
+    "safetensors": (".safetensors",),
+    "tflite": (".tflite",),
+    "ncnn": (".param",),
+}
 """Formats of whole detectors. `Detector.load` recognises them by the suffix."""
+BESIDE = {"tflite": (".json",), "ncnn": (".bin", ".json")}
+"""Suffixes of the other files that a format has."""
 GRAPHS = ("onnx", "torchscript")
 """Formats that may contain the post-processing."""
 FOREIGN = ("ssd.pytorch", "lufficc", "qfgaohao", "torchvision")
@@ -52,14 +60,17 @@ def export(config: "DictConfig") -> None:
 
     check_settings(config)
     output = Path(config.output)
-    if output.exists():
-        raise ConfigurationError(f"output={output} exists; it is not replaced")
+    files = [output, *beside(config, output)]
+    for file in files:
+        if file.exists():
+            raise ConfigurationError(f"output={output}: {file} exists and is not replaced")
     if config.format in FOREIGN:
         write_foreign(Detector.load(config.checkpoint), config.format, output)
         return
     unverified = output.with_name(f"{output.stem}.unverified{output.suffix}")
-    if unverified.exists():
-        raise ConfigurationError(f"{unverified} exists, from an export that was not verified; it is not replaced")
+    for left in (unverified, *beside(config, unverified)):
+        if left.exists():
+            raise ConfigurationError(f"{left} exists, from an export that was not verified; it is not replaced")
     checkpoint = Detector.load(config.checkpoint)
     checkpoint.network  # noqa: B018  raises for an exported file
     if config.format in GRAPHS and contents_of(config)["nms"]:
@@ -73,11 +84,14 @@ def export(config: "DictConfig") -> None:
     if failures:
         print(f"error: {unverified} is not verified and keeps that name: {'; '.join(failures)}", file=sys.stderr)
         sys.exit(1)
-    publish(unverified, output)
+    for file in files:
+        publish(unverified.with_suffix(file.suffix), file)
     kind = f"{config.format}, {config.quantize}" if config.quantize else config.format
     print(f"{output}: {len(checkpoint.network.state_dict())} tensors, {kind}")
     if config.layout:
         print_detectnet(checkpoint, output)
+    elif config.format in BESIDE:
+        print(f"{', '.join(map(str, files[1:]))}: beside it; {files[-1].name} describes inputs and outputs.")
     else:
         print_input(checkpoint, is_prepared=config.format != "safetensors" and config.preprocessing)
 
@@ -87,6 +101,11 @@ def contents_of(config: "DictConfig") -> dict[str, Any]:
     from ssd_lightning.inference.export.graph import DETECTNET
 
     return dict(DETECTNET) if config.layout else {"preprocessing": config.preprocessing, "nms": config.nms}
+
+
+def beside(config: "DictConfig", path: Path) -> list[Path]:
+    """Return the other files that an export at `path` has."""
+    return [path.with_suffix(suffix) for suffix in BESIDE.get(config.format, ())]
 
 
 def use_hard_nms(checkpoint: "Detector") -> None:
@@ -159,6 +178,7 @@ def open_data(config: "DictConfig", checkpoint: "Detector") -> "DetectionData | 
 
 def write(config: "DictConfig", checkpoint: "Detector", data: "DetectionData | None", path: Path) -> None:
     """Write the file that will be verified."""
+    from ssd_lightning.inference.export.converters import write_ncnn, write_tflite
     from ssd_lightning.inference.export.files import write_onnx, write_safetensors, write_torchscript
 
     contents = contents_of(config)
@@ -166,6 +186,10 @@ def write(config: "DictConfig", checkpoint: "Detector", data: "DetectionData | N
         write_safetensors(checkpoint, path)
     elif config.format == "torchscript":
         write_torchscript(checkpoint, path, **contents)
+    elif config.format == "tflite":
+        write_tflite(checkpoint, path)
+    elif config.format == "ncnn":
+        write_ncnn(checkpoint, path)
     elif config.quantize is None:
         write_onnx(checkpoint, path, **contents)
     else:
@@ -206,7 +230,7 @@ def verify_file(config: "DictConfig", checkpoint: "Detector", data: "DetectionDa
             tolerance=tolerance,
             max_map_loss=config.max_map_loss,
             seconds=time_both(checkpoint, exported) if config.latency and config.format != "safetensors" else {},
-            bytes_of=(weights, path.stat().st_size),
+            bytes_of=(weights, sum(file.stat().st_size for file in (path, *beside(config, path)))),
         )
     )
     print("Boxes in shares of the image's sides; partners are of one class and no more than 0.02 apart.")

@@ -1,13 +1,17 @@
 """What a W&B run holds, read back from the file of an offline run."""
 
 import json
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import wandb
+from wandb_workspaces.reports.v2 import interface
 
+from helpers.docs_commands import REPOSITORY
 from helpers.interrupted import EPOCHS, NUM_IMAGES, fit, module
 from helpers.wandb_records import config_of, files_of, history_of, records_of
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
@@ -88,6 +92,22 @@ def test_every_number_arrives(rows: list[dict[str, Any]]) -> None:
         assert len(column(rows, name)) >= EPOCHS, name
     for name in ("images_per_s", "data_wait", "peak_memory_mib", "forward_ms"):
         assert column(rows, f"speed/{name}"), name
+
+
+def test_the_report_template_shows_what_a_run_logs(rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interface, "_get_api", lambda: SimpleNamespace(default_entity="me"))  # else it needs a login
+    template = runpy.run_path(str(REPOSITORY / "examples" / "wandb_report.py"))
+    logged = {name for row in rows for name in row}
+    panels = [
+        panel
+        for block in template["build_report"]("me", "ssd").blocks
+        if isinstance(block, interface.PanelGrid)
+        for panel in block.panels
+    ]
+    shown = {str(name) for panel in panels for name in (getattr(panel, "y", None) or getattr(panel, "media_keys", []))}
+    assert shown == {name for group in template["GROUPS"] for name in group}
+    logged.add("train/matched_priors")  # by a callback that this run does not have
+    assert {*shown, template["STEP"], template["TABLE"]} <= logged
 
 
 def test_validations_are_shown_at_the_right_steps(rows: list[dict[str, Any]]) -> None:

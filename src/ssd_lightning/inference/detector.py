@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,8 @@ from ssd_lightning.data.resize import ResizeMode, Stretch, undo_detections
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.checkpoints import detector_spec, find_checkpoint, read_detector
 from ssd_lightning.inference.results import ImageDetections
+from ssd_lightning.inference.runtime.litert_network import LiteRTNetwork
+from ssd_lightning.inference.runtime.ncnn_network import NcnnNetwork
 from ssd_lightning.inference.runtime.network import ExportedNetwork
 from ssd_lightning.inference.runtime.onnx_network import OnnxNetwork
 from ssd_lightning.inference.runtime.opencv_network import OpenCVNetwork
@@ -32,8 +34,15 @@ from ssd_lightning.types import Detections, Placement, SSDOutput
 Precision = Literal["float32", "bfloat16", "float16"]
 Backend = Literal["onnx", "openvino", "opencv"]
 """What runs an ONNX file: onnxruntime, OpenVINO or OpenCV."""
-CPU_RUNTIMES = {"openvino": OpenVinoNetwork, "opencv": OpenCVNetwork}
-"""The runtimes that use the CPU alone, by their `Backend`."""
+CPU_RUNTIMES: dict[str, Callable[[Path], ExportedNetwork]] = {
+    "openvino": OpenVinoNetwork,
+    "opencv": OpenCVNetwork,
+    ".tflite": LiteRTNetwork,
+    ".param": NcnnNetwork,
+}
+"""The runtimes that use the CPU alone: by their `Backend` for ONNX files, by the suffix for others."""
+EXPORTED_SUFFIXES = (".onnx", ".tflite", ".param")
+"""Suffixes of exported files. TorchScript has none of its own."""
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
@@ -311,14 +320,15 @@ class Detector:
         path = find_checkpoint(Path(path))
         if backend != "onnx" and path.suffix != ".onnx":
             raise ConfigurationError(f"backend={backend} runs ONNX files, not {path}; `export format=onnx` writes one")
-        if path.suffix == ".onnx" or is_torchscript(path):
+        if path.suffix in EXPORTED_SUFFIXES or is_torchscript(path):
             if precision != "float32":
                 raise ConfigurationError(
                     f"precision is '{precision}', but {path} computes in the precision it was exported in"
                 )
             exported: ExportedNetwork
-            if backend in CPU_RUNTIMES:
-                exported = CPU_RUNTIMES[backend](path)
+            runtime = CPU_RUNTIMES.get(backend) or CPU_RUNTIMES.get(path.suffix)
+            if runtime is not None:
+                exported = runtime(path)
             else:
                 exported = OnnxNetwork(path, device) if path.suffix == ".onnx" else TorchScriptNetwork(path, device)
             about = exported.description

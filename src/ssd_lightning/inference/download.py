@@ -3,9 +3,6 @@
 import time
 from pathlib import Path
 
-import requests
-import urllib3
-
 from ssd_lightning.errors import DataError
 
 CHUNK_BYTES = 1 << 16
@@ -24,6 +21,9 @@ def fetch(url: str, path: Path, *, most_bytes: int, silence_s: float = 20.0, mos
     Raises:
         DataError: the file cannot be fetched, or exceeds a limit.
     """
+    import requests  # half a second, which local files need not wait for
+    import urllib3
+
     deadline, got = time.monotonic() + most_s, 0
     headers = {"User-Agent": "ssd_lightning", "Accept-Encoding": "identity"}
     try:

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any, NotRequired, TypedDict
 
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 from torchvision.ops import SqueezeExcitation
 
 from ssd_lightning.errors import ConfigurationError
@@ -122,6 +123,15 @@ class LiteExtras(ConfigMixin, nn.Module):
         return apply_in_turn(self.levels, features)
 
 
+class GlobalMaxPool(nn.Module):
+    """The maximum of each channel. As a plain pooling layer, which pnnx and ncnn know, unlike `AdaptiveMaxPool2d`."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map `[B, C, H, W]` to `[B, C, 1, 1]`."""
+        height, width = features.shape[-2:]
+        return max_pool2d(features, (height, width))
+
+
 class TinyExtras(ConfigMixin, nn.Module):
     """Down-sampling blocks and a last level with a single cell (Dive into Deep Learning, TinySSD).
 
@@ -134,7 +144,7 @@ class TinyExtras(ConfigMixin, nn.Module):
         super().__init__()
         sizes = [in_channels, *channels]
         blocks: list[nn.Module] = [down_sample_block(a, b) for a, b in pairwise(sizes)]
-        self.levels = nn.ModuleList([*blocks, nn.AdaptiveMaxPool2d(1)])
+        self.levels = nn.ModuleList([*blocks, GlobalMaxPool()])
         self.out_channels = (*channels, channels[-1])
 
     def forward(self, features: Tensor) -> list[Tensor]:

@@ -155,7 +155,9 @@ def test_int8_is_calibrated_on_training_images_and_judged_by_map(
         (["format=torchscript", "output=a.onnx"], "ends in .torchscript"),
         (["format=tensorrt", "output=a.onnx"], "format is 'tensorrt'; it can be onnx, torchscript, safetensors"),
         (["format=onnx", "output=tiny.ckpt/a.onnx"], "tiny.ckpt"),
-        (["format=onnx", "output=there.onnx"], "output=there.onnx exists; it is not replaced"),
+        (["format=onnx", "output=there.onnx"], "output=there.onnx: there.onnx exists and is not replaced"),
+        (["format=ncnn", "output=there.param"], "output=there.param: there.bin exists and is not replaced"),
+        (["format=tflite", "output=a.onnx"], "ends in .tflite"),
         (["format=onnx", "output=a.onnx", "quantize=int8"], "data=voc_folder"),
         (["format=onnx", "output=a.onnx", "quantize=int4"], "quantize is 'int4'"),
         (["format=onnx", "output=a.onnx", "backend=openvini"], "backend is 'openvini'"),
@@ -173,7 +175,8 @@ def test_int8_is_calibrated_on_training_images_and_judged_by_map(
 def test_what_export_cannot_do(
     overrides: list[str], answer: str, checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "there.onnx").write_bytes(b"mine")
+    for name in ("there.onnx", "there.bin"):
+        (tmp_path / name).write_bytes(b"mine")
     given = [] if any(word.startswith("checkpoint=") for word in overrides) else ["checkpoint=tiny.ckpt"]
     assert answer in refused(capsys, tmp_path, "export", *given, *overrides)
     assert (tmp_path / "there.onnx").read_bytes() == b"mine"

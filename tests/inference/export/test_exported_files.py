@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -13,14 +13,20 @@ import onnxruntime
 import pytest
 import torch
 
-from helpers.exported_networks import CLASS_NAMES, composed_detector, exported, noise, tiny_detector
+from helpers.exported_networks import (
+    CLASS_NAMES,
+    check_same,
+    composed_detector,
+    exported,
+    noise,
+    tiny_detector,
+)
 from ssd_lightning import __version__
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Backend, Detector
 from ssd_lightning.inference.export.files import write_onnx, write_safetensors
 from ssd_lightning.inference.export.graph import DETECTNET, ExportGraph, describe_export
 from ssd_lightning.inference.export.graph_nms import graph_nms
-from ssd_lightning.inference.export.parity import Parity, compare_detections
 from ssd_lightning.models.weights import load_pretrained
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.ops.coder import decode
@@ -32,28 +38,6 @@ TINY = {
     "fpn": {"neck": "fpn"},
     "fpnlite": {"neck": "fpnlite"},
 }
-
-
-def parity(
-    detector: Detector, path: Path, *, batches: tuple[int, ...] = (1, 2, 5), backend: Backend = "onnx"
-) -> Parity:
-    loaded, found = Detector.load(path, backend=backend), Parity()
-    assert loaded.class_names == detector.class_names
-    assert loaded.image_size == detector.image_size
-    for batch in batches:
-        images = noise(batch, detector.image_size, seed=batch)
-        for ours, theirs in zip(detector.detect(images), loaded.detect(images), strict=True):
-            assert {name: tensor.dtype for name, tensor in theirs.items()} == {n: t.dtype for n, t in ours.items()}
-            found += compare_detections(ours, theirs, detector.image_size)
-    assert found.detections > 10
-    return found
-
-
-def check_same(detector: Detector, path: Path, **settings: Any) -> None:
-    found = parity(detector, path, **settings)
-    assert found.unmatched == 0
-    assert found.boxes < 1e-5
-    assert found.scores < 1e-5
 
 
 @pytest.mark.parametrize(

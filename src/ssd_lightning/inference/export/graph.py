@@ -15,7 +15,7 @@ from ssd_lightning.inference.runtime.description import ExportDescription, Layou
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.boxes import clip_boxes, cxcywh_to_xyxy
 from ssd_lightning.ops.coder import decode
-from ssd_lightning.ops.normalization import TORCHVISION_SSDLITE, Normalization
+from ssd_lightning.ops.normalization import IDENTITY, TORCHVISION_SSDLITE, Normalization
 
 GraphNMS = Callable[[Tensor, Tensor, float, float, int, int, bool], tuple[Tensor, Tensor, Tensor, Tensor]]
 
@@ -88,16 +88,18 @@ class ExportGraph(nn.Module):
         self._nms = nms
         self._normalization = net.normalization
         self.priors_cxcywh: Tensor
-        self.net_mean: Tensor
-        self.net_std: Tensor
-        self.input_mean: Tensor
-        self.input_std: Tensor
+        self.colour_scale: Tensor
+        self.colour_shift: Tensor
         # Buffers move with the graph. Tensors created in `forward` would be exported with a fixed device.
         self.register_buffer("priors_cxcywh", net.priors_cxcywh.float())
-        for where, normalization in (("net", net.normalization), ("input", description.normalization)):
-            for name in ("mean", "std"):
-                values = torch.tensor(getattr(normalization, name), device=net.priors_cxcywh.device)
-                self.register_buffer(f"{where}_{name}", values.view(1, 3, 1, 1))
+        # One multiplication and one sum for both normalisations. onnx2tf 1.29 converts two of each wrongly.
+        given = IDENTITY if description.preprocessing else description.normalization
+        given_mean, given_std, net_mean, net_std = (
+            torch.tensor(values, dtype=torch.float64, device=net.priors_cxcywh.device).view(1, 3, 1, 1)
+            for values in (given.mean, given.std, net.normalization.mean, net.normalization.std)
+        )
+        self.register_buffer("colour_scale", (given_std / net_std).float())
+        self.register_buffer("colour_shift", ((given_mean - net_mean) / net_std).float())
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Detect in the input that the description defines."""
@@ -132,9 +134,10 @@ class ExportGraph(nn.Module):
         elif self.description.normalization == self._normalization:
             return inputs
         else:
-            colours = inputs * self.input_std + self.input_mean
-        images = (colours - self.net_mean) / self.net_std
-        return images.flip(1) if self._normalization.bgr else images
+            colours = inputs
+        images = colours * self.colour_scale + self.colour_shift
+        # ncnn 1.0.20261020 has no layer for `flip`.
+        return torch.cat(images.split(1, dim=1)[::-1], dim=1) if self._normalization.bgr else images
 
 
 def example_input(description: ExportDescription, device: torch.device) -> Tensor:

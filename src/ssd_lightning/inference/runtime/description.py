@@ -34,10 +34,12 @@ class Layout:
     Attributes:
         input_name: name of the input.
         batch: number of images of each call; None allows any.
+        channels_last: a prepared input is `[B, H, W, 3]`, not `[B, 3, H, W]`.
     """
 
     input_name: str = "images"
     batch: int | None = None
+    channels_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class ExportDescription:
     def as_input(self, images: Tensor) -> Tensor:
         """Turn images `[B, 3, H, W]`, RGB, 0..255, of the network's size into the file's input."""
         if not self.preprocessing:
-            return self.normalization(images.float()).contiguous()
+            prepared = self.normalization(images.float())
+            return (prepared.permute(0, 2, 3, 1) if self.layout.channels_last else prepared).contiguous()
         pixels = images.round().clamp(0, 255).to(torch.uint8) if images.is_floating_point() else images
         return pixels.permute(0, 2, 3, 1).contiguous()
 
@@ -107,8 +110,9 @@ class ExportDescription:
         elif self.preprocessing:
             taken = f"uint8 [{batch}, {height}, {width}, 3], RGB: {fitted}"
         else:
+            shape = f"{batch}, {height}, {width}, 3" if self.layout.channels_last else f"{batch}, 3, {height}, {width}"
             taken = (
-                f"float32 [{batch}, 3, {height}, {width}]: {fitted}, colours of 0..255 minus colour_mean over "
+                f"float32 [{shape}]: {fitted}, colours of 0..255 minus colour_mean over "
                 f"colour_std (both of red, green, blue), then channels in the order {order}"
             )
         if self.nms:
@@ -163,7 +167,11 @@ class ExportDescription:
             # Older files have neither entry.
             resize = as_resize_mode(json.loads(metadata.get("resize", "null")))
             layout = Layout(**json.loads(metadata.get("layout", "{}")))
-            if not isinstance(layout.input_name, str) or layout.batch not in (None, 1):
+            if (
+                not isinstance(layout.input_name, str)
+                or layout.batch not in (None, 1)
+                or not isinstance(layout.channels_last, bool)
+            ):
                 raise WeightsError(f"its metadata entry 'layout' is {metadata['layout']:.100}")
         except UserError as error:
             raise WeightsError(f"{path}: {error}") from error

@@ -1,0 +1,36 @@
+"""Descriptions of exported networks whose format has no place for one: a JSON file beside them."""
+
+import json
+from pathlib import Path
+
+from ssd_lightning.errors import WeightsError
+from ssd_lightning.inference.runtime.description import ExportDescription
+
+
+def description_file(path: Path) -> Path:
+    """Return the path of the description: `detector.json` for `detector.tflite`."""
+    return path.with_suffix(".json")
+
+
+def write_description(path: Path, description: ExportDescription) -> None:
+    """Write the description of the network `path` beside it."""
+    values = {name: json.loads(text) for name, text in description.as_metadata().items()}
+    description_file(path).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_description(path: Path) -> ExportDescription:
+    """Read the description of the network `path`.
+
+    Raises:
+        WeightsError: a file is missing, or the description is damaged or of another program.
+    """
+    file = description_file(path)
+    for needed in (path, file):
+        if not needed.is_file():
+            raise WeightsError(f"{path}: there is no file {needed}")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        metadata = {name: json.dumps(value) for name, value in values.items()}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{file} is damaged: {str(error)[:200]}") from error
+    return ExportDescription.from_metadata(metadata, file)

@@ -1,0 +1,60 @@
+"""Runs TFLite files with LiteRT, on the CPU."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.inference.runtime.description_file import read_description
+from ssd_lightning.inference.runtime.network import ExportedNetwork
+
+
+class LiteRTNetwork(ExportedNetwork):
+    """A TFLite file written by `export format=tflite`, with its description beside it.
+
+    Raises:
+        ConfigurationError: ai-edge-litert is not installed.
+        WeightsError: a file is missing, damaged or not written by this package.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, read_description(path), torch.device("cpu"))
+        self._interpreter = open_interpreter(path)
+        inputs = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_output_details()
+        if (len(inputs), len(outputs)) != (1, len(self.description.output_names)):
+            raise WeightsError(f"{path} has {len(inputs)} inputs and {len(outputs)} outputs, not as its description")
+        self._input = inputs[0]["index"]
+        # TensorFlow replaces the names, but numbers the new ones in order.
+        self._outputs = [output["index"] for output in sorted(outputs, key=lambda output: output["name"])]
+
+    def run(self, inputs: Tensor) -> Sequence[Tensor]:
+        """Run the network on the file's input."""
+        try:
+            self._interpreter.set_tensor(self._input, inputs.numpy())
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise WeightsError(f"{self.path} failed in LiteRT: {str(error)[:200]}") from error
+        return [torch.from_numpy(self._interpreter.get_tensor(index)) for index in self._outputs]
+
+
+def open_interpreter(path: Path) -> Any:
+    """Load a file with the same number of threads as torch.
+
+    Raises:
+        ConfigurationError: ai-edge-litert is not installed.
+        WeightsError: LiteRT rejects the file.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise ConfigurationError(f"{path} needs a package: pip install 'ssd-lightning[litert]'") from error
+    try:
+        interpreter = Interpreter(model_path=str(path), num_threads=torch.get_num_threads())
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise WeightsError(f"{path}: LiteRT rejects it: {str(error)[:200]}") from error
+    return interpreter

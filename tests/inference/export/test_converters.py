@@ -1,0 +1,177 @@
+"""Files for phones and small boards: what the converters give, and what is said when they fail."""
+
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.commands import refused, run_command
+from helpers.exported_networks import check_same, composed_detector, noise, tiny_detector
+from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.inference.detector import Detector
+from ssd_lightning.inference.export import converters
+from ssd_lightning.inference.export.converters import MOBILE, SAMPLE_IMAGES, write_ncnn, write_tflite
+from ssd_lightning.inference.export.graph import ExportGraph, describe_export
+from ssd_lightning.inference.export.graph_nms import graph_nms
+from ssd_lightning.inference.runtime.description import ExportDescription
+
+TINY_FILES = Path(__file__).parents[1] / "runtime" / "tiny_files"
+"""`tiny_detector(neck="fpnlite")` as safetensors, and as onnx2tf 1.29.24 converted it."""
+RECIPES = (
+    "finetune",
+    "ssd300_vgg16_voc0712_paper",
+    "fpnlite320_mobilenet_v2_coco",
+    "ssdlite320_mobilenet_v3_coco",
+    "toy_tiny",
+)
+
+
+@pytest.mark.parametrize("neck", [pytest.param("none", marks=pytest.mark.slow), "fpnlite"])
+def test_ncnn_sees_the_same(neck: str, tmp_path: Path) -> None:
+    detector = tiny_detector(neck=neck)
+    write_ncnn(detector, tmp_path / "a.param")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "a.json", "a.param"]
+    check_same(detector, tmp_path / "a.param")
+
+
+def test_litert_sees_the_same() -> None:
+    check_same(Detector.load(TINY_FILES / "tiny.safetensors"), TINY_FILES / "tiny.tflite")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", RECIPES)
+@pytest.mark.parametrize(
+    ("write", "suffix"),
+    [
+        (write_ncnn, ".param"),
+        pytest.param(
+            write_tflite,
+            ".tflite",
+            marks=pytest.mark.skipif(shutil.which("onnx2tf") is None, reason="onnx2tf is not on the PATH"),
+        ),
+    ],
+)
+def test_networks_of_the_recipes(
+    write: Callable[[Detector, Path], None], suffix: str, experiment: str, tmp_path: Path
+) -> None:
+    """Before NMS: random weights of deep networks see the same everywhere, and any of equal boxes may stay."""
+    detector = composed_detector(f"experiment={experiment}")
+    write(detector, tmp_path / f"a{suffix}")
+    net = Detector.load(tmp_path / f"a{suffix}").net
+    graph = ExportGraph(detector.network, describe_export(detector, **MOBILE), graph_nms)
+    images = noise(1, detector.image_size)
+    with torch.inference_mode():
+        found, expected = net.run(net.description.as_input(images)), graph(images.float())
+    torch.testing.assert_close(tuple(found), expected, rtol=1e-4, atol=1e-5)
+    assert found[1][..., 1:].max() > 0.2
+
+
+@pytest.fixture
+def converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program `onnx2tf` on the PATH, which gives the prepared file without a look at its input."""
+
+    def fake_onnx(detector: Detector, path: Path, **contents: Any) -> ExportDescription:
+        path.write_bytes(b"onnx")
+        return describe_export(detector, **contents)
+
+    monkeypatch.setattr(converters, "write_onnx", fake_onnx)
+    program = tmp_path / "bin" / "onnx2tf"
+    program.parent.mkdir()
+    write_program(
+        program,
+        f"assert os.path.getsize('detector.onnx') and os.path.getsize('{SAMPLE_IMAGES}')",
+        "assert 'PYTHONPATH' not in os.environ",
+        "os.mkdir('out')",
+        f"shutil.copyfile({str(TINY_FILES / 'tiny.tflite')!r}, 'out/detector_float32.tflite')",
+    )
+    monkeypatch.setenv("PATH", str(program.parent))
+    monkeypatch.setenv("PYTHONPATH", "src")
+    return program
+
+
+def write_program(path: Path, *lines: str) -> None:
+    path.write_text("\n".join([f"#!{sys.executable}", "import os, shutil, sys", *lines]) + "\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_tflite_is_verified_and_lies_beside_its_description(
+    converter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["export", f"checkpoint={TINY_FILES / 'tiny.safetensors'}", "format=tflite", "latency=false", "images=3"]
+    run_command(tmp_path, *given, "output=new/tiny.tflite")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["tiny.json", "tiny.tflite"]
+    assert (tmp_path / "new/tiny.json").read_text().count('"image": "float32 [1, 32, 48, 3]') == 1
+    assert "tiny.json describes inputs and outputs" in capsys.readouterr().out
+    write_program(converter, "print('what it does'); print('it cannot', file=sys.stderr); sys.exit(3)")
+    message = refused(capsys, tmp_path, *given, "output=new/other.tflite")
+    assert all(part in message for part in ("onnx2tf", "exit code 3", "it cannot"))
+    assert len(list((tmp_path / "new").iterdir())) == 2
+
+
+def test_a_wrong_file_keeps_the_name_unverified(
+    converter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_detector(neck="fpnlite", class_names=("a", "b", "c")).save("other.ckpt")
+    checkpoint = Detector.load("other.ckpt")
+    for tensor in checkpoint.network.head.parameters():
+        tensor.data.mul_(0.5)
+    checkpoint.save("changed.ckpt")
+    given = ["export", "checkpoint=changed.ckpt", "format=tflite", "latency=false", "images=3", "output=tiny.tflite"]
+    with pytest.raises(SystemExit) as end:
+        run_command(tmp_path, *given)
+    assert end.value.code == 1
+    assert "tiny.unverified.tflite is not verified" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.glob("tiny.*")) == ["tiny.unverified.json", "tiny.unverified.tflite"]
+    assert "tiny.unverified.tflite exists" in refused(capsys, tmp_path, *given)
+    (tmp_path / "tiny.unverified.tflite").unlink()
+    assert "tiny.unverified.json exists" in refused(capsys, tmp_path, *given)
+
+
+@pytest.mark.parametrize(("write", "program"), [(write_tflite, "onnx2tf"), (write_ncnn, "pnnx")])
+def test_a_missing_converter_is_named(write, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.devnull)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(ConfigurationError, match=f"{program} is needed: .*install"):
+        write(tiny_detector(), tmp_path / "a.param")
+
+
+@pytest.mark.parametrize(("suffix", "package"), [(".tflite", "litert"), (".param", "ncnn")])
+def test_a_missing_runtime_is_named(suffix: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ai_edge_litert", "ai_edge_litert.interpreter", "ncnn"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in (f"a{suffix}", "a.bin"):
+        (tmp_path / name).write_bytes(b"7767517\n")
+    shutil.copyfile(TINY_FILES / "tiny.json", tmp_path / "a.json")
+    with pytest.raises(ConfigurationError, match=rf"a\{suffix} .*ssd-lightning\[{package}\]"):
+        Detector.load(tmp_path / f"a{suffix}")
+
+
+@pytest.mark.parametrize("change", ["no description", "list", "other program", "no file", "text", "cut"])
+@pytest.mark.parametrize("suffix", [".tflite", ".param"])
+def test_damaged_files_are_named(suffix: str, change: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    shutil.copyfile(TINY_FILES / "tiny.json", tmp_path / "a.json")
+    shutil.copyfile(TINY_FILES / "tiny.tflite", path)
+    match change:
+        case "no description":
+            (tmp_path / "a.json").unlink()
+        case "list":
+            (tmp_path / "a.json").write_text("[1]")
+        case "other program":
+            (tmp_path / "a.json").write_text('{"images": 3}')
+        case "no file":
+            path.unlink()
+        case "text":
+            path.write_text("no network")
+        case "cut":
+            path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(WeightsError, match=r"/a\."):
+        Detector.load(path)
