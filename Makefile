@@ -26,7 +26,7 @@ demo: install  ## train a detector on real images of blood cells, score it, draw
 test: install  ## run the tests (about 10 minutes on two cores, no network)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
-test-all: install  ## run the slow tests too (about 30 minutes)
+test-all: install  ## run the slow tests too (an hour or more on two cores)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m ''
 
 gpu: install  ## measure and test on a CUDA card, beside torchvision (6 minutes; data as docs/performance.md has it)

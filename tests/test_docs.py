@@ -102,6 +102,8 @@ WHY_NOT_RUN = {
     "_voc0712": "there is no VOC here",
     "backbone=vgg16 trainer.devices=4": "there is no VOC here",
     "$BCCD": "its results stand beside it",
+    "data.root=BCCD": "its results stand beside it",
+    "checkpoint=... ": "a pattern",
     "--multirun": "tests/sweeps/test_real_sweeps.py runs sweeps",
     "seeds=5": "tests/sweeps/test_real_sweeps.py runs sweeps",
     "sweep=tpe": "tests/sweeps/test_real_sweeps.py runs sweeps",

@@ -14,6 +14,7 @@ from ssd_lightning.inference.detector import Detector
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # 600 s do not suffice on a slow machine
 def test_one_tight_box_a_image_above_nine_tenths(tmp_path: Path) -> None:
     write_bananas(tmp_path / "bananas", num_train=400, num_val=40)
     run_command(tmp_path, "train", "experiment=tiny_bananas", "data.root=bananas", "hydra.run.dir=run",

@@ -62,6 +62,7 @@ def check_more(record: dict) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # 600 s do not suffice on a slow machine
 def test_the_whole_rehearsal(tmp_path: Path) -> None:
     record = rehearse(tmp_path)
     assert list(record["parts"]) == ["tests", "step", "parts", "training", "more"]

@@ -184,7 +184,7 @@ def test_a_rehearsal_of_factors(data_root: Path, tmp_path: Path) -> None:
     overrides = ("--list", "paper", "--factors", "giou", "--seeds", "0", "--epochs", "1")
     table = rehearse("real_sets_factors.py", data_root, tmp_path, *overrides)
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:4]] == ["baseline", "giou"]
-    assert "loss.box_loss=giou" in results(tmp_path)["bccd-ours-paper_giou-1epochs-seed0"]["overrides"]
+    assert "loss/box_loss=giou" in results(tmp_path)["bccd-ours-paper_giou-1epochs-seed0"]["overrides"]
 
 
 def test_truth_scores_one_and_nothing_scores_nought(

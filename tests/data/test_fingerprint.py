@@ -106,7 +106,7 @@ def test_another_process_finds_the_same(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
-        "from test_fingerprint import CLASSES, fingerprint, records\n"
+        "from test_fingerprint import fingerprint_of, records\n"
         "print(fingerprint_of(records(Path(sys.argv[2])), contents=True))\n"
     )
     command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)]

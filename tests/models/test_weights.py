@@ -38,14 +38,15 @@ PUBLISHED = [
     ("ssd_pytorch", "amdegroot_ssd300", SUBTRACT_MEAN_RGB, 1e-5),
     ("lufficc_vgg16", "lufficc_ssd300", SUBTRACT_MEAN_RGB, 1e-5),
     ("lufficc_vgg16_512", "lufficc_ssd512", SUBTRACT_MEAN_RGB, 1e-5),
-    ("lufficc_mobilenet_v2", "lufficc_mobilenet_v2", SUBTRACT_MEAN_RGB, 1e-4),
+    # ReLU6 on drawn weights: in float32 the two networks of MobileNetV2 are as far from themselves in float64.
+    ("lufficc_mobilenet_v2", "lufficc_mobilenet_v2", SUBTRACT_MEAN_RGB, 2e-4),
     # Hard-swish on drawn weights amplifies rounding: in float64 this network is as far from the reference.
     ("lufficc_mobilenet_v3", "lufficc_mobilenet_v3", SUBTRACT_MEAN_RGB, 2e-3),
     ("lufficc_efficientnet_b3", "lufficc_efficientnet_b3", SUBTRACT_MEAN_RGB, 5e-5),
     ("qfgaohao_vgg16", "qfgaohao_vgg16", SUBTRACT_MEAN_RGB, 1e-5),
     ("qfgaohao_mobilenet_v1", "qfgaohao_mobilenet_v1", MEAN_127_STD_128, 1e-5),
     ("qfgaohao_mobilenet_v1_lite", "qfgaohao_mobilenet_v1_lite", MEAN_127_STD_128, 1e-5),
-    ("qfgaohao_mobilenet_v2_lite", "qfgaohao_mobilenet_v2_lite", MEAN_127_STD_128, 1e-4),
+    ("qfgaohao_mobilenet_v2_lite", "qfgaohao_mobilenet_v2_lite", MEAN_127_STD_128, 2e-4),
     ("qfgaohao_squeezenet_lite", "qfgaohao_squeezenet_lite", MEAN_127_STD_128, 1e-5),
 ]
 QUICK = {"ssd_pytorch", "lufficc_mobilenet_v3", "qfgaohao_mobilenet_v1_lite"}

@@ -77,7 +77,8 @@ def test_jobs_on_two_devices(tmp_path: Path) -> None:
         config = yaml.safe_load((jobs / job / "config.yaml").read_text())
         assert (config["optimizer"]["lr"], config["trainer"]["devices"]) == (rate, 2)
         checkpoint = torch.load(jobs / job / "checkpoints" / "last.ckpt", weights_only=True)
-        assert checkpoint["global_step"] == 1  # 24 images, 8 at a time on each of two ranks; one device makes 3
+        assert checkpoint["global_step"] == 3  # 24 images, 8 in a step, 4 on each of two ranks
+        assert (jobs / job / "train_ddp_process_1.log").is_file()
     assert [row["status"] for row in rows(tmp_path)] == ["finished", "finished"]
     first, second = (weights(jobs / job) for job in "01")
     assert not all(torch.equal(first[name], second[name]) for name in first)

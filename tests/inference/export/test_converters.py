@@ -58,9 +58,15 @@ def test_litert_sees_the_same() -> None:
     ],
 )
 def test_networks_of_the_recipes(
-    write: Callable[[Detector, Path], None], suffix: str, experiment: str, tmp_path: Path
+    write: Callable[[Detector, Path], None],
+    suffix: str,
+    experiment: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Before NMS: random weights of deep networks see the same everywhere, and any of equal boxes may stay."""
+    if suffix == ".param" and "vgg16" in experiment:
+        request.applymarker(pytest.mark.xfail(reason="pnnx loses the axis of `L2Norm`'s sum", strict=True))
     detector = composed_detector(f"experiment={experiment}")
     write(detector, tmp_path / f"a{suffix}")
     net = Detector.load(tmp_path / f"a{suffix}").net
