@@ -10,6 +10,11 @@ GPU    := outputs/gpu
 # Processes that share the tests, a file at a time; each takes up to 4 GB.
 WORKERS ?= 2
 
+# uv.lock holds what PyPI has.
+ifdef CPU
+$(error CPU=$(CPU): PyPI has no CPU wheels of torch. README.md says how to install the package with those of PyTorch)
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all gpu docs lint format types check build clean
 
