@@ -32,8 +32,8 @@ SUFFIXES = {
     "ncnn": (".param",),
 }
 """Formats of whole detectors. `Detector.load` recognises them by the suffix."""
-BESIDE = {"tflite": (".json",), "ncnn": (".bin", ".json")}
-"""Suffixes of the other files that a format has."""
+BESIDE = {"tflite": ("{path.name}.json",), "ncnn": ("{path.stem}.bin", "{path.name}.json")}
+"""Names of the other files that a format has."""
 GRAPHS = ("onnx", "torchscript")
 """Formats that may contain the post-processing."""
 FOREIGN = ("ssd.pytorch", "lufficc", "qfgaohao", "torchvision")
@@ -84,14 +84,18 @@ def export(config: "DictConfig") -> None:
     if failures:
         print(f"error: {unverified} is not verified and keeps that name: {'; '.join(failures)}", file=sys.stderr)
         sys.exit(1)
-    for file in files:
-        publish(unverified.with_suffix(file.suffix), file)
+    for new, file in zip([unverified, *beside(config, unverified)], files, strict=True):
+        publish(new, file)
     kind = f"{config.format}, {config.quantize}" if config.quantize else config.format
     print(f"{output}: {len(checkpoint.network.state_dict())} tensors, {kind}")
     if config.layout:
         print_detectnet(checkpoint, output)
     elif config.format in BESIDE:
-        print(f"{', '.join(map(str, files[1:]))}: beside it; {files[-1].name} describes inputs and outputs.")
+        height, width = checkpoint.image_size
+        print(
+            f"{', '.join(map(str, files[1:]))}: keep them beside it. It takes one RGB image of {width} x {height} px, "
+            f"colours from 0 to 255, as {files[-1].name} describes, and leaves NMS to the program."
+        )
     else:
         print_input(checkpoint, is_prepared=config.format != "safetensors" and config.preprocessing)
 
@@ -105,7 +109,7 @@ def contents_of(config: "DictConfig") -> dict[str, Any]:
 
 def beside(config: "DictConfig", path: Path) -> list[Path]:
     """Return the other files that an export at `path` has."""
-    return [path.with_suffix(suffix) for suffix in BESIDE.get(config.format, ())]
+    return [path.with_name(name.format(path=path)) for name in BESIDE.get(config.format, ())]
 
 
 def use_hard_nms(checkpoint: "Detector") -> None:

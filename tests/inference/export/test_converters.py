@@ -36,7 +36,7 @@ RECIPES = (
 def test_ncnn_sees_the_same(neck: str, tmp_path: Path) -> None:
     detector = tiny_detector(neck=neck)
     write_ncnn(detector, tmp_path / "a.param")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "a.json", "a.param"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "a.param", "a.param.json"]
     check_same(detector, tmp_path / "a.param")
 
 
@@ -112,9 +112,9 @@ def test_tflite_is_verified_and_lies_beside_its_description(
     monkeypatch.chdir(tmp_path)
     given = ["export", f"checkpoint={TINY_FILES / 'tiny.safetensors'}", "format=tflite", "latency=false", "images=3"]
     run_command(tmp_path, *given, "output=new/tiny.tflite")
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["tiny.json", "tiny.tflite"]
-    assert (tmp_path / "new/tiny.json").read_text().count('"image": "float32 [1, 32, 48, 3]') == 1
-    assert "tiny.json describes inputs and outputs" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["tiny.tflite", "tiny.tflite.json"]
+    assert (tmp_path / "new/tiny.tflite.json").read_text().count('"image": "float32 [1, 32, 48, 3]') == 1
+    assert "tiny.tflite.json describes, and leaves NMS to the program" in capsys.readouterr().out
     write_program(converter, "print('what it does'); print('it cannot', file=sys.stderr); sys.exit(3)")
     message = refused(capsys, tmp_path, *given, "output=new/other.tflite")
     assert all(part in message for part in ("onnx2tf", "exit code 3", "it cannot"))
@@ -135,10 +135,13 @@ def test_a_wrong_file_keeps_the_name_unverified(
         run_command(tmp_path, *given)
     assert end.value.code == 1
     assert "tiny.unverified.tflite is not verified" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.glob("tiny.*")) == ["tiny.unverified.json", "tiny.unverified.tflite"]
+    assert sorted(path.name for path in tmp_path.glob("tiny.*")) == [
+        "tiny.unverified.tflite",
+        "tiny.unverified.tflite.json",
+    ]
     assert "tiny.unverified.tflite exists" in refused(capsys, tmp_path, *given)
     (tmp_path / "tiny.unverified.tflite").unlink()
-    assert "tiny.unverified.json exists" in refused(capsys, tmp_path, *given)
+    assert "tiny.unverified.tflite.json exists" in refused(capsys, tmp_path, *given)
 
 
 @pytest.mark.parametrize(("write", "program"), [(write_tflite, "onnx2tf"), (write_ncnn, "pnnx")])
@@ -155,7 +158,7 @@ def test_a_missing_runtime_is_named(suffix: str, package: str, tmp_path: Path, m
         monkeypatch.setitem(sys.modules, name, None)
     for name in (f"a{suffix}", "a.bin"):
         (tmp_path / name).write_bytes(b"7767517\n")
-    shutil.copyfile(TINY_FILES / "tiny.json", tmp_path / "a.json")
+    shutil.copyfile(TINY_FILES / "tiny.tflite.json", tmp_path / f"a{suffix}.json")
     with pytest.raises(ConfigurationError, match=rf"a\{suffix} .*ssd-lightning\[{package}\]"):
         Detector.load(tmp_path / f"a{suffix}")
 
@@ -164,15 +167,15 @@ def test_a_missing_runtime_is_named(suffix: str, package: str, tmp_path: Path, m
 @pytest.mark.parametrize("suffix", [".tflite", ".param"])
 def test_damaged_files_are_named(suffix: str, change: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{suffix}"
-    shutil.copyfile(TINY_FILES / "tiny.json", tmp_path / "a.json")
+    shutil.copyfile(TINY_FILES / "tiny.tflite.json", tmp_path / f"a{suffix}.json")
     shutil.copyfile(TINY_FILES / "tiny.tflite", path)
     match change:
         case "no description":
-            (tmp_path / "a.json").unlink()
+            (tmp_path / f"a{suffix}.json").unlink()
         case "list":
-            (tmp_path / "a.json").write_text("[1]")
+            (tmp_path / f"a{suffix}.json").write_text("[1]")
         case "other program":
-            (tmp_path / "a.json").write_text('{"images": 3}')
+            (tmp_path / f"a{suffix}.json").write_text('{"images": 3}')
         case "no file":
             path.unlink()
         case "text":

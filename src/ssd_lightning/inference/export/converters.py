@@ -18,6 +18,7 @@ from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.files import write_onnx
 from ssd_lightning.inference.runtime.description import Layout
 from ssd_lightning.inference.runtime.description_file import write_description
+from ssd_lightning.inference.runtime.ncnn_network import INPUT
 from ssd_lightning.ops.normalization import IDENTITY
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def write_ncnn(detector: Detector, path: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # From TorchScript, pnnx 20261020 writes without a warning a network that gives other scores.
-        description = write_onnx(detector, folder / "detector.onnx", **MOBILE)
+        description = write_onnx(detector, folder / "detector.onnx", **{**MOBILE, "layout": Layout(INPUT, batch=1)})
         shape = f"inputshape=[1,3,{description.image_size[0]},{description.image_size[1]}]"
         _convert([converter, "detector.onnx", shape, "fp16=0"], folder, folder / "detector.ncnn.param")
         for suffix in (".param", ".bin"):

@@ -8,8 +8,8 @@ from ssd_lightning.inference.runtime.description import ExportDescription
 
 
 def description_file(path: Path) -> Path:
-    """Return the path of the description: `detector.json` for `detector.tflite`."""
-    return path.with_suffix(".json")
+    """Return the path of the description: `detector.tflite.json` for `detector.tflite`."""
+    return path.with_name(f"{path.name}.json")
 
 
 def write_description(path: Path, description: ExportDescription) -> None:

@@ -62,7 +62,7 @@ def open_net(path: Path) -> tuple[Any, Any]:
         raise WeightsError(f"{path}: there is no file {weights}")
     lines = path.read_bytes().splitlines()
     if lines[:1] != [MAGIC]:
-        raise WeightsError(f"{path} is not a file of ncnn: it begins with {lines[:1]!r:.50}")
+        raise WeightsError(f"{path} is not a file of ncnn: it begins with {b''.join(lines[:1])[:20]!r}")
     kinds = {line.split()[0].decode(errors="replace") for line in lines[2:] if line.strip()}
     if unknown := sorted(kind for kind in kinds if ncnn.layer_to_index(kind) < 0):
         raise WeightsError(f"{path} needs layers that ncnn {ncnn.__version__} does not have: {', '.join(unknown):.200}")
