@@ -32,8 +32,6 @@ SUFFIXES = {
     "ncnn": (".param",),
 }
 """Formats of whole detectors. `Detector.load` recognises them by the suffix."""
-BESIDE = {"tflite": ("{path.name}.json",), "ncnn": ("{path.stem}.bin", "{path.name}.json")}
-"""Names of the other files that a format has."""
 GRAPHS = ("onnx", "torchscript")
 """Formats that may contain the post-processing."""
 FOREIGN = ("ssd.pytorch", "lufficc", "qfgaohao", "torchvision")
@@ -57,10 +55,11 @@ def export(config: "DictConfig") -> None:
     """
     from ssd_lightning.data.resize import Letterbox
     from ssd_lightning.inference.detector import Detector
+    from ssd_lightning.inference.runtime.description_file import companions
 
     check_settings(config)
     output = Path(config.output)
-    files = [output, *beside(config, output)]
+    files = [output, *companions(output)]
     for file in files:
         if file.exists():
             raise ConfigurationError(f"output={output}: {file} exists and is not replaced")
@@ -68,7 +67,7 @@ def export(config: "DictConfig") -> None:
         write_foreign(Detector.load(config.checkpoint), config.format, output)
         return
     unverified = output.with_name(f"{output.stem}.unverified{output.suffix}")
-    for left in (unverified, *beside(config, unverified)):
+    for left in (unverified, *companions(unverified)):
         if left.exists():
             raise ConfigurationError(f"{left} exists, from an export that was not verified; it is not replaced")
     checkpoint = Detector.load(config.checkpoint)
@@ -84,17 +83,17 @@ def export(config: "DictConfig") -> None:
     if failures:
         print(f"error: {unverified} is not verified and keeps that name: {'; '.join(failures)}", file=sys.stderr)
         sys.exit(1)
-    for new, file in zip([unverified, *beside(config, unverified)], files, strict=True):
+    for new, file in zip([unverified, *companions(unverified)], files, strict=True):
         publish(new, file)
     kind = f"{config.format}, {config.quantize}" if config.quantize else config.format
     print(f"{output}: {len(checkpoint.network.state_dict())} tensors, {kind}")
     if config.layout:
         print_detectnet(checkpoint, output)
-    elif config.format in BESIDE:
+    elif others := companions(output):
         height, width = checkpoint.image_size
         print(
-            f"{', '.join(map(str, files[1:]))}: keep them beside it. It takes one RGB image of {width} x {height} px, "
-            f"colours from 0 to 255, as {files[-1].name} describes, and leaves NMS to the program."
+            f"{', '.join(map(str, others))}: keep them beside it. It takes one RGB image of {width} x {height} px, "
+            f"colours from 0 to 255, as {others[-1].name} describes, and leaves NMS to the program."
         )
     else:
         print_input(checkpoint, is_prepared=config.format != "safetensors" and config.preprocessing)
@@ -105,11 +104,6 @@ def contents_of(config: "DictConfig") -> dict[str, Any]:
     from ssd_lightning.inference.export.graph import DETECTNET
 
     return dict(DETECTNET) if config.layout else {"preprocessing": config.preprocessing, "nms": config.nms}
-
-
-def beside(config: "DictConfig", path: Path) -> list[Path]:
-    """Return the other files that an export at `path` has."""
-    return [path.with_name(name.format(path=path)) for name in BESIDE.get(config.format, ())]
 
 
 def use_hard_nms(checkpoint: "Detector") -> None:
@@ -219,6 +213,7 @@ def verify_file(config: "DictConfig", checkpoint: "Detector", data: "DetectionDa
     from ssd_lightning.inference.detector import Detector
     from ssd_lightning.inference.export.table import verification_table
     from ssd_lightning.inference.export.verify_export import verify_export
+    from ssd_lightning.inference.runtime.description_file import companions
     from ssd_lightning.visualization.tables import print_table
 
     exported = Detector.load(path, backend=config.backend)
@@ -234,7 +229,7 @@ def verify_file(config: "DictConfig", checkpoint: "Detector", data: "DetectionDa
             tolerance=tolerance,
             max_map_loss=config.max_map_loss,
             seconds=time_both(checkpoint, exported) if config.latency and config.format != "safetensors" else {},
-            bytes_of=(weights, sum(file.stat().st_size for file in (path, *beside(config, path)))),
+            bytes_of=(weights, sum(file.stat().st_size for file in (path, *companions(path)))),
         )
     )
     print("Boxes in shares of the image's sides; partners are of one class and no more than 0.02 apart.")

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from helpers.commands import refused, run_command
+from helpers.docs_commands import REPOSITORY
 from helpers.exported_networks import check_same, composed_detector, noise, tiny_detector
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export import converters
-from ssd_lightning.inference.export.converters import MOBILE, SAMPLE_IMAGES, write_ncnn, write_tflite
+from ssd_lightning.inference.export.converters import INSTALL_ONNX2TF, MOBILE, SAMPLE_IMAGES, write_ncnn, write_tflite
 from ssd_lightning.inference.export.graph import ExportGraph, describe_export
 from ssd_lightning.inference.export.graph_nms import graph_nms
 from ssd_lightning.inference.runtime.description import ExportDescription
@@ -150,6 +151,10 @@ def test_a_missing_converter_is_named(write, program: str, tmp_path: Path, monke
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(ConfigurationError, match=f"{program} is needed: .*install"):
         write(tiny_detector(), tmp_path / "a.param")
+
+
+def test_the_page_installs_onnx2tf_as_the_message_does() -> None:
+    assert INSTALL_ONNX2TF in (REPOSITORY / "docs" / "export.md").read_text()
 
 
 @pytest.mark.parametrize(("suffix", "package"), [(".tflite", "litert"), (".param", "ncnn")])

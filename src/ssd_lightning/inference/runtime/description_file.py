@@ -12,6 +12,12 @@ def description_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
+def companions(path: Path) -> list[Path]:
+    """Return the other files of the network `path`: its description last, and ncnn's weights before it."""
+    weights = [path.with_suffix(".bin")] if path.suffix == ".param" else []
+    return [*weights, description_file(path)] if path.suffix in (".tflite", ".param") else []
+
+
 def write_description(path: Path, description: ExportDescription) -> None:
     """Write the description of the network `path` beside it."""
     values = {name: json.loads(text) for name, text in description.as_metadata().items()}
@@ -25,7 +31,7 @@ def read_description(path: Path) -> ExportDescription:
         WeightsError: a file is missing, or the description is damaged or of another program.
     """
     file = description_file(path)
-    for needed in (path, file):
+    for needed in (path, *companions(path)):
         if not needed.is_file():
             raise WeightsError(f"{path}: there is no file {needed}")
     try:

@@ -58,8 +58,6 @@ def open_net(path: Path) -> tuple[Any, Any]:
         import ncnn
     except ImportError as error:
         raise ConfigurationError(f"{path} needs a package: pip install 'ssd-lightning[ncnn]'") from error
-    if not weights.is_file():
-        raise WeightsError(f"{path}: there is no file {weights}")
     lines = path.read_bytes().splitlines()
     if lines[:1] != [MAGIC]:
         raise WeightsError(f"{path} is not a file of ncnn: it begins with {b''.join(lines[:1])[:20]!r}")
