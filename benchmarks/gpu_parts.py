@@ -25,7 +25,7 @@ import torch
 from results import Comparison, Point
 from speed_images import TORCHVISION_SSD300, compare_predict
 from speed_tensors import compare_loss, compare_postprocess
-from speed_training import Step, compare_training, make_network, our_step, torchvision_ssd300
+from speed_training import Step, compare_training, make_network, our_step, torchvision_ssd300, torchvision_ssdlite320
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -65,8 +65,6 @@ class Scale:
 
 def rehearsal() -> Scale:
     """Give sizes that a processor gets through in a minute; compiled code is not compiled."""
-    from torchvision.models.detection import ssdlite320_mobilenet_v3_large
-
     torch.compiler.set_stance("force_eager")
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the training commands
@@ -74,9 +72,7 @@ def rehearsal() -> Scale:
         device=torch.device("cpu"),
         pairs=1,
         network=("backbone=tiny", "image_size=[128,128]"),
-        peer=lambda num_classes: ssdlite320_mobilenet_v3_large(
-            weights=None, weights_backbone=None, num_classes=num_classes + 1
-        ),
+        peer=torchvision_ssdlite320,
         batches=(2, 3),
         part_batches=(1, 2),
         growing_batches=(2, 4),

@@ -24,7 +24,7 @@ from speed_growth import AXES, measure_growth
 from speed_images import TORCHVISION_SSD300, compare_data, compare_predict
 from speed_start import compare_start
 from speed_tensors import compare_loss, compare_metric, compare_postprocess
-from speed_training import compare_training, make_network, torchvision_ssd300
+from speed_training import compare_training, make_network, torchvision_ssd300, torchvision_ssdlite320
 
 from ssd_lightning.devices import choose_device
 from ssd_lightning.memory import keep_freed_memory
@@ -86,7 +86,7 @@ def compare(part: str, arguments: argparse.Namespace, device: torch.device, fold
             network = ("backbone=tiny", "image_size=[128,128]") if tiny else ("backbone=vgg16",)
             return compare_training(
                 net=make_network(*network),
-                peer=torchvision_ssd300(20),
+                peer=torchvision_ssdlite320(20) if tiny else torchvision_ssd300(20),
                 device=device,
                 batch_size=batch_size,
                 precision=arguments.precision,

@@ -9,7 +9,7 @@ from multiprocessing import get_context
 import torch
 from results import Comparison
 from torch import Tensor, nn
-from torchvision.models.detection import ssd300_vgg16
+from torchvision.models.detection import ssd300_vgg16, ssdlite320_mobilenet_v3_large
 
 from helpers.random_ssd import random_targets
 from ssd_lightning.assembly import make_net
@@ -34,6 +34,11 @@ def make_network(*overrides: str, num_classes: int = 20) -> SSD:
 def torchvision_ssd300(num_classes: int) -> nn.Module:
     """Build torchvision's SSD300 without weights, for a number of classes plus the background."""
     return ssd300_vgg16(weights=None, weights_backbone=None, num_classes=num_classes + 1)
+
+
+def torchvision_ssdlite320(num_classes: int) -> nn.Module:
+    """Build torchvision's SSDLite320 without weights: a small peer, for a rehearsal."""
+    return ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=num_classes + 1)
 
 
 def compare_training(

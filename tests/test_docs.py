@@ -118,7 +118,8 @@ WHY_NOT_RUN = {
 }
 SHORT = [
     *("budget=null", "trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=1"),
-    *("trainer.limit_val_batches=2", "trainer.enable_progress_bar=false", "data.batch_size=4", "data.num_workers=0"),
+    *("trainer.limit_val_batches=2", "trainer.enable_progress_bar=false", "trainer.precision=32-true"),
+    *("data.batch_size=4", "data.num_workers=0"),
 ]
 """Makes a training a matter of seconds; later overrides win."""
 FEW_TOYS = ["data.num_train=24", "data.num_val=4", "data.num_test=6"]
@@ -202,7 +203,7 @@ def test_what_the_pages_tell_to_type_works(desk: Path, line: Line) -> None:
     if "quantize=int8" in overrides:
         overrides += ["max_map_loss=1"]  # of a network that has hardly trained
     if line.command == "doctor":
-        overrides += ["data.batch_size=4", "trainer.accelerator=cpu"]
+        overrides += ["data.batch_size=4", "trainer.accelerator=cpu", "trial_steps=1"]
     shutil.rmtree(desk / "new_images", ignore_errors=True)  # of another page: labels are never replaced
     for suffix in (".onnx", ".param", ".bin", ".param.json"):  # nor are exported files
         (desk / f"detector{suffix}").unlink(missing_ok=True)

@@ -103,7 +103,7 @@ def test_killed_runs_end_as_if_they_had_not_been_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", [("--count", "10", "--seed", "1"), ("--count", "2", "--ranks", "2")])
+@pytest.mark.parametrize("overrides", [("--count", "4", "--seed", "1"), ("--count", "2", "--ranks", "2")])
 def test_many_killed_runs_do_too(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     assert "lost checkpoints                           0" in kill_runs(tmp_path, *overrides)
 
