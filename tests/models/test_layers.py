@@ -31,7 +31,7 @@ def test_half_precision_features_are_normalised_in_float32(dtype: torch.dtype) -
 
 
 def test_blocks_and_their_initial_weights() -> None:
-    plain, normed = (conv_block(4, 6, kernel_size=3, padding=1, norm=norm) for norm in (None, nn.BatchNorm2d))
+    plain, normed = (conv_block(4, 6, norm_layer=norm) for norm in (None, nn.BatchNorm2d))
     assert [type(layer) for layer in plain] == [nn.Conv2d, nn.ReLU]
     assert [type(layer) for layer in normed] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
     assert normed[0].bias is None  # batch normalisation takes it away again

@@ -38,14 +38,14 @@ class SSDExtras(ConfigMixin, nn.Module):
         super().__init__()
         levels = []
         for layer in layers:
-            squeeze = conv_block(in_channels, layer["mid_channels"], kernel_size=1, norm=norm)
+            squeeze = conv_block(in_channels, layer["mid_channels"], kernel_size=1, norm_layer=norm)
             expand = conv_block(
                 layer["mid_channels"],
                 layer["out_channels"],
                 kernel_size=layer.get("kernel_size", 3),
                 stride=layer["stride"],
                 padding=layer["padding"],
-                norm=norm,
+                norm_layer=norm,
             )
             levels.append(nn.Sequential(squeeze, expand))
             in_channels = layer["out_channels"]
@@ -98,8 +98,8 @@ class LiteExtras(ConfigMixin, nn.Module):
                 stride=layer["stride"],
                 padding=layer["padding"],
                 groups=mid,
-                norm=norm,
-                activation=activation,
+                norm_layer=norm,
+                activation_layer=activation,
             )
             if squeeze_ratio is not None:
                 depthwise.insert(
@@ -108,9 +108,9 @@ class LiteExtras(ConfigMixin, nn.Module):
                 )
             levels.append(
                 nn.Sequential(
-                    conv_block(in_channels, mid, kernel_size=1, norm=norm, activation=activation),
+                    conv_block(in_channels, mid, kernel_size=1, norm_layer=norm, activation_layer=activation),
                     depthwise,
-                    conv_block(mid, out, kernel_size=1, norm=norm, activation=last_activation),
+                    conv_block(mid, out, kernel_size=1, norm_layer=norm, activation_layer=last_activation),
                 )
             )
             in_channels = out

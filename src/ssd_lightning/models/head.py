@@ -115,11 +115,9 @@ class LiteHead(SSDHead):
         depthwise = conv_block(
             in_channels,
             in_channels,
-            kernel_size=3,
-            padding=1,
             groups=in_channels,
-            norm=self._norm,
-            activation=self._activation,
+            norm_layer=self._norm,
+            activation_layer=self._activation,
             bias=self._bias,
         )
         return nn.Sequential(depthwise, pointwise)

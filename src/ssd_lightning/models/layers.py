@@ -8,6 +8,7 @@ from itertools import chain, pairwise
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torchvision.ops import Conv2dNormActivation
 
 
 class L2Norm(nn.Module):
@@ -44,31 +45,11 @@ Activation = Callable[[], nn.Module]
 """Builds an activation, such as `nn.ReLU`."""
 
 
-def conv_block(
-    in_channels: int,
-    out_channels: int,
-    *,
-    kernel_size: int,
-    stride: int = 1,
-    padding: int = 0,
-    dilation: int = 1,
-    groups: int = 1,
-    norm: Norm | None = None,
-    activation: Activation | None = nn.ReLU,
-    bias: bool | None = None,
-) -> nn.Sequential:
-    """Build a convolution with an optional normalisation and an optional activation.
+conv_block = partial(Conv2dNormActivation, norm_layer=None, inplace=None)
+"""Builds a convolution, an optional normalisation (`norm_layer`) and an optional activation (`activation_layer`, ReLU).
 
-    Without a given `bias`, the convolution has one only if no normalisation follows.
-    """
-    bias = norm is None if bias is None else bias
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
-    layers: list[nn.Module] = [conv]
-    if norm is not None:
-        layers.append(norm(out_channels))
-    if activation is not None:
-        layers.append(activation())
-    return nn.Sequential(*layers)
+Without a given `bias`, the convolution has one only if no normalisation follows.
+"""
 
 
 class FoldingSequential(nn.Sequential):

@@ -38,7 +38,7 @@ class MobileNetV1(ConfigMixin, nn.Module):
     def __init__(self, *, strides: Sequence[int] = (16, 32), weights: str | None = None) -> None:
         super().__init__()
         self._ends = tuple(ENDS[s] for s in check_strides(strides, possible=(*ENDS,), network="MobileNetV1"))
-        blocks = [conv_block(3, 32, kernel_size=3, stride=2, padding=1, norm=nn.BatchNorm2d)]
+        blocks: list[nn.Module] = [conv_block(3, 32, stride=2, norm_layer=nn.BatchNorm2d)]
         channels = 32
         for out_channels, stride in SEPARABLE:
             blocks.append(_separable(channels, out_channels, stride))
@@ -67,10 +67,9 @@ class MobileNetV1(ConfigMixin, nn.Module):
 
 
 def _separable(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    norm = nn.BatchNorm2d
     return nn.Sequential(
-        conv_block(in_channels, in_channels, kernel_size=3, stride=stride, padding=1, groups=in_channels, norm=norm),
-        conv_block(in_channels, out_channels, kernel_size=1, norm=norm),
+        conv_block(in_channels, in_channels, stride=stride, groups=in_channels, norm_layer=nn.BatchNorm2d),
+        conv_block(in_channels, out_channels, kernel_size=1, norm_layer=nn.BatchNorm2d),
     )
 
 

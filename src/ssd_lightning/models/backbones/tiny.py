@@ -13,8 +13,8 @@ from ssd_lightning.ops.normalization import IMAGENET
 def down_sample_block(in_channels: int, out_channels: int) -> nn.Sequential:
     """Build two 3 x 3 convolutions with batch norm, followed by a pooling that halves the grid."""
     return nn.Sequential(
-        conv_block(in_channels, out_channels, kernel_size=3, padding=1, norm=nn.BatchNorm2d),
-        conv_block(out_channels, out_channels, kernel_size=3, padding=1, norm=nn.BatchNorm2d),
+        conv_block(in_channels, out_channels, norm_layer=nn.BatchNorm2d),
+        conv_block(out_channels, out_channels, norm_layer=nn.BatchNorm2d),
         nn.MaxPool2d(2),
     )
 

@@ -54,10 +54,9 @@ class VGG16(ConfigMixin, nn.Module):
         self.to_conv4_3 = layers[: pools[3]]
         self.to_conv7 = nn.Sequential(
             *layers[pools[3] :],
-            *conv_block(
-                512, CONV7_CHANNELS, kernel_size=3, padding=6, dilation=6, norm=norm
-            ),  # conv6: a quarter of fc6, dilated to the same receptive field
-            *conv_block(CONV7_CHANNELS, CONV7_CHANNELS, kernel_size=1, norm=norm),
+            # conv6: a quarter of fc6, dilated to the same receptive field
+            *conv_block(512, CONV7_CHANNELS, dilation=6, norm_layer=norm),
+            *conv_block(CONV7_CHANNELS, CONV7_CHANNELS, kernel_size=1, norm_layer=norm),
         )
         self.norm = L2Norm(CONV4_3_CHANNELS) if conv4_3_norm == "l2" else nn.BatchNorm2d(CONV4_3_CHANNELS)
         self.out_channels = (CONV4_3_CHANNELS, CONV7_CHANNELS)
