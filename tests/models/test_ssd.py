@@ -8,12 +8,13 @@ from helpers.tiny_nets import SSD300_EXTRAS, ssd300, tiny_net
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models import SSD
 from ssd_lightning.models.backbones import TinyBackbone
-from ssd_lightning.models.extras import NoExtras, SSDExtras, TinyExtras
+from ssd_lightning.models.extras import SSDExtras, TinyExtras
 from ssd_lightning.models.ssd import check_batch_size, measure_grids
 from ssd_lightning.ops.normalization import IDENTITY, IMAGENET, SUBTRACT_MEAN_BGR, Normalization
 from ssd_lightning.ops.prior_levels import levels_from_scales
 from ssd_lightning.ops.priors import SSD300_VOC, SSD512_VOC, PriorLevel, rescale_levels
 
+NO_EXTRAS = functools.partial(SSDExtras, layers=[])
 TINY_SCALES = [(0.2, 0.272), (0.37, 0.447), (0.54, 0.619), (0.71, 0.79), (0.88, 0.961)]
 
 
@@ -39,7 +40,7 @@ class Windows(nn.Module):
 
 def windows_ssd(image_size: tuple[int, int] = (32, 64)) -> SSD:
     levels = [PriorLevel(None, None, 8, 12, (2,)), PriorLevel(None, None, 16, None, (2, 3))]
-    return SSD(backbone=Windows(), extras=NoExtras, levels=levels, image_size=image_size, num_classes=2)
+    return SSD(backbone=Windows(), extras=NO_EXTRAS, levels=levels, image_size=image_size, num_classes=2)
 
 
 def test_ssd300_is_that_of_the_paper() -> None:
@@ -113,7 +114,7 @@ def test_measuring_leaves_the_network_alone() -> None:
 def test_colours_are_normalised_inside(normalization: Normalization | None) -> None:
     net = SSD(
         backbone=Windows(),
-        extras=NoExtras,
+        extras=NO_EXTRAS,
         levels=[PriorLevel(None, None, 8, None, ())] * 2,
         image_size=16,
         num_classes=1,
@@ -146,7 +147,7 @@ def test_one_forward_in_training_and_in_evaluation() -> None:
 def test_priors_are_clipped_where_wanted() -> None:
     levels = [PriorLevel(None, None, 40, None, ())] * 2
     nets = [
-        SSD(backbone=Windows(), extras=NoExtras, levels=levels, image_size=16, num_classes=1, clip_priors=clip)
+        SSD(backbone=Windows(), extras=NO_EXTRAS, levels=levels, image_size=16, num_classes=1, clip_priors=clip)
         for clip in (False, True)
     ]
     assert nets[0].priors_cxcywh.max() == 2.5

@@ -25,12 +25,23 @@ class ExtraLayer(TypedDict):
     kernel_size: NotRequired[int]
 
 
-class SSDExtras(ConfigMixin, nn.Module):
+class _Levels(nn.Module):
+    """Base class of extra levels, each of which continues the previous one."""
+
+    levels: nn.ModuleList
+    out_channels: tuple[int, ...]
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        """Map the backbone's last `[B, in_channels, H, W]` to one feature map per level."""
+        return apply_in_turn(self.levels, features)
+
+
+class SSDExtras(ConfigMixin, _Levels):
     """conv8 to conv11 (SSD paper, figure 2).
 
     Args:
         in_channels: channels of the backbone's last feature map.
-        layers: one entry per level.
+        layers: one entry per level; none for a backbone or a neck that provides all levels.
         norm: builds the normalisation after each convolution. The paper uses none.
     """
 
@@ -53,12 +64,8 @@ class SSDExtras(ConfigMixin, nn.Module):
         self.out_channels = tuple(layer["out_channels"] for layer in layers)
         init_xavier(self)
 
-    def forward(self, features: Tensor) -> list[Tensor]:
-        """Map the backbone's last `[B, in_channels, H, W]` to one feature map per level."""
-        return apply_in_turn(self.levels, features)
 
-
-class LiteExtras(ConfigMixin, nn.Module):
+class LiteExtras(ConfigMixin, _Levels):
     """Extra levels with a depthwise 3 x 3 between two 1 x 1 convolutions (MobileNetV2 paper, section 6.2).
 
     Args:
@@ -118,10 +125,6 @@ class LiteExtras(ConfigMixin, nn.Module):
         self.out_channels = tuple(layer["out_channels"] for layer in layers)
         init(self)
 
-    def forward(self, features: Tensor) -> list[Tensor]:
-        """Map the backbone's last `[B, in_channels, H, W]` to one feature map per level."""
-        return apply_in_turn(self.levels, features)
-
 
 class GlobalMaxPool(nn.Module):
     """The maximum of each channel. As a plain pooling layer, which pnnx and ncnn know, unlike `AdaptiveMaxPool2d`."""
@@ -132,7 +135,7 @@ class GlobalMaxPool(nn.Module):
         return max_pool2d(features, (height, width))
 
 
-class TinyExtras(ConfigMixin, nn.Module):
+class TinyExtras(ConfigMixin, _Levels):
     """Down-sampling blocks and a last level with a single cell (Dive into Deep Learning, TinySSD).
 
     Args:
@@ -147,12 +150,8 @@ class TinyExtras(ConfigMixin, nn.Module):
         self.levels = nn.ModuleList([*blocks, GlobalMaxPool()])
         self.out_channels = (*channels, channels[-1])
 
-    def forward(self, features: Tensor) -> list[Tensor]:
-        """Map the backbone's last `[B, in_channels, H, W]` to one feature map per level."""
-        return apply_in_turn(self.levels, features)
 
-
-class ShortenedExtras(ConfigMixin, nn.Module):
+class ShortenedExtras(ConfigMixin, _Levels):
     """Extra levels without the last ones, for ablations. The weights keep their names.
 
     Args:
@@ -169,21 +168,5 @@ class ShortenedExtras(ConfigMixin, nn.Module):
         whole: Any = extras(in_channels)
         if not 0 < drop_last <= len(whole.out_channels):
             raise ConfigurationError(f"{drop_last} extra levels cannot be dropped; there are {len(whole.out_channels)}")
-        self.levels: nn.ModuleList = whole.levels[:-drop_last]
-        self.out_channels: tuple[int, ...] = whole.out_channels[:-drop_last]
-
-    def forward(self, features: Tensor) -> list[Tensor]:
-        """Map the backbone's last `[B, in_channels, H, W]` to one feature map per level."""
-        return apply_in_turn(self.levels, features)
-
-
-class NoExtras(ConfigMixin, nn.Module):
-    """No extra levels, for a backbone or a neck that provides all levels."""
-
-    def __init__(self, in_channels: int) -> None:
-        super().__init__()
-        self.out_channels: tuple[int, ...] = ()
-
-    def forward(self, features: Tensor) -> list[Tensor]:
-        """Return an empty list."""
-        return []
+        self.levels = whole.levels[:-drop_last]
+        self.out_channels = whole.out_channels[:-drop_last]
