@@ -11,7 +11,10 @@ from ssd_lightning.errors import WeightsError
 from ssd_lightning.models.backbones import VGG16, EfficientNetB3, MobileNetV1, MobileNetV2, MobileNetV3Large, SqueezeNet
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
-"""A pattern for our full name, and their name as a template or a function of the match."""
+"""A pattern for our name, and their name as a template or a function of the match.
+
+Our names are without `extractor.backbone.`, and have `extras.` for `extractor.extras.levels.`.
+"""
 
 VGG_TO_CONV4_3 = "0|2|5|7|10|12|14|17|19|21"
 """Indices of the convolutions in torchvision's `features`, up to conv4_3."""
@@ -29,8 +32,9 @@ def translate(name: str, rules: Sequence[Rule]) -> str:
     Raises:
         KeyError: the project has no such parameter.
     """
+    short = name.replace("extractor.extras.levels.", "extras.").removeprefix("extractor.backbone.")
     for pattern, theirs in rules:
-        match = re.fullmatch(pattern, name)
+        match = re.fullmatch(pattern, short)
         if match:
             return match.expand(theirs) if isinstance(theirs, str) else theirs(match)
     raise KeyError(name)
@@ -57,18 +61,15 @@ def rules_for(source: str, backbone: object, our_names: Collection[str]) -> list
 def _vgg(prefix: str) -> list[Rule]:
     # Indices of the convolutions of VGG16 without batch norm; with batch norm, other layers have these indices.
     return [
-        (rf"extractor\.backbone\.to_conv4_3\.({VGG_TO_CONV4_3})\.(weight|bias)", rf"{prefix}.\1.\2"),
-        (
-            r"extractor\.backbone\.to_conv7\.([1358]|10)\.(weight|bias)",
-            lambda m: f"{prefix}.{int(m[1]) + VGG_SPLIT}.{m[2]}",
-        ),
+        (rf"to_conv4_3\.({VGG_TO_CONV4_3})\.(weight|bias)", rf"{prefix}.\1.\2"),
+        (r"to_conv7\.([1358]|10)\.(weight|bias)", lambda m: f"{prefix}.{int(m[1]) + VGG_SPLIT}.{m[2]}"),
     ]
 
 
 SSD_PYTORCH: list[Rule] = [
     *_vgg("vgg"),
-    (r"extractor\.backbone\.norm\.weight", "L2Norm.weight"),
-    (r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)", lambda m: f"extras.{2 * int(m[1]) + int(m[2])}.{m[3]}"),
+    (r"norm\.weight", "L2Norm.weight"),
+    (r"extras\.(\d+)\.(\d)\.0\.(\w+)", lambda m: f"extras.{2 * int(m[1]) + int(m[2])}.{m[3]}"),
     (r"head\.box\.(\d+\.(?:weight|bias))", r"loc.\1"),
     (r"head\.cls\.(\d+\.(?:weight|bias))", r"conf.\1"),
 ]
@@ -91,21 +92,15 @@ def _lufficc_head(*, lite: bool) -> list[Rule]:
 
 LUFFICC_VGG: list[Rule] = [
     *_vgg("backbone.vgg"),
-    (r"extractor\.backbone\.norm\.weight", "backbone.l2_norm.weight"),
-    (
-        r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)",
-        lambda m: f"backbone.extras.{2 * int(m[1]) + int(m[2])}.{m[3]}",
-    ),
+    (r"norm\.weight", "backbone.l2_norm.weight"),
+    (r"extras\.(\d+)\.(\d)\.0\.(\w+)", lambda m: f"backbone.extras.{2 * int(m[1]) + int(m[2])}.{m[3]}"),
     *_lufficc_head(lite=False),
 ]
 
 LUFFICC_MOBILENET_V2: list[Rule] = [
-    (r"extractor\.backbone\.(features\..+)", r"backbone.\1"),
-    (r"extractor\.extras\.levels\.(\d+)\.([01])\.(.+)", r"backbone.extras.\1.conv.\2.\3"),
-    (
-        r"extractor\.extras\.levels\.(\d+)\.2\.([01])\.(\w+)",
-        lambda m: f"backbone.extras.{m[1]}.conv.{2 + int(m[2])}.{m[3]}",
-    ),
+    (r"(features\..+)", r"backbone.\1"),
+    (r"extras\.(\d+)\.([01])\.(.+)", r"backbone.extras.\1.conv.\2.\3"),
+    (r"extras\.(\d+)\.2\.([01])\.(\w+)", lambda m: f"backbone.extras.{m[1]}.conv.{2 + int(m[2])}.{m[3]}"),
     *_lufficc_head(lite=True),
 ]
 
@@ -130,9 +125,9 @@ def _lufficc_v3_extra(match: re.Match[str]) -> str:
 
 
 LUFFICC_MOBILENET_V3: list[Rule] = [
-    (r"extractor\.backbone\.(features\.(?:0|16)\..+)", r"backbone.\1"),
-    (r"extractor\.backbone\.features\.(\d+)\.block\.(\d)\.(\d|2\.fc[12])\.(\w+)", _lufficc_v3_block),
-    (r"extractor\.extras\.levels\.(\d+)\.(\d)\.(\d|2\.fc[12])\.(\w+)", _lufficc_v3_extra),
+    (r"(features\.(?:0|16)\..+)", r"backbone.\1"),
+    (r"features\.(\d+)\.block\.(\d)\.(\d|2\.fc[12])\.(\w+)", _lufficc_v3_block),
+    (r"extras\.(\d+)\.(\d)\.(\d|2\.fc[12])\.(\w+)", _lufficc_v3_extra),
     *_lufficc_head(lite=True),
 ]
 
@@ -147,13 +142,10 @@ def _lufficc_efficientnet_block(match: re.Match[str]) -> str:
 
 
 LUFFICC_EFFICIENTNET: list[Rule] = [
-    (r"extractor\.backbone\.features\.0\.0\.weight", "backbone._conv_stem.weight"),
-    (r"extractor\.backbone\.features\.0\.1\.(\w+)", r"backbone._bn0.\1"),
-    (r"extractor\.backbone\.features\.(\d)\.(\d)\.block\.(\d)\.(0|1|fc1|fc2)\.(\w+)", _lufficc_efficientnet_block),
-    (
-        r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)",
-        lambda m: f"backbone.extras.{m[1]}.{2 * int(m[2])}.{m[3]}",
-    ),
+    (r"features\.0\.0\.weight", "backbone._conv_stem.weight"),
+    (r"features\.0\.1\.(\w+)", r"backbone._bn0.\1"),
+    (r"features\.(\d)\.(\d)\.block\.(\d)\.(0|1|fc1|fc2)\.(\w+)", _lufficc_efficientnet_block),
+    (r"extras\.(\d+)\.(\d)\.0\.(\w+)", lambda m: f"backbone.extras.{m[1]}.{2 * int(m[2])}.{m[3]}"),
     *_lufficc_head(lite=False),
 ]
 
@@ -163,10 +155,7 @@ def _qfgaohao_extras_and_head(our_names: Collection[str]) -> list[Rule]:
     places = ("0", "2.0", "2.2") if separable else ("0", "2")
     pointwise = 3 if "head.cls.0.0.1.weight" in our_names else 2
     rules: list[Rule] = [
-        (
-            r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)",
-            lambda m: f"extras.{m[1]}.{places[int(m[2])]}.{m[3]}",
-        ),
+        (r"extras\.(\d+)\.(\d)\.0\.(\w+)", lambda m: f"extras.{m[1]}.{places[int(m[2])]}.{m[3]}"),
     ]
     for ours, theirs in (("box", "regression_headers"), ("cls", "classification_headers")):
         rules += [
@@ -179,15 +168,12 @@ def _qfgaohao_extras_and_head(our_names: Collection[str]) -> list[Rule]:
 
 QFGAOHAO_VGG: list[Rule] = [
     *_vgg("base_net"),
-    (r"extractor\.backbone\.norm\.(\w+)", r"source_layer_add_ons.0.\1"),
+    (r"norm\.(\w+)", r"source_layer_add_ons.0.\1"),
 ]
 
 QFGAOHAO_MOBILENET_V1: list[Rule] = [
-    (r"extractor\.backbone\.features\.(0\.[01]\.\w+)", r"base_net.\1"),
-    (
-        r"extractor\.backbone\.features\.(\d+)\.([01])\.([01])\.(\w+)",
-        lambda m: f"base_net.{m[1]}.{3 * int(m[2]) + int(m[3])}.{m[4]}",
-    ),
+    (r"features\.(0\.[01]\.\w+)", r"base_net.\1"),
+    (r"features\.(\d+)\.([01])\.([01])\.(\w+)", lambda m: f"base_net.{m[1]}.{3 * int(m[2]) + int(m[3])}.{m[4]}"),
 ]
 
 
@@ -197,19 +183,16 @@ def _qfgaohao_v2_projection(match: re.Match[str]) -> str:
 
 
 QFGAOHAO_MOBILENET_V2: list[Rule] = [
-    (r"extractor\.backbone\.features\.((?:0|18)\.[01]\.\w+)", r"base_net.\1"),
+    (r"features\.((?:0|18)\.[01]\.\w+)", r"base_net.\1"),
     (
-        r"extractor\.backbone\.features\.(\d+)\.conv\.(\d)\.([01])\.(\w+)",
+        r"features\.(\d+)\.conv\.(\d)\.([01])\.(\w+)",
         lambda m: f"base_net.{m[1]}.conv.{3 * int(m[2]) + int(m[3])}.{m[4]}",
     ),
-    (r"extractor\.backbone\.features\.(\d+)\.conv\.(\d)\.(\w+)", _qfgaohao_v2_projection),
-    (
-        r"extractor\.extras\.levels\.(\d+)\.(\d)\.([01])\.(\w+)",
-        lambda m: f"extras.{m[1]}.conv.{3 * int(m[2]) + int(m[3])}.{m[4]}",
-    ),
+    (r"features\.(\d+)\.conv\.(\d)\.(\w+)", _qfgaohao_v2_projection),
+    (r"extras\.(\d+)\.(\d)\.([01])\.(\w+)", lambda m: f"extras.{m[1]}.conv.{3 * int(m[2]) + int(m[3])}.{m[4]}"),
 ]
 
-QFGAOHAO_SQUEEZENET: list[Rule] = [(r"extractor\.backbone\.features\.(.+)", r"base_net.\1")]
+QFGAOHAO_SQUEEZENET: list[Rule] = [(r"features\.(.+)", r"base_net.\1")]
 
 
 def _torchvision_head(predictor: str) -> list[Rule]:
@@ -220,35 +203,29 @@ def _torchvision_head(predictor: str) -> list[Rule]:
 
 
 TORCHVISION_VGG: list[Rule] = [
-    (rf"extractor\.backbone\.to_conv4_3\.({VGG_TO_CONV4_3})\.(weight|bias)", r"backbone.features.\1.\2"),
-    (r"extractor\.backbone\.to_conv7\.([135])\.(weight|bias)", r"backbone.extra.0.\1.\2"),
-    (r"extractor\.backbone\.to_conv7\.8\.(weight|bias)", r"backbone.extra.0.7.1.\1"),
-    (r"extractor\.backbone\.to_conv7\.10\.(weight|bias)", r"backbone.extra.0.7.3.\1"),
-    (r"extractor\.backbone\.norm\.weight", "backbone.scale_weight"),
-    (
-        r"extractor\.extras\.levels\.(\d+)\.(\d)\.0\.(\w+)",
-        lambda m: f"backbone.extra.{int(m[1]) + 1}.{2 * int(m[2])}.{m[3]}",
-    ),
+    (rf"to_conv4_3\.({VGG_TO_CONV4_3})\.(weight|bias)", r"backbone.features.\1.\2"),
+    (r"to_conv7\.([135])\.(weight|bias)", r"backbone.extra.0.\1.\2"),
+    (r"to_conv7\.8\.(weight|bias)", r"backbone.extra.0.7.1.\1"),
+    (r"to_conv7\.10\.(weight|bias)", r"backbone.extra.0.7.3.\1"),
+    (r"norm\.weight", "backbone.scale_weight"),
+    (r"extras\.(\d+)\.(\d)\.0\.(\w+)", lambda m: f"backbone.extra.{int(m[1]) + 1}.{2 * int(m[2])}.{m[3]}"),
     *_torchvision_head(r"[0-5]\.(?:weight|bias)"),
 ]
 
 TORCHVISION_SPLIT = MobileNetV3Large.first_blocks[-1]
 """Block whose expansion is torchvision's first map; the other layers of it begin the second part."""
 TORCHVISION_MOBILENET_V3: list[Rule] = [
+    (rf"features\.{TORCHVISION_SPLIT}\.block\.0\.(.+)", rf"backbone.features.0.{TORCHVISION_SPLIT}.\1"),
+    (rf"features\.{TORCHVISION_SPLIT}\.block\.(.+)", r"backbone.features.1.0.\1"),
     (
-        rf"extractor\.backbone\.features\.{TORCHVISION_SPLIT}\.block\.0\.(.+)",
-        rf"backbone.features.0.{TORCHVISION_SPLIT}.\1",
-    ),
-    (rf"extractor\.backbone\.features\.{TORCHVISION_SPLIT}\.block\.(.+)", r"backbone.features.1.0.\1"),
-    (
-        r"extractor\.backbone\.features\.(\d+)\.(.+)",
+        r"features\.(\d+)\.(.+)",
         lambda m: (
             f"backbone.features.0.{m[1]}.{m[2]}"
             if int(m[1]) < TORCHVISION_SPLIT
             else f"backbone.features.1.{int(m[1]) - TORCHVISION_SPLIT}.{m[2]}"
         ),
     ),
-    (r"extractor\.extras\.levels\.([0-3]\.[012]\.[01]\.\w+)", r"backbone.extra.\1"),
+    (r"extras\.([0-3]\.[012]\.[01]\.\w+)", r"backbone.extra.\1"),
     *_torchvision_head(r"[0-5]\.(?:0\.0\.weight|0\.1\.\w+|1\.weight|1\.bias)"),
 ]
 
