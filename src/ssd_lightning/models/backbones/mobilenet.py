@@ -81,9 +81,7 @@ class MobileNetV2(ConfigMixin, _TappedNetwork):
         self, *, strides: Sequence[int] = (16, 32), tap: Tap = "expansion", weights: str | None = None
     ) -> None:
         super().__init__()
-        network = mobilenet_v2(weights=None)
-        if weights is not None:
-            load_backbone(network, weights, MobileNet_V2_Weights)
+        network = load_backbone(mobilenet_v2(weights=None), weights, MobileNet_V2_Weights)
         self._take(network.features, strides, tap)
         self.normalization = IMAGENET
 
@@ -122,8 +120,7 @@ class MobileNetV3Large(ConfigMixin, _TappedNetwork):
     ) -> None:
         super().__init__()
         network = mobilenet_v3_large(weights=None, reduced_tail=reduced_tail, norm_layer=norm)
-        if weights is not None:
-            load_backbone(network, weights, MobileNet_V3_Large_Weights)
+        load_backbone(network, weights, MobileNet_V3_Large_Weights)
         if excite_before_activation:
             for block in network.features[1:-1]:
                 _swap_excitation(block.block)

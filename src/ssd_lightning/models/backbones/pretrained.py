@@ -4,6 +4,7 @@ import socket
 from contextlib import nullcontext
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -55,14 +56,16 @@ def _fetch(url: str) -> dict[str, Tensor]:
         socket.setdefaulttimeout(timeout_s)
 
 
-def load_backbone(network: nn.Module, weights: str, names: type[Enum]) -> None:
-    """Load pretrained weights into a network of torchvision, before it is split into feature extractors.
+def load_backbone(network: nn.Module, weights: str | None, names: type[Enum]) -> Any:
+    """Load pretrained weights, if any, into a network of torchvision, before it is split into feature extractors.
 
-    The classifier is not loaded, so weights with another number of classes also fit.
+    The classifier is not loaded, so weights with another number of classes also fit. Returns the network.
 
     Raises:
         WeightsError: the weights are not available, or belong to another network.
     """
+    if weights is None:
+        return network
     given = read_backbone_weights(weights, names)
     wanted = network.state_dict()
     kept = {name: tensor for name, tensor in given.items() if not name.startswith(("classifier.", "fc."))}
@@ -76,3 +79,4 @@ def load_backbone(network: nn.Module, weights: str, names: type[Enum]) -> None:
             f"first {wrong[0]}; the file begins with {', '.join(list(given)[:3])}"
         )
     network.load_state_dict(kept, strict=False)
+    return network

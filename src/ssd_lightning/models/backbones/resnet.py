@@ -48,9 +48,7 @@ class ResNet(ConfigMixin, nn.Module):
         if maps not in ("conv4", "conv3_to_conv5"):
             raise ConfigurationError(f"backbone.maps is '{maps}'; it can be conv4 or conv3_to_conv5")
         make, names = NETWORKS[depth]
-        network = make(weights=None)
-        if weights is not None:
-            load_backbone(network, weights, names)
+        network = load_backbone(make(weights=None), weights, names)
         stem = (network.conv1, network.bn1, network.relu, network.maxpool)
         conv2, conv3, conv4, conv5 = network.layer1, network.layer2, network.layer3, network.layer4
         if strides is None and maps == "conv4":

@@ -36,9 +36,7 @@ class SqueezeNet(ConfigMixin, nn.Module):
     def __init__(self, *, strides: Sequence[int] = (16,), ceil_mode: bool = True, weights: str | None = None) -> None:
         super().__init__()
         self._ends = tuple(ENDS[s] for s in check_strides(strides, possible=(*ENDS,), network="SqueezeNet"))
-        network = squeezenet1_1(weights=None)
-        if weights is not None:
-            load_backbone(network, weights, SqueezeNet1_1_Weights)
+        network = load_backbone(squeezenet1_1(weights=None), weights, SqueezeNet1_1_Weights)
         self.features = network.features
         for layer in self.features:
             if isinstance(layer, nn.MaxPool2d):
