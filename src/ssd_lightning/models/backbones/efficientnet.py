@@ -44,9 +44,7 @@ class EfficientNetB3(ConfigMixin, nn.Module):
     ) -> None:
         super().__init__()
         self._ends = tuple(ENDS[s] for s in check_strides(strides, possible=(*ENDS,), network="EfficientNet-B3"))
-        network = efficientnet_b3(weights=None, norm_layer=norm)
-        if weights is not None:
-            load_backbone(network, weights, EfficientNet_B3_Weights)
+        network = load_backbone(efficientnet_b3(weights=None, norm_layer=norm), weights, EfficientNet_B3_Weights)
         self.features = network.features[: self._ends[-1]]
         if same_padding:
             _pad_as_tensorflow(self.features)
@@ -72,16 +70,6 @@ class SamePadConv2d(nn.Conv2d):
 
 
 def _pad_as_tensorflow(network: nn.Module) -> None:
-    for parent in list(network.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
-                padded = SamePadConv2d(
-                    layer.in_channels,
-                    layer.out_channels,
-                    layer.kernel_size,  # type: ignore[arg-type]
-                    stride=2,
-                    groups=layer.groups,
-                    bias=False,
-                )
-                padded.load_state_dict(layer.state_dict())
-                setattr(parent, name, padded)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
+            layer.__class__, layer.padding = SamePadConv2d, (0, 0)  # they differ only in `forward`
