@@ -3,68 +3,60 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 Severity = Literal["error", "warning"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning")
 """Most severe first. An error would end the run, falsify its scores, or keep it from learning."""
 
 
-class Kind(NamedTuple):
-    """A kind of issue."""
-
-    title: str
-    advice: str
-
-
-KINDS: dict[str, Kind] = {
-    "coverage": Kind("priors that fit few of the objects", "do what the sentence says"),
-    "unopened": Kind("splits that cannot be opened", "fix the named file; nothing of the split is usable"),
-    "nothing_left": Kind("splits with nothing to learn or to score", "see the other issues of the split"),
-    "class_numbers": Kind("class numbers off by one", "renumber the labels, or correct the list of class names"),
-    "across": Kind("the same image in two splits", "take one of them out: scores on known images are too good"),
-    "left_out": Kind("much is skipped", "fix the problems below; data.on_error=skip and clip leave out too much"),
-    "image": Kind("images that cannot be read", "fetch the file again, or take it out of the list of its split"),
-    "missing": Kind("images or annotations that are missing", "copy the file, or take it out of the list"),
-    "image_size": Kind("size in the annotation against the image", "annotate the image that is on the disk"),
-    "annotation": Kind("annotations that cannot be used", "fix the named value"),
-    "unknown_class": Kind("objects of unknown classes", "fix the name, or add it to data.class_names"),
-    "fractions": Kind(
+KINDS: dict[str, tuple[str, str]] = {
+    "coverage": ("priors that fit few of the objects", "do what the sentence says"),
+    "unopened": ("splits that cannot be opened", "fix the named file; nothing of the split is usable"),
+    "nothing_left": ("splits with nothing to learn or to score", "see the other issues of the split"),
+    "class_numbers": ("class numbers off by one", "renumber the labels, or correct the list of class names"),
+    "across": ("the same image in two splits", "take one of them out: scores on known images are too good"),
+    "left_out": ("much is skipped", "fix the problems below; data.on_error=skip and clip leave out too much"),
+    "image": ("images that cannot be read", "fetch the file again, or take it out of the list of its split"),
+    "missing": ("images or annotations that are missing", "copy the file, or take it out of the list"),
+    "image_size": ("size in the annotation against the image", "annotate the image that is on the disk"),
+    "annotation": ("annotations that cannot be used", "fix the named value"),
+    "unknown_class": ("objects of unknown classes", "fix the name, or add it to data.class_names"),
+    "fractions": (
         "fractions where pixels are expected",
         "the unit is probably fractions of 1: multiply x by the image's width and y by its height "
         "(for CSV files data.unit=fractions does it)",
     ),
-    "pixels": Kind("pixels where fractions are expected", "for CSV files data.unit=pixels; YOLO wants fractions"),
-    "inverted": Kind("inverted boxes", "exchange the corners; for COCO the numbers are x, y, width, height"),
-    "outside": Kind("boxes that reach out of the image", "check unit and order of the numbers"),
-    "clipped": Kind("boxes that are clipped", "look at some of them with `show`; their unit or order may be wrong"),
-    "no_area": Kind("boxes without area", "remove the object or draw it again"),
-    "weights": Kind("weights that the run would start from", "fetch the file, or start from random weights"),
-    "first_loss": Kind("the first loss", "check weights, normalisation and the loss settings"),
-    "memory": Kind(
-        "memory", "set trainer.accumulate_grad_batches, a smaller data.batch_size or trainer.precision=bf16-mixed"
+    "pixels": ("pixels where fractions are expected", "for CSV files data.unit=pixels; YOLO wants fractions"),
+    "inverted": ("inverted boxes", "exchange the corners; for COCO the numbers are x, y, width, height"),
+    "outside": ("boxes that reach out of the image", "check unit and order of the numbers"),
+    "clipped": ("boxes that are clipped", "look at some of them with `show`; their unit or order may be wrong"),
+    "no_area": ("boxes without area", "remove the object or draw it again"),
+    "weights": ("weights that the run would start from", "fetch the file, or start from random weights"),
+    "first_loss": ("the first loss", "check weights, normalisation and the loss settings"),
+    "memory": (
+        "memory",
+        "set trainer.accumulate_grad_batches, a smaller data.batch_size or trainer.precision=bf16-mixed",
     ),
-    "unscored": Kind("splits that cannot be scored", "a larger data.val_fraction=, or a split with objects"),
-    "background": Kind("images without objects that teach nothing", "set loss.class_loss.min_negatives=3"),
-    "few_images": Kind("settings that are made for more images", "start with experiment=finetune"),
-    "pixel_origin": Kind("where pixels count from", "set data.xml_offset to what the annotating tool does"),
-    "within": Kind("the same image twice in a split", "take one of them out, it counts double"),
-    "repeated": Kind("images that a list names more than once", "take the other entries out of the list"),
-    "unlisted": Kind(
+    "unscored": ("splits that cannot be scored", "a larger data.val_fraction=, or a split with objects"),
+    "background": ("images without objects that teach nothing", "set loss.class_loss.min_negatives=3"),
+    "few_images": ("settings that are made for more images", "start with experiment=finetune"),
+    "pixel_origin": ("where pixels count from", "set data.xml_offset to what the annotating tool does"),
+    "within": ("the same image twice in a split", "take one of them out, it counts double"),
+    "repeated": ("images that a list names more than once", "take the other entries out of the list"),
+    "unlisted": (
         "images beside those of a split that are not read",
         "annotate each, also if it has no object (a row, or a finished task), or take them out",
     ),
-    "tiny": Kind("boxes that are tiny in the network's input", "choose a larger image_size, or leave them out"),
-    "similar_classes": Kind("class names that are nearly the same", "give them one name, if they are one class"),
-    "rare_class": Kind(
-        "classes with very few objects",
-        "collect examples, or fix the name if it is a typo",
-    ),
-    "unused_class": Kind(
-        "classes without objects", "collect examples, or take the name out of data.class_names if no split has any"
+    "tiny": ("boxes that are tiny in the network's input", "choose a larger image_size, or leave them out"),
+    "similar_classes": ("class names that are nearly the same", "give them one name, if they are one class"),
+    "rare_class": ("classes with very few objects", "collect examples, or fix the name if it is a typo"),
+    "unused_class": (
+        "classes without objects",
+        "collect examples, or take the name out of data.class_names if no split has any",
     ),
 }
-"""In display order within a severity."""
+"""Title and advice of each kind of issue, in display order within a severity."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +95,12 @@ def grouped(issues: Iterable[Issue]) -> list[dict[str, Any]]:
         {
             "severity": severity,
             "kind": kind,
-            "title": KINDS[kind].title,
-            "advice": KINDS[kind].advice,
+            "title": title,
+            "advice": advice,
             "items": [{"split": issue.split, "sentence": issue.sentence} for issue in group],
         }
         for (severity, kind), group in groupby(in_order(issues), key=lambda issue: (issue.severity, issue.kind))
+        for title, advice in [KINDS[kind]]
     ]
 
 

@@ -64,15 +64,8 @@ MakeExtras = Callable[[int], Extras]
 MakeNeck = Callable[[Sequence[int]], Neck]
 """Factory of the neck. Its argument: channels of all feature maps of backbone and extra layers."""
 
+MakeHead = Callable[..., Head]
+"""Factory of the head.
 
-class MakeHead(Protocol):
-    """Factory of the head."""
-
-    def __call__(self, *, in_channels: Sequence[int], boxes_per_cell: Sequence[int], num_classes: int) -> Head:
-        """Build the head.
-
-        Args:
-            in_channels: channels of each feature map.
-            boxes_per_cell: number of priors per cell of each feature map.
-            num_classes: C, without the background.
-        """
+Keyword arguments: `in_channels` and `boxes_per_cell` of each feature map; `num_classes` without the background.
+"""
