@@ -20,7 +20,7 @@ from ssd_lightning.data.resize import Letterbox, Stretch
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.checkpoints import detector_spec
 from ssd_lightning.initial_weights import check_start, describe_start
-from ssd_lightning.models.files import normalization_of
+from ssd_lightning.models.files import read_checkpoint, stored_normalization
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.normalization import IMAGENET, TORCHVISION_SSD
 from test_choices import BACKBONES
@@ -150,7 +150,7 @@ def test_a_run_that_goes_on_needs_no_imagenet_file_and_keeps_its_colours(
     net.use_normalization(TORCHVISION_SSD)  # as IMAGENET1K_FEATURES do
     checkpoint = tmp_path / "last.ckpt"
     torch.save({"detector": detector_spec(net, ["a", "b"], PostProcess())}, checkpoint)
-    assert normalization_of(checkpoint) == TORCHVISION_SSD
+    assert stored_normalization(read_checkpoint(checkpoint)) == TORCHVISION_SSD
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **settings: pytest.fail(f"fetched {url}"))
     with caplog.at_level(logging.INFO):
         module = make_module(config, TWO_CLASSES, ranks=1, checkpoint=checkpoint)

@@ -23,7 +23,7 @@ from ssd_lightning.initial_weights import describe_start, load_init_from
 from ssd_lightning.memory import keep_freed_memory
 from ssd_lightning.models import SSD
 from ssd_lightning.models.config import check_rebuildable
-from ssd_lightning.models.files import normalization_of
+from ssd_lightning.models.files import read_checkpoint, stored_normalization
 from ssd_lightning.models.ssd import check_batch_size
 from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.batch_scaling import split_optimizer
@@ -146,7 +146,7 @@ def make_module(
     brings_weights = config.init_from or checkpoint is not None
     net = make_net(config, len(class_names), pretrained=not brings_weights)
     if checkpoint is not None and config.model.normalization is None:
-        net.use_normalization(normalization_of(checkpoint) or net.normalization)
+        net.use_normalization(stored_normalization(read_checkpoint(checkpoint)) or net.normalization)
     if config.data.get("multiscale") is not None:
         net.allow_training_sizes(multiscale_sizes(list(config.data.multiscale), net.image_size))
     accumulate = config.trainer.accumulate_grad_batches

@@ -20,7 +20,7 @@ from ssd_lightning.data.resize import ResizeMode
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.checkpoints import find_checkpoint
 from ssd_lightning.models.config import to_config
-from ssd_lightning.models.files import levels_of
+from ssd_lightning.models.files import read_checkpoint, stored_levels
 from ssd_lightning.models.weights import levels_for_weights
 from ssd_lightning.ops.priors import as_height_width
 from ssd_lightning.training import DetectionDataModule
@@ -59,7 +59,7 @@ def resolve_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pa
     levels: Any
     published: Any = OmegaConf.to_container(config.model.levels, resolve=True)
     if checkpoint is not None:
-        levels = levels_of(checkpoint)
+        levels = stored_levels(read_checkpoint(checkpoint), checkpoint)
         say("priors=auto: the priors are those of %s", checkpoint)
     elif config.init_from and (levels := levels_for_weights(find_checkpoint(Path(config.init_from)), published)):
         say("priors=auto: nothing is fitted, since the box heads of %s are trained for their priors", config.init_from)

@@ -109,35 +109,28 @@ def tensors_in(checkpoint: dict[str, Any], file: str) -> dict[str, Tensor]:
     return tensors
 
 
-def normalization_of(checkpoint: Path) -> Normalization | None:
-    """Read the normalisation of a checkpoint of this package; None if the checkpoint does not store it.
-
-    Raises:
-        WeightsError: the checkpoint cannot be read.
-    """
-    return stored_normalization(read_checkpoint(checkpoint).get(DETECTOR_KEY))
-
-
-def stored_normalization(detector: Any) -> Normalization | None:
-    """Return the normalisation in the description of a detector; None if it has none."""
-    network = detector.get("network") if isinstance(detector, dict) else None
-    described = network.get("normalization") if isinstance(network, dict) else None
-    found = from_config(described) if described else None
+def stored_normalization(checkpoint: dict[str, Any]) -> Normalization | None:
+    """Return the normalisation of a checkpoint of this package; None if the checkpoint does not store it."""
+    found = from_config(_described_network(checkpoint).get("normalization"))
     return found if isinstance(found, Normalization) else None
 
 
-def levels_of(checkpoint: Path) -> list[dict[str, Any]]:
-    """Read the prior levels of a checkpoint of this package, in the form of `models.config.to_config`.
+def stored_levels(checkpoint: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """Return the prior levels of a checkpoint of this package, in the form of `models.config.to_config`.
 
     Raises:
-        WeightsError: the checkpoint cannot be read, or has no prior levels.
+        WeightsError: the checkpoint, which was read from `path`, has no prior levels.
     """
-    detector = read_checkpoint(checkpoint).get(DETECTOR_KEY)
-    network = detector.get("network") if isinstance(detector, dict) else None
-    levels = network.get("levels") if isinstance(network, dict) else None
+    levels = _described_network(checkpoint).get("levels")
     if not isinstance(levels, list) or not all(isinstance(from_config(level), PriorLevel) for level in levels):
-        raise WeightsError(f"{checkpoint} does not contain its prior levels")
+        raise WeightsError(f"{path} does not contain its prior levels")
     return levels
+
+
+def _described_network(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    detector = checkpoint.get(DETECTOR_KEY)
+    network = detector.get("network") if isinstance(detector, dict) else None
+    return network if isinstance(network, dict) else {}
 
 
 def first_line(error: Exception) -> str:

@@ -14,7 +14,7 @@ from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models.backbones import VGG16
 from ssd_lightning.models.checkpoint_formats import CLASSIFIER, OURS, CheckpointFormat, distance_of_priors, recognise
 from ssd_lightning.models.config import from_config, to_config
-from ssd_lightning.models.files import NET_PREFIX, levels_of, read_checkpoint, stored_normalization, tensors_in
+from ssd_lightning.models.files import NET_PREFIX, read_checkpoint, stored_levels, stored_normalization, tensors_in
 from ssd_lightning.models.head import last_convolution
 from ssd_lightning.models.key_mapping import NETWORKS, rules_for, translate
 from ssd_lightning.models.ssd import SSD
@@ -82,7 +82,8 @@ def load_pretrained(
     kept = [name for name in names if name not in reinitialised]
     net.load_state_dict({name: theirs[name].view_as(ours[name]) for name in kept}, strict=False)
     if not keep_normalization:
-        net.use_normalization(_normalization_of(origin, spec) or net.normalization)
+        found = stored_normalization(checkpoint) if origin.source == OURS else origin.normalization
+        net.use_normalization(found or net.normalization)
     return Loaded(origin, kept, net.normalization, reinitialised, _other_priors(net, origin, spec))
 
 
@@ -102,14 +103,16 @@ def levels_for_weights(path: Path, default: list[dict[str, Any]]) -> list[dict[s
     checkpoint, _, origin = _read(path)
     if origin.source == CLASSIFIER:
         return None
-    return levels_of(path) if origin.source == OURS and "detector" in checkpoint else default
+    return stored_levels(checkpoint, path) if origin.source == OURS and "detector" in checkpoint else default
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], CheckpointFormat]:
     """Read a file of `init_from`: the raw checkpoint, the weights of its network and their format."""
     checkpoint = read_checkpoint(path, setting=SETTING)
     given = tensors_in(checkpoint, f"{SETTING}{path}")
-    given = {name.removeprefix(NET_PREFIX): tensor for name, tensor in given.items() if _is_of_network(name)}
+    # A training checkpoint also stores the state of the metrics.
+    of_network = {name: tensor for name, tensor in given.items() if not name.startswith(("metrics.", "loss."))}
+    given = {name.removeprefix(NET_PREFIX): tensor for name, tensor in of_network.items()}
     return checkpoint, given, recognise(given, f"{SETTING}{path}")
 
 
@@ -225,18 +228,9 @@ def _start_backbone_from(net: SSD, path: Path, origin: CheckpointFormat, keep_no
     return Loaded(origin, kept, net.normalization, reinitialised)
 
 
-def _is_of_network(name: str) -> bool:
-    # A training checkpoint also stores the state of the metrics.
-    return not name.startswith(("metrics.", "loss."))
-
-
 def _trimmed(tensor: Tensor) -> tuple[int, ...]:
     """Return the shape without trailing ones: a 1 x 1 convolution is equivalent to a fully connected layer."""
     shape = list(tensor.shape)
     while shape and shape[-1] == 1:
         shape.pop()
     return tuple(shape)
-
-
-def _normalization_of(origin: CheckpointFormat, spec: Any) -> Normalization | None:
-    return stored_normalization(spec) if origin.source == OURS else origin.normalization
