@@ -13,7 +13,7 @@ from helpers.tiny_nets import tiny_net
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.resize import Letterbox, Stretch
 from ssd_lightning.errors import ConfigurationError, WeightsError
-from ssd_lightning.inference.checkpoints import find_checkpoint, load_weights
+from ssd_lightning.inference.checkpoints import find_checkpoint, fitting_weights
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.models.files import read_checkpoint
@@ -295,12 +295,12 @@ def test_weights_of_another_shape(checkpoint: Path) -> None:
 def test_names_that_are_missing_or_unknown() -> None:
     net = three_classes()
     weights = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
-    load_weights(net, {**weights, "metrics.count": torch.zeros(1)}, Path("a.ckpt"))  # not the network's
+    fitting_weights(net, {**weights, "metrics.count": torch.zeros(1)}, Path("a.ckpt"))  # not the network's
     missing = {name: tensor for name, tensor in weights.items() if name != "net.head.box.1.bias"}
     with pytest.raises(WeightsError, match=r"a\.ckpt does not fit.* 1 of .*head\.box\.1\.bias is missing"):
-        load_weights(net, missing, Path("a.ckpt"))
+        fitting_weights(net, missing, Path("a.ckpt"))
     with pytest.raises(WeightsError, match=r"head\.extra is unknown"):
-        load_weights(net, {**weights, "net.head.extra": torch.zeros(1)}, Path("a.ckpt"))
+        fitting_weights(net, {**weights, "net.head.extra": torch.zeros(1)}, Path("a.ckpt"))
 
 
 def test_a_refused_checkpoint_leaves_the_network_as_it_was() -> None:
@@ -308,7 +308,7 @@ def test_a_refused_checkpoint_leaves_the_network_as_it_was() -> None:
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     other = {f"net.{name}": tensor + 1 for name, tensor in tiny_net(num_classes=4).state_dict().items()}
     with pytest.raises(WeightsError):
-        load_weights(net, other, Path("a.ckpt"))
+        fitting_weights(net, other, Path("a.ckpt"))
     torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
 
 

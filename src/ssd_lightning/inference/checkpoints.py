@@ -103,12 +103,12 @@ def _build_network(spec: Any, weights: Mapping[str, Any], path: Path) -> SSD:
             raise WeightsError(f"its normalization is {_shortened(planned.normalization)}")
         if len(planned.priors_cxcywh) > MOST_PRIORS:
             raise WeightsError(f"its network has {len(planned.priors_cxcywh):,} priors, more than {MOST_PRIORS:,}")
-    _fitting_weights(planned, weights, path)
+    fitting = fitting_weights(planned, weights, path)
     with _errors_naming(path):
         net = from_config(spec)
         if not net.priors_cxcywh.isfinite().all():
             raise WeightsError("its priors are not finite")
-    load_weights(net, weights, path)
+    net.load_state_dict(fitting)
     return net
 
 
@@ -126,17 +126,12 @@ def _shortened(value: Any) -> str:
     return f"{value!r:.100}"
 
 
-def load_weights(net: SSD, state_dict: Mapping[str, Tensor], path: Path) -> None:
-    """Load all weights of a checkpoint into a network.
+def fitting_weights(net: SSD, state_dict: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """Return the network's weights from a checkpoint, without the key prefix.
 
     Raises:
         WeightsError: names or shapes differ; the message names the first few.
     """
-    net.load_state_dict(_fitting_weights(net, state_dict, path))
-
-
-def _fitting_weights(net: SSD, state_dict: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """Return the network's weights from a checkpoint, without the key prefix."""
     tensors = {str(name): value for name, value in state_dict.items() if isinstance(value, Tensor)}
     given = {name.removeprefix(NET_PREFIX): value for name, value in tensors.items() if name.startswith(NET_PREFIX)}
     given = given or tensors  # safetensors files have no prefix

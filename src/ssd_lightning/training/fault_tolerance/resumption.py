@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from ssd_lightning.digest import differences
 from ssd_lightning.errors import ConfigurationError, WeightsError
-from ssd_lightning.inference.checkpoints import load_weights
+from ssd_lightning.inference.checkpoints import fitting_weights
 from ssd_lightning.models.files import read_checkpoint
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.run_files import RESULT
@@ -102,7 +102,7 @@ def check_network(checkpoint: Path, net: SSD) -> None:
         WeightsError: names or shapes of the weights differ.
     """
     try:
-        load_weights(net, read_checkpoint(checkpoint).get("state_dict", {}), checkpoint)
+        fitting_weights(net, read_checkpoint(checkpoint).get("state_dict", {}), checkpoint)
     except WeightsError as error:
         raise WeightsError(f"resume={checkpoint} has a different network than this command builds: {error}") from error
 
