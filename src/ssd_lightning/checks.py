@@ -1,7 +1,9 @@
-"""Checks for settings, so that an invalid one ends a run before it starts."""
+"""Checks for settings and optional packages, so that what is invalid or missing ends a run before it starts."""
 
+import importlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from ssd_lightning.errors import ConfigurationError
 
@@ -46,3 +48,20 @@ def require_number(
     start = f"above {low}" if above_low else f"of at least {low}"
     end = "" if math.isinf(high) else f" and at most {high}"
     raise ConfigurationError(f"{name} is {value!r}; it must be {noun} {start}{end}")
+
+
+def require_package(name: str, needed_by: object, install: str) -> Any:
+    """Import an optional package.
+
+    Args:
+        name: name of the module.
+        needed_by: setting, file or function that needs it.
+        install: argument of `pip install`.
+
+    Raises:
+        ConfigurationError: it is not installed; the message contains `needed_by` and how to install it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigurationError(f"{needed_by} needs {name}: pip install {install}") from error

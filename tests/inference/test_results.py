@@ -1,5 +1,5 @@
-import builtins
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -105,13 +105,6 @@ def test_supervisions_annotators_print_our_names(found: ImageDetections) -> None
 def test_without_supervision_one_sentence_says_what_to_install(
     found: ImageDetections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: object, **settings: object) -> object:
-        if name == "supervision":
-            raise ImportError(name)
-        return real(name, *args, **settings)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(ConfigurationError, match="pip install supervision"):
         found.to_supervision()

@@ -8,9 +8,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ssd_lightning import __version__
+from ssd_lightning.checks import require_package
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.checkpoints import detector_spec
 from ssd_lightning.inference.detector import Detector
@@ -153,7 +154,7 @@ def push_folder(
         ConfigurationError: huggingface_hub is not installed.
         WeightsError: the upload failed.
     """
-    hub = _library()
+    hub = require_package("huggingface_hub", repository, "'ssd-lightning[hub]'")
     api = hub.HfApi(endpoint=endpoint, token=token)
     try:
         api.create_repo(repository, private=private, exist_ok=True)
@@ -176,17 +177,8 @@ def fetch_weights(repository: str, *, revision: str | None = None, endpoint: str
     """
     if Path(repository).is_dir():
         return Path(repository) / WEIGHTS
-    hub = _library()
+    hub = require_package("huggingface_hub", repository, "'ssd-lightning[hub]'")
     try:
         return Path(hub.hf_hub_download(repository, WEIGHTS, revision=revision, endpoint=endpoint))
     except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError, ValueError) as error:
         raise WeightsError(f"cannot get {WEIGHTS} of '{repository}': {error}") from error
-
-
-def _library() -> Any:
-    try:
-        import huggingface_hub
-        import huggingface_hub.errors
-    except ImportError as error:
-        raise ConfigurationError("this needs a package: pip install 'ssd-lightning[hub]'") from error
-    return huggingface_hub

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ssd_lightning.checks import require_package
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.visualization.draw import draw_detections
 
@@ -99,10 +100,7 @@ class ImageDetections:
         Raises:
             ConfigurationError: the package supervision is not installed.
         """
-        try:
-            import supervision
-        except ImportError as error:
-            raise ConfigurationError("to_supervision() needs a package: pip install supervision") from error
+        supervision = require_package("supervision", "to_supervision()", "supervision")
         return supervision.Detections(
             xyxy=self.boxes_xyxy_px.copy(),
             confidence=self.scores.copy(),

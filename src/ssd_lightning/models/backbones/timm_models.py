@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssd_lightning.checks import require_package
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models.backbones.strides import check_strides
 from ssd_lightning.models.config import ConfigMixin
@@ -43,10 +44,7 @@ class TimmBackbone(ConfigMixin, nn.Module):
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        try:
-            import timm
-        except ImportError as error:
-            raise ConfigurationError("backbone=timm needs timm: pip install 'ssd-lightning[timm]'") from error
+        timm = require_package("timm", "backbone=timm", "'ssd-lightning[timm]'")
         if not timm.is_model(name):
             near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
             hint = f"; similar names are {', '.join(near)}" if near else "; timm.list_models() lists all"
