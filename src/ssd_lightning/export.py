@@ -55,7 +55,7 @@ def export(config: "DictConfig") -> None:
     """
     from ssd_lightning.data.resize import Letterbox
     from ssd_lightning.inference.detector import Detector
-    from ssd_lightning.inference.runtime.description_file import companions
+    from ssd_lightning.inference.runtime.description import companions
 
     check_settings(config)
     output = Path(config.output)
@@ -213,7 +213,7 @@ def verify_file(config: "DictConfig", checkpoint: "Detector", data: "DetectionDa
     from ssd_lightning.inference.detector import Detector
     from ssd_lightning.inference.export.table import verification_table
     from ssd_lightning.inference.export.verify_export import verify_export
-    from ssd_lightning.inference.runtime.description_file import companions
+    from ssd_lightning.inference.runtime.description import companions
     from ssd_lightning.visualization.tables import print_table
 
     exported = Detector.load(path, backend=config.backend)

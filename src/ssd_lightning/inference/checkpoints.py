@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,18 +55,8 @@ def find_checkpoint(path: Path, order: Sequence[str] = ("best", "last")) -> Path
     return path
 
 
-class SavedDetector(NamedTuple):
-    """The parts of a detector, see `Detector`."""
-
-    network: SSD
-    class_names: list[str]
-    postprocess: PostProcess
-    resize: ResizeMode
-    data_settings: Any
-
-
-def read_detector(path: Path) -> SavedDetector:
-    """Read a training checkpoint, what `Detector.save` wrote, or a safetensors file of `export`.
+def read_detector(path: Path) -> dict[str, Any]:
+    """Read the arguments of `Detector` from a training checkpoint, from what `Detector.save` or `export` wrote.
 
     Raises:
         WeightsError: the file is missing, is not a checkpoint of this package, needs unpickling, or its weights do not
@@ -86,7 +76,13 @@ def read_detector(path: Path) -> SavedDetector:
     with _errors_naming(path):
         postprocess = PostProcess.from_settings(spec["postprocess"])
         resize = as_resize_mode(spec.get("resize"))  # missing in older files, which stretch images
-    return SavedDetector(net, class_names, postprocess, resize, checkpoint.get("data"))
+    return {
+        "net": net,
+        "class_names": class_names,
+        "postprocess": postprocess,
+        "resize": resize,
+        "data_settings": checkpoint.get("data"),
+    }
 
 
 def _build_network(spec: Any, weights: Mapping[str, Any], path: Path) -> SSD:

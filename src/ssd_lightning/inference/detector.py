@@ -20,9 +20,7 @@ from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.inference.runtime.litert_network import LiteRTNetwork
 from ssd_lightning.inference.runtime.ncnn_network import NcnnNetwork
 from ssd_lightning.inference.runtime.network import ExportedNetwork
-from ssd_lightning.inference.runtime.onnx_network import OnnxNetwork
-from ssd_lightning.inference.runtime.opencv_network import OpenCVNetwork
-from ssd_lightning.inference.runtime.openvino_network import OpenVinoNetwork
+from ssd_lightning.inference.runtime.onnx_network import OnnxNetwork, OpenCVNetwork, OpenVinoNetwork
 from ssd_lightning.inference.runtime.torchscript_network import TorchScriptNetwork, is_torchscript
 from ssd_lightning.inference.tiling import Tiling, join_views
 from ssd_lightning.models.files import NET_PREFIX
@@ -34,15 +32,14 @@ from ssd_lightning.types import Detections, Placement, SSDOutput
 Precision = Literal["float32", "bfloat16", "float16"]
 Backend = Literal["onnx", "openvino", "opencv"]
 """What runs an ONNX file: onnxruntime, OpenVINO or OpenCV."""
-CPU_RUNTIMES: dict[str, Callable[[Path], ExportedNetwork]] = {
+RUNTIMES: dict[str, Callable[[Path, torch.device | str], ExportedNetwork]] = {
+    "onnx": OnnxNetwork,
     "openvino": OpenVinoNetwork,
     "opencv": OpenCVNetwork,
     ".tflite": LiteRTNetwork,
     ".param": NcnnNetwork,
 }
-"""The runtimes that use the CPU alone: by their `Backend` for ONNX files, by the suffix for others."""
-EXPORTED_SUFFIXES = (".onnx", ".tflite", ".param")
-"""Suffixes of exported files. TorchScript has none of its own."""
+"""By their `Backend` for ONNX files, by the suffix for others. TorchScript files have no suffix of their own."""
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
@@ -55,9 +52,7 @@ class Detector:
         postprocess: turns the output of the network into detections.
         precision: precision of the convolutions. Weights, scores and boxes are always float32.
         resize: how images are resized to the network's input; it must be the same as in training.
-
-    Attributes:
-        data_settings: settings of the training for splits and classes, from the checkpoint; None if it has none.
+        data_settings: settings of the training for splits and classes; None if they are not known.
 
     Raises:
         ConfigurationError: `precision` is unknown.
@@ -71,6 +66,7 @@ class Detector:
         postprocess: PostProcess = PostProcess(),  # noqa: B008  it cannot be changed
         precision: Precision = "float32",
         resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
+        data_settings: Any = None,
     ) -> None:
         require_choice("precision", precision, PRECISIONS)
         # Images arrive as channels-last. This order makes convolutions faster on CPUs, and tensor cores require it.
@@ -80,7 +76,7 @@ class Detector:
         self.class_names = tuple(class_names)
         self.postprocess = postprocess
         self.tiling: Tiling | None = None
-        self.data_settings: Any = None
+        self.data_settings = data_settings
 
     @property
     def network(self) -> SSD:
@@ -115,13 +111,11 @@ class Detector:
         Returns:
             Detections of each image, with normalised boxes.
         """
-        found = self._detect_in_input(images)
-        return found if placements is None else undo_detections(found, placements)
-
-    def _detect_in_input(self, images: Tensor) -> list[Detections]:
         if isinstance(self.net, ExportedNetwork):
-            return self.net.detect(images, self.postprocess)
-        return self.postprocess(self.run(images))
+            found = self.net.detect(images, self.postprocess)
+        else:
+            found = self.postprocess(self.run(images))
+        return found if placements is None else undo_detections(found, placements)
 
     def run(self, images: Tensor) -> SSDOutput:
         """Run the network without post-processing.
@@ -320,29 +314,19 @@ class Detector:
         path = find_checkpoint(Path(path))
         if backend != "onnx" and path.suffix != ".onnx":
             raise ConfigurationError(f"backend={backend} runs ONNX files, not {path}; `export format=onnx` writes one")
-        if path.suffix in EXPORTED_SUFFIXES or is_torchscript(path):
+        kind = backend if path.suffix == ".onnx" else path.suffix
+        runtime = TorchScriptNetwork if is_torchscript(path) else RUNTIMES.get(kind)
+        if runtime is not None:
             if precision != "float32":
                 raise ConfigurationError(
                     f"precision is '{precision}', but {path} computes in the precision it was exported in"
                 )
-            exported: ExportedNetwork
-            runtime = CPU_RUNTIMES.get(backend) or CPU_RUNTIMES.get(path.suffix)
-            if runtime is not None:
-                exported = runtime(path)
-            else:
-                exported = OnnxNetwork(path, device) if path.suffix == ".onnx" else TorchScriptNetwork(path, device)
-            about = exported.description
-            return cls(exported, class_names=about.class_names, postprocess=about.postprocess, resize=about.resize)
+            net = runtime(path, device)
+            about = net.description
+            return cls(net, class_names=about.class_names, postprocess=about.postprocess, resize=about.resize)
         saved = read_detector(path)
-        detector = cls(
-            saved.network.to(device),
-            class_names=saved.class_names,
-            postprocess=saved.postprocess,
-            precision=precision,
-            resize=saved.resize,
-        )
-        detector.data_settings = saved.data_settings
-        return detector
+        saved["net"].to(device)
+        return cls(**saved, precision=precision)
 
 
 def _source(given: ImageInput) -> str | None:

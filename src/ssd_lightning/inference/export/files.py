@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.checks import require_package
 from ssd_lightning.inference.checkpoints import detector_spec
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.graph import ExportGraph, describe_export, dynamic_axes, example_input
 from ssd_lightning.inference.export.graph_nms import OPSET, graph_nms, nms_in_onnx, nms_node
 from ssd_lightning.inference.runtime.description import ExportDescription
-from ssd_lightning.inference.runtime.onnx_network import NEEDED
+from ssd_lightning.inference.runtime.onnx_network import PACKAGES
 from ssd_lightning.inference.runtime.torchscript_network import METADATA_FILE, quiet_jit
 from ssd_lightning.models.files import DETECTOR_KEY
 
@@ -34,12 +34,8 @@ def write_onnx(detector: Detector, path: Path, **contents: Any) -> ExportDescrip
         ConfigurationError: a package is missing, or the detector cannot be exported in this way.
     """
     description = describe_export(detector, **contents)
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ConfigurationError(f"format=onnx: {NEEDED}") from error
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        require_package(package, "format=onnx", PACKAGES)
     with _contiguous(detector), _without_talk():
         program = torch.onnx.export(
             ExportGraph(detector.network, description, nms_node).eval(),

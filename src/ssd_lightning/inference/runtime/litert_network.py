@@ -1,14 +1,14 @@
-"""Runs TFLite files with LiteRT, on the CPU."""
+"""Runs TFLite files with LiteRT, on the CPU whatever the device."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ssd_lightning.errors import ConfigurationError, WeightsError
-from ssd_lightning.inference.runtime.description_file import read_description
+from ssd_lightning.checks import require_package
+from ssd_lightning.errors import WeightsError
+from ssd_lightning.inference.runtime.description import read_description
 from ssd_lightning.inference.runtime.network import ExportedNetwork
 
 
@@ -20,9 +20,14 @@ class LiteRTNetwork(ExportedNetwork):
         WeightsError: a file is missing, damaged or not written by this package.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         super().__init__(path, read_description(path), torch.device("cpu"))
-        self._interpreter = open_interpreter(path)
+        litert = require_package("ai_edge_litert.interpreter", path, "'ssd-lightning[litert]'")
+        try:
+            self._interpreter = litert.Interpreter(model_path=str(path), num_threads=torch.get_num_threads())
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise WeightsError(f"{path}: LiteRT rejects it: {str(error)[:200]}") from error
         inputs = self._interpreter.get_input_details()
         outputs = self._interpreter.get_output_details()
         if (len(inputs), len(outputs)) != (1, len(self.description.output_names)):
@@ -39,22 +44,3 @@ class LiteRTNetwork(ExportedNetwork):
         except (RuntimeError, ValueError) as error:
             raise WeightsError(f"{self.path} failed in LiteRT: {str(error)[:200]}") from error
         return [torch.from_numpy(self._interpreter.get_tensor(index)) for index in self._outputs]
-
-
-def open_interpreter(path: Path) -> Any:
-    """Load a file with the same number of threads as torch.
-
-    Raises:
-        ConfigurationError: ai-edge-litert is not installed.
-        WeightsError: LiteRT rejects the file.
-    """
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise ConfigurationError(f"{path} needs a package: pip install 'ssd-lightning[litert]'") from error
-    try:
-        interpreter = Interpreter(model_path=str(path), num_threads=torch.get_num_threads())
-        interpreter.allocate_tensors()
-    except (RuntimeError, ValueError) as error:
-        raise WeightsError(f"{path}: LiteRT rejects it: {str(error)[:200]}") from error
-    return interpreter

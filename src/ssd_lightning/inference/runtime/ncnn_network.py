@@ -1,15 +1,15 @@
-"""Runs ncnn files, on the CPU."""
+"""Runs ncnn files, on the CPU in float32 whatever the device."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ssd_lightning.errors import ConfigurationError, WeightsError
-from ssd_lightning.inference.runtime.description_file import read_description
+from ssd_lightning.checks import require_package
+from ssd_lightning.errors import WeightsError
+from ssd_lightning.inference.runtime.description import read_description
 from ssd_lightning.inference.runtime.network import ExportedNetwork
 
 MAGIC = b"7767517"
@@ -26,9 +26,22 @@ class NcnnNetwork(ExportedNetwork):
         WeightsError: a file is missing, damaged or not written by this package.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         super().__init__(path, read_description(path), torch.device("cpu"))
-        self._ncnn, self._net = open_net(path)
+        ncnn = self._ncnn = require_package("ncnn", path, "'ssd-lightning[ncnn]'")
+        lines = path.read_bytes().splitlines()
+        if lines[:1] != [MAGIC]:
+            raise WeightsError(f"{path} is not a file of ncnn: it begins with {b''.join(lines[:1])[:20]!r}")
+        kinds = {line.split()[0].decode(errors="replace") for line in lines[2:] if line.strip()}
+        if unknown := sorted(kind for kind in kinds if ncnn.layer_to_index(kind) < 0):
+            names = f"{', '.join(unknown):.200}"
+            raise WeightsError(f"{path} needs layers that ncnn {ncnn.__version__} does not have: {names}")
+        self._net = net = ncnn.Net()
+        net.opt.num_threads = torch.get_num_threads()
+        net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+        for load, file_path in ((net.load_param, path), (net.load_model, path.with_suffix(".bin"))):
+            if code := load(str(file_path)):
+                raise WeightsError(f"{file_path}: ncnn rejects it (code {code})")
 
     def run(self, inputs: Tensor) -> Sequence[Tensor]:
         """Run the network on the file's input."""
@@ -41,33 +54,3 @@ class NcnnNetwork(ExportedNetwork):
                 raise WeightsError(f"{self.path} failed in ncnn: no output {name} (code {code})")
             outputs.append(torch.from_numpy(np.array(output))[None])
         return outputs
-
-
-def open_net(path: Path) -> tuple[Any, Any]:
-    """Load the files in float32, with the same number of threads as torch.
-
-    Returns:
-        The module `ncnn`, and the network.
-
-    Raises:
-        ConfigurationError: ncnn is not installed.
-        WeightsError: ncnn rejects the files.
-    """
-    weights = path.with_suffix(".bin")
-    try:
-        import ncnn
-    except ImportError as error:
-        raise ConfigurationError(f"{path} needs a package: pip install 'ssd-lightning[ncnn]'") from error
-    lines = path.read_bytes().splitlines()
-    if lines[:1] != [MAGIC]:
-        raise WeightsError(f"{path} is not a file of ncnn: it begins with {b''.join(lines[:1])[:20]!r}")
-    kinds = {line.split()[0].decode(errors="replace") for line in lines[2:] if line.strip()}
-    if unknown := sorted(kind for kind in kinds if ncnn.layer_to_index(kind) < 0):
-        raise WeightsError(f"{path} needs layers that ncnn {ncnn.__version__} does not have: {', '.join(unknown):.200}")
-    net = ncnn.Net()
-    net.opt.num_threads = torch.get_num_threads()
-    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
-    for load, file_path in ((net.load_param, path), (net.load_model, weights)):
-        if code := load(str(file_path)):
-            raise WeightsError(f"{file_path}: ncnn rejects it (code {code})")
-    return ncnn, net

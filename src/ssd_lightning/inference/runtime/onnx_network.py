@@ -1,15 +1,18 @@
-"""Runs ONNX files with onnxruntime, on the CPU, or on the GPU if the package supports it."""
+"""Runs ONNX files with onnxruntime, OpenVINO or OpenCV."""
 
 import logging
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.checks import require_package
+from ssd_lightning.errors import WeightsError
 from ssd_lightning.inference.runtime.description import ExportDescription
 from ssd_lightning.inference.runtime.network import ExportedNetwork
 
@@ -17,23 +20,61 @@ log = logging.getLogger(__name__)
 
 STANDARD = ("", "ai.onnx")
 """Domains of ONNX's own operators. None of them accesses files or the network."""
-NEEDED = "onnxruntime and onnx are needed for ONNX files: pip install 'ssd-lightning[export]'"
+PACKAGES = "'ssd-lightning[export]'"
+"""What `pip install` gets for ONNX files."""
 
 
-class OnnxNetwork(ExportedNetwork):
-    """An ONNX file written by `export format=onnx`. The CPU is used if onnxruntime cannot use the device.
+class _OnnxFile(ExportedNetwork):
+    """An ONNX file written by `export format=onnx`.
+
+    Args:
+        path: the file.
+        device: device that runs it, if the runtime can use it; else the CPU. Inputs and outputs are on the CPU.
 
     Raises:
-        ConfigurationError: onnxruntime or onnx is not installed.
-        WeightsError: the file is missing, damaged, not written by this package, or not self-contained.
+        ConfigurationError: the runtime, or onnx, which checks the file, is not installed.
+        WeightsError: the file is missing, damaged, not written by this package, or not self-contained, or the runtime
+            rejects it.
     """
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         content, metadata = read_onnx(path)
-        description = ExportDescription.from_metadata(metadata, path)
-        super().__init__(path, description, torch.device("cpu"))  # the session copies data to the GPU
-        self._session = make_session(content, path, torch.device(device))
-        self._check_ends()
+        super().__init__(path, ExportDescription.from_metadata(metadata, path), torch.device("cpu"))
+        # From memory: the checked bytes are the ones that run, and no other files are read.
+        self._load(content, torch.device(device))
+
+    @abstractmethod
+    def _load(self, content: bytes, device: torch.device) -> None:
+        """Load the file's bytes with the runtime."""
+
+    def _require(self, ends: str, given: list[Any], wanted: list[Any]) -> None:
+        if given != wanted:
+            raise WeightsError(f"{self.path} has the {ends} {given!r:.200}, which do not match its metadata")
+
+
+class OnnxNetwork(_OnnxFile):
+    """An ONNX file in onnxruntime, on the CPU, or on the GPU if the package supports it. See `_OnnxFile`."""
+
+    def _load(self, content: bytes, device: torch.device) -> None:
+        onnxruntime = require_package("onnxruntime", self.path, PACKAGES)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        # Spinning threads would take the cores from data workers and torch between two calls.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3  # only errors; the warnings are about its optimiser
+        providers = ["CPUExecutionProvider"]
+        if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            providers.insert(0, "CUDAExecutionProvider")
+        elif device.type != "cpu":
+            log.warning("%s runs on the CPU: this onnxruntime has no provider for %s", self.path, device)
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=providers)
+        except Exception as error:  # its exceptions share no base class
+            raise WeightsError(f"{self.path}: onnxruntime rejects it: {str(error)[:200]}") from error
+        kind = "uint8" if self.description.preprocessing else "float"
+        wanted = [(self.description.layout.input_name, f"tensor({kind})")]
+        self._require("inputs", [(end.name, end.type) for end in self._session.get_inputs()], wanted)
+        self._require("outputs", [end.name for end in self._session.get_outputs()], [*self.description.output_names])
 
     def run(self, inputs: Tensor) -> Sequence[Tensor]:
         """Run the network on the file's input."""
@@ -43,42 +84,47 @@ class OnnxNetwork(ExportedNetwork):
             raise WeightsError(f"{self.path} failed in onnxruntime: {str(error)[:200]}") from error
         return [torch.from_numpy(np.asarray(output)) for output in outputs]
 
-    def _check_ends(self) -> None:
-        given = [(end.name, end.type) for end in self._session.get_inputs()]
-        kind = "uint8" if self.description.preprocessing else "float"
-        if given != [(self.description.layout.input_name, f"tensor({kind})")]:
-            raise WeightsError(f"{self.path} has the inputs {given!r:.200}, which do not match its metadata")
-        names = tuple(end.name for end in self._session.get_outputs())
-        if names != self.description.output_names:
-            raise WeightsError(f"{self.path} has the outputs {names!r:.200}, which do not match its metadata")
+
+class OpenVinoNetwork(_OnnxFile):
+    """An ONNX file in OpenVINO, on the CPU in float32, without a conversion. See `_OnnxFile`."""
+
+    def _load(self, content: bytes, device: torch.device) -> None:
+        openvino = require_package("openvino", f"{self.path}: backend=openvino", "'ssd-lightning[openvino]'")
+        settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+        try:
+            core = openvino.Core()
+            self._model = core.compile_model(core.read_model(content, b""), "CPU", settings)
+        except RuntimeError as error:
+            raise WeightsError(f"{self.path}: OpenVINO rejects it: {str(error)[:200]}") from error
+        self._require("inputs", [end.any_name for end in self._model.inputs], [self.description.layout.input_name])
+        self._require("outputs", [end.any_name for end in self._model.outputs], [*self.description.output_names])
+
+    def run(self, inputs: Tensor) -> Sequence[Tensor]:
+        """Run the network on the file's input."""
+        try:
+            results = self._model({self.description.layout.input_name: inputs.numpy()})
+        except RuntimeError as error:
+            raise WeightsError(f"{self.path} failed in OpenVINO: {str(error)[:200]}") from error
+        return [torch.from_numpy(np.array(results[end])) for end in self._model.outputs]
 
 
-def make_session(content: bytes, path: Path, device: torch.device) -> Any:
-    """Create a session with the same number of threads as torch.
+class OpenCVNetwork(_OnnxFile):
+    """An ONNX file in the dnn module of OpenCV, on the CPU. See `_OnnxFile`."""
 
-    Raises:
-        ConfigurationError: onnxruntime is not installed.
-        WeightsError: onnxruntime rejects the model.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ConfigurationError(f"{path}: {NEEDED}") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    # Spinning threads would take the cores from data workers and torch between two calls.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # only errors; the warnings are about its optimiser
-    providers = ["CPUExecutionProvider"]
-    if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        providers.insert(0, "CUDAExecutionProvider")
-    elif device.type != "cpu":
-        log.warning("%s runs on the CPU: this onnxruntime has no provider for %s", path, device)
-    try:
-        # From memory: the checked bytes are the ones that run, and no other files are read.
-        return onnxruntime.InferenceSession(content, options, providers=providers)
-    except Exception as error:  # its exceptions share no base class
-        raise WeightsError(f"{path}: onnxruntime rejects it: {str(error)[:200]}") from error
+    def _load(self, content: bytes, device: torch.device) -> None:
+        try:
+            self._net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
+        except cv2.error as error:
+            raise WeightsError(f"{self.path}: OpenCV {cv2.__version__} rejects it: {str(error)[:200]}") from error
+
+    def run(self, inputs: Tensor) -> Sequence[Tensor]:
+        """Run the network on the file's input."""
+        try:
+            self._net.setInput(inputs.numpy(), self.description.layout.input_name)
+            outputs = self._net.forward(list(self.description.output_names))
+        except cv2.error as error:
+            raise WeightsError(f"{self.path} failed in OpenCV {cv2.__version__}: {str(error)[:200]}") from error
+        return [torch.from_numpy(np.array(output)) for output in outputs]
 
 
 def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:
@@ -92,10 +138,7 @@ def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:
     """
     if not path.is_file():
         raise WeightsError(f"there is no file {path}")
-    try:
-        import onnx
-    except ImportError as error:
-        raise ConfigurationError(f"{path}: {NEEDED}") from error
+    onnx = require_package("onnx", path, PACKAGES)
     content = path.read_bytes()
     try:
         model = onnx.ModelProto.FromString(content)
