@@ -3,6 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def quantize_int8(source: Path, target: Path, description: ExportDescription, in
             model = onnx.load_model(rounded)
     finally:
         logging.getLogger().removeFilter(_drop_advice)
-    set_metadata(model, description.quantized("int8"))
+    set_metadata(model, replace(description, quantization="int8"))
     target.write_bytes(model.SerializeToString())
 
 

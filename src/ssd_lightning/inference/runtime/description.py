@@ -5,7 +5,7 @@ If the format has no place for it, it is a JSON file beside the network.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -194,10 +194,6 @@ class ExportDescription:
             resize=resize,
             layout=layout,
         )
-
-    def quantized(self, kind: str) -> "ExportDescription":
-        """Return a copy with this quantisation."""
-        return replace(self, quantization=kind)
 
 
 def _is_number(value: Any) -> bool:
