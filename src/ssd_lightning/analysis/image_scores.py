@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.matching import match_visible
-from ssd_lightning.metrics.average_precision import paired_iou
+from ssd_lightning.ops.boxes import broadcast_iou
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ def image_scores(record: EvaluationRecord, *, score_threshold: float = 0.4) -> I
         record, iou_threshold=0.5, score_threshold=score_threshold
     )
     is_hit = taken >= 0
-    ious = paired_iou(found.boxes[is_hit], counted.boxes[taken[is_hit]])
+    ious = broadcast_iou(found.boxes[is_hit].double(), counted.boxes[taken[is_hit]].double())
 
     def count(image_index: Tensor, weights: Tensor | None = None) -> np.ndarray:
         return image_index.bincount(weights, minlength=len(record.image_ids)).numpy()

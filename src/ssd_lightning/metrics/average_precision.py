@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ssd_lightning.ops.boxes import broadcast_iou
+
 HIT, MISS, IGNORED = 1, 0, -1
 
 _BLOCK = 65_536
@@ -175,7 +177,7 @@ def overlapping_pairs(
         detection = rows.repeat_interleave(count[rows])
         pairs_before = (count[rows].cumsum(0) - count[rows]).repeat_interleave(count[rows])
         candidate = first[detection] + torch.arange(len(detection), device=rows.device) - pairs_before
-        iou = paired_iou(detections.boxes[detection], objects.boxes[order[candidate]])
+        iou = broadcast_iou(detections.boxes[detection].double(), objects.boxes[order[candidate]].double())
         parts.append(Pairs(detection, order[candidate], iou).where(iou >= least_overlap))
     return Pairs(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
@@ -191,12 +193,3 @@ def best_partner(pairs: Pairs, num_detections: int) -> tuple[Tensor, Tensor]:
     none = torch.iinfo(torch.int64).max
     row = pairs.object.new_full((num_detections,), none).scatter_reduce(0, best.detection, best.object, "amin")
     return row.where(row != none, -1), overlap
-
-
-def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Compute the IoU of each pair of rows, float64 `[P]`; 0 for boxes without area and for boxes with NaN."""
-    boxes, others = boxes.double(), others.double()
-    overlap = torch.minimum(boxes[:, 2:], others[:, 2:]) - torch.maximum(boxes[:, :2], others[:, :2])
-    intersection = overlap.clamp(min=0).prod(1)
-    union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (others[:, 2:] - others[:, :2]).prod(1) - intersection
-    return torch.where(union > 0, intersection / union, 0.0)

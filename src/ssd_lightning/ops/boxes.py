@@ -1,5 +1,6 @@
-"""Conversions between box formats. All conversions of the package are here."""
+"""Conversions between box formats, all of them in the package, and the overlap of boxes."""
 
+import torch
 from torch import Tensor
 from torchvision.ops import box_convert
 
@@ -29,3 +30,13 @@ def valid_boxes(boxes_xyxy: Tensor) -> Tensor:
     """Return a bool mask `[...]` of the `[..., 4]` xyxy boxes that are finite and have a positive area."""
     has_area = (boxes_xyxy[..., 2:] > boxes_xyxy[..., :2]).all(-1)
     return has_area & boxes_xyxy.isfinite().all(-1)
+
+
+def broadcast_iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
+    """Compute the IoU of boxes `[..., 4]` that broadcast: `[...]`; 0 for boxes without area and for boxes with NaN."""
+    low = torch.maximum(boxes_xyxy[..., :2], others_xyxy[..., :2])
+    high = torch.minimum(boxes_xyxy[..., 2:], others_xyxy[..., 2:])
+    common = (high - low).clamp(min=0).prod(dim=-1)
+    area, other_area = ((boxes[..., 2:] - boxes[..., :2]).prod(dim=-1) for boxes in (boxes_xyxy, others_xyxy))
+    union = area + other_area - common
+    return torch.where(union > 0, common / union, 0.0)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+from ssd_lightning.ops.boxes import broadcast_iou
 from ssd_lightning.ops.rows import is_on_host
 
 Decay = Literal["linear", "gaussian"]
@@ -34,15 +35,12 @@ def batched_nms(boxes_xyxy: Tensor, scores: Tensor, group: Tensor, iou_threshold
     sizes = group.unique_consecutive(return_counts=True)[1].tolist()
     if not is_on_host(boxes_xyxy) and max(sizes) ** 2 <= PAIRS_AT_ONCE:
         return _nms_of_pairs(boxes_xyxy, group, iou_threshold)
-    stays = torch.ones_like(group, dtype=torch.bool)
-    start = 0
+    kept, start = [], 0
     for size in sizes:
-        if size > 1:  # half of the groups of a trained network are single boxes
-            rows = slice(start, start + size)
-            stays[rows] = False
-            stays[start + nms(boxes_xyxy[rows], scores[rows], iou_threshold)] = True
+        rows = slice(start, start + size)
+        kept.append(start + nms(boxes_xyxy[rows], scores[rows], iou_threshold))
         start += size
-    return stays.nonzero()[:, 0]
+    return torch.cat(kept).sort().values
 
 
 def _nms_of_pairs(boxes_xyxy: Tensor, group: Tensor, iou_threshold: float) -> Tensor:
@@ -55,7 +53,7 @@ def _nms_of_pairs(boxes_xyxy: Tensor, group: Tensor, iou_threshold: float) -> Te
     kept = []
     for rows in place.split(max(1, PAIRS_AT_ONCE // place.shape[1] ** 2)):
         valid, boxes = rows >= 0, boxes_xyxy[rows.clamp(min=0)]
-        iou = _iou(boxes[:, :, None], boxes[:, None])  # [G, T, T]
+        iou = broadcast_iou(boxes[:, :, None], boxes[:, None])  # [G, T, T]
         drops = (iou > iou_threshold).triu(1)  # the first box (dim 1) drops the second (dim 2)
         stays, before = valid, None
         while before is None or not torch.equal(stays, before):
@@ -110,7 +108,7 @@ def batched_soft_nms(
         taken[:active].scatter_(1, best, good)
         waiting[:active].scatter_(1, best, False)
         best_box = boxes.gather(1, best[..., None].expand(-1, -1, 4))  # [A, 1, 4]
-        factor = _factor(_iou(best_box, boxes), decay, iou_threshold, sigma)  # [A, T]
+        factor = _factor(broadcast_iou(best_box, boxes), decay, iou_threshold, sigma)  # [A, T]
         now.mul_(factor.masked_fill(~waiting[:active], 1.0))
     order = lowered[taken].argsort(descending=True, stable=True)
     return place[taken][order], lowered[taken][order]
@@ -143,17 +141,3 @@ def _factor(iou: Tensor, decay: Decay, iou_threshold: float, sigma: float) -> Te
     if decay == "linear":
         return torch.where(iou >= iou_threshold, 1 - iou, 1.0)
     return torch.exp(-iou.square() / sigma)
-
-
-def _iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
-    """IoU of boxes `[..., 4]` that broadcast: `[...]`, 0 for two boxes without area."""
-    sides = torch.minimum(boxes_xyxy[..., 2:], others_xyxy[..., 2:]) - torch.maximum(
-        boxes_xyxy[..., :2], others_xyxy[..., :2]
-    )
-    common = sides.clamp(min=0).prod(dim=-1)
-    union = _area(boxes_xyxy) + _area(others_xyxy) - common
-    return common / union.clamp(min=torch.finfo(union.dtype).tiny)
-
-
-def _area(boxes_xyxy: Tensor) -> Tensor:
-    return (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).prod(dim=-1)
