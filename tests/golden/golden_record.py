@@ -34,7 +34,6 @@ from ssd_lightning.losses import (
     FocalLoss,
     HardNegativeCrossEntropy,
     IoULoss,
-    L1Loss,
     MultiBoxLoss,
     SmoothL1Loss,
 )
@@ -246,7 +245,7 @@ LOSSES: dict[str, Callable[[], MultiBoxLoss]] = {
     ),
     "ciou_ce": lambda: MultiBoxLoss(class_loss=CrossEntropy(), box_loss=IoULoss("ciou"), normalizer="priors"),
     "l1_min_negatives": lambda: MultiBoxLoss(
-        matcher=BipartiteMatcher(0.4), class_loss=HardNegativeCrossEntropy(3, 5), box_loss=L1Loss()
+        matcher=BipartiteMatcher(0.4), class_loss=HardNegativeCrossEntropy(3, 5), box_loss=SmoothL1Loss(beta=0)
     ),
     "diou_foreground": lambda: MultiBoxLoss(
         class_loss=HardNegativeCrossEntropy(2, 0, "foreground"), box_loss=IoULoss("diou"), box_weight=2

@@ -22,7 +22,6 @@ from ssd_lightning.losses import (
     FocalLoss,
     HardNegativeCrossEntropy,
     IoULoss,
-    L1Loss,
     Matcher,
     MultiBoxLoss,
     SmoothL1Loss,
@@ -105,7 +104,7 @@ def losses_and_gradients(
 
 
 LOSSES = [
-    *({"box_loss": loss} for loss in (SmoothL1Loss(), L1Loss(), IoULoss("giou"), IoULoss("diou"), IoULoss("ciou"))),
+    *({"box_loss": loss} for loss in (SmoothL1Loss(), SmoothL1Loss(0), *map(IoULoss, ("giou", "diou", "ciou")))),
     *({"class_loss": loss} for loss in (CrossEntropy(), FocalLoss())),
     *({"class_loss": HardNegativeCrossEntropy(3, count, "foreground")} for count in (0, 5)),
     {"normalizer": "positives_per_image"},

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.boxes import draw_boxes
-from ssd_lightning.losses import IoULoss, L1Loss, SmoothL1Loss
+from ssd_lightning.losses import IoULoss, SmoothL1Loss
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssd_lightning.ops.coder import encode
 
@@ -79,5 +79,4 @@ def test_smooth_l1_is_quadratic_up_to_beta(beta: float, expected: float) -> None
     distance, prior = torch.tensor([[2.0, -0.5, 0.0, 0.0]]), torch.tensor([[0.5, 0.5, 0.2, 0.2]])
     box = cxcywh_to_xyxy(prior)  # the prior itself: it wants no offset
     assert SmoothL1Loss(beta)(distance, box, prior).item() == pytest.approx(expected, abs=1e-5)
-    assert L1Loss()(distance, box, prior).item() == pytest.approx(2.5, abs=1e-5)
     assert SmoothL1Loss(0.0)(distance, box, prior).item() == pytest.approx(2.5, abs=1e-5)

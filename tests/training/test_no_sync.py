@@ -25,7 +25,6 @@ from ssd_lightning.losses import (
     FocalLoss,
     HardNegativeCrossEntropy,
     IoULoss,
-    L1Loss,
     MultiBoxLoss,
     SmoothL1Loss,
 )
@@ -42,7 +41,7 @@ NO_DATA = torch.device("meta")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 LOSSES = [
-    *({"box_loss": loss} for loss in (SmoothL1Loss(), L1Loss(), IoULoss("giou"), IoULoss("diou"), IoULoss("ciou"))),
+    *({"box_loss": loss} for loss in (SmoothL1Loss(), SmoothL1Loss(0), *map(IoULoss, ("giou", "diou", "ciou")))),
     *({"class_loss": loss} for loss in (HardNegativeCrossEntropy(), CrossEntropy(), FocalLoss())),
     {"class_loss": HardNegativeCrossEntropy(min_negatives=2, mining_score="foreground")},
     *({"normalizer": name} for name in ("positives_per_image", "batch_size", "priors")),

@@ -1,6 +1,6 @@
 """The multibox loss and the three objects that it owns: a matcher, a class loss and a box loss."""
 
-from ssd_lightning.losses.box_losses import BoxLoss, IoULoss, L1Loss, SmoothL1Loss
+from ssd_lightning.losses.box_losses import BoxLoss, IoULoss, SmoothL1Loss
 from ssd_lightning.losses.class_losses import ClassLoss, CrossEntropy, FocalLoss, HardNegativeCrossEntropy
 from ssd_lightning.losses.matchers import ArgmaxMatcher, BipartiteMatcher, Matcher
 from ssd_lightning.losses.multibox import MultiBoxLoss, Normalizer
@@ -14,7 +14,6 @@ __all__ = [
     "FocalLoss",
     "HardNegativeCrossEntropy",
     "IoULoss",
-    "L1Loss",
     "Matcher",
     "MultiBoxLoss",
     "Normalizer",

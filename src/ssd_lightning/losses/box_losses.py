@@ -30,7 +30,8 @@ class SmoothL1Loss:
     """Smooth L1 of the offsets, summed over the coordinates (the paper; Fast R-CNN, equation 3).
 
     Args:
-        beta: where the quadratic part ends and the linear one begins, in units of the offsets.
+        beta: where the quadratic part ends and the linear one begins, in units of the offsets. 0 is the absolute
+            distance (d2l.ai's TinySSD).
         variances: scale of the centre and of the size offsets.
 
     Raises:
@@ -47,22 +48,6 @@ class SmoothL1Loss:
         """Compare offsets with boxes for priors, `[R, 4]` each: float32 `[R]`."""
         wanted = encode(xyxy_to_cxcywh(boxes_xyxy), priors_cxcywh, self.variances)
         return F.smooth_l1_loss(box_offsets.float(), wanted, reduction="none", beta=self.beta).sum(dim=-1)
-
-
-@dataclass(frozen=True)
-class L1Loss:
-    """Absolute distance of the offsets, summed over the coordinates (d2l.ai's TinySSD).
-
-    Args:
-        variances: scale of the centre and of the size offsets.
-    """
-
-    variances: tuple[float, float] = VARIANCES
-
-    def __call__(self, box_offsets: Tensor, boxes_xyxy: Tensor, priors_cxcywh: Tensor) -> Tensor:
-        """Compare offsets with boxes for priors, `[R, 4]` each: float32 `[R]`."""
-        wanted = encode(xyxy_to_cxcywh(boxes_xyxy), priors_cxcywh, self.variances)
-        return (box_offsets.float() - wanted).abs().sum(dim=-1)
 
 
 @dataclass(frozen=True)
