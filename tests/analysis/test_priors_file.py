@@ -7,6 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from ssd_lightning.analysis.dataset_check.priors import priors_yaml
+from ssd_lightning.models.config import to_config
 from ssd_lightning.ops.priors import SSD300_VOC, SSDLITE320, PriorLevel
 
 
@@ -38,14 +39,7 @@ def test_what_is_written_is_read_again(levels: tuple[PriorLevel, ...], clip: obj
     config = OmegaConf.create({"priors": OmegaConf.create(text)})
 
     read = instantiate(config.priors.levels, _convert_="all")
-    as_tuples = tuple(
-        replace(level, grid_size=tuple(level.grid_size), aspect_ratios=tuple(level.aspect_ratios)) for level in read
-    )
-    expected = tuple(
-        replace(level, grid_size=(level.grid_size,) * 2 if isinstance(level.grid_size, int) else level.grid_size)
-        for level in levels
-    )
-    assert as_tuples == expected
+    assert to_config(read) == to_config(levels)
     assert config.priors.clip == clip
     assert "7 objects of a: b in an input of 256 x 192 px: 1.0% of them" in text
     assert "IoU >= 0.4" in text

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,14 @@ from ssd_lightning.analysis.coverage import (
 from ssd_lightning.analysis.dataset_check.splits import DatasetCheck, objects_of
 from ssd_lightning.analysis.fitting import fit_levels, fit_to_twice_the_input
 from ssd_lightning.analysis.objects import sides_px
-from ssd_lightning.ops.priors import Clip, PriorLevel, as_height_width
+from ssd_lightning.models.config import to_config
+from ssd_lightning.ops.priors import Clip, PriorLevel
 from ssd_lightning.visualization.coverage_plot import PriorSet, draw_coverage
 
 log = logging.getLogger(__name__)
 
 FITTED = "fitted"
 """File name of the fitted priors."""
-HEAD = """\
-# Priors fitted to {objects} objects of {data} in an input of {width} x {height} px: {before} of them have a prior of
-# IoU >= {iou_threshold:g} with the priors before, {after} with these.
-# A recipe that sets priors.levels needs model.levels='${{priors.fitted}}' too.
-"""
 
 
 def judge_priors(
@@ -109,28 +104,14 @@ def priors_yaml(
     `before` and `after` are the fractions, as text, of the objects that the previous and the fitted priors reach.
     """
     height, width = image_size
-    fitted = [
-        {
-            "_target_": "ssd_lightning.ops.priors.PriorLevel",
-            **asdict(level),
-            "grid_size": list(as_height_width(level.grid_size or 0)),
-            "aspect_ratios": list(level.aspect_ratios),
-        }
-        for level in levels
-    ]
     # Not a plain list: a recipe's `priors: {levels: ...}` would not merge with it, with an obscure YAML error.
     choice = {"_target_": "builtins.tuple", "_args_": ["${priors.fitted}"]}
-    body = yaml.safe_dump({"fitted": fitted, "levels": choice, "clip": clip}, sort_keys=False, default_flow_style=None)
-    head = HEAD.format(
-        objects=objects,
-        data=data,
-        width=width,
-        height=height,
-        iou_threshold=iou_threshold,
-        before=before,
-        after=after,
-    )
-    return f"{head}{body}"
+    content = {"fitted": to_config(levels), "levels": choice, "clip": clip}
+    return f"""\
+# Priors fitted to {objects} objects of {data} in an input of {width} x {height} px: {before} of them have a prior of
+# IoU >= {iou_threshold:g} with the priors before, {after} with these.
+# A recipe that sets priors.levels needs model.levels='${{priors.fitted}}' too.
+{yaml.safe_dump(content, sort_keys=False, default_flow_style=None)}"""
 
 
 def _shapes(levels: Sequence[PriorLevel]) -> list[tuple[float, float]]:
