@@ -219,21 +219,19 @@ def read_priors(config: "DictConfig") -> Priors:
 
 def split_by_level(priors: Priors) -> "list[LevelPriors]":
     """Split priors `[K, 4]` into levels of `[rows, columns, boxes, 4]`."""
-    from ssd_lightning.ops.priors import as_height_width
     from ssd_lightning.visualization.draw_priors import LevelPriors
 
     boxes, start, found = priors.boxes_cxcywh.numpy(), 0, []
     for level in priors.levels:
-        rows, columns = as_height_width(level.grid_size or 0)
+        rows, columns = level.grid
         end = start + rows * columns * level.boxes_per_cell
         squares = tuple(level.squares())
         shapes = tuple(float(ratio) for ratio in level.aspect_ratios for _ in range(2))
-        step = (priors.image_size[0] / rows, priors.image_size[1] / columns)
         found.append(
             LevelPriors(
                 boxes_cxcywh=boxes[start:end].reshape(rows, columns, level.boxes_per_cell, 4),
                 ratios=(1.0,) * len(squares) + shapes * (2 if level.both_sizes else 1),
-                step_px=step if level.step is None else (level.step, level.step),
+                step_px=level.steps(priors.image_size),
                 sizes_px=squares,
             )
         )

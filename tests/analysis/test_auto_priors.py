@@ -7,7 +7,6 @@ from test_fitting import SIZE, boxes_of, scattered
 from ssd_lightning.analysis.auto_priors import HALFWAY_BOXES, choose_priors
 from ssd_lightning.analysis.coverage import best_priors
 from ssd_lightning.analysis.fitting import LARGEST_SPREAD, LEAST_SPREAD, LEAST_STEPS, MOST_STEPS, fit_levels, reached
-from ssd_lightning.analysis.level_moves import step_px
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel
 
 PLATES = [(44.0, 13.0), (25.0, 8.0)]
@@ -50,7 +49,7 @@ def test_fewer_boxes_move_the_priors_less_and_never_lose_one(count: int, seed: i
         )
         assert level.max_size is not None
         assert LEAST_SPREAD - 0.01 <= level.max_size / level.min_size <= LARGEST_SPREAD + 0.01
-        step = step_px(given, SIZE)
+        step = min(given.steps(SIZE))
         assert min(given.min_size, LEAST_STEPS * step) - 0.01 <= level.min_size
         assert level.min_size <= max(given.min_size, MOST_STEPS * step) + 0.01
 

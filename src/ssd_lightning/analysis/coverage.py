@@ -11,7 +11,7 @@ import numpy as np
 
 from ssd_lightning.analysis.issues import Issue
 from ssd_lightning.analysis.objects import Objects, name_object, sides_px
-from ssd_lightning.ops.priors import Clip, PriorLevel, as_height_width
+from ssd_lightning.ops.priors import Clip, PriorLevel
 
 PAPER_IOU_THRESHOLD = 0.5
 """IoU threshold of a match that is not forced (SSD paper, section 2.2)."""
@@ -62,14 +62,12 @@ def level_ious(boxes_xyxy: np.ndarray, level: PriorLevel, image_size: tuple[int,
         `[N, boxes_per_cell]`.
     """
     height, width = image_size
-    assert level.grid_size is not None
-    rows, columns = as_height_width(level.grid_size)
+    (rows, columns), (step_y, step_x) = level.grid, level.steps(image_size)
     shapes = np.array(level.sizes()) / (width, height)  # [boxes, 2]
     if clip:
         shapes = shapes.clip(0, 1)
     overlap = np.ones((len(boxes_xyxy), len(shapes)))
-    for axis, (cells, side) in enumerate(((columns, width), (rows, height))):
-        step = side / cells if level.step is None else level.step
+    for axis, (cells, side, step) in enumerate(((columns, width, step_x), (rows, height, step_y))):
         centres = (np.arange(cells) + 0.5) * step / side
         if clip is True:
             centres = centres.clip(0, 1)
@@ -200,5 +198,4 @@ def coverage_issues(
 
 def finest_step_px(levels: Sequence[PriorLevel], image_size: tuple[int, int]) -> float:
     """Return the distance between cells of the finest level, in pixels of the input (height, width)."""
-    grids = [as_height_width(level.grid_size) for level in levels if level.grid_size is not None]
-    return min(max(image_size[0] / rows, image_size[1] / columns) for rows, columns in grids)
+    return min(max(image_size[0] / rows, image_size[1] / columns) for rows, columns in (level.grid for level in levels))

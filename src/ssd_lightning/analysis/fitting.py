@@ -20,9 +20,9 @@ from ssd_lightning.analysis.coverage import (
     level_ious,
     size_bands,
 )
-from ssd_lightning.analysis.level_moves import move_levels, rounded, step_px, variations
+from ssd_lightning.analysis.level_moves import move_levels, rounded, variations
 from ssd_lightning.analysis.objects import sides_px
-from ssd_lightning.ops.priors import Clip, PriorLevel, as_height_width
+from ssd_lightning.ops.priors import Clip, PriorLevel
 
 MOST_ROUNDS = 40
 CLIMBING_FACTORS = (1.2, 1.07, 1.02)
@@ -91,8 +91,7 @@ def fit_to_twice_the_input(
     """
     doubled = []
     for level in levels:
-        assert level.grid_size is not None
-        rows, columns = as_height_width(level.grid_size)
+        rows, columns = level.grid
         max_size = None if level.max_size is None else 2 * level.max_size
         grid = (2 * rows, 2 * columns)
         doubled.append(replace(level, grid_size=grid, min_size=2 * level.min_size, max_size=max_size))
@@ -133,7 +132,7 @@ class _Task:
         self.given = given
         self._weights = object_weights(boxes_xyxy, image_size)
         self._reached_before = reached(best_priors(boxes_xyxy, given, image_size, clip).iou)
-        steps = [step_px(level, image_size) for level in given]
+        steps = [min(level.steps(image_size)) for level in given]
         self._least = [min(level.min_size, LEAST_STEPS * step) for level, step in zip(given, steps, strict=True)]
         self._most = [max(level.min_size, MOST_STEPS * step) for level, step in zip(given, steps, strict=True)]
 

@@ -7,18 +7,10 @@ import numpy as np
 
 from ssd_lightning.analysis.coverage import BestPriors
 from ssd_lightning.analysis.objects import sides_px
-from ssd_lightning.ops.priors import PriorLevel, as_height_width
+from ssd_lightning.ops.priors import PriorLevel
 
 LEAST_RATIO, LARGEST_RATIO = 1.1, 6.0
 """Range of an aspect ratio: closer to 1 it is another square, above it a line."""
-
-
-def step_px(level: PriorLevel, image_size: tuple[int, int]) -> float:
-    """Return the distance between neighbouring cells of a level in an input of (height, width)."""
-    if level.step is not None:
-        return level.step
-    assert level.grid_size is not None
-    return min(side / cells for side, cells in zip(image_size, as_height_width(level.grid_size), strict=True))
 
 
 def variations(level: PriorLevel, factor: float) -> Iterator[PriorLevel]:

@@ -1,5 +1,6 @@
 """Count how many priors the loss's matcher assigns to each object, and how many matches are forced."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from torchvision.ops import box_iou
 
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.ops.matching import Assignment
-from ssd_lightning.ops.priors import PriorLevel, as_height_width
+from ssd_lightning.ops.priors import PriorLevel
 from ssd_lightning.types import Target
 from ssd_lightning.visualization.draw_matches import MatchedObject
 
@@ -72,11 +73,7 @@ def matched_objects(
 
 def level_of_priors(levels: Sequence[PriorLevel]) -> np.ndarray:
     """Return the feature map of every prior, 1 for the finest: int64 `[K]`."""
-    counts = []
-    for level in levels:
-        assert level.grid_size is not None
-        rows, columns = as_height_width(level.grid_size)
-        counts.append(rows * columns * level.boxes_per_cell)
+    counts = [math.prod(level.grid) * level.boxes_per_cell for level in levels]
     return np.repeat(np.arange(1, len(counts) + 1), counts)
 
 

@@ -41,6 +41,22 @@ class PriorLevel:
     both_sizes: bool = False
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns).
+
+        Raises:
+            ConfigurationError: the level has no grid size.
+        """
+        if self.grid_size is None:
+            raise ConfigurationError(f"{self} has no grid_size; set it with fit_to_grids")
+        return as_height_width(self.grid_size)
+
+    def steps(self, image_size: tuple[int, int]) -> tuple[float, float]:
+        """Return the (vertical, horizontal) distance between neighbouring centres in an input of (height, width)."""
+        (height, width), (rows, columns) = image_size, self.grid
+        return (height / rows, width / columns) if self.step is None else (self.step, self.step)
+
+    @property
     def boxes_per_cell(self) -> int:
         """Number of priors per cell."""
         return len(self.squares()) + 2 * len(self.aspect_ratios) * len(self._stretched())
@@ -142,10 +158,8 @@ def make_priors(levels: Sequence[PriorLevel], image_size: Size, clip: Clip = Fal
     height, width = as_height_width(image_size)
     per_level = []
     for level in levels:
-        if level.grid_size is None:
-            raise ConfigurationError(f"{level} has no grid_size; set it with fit_to_grids")
-        rows, columns = as_height_width(level.grid_size)
-        step_y, step_x = (height / rows, width / columns) if level.step is None else (level.step, level.step)
+        rows, columns = level.grid
+        step_y, step_x = level.steps((height, width))
         centre_y = (torch.arange(rows, dtype=torch.float64) + 0.5) * step_y / height
         centre_x = (torch.arange(columns, dtype=torch.float64) + 0.5) * step_x / width
         sizes = torch.tensor(level.sizes(), dtype=torch.float64) / torch.tensor([width, height])
@@ -195,34 +209,30 @@ def _levels(
     )
 
 
-# VOC sizes: paper, section 3.1. COCO sizes: section 3.4 (smaller by .15 / .2). Steps: the Caffe prototxt.
 _GRIDS_300, _STEPS_300 = (38, 19, 10, 5, 3, 1), (8, 16, 32, 64, 100, 300)
-SSD300_VOC = _levels(_GRIDS_300, _STEPS_300, (30, 60, 111, 162, 213, 264, 315), "233322")
-SSD300_COCO = _levels(_GRIDS_300, _STEPS_300, (21, 45, 99, 153, 207, 261, 315), "233322")
 _GRIDS_512, _STEPS_512 = (64, 32, 16, 8, 4, 2, 1), (8, 16, 32, 64, 128, 256, 512)
-SSD512_VOC = _levels(_GRIDS_512, _STEPS_512, (35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.65), "2333322")
-SSD512_COCO = _levels(_GRIDS_512, _STEPS_512, (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72), "2333322")
-# MobileNets of qfgaohao and lufficc: no level of stride 8.
-MOBILENET_SSD300 = _levels(
-    (19, 10, 5, 3, 2, 1), (16, 32, 64, 100, 150, 300), (60, 105, 150, 195, 240, 285, 330), "333333"
-)
-SQUEEZENET_SSD300 = _levels(
-    (17, 10, 5, 3, 2, 1), (16, 32, 64, 100, 150, 300), (60, 105, 150, 195, 240, 285, 330), "333333"
-)
-MOBILENET_SSD320 = _levels(
-    (20, 10, 5, 3, 2, 1), (16, 32, 64, 107, 160, 320), (60, 105, 150, 195, 240, 285, 330), "333333"
-)
-# torchvision: .2 to .95 of the image in five equal steps, then 1.
-SSDLITE320 = _levels((20, 10, 5, 3, 2, 1), (None,) * 6, (64, 112, 160, 208, 256, 304, 320), "333333")
+_MOBILE_STEPS_300, _MOBILE_SIZES = (16, 32, 64, 100, 150, 300), (60, 105, 150, 195, 240, 285, 330)
 
 PUBLISHED: dict[str, tuple[int, tuple[PriorLevel, ...]]] = {
-    "ssd300_voc": (300, SSD300_VOC),
-    "ssd300_coco": (300, SSD300_COCO),
-    "ssd512_voc": (512, SSD512_VOC),
-    "ssd512_coco": (512, SSD512_COCO),
-    "mobilenet_ssd300": (300, MOBILENET_SSD300),
-    "squeezenet_ssd300": (300, SQUEEZENET_SSD300),
-    "mobilenet_ssd320": (320, MOBILENET_SSD320),
-    "ssdlite320": (320, SSDLITE320),
+    # VOC sizes: paper, section 3.1. COCO sizes: section 3.4 (smaller by .15 / .2). Steps: the Caffe prototxt.
+    "ssd300_voc": (300, _levels(_GRIDS_300, _STEPS_300, (30, 60, 111, 162, 213, 264, 315), "233322")),
+    "ssd300_coco": (300, _levels(_GRIDS_300, _STEPS_300, (21, 45, 99, 153, 207, 261, 315), "233322")),
+    "ssd512_voc": (
+        512,
+        _levels(_GRIDS_512, _STEPS_512, (35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.65), "2333322"),
+    ),
+    "ssd512_coco": (
+        512,
+        _levels(_GRIDS_512, _STEPS_512, (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72), "2333322"),
+    ),
+    # MobileNets of qfgaohao and lufficc: no level of stride 8.
+    "mobilenet_ssd300": (300, _levels((19, 10, 5, 3, 2, 1), _MOBILE_STEPS_300, _MOBILE_SIZES, "333333")),
+    "squeezenet_ssd300": (300, _levels((17, 10, 5, 3, 2, 1), _MOBILE_STEPS_300, _MOBILE_SIZES, "333333")),
+    "mobilenet_ssd320": (320, _levels((20, 10, 5, 3, 2, 1), (16, 32, 64, 107, 160, 320), _MOBILE_SIZES, "333333")),
+    # torchvision: .2 to .95 of the image in five equal steps, then 1.
+    "ssdlite320": (320, _levels((20, 10, 5, 3, 2, 1), (None,) * 6, (64, 112, 160, 208, 256, 304, 320), "333333")),
 }
 """Name -> (side of the square input image in pixels, levels)."""
+
+SSD300_VOC, SSD300_COCO = PUBLISHED["ssd300_voc"][1], PUBLISHED["ssd300_coco"][1]
+SSD512_VOC, SSDLITE320 = PUBLISHED["ssd512_voc"][1], PUBLISHED["ssdlite320"][1]

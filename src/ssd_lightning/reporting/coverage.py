@@ -10,7 +10,6 @@ from ssd_lightning.analysis.coverage import best_priors, coverage_summary
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.models.config import to_config
-from ssd_lightning.ops.priors import as_height_width
 from ssd_lightning.reporting.charts import Chart, bars_chart, column_figure
 from ssd_lightning.reporting.run import SPLITS
 from ssd_lightning.visualization.coverage_plot import draw_ious, draw_shares
@@ -38,7 +37,7 @@ def coverage_part(record: EvaluationRecord, checkpoint: Path) -> dict[str, Any]:
     share = "–" if summary["share"] is None else f"{summary['share']:.1%}"
     levels = [
         {
-            "grid": " × ".join(map(str, as_height_width(level.grid_size or 0))),
+            "grid": " × ".join(map(str, level.grid)),
             "sides": ", ".join(f"{width:.0f} × {height:.0f}" for width, height in level.sizes()),
             "ratios": ", ".join(f"{ratio:g}" for ratio in level.aspect_ratios),
             "objects": int((best.level == index).sum()),

@@ -9,7 +9,6 @@ from torch import Tensor
 from ssd_lightning.analysis.matched_priors import by_object, level_of_priors, matched_objects
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.models.ssd import SSD
-from ssd_lightning.ops.priors import as_height_width
 from ssd_lightning.types import Target
 from ssd_lightning.visualization.draw_matches import draw_window
 from ssd_lightning.visualization.outlines import fitting_size
@@ -51,6 +50,6 @@ def count_levels(targets: Sequence[Target], *, net: SSD, loss: MultiBoxLoss) -> 
     counts = np.bincount(level_of_prior, weights=matched.numpy(), minlength=len(net.levels) + 1)
     totals = np.bincount(level_of_prior, minlength=len(net.levels) + 1) * len(targets)
     return [
-        LevelCount(matched=int(counts[place]), priors=int(totals[place]), grid=as_height_width(level.grid_size or 0))
+        LevelCount(matched=int(counts[place]), priors=int(totals[place]), grid=level.grid)
         for place, level in enumerate(net.levels, start=1)
     ]
