@@ -115,14 +115,14 @@ def _run(
     window: "Window | None",
 ) -> "Tally":
     """Read, detect, write and show. Adds unreadable inputs to `skipped`."""
-    from ssd_lightning.inference.frames import Reading, read_sources
+    from ssd_lightning.inference.frames import SourceReader
     from ssd_lightning.inference.loop import Tally, detect_in
     from ssd_lightning.inference.names import output_names
     from ssd_lightning.inference.progress import progress_bar
     from ssd_lightning.inference.writers import FromFirstShot, open_writers, refuse_replacing
 
     folder, names, outputs = Path(config.output), output_names(sources), _as_list(config.save)
-    reading = Reading(config.frame_stride, config.max_frames, round(config.max_download_mb * 1e6))
+    limits = config.frame_stride, config.max_frames, round(config.max_download_mb * 1e6)
     classes = None if config.classes is None else _as_list(config.classes)
     has_camera = any(source.kind == "camera" for source in sources)
     header = {
@@ -152,7 +152,7 @@ def _run(
             stack.callback(writer.close)  # also on an early end, so that the files are complete
             bar = stack.enter_context(progress_bar(len(sources)))
             detect_in(
-                read_sources(sources, reading, on_bad=note, on_video=bar.opened_video),
+                SourceReader(*limits, bar.opened_video).read(sources, on_bad=note),
                 lambda images: detector(images, batch_size=config.batch_size),  # of images, or of their tiles
                 # A viewer should not wait until a batch is full.
                 batch_size=1 if window is not None or has_camera else config.batch_size,

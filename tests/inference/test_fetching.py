@@ -8,7 +8,7 @@ import pytest
 
 from helpers.prediction_media import Web, sends
 from ssd_lightning.errors import DataError
-from ssd_lightning.inference.download import fetch
+from ssd_lightning.inference.frames import fetch
 
 
 def refused(url: str, tmp_path: Path, **limits: Any) -> str:

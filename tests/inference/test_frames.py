@@ -10,7 +10,7 @@ from PIL import Image
 
 from helpers.prediction_media import Web, sends
 from ssd_lightning.errors import DataError
-from ssd_lightning.inference.frames import Reading, SourceImage, read_sources
+from ssd_lightning.inference.frames import SourceImage, SourceReader
 from ssd_lightning.inference.loop import Tally, detect_in, in_batches
 from ssd_lightning.inference.progress import progress_bar
 from ssd_lightning.inference.results import ImageDetections
@@ -22,9 +22,9 @@ def png(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def read(sources: list[Source], reading: Reading | None = None) -> tuple[list[SourceImage], list[str]]:
+def read(sources: list[Source], **settings: int) -> tuple[list[SourceImage], list[str]]:
     bad: list[str] = []
-    source_images = list(read_sources(sources, reading or Reading(), on_bad=lambda error: bad.append(str(error))))
+    source_images = list(SourceReader(**settings).read(sources, on_bad=lambda error: bad.append(str(error))))
     return source_images, bad
 
 
@@ -39,7 +39,7 @@ def test_all_kinds_one_after_the_other(web: Web, clip: Path, tmp_path: Path) -> 
     }
     (tmp_path / "bad.jpg").write_text("<html>404</html>")
     names = [f"{tmp_path}/bad.jpg", f"{tmp_path}/a.png", *(f"{url}{path}" for path in answers), str(clip), "87"]
-    source_images, bad = read(find_sources(names), Reading(frame_stride=6))
+    source_images, bad = read(find_sources(names), frame_stride=6)
     assert [(str(source_image.source).rpartition("/")[2], source_image.frame) for source_image in source_images] == [
         ("a.png", None), ("a.png", None), ("image", None), ("film", 0), ("film", 6), ("film.mp4", 0), ("film.mp4", 6),
         ("clip.mp4", 0), ("clip.mp4", 6),
@@ -87,15 +87,15 @@ def test_a_bad_source_can_stop_all(tmp_path: Path) -> None:
         raise error
 
     with pytest.raises(DataError, match=r"a\.png: the file is empty"):
-        list(read_sources(find_sources(str(tmp_path)), Reading(), on_bad=stop))
+        list(SourceReader().read(find_sources(str(tmp_path)), on_bad=stop))
 
 
 def test_only_what_fits_within_the_limit_is_fetched(web: Web, tmp_path: Path) -> None:
     url, answers = web
     content = png(tmp_path / "a.png")
     answers["/a.png"] = sends(content)
-    assert len(read(find_sources(f"{url}/a.png"), Reading(most_bytes=len(content)))[0]) == 1
-    assert "allowed" in read(find_sources(f"{url}/a.png"), Reading(most_bytes=len(content) - 1))[1][0]
+    assert len(read(find_sources(f"{url}/a.png"), most_bytes=len(content))[0]) == 1
+    assert "allowed" in read(find_sources(f"{url}/a.png"), most_bytes=len(content) - 1)[1][0]
 
 
 @pytest.mark.parametrize(("count", "size"), [(0, 3), (1, 3), (3, 3), (7, 3), (5, 1)])
