@@ -178,7 +178,7 @@ def with_fitted_priors(check: "DatasetCheck", config: "DictConfig", net: "SSD") 
     """Give the network the priors that a run with `priors.fit=true` fits to the training boxes."""
     from omegaconf import OmegaConf
 
-    from ssd_lightning.analysis.auto_priors import choose_priors
+    from ssd_lightning.analysis.auto import choose_priors
     from ssd_lightning.assembly import make_net
     from ssd_lightning.auto_settings import training_boxes
     from ssd_lightning.models.config import to_config

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from ssd_lightning.data.detection_data import DetectionData
     from ssd_lightning.inference.detector import Detector
-    from ssd_lightning.inference.export.table import Seconds
-    from ssd_lightning.inference.export.verify_export import Batch
+    from ssd_lightning.inference.export.verify_export import Batch, Seconds
 
 log = logging.getLogger(__name__)
 
@@ -211,8 +210,7 @@ def verify_file(config: "DictConfig", checkpoint: "Detector", data: "DetectionDa
         The values that exceed their limit.
     """
     from ssd_lightning.inference.detector import Detector
-    from ssd_lightning.inference.export.table import verification_table
-    from ssd_lightning.inference.export.verify_export import verify_export
+    from ssd_lightning.inference.export.verify_export import verification_table, verify_export
     from ssd_lightning.inference.runtime.description import companions
     from ssd_lightning.visualization.tables import print_table
 

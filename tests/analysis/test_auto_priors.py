@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_fitting import SIZE, boxes_of, scattered
 
-from ssd_lightning.analysis.auto_priors import HALFWAY_BOXES, choose_priors
+from ssd_lightning.analysis.auto import HALFWAY_BOXES, choose_priors
 from ssd_lightning.analysis.coverage import best_priors
 from ssd_lightning.analysis.fitting import LARGEST_SPREAD, LEAST_SPREAD, LEAST_STEPS, MOST_STEPS, fit_levels, reached
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel

@@ -19,7 +19,7 @@ def confusion_figure(matrix: np.ndarray, class_names: Sequence[str], *, title: s
 
     The shade is the fraction of the true class's objects; for false detections, the fraction of the detected class's.
 
-    The matrix is that of `analysis.confusion`; its background, 0, is drawn last.
+    The matrix is that of `analysis.matching.confusion_matrix`; its background, 0, is drawn last.
     """
     counts = np.roll(matrix, -1, axis=(0, 1))
     names = [*class_names, NOTHING]

@@ -15,8 +15,13 @@ from ssd_lightning.data.resize import Letterbox, Stretch
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.parity import Parity, compare_detections
-from ssd_lightning.inference.export.table import verification_table
-from ssd_lightning.inference.export.verify_export import Verification, drawn_images, in_batches, verify_export
+from ssd_lightning.inference.export.verify_export import (
+    Verification,
+    drawn_images,
+    in_batches,
+    verification_table,
+    verify_export,
+)
 from ssd_lightning.inference.runtime.description import ExportDescription
 from ssd_lightning.types import Detections
 

@@ -14,8 +14,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
-from ssd_lightning.analysis.confusion import confusion_matrix
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.analysis.matching import confusion_matrix
 from ssd_lightning.analysis.pr_curves import pr_curves
 from ssd_lightning.checks import require_number
 from ssd_lightning.errors import one_line

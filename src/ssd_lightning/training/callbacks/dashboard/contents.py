@@ -76,7 +76,7 @@ class Validation:
     curves: tuple[PRCurve, ...]
     """One per class, with at most `CURVE_POINTS` points."""
     confusion: np.ndarray
-    """See `analysis.confusion.confusion_matrix`."""
+    """See `analysis.matching.confusion_matrix`."""
     history: ClassScores
 
     @property

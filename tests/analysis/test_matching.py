@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from helpers.evaluation_records import EMPTY, planted_record, random_record, slow_matches
-from ssd_lightning.analysis.confusion import confusion_matrix
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.analysis.matching import confusion_matrix
 
 RANDOM = {f"random {seed}": random_record(seed, difficult=0.3 * (seed % 2)) for seed in range(2)}
 
