@@ -53,7 +53,6 @@ NOT_OFFERED = {
     "ssd_lightning.losses.IoULoss": {"variances"}, "ssd_lightning.models.PostProcess": {"variances"},
     "ssd_lightning.data.toy.write_toy_dataset": {"seed"},  # it would be another data set in the same folder
     "ssd_lightning.data.reading.DatasetOpener": {"format"},  # each data set has its own
-    "ssd_lightning.data.bananas.prepare_bananas": {"archive"}, "ssd_lightning.data.download.prepare_voc": {"catalogue"},
     "torch.optim.SGD": {"maximize", "foreach", "differentiable"},
     "torch.optim.AdamW": {"maximize", "foreach", "differentiable", "capturable"},
     "torch.nn.BatchNorm2d": {"affine", "track_running_stats", "device", "dtype", "bias"},

@@ -34,15 +34,18 @@ class Archive:
     """Folder in the archive that holds all files; its own name is dropped."""
     size_bytes: int = 0
     """0 if unknown."""
+    folders: str
+    """Folders of the data set in the root, for messages."""
+    is_in_place: Callable[[Path], bool]
+    """Tells whether a root has all files, so that the user's own copy needs no archive."""
 
 
-def install(archive: Archive, root: Path, is_in_place: Callable[[], bool], *, timeout_s: float) -> None:
+def install(archive: Archive, root: Path, *, timeout_s: float) -> None:
     """Download and unpack an archive unless its files are in place. An archive in `root` needs no network.
 
     Args:
         archive: the archive.
         root: folder for the archive and its files; created if missing.
-        is_in_place: tells whether all files exist.
         timeout_s: timeout of a server, in seconds.
 
     Raises:
@@ -52,11 +55,11 @@ def install(archive: Archive, root: Path, is_in_place: Callable[[], bool], *, ti
         root.mkdir(parents=True, exist_ok=True)
         # If two runs start together, one waits for the other.
         with FileLock(root / ".download.lock"):
-            if is_in_place():
+            if archive.is_in_place(root):
                 return
             path = obtain(archive, root, timeout_s=timeout_s)
             unpack(path, root, top_folder=archive.top_folder)
-            if not is_in_place():
+            if not archive.is_in_place(root):
                 raise DataError(f"{path}: the archive lacks files of the data set")
             log.info("%s is unpacked in %s; the archive itself is no longer needed", archive.filename, root)
     except OSError as error:
