@@ -26,7 +26,7 @@ from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.cache import ImageCache, ImageCaches
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.detection_data import REDUCED_TO
-from ssd_lightning.data.free_space import free_disk, free_memory
+from ssd_lightning.data.free_space import free_memory
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training import DetectionDataModule
@@ -206,8 +206,8 @@ NEEDED = sum(height * width * 3 for height, width in SIZES) + 4 * 16
 @pytest.mark.parametrize(("share", "fits"), [(1.0, True), (0.99, False)])
 def test_what_does_not_fit_is_said_once_and_not_kept(images, tmp_path, monkeypatch, caplog, kind, share, fits):
     free = int(NEEDED * share / cache_module.USABLE_SHARE) + 1
-    for name in ("free_memory", "free_disk"):
-        monkeypatch.setattr(cache_module, name, lambda *_: free)
+    monkeypatch.setattr(cache_module, "free_memory", lambda: free)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free={tmp_path / "cache": free}[folder]))
     opened = ImageCaches(kind=kind, folder=tmp_path / "cache").open(images, SIZES)
     assert (opened is not None) == fits
     assert len(caplog.records) == (0 if fits else 1)
@@ -228,8 +228,8 @@ def test_both_numbers_are_reported(images, tmp_path, monkeypatch, caplog):
 @pytest.mark.parametrize("kind", ["ram", "disk"])
 def test_what_a_cache_has_filled_is_not_counted_twice(images, tmp_path, monkeypatch, kind):
     free = [int(2 * NEEDED / cache_module.USABLE_SHARE) + 2]
-    for name in ("free_memory", "free_disk"):
-        monkeypatch.setattr(cache_module, name, lambda *_: free[0])
+    monkeypatch.setattr(cache_module, "free_memory", lambda: free[0])
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free[0]))
     caches = ImageCaches(kind=kind, folder=tmp_path / "cache")
     first = caches.open(images, SIZES)
     assert first is not None
@@ -256,7 +256,7 @@ def test_what_a_file_holds_already_needs_no_room(images, tmp_path, monkeypatch):
     cache = ImageCaches(kind="disk", folder=folder).open(images, SIZES)
     for index, path in enumerate(images):
         fill_slot(cache, index, path)
-    monkeypatch.setattr(cache_module, "free_disk", lambda _: 0)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
     assert ImageCaches(kind="disk", folder=folder).open(images, SIZES) is not None
     assert ImageCaches(kind="disk", folder=folder).open(images[1:], SIZES[1:]) is None
 
@@ -462,8 +462,3 @@ def test_groups_of_version_1(memory):
         **group_v2("cpu/job/", 1, 0),
     }
     assert memory("5:cpu,cpuacct:/job\n4:hugetlb,memory:/job/step\n0::/\n", **files) == 350
-
-
-def test_a_disk_is_asked_for_what_is_free(tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free={tmp_path: 123}[folder]))
-    assert free_disk(tmp_path) == 123

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -277,7 +278,7 @@ def test_an_archive_that_is_none_or_lacks_images(tmp_path: Path, server: Server)
 
 
 def test_a_disk_that_is_too_small(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive_module, "free_disk", lambda _: 9)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=9))
 
     with pytest.raises(DataError, match=r"bytes of disk, 9 are free"):
         fetch(tmp_path, server.archive("good"))

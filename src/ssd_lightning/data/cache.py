@@ -3,13 +3,14 @@
 import hashlib
 import logging
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ssd_lightning.data.free_space import free_disk, free_memory
+from ssd_lightning.data.free_space import free_memory
 from ssd_lightning.data.shared_bytes import SharedBytes
 from ssd_lightning.errors import ConfigurationError, DataError
 
@@ -158,7 +159,7 @@ class ImageCaches:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = self.folder / f"{_digest(paths, sizes_px)}.pixels"
             needed -= min(needed, file.stat().st_blocks * 512) if file.exists() else 0
-            free, where = free_disk(self.folder), str(self.folder)
+            free, where = shutil.disk_usage(self.folder).free, str(self.folder)
         # The space that earlier caches have filled is no longer free; the space they have not filled is reserved.
         promised = sum(cache.empty_bytes * copies for cache, copies in self._opened)
         usable = max(0, int(free * USABLE_SHARE) - promised)

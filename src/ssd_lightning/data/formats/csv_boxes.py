@@ -14,7 +14,6 @@ from ssd_lightning.data.formats.csv_rows import ONLY_CLASS, class_code, read_row
 from ssd_lightning.data.formats.csv_unnamed import note_unnamed
 from ssd_lightning.data.formats.files import MissingSplitError
 from ssd_lightning.data.formats.single_file import SingleFileFormat
-from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import ConfigurationError, DataError
 
 CORNERS_ADVICE = "write them in four columns, xmin, ymin, xmax, ymax, or x, y, w, h if they are sizes"
@@ -71,7 +70,7 @@ class CSV(SingleFileFormat):
         descriptions = self.class_descriptions
         if descriptions is None and path.match("labels/detections.csv"):  # FiftyOne's copy of OpenImages
             names = path.parent.parent / "metadata/classes.csv"
-            descriptions = os.path.relpath(names, root) if is_file(names) else None
+            descriptions = os.path.relpath(names, root) if os.path.isfile(names) else None
         rows, columns = read_rows(path, _read_descriptions(root, descriptions), split=word)
         samples = [sample for name in [*rows.images][:10] for sample in dict.fromkeys((name, name.strip()))]
         image_dir = self.image_dir(root, path, samples, split=word)

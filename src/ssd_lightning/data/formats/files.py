@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from ssd_lightning.data.annotations import ProblemKind
-from ssd_lightning.data.special_files import GIT_LFS_POINTER, SPECIAL_FILE, is_file, is_git_lfs_pointer
+from ssd_lightning.data.special_files import GIT_LFS_POINTER, SPECIAL_FILE, is_git_lfs_pointer
 from ssd_lightning.errors import DataError
 
 Item = TypeVar("Item")
@@ -81,7 +81,7 @@ def check_root(root: Path) -> None:
 
 def is_archive(path: Path) -> bool:
     """Tell by its suffix whether a file is an archive."""
-    return path.suffix.lower() in ARCHIVE_SUFFIXES and is_file(path)
+    return path.suffix.lower() in ARCHIVE_SUFFIXES and os.path.isfile(path)
 
 
 def is_within(root: Path, path: Path) -> bool:
@@ -99,7 +99,7 @@ def find_file(root: Path, split: str, patterns: Sequence[str]) -> Path:
     suffixes = tuple({PurePath(pattern).suffix for pattern in patterns})
     candidates = [root / (split if split.endswith(suffixes) else pattern.format(split=split)) for pattern in patterns]
     for path in candidates:
-        if is_file(path):
+        if os.path.isfile(path):
             return path
     folders = (root, *(folder for folder in root.iterdir() if folder.is_dir()))
     found = (path for folder in folders for path in folder.iterdir() if path.suffix in suffixes)

@@ -24,7 +24,6 @@ from ssd_lightning.data.formats.voc import VOC, list_folder, lists_in
 from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, read_settings
 from ssd_lightning.data.image_suffixes import is_image_name
-from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def survey(root: Path) -> Files:
         folders[:] = [name for name in folders if not name.startswith((".", "__")) and not _is_loop(folder, name)]
         is_cut = is_cut or (is_deepest and bool(folders))
         folders[:] = [] if is_deepest else folders
-        paths += [prefix + name for name in names if not name.startswith(".") and is_file(Path(folder, name))]
+        paths += [prefix + name for name in names if not name.startswith(".") and os.path.isfile(Path(folder, name))]
     return Files(root, sorted(paths, key=lambda path: (path.count("/"), folder_of(path), path)), is_cut)
 
 
@@ -246,7 +245,7 @@ def _split_of(path: str, root: Path, patterns: Sequence[str]) -> str:
     known = [re.fullmatch(re.escape(pattern).replace(r"\{split\}", "(.+)"), path) for pattern in patterns]
     for name in (".", *(found[1] for found in known if found)):
         places = (root / pattern.format(split=name) for pattern in patterns)
-        if next(filter(is_file, places), None) == root / path:
+        if next(filter(os.path.isfile, places), None) == root / path:
             return name
     return path
 

@@ -1,6 +1,7 @@
 """Annotations from Python objects: for any data that no reader knows."""
 
 import hashlib
+import os
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +13,6 @@ from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError
 from ssd_lightning.data.formats.found import FoundImage, FoundObject
 from ssd_lightning.data.formats.image_files import refuse_unreadable
-from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
 
 KEYS = {"image", "boxes", "labels", "difficult", "image_id", "size_px"}
@@ -93,7 +93,7 @@ def _read_record(record: Mapping[str, Any], file: str, root: Path) -> FoundImage
     if "image" not in record:
         raise FileError(file, "the key 'image' is missing")
     path = root / str(record["image"])
-    if not is_file(path):
+    if not os.path.isfile(path):
         raise FileError(path, f"the image is missing (stated by {file})", kind="missing")
     refuse_unreadable(path)
     boxes, labels = (_list_of(record, key, file) for key in ("boxes", "labels"))

@@ -34,7 +34,6 @@ from ssd_lightning.data.formats.image_files import (
 )
 from ssd_lightning.data.formats.merged_folders import kind_of, note_merged, other_splits
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
-from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
 
 # fmt: off
@@ -161,7 +160,7 @@ def _names_xml(path: Path, place: Place) -> bool:
         lines = [line for line in read_lines(path, "split") if line.strip()][:5]
     except DataError:
         return False  # a file for something else
-    return any(is_file(place.xml_path(_name_in(line, place))) for line in lines)
+    return any(os.path.isfile(place.xml_path(_name_in(line, place))) for line in lines)
 
 
 def _read_split(root: Path, split: str) -> tuple[Place, list[str]]:
@@ -178,7 +177,7 @@ def _read_split(root: Path, split: str) -> tuple[Place, list[str]]:
     else:
         place = Place(root, root / "Annotations", root / "JPEGImages", listed_in=path)
     names = [_name_in(line, place) for line in read_lines(path, "split") if line.strip()]
-    names = [name for name in names if not is_comment(name, [place.images]) or is_file(place.xml_path(name))]
+    names = [name for name in names if not is_comment(name, [place.images]) or os.path.isfile(place.xml_path(name))]
     return place, list(dict.fromkeys(names))
 
 
@@ -218,20 +217,20 @@ def _name_in(line: str, place: Place) -> str:
     """
     whole = portable_path(line.strip())
     name, *flag = whole.rsplit(maxsplit=1)
-    if not flag or is_file(place.xml_path(whole)):
+    if not flag or os.path.isfile(place.xml_path(whole)):
         return _without_suffix(whole, place)
     if flag[0].lower().endswith(".xml"):  # as PaddleDetection writes it
         tails = (tail[: -len(".xml")] for tail in path_tails(flag[0]))
-        return next((tail for tail in tails if is_file(place.xml_path(tail))), PurePath(flag[0]).stem)
+        return next((tail for tail in tails if os.path.isfile(place.xml_path(tail))), PurePath(flag[0]).stem)
     is_flagged = flag[0] in ("-1", "0", "1") and image_with_suffix(place.images / whole) is None
     return _without_suffix(name if is_flagged else whole, place)
 
 
 def _without_suffix(name: str, place: Place) -> str:
     stem, suffix = os.path.splitext(name)
-    bare = stem if suffix.lower() in KNOWN_SUFFIXES and not is_file(place.xml_path(name)) else name
+    bare = stem if suffix.lower() in KNOWN_SUFFIXES and not os.path.isfile(place.xml_path(name)) else name
     inner = bare.removeprefix(f"{place.images.name}/")
-    return inner if inner != bare and not is_file(place.xml_path(bare)) else bare
+    return inner if inner != bare and not os.path.isfile(place.xml_path(bare)) else bare
 
 
 def _unlabelled(place: Place) -> list[str]:

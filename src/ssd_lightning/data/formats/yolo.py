@@ -23,7 +23,6 @@ from ssd_lightning.data.formats.image_files import (
 from ssd_lightning.data.formats.shapes import bounds
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, names_file_of, read_settings
 from ssd_lightning.data.image_suffixes import describe_unreadable, is_image_name, is_unreadable_image_name
-from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
 
 BOX = ("cx", "cy", "w", "h")
@@ -67,7 +66,7 @@ class YOLO:
         users = Counter(map(label_path, {image.path for image in images}))
         if shared := sorted(path for path, count in users.items() if count > 1 and path.is_file()):
             notes.append(f"{len(shared)} label files belong to more than one image each, the first is {shared[0]}")
-        if bare := [one.path for one in images if is_file(one.path) and not label_path(one.path).is_file()]:
+        if bare := [one.path for one in images if os.path.isfile(one.path) and not label_path(one.path).is_file()]:
             text = f"{len(bare)} of {len(images)} images of '{split}' have no label file and are used as background"
             notes.append(f"{root}: {text}; the first is {bare[0]}")
         try:
@@ -172,7 +171,7 @@ def _read_labels(
     image: _Image, names: Mapping[int, str], has_keypoints: bool
 ) -> list[tuple[Sequence[str], FoundObject]]:
     """Return each object, and the values of its line."""
-    if not is_file(image.path):
+    if not os.path.isfile(image.path):
         raise FileError(image.stated, "the image is missing", kind="missing")
     refuse_unreadable(image.path)
     path = label_path(image.path)
@@ -299,7 +298,7 @@ def _list_images(place: Path, root: Path, notes: list[str]) -> list[_Image]:
 
 def _unlabelled(images: Sequence[_Image]) -> Path | None:
     """Return the first image if none has a label file; missing images are reported later."""
-    there = next((image.path for image in images if is_file(image.path)), None)
+    there = next((image.path for image in images if os.path.isfile(image.path)), None)
     has_labels = there is not None and any(label_path(image.path).is_file() for image in images)
     return None if has_labels else there
 
