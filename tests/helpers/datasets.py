@@ -3,9 +3,10 @@
 from functools import partial
 from typing import Any
 
+from ssd_lightning.data.annotations import AnnotationFormat
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats import COCO, CSV, VOC, YOLO
-from ssd_lightning.data.reading import AnnotationFormat, DatasetOpener, OnError
+from ssd_lightning.data.reading import DatasetOpener, OnError
 
 
 def opener(

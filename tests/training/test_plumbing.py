@@ -120,7 +120,7 @@ def test_images_have_the_networks_size(tmp_path: Path) -> None:
 def test_training_without_a_single_object_is_refused(tmp_path: Path) -> None:
     module = data_module(tmp_path)
     opened = module.dataset("train")
-    opened.annotations = opened.annotations.with_objects(np.zeros(10, bool), None)
+    opened.annotations = AnnotationTable(opened.annotations.columns, keeps=np.zeros(10, bool))
     empty = DetectionDataModule(dataset=lambda **settings: opened, train={}, val=None, test=None, image_size=24)
     with pytest.raises(DataError, match=r"training images have no objects"):
         empty.train_dataloader()

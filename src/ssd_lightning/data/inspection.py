@@ -37,14 +37,10 @@ def open_leniently(
     """
     found = opener.read(splits)
     opener.log_notes(found)
-    choice.setdefault("class_names", None)
-    chosen = opener.choose(found, **choice)
-    return DetectionDataset(
-        annotations=chosen.table,
-        class_names=chosen.class_names,
-        dropped=_measured(chosen.problems, chosen.table) if decode else chosen.problems,
-        num_skipped=chosen.num_skipped,
-    )
+    dataset = opener.choose(found, **choice)
+    if decode:
+        dataset.dropped = _measured(dataset.dropped, dataset.annotations)
+    return dataset
 
 
 def _measured(problems: Sequence[Problem], table: AnnotationTable) -> list[Problem]:

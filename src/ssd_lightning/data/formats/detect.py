@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
-from ssd_lightning.data.annotations import Annotations
+from ssd_lightning.data.annotations import AnnotationFormat, Annotations
 from ssd_lightning.data.formats.files import ARCHIVE_SUFFIXES, SPLIT_FOLDERS, MissingSplitError, check_root
 from ssd_lightning.data.formats.merged_folders import EVALUATION_WORDS, SPLIT_NAMES, kind_of
 from ssd_lightning.data.formats.recognize import Files, candidates, folder_of, survey
@@ -27,9 +26,6 @@ from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
-if TYPE_CHECKING:
-    from ssd_lightning.data.reading import AnnotationFormat
-
 LOOKED_FOR = (
     "data.yaml, obj.data or text files with five numbers a line (YOLO); ImageSets or XML with <annotation> (VOC); "
     "XML with <annotations> (CVAT); JSON with images, annotations and categories (COCO), with shapes and imagePath "
@@ -44,7 +40,7 @@ ANNOTATION_SUFFIXES = (".xml", ".json", ".csv", ".tsv", ".data", ".yaml", ".yml"
 class Detected:
     """What a folder was found to be."""
 
-    format: "AnnotationFormat"
+    format: AnnotationFormat
     root: Path
     """The folder, or the only one in it that has data: archives often have a folder around all files."""
     splits: Mapping[str, str]

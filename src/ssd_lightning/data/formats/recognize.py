@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from ssd_lightning.data.annotations import AnnotationFormat
 from ssd_lightning.data.formats.coco import COCO
 from ssd_lightning.data.formats.csv_boxes import CSV
 from ssd_lightning.data.formats.csv_columns import SUFFIXES, files_with_splits, open_rows, read_columns
@@ -26,9 +27,6 @@ from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, read
 from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.errors import DataError
 
-if TYPE_CHECKING:
-    from ssd_lightning.data.reading import AnnotationFormat
-
 DEEPEST = 5
 """Levels of folders that are searched."""
 NUM_SAMPLES = 20
@@ -40,7 +38,7 @@ MAX_ROWS = 200_000
 class Candidate(NamedTuple):
     """A format that fits."""
 
-    format: "AnnotationFormat"
+    format: AnnotationFormat
     splits: Sequence[str]
     num_images: int
     why: str
