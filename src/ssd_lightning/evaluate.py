@@ -2,11 +2,12 @@
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssd_lightning.config import run_command
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.errors import ConfigurationError, DataError, listed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from ssd_lightning.data.dataset import DetectionDataset
     from ssd_lightning.data.detection_data import DetectionData
+    from ssd_lightning.data.reading import DatasetOpener
     from ssd_lightning.inference.detector import Detector
     from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
 
@@ -85,7 +87,6 @@ def open_data(config: "DictConfig", detector: "Detector") -> "DetectionData":
     from omegaconf import OmegaConf
 
     from ssd_lightning.data.detection_data import DetectionData, require_objects
-    from ssd_lightning.data.foreign_classes import require_common_class
     from ssd_lightning.data_settings import use_data_settings
 
     use_data_settings(config, detector.data_settings, checkpoint=config.checkpoint)
@@ -97,7 +98,7 @@ def open_data(config: "DictConfig", detector: "Detector") -> "DetectionData":
     data.use_resize(detector.resize)
     data.prepare_data()
     splits = data.arguments(config.split)["splits"]
-    require_common_class(detector.class_names, data.opener, splits, split=config.split)
+    _require_common_class(detector.class_names, data.opener, splits, split=config.split)
     dataset = data.dataset(config.split)
     if dataset.dropped:
         require_objects(dataset, config.split)
@@ -110,6 +111,19 @@ def open_data(config: "DictConfig", detector: "Detector") -> "DetectionData":
             config.split,
         )
     return data
+
+
+def _require_common_class(
+    class_names: Sequence[str], opener: "DatasetOpener", splits: Sequence[Mapping[str, Any]], *, split: str
+) -> None:
+    """Raise `DataError` if a detector knows no class of a split, once and not for each object."""
+    found = opener.read(splits)
+    others = [name for name in map(opener.classes, found.names[: found.num_declared]) if name is not None]
+    if others and not found.is_numbered and not set(others) & set(class_names):
+        raise DataError(
+            f"the model knows {listed(class_names)}; the annotations of the {split} split have {listed(others)}: "
+            "they share none"
+        )
 
 
 COLUMNS = {"AP 11-point": "ap_11point", "AP area": "ap_area"}

@@ -264,7 +264,7 @@ def test_what_a_file_holds_already_needs_no_room(images, tmp_path, monkeypatch):
 def test_no_cache_and_no_images(images, tmp_path):
     assert ImageCaches(kind="none", folder=tmp_path).open(images, SIZES) is None
     assert ImageCaches(kind="ram", folder=tmp_path).open([], []) is None
-    with pytest.raises(ConfigurationError, match=r"data\.cache is 'memory'; it is one of none, ram, disk"):
+    with pytest.raises(ConfigurationError, match=r"data\.cache is 'memory'; it can be none, ram or disk"):
         ImageCaches(kind="memory", folder=tmp_path)  # type: ignore[arg-type]
 
 

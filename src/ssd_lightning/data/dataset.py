@@ -224,13 +224,6 @@ def shared_files(images: Iterable[tuple[str, str]]) -> Iterator[str]:
             yield one_line(f"{path}: the split names it {len(names)} times (as {shown}); it is used for each of them")
 
 
-def shortened(lines: Iterable[str], at_most: int = 20) -> str:
-    """Join the first lines, and say how many more there are."""
-    lines = list(lines)
-    more = [f"and {len(lines) - at_most} more"] if len(lines) > at_most else []
-    return "\n  ".join([*lines[:at_most], *more])
-
-
 def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:
     """Stack images to `[B, 3, H, W]`. Targets stay a list, because the number of boxes differs between images."""
     images, targets = zip(*samples, strict=True)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ssd_lightning.data.annotations import AnnotationTable
-from ssd_lightning.data.dataset import DetectionDataset, shortened
+from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.fingerprint import checksum
 from ssd_lightning.data.special_files import file_size
-from ssd_lightning.errors import one_line
+from ssd_lightning.errors import listed, one_line
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def warn_of_training_images(dataset: DetectionDataset, split: str, training: Det
     if found:
         log.warning(
             "%d of %d %s images are training images too, so scores on them say little about new images:\n  %s",
-            *(len(found), len(dataset), SPLIT_TITLES[split], shortened(map(one_line, found))),
+            *(len(found), len(dataset), SPLIT_TITLES[split], listed(map(one_line, found), separator="\n  ")),
         )
 
 

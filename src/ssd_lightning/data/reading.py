@@ -14,13 +14,13 @@ from ssd_lightning.data.annotation_checks import unknown_class_text
 from ssd_lightning.data.annotations import AnnotationFormat, Annotations, AnnotationTable, Problem
 from ssd_lightning.data.class_rules import EXCLUDED, ClassRules, map_labels
 from ssd_lightning.data.columns import Columns, hash_ids
-from ssd_lightning.data.dataset import DetectionDataset, Transform, shortened
+from ssd_lightning.data.dataset import DetectionDataset, Transform
 from ssd_lightning.data.formats import BY_NAME, YOLO
 from ssd_lightning.data.formats.detect import Auto
 from ssd_lightning.data.formats.files import check_root
 from ssd_lightning.data.held_out import HeldOut, Subset
 from ssd_lightning.data.joining import absolute_roots, join
-from ssd_lightning.errors import ConfigurationError, DataError, one_line
+from ssd_lightning.errors import ConfigurationError, DataError, listed, one_line
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +94,8 @@ class DatasetOpener:
         elif dataset.dropped:
             raise DataError(describe_first(dataset.dropped))
         if dataset.dropped:
-            log.warning(
-                "skipped %d objects or images:\n  %s", len(dataset.dropped), shortened(map(str, dataset.dropped))
-            )
+            lines = listed(map(str, dataset.dropped), separator="\n  ")
+            log.warning("skipped %d objects or images:\n  %s", len(dataset.dropped), lines)
         if dataset.skipped:
             log.info("%s", dataset.skipped)
         if not len(dataset):
@@ -255,7 +254,7 @@ def _without_spoilt(table: AnnotationTable, problems: Sequence[Problem]) -> Anno
     spoilt = [index for index, image_id in zip(empty, table.select(empty).image_ids, strict=True) if image_id in faulty]
     if not spoilt:
         return table
-    paths = shortened(map(one_line, table.select(np.array(spoilt)).image_paths))
+    paths = listed(map(one_line, table.select(np.array(spoilt)).image_paths), separator="\n  ")
     log.warning("%d images are left out, since none of their objects can be used:\n  %s", len(spoilt), paths)
     return table.select(np.delete(np.arange(len(table)), spoilt))
 

@@ -20,13 +20,13 @@ from ssd_lightning.data.annotation_checks import (
 )
 from ssd_lightning.data.annotations import Annotations, Problem, ProblemKind
 from ssd_lightning.data.columns import Columns, TextColumn, hash_ids
-from ssd_lightning.data.dataset import shared_files, shortened
+from ssd_lightning.data.dataset import shared_files
 from ssd_lightning.data.formats.files import FileError, is_within
 from ssd_lightning.data.formats.found import FoundImage, FoundObject, ObjectColumns
 from ssd_lightning.data.formats.image_files import portable_path
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
 from ssd_lightning.data.images import image_size_px
-from ssd_lightning.errors import DataError
+from ssd_lightning.errors import DataError, listed
 
 CARELESS_OVERHANG = 0.1
 """Share of an image's side by which a box may overhang if it was drawn carelessly. Corners that are read as sizes
@@ -225,7 +225,8 @@ class TableBuilder:
         if len(set(self.paths)) < len(self.paths):
             shared = list(shared_files((self.paths[index], self._ids[index]) for index in usable))
             if shared:
-                notes.append(f"{len(shared)} image files have more than one entry:\n  {shortened(shared)}")
+                lines = listed(shared, separator="\n  ")
+                notes.append(f"{len(shared)} image files have more than one entry:\n  {lines}")
         return notes
 
     def _measure(self) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ from ssd_lightning.data.formats.split_choice import (
 from ssd_lightning.data.formats.unread import describe_faults, refuse_unread
 from ssd_lightning.data.formats.yolo_settings import SETTINGS_FILES
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
-from ssd_lightning.errors import DataError
+from ssd_lightning.errors import DataError, listed
 
 log = logging.getLogger(__name__)
 
@@ -166,10 +166,8 @@ def _images_beside(files: Files, found: Detected) -> list[str]:
 
 def _nothing_fits(files: Files) -> str:
     entries = sorted(path for path in files.root.iterdir() if not path.name.startswith("."))
-    shown = [f"{path.name}/" if path.is_dir() else path.name for path in entries[:12]]
-    more = f" and {len(entries) - 12} more" if len(entries) > 12 else ""
     archive = next(iter(files.of(*ARCHIVE_SUFFIXES)), None)
     unpack = f"; unpack {files.root / archive} first" if archive else ""
-    there_is = ", ".join(shown) or "nothing"
+    there_is = listed((f"{path.name}/" if path.is_dir() else path.name for path in entries), 12) or "nothing"
     faults = "".join(f". {fault}" for fault in describe_faults(files))
-    return f"{files.root}: no format fits{unpack}. Looked for: {LOOKED_FOR}. There is: {there_is}{more}{faults}"
+    return f"{files.root}: no format fits{unpack}. Looked for: {LOOKED_FOR}. There is: {there_is}{faults}"

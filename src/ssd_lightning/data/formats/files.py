@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from ssd_lightning.data.annotations import ProblemKind
 from ssd_lightning.data.special_files import GIT_LFS_POINTER, SPECIAL_FILE, is_git_lfs_pointer
-from ssd_lightning.errors import DataError
+from ssd_lightning.errors import DataError, listed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -52,9 +52,7 @@ class MissingSplitError(DataError):
     """The root exists, but not the split."""
 
     def __init__(self, path: Path, split: str, others: Iterable[str]) -> None:
-        names = sorted(others)
-        shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-        super().__init__(f"{path}: there is no split '{split}'; there is {shown or 'none at all'}")
+        super().__init__(f"{path}: there is no split '{split}'; there is {listed(sorted(others)) or 'none at all'}")
 
 
 class MissingLabelsError(DataError):

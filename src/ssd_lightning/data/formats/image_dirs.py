@@ -7,7 +7,7 @@ from pathlib import Path
 from ssd_lightning.data.formats.files import is_within
 from ssd_lightning.data.formats.image_files import ImageDir, find_image, folder_with
 from ssd_lightning.data.formats.merged_folders import SPLIT_WORDS, split_words
-from ssd_lightning.errors import DataError
+from ssd_lightning.errors import DataError, listed
 
 IMAGE_FOLDERS = ("{name}", "images/{name}", "{name}/images", "{name}/data")
 """Usual image folders below the root; `name` is that of the annotation file, of its folder or of its split."""
@@ -96,5 +96,4 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _shown(root: Path, folders: Iterable[Path]) -> str:
-    names = [Path(os.path.relpath(folder, root)).as_posix() for folder in folders]
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return listed((Path(os.path.relpath(folder, root)).as_posix() for folder in folders), 5)

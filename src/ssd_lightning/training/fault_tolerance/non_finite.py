@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssd_lightning.checks import require_number
-from ssd_lightning.errors import UserError
+from ssd_lightning.errors import UserError, listed
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class FiniteSteps(pl.Callback):
         if not gradients:
             return
         is_bad = any_non_finite(gradients)
-        where = f"step {trainer.global_step} (epoch {trainer.current_epoch}; images {_shortened(names)})"
+        where = f"step {trainer.global_step} (epoch {trainer.current_epoch}; images {listed(names, 8)})"
         if is_bad.device.type == "cuda" and optimizer.defaults.get("fused"):
             self._leave_out_on_device(optimizer, is_bad)
             self._read_later(is_bad, where)
@@ -177,10 +177,6 @@ class FiniteSteps(pl.Callback):
                 "optimizer.lr, raise scheduler.warmup_steps or set trainer.gradient_clip_val"
             )
         log.warning("%s at %s: the step is skipped (%d of at most %d)", what, where, self.num_bad, self.max_bad_batches)
-
-
-def _shortened(names: list[str], at_most: int = 8) -> str:
-    return ", ".join(names[:at_most]) + (f" and {len(names) - at_most} more" if len(names) > at_most else "")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from ssd_lightning.digest import differences
-from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.errors import ConfigurationError, WeightsError, listed
 from ssd_lightning.inference.checkpoints import fitting_weights
 from ssd_lightning.models.files import read_checkpoint
 from ssd_lightning.models.ssd import SSD
@@ -194,11 +194,8 @@ def log_differences(checkpoint: Path, config: Mapping[str, Any], *, at_most: int
     except (OSError, yaml.YAMLError):
         return
     if isinstance(begun_with, dict) and (lines := differences(begun_with, config)):
-        more = [f"and {len(lines) - at_most} more"] if len(lines) > at_most else []
-        log.warning(
-            "the run continues with different settings (then -> now):\n  %s",
-            "\n  ".join([*lines[:at_most], *more]),
-        )
+        shown = listed(lines, at_most, separator="\n  ")
+        log.warning("the run continues with different settings (then -> now):\n  %s", shown)
 
 
 def begin_directory(run_dir: Path, checkpoint: Path | None) -> None:
