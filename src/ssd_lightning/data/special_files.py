@@ -27,15 +27,16 @@ def file_size(path: str | Path) -> int:
         return -1
 
 
-def refuse_special_file(path: Path) -> None:
-    """Reject a pipe, socket or device. A missing file or a folder is left to its reader.
-
-    Raises:
-        DataError: it is a special file.
-    """
+def is_special(path: str | Path) -> bool:
+    """Tell whether a path is a pipe, socket or device. A missing file or a folder is left to its reader."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
-        return
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def refuse_special_file(path: Path) -> None:
+    """Raise `DataError` if a path `is_special`."""
+    if is_special(path):
         raise DataError(f"{path}: {SPECIAL_FILE}")

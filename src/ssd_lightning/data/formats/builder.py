@@ -164,6 +164,7 @@ class TableBuilder:
         self.notes += self._final_notes(usable, root)
         ids = [self._ids[index] for index in usable]
         files = [self._files[index] for index in usable]
+        may_bring_images = (str(Path(one.file).parent) for _, _, one in self._problems if one.kind == "missing")
         return Annotations(
             columns=Columns(
                 image_ids=TextColumn.of(ids),
@@ -186,13 +187,9 @@ class TableBuilder:
             item_format=self.item_format,
             problems=self._sorted_problems(label_map, is_usable),
             notes=self.notes,
-            sources=[*dict.fromkeys([*self.sources, str(root), *self._where_images_miss()])],
+            sources=[*dict.fromkeys([*self.sources, str(root), *may_bring_images])],
             roots=[str(root)],
         )
-
-    def _where_images_miss(self) -> set[str]:
-        """Return the folders whose change may bring a missing image."""
-        return {str(Path(problem.file).parent) for _, _, problem in self._problems if problem.kind == "missing"}
 
     def _describe(self, image: int, found: FoundObject) -> str:
         return self.item_format.format(item=found.item, name=found.name, image=Path(self.paths[image]).name)

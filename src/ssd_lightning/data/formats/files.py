@@ -4,7 +4,6 @@ import codecs
 import json
 import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from ssd_lightning.data.annotations import ProblemKind
-from ssd_lightning.data.special_files import GIT_LFS_POINTER, SPECIAL_FILE, is_git_lfs_pointer
+from ssd_lightning.data.special_files import GIT_LFS_POINTER, SPECIAL_FILE, is_git_lfs_pointer, is_special
 from ssd_lightning.errors import DataError, listed
 
 Item = TypeVar("Item")
@@ -99,10 +98,14 @@ def find_file(root: Path, split: str, patterns: Sequence[str]) -> Path:
     for path in candidates:
         if os.path.isfile(path):
             return path
-    folders = (root, *(folder for folder in root.iterdir() if folder.is_dir()))
-    found = (path for folder in folders for path in folder.iterdir() if path.suffix in suffixes)
-    others = {path.relative_to(root).as_posix() for path in found}
+    others = {path.relative_to(root).as_posix() for path in files_near(root, suffixes)}
     raise MissingSplitError(candidates[0], split, others)
+
+
+def files_near(root: Path, suffixes: Iterable[str]) -> list[Path]:
+    """List the files with some suffixes in a folder and its subfolders, sorted."""
+    folders = (root, *(folder for folder in root.iterdir() if folder.is_dir()))
+    return sorted(path for folder in folders for suffix in suffixes for path in folder.glob(f"*{suffix}"))
 
 
 def list_files(folder: Path, suffixes: Sequence[str], *, skipped: Sequence[str] = SPLIT_FOLDERS) -> Iterator[PurePath]:
@@ -128,11 +131,9 @@ def encoding_of(start: bytes) -> str:
 def read_bytes(path: str | Path, what: str = "annotation") -> bytes:
     """Read a whole file. Raises `FileError`, which says `what` it is, if it cannot be read."""
     try:
-        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise FileError(path, SPECIAL_FILE)
-            content = file.readall()
+        if is_special(path):
+            raise FileError(path, SPECIAL_FILE)
+        content = Path(path).read_bytes()
     except FileNotFoundError:
         raise FileError(path, f"the {what} is missing", kind="missing") from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
@@ -140,11 +141,6 @@ def read_bytes(path: str | Path, what: str = "annotation") -> bytes:
     if is_git_lfs_pointer(content):
         raise FileError(path, GIT_LFS_POINTER)
     return content
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file; a pipe without waiting for its writer."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_text(path: Path, what: str) -> str:

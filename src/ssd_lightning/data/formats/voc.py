@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path, PurePath
 from xml.etree.ElementTree import Element
 
-from ssd_lightning.data.annotation_checks import flag_of, number_of, stated_size_px
+from ssd_lightning.data.annotation_checks import BOX_KEYS, flag_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import (
@@ -42,7 +42,6 @@ VOC_CLASSES = (
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
 # fmt: on
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,10 +297,10 @@ def _read_object(item: int, element: Element) -> FoundObject:
         if bndbox is None:
             raise DataError("has no <bndbox>")
         edges = _texts(bndbox)
-        for tag in CORNERS:
+        for tag in BOX_KEYS["xyxy"]:
             if tag not in edges:
                 raise DataError(f"has a <bndbox> without <{tag}>")
-        return FoundObject(name, [number_of(edges[tag], tag) for tag in CORNERS], item, difficult)
+        return FoundObject(name, [number_of(edges[tag], tag) for tag in BOX_KEYS["xyxy"]], item, difficult)
     except DataError as error:
         return FoundObject(name, str(error), item, difficult)
 

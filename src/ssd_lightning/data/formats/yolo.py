@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from ssd_lightning.data.annotation_checks import LARGEST_FRACTION, number_of, whole_number
+from ssd_lightning.data.annotation_checks import BOX_KEYS, LARGEST_FRACTION, number_of, whole_number
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingLabelsError, in_threads, read_lines, visible_below
@@ -24,8 +24,6 @@ from ssd_lightning.data.formats.shapes import bounds
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, names_file_of, read_settings
 from ssd_lightning.data.image_suffixes import describe_unreadable, is_image_name, is_unreadable_image_name
 from ssd_lightning.errors import DataError
-
-BOX = ("cx", "cy", "w", "h")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +197,7 @@ def _read_labels(
 def _read_box(values: Sequence[str], has_keypoints: bool) -> tuple[list[float], bool]:
     """Return cx, cy, w, h, and whether it is the box of an outline."""
     if len(values) == 4 or (has_keypoints and len(values) > 4):
-        return [number_of(text, key) for text, key in zip(values, BOX, strict=False)], False
+        return [number_of(text, key) for text, key in zip(values, BOX_KEYS["cxcywh"], strict=False)], False
     if _are_keypoints(values):
         raise _KeypointsError
     if len(values) < 6 or len(values) % 2:
