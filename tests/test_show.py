@@ -16,6 +16,7 @@ from helpers.commands import refused
 from ssd_lightning import show
 from ssd_lightning.assembly import make_data, make_net
 from ssd_lightning.config import compose_config
+from ssd_lightning.data.sampler import SampleKey
 from ssd_lightning.errors import DataError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.ops.priors import make_priors
@@ -81,12 +82,12 @@ def test_the_columns_of_a_batch_are_what_the_first_epochs_train_on(
     data.trainer = None
     keys = list(data.train_dataloader().sampler)[:3]
     assert [len(row) for row in drawn["rows"]] == [3, 3, 3]
-    for row, (_, index) in zip(drawn["rows"], keys, strict=True):
+    for row, (_, index, _, _) in zip(drawn["rows"], keys, strict=True):
         record = data.dataset("train").annotations[index]
         assert row[0].image.shape[:2] == record.size_px
         np.testing.assert_allclose(row[0].boxes_xyxy[:, 2] * record.size_px[1], record.boxes_xyxy_px[:, 2], rtol=1e-5)
         for epoch in range(2):
-            image, target = data.dataset("train")[epoch, index]
+            image, target = data.dataset("train")[SampleKey(epoch, index)]
             assert (row[1 + epoch].image == image.permute(1, 2, 0).numpy()).all()
             assert (row[1 + epoch].boxes_xyxy == target["boxes"].numpy()).all()
 
@@ -114,7 +115,7 @@ def test_matches_are_those_of_the_loss_on_the_first_batch(
     show.show_matches(config)
 
     data = make_data(config)
-    samples = [data.dataset("train")[0, index] for _, index in list(data.train_dataloader().sampler)[:4]]
+    samples = [data.dataset("train")[key] for key in list(data.train_dataloader().sampler)[:4]]
     targets = [target for _, target in samples]
     priors = show.read_priors(config)
     labels = instantiate(config.loss.matcher)(targets, priors.boxes_cxcywh).labels

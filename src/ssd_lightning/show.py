@@ -241,11 +241,11 @@ def split_by_level(priors: Priors) -> "list[LevelPriors]":
 
 def first_indices(data: "DetectionDataModule", count: int, seed: int) -> list[int]:
     """Return the indices of the first training images of a run on one device, at most `count`."""
-    from ssd_lightning.data.sampler import EpochSampler, read_key
+    from ssd_lightning.data.sampler import EpochSampler
 
     size = len(data.dataset("train"))
     order = EpochSampler(size=size, seed=seed, rank=0, world_size=1, pad=True, repeats=data.repeats)
-    return [read_key(key)[1] for key in islice(order, count)]
+    return [key.image for key in islice(order, count)]
 
 
 def print_matches(summary: Mapping[str, Any], iou_threshold: float) -> None:
