@@ -5,10 +5,8 @@ import multiprocessing
 import os
 import pickle
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from helpers.datasets import FunctionOpener
 from ssd_lightning.config import compose_config
 from ssd_lightning.data import cache as cache_module
 from ssd_lightning.data import dataset as dataset_module
@@ -291,12 +290,8 @@ def test_a_folder_is_a_path(module, kind, folder):
     assert module(cache="ram", cache_folder=None).train_dataloader().dataset.cache is not None
 
 
-class FolderOfImages:
-    def __call__(self, *, paths: list[Path], **settings) -> DetectionDataset:
-        return DetectionDataset(annotations=make_records(paths), **{**settings, "class_names": ["x"]})
-
-    def files(self, place: Mapping[str, Any]) -> frozenset[str]:
-        return frozenset()
+def dataset_of(*, paths: list[Path], **settings) -> DetectionDataset:
+    return DetectionDataset(annotations=make_records(paths), **{**settings, "class_names": ["x"]})
 
 
 @pytest.fixture
@@ -304,9 +299,8 @@ def module(images, tmp_path):
     def make(**settings) -> DetectionDataModule:
         split = {"paths": images}
         defaults = {"image_size": (8, 9), "batch_size": 2, "num_workers": 0, "cache_folder": tmp_path / "cache"}
-        return DetectionDataModule(
-            dataset=FolderOfImages(), train=split, val=split, test=split, **{**defaults, **settings}
-        )
+        opener = FunctionOpener(make=dataset_of)
+        return DetectionDataModule(dataset=opener, train=split, val=split, test=split, **{**defaults, **settings})
 
     return make
 
@@ -393,9 +387,7 @@ def test_the_command_line_reaches_cache_and_further_transforms(tmp_path):
             "augmentation.extra_transforms=[{_target_:albumentations.ToGray,p:1.0}]",
         ],
     )
-    split = {"paths": []}
-    arguments = {"dataset": FolderOfImages(), "train": split, "val": None, "test": None}
-    data = instantiate(config.data.module, **arguments, _convert_="all")
+    data = instantiate(config.data.module, _convert_="all")
     assert (data._caches.kind, data._caches.folder) == ("disk", tmp_path)
     assert (data._prefetch_factor, data._reduced_decoding) == (4, True)
     colours = np.full((40, 40, 3), (200, 100, 50), np.uint8)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from helpers.datasets import FunctionOpener
 from helpers.small_network import small_net
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset
@@ -88,7 +89,7 @@ def data(
     for record in records[1:] if repeat_rare else ():
         record.labels[:] = 1  # the other class is in one image alone
     return DetectionDataModule(
-        dataset=lambda **split: DetectionDataset(annotations=records, **split),
+        dataset=FunctionOpener(make=partial(DetectionDataset, annotations=records)),
         train={},
         val={},
         test={},

@@ -1,6 +1,7 @@
 import json
 import os
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.datasets import opener
+from helpers.datasets import FunctionOpener, opener
 from ssd_lightning.data import detection_data
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset
@@ -41,7 +42,7 @@ def dataset(tmp_path: Path, count: int = 10, **settings: object) -> DetectionDat
 
 def data_module(tmp_path: Path, **settings: object) -> DetectionDataModule:
     arguments = {
-        "dataset": lambda **split: dataset(tmp_path, **split),
+        "dataset": FunctionOpener(make=partial(dataset, tmp_path)),
         "train": {"part": "train", "val_fraction": 0.4},
         "val": {"part": "val", "val_fraction": 0.4},
         "test": {},
@@ -121,7 +122,7 @@ def test_training_without_a_single_object_is_refused(tmp_path: Path) -> None:
     module = data_module(tmp_path)
     opened = module.dataset("train")
     opened.annotations = AnnotationTable(opened.annotations.columns, keeps=np.zeros(10, bool))
-    empty = DetectionDataModule(dataset=lambda **settings: opened, train={}, val=None, test=None, image_size=24)
+    empty = data_module(tmp_path, dataset=FunctionOpener(make=lambda **settings: opened))
     with pytest.raises(DataError, match=r"training images have no objects"):
         empty.train_dataloader()
 
