@@ -96,6 +96,7 @@ def show_batch(config: "DictConfig") -> dict[str, "np.ndarray"]:
     """Draw images as annotated, and as augmented in the first epochs."""
     from ssd_lightning.data.images import read_image
     from ssd_lightning.data.resize import checked_size
+    from ssd_lightning.data.sampler import SampleKey
     from ssd_lightning.visualization.draw_samples import Sample, draw_augmentation
     from ssd_lightning.visualization.tables import counted
 
@@ -117,7 +118,7 @@ def show_batch(config: "DictConfig") -> dict[str, "np.ndarray"]:
         )
         row = [original]
         for epoch in range(config.draws):
-            image, target = dataset[epoch, index]
+            image, target = dataset[SampleKey(epoch, index)]
             boxes, labels, difficult = (target[name].numpy() for name in ("boxes", "labels", "difficult"))
             pixels = image.permute(1, 2, 0).numpy()
             row.append(Sample(pixels, boxes, labels, difficult, counted(len(labels), "object")))
@@ -143,7 +144,7 @@ def show_matches(config: "DictConfig") -> dict[str, "np.ndarray"]:
     data = open_training_data(config)
     dataset = data.dataset("train")
     indices = first_indices(data, max(config.num, config.data.batch_size), config.seed)
-    samples = [dataset[0, index] for index in indices]
+    samples = [dataset[index] for index in indices]
     targets = [target for _, target in samples]
     assignment, threshold = loss.matcher(targets, priors.boxes_cxcywh), loss.matcher.iou_threshold
     matched = by_object(assignment, targets, priors.boxes_cxcywh)

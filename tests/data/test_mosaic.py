@@ -10,6 +10,7 @@ from PIL import Image
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.mosaic import Mosaic, Sample, draw_window
+from ssd_lightning.data.sampler import SampleKey
 from ssd_lightning.errors import ConfigurationError
 
 COLOURS = {1: (255, 0, 0), 2: (0, 255, 0), 3: (0, 0, 255), 4: (255, 255, 0)}
@@ -133,7 +134,7 @@ def test_it_acts_in_the_first_epochs_only(tmp_path: Path) -> None:
     plain = make_dataset(tmp_path)
 
     def joined(epoch: int) -> list[bool]:
-        return [not torch.equal(dataset[epoch, i][0], plain[epoch, i][0]) for i in range(4)]
+        return [not torch.equal(dataset[SampleKey(epoch, i)][0], plain[SampleKey(epoch, i)][0]) for i in range(4)]
 
     assert all(joined(0))
     assert all(joined(1))

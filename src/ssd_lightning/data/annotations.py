@@ -113,7 +113,7 @@ class AnnotationTable(Sequence[ImageAnnotation]):
         label_map: np.ndarray | None = None,
     ) -> None:
         self.columns = columns
-        self.rows = np.arange(len(columns.image_ids)) if rows is None else rows
+        self.rows: np.ndarray = np.arange(len(columns.image_ids)) if rows is None else rows
         self._keeps = np.ones(len(columns.labels), bool) if keeps is None else keeps
         self._label_map = np.arange(int(columns.labels.max(initial=0)) + 1) if label_map is None else label_map
 
