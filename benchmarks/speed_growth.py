@@ -9,10 +9,10 @@ import torch
 from results import Point
 from speed_images import MEAN, write_images
 
+from helpers.datasets import FunctionOpener
 from helpers.random_ssd import random_output, random_targets
 from ssd_lightning.data.augmentation import SSDAugmentation
-from ssd_lightning.data.formats import Records
-from ssd_lightning.data.reading import DatasetOpener
+from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.memory import peak_memory_mib
 from ssd_lightning.models.postprocess import PostProcess
@@ -94,15 +94,12 @@ def _forward(net: SSD, at: Mapping[str, int]) -> Work:
 
 def _measure_loader(folder: Path, workers: Sequence[int], images: int = 64, samples: int = 1024) -> Iterator[Point]:
     """Measure the paper's augmentation from JPEG files in the loader, with repeated images."""
-    records = [
-        {"image": one.image_path, "boxes": one.boxes_xyxy_px.tolist(), "labels": ["object"] * len(one.labels)}
-        for one in write_images(folder, images)
-    ]
-    opener = DatasetOpener(format=Records(train=[records[index % images] for index in range(samples)]))
+    records = write_images(folder, images)
+    annotations = [records[index % images] for index in range(samples)]
     for count in workers:
         data = DetectionDataModule(
-            dataset=opener,
-            train={"splits": [{"root": folder, "split": "train"}]},
+            dataset=FunctionOpener(make=partial(DetectionDataset, annotations=annotations)),
+            train={},
             val=None,
             test=None,
             image_size=BASE["input"],
