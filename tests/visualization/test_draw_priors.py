@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from ssd_lightning.commands.show import Priors, split_by_level
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel, make_priors
-from ssd_lightning.show import Priors, split_by_level
 from ssd_lightning.visualization.colours import Colour
 from ssd_lightning.visualization.draw_priors import (
     LevelPriors,

@@ -13,13 +13,12 @@ from PIL import Image
 
 from helpers import planted
 from helpers.commands import refused
-from ssd_lightning import show
 from ssd_lightning.assembly import make_data, make_net
+from ssd_lightning.commands import show
 from ssd_lightning.config import compose_config
 from ssd_lightning.errors import DataError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.ops.priors import make_priors
-from ssd_lightning.visualization import draw_matches, draw_samples
 
 SETTINGS = [
     "experiment=toy_tiny", "image_size=[128,128]", "data=voc_folder", "data.train_split=train", "data.test_split=test",
@@ -68,11 +67,7 @@ def test_the_columns_of_a_batch_are_what_the_first_epochs_train_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = {}
-    monkeypatch.setattr(
-        draw_samples,
-        "draw_augmentation",
-        lambda rows, names, **more: drawn.update(rows=rows),
-    )
+    monkeypatch.setattr(show, "draw_augmentation", lambda rows, names, **more: drawn.update(rows=rows))
     overrides = ["augmentation=paper", "num=3", "draws=2", "data.mosaic_probability=0.5"]
     config = compose_config("show", [*SETTINGS, f"data.root={folder / 'set'}", "what=batch", *overrides])
     show.show_batch(config)
@@ -105,11 +100,7 @@ def test_matches_are_those_of_the_loss_on_the_first_batch(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], overrides: list[str]
 ) -> None:
     drawn = {}
-    monkeypatch.setattr(
-        draw_matches,
-        "draw_match_sheet",
-        lambda rows, **more: drawn.update(rows=rows),
-    )
+    monkeypatch.setattr(show, "draw_match_sheet", lambda rows, **more: drawn.update(rows=rows))
     config = compose_config("show", [*SETTINGS, f"data.root={folder / 'set'}", "what=matches", "num=2", *overrides])
     show.show_matches(config)
 
