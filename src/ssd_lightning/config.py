@@ -34,7 +34,7 @@ from ssd_lightning.command_line import (
 from ssd_lightning.errors import ConfigurationError, UserError, find_user_error
 from ssd_lightning.list_settings import check_lists
 from ssd_lightning.overrides import check_each, missing_keys, refuse_sweep
-from ssd_lightning.run_dirs import register_run_dirs, saved_config
+from ssd_lightning.run_dirs import run_dir, saved_config
 
 PACKAGE = Path(__file__).resolve().parent
 EXPERIMENT_GROUP = "experiment"
@@ -59,7 +59,7 @@ def register_experiments(config_name: str, *, names_only: bool = False) -> None:
         config_name: configuration of the command.
         names_only: register names without content. Hydra copies the content over a hundred times to print its help.
     """
-    register_run_dirs()
+    OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
     OmegaConf.register_new_resolver("packaged_folder", lambda name: str(find_folder(name)), replace=True)
     packaged = find_folder("conf") / f"{config_name}.yaml"
     if packaged.is_file() and EXPERIMENT_GROUP not in packaged.read_text():

@@ -18,13 +18,8 @@ from ssd_lightning.run_files import RECORD, RESULT
 _chosen: dict[tuple[str, bool], str] = {}
 
 
-def register_run_dirs() -> None:
-    """Register the resolver `${run_dir:NAME,RESUME}` for configurations."""
-    OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
-
-
 def run_dir(name: str, resume: str | None, *, _root_: DictConfig) -> str:
-    """Choose the directory of a run: a new one, or with `resume=auto` that of the run to continue.
+    """Resolve `${run_dir:NAME,RESUME}`: a new directory, or with `resume=auto` that of the run to continue.
 
     `resume=auto` continues the newest unfinished run under `outputs/NAME` that was started with the same command
     line. Jobs that SLURM or torchrun restarted continue automatically.

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 import ssd_lightning
-from ssd_lightning.data.dataset import DetectionDataset
-from ssd_lightning.data.fingerprint import differences, fingerprint
+from ssd_lightning.data.fingerprint import differences
 from ssd_lightning.run_files import RECORD, RESULT, read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -49,11 +48,6 @@ def run_record(seed: int, **extra: Any) -> dict[str, Any]:
         },
         **extra,
     }
-
-
-def write_record(directory: Path, record: Mapping[str, Any]) -> None:
-    """Write `run.json` atomically. See also `write_surroundings`."""
-    write_json(directory / RECORD, record)
 
 
 def earlier_starts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -91,14 +85,6 @@ def write_surroundings(directory: Path) -> None:
     if len(data) > LARGEST_DIFF:
         data = data[:LARGEST_DIFF] + f"\n# cut off: the whole has {len(data):,} bytes\n".encode()
     path.write_bytes(data)
-
-
-def data_fingerprints(datasets: Mapping[Any, DetectionDataset], *, contents: bool = False) -> dict[str, dict[str, Any]]:
-    """Return the fingerprint of every split, see `data.fingerprint`."""
-    return {
-        name: fingerprint(dataset.annotations, dataset.class_names, contents=contents)
-        for name, dataset in datasets.items()
-    }
 
 
 def log_changed_data(earlier: Mapping[str, Any], fingerprints: Mapping[str, Mapping[str, Any]], *, run: Path) -> None:
