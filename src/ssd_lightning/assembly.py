@@ -34,6 +34,7 @@ from ssd_lightning.training.compilation import check_compile, compile_network
 from ssd_lightning.training.devices import (
     check_devices,
     check_launch,
+    check_precision,
     check_sync_batchnorm,
     device_batch_size,
     find_launch,
@@ -43,7 +44,6 @@ from ssd_lightning.training.fault_tolerance.data_state import BatchCounters
 from ssd_lightning.training.fault_tolerance.new_settings import NewSettings
 from ssd_lightning.training.fault_tolerance.rank_consistency import RankConsistencyCheck
 from ssd_lightning.training.fault_tolerance.ranks import with_timeout
-from ssd_lightning.training.precision import check_precision
 from ssd_lightning.training.profiling import make_profiler
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.reporting.page import try_report
 from ssd_lightning.run_dirs import is_restarted, why_new
 from ssd_lightning.run_files import RECORD, RESULT, read_json, write_json
-from ssd_lightning.sweeps.parent import is_job
+from ssd_lightning.sweeps.processes import is_job
 from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.budget import TrainingBudget
 from ssd_lightning.training.devices import describe_batch, find_launch, shared_batch

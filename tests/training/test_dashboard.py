@@ -15,10 +15,10 @@ from helpers.evaluation_records import LEFT, ImageSpec, make_record
 from helpers.interrupted import PowerCut, data, everything, first_difference, fit, module
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.training.callbacks.dashboard import callback, file_sink
+from ssd_lightning.training.callbacks.dashboard import callback, sinks
 from ssd_lightning.training.callbacks.dashboard.callback import Dashboard
 from ssd_lightning.training.callbacks.dashboard.contents import Validation, choose_images
-from ssd_lightning.training.callbacks.dashboard.file_sink import FileSink
+from ssd_lightning.training.callbacks.dashboard.sinks import FileSink
 from ssd_lightning.training.fault_tolerance.resumption import find_resumable
 from ssd_lightning.training.fault_tolerance.rng_state import random_state
 from ssd_lightning.training.loggers import SturdyCSVLogger
@@ -149,7 +149,7 @@ def test_some_validations_are_shown_the_last_one_always(
 
 
 def test_an_epoch_s_images_are_thinned_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_sink, "MOST_SHEETS", 3)
+    monkeypatch.setattr(sinks, "MOST_SHEETS", 3)
     train(tmp_path / "run", max_epochs=5)
     sheets = sorted(path.name[:10] for path in (tmp_path / "run" / "dashboard" / "images").iterdir())
     assert len(sheets) <= 3

@@ -26,11 +26,11 @@ from ssd_lightning.training.callbacks.dashboard.contents import (
     ClassScores,
     Validation,
     choose_images,
+    count_levels,
+    draw_batch,
     show_images,
 )
-from ssd_lightning.training.callbacks.dashboard.file_sink import FileSink
-from ssd_lightning.training.callbacks.dashboard.matches import count_levels, draw_batch
-from ssd_lightning.training.callbacks.dashboard.sink import Sink
+from ssd_lightning.training.callbacks.dashboard.sinks import FileSink, Sink
 from ssd_lightning.training.callbacks.dashboard.tensorboard_sink import TensorBoardSink
 from ssd_lightning.training.callbacks.dashboard.wandb_sink import WandbSink
 from ssd_lightning.training.callbacks.evaluations import is_best

@@ -7,7 +7,7 @@ import numpy as np
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from ssd_lightning.training.callbacks.dashboard.contents import Validation
-from ssd_lightning.training.callbacks.dashboard.sink import Sink
+from ssd_lightning.training.callbacks.dashboard.sinks import Sink
 from ssd_lightning.visualization.training_plots import (
     PANELS,
     LevelCount,

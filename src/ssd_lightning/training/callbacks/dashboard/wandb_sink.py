@@ -16,7 +16,7 @@ from ssd_lightning.training.callbacks.dashboard.contents import (
     Validation,
     number,
 )
-from ssd_lightning.training.callbacks.dashboard.sink import Sink
+from ssd_lightning.training.callbacks.dashboard.sinks import Sink
 from ssd_lightning.training.loggers import SturdyWandbLogger
 from ssd_lightning.visualization.training_plots import LevelCount
 
