@@ -119,7 +119,8 @@ def test_a_run_that_goes_on_shows_what_it_would_have_shown(tmp_path: Path, plain
     assert sorted(again) == [validation.epoch for validation in whole] == [0, 1, 2]
     for one in whole:
         two = again[one.epoch]
-        assert (two.step, two.history) == (one.step, one.history)
+        assert (two.step, two.epochs) == (one.step, one.epochs)
+        assert np.array_equal(two.class_ap, one.class_ap, equal_nan=True)
         assert [image.image_id for image in two.images] == [image.image_id for image in one.images]
         assert all(np.array_equal(a.image, b.image) for a, b in zip(one.images, two.images, strict=True))
         assert np.array_equal(two.confusion, one.confusion)

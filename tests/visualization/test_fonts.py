@@ -17,7 +17,7 @@ from ssd_lightning.visualization.draw_samples import Sample, class_keys, draw_sa
 from ssd_lightning.visualization.fonts import drawable_names, numbered_names, spell
 from ssd_lightning.visualization.sweep_plots import Panel, save_sweep_plot
 from ssd_lightning.visualization.tags import fitting_font, text_size
-from ssd_lightning.visualization.training_plots import PRLine, draw_class_ap, draw_confusion, draw_pr_curves
+from ssd_lightning.visualization.training_plots import draw_class_ap, draw_confusion, draw_pr_curves
 
 GREY = np.full((120, 200, 3), 128, dtype=np.uint8)
 IN_DEJAVU = ("Кесадилья", "größe", "γάτα", "قطة")
@@ -123,7 +123,7 @@ def drawings(names: Sequence[str], path: Path) -> list[np.ndarray]:
         draw_detections(GREY, boxes_xyxy_px=boxes, labels=[1], class_names=names, scores=[0.85]),
         draw_sample(of_sample, names, within_px=(120, 200)),
         draw_matches(GREY, [of_match]),
-        draw_pr_curves([PRLine(name, recall, 1 - recall, 0.5) for name in names], title=names[0]),
+        draw_pr_curves([(recall, 1 - recall)] * len(names), [0.5] * len(names), names, title=names[0]),
         draw_confusion(np.eye(len(names) + 1, dtype=np.int64), names, title="title"),
         draw_class_ap([1.0], np.full((1, len(names)), 0.5), names, title="title"),
     ]

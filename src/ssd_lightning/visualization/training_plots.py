@@ -42,18 +42,6 @@ class LevelCount(NamedTuple):
     """(rows, columns)."""
 
 
-class PRLine(NamedTuple):
-    """Precision against recall of a class."""
-
-    name: str
-    recall: np.ndarray
-    """`[P]`, ascending."""
-    precision: np.ndarray
-    """`[P]`."""
-    ap: float
-    """NaN for a class without objects."""
-
-
 def draw_level_counts(levels: Sequence[LevelCount], *, title: str) -> np.ndarray:
     """Draw how many priors of each feature map are matched, with their fraction: uint8 `[H, W, 3]`."""
     figure = new_figure(max(360, 72 * len(levels) + 108), 288)
@@ -68,14 +56,18 @@ def draw_level_counts(levels: Sequence[LevelCount], *, title: str) -> np.ndarray
     return pixels_of(figure)
 
 
-def draw_pr_curves(lines: Sequence[PRLine], *, title: str) -> np.ndarray:
-    """Draw precision against recall of each class; with many, the best and the worst in colour: uint8 `[H, W, 3]`."""
+def draw_pr_curves(
+    curves: Sequence[tuple[np.ndarray, np.ndarray]], aps: Sequence[float], class_names: Sequence[str], *, title: str
+) -> np.ndarray:
+    """Draw precision against recall of each class; with many, the best and the worst in colour: uint8 `[H, W, 3]`.
+
+    The `curves` are recall `[P]`, ascending, and precision `[P]`; `aps` are NaN for a class without objects.
+    """
     drawn = [
-        ([0.0, *line.recall], [*line.precision[:1], *line.precision]) if len(line.recall) else ([], [])
-        for line in lines
+        ([0.0, *recall], [*precision[:1], *precision]) if len(recall) else ([], []) for recall, precision in curves
     ]
     return _draw_classes(
-        drawn, [line.name for line in lines], [line.ap for line in lines], heading="AP (area)", title=title,
+        drawn, class_names, aps, heading="AP (area)", title=title,
         x_label="recall", y_label="precision", x_range=(0, 1.01),
     )  # fmt: skip
 

@@ -3,11 +3,10 @@
 import logging
 import math
 from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -22,8 +21,6 @@ from ssd_lightning.errors import one_line
 from ssd_lightning.training.callbacks.checkpointing import BestCheckpoint
 from ssd_lightning.training.callbacks.dashboard.contents import (
     CURVE_POINTS,
-    BestModel,
-    ClassScores,
     Validation,
     choose_images,
     count_levels,
@@ -78,7 +75,8 @@ class Dashboard(pl.Callback):
         self.seed = seed
         self._image_ids: tuple[str, ...] | None = None
         self._validations = 0
-        self._history = ClassScores()
+        self._epochs: list[float] = []
+        self._class_ap: list[list[float]] = []
         self._best_epoch = 0
         self._sinks: list[Sink] = []
         self._failed: set[str] = set()
@@ -92,14 +90,15 @@ class Dashboard(pl.Callback):
             "image_ids": self._image_ids and list(self._image_ids),
             "validations": self._validations,
             "best_epoch": self._best_epoch,
-            **asdict(self._history),
+            "epochs": list(self._epochs),
+            "values": list(self._class_ap),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state."""
         self._image_ids = state_dict["image_ids"] and tuple(state_dict["image_ids"])
         self._validations, self._best_epoch = state_dict["validations"], state_dict["best_epoch"]
-        self._history = ClassScores(*deepcopy((state_dict["epochs"], state_dict["values"])))
+        self._epochs, self._class_ap = list(state_dict["epochs"]), list(state_dict["values"])
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Create the sinks."""
@@ -189,8 +188,8 @@ class Dashboard(pl.Callback):
         values = [float(scores.get(f"val/ap_11point/{name}", missing)) for name in pl_module.class_names]
         batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         done = batches.processed / max(1, trainer.num_training_batches)
-        self._history.epochs.append(round(trainer.current_epoch + min(1.0, done), 4))
-        self._history.values.append(values)
+        self._epochs.append(round(trainer.current_epoch + min(1.0, done), 4))
+        self._class_ap.append(values)
         best = best_checkpoint(trainer)
         score = float(scores.get(str(best.monitor), missing)) if best is not None else math.nan
         if math.isfinite(score) and is_best(trainer):
@@ -206,20 +205,22 @@ class Dashboard(pl.Callback):
             images=show_images(record, self._image_ids or ()),
             curves=tuple(curve.thinned(CURVE_POINTS) for curve in pr_curves(record)),
             confusion=confusion_matrix(record, score_threshold=self.score_threshold),
-            history=deepcopy(self._history),  # it changes later
+            epochs=tuple(self._epochs),
+            class_ap=np.array(self._class_ap).reshape(-1, record.num_classes),
         )
         self._show("show_validation", validation)
 
     def _show_progress(self, trainer: pl.Trainer, *, is_last: bool) -> None:
         kept = best_checkpoint(trainer)
         if self._sinks and kept is not None and kept.best_model_path and kept.best_model_score is not None:
-            best = BestModel(
-                path=Path(kept.best_model_path),
+            self._show(
+                "keep_model",
+                Path(kept.best_model_path),
                 epoch=self._best_epoch,
                 monitor=str(kept.monitor),
                 score=float(kept.best_model_score),
+                is_last=is_last,
             )
-            self._show("keep_model", best, is_last=is_last)
 
     def _show(self, method: str, *content: Any, **settings: Any) -> None:
         for sink in self._sinks:

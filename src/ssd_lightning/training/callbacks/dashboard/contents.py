@@ -1,9 +1,8 @@
 """The contents of a dashboard, created once for all sinks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -60,20 +59,6 @@ class ShownImage:
         )
 
 
-@dataclass
-class ClassScores:
-    """AP of every class at every validation, as plain values for checkpoints."""
-
-    epochs: list[float] = field(default_factory=list)
-    """`[V]`: trained epochs. A fraction for a validation within an epoch."""
-    values: list[list[float]] = field(default_factory=list)
-    """`[V][C]`: 11-point; NaN for a class without objects."""
-
-    def table(self, num_classes: int) -> np.ndarray:
-        """Return `values` as float64 `[V, C]`, also with V = 0."""
-        return np.array(self.values, dtype=np.float64).reshape(-1, num_classes)
-
-
 @dataclass(frozen=True, eq=False)
 class Validation:
     """Everything that is shown of a validation."""
@@ -90,7 +75,10 @@ class Validation:
     """One per class, with at most `CURVE_POINTS` points."""
     confusion: np.ndarray
     """See `analysis.confusion.confusion_matrix`."""
-    history: ClassScores
+    epochs: tuple[float, ...]
+    """Trained epochs of this and the V - 1 earlier validations. A fraction for a validation within an epoch."""
+    class_ap: np.ndarray
+    """11-point AP of every class at these validations, float64 `[V, C]`; NaN for a class without objects."""
 
     @property
     def when(self) -> str:
@@ -111,17 +99,6 @@ class Validation:
         return [
             (curve.class_name, curve.num_objects, number(curve.ap_11point), number(curve.ap)) for curve in self.curves
         ]
-
-
-@dataclass(frozen=True)
-class BestModel:
-    """The best checkpoint so far."""
-
-    path: Path
-    epoch: int
-    """Counted from 0, as in `metrics.csv`."""
-    monitor: str
-    score: float
 
 
 def number(value: float) -> float | None:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from ssd_lightning.run_files import written_whole
-from ssd_lightning.training.callbacks.dashboard.contents import BestModel, Validation
+from ssd_lightning.training.callbacks.dashboard.contents import Validation
 from ssd_lightning.visualization.training_plots import LevelCount
 
 MOST_SHEETS = 24
@@ -29,15 +29,15 @@ class Sink:
     def show_best_score(self, score: float, *, step: int) -> None:
         """Show the score of a new best checkpoint."""
 
-    def keep_model(self, best: BestModel, *, is_last: bool) -> None:
-        """Keep the best checkpoint. `is_last` is true at the end of training."""
+    def keep_model(self, path: Path, *, epoch: int, monitor: str, score: float, is_last: bool) -> None:
+        """Keep the best checkpoint so far, of an epoch counted from 0. `is_last` is true at the end of training."""
 
 
 class FileSink(Sink):
     """Writes PNG and JPEG files to a folder, which is created when something is written.
 
-    `report.html` has the curves, tables and plots. Sheets of images are kept for several validations. If there are more than `MOST_SHEETS`, every second one is
-    removed.
+    `report.html` has the curves, tables and plots. Sheets of images are kept for several validations. If there are more
+    than `MOST_SHEETS`, every second one is removed.
     """
 
     def __init__(self, folder: Path) -> None:

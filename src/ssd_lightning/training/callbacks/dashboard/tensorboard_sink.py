@@ -11,7 +11,6 @@ from ssd_lightning.training.callbacks.dashboard.sinks import Sink
 from ssd_lightning.visualization.training_plots import (
     PANELS,
     LevelCount,
-    PRLine,
     draw_class_ap,
     draw_confusion,
     draw_pr_curves,
@@ -59,14 +58,14 @@ class TensorBoardSink(Sink):
 
 def draw_plots(validation: Validation) -> dict[str, np.ndarray]:
     """Draw precision and recall, confusion, and the AP of each class so far: uint8 `[H, W, 3]` each."""
-    names, when, history = validation.class_names, validation.when, validation.history
-    lines = [PRLine(curve.class_name, curve.recall, curve.precision, curve.ap) for curve in validation.curves]
+    names, when = validation.class_names, validation.when
+    lines = [(curve.recall, curve.precision) for curve in validation.curves]
+    aps = [curve.ap for curve in validation.curves]
     found = f"objects found, score {validation.score_threshold:g} or more, {when}"
-    scores = history.table(len(names))
     return {
-        "pr_curves": draw_pr_curves(lines, title=f"precision and recall at IoU .5, {when}"),
+        "pr_curves": draw_pr_curves(lines, aps, names, title=f"precision and recall at IoU .5, {when}"),
         "confusion_matrix": draw_confusion(validation.confusion, names, title=found),
-        "class_ap": draw_class_ap(history.epochs, scores, names, title=f"AP by class, {when}"),
+        "class_ap": draw_class_ap(validation.epochs, validation.class_ap, names, title=f"AP by class, {when}"),
     }
 
 
