@@ -107,6 +107,7 @@ def open_data(config: DictConfig, detector: Detector) -> DetectionData:
 
 
 COLUMNS = {"AP 11-point": "ap_11point", "AP area": "ap_area"}
+LEAST_DRAWN_SCORE = 0.4
 SUMMARY = ("map_11point", "map_area", "map_50", "map_75", "map")
 
 
@@ -132,14 +133,7 @@ def score(detector: Detector, loader: DataLoader, voc: VOCMeanAveragePrecision |
     }
 
 
-def draw_comparisons(
-    detector: Detector,
-    dataset: DetectionDataset,
-    folder: Path,
-    *,
-    count: int,
-    score_threshold: float = 0.4,
-) -> None:
+def draw_comparisons(detector: Detector, dataset: DetectionDataset, folder: Path, *, count: int) -> None:
     """Draw detections next to ground truth, for images spread over the data set.
 
     Args:
@@ -147,7 +141,6 @@ def draw_comparisons(
         dataset: images and ground truth.
         folder: output folder for the images, and for `overview.jpg` with all of them.
         count: number of images.
-        score_threshold: detections below it are not drawn.
     """
     folder.mkdir(parents=True, exist_ok=True)
     panels, names = [], UniqueNames()
@@ -155,7 +148,7 @@ def draw_comparisons(
     for index in range(0, len(dataset), max(1, len(dataset) // max(1, count)))[:count]:
         record = dataset.annotations[index]
         image = read_image(record.image_path, record.size_px)
-        found = detector(image).select(score_threshold)
+        found = detector(image).select(LEAST_DRAWN_SCORE)
         to_px = np.array([*record.size_px[::-1], *record.size_px[::-1]])
         drawn = draw_comparison(
             image,

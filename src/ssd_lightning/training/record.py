@@ -103,9 +103,7 @@ def log_changed_data(earlier: Mapping[str, Any], fingerprints: Mapping[str, Mapp
             log.warning("the %s images differ from those of %s: %s", split, run, "; ".join(changed))
 
 
-def write_result(
-    directory: Path, *, digest: str, scores: Mapping[str, float], checkpoint: str | None, status: str = "finished"
-) -> None:
+def write_result(directory: Path, *, digest: str, scores: Mapping[str, float], checkpoint: str | None) -> None:
     """Write `result.json` atomically. It is the last file of a run: if it exists, the run is finished.
 
     Args:
@@ -113,11 +111,10 @@ def write_result(
         digest: digest of its configuration, see `ssd_lightning.digest`.
         scores: last value of everything that was logged. Values that are not finite are written as null.
         checkpoint: path of the best checkpoint.
-        status: how the run ended.
     """
     result = {
         "digest": digest,
-        "status": status,
+        "status": "finished",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "scores": {name: value if math.isfinite(value) else None for name, value in scores.items()},
         "checkpoint": checkpoint,

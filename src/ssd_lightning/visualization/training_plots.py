@@ -1,7 +1,7 @@
 """Plots of a training: its logged curves, the matching of its priors, and the validation results per class."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,22 +15,6 @@ GREY = "#b9bdc4"
 MOST_NAMED = 10
 """Number of lines that a reader can distinguish; of more, the best and the worst are named."""
 CLASSES_PX = (590, 360)
-PANELS: Mapping[str, Mapping[str, str]] = {
-    "losses": {
-        "train/loss_box": "training, boxes", "train/loss_cls": "training, classes",
-        "val/loss_box": "validation, boxes", "val/loss_cls": "validation, classes",
-    },
-    "mean AP": {
-        "val/map_11point": "11-point", "val/map_area": "area", "val/map_50": "COCO .5", "val/map_75": "COCO .75",
-        "val/map": "COCO .5:.95",
-    },
-    "COCO AP by size": {"val/map_small": "small", "val/map_medium": "medium", "val/map_large": "large"},
-    "learning rate": {"lr": "weights"},
-    "images per second": {"speed/images_per_s": "training"},
-    "share of time that waits for data": {"speed/data_wait": "training"},
-    "peak memory, MiB": {"speed/peak_memory_mib": "training"},
-}  # fmt: skip
-"""Title of each panel -> names in the log and their labels."""
 
 
 class LevelCount(NamedTuple):

@@ -3,7 +3,7 @@
 import csv
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,14 @@ from ssd_lightning.training.fault_tolerance.checkpoint_io import LAST, PREVIOUS,
 
 log = logging.getLogger(__name__)
 
+MOST_DIFFERENCES = 5
 
-def find_resumable(path: Path, *, order: Sequence[str] = (LAST, PREVIOUS, "best.ckpt")) -> Path | None:
+
+def find_resumable(path: Path) -> Path | None:
     """Find the newest intact checkpoint of a run, or check a given file.
 
     Args:
-        path: a run directory, or a checkpoint file.
-        order: file names in the run's `checkpoints/`, newest first. A damaged file is logged and the next one is
-            tried.
+        path: a run directory, or a checkpoint file. In a directory, a damaged file is logged and the next one is tried.
 
     Returns:
         The checkpoint. None if the directory has none.
@@ -42,7 +42,7 @@ def find_resumable(path: Path, *, order: Sequence[str] = (LAST, PREVIOUS, "best.
         read_checkpoint(path)
         return path
     damaged = []
-    for name in order:
+    for name in (LAST, PREVIOUS, "best.ckpt"):  # newest first
         candidate = path / "checkpoints" / name
         if not candidate.is_file():
             continue
@@ -181,23 +181,22 @@ _held: dict[Path, FileLock] = {}
 """Keeps the locks from being garbage-collected. The system releases them when the process ends."""
 
 
-def log_differences(checkpoint: Path, config: Mapping[str, Any], *, at_most: int = 5) -> None:
+def log_differences(checkpoint: Path, config: Mapping[str, Any]) -> None:
     """Warn if a run is resumed with different settings.
 
     Args:
         checkpoint: checkpoint in the directory of the earlier run.
         config: resolved configuration of this run.
-        at_most: number of differences that are listed.
     """
     try:
         begun_with = yaml.safe_load((checkpoint.parent.parent / "config.yaml").read_text())
     except (OSError, yaml.YAMLError):
         return
     if isinstance(begun_with, dict) and (lines := differences(begun_with, config)):
-        more = [f"and {len(lines) - at_most} more"] if len(lines) > at_most else []
+        more = [f"and {len(lines) - MOST_DIFFERENCES} more"] if len(lines) > MOST_DIFFERENCES else []
         log.warning(
             "the run continues with different settings (then -> now):\n  %s",
-            "\n  ".join([*lines[:at_most], *more]),
+            "\n  ".join([*lines[:MOST_DIFFERENCES], *more]),
         )
 
 

@@ -173,14 +173,11 @@ def requeue() -> bool:
     return True
 
 
-def outlive_signals(worker: int = 0) -> None:
+def outlive_signals() -> None:
     """Keep a data worker reading after a signal to the whole run, until the run has saved its checkpoint.
 
     A terminal sends Ctrl-C to every process, and SLURM does the same with its signals. If a worker ended at once, the
     run would stop in the middle of a step.
-
-    Args:
-        worker: index of the worker, from the DataLoader.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGUSR1"):
