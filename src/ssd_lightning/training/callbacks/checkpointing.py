@@ -145,15 +145,21 @@ class LastCheckpoint(Checkpoint):
             return
         is_last = batch_idx + 1 == trainer.num_val_batches[dataloader_idx]
         if self._signals.received or (is_last and trainer.world_size > 1):
-            self._stop_if_agreed(trainer)
+            self._has_answered = True
+            self._signals.ask(due=False)
+            self._stop_by, _ = self._signals.answer()
+            if self._stop_by:
+                self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save at the end of every epoch."""
         self._save(trainer)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, *arguments: Any) -> None:
         """Restore the former signal handlers."""
         self._signals.release()
+
+    on_test_end = on_exception = on_train_end  # type: ignore[assignment]
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save with `trainer.max_steps=0` too: the weights of `init_from` become a detector for all commands."""
@@ -163,14 +169,6 @@ class LastCheckpoint(Checkpoint):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make signals end the test."""
         self._signals.end_at_once()
-
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore the former signal handlers."""
-        self._signals.release()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Restore the former signal handlers."""
-        self._signals.release()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -182,12 +180,6 @@ class LastCheckpoint(Checkpoint):
             progress["total"] |= {"ready": done + 1, "started": done + 1, "processed": done}
             progress["current"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             progress["is_last_batch"] = False
-
-    def _stop_if_agreed(self, trainer: pl.Trainer) -> None:
-        self._has_answered = True
-        self._stop_by = self._signals.agree()
-        if self._stop_by:
-            self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]

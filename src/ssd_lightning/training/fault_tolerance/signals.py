@@ -98,11 +98,6 @@ class Signals:
         weight, due = (int(value) for value in values)
         return {_weight(number): number for number in (0, *WATCHED)}[weight], bool(due)
 
-    def agree(self) -> int:
-        """Call `ask` and wait for the answer."""
-        self.ask(due=False)
-        return self.answer()[0]
-
     def all_say(self, what: bool) -> bool:
         """Whether something is true on all ranks. Waits for their answers."""
         votes = torch.tensor(int(what))
