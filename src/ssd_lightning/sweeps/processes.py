@@ -18,9 +18,7 @@ PARENT = "SSD_LIGHTNING_SWEEP_PROCESS"
 LOOK_EVERY_S = 0.5
 GRACE_S = 120.0
 """Time for a job to write its checkpoint after it received the signal to end."""
-PASSED_ON = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
-)  # Windows has no SIGUSR1
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ class LastCheckpoint(Checkpoint):
     def _obey(self, trainer: pl.Trainer) -> None:
         number, self._stop_by, self._signals.received = self._stop_by, 0, 0
         name, run = signal.Signals(number).name, self.path.parent.parent
-        if number == getattr(signal, "SIGUSR1", None):
+        if number == signal.SIGUSR1:
             if not is_on_slurm():
                 log.warning("%s: saved at step %d", name, trainer.global_step)
                 return
