@@ -26,8 +26,7 @@ from ssd_lightning.training.budget import TrainingBudget
 from ssd_lightning.training.devices import describe_batch, find_launch, shared_batch
 from ssd_lightning.training.fault_tolerance.resumption import (
     begin_directory,
-    check_classes,
-    check_network,
+    check_fits,
     check_work_is_left,
     choose_checkpoint,
     hold_directory,
@@ -107,8 +106,7 @@ class Run:
             WeightsError: classes or network differ from those of the checkpoint.
         """
         if self.resume is not None:
-            check_classes(self.resume, tuple(data.class_names))
-            check_network(self.resume, module.net)
+            check_fits(self.resume, tuple(data.class_names), module.net)
         if not self.is_first:
             return
         self._warn_about_data(data)

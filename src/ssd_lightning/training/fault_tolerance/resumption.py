@@ -82,27 +82,20 @@ def choose_checkpoint(resume: str | None, run_dir: Path) -> Path | None:
     return find_resumable(run_dir)
 
 
-def check_classes(checkpoint: Path, class_names: tuple[str, ...]) -> None:
-    """Refuse to continue a run on data with different classes.
+def check_fits(checkpoint: Path, class_names: tuple[str, ...], net: SSD) -> None:
+    """Refuse to continue a run on data with different classes, or with a different network.
 
     Raises:
-        WeightsError: the classes differ, or the file is not a checkpoint.
+        WeightsError: the classes, or names or shapes of the weights differ, or the file is not a checkpoint.
     """
-    trained = tuple(read_checkpoint(checkpoint).get("detector", {}).get("class_names", ()))
+    state = read_checkpoint(checkpoint)
+    trained = tuple(state.get("detector", {}).get("class_names", ()))
     if trained != class_names:
         raise WeightsError(
             f"resume={checkpoint}: trained on the classes {', '.join(trained)}; the data have {', '.join(class_names)}"
         )
-
-
-def check_network(checkpoint: Path, net: SSD) -> None:
-    """Refuse to continue a run with a different network.
-
-    Raises:
-        WeightsError: names or shapes of the weights differ.
-    """
     try:
-        load_weights(net, read_checkpoint(checkpoint).get("state_dict", {}), checkpoint)
+        load_weights(net, state.get("state_dict", {}), checkpoint)
     except WeightsError as error:
         raise WeightsError(f"resume={checkpoint} has a different network than this command builds: {error}") from error
 
