@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -37,10 +38,12 @@ class SweepCallback(Callback):
             sys.exit(2)
         write_json(directory / SWEEP, sweep)
         stop_at_signals()
-        if str(config.hydra.sweeper._target_).startswith("hydra_plugins.ssd_lightning."):
-            from ssd_lightning.sweeps.search import register
+        target = str(config.hydra.sweeper._target_)
+        if target.startswith("hydra_plugins.ssd_lightning."):
+            from ssd_lightning.sweeps.search import SearchSweeper  # needs optuna
 
-            register()
+            # Hydra accepts only sweepers from the package `hydra_plugins`, which it checks by their configured name.
+            Plugins.instance().class_name_to_class[target] = SearchSweeper
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write `sweep_results.csv` and the plot, print table and best command line. Exit with 1 if jobs failed."""
