@@ -229,9 +229,9 @@ def test_a_failure_leaves_nothing(
     ("arguments", "said"),
     [
         ([], "say what to convert"),
-        (["data=coco_folder", "data.root=ROOT", "to=kitti"], "to is 'kitti'; it can be coco, csv, voc, yolo"),
+        (["data=coco_folder", "data.root=ROOT", "to=kitti"], "to is 'kitti'; it can be coco, csv, voc or yolo"),
         (["data=coco_folder", "data.root=ROOT", "split=val"], "no val split of its own; its images are taken"),
-        (["data=coco_folder", "data.root=ROOT", "images=move"], "images is 'move'; it can be copy, link, none"),
+        (["data=coco_folder", "data.root=ROOT", "images=move"], "images is 'move'; it can be copy, link or none"),
         (["data=coco_folder", "data.root=ROOT/nowhere"], "there is no such folder"),
         (
             ["data=coco_folder", "data.root=ROOT", "data.train_split=x", "split=train"],

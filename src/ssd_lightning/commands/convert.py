@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from ssd_lightning.checks import require_choice
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats.files import MissingSplitError
@@ -25,7 +26,6 @@ from ssd_lightning.errors import ConfigurationError, DataError
 log = logging.getLogger(__name__)
 
 STAGES = ("train", "val", "test")
-IMAGES = ("copy", "link", "none")
 
 
 def convert(config: DictConfig) -> dict[str, int]:
@@ -42,9 +42,9 @@ def convert(config: DictConfig) -> dict[str, int]:
     """
     if config.get("data") is None:
         raise ConfigurationError("say what to convert, e.g. data=voc_folder data.root=FOLDER")
-    for key, choices in {"to": tuple(FORMATS), "split": ("all", *STAGES), "images": IMAGES}.items():
-        if config[key] not in choices:
-            raise ConfigurationError(f"{key} is '{config[key]}'; it can be {', '.join(choices)}")
+    require_choice("to", config.to, tuple(FORMATS))
+    require_choice("split", config.split, ("all", *STAGES))
+    require_choice("images", config.images, ("copy", "link", "none"))
     if config.tiles is not None:
         check_tiles(config.tiles, config.overlap)
         if config.images != "copy":

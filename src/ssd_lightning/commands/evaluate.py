@@ -13,6 +13,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.checks import require_choice
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.detection_data import DetectionData, require_objects
 from ssd_lightning.data.foreign_classes import require_common_class
@@ -48,8 +49,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     """
     if config.get("data") is None:
         raise ConfigurationError("say which images to score, e.g. data=voc2007 or data=voc_folder data.root=FOLDER")
-    if config.split not in ("train", "val", "test"):
-        raise ConfigurationError(f"split is '{config.split}'; it can be train, val or test")
+    require_choice("split", config.split, ("train", "val", "test"))
     device = choose_device(config.device)
     if device.type == "cpu":
         keep_freed_memory()

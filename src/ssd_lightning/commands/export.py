@@ -128,8 +128,7 @@ def make_parent(output: Path) -> None:
 
 def check_settings(config: DictConfig) -> None:
     """Check the settings that need no checkpoint."""
-    if config.format not in FORMATS:
-        raise ConfigurationError(f"format is '{config.format}'; it can be {', '.join(FORMATS)}")
+    require_choice("format", config.format, FORMATS)
     suffixes = SUFFIXES.get(config.format)
     if suffixes and Path(config.output).suffix not in suffixes:
         raise ConfigurationError(f"output={config.output}: a file of format={config.format} ends in {suffixes[0]}")
@@ -155,8 +154,7 @@ def check_settings(config: DictConfig) -> None:
             raise ConfigurationError(f"{labels_file(Path(config.output))} exists; it is not replaced")
     if config.backend != "onnx" and config.format != "onnx":
         raise ConfigurationError(f"backend={config.backend} verifies format=onnx, not format={config.format}")
-    if config.split not in ("train", "val", "test"):
-        raise ConfigurationError(f"split is '{config.split}'; it can be train, val or test")
+    require_choice("split", config.split, ("train", "val", "test"))
 
 
 def open_data(config: DictConfig, checkpoint: Detector) -> DetectionData | None:
