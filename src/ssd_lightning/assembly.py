@@ -70,8 +70,7 @@ def set_up_machine(config: DictConfig) -> int:
     device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
     check_compile(config.compile, device, many_sizes=config.data.get("multiscale") is not None)
     check_sync_batchnorm(bool(config.trainer.sync_batchnorm), device.type)
-    if device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(device)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(config.matmul_precision)
     torch.backends.cudnn.allow_tf32 = config.matmul_precision != "highest"  # convolutions have a separate switch

@@ -193,8 +193,8 @@ def try_steps(check: DatasetCheck, config: DictConfig, net: SSD) -> dict[str, An
     accumulate = config.trainer.accumulate_grad_batches
     share = device_batch_size(config.data.batch_size, ranks=num_devices, accumulate=accumulate)
     batch_size = config.trial_batch_size or share
+    keep_freed_memory(device)
     if device.type == "cpu":
-        keep_freed_memory()
         batch_size = config.trial_batch_size or min(share, MOST_ON_A_PROCESSOR)
     batches = sound_batches(
         check,

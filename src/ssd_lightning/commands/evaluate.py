@@ -51,8 +51,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         raise ConfigurationError("say which images to score, e.g. data=voc2007 or data=voc_folder data.root=FOLDER")
     require_choice("split", config.split, ("train", "val", "test"))
     device = choose_device(config.device)
-    if device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(device)
     detector = Detector.load(config.checkpoint, device, backend=config.backend)
     data = open_data(config, detector)
     voc = VOCMeanAveragePrecision(len(detector.class_names))

@@ -44,8 +44,7 @@ def predict(config: DictConfig) -> dict[str, Any]:
     check_settings(config)
     sources = find_sources(config.source, recursive=config.recursive)
     device = choose_device(config.device)
-    if device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(device)
     detector = Detector.load(config.checkpoint, device, backend=config.backend)
     overrides = {name: config[name] for name in ("iou_threshold", "max_detections") if config[name] is not None}
     if overrides:
