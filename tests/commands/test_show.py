@@ -107,8 +107,8 @@ def test_matches_are_those_of_the_loss_on_the_first_batch(
     data = make_data(config)
     samples = [data.dataset("train")[0, index] for _, index in list(data.train_dataloader().sampler)[:4]]
     targets = [target for _, target in samples]
-    priors = show.read_priors(config)
-    labels = instantiate(config.loss.matcher)(targets, priors.boxes_cxcywh).labels
+    priors_cxcywh = show.prior_boxes(show.read_network(config))
+    labels = instantiate(config.loss.matcher)(targets, priors_cxcywh).labels
     assert len(drawn["rows"]) == 2
     for (image, objects), (pixels, target), of_image in zip(drawn["rows"], samples[:2], labels[:2], strict=True):
         assert (image == pixels.permute(1, 2, 0).numpy()).all()
@@ -120,10 +120,11 @@ def test_matches_are_those_of_the_loss_on_the_first_batch(
 
 def test_priors_are_those_of_the_network_and_its_weights_are_not_fetched(folder: Path) -> None:
     overrides = ["model=ssd300", "backbone.weights=IMAGENET1K_V1", "priors.clip=true", "data.root=x"]
-    priors = show.read_priors(compose_config("show", ["what=priors", *overrides]))
-    assert [level.grid_size for level in priors.levels] == [(n, n) for n in (38, 19, 10, 5, 3, 1)]
-    assert torch.equal(priors.boxes_cxcywh, make_priors(priors.levels, 300, clip=True))
-    assert priors.boxes_cxcywh.shape == (8732, 4)
+    net = show.read_network(compose_config("show", ["what=priors", *overrides]))
+    assert [level.grid_size for level in net.levels] == [(n, n) for n in (38, 19, 10, 5, 3, 1)]
+    priors_cxcywh = show.prior_boxes(net)
+    assert torch.equal(priors_cxcywh, make_priors(net.levels, 300, clip=True))
+    assert priors_cxcywh.shape == (8732, 4)
 
 
 def small_detector(path: Path) -> Detector:
@@ -137,12 +138,12 @@ def small_detector(path: Path) -> Detector:
 def test_a_checkpoint_brings_its_input_size_and_priors(folder: Path) -> None:
     trained = folder / "a.ckpt"
     overrides = [*SETTINGS, f"data.root={folder / 'set'}", f"checkpoint={trained}"]
-    net = small_detector(trained).network
+    priors_cxcywh = small_detector(trained).network.priors_cxcywh
     config = compose_config("show", [*overrides, "what=matches"])
-    priors = show.read_priors(config)
-    assert priors.image_size == (64, 96)
-    assert priors.clip == "size"
-    assert torch.equal(priors.boxes_cxcywh, net.priors_cxcywh)
+    net = show.read_network(config)
+    assert net.image_size == (64, 96)
+    assert net.clip_priors == "size"
+    assert torch.equal(show.prior_boxes(net), priors_cxcywh)
     image, _ = make_data(config).dataset("train")[0]
     assert image.shape == (3, 64, 96)
     for what in show.SUBJECTS:

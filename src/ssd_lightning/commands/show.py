@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from ssd_lightning.data.resize import as_resize_mode, checked_size, plain_mode
 from ssd_lightning.data.sampler import EpochSampler, read_key
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.inference.detector import Detector
-from ssd_lightning.models.config import to_config
+from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.priors import Clip, PriorLevel, as_height_width, make_priors
 from ssd_lightning.training import DetectionDataModule
 from ssd_lightning.visualization.draw_matches import draw_match_sheet
@@ -36,17 +36,6 @@ CLIPPING: Mapping[Clip, str] = {
     True: "centres and sides clipped to the image's",
     "size": "sides clipped to the image's",
 }
-
-
-class Priors(NamedTuple):
-    """Priors of a network."""
-
-    levels: Sequence[PriorLevel]
-    image_size: tuple[int, int]
-    """Size of the network's input, (height, width)."""
-    clip: Clip
-    boxes_cxcywh: Tensor
-    """`[K, 4]`, normalised."""
 
 
 def show(config: DictConfig) -> list[Path]:
@@ -74,13 +63,14 @@ def check_settings(config: DictConfig) -> None:
 
 def show_priors(config: DictConfig) -> dict[str, np.ndarray]:
     """Draw the priors of every level and of all levels, and print a table."""
-    priors = read_priors(config)
-    levels = split_by_level(priors)
+    net = read_network(config)
+    boxes_cxcywh = prior_boxes(net)
+    levels = split_by_level(boxes_cxcywh, net.levels, net.image_size)
     resize = as_resize_mode(OmegaConf.select(config, "augmentation.resize"))
-    image, _ = resize.apply(_image_below_priors(config, priors), priors.image_size)
-    clipping = CLIPPING[priors.clip]
-    height, width = priors.image_size
-    title = f"{len(priors.boxes_cxcywh):,} priors of an input of {width} x {height} pixels"
+    image, _ = resize.apply(_image_below_priors(config), net.image_size)
+    clipping = CLIPPING[net.clip_priors]
+    height, width = net.image_size
+    title = f"{len(boxes_cxcywh):,} priors of an input of {width} x {height} pixels"
     rows = [
         (str(at), *level.cells(), level.ratio_texts(), f"{level.count:,}", f"{level.share_reaching_out:.0%}")
         for at, level in enumerate(levels, 1)
@@ -96,7 +86,7 @@ def show_priors(config: DictConfig) -> dict[str, np.ndarray]:
 def show_batch(config: DictConfig) -> dict[str, np.ndarray]:
     """Draw images as annotated, and as augmented in the first epochs."""
     if config.checkpoint is not None:
-        read_priors(config)  # which sets the input size
+        read_network(config)  # which sets the input size
     height, width = image_size = checked_size(list(config.image_size))
     data = open_training_data(config)
     dataset = data.dataset("train")
@@ -128,16 +118,17 @@ def show_batch(config: DictConfig) -> dict[str, np.ndarray]:
 
 def show_matches(config: DictConfig) -> dict[str, np.ndarray]:
     """Draw images of the first batch with the priors of each object, and print counts for the whole batch."""
-    priors = read_priors(config)
+    net = read_network(config)
+    priors_cxcywh = prior_boxes(net)
     loss = instantiate(config.loss, _convert_="all")
     data = open_training_data(config)
     dataset = data.dataset("train")
     indices = first_indices(data, max(config.num, config.data.batch_size), config.seed)
     samples = [dataset[0, index] for index in indices]
     targets = [target for _, target in samples]
-    assignment, threshold = loss.matcher(targets, priors.boxes_cxcywh), loss.matcher.iou_threshold
-    matched = by_object(assignment, targets, priors.boxes_cxcywh)
-    print_matches(summarise_matches(matched, level_of_priors(priors.levels), threshold), threshold)
+    assignment, threshold = loss.matcher(targets, priors_cxcywh), loss.matcher.iou_threshold
+    matched = by_object(assignment, targets, priors_cxcywh)
+    print_matches(summarise_matches(matched, level_of_priors(net.levels), threshold), threshold)
     class_names = drawable_names(data.class_names)
     rows = [
         (
@@ -145,17 +136,17 @@ def show_matches(config: DictConfig) -> dict[str, np.ndarray]:
             matched_objects(
                 found,
                 target,
-                priors_cxcywh=priors.boxes_cxcywh,
-                levels=priors.levels,
+                priors_cxcywh=priors_cxcywh,
+                levels=net.levels,
                 iou_threshold=threshold,
                 class_names=class_names,
             ),
         )
         for (image, target), found in islice(zip(samples, matched, strict=True), config.num)
     ]
-    height, width = priors.image_size
+    height, width = net.image_size
     lines = [
-        f"{len(priors.boxes_cxcywh):,} priors, {type(loss.matcher).__name__} from IoU {threshold:g} on; seed "
+        f"{len(priors_cxcywh):,} priors, {type(loss.matcher).__name__} from IoU {threshold:g} on; seed "
         f"{config.seed}. Red, with !: no prior reaches the object; its best one is forced on it."
     ]
     title = f"Which priors match which object, {width} x {height} pixels"
@@ -169,40 +160,42 @@ def open_training_data(config: DictConfig) -> DetectionDataModule:
     return data
 
 
-def read_priors(config: DictConfig) -> Priors:
-    """Compute the priors of the network that the configuration or the checkpoint describes.
+def read_network(config: DictConfig) -> SSD:
+    """Load the network of the checkpoint, or build the one that the configuration describes on the meta device.
 
-    The network is built on the meta device. With a checkpoint, the configuration takes over its input size and
-    resize mode.
+    With a checkpoint, the configuration takes over its input size and resize mode.
 
     Raises:
         UserError: the checkpoint is not usable, or network and priors do not fit.
     """
     if config.checkpoint is not None:
         detector = Detector.load(config.checkpoint)
-        net = detector.network
-        clip = to_config(net).get("clip_priors", False)
-        OmegaConf.update(config, "image_size", list(net.image_size))
+        OmegaConf.update(config, "image_size", list(detector.image_size))
         if OmegaConf.select(config, "augmentation.resize") is not None:
             OmegaConf.update(config, "augmentation.resize", plain_mode(detector.resize), force_add=True)
-        return Priors(net.levels, net.image_size, clip, net.priors_cxcywh)
+        return detector.network
     if config.priors.fit:
         resolve_priors(config, make_data(config), None)
     with torch.device("meta"):
-        net = make_net(config, num_classes=1, pretrained=False)
-    clip = config.model.clip_priors
-    return Priors(net.levels, net.image_size, clip, make_priors(net.levels, net.image_size, clip=clip))
+        return make_net(config, num_classes=1, pretrained=False)
 
 
-def split_by_level(priors: Priors) -> list[LevelPriors]:
+def prior_boxes(net: SSD) -> Tensor:
+    """Compute the priors of a network, `[K, 4]`, normalised. On the meta device its own have no values."""
+    return make_priors(net.levels, net.image_size, clip=net.clip_priors)
+
+
+def split_by_level(
+    priors_cxcywh: Tensor, levels: Sequence[PriorLevel], image_size: tuple[int, int]
+) -> list[LevelPriors]:
     """Split priors `[K, 4]` into levels of `[rows, columns, boxes, 4]`."""
-    boxes, start, found = priors.boxes_cxcywh.numpy(), 0, []
-    for level in priors.levels:
+    boxes, start, found = priors_cxcywh.numpy(), 0, []
+    for level in levels:
         rows, columns = as_height_width(level.grid_size or 0)
         end = start + rows * columns * level.boxes_per_cell
         squares = tuple(level.squares())
         shapes = tuple(float(ratio) for ratio in level.aspect_ratios for _ in range(2))
-        step = (priors.image_size[0] / rows, priors.image_size[1] / columns)
+        step = (image_size[0] / rows, image_size[1] / columns)
         found.append(
             LevelPriors(
                 boxes_cxcywh=boxes[start:end].reshape(rows, columns, level.boxes_per_cell, 4),
@@ -251,7 +244,7 @@ def write_images(images: Mapping[str, np.ndarray], folder: Path) -> list[Path]:
     return paths
 
 
-def _image_below_priors(config: DictConfig, priors: Priors) -> np.ndarray:
+def _image_below_priors(config: DictConfig) -> np.ndarray:
     if config.image is not None:
         return read_image(Path(config.image))
     try:
