@@ -14,7 +14,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from ssd_lightning.analysis.auto_priors import choose_priors
 from ssd_lightning.analysis.dataset_check.opening import open_splits
 from ssd_lightning.analysis.dataset_check.priors import FITTED, judge_priors
 from ssd_lightning.analysis.dataset_check.splits import DatasetCheck, decode_images, judge_split
@@ -23,7 +22,7 @@ from ssd_lightning.analysis.dry_run import run_estimate
 from ssd_lightning.analysis.health import background_issues, duplicate_issues, few_images_issues
 from ssd_lightning.analysis.issues import Issue, grouped, spoils_the_run
 from ssd_lightning.assembly import make_net
-from ssd_lightning.auto_settings import bound_augmentation, training_boxes
+from ssd_lightning.auto_settings import bound_augmentation, fit_priors, training_boxes
 from ssd_lightning.checks import require_number
 from ssd_lightning.command_line import CommandLine
 from ssd_lightning.config import find_folder
@@ -151,7 +150,7 @@ def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
             check,
             net.levels,
             image_size=net.image_size,
-            clip=config.model.clip_priors,
+            clip=net.clip_priors,
             iou_threshold=config.loss.matcher.iou_threshold,
             directory=directory,
             data=str(config.data.get("root", "the training split")),
@@ -174,12 +173,7 @@ def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
 
 def with_fitted_priors(check: DatasetCheck, config: DictConfig, net: SSD) -> SSD:
     """Give the network the priors that a run with `priors.fit=true` fits to the training boxes."""
-    choice = choose_priors(
-        training_boxes(check.datasets["train"], check.resize, net.image_size),
-        net.levels,
-        net.image_size,
-        config.model.clip_priors,
-    )
+    choice = fit_priors(net, check.datasets["train"], check.resize)
     OmegaConf.update(config, "model.levels", to_config(choice.levels), merge=False)
     fitted = make_net(config, net.num_classes, pretrained=False)
     fitted.load_state_dict(net.state_dict())
