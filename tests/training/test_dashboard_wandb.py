@@ -29,7 +29,7 @@ NAMES = ("a/cat $x_", "dog\n\udc80")
 
 
 def train(run: Path, **settings: Any) -> None:
-    logger = loggers.wandb_logger(
+    logger = loggers.SturdyWandbLogger(
         project="p", name="tiny", group="recipe", job_type="train", tags=["tiny"], save_dir=str(run), **settings
     )
     logger.log_hyperparams({"seed": 3, "name": "tiny", "run": run_record(3)})
@@ -206,7 +206,7 @@ def test_the_run_is_found_by_recipe_sweep_and_seed(records: list[Any]) -> None:
 
 def test_what_becomes_of_the_checkpoint_is_a_word() -> None:
     with pytest.raises(ConfigurationError, match=r"logger.wandb.log_model is 'all'; it can be best, end or none"):
-        loggers.wandb_logger(log_model="all")  # type: ignore[arg-type]
+        loggers.SturdyWandbLogger(log_model="all")  # type: ignore[arg-type]
 
 
 def many_classes(count: int, points: int, validations: int) -> Validation:
