@@ -15,7 +15,7 @@ from ssd_lightning.visualization.draw import draw_detections
 from ssd_lightning.visualization.draw_matches import MatchedObject, draw_matches
 from ssd_lightning.visualization.draw_samples import Sample, class_keys, draw_sample
 from ssd_lightning.visualization.fonts import drawable_names, numbered_names, spell
-from ssd_lightning.visualization.sweep_plots import Panel, save_sweep_plot
+from ssd_lightning.visualization.sweep_plots import save_sweep_plot
 from ssd_lightning.visualization.tags import fitting_font, text_size
 from ssd_lightning.visualization.training_plots import draw_class_ap, draw_confusion, draw_pr_curves
 
@@ -118,7 +118,7 @@ def drawings(names: Sequence[str], path: Path) -> list[np.ndarray]:
         drawable_names(names)[0], of_sample.boxes_xyxy[0], np.zeros((0, 4)), np.zeros(0), 0.3, False
     )
     recall = np.linspace(0, 1, 5)
-    save_sweep_plot(path / "sweep.png", [Panel("x", (names[0], "y"), (0.1, 0.2))], objective="mAP", title=names[0])
+    save_sweep_plot(path / "sweep.png", {"x": (names[0], "y")}, (0.1, 0.2), objective="mAP", title=names[0])
     return [
         draw_detections(GREY, boxes_xyxy_px=boxes, labels=[1], class_names=names, scores=[0.85]),
         draw_sample(of_sample, names, within_px=(120, 200)),

@@ -89,11 +89,12 @@ def conclude_sweep(directory: Path, objective: str) -> list[str]:
     if only_repeats:
         print_table(summary.seed_table(finished, objective))
     written = [directory / "sweep_results.csv"]
-    if panels := summary.panels(jobs, swept):
+    if finished and swept:
         repeated = "; bars are mean +- sd" if set(swept) & set(REPEATS) and not only_repeats else ""
         title = f"{directory.name}: {len(finished)} of {len(jobs)} runs finished{repeated}"
         written.append(directory / "sweep_results.png")
-        save_sweep_plot(written[-1], panels, objective=objective, title=title)
+        values, scores = summary.plotted_values(finished, swept), summary.objectives(finished)
+        save_sweep_plot(written[-1], values, scores, objective=objective, title=title)
     print(*map(os.path.relpath, written), sep="\n")
     if best := summary.best_commands(jobs, swept):
         among = f" ({len(best)} settings are tied; the first is shown)" if len(best) > 1 else ""
