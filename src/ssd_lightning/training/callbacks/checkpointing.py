@@ -53,6 +53,11 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict(moved)
 
 
+def best_callback(trainer: pl.Trainer) -> BestCheckpoint | None:
+    """Find the callback that keeps the best checkpoint."""
+    return next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)), None)
+
+
 class LastCheckpoint(Checkpoint):
     """Saves the state of the run after every epoch, at intervals within an epoch, and when a signal ends the run.
 

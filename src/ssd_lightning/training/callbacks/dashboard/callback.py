@@ -18,7 +18,7 @@ from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.pr_curves import pr_curves
 from ssd_lightning.checks import require_number
 from ssd_lightning.errors import one_line
-from ssd_lightning.training.callbacks.checkpointing import BestCheckpoint
+from ssd_lightning.training.callbacks.checkpointing import best_callback
 from ssd_lightning.training.callbacks.dashboard.contents import (
     CURVE_POINTS,
     Validation,
@@ -30,7 +30,7 @@ from ssd_lightning.training.callbacks.dashboard.contents import (
 from ssd_lightning.training.callbacks.dashboard.sinks import FileSink, Sink
 from ssd_lightning.training.callbacks.dashboard.tensorboard_sink import TensorBoardSink
 from ssd_lightning.training.callbacks.dashboard.wandb_sink import WandbSink
-from ssd_lightning.training.callbacks.evaluations import is_best
+from ssd_lightning.training.callbacks.evaluations import collect_record, is_best
 from ssd_lightning.training.fault_tolerance.rng_state import random_state, set_random_state
 from ssd_lightning.training.loggers import SturdyWandbLogger
 from ssd_lightning.types import Target
@@ -135,13 +135,7 @@ class Dashboard(pl.Callback):
         if not is_validated(trainer):
             return
         if self._validations % self.every_n_validations == 0 or is_last_validation(trainer):
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            self._record = EvaluationRecord.of(
-                pl_module.metrics["val"]["voc"],  # type: ignore[index,arg-type]
-                data.dataset("val"),
-                split="val",
-                class_names=pl_module.class_names,  # type: ignore[arg-type]
-            )
+            self._record = collect_record(trainer, pl_module, "val")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the validation. Its scores are known now."""
@@ -190,7 +184,7 @@ class Dashboard(pl.Callback):
         done = batches.processed / max(1, trainer.num_training_batches)
         self._epochs.append(round(trainer.current_epoch + min(1.0, done), 4))
         self._class_ap.append(values)
-        best = best_checkpoint(trainer)
+        best = best_callback(trainer)
         score = float(scores.get(str(best.monitor), missing)) if best is not None else math.nan
         if math.isfinite(score) and is_best(trainer):
             self._best_epoch = trainer.current_epoch
@@ -211,7 +205,7 @@ class Dashboard(pl.Callback):
         self._show("show_validation", validation)
 
     def _show_progress(self, trainer: pl.Trainer, *, is_last: bool) -> None:
-        kept = best_checkpoint(trainer)
+        kept = best_callback(trainer)
         if self._sinks and kept is not None and kept.best_model_path and kept.best_model_score is not None:
             self._show(
                 "keep_model",
@@ -262,8 +256,3 @@ def is_last_validation(trainer: pl.Trainer) -> bool:
 def logged_step(trainer: pl.Trainer) -> int:
     """Return the step of a validation's scores in the logs. Logs count from 0."""
     return max(0, trainer.global_step - 1)
-
-
-def best_checkpoint(trainer: pl.Trainer) -> BestCheckpoint | None:
-    """Find the callback that keeps the best checkpoint."""
-    return next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)), None)
