@@ -20,7 +20,8 @@ from PIL import Image
 from helpers.commands import SMALL, WHOLE, refused, run_command
 from helpers.datasets import open_voc
 from helpers.prediction_media import write_video
-from ssd_lightning import assembly, auto_settings, predict, train
+from ssd_lightning import assembly, auto_settings, train
+from ssd_lightning.commands.predict import check_settings
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.toy import TOY_CLASSES
@@ -157,7 +158,7 @@ def test_predict_names_what_is_wrong_with_tiles(override: str) -> None:
     config = compose_config("predict", ["checkpoint=x", "source=y", "tiles=640", override])
     name, _, value = override.partition("=")
     with pytest.raises(ConfigurationError, match=f"{name} is '?{value}'?;"):
-        predict.check_settings(config)
+        check_settings(config)
 
 
 @pytest.mark.parametrize("overrides", [[], ["on_error=skip", "save=json"]])

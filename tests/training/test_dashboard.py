@@ -15,10 +15,10 @@ from helpers.evaluation_records import LEFT, ImageSpec, make_record
 from helpers.interrupted import PowerCut, data, everything, first_difference, fit, module
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.training.callbacks.dashboard import callback, file_sink
+from ssd_lightning.training.callbacks.dashboard import callback, sinks
 from ssd_lightning.training.callbacks.dashboard.callback import Dashboard
 from ssd_lightning.training.callbacks.dashboard.contents import Validation, choose_images
-from ssd_lightning.training.callbacks.dashboard.file_sink import FileSink
+from ssd_lightning.training.callbacks.dashboard.sinks import FileSink
 from ssd_lightning.training.fault_tolerance.resumption import find_resumable
 from ssd_lightning.training.fault_tolerance.rng_state import random_state
 from ssd_lightning.training.loggers import SturdyCSVLogger
@@ -119,7 +119,8 @@ def test_a_run_that_goes_on_shows_what_it_would_have_shown(tmp_path: Path, plain
     assert sorted(again) == [validation.epoch for validation in whole] == [0, 1, 2]
     for one in whole:
         two = again[one.epoch]
-        assert (two.step, two.history) == (one.step, one.history)
+        assert (two.step, two.epochs) == (one.step, one.epochs)
+        assert np.array_equal(two.class_ap, one.class_ap, equal_nan=True)
         assert [image.image_id for image in two.images] == [image.image_id for image in one.images]
         assert all(np.array_equal(a.image, b.image) for a, b in zip(one.images, two.images, strict=True))
         assert np.array_equal(two.confusion, one.confusion)
@@ -149,7 +150,7 @@ def test_some_validations_are_shown_the_last_one_always(
 
 
 def test_an_epoch_s_images_are_thinned_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_sink, "MOST_SHEETS", 3)
+    monkeypatch.setattr(sinks, "MOST_SHEETS", 3)
     train(tmp_path / "run", max_epochs=5)
     sheets = sorted(path.name[:10] for path in (tmp_path / "run" / "dashboard" / "images").iterdir())
     assert len(sheets) <= 3

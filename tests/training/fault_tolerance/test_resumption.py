@@ -19,7 +19,7 @@ from ssd_lightning.training.fault_tolerance.data_state import BatchCounters
 from ssd_lightning.training.fault_tolerance.new_settings import NewSettings
 from ssd_lightning.training.fault_tolerance.resumption import (
     begin_directory,
-    check_network,
+    check_fits,
     check_work_is_left,
     find_resumable,
     hold_directory,
@@ -268,11 +268,11 @@ def test_a_run_with_nothing_left_to_train_is_refused(tmp_path: Path, whole: Path
 
 
 def test_another_network_is_refused(whole: Path) -> None:
-    check_network(whole / LAST, small_net())
+    check_fits(whole / LAST, ("cat", "dog"), small_net())
     with pytest.raises(
         WeightsError, match=r"resume=.*last.ckpt has a different network than this command builds.*shape"
     ):
-        check_network(whole / LAST, small_net(num_classes=3))
+        check_fits(whole / LAST, ("cat", "dog"), small_net(num_classes=3))
 
 
 def test_weights_that_are_given_no_step_are_saved_all_the_same(tmp_path: Path) -> None:

@@ -21,10 +21,6 @@ class TrainingDiverged(UserError):
     """Too many losses or gradients are not finite."""
 
 
-class OutOfMemory(UserError):
-    """The device or the machine does not have enough memory for a step."""
-
-
 def spread_non_finite(loss: Tensor) -> Tensor:
     """Return a finite loss unchanged. Any other loss is multiplied by NaN, so that all gradients become NaN.
 
@@ -217,9 +213,9 @@ def explain_memory(
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
         if "16" not in precision:
             options.append(f"trainer.precision=bf16-mixed (now {precision})")
-        return OutOfMemory(f"out of memory: try {', or '.join(options or ['a smaller image_size'])} ({reason})")
+        return UserError(f"out of memory: try {', or '.join(options or ['a smaller image_size'])} ({reason})")
     if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
-        return OutOfMemory(
+        return UserError(
             "a data worker was killed, usually because the machine ran out of memory or of shared memory in /dev/shm: "
             f"try {', or '.join(['data.num_workers=1', *options])} ({reason})"
         )

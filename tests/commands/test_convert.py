@@ -17,6 +17,7 @@ from PIL import Image
 
 from helpers.datasets import open_coco, open_csv, open_voc, open_yolo
 from ssd_lightning import convert, train
+from ssd_lightning.commands.convert import _report
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.writers import FORMATS
@@ -228,9 +229,9 @@ def test_a_failure_leaves_nothing(
     ("arguments", "said"),
     [
         ([], "say what to convert"),
-        (["data=coco_folder", "data.root=ROOT", "to=kitti"], "to is 'kitti'; it can be coco, csv, voc, yolo"),
+        (["data=coco_folder", "data.root=ROOT", "to=kitti"], "to is 'kitti'; it can be coco, csv, voc or yolo"),
         (["data=coco_folder", "data.root=ROOT", "split=val"], "no val split of its own; its images are taken"),
-        (["data=coco_folder", "data.root=ROOT", "images=move"], "images is 'move'; it can be copy, link, none"),
+        (["data=coco_folder", "data.root=ROOT", "images=move"], "images is 'move'; it can be copy, link or none"),
         (["data=coco_folder", "data.root=ROOT/nowhere"], "there is no such folder"),
         (
             ["data=coco_folder", "data.root=ROOT", "data.train_split=x", "split=train"],
@@ -410,7 +411,7 @@ def test_images_of_one_name_stay_apart_under_names_for_any_system(tmp_path: Path
 def test_the_command_that_is_reported_keeps_every_class_name(
     names: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    convert._report("csv", Path("a b"), {"train": 1}, names)
+    _report("csv", Path("a b"), {"train": 1}, names)
     command = capsys.readouterr().out.splitlines()[-1].removeprefix("train on it: ")
     overrides = shlex.split(command)
     assert overrides[:3] == ["python", "-m", "ssd_lightning.train"]

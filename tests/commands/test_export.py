@@ -13,7 +13,7 @@ import torch
 
 from helpers.commands import SMALL, refused, run_command
 from helpers.exported_networks import tiny_detector
-from ssd_lightning import export as command
+from ssd_lightning.commands import export as command
 from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.data.toy import TOY_CLASSES, write_toy_dataset
 from ssd_lightning.inference.detector import Detector
@@ -117,7 +117,7 @@ def test_a_file_that_is_not_what_it_should_be_ends_with_1(
             bias[1] -= 0.01
         return description
 
-    monkeypatch.setattr(files, "write_torchscript", write_spoilt)
+    monkeypatch.setattr(command, "write_torchscript", write_spoilt)
     overrides = ["checkpoint=tiny.ckpt", "format=torchscript", "output=a.torchscript", *QUICK]
     with pytest.raises(SystemExit) as end:
         run("export", *overrides)
@@ -133,12 +133,10 @@ def test_a_file_that_is_not_what_it_should_be_ends_with_1(
 def test_int8_is_calibrated_on_training_images_and_judged_by_map(
     checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ssd_lightning.inference.export import quantization
-
     given = []
-    quantize = quantization.quantize_int8
+    quantize = command.quantize_int8
     monkeypatch.setattr(
-        quantization, "quantize_int8", lambda *args: (given.append([x.shape for x in args[3]]), quantize(*args))
+        command, "quantize_int8", lambda *args: (given.append([x.shape for x in args[3]]), quantize(*args))
     )
     overrides = ["checkpoint=tiny.ckpt", "format=onnx", "quantize=int8", "calibration_images=4", "max_map_loss=1"]
     run("export", *overrides, "output=small.onnx", *QUICK, *TOY)

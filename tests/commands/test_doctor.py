@@ -17,9 +17,10 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from helpers import planted
-from ssd_lightning import doctor
 from ssd_lightning.assembly import make_net
+from ssd_lightning.commands import doctor
 from ssd_lightning.config import compose_config, find_folder, register_experiments
+from ssd_lightning.doctor import main
 from ssd_lightning.errors import DataError
 from ssd_lightning.ops.priors import PriorLevel
 from ssd_lightning.visualization.health_tables import print_report
@@ -355,7 +356,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, directory: Path, *arguments: str) 
     monkeypatch.setattr(sys, "argv", ["doctor", *arguments])
     GlobalHydra.instance().clear()
     try:
-        doctor.main()
+        main()
     except SystemExit as end:
         return int(end.code or 0)
     return 0

@@ -21,7 +21,7 @@ from PIL import Image
 
 from helpers.commands import refused, run_command
 from helpers.tiny_nets import tiny_net
-from ssd_lightning import demo
+from ssd_lightning.commands import demo
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference import app_server
 from ssd_lightning.inference.detector import Detector
