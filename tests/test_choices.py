@@ -15,6 +15,7 @@ from ssd_lightning.config import compose_config
 from ssd_lightning.data.formats.voc import VOC_CLASSES
 from ssd_lightning.data.toy import TOY_CLASSES
 from ssd_lightning.errors import ConfigurationError, find_user_error
+from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.training import DetectionDataModule
 
 INDEPENDENT = (
@@ -135,6 +136,8 @@ def test_every_part_of_the_loss_can_be_chosen(part: str) -> None:
         loss = instantiate(config.loss, _convert_="all")
         assert f"{type(loss).__module__}.{type(loss).__name__}" == "ssd_lightning.losses.multibox.MultiBoxLoss"
         assert type(getattr(loss, part)).__name__ == config.loss[part]._target_.rpartition(".")[2]
+    with pytest.raises(ConfigurationError, match=f"loss.{part} is 'greedy'; .*choose one by loss/{part}="):
+        MultiBoxLoss(**{part: "greedy"})
 
 
 @pytest.mark.parametrize("backbone", each_of(BACKBONES))
