@@ -1,8 +1,6 @@
 """What the configuration states, where it is found, and how its errors are told."""
 
 import inspect
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,24 +149,6 @@ def test_folders_are_found_beside_the_code_or_inside_it(tmp_path: Path, monkeypa
     assert find_folder("conf") == tmp_path / "conf"
     (package / "conf").mkdir()
     assert find_folder("conf") == package / "conf"
-
-
-def test_help_does_not_import_torch() -> None:
-    code = (
-        "import runpy, sys\n"
-        "from hydra.core.global_hydra import GlobalHydra\n"
-        "for command in ('train', 'predict'):\n"
-        "    sys.argv = [command, '--help']\n"
-        "    GlobalHydra.instance().clear()\n"
-        "    try:\n"
-        "        runpy.run_module(f'ssd_lightning.{command}', run_name='__main__')\n"
-        "    except SystemExit as end:\n"
-        "        assert not end.code\n"
-        "print('HEAVY', sorted({'torch', 'pytorch_lightning', 'wandb', 'cv2'} & set(sys.modules)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert all(f"python -m ssd_lightning.{command}" in done.stdout for command in ("train", "predict"))
-    assert done.stdout.strip().endswith("HEAVY []")
 
 
 def test_help_lists_the_recipes_without_reading_them(monkeypatch: pytest.MonkeyPatch) -> None:

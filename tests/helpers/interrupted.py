@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
@@ -24,6 +25,11 @@ from ssd_lightning.training.fault_tolerance.rng_state import RNGState
 from ssd_lightning.training.schedules import cosine
 
 NUM_IMAGES, BATCH_SIZE, EPOCHS = 11, 2, 3  # five batches an epoch, and an image left over
+
+
+def also(*values: Any) -> Any:
+    """A case that goes the way of another, with other settings."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 class PowerCut(Exception):

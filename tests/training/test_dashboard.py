@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from helpers.evaluation_records import LEFT, ImageSpec, make_record
-from helpers.interrupted import PowerCut, data, everything, first_difference, fit, module
+from helpers.interrupted import PowerCut, also, data, everything, first_difference, fit, module
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.training.callbacks.dashboard import callback, sinks
@@ -22,19 +22,6 @@ from ssd_lightning.training.callbacks.dashboard.sinks import FileSink
 from ssd_lightning.training.fault_tolerance.resumption import find_resumable
 from ssd_lightning.training.fault_tolerance.rng_state import random_state
 from ssd_lightning.training.loggers import SturdyCSVLogger
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run without a dashboard."""
-    run = tmp_path_factory.mktemp("plain") / "run"
-    fit(run)
-    return run
-
-
-def also(*values: Any) -> Any:
-    """A case that goes the way of another, with other settings."""
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 class Seen(FileSink):
@@ -98,26 +85,26 @@ def test_scores_are_those_of_the_log(tmp_path: Path, seen: type[Seen]) -> None:
     assert shown.confusion[1:].sum(axis=1).tolist() == [11, 11]
 
 
-def test_a_training_is_the_same_with_it(tmp_path: Path, plain: Path) -> None:
+def test_a_training_is_the_same_with_it(tmp_path: Path, whole: Path) -> None:
     train(tmp_path / "run")
     for name in ("last", "best"):
-        assert first_difference(everything(tmp_path / "run", name), everything(plain, name)) is None
+        assert first_difference(everything(tmp_path / "run", name), everything(whole, name)) is None
 
 
-def test_a_run_that_goes_on_shows_what_it_would_have_shown(tmp_path: Path, plain: Path, seen: type[Seen]) -> None:
+def test_a_run_that_goes_on_shows_what_it_would_have_shown(tmp_path: Path, whole: Path, seen: type[Seen]) -> None:
     train(tmp_path / "whole")
-    whole = list(seen.validations)
+    uncut = list(seen.validations)
     seen.validations.clear()
     run = tmp_path / "run"
     with pytest.raises(PowerCut):
         train(run, cut=("on_train_batch_end", 8), every_n_steps=1)
     before = len(seen.validations)
     train(run, resume=find_resumable(run), every_n_steps=1)
-    assert first_difference(everything(run), everything(plain)) is None
+    assert first_difference(everything(run), everything(whole)) is None
     assert before < len(seen.validations)
     again = {validation.epoch: validation for validation in seen.validations}
-    assert sorted(again) == [validation.epoch for validation in whole] == [0, 1, 2]
-    for one in whole:
+    assert sorted(again) == [validation.epoch for validation in uncut] == [0, 1, 2]
+    for one in uncut:
         two = again[one.epoch]
         assert (two.step, two.epochs) == (one.step, one.epochs)
         assert np.array_equal(two.class_ap, one.class_ap, equal_nan=True)
@@ -211,7 +198,7 @@ def test_images_that_are_gone_are_left_out(tmp_path: Path, seen: type[Seen], mon
 
 @pytest.mark.parametrize("broken", [also("show_batch"), also("show_matches"), "show_validation"])
 def test_what_fails_is_reported_once_and_the_training_goes_on(
-    tmp_path: Path, plain: Path, broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, whole: Path, broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         np.random.rand()  # noqa: NPY002  # whatever else it does
@@ -223,7 +210,7 @@ def test_what_fails_is_reported_once_and_the_training_goes_on(
     told = [message for message in caplog.messages if "dashboard" in message]
     assert len(told) == 1
     assert "No space left" in told[0]
-    assert first_difference(everything(tmp_path / "run"), everything(plain)) is None
+    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
 
 
 def test_random_streams_stay_where_they_are() -> None:

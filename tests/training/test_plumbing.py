@@ -222,8 +222,9 @@ def test_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch, devices: o
 
 def test_a_device_that_is_not_there() -> None:
     assert choose_device("cpu").type == "cpu"
-    with pytest.raises(ConfigurationError, match="device=cuda:99"):
-        choose_device("cuda:99")
+    for name in ("cuda:99", "warp"):
+        with pytest.raises(ConfigurationError, match=f"device={name}"):
+            choose_device(name)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from helpers.interrupted import PowerCut, everything, first_difference, fit, module
+from helpers.interrupted import PowerCut, also, everything, first_difference, fit, module
 from helpers.small_network import small_net
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Detector
@@ -30,22 +30,10 @@ from ssd_lightning.training.fault_tolerance.rng_state import random_state, set_r
 LAST = Path("checkpoints") / "last.ckpt"
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("whole") / "run"
-    fit(run)
-    return run
-
-
 def cut_and_go_on(run: Path, hook: str, call: int, **settings: object) -> None:
     with pytest.raises(PowerCut):
         fit(run, cut=(hook, call), **settings)  # type: ignore[arg-type]
     fit(run, resume=find_resumable(run), **settings)  # type: ignore[arg-type]
-
-
-def also(*values: Any) -> Any:
-    """A case that goes the way of another, at another place."""
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
