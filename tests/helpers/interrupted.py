@@ -1,5 +1,6 @@
 """A small run that can be cut off anywhere and gone on with."""
 
+import random
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,8 @@ def fit(
     **settings: Any,
 ) -> pl.Trainer:
     """Train in `run`, the images beside it, until the end or the cut."""
+    random.seed(7)
+    np.random.seed(7)  # noqa: NPY002
     torch.manual_seed(7)
     kept = run / "checkpoints"
     watchers = [

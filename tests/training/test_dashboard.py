@@ -111,7 +111,7 @@ def test_a_run_that_goes_on_shows_what_it_would_have_shown(tmp_path: Path, whole
         assert [image.image_id for image in two.images] == [image.image_id for image in one.images]
         assert all(np.array_equal(a.image, b.image) for a, b in zip(one.images, two.images, strict=True))
         assert np.array_equal(two.confusion, one.confusion)
-    names = [[image.image_id for image in validation.images] for validation in whole]
+    names = [[image.image_id for image in validation.images] for validation in uncut]
     assert names[0] == names[1] == names[2]
     assert len(set(names[0])) == 4
 
