@@ -47,7 +47,7 @@ NOT_OFFERED = {
     "ssd_lightning.models.layers.init_normal": {"std"},  # which another choice of `init` would inherit
     # Boxes are encoded and decoded in several places, which must agree.
     "ssd_lightning.losses.MultiBoxLoss": {"matcher", "class_loss", "box_loss"},  # each a group of its own
-    "ssd_lightning.losses.SmoothL1Loss": {"variances"}, "ssd_lightning.losses.L1Loss": {"variances"},
+    "ssd_lightning.losses.SmoothL1Loss": {"variances"},
     "ssd_lightning.losses.IoULoss": {"variances"}, "ssd_lightning.models.PostProcess": {"variances"},
     "ssd_lightning.data.toy.write_toy_dataset": {"seed"},  # it would be another data set in the same folder
     "ssd_lightning.data.reading.DatasetOpener": {"format"},  # each data set has its own
@@ -64,7 +64,7 @@ OTHER_VALUES = {
     ("scheduler/cosine", "warmup_steps"), ("scheduler/multistep", "milestones"),  # 2/3 and 5/6, rounded
     ("backbone/squeezenet", "ceil_mode"),  # as published with SSD
     ("backbone/resnet34", "depth"), ("backbone/resnet50_whole", "maps"), ("backbone/vgg16_bn", "batch_norm"),
-    ("loss/box_loss/diou", "overlap"), ("loss/box_loss/ciou", "overlap"),
+    ("loss/box_loss/diou", "overlap"), ("loss/box_loss/ciou", "overlap"), ("loss/box_loss/l1", "beta"),
     ("data/toy", "num_train"), ("data/toy", "image_size_px"), ("data/layout/common", "cache_folder"),
     ("extras/mobilenet_lite", "norm"), ("extras/squeezenet", "norm"),
 }  # fmt: skip
