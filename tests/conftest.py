@@ -1,6 +1,7 @@
 """Fixtures that several packages share."""
 
 import copy
+import gc
 import os
 import pickle
 import shutil
@@ -24,6 +25,7 @@ from ssd_lightning.command_line import REPEATED
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+gc.set_threshold(50_000, 20, 50)  # with Python's own, the search for cycles takes an eighth of the tests' time
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # processes with threads for all cores each would wait for one another
